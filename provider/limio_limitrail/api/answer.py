@@ -1,0 +1,117 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Judge an answer: fine, or which error it is. Plain functions, the same whoever holds the socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from limio_limitrail.api.errors import (
+    ApiError,
+    ConflictError,
+    CredentialsError,
+    Failure,
+    InvalidRequestError,
+    NotFoundError,
+    PageTooLargeError,
+    ProblemDetails,
+    ProtocolError,
+    RateLimitError,
+    ScopeError,
+    ServerError,
+)
+from limio_limitrail.api.redact import safe_text
+from limio_limitrail.api.retry import parse_retry_after
+from limio_limitrail.api.secret import Secret
+
+_TRACE_HEADERS = ("x-trace-id", "x-request-id", "x-amzn-requestid", "x-amz-request-id", "x-correlation-id", "request-id")
+_TRACE_LENGTH = 100
+
+_BY_STATUS: dict[int, type[ApiError]] = {
+    400: InvalidRequestError,
+    401: CredentialsError,
+    403: ScopeError,
+    404: NotFoundError,
+    409: ConflictError,
+    410: NotFoundError,
+    413: PageTooLargeError,
+    422: InvalidRequestError,
+    429: RateLimitError,
+}
+
+
+def read_problem(body: bytes, *, secrets: Iterable[Secret] = ()) -> ProblemDetails:
+    """Take out of an error body what is worth keeping, shortened and masked.
+
+    Limio documents ``message``; LimitRail documents ProblemDetails with ``errorCode``, ``resourceKey``, ``traceId`` and ``field``; OAuth has
+    ``error``. A body that is not a JSON object gives nothing: an HTML page helps nobody in a log.
+    """
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ProblemDetails()
+    if not isinstance(answer, dict):
+        return ProblemDetails()
+    secrets = tuple(secrets)
+
+    def text(*names: str) -> str | None:
+        return next((said for name in names if (said := safe_text(answer.get(name), secrets=secrets))), None)
+
+    return ProblemDetails(
+        message=text("message", "detail", "title", "error"),
+        error_code=text("errorCode"),
+        resource_key=text("resourceKey"),
+        field=text("field"),
+        trace_id=text("traceId"),
+    )
+
+
+def find_trace_id(problem: ProblemDetails, headers: Mapping[str, str]) -> str | None:
+    """Give the API's id of a call: from the body, else from the headers that gateways commonly use."""
+    if problem.trace_id:
+        return problem.trace_id
+    for name in _TRACE_HEADERS:
+        if found := safe_text(headers.get(name)):
+            return found[:_TRACE_LENGTH]
+    return None
+
+
+def judge(
+    *,
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    call: Failure,
+    secrets: Iterable[Secret] = (),
+) -> ApiError | None:
+    """Say which error an answer is; none where it is a success.
+
+    :param status: the HTTP status.
+    :param headers: the answer's headers, looked up without case.
+    :param body: the whole body.
+    :param call: what is known of the call so far.
+    :param secrets: credentials that no error may repeat.
+    """
+    if 200 <= status < 300:
+        return None
+    problem = read_problem(body, secrets=secrets)
+    failure = Failure(
+        api=call.api,
+        method=call.method,
+        path=call.path,
+        resource=call.resource,
+        status=status,
+        problem=problem,
+        trace_id=find_trace_id(problem, headers),
+        retry_after=parse_retry_after(headers.get("Retry-After")),
+        required_scope=call.required_scope,
+        granted_scopes=call.granted_scopes,
+    )
+    if status in _BY_STATUS:
+        return _BY_STATUS[status](failure)
+    if status >= 500:
+        return ServerError(failure)
+    if status >= 400:
+        return InvalidRequestError(failure)
+    return ProtocolError(failure)

@@ -1,0 +1,199 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Credentials in use: a token's whole life, and the legacy key.
+
+A token is minted once, shared by everything that has the same credentials, renewed early, minted again when the API refuses it, and told
+to the masker before anything else sees it. It lives in memory only.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+from limio_limitrail.api.errors import Failure, ProtocolError
+from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.api.secret import Secret
+
+DEFAULT_LIFETIME = 3600.0
+"""Seconds that a token is taken to live where the answer does not say (both APIs show 3600 in their samples)."""
+
+EARLY = 60.0
+"""Seconds before its end at which a token is renewed; a tenth of its life where that is less."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """A bearer token.
+
+    :param value: the bare token, without the word Bearer.
+    :param lifetime: seconds that it lives from the moment the request for it left.
+    :param scopes: the scopes that the answer listed; none where it listed none.
+    """
+
+    value: Secret
+    lifetime: float
+    scopes: tuple[str, ...] | None
+
+
+class Auth(Protocol):
+    """What a client asks for before each request."""
+
+    @property
+    def mode(self) -> AuthMode:
+        """The kind of credential."""
+
+    def credential(self) -> Secret:
+        """Give the credential that is valid now."""
+
+    def header(self, credential: Secret) -> str:
+        """Give the Authorization header's value for it."""
+
+    def renew(self, refused: Secret) -> bool:
+        """Take note that the API refused a credential; True where another one may do better."""
+
+    def granted_scopes(self) -> tuple[str, ...] | None:
+        """Give the scopes of the credential in use, where they are known."""
+
+    def secrets(self) -> tuple[Secret, ...]:
+        """Give everything that must never show in a text."""
+
+
+class TokenSource:
+    """Mint a token, keep it while it lives, mint the next one.
+
+    :param mint: asks the token endpoint. It is called by one thread at a time.
+    :param client_secret: what `secrets` adds to the tokens.
+    :param mask: told each new token before anybody else sees it.
+    :param clock: monotonic seconds.
+    """
+
+    mode = AuthMode.OAUTH
+
+    def __init__(
+        self,
+        *,
+        mint: Callable[[], Token],
+        client_secret: Secret,
+        mask: Callable[[str], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._mint = mint
+        self._client_secret = client_secret
+        self._mask = mask
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._token: Token | None = None
+        self._renew_at = 0.0
+        self.minted = 0
+
+    def credential(self) -> Secret:
+        """Give a token that is alive, minting one where there is none.
+
+        :raises ApiError: the token endpoint refused or could not be reached.
+        """
+        with self._lock:
+            if self._token is None or self._clock() >= self._renew_at:
+                asked_at = self._clock()
+                self._token = None
+                token = self._mint()
+                self._mask(token.value.reveal())
+                self._token = token
+                self._renew_at = asked_at + token.lifetime - min(EARLY, token.lifetime / 10)
+                self.minted += 1
+            return self._token.value
+
+    def header(self, credential: Secret) -> str:
+        return f"Bearer {credential.reveal()}"
+
+    def renew(self, refused: Secret) -> bool:
+        with self._lock:
+            # Another thread may have met the same 401 and renewed already: its token is not thrown away.
+            if self._token is not None and self._token.value == refused:
+                self._token = None
+        return True
+
+    def granted_scopes(self) -> tuple[str, ...] | None:
+        token = self._token
+        return token.scopes if token else None
+
+    def secrets(self) -> tuple[Secret, ...]:
+        token = self._token
+        return (self._client_secret, token.value) if token else (self._client_secret,)
+
+    def __repr__(self) -> str:
+        return f"TokenSource(minted={self.minted})"
+
+
+class ApiKey:
+    """Limio's legacy publishable key: sent as it is, without a prefix (Limio API documentation, "API Keys (legacy)")."""
+
+    mode = AuthMode.API_KEY
+
+    def __init__(self, key: Secret) -> None:
+        self._key = key
+
+    def credential(self) -> Secret:
+        return self._key
+
+    def header(self, credential: Secret) -> str:
+        return credential.reveal()
+
+    def renew(self, refused: Secret) -> bool:  # noqa: ARG002 - a key has no successor
+        return False
+
+    def granted_scopes(self) -> tuple[str, ...] | None:
+        return None
+
+    def secrets(self) -> tuple[Secret, ...]:
+        return (self._key,)
+
+    def __repr__(self) -> str:
+        return "ApiKey(***)"
+
+
+def parse_token(body: bytes, *, api: str, path: str) -> Token:
+    """Read a token endpoint's answer.
+
+    A value that begins with ``Bearer`` is taken without it, ``token_type`` is compared without case, a missing ``expires_in`` counts as
+    `DEFAULT_LIFETIME`.
+
+    :raises ProtocolError: no usable token is in it. The message never repeats what came.
+    """
+
+    def broken(reason: str) -> ProtocolError:
+        return ProtocolError(Failure(api=api, resource="token", method="POST", path=path, status=200, reason=reason))
+
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise broken("the token answer is not JSON") from None
+    if not isinstance(answer, dict):
+        raise broken("the token answer is not a JSON object")
+    kind = answer.get("token_type")
+    if kind is not None and (not isinstance(kind, str) or kind.strip().lower() != "bearer"):
+        raise broken("the token answer's token_type is not Bearer")
+    value = answer.get("access_token")
+    if isinstance(value, str) and value[:7].lower() == "bearer ":
+        value = value[7:]
+    value = value.strip() if isinstance(value, str) else ""
+    if not value or not value.isascii() or not value.isprintable() or " " in value:
+        raise broken("the token answer holds no usable access_token")
+    scope = answer.get("scope")
+    return Token(
+        value=Secret(value),
+        lifetime=_lifetime(answer.get("expires_in")),
+        scopes=tuple(scope.split()) if isinstance(scope, str) else None,
+    )
+
+
+def _lifetime(value: object) -> float:
+    try:
+        seconds = float(value)  # type: ignore[arg-type] # anything that is no number is caught below
+    except (TypeError, ValueError):
+        return DEFAULT_LIFETIME
+    return seconds if 0 < seconds < 10**9 else DEFAULT_LIFETIME

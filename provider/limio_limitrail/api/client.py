@@ -1,0 +1,213 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""One request: authorise, send, retry, classify."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+import msgspec
+
+from limio_limitrail.api.answer import judge
+from limio_limitrail.api.auth import Auth
+from limio_limitrail.api.errors import Failure, InvalidRequestError, ProtocolError
+from limio_limitrail.api.origin import origin_of
+from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.api.retry import RetryLimits, call_with_retries
+from limio_limitrail.api.transport import Transport
+
+if TYPE_CHECKING:
+    import requests
+
+log = logging.getLogger(__name__)
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS = 5
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """A success.
+
+    :param status: the HTTP status.
+    :param headers: the headers, looked up without case.
+    :param body: the whole body, decompressed.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> object:
+        """Decode the body.
+
+        :raises ValueError: it is not JSON.
+        """
+        return msgspec.json.decode(self.body)
+
+
+@dataclass
+class Counters:
+    """What a client has done so far: the numbers that summaries and tests read."""
+
+    requests: int = 0
+    retries: int = 0
+    bytes: int = 0
+
+
+class ApiClient:
+    """Send requests to one API with one credential over one session.
+
+    :param api: the API's name as people know it, for messages.
+    :param base_url: what every path is appended to; nothing with another origin is ever asked.
+    :param transport: the session, with its timeouts.
+    :param auth: what authorises a request; asked before each one.
+    :param limits: how patient a request is.
+    :param sleep: waits that many seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        api: str,
+        base_url: str,
+        transport: Transport,
+        auth: Auth,
+        limits: RetryLimits | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.api = api
+        self.base_url = base_url.rstrip("/")
+        self.transport = transport
+        self.auth = auth
+        self.limits = limits or RetryLimits()
+        self.counters = Counters()
+        self._origin = origin_of(base_url)
+        self._sleep = sleep
+        self._counting = threading.Lock()
+
+    def send(
+        self,
+        *,
+        method: str = "GET",
+        path: str,
+        params: Mapping[str, str] | None = None,
+        json: object = None,
+        headers: Mapping[str, str] | None = None,
+        resource: str | None = None,
+        scope: str | None = None,
+        credentials: frozenset[AuthMode] = frozenset({AuthMode.OAUTH}),
+        idempotency_key: str | None = None,
+        limits: RetryLimits | None = None,
+    ) -> Answer:
+        """Send one request and give its answer.
+
+        Reads are tried again as `RetryLimits` allows. A write is tried again only where it carries an idempotency key.
+
+        :param path: below the base URL, beginning with a slash, percent-encoded.
+        :param params: the query.
+        :param json: a body, sent as JSON.
+        :param resource: what errors call the thing that was asked for.
+        :param scope: the scope that the endpoint needs, for the error on a 403.
+        :param credentials: the ways to authenticate that the endpoint accepts.
+        :param idempotency_key: makes a write safe to repeat; sent as the header ``Idempotency-Key``.
+        :param limits: patience for this request instead of the client's.
+        :raises ApiError: as `limio_limitrail.api.errors` lists them.
+        """
+        call = Failure(api=self.api, method=method, path=path, resource=resource, required_scope=scope)
+        if self.auth.mode not in credentials:
+            needed = " or ".join(sorted(credentials))
+            raise InvalidRequestError(
+                replace(
+                    call,
+                    reason=f"this endpoint accepts auth_mode={needed} only, and the connection has {self.auth.mode}; nothing was sent",
+                )
+            )
+        if not path.startswith("/") or path.startswith("//") or "\\" in path:
+            raise InvalidRequestError(replace(call, path="", reason="a path begins with one slash and stays on the API's host"))
+        sent_headers = dict(headers or {})
+        if idempotency_key is not None:
+            sent_headers["Idempotency-Key"] = idempotency_key
+
+        def attempt() -> Answer:
+            return self._attempt(call=call, params=params or {}, json=json, headers=sent_headers)
+
+        if method in _SAFE_METHODS or idempotency_key is not None:
+            return call_with_retries(attempt, limits=limits or self.limits, sleep=self._sleep, on_retry=self._count_retry)
+        return attempt()
+
+    def session(self) -> requests.Session:
+        """Give the session itself, which authorises requests to the API's own origin and no others."""
+        return self.transport.session(self.auth, self._origin)
+
+    def close(self) -> None:
+        """Close the session's connections."""
+        self.transport.close()
+
+    def _count_retry(self) -> None:
+        with self._counting:
+            self.counters.retries += 1
+
+    def _attempt(self, *, call: Failure, params: Mapping[str, str], json: object, headers: Mapping[str, str]) -> Answer:
+        """Make one try, which may take a second request after a 401 and a few more along redirects."""
+        renewed = False
+        while True:
+            credential = self.auth.credential()
+            answer = self._follow(
+                call=call,
+                params=params,
+                json=json,
+                headers={**headers, "Authorization": self.auth.header(credential)},
+            )
+            error = judge(
+                status=answer.status,
+                headers=answer.headers,
+                body=answer.body,
+                call=replace(call, granted_scopes=self.auth.granted_scopes()),
+                secrets=self.auth.secrets(),
+            )
+            if error is None:
+                return answer
+            if error.status == 401 and not renewed and self.auth.renew(credential):
+                log.info("%s refused the token; minting another one.", self.api)
+                renewed = True
+                continue
+            raise error
+
+    def _follow(self, *, call: Failure, params: Mapping[str, str], json: object, headers: Mapping[str, str]) -> Answer:
+        url = self.base_url + call.path
+        query: Mapping[str, str] | None = params
+        for _ in range(_MOST_REDIRECTS + 1):
+            answer = self.transport.exchange(method=call.method, url=url, params=query, json=json, headers=headers, call=call)
+            with self._counting:
+                self.counters.requests += 1
+                self.counters.bytes += len(answer.body)
+            if answer.status not in _REDIRECTS or "Location" not in answer.headers:
+                return Answer(status=answer.status, headers=answer.headers, body=answer.body)
+            url, query = self._redirected(call=call, url=url, answer_headers=answer.headers, status=answer.status), None
+        raise ProtocolError(replace(call, reason=f"more than {_MOST_REDIRECTS} redirects in a row"))
+
+    def _redirected(self, *, call: Failure, url: str, answer_headers: Mapping[str, str], status: int) -> str:
+        """Give the redirect's target, which must lie on the same origin: a credential goes nowhere else."""
+        call = replace(call, status=status)
+        try:
+            target = urljoin(url, answer_headers["Location"])
+            origin = origin_of(target)
+        except ValueError:
+            raise ProtocolError(replace(call, reason="a redirect whose target cannot be read")) from None
+        if origin != self._origin:
+            raise ProtocolError(
+                replace(
+                    call,
+                    reason=f"a redirect to another origin ({origin}), which is not followed: credentials stay on {self._origin}",
+                )
+            )
+        if call.method not in _SAFE_METHODS:
+            raise ProtocolError(replace(call, reason="a redirect of a write, which is not followed"))
+        return urlsplit(target)._replace(fragment="").geturl()

@@ -1,0 +1,70 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Turn what a person asks for into a path and a query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from limio_limitrail.api.resource import Resource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """A list request without its paging.
+
+    :param path: the path, filled in and percent-encoded.
+    :param params: the query parameters that stay the same on every page.
+    """
+
+    path: str
+    params: Mapping[str, str]
+
+
+def build_query(resource: Resource, *, params: Mapping[str, object] | None = None, since: datetime | None = None) -> Query:
+    """Build the request for a list.
+
+    :param params: placeholders of the resource's path by name, and query parameters; None leaves one out.
+    :param since: the lower bound in time, for resources that filter by it.
+    :raises ValueError: a placeholder is missing, a value has no text form, the resource needs a start in time and has none, or
+        has one and cannot filter by it.
+    """
+    given = {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}
+    in_path = resource.placeholders()
+    path = resource.path_for({name: given[name] for name in in_path if name in given})
+    query = dict(resource.params) | {name: value for name, value in given.items() if name not in in_path}
+    time_filter = resource.time_filter
+    if since is not None:
+        if time_filter is None:
+            raise ValueError(f"resource {resource.name!r} cannot be filtered by time: leave since out")
+        query.setdefault(time_filter.since, time_text(since))
+    if time_filter is not None and time_filter.required and time_filter.since not in query:
+        raise ValueError(
+            f"resource {resource.name!r} needs a start in time, because the API refuses a request without {time_filter.since}: give since=..."
+        )
+    return Query(path=path, params=query)
+
+
+def as_text(name: str, value: object) -> str:
+    """Write a query parameter's value as the APIs read it.
+
+    :raises ValueError: the value is neither a text, a number, a boolean nor a time.
+    """
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return time_text(value)
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError(f"parameter {name!r} is {type(value).__name__}; expected a text, a number, a boolean or a datetime")
+
+
+def time_text(when: datetime) -> str:
+    """Write an instant in UTC to the second, rounded down: as a lower bound it then loses nothing.
+
+    :raises ValueError: the time has no zone.
+    """
+    if when.tzinfo is None:
+        raise ValueError(f"the time {when.isoformat()} has no zone; give one, such as UTC")
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

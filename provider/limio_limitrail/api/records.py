@@ -1,0 +1,80 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Records as Python objects and as a frame, for those who ask for them. The main road does without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def exact_number(text: str) -> float | str:
+    """Read a number with a fraction or an exponent; one that a double does not give back stays a text.
+
+    ``1.10`` is the double 1.1, which has the same value. ``0.1234567890123456789`` and ``1e400`` are no doubles.
+    """
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        return text
+    try:
+        return number if len(text) <= 15 or Decimal(text) == Decimal(repr(number)) else text
+    except InvalidOperation:
+        return text
+
+
+_DECODER = msgspec.json.Decoder(list[dict[str, Any]], float_hook=exact_number)
+_INT64 = range(-(2**63), 2**63)
+
+
+def decode_records(records: bytes) -> list[dict[str, Any]]:
+    """Decode a JSON array of records.
+
+    :raises ValueError: an element is no object.
+    """
+    return _DECODER.decode(records)
+
+
+def to_frame(records: Iterable[dict[str, Any]], *, flatten: bool) -> pd.DataFrame:
+    """Make a frame whose columns hold what came, never a rounded form of it.
+
+    Columns of one scalar kind get an Arrow type with nulls. Mixed and nested ones, and integers beyond 64 bits, stay Python objects.
+
+    :param flatten: spread nested objects over columns named by their path.
+    """
+    import pandas as pd
+
+    rows = [_flat(record) for record in records] if flatten else list(records)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pd.DataFrame({name: _column([row.get(name) for row in rows]) for name in names}, columns=names, index=range(len(rows)))
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    pending = list(reversed(record.items()))
+    while pending:
+        name, value = pending.pop()
+        if isinstance(value, dict) and value:
+            pending.extend((f"{name}.{inner}", item) for inner, item in reversed(value.items()))
+        else:
+            flat[name] = value
+    return flat
+
+
+def _column(values: list[Any]) -> pd.Series[Any]:
+    import pandas as pd
+    import pyarrow as pa
+
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float} and all(abs(value) <= 2**53 for value in values if isinstance(value, int)):
+        kinds = {float}
+        values = [None if value is None else float(value) for value in values]
+    simple = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+    if len(kinds) == 1 and (kind := kinds.pop()) in simple and (kind is not int or all(v is None or v in _INT64 for v in values)):
+        arrow = simple[kind]
+        return pd.Series(values, dtype=pd.ArrowDtype(arrow))
+    return pd.Series(values, dtype=object)

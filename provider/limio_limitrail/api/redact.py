@@ -1,0 +1,40 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Make a piece of an API's own text fit for a log: short, one line, without credentials or mail addresses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from limio_limitrail.api.secret import Secret
+
+LONGEST = 200
+"""Characters of an API's text that an error keeps."""
+
+_UNFIT = (
+    (re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+"), " "),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), r"\1 ***"),
+    (re.compile(r"\beyJ[\w-]+(\.[\w-]*){0,2}"), "***"),
+    (re.compile(r"(?i)\b(client_secret|access_token|token|password|secret|recover)(\W{1,4})[\w.~+/%-]{4,}"), r"\1\2***"),
+    (re.compile(r"[^\s@\"'<>]+@[^\s@\"'<>]+"), "***@***"),
+    (re.compile(r"(?<=\S)\?[^\s\"'<>]*=[^\s\"'<>]*"), "?***"),
+)
+
+
+def safe_text(text: object, *, secrets: Iterable[Secret] = ()) -> str | None:
+    """Shorten and mask what an API said; anything but a non-empty string gives None.
+
+    :param text: a value out of an error body.
+    :param secrets: credentials to strike out, in case the API echoes them.
+    """
+    if not isinstance(text, str) or not text.strip():
+        return None
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret.reveal(), "***")
+    # Masking reads a bounded piece: an error page of megabytes must not cost seconds of regular expressions.
+    text = text[: LONGEST * 10]
+    for pattern, replacement in _UNFIT:
+        text = pattern.sub(replacement, text)
+    text = text.strip()
+    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"

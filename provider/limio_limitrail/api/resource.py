@@ -1,0 +1,109 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""An endpoint, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from string import Formatter
+from urllib.parse import quote
+
+from limio_limitrail.api.pagination import CursorString, Paging
+
+
+class AuthMode(StrEnum):
+    """How a connection proves who it is."""
+
+    OAUTH = "oauth"
+    """A bearer token, minted with client credentials."""
+    API_KEY = "api_key"
+    """Limio's legacy publishable key, for some catalog endpoints only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeFilter:
+    """The query parameter by which a list is cut to what came since a time.
+
+    :param since: the parameter that takes the lower bound.
+    :param field: what the API compares with the bound, as far as it is known.
+    :param required: True where the API refuses a request without it.
+    """
+
+    since: str
+    field: str
+    required: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """One list endpoint: everything that paging, watermarks and landing need to know of it.
+
+    A tenant may have endpoints that nobody documented: make a Resource of your own and pass it wherever a name is accepted.
+
+    :param name: what logs, manifests and summaries call it.
+    :param path: the path below the API's prefix, with ``{placeholders}`` for parts that a caller fills in.
+    :param paging: how to get from one page to the next.
+    :param records: the member of the answer that holds the list.
+    :param primary_key: the columns that identify a record; empty where nothing does.
+    :param time_column: the column that tells when a record last changed (or was made, where it never changes).
+    :param time_filter: the parameter that cuts the list by time; none where every pull is a full scan.
+    :param timestamps: the columns to land as instants when every value in them is one.
+    :param columns: values to lift out of nested objects, as column name → dotted path.
+    :param params: query parameters that always go along.
+    :param path_defaults: what placeholders of the path stand for when a caller leaves them out.
+    :param total: the member of the answer that tells how many records match, checked against what came.
+    :param detail_path: the path of one record by ``{id}``, where the list holds summaries only.
+    :param credentials: the ways to authenticate that the endpoint accepts.
+    :param scope: the OAuth scope that it needs, where it is known.
+    :param assumed: the parts of this row that no document confirms, in words.
+    :param max_page_size: the largest page size worth asking for; none where no limit is known.
+    """
+
+    name: str
+    path: str
+    paging: Paging = field(default_factory=CursorString)
+    records: str = "items"
+    primary_key: tuple[str, ...] = ("id",)
+    time_column: str | None = None
+    time_filter: TimeFilter | None = None
+    timestamps: tuple[str, ...] = ()
+    columns: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    path_defaults: Mapping[str, str] = field(default_factory=dict)
+    total: str | None = None
+    detail_path: str | None = None
+    credentials: frozenset[AuthMode] = frozenset({AuthMode.OAUTH})
+    scope: str | None = None
+    assumed: tuple[str, ...] = ()
+    max_page_size: int | None = None
+
+    def placeholders(self) -> tuple[str, ...]:
+        """Name the parts of the path that a caller can fill in."""
+        return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(self.path) if name))
+
+    def path_for(self, parts: Mapping[str, str] | None = None) -> str:
+        """Fill the path in.
+
+        :param parts: values for placeholders; each is percent-encoded whole, so that no value can leave its segment.
+        :raises ValueError: a placeholder has no value, or a value an empty or dotted one.
+        """
+        return fill_path(self.path, {**self.path_defaults, **(parts or {})}, resource=self.name)
+
+
+def fill_path(template: str, parts: Mapping[str, str], *, resource: str) -> str:
+    """Put values into a path's placeholders, percent-encoded.
+
+    :raises ValueError: a value is missing, empty, ``.`` or ``..``.
+    """
+    values: dict[str, str] = {}
+    for _, name, _, _ in Formatter().parse(template):
+        if not name:
+            continue
+        value = str(parts.get(name, ""))
+        if value in {"", ".", ".."}:
+            raise ValueError(
+                f"resource {resource!r} needs a value for {name!r} in its path {template!r}: give params={{{name!r}: ...}}"
+            )
+        values[name] = quote(value, safe="")
+    return template.format_map(values)

@@ -1,0 +1,142 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What is tried again, when, and for how long."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from limio_limitrail.api.errors import ApiError, RateLimitError, ServerError, TransportError
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TRANSIENT_STATUSES = frozenset({502, 503, 504})
+"""Server errors that another try may not meet. 502 has a bound of its own: see `RetryLimits`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryLimits:
+    """How patient one request is.
+
+    :param attempts: tries in all on connect errors, timeouts, broken bodies, 503 and 504.
+    :param bad_gateway_attempts: tries in all on 502, which Limio also answers for parameters that it cannot digest (Limio
+        API documentation), so that more tries are seldom worth it.
+    :param rate_limit_attempts: tries in all on 429.
+    :param budget: seconds that one request may take with all its tries and waits. A try under way is not cut short.
+    :param first_wait: seconds of the first wait; each further one may be twice as long.
+    :param longest_wait: seconds of the longest wait where the API does not say how long.
+    :param longest_retry_after: seconds of Retry-After that are waited for here. Told to wait longer, the request gives up at once,
+        so that the task can be rescheduled instead of holding a worker.
+    """
+
+    attempts: int = 5
+    bad_gateway_attempts: int = 3
+    rate_limit_attempts: int = 10
+    budget: float = 600.0
+    first_wait: float = 0.5
+    longest_wait: float = 30.0
+    longest_retry_after: float = 300.0
+
+
+def parse_retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
+    """Read a Retry-After header: seconds, or an HTTP date.
+
+    :param value: the header's text.
+    :param now: what a date is compared with; the clock where it is left out.
+    :returns: seconds to wait, never negative; none where there is no header or it cannot be read.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return float(value[:12])
+    try:
+        when = parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether another try of the same request may end otherwise."""
+    if isinstance(error, ServerError):
+        return error.status in TRANSIENT_STATUSES
+    return isinstance(error, RateLimitError | TransportError)
+
+
+def attempts_for(error: BaseException, limits: RetryLimits) -> int:
+    """Give the tries in all that an error of this kind is worth."""
+    if isinstance(error, RateLimitError):
+        return limits.rate_limit_attempts
+    if isinstance(error, ApiError) and error.status == 502:
+        return limits.bad_gateway_attempts
+    return limits.attempts
+
+
+def call_with_retries(
+    call: Callable[[], T],
+    *,
+    limits: RetryLimits,
+    sleep: Callable[[float], None] = time.sleep,
+    on_retry: Callable[[], None] = lambda: None,
+) -> T:
+    """Make a call, and make it again as long as that can help.
+
+    :param call: the call; it must be safe to repeat.
+    :param limits: how often and how long.
+    :param sleep: waits that many seconds.
+    :param on_retry: told before each further try.
+    :raises ApiError: the last try's error, unchanged.
+    """
+    from tenacity import Retrying, retry_if_exception, wait_random_exponential
+
+    backoff = wait_random_exponential(multiplier=limits.first_wait, max=limits.longest_wait)
+
+    def error_of(state: RetryCallState) -> BaseException:
+        error = state.outcome.exception() if state.outcome else None
+        assert error is not None
+        return error
+
+    def wait(state: RetryCallState) -> float:
+        error = error_of(state)
+        # A floor keeps full jitter from turning a wait into none at all.
+        seconds = limits.first_wait / 2 + backoff(state)
+        if isinstance(error, ApiError) and error.retry_after is not None:
+            # The jitter comes on top: what the API asked for is a lower bound, and all of its clients were told the same.
+            return error.retry_after + min(seconds, 0.1 * error.retry_after + 0.1)
+        return seconds
+
+    def stop(state: RetryCallState) -> bool:
+        error = error_of(state)
+        if state.attempt_number >= attempts_for(error, limits):
+            return True
+        asked = error.retry_after if isinstance(error, ApiError) else None
+        if asked is not None and asked > limits.longest_retry_after:
+            return True
+        return (state.seconds_since_start or 0.0) + state.upcoming_sleep > limits.budget
+
+    def before_sleep(state: RetryCallState) -> None:
+        on_retry()
+        log.warning("%s Trying again in %.1f s (try %d).", error_of(state), state.upcoming_sleep, state.attempt_number + 1)
+
+    retrying = Retrying(
+        retry=retry_if_exception(is_transient),
+        wait=wait,
+        stop=stop,
+        sleep=sleep,
+        before_sleep=before_sleep,
+        reraise=True,
+    )
+    return retrying(call)

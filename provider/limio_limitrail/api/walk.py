@@ -1,0 +1,160 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Walk through a list page by page, on guard against lists that never end or end too soon."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.errors import (
+    ApiError,
+    Failure,
+    InvalidRequestError,
+    NotFoundError,
+    PageTooLargeError,
+    ProtocolError,
+    ServerError,
+)
+from limio_limitrail.api.page import Page, split
+from limio_limitrail.api.pagination import Cursor
+from limio_limitrail.api.resource import Resource
+
+log = logging.getLogger(__name__)
+
+SMALLEST_PAGE_ON_502 = 50
+"""Halving stops here on a 502, which may mean anything (50 is the documented default page); on a 413 it goes down to 1."""
+
+
+class CursorRefusedError(Exception):
+    """The API no longer knows a cursor, or lost its place: the walk has to begin again.
+
+    :param cause: the answer that said so.
+    """
+
+    def __init__(self, cause: ApiError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+@dataclass(kw_only=True)
+class Walk:
+    """One walk through a resource.
+
+    :param client: sends the requests.
+    :param resource: what to walk through.
+    :param path: the resource's path, filled in.
+    :param params: the query that stays the same on every page.
+    :param page_size: records to ask for a page; it is halved where the API finds a page too large, and stays so.
+    :param cursor: where to go on; the first page where it is left out.
+    :param seen: records that came before `cursor`, for the check of the total.
+    :param total: the total that the walk began with, where it is resumed.
+    """
+
+    client: ApiClient
+    resource: Resource
+    path: str
+    params: Mapping[str, str]
+    page_size: int
+    cursor: Cursor | None = None
+    seen: int = 0
+    total: int | None = None
+    _cursors: set[int] = field(default_factory=set)
+
+    def pages(self) -> Iterator[Page]:
+        """Give the pages in order.
+
+        :raises CursorRefusedError: a cursor was refused, or records went missing on the way and a new walk may find them.
+        :raises ApiError: a request failed, or an answer breaks the contract.
+        """
+        number = 0
+        previous: bytes = b""
+        resumed = self.cursor is not None
+        cursor = self.cursor
+        while True:
+            number += 1
+            page = self._fetch(cursor=cursor, number=number)
+            self._guard(page=page, cursor=cursor, previous=previous)
+            previous = page.records
+            if self.total is None:
+                self.total = page.total
+            self.seen += len(page.raw_records)
+            yield page
+            if page.following is None:
+                break
+            cursor = page.following
+        self._check_total(resumed=resumed)
+
+    def _fetch(self, *, cursor: Cursor | None, number: int) -> Page:
+        paging = self.resource.paging
+        halved = False
+        while True:
+            query = dict(self.params) | dict(paging.first() if cursor is None else cursor)
+            if paging.page_size_param:
+                query[paging.page_size_param] = str(self.page_size)
+            try:
+                answer = self.client.send(
+                    path=self.path,
+                    params=query,
+                    resource=self.resource.name,
+                    scope=self.resource.scope,
+                    credentials=self.resource.credentials,
+                    # Once a 502 stayed through all tries, a smaller page is the next try: each size needs just one.
+                    limits=replace(self.client.limits, bad_gateway_attempts=1) if halved else None,
+                )
+            except (PageTooLargeError, ServerError) as error:
+                if not self._halve(error):
+                    if cursor is not None and isinstance(error, ServerError) and error.status == 502:
+                        raise CursorRefusedError(error) from error
+                    raise
+                halved = True
+            except (InvalidRequestError, NotFoundError) as error:
+                if cursor is None:
+                    raise
+                raise CursorRefusedError(error) from error
+            else:
+                return split(answer.body, resource=self.resource, call=self._call(), number=number)
+
+    def _halve(self, error: ApiError) -> bool:
+        """Make the pages smaller where that may help."""
+        if self.resource.paging.page_size_param is None:
+            return False
+        smallest = 1 if isinstance(error, PageTooLargeError) else SMALLEST_PAGE_ON_502
+        if (error.status not in {413, 502}) or self.page_size // 2 < smallest:
+            return False
+        self.page_size //= 2
+        log.warning("%s Asking for %d records a page from here on.", error, self.page_size)
+        return True
+
+    def _guard(self, *, page: Page, cursor: Cursor | None, previous: bytes) -> None:
+        if not page.empty and page.records == previous:
+            raise ProtocolError(self._call(f"page {page.number} repeats page {page.number - 1}: the list would never end"))
+        if page.following is None:
+            return
+        if self.resource.paging.cursor_repeats:
+            total = self.total if self.total is not None else page.total
+            if total is not None and self.seen > 2 * total + self.page_size:
+                raise ProtocolError(
+                    self._call(f"{self.seen} records came where the answer announced {total}: it runs in circles")
+                )
+            return
+        mark = hash(tuple(sorted(page.following.items())))
+        if page.following == cursor or mark in self._cursors:
+            raise ProtocolError(
+                self._call(f"page {page.number} leads back to a page that was there before: the list would never end")
+            )
+        self._cursors.add(mark)
+
+    def _check_total(self, *, resumed: bool) -> None:
+        if self.total is None or self.seen >= self.total:
+            return
+        shortfall = ProtocolError(
+            self._call(f"the answer announced {self.total} records and {self.seen} came: {self.total - self.seen} are missing")
+        )
+        if resumed or not self.resource.paging.resumable:
+            raise CursorRefusedError(shortfall)
+        raise shortfall
+
+    def _call(self, reason: str = "") -> Failure:
+        return replace(Failure(api=self.client.api, method="GET", path=self.path, resource=self.resource.name), reason=reason)

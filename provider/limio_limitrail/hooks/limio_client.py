@@ -1,0 +1,43 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Make the client that all hooks of a Limio connection share."""
+
+from __future__ import annotations
+
+from airflow.sdk.log import mask_secret
+
+from limio_limitrail.api.auth import ApiKey, Auth, TokenSource
+from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.api.token_endpoint import ClientCredentials, mint
+from limio_limitrail.api.transport import Timeouts, Transport
+from limio_limitrail.hooks.limio_settings import API_PREFIX
+from limio_limitrail.hooks.settings import Settings
+from limio_limitrail.hooks.task_run import shared_client, shared_token_source
+from limio_limitrail.hooks.user_agent import user_agent
+
+API = "Limio"
+
+
+def shared_limio_client(settings: Settings) -> ApiClient:
+    """Give the task run's client for a connection's settings."""
+    return shared_client(("limio", settings), lambda: _make_client(settings))
+
+
+def _make_client(settings: Settings) -> ApiClient:
+    transport = Transport(user_agent=user_agent(), timeouts=Timeouts(read=settings.read_timeout), verify=settings.verify)
+    return ApiClient(api=API, base_url=settings.app_url + API_PREFIX, transport=transport, auth=_auth(settings, transport))
+
+
+def _auth(settings: Settings, transport: Transport) -> Auth:
+    if settings.auth_mode is AuthMode.API_KEY:
+        return ApiKey(settings.secret)
+    credentials = ClientCredentials(auth_url=settings.auth_url, client_id=settings.client_id, client_secret=settings.secret)
+
+    def make() -> TokenSource:
+        return TokenSource(
+            mint=lambda: mint(api=API, credentials=credentials, transport=transport),
+            client_secret=settings.secret,
+            mask=mask_secret,
+        )
+
+    return shared_token_source(credentials, make)

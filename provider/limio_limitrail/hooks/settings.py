@@ -1,0 +1,173 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Read an Airflow connection's fields, and say clearly which one is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from limio_limitrail.api.origin import is_loopback, origin_of
+from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.api.secret import Secret
+
+DEFAULT_READ_TIMEOUT = 60.0
+"""Seconds between two pieces of an answer; neither API documents a timeout of its own."""
+
+
+class ConnectionFieldError(ValueError):
+    """A field of the connection is missing or wrong. The message names connection, field and remedy, never a secret."""
+
+
+class AirflowConnection(Protocol):
+    """The parts of an Airflow connection that are read here."""
+
+    conn_id: str
+    host: str | None
+    login: str | None
+    password: str | None
+    schema: str | None
+    port: int | None
+
+    @property
+    def extra_dejson(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a client needs to know, read out of a connection.
+
+    :param app_url: scheme and host of the app, without a path.
+    :param auth_url: the token endpoint.
+    :param auth_mode: how to authenticate.
+    :param client_id: the OAuth client's id.
+    :param secret: the client secret, or the key.
+    :param read_timeout: seconds between two pieces of an answer.
+    :param page_size: records to ask for a page; none where the caller's default counts.
+    :param verify: True, False, or the path of a CA bundle.
+    """
+
+    app_url: str
+    auth_url: str
+    auth_mode: AuthMode
+    client_id: str
+    secret: Secret
+    read_timeout: float
+    page_size: int | None
+    verify: bool | str
+
+
+class Fields:
+    """A connection's fields, each read with a message of its own where it does not fit.
+
+    :param connection: the Airflow connection.
+    """
+
+    def __init__(self, connection: AirflowConnection) -> None:
+        self._conn_id = connection.conn_id
+        self._connection = connection
+        extra = connection.extra_dejson
+        self._extra: Mapping[str, Any] = extra if isinstance(extra, dict) else {}
+
+    def error(self, field: str, what: str) -> ConnectionFieldError:
+        """Make the error that names the connection and a field."""
+        return ConnectionFieldError(f"connection {self._conn_id!r}, field {field!r}: {what}")
+
+    def text(self, field: str) -> str | None:
+        """Read a text out of the extra fields; an empty one counts as left out."""
+        value = self._extra.get(field)
+        if value is None:
+            return None
+        if not isinstance(value, str):
+            raise self.error(field, f"expected a text, found {type(value).__name__}")
+        return value.strip() or None
+
+    def login(self, *, meaning: str) -> str:
+        """Read the login field."""
+        value = (self._connection.login or "").strip()
+        if not value:
+            raise self.error("login", f"it is empty; put the {meaning} there")
+        return value
+
+    def password(self, *, meaning: str) -> Secret:
+        """Read the password field."""
+        value = (self._connection.password or "").strip()
+        if not value:
+            raise self.error("password", f"it is empty; put the {meaning} there")
+        if not value.isprintable() or not value.isascii():
+            raise self.error("password", f"it holds characters that no {meaning} has; was it pasted whole and alone?")
+        return Secret(value)
+
+    def choice(self, field: str, *, choices: tuple[str, ...]) -> str | None:
+        """Read one of a few words."""
+        value = self.text(field)
+        if value is None:
+            return None
+        if value.lower() not in choices:
+            raise self.error(field, f"expected one of {', '.join(choices)}, found {value[:40]!r}")
+        return value.lower()
+
+    def number(self, field: str, *, least: float, most: float) -> float | None:
+        """Read a number that may come as a text, as forms and URIs give it."""
+        value = self._extra.get(field)
+        if value is None or value == "":
+            return None
+        try:
+            number = float(value) if not isinstance(value, bool) else None
+        except (TypeError, ValueError):
+            number = None
+        if number is None or not least <= number <= most:
+            raise self.error(field, f"expected a number from {least:g} to {most:g}, found {str(value)[:40]!r}")
+        return number
+
+    def verify(self) -> bool | str:
+        """Read whether certificates are checked, and against what."""
+        value = self._extra.get("verify")
+        if value is None or value == "" or isinstance(value, bool):
+            return True if value in (None, "") else bool(value)
+        if not isinstance(value, str):
+            raise self.error("verify", "expected true, false or the path of a CA bundle")
+        word = value.strip().lower()
+        if word in {"true", "1", "yes"}:
+            return True
+        if word in {"false", "0", "no"}:
+            return False
+        return value.strip()
+
+    def host(self) -> tuple[str, str | None]:
+        """Read the host with its port, and the scheme where one is given."""
+        host = (self._connection.host or "").strip().rstrip("/")
+        if not host:
+            raise self.error("host", "it is empty; put the host there, such as acme.prod.limio.com")
+        scheme = (self._connection.schema or "").strip().lower() or None
+        if "://" in host:
+            scheme, host = host.split("://", 1)
+            scheme = scheme.lower()
+        if scheme not in {None, "http", "https"}:
+            raise self.error("host", f"the scheme {str(scheme)[:20]!r} is neither https nor http")
+        if self._connection.port and not host.rpartition("]")[2].partition(":")[1]:
+            host = f"{host}:{self._connection.port}"
+        return host, scheme
+
+    def base(self, url: str, *, field: str) -> str:
+        """Check a URL that credentials will be sent to.
+
+        :raises ConnectionFieldError: it cannot be read, carries credentials itself, or is plain http to another machine.
+        """
+        try:
+            origin = origin_of(url)
+        except ValueError:
+            raise self.error(field, "it is no host and no URL") from None
+        parts = urlsplit(url)
+        if parts.username or parts.password:
+            raise self.error(field, "it carries a user or a password; they belong into login and password")
+        if parts.query or parts.fragment:
+            raise self.error(field, "it carries a query or a fragment")
+        if any(character.isspace() for character in url):
+            raise self.error(field, "it holds white space")
+        if origin.scheme not in {"http", "https"}:
+            raise self.error(field, "expected https")
+        if origin.scheme == "http" and not is_loopback(origin.host):
+            raise self.error(field, "plain http would show the client secret to the network; use https")
+        return url
