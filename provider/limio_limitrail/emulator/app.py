@@ -1,0 +1,154 @@
+"""The ASGI application: counting, faults and control around the emulated APIs; knows none of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+from typing import TYPE_CHECKING
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from limio_limitrail.emulator import wire
+from limio_limitrail.emulator.exchange import Call, Reply, message
+from limio_limitrail.emulator.faults import EARLY_KINDS, Fault, early_reply, spoil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import Any
+
+    from starlette.types import Receive, Scope, Send
+
+    from limio_limitrail.emulator.counters import Counters
+    from limio_limitrail.emulator.exchange import Surface
+    from limio_limitrail.emulator.faults import FaultBoard
+
+CONTROL_PREFIX = "/_emulator/"
+_GZIP_FROM = 1024
+
+
+class App:
+    """Takes requests off the wire and sends answers, spoilt or not."""
+
+    def __init__(
+        self,
+        surfaces: Sequence[Surface],
+        control: Callable[[Call], Reply],
+        counters: Counters,
+        faults: FaultBoard,
+        lines: wire.Lines,
+        *,
+        compress: Callable[[], bool],
+    ) -> None:
+        self.hooks: list[Callable[[Call], Reply | None]] = []
+        self.stopping: asyncio.Event | None = None
+        self._surfaces = surfaces
+        self._control = control
+        self._counters = counters
+        self._faults = faults
+        self._lines = lines
+        self._compress = compress
+        self._previous_rows: dict[str, bytes] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            return
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        call = Call(request.method, scope["path"], scope["query_string"].decode("latin-1"), headers, body)
+        if call.path.startswith(CONTROL_PREFIX):
+            # In another thread, so that a long digest does not hold up the API.
+            reply = await asyncio.to_thread(self._control, call)
+            await self._respond(reply, reply.content(), {})(scope, receive, send)
+            return
+        await self._counted(call, scope, receive, send)
+
+    async def _counted(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
+        line = self._lines.find(scope.get("client"))
+        if line is not None and not line.counted:
+            line.counted = True
+            self._counters.connection()
+        entry = self._counters.begin(call)
+        template, status, sent = call.path, 0, 0
+        fault: Fault | None = None
+        try:
+            seconds, fault = self._faults.take(call)
+            if seconds:
+                await self._wait(seconds)
+            if fault is not None and fault.kind == "reset":
+                await self._break(line, receive)
+                return
+            reply = self._answer(call, fault)
+            template = reply.template or call.path
+            if fault is not None and fault.kind == "reset_after":
+                await self._break(line, receive)
+                return
+            content, headers = self._encoded(call, reply, fault)
+            status = reply.status
+            if fault is not None and fault.kind == "truncated" and line is not None:
+                head = {"content-type": reply.content_type, **headers}
+                sent = wire.send_truncated(line, status, head, content)
+                await _gone(receive)
+                return
+            # Counted before it is sent: whoever has the answer also finds it counted.
+            sent = len(content)
+            self._counters.end(entry, template, status, sent, fault=fault.kind if fault else None)
+            entry = None  # type: ignore[assignment]
+            await self._respond(reply, content, headers)(scope, receive, send)
+        finally:
+            if entry is not None:
+                self._counters.end(entry, template, status, sent, fault=fault.kind if fault else None)
+
+    def _answer(self, call: Call, fault: Fault | None) -> Reply:
+        for hook in list(self.hooks):
+            replaced = hook(call)
+            if replaced is not None:
+                return replaced
+        if fault is not None and fault.kind in EARLY_KINDS:
+            early = early_reply(fault)
+            if early is not None:
+                return early
+        surface = next((one for one in self._surfaces if one.owns(call.path)), None)
+        reply = surface.answer(call) if surface is not None else message(404, "Not Found")
+        rows = reply.page.lists[0][1] if reply.page is not None else None
+        if fault is not None:
+            reply = spoil(fault, reply, self._previous_rows.get(call.path))
+        if rows is not None:
+            self._previous_rows[call.path] = rows
+        return reply
+
+    def _encoded(self, call: Call, reply: Reply, fault: Fault | None) -> tuple[bytes, dict[str, str]]:
+        content = reply.content()
+        if fault is not None and fault.kind == "wrong_encoding":
+            return content, {**reply.headers, "content-encoding": "gzip"}
+        accepts = "gzip" in call.headers.get("accept-encoding", "")
+        if accepts and len(content) >= _GZIP_FROM and self._compress():
+            return gzip.compress(content, 1, mtime=0), {**reply.headers, "content-encoding": "gzip"}
+        return content, dict(reply.headers)
+
+    def _respond(self, reply: Reply, content: bytes, headers: dict[str, str]) -> Response:
+        return Response(content, reply.status, headers, media_type=reply.content_type)
+
+    async def _wait(self, seconds: float) -> None:
+        if self.stopping is None:
+            self.stopping = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.stopping.wait(), seconds)
+
+    async def _break(self, line: wire.Line | None, receive: Receive) -> None:
+        if line is not None:
+            wire.reset(line)
+        await _gone(receive)
+
+
+async def _gone(receive: Receive) -> None:
+    """Wait until the server has noticed that the connection is closed, so that it does not try to answer."""
+    event: Any = {}
+    while event.get("type") != "http.disconnect":
+        event = await receive()

@@ -1,0 +1,193 @@
+"""Faults on demand: which requests go wrong, how, and how often. Knows nothing of any API."""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus
+
+from limio_limitrail.emulator.exchange import Call, Reply, dumps
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Before the endpoint sees the request.
+EARLY_KINDS = ("status", "redirect", "html", "reset", "latency")
+#: What becomes of the endpoint's answer.
+LATE_KINDS = (
+    "truncated",
+    "bad_json",
+    "items_missing",
+    "items_not_list",
+    "repeat_cursor",
+    "repeat_page",
+    "drop_cursor",
+    "empty_page",
+    "hits_too_large",
+    "wrong_encoding",
+    "reset_after",
+)
+KINDS = EARLY_KINDS + LATE_KINDS
+_HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><h1>Please sign in</h1></body></html>"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that goes wrong.
+
+    ``match`` is the start of a path, or a glob over all of it; ``query`` is text the query must contain, ``method``
+    the method. The first ``after`` matching requests are spared and the next ``times`` ones hit (None: all of them).
+
+    The kinds: ``status`` (with ``status``, ``body``, ``headers``), ``latency`` (``seconds`` before the answer; it
+    goes together with one other fault), ``reset`` and ``reset_after`` (the connection is closed without an answer,
+    before or after the request was carried out), ``truncated`` (less is sent than Content-Length says), ``bad_json``,
+    ``items_missing``, ``items_not_list``, ``repeat_cursor`` (the cursor that was sent, or ``cursor``), ``repeat_page``
+    (the rows of the page before), ``drop_cursor``, ``empty_page`` (no rows, but a cursor), ``hits_too_large``
+    (by ``hits``), ``redirect`` (to ``location``), ``html`` (status 200) and ``wrong_encoding``.
+    """
+
+    kind: str
+    match: str = "/"
+    query: str | None = None
+    method: str | None = None
+    after: int = 0
+    times: int | None = 1
+    status: int = 503
+    body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    location: str = ""
+    cursor: Any = None
+    hits: int = 1000
+
+    def __post_init__(self) -> None:
+        """Refuse a kind that does not exist, rather than let a test pass because nothing went wrong."""
+        if self.kind not in KINDS:
+            raise ValueError(f"fault kind is {self.kind!r}; choose one of {', '.join(KINDS)}")
+        if self.kind == "redirect" and not self.location:
+            raise ValueError("a redirect fault needs a location")
+
+    def matches(self, call: Call) -> bool:
+        """Whether a request is one this fault is meant for."""
+        if self.method is not None and self.method != call.method:
+            return False
+        if self.query is not None and self.query not in call.query and self.query not in unquote_plus(call.query):
+            return False
+        if any(letter in self.match for letter in "*?["):
+            return fnmatch.fnmatchcase(call.path, self.match)
+        return call.path.startswith(self.match)
+
+
+@dataclass
+class Planned:
+    """A fault that was added, and what has come of it so far."""
+
+    number: int
+    fault: Fault
+    seen: int = 0
+    hit: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether it has hit as often as it may."""
+        return self.fault.times is not None and self.hit >= self.fault.times
+
+
+class FaultBoard:
+    """The faults that are planned."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+        self._planned: list[Planned] = []
+
+    def add(self, fault: Fault) -> Planned:
+        """Plan a fault; the returned note counts how many requests it has seen and hit."""
+        with self._lock:
+            planned = Planned(next(self._numbers), fault)
+            self._planned.append(planned)
+            return planned
+
+    def remove(self, number: int) -> bool:
+        """Take back the fault with a number."""
+        with self._lock:
+            before = len(self._planned)
+            self._planned = [planned for planned in self._planned if planned.number != number]
+            return len(self._planned) < before
+
+    def clear(self) -> None:
+        """Take back all faults."""
+        with self._lock:
+            self._planned.clear()
+
+    @property
+    def planned(self) -> list[Planned]:
+        """All faults not taken back, in the order they were added."""
+        with self._lock:
+            return list(self._planned)
+
+    def take(self, call: Call) -> tuple[float, Fault | None]:
+        """The seconds to wait before this request is answered, and the one fault that befalls it."""
+        seconds, chosen = 0.0, None
+        with self._lock:
+            for planned in self._planned:
+                if not planned.fault.matches(call):
+                    continue
+                is_latency = planned.fault.kind == "latency"
+                if planned.done or (chosen is not None and not is_latency):
+                    continue
+                planned.seen += 1
+                if planned.seen <= planned.fault.after:
+                    continue
+                planned.hit += 1
+                if is_latency:
+                    seconds += planned.fault.seconds
+                else:
+                    chosen = planned.fault
+        return seconds, chosen
+
+
+def early_reply(fault: Fault) -> Reply | None:
+    """The answer given in the endpoint's place, for the kinds that do that."""
+    headers = dict(fault.headers)
+    if fault.kind == "redirect":
+        status = fault.status if 300 <= fault.status < 400 else 302
+        return Reply(status, b"", {**headers, "location": fault.location})
+    if fault.kind == "html":
+        return Reply(200, _HTML, headers, content_type="text/html; charset=utf-8")
+    if fault.kind != "status":
+        return None
+    body = {"message": f"Emulated fault {fault.status}"} if fault.body is None else fault.body
+    if isinstance(body, str):
+        body = body.encode()
+    raw = body if isinstance(body, bytes) else dumps(body)
+    kind = next((headers.pop(name) for name in list(headers) if name.lower() == "content-type"), "application/json")
+    return Reply(fault.status, raw, headers, content_type=kind)
+
+
+def spoil(fault: Fault, reply: Reply, previous: bytes | None) -> Reply:
+    """The endpoint's answer with the fault in it; ``previous`` is the rows of the page before."""
+    page = reply.page
+    if fault.kind == "bad_json":
+        body = reply.content()
+        return replace(reply, body=body[: len(body) // 2] or b"{", page=None)
+    if page is None or reply.status != 200:
+        return reply
+    if fault.kind == "items_missing":
+        return replace(reply, body=page.without_list(), page=None)
+    if fault.kind == "items_not_list":
+        return replace(reply, body=page.with_object(), page=None)
+    if fault.kind == "repeat_cursor":
+        page = replace(page, cursor=fault.cursor or page.sent or page.cursor)
+    elif fault.kind == "drop_cursor":
+        page = replace(page, cursor=None)
+    elif fault.kind == "empty_page":
+        page = replace(page, lists=tuple((name, b"") for name, _ in page.lists))
+    elif fault.kind == "repeat_page" and previous is not None:
+        page = replace(page, lists=((page.lists[0][0], previous), *page.lists[1:]))
+    elif fault.kind == "hits_too_large" and page.hits is not None:
+        page = replace(page, hits=page.hits + fault.hits)
+    return replace(reply, page=page)

@@ -1,0 +1,232 @@
+"""The emulator as a server in a thread of this process."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from limio_limitrail.emulator.account import Account
+from limio_limitrail.emulator.control import Control
+from limio_limitrail.emulator.counters import Counters
+from limio_limitrail.emulator.faults import FaultBoard
+from limio_limitrail.emulator.limio import LimioApi
+from limio_limitrail.emulator.options import EmulatorOptions
+from limio_limitrail.emulator.overrides import place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+    from limio_limitrail.emulator.exchange import Call, Reply, Surface
+    from limio_limitrail.emulator.tenant import Advance, Tenant
+
+_INSTALL = "The emulator needs starlette and uvicorn: install airflow-provider-limio-limitrail[emulator]."
+
+
+class EmulatorServer:
+    """A Limio to test against: real HTTP on a port of its own, and every knob to hand.
+
+    Use it as a context manager, or call ``start`` and ``stop``. The keyword arguments are those of
+    ``EmulatorOptions``. With ``port`` 0 the system chooses a free one.
+    """
+
+    def __init__(
+        self,
+        options: EmulatorOptions | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        surfaces: Iterable[Surface] = (),
+        **changes: Any,
+    ) -> None:
+        self.account = Account.of(replace(options or EmulatorOptions(), **changes))
+        self.counters = Counters()
+        self.account.desk.on_mint = self.counters.minted
+        self.faults = FaultBoard()
+        self._surfaces: list[Surface] = [LimioApi(self.account), *surfaces]
+        self._host = host
+        self._port = port
+        self._hooks: list[Callable[[Call], Reply | None]] = []
+        self._socket: socket.socket | None = None
+        self._thread: threading.Thread | None = None
+        self._server: Any = None
+        self._lines: Any = None
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> EmulatorServer:
+        """Listen, and answer from a thread; returns when requests are answered."""
+        if self._thread is not None:
+            raise RuntimeError("the emulator is running already")
+        try:
+            import uvicorn
+
+            from limio_limitrail.emulator.app import App
+            from limio_limitrail.emulator.wire import Lines
+        except ImportError as missing:
+            raise RuntimeError(_INSTALL) from missing
+        self._socket = socket.create_server((self._host, self._port), backlog=256)
+        self._port = self._socket.getsockname()[1]
+        self._lines = Lines()
+        app = App(
+            self._surfaces,
+            Control(self).answer,
+            self.counters,
+            self.faults,
+            self._lines,
+            compress=lambda: self.options.gzip,
+        )
+        app.hooks = self._hooks
+        config = uvicorn.Config(
+            app,
+            http=self._lines.protocol(),
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            # Idle connections stay: a client that reuses one must not meet a new one by chance.
+            timeout_keep_alive=3600,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._socket],), name=f"limio-emulator-{self._port}", daemon=True
+        )
+        self._thread.start()
+        patience = time.monotonic() + 30
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > patience:
+                raise RuntimeError("the emulator did not start")
+            time.sleep(0.002)
+        return self
+
+    def stop(self) -> None:
+        """Stop answering and close the port; harmless when it is not running."""
+        if self._thread is None or self._server is None:
+            return
+        self._server.should_exit = True
+        self._thread.join(timeout=10)
+        if self._socket is not None:
+            self._socket.close()
+        self._thread = self._server = self._socket = None
+
+    def __enter__(self) -> EmulatorServer:
+        """Start."""
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop."""
+        self.stop()
+
+    # -- where and who ---------------------------------------------------------------------------------------------
+
+    @property
+    def host_port(self) -> str:
+        """``127.0.0.1:12345``."""
+        return f"{self._host}:{self._port}"
+
+    @property
+    def url(self) -> str:
+        """``http://127.0.0.1:12345``, without a slash at the end."""
+        return f"http://{self.host_port}"
+
+    @property
+    def options(self) -> EmulatorOptions:
+        """How it behaves now."""
+        return self.account.options
+
+    @property
+    def client_id(self) -> str:
+        """The id of the client it knows."""
+        return self.options.client_id
+
+    @property
+    def client_secret(self) -> str:
+        """The secret of that client."""
+        return self.options.client_secret
+
+    @property
+    def api_key(self) -> str:
+        """The publishable key that the older catalog paths accept."""
+        return self.options.api_key
+
+    @property
+    def tenant(self) -> Tenant:
+        """The data, to ask for the truth."""
+        return self.account.tenant
+
+    @property
+    def minted_tokens(self) -> list[str]:
+        """Every token handed out, to search logs for."""
+        return self.account.desk.minted
+
+    def connection_uri(self, conn_type: str = "limio", **extra: Any) -> str:
+        """A connection to this server in Airflow's URI form."""
+        query = f"?__extra__={quote(json.dumps(extra), safe='')}" if extra else ""
+        login = f"{quote(self.client_id, safe='')}:{quote(self.client_secret, safe='')}"
+        return f"{conn_type}://{login}@{quote(self.url, safe='')}/{query}"
+
+    def airflow_connection_json(self, conn_type: str = "limio", **extra: Any) -> str:
+        """A connection to this server in the JSON form of an ``AIRFLOW_CONN_`` variable."""
+        value: dict[str, Any] = {
+            "conn_type": conn_type,
+            "host": self.url,
+            "login": self.client_id,
+            "password": self.client_secret,
+        }
+        if extra:
+            value["extra"] = extra
+        return json.dumps(value)
+
+    # -- knobs -----------------------------------------------------------------------------------------------------
+
+    def configure(self, **changes: Any) -> None:
+        """Change options while it runs; the seed, the size and the start of the data can no longer change."""
+        fixed = {"seed", "size", "start"} & set(changes)
+        if fixed:
+            raise ValueError(f"these can only be chosen at the start: {', '.join(sorted(fixed))}")
+        self.account.configure(replace(self.options, **changes))
+
+    def advance(self, seconds: float = 0, **changes: Any) -> Advance:
+        """Move the tenant on; see ``Tenant.advance``."""
+        return self.tenant.advance(seconds, **changes)
+
+    def put_records(self, path: str, records: Iterable[dict[str, Any] | bytes | str], *, style: str | None = None) -> None:
+        """Make a list consist of exactly these records.
+
+        ``path`` is without ``/api/``: ``objects/limio/subscriptions``, ``checkout/abandoned``, ``offers``,
+        ``published_catalog_items?record_type=offers2``, or a new one such as ``custom/things``. Raw JSON (bytes or
+        text) is served as it is. ``style`` is ``objects``, ``catalog`` or ``baskets``; known paths have their own.
+        """
+        path = path.strip("/").removeprefix("api/")
+        self.account.placed[path] = place(path, records, style)
+
+    def remove_records(self, path: str) -> None:
+        """Undo ``put_records``."""
+        self.account.placed.pop(path.strip("/").removeprefix("api/"), None)
+
+    def expire_tokens(self) -> None:
+        """No token handed out so far is accepted from now on."""
+        self.account.desk.revoke_all()
+
+    def expire_cursors(self) -> None:
+        """No cursor handed out so far is any good from now on."""
+        self.account.cursors.expire()
+
+    def mint_token(self, scopes: tuple[str, ...] | None = None) -> str:
+        """A live token without asking the token endpoint."""
+        return self.account.desk.mint(scopes)
+
+    def on_request(self, callback: Callable[[Call], Reply | None]) -> Callable[[], None]:
+        """Call ``callback`` with every API request before it is answered, in the server's thread.
+
+        If it returns a ``Reply``, that is the answer. Returns a function that takes the callback away again.
+        """
+        self._hooks.append(callback)
+        return lambda: self._hooks.remove(callback)

@@ -1,0 +1,53 @@
+"""Instants as whole milliseconds since 1970 in UTC, and the forms they take on the wire."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+
+DAY_MS = 86_400_000
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DATE = re.compile(r"^\d{4}-\d{2}-\d{2}$")
+_DATE_TIME = re.compile(r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?$")
+
+
+@lru_cache(maxsize=8192)
+def _date_of(day: int) -> str:
+    return datetime.fromtimestamp(day * 86_400, UTC).strftime("%Y-%m-%d")
+
+
+def iso(millis: int) -> str:
+    """``2025-01-15T08:00:00.123Z``."""
+    day, rest = divmod(millis, DAY_MS)
+    seconds, rest = divmod(rest, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{_date_of(day)}T{hours:02d}:{minutes:02d}:{seconds:02d}.{rest:03d}Z"
+
+
+def date(millis: int) -> str:
+    """``2025-01-15``."""
+    return _date_of(millis // DAY_MS)
+
+
+def compact(millis: int) -> str:
+    """``20250115``, as the catalog writes its dates."""
+    return _date_of(millis // DAY_MS).replace("-", "")
+
+
+def offset_form(millis: int) -> str:
+    """``2025-01-15T08:00:00+00:00``, as the catalog writes its instants."""
+    return iso(millis)[:19] + "+00:00"
+
+
+def parse(text: str) -> int:
+    """Milliseconds of a date or date-time; without a zone it is UTC. ValueError when malformed."""
+    if not (_DATE.match(text) or _DATE_TIME.match(text)):
+        raise ValueError(f"not a date or date-time: {text!r}")
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    # Integer arithmetic: a float second loses the last millisecond now and then.
+    gap = moment - _EPOCH
+    return (gap.days * 86_400 + gap.seconds) * 1000 + gap.microseconds // 1000
