@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gzip
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from limio_limitrail.emulator import wire
+from limio_limitrail.emulator.compression import Compressor
 from limio_limitrail.emulator.exchange import Call, Reply, message
 from limio_limitrail.emulator.faults import EARLY_KINDS, Fault, early_reply, spoil
 
@@ -42,7 +42,8 @@ class App:
         compress: Callable[[], bool],
     ) -> None:
         self.hooks: list[Callable[[Call], Reply | None]] = []
-        self.stopping: asyncio.Event | None = None
+        self._stopping: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self._compressor = Compressor()
         self._surfaces = surfaces
         self._control = control
         self._counters = counters
@@ -78,13 +79,14 @@ class App:
         template, status, sent = call.path, 0, 0
         fault: Fault | None = None
         try:
-            seconds, fault = self._faults.take(call)
+            replaced = self._hooked(call)
+            seconds, fault = self._faults.take(call) if replaced is None else (0.0, None)
             if seconds:
                 await self._wait(seconds)
             if fault is not None and fault.kind == "reset":
                 await self._break(line, receive)
                 return
-            reply = self._answer(call, fault)
+            reply = replaced or self._answer(call, fault)
             template = reply.template or call.path
             if fault is not None and fault.kind == "reset_after":
                 await self._break(line, receive)
@@ -105,11 +107,17 @@ class App:
             if entry is not None:
                 self._counters.end(entry, template, status, sent, fault=fault.kind if fault else None)
 
-    def _answer(self, call: Call, fault: Fault | None) -> Reply:
+    def _hooked(self, call: Call) -> Reply | None:
         for hook in list(self.hooks):
-            replaced = hook(call)
+            try:
+                replaced = hook(call)
+            except Exception as problem:  # noqa: BLE001 - it is the test's own code: say in the answer what it raised
+                return message(500, f"the on_request callback raised {type(problem).__name__}: {problem}")
             if replaced is not None:
                 return replaced
+        return None
+
+    def _answer(self, call: Call, fault: Fault | None) -> Reply:
         if fault is not None and fault.kind in EARLY_KINDS:
             early = early_reply(fault)
             if early is not None:
@@ -129,17 +137,23 @@ class App:
             return content, {**reply.headers, "content-encoding": "gzip"}
         accepts = "gzip" in call.headers.get("accept-encoding", "")
         if accepts and len(content) >= _GZIP_FROM and self._compress():
-            return gzip.compress(content, 1, mtime=0), {**reply.headers, "content-encoding": "gzip"}
+            return self._compressor.gzip(content), {**reply.headers, "content-encoding": "gzip"}
         return content, dict(reply.headers)
 
     def _respond(self, reply: Reply, content: bytes, headers: dict[str, str]) -> Response:
         return Response(content, reply.status, headers, media_type=reply.content_type)
 
     async def _wait(self, seconds: float) -> None:
-        if self.stopping is None:
-            self.stopping = asyncio.Event()
+        if self._stopping is None:
+            self._stopping = asyncio.get_running_loop(), asyncio.Event()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.stopping.wait(), seconds)
+            await asyncio.wait_for(self._stopping[1].wait(), seconds)
+
+    def release(self) -> None:
+        """Let go of the requests that are being delayed; called from another thread when the server stops."""
+        if self._stopping is not None:
+            loop, event = self._stopping
+            loop.call_soon_threadsafe(event.set)
 
     async def _break(self, line: wire.Line | None, receive: Receive) -> None:
         if line is not None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # is not URL-encoded arrives broken, as it would at the real service.
 _MARK = b"\xfb\xff\xbf"
 _FORM = struct.Struct(">3sQIIQQH")
+_MOST_SCROLLS = 2000
 _ELASTIC = b"\x0equeryThenFetch"
 
 
@@ -74,6 +75,8 @@ class CursorBook:
     def open_scroll(self, alias: str, **state: Any) -> str:
         """A scroll id; what it stands for is held here, as the position is held on the server."""
         self._serial += 1
+        if len(self._scrolls) >= _MOST_SCROLLS:
+            del self._scrolls[next(iter(self._scrolls))]
         text = _ELASTIC + b"\xfb\xff\xbf" + struct.pack(">QI", key(alias, self._serial), self._epoch) + b"\x00"
         cursor = base64.b64encode(text).decode()
         self._scrolls[cursor] = {**state, "alias": alias, **self._issued()}

@@ -7,6 +7,8 @@ import random
 
 _MASK = (1 << 64) - 1
 _LOW = (1 << 32) - 1
+_TAIL = (1 << 96) - 1
+_SPREAD = 0x9E3779B97F4A7C15F39CC0605  # odd, and wide enough to reach all of the tail
 
 
 def mix(value: int) -> int:
@@ -43,8 +45,7 @@ class Ids:
         """The id at a position."""
         front = (position * self._factor + self._shift) & _LOW
         front ^= front >> 16
-        tail = mix(self._key ^ front)
-        text = f"{front:08x}{tail:016x}{(tail * 0x9E3779B1) & _LOW:08x}"
+        text = f"{front:08x}{((front ^ self._key) * _SPREAD) & _TAIL:024x}"
         if self._dashed:
             text = f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
         return self.prefix + text

@@ -15,7 +15,11 @@ _ENDS: dict[str, Any] = {"null": None, "empty_object": {}, "empty_string": ""}
 
 def dumps(value: Any) -> bytes:
     """JSON as a compact service writes it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        # Half a surrogate pair is no UTF-8, but may be written as an escape.
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,14 @@ class LimioApi:
         head, _, rest = path.partition("/")
         if head == "objects":
             return self._objects.answer(call, rest.split("/"))
-        return message(404, "Not Found")
+        return self._placed_one(path) or message(404, "Not Found")
+
+    def _placed_one(self, path: str) -> Reply | None:
+        """The one record of a list of a test's own that a path names by its id."""
+        parent, _, id_ = path.rpartition("/")
+        placed = self.account.placed.get(parent)
+        body = None if placed is None else placed.by_id(id_)
+        return None if body is None else Reply(200, body, template=f"{_PREFIX}{parent}/{{id}}")
 
     def _placed(self, call: Call, path: str, placed: Placed) -> Reply:
         """A list whose records a test has put, on a known path or on one of its own."""

@@ -25,6 +25,9 @@ class Objects:
         """Answer a path below ``/api/objects``, given in its parts."""
         if parts[:2] == ["salesforce", "identities"] and parts[3:] == ["subscriptions"]:
             return self._of_identity(call, parts[2])
+        if parts[:2] == ["limio", "events"] and parts[3:] == ["events"]:
+            # Seen to be empty whatever one asks for; the events of a subscription are among its related objects.
+            return Reply(200, b'{"items":[],"unpackedItems":[]}', template="/api/objects/limio/events/{id}/events")
         if len(parts) not in (2, 3, 4) or parts[0] not in SERVICES or "" in parts:
             return message(404, "Not Found")
         service, name = parts[:2]

@@ -55,7 +55,7 @@ class EmulatorServer:
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._server: Any = None
-        self._lines: Any = None
+        self._app: Any = None
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -72,19 +72,20 @@ class EmulatorServer:
             raise RuntimeError(_INSTALL) from missing
         self._socket = socket.create_server((self._host, self._port), backlog=256)
         self._port = self._socket.getsockname()[1]
-        self._lines = Lines()
-        app = App(
+        lines = Lines()
+        self._app = App(
             self._surfaces,
             Control(self).answer,
             self.counters,
             self.faults,
-            self._lines,
+            lines,
             compress=lambda: self.options.gzip,
         )
-        app.hooks = self._hooks
+        self._app.hooks = self._hooks
         config = uvicorn.Config(
-            app,
-            http=self._lines.protocol(),
+            self._app,
+            http=lines.protocol(),
+            loop="asyncio",
             ws="none",
             lifespan="off",
             log_config=None,
@@ -111,6 +112,7 @@ class EmulatorServer:
         if self._thread is None or self._server is None:
             return
         self._server.should_exit = True
+        self._app.release()
         self._thread.join(timeout=10)
         if self._socket is not None:
             self._socket.close()

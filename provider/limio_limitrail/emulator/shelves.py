@@ -35,8 +35,9 @@ class Shelf:
         self._ordered = ordered
 
     def grow(self, size: int, begin: int, end: int) -> range:
-        """Add records made between two instants; the new positions."""
+        """Add records made after one instant and up to another; the new positions."""
         first = self.count
+        begin = min(begin + 1, end)
         if size > 0:
             self._spans.append(Span(first, size, begin, end))
             self._starts.append(first)

@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 DAY_MS = 86_400_000
+_MINUTES = tuple(f"T{minute // 60:02d}:{minute % 60:02d}:" for minute in range(1440))
+_SECONDS = tuple(f"{second:02d}." for second in range(60))
+_MILLIS = tuple(f"{milli:03d}Z" for milli in range(1000))
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DATE = re.compile(r"^\d{4}-\d{2}-\d{2}$")
 _DATE_TIME = re.compile(r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}:\d{2})?$")
@@ -20,10 +23,8 @@ def _date_of(day: int) -> str:
 def iso(millis: int) -> str:
     """``2025-01-15T08:00:00.123Z``."""
     day, rest = divmod(millis, DAY_MS)
-    seconds, rest = divmod(rest, 1000)
-    minutes, seconds = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{_date_of(day)}T{hours:02d}:{minutes:02d}:{seconds:02d}.{rest:03d}Z"
+    minute, rest = divmod(rest, 60_000)
+    return f"{_date_of(day)}{_MINUTES[minute]}{_SECONDS[rest // 1000]}{_MILLIS[rest % 1000]}"
 
 
 def date(millis: int) -> str:
