@@ -1,0 +1,160 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What differs from one database to the next, and the session through which a load talks to one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from limio_limitrail.landing.kinds import Kind
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from limio_limitrail.landing.sql.names import TableName
+
+VALUE = "\0"
+"""Stands for a bound value in SQL text. No quoted name can hold it, so a name never passes for one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableColumn:
+    """A column that a table has.
+
+    :param name: its name, without quotes.
+    :param type: its type as the database writes it.
+    :param kind: the kind whose values the type keeps as they are, or ``None`` for a type this package does not make.
+    :param managed: whether a load may write to it; a column with a default, or one that the database fills, is its owner's.
+    """
+
+    name: str
+    type: str
+    kind: Kind | None
+    managed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """How a database writes things.
+
+    :param name: what the database is called in messages.
+    :param quote: puts a name in quotes.
+    :param fold: what the database does to a table's name that stands without quotes.
+    :param types: the type of a column of each kind.
+    :param text_type: the type of any text.
+    :param integer_type: a type for numbers of rows, 64 bits wide.
+    :param instant_type: the type of ``_extracted_at``.
+    :param distinct: tells whether two expressions differ, where two nulls do not.
+    :param comparable: makes an expression of a kind comparable, character by character if it is text.
+    :param sortable: the same for putting in order.
+    :param foreign_value: turns a staged expression of a kind into a foreign type.
+    :param foreign_loss: tells whether a foreign type fails to give back the value of a staged expression of a kind.
+    :param update: writes the statement that overwrites rows of a table from the staged ones: table, stage, assignments and
+        condition, with the table's columns named by ``t`` and the staged ones by ``s``.
+    """
+
+    name: str
+    quote: Callable[[str], str]
+    fold: Callable[[str], str]
+    types: Mapping[Kind, str]
+    text_type: str
+    integer_type: str
+    instant_type: str
+    distinct: Callable[[str, str], str]
+    comparable: Callable[[str, Kind], str]
+    sortable: Callable[[str, Kind], str]
+    foreign_value: Callable[[str, Kind, str], str]
+    foreign_loss: Callable[[str, Kind, str], str]
+    update: Callable[[str, str, Sequence[tuple[str, str]], str], str]
+
+    def stage_type(self, kind: Kind) -> str:
+        """Give the type that holds a kind on its way; JSON travels as text, since only text can be compared."""
+        return self.text_type if kind is Kind.JSON else self.types[kind]
+
+    def qualified(self, table: TableName) -> str:
+        """Write a table's name into SQL."""
+        return ".".join(self.quote(part) for part in (table.schema, table.table) if part is not None)
+
+
+class Session(Protocol):
+    """An open transaction of one load. Nothing it does can be seen by others before the load's end."""
+
+    dialect: Dialect
+
+    def execute(self, sql: str, *values: object) -> int:
+        """Run a statement, with a bound value for every `VALUE` in it; answer the number of rows it touched."""
+        ...
+
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a query and fetch all its rows."""
+        ...
+
+    def lock(self, table: TableName) -> None:
+        """Make other loads into the same table wait until this one ends."""
+        ...
+
+    def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
+        """Read what columns a table has; ``None`` when there is no such table.
+
+        :raises LandingError: the name belongs to something that is no table.
+        """
+        ...
+
+    def create_stage(self, *, stage: str, columns: Sequence[tuple[str, str]]) -> None:
+        """Make a temporary table of columns given by name and type."""
+        ...
+
+    def fill(self, *, stage: str, rows: pa.Table) -> None:
+        """Add rows to a temporary table, whose columns come in the same order."""
+        ...
+
+    def ready(self, *, stage: str) -> None:
+        """Do what the database needs before it can use a filled temporary table well."""
+        ...
+
+    def unfit_json(self, *, stage: str, column: str) -> int:
+        """Count the staged values of a JSON column that the database's own JSON type would not take."""
+        ...
+
+    def create_table(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> None:
+        """Make the table, with a primary key on the columns of `key` where that helps the database."""
+        ...
+
+    def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
+        """Turn a column into a wider kind; numbers, instants and truth values take the text forms of `kinds.cast`."""
+        ...
+
+
+def quoted(name: str) -> str:
+    """Put a name in double quotes, as standard SQL has it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def unchanged(name: str) -> str:
+    """Leave a name without quotes as it is."""
+    return name
+
+
+def any_of(conditions: Iterable[str]) -> str:
+    """Join conditions by OR, in groups, so that hundreds of them do not nest too deeply for the database's parser."""
+    return _joined(conditions, word="OR", empty="1 = 0")
+
+
+def all_of(conditions: Iterable[str]) -> str:
+    """Join conditions by AND, in groups."""
+    return _joined(conditions, word="AND", empty="1 = 1")
+
+
+def _joined(conditions: Iterable[str], *, word: str, empty: str) -> str:
+    group = 50
+    parts = [f"({condition})" for condition in conditions]
+    while len(parts) > 1:
+        parts = [f"({f' {word} '.join(parts[at : at + group])})" for at in range(0, len(parts), group)]
+    return parts[0] if parts else empty
+
+
+def update_from(table: str, stage: str, assignments: Sequence[tuple[str, str]], condition: str) -> str:
+    """Write an UPDATE … FROM, as Postgres, DuckDB and SQLite have it."""
+    settings = ", ".join(f"{column} = {value}" for column, value in assignments)
+    return f"UPDATE {table} AS t SET {settings} FROM {stage} AS s WHERE {condition}"

@@ -1,0 +1,269 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Loads into DuckDB: rows go in straight from Arrow memory."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, unchanged, update_from
+from limio_limitrail.landing.sql.errors import before_values, guarded
+from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.widening import ISO_INSTANT, respell_doubles
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+log = logging.getLogger("limio_limitrail.landing.sql")
+
+OPEN_WAIT = 300.0
+"""Seconds that a load waits for another process to let go of the database's file."""
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 5.0
+
+# These speak of names and of the database's state; all others may quote the rows they could not store.
+_SPEAK_OF_NAMES = frozenset(
+    {"BinderException", "CatalogException", "DependencyException", "IOException", "NotImplementedException", "ParserException",
+     "PermissionException", "SyntaxException", "OutOfMemoryException"}
+)  # fmt: skip
+
+# DuckDB refuses writers of other processes, but lets threads of one process insert the same key side by side.
+_WRITERS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+_TYPES = {
+    Kind.NULL: "VARCHAR",
+    Kind.BOOLEAN: "BOOLEAN",
+    Kind.INTEGER: "BIGINT",
+    Kind.BIGINT: "BIGINT",
+    Kind.DOUBLE: "DOUBLE",
+    Kind.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
+    Kind.TEXT: "VARCHAR",
+    Kind.JSON: "JSON",
+}
+_KINDS = {
+    "BOOLEAN": Kind.BOOLEAN,
+    "BIGINT": Kind.BIGINT,
+    "DOUBLE": Kind.DOUBLE,
+    "TIMESTAMP WITH TIME ZONE": Kind.TIMESTAMP,
+    "VARCHAR": Kind.TEXT,
+    "JSON": Kind.JSON,
+}
+
+
+def _comparable(expression: str, kind: Kind) -> str:
+    return f"CAST({expression} AS VARCHAR)" if kind is Kind.JSON else expression
+
+
+def _foreign_value(expression: str, kind: Kind, foreign: str) -> str:
+    # A double's text is exact, its direct cast to a decimal is not.
+    inner = f"CAST({expression} AS VARCHAR)" if kind is Kind.DOUBLE else expression
+    return f"CAST({inner} AS {foreign})"
+
+
+def _foreign_loss(expression: str, kind: Kind, foreign: str) -> str:
+    back = "VARCHAR" if kind is Kind.JSON else _TYPES[kind]
+    return f"CAST({_foreign_value(expression, kind, foreign)} AS {back}) IS DISTINCT FROM {expression}"
+
+
+DUCKDB = Dialect(
+    name="DuckDB",
+    quote=quoted,
+    fold=unchanged,
+    types=_TYPES,
+    text_type="VARCHAR",
+    integer_type="BIGINT",
+    instant_type="TIMESTAMP WITH TIME ZONE",
+    distinct=lambda one, other: f"{one} IS DISTINCT FROM {other}",
+    comparable=_comparable,
+    sortable=_comparable,
+    foreign_value=_foreign_value,
+    foreign_loss=_foreign_loss,
+    update=update_from,
+)
+
+
+@contextmanager
+def duckdb_session(hook: DbApiHook) -> Iterator[DuckSession]:
+    """Open the database for one load, waiting for its file if another process has it.
+
+    :raises LandingError: the connection names no lasting database, or another process keeps the file.
+    """
+    database = str(hook.get_database())
+    if database in ("", ":memory:"):
+        raise LandingError(
+            "the DuckDB connection names no file, so all that is written would be gone when the task ends; "
+            "put the database's path into the connection's host"
+        )
+    with _WRITERS[_same_file(database)]:
+        connection = _opened(hook, file=_shown(database))
+        try:
+            session = DuckSession(connection)
+            session.execute("SET TimeZone = 'UTC'")
+            # A database set to disregard case would take two keys for one.
+            session.execute("SET default_collation = ''")
+            session.execute("BEGIN TRANSACTION")
+            try:
+                yield session
+                session.execute("COMMIT")
+            except BaseException:
+                session.roll_back()
+                raise
+        finally:
+            connection.close()
+
+
+def _same_file(database: str) -> str:
+    return database if database.startswith("md:") else str(Path(database).resolve())
+
+
+def _shown(database: str) -> str:
+    return database.partition("?")[0]
+
+
+def _opened(hook: DbApiHook, *, file: str) -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    give_up = time.monotonic() + OPEN_WAIT
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            connection: duckdb.DuckDBPyConnection = hook.get_conn()
+        except duckdb.IOException as error:
+            if "lock" not in str(error).lower():
+                raise
+        else:
+            return connection
+        if time.monotonic() + pause > give_up:
+            raise LandingError(
+                f"another process has had the DuckDB file {file} open for {OPEN_WAIT:.0f} seconds. DuckDB lets one process "
+                f"write, and none read meanwhile: close the other program, or give the tasks that use this file one pool slot"
+            )
+        if pause == _FIRST_PAUSE:
+            log.info("Another process has the DuckDB file %s open; waiting up to %.0f seconds for it", file, OPEN_WAIT)
+        time.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _describe(error: Exception) -> str:
+    kind = type(error).__name__
+    if kind in _SPEAK_OF_NAMES:
+        return f"DuckDB refused: {str(error).strip().partition(chr(10))[0]}"
+    prefix, _, rest = str(error).partition(": ")
+    if rest.startswith("NOT NULL constraint failed"):
+        return f"DuckDB refused: {rest.partition(chr(10))[0]}"
+    if kind in ("ConstraintException", "TransactionException", "ConnectionException"):
+        return f"DuckDB refused ({kind}): {before_values(rest or prefix)}"
+    return f"DuckDB refused ({kind}); its message is not shown, since it may quote rows"
+
+
+class DuckSession:
+    """A transaction in DuckDB."""
+
+    dialect = DUCKDB
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+
+    def execute(self, sql: str, *values: object) -> int:
+        """Run a statement; answer the number of rows it touched."""
+        rows = self.query(sql, *values)
+        return int(rows[0][0]) if rows and isinstance(rows[0][0], int) else 0
+
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a query and fetch all its rows."""
+        import duckdb
+
+        return guarded(
+            lambda: self._connection.execute(sql.replace(VALUE, "?"), list(values)).fetchall(),
+            refused=duckdb.Error,
+            describe=_describe,
+        )
+
+    def roll_back(self) -> None:
+        """Undo everything; a transaction that the database has ended already is no reason to hide what ended it."""
+        import duckdb
+
+        try:
+            self._connection.execute("ROLLBACK")
+        except duckdb.Error:
+            log.debug("There was no transaction left to roll back")
+
+    def lock(self, table: TableName) -> None:
+        """Do nothing: opening the file has locked out every other writer."""
+
+    def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
+        """Read what columns a table has."""
+        kinds = self.query(
+            f"SELECT table_type FROM information_schema.tables WHERE table_catalog = current_database() "
+            f"AND lower(table_name) = lower({VALUE}) AND lower(table_schema) = lower(coalesce({VALUE}, current_schema()))",
+            table.table,
+            table.schema,
+        )
+        if not kinds:
+            return None
+        if any(kind != "BASE TABLE" for (kind,) in kinds):
+            raise LandingError(f"{table} is a view; a pull can only be landed in a table")
+        described = self.query(
+            f"SELECT column_name, data_type, column_default IS NULL FROM duckdb_columns() "
+            f"WHERE database_name = current_database() AND lower(table_name) = lower({VALUE}) "
+            f"AND lower(schema_name) = lower(coalesce({VALUE}, current_schema())) ORDER BY column_index",
+            table.table,
+            table.schema,
+        )
+        return tuple(
+            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(plain)) for name, type_, plain in described
+        )
+
+    def create_stage(self, *, stage: str, columns: Sequence[tuple[str, str]]) -> None:
+        """Make a temporary table."""
+        self.execute(f"CREATE TEMPORARY TABLE {quoted(stage)} ({', '.join(f'{name} {type_}' for name, type_ in columns)})")
+
+    def fill(self, *, stage: str, rows: pa.Table) -> None:
+        """Add rows to a temporary table, read from where they are."""
+        view = f"{stage}_rows"
+        self._connection.register(view, rows)
+        try:
+            self.execute(f"INSERT INTO {quoted(stage)} SELECT * FROM {quoted(view)}")
+        finally:
+            self._connection.unregister(view)
+
+    def ready(self, *, stage: str) -> None:
+        """Do nothing: DuckDB knows its temporary tables."""
+
+    def unfit_json(self, *, stage: str, column: str) -> int:
+        """Count the values that DuckDB's JSON does not take, such as half of a surrogate pair."""
+        [(unfit,)] = self.query(
+            f"SELECT count(*) FROM {quoted(stage)} WHERE {column} IS NOT NULL AND TRY_CAST({column} AS JSON) IS NULL"
+        )
+        return int(unfit)
+
+    def create_table(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> None:  # noqa: ARG002
+        """Make the table, without a primary key: DuckDB's index is slow and sees rows that the transaction has deleted."""
+        described = ", ".join(f"{quoted(name)} {type_}" for name, type_ in columns)
+        self.execute(f"CREATE TABLE {self.dialect.qualified(table)} ({described})")
+
+    def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
+        """Turn a column into a wider kind."""
+        name = quoted(column.name)
+        match source, to:
+            case Kind.TIMESTAMP, Kind.TEXT:
+                using = f"strftime({name}, '{ISO_INSTANT}')"
+            case Kind.DOUBLE, Kind.TEXT:
+                using = f"regexp_replace(CAST({name} AS VARCHAR), '\\.0$', '')"
+            case _:
+                using = f"CAST({name} AS {self.dialect.types[to]})"
+        alter = f"ALTER TABLE {self.dialect.qualified(table)} ALTER COLUMN {name} SET DATA TYPE"
+        self.execute(f"{alter} {self.dialect.types[to]} USING {using}")
+        if source is Kind.DOUBLE and to is Kind.TEXT:
+            respell_doubles(session=self, table=table, column=column.name)

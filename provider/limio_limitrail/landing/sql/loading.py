@@ -1,0 +1,223 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The load itself: the same steps for every database."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.sql.dialect import Session
+from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
+from limio_limitrail.landing.sql.names import TableName, table_name
+from limio_limitrail.landing.sql.plan import Landed, Plan, key_columns, make_plan
+from limio_limitrail.landing.sql.prepare import prepared
+from limio_limitrail.landing.sql.sessions import open_session
+from limio_limitrail.landing.sql.statements import Statements
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+log = logging.getLogger("limio_limitrail.landing.sql")
+
+
+def load(
+    *,
+    hook: DbApiHook,
+    target: Target,
+    schema: Mapping[str, Kind],
+    parts: Sequence[PartSource],
+    progress: Callable[[int], None] | None = None,
+) -> LoadResult:
+    """Write a pull into a table, in one transaction: all of it or nothing.
+
+    The table is made if it is not there, gains the columns it lacks, and columns too narrow for what comes are widened. A
+    database that commits changes of a table's columns by itself (MySQL does) may keep those after a failure, never rows.
+
+    A NUL character is stored as the six characters ``\\u0000``. A column of a type this package does not make (``numeric``,
+    ``varchar(20)``, ``uuid``, …) is written if it gives every value back as it came; a ``jsonb`` column keeps of JSON what
+    ``jsonb`` keeps. Columns with a default, and those that the database fills by itself, are never written.
+
+    :param hook: the connection; its database and schema are where the table lives.
+    :param target: the table and how to write to it.
+    :param schema: record key → the widest kind over all parts, in order.
+    :param parts: the parts, in the order in which they came; each is read once, one at a time.
+    :param progress: called with the number of rows staged so far, after every part.
+    :raises LandingError: the pull does not fit, or the database refused it. The table is as it was before.
+    """
+    # Only parts are counted, not rows: an empty pull may still come with parts.
+    log.info("Landing %d parts in %s by %s", len(parts), target.table, target.mode)
+    with open_session(hook) as session:
+        try:
+            table = table_name(target.table, fold=session.dialect.fold)
+        except ValueError as wrong:
+            raise LandingError(str(wrong)) from None
+        session.lock(table)
+        result = _load(session=session, table=table, target=target, schema=schema, parts=parts, progress=progress)
+    log.info(
+        "Landed in %s: %d rows came, %d inserted, %d updated, %d unchanged, %d deleted, %d duplicates dropped",
+        target.table,
+        result.rows,
+        result.inserted,
+        result.updated,
+        result.unchanged,
+        result.deleted,
+        result.duplicates,
+    )
+    return result
+
+
+def _load(
+    *,
+    session: Session,
+    table: TableName,
+    target: Target,
+    schema: Mapping[str, Kind],
+    parts: Sequence[PartSource],
+    progress: Callable[[int], None] | None,
+) -> LoadResult:
+    plan = make_plan(session=session, table=table, schema=schema)
+    time = plan.column(target.time_column) if target.time_column is not None else None
+    write = Statements(dialect=session.dialect, plan=plan, stage=f"_limio_stage_{uuid.uuid4().hex}", time=time)
+    session.create_stage(stage=write.stage, columns=write.stage_columns())
+    rows = _stage(session=session, write=write, parts=parts, progress=progress)
+    if not plan.exists and not schema and not rows:
+        # Nothing is known of a table yet, so none is made.
+        return LoadResult()
+    if target.mode is WriteMode.MERGE and rows:
+        _check_keys(session=session, write=write, target=target)
+    _check_foreign(session=session, write=write)
+    write = replace(write, plan=_with_fitting_json(session=session, write=write))
+    keys = key_columns(plan=write.plan, keys=target.primary_key)
+    duplicates = session.execute(write.drop_duplicates(keys)) if keys and rows else 0
+    added, widened = _shape(session=session, write=write, target=target, keys=keys)
+    return replace(
+        _apply(session=session, write=write, target=target, keys=keys, kept=rows - duplicates),
+        rows=rows,
+        duplicates=duplicates,
+        columns_added=added,
+        columns_widened=widened,
+    )
+
+
+def _stage(*, session: Session, write: Statements, parts: Sequence[PartSource], progress: Callable[[int], None] | None) -> int:
+    rows = 0
+    for part in parts:
+        table = prepared(rows=part.read(), part=part.name, plan=write.plan, time=write.time, start=rows)
+        if table.num_rows:
+            session.fill(stage=write.stage, rows=table)
+        rows += table.num_rows
+        if progress is not None:
+            progress(rows)
+    session.ready(stage=write.stage)
+    return rows
+
+
+def _check_keys(*, session: Session, write: Statements, target: Target) -> None:
+    for key in target.primary_key:
+        column = write.plan.column(key)
+        if column is None:
+            raise LandingError(
+                f"{write.plan.table}: no row has the record key {key!r}, which the primary key names; nothing was written"
+            )
+        [(missing,)] = session.query(write.keyless(column))
+        if missing:
+            raise LandingError(
+                f"{write.plan.table}: {missing} rows have no value in {column.name!r}, which belongs to the primary key; "
+                f"nothing was written"
+            )
+
+
+def _check_foreign(*, session: Session, write: Statements) -> None:
+    for column in write.plan.columns:
+        if column.existing is None or not column.foreign:
+            continue
+        problem = ""
+        try:
+            [(misfits,)] = session.query(write.misfits(column, foreign=column.existing.type))
+        except LandingError as refused:
+            problem = f"the database cannot turn one into the other ({refused})"
+        else:
+            if misfits:
+                problem = f"the type would change {misfits} of the values"
+        if problem:
+            raise LandingError(
+                f"{write.plan.table}: column {column.name!r} is {column.existing.type} and {column.incoming} comes: {problem}. "
+                f"Change the column to {session.dialect.types[column.incoming]} or {session.dialect.text_type}, "
+                f"or rename it; nothing was written"
+            )
+
+
+def _with_fitting_json(*, session: Session, write: Statements) -> Plan:
+    """Make text of the JSON columns that hold what the database's JSON type does not take."""
+
+    def fitting(column: Landed) -> Landed:
+        if column.kind is not Kind.JSON or column.foreign:
+            return column
+        unfit = session.unfit_json(stage=write.stage, column=column.staged)
+        return column.demoted() if unfit else column
+
+    return replace(write.plan, columns=tuple(fitting(column) for column in write.plan.columns))
+
+
+def _shape(
+    *, session: Session, write: Statements, target: Target, keys: Sequence[Landed] | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Make the table, or give it the columns it lacks; answer the columns added to and widened in a table that was there."""
+    plan = write.plan
+    if not plan.exists:
+        unique = keys if target.mode is WriteMode.MERGE and keys is not None else ()
+        session.create_table(table=plan.table, columns=write.table_columns(), key=[column.name for column in unique])
+        return (), ()
+    added = [(column.name, session.dialect.types[column.kind]) for column in plan.columns if column.existing is None]
+    added += [(name, write.own_type(name)) for name in plan.own_missing]
+    for name, type_ in added:
+        session.execute(write.add_column(name=name, type_=type_))
+    widened = []
+    for column in plan.columns:
+        if column.widens and column.existing is not None and column.held is not None:
+            session.widen(table=plan.table, column=column.existing, source=column.held, to=column.kind)
+            widened.append(column.name)
+    return tuple(name for name, _ in added), tuple(widened)
+
+
+def _apply(*, session: Session, write: Statements, target: Target, keys: Sequence[Landed] | None, kept: int) -> LoadResult:
+    own = (target.extracted_at, target.run_id)
+    match target.mode:
+        case WriteMode.MERGE:
+            return _merge(session=session, write=write, target=target, keys=keys or (), kept=kept)
+        case WriteMode.APPEND:
+            deleted = session.execute(write.delete_run(), target.run_id)
+        case WriteMode.REPLACE:
+            deleted = session.execute(write.delete_all())
+    inserted = session.execute(write.insert_in_order(), *own)
+    _expect(found=inserted, wanted=kept, write=write)
+    return LoadResult(inserted=inserted, deleted=deleted)
+
+
+def _merge(*, session: Session, write: Statements, target: Target, keys: Sequence[Landed], kept: int) -> LoadResult:
+    if not kept:
+        return LoadResult()
+    own = (target.extracted_at, target.run_id)
+    [(matches,)] = session.query(write.matches(keys))
+    overwrite = write.update(keys)
+    updated = session.execute(overwrite, *own) if overwrite is not None and matches else 0
+    inserted = session.execute(write.insert_missing(keys), *own)
+    if matches > kept - inserted:
+        raise LandingError(
+            f"{write.plan.table}: the table holds {matches - kept + inserted} rows more than one for the keys that came, so it "
+            f"cannot be merged into; remove the duplicates of the key, or append"
+        )
+    _expect(found=matches + inserted, wanted=kept, write=write)
+    return LoadResult(inserted=inserted, updated=updated, unchanged=kept - inserted - updated)
+
+
+def _expect(*, found: int, wanted: int, write: Statements) -> None:
+    """Refuse to commit when the database's own count of rows does not add up."""
+    if found != wanted:
+        raise LandingError(
+            f"{write.plan.table}: {wanted} rows were to be written and the database counts {found}; nothing was kept"
+        )

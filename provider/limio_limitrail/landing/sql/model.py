@@ -1,0 +1,107 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What a load is asked for, what it reads and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import pyarrow as pa
+
+EXTRACTED_AT = "_extracted_at"
+"""The column that says when a row was pulled."""
+
+RUN_ID = "_run_id"
+"""The column that says which pull brought a row."""
+
+
+class LandingError(ValueError):
+    """A pull cannot be landed, or the database refused it; the table is as it was.
+
+    The message names tables, columns, types and numbers of rows, never a value of a row.
+    """
+
+
+class WriteMode(StrEnum):
+    """What happens to the rows that the table holds already."""
+
+    MERGE = "merge"
+    """Rows with the same key are replaced, new ones are added, all others stay."""
+    APPEND = "append"
+    """Rows are added; those that an earlier try of the same run added are removed first."""
+    REPLACE = "replace"
+    """The pull becomes the whole content of the table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """Where a pull goes and how.
+
+    :param table: ``table`` or ``schema.table``. A part in double quotes is taken as it is, dots included; a part without
+        follows the database's own rule (Postgres folds it to lower case).
+    :param mode: what happens to the rows that are there.
+    :param primary_key: the record keys that identify a row. Needed to merge; in the other modes it serves to drop
+        duplicates, and may be ``()``.
+    :param time_column: the record key whose newest value wins among rows of one key in one pull; ``None``: the last wins.
+    :param run_id: identifies this pull; the same on every retry. Goes to ``_run_id``.
+    :param extracted_at: when the pull was made, with a time zone. Goes to ``_extracted_at``.
+    :raises ValueError: a merge without a primary key, an instant without a time zone, or an empty table name or run.
+    """
+
+    table: str
+    mode: WriteMode
+    primary_key: tuple[str, ...]
+    time_column: str | None
+    run_id: str
+    extracted_at: datetime
+
+    def __post_init__(self) -> None:
+        if self.mode is WriteMode.MERGE and not self.primary_key:
+            raise ValueError(f"merging into {self.table} needs a primary key: name the record keys that identify a row")
+        if len(set(self.primary_key)) != len(self.primary_key):
+            raise ValueError(f"the primary key of {self.table} names a record key twice")
+        if self.extracted_at.tzinfo is None:
+            raise ValueError("extracted_at needs a time zone")
+        if not self.table.strip() or not self.run_id:
+            raise ValueError("a target needs the name of a table and of a run")
+
+
+class PartSource(Protocol):
+    """One finished part of a pull, small enough to be held in memory."""
+
+    @property
+    def name(self) -> str:
+        """What the part is called in messages."""
+        ...
+
+    def read(self) -> pa.Table:
+        """Read the rows: columns named by record key, fields made by `kinds.arrow_field`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadResult:
+    """What a load did, in numbers of rows and names of columns.
+
+    :param rows: rows that came, duplicates included.
+    :param inserted: rows that the table did not hold.
+    :param updated: rows that were there with other values.
+    :param unchanged: rows that were there with the same values, and were left alone.
+    :param deleted: rows removed: all former ones when replacing, those of the same run when appending again.
+    :param duplicates: rows dropped because the pull held a newer one of the same key.
+    :param columns_added: columns that an existing table gained.
+    :param columns_widened: columns of an existing table whose type became wider.
+    """
+
+    rows: int = 0
+    inserted: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    deleted: int = 0
+    duplicates: int = 0
+    columns_added: tuple[str, ...] = ()
+    columns_widened: tuple[str, ...] = ()

@@ -1,0 +1,286 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Loads into Postgres: rows go in by COPY, as CSV written by Arrow."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, update_from
+from limio_limitrail.landing.sql.errors import before_values, guarded
+from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.widening import respell_doubles
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+COPY_ROWS = 8192
+"""Rows that are written as CSV at a time."""
+
+# Classes of SQLSTATE whose messages speak of names and of the server's state. The details, hints and contexts that come with
+# them quote rows and are never read.
+_SPEAK_OF_NAMES = frozenset({"08", "0A", "23", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"})
+_QUOTES_VALUES = frozenset({"22"})
+
+_TYPES = {
+    Kind.NULL: "text",
+    Kind.BOOLEAN: "boolean",
+    Kind.INTEGER: "bigint",
+    Kind.BIGINT: "bigint",
+    Kind.DOUBLE: "double precision",
+    Kind.TIMESTAMP: "timestamp with time zone",
+    Kind.TEXT: "text",
+    # Not jsonb: json keeps the text to the letter, order of keys, forms of numbers and escapes included.
+    Kind.JSON: "json",
+}
+_KINDS = {
+    "boolean": Kind.BOOLEAN,
+    "bigint": Kind.BIGINT,
+    "double precision": Kind.DOUBLE,
+    "timestamp with time zone": Kind.TIMESTAMP,
+    "text": Kind.TEXT,
+    "character varying": Kind.TEXT,
+    "json": Kind.JSON,
+}
+_KINDS_OF_RELATION = {
+    "v": "a view",
+    "m": "a materialized view",
+    "f": "a foreign table",
+    "i": "an index",
+    "S": "a sequence",
+    "c": "a type",
+}
+
+
+def _comparable(expression: str, kind: Kind) -> str:
+    return f"CAST({expression} AS text)" if kind is Kind.JSON else expression
+
+
+def _sortable(expression: str, kind: Kind) -> str:
+    # By code points, so that the newest of several texts does not depend on the database's language.
+    return f'{expression} COLLATE "C"' if kind in (Kind.TEXT, Kind.NULL, Kind.JSON) else expression
+
+
+def _foreign_value(expression: str, kind: Kind, foreign: str) -> str:
+    # A double's text is exact, its direct cast to numeric keeps 15 digits.
+    inner = f"CAST({expression} AS text)" if kind is Kind.DOUBLE else expression
+    return f"CAST({inner} AS {foreign})"
+
+
+def _foreign_loss(expression: str, kind: Kind, foreign: str) -> str:
+    value = _foreign_value(expression, kind, foreign)
+    if kind is Kind.JSON and foreign == "jsonb":
+        # Whoever made the column jsonb chose what it keeps; the cast itself still has to succeed.
+        return f"{value} IS NULL"
+    back = "text" if kind is Kind.JSON else _TYPES[kind]
+    return f"CAST({value} AS {back}) IS DISTINCT FROM {expression}"
+
+
+POSTGRES = Dialect(
+    name="Postgres",
+    quote=quoted,
+    fold=str.lower,
+    types=_TYPES,
+    text_type="text",
+    integer_type="bigint",
+    instant_type="timestamp with time zone",
+    distinct=lambda one, other: f"{one} IS DISTINCT FROM {other}",
+    comparable=_comparable,
+    sortable=_sortable,
+    foreign_value=_foreign_value,
+    foreign_loss=_foreign_loss,
+    update=update_from,
+)
+
+
+@contextmanager
+def postgres_session(hook: DbApiHook) -> Iterator[PostgresSession]:
+    """Open a connection and a transaction for one load."""
+    connection = hook.get_conn()
+    try:
+        connection.autocommit = False
+        session = PostgresSession(connection)
+        # Every statement has to see what the load before this one committed while this one waited for its lock.
+        session.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        session.execute("SET LOCAL TIME ZONE 'UTC'")
+        session.execute("SET LOCAL extra_float_digits = 1")
+        session.execute("SET LOCAL standard_conforming_strings = on")
+        yield session
+        guarded(connection.commit, refused=session.refused, describe=_describe)
+    finally:
+        # Closing rolls back whatever was not committed, on a broken connection too.
+        connection.close()
+
+
+def _describe(error: Exception) -> str:
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
+    diagnosis = getattr(error, "diag", None)
+    message = str(getattr(diagnosis, "message_primary", None) or "")
+    told = f"Postgres refused ({type(error).__name__}{f', SQLSTATE {state}' if state else ''})"
+    if state[:2] in _SPEAK_OF_NAMES and message:
+        return f"{told}: {message}"
+    if state[:2] in _QUOTES_VALUES and message:
+        return f"{told}: {before_values(message)}"
+    return told
+
+
+class PostgresSession:
+    """A transaction in Postgres, through psycopg 2 or 3."""
+
+    dialect = POSTGRES
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        if type(connection).__module__.startswith("psycopg2"):
+            import psycopg2  # type: ignore[import-untyped]
+            import psycopg2.extensions  # type: ignore[import-untyped]
+
+            # The connection may be set to give rows as dictionaries.
+            self._cursor = connection.cursor(cursor_factory=psycopg2.extensions.cursor)
+            self.refused: type[Exception] = psycopg2.Error
+        else:
+            import psycopg
+            from psycopg.rows import tuple_row
+
+            self._cursor = connection.cursor(row_factory=tuple_row)
+            self.refused = psycopg.Error
+
+    def execute(self, sql: str, *values: object) -> int:
+        """Run a statement; answer the number of rows it touched."""
+        self._run(sql, values)
+        return max(0, int(self._cursor.rowcount))
+
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a query and fetch all its rows."""
+        self._run(sql, values)
+        rows: list[tuple[Any, ...]] = self._cursor.fetchall()
+        return rows
+
+    def _run(self, sql: str, values: tuple[object, ...]) -> None:
+        if values:
+            sql = sql.replace("%", "%%").replace(VALUE, "%s")
+        guarded(lambda: self._cursor.execute(sql, values or None), refused=self.refused, describe=_describe)
+
+    def lock(self, table: TableName) -> None:
+        """Make other loads into the same table wait, also when the table is yet to be made."""
+        # The table's place among the schemas, which two loads may have written differently.
+        [(schema,)] = self.query(
+            f"SELECT coalesce({VALUE}, (SELECT relnamespace::regnamespace::name FROM pg_catalog.pg_class "
+            f"WHERE oid = to_regclass({VALUE})), current_schema())",
+            table.schema,
+            self.dialect.qualified(table),
+        )
+        if schema is None:
+            raise LandingError(f"{table}: the connection's search_path names no schema that exists; write schema.table")
+        self.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({VALUE}, 0))", f"limio_limitrail {schema}.{table.table}")
+        if self._relation(table) in ("r", "p"):
+            # Other writers wait as well; readers do not.
+            self.execute(f"LOCK TABLE {self.dialect.qualified(table)} IN SHARE ROW EXCLUSIVE MODE")
+
+    def _relation(self, table: TableName) -> str | None:
+        found = self.query(
+            f"SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = to_regclass({VALUE})", self.dialect.qualified(table)
+        )
+        return str(found[0][0]) if found else None
+
+    def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
+        """Read what columns a table has."""
+        relation = self._relation(table)
+        if relation is None:
+            return None
+        if relation not in ("r", "p"):
+            raise LandingError(f"{table} is {_KINDS_OF_RELATION.get(relation, 'no table')}; a pull can only be landed in a table")
+        described = self.query(
+            f"SELECT attname, format_type(atttypid, atttypmod), NOT atthasdef AND attidentity = '' AND attgenerated = '' "
+            f"FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass({VALUE}) AND attnum > 0 AND NOT attisdropped "
+            f"ORDER BY attnum",
+            self.dialect.qualified(table),
+        )
+        return tuple(
+            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(plain)) for name, type_, plain in described
+        )
+
+    def create_stage(self, *, stage: str, columns: Sequence[tuple[str, str]]) -> None:
+        """Make a temporary table."""
+        described = ", ".join(f"{name} {type_}" for name, type_ in columns)
+        self.execute(f"CREATE TEMPORARY TABLE {quoted(stage)} ({described}) ON COMMIT DROP")
+
+    def fill(self, *, stage: str, rows: pa.Table) -> None:
+        """Add rows to a temporary table by COPY."""
+        # A load that meets a user's own temporary table of this name would write to that one, hence pg_temp.
+        sql = f"COPY pg_temp.{quoted(stage)} FROM STDIN WITH (FORMAT csv, ENCODING 'UTF8')"
+        guarded(lambda: self._copy(sql, _csv(rows)), refused=self.refused, describe=_describe)
+
+    def _copy(self, sql: str, chunks: Iterator[bytes]) -> None:
+        if hasattr(self._cursor, "copy_expert"):
+            self._cursor.copy_expert(sql, io.BufferedReader(_Chunks(chunks), buffer_size=1 << 20), size=1 << 20)
+            return
+        with self._cursor.copy(sql) as copy:
+            for chunk in chunks:
+                copy.write(chunk)
+
+    def ready(self, *, stage: str) -> None:
+        """Tell the planner how many rows there are: nobody else counts those of a temporary table."""
+        self.execute(f"ANALYZE pg_temp.{quoted(stage)}")
+
+    def unfit_json(self, *, stage: str, column: str) -> int:  # noqa: ARG002
+        """Count nothing: Postgres takes every JSON text into a json column as it is."""
+        return 0
+
+    def create_table(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> None:
+        """Make the table; its primary key serves to find rows, and keeps other writers from doubling them."""
+        described = [f"{quoted(name)} {type_}" for name, type_ in columns]
+        types = dict(columns)
+        if key and all(types[name] != _TYPES[Kind.JSON] for name in key):
+            described.append(f"PRIMARY KEY ({', '.join(quoted(name) for name in key)})")
+        self.execute(f"CREATE TABLE {self.dialect.qualified(table)} ({', '.join(described)})")
+
+    def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
+        """Turn a column into a wider kind."""
+        name = quoted(column.name)
+        using = f"CAST({name} AS {self.dialect.types[to]})"
+        if source is Kind.TIMESTAMP and to is Kind.TEXT:
+            using = f"to_char({name} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+        alter = f"ALTER TABLE {self.dialect.qualified(table)} ALTER COLUMN {name} TYPE"
+        self.execute(f"{alter} {self.dialect.types[to]} USING {using}")
+        if source is Kind.DOUBLE and to is Kind.TEXT:
+            respell_doubles(session=self, table=table, column=column.name)
+
+
+def _csv(rows: pa.Table) -> Iterator[bytes]:
+    """Write rows as CSV, some at a time: all texts in quotes, nulls as nothing at all."""
+    import pyarrow as pa
+    import pyarrow.csv
+
+    options = pyarrow.csv.WriteOptions(include_header=False)
+    for at in range(0, rows.num_rows, COPY_ROWS):
+        sink = pa.BufferOutputStream()
+        pyarrow.csv.write_csv(rows.slice(at, COPY_ROWS), sink, options)
+        yield sink.getvalue().to_pybytes()
+
+
+class _Chunks(io.RawIOBase):
+    """A file made of chunks, each written when it is asked for."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        taken = min(len(buffer), len(self._rest))
+        buffer[:taken] = self._rest[:taken]
+        self._rest = self._rest[taken:]
+        return taken

@@ -1,0 +1,35 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Which session goes with which connection."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
+
+from limio_limitrail.landing.sql.dialect import Session
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+
+def open_session(hook: DbApiHook) -> AbstractContextManager[Session]:
+    """Open the connection's database for one load: committed at the end, rolled back if anything is raised.
+
+    :param hook: the connection.
+    """
+    name = getattr(hook, "conn_type", "")
+    if name != "duckdb":
+        name = hook.dialect_name
+    match name:
+        case "duckdb":
+            from limio_limitrail.landing.sql.duck import duckdb_session
+
+            return duckdb_session(hook)
+        case "postgresql":
+            from limio_limitrail.landing.sql.postgres import postgres_session
+
+            return postgres_session(hook)
+        case _:
+            from limio_limitrail.landing.sql.generic import generic_session
+
+            return generic_session(hook)

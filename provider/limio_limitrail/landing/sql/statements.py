@@ -1,0 +1,163 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The SQL of a load, from the temporary table of staged rows to the table itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, all_of, any_of
+from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID
+from limio_limitrail.landing.sql.plan import Landed, Plan
+from limio_limitrail.landing.sql.prepare import ORDER, SEQUENCE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statements:
+    """Writes the statements of one load.
+
+    :param dialect: how the database writes things.
+    :param plan: which column goes where.
+    :param stage: the temporary table's name.
+    :param time: the column that says which of two rows is newer, if any.
+    """
+
+    dialect: Dialect
+    plan: Plan
+    stage: str
+    time: Landed | None
+
+    @property
+    def table(self) -> str:
+        """The table's name as SQL."""
+        return self.dialect.qualified(self.plan.table)
+
+    @property
+    def staged(self) -> str:
+        """The temporary table's name as SQL."""
+        return self.dialect.quote(self.stage)
+
+    def stage_columns(self) -> list[tuple[str, str]]:
+        """Name the temporary table's columns and their types."""
+        columns = [(column.staged, self.dialect.stage_type(column.kind)) for column in self.plan.columns]
+        if self.time is not None:
+            columns.append((ORDER, self.dialect.stage_type(self.time.incoming)))
+        return [*columns, (SEQUENCE, self.dialect.integer_type)]
+
+    def table_columns(self) -> list[tuple[str, str]]:
+        """Name a new table's columns and their types."""
+        columns = [(column.name, self.dialect.types[column.kind]) for column in self.plan.columns]
+        return [*columns, *((name, self.own_type(name)) for name in (EXTRACTED_AT, RUN_ID))]
+
+    def own_type(self, name: str) -> str:
+        """Give the type of one of the two own columns."""
+        return self.dialect.instant_type if name == EXTRACTED_AT else self.dialect.text_type
+
+    def add_column(self, *, name: str, type_: str) -> str:
+        """Add a column to the table."""
+        return f"ALTER TABLE {self.table} ADD COLUMN {self.dialect.quote(name)} {type_}"
+
+    def keyless(self, column: Landed) -> str:
+        """Count the staged rows without a value in a column of the key."""
+        return f"SELECT count(*) FROM {self.staged} AS s WHERE s.{column.staged} IS NULL"
+
+    def misfits(self, column: Landed, *, foreign: str) -> str:
+        """Count the staged values that a column of a foreign type would not give back."""
+        value = f"s.{column.staged}"
+        lost = self.dialect.foreign_loss(value, column.kind, foreign)
+        return f"SELECT count(*) FROM {self.staged} AS s WHERE {value} IS NOT NULL AND {lost}"
+
+    def drop_duplicates(self, keys: Sequence[Landed]) -> str:
+        """Remove the staged rows that another of the same key supersedes; rows without a full key are nobody's duplicates."""
+        newest = [f"s.{SEQUENCE} DESC"]
+        if self.time is not None:
+            order = self.dialect.sortable(f"s.{ORDER}", self.time.incoming)
+            newest = [f"CASE WHEN s.{ORDER} IS NULL THEN 1 ELSE 0 END", f"{order} DESC", *newest]
+        key = ", ".join(self.dialect.comparable(self._value(column), self._compared(column)) for column in keys)
+        full = all_of(f"s.{column.staged} IS NOT NULL" for column in keys)
+        ranked = (
+            f"SELECT s.{SEQUENCE}, row_number() OVER (PARTITION BY {key} ORDER BY {', '.join(newest)}) AS place "
+            f"FROM {self.staged} AS s WHERE {full}"
+        )
+        losers = f"SELECT ranked.{SEQUENCE} FROM ({ranked}) AS ranked WHERE ranked.place > 1"
+        return f"DELETE FROM {self.staged} WHERE {SEQUENCE} IN ({losers})"
+
+    def matches(self, keys: Sequence[Landed]) -> str:
+        """Count the pairs of a staged row and a row of the table that share a key."""
+        return f"SELECT count(*) FROM {self.staged} AS s JOIN {self.table} AS t ON {self._same_key(keys)}"
+
+    def update(self, keys: Sequence[Landed]) -> str | None:
+        """Replace the rows of the table that differ from the staged ones of their key; ``None`` if nothing could differ.
+
+        Binds the instant of extraction and the run.
+        """
+        values = [column for column in self.plan.columns if column not in keys]
+        vacated = [self.dialect.quote(column.name) for column in self.plan.vacated]
+        differs = [self._differs(column) for column in values] + [f"t.{name} IS NOT NULL" for name in vacated]
+        if not differs:
+            return None
+        assignments = [(self.dialect.quote(column.name), self._value(column)) for column in values]
+        assignments += [(name, "NULL") for name in vacated]
+        assignments += [(self.dialect.quote(name), self._own_value(name)) for name in (EXTRACTED_AT, RUN_ID)]
+        condition = all_of([self._same_key(keys), any_of(differs)])
+        return self.dialect.update(self.table, self.staged, assignments, condition)
+
+    def insert(self) -> str:
+        """Add all staged rows to the table. Binds the instant of extraction and the run."""
+        names = [self.dialect.quote(column.name) for column in self.plan.columns]
+        names += [self.dialect.quote(name) for name in (EXTRACTED_AT, RUN_ID)]
+        values = [self._value(column) for column in self.plan.columns]
+        values += [self._own_value(name) for name in (EXTRACTED_AT, RUN_ID)]
+        return f"INSERT INTO {self.table} ({', '.join(names)}) SELECT {', '.join(values)} FROM {self.staged} AS s"
+
+    def insert_in_order(self) -> str:
+        """Add all staged rows to the table, in the order in which they came."""
+        return f"{self.insert()} ORDER BY s.{SEQUENCE}"
+
+    def insert_missing(self, keys: Sequence[Landed]) -> str:
+        """Add the staged rows whose key the table does not hold, in the order in which they came."""
+        held = f"SELECT 1 FROM {self.table} AS t WHERE {self._same_key(keys)}"
+        return f"{self.insert()} WHERE NOT EXISTS ({held}) ORDER BY s.{SEQUENCE}"
+
+    def delete_run(self) -> str:
+        """Remove the rows of a run. Binds the run."""
+        return f"DELETE FROM {self.table} WHERE {self.dialect.quote(RUN_ID)} = {VALUE}"
+
+    def delete_all(self) -> str:
+        """Remove all rows."""
+        return f"DELETE FROM {self.table}"
+
+    def _value(self, column: Landed) -> str:
+        """Give a staged column's value as the table stores it."""
+        staged = f"s.{column.staged}"
+        if column.foreign and column.existing is not None:
+            return self.dialect.foreign_value(staged, column.kind, column.existing.type)
+        if column.kind is Kind.JSON:
+            return f"CAST({staged} AS {self.dialect.types[Kind.JSON]})"
+        return staged
+
+    def _compared(self, column: Landed) -> Kind:
+        # JSON types have no equality of their own; as text, every character counts.
+        return Kind.JSON if column.kind is Kind.JSON else column.kind
+
+    def _own_value(self, name: str) -> str:
+        return f"CAST({VALUE} AS {self.own_type(name)})"
+
+    def _same_key(self, keys: Sequence[Landed]) -> str:
+        return all_of(
+            f"{self.dialect.comparable(f't.{self.dialect.quote(column.name)}', column.kind)} = "
+            f"{self.dialect.comparable(self._value(column), column.kind)}"
+            for column in keys
+        )
+
+    def _differs(self, column: Landed) -> str:
+        held = f"t.{self.dialect.quote(column.name)}"
+        if column.foreign:
+            text = self.dialect.text_type
+            return self.dialect.distinct(f"CAST({held} AS {text})", f"CAST({self._value(column)} AS {text})")
+        if column.kind is Kind.JSON:
+            return self.dialect.distinct(self.dialect.comparable(held, Kind.JSON), f"s.{column.staged}")
+        return self.dialect.distinct(
+            self.dialect.comparable(held, column.kind), self.dialect.comparable(f"s.{column.staged}", column.kind)
+        )
