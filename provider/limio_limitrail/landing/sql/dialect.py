@@ -45,6 +45,7 @@ class Dialect:
     :param text_type: the type of any text.
     :param integer_type: a type for numbers of rows, 64 bits wide.
     :param instant_type: the type of ``_extracted_at``.
+    :param stored: turns a staged expression of a kind into what a column of that kind stores.
     :param distinct: tells whether two expressions differ, where two nulls do not.
     :param comparable: makes an expression of a kind comparable, character by character if it is text.
     :param sortable: the same for putting in order.
@@ -61,6 +62,7 @@ class Dialect:
     text_type: str
     integer_type: str
     instant_type: str
+    stored: Callable[[str, Kind], str]
     distinct: Callable[[str, str], str]
     comparable: Callable[[str, Kind], str]
     sortable: Callable[[str, Kind], str]

@@ -61,6 +61,10 @@ _KINDS = {
 }
 
 
+def _stored(expression: str, kind: Kind) -> str:
+    return f"CAST({expression} AS JSON)" if kind is Kind.JSON else expression
+
+
 def _comparable(expression: str, kind: Kind) -> str:
     return f"CAST({expression} AS VARCHAR)" if kind is Kind.JSON else expression
 
@@ -84,6 +88,7 @@ DUCKDB = Dialect(
     text_type="VARCHAR",
     integer_type="BIGINT",
     instant_type="TIMESTAMP WITH TIME ZONE",
+    stored=_stored,
     distinct=lambda one, other: f"{one} IS DISTINCT FROM {other}",
     comparable=_comparable,
     sortable=_comparable,

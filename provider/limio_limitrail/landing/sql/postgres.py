@@ -57,6 +57,10 @@ _KINDS_OF_RELATION = {
 }
 
 
+def _stored(expression: str, kind: Kind) -> str:
+    return f"CAST({expression} AS json)" if kind is Kind.JSON else expression
+
+
 def _comparable(expression: str, kind: Kind) -> str:
     return f"CAST({expression} AS text)" if kind is Kind.JSON else expression
 
@@ -89,6 +93,7 @@ POSTGRES = Dialect(
     text_type="text",
     integer_type="bigint",
     instant_type="timestamp with time zone",
+    stored=_stored,
     distinct=lambda one, other: f"{one} IS DISTINCT FROM {other}",
     comparable=_comparable,
     sortable=_sortable,

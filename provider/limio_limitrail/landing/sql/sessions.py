@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.sql.dialect import Session
+from limio_limitrail.landing.sql.model import LandingError
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -16,6 +17,7 @@ def open_session(hook: DbApiHook) -> AbstractContextManager[Session]:
     """Open the connection's database for one load: committed at the end, rolled back if anything is raised.
 
     :param hook: the connection.
+    :raises LandingError: the database is one of those that cannot tell every two keys apart.
     """
     name = getattr(hook, "conn_type", "")
     if name != "duckdb":
@@ -29,6 +31,16 @@ def open_session(hook: DbApiHook) -> AbstractContextManager[Session]:
             from limio_limitrail.landing.sql.postgres import postgres_session
 
             return postgres_session(hook)
+        case "sqlite":
+            from limio_limitrail.landing.sql.sqlite import sqlite_session
+
+            return sqlite_session(hook)
+        case "mysql" | "mssql":
+            # Both take texts for equal that differ in case or in trailing blanks: rows would be lost.
+            raise LandingError(
+                f"{name} is not a database that a pull can be landed in; "
+                f"DuckDB, Postgres, SQLite and databases of standard SQL are"
+            )
         case _:
             from limio_limitrail.landing.sql.generic import generic_session
 

@@ -74,7 +74,7 @@ class Statements:
         if self.time is not None:
             order = self.dialect.sortable(f"s.{ORDER}", self.time.incoming)
             newest = [f"CASE WHEN s.{ORDER} IS NULL THEN 1 ELSE 0 END", f"{order} DESC", *newest]
-        key = ", ".join(self.dialect.comparable(self._value(column), self._compared(column)) for column in keys)
+        key = ", ".join(self.dialect.comparable(self._value(column), column.kind) for column in keys)
         full = all_of(f"s.{column.staged} IS NOT NULL" for column in keys)
         ranked = (
             f"SELECT s.{SEQUENCE}, row_number() OVER (PARTITION BY {key} ORDER BY {', '.join(newest)}) AS place "
@@ -99,7 +99,7 @@ class Statements:
             return None
         assignments = [(self.dialect.quote(column.name), self._value(column)) for column in values]
         assignments += [(name, "NULL") for name in vacated]
-        assignments += [(self.dialect.quote(name), self._own_value(name)) for name in (EXTRACTED_AT, RUN_ID)]
+        assignments += [(self.dialect.quote(name), VALUE) for name in (EXTRACTED_AT, RUN_ID)]
         condition = all_of([self._same_key(keys), any_of(differs)])
         return self.dialect.update(self.table, self.staged, assignments, condition)
 
@@ -108,7 +108,7 @@ class Statements:
         names = [self.dialect.quote(column.name) for column in self.plan.columns]
         names += [self.dialect.quote(name) for name in (EXTRACTED_AT, RUN_ID)]
         values = [self._value(column) for column in self.plan.columns]
-        values += [self._own_value(name) for name in (EXTRACTED_AT, RUN_ID)]
+        values += [VALUE, VALUE]
         return f"INSERT INTO {self.table} ({', '.join(names)}) SELECT {', '.join(values)} FROM {self.staged} AS s"
 
     def insert_in_order(self) -> str:
@@ -133,16 +133,7 @@ class Statements:
         staged = f"s.{column.staged}"
         if column.foreign and column.existing is not None:
             return self.dialect.foreign_value(staged, column.kind, column.existing.type)
-        if column.kind is Kind.JSON:
-            return f"CAST({staged} AS {self.dialect.types[Kind.JSON]})"
-        return staged
-
-    def _compared(self, column: Landed) -> Kind:
-        # JSON types have no equality of their own; as text, every character counts.
-        return Kind.JSON if column.kind is Kind.JSON else column.kind
-
-    def _own_value(self, name: str) -> str:
-        return f"CAST({VALUE} AS {self.own_type(name)})"
+        return self.dialect.stored(staged, column.kind)
 
     def _same_key(self, keys: Sequence[Landed]) -> str:
         return all_of(

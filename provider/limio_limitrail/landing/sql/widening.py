@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
-from limio_limitrail.landing.kinds import Kind, cast
+from limio_limitrail.landing.kinds import Kind, arrow_type, cast
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.names import TableName
 
@@ -16,13 +17,13 @@ _PLAIN_DOUBLE = 1e10
 """Below this magnitude, and above a thousandth, every database writes a double's digits as they are."""
 
 
-def double_texts(numbers: list[float]) -> list[str]:
-    """Write doubles the way `kinds.cast` writes them."""
+def texts(values: list[Any], *, kind: Kind) -> list[str]:
+    """Write values the way `kinds.cast` writes them."""
     import pyarrow as pa
 
-    column = pa.chunked_array([pa.array(numbers, pa.float64())])
-    texts: list[str] = cast(column, source=Kind.DOUBLE, target=Kind.TEXT).to_pylist()
-    return texts
+    column = pa.chunked_array([pa.array(values, arrow_type(kind))])
+    written: list[str] = cast(column, source=kind, target=Kind.TEXT).to_pylist()
+    return written
 
 
 def respell_doubles(*, session: Session, table: TableName, column: str) -> None:
@@ -39,7 +40,7 @@ def respell_doubles(*, session: Session, table: TableName, column: str) -> None:
     number = f"abs(CAST({name} AS {dialect.types[Kind.DOUBLE]}))"
     unusual = f"{number} >= {_PLAIN_DOUBLE:.0f} OR ({number} < 0.001 AND {number} > 0)"
     spelled = [text for (text,) in session.query(f"SELECT DISTINCT {name} FROM {place} WHERE {unusual}")]
-    wanted = double_texts([float(text) for text in spelled])
+    wanted = texts([float(text) for text in spelled], kind=Kind.DOUBLE)
     changes = [(old, new) for old, new in zip(spelled, wanted, strict=True) if old != new]
     if not changes:
         return

@@ -1,0 +1,156 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Loads into SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from limio_limitrail.landing.kinds import Kind, cast
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, unchanged, update_from
+from limio_limitrail.landing.sql.generic import GenericSession, same
+from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.widening import ISO_INSTANT
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+LOCK_WAIT = 300
+"""Seconds that a load waits for another writer."""
+
+# SQLite's types only lean towards a class of values: TIMESTAMP and JSON lean towards numbers, which no instant and no JSON
+# object or array looks like, so both stay the texts they are.
+_TYPES = {
+    Kind.NULL: "TEXT",
+    Kind.BOOLEAN: "BOOLEAN",
+    Kind.INTEGER: "INTEGER",
+    Kind.BIGINT: "INTEGER",
+    Kind.DOUBLE: "REAL",
+    Kind.TIMESTAMP: "TIMESTAMP",
+    Kind.TEXT: "TEXT",
+    Kind.JSON: "JSON",
+}
+_KINDS = {
+    "BOOLEAN": Kind.BOOLEAN,
+    "INTEGER": Kind.BIGINT,
+    "BIGINT": Kind.BIGINT,
+    "INT": Kind.BIGINT,
+    "REAL": Kind.DOUBLE,
+    "DOUBLE": Kind.DOUBLE,
+    "DOUBLE PRECISION": Kind.DOUBLE,
+    "TIMESTAMP": Kind.TIMESTAMP,
+    "JSON": Kind.JSON,
+}
+
+
+def _kind(type_: str) -> Kind | None:
+    declared = type_.upper()
+    # This is SQLite's own rule for which types take texts as they are; it disregards lengths.
+    if "INT" not in declared and any(word in declared for word in ("CHAR", "CLOB", "TEXT")):
+        return Kind.TEXT
+    return _KINDS.get(declared)
+
+
+def _comparable(expression: str, kind: Kind) -> str:
+    # A column may have been made to disregard case, which would take two keys for one.
+    return f"{expression} COLLATE BINARY" if kind in (Kind.TEXT, Kind.JSON, Kind.NULL) else expression
+
+
+SQLITE = Dialect(
+    name="SQLite",
+    quote=quoted,
+    fold=unchanged,
+    types=_TYPES,
+    text_type="TEXT",
+    integer_type="INTEGER",
+    instant_type="TIMESTAMP",
+    stored=same,
+    distinct=lambda one, other: f"{one} IS NOT {other}",
+    comparable=_comparable,
+    sortable=_comparable,
+    foreign_value=lambda expression, _kind, _foreign: expression,
+    # A column of another type may turn texts into numbers at will, and says so only afterwards.
+    foreign_loss=lambda _expression, _kind, _foreign: "1 = 1",
+    update=update_from,
+)
+
+
+@contextmanager
+def sqlite_session(hook: DbApiHook) -> Iterator[SqliteSession]:
+    """Open the database for one load, waiting for other writers."""
+    connection: sqlite3.Connection = hook.get_conn()
+    try:
+        # Left to itself, the driver opens no transaction for changes of a table's columns.
+        connection.isolation_level = None
+        session = SqliteSession(connection, placeholder="?")
+        session.execute(f"PRAGMA busy_timeout = {LOCK_WAIT * 1000}")
+        session.execute("BEGIN IMMEDIATE")
+        try:
+            yield session
+            session.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    finally:
+        connection.close()
+
+
+class SqliteSession(GenericSession):
+    """A transaction in SQLite. It has begun as a writer, so there is no other."""
+
+    dialect = SQLITE
+
+    def describe(self, error: Exception) -> str:
+        """Tell what happened; SQLite's own words name tables and columns, never values."""
+        if isinstance(error, sqlite3.Error):
+            return f"SQLite refused ({type(error).__name__}): {error}"
+        return f"SQLite's driver refused ({type(error).__name__})"
+
+    def bound(self, value: object) -> object:
+        """Give instants as text: SQLite has no type for them."""
+        if isinstance(value, datetime):
+            return value.astimezone(UTC).strftime(ISO_INSTANT)
+        return value
+
+    def bindable(self, array: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Give instants as text: SQLite has no type for them."""
+        import pyarrow as pa
+
+        if pa.types.is_timestamp(array.type):
+            return cast(array, source=Kind.TIMESTAMP, target=Kind.TEXT)
+        return array
+
+    def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
+        """Read what columns a table has."""
+        schema = table.schema or "main"
+        kinds = self.query(f"SELECT type FROM {quoted(schema)}.sqlite_master WHERE lower(name) = lower({VALUE})", table.table)
+        if not kinds:
+            return None
+        if any(kind != "table" for (kind,) in kinds):
+            raise LandingError(f"{table} is no table; a pull can only be landed in a table")
+        described = self.query(
+            f"SELECT name, type, dflt_value IS NULL AND hidden = 0 FROM pragma_table_xinfo({VALUE}, {VALUE}) ORDER BY cid",
+            table.table,
+            schema,
+        )
+        return tuple(
+            TableColumn(name=name, type=type_, kind=_kind(type_), managed=bool(plain)) for name, type_, plain in described
+        )
+
+    def direct_text(self, name: str, source: Kind) -> str | None:
+        """Give the expression of a value's text form; ``None`` for doubles, of which SQLite writes 15 digits only."""
+        match source:
+            case Kind.DOUBLE:
+                return None
+            case Kind.BOOLEAN:
+                return f"CASE {name} WHEN 1 THEN 'true' WHEN 0 THEN 'false' END"
+            case Kind.TIMESTAMP | Kind.JSON:
+                return name
+            case _:
+                return f"CAST({name} AS TEXT)"
