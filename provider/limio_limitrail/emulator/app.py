@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect, Request
@@ -15,7 +14,7 @@ from limio_limitrail.emulator.exchange import Call, Reply, message
 from limio_limitrail.emulator.faults import EARLY_KINDS, Fault, early_reply, spoil
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from typing import Any
 
     from starlette.types import Receive, Scope, Send
@@ -42,7 +41,7 @@ class App:
         compress: Callable[[], bool],
     ) -> None:
         self.hooks: list[Callable[[Call], Reply | None]] = []
-        self._stopping: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+        self.pause: Callable[[float], Awaitable[None]] = asyncio.sleep
         self._compressor = Compressor()
         self._surfaces = surfaces
         self._control = control
@@ -82,7 +81,7 @@ class App:
             replaced = self._hooked(call)
             seconds, fault = self._faults.take(call) if replaced is None else (0.0, None)
             if seconds:
-                await self._wait(seconds)
+                await self.pause(seconds)
             if fault is not None and fault.kind == "reset":
                 await self._break(line, receive)
                 return
@@ -142,18 +141,6 @@ class App:
 
     def _respond(self, reply: Reply, content: bytes, headers: dict[str, str]) -> Response:
         return Response(content, reply.status, headers, media_type=reply.content_type)
-
-    async def _wait(self, seconds: float) -> None:
-        if self._stopping is None:
-            self._stopping = asyncio.get_running_loop(), asyncio.Event()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping[1].wait(), seconds)
-
-    def release(self) -> None:
-        """Let go of the requests that are being delayed; called from another thread when the server stops."""
-        if self._stopping is not None:
-            loop, event = self._stopping
-            loop.call_soon_threadsafe(event.set)
 
     async def _break(self, line: wire.Line | None, receive: Receive) -> None:
         if line is not None:

@@ -55,7 +55,6 @@ class EmulatorServer:
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._server: Any = None
-        self._app: Any = None
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -67,13 +66,13 @@ class EmulatorServer:
             import uvicorn
 
             from limio_limitrail.emulator.app import App
-            from limio_limitrail.emulator.wire import Lines
+            from limio_limitrail.emulator.wire import Lines, PromptServer
         except ImportError as missing:
             raise RuntimeError(_INSTALL) from missing
         self._socket = socket.create_server((self._host, self._port), backlog=256)
         self._port = self._socket.getsockname()[1]
         lines = Lines()
-        self._app = App(
+        app = App(
             self._surfaces,
             Control(self).answer,
             self.counters,
@@ -81,9 +80,9 @@ class EmulatorServer:
             lines,
             compress=lambda: self.options.gzip,
         )
-        self._app.hooks = self._hooks
+        app.hooks = self._hooks
         config = uvicorn.Config(
-            self._app,
+            app,
             http=lines.protocol(),
             loop="asyncio",
             ws="none",
@@ -95,7 +94,8 @@ class EmulatorServer:
             timeout_keep_alive=3600,
             timeout_graceful_shutdown=1,
         )
-        self._server = uvicorn.Server(config)
+        self._server = PromptServer(config)
+        app.pause = self._server.pause
         self._thread = threading.Thread(
             target=self._server.run, args=([self._socket],), name=f"limio-emulator-{self._port}", daemon=True
         )
@@ -111,8 +111,7 @@ class EmulatorServer:
         """Stop answering and close the port; harmless when it is not running."""
         if self._thread is None or self._server is None:
             return
-        self._server.should_exit = True
-        self._app.release()
+        self._server.stop_now()
         self._thread.join(timeout=10)
         if self._socket is not None:
             self._socket.close()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
-
-if TYPE_CHECKING:
-    import asyncio
 
 
 @dataclass
@@ -54,6 +54,35 @@ class Lines:
                 super().connection_lost(exc)
 
         return ReportingProtocol
+
+
+class PromptServer(Server):
+    """uvicorn's server, which stops when it is told to instead of at its next tick."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._wake: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
+
+    async def main_loop(self) -> None:
+        """Tick ten times a second, as uvicorn does, until told to stop."""
+        self._wake = asyncio.get_running_loop(), asyncio.Event()
+        counter = 0
+        while not await self.on_tick(counter):
+            counter = (counter + 1) % 864_000
+            await self.pause(0.1)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait, but no longer than the server runs."""
+        assert self._wake is not None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake[1].wait(), seconds)
+
+    def stop_now(self) -> None:
+        """Tell it to stop, from any thread."""
+        self.should_exit = True
+        if self._wake is not None:
+            loop, event = self._wake
+            loop.call_soon_threadsafe(event.set)
 
 
 def reset(line: Line) -> None:
