@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import msgspec
 
 from limio_limitrail.api.client import ApiClient
-from limio_limitrail.api.errors import Failure, NotFoundError, ProtocolError
+from limio_limitrail.api.errors import Failure, NotFoundError, ParameterError, ProtocolError
 from limio_limitrail.api.page import Page
 from limio_limitrail.api.resource import Resource, fill_path
 
@@ -40,11 +40,11 @@ def with_details(
 
     :param list_path: the list's path, filled in; it gives the detail path the same values.
     :param concurrency: the most requests under way at once.
-    :raises ValueError: the resource has no detail path.
+    :raises ParameterError: the resource has no detail path.
     :raises ApiError: an object could not be fetched.
     """
     if resource.detail_path is None:
-        raise ValueError(f"resource {resource.name!r} has no path for a single record, so detail=True cannot fetch any")
+        raise ParameterError(f"resource {resource.name!r} has no path for a single record, so detail=True cannot fetch any")
     template = resource.detail_path
     parts = _parts_of(list_path, resource=resource)
     gone = 0

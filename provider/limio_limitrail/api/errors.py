@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 
+class ParameterError(ValueError):
+    """What was asked for cannot be asked of the API. The message says which parameter is wrong, and what to give instead."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProblemDetails:
     """The parts of an error body that are worth keeping.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource
 
 
@@ -27,7 +28,7 @@ def build_query(resource: Resource, *, params: Mapping[str, object] | None = Non
 
     :param params: placeholders of the resource's path by name, and query parameters; None leaves one out.
     :param since: the lower bound in time, for resources that filter by it.
-    :raises ValueError: a placeholder is missing, a value has no text form, the resource needs a start in time and has none, or
+    :raises ParameterError: a placeholder is missing, a value has no text form, the resource needs a start in time and has none, or
         has one and cannot filter by it.
     """
     given = {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}
@@ -37,10 +38,10 @@ def build_query(resource: Resource, *, params: Mapping[str, object] | None = Non
     time_filter = resource.time_filter
     if since is not None:
         if time_filter is None:
-            raise ValueError(f"resource {resource.name!r} cannot be filtered by time: leave since out")
+            raise ParameterError(f"resource {resource.name!r} cannot be filtered by time: leave since out")
         query.setdefault(time_filter.since, time_text(since))
     if time_filter is not None and time_filter.required and time_filter.since not in query:
-        raise ValueError(
+        raise ParameterError(
             f"resource {resource.name!r} needs a start in time, because the API refuses a request without {time_filter.since}: give since=..."
         )
     return Query(path=path, params=query)
@@ -49,7 +50,7 @@ def build_query(resource: Resource, *, params: Mapping[str, object] | None = Non
 def as_text(name: str, value: object) -> str:
     """Write a query parameter's value as the APIs read it.
 
-    :raises ValueError: the value is neither a text, a number, a boolean nor a time.
+    :raises ParameterError: the value is neither a text, a number, a boolean nor a time.
     """
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -57,14 +58,14 @@ def as_text(name: str, value: object) -> str:
         return time_text(value)
     if isinstance(value, str | int | float):
         return str(value)
-    raise ValueError(f"parameter {name!r} is {type(value).__name__}; expected a text, a number, a boolean or a datetime")
+    raise ParameterError(f"parameter {name!r} is {type(value).__name__}; expected a text, a number, a boolean or a datetime")
 
 
 def time_text(when: datetime) -> str:
     """Write an instant in UTC to the second, rounded down: as a lower bound it then loses nothing.
 
-    :raises ValueError: the time has no zone.
+    :raises ParameterError: the time has no zone.
     """
     if when.tzinfo is None:
-        raise ValueError(f"the time {when.isoformat()} has no zone; give one, such as UTC")
+        raise ParameterError(f"the time {when.isoformat()} has no zone; give one, such as UTC")
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

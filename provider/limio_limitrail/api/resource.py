@@ -9,6 +9,7 @@ from enum import StrEnum
 from string import Formatter
 from urllib.parse import quote
 
+from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorString, Paging
 
 
@@ -86,7 +87,7 @@ class Resource:
         """Fill the path in.
 
         :param parts: values for placeholders; each is percent-encoded whole, so that no value can leave its segment.
-        :raises ValueError: a placeholder has no value, or a value an empty or dotted one.
+        :raises ParameterError: a placeholder has no value, or a value an empty or dotted one.
         """
         return fill_path(self.path, {**self.path_defaults, **(parts or {})}, resource=self.name)
 
@@ -94,7 +95,7 @@ class Resource:
 def fill_path(template: str, parts: Mapping[str, str], *, resource: str) -> str:
     """Put values into a path's placeholders, percent-encoded.
 
-    :raises ValueError: a value is missing, empty, ``.`` or ``..``.
+    :raises ParameterError: a value is missing, empty, ``.`` or ``..``.
     """
     values: dict[str, str] = {}
     for _, name, _, _ in Formatter().parse(template):
@@ -102,7 +103,7 @@ def fill_path(template: str, parts: Mapping[str, str], *, resource: str) -> str:
             continue
         value = str(parts.get(name, ""))
         if value in {"", ".", ".."}:
-            raise ValueError(
+            raise ParameterError(
                 f"resource {resource!r} needs a value for {name!r} in its path {template!r}: give params={{{name!r}: ...}}"
             )
         values[name] = quote(value, safe="")

@@ -6,6 +6,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import (
@@ -60,7 +62,9 @@ class Walk:
     cursor: Cursor | None = None
     seen: int = 0
     total: int | None = None
-    _cursors: set[int] = field(default_factory=set)
+    server_time: datetime | None = field(default=None, init=False)
+    """When the API began to answer, by its own clock."""
+    _cursors: set[int] = field(default_factory=set, init=False)
 
     def pages(self) -> Iterator[Page]:
         """Give the pages in order.
@@ -114,6 +118,8 @@ class Walk:
                     raise
                 raise CursorRefusedError(error) from error
             else:
+                if self.server_time is None:
+                    self.server_time = _date_of(answer.headers)
                 return split(answer.body, resource=self.resource, call=self._call(), number=number)
 
     def _halve(self, error: ApiError) -> bool:
@@ -158,3 +164,10 @@ class Walk:
 
     def _call(self, reason: str = "") -> Failure:
         return replace(Failure(api=self.client.api, method="GET", path=self.path, resource=self.resource.name), reason=reason)
+
+
+def _date_of(headers: Mapping[str, str]) -> datetime | None:
+    try:
+        return parsedate_to_datetime(headers["Date"]).astimezone(UTC)
+    except (KeyError, ValueError, TypeError, OverflowError):
+        return None

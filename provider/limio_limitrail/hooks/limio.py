@@ -102,6 +102,15 @@ class LimioHook(BaseHook):
             method=method, path=path, params=query, json=json, idempotency_key=idempotency_key, credentials=frozenset(AuthMode)
         )
 
+    def find_resource(self, resource: str | Resource) -> Resource:
+        """Look a resource up by name; a `Resource` of your own is given back as it is.
+
+        :raises ParameterError: no resource has that name.
+        """
+        from limio_limitrail.limio.resources import find_resource
+
+        return find_resource(resource)
+
     def walk(
         self,
         resource: str | Resource,
@@ -122,13 +131,12 @@ class LimioHook(BaseHook):
         :param cursor: where to go on.
         :param seen: records that came before the cursor.
         :param total: the total that the walk began with.
-        :raises ValueError: no such resource, or its parameters do not fit.
+        :raises ParameterError: no such resource, or its parameters do not fit.
         """
         from limio_limitrail.api.query import build_query
         from limio_limitrail.api.walk import Walk
-        from limio_limitrail.limio.resources import find_resource
 
-        endpoint = find_resource(resource)
+        endpoint = self.find_resource(resource)
         query = build_query(endpoint, params=params, since=since)
         size = page_size or self.settings.page_size or DEFAULT_PAGE_SIZE
         return Walk(
@@ -145,7 +153,7 @@ class LimioHook(BaseHook):
     def detailed(self, walk: Walk) -> Iterator[Page]:
         """Give a walk's pages with whole objects in the place of the list's summaries.
 
-        :raises ValueError: the resource has no path for a single object.
+        :raises ParameterError: the resource has no path for a single object.
         """
         from limio_limitrail.api.details import with_details
 

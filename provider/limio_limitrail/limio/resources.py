@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter
 
@@ -182,7 +183,7 @@ RESOURCES: Mapping[str, Resource] = MappingProxyType(
 def find_resource(resource: str | Resource) -> Resource:
     """Look a resource up by name; a `Resource` is given back as it is.
 
-    :raises ValueError: no resource has that name.
+    :raises ParameterError: no resource has that name.
     """
     if isinstance(resource, Resource):
         return resource
@@ -193,7 +194,7 @@ def find_resource(resource: str | Resource) -> Resource:
 
         close = get_close_matches(str(resource), RESOURCES, n=3)
         hint = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
-        raise ValueError(
+        raise ParameterError(
             f"Limio has no resource {str(resource)!r} in this provider.{hint} Pass a Resource(...) of your own for an endpoint "
             f"that is not in the table; known are: {', '.join(sorted(RESOURCES))}"
         ) from None

@@ -1,0 +1,42 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What transfers need of a hook, whichever API it talks to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.client import ApiClient
+    from limio_limitrail.api.page import Page
+    from limio_limitrail.api.pagination import Cursor
+    from limio_limitrail.api.resource import Resource
+    from limio_limitrail.api.walk import Walk
+
+
+class ResourceHook(Protocol):
+    """A hook that walks through resources."""
+
+    @property
+    def client(self) -> ApiClient:
+        """The client of the hook's connection."""
+
+    def find_resource(self, resource: str | Resource) -> Resource:
+        """Look a resource up by name."""
+
+    def walk(
+        self,
+        resource: str | Resource,
+        *,
+        params: Mapping[str, Any] | None = None,
+        since: datetime | None = None,
+        page_size: int | None = None,
+        cursor: Cursor | None = None,
+        seen: int = 0,
+        total: int | None = None,
+    ) -> Walk:
+        """Prepare a walk through a list."""
+
+    def detailed(self, walk: Walk) -> Iterator[Page]:
+        """Give a walk's pages with whole records in the place of summaries."""

@@ -1,0 +1,220 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Pages pile up into the content of a part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from limio_limitrail.landing import tables
+from limio_limitrail.landing.columns import ColumnReader
+from limio_limitrail.landing.kinds import Kind, kind_of
+from limio_limitrail.landing.lifts import LiftPath, LiftReader
+from limio_limitrail.landing.parts import PartFormat, parquet_bytes
+from limio_limitrail.landing.values import from_raw, to_instants
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+
+
+class RecordPage(Protocol):
+    """What landing needs to see of a page."""
+
+    @property
+    def records(self) -> bytes:
+        """The JSON array of records, as it came."""
+
+    @property
+    def raw_records(self) -> list[msgspec.Raw]:
+        """The records one by one, undecoded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shaping:
+    """What becomes of a record on its way into a part.
+
+    :param time_column: the column whose newest value the pull reports.
+    :param time_path: where that value is in a record.
+    :param timestamps: the columns to land as instants.
+    :param columns: nested values to lift, as column name → path.
+    :param dropped: the columns to leave out.
+    :param transform: called with each part as a frame; what it returns is landed.
+    """
+
+    time_column: str | None = None
+    time_path: LiftPath | None = None
+    timestamps: Sequence[str] = ()
+    columns: Mapping[str, LiftPath] = field(default_factory=dict)
+    dropped: Sequence[str] = ()
+    transform: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """A part's bytes, and what is known of them.
+
+    :param data: what to write.
+    :param rows: the records in it.
+    :param schema: the columns and their kinds; empty for JSON Lines.
+    :param newest: the newest value of the time column.
+    """
+
+    data: bytes
+    rows: int
+    schema: Mapping[str, Kind]
+    newest: datetime | None
+
+
+class Builder(Protocol):
+    """Collects one part after another."""
+
+    def add(self, page: RecordPage) -> None:
+        """Add a page's records to the part at hand."""
+
+    def finish(self) -> Content:
+        """Give the part at hand, and begin the next."""
+
+
+def make_builder(part_format: PartFormat, shaping: Shaping) -> Builder:
+    """Choose the builder that does no more than what is asked for."""
+    if part_format is PartFormat.PARQUET or shaping.transform is not None:
+        return TableBuilder(part_format, shaping)
+    return LinesBuilder(shaping)
+
+
+class NewestTime:
+    """Finds the newest instant at one path, part by part.
+
+    :param path: where the time is in a record.
+    """
+
+    def __init__(self, path: LiftPath) -> None:
+        self._reader = LiftReader({"time": path})
+        self._newest: datetime | None = None
+
+    def see(self, records: bytes) -> None:
+        """Look at a page's records."""
+        import pyarrow.compute as pc
+
+        kind, array = from_raw(self._reader.read(records)["time"])
+        instants = to_instants(array) if kind is Kind.TEXT else None
+        if instants is not None and (value := pc.max(instants).as_py()) is not None:
+            self._newest = value if self._newest is None else max(self._newest, value)
+
+    def take(self) -> datetime | None:
+        """Give what was found, and begin anew."""
+        newest, self._newest = self._newest, None
+        return newest
+
+
+class LinesBuilder:
+    """JSON Lines: records go through as they came, undecoded.
+
+    :param shaping: only columns lifted or dropped make a record be taken apart, and then its top level alone.
+    """
+
+    def __init__(self, shaping: Shaping) -> None:
+        self._times = NewestTime(shaping.time_path) if shaping.time_path else None
+        self._dropped = tuple(shaping.dropped)
+        self._lifts = LiftReader(shaping.columns) if shaping.columns else None
+        self._begin()
+
+    def _begin(self) -> None:
+        import pyarrow as pa
+
+        self._sink = pa.BufferOutputStream()
+        self._stream = pa.CompressedOutputStream(self._sink, "zstd")
+        self._rows = 0
+
+    def add(self, page: RecordPage) -> None:
+        rows = len(page.raw_records)
+        if not rows:
+            return
+        if self._lifts is not None or self._dropped:
+            lines = list(self._shaped(page.records))
+        else:
+            lines = [bytes(raw) for raw in page.raw_records]
+        text = b"\n".join(lines) + b"\n"
+        if text.count(b"\n") > rows:
+            # A line break outside of a string is white space, and inside of one it is always escaped.
+            text = b"\n".join(line.replace(b"\n", b" ").replace(b"\r", b" ") for line in lines) + b"\n"
+        self._stream.write(text)
+        self._rows += rows
+        if self._times is not None:
+            self._times.see(page.records)
+
+    def _shaped(self, records: bytes) -> Iterator[bytes]:
+        lifted = self._lifts.read(records) if self._lifts is not None else {}
+        for index, record in enumerate(_OBJECTS.decode(records)):
+            for name in self._dropped:
+                record.pop(name, None)
+            for name, values in lifted.items():
+                value = values[index]
+                if value is not None and name not in self._dropped:
+                    record[name] = msgspec.Raw(value)
+            yield msgspec.json.encode(record)
+
+    def finish(self) -> Content:
+        self._stream.close()
+        content = Content(data=self._sink.getvalue().to_pybytes(), rows=self._rows, schema={}, newest=self._times.take() if self._times else None)
+        self._begin()
+        return content
+
+
+class TableBuilder:
+    """Typed columns, for Parquet, and for JSON Lines where a transform wants a frame."""
+
+    def __init__(self, part_format: PartFormat, shaping: Shaping) -> None:
+        self._format = part_format
+        self._shaping = shaping
+        self._reader = ColumnReader(timestamps=shaping.timestamps, columns=shaping.columns, dropped=shaping.dropped)
+        self._tables: list[pa.Table] = []
+        # A time column that does not land is still what the watermark is read from.
+        hidden = shaping.time_path is not None and shaping.time_column in shaping.dropped
+        self._times = NewestTime(shaping.time_path) if hidden and shaping.time_path else None
+
+    def add(self, page: RecordPage) -> None:
+        if page.raw_records:
+            self._tables.append(self._reader.read(page.records))
+            if self._times is not None:
+                self._times.see(page.records)
+
+    def finish(self) -> Content:
+        table = tables.stack(self._tables)
+        self._tables = []
+        # The time is read before the transform, which may drop or round it: the watermark is about what the API gave.
+        newest = self._times.take() if self._times is not None else tables.newest(table, self._shaping.time_column)
+        if self._shaping.transform is not None:
+            table = self._transformed(table)
+        data = parquet_bytes(table) if self._format is PartFormat.PARQUET else _lines(table)
+        return Content(data=data, rows=table.num_rows, schema=tables.schema_of(table), newest=newest)
+
+    def _transformed(self, table: pa.Table) -> pa.Table:
+        assert self._shaping.transform is not None
+        json_columns = [name for name, kind in tables.schema_of(table).items() if kind is Kind.JSON]
+        return tables.from_frame(self._shaping.transform(tables.to_frame(table)), json_columns=json_columns)
+
+
+def _lines(table: pa.Table) -> bytes:
+    """Write a table as JSON Lines; JSON text goes in as it is."""
+    import pyarrow as pa
+
+    nested = [item.name for item in table.schema if kind_of(item) is Kind.JSON]
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        for batch in table.to_batches(max_chunksize=10_000):
+            records: list[dict[str, Any]] = batch.to_pylist()
+            for record in records:
+                for name in nested:
+                    if record[name] is not None:
+                        record[name] = msgspec.Raw(record[name].encode())
+            stream.write(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
+    content: bytes = sink.getvalue().to_pybytes()
+    return content

@@ -1,0 +1,110 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Lift values out of nested objects, without decoding the rest of the record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_MISSING = msgspec.Raw(b"")
+
+LiftPath = str | Sequence[str]
+"""Where a nested value is: names joined by dots, or a list of names where a name holds a dot itself."""
+
+
+def path_parts(path: LiftPath) -> tuple[str, ...]:
+    """Split a path into names.
+
+    :raises ValueError: the path, or a name in it, is empty.
+    """
+    parts = tuple(path.split(".")) if isinstance(path, str) else tuple(path)
+    if not parts or not all(isinstance(part, str) and part for part in parts):
+        raise ValueError(f"{path!r} is no path into a record; expected names joined by dots, such as 'data.offer.path'")
+    return parts
+
+
+class LiftReader:
+    """Read the values at some paths out of each record of a JSON array.
+
+    :param lifts: column name → path.
+    :raises ValueError: a path is empty, or leads into what another path lifts whole.
+    """
+
+    def __init__(self, lifts: Mapping[str, LiftPath]) -> None:
+        self._paths = {name: path_parts(path) for name, path in lifts.items()}
+        tree: dict[str, Any] = {}
+        for parts in self._paths.values():
+            node = tree
+            for part in parts[:-1]:
+                node = node.setdefault(part, {})
+                if not isinstance(node, dict):
+                    break
+            else:
+                node.setdefault(parts[-1], None)
+        # Where one path leads through a value that another lifts whole, typed decoding cannot serve both.
+        self._fast = None if _overlap(self._paths.values()) else _decoder(tree)
+
+    def read(self, records: bytes) -> dict[str, list[bytes | None]]:
+        """Give each column's values, undecoded; None where the path leads nowhere.
+
+        :param records: a JSON array of objects.
+        """
+        if self._fast is not None:
+            try:
+                rows, getters = self._fast[0].decode(records), self._fast[1]
+            except msgspec.ValidationError:
+                pass  # somewhere a name leads to a string or a list instead of an object: look at each record by itself
+            else:
+                return {name: [getters[parts](row) for row in rows] for name, parts in self._paths.items()}
+        objects = _OBJECTS.decode(records)
+        return {name: [_descend(record, parts) for record in objects] for name, parts in self._paths.items()}
+
+
+def _overlap(paths: Any) -> bool:
+    unique = set(paths)
+    return any(parts[:cut] in unique for parts in unique for cut in range(1, len(parts)))
+
+
+def _decoder(tree: Mapping[str, Any]) -> tuple[msgspec.json.Decoder[Any], dict[tuple[str, ...], Callable[[Any], bytes | None]]]:
+    getters: dict[tuple[str, ...], Callable[[Any], bytes | None]] = {}
+
+    def struct(node: Mapping[str, Any], above: tuple[str, ...], attributes: tuple[str, ...]) -> type[msgspec.Struct]:
+        members: list[tuple[str, Any, Any]] = []
+        names: dict[str, str] = {}
+        for index, (name, below) in enumerate(node.items()):
+            attribute = f"f{index}"
+            names[attribute] = name
+            if below is None:
+                members.append((attribute, msgspec.Raw, _MISSING))
+                getters[(*above, name)] = _getter((*attributes, attribute))
+            else:
+                inner = struct(below, (*above, name), (*attributes, attribute))
+                members.append((attribute, inner | None, None))
+        return msgspec.defstruct("Lift", members, rename=names, gc=False)
+
+    return msgspec.json.Decoder(list[struct(tree, (), ())]), getters  # type: ignore[misc] # the type is made here
+
+
+def _getter(attributes: tuple[str, ...]) -> Callable[[Any], bytes | None]:
+    def get(row: Any) -> bytes | None:
+        for attribute in attributes[:-1]:
+            row = getattr(row, attribute)
+            if row is None:
+                return None
+        return bytes(getattr(row, attributes[-1])) or None
+
+    return get
+
+
+def _descend(record: Mapping[str, msgspec.Raw], parts: Sequence[str]) -> bytes | None:
+    members: Mapping[str, msgspec.Raw] = record
+    for part in parts[:-1]:
+        inner = bytes(members.get(part, _MISSING))
+        if not inner.startswith(b"{"):
+            return None
+        members = _OBJECT.decode(inner)
+    return bytes(members.get(parts[-1], _MISSING)) or None

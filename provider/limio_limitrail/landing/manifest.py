@@ -1,0 +1,119 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The manifest: written last, so that a folder without one is unfinished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.parts import Part, PartFormat, as_dict, part_from_dict
+
+if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
+
+MANIFEST_NAME = "manifest.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a finished pull left in its folder.
+
+    :param resource: what was pulled.
+    :param run_id: the pull that did it.
+    :param part_format: what the parts hold.
+    :param parts: the parts, in order.
+    :param schema: the columns over all parts and their kinds; empty for JSON Lines.
+    :param pages: the pages that were fetched for them.
+    :param started_at: when the pull began.
+    :param since: the lower bound in time that the API was asked for.
+    :param newest: the newest value of the time column that came.
+    """
+
+    resource: str
+    run_id: str
+    part_format: PartFormat
+    parts: tuple[Part, ...]
+    schema: Mapping[str, Kind]
+    pages: int
+    started_at: datetime
+    since: datetime | None
+    newest: datetime | None
+
+    @property
+    def rows(self) -> int:
+        """The records in all parts."""
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def watermark(self) -> datetime | None:
+        """Up to when the parts are known to be complete: the newest time that came, but never past the moment when the pull began,
+        because what changed after that may stand on a page that had been read already."""
+        return None if self.newest is None else min(self.newest, self.started_at)
+
+    @property
+    def digest(self) -> str:
+        """One SHA-256 over the digests of all parts."""
+        return hashlib.sha256("".join(part.digest for part in self.parts).encode()).hexdigest()
+
+
+def _time(value: datetime | None) -> str | None:
+    return None if value is None else value.isoformat()
+
+
+def write_manifest(folder: ObjectStoragePath, manifest: Manifest) -> None:
+    """Write a manifest whole or not at all."""
+    data: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "resource": manifest.resource,
+        "run_id": manifest.run_id,
+        "format": manifest.part_format.value,
+        "rows": manifest.rows,
+        "pages": manifest.pages,
+        "started_at": _time(manifest.started_at),
+        "since": _time(manifest.since),
+        "newest": _time(manifest.newest),
+        "watermark": _time(manifest.watermark),
+        "schema": {name: kind.value for name, kind in manifest.schema.items()},
+        "sha256": manifest.digest,
+        "parts": [as_dict(part) for part in manifest.parts],
+    }
+    content = json.dumps(data, indent=1, ensure_ascii=False).encode()
+    path = folder / MANIFEST_NAME
+    if path.protocol in {"", "file"}:
+        # A local file can be seen half-written; an object in a store appears whole when it is closed.
+        draft = folder / f".{MANIFEST_NAME}.draft"
+        draft.write_bytes(content)
+        os.replace(draft.path, path.path)  # noqa: PTH105 - the path is a URL path, which pathlib would take for a relative one
+        return
+    path.write_bytes(content)
+
+
+def read_manifest(folder: ObjectStoragePath) -> Manifest:
+    """Read a folder's manifest.
+
+    :raises FileNotFoundError: the folder is unfinished.
+    :raises ValueError: a later version of this package wrote it.
+    """
+    data = json.loads((folder / MANIFEST_NAME).read_bytes())
+    if data["format_version"] != FORMAT_VERSION:
+        raise ValueError(
+            f"the manifest in {folder} has format version {data['format_version']}; this package reads {FORMAT_VERSION}"
+        )
+    return Manifest(
+        resource=data["resource"],
+        run_id=data["run_id"],
+        part_format=PartFormat(data["format"]),
+        parts=tuple(part_from_dict(part) for part in data["parts"]),
+        schema={name: Kind(kind) for name, kind in data["schema"].items()},
+        pages=data["pages"],
+        started_at=datetime.fromisoformat(data["started_at"]),
+        since=datetime.fromisoformat(data["since"]) if data["since"] else None,
+        newest=datetime.fromisoformat(data["newest"]) if data["newest"] else None,
+    )

@@ -1,0 +1,258 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Pages → parts → manifest, going on after the last finished part when it is made again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Protocol
+
+from limio_limitrail.landing.builders import Builder, RecordPage, Shaping, make_builder
+from limio_limitrail.landing.manifest import MANIFEST_NAME, Manifest, write_manifest
+from limio_limitrail.landing.parts import PartFormat, part_name, store_part
+from limio_limitrail.landing.state import PullState, StateStore, begin, restore, saved_now
+from limio_limitrail.landing.tables import merge_schemas
+
+if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
+
+log = logging.getLogger(__name__)
+
+_PROGRESS_EVERY = 5.0
+_MOST_RESTARTS = 2
+
+
+class PlaceLostError(Exception):
+    """The API no longer leads on from where the pull stood.
+
+    :param cause: what it said.
+    """
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class PulledPage(RecordPage, Protocol):
+    """A page as it comes from an API."""
+
+    @property
+    def following(self) -> Mapping[str, str] | None:
+        """The next page's cursor; None on the last page."""
+
+
+class Walk(Protocol):
+    """A walk through a list."""
+
+    @property
+    def page_size(self) -> int:
+        """Records a page, which may shrink on the way."""
+
+    @property
+    def total(self) -> int | None:
+        """How many records the API announced, where it does."""
+
+    @property
+    def server_time(self) -> datetime | None:
+        """When the API began to answer, by its own clock."""
+
+    def pages(self) -> Iterator[PulledPage]:
+        """Give the pages in order.
+
+        :raises PlaceLostError: a new walk may get through.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartLimits:
+    """When a part is full; whichever comes first, looked at after each page.
+
+    :param rows: records.
+    :param size: bytes of JSON as they came.
+    :param seconds: time since the part was begun: the most work that a crash can cost.
+    """
+
+    rows: int = 50_000
+    size: int = 64 * 1024 * 1024
+    seconds: float = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pull:
+    """One pull.
+
+    :param resource: what it is called in logs and in the manifest.
+    :param run_id: the pull's identity.
+    :param signature: changes with everything that decides what is pulled and how it lands.
+    :param folder: where the parts go; nothing else may be in it.
+    :param part_format: what the parts hold.
+    :param shaping: what becomes of a record.
+    :param since: the lower bound in time, for the manifest.
+    :param limits: when a part is full.
+    :param store: keeps the state across retries.
+    :param walk: begins a walk from a state's cursor.
+    """
+
+    resource: str
+    run_id: str
+    signature: str
+    folder: ObjectStoragePath
+    part_format: PartFormat
+    shaping: Shaping
+    since: datetime | None
+    store: StateStore
+    walk: Callable[[PullState], Walk]
+    limits: PartLimits = PartLimits()
+
+
+def run_pull(pull: Pull) -> Manifest:
+    """Pull to the end, going on after the last finished part of an earlier try.
+
+    :raises RecordError: the records cannot be landed as they are.
+    :raises Exception: whatever the walk or the folder raises; another call goes on after the last finished part.
+    """
+    return _Run(pull).to_the_end()
+
+
+class _Run:
+    """One try of a pull."""
+
+    def __init__(self, pull: Pull) -> None:
+        self._pull = pull
+        self._began = self._said = time.monotonic()
+        self._rows_before = 0
+        self._page_size: int | None = None
+
+    def to_the_end(self) -> Manifest:
+        pull = self._pull
+        state = self._resumed() or self._fresh()
+        self._rows_before = state.read
+        restarts = 0
+        while not state.finished:
+            try:
+                state = self._window(state)
+            except PlaceLostError as lost:
+                restarts += 1
+                if restarts > _MOST_RESTARTS:
+                    pull.store.clear()
+                    raise lost.cause from None
+                log.warning("%s: the place in the list is lost, so the pull starts its window again. %s", pull.resource, lost)
+                state = self._fresh()
+        manifest = Manifest(
+            resource=pull.resource,
+            run_id=pull.run_id,
+            part_format=pull.part_format,
+            parts=state.parts,
+            schema=state.schema,
+            pages=state.pages,
+            started_at=state.started_at,
+            since=pull.since,
+            newest=state.newest,
+        )
+        write_manifest(pull.folder, manifest)
+        return manifest
+
+    def _resumed(self) -> PullState | None:
+        """Give the state of an earlier try, if all of its parts are still there."""
+        pull = self._pull
+        state = restore(pull.store.load(), signature=pull.signature, part_format=pull.part_format)
+        if state is None:
+            return None
+        for part in state.parts:
+            path = pull.folder / part.name
+            if not path.exists() or path.stat().st_size != part.size:
+                log.info("%s: %s of the earlier try is not in %s; the pull starts over.", pull.resource, part.name, pull.folder)
+                return None
+        log.info("%s: going on after %d rows in %d parts of an earlier try.", pull.resource, state.read, len(state.parts))
+        return state
+
+    def _fresh(self) -> PullState:
+        """Empty the folder, the manifest first, so that it is unfinished from the first moment on."""
+        pull = self._pull
+        pull.store.clear()
+        make_folder(pull.folder)
+        for path in sorted(pull.folder.iterdir(), key=lambda path: (path.name != MANIFEST_NAME, path.name)):
+            if path.name == MANIFEST_NAME or path.name.startswith(("part-", f".{MANIFEST_NAME}")):
+                path.unlink()
+        return begin(pull.signature, page_size=self._page_size)
+
+    def _window(self, state: PullState) -> PullState:
+        """Walk from a state to the end of the list, and save a state after each part."""
+        pull = self._pull
+        walk = pull.walk(state)
+        builder = make_builder(pull.part_format, pull.shaping)
+        rows = size = 0
+        part_began = time.monotonic()
+        for page in walk.pages():
+            self._page_size = walk.page_size
+            builder.add(page)
+            rows += len(page.raw_records)
+            size += len(page.records)
+            state = replace(
+                state,
+                read=state.read + len(page.raw_records),
+                pages=state.pages + 1,
+                cursor=page.following,
+                page_size=walk.page_size,
+                total=walk.total,
+                started_at=_earlier(state.started_at, walk.server_time),
+            )
+            self._say(state)
+            full = rows >= pull.limits.rows or size >= pull.limits.size or time.monotonic() - part_began >= pull.limits.seconds
+            # The last page's part waits until the walk has ended well: only then the total has been checked.
+            if full and page.following is not None:
+                state = self._finish_part(state, builder)
+                rows = size = 0
+                part_began = time.monotonic()
+        state = replace(state, finished=True, cursor=None)
+        return self._finish_part(state, builder) if rows else self._saved(state)
+
+    def _finish_part(self, state: PullState, builder: Builder) -> PullState:
+        pull = self._pull
+        content = builder.finish()
+        if content.rows or content.schema:
+            name = part_name(number=len(state.parts), part_format=pull.part_format)
+            # The part is stored before the state that names it: a crash between the two writes the same part again.
+            part = store_part(pull.folder / name, content.data, rows=content.rows)
+            newest = max((time for time in (state.newest, content.newest) if time is not None), default=None)
+            schema = merge_schemas([state.schema, content.schema])
+            state = replace(state, parts=(*state.parts, part), schema=schema, newest=newest)
+        return self._saved(state)
+
+    def _saved(self, state: PullState) -> PullState:
+        state = saved_now(state)
+        self._pull.store.save(state.to_json())
+        return state
+
+    def _say(self, state: PullState) -> None:
+        now = time.monotonic()
+        if now - self._said < _PROGRESS_EVERY:
+            return
+        self._said = now
+        rate = (state.read - self._rows_before) / max(now - self._began, 0.001)
+        announced = f" of {state.total:,}" if state.total else ""
+        log.info(
+            "%s: %s%s rows, %s pages, %d parts, %s rows/s.",
+            self._pull.resource,
+            f"{state.read:,}",
+            announced,
+            f"{state.pages:,}",
+            len(state.parts),
+            f"{rate:,.0f}",
+        )
+
+
+def make_folder(folder: ObjectStoragePath) -> None:
+    """Make a folder; on this machine one that only its owner can read, because parts hold customers' data."""
+    if folder.protocol in {"", "file"}:
+        os.makedirs(folder.path, mode=0o700, exist_ok=True)  # noqa: PTH103 - the path is a URL path
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def _earlier(one: datetime, other: datetime | None) -> datetime:
+    return one if other is None else min(one, other)

@@ -1,0 +1,127 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""JSON values of one column, undecoded, become an Arrow array of the narrowest kind that gives them all back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, arrow_type
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_TEXTS = msgspec.json.Decoder(list[str | None])
+_TEXT = msgspec.json.Decoder(str)
+_DIGITS_A_DOUBLE_KEEPS = 15
+_LONGEST_INT64 = len("-9223372036854775808")
+
+INSTANT = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$"
+"""Date-times that an instant in microseconds gives back: RFC 3339 with a zone, and no finer than that."""
+
+
+def from_raw(values: Sequence[bytes | None]) -> tuple[Kind, pa.Array]:
+    """Read values that may be of any kind; missing ones and JSON nulls become null.
+
+    Objects and arrays stay the text that came. Where kinds are mixed, every value becomes text: strings as they are, all else as written.
+    """
+    values = [None if value is None or value == b"null" else value for value in values]
+    first = {value[:1] for value in values if value is not None}
+    if not first:
+        return _null(len(values))
+    if first <= {b"{", b"["}:
+        return _text(Kind.JSON, [None if value is None else value.decode() for value in values])
+    if first == {b'"'}:
+        whole = b"[" + b",".join(b"null" if value is None else value for value in values) + b"]"
+        return from_texts(_TEXTS.decode(whole))
+    if first <= {b"t", b"f"}:
+        return from_booleans([None if value is None else value == b"true" for value in values])
+    if first <= _NUMBER_STARTS:
+        return _from_numbers(values)
+    return _text(
+        Kind.TEXT,
+        [None if value is None else (_TEXT.decode(value) if value[:1] == b'"' else value.decode()) for value in values],
+    )
+
+
+def from_texts(values: Sequence[str | None]) -> tuple[Kind, pa.Array]:
+    """Read strings."""
+    return _text(Kind.TEXT, values)
+
+
+def from_booleans(values: Sequence[bool | None]) -> tuple[Kind, pa.Array]:
+    """Read booleans."""
+    import pyarrow as pa
+
+    return Kind.BOOLEAN, pa.array(values, pa.bool_())
+
+
+def from_integers(values: Sequence[int | None]) -> tuple[Kind, pa.Array]:
+    """Read integers; where one does not fit 64 bits, all of them become text."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        array = pa.array(values, pa.int64())
+    except (OverflowError, pa.ArrowInvalid):
+        return _text(Kind.TEXT, [None if value is None else str(value) for value in values])
+    extremes = pc.min_max(array).as_py()
+    if extremes["min"] is None:
+        return _null(len(values))
+    exact = extremes["min"] >= -EXACT_IN_DOUBLE and extremes["max"] <= EXACT_IN_DOUBLE
+    return (Kind.INTEGER if exact else Kind.BIGINT), array
+
+
+def to_instants(array: pa.Array) -> pa.Array | None:
+    """Turn a text array into instants; none where a value in it is not one that an instant gives back."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pc.all(pc.match_substring_regex(array, INSTANT)).as_py():
+        return None
+    try:
+        return pc.cast(array, arrow_type(Kind.TIMESTAMP))
+    except pa.ArrowInvalid:  # the form is right and the date is none, such as a thirteenth month
+        return None
+
+
+_NUMBER_STARTS = {bytes([character]) for character in b"-0123456789"}
+
+
+def _from_numbers(values: Sequence[bytes | None]) -> tuple[Kind, pa.Array]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = [None if value is None else value.decode() for value in values]
+    if not any("." in text or "e" in text or "E" in text for text in texts if text is not None):
+        # Python refuses to read integers of thousands of digits, and none beyond twenty characters fits 64 bits.
+        if any(text is not None and len(text) > _LONGEST_INT64 for text in texts):
+            return _text(Kind.TEXT, texts)
+        return from_integers([None if text is None else int(text) for text in texts])
+    if any(text is not None and not _is_double(text) for text in texts):
+        return _text(Kind.TEXT, texts)
+    return Kind.DOUBLE, pc.cast(pa.array(texts, pa.string()), pa.float64())
+
+
+def _is_double(text: str) -> bool:
+    """Tell whether a double has exactly the decimal value that was written."""
+    if len(text) <= _DIGITS_A_DOUBLE_KEEPS and "e" not in text and "E" not in text:
+        return True
+    number = float(text)
+    return number not in (float("inf"), float("-inf")) and Decimal(text) == Decimal(repr(number))
+
+
+def _text(kind: Kind, values: Sequence[str | None]) -> tuple[Kind, pa.Array]:
+    import pyarrow as pa
+
+    array = pa.array(values, pa.string())
+    return (kind if array.null_count < len(array) else Kind.NULL), array
+
+
+def _null(length: int) -> tuple[Kind, pa.Array]:
+    import pyarrow as pa
+
+    return Kind.NULL, pa.nulls(length, pa.string())

@@ -1,0 +1,86 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What Airflow is told about this provider: the one place where it stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from limio_limitrail import __version__
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Give the provider's metadata (entry point ``apache_airflow_provider``).
+
+    Airflow 3.3 builds the connection form from ``conn-fields`` and ``ui-field-behaviour`` and never asks the hook class.
+    """
+    return {
+        "package-name": "airflow-provider-limio-limitrail",
+        "name": "Limio and LimitRail",
+        "description": "Pull catalog, subscription and usage data out of Limio and LimitRail.",
+        "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": "Limio",
+                "external-doc-url": "https://docs.limio.com/",
+                "tags": ["service"],
+            }
+        ],
+        "hooks": [{"integration-name": "Limio", "python-modules": ["limio_limitrail.hooks.limio"]}],
+        "transfers": [
+            {
+                "source-integration-name": "Limio",
+                "target-integration-name": "Object storage",
+                "python-module": "limio_limitrail.transfers.limio_to_object_storage",
+            },
+            {
+                "source-integration-name": "Limio",
+                "target-integration-name": "SQL",
+                "python-module": "limio_limitrail.transfers.limio_to_sql",
+            },
+        ],
+        "connection-types": [_LIMIO_CONNECTION],
+    }
+
+
+_LIMIO_CONNECTION: dict[str, Any] = {
+    "connection-type": "limio",
+    "hook-class-name": "limio_limitrail.hooks.limio.LimioHook",
+    "hook-name": "Limio",
+    "ui-field-behaviour": {
+        "hidden-fields": ["schema", "port", "extra"],
+        "relabeling": {"host": "App host", "login": "Client id", "password": "Client secret"},
+        "placeholders": {"host": "acme.prod.limio.com"},
+    },
+    "conn-fields": {
+        "region": {
+            "label": "Region",
+            "description": "Needed only where the host is a bare tenant name: eu or us.",
+            "schema": {"type": ["string", "null"], "enum": ["eu", "us", None]},
+        },
+        "auth_mode": {
+            "label": "Authentication",
+            "description": "oauth (default): client id and secret. api_key: the legacy publishable key in the secret field, for some catalog lists only.",
+            "schema": {"type": ["string", "null"], "enum": ["oauth", "api_key", None]},
+        },
+        "auth_url": {
+            "label": "OAuth endpoint",
+            "description": "Where tokens are minted, if not at /oauth2/token of the app.",
+            "schema": {"type": ["string", "null"], "format": "uri"},
+        },
+        "timeout": {
+            "label": "Timeout (seconds)",
+            "description": "The longest silence within an answer. Default 60.",
+            "schema": {"type": ["number", "null"], "minimum": 0.1, "maximum": 3600},
+        },
+        "page_size": {
+            "label": "Page size",
+            "description": "Records to ask for a page. Default 100.",
+            "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 100000},
+        },
+        "verify": {
+            "label": "Verify certificates",
+            "description": "true (default), false, or the path of a CA bundle.",
+            "schema": {"type": ["string", "null"]},
+        },
+    },
+}

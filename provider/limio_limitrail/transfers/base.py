@@ -1,0 +1,292 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What all pulls share, whichever API they pull from and wherever they land."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from airflow.sdk import Context, ObjectStoragePath
+
+    from limio_limitrail.api.client import ApiClient
+    from limio_limitrail.api.page import Page
+    from limio_limitrail.api.resource import Resource
+    from limio_limitrail.api.walk import Walk
+    from limio_limitrail.hooks.protocol import ResourceHook
+    from limio_limitrail.landing.lifts import LiftPath
+    from limio_limitrail.landing.manifest import Manifest
+    from limio_limitrail.landing.parts import PartFormat
+    from limio_limitrail.landing.state import PullState, StateStore
+    from limio_limitrail.transfers.folders import RunIdentity
+    from limio_limitrail.transfers.state import AssetWatermark
+    from limio_limitrail.transfers.window import Window
+
+DEFAULT_OVERLAP = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One execution's choices, made from parameters, context and watermark.
+
+    :param run: which pull this is.
+    :param resource: what is pulled.
+    :param window: from when on.
+    :param folder: where the parts go.
+    :param store: where the pull's state goes.
+    :param watermark: where the watermark goes; None where there is none to move.
+    """
+
+    run: RunIdentity
+    resource: Resource
+    window: Window
+    folder: ObjectStoragePath
+    store: StateStore
+    watermark: AssetWatermark | None
+
+
+class ResourcePullOperator(BaseOperator):
+    """Pull a resource into part files. The base of the operators that people use.
+
+    :param resource: a name of the API's table of resources, or a `Resource` of your own.
+    :param request_params: the path's placeholders, such as ``service``, and further query parameters. (``params`` belongs to Airflow.)
+    :param page_size: records to ask for a page; else the connection's.
+    :param since: the lower bound in time, for resources that filter by it: a datetime, or an ISO 8601 text.
+    :param incremental: go on from the watermark that the last successful run left in the asset state store of the first outlet asset
+        (Airflow 3.3 and later), or from the start of the data interval (before).
+    :param full_refresh: leave the watermark out of account for this run; it is moved all the same. May be a template.
+    :param overlap: how far an incremental pull goes back behind the watermark.
+    :param detail: fetch each record by its id, for lists that hold summaries.
+    :param columns: nested values to lift into columns of their own, as column name → path, such as ``{"offer_path": "data.offer.path"}``.
+    :param drop_columns: columns to leave out.
+    :param transform: a function that is called with each part as a pandas frame and returns the frame to land.
+    :param part_rows: records after which a part is full. Memory is bounded by a part.
+    """
+
+    template_fields: Sequence[str] = ("resource", "request_params", "since", "full_refresh")
+    ui_color = "#e8f4f2"
+
+    def __init__(
+        self,
+        *,
+        resource: str | Resource,
+        request_params: Mapping[str, Any] | None = None,
+        page_size: int | None = None,
+        since: str | datetime | None = None,
+        incremental: bool = False,
+        full_refresh: bool | str = False,
+        overlap: timedelta = DEFAULT_OVERLAP,
+        detail: bool = False,
+        columns: Mapping[str, LiftPath] | None = None,
+        drop_columns: Sequence[str] = (),
+        transform: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
+        part_rows: int = 50_000,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.resource = resource
+        self.request_params = request_params
+        self.page_size = page_size
+        self.since = since
+        self.incremental = incremental
+        self.full_refresh = full_refresh
+        self.overlap = overlap
+        self.detail = detail
+        self.columns = columns
+        self.drop_columns = drop_columns
+        self.transform = transform
+        self.part_rows = part_rows
+
+    @property
+    @abstractmethod
+    def hook(self) -> ResourceHook:
+        """The hook of the API's connection."""
+
+    @property
+    @abstractmethod
+    def api_conn_id(self) -> str:
+        """The id of that connection."""
+
+    def plan(self, context: Context, *, root: ObjectStoragePath, target: str) -> Job:
+        """Decide what this execution pulls, from when on, and where to.
+
+        :param root: the folder below which the run gets its own.
+        :param target: what the watermark is about besides the resource: a table, or a destination.
+        :raises ParameterError: a parameter does not fit.
+        """
+        from limio_limitrail.transfers import window
+        from limio_limitrail.transfers.folders import RunIdentity, run_folder
+        from limio_limitrail.transfers.state import asset_watermark, task_state_store
+
+        resource = self.hook.find_resource(self.resource)
+        run = RunIdentity.of(context)
+        watermark = None
+        if self.incremental:
+            about = json.dumps([self.api_conn_id, resource.name, self.request_params, target], default=str, sort_keys=True)
+            key = f"{resource.name}:{hashlib.sha256(about.encode()).hexdigest()[:16]}"
+            watermark = asset_watermark(context, outlets=self.outlets, target=key)
+        chosen = window.choose_window(
+            resource=resource,
+            context=context,
+            incremental=self.incremental,
+            full_refresh=window.parse_switch("full_refresh", self.full_refresh),
+            since=window.parse_since(self.since),
+            overlap=self.overlap,
+            watermark=watermark,
+        )
+        start = chosen.since.isoformat() if chosen.since else "the beginning"
+        self.log.info("%s: pulling from %s on (%s).", resource.name, start, chosen.why)
+        return Job(
+            run=run,
+            resource=resource,
+            window=chosen,
+            folder=run_folder(root, resource=resource.name, run=run),
+            store=task_state_store(context),
+            watermark=watermark,
+        )
+
+    def pull(self, job: Job, *, part_format: PartFormat, columns: Mapping[str, LiftPath]) -> Manifest:
+        """Pull into parts.
+
+        :param columns: the nested values to lift.
+        """
+        from limio_limitrail.landing.builders import Shaping
+        from limio_limitrail.landing.pull import PartLimits, Pull, run_pull
+
+        resource = job.resource
+        time_path = resource.columns.get(resource.time_column, (resource.time_column,)) if resource.time_column else None
+        return run_pull(
+            Pull(
+                resource=resource.name,
+                run_id=str(job.run),
+                signature=self._signature(job, part_format=part_format, columns=columns),
+                folder=job.folder,
+                part_format=part_format,
+                shaping=Shaping(
+                    time_column=resource.time_column,
+                    time_path=time_path,
+                    timestamps=resource.timestamps,
+                    columns=columns,
+                    dropped=tuple(self.drop_columns),
+                    transform=self.transform,
+                ),
+                since=job.window.since,
+                store=job.store,
+                walk=lambda state: self._walk(job, state),
+                limits=PartLimits(rows=self.part_rows),
+            )
+        )
+
+    def _walk(self, job: Job, state: PullState) -> _PlacedWalk:
+        from limio_limitrail.landing.pull import PlaceLostError
+
+        if state.cursor is not None and not job.resource.paging.resumable and state.total is None:
+            # Without a total nobody would notice the pages that an API skips when it has moved on by itself.
+            raise PlaceLostError(RuntimeError("the API keeps the place in this list itself, and announced no total"))
+        walk = self.hook.walk(
+            job.resource,
+            params=self.request_params,
+            since=job.window.since,
+            page_size=state.page_size or self.page_size,
+            cursor=state.cursor,
+            seen=state.read,
+            total=state.total,
+        )
+        return _PlacedWalk(walk=walk, pages_of=self.hook.detailed if self.detail else type(walk).pages)
+
+    def _signature(self, job: Job, *, part_format: PartFormat, columns: Mapping[str, LiftPath]) -> str:
+        """Give what changes when an earlier try's parts are of no use to this one."""
+        about = [
+            str(job.run),
+            self.api_conn_id,
+            repr(job.resource),
+            self.request_params,
+            job.window.since,
+            str(job.folder),
+            part_format,
+            self.detail,
+            columns,
+            list(self.drop_columns),
+            getattr(self.transform, "__qualname__", None),
+        ]
+        return hashlib.sha256(json.dumps(about, default=str, sort_keys=True).encode()).hexdigest()
+
+    def announce(self, context: Context, summary: Mapping[str, Any]) -> None:
+        """Put the summary into the asset event of each outlet."""
+        from airflow.sdk import Asset
+
+        for outlet in self.outlets:
+            if isinstance(outlet, Asset):
+                context["outlet_events"][outlet].extra = dict(summary)
+
+    def move_watermark(self, job: Job, manifest: Manifest) -> datetime | None:
+        """Move the watermark to what the manifest vouches for, never back; give where it stands.
+
+        A pull without newer records leaves it where it is.
+        """
+        reached = manifest.watermark
+        if job.watermark is None or reached is None:
+            return reached
+        before = job.watermark.read()
+        if before is not None and before >= reached:
+            return before
+        job.watermark.move(reached)
+        return reached
+
+
+class _PlacedWalk:
+    """A walk whose lost place is told in landing's own words."""
+
+    def __init__(self, *, walk: Walk, pages_of: Callable[[Walk], Iterator[Page]]) -> None:
+        self._walk = walk
+        self._pages_of = pages_of
+
+    @property
+    def page_size(self) -> int:
+        return self._walk.page_size
+
+    @property
+    def total(self) -> int | None:
+        return self._walk.total
+
+    @property
+    def server_time(self) -> datetime | None:
+        return self._walk.server_time
+
+    def pages(self) -> Iterator[Page]:
+        from limio_limitrail.api.walk import CursorRefusedError
+        from limio_limitrail.landing.pull import PlaceLostError
+
+        try:
+            yield from self._pages_of(self._walk)
+        except CursorRefusedError as refused:
+            raise PlaceLostError(refused.cause) from refused
+
+
+class Meter:
+    """Counts what one execution costs, on a client that the whole task run shares.
+
+    :param client: the client.
+    """
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+        self._began = time.monotonic()
+        self._before = self._counts()
+
+    def _counts(self) -> tuple[int, int, int]:
+        return self._client.counters.requests, self._client.counters.retries, getattr(self._client.auth, "minted", 0)
+
+    def read(self) -> dict[str, int | float]:
+        """Give requests, retries, tokens minted and seconds since the beginning."""
+        requests, retries, tokens = (now - before for now, before in zip(self._counts(), self._before, strict=True))
+        return {"requests": requests, "retries": retries, "tokens": tokens, "seconds": round(time.monotonic() - self._began, 3)}

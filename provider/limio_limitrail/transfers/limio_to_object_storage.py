@@ -1,0 +1,37 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""LimioToObjectStorageOperator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.transfers.to_object_storage import ResourceToObjectStorageOperator
+
+if TYPE_CHECKING:
+    from limio_limitrail.hooks.limio import LimioHook
+
+
+class LimioToObjectStorageOperator(ResourceToObjectStorageOperator):
+    """Pull a Limio resource into part files that stay.
+
+    :param limio_conn_id: the Limio connection.
+    """
+
+    template_fields: Sequence[str] = ("limio_conn_id", *ResourceToObjectStorageOperator.template_fields)
+
+    def __init__(self, *, limio_conn_id: str = "limio_default", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.limio_conn_id = limio_conn_id
+
+    @property
+    def api_conn_id(self) -> str:
+        return self.limio_conn_id
+
+    @cached_property
+    def hook(self) -> LimioHook:
+        """The hook of the Limio connection."""
+        from limio_limitrail.hooks.limio import LimioHook
+
+        return LimioHook(self.limio_conn_id)

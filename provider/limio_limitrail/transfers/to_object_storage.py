@@ -1,0 +1,85 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Pull a resource into part files that stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
+from limio_limitrail.transfers.base import Meter, ResourcePullOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context, ObjectStoragePath
+
+
+class ResourceToObjectStorageOperator(ResourcePullOperator):
+    """Pull a resource into part files. The base of the operators that people use.
+
+    Each run gets a folder of its own below the destination. A manifest is written into it last: a folder without one is
+    unfinished. A run that is made again replaces its own folder and no other.
+
+    :param destination: the folder below which runs get their own: an `ObjectStoragePath`, or its URL.
+    :param format: ``jsonl`` for records as they came, one a line; ``parquet`` for typed columns. Both are compressed with zstandard.
+    """
+
+    template_fields: Sequence[str] = (*ResourcePullOperator.template_fields, "destination")
+
+    def __init__(self, *, destination: str | ObjectStoragePath, format: str = "jsonl", **kwargs: Any) -> None:  # noqa: A002
+        super().__init__(**kwargs)
+        self.destination = destination
+        self.format = format
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Pull, and give a small summary.
+
+        :raises AirflowFailException: credentials, scope, parameters or the connection are wrong.
+        :raises ApiError: the API failed in a way that a retry may get past.
+        :raises RecordError: the records cannot be landed as they are.
+        """
+        with hopeless_failures_end_the_task():
+            return self._execute(context)
+
+    def _execute(self, context: Context) -> dict[str, Any]:
+        from airflow.sdk import ObjectStoragePath
+
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.landing.manifest import MANIFEST_NAME
+        from limio_limitrail.landing.parts import PartFormat
+
+        try:
+            part_format = PartFormat(self.format)
+        except ValueError:
+            raise ParameterError(f"format={self.format!r} is neither {' nor '.join(PartFormat)}") from None
+        meter = Meter(self.hook.client)
+        root = ObjectStoragePath(self.destination)
+        job = self.plan(context, root=root, target=str(self.destination))
+        columns = dict(self.columns or {})
+        if part_format is PartFormat.PARQUET:
+            columns = {**job.resource.columns, **columns}
+        manifest = self.pull(job, part_format=part_format, columns=columns)
+        watermark = self.move_watermark(job, manifest)
+        summary = {
+            "resource": manifest.resource,
+            "rows": manifest.rows,
+            "pages": manifest.pages,
+            "parts": len(manifest.parts),
+            "folder": str(job.folder),
+            "manifest": str(job.folder / MANIFEST_NAME),
+            "since": job.window.since.isoformat() if job.window.since else None,
+            "watermark": watermark.isoformat() if watermark else None,
+            **meter.read(),
+        }
+        job.store.clear()
+        self.announce(context, summary)
+        self.log.info(
+            "%s: %s rows in %d parts, %d pages, %d requests, %.1f s, in %s.",
+            manifest.resource,
+            f"{manifest.rows:,}",
+            len(manifest.parts),
+            manifest.pages,
+            summary["requests"],
+            summary["seconds"],
+            job.folder,
+        )
+        return summary

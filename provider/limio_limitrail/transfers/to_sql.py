@@ -1,0 +1,177 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Pull a resource, then load it into a table in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
+from limio_limitrail.transfers.base import Job, Meter, ResourcePullOperator
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+    from airflow.sdk import Context, ObjectStoragePath
+
+    from limio_limitrail.landing.manifest import Manifest
+    from limio_limitrail.landing.sql import LoadResult, WriteMode
+
+
+class ResourceToSqlOperator(ResourcePullOperator):
+    """Pull a resource into a table. The base of the operators that people use.
+
+    The pull writes parts into a staging folder; the load moves them into the table in one transaction; then the watermark moves. Each step is safe to
+    repeat, and a retry goes on where the last try stopped.
+
+    :param sql_conn_id: the database's connection: DuckDB, Postgres, or any other whose hook is a ``DbApiHook``.
+    :param table: the table, with its schema where it is not the default one: ``analytics.subscriptions``.
+    :param mode: ``merge`` replaces rows by primary key and adds new ones; ``append`` adds this run's rows, once however often the run is made again;
+        ``replace`` puts the new rows in the place of all old ones.
+    :param primary_key: the columns that identify a row; else the resource's.
+    :param time_column: the column whose newest value wins where two records of one pull have the same key; else the resource's.
+    :param staging: the folder below which parts wait to be loaded: an `ObjectStoragePath`, or its URL. Left out, it is a folder on the worker that only
+        its user can read. Give one that all workers share if a retry may run on another worker and should go on there.
+    """
+
+    template_fields: Sequence[str] = (*ResourcePullOperator.template_fields, "sql_conn_id", "table", "mode", "staging")
+
+    def __init__(
+        self,
+        *,
+        sql_conn_id: str,
+        table: str,
+        mode: str = "merge",
+        primary_key: Sequence[str] | None = None,
+        time_column: str | None = None,
+        staging: str | ObjectStoragePath | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.sql_conn_id = sql_conn_id
+        self.table = table
+        self.mode = mode
+        self.primary_key = primary_key
+        self.time_column = time_column
+        self.staging = staging
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Pull and load, and give a small summary.
+
+        :raises AirflowFailException: credentials, scope, parameters or a connection are wrong.
+        :raises ApiError: the API failed in a way that a retry may get past.
+        :raises RecordError: the records cannot be landed as they are.
+        :raises LandingError: the table cannot take them; it is as it was before.
+        """
+        with hopeless_failures_end_the_task():
+            return self._execute(context)
+
+    def _execute(self, context: Context) -> dict[str, Any]:
+        from airflow.sdk import ObjectStoragePath
+
+        from limio_limitrail.landing.parts import PartFormat
+        from limio_limitrail.transfers.folders import default_staging
+
+        mode = self._write_mode()
+        database = self._database()
+        meter = Meter(self.hook.client)
+        root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
+        job = self.plan(context, root=root, target=f"{self.sql_conn_id}/{self.table}")
+        self._check_key(job, mode)
+        columns = {**job.resource.columns, **(self.columns or {})}
+        manifest = self.pull(job, part_format=PartFormat.PARQUET, columns=columns)
+        result = self._load(job, manifest, database=database, mode=mode)
+        watermark = self.move_watermark(job, manifest)
+        summary = {
+            "resource": manifest.resource,
+            "table": self.table,
+            "rows": manifest.rows,
+            "pages": manifest.pages,
+            "parts": len(manifest.parts),
+            "inserted": result.inserted,
+            "updated": result.updated,
+            "unchanged": result.unchanged,
+            "deleted": result.deleted,
+            "duplicates": result.duplicates,
+            "columns_added": list(result.columns_added),
+            "columns_widened": list(result.columns_widened),
+            "since": job.window.since.isoformat() if job.window.since else None,
+            "watermark": watermark.isoformat() if watermark else None,
+            **meter.read(),
+        }
+        self._clean_up(job, manifest)
+        self.announce(context, summary)
+        self.log.info(
+            "%s: %s rows came in %d pages; %s inserted, %s updated, %s unchanged in %s; %d requests, %.1f s.",
+            manifest.resource,
+            f"{manifest.rows:,}",
+            manifest.pages,
+            f"{result.inserted:,}",
+            f"{result.updated:,}",
+            f"{result.unchanged:,}",
+            self.table,
+            summary["requests"],
+            summary["seconds"],
+        )
+        return summary
+
+    def _write_mode(self) -> WriteMode:
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.landing.sql import WriteMode
+
+        try:
+            return WriteMode(self.mode)
+        except ValueError:
+            raise ParameterError(f"mode={self.mode!r} is none of {', '.join(WriteMode)}") from None
+
+    def _database(self) -> DbApiHook:
+        from airflow.providers.common.sql.hooks.sql import DbApiHook
+        from airflow.sdk import BaseHook
+
+        from limio_limitrail.api.errors import ParameterError
+
+        hook = BaseHook.get_hook(self.sql_conn_id)
+        if not isinstance(hook, DbApiHook):
+            raise ParameterError(
+                f"connection {self.sql_conn_id!r} is no database: its hook {type(hook).__name__} is no DbApiHook"
+            )
+        return hook
+
+    def _check_key(self, job: Job, mode: WriteMode) -> None:
+        """Find out before the pull, not after it, that a merge has nothing to merge by."""
+        from limio_limitrail.api.errors import ParameterError
+
+        if mode == "merge" and not self._key(job):
+            raise ParameterError(
+                f"mode='merge' needs a primary key, and resource {job.resource.name!r} has none: give primary_key=[...], or another mode"
+            )
+
+    def _key(self, job: Job) -> tuple[str, ...]:
+        return tuple(self.primary_key) if self.primary_key is not None else job.resource.primary_key
+
+    def _load(self, job: Job, manifest: Manifest, *, database: DbApiHook, mode: WriteMode) -> LoadResult:
+        from limio_limitrail.landing.parts import ParquetPart
+        from limio_limitrail.landing.sql import Target, load
+
+        return load(
+            hook=database,
+            target=Target(
+                table=self.table,
+                mode=mode,
+                primary_key=self._key(job),
+                time_column=self.time_column or job.resource.time_column,
+                run_id=str(job.run),
+                extracted_at=manifest.started_at,
+            ),
+            schema=manifest.schema,
+            parts=[ParquetPart(folder=job.folder, part=part) for part in manifest.parts],
+        )
+
+    def _clean_up(self, job: Job, manifest: Manifest) -> None:
+        """Remove what waited to be loaded: it holds customers' data, and is of no use once it is in the table."""
+        from limio_limitrail.landing.manifest import MANIFEST_NAME
+
+        job.store.clear()
+        for name in (MANIFEST_NAME, *(part.name for part in manifest.parts)):
+            (job.folder / name).unlink(missing_ok=True)
+        if job.folder.protocol in {"", "file"}:
+            job.folder.rmdir()
