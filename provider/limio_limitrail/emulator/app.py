@@ -123,11 +123,11 @@ class App:
                 return early
         surface = next((one for one in self._surfaces if one.owns(call.path)), None)
         reply = surface.answer(call) if surface is not None else message(404, "Not Found")
-        rows = reply.page.lists[0][1] if reply.page is not None else None
+        page = reply.page
         if fault is not None:
             reply = spoil(fault, reply, self._previous_rows.get(call.path))
-        if rows is not None:
-            self._previous_rows[call.path] = rows
+        if page is not None and (page.cursor or page.sent):
+            self._previous_rows[call.path] = page.lists[0][1]
         return reply
 
     def _encoded(self, call: Call, reply: Reply, fault: Fault | None) -> tuple[bytes, dict[str, str]]:

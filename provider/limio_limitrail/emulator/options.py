@@ -17,9 +17,10 @@ class EmulatorOptions:
     ``omit_expires_in`` leaves it out. ``token_prefix`` is put before the value, as one documented sample shows it.
 
     Cursors: ``catalog_cursor`` is ``scroll`` (the position is held on the server and moves with every request) or
-    ``repeatable``; ``object_cursor`` is ``repeatable`` or ``single_use``. ``end_form`` is how the last page says that
-    it is the last. A cursor is refused after ``cursor_ttl_seconds`` of real time or ``cursor_ttl_requests`` further
-    API requests, with ``cursor_expired_status``.
+    ``repeatable``; either way later pages have the size the first was asked for with. ``object_cursor`` is
+    ``repeatable`` or ``single_use``. ``end_form`` is how the last page says that it is the last. A cursor is
+    refused after ``cursor_ttl_seconds`` of real time or ``cursor_ttl_requests`` further API requests, with
+    ``cursor_expired_status``.
 
     Sizes: ``max_limit`` cuts a larger ``limit`` or page size down in silence (None: any size is served), and a
     catalog answer over ``max_response_bytes`` becomes ``too_large_status``.

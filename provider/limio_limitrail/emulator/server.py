@@ -167,6 +167,11 @@ class EmulatorServer:
         """Every token handed out, to search logs for."""
         return self.account.desk.minted
 
+    @property
+    def token_uses(self) -> dict[str, int]:
+        """How many API requests each token handed out was accepted for."""
+        return {token: grant.used for token, grant in list(self.account.desk.grants.items())}
+
     def connection_uri(self, conn_type: str = "limio", **extra: Any) -> str:
         """A connection to this server in Airflow's URI form."""
         query = f"?__extra__={quote(json.dumps(extra), safe='')}" if extra else ""

@@ -24,6 +24,7 @@ SERVICES = ("limio", "zuora", "salesforce")
 BASKETS = "baskets"
 PARTNERS = "partner_organisations"
 _HISTORY_MS = 730 * DAY_MS
+_PAGE_BYTES = 64 * 1024 * 1024
 _PREFIXES = {
     "subscriptions": "sub-",
     "customers": "cus-",
@@ -121,6 +122,7 @@ class Tenant:
         self.version = 0
         self._lock = threading.RLock()
         self._pages: OrderedDict[tuple[str, int, int, int], bytes] = OrderedDict()
+        self._page_room = _PAGE_BYTES
         self._catalog: dict[str, tuple[int, list[dict[str, Any]]]] = {}
         begin = self.now_ms - _HISTORY_MS
         self.shelves: dict[str, Shelf] = {}
@@ -198,8 +200,9 @@ class Tenant:
             if page is None:
                 page = ",".join(self._texts(kind, range(start, wanted[2]), full=False)).encode()
                 self._pages[wanted] = page
-                if len(self._pages) > 64:
-                    self._pages.popitem(last=False)
+                self._page_room -= len(page)
+                while self._page_room < 0:
+                    self._page_room += len(self._pages.popitem(last=False)[1])
             else:
                 self._pages.move_to_end(wanted)
             return page

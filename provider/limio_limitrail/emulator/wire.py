@@ -98,7 +98,7 @@ def send_truncated(line: Line, status: int, headers: dict[str, str], body: bytes
     """Promise the whole body, send the first half and close; the number of body bytes sent."""
     half = body[: len(body) // 2]
     head = [f"HTTP/1.1 {status} OK", *(f"{name}: {value}" for name, value in headers.items())]
-    head.append(f"content-length: {len(body)}")
+    head.append(f"content-length: {max(len(body), 1)}")
     line.transport.write("\r\n".join([*head, "", ""]).encode("latin-1") + half)
     line.transport.close()
     return len(half)

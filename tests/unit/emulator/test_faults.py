@@ -115,6 +115,23 @@ def test_truncated(client, limio_emulator, encoding):
     assert len(client.get(ORDERS, limit=200).json()["items"]) == 200
 
 
+def test_truncated_without_a_body(client, limio_emulator):
+    limio_emulator.faults.add(Fault("truncated", "/api/"))
+    limio_emulator.put_records("custom/empty", [b""])
+    limio_emulator.on_request(lambda call: Reply(200, b"") if limio_emulator.counters.requests == 2 else None)
+    assert client.get("api/custom/empty").content == b"", "a callback's answer is sent as it is"
+    with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
+        client.get(ORDERS)
+
+
+@pytest.mark.parametrize("path", [ORDERS, "api/catalog_items"])
+def test_a_cursor_that_never_ends(client, limio_emulator, path):
+    limio_emulator.faults.add(Fault("repeat_cursor", "/api/", query="ueryMore", times=None))
+    pages = client.catalog_pages(path, record_type="page") if "catalog" in path else client.pages(path, limit=190)
+    counts = [len(page["items"]) for _, page in zip(range(12), pages, strict=False)]
+    assert len(counts) == (12 if path == ORDERS else 1), "a list of one page has no cursor to repeat"
+
+
 def test_bad_json(client, limio_emulator):
     limio_emulator.faults.add(Fault("bad_json", "/"))
     answer = client.get(ORDERS)

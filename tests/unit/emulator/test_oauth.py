@@ -68,6 +68,8 @@ def test_a_token_is_good_for_so_many_requests(limio_emulator_factory, connect):
     assert statuses == [200, 200, 200, 401, 401]
     client.authorize()
     assert client.get("api/objects/limio/orders", limit=1).status_code == 200
+    assert list(client.server.token_uses.values()) == [3, 1]
+    assert list(client.server.token_uses) == client.server.minted_tokens
 
 
 def test_a_token_expires_with_time_and_on_demand(limio_emulator_factory, connect):

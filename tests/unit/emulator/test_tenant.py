@@ -212,6 +212,15 @@ def test_a_fresh_page_follows_every_change() -> None:
     assert tenant.rows("subscriptions", 0, 200) != first
 
 
+def test_kept_pages_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("limio_limitrail.emulator.tenant._PAGE_BYTES", 20_000)
+    tenant = Tenant()
+    pages = [tenant.rows("orders", first, first + 5) for first in range(0, 200, 5)]
+    assert sum(map(len, tenant._pages.values())) <= 20_000
+    assert [tenant.rows("orders", first, first + 5) for first in range(0, 200, 5)] == pages
+    assert len(tenant.rows("orders", 0, 200)) > 20_000
+
+
 def test_baskets_are_in_order_of_creation() -> None:
     tenant = Tenant(size=TenantSize(baskets=500))
     tenant.advance(600, baskets_added=30)
