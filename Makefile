@@ -1,0 +1,57 @@
+# Everything here needs Python >= 3.11, make and a package index. `make` alone says what there is.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# uv installs the packages; it must use the Python that is here, because it may not be able to download one.
+export UV_PYTHON_DOWNLOADS := never
+export UV_NO_PROGRESS := 1
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+READY := $(VENV)/.ready
+WORKERS ?= 2
+
+.PHONY: help setup demo test lint format bench clean
+
+help:
+	@echo "make demo    run the main job against an emulated tenant, on real Airflow, into DuckDB"
+	@echo "make test    run all tests"
+	@echo "make lint    ruff, mypy --strict, import-linter"
+	@echo "make format  let ruff format the code"
+	@echo "make bench   measure memory over the number of records"
+	@echo "make clean   remove what the others made"
+
+.uv/bin/uv:
+	@echo "== installing uv into .uv"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; say which one: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv .uv
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+$(READY): pyproject.toml constraints.txt | $(UV)
+	@echo "== making $(VENV) and installing the package with its tools (a minute or two)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; say which one: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(UV) venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
+	@$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group dev --editable '.[duckdb,emulator,postgres]'
+	@touch $@
+
+setup: $(READY)
+
+demo: $(READY)
+	@$(BIN)/python dags_examples/demo/run.py
+
+test: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/memory.py
+
+clean:
+	rm -rf .venv .uv .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,212 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The main job from end to end: an emulated Limio tenant, real Airflow, a DuckDB warehouse, two runs of ``limio_warehouse_sync``."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import requests
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HOME = ROOT / ".demo"
+WAREHOUSE = HOME / "warehouse.duckdb"
+DAG_ID = "limio_warehouse_sync"
+SUBSCRIPTIONS = int(os.environ.get("DEMO_SUBSCRIPTIONS", "50000"))
+BASKETS = int(os.environ.get("DEMO_BASKETS", "2000"))
+
+QUESTIONS = {
+    "Active subscriptions by offer": """
+        SELECT plan AS offer, count(*) AS subscriptions, currency, CAST(avg(price) AS DOUBLE) AS price
+        FROM subscriptions WHERE status = 'active' GROUP BY ALL ORDER BY subscriptions DESC, offer, currency LIMIT 8
+    """,
+    "Baskets lost in the last week, by campaign": """
+        SELECT campaign, count(*) AS baskets, count(*) FILTER (customerDetails->>'email' IS NOT NULL) AS with_an_address
+        FROM abandoned_baskets
+        WHERE NOT completed AND created > (SELECT max(created) FROM abandoned_baskets) - INTERVAL 7 DAY
+        GROUP BY campaign ORDER BY baskets DESC, campaign LIMIT 8
+    """,
+    "Orders a day": """
+        SELECT CAST(created AT TIME ZONE 'UTC' AS DATE) AS day, count(*) AS orders, count(DISTINCT country) AS countries
+        FROM orders GROUP BY day ORDER BY day DESC LIMIT 8
+    """,
+}
+
+_OF_INTEREST = re.compile(
+    r"\[(info|warning|error)\s*\] (.*?)\s+\[(limio_limitrail|airflow\.task\.operators\.limio_limitrail)[\w.]*\]"
+)
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Emulator:
+    """A running emulator.
+
+    :param url: where it listens.
+    :param environment: what a process needs to find it as the connection ``limio_default``.
+    """
+
+    url: str
+    environment: dict[str, str]
+
+
+def say(text: str = "") -> None:
+    """Print at once."""
+    print(text, flush=True)
+
+
+@contextlib.contextmanager
+def emulator() -> Iterator[Emulator]:
+    """Start the emulator in a process of its own, with credentials made up for this run."""
+    client_id, client_secret = "demo", secrets.token_urlsafe(24)
+    command = [sys.executable, "-m", "limio_limitrail.emulator", "--port", "0", "--client-id", client_id]
+    command += ["--client-secret", client_secret, "--subscriptions", str(SUBSCRIPTIONS), "--baskets", str(BASKETS)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            found = re.search(r"http://\S+", line)
+            if found is None:
+                raise SystemExit(f"the emulator did not start: {line!r}")
+            connection = {"conn_type": "limio", "host": found[0], "login": client_id, "password": client_secret}
+            yield Emulator(url=found[0], environment={"AIRFLOW_CONN_LIMIO_DEFAULT": json.dumps(connection)})
+        finally:
+            process.terminate()
+
+
+def environment(server: Emulator) -> dict[str, str]:
+    """Give Airflow a home of its own below ``.demo``."""
+    return {
+        **os.environ,
+        **server.environment,
+        "AIRFLOW_HOME": str(HOME / "airflow"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags_examples"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW_CONN_WAREHOUSE": json.dumps({"conn_type": "duckdb", "host": str(WAREHOUSE)}),
+        "PYTHONWARNINGS": "ignore",
+    }
+
+
+def run_airflow(command: Sequence[str], *, env: dict[str, str], log: Path, title: str) -> str:
+    """Run a command, write all it prints to a log, and show what this provider says."""
+    began = time.monotonic()
+    last = ""
+    with (
+        log.open("w") as file,
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            file.write(line)
+            last = line.strip() or last
+            found = _OF_INTEREST.search(_ANSI.sub("", line))
+            if found and not found[2].startswith(("Landing ", "Landed ")):
+                say(f"   {time.monotonic() - began:5.1f} s  {found[2]}")
+    if process.returncode:
+        raise SystemExit(f"{title} failed; all it printed is in {log.relative_to(ROOT)}")
+    return last
+
+
+def summaries(run_id: str) -> list[dict[str, Any]]:
+    """Read what the tasks of a run put into XCom."""
+    with contextlib.closing(sqlite3.connect(HOME / "airflow" / "airflow.db")) as database:
+        rows = database.execute(
+            "SELECT x.value FROM xcom x JOIN task_instance t USING (dag_id, task_id, run_id, map_index) "
+            "WHERE x.key = 'return_value' AND x.run_id = ? ORDER BY t.task_id",
+            [run_id],
+        ).fetchall()
+    return [value if isinstance(value := json.loads(text), dict) else json.loads(value) for (text,) in rows]
+
+
+def table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> str:
+    """Lay rows out in columns, numbers to the right."""
+
+    def text(cell: object) -> str:
+        return (
+            f"{cell:,}"
+            if isinstance(cell, int)
+            else f"{cell:,.1f}"
+            if isinstance(cell, float)
+            else ""
+            if cell is None
+            else str(cell)
+        )
+
+    texts = [[text(cell) for cell in row] for row in rows]
+    widths = [max(len(text) for text in column) for column in zip(headings, *texts, strict=True)]
+    right = [all(isinstance(row[index], int | float) for row in rows) for index in range(len(headings))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [
+            cell.rjust(width) if flush else cell.ljust(width) for cell, width, flush in zip(cells, widths, right, strict=True)
+        ]
+        return "   " + "  ".join(padded).rstrip()
+
+    return "\n".join([line(headings), line(["-" * width for width in widths]), *(line(cells) for cells in texts)])
+
+
+def show_run(run_id: str) -> None:
+    """Print a run's summaries as a table."""
+    headings = ["table", "rows", "pages", "requests", "tokens", "seconds", "inserted", "updated", "watermark"]
+    rows = [
+        [item["table"], *(item[name] for name in headings[1:5]), round(item["seconds"], 1)]
+        + [item["inserted"], item["updated"], (item["watermark"] or "")[:19]]
+        for item in summaries(run_id)
+    ]
+    say(table(rows, headings))
+
+
+def main() -> None:
+    """Run the demo."""
+    began = time.monotonic()
+    shutil.rmtree(HOME, ignore_errors=True)
+    (HOME / "airflow").mkdir(parents=True)
+    say(
+        f"== An emulated Limio tenant with {SUBSCRIPTIONS:,} subscriptions, their customers, orders and events, and {BASKETS:,} baskets"
+    )
+    with emulator() as server:
+        say(f"   listening on {server.url}")
+        env = environment(server)
+        say("== Airflow's metadata database (SQLite)")
+        airflow = [sys.executable, "-m", "airflow", "db", "migrate"]
+        run_airflow(airflow, env=env, log=HOME / "migrate.log", title="the migration")
+        for number in (1, 2):
+            say(f"== Run {number} of the Dag {DAG_ID}")
+            command = [sys.executable, str(Path(__file__).with_name("run_dag.py")), DAG_ID]
+            last = run_airflow(command, env=env, log=HOME / f"run-{number}.log", title=f"run {number}")
+            say()
+            show_run(last.removeprefix("run_id="))
+            say()
+            if number == 1:
+                say("== A day passes: 500 subscriptions change, 200 are sold, 60 baskets are left, 10 catalog items are edited")
+                day = {"seconds": 86400, "changed": 500, "added": 200, "baskets_added": 60, "catalog_modified": 10}
+                requests.post(f"{server.url}/_emulator/advance", json=day, timeout=60).raise_for_status()
+    with duckdb.connect(str(WAREHOUSE), read_only=True) as warehouse:
+        for question, sql in QUESTIONS.items():
+            say(f"== {question}")
+            found = warehouse.execute(sql)
+            headings = [column[0] for column in found.description or []]
+            say(table(found.fetchall(), headings))
+            say()
+    path = WAREHOUSE.relative_to(ROOT)
+    note = f"The warehouse is {path}. Open it with: .venv/bin/python -c \"import duckdb; duckdb.connect('{path}').sql('SHOW TABLES').show()\""
+    (HOME / "README.txt").write_text(f"{note}\nWhat Airflow printed is in run-1.log and run-2.log.\n")
+    say(note)
+    say(f"Done in {time.monotonic() - began:.0f} s.")
+
+
+if __name__ == "__main__":
+    main()
