@@ -59,7 +59,10 @@ _LIMIO_CONNECTION: dict[str, Any] = {
         },
         "auth_mode": {
             "label": "Authentication",
-            "description": "oauth (default): client id and secret. api_key: the legacy publishable key in the secret field, for some catalog lists only.",
+            "description": (
+                "oauth (default): client id and secret. "
+                "api_key: the legacy publishable key in the secret field, for some catalog lists only."
+            ),
             "schema": {"type": ["string", "null"], "enum": ["oauth", "api_key", None]},
         },
         "auth_url": {

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
+LONGEST_WAIT = timedelta(days=1)
+"""The longest delay that is taken over from an answer: a clock that is wrong by years must not park a task for years."""
+
+
 class ApiRetryPolicy(RetryPolicy):
     """Decide by the error that ended a try.
 
-    Credentials, scopes, bad requests, wrong parameters and wrong connection fields fail the task at once. Where the API asked to wait, the next try waits as
-    long. Everything else is left to the task's own ``retries`` and ``retry_delay``.
+    Credentials, scopes, bad requests, wrong parameters and wrong connection fields fail the task at once. Where the API asked to
+    wait, the next try waits as long, up to `LONGEST_WAIT`. Everything else is left to the task's own ``retries`` and
+    ``retry_delay``.
     """
 
     def evaluate(
@@ -41,9 +46,8 @@ class ApiRetryPolicy(RetryPolicy):
             return RetryDecision.fail(reason=f"{type(exception).__name__}: another try cannot help")
         if exception.retry_after is not None:
             # One second more: what the API asked for is a lower bound, and clocks differ.
-            return RetryDecision.retry(
-                delay=timedelta(seconds=exception.retry_after + 1), reason="waiting as long as the API asked"
-            )
+            seconds = min(exception.retry_after + 1, LONGEST_WAIT.total_seconds())
+            return RetryDecision.retry(delay=timedelta(seconds=seconds), reason="waiting as long as the API asked")
         return RetryDecision.default()
 
     def serialize(self) -> dict[str, Any]:

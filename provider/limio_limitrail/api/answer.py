@@ -44,8 +44,8 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 def read_problem(body: bytes, *, secrets: Iterable[Secret] = ()) -> ProblemDetails:
     """Take out of an error body what is worth keeping, shortened and masked.
 
-    Limio documents ``message``; LimitRail documents ProblemDetails with ``errorCode``, ``resourceKey``, ``traceId`` and ``field``; OAuth has
-    ``error``. A body that is not a JSON object gives nothing: an HTML page helps nobody in a log.
+    Limio documents ``message``; LimitRail documents ProblemDetails with ``errorCode``, ``resourceKey``, ``traceId`` and
+    ``field``; OAuth has ``error``. A body that is not a JSON object gives nothing: an HTML page helps nobody in a log.
     """
     try:
         answer = msgspec.json.decode(body)
@@ -67,12 +67,13 @@ def read_problem(body: bytes, *, secrets: Iterable[Secret] = ()) -> ProblemDetai
     )
 
 
-def find_trace_id(problem: ProblemDetails, headers: Mapping[str, str]) -> str | None:
+def find_trace_id(problem: ProblemDetails, headers: Mapping[str, str], *, secrets: Iterable[Secret] = ()) -> str | None:
     """Give the API's id of a call: from the body, else from the headers that gateways commonly use."""
     if problem.trace_id:
         return problem.trace_id
+    secrets = tuple(secrets)
     for name in _TRACE_HEADERS:
-        if found := safe_text(headers.get(name)):
+        if found := safe_text(headers.get(name), secrets=secrets):
             return found[:_TRACE_LENGTH]
     return None
 
@@ -95,6 +96,7 @@ def judge(
     """
     if 200 <= status < 300:
         return None
+    secrets = tuple(secrets)
     problem = read_problem(body, secrets=secrets)
     failure = Failure(
         api=call.api,
@@ -103,7 +105,7 @@ def judge(
         resource=call.resource,
         status=status,
         problem=problem,
-        trace_id=find_trace_id(problem, headers),
+        trace_id=find_trace_id(problem, headers, secrets=secrets),
         retry_after=parse_retry_after(headers.get("Retry-After")),
         required_scope=call.required_scope,
         granted_scopes=call.granted_scopes,

@@ -1,14 +1,15 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Credentials in use: a token's whole life, and the legacy key.
 
-A token is minted once, shared by everything that has the same credentials, renewed early, minted again when the API refuses it, and told
-to the masker before anything else sees it. It lives in memory only.
+A token is minted once, shared by everything that has the same credentials, renewed early, minted again when the API refuses it,
+and told to the masker before anything else sees it. It lives in memory only.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -16,6 +17,7 @@ from typing import Protocol
 import msgspec
 
 from limio_limitrail.api.errors import Failure, ProtocolError
+from limio_limitrail.api.forks import begin_anew_in_children
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.secret import Secret
 
@@ -89,7 +91,15 @@ class TokenSource:
         self._lock = threading.Lock()
         self._token: Token | None = None
         self._renew_at = 0.0
+        # A server may echo a token that has been replaced since: errors must not repeat that one either.
+        self._known: deque[Secret] = deque(maxlen=16)
         self.minted = 0
+        begin_anew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Forget the parent's token, and its lock, which may have been held when it forked."""
+        self._lock = threading.Lock()
+        self._token = None
 
     def credential(self) -> Secret:
         """Give a token that is alive, minting one where there is none.
@@ -102,6 +112,7 @@ class TokenSource:
                 self._token = None
                 token = self._mint()
                 self._mask(token.value.reveal())
+                self._known.append(token.value)
                 self._token = token
                 self._renew_at = asked_at + token.lifetime - min(EARLY, token.lifetime / 10)
                 self.minted += 1
@@ -122,8 +133,7 @@ class TokenSource:
         return token.scopes if token else None
 
     def secrets(self) -> tuple[Secret, ...]:
-        token = self._token
-        return (self._client_secret, token.value) if token else (self._client_secret,)
+        return (self._client_secret, *self._known.copy())
 
     def __repr__(self) -> str:
         return f"TokenSource(minted={self.minted})"
@@ -159,8 +169,8 @@ class ApiKey:
 def parse_token(body: bytes, *, api: str, path: str) -> Token:
     """Read a token endpoint's answer.
 
-    A value that begins with ``Bearer`` is taken without it, ``token_type`` is compared without case, a missing ``expires_in`` counts as
-    `DEFAULT_LIFETIME`.
+    A value that begins with ``Bearer`` is taken without it, ``token_type`` is compared without case, a missing ``expires_in``
+    counts as `DEFAULT_LIFETIME`.
 
     :raises ProtocolError: no usable token is in it. The message never repeats what came.
     """
@@ -193,7 +203,7 @@ def parse_token(body: bytes, *, api: str, path: str) -> Token:
 
 def _lifetime(value: object) -> float:
     try:
-        seconds = float(value)  # type: ignore[arg-type] # anything that is no number is caught below
-    except (TypeError, ValueError):
+        seconds = 0.0 if isinstance(value, bool) else float(value)  # type: ignore[arg-type] # what is no number is caught below
+    except (TypeError, ValueError, OverflowError):
         return DEFAULT_LIFETIME
     return seconds if 0 < seconds < 10**9 else DEFAULT_LIFETIME

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,7 +17,9 @@ import msgspec
 from limio_limitrail.api.answer import judge
 from limio_limitrail.api.auth import Auth
 from limio_limitrail.api.errors import Failure, InvalidRequestError, ProtocolError
+from limio_limitrail.api.forks import begin_anew_in_children
 from limio_limitrail.api.origin import origin_of
+from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.retry import RetryLimits, call_with_retries
 from limio_limitrail.api.transport import Transport
@@ -24,11 +27,14 @@ from limio_limitrail.api.transport import Transport
 if TYPE_CHECKING:
     import requests
 
+    from limio_limitrail.api.secret import Secret
+
 log = logging.getLogger(__name__)
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
+_UNFIT_FOR_PATHS = re.compile(r"[\\?#\s\x00-\x1f\x7f]|(^|/)\.{1,2}(/|$)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +97,13 @@ class ApiClient:
         self._origin = origin_of(base_url)
         self._sleep = sleep
         self._counting = threading.Lock()
+        self._session: requests.Session | None = None
+        begin_anew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Take nothing over from the parent: neither a lock that may be held nor a connection."""
+        self._counting = threading.Lock()
+        self._session = None
 
     def send(
         self,
@@ -126,11 +139,14 @@ class ApiClient:
             raise InvalidRequestError(
                 replace(
                     call,
-                    reason=f"this endpoint accepts auth_mode={needed} only, and the connection has {self.auth.mode}; nothing was sent",
+                    reason=f"this endpoint accepts auth_mode={needed} only, and the connection has {self.auth.mode}; "
+                    "nothing was sent",
                 )
             )
-        if not path.startswith("/") or path.startswith("//") or "\\" in path:
-            raise InvalidRequestError(replace(call, path="", reason="a path begins with one slash and stays on the API's host"))
+        if not path.startswith("/") or path.startswith("//") or _UNFIT_FOR_PATHS.search(path):
+            raise InvalidRequestError(
+                replace(call, path="", reason="a path begins with one slash, stays on the API's host and holds no query")
+            )
         sent_headers = dict(headers or {})
         if idempotency_key is not None:
             sent_headers["Idempotency-Key"] = idempotency_key
@@ -143,12 +159,17 @@ class ApiClient:
         return attempt()
 
     def session(self) -> requests.Session:
-        """Give the session itself, which authorises requests to the API's own origin and no others."""
-        return self.transport.session(self.auth, self._origin)
+        """Give the session for free use, which authorises requests to the API's own origin and no others; always the same one."""
+        with self._counting:
+            if self._session is None:
+                self._session = self.transport.session(self.auth, self._origin)
+            return self._session
 
     def close(self) -> None:
-        """Close the session's connections."""
+        """Close all connections; the next request makes new ones."""
         self.transport.close()
+        if self._session is not None:
+            self._session.close()
 
     def _count_retry(self) -> None:
         with self._counting:
@@ -164,13 +185,14 @@ class ApiClient:
                 params=params,
                 json=json,
                 headers={**headers, "Authorization": self.auth.header(credential)},
+                credential=credential,
             )
             error = judge(
                 status=answer.status,
                 headers=answer.headers,
                 body=answer.body,
                 call=replace(call, granted_scopes=self.auth.granted_scopes()),
-                secrets=self.auth.secrets(),
+                secrets=(credential, *self.auth.secrets()),
             )
             if error is None:
                 return answer
@@ -180,7 +202,9 @@ class ApiClient:
                 continue
             raise error
 
-    def _follow(self, *, call: Failure, params: Mapping[str, str], json: object, headers: Mapping[str, str]) -> Answer:
+    def _follow(
+        self, *, call: Failure, params: Mapping[str, str], json: object, headers: Mapping[str, str], credential: Secret
+    ) -> Answer:
         url = self.base_url + call.path
         query: Mapping[str, str] | None = params
         for _ in range(_MOST_REDIRECTS + 1):
@@ -190,24 +214,28 @@ class ApiClient:
                 self.counters.bytes += len(answer.body)
             if answer.status not in _REDIRECTS or "Location" not in answer.headers:
                 return Answer(status=answer.status, headers=answer.headers, body=answer.body)
-            url, query = self._redirected(call=call, url=url, answer_headers=answer.headers, status=answer.status), None
+            call = replace(call, status=answer.status)
+            url, query = self._redirected(call=call, url=url, location=answer.headers["Location"], credential=credential), None
         raise ProtocolError(replace(call, reason=f"more than {_MOST_REDIRECTS} redirects in a row"))
 
-    def _redirected(self, *, call: Failure, url: str, answer_headers: Mapping[str, str], status: int) -> str:
+    def _redirected(self, *, call: Failure, url: str, location: str, credential: Secret) -> str:
         """Give the redirect's target, which must lie on the same origin: a credential goes nowhere else."""
-        call = replace(call, status=status)
         try:
-            target = urljoin(url, answer_headers["Location"])
+            target = urljoin(url, location)
             origin = origin_of(target)
         except ValueError:
             raise ProtocolError(replace(call, reason="a redirect whose target cannot be read")) from None
+        secrets = (credential, *self.auth.secrets())
         if origin != self._origin:
+            where = safe_text(str(origin), secrets=secrets)
             raise ProtocolError(
                 replace(
                     call,
-                    reason=f"a redirect to another origin ({origin}), which is not followed: credentials stay on {self._origin}",
+                    reason=f"a redirect to another origin ({where}), which is not followed: credentials stay on {self._origin}",
                 )
             )
+        if holds_secret(location, secrets=secrets):
+            raise ProtocolError(replace(call, reason="a redirect that repeats a credential, which is not followed"))
         if call.method not in _SAFE_METHODS:
             raise ProtocolError(replace(call, reason="a redirect of a write, which is not followed"))
         return urlsplit(target)._replace(fragment="").geturl()

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from string import Formatter
 from urllib.parse import unquote
 
 import msgspec
 
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import Failure, NotFoundError, ParameterError, ProtocolError
-from limio_limitrail.api.page import Page
+from limio_limitrail.api.page import Page, read_object
 from limio_limitrail.api.resource import Resource, fill_path
 
 log = logging.getLogger(__name__)
@@ -53,19 +55,28 @@ def with_details(
         try:
             identity = _ID.decode(summary).id
         except msgspec.DecodeError:
+            identity = ""
+        if identity in {"", ".", ".."}:
             raise ProtocolError(
                 Failure(
                     api=client.api,
                     resource=resource.name,
-                    reason="a record of the list has no text in 'id', so it cannot be fetched",
+                    reason="a record of the list has no usable text in 'id', so it cannot be fetched",
                 )
-            ) from None
+            )
         path = fill_path(template, {**parts, "id": identity}, resource=resource.name)
+
+        def broken(reason: str) -> ProtocolError:
+            return ProtocolError(
+                Failure(api=client.api, method="GET", path=path, resource=resource.name, status=200, reason=reason)
+            )
+
         try:
             answer = client.send(path=path, resource=resource.name, scope=resource.scope, credentials=resource.credentials)
         except NotFoundError:
             return bytes(summary), True
-        return answer.body.strip(), False
+        # Looked at before it goes among the others: one broken body would spoil the whole page.
+        return read_object(answer.body, broken=broken)[0].strip(), False
 
     with ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="limio-detail") as pool:
         for page in pages:
@@ -80,5 +91,11 @@ def with_details(
 
 def _parts_of(list_path: str, *, resource: Resource) -> dict[str, str]:
     """Read the values of a path's placeholders back out of the path that was made with them."""
-    pairs = zip(resource.path.split("/"), list_path.split("/"), strict=True)
-    return {name[1:-1]: unquote(value) for name, value in pairs if name.startswith("{") and name.endswith("}")}
+    pattern, named = "", set[str]()
+    for text, name, _, _ in Formatter().parse(resource.path):
+        pattern += re.escape(text)
+        if name:
+            pattern += f"(?P={name})" if name in named else f"(?P<{name}>[^/]*)"
+            named.add(name)
+    found = re.fullmatch(pattern, list_path)
+    return {name: unquote(value) for name, value in found.groupdict().items()} if found else {}

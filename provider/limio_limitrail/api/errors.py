@@ -7,7 +7,7 @@ API said (short and masked) and what to do next. It never holds a body, a query 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 
@@ -83,6 +83,9 @@ class ApiError(Exception):
     hopeless: ClassVar[bool] = False
     """True where trying again cannot help until a person changes something."""
 
+    tries_spent = False
+    """True where all the tries that the error is worth have been made."""
+
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure)
         self.failure = failure
@@ -101,6 +104,10 @@ class ApiError(Exception):
     def retry_after(self) -> float | None:
         """Seconds that the API asked to wait."""
         return self.failure.retry_after
+
+    def without_answer(self) -> str:
+        """Give the message without anything that the API's answer said, trace id aside."""
+        return str(type(self)(replace(self.failure, problem=ProblemDetails())))
 
     def describe_advice(self) -> str:
         """Say what a person can do about it."""

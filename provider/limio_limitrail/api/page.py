@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,7 +13,9 @@ import msgspec
 
 from limio_limitrail.api.errors import Failure, ProtocolError
 from limio_limitrail.api.pagination import BadCursorError, Cursor, Meta
+from limio_limitrail.api.redact import safe_text
 from limio_limitrail.api.resource import Resource
+from limio_limitrail.api.secret import Secret
 
 log = logging.getLogger(__name__)
 
@@ -51,22 +54,25 @@ class Page:
         return not self.records[1:-1].strip()
 
 
-def split(body: bytes, *, resource: Resource, call: Failure, number: int) -> Page:
+def split(body: bytes, *, resource: Resource, call: Failure, number: int, secrets: Iterable[Secret] = ()) -> Page:
     """Take an answer apart.
 
     :param body: the whole body.
     :param resource: where its records and its cursor are.
     :param call: what errors say about the call.
+    :param number: the page's place in the walk.
+    :param secrets: credentials that no error may repeat.
     :raises ProtocolError: the body is not JSON, the records are missing or no list, or the cursor cannot be read.
     """
+    secrets = tuple(secrets)
 
     def broken(reason: str) -> ProtocolError:
         return ProtocolError(replace(call, status=200, reason=reason))
 
-    body, meta = _envelope(body, broken_reason=broken)
+    body, meta = read_object(body, broken=broken)
     records = meta.pop(resource.records, None)
     if records is None:
-        found = ", ".join(sorted(repr(key[:40]) for key in list(meta)[:8])) or "nothing"
+        found = ", ".join(sorted(repr((safe_text(key, secrets=secrets) or "")[:40]) for key in list(meta)[:8])) or "nothing"
         raise broken(f"expected a list in {resource.records!r}, found no such member (the answer has {found})")
     array = bytes(records)
     if not array.startswith(b"["):
@@ -81,15 +87,19 @@ def split(body: bytes, *, resource: Resource, call: Failure, number: int) -> Pag
     return replace(page, following=None) if page.empty else page
 
 
-def _envelope(body: bytes, *, broken_reason: object) -> tuple[bytes, dict[str, msgspec.Raw]]:
-    assert callable(broken_reason)
+def read_object(body: bytes, *, broken: Callable[[str], ProtocolError]) -> tuple[bytes, dict[str, msgspec.Raw]]:
+    """Read a JSON object's members without decoding them, and give the object's own text, mended where that was needed.
+
+    :param broken: makes the error out of what was expected and what was found.
+    :raises ProtocolError: the body is no JSON object.
+    """
     try:
         str(body, "utf-8")  # the decoder does not look into strings that it skips
         return body, _ENVELOPE.decode(body)
     except UnicodeDecodeError as error:
-        raise broken_reason(f"expected UTF-8, found a byte that is none at position {error.start}") from None
+        raise broken(f"expected UTF-8, found a byte that is none at position {error.start}") from None
     except msgspec.ValidationError:
-        raise broken_reason(f"expected a JSON object, found {_name_of(body.lstrip())}") from None
+        raise broken(f"expected a JSON object, found {_name_of(body.lstrip())}") from None
     except msgspec.DecodeError as error:
         mended = replace_lone_surrogates(body)
         if mended != body:
@@ -100,7 +110,8 @@ def _envelope(body: bytes, *, broken_reason: object) -> tuple[bytes, dict[str, m
             else:
                 log.warning("An answer holds half a surrogate pair, which no text can; it arrives as U+FFFD.")
                 return mended, meta
-        raise broken_reason(f"expected JSON, found something else ({error}; it begins as {_name_of(body.lstrip())})") from None
+        found = _name_of(body.lstrip())
+        raise broken(f"expected JSON, found something else ({error}; it begins as {found})") from None
 
 
 def replace_lone_surrogates(body: bytes) -> bytes:

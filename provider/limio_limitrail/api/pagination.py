@@ -52,8 +52,8 @@ class Paging(Protocol):
 class CursorPair:
     """Limio's catalog: ``queryMore: {from, alias}``, switched on by ``opt.all=true`` (Limio catalog API documentation).
 
-    The documented sample of ``from`` decodes to the beginning of an Elasticsearch scroll id. It is therefore assumed that the API keeps the
-    position, that the value may stay the same from page to page, and that an old one does not lead back.
+    The documented sample of ``from`` decodes to the beginning of an Elasticsearch scroll id. It is therefore assumed that the API
+    keeps the position, that the value may stay the same from page to page, and that an old one does not lead back.
     """
 
     page_size_param: str | None = "opt.pageSize"

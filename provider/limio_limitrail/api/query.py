@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.resource import Resource
+from limio_limitrail.api.resource import Resource, encodable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +28,8 @@ def build_query(resource: Resource, *, params: Mapping[str, object] | None = Non
 
     :param params: placeholders of the resource's path by name, and query parameters; None leaves one out.
     :param since: the lower bound in time, for resources that filter by it.
-    :raises ParameterError: a placeholder is missing, a value has no text form, the resource needs a start in time and has none, or
-        has one and cannot filter by it.
+    :raises ParameterError: a placeholder is missing, a value has no text form, the resource needs a start in time and has none,
+        or has one and cannot filter by it.
     """
     given = {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}
     in_path = resource.placeholders()
@@ -42,7 +42,8 @@ def build_query(resource: Resource, *, params: Mapping[str, object] | None = Non
         query.setdefault(time_filter.since, time_text(since))
     if time_filter is not None and time_filter.required and time_filter.since not in query:
         raise ParameterError(
-            f"resource {resource.name!r} needs a start in time, because the API refuses a request without {time_filter.since}: give since=..."
+            f"resource {resource.name!r} needs a start in time, because the API refuses a request without {time_filter.since}: "
+            "give since=..."
         )
     return Query(path=path, params=query)
 
@@ -57,7 +58,7 @@ def as_text(name: str, value: object) -> str:
     if isinstance(value, datetime):
         return time_text(value)
     if isinstance(value, str | int | float):
-        return str(value)
+        return encodable(name, str(value))
     raise ParameterError(f"parameter {name!r} is {type(value).__name__}; expected a text, a number, a boolean or a datetime")
 
 

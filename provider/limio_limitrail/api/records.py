@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from limio_limitrail.api.errors import Failure, ProtocolError
+
 if TYPE_CHECKING:
     import pandas as pd
+
+    from limio_limitrail.api.page import Page
 
 
 def exact_number(text: str) -> float | str:
@@ -21,8 +25,11 @@ def exact_number(text: str) -> float | str:
     number = float(text)
     if number in (float("inf"), float("-inf")):
         return text
+    # Up to fifteen characters a double gives back, except where an exponent takes it below the smallest ones.
+    if len(text) <= 15 and "e" not in text and "E" not in text:
+        return number
     try:
-        return number if len(text) <= 15 or Decimal(text) == Decimal(repr(number)) else text
+        return number if Decimal(text) == Decimal(repr(number)) else text
     except InvalidOperation:
         return text
 
@@ -39,12 +46,27 @@ def decode_records(records: bytes) -> list[dict[str, Any]]:
     return _DECODER.decode(records)
 
 
+def decode_page(page: Page, *, api: str, resource: str) -> list[dict[str, Any]]:
+    """Decode a page's records.
+
+    :raises ProtocolError: an element is no object.
+    """
+    try:
+        return decode_records(page.records)
+    except msgspec.ValidationError as error:
+        # The library's text names kinds and places, never a value.
+        reason = f"page {page.number}: expected a list of objects ({error})"
+        raise ProtocolError(Failure(api=api, resource=resource, status=200, reason=reason)) from None
+
+
 def to_frame(records: Iterable[dict[str, Any]], *, flatten: bool) -> pd.DataFrame:
     """Make a frame whose columns hold what came, never a rounded form of it.
 
-    Columns of one scalar kind get an Arrow type with nulls. Mixed and nested ones, and integers beyond 64 bits, stay Python objects.
+    Columns of one scalar kind get an Arrow type with nulls. Mixed and nested ones, and integers beyond 64 bits, stay Python
+    objects.
 
     :param flatten: spread nested objects over columns named by their path.
+    :raises ValueError: two values of a record would be spread over the same column.
     """
     import pandas as pd
 
@@ -60,6 +82,8 @@ def _flat(record: dict[str, Any]) -> dict[str, Any]:
         name, value = pending.pop()
         if isinstance(value, dict) and value:
             pending.extend((f"{name}.{inner}", item) for inner, item in reversed(value.items()))
+        elif name in flat:
+            raise ValueError(f"flattened, two values of one record would share the column {name!r}: leave flatten out")
         else:
             flat[name] = value
     return flat

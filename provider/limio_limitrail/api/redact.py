@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from urllib.parse import quote, quote_plus
 
 from limio_limitrail.api.secret import Secret
 
@@ -29,12 +30,24 @@ def safe_text(text: object, *, secrets: Iterable[Secret] = ()) -> str | None:
     """
     if not isinstance(text, str) or not text.strip():
         return None
-    for secret in secrets:
-        if secret:
-            text = text.replace(secret.reveal(), "***")
+    for pattern in _patterns(secrets):
+        text = pattern.sub("***", text)
     # Masking reads a bounded piece: an error page of megabytes must not cost seconds of regular expressions.
     text = text[: LONGEST * 10]
     for pattern, replacement in _UNFIT:
         text = pattern.sub(replacement, text)
     text = text.strip()
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+
+
+def holds_secret(text: str, *, secrets: Iterable[Secret]) -> bool:
+    """Tell whether a text repeats a credential."""
+    return any(pattern.search(text) for pattern in _patterns(secrets))
+
+
+def _patterns(secrets: Iterable[Secret]) -> Iterator[re.Pattern[str]]:
+    for secret in secrets:
+        value = secret.reveal()
+        # Without case, because a host name comes back in lower case; quoted as well, as a form or a URL holds it.
+        for form in {value, quote(value, safe=""), quote_plus(value)} - {""}:
+            yield re.compile(re.escape(form), re.IGNORECASE)

@@ -101,10 +101,22 @@ def fill_path(template: str, parts: Mapping[str, str], *, resource: str) -> str:
     for _, name, _, _ in Formatter().parse(template):
         if not name:
             continue
-        value = str(parts.get(name, ""))
+        value = encodable(name, str(parts.get(name, "")))
         if value in {"", ".", ".."}:
             raise ParameterError(
                 f"resource {resource!r} needs a value for {name!r} in its path {template!r}: give params={{{name!r}: ...}}"
             )
         values[name] = quote(value, safe="")
     return template.format_map(values)
+
+
+def encodable(name: str, value: str) -> str:
+    """Give a text back that can be put into a URL.
+
+    :raises ParameterError: it holds half a surrogate pair, which no encoding can.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ParameterError(f"parameter {name!r} holds half a surrogate pair, which cannot be sent") from None
+    return value

@@ -35,8 +35,8 @@ class RetryLimits:
     :param budget: seconds that one request may take with all its tries and waits. A try under way is not cut short.
     :param first_wait: seconds of the first wait; each further one may be twice as long.
     :param longest_wait: seconds of the longest wait where the API does not say how long.
-    :param longest_retry_after: seconds of Retry-After that are waited for here. Told to wait longer, the request gives up at once,
-        so that the task can be rescheduled instead of holding a worker.
+    :param longest_retry_after: seconds of Retry-After that are waited for here. Told to wait longer, the request gives up at
+        once, so that the task can be rescheduled instead of holding a worker.
     """
 
     attempts: int = 5
@@ -62,15 +62,17 @@ def parse_retry_after(value: str | None, *, now: datetime | None = None) -> floa
         return float(value[:12])
     try:
         when = parsedate_to_datetime(value)
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
 
 
 def is_transient(error: BaseException) -> bool:
     """Tell whether another try of the same request may end otherwise."""
+    if isinstance(error, ApiError) and error.tries_spent:
+        return False
     if isinstance(error, ServerError):
         return error.status in TRANSIENT_STATUSES
     return isinstance(error, RateLimitError | TransportError)
@@ -120,6 +122,14 @@ def call_with_retries(
 
     def stop(state: RetryCallState) -> bool:
         error = error_of(state)
+        if not _is_last(state, error):
+            return False
+        if isinstance(error, ApiError):
+            # A request for a token is tried again by itself: the request that needs the token must not repeat all of its tries.
+            error.tries_spent = True
+        return True
+
+    def _is_last(state: RetryCallState, error: BaseException) -> bool:
         if state.attempt_number >= attempts_for(error, limits):
             return True
         asked = error.retry_after if isinstance(error, ApiError) else None

@@ -7,18 +7,23 @@ import http.cookiejar
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import requests
 import requests.adapters
 import requests.auth
 import urllib3.exceptions
 
-from limio_limitrail.api.errors import Failure, InvalidRequestError, TransportError
-from limio_limitrail.api.origin import Origin, origin_of
+from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, ProtocolError, TransportError
+from limio_limitrail.api.forks import begin_anew_in_children
+from limio_limitrail.api.origin import Origin, same_origin
+from limio_limitrail.api.redact import safe_text
 
 if TYPE_CHECKING:
     from limio_limitrail.api.auth import Auth
+
+
+_AnySession = TypeVar("_AnySession", bound=requests.Session)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,19 +64,28 @@ class Transport:
         verify: bool | str = True,
         connections: int = 8,
     ) -> None:
+        self._user_agent = user_agent
         self._timeouts = timeouts or Timeouts()
         self._verify = verify
-        session = requests.Session()
-        session.headers.update({"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "gzip, deflate"})
+        self._connections = connections
+        self.after_fork()
+        begin_anew_in_children(self)
+
+    def after_fork(self) -> None:
+        """Begin with connections of this process: two processes that share one would read each other's answers."""
+        self._preparing = threading.Lock()
+        self._session = self._equip(requests.Session(), _NoAuth())
+
+    def _equip(self, session: _AnySession, auth: requests.auth.AuthBase) -> _AnySession:
+        session.headers.update({"User-Agent": self._user_agent, "Accept": "application/json", "Accept-Encoding": "gzip, deflate"})
         # The API's gateways may set cookies; a token is all the state that a request should carry.
         session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        session.auth = _NoAuth()
-        session.verify = verify
-        adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=connections)
+        session.auth = auth
+        session.verify = self._verify
+        adapter = _TimeoutAdapter(self._timeouts, connections=self._connections)
         session.mount("https://", adapter)
         session.mount("http://", adapter)
-        self._session = session
-        self._preparing = threading.Lock()
+        return session
 
     def exchange(
         self,
@@ -88,6 +102,7 @@ class Transport:
 
         :param call: what errors say about the call.
         :raises TransportError: no whole answer came.
+        :raises ProtocolError: the answer is not encoded as its headers say.
         :raises InvalidRequestError: the request cannot be put on the wire as it is.
         """
         try:
@@ -96,6 +111,9 @@ class Transport:
                     requests.Request(method, url, params=params, json=json, data=form, headers=dict(headers), auth=_NoAuth())
                 )
                 settings = self._session.merge_environment_settings(prepared.url, {}, True, self._verify, None)
+        except (requests.exceptions.RequestException, ValueError, TypeError) as error:
+            raise InvalidRequestError(replace(call, reason=f"the request cannot be sent ({type(error).__name__})")) from None
+        try:
             # stream=True and the raw read halve the cost of a body, and notice one that broke off.
             response = self._session.send(
                 prepared,
@@ -103,28 +121,19 @@ class Transport:
                 allow_redirects=False,
                 **settings,
             )
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader, requests.exceptions.MissingSchema) as error:
-            raise InvalidRequestError(replace(call, reason=f"the request cannot be sent ({type(error).__name__})")) from None
-        except requests.exceptions.RequestException as error:
+        except (OSError, urllib3.exceptions.HTTPError) as error:  # what requests raises is an OSError too
             raise TransportError(replace(call, reason=_why(error))) from None
         try:
             body = response.raw.read(decode_content=True)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             response.close()
-            raise TransportError(replace(call, status=response.status_code, reason=_why(error))) from None
+            raise _broken_body(error, replace(call, status=response.status_code), response.headers) from None
         response.raw.release_conn()
         return RawAnswer(status=response.status_code, headers=response.headers, body=body)
 
     def session(self, auth: Auth, origin: Origin) -> requests.Session:
         """Give a session of its own for free use, which authorises requests to one origin only."""
-        session = requests.Session()
-        session.headers.update(self._session.headers)
-        session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        session.verify = self._verify
-        session.auth = _OriginAuth(auth=auth, origin=origin)
-        session.mount("https://", _TimeoutAdapter(self._timeouts))
-        session.mount("http://", _TimeoutAdapter(self._timeouts))
-        return session
+        return self._equip(_OriginSession(origin), _OriginAuth(auth=auth, origin=origin))
 
     def close(self) -> None:
         """Close all connections."""
@@ -146,22 +155,45 @@ class _OriginAuth(requests.auth.AuthBase):
         self._origin = origin
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if request.url and origin_of(request.url) == self._origin:
+        if same_origin(request.url, self._origin):
             request.headers["Authorization"] = self._auth.header(self._auth.credential())
         return request
+
+
+class _OriginSession(requests.Session):
+    """Follows redirects, and takes the credential along to its own origin only.
+
+    requests itself keeps it where http turns into https on the same host, and puts in what a netrc file says of a host.
+    """
+
+    def __init__(self, origin: Origin) -> None:
+        super().__init__()
+        self._origin = origin
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:  # noqa: ARG002
+        if not same_origin(prepared_request.url, self._origin):
+            prepared_request.headers.pop("Authorization", None)
 
 
 class _TimeoutAdapter(requests.adapters.HTTPAdapter):
     """Gives every request a finite timeout, because requests itself waits for ever where none is named."""
 
-    def __init__(self, timeouts: Timeouts) -> None:
-        super().__init__()
+    def __init__(self, timeouts: Timeouts, *, connections: int) -> None:
+        super().__init__(pool_connections=4, pool_maxsize=connections)
         self._timeouts = timeouts
 
     def send(self, request: requests.PreparedRequest, **kwargs: object) -> requests.Response:  # type: ignore[override]
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = (self._timeouts.connect, self._timeouts.read)
         return super().send(request, **kwargs)  # type: ignore[arg-type]
+
+
+def _broken_body(error: Exception, call: Failure, headers: Mapping[str, str]) -> ApiError:
+    """Tell a body that broke off, which another try may mend, from one that never was what its headers say."""
+    if isinstance(error, urllib3.exceptions.DecodeError):
+        encoding = safe_text(headers.get("Content-Encoding")) or "none"
+        return ProtocolError(replace(call, reason=f"expected a body in the content encoding {encoding}, found one that is not"))
+    return TransportError(replace(call, reason=_why(error)))
 
 
 def _why(error: Exception) -> str:
@@ -182,7 +214,6 @@ def _why(error: Exception) -> str:
         ((requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError), "no answer within the read timeout"),
         ((urllib3.exceptions.NameResolutionError,), "the host name could not be resolved"),
         ((urllib3.exceptions.IncompleteRead,), "the answer broke off before its end"),
-        ((urllib3.exceptions.DecodeError,), "the answer could not be decompressed"),
         ((ConnectionRefusedError,), "the connection was refused"),
         ((urllib3.exceptions.NewConnectionError,), "no connection could be made"),
     )

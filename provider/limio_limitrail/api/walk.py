@@ -64,7 +64,7 @@ class Walk:
     total: int | None = None
     server_time: datetime | None = field(default=None, init=False)
     """When the API began to answer, by its own clock."""
-    _cursors: set[int] = field(default_factory=set, init=False)
+    _marks: set[int] = field(default_factory=set, init=False)
 
     def pages(self) -> Iterator[Page]:
         """Give the pages in order.
@@ -114,13 +114,14 @@ class Walk:
                     raise
                 halved = True
             except (InvalidRequestError, NotFoundError) as error:
-                if cursor is None:
+                if cursor is None or error.status is None:
                     raise
                 raise CursorRefusedError(error) from error
             else:
                 if self.server_time is None:
                     self.server_time = _date_of(answer.headers)
-                return split(answer.body, resource=self.resource, call=self._call(), number=number)
+                secrets = self.client.auth.secrets()
+                return split(answer.body, resource=self.resource, call=self._call(), number=number, secrets=secrets)
 
     def _halve(self, error: ApiError) -> bool:
         """Make the pages smaller where that may help."""
@@ -139,6 +140,11 @@ class Walk:
         if page.following is None:
             return
         if self.resource.paging.cursor_repeats:
+            # The cursor tells nothing here, so that the records must: without a total nothing else would end a circle.
+            mark = hash(page.records)
+            if mark in self._marks:
+                raise ProtocolError(self._call(f"page {page.number} was there before: the list would never end"))
+            self._marks.add(mark)
             total = self.total if self.total is not None else page.total
             if total is not None and self.seen > 2 * total + self.page_size:
                 raise ProtocolError(
@@ -146,11 +152,11 @@ class Walk:
                 )
             return
         mark = hash(tuple(sorted(page.following.items())))
-        if page.following == cursor or mark in self._cursors:
+        if page.following == cursor or mark in self._marks:
             raise ProtocolError(
                 self._call(f"page {page.number} leads back to a page that was there before: the list would never end")
             )
-        self._cursors.add(mark)
+        self._marks.add(mark)
 
     def _check_total(self, *, resumed: bool) -> None:
         if self.total is None or self.seen >= self.total:

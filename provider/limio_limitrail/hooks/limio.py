@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from limio_limitrail.hooks.settings import Settings
 
 DEFAULT_PAGE_SIZE = 100
-"""Records a page where neither connection nor caller says otherwise (a size that public client code uses; no maximum is documented)."""
+"""Records a page where neither connection nor caller says otherwise (public client code uses it; no maximum is documented)."""
 
 DETAIL_CONCURRENCY = 6
 """Requests under way at once when objects are fetched one by one; no rate limit is documented, so this is a polite guess."""
@@ -32,8 +32,8 @@ DETAIL_CONCURRENCY = 6
 class LimioHook(BaseHook):
     """Talk to a Limio tenant.
 
-    Within one task run all hooks of one connection share one HTTP session and one token: minted when first needed, renewed early, minted again
-    once when Limio refuses it, and masked in all logs.
+    Within one task run all hooks of one connection share one HTTP session and one token: minted when first needed, renewed early,
+    minted again once when Limio refuses it, and masked in all logs.
 
     :param limio_conn_id: the Airflow connection, of the type ``limio``.
     """
@@ -92,14 +92,22 @@ class LimioHook(BaseHook):
         :param method: the HTTP method. Only reads, and writes with an idempotency key, are tried again.
         :param params: the query.
         :param json: a body, sent as JSON.
-        :param idempotency_key: sent as ``Idempotency-Key``. Limio documents no such key: give one only where you know that it is honoured.
+        :param idempotency_key: sent as ``Idempotency-Key``. Limio documents no such key: give one only where you know that it is
+            honoured.
         :raises ApiError: the request failed.
         """
         from limio_limitrail.api.query import as_text
+        from limio_limitrail.limio.resources import credentials_for
 
         query = {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}
+        method = method.upper()
         return self.client.send(
-            method=method, path=path, params=query, json=json, idempotency_key=idempotency_key, credentials=frozenset(AuthMode)
+            method=method,
+            path=path,
+            params=query,
+            json=json,
+            idempotency_key=idempotency_key,
+            credentials=credentials_for(method=method, path=path),
         )
 
     def find_resource(self, resource: str | Resource) -> Resource:
@@ -133,11 +141,14 @@ class LimioHook(BaseHook):
         :param total: the total that the walk began with.
         :raises ParameterError: no such resource, or its parameters do not fit.
         """
+        from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.api.query import build_query
         from limio_limitrail.api.walk import Walk
 
         endpoint = self.find_resource(resource)
         query = build_query(endpoint, params=params, since=since)
+        if page_size is not None and page_size < 1:
+            raise ParameterError(f"page_size is {page_size}; a page holds at least one record")
         size = page_size or self.settings.page_size or DEFAULT_PAGE_SIZE
         return Walk(
             client=self.client,
@@ -191,12 +202,13 @@ class LimioHook(BaseHook):
     ) -> Iterator[dict[str, Any]]:
         """Give a list's records as dictionaries, one after another. Parameters as for `iter_pages`.
 
-        Numbers that neither a 64-bit integer nor a double gives back come as text.
+        Integers come as they are, however long; a number with a fraction or an exponent that no double gives back comes as text.
         """
-        from limio_limitrail.api.records import decode_records
+        from limio_limitrail.api.records import decode_page
 
-        for page in self.iter_pages(resource, params=params, since=since, page_size=page_size, detail=detail):
-            yield from decode_records(page.records)
+        walk = self.walk(resource, params=params, since=since, page_size=page_size)
+        for page in self.detailed(walk) if detail else walk.pages():
+            yield from decode_page(page, api=self.client.api, resource=walk.resource.name)
 
     def get_df(
         self,
@@ -210,7 +222,8 @@ class LimioHook(BaseHook):
     ) -> pd.DataFrame:
         """Give a whole list as one frame, all of it in memory. Parameters as for `iter_pages`, and:
 
-        :param flatten: spread nested objects over columns named by their path, such as ``data.offer.path``, instead of keeping dictionaries.
+        :param flatten: spread nested objects over columns named by their path, such as ``data.offer.path``, instead of keeping
+            dictionaries.
         """
         from limio_limitrail.api.records import to_frame
 
@@ -241,7 +254,9 @@ class LimioHook(BaseHook):
             step = "The key was not accepted" if key else "A token was minted, but reading one record failed"
             resource = "campaigns" if key else "subscriptions"
             next(self.walk(resource, page_size=1).pages())
-        except (ApiError, ValueError) as error:
+        except ApiError as error:
+            return False, f"{step}. {error.without_answer()}"
+        except ValueError as error:
             return False, f"{step}. {error}"
         how = "The key was accepted" if key else "A token was minted"
         return True, f"{how} and one page of {resource} was read from {self.base_url}."

@@ -40,4 +40,5 @@ def _auth(settings: Settings, transport: Transport) -> Auth:
             mask=mask_secret,
         )
 
-    return shared_token_source(credentials, make)
+    # What is trusted belongs to the key: a token that one connection got over unchecked TLS is not for another.
+    return shared_token_source((credentials, settings.verify), make)

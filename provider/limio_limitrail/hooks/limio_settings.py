@@ -26,7 +26,7 @@ def read_limio_connection(connection: AirflowConnection) -> Settings:
     host, scheme = fields.host()
     region = fields.choice("region", choices=tuple(APP_HOSTS))
     name = host.split("/", 1)[0]
-    if "." not in name and ":" not in name and name != "localhost":
+    if "." not in name and ":" not in name and "@" not in name and name != "localhost":
         if region is None:
             raise fields.error(
                 "region",
@@ -41,7 +41,6 @@ def read_limio_connection(connection: AirflowConnection) -> Settings:
 
     mode = AuthMode(fields.choice("auth_mode", choices=tuple(AuthMode)) or AuthMode.OAUTH)
     auth_url = fields.text("auth_url") or app_url + TOKEN_PATH
-    page_size = fields.number("page_size", least=1, most=100_000)
     return Settings(
         app_url=app_url,
         auth_url=fields.base(auth_url, field="auth_url"),
@@ -49,6 +48,6 @@ def read_limio_connection(connection: AirflowConnection) -> Settings:
         client_id=fields.login(meaning="client id") if mode is AuthMode.OAUTH else "",
         secret=fields.password(meaning="client secret" if mode is AuthMode.OAUTH else "publishable API key"),
         read_timeout=fields.number("timeout", least=0.1, most=3600) or DEFAULT_READ_TIMEOUT,
-        page_size=int(page_size) if page_size else None,
+        page_size=fields.whole("page_size", least=1, most=100_000),
         verify=fields.verify(),
     )

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -29,6 +31,7 @@ class AirflowConnection(Protocol):
     password: str | None
     schema: str | None
     port: int | None
+    extra: str | None
 
     @property
     def extra_dejson(self) -> dict[str, Any]: ...
@@ -67,12 +70,23 @@ class Fields:
     def __init__(self, connection: AirflowConnection) -> None:
         self._conn_id = connection.conn_id
         self._connection = connection
-        extra = connection.extra_dejson
-        self._extra: Mapping[str, Any] = extra if isinstance(extra, dict) else {}
+        self._extra: Mapping[str, Any] = self._read_extra()
 
     def error(self, field: str, what: str) -> ConnectionFieldError:
         """Make the error that names the connection and a field."""
         return ConnectionFieldError(f"connection {self._conn_id!r}, field {field!r}: {what}")
+
+    def _read_extra(self) -> dict[str, Any]:
+        """Read the extra fields. Airflow takes broken ones for none, and a task would run with settings nobody meant."""
+        if not (self._connection.extra or "").strip():
+            return {}
+        try:
+            found = json.loads(self._connection.extra or "")
+        except ValueError:
+            raise self.error("extra", "it is not JSON") from None
+        if not isinstance(found, dict):
+            raise self.error("extra", "it is JSON, but not an object")
+        return self._connection.extra_dejson  # which also tells the masker
 
     def text(self, field: str) -> str | None:
         """Read a text out of the extra fields; an empty one counts as left out."""
@@ -121,6 +135,13 @@ class Fields:
             raise self.error(field, f"expected a number from {least:g} to {most:g}, found {str(value)[:40]!r}")
         return number
 
+    def whole(self, field: str, *, least: int, most: int) -> int | None:
+        """Read a whole number that may come as a text."""
+        number = self.number(field, least=least, most=most)
+        if number is not None and number != int(number):
+            raise self.error(field, f"expected a whole number, found {number:g}")
+        return None if number is None else int(number)
+
     def verify(self) -> bool | str:
         """Read whether certificates are checked, and against what."""
         value = self._extra.get("verify")
@@ -133,6 +154,8 @@ class Fields:
             return True
         if word in {"false", "0", "no"}:
             return False
+        if not Path(value.strip()).exists():
+            raise self.error("verify", "expected true, false or the path of a CA bundle, found a path that is not there")
         return value.strip()
 
     def host(self) -> tuple[str, str | None]:
@@ -140,32 +163,35 @@ class Fields:
         host = (self._connection.host or "").strip().rstrip("/")
         if not host:
             raise self.error("host", "it is empty; put the host there, such as acme.prod.limio.com")
-        scheme = (self._connection.schema or "").strip().lower() or None
+        field, scheme = "schema", (self._connection.schema or "").strip().lower() or None
         if "://" in host:
             scheme, host = host.split("://", 1)
-            scheme = scheme.lower()
+            field, scheme = "host", scheme.lower()
         if scheme not in {None, "http", "https"}:
-            raise self.error("host", f"the scheme {str(scheme)[:20]!r} is neither https nor http")
-        if self._connection.port and not host.rpartition("]")[2].partition(":")[1]:
-            host = f"{host}:{self._connection.port}"
-        return host, scheme
+            raise self.error(field, f"the scheme {str(scheme)[:20]!r} is neither https nor http")
+        name, slash, path = host.partition("/")
+        if self._connection.port and ":" not in name.rpartition("]")[2]:
+            name = f"{name}:{self._connection.port}"
+        return name + slash + path, scheme
 
     def base(self, url: str, *, field: str) -> str:
         """Check a URL that credentials will be sent to.
 
         :raises ConnectionFieldError: it cannot be read, carries credentials itself, or is plain http to another machine.
         """
-        try:
-            origin = origin_of(url)
-        except ValueError:
-            raise self.error(field, "it is no host and no URL") from None
-        parts = urlsplit(url)
-        if parts.username or parts.password:
-            raise self.error(field, "it carries a user or a password; they belong into login and password")
-        if parts.query or parts.fragment:
-            raise self.error(field, "it carries a query or a fragment")
         if any(character.isspace() for character in url):
             raise self.error(field, "it holds white space")
+        try:
+            parts = urlsplit(url)
+            if "@" in parts.netloc:
+                raise self.error(field, "it carries a user or a password; they belong into login and password")
+            origin = origin_of(url)
+        except ConnectionFieldError:
+            raise
+        except ValueError:
+            raise self.error(field, "it is no host and no URL") from None
+        if parts.query or parts.fragment:
+            raise self.error(field, "it carries a query or a fragment")
         if origin.scheme not in {"http", "https"}:
             raise self.error(field, "expected https")
         if origin.scheme == "http" and not is_loopback(origin.host):

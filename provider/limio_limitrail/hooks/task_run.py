@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """What hooks share within one task run: a token source per credentials, and a client per connection.
 
-A task run is one try of one task. Some executors run several tasks in one process, and forked workers inherit their parent's memory: neither may
-carry a token from one task run into another.
+A task run is one try of one task. Some executors run several tasks in one process, and forked workers inherit their parent's
+memory: neither may carry a token from one task run into another.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _task_run_id() -> str | None:
 
     try:
         task_instance = get_current_context()["ti"]
-    except RuntimeError:
+    except (RuntimeError, KeyError):
         return None
     return f"{task_instance.id}:{task_instance.try_number}"
 

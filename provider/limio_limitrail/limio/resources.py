@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Limio's list endpoints: one row each.
 
-Sources are named by the title of the public documentation page. What no page confirms is listed in a row's ``assumed`` and shown in the docs.
+Sources are named by the title of the public documentation page. What no page confirms is listed in a row's ``assumed`` and shown
+in the docs.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ def _catalog_rows() -> list[Resource]:
 
 
 _LEGACY = (
-    # name, path, credentials, what is assumed (Limio documentation, older "Catalog API" pages; public client code for /pages and /offers/v2)
+    # name, path, credentials, what is assumed
+    # (Limio documentation, older "Catalog API" pages; public client code for /pages and /offers/v2)
     ("campaigns", "/campaigns", _BOTH, ()),
     ("pages", "/pages", _BOTH, ()),
     ("offers", "/offers", _BOTH, ("the path",)),
@@ -161,6 +163,7 @@ def _other_rows() -> list[Resource]:
             time_column="updated",
             timestamps=("created", "updated"),
             scope="MMA",
+            assumed=("customers come on the first pages, so that a page without any ends the list",),
         ),
         Resource(
             name="related",
@@ -198,3 +201,12 @@ def find_resource(resource: str | Resource) -> Resource:
             f"Limio has no resource {str(resource)!r} in this provider.{hint} Pass a Resource(...) of your own for an endpoint "
             f"that is not in the table; known are: {', '.join(sorted(RESOURCES))}"
         ) from None
+
+
+def credentials_for(*, method: str, path: str) -> frozenset[AuthMode]:
+    """Tell which credentials a path accepts: those of its row, and a token where it has none.
+
+    The legacy key reads some catalog lists and nothing else (Limio documentation, "API Keys (legacy)").
+    """
+    rows = [row for row in RESOURCES.values() if row.path == path.rstrip("/")] if method == "GET" else []
+    return rows[0].credentials if rows else frozenset({AuthMode.OAUTH})
