@@ -12,8 +12,10 @@ import msgspec
 
 from limio_limitrail.landing import tables
 from limio_limitrail.landing.columns import ColumnReader
+from limio_limitrail.landing.errors import RecordError
+from limio_limitrail.landing.frames import transformed
 from limio_limitrail.landing.kinds import Kind, kind_of
-from limio_limitrail.landing.lifts import LiftPath, LiftReader
+from limio_limitrail.landing.lifts import LiftPath, LiftReader, path_parts
 from limio_limitrail.landing.parts import PartFormat, parquet_bytes
 from limio_limitrail.landing.values import from_raw, to_instants
 
@@ -142,9 +144,8 @@ class LinesBuilder:
         else:
             lines = [bytes(raw) for raw in page.raw_records]
         text = b"\n".join(lines) + b"\n"
-        if text.count(b"\n") > rows:
-            # A line break outside of a string is white space, and inside of one it is always escaped.
-            text = b"\n".join(line.replace(b"\n", b" ").replace(b"\r", b" ") for line in lines) + b"\n"
+        if text.count(b"\n") > rows or b"\r" in text:
+            text = b"\n".join(map(_on_one_line, lines)) + b"\n"
         self._stream.write(text)
         self._rows += rows
         if self._times is not None:
@@ -152,7 +153,12 @@ class LinesBuilder:
 
     def _shaped(self, records: bytes) -> Iterator[bytes]:
         lifted = self._lifts.read(records) if self._lifts is not None else {}
-        for index, record in enumerate(_OBJECTS.decode(records)):
+        for index, record in enumerate(_objects(records)):
+            if clash := sorted(lifted.keys() & record.keys() - set(self._dropped)):
+                raise RecordError(
+                    f"columns= lifts a nested value into {clash[0]!r}, and the records have a key of that name: "
+                    "choose another name"
+                )
             for name in self._dropped:
                 record.pop(name, None)
             for name, values in lifted.items():
@@ -163,7 +169,12 @@ class LinesBuilder:
 
     def finish(self) -> Content:
         self._stream.close()
-        content = Content(data=self._sink.getvalue().to_pybytes(), rows=self._rows, schema={}, newest=self._times.take() if self._times else None)
+        content = Content(
+            data=self._sink.getvalue().to_pybytes(),
+            rows=self._rows,
+            schema={},
+            newest=self._times.take() if self._times else None,
+        )
         self._begin()
         return content
 
@@ -176,9 +187,8 @@ class TableBuilder:
         self._shaping = shaping
         self._reader = ColumnReader(timestamps=shaping.timestamps, columns=shaping.columns, dropped=shaping.dropped)
         self._tables: list[pa.Table] = []
-        # A time column that does not land is still what the watermark is read from.
-        hidden = shaping.time_path is not None and shaping.time_column in shaping.dropped
-        self._times = NewestTime(shaping.time_path) if hidden and shaping.time_path else None
+        # A time column that does not land as it came is still what the watermark is read from.
+        self._times = NewestTime(shaping.time_path) if shaping.time_path and not _lands(shaping) else None
 
     def add(self, page: RecordPage) -> None:
         if page.raw_records:
@@ -192,14 +202,31 @@ class TableBuilder:
         # The time is read before the transform, which may drop or round it: the watermark is about what the API gave.
         newest = self._times.take() if self._times is not None else tables.newest(table, self._shaping.time_column)
         if self._shaping.transform is not None:
-            table = self._transformed(table)
+            table = transformed(table, self._shaping.transform)
+        elif not table.num_columns:
+            raise RecordError("the records have no columns left: they are empty objects, or drop_columns names every key")
         data = parquet_bytes(table) if self._format is PartFormat.PARQUET else _lines(table)
         return Content(data=data, rows=table.num_rows, schema=tables.schema_of(table), newest=newest)
 
-    def _transformed(self, table: pa.Table) -> pa.Table:
-        assert self._shaping.transform is not None
-        json_columns = [name for name, kind in tables.schema_of(table).items() if kind is Kind.JSON]
-        return tables.from_frame(self._shaping.transform(tables.to_frame(table)), json_columns=json_columns)
+
+def _lands(shaping: Shaping) -> bool:
+    """Tell whether the time column of the table holds what the record has at the time's path."""
+    if shaping.time_column is None or shaping.time_path is None or shaping.time_column in shaping.dropped:
+        return False
+    path = shaping.columns.get(shaping.time_column, (shaping.time_column,))
+    return path_parts(path) == path_parts(shaping.time_path)
+
+
+def _objects(records: bytes) -> list[dict[str, msgspec.Raw]]:
+    try:
+        return _OBJECTS.decode(records)
+    except msgspec.ValidationError:
+        raise RecordError("a record of the page is no JSON object: nothing can be lifted out of it or dropped from it") from None
+
+
+def _on_one_line(record: bytes) -> bytes:
+    """Take the line breaks out of JSON: outside of a string they are white space, and inside of one they are always escaped."""
+    return record.replace(b"\n", b" ").replace(b"\r", b" ")
 
 
 def _lines(table: pa.Table) -> bytes:
@@ -214,7 +241,7 @@ def _lines(table: pa.Table) -> bytes:
             for record in records:
                 for name in nested:
                     if record[name] is not None:
-                        record[name] = msgspec.Raw(record[name].encode())
+                        record[name] = msgspec.Raw(_on_one_line(record[name].encode()))
             stream.write(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
     content: bytes = sink.getvalue().to_pybytes()
     return content

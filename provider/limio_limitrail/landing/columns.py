@@ -1,22 +1,24 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """A page's records become columns, in C wherever the records look like those before them.
 
-What the keys of the records hold is learned from the records. What was learned becomes a msgspec Struct that refuses unknown keys and other
-kinds of values, so that a page either fits it in full or is looked at again: nothing that came is ever skipped.
+What the keys of the records hold is learned from the records. What was learned becomes a msgspec Struct that refuses unknown
+keys and other kinds of values, so that a page either fits it in full or is looked at again: nothing that came is ever skipped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from enum import Enum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from limio_limitrail.landing import tables
 from limio_limitrail.landing.errors import RecordError
 from limio_limitrail.landing.kinds import Kind, arrow_field
-from limio_limitrail.landing.lifts import LiftPath, LiftReader
+from limio_limitrail.landing.lifts import ODD_KEY, LiftPath, LiftReader
 from limio_limitrail.landing.values import from_booleans, from_integers, from_raw, from_texts, to_instants
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class ColumnReader:
         self._shapes: dict[str, _Shape | None] = {}
         self._decoder: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[dict[str, Any]])
         self._learned = False
+        self._odd = False
 
     def read(self, records: bytes) -> pa.Table:
         """Read one page.
@@ -76,7 +79,7 @@ class ColumnReader:
         """
         import pyarrow as pa
 
-        rows = self._decode(records)
+        rows, values_of = self._decode(records)
         fields: list[pa.Field] = []
         arrays: list[pa.Array] = []
 
@@ -88,24 +91,26 @@ class ColumnReader:
 
         for index, (name, shape) in enumerate(self._shapes.items()):
             if name not in self._dropped:
-                add(name, *_READERS[shape or _Shape.ANY](list(map(attrgetter(f"f{index}"), rows))))
+                add(name, *_READERS[shape or _Shape.ANY](values_of(index, name)))
         if self._lifts is not None:
             for name, values in self._lifts.read(records).items():
                 add(name, *from_raw(values))
-        # Without a column of its own a table of records without keys would forget how many there were.
-        table = pa.Table.from_arrays(arrays, schema=pa.schema(fields))
-        if not fields and rows:
-            raise RecordError("the records have no columns left: they are empty objects, or drop_columns names every key")
-        return table
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields)) if fields else tables.without_columns(len(rows))
 
-    def _decode(self, records: bytes) -> list[Any]:
+    def _decode(self, records: bytes) -> tuple[list[Any], Callable[[int, str], list[Any]]]:
+        """Give the rows, and what gives a column's values by its place and its name."""
+        rows: list[Any] | None = None
         if self._learned:
-            try:
-                return self._decoder.decode(records)
-            except msgspec.ValidationError:
-                pass  # a key or a kind of value that was not there before
-        self._learn(records)
-        return self._decoder.decode(records)
+            with suppress(msgspec.ValidationError):  # a key or a kind of value that was not there before
+                rows = self._decoder.decode(records)
+        if rows is None:
+            self._learn(records)
+            if self._odd:
+                objects = _OBJECTS.decode(records)
+                return objects, lambda _, name: [record.get(name, _MISSING) for record in objects]
+            rows = self._decoder.decode(records)
+        found = rows
+        return found, lambda index, _: list(map(attrgetter(f"f{index}"), found))
 
     def _learn(self, records: bytes) -> None:
         """Widen what is known of each key by what this page holds, and make the Struct anew."""
@@ -124,11 +129,17 @@ class ColumnReader:
             raise RecordError(
                 f"columns= lifts a nested value into {clash[0]!r}, and the records have a key of that name: choose another name"
             )
+        # A Struct cannot have such keys; from the first one on, records are taken apart as dictionaries.
+        self._odd = self._odd or any(ODD_KEY.search(name) for name in self._shapes)
+        if self._odd:
+            self._shapes = dict.fromkeys(self._shapes, _Shape.ANY)
+            self._learned = False
+            return
         self._make_decoder()
         try:
             self._decoder.decode(records)
         except msgspec.ValidationError:
-            # A key that stands twice in one object, with two kinds of values: of such a key the last value counts, as JSON has it.
+            # A key that stands twice in one object, with two kinds of values: of such a key the last value counts.
             self._shapes = dict.fromkeys(self._shapes, _Shape.ANY)
             self._make_decoder()
 

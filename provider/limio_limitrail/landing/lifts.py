@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,9 @@ import msgspec
 _OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _MISSING = msgspec.Raw(b"")
+
+ODD_KEY = re.compile(r'["\\\x00-\x1f]')
+"""What a key may hold and the name of a Struct's member may not."""
 
 LiftPath = str | Sequence[str]
 """Where a nested value is: names joined by dots, or a list of names where a name holds a dot itself."""
@@ -46,7 +50,8 @@ class LiftReader:
             else:
                 node.setdefault(parts[-1], None)
         # Where one path leads through a value that another lifts whole, typed decoding cannot serve both.
-        self._fast = None if _overlap(self._paths.values()) else _decoder(tree)
+        odd = any(ODD_KEY.search(part) for parts in self._paths.values() for part in parts)
+        self._fast = None if odd or _overlap(self._paths.values()) else _decoder(tree)
 
     def read(self, records: bytes) -> dict[str, list[bytes | None]]:
         """Give each column's values, undecoded; None where the path leads nowhere.

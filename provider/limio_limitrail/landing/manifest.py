@@ -53,8 +53,11 @@ class Manifest:
 
     @property
     def watermark(self) -> datetime | None:
-        """Up to when the parts are known to be complete: the newest time that came, but never past the moment when the pull began,
-        because what changed after that may stand on a page that had been read already."""
+        """Up to when the parts are known to be complete: the newest time that came, but never past the moment when the pull
+        began.
+
+        What changed after that moment may stand on a page that had been read already.
+        """
         return None if self.newest is None else min(self.newest, self.started_at)
 
     @property

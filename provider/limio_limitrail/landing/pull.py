@@ -6,14 +6,15 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from limio_limitrail.landing.builders import Builder, RecordPage, Shaping, make_builder
 from limio_limitrail.landing.manifest import MANIFEST_NAME, Manifest, write_manifest
-from limio_limitrail.landing.parts import PartFormat, part_name, store_part
+from limio_limitrail.landing.parts import DamagedPartError, PartFormat, part_name, read_verified, store_part
 from limio_limitrail.landing.state import PullState, StateStore, begin, restore, saved_now
 from limio_limitrail.landing.tables import merge_schemas
 
@@ -153,6 +154,8 @@ class _Run:
             since=pull.since,
             newest=state.newest,
         )
+        # A part that was written just before a crash may be one too many now.
+        remove_parts(pull.folder, keep={part.name for part in state.parts})
         write_manifest(pull.folder, manifest)
         return manifest
 
@@ -163,9 +166,10 @@ class _Run:
         if state is None:
             return None
         for part in state.parts:
-            path = pull.folder / part.name
-            if not path.exists() or path.stat().st_size != part.size:
-                log.info("%s: %s of the earlier try is not in %s; the pull starts over.", pull.resource, part.name, pull.folder)
+            try:
+                read_verified(pull.folder, part)
+            except DamagedPartError as damaged:
+                log.info("%s: the pull starts over, because of the earlier try %s.", pull.resource, damaged)
                 return None
         log.info("%s: going on after %d rows in %d parts of an earlier try.", pull.resource, state.read, len(state.parts))
         return state
@@ -175,9 +179,7 @@ class _Run:
         pull = self._pull
         pull.store.clear()
         make_folder(pull.folder)
-        for path in sorted(pull.folder.iterdir(), key=lambda path: (path.name != MANIFEST_NAME, path.name)):
-            if path.name == MANIFEST_NAME or path.name.startswith(("part-", f".{MANIFEST_NAME}")):
-                path.unlink()
+        remove_parts(pull.folder)
         return begin(pull.signature, page_size=self._page_size)
 
     def _window(self, state: PullState) -> PullState:
@@ -248,10 +250,34 @@ class _Run:
 
 def make_folder(folder: ObjectStoragePath) -> None:
     """Make a folder; on this machine one that only its owner can read, because parts hold customers' data."""
-    if folder.protocol in {"", "file"}:
-        os.makedirs(folder.path, mode=0o700, exist_ok=True)  # noqa: PTH103 - the path is a URL path
-    else:
+    if not is_local(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        return
+    for _ in range(10):
+        # Another task may be removing an empty folder above this one.
+        with suppress(FileNotFoundError):
+            os.makedirs(folder.path, mode=0o700, exist_ok=True)  # noqa: PTH103 - the path is a URL path
+            return
+    os.makedirs(folder.path, mode=0o700, exist_ok=True)  # noqa: PTH103
+
+
+def remove_parts(folder: ObjectStoragePath, *, keep: Collection[str] = ()) -> None:
+    """Remove what a pull wrote into a folder, the manifest first, so that the folder is unfinished from the first moment on.
+
+    :param keep: names of parts that stay.
+    """
+    try:
+        found = sorted(folder.iterdir(), key=lambda path: (path.name != MANIFEST_NAME, path.name))
+    except FileNotFoundError:  # a store that has no empty folders
+        return
+    for path in found:
+        if path.name.startswith(("part-", MANIFEST_NAME, f".{MANIFEST_NAME}")) and path.name not in keep:
+            path.unlink(missing_ok=True)
+
+
+def is_local(folder: ObjectStoragePath) -> bool:
+    """Tell whether a folder is on this machine."""
+    return folder.protocol in {"", "file"}
 
 
 def _earlier(one: datetime, other: datetime | None) -> datetime:

@@ -26,7 +26,8 @@ INSTANT = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$"
 def from_raw(values: Sequence[bytes | None]) -> tuple[Kind, pa.Array]:
     """Read values that may be of any kind; missing ones and JSON nulls become null.
 
-    Objects and arrays stay the text that came. Where kinds are mixed, every value becomes text: strings as they are, all else as written.
+    Objects and arrays stay the text that came. Where kinds are mixed, every value becomes text: strings as they are, all else as
+    written.
     """
     values = [None if value is None or value == b"null" else value for value in values]
     first = {value[:1] for value in values if value is not None}
