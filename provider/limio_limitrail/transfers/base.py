@@ -41,6 +41,7 @@ class Job:
     :param run: which pull this is.
     :param resource: what is pulled.
     :param window: from when on.
+    :param root: the folder below which runs have their own.
     :param folder: where the parts go.
     :param store: where the pull's state goes.
     :param watermark: where the watermark goes; None where there is none to move.
@@ -49,6 +50,7 @@ class Job:
     run: RunIdentity
     resource: Resource
     window: Window
+    root: ObjectStoragePath
     folder: ObjectStoragePath
     store: StateStore
     watermark: AssetWatermark | None
@@ -58,15 +60,17 @@ class ResourcePullOperator(BaseOperator):
     """Pull a resource into part files. The base of the operators that people use.
 
     :param resource: a name of the API's table of resources, or a `Resource` of your own.
-    :param request_params: the path's placeholders, such as ``service``, and further query parameters. (``params`` belongs to Airflow.)
+    :param request_params: the path's placeholders, such as ``service``, and further query parameters. (``params`` is Airflow's.)
     :param page_size: records to ask for a page; else the connection's.
     :param since: the lower bound in time, for resources that filter by it: a datetime, or an ISO 8601 text.
-    :param incremental: go on from the watermark that the last successful run left in the asset state store of the first outlet asset
-        (Airflow 3.3 and later), or from the start of the data interval (before).
+    :param incremental: go on from the watermark that the last successful run left in the asset state store of the first outlet
+        asset (Airflow 3.3 and later), or from the start of the data interval (before). A run that is made again begins where it
+        began.
     :param full_refresh: leave the watermark out of account for this run; it is moved all the same. May be a template.
     :param overlap: how far an incremental pull goes back behind the watermark.
     :param detail: fetch each record by its id, for lists that hold summaries.
-    :param columns: nested values to lift into columns of their own, as column name → path, such as ``{"offer_path": "data.offer.path"}``.
+    :param columns: nested values to lift into columns of their own, as column name → path, such as
+        ``{"offer_path": "data.offer.path"}``.
     :param drop_columns: columns to leave out.
     :param transform: a function that is called with each part as a pandas frame and returns the frame to land.
     :param part_rows: records after which a part is full. Memory is bounded by a part.
@@ -142,6 +146,7 @@ class ResourcePullOperator(BaseOperator):
             since=window.parse_since(self.since),
             overlap=self.overlap,
             watermark=watermark,
+            run=str(run),
         )
         start = chosen.since.isoformat() if chosen.since else "the beginning"
         self.log.info("%s: pulling from %s on (%s).", resource.name, start, chosen.why)
@@ -149,6 +154,7 @@ class ResourcePullOperator(BaseOperator):
             run=run,
             resource=resource,
             window=chosen,
+            root=root,
             folder=run_folder(root, resource=resource.name, run=run),
             store=task_state_store(context),
             watermark=watermark,
@@ -233,14 +239,15 @@ class ResourcePullOperator(BaseOperator):
 
         A pull without newer records leaves it where it is.
         """
-        reached = manifest.watermark
-        if job.watermark is None or reached is None:
-            return reached
-        before = job.watermark.read()
-        if before is not None and before >= reached:
-            return before
-        job.watermark.move(reached)
-        return reached
+        if job.watermark is None:
+            return manifest.watermark
+        if manifest.rows and manifest.watermark is None and job.resource.time_filter is not None:
+            self.log.warning(
+                "%s: no time could be read from %r in any record, so the watermark stays where it is.",
+                job.resource.name,
+                job.resource.time_column,
+            )
+        return job.watermark.move(manifest.watermark, run=str(job.run), since=job.window.since)
 
 
 class _PlacedWalk:

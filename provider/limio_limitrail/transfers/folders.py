@@ -63,6 +63,18 @@ def run_folder(root: ObjectStoragePath, *, resource: str, run: RunIdentity) -> O
     return folder if run.map_index < 0 else folder / f"map_index={run.map_index}"
 
 
+def remove_empty(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> None:
+    """Remove a folder on this machine, and those between it and its root, as far as they are empty."""
+    from limio_limitrail.landing.pull import is_local
+
+    while is_local(folder) and folder != root and folder.is_relative_to(root):
+        try:
+            folder.rmdir()
+        except OSError:  # something else is in it, or another task was faster
+            return
+        folder = folder.parent
+
+
 def default_staging() -> str:
     """Give the folder on this machine where parts wait to be loaded, readable by this user alone.
 

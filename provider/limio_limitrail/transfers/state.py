@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +19,8 @@ if TYPE_CHECKING:
 PULL_KEY = "limio_limitrail.pull"
 WATERMARK_KEY = "limio_limitrail.watermark"
 FORMAT_VERSION = 1
+REMEMBERED_RUNS = 400
+"""Runs whose start is remembered, at some fifty bytes each."""
 
 
 class TaskStateStore:
@@ -48,6 +53,24 @@ def task_state_store(context: Context) -> StateStore:
     return NoStateStore() if accessor is None else TaskStateStore(accessor)
 
 
+def mark_of(run: str) -> str:
+    """Give the short mark under which a run is remembered."""
+    return hashlib.sha256(run.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a table has come.
+
+    :param watermark: up to when it is complete; None before the first load.
+    :param starts: where recent runs began, by their marks. A run that is made again begins where it began: from the watermark,
+        which it moved itself, it would find less than it put into its own rows or folder the first time.
+    """
+
+    watermark: datetime | None = None
+    starts: Mapping[str, datetime | None] = field(default_factory=dict)
+
+
 class AssetWatermark:
     """A table's watermark in the state store of the task's outlet asset (Airflow 3.3 and later), kept across runs.
 
@@ -59,24 +82,58 @@ class AssetWatermark:
         self._accessor = accessor
         self._key = f"{WATERMARK_KEY}:{target}"
 
-    def read(self) -> datetime | None:
-        """Give the watermark; None before the first load.
+    def read(self) -> Progress:
+        """Give the watermark, and where recent runs began.
 
         :raises ParameterError: what is stored was written by another version.
         """
         value = self._accessor.get(self._key)
         if value is None:
-            return None
-        if not isinstance(value, dict) or value.get("format_version") != FORMAT_VERSION:
+            return Progress()
+        try:
+            starts = {mark: _instant(since) for mark, since in value.get("starts", ())}
+            progress = Progress(watermark=_instant(value["watermark"]), starts=starts)
+            readable = value["format_version"] == FORMAT_VERSION
+        except (AttributeError, KeyError, TypeError, ValueError):
+            readable = False
+        if not readable:
             raise ParameterError(
                 f"the watermark stored under {self._key!r} has a form that this version does not read; "
                 "run once with full_refresh=True to set it anew"
             )
-        return datetime.fromisoformat(value["watermark"])
+        return progress
 
-    def move(self, watermark: datetime) -> None:
-        """Move the watermark, after what it stands for is safe."""
-        self._accessor.set(self._key, {"format_version": FORMAT_VERSION, "watermark": watermark.isoformat()})
+    def move(self, reached: datetime | None, *, run: str, since: datetime | None) -> datetime | None:
+        """Move the watermark, after what it stands for is safe, but never back; give where it stands.
+
+        :param reached: up to when the table is complete; None where nothing newer came.
+        :param run: the pull that got there.
+        :param since: where that pull began.
+        """
+        try:
+            before = self.read()
+        except ParameterError:  # only a full refresh comes this far
+            before = Progress()
+        watermark = max((time for time in (before.watermark, reached) if time is not None), default=None)
+        starts = {**before.starts, mark_of(run): since}
+        self._accessor.set(
+            self._key,
+            {
+                "format_version": FORMAT_VERSION,
+                "watermark": _text(watermark),
+                # A list, because not every store keeps the order of an object's members.
+                "starts": [[mark, _text(start)] for mark, start in starts.items()][-REMEMBERED_RUNS:],
+            },
+        )
+        return watermark
+
+
+def _instant(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _text(instant: datetime | None) -> str | None:
+    return None if instant is None else instant.isoformat()
 
 
 def asset_watermark(context: Context, *, outlets: list[Any], target: str) -> AssetWatermark | None:

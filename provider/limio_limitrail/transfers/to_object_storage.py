@@ -20,7 +20,8 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
     unfinished. A run that is made again replaces its own folder and no other.
 
     :param destination: the folder below which runs get their own: an `ObjectStoragePath`, or its URL.
-    :param format: ``jsonl`` for records as they came, one a line; ``parquet`` for typed columns. Both are compressed with zstandard.
+    :param format: ``jsonl`` for records as they came, one a line; ``parquet`` for typed columns. Both are compressed with
+        zstandard.
     """
 
     template_fields: Sequence[str] = (*ResourcePullOperator.template_fields, "destination")

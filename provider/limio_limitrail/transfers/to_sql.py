@@ -20,17 +20,18 @@ if TYPE_CHECKING:
 class ResourceToSqlOperator(ResourcePullOperator):
     """Pull a resource into a table. The base of the operators that people use.
 
-    The pull writes parts into a staging folder; the load moves them into the table in one transaction; then the watermark moves. Each step is safe to
-    repeat, and a retry goes on where the last try stopped.
+    The pull writes parts into a staging folder; the load moves them into the table in one transaction; then the watermark moves.
+    Each step is safe to repeat, and a retry goes on where the last try stopped.
 
     :param sql_conn_id: the database's connection: DuckDB, Postgres, or any other whose hook is a ``DbApiHook``.
     :param table: the table, with its schema where it is not the default one: ``analytics.subscriptions``.
-    :param mode: ``merge`` replaces rows by primary key and adds new ones; ``append`` adds this run's rows, once however often the run is made again;
-        ``replace`` puts the new rows in the place of all old ones.
+    :param mode: ``merge`` replaces rows by primary key and adds new ones; ``append`` adds this run's rows, once however often the
+        run is made again; ``replace`` puts the new rows in the place of all old ones.
     :param primary_key: the columns that identify a row; else the resource's.
     :param time_column: the column whose newest value wins where two records of one pull have the same key; else the resource's.
-    :param staging: the folder below which parts wait to be loaded: an `ObjectStoragePath`, or its URL. Left out, it is a folder on the worker that only
-        its user can read. Give one that all workers share if a retry may run on another worker and should go on there.
+    :param staging: the folder below which parts wait to be loaded: an `ObjectStoragePath`, or its URL. Left out, it is a folder
+        on the worker that only its user can read. Give one that all workers share if a retry may run on another worker and
+        should go on there.
     """
 
     template_fields: Sequence[str] = (*ResourcePullOperator.template_fields, "sql_conn_id", "table", "mode", "staging")
@@ -76,7 +77,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         meter = Meter(self.hook.client)
         root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
         job = self.plan(context, root=root, target=f"{self.sql_conn_id}/{self.table}")
-        self._check_key(job, mode)
+        self._check_mode(job, mode)
         columns = {**job.resource.columns, **(self.columns or {})}
         manifest = self.pull(job, part_format=PartFormat.PARQUET, columns=columns)
         result = self._load(job, manifest, database=database, mode=mode)
@@ -92,13 +93,13 @@ class ResourceToSqlOperator(ResourcePullOperator):
             "unchanged": result.unchanged,
             "deleted": result.deleted,
             "duplicates": result.duplicates,
-            "columns_added": list(result.columns_added),
-            "columns_widened": list(result.columns_widened),
+            "columns_added": _some(result.columns_added),
+            "columns_widened": _some(result.columns_widened),
             "since": job.window.since.isoformat() if job.window.since else None,
             "watermark": watermark.isoformat() if watermark else None,
             **meter.read(),
         }
-        self._clean_up(job, manifest)
+        self._clean_up(job)
         self.announce(context, summary)
         self.log.info(
             "%s: %s rows came in %d pages; %s inserted, %s updated, %s unchanged in %s; %d requests, %.1f s.",
@@ -136,13 +137,19 @@ class ResourceToSqlOperator(ResourcePullOperator):
             )
         return hook
 
-    def _check_key(self, job: Job, mode: WriteMode) -> None:
-        """Find out before the pull, not after it, that a merge has nothing to merge by."""
+    def _check_mode(self, job: Job, mode: WriteMode) -> None:
+        """Find out before the pull, not after it, that the mode does not go with the rest."""
         from limio_limitrail.api.errors import ParameterError
 
         if mode == "merge" and not self._key(job):
             raise ParameterError(
-                f"mode='merge' needs a primary key, and resource {job.resource.name!r} has none: give primary_key=[...], or another mode"
+                f"mode='merge' needs a primary key, and resource {job.resource.name!r} has none: "
+                "give primary_key=[...], or another mode"
+            )
+        if mode == "replace" and self.incremental and job.resource.time_filter is not None:
+            raise ParameterError(
+                "mode='replace' with incremental=True would leave nothing in the table but what came since the watermark: "
+                "leave incremental out, or merge"
             )
 
     def _key(self, job: Job) -> tuple[str, ...]:
@@ -166,12 +173,21 @@ class ResourceToSqlOperator(ResourcePullOperator):
             parts=[ParquetPart(folder=job.folder, part=part) for part in manifest.parts],
         )
 
-    def _clean_up(self, job: Job, manifest: Manifest) -> None:
+    def _clean_up(self, job: Job) -> None:
         """Remove what waited to be loaded: it holds customers' data, and is of no use once it is in the table."""
-        from limio_limitrail.landing.manifest import MANIFEST_NAME
+        from limio_limitrail.landing.pull import remove_parts
+        from limio_limitrail.transfers.folders import remove_empty
 
         job.store.clear()
-        for name in (MANIFEST_NAME, *(part.name for part in manifest.parts)):
-            (job.folder / name).unlink(missing_ok=True)
-        if job.folder.protocol in {"", "file"}:
-            job.folder.rmdir()
+        try:
+            remove_parts(job.folder)
+            remove_empty(job.folder, root=job.root)
+        except OSError as error:
+            # The rows are in the table: the task has done what it was asked for.
+            self.log.warning("The staging folder %s could not be removed (%s).", job.folder, type(error).__name__)
+
+
+def _some(names: Sequence[str]) -> list[str]:
+    """Give the first few of what may be hundreds of names, for a summary that stays small."""
+    shown = [name[:60] for name in names[:8]]
+    return shown if len(names) <= len(shown) else [*shown, f"and {len(names) - len(shown)} more"]

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.transfers.state import mark_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -37,16 +38,19 @@ def choose_window(
     since: datetime | None,
     overlap: timedelta,
     watermark: AssetWatermark | None,
+    run: str,
 ) -> Window:
     """Choose from when on to pull.
 
-    An incremental pull goes on from the watermark, minus the overlap. Before there is one, and in a full refresh, ``since`` counts. Where Airflow
-    has no asset state store, the start of the data interval stands in for the watermark. A resource that demands a start falls
-    back to the data interval. A resource without a time filter is always pulled whole.
+    An incremental pull goes on from the watermark, minus the overlap; a run that is made again begins where it began before.
+    Before there is a watermark, and in a full refresh, ``since`` counts. Where Airflow has no asset state store, the start of
+    the data interval stands in for the watermark. A resource that demands a start falls back to the data interval. A resource
+    without a time filter is always pulled whole.
 
     :param since: the user's own lower bound.
     :param overlap: how far to go back behind the watermark.
     :param watermark: None where Airflow has no asset state store, or the pull is not incremental.
+    :param run: which pull this is.
     :raises ParameterError: a start was given that the resource cannot filter by, or none can be found where one is needed.
     """
     if resource.time_filter is None:
@@ -56,7 +60,10 @@ def choose_window(
     interval_start = context.get("data_interval_start")
     if incremental and not full_refresh:
         if watermark is not None:
-            if (reached := watermark.read()) is not None:
+            progress = watermark.read()
+            if (mark := mark_of(run)) in progress.starts:
+                return Window(since=progress.starts[mark], why="where this run began before")
+            if (reached := progress.watermark) is not None:
                 return Window(since=reached - overlap, why=f"the watermark {reached.isoformat()} minus {overlap}")
         elif interval_start is not None and since is None:
             return Window(since=_utc(interval_start) - overlap, why=f"the data interval's start minus {overlap}")
