@@ -91,6 +91,9 @@ def as_kind(value: Any, source: Kind, target: Kind) -> Any:
     """Give a value in a wider kind."""
     if value is None:
         return None
+    if source is L and abs(value) <= EXACT_IN_DOUBLE:
+        # A column of big numbers that holds none by now is one of plain integers.
+        source = INT
     column = pa.chunked_array([pa.array([value], arrow_type(source))])
     value = cast(column, source=source, target=target).to_pylist()[0]
     return value.replace("\0", "\\u0000") if isinstance(value, str) else value

@@ -317,3 +317,36 @@ def test_sqlite_tables_of_unknown_types(lite):
     for column in ("v", "d"):
         with pytest.raises(LandingError, match=f"column '{column}' is (NUMERIC|DATETIME)"):
             lite.land("merge", {"id": (INT, [2]), column: (T, ["0123"])}, run="3")
+
+
+def test_columns_that_disregard_case(opened):
+    """DuckDB's and SQLite's are compared letter by letter all the same."""
+    for name in ("duckdb", "sqlite"):
+        db = opened(name)
+        db.execute("CREATE TABLE subs (id TEXT COLLATE NOCASE, v TEXT COLLATE NOCASE)")
+        db.land("merge", {"id": (T, ["a", "A"]), "v": (T, ["x", "y"])})
+        result = db.land("merge", {"id": (T, ["a", "A"]), "v": (T, ["X", "y"])}, run="2")
+        assert result == LoadResult(rows=2, updated=1, unchanged=1)
+        assert [(row["id"], row["v"]) for row in db.rows()] == [("A", "y"), ("a", "X")]
+
+
+def test_a_postgres_key_that_disregards_case_is_refused(postgres):
+    # A build without ICU has no such collation, so one is made to say that it is one.
+    postgres.execute(
+        'CREATE COLLATION loose FROM "C"',
+        "UPDATE pg_collation SET collisdeterministic = false WHERE collname = 'loose'",
+        "CREATE TABLE subs (id TEXT COLLATE loose)",
+    )
+    with pytest.raises(LandingError, match="column 'id' takes different texts for equal"):
+        postgres.land("merge", {"id": (T, ["a", "A"])})
+    assert postgres.land("append", {"id": (T, ["a", "A"])}, key=()).inserted == 2
+
+
+def test_a_duckdb_whose_settings_disregard_case_and_live_elsewhere(duck):
+    hook = duck.hook(settings={"default_collation": "nocase", "TimeZone": "America/New_York"})
+    duck.land("merge", {"id": (T, ["a", "A", "A"]), "v": (S, [NEW_YEAR, NEW_YEAR, None])}, time="v", hook=hook)
+    result = duck.land("merge", {"id": (T, ["a", "A"]), "v": (T, ["x", None])}, hook=hook, run="2")
+    assert result == LoadResult(rows=2, updated=2, columns_widened=("v",))
+    duck.land("merge", {"id": (T, ["b"]), "w": (S, [NEW_YEAR])}, hook=hook, run="3")
+    duck.land("merge", {"id": (T, ["c"]), "w": (T, ["x"])}, hook=hook, run="4")
+    assert [row["w"] for row in duck.rows() if row["id"] == "b"] == ["2024-01-01T02:03:04.000050Z"]

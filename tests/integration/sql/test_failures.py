@@ -323,3 +323,53 @@ def test_databases_that_cannot_tell_keys_apart_are_refused(dialect):
 
     with pytest.raises(LandingError, match=f"{dialect} is not a database that a pull can be landed in"):
         open_session(Hook())
+
+
+def test_duckdb_that_may_only_read_is_refused(duck):
+    hook = duck.hook(read_only=True)
+    with pytest.raises(LandingError, match="read-only"):
+        duck.land("merge", {"id": (INT, [1])}, hook=hook)
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_load_that_waited_sees_what_the_other_wrote(postgres, level):
+    """Whatever the database's usual isolation: a snapshot from before the wait would lack the other load's rows."""
+    postgres.execute(f"ALTER DATABASE {postgres.connection['schema']} SET default_transaction_isolation TO '{level}'")
+    waiting = threading.Thread(target=postgres.land, args=("merge", {"id": (INT, [1, 2])}), kwargs={"run": "2"})
+
+    def let_the_other_wait(_):
+        waiting.start()
+        for _ in range(200):
+            if postgres.query("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted") == [(1,)]:
+                return
+            time.sleep(0.05)
+        raise AssertionError
+
+    postgres.land("merge", {"id": (INT, [1, 3])}, progress=let_the_other_wait)
+    waiting.join(30)
+    assert [row["id"] for row in postgres.rows()] == [1, 2, 3]
+
+
+def test_a_message_from_the_tables_own_rule_is_not_passed_on(postgres, caplog):
+    """What a trigger says is anybody's guess, rows included."""
+    postgres.land("merge", {"id": (INT, [1]), "v": (T, ["a"])})
+    postgres.execute(
+        "CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no %', NEW.v; END $$",
+        "CREATE TRIGGER tell BEFORE INSERT ON subs FOR EACH ROW EXECUTE FUNCTION tell()",
+    )
+    with pytest.raises(LandingError, match="P0001") as refused:
+        postgres.land("merge", {"id": (INT, [2]), "v": (T, [CANARY])}, run="2")
+    assert CANARY not in told(refused.value)
+    assert CANARY not in caplog.text
+
+
+def test_a_trigger_that_swallows_rows_is_noticed(postgres):
+    postgres.land("merge", {"id": (INT, [1])})
+    postgres.execute(
+        "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
+        "CREATE TRIGGER swallow BEFORE INSERT ON subs FOR EACH ROW WHEN (NEW.id = 3) EXECUTE FUNCTION swallow()",
+    )
+    for mode in ("merge", "append", "replace"):
+        with pytest.raises(LandingError, match="2 rows were to be written and the database counts 1"):
+            postgres.land(mode, {"id": (INT, [2, 3])}, run="2")
+    assert [row["id"] for row in postgres.rows()] == [1]

@@ -26,12 +26,14 @@ class TableColumn:
     :param type: its type as the database writes it.
     :param kind: the kind whose values the type keeps as they are, or ``None`` for a type this package does not make.
     :param managed: whether a load may write to it; a column with a default, or one that the database fills, is its owner's.
+    :param exact: whether only equal texts are equal in it; a column may have been made to disregard case.
     """
 
     name: str
     type: str
     kind: Kind | None
     managed: bool
+    exact: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +49,8 @@ class Dialect:
     :param instant_type: the type of ``_extracted_at``.
     :param stored: turns a staged expression of a kind into what a column of that kind stores.
     :param distinct: tells whether two expressions differ, where two nulls do not.
-    :param comparable: makes an expression of a kind comparable, character by character if it is text.
-    :param sortable: the same for putting in order.
+    :param key: makes an expression of a kind comparable to find the row of a key, in a way that can use the table's index.
+    :param exact: makes an expression of a kind comparable and sortable, texts and JSON character by character.
     :param foreign_value: turns a staged expression of a kind into a foreign type.
     :param foreign_loss: tells whether a foreign type fails to give back the value of a staged expression of a kind.
     :param update: writes the statement that overwrites rows of a table from the staged ones: table, stage, assignments and
@@ -64,8 +66,8 @@ class Dialect:
     instant_type: str
     stored: Callable[[str, Kind], str]
     distinct: Callable[[str, str], str]
-    comparable: Callable[[str, Kind], str]
-    sortable: Callable[[str, Kind], str]
+    key: Callable[[str, Kind], str]
+    exact: Callable[[str, Kind], str]
     foreign_value: Callable[[str, Kind, str], str]
     foreign_loss: Callable[[str, Kind, str], str]
     update: Callable[[str, str, Sequence[tuple[str, str]], str], str]

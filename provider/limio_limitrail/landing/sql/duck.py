@@ -65,8 +65,15 @@ def _stored(expression: str, kind: Kind) -> str:
     return f"CAST({expression} AS JSON)" if kind is Kind.JSON else expression
 
 
-def _comparable(expression: str, kind: Kind) -> str:
-    return f"CAST({expression} AS VARCHAR)" if kind is Kind.JSON else expression
+def _exact(expression: str, kind: Kind) -> str:
+    match kind:
+        case Kind.JSON:
+            return f"CAST({expression} AS VARCHAR) COLLATE C"
+        case Kind.TEXT | Kind.NULL:
+            # A column may have been made to disregard case, which would take two keys for one.
+            return f"{expression} COLLATE C"
+        case _:
+            return expression
 
 
 def _foreign_value(expression: str, kind: Kind, foreign: str) -> str:
@@ -90,8 +97,8 @@ DUCKDB = Dialect(
     instant_type="TIMESTAMP WITH TIME ZONE",
     stored=_stored,
     distinct=lambda one, other: f"{one} IS DISTINCT FROM {other}",
-    comparable=_comparable,
-    sortable=_comparable,
+    key=_exact,
+    exact=_exact,
     foreign_value=_foreign_value,
     foreign_loss=_foreign_loss,
     update=update_from,
@@ -105,6 +112,8 @@ def duckdb_session(hook: DbApiHook) -> Iterator[DuckSession]:
     :raises LandingError: the connection names no lasting database, or another process keeps the file.
     """
     database = str(hook.get_database())
+    if getattr(hook, "read_only", False):
+        raise LandingError("the DuckDB connection is read-only; a pull needs one that may write")
     if database in ("", ":memory:"):
         raise LandingError(
             "the DuckDB connection names no file, so all that is written would be gone when the task ends; "
@@ -115,8 +124,6 @@ def duckdb_session(hook: DbApiHook) -> Iterator[DuckSession]:
         try:
             session = DuckSession(connection)
             session.execute("SET TimeZone = 'UTC'")
-            # A database set to disregard case would take two keys for one.
-            session.execute("SET default_collation = ''")
             session.execute("BEGIN TRANSACTION")
             try:
                 yield session

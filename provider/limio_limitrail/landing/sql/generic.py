@@ -57,8 +57,8 @@ STANDARD = Dialect(
     instant_type="TIMESTAMP WITH TIME ZONE",
     stored=same,
     distinct=lambda one, other: f"{one} IS DISTINCT FROM {other}",
-    comparable=same,
-    sortable=same,
+    key=same,
+    exact=same,
     foreign_value=lambda expression, _, foreign: f"CAST({expression} AS {foreign})",
     foreign_loss=lambda expression, kind, foreign: (
         f"CAST(CAST({expression} AS {foreign}) AS {_TYPES[kind]}) IS DISTINCT FROM {expression}"

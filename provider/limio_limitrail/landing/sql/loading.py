@@ -123,6 +123,11 @@ def _check_keys(*, session: Session, write: Statements, target: Target) -> None:
             raise LandingError(
                 f"{write.plan.table}: no row has the record key {key!r}, which the primary key names; nothing was written"
             )
+        if column.existing is not None and not column.existing.exact:
+            raise LandingError(
+                f"{write.plan.table}: column {column.name!r} takes different texts for equal, and it belongs to the primary key, "
+                f"so rows would be lost; give it a deterministic collation; nothing was written"
+            )
         [(missing,)] = session.query(write.keyless(column))
         if missing:
             raise LandingError(

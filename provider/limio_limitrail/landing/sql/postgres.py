@@ -61,13 +61,13 @@ def _stored(expression: str, kind: Kind) -> str:
     return f"CAST({expression} AS json)" if kind is Kind.JSON else expression
 
 
-def _comparable(expression: str, kind: Kind) -> str:
+def _key(expression: str, kind: Kind) -> str:
     return f"CAST({expression} AS text)" if kind is Kind.JSON else expression
 
 
-def _sortable(expression: str, kind: Kind) -> str:
-    # By code points, so that the newest of several texts does not depend on the database's language.
-    return f'{expression} COLLATE "C"' if kind in (Kind.TEXT, Kind.NULL, Kind.JSON) else expression
+def _exact(expression: str, kind: Kind) -> str:
+    # By code points, so that neither the newest of several texts nor a change depends on the database's language.
+    return f'CAST({expression} AS text) COLLATE "C"' if kind in (Kind.TEXT, Kind.NULL, Kind.JSON) else expression
 
 
 def _foreign_value(expression: str, kind: Kind, foreign: str) -> str:
@@ -95,8 +95,8 @@ POSTGRES = Dialect(
     instant_type="timestamp with time zone",
     stored=_stored,
     distinct=lambda one, other: f"{one} IS DISTINCT FROM {other}",
-    comparable=_comparable,
-    sortable=_sortable,
+    key=_key,
+    exact=_exact,
     foreign_value=_foreign_value,
     foreign_loss=_foreign_loss,
     update=update_from,
@@ -201,13 +201,16 @@ class PostgresSession:
         if relation not in ("r", "p"):
             raise LandingError(f"{table} is {_KINDS_OF_RELATION.get(relation, 'no table')}; a pull can only be landed in a table")
         described = self.query(
-            f"SELECT attname, format_type(atttypid, atttypmod), NOT atthasdef AND attidentity = '' AND attgenerated = '' "
-            f"FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass({VALUE}) AND attnum > 0 AND NOT attisdropped "
+            f"SELECT attname, format_type(atttypid, atttypmod), NOT atthasdef AND attidentity = '' AND attgenerated = '', "
+            f"coalesce(collisdeterministic, true) FROM pg_catalog.pg_attribute "
+            f"LEFT JOIN pg_catalog.pg_collation ON pg_collation.oid = attcollation "
+            f"WHERE attrelid = to_regclass({VALUE}) AND attnum > 0 AND NOT attisdropped "
             f"ORDER BY attnum",
             self.dialect.qualified(table),
         )
         return tuple(
-            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(plain)) for name, type_, plain in described
+            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(plain), exact=bool(exact))
+            for name, type_, plain, exact in described
         )
 
     def create_stage(self, *, stage: str, columns: Sequence[tuple[str, str]]) -> None:

@@ -56,7 +56,7 @@ def _kind(type_: str) -> Kind | None:
     return _KINDS.get(declared)
 
 
-def _comparable(expression: str, kind: Kind) -> str:
+def _exact(expression: str, kind: Kind) -> str:
     # A column may have been made to disregard case, which would take two keys for one.
     return f"{expression} COLLATE BINARY" if kind in (Kind.TEXT, Kind.JSON, Kind.NULL) else expression
 
@@ -71,8 +71,8 @@ SQLITE = Dialect(
     instant_type="TIMESTAMP",
     stored=same,
     distinct=lambda one, other: f"{one} IS NOT {other}",
-    comparable=_comparable,
-    sortable=_comparable,
+    key=_exact,
+    exact=_exact,
     foreign_value=lambda expression, _kind, _foreign: expression,
     # A column of another type may turn texts into numbers at will, and says so only afterwards.
     foreign_loss=lambda _expression, _kind, _foreign: "1 = 1",

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, all_of, any_of
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID
 from limio_limitrail.landing.sql.plan import Landed, Plan
@@ -72,9 +71,9 @@ class Statements:
         """Remove the staged rows that another of the same key supersedes; rows without a full key are nobody's duplicates."""
         newest = [f"s.{SEQUENCE} DESC"]
         if self.time is not None:
-            order = self.dialect.sortable(f"s.{ORDER}", self.time.incoming)
+            order = self.dialect.exact(f"s.{ORDER}", self.time.incoming)
             newest = [f"CASE WHEN s.{ORDER} IS NULL THEN 1 ELSE 0 END", f"{order} DESC", *newest]
-        key = ", ".join(self.dialect.comparable(self._value(column), column.kind) for column in keys)
+        key = ", ".join(self.dialect.key(self._value(column), column.kind) for column in keys)
         full = all_of(f"s.{column.staged} IS NOT NULL" for column in keys)
         ranked = (
             f"SELECT s.{SEQUENCE}, row_number() OVER (PARTITION BY {key} ORDER BY {', '.join(newest)}) AS place "
@@ -137,8 +136,8 @@ class Statements:
 
     def _same_key(self, keys: Sequence[Landed]) -> str:
         return all_of(
-            f"{self.dialect.comparable(f't.{self.dialect.quote(column.name)}', column.kind)} = "
-            f"{self.dialect.comparable(self._value(column), column.kind)}"
+            f"{self.dialect.key(f't.{self.dialect.quote(column.name)}', column.kind)} = "
+            f"{self.dialect.key(self._value(column), column.kind)}"
             for column in keys
         )
 
@@ -147,8 +146,5 @@ class Statements:
         if column.foreign:
             text = self.dialect.text_type
             return self.dialect.distinct(f"CAST({held} AS {text})", f"CAST({self._value(column)} AS {text})")
-        if column.kind is Kind.JSON:
-            return self.dialect.distinct(self.dialect.comparable(held, Kind.JSON), f"s.{column.staged}")
-        return self.dialect.distinct(
-            self.dialect.comparable(held, column.kind), self.dialect.comparable(f"s.{column.staged}", column.kind)
-        )
+        staged = f"s.{column.staged}"
+        return self.dialect.distinct(self.dialect.exact(held, column.kind), self.dialect.exact(staged, column.kind))
