@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http.client
 import http.cookiejar
 import threading
 from collections.abc import Mapping
@@ -17,12 +18,12 @@ import urllib3.exceptions
 from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, ProtocolError, TransportError
 from limio_limitrail.api.forks import begin_anew_in_children
 from limio_limitrail.api.origin import Origin, same_origin
-from limio_limitrail.api.redact import safe_text
 
 if TYPE_CHECKING:
     from limio_limitrail.api.auth import Auth
 
 
+_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd"})
 _AnySession = TypeVar("_AnySession", bound=requests.Session)
 
 
@@ -74,7 +75,7 @@ class Transport:
     def after_fork(self) -> None:
         """Begin with connections of this process: two processes that share one would read each other's answers."""
         self._preparing = threading.Lock()
-        self._session = self._equip(requests.Session(), _NoAuth())
+        self._session = self._equip(_PlainSession(), _NoAuth())
 
     def _equip(self, session: _AnySession, auth: requests.auth.AuthBase) -> _AnySession:
         session.headers.update({"User-Agent": self._user_agent, "Accept": "application/json", "Accept-Encoding": "gzip, deflate"})
@@ -160,6 +161,13 @@ class _OriginAuth(requests.auth.AuthBase):
         return request
 
 
+class _PlainSession(requests.Session):
+    """Takes a redirect for an answer like any other: requests prepares the next request even where it is told not to follow."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+        return None
+
+
 class _OriginSession(requests.Session):
     """Follows redirects, and takes the credential along to its own origin only.
 
@@ -191,7 +199,9 @@ class _TimeoutAdapter(requests.adapters.HTTPAdapter):
 def _broken_body(error: Exception, call: Failure, headers: Mapping[str, str]) -> ApiError:
     """Tell a body that broke off, which another try may mend, from one that never was what its headers say."""
     if isinstance(error, urllib3.exceptions.DecodeError):
-        encoding = safe_text(headers.get("Content-Encoding")) or "none"
+        # Only names that are known: a header may hold anything.
+        named = {name.strip().lower() for name in headers.get("Content-Encoding", "").split(",")} & _ENCODINGS
+        encoding = ", ".join(sorted(named)) or "of its headers"
         return ProtocolError(replace(call, reason=f"expected a body in the content encoding {encoding}, found one that is not"))
     return TransportError(replace(call, reason=_why(error)))
 
@@ -207,15 +217,16 @@ def _why(error: Exception) -> str:
     kinds = (
         ((requests.exceptions.SSLError, urllib3.exceptions.SSLError), "the TLS connection could not be made or verified"),
         ((requests.exceptions.ProxyError, urllib3.exceptions.ProxyError), "the proxy could not be reached or refused"),
+        ((urllib3.exceptions.NameResolutionError,), "the host name could not be resolved"),
+        ((ConnectionRefusedError,), "the connection was refused"),
+        # A kind of connect timeout to urllib3, though it is none: asked for first.
+        ((urllib3.exceptions.NewConnectionError,), "no connection could be made"),
         (
             (requests.exceptions.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError),
             "no connection within the connect timeout",
         ),
         ((requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError), "no answer within the read timeout"),
-        ((urllib3.exceptions.NameResolutionError,), "the host name could not be resolved"),
-        ((urllib3.exceptions.IncompleteRead,), "the answer broke off before its end"),
-        ((ConnectionRefusedError,), "the connection was refused"),
-        ((urllib3.exceptions.NewConnectionError,), "no connection could be made"),
+        ((urllib3.exceptions.IncompleteRead, http.client.IncompleteRead), "the answer broke off before its end"),
     )
     for classes, text in kinds:
         if any(isinstance(part, classes) for part in chain):

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 def hopeless_failures_end_the_task() -> Iterator[None]:
     """Turn errors that no retry can mend into ``AirflowFailException``.
 
-    These are refused credentials, missing scopes, bad requests, wrong parameters and wrong connection fields. Everything else passes
-    as it is, so that retries and retry policies can act on it.
+    These are refused credentials, missing scopes, bad requests, wrong parameters and wrong connection fields. Everything else
+    passes as it is, so that retries and retry policies can act on it.
     """
     from airflow.sdk.exceptions import AirflowFailException
 
