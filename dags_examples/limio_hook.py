@@ -22,10 +22,10 @@ SCHEDULES_OF_ZUORA = Resource(
 with DAG(dag_id="limio_hook", schedule=None, start_date=datetime(2026, 1, 1), doc_md=__doc__) as dag:
     # [START hook]
     @task
-    def plans() -> dict[str, int]:
+    def plans() -> list[tuple[str, int]]:
         hook = LimioHook("limio_default")
         frame = hook.get_df("subscriptions", flatten=True, page_size=1000)
-        return {str(plan): int(rows) for plan, rows in frame["data.name"].value_counts().items()}
+        return [(str(plan), int(rows)) for plan, rows in frame["data.name"].value_counts().items()]
 
     @task
     def counts() -> dict[str, int]:

@@ -8,7 +8,7 @@ from airflow.sdk import DAG
 
 from limio_limitrail.transfers.limio_to_sql import LimioToSqlOperator
 
-with DAG("limio_subscriptions", schedule="@daily", start_date=datetime(2026, 1, 1), catchup=False):
+with DAG("limio_subscriptions", schedule="@daily", start_date=datetime(2026, 1, 1), catchup=False) as dag:
     LimioToSqlOperator(
         task_id="subscriptions", resource="subscriptions", sql_conn_id="warehouse", table="subscriptions", retries=2
     )

@@ -20,7 +20,8 @@ def main() -> None:
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True)
     for line in sys.stdin:
         print(line, end="", flush=True)
-        console.print(line.rstrip("\n"), style="bold cyan" if line.startswith("==") else "", markup=False, highlight=False, no_wrap=True)
+        style = "bold cyan" if line.startswith("==") else ""
+        console.print(line.rstrip("\n"), style=style, markup=False, highlight=False, no_wrap=True)
     drawing = console.export_svg(title="make demo", theme=DIMMED_MONOKAI)
     # The fonts that rich names are on somebody's server; any monospaced font will do.
     drawing = re.sub(r"@font-face \{.*?\}", "", drawing, flags=re.DOTALL).replace("Fira Code, ", "")

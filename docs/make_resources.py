@@ -14,11 +14,12 @@ PAGE = Path(__file__).with_name("resources.md")
 HEAD = """\
 # Resources
 
-A resource is a list endpoint: its path, its paging, the columns that identify a record, the filter by time where there is one. Pass its name to an
-operator or to the hook. Pass a `Resource(...)` of your own for an endpoint that is not here: see [the hook](hook.md#an-endpoint-of-your-own).
+A resource is a list endpoint: its path, its paging, the columns that identify a record, the filter by time where there is one.
+Pass its name to an operator or to the hook. Pass a `Resource(...)` of your own for an endpoint that is not here: see
+[the hook](hook.md#an-endpoint-of-your-own).
 
-What no public document confirms is in the last column. If your tenant behaves otherwise, pass a `Resource` of your own, for example a copy with another path:
-`dataclasses.replace(RESOURCES["catalog.offers2"], path="/items")`.
+What no public document confirms is in the last column. If your tenant behaves otherwise, pass a `Resource` of your own, for
+example a copy with another path: `dataclasses.replace(RESOURCES["catalog.offers2"], path="/items")`.
 
 `service` is `limio` where it is left out; `zuora` and `salesforce` are the others: `request_params={"service": "zuora"}`.
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The main job from end to end: an emulated Limio tenant, real Airflow, a DuckDB warehouse, two runs of ``limio_warehouse_sync``."""
+"""The main job from end to end: an emulated Limio tenant, real Airflow, a DuckDB warehouse, two runs of one Dag."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import duckdb
 import requests
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-HOME = ROOT / ".demo"
+HOME = Path(os.environ.get("DEMO_HOME", ROOT / ".demo"))
 WAREHOUSE = HOME / "warehouse.duckdb"
 DAG_ID = "limio_warehouse_sync"
 SUBSCRIPTIONS = int(os.environ.get("DEMO_SUBSCRIPTIONS", "50000"))
@@ -66,6 +66,11 @@ class Emulator:
 def say(text: str = "") -> None:
     """Print at once."""
     print(text, flush=True)
+
+
+def shown(path: Path) -> Path:
+    """Give a path as a person at the project's root would type it."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 @contextlib.contextmanager
@@ -116,7 +121,7 @@ def run_airflow(command: Sequence[str], *, env: dict[str, str], log: Path, title
             if found and not found[2].startswith(("Landing ", "Landed ")):
                 say(f"   {time.monotonic() - began:5.1f} s  {found[2]}")
     if process.returncode:
-        raise SystemExit(f"{title} failed; all it printed is in {log.relative_to(ROOT)}")
+        raise SystemExit(f"{title} failed; all it printed is in {shown(log)}")
     return last
 
 
@@ -161,22 +166,24 @@ def table(rows: Sequence[Sequence[object]], headings: Sequence[str]) -> str:
 def show_run(run_id: str) -> None:
     """Print a run's summaries as a table."""
     headings = ["table", "rows", "pages", "requests", "tokens", "seconds", "inserted", "updated", "watermark"]
-    rows = [
-        [item["table"], *(item[name] for name in headings[1:5]), round(item["seconds"], 1)]
-        + [item["inserted"], item["updated"], (item["watermark"] or "")[:19]]
-        for item in summaries(run_id)
-    ]
+    rows = [[item[name] if name != "watermark" else (item[name] or "")[:19] for name in headings] for item in summaries(run_id)]
     say(table(rows, headings))
+
+
+def clear_away() -> None:
+    """Remove what an earlier demo left, and nothing else, wherever the folder is."""
+    shutil.rmtree(HOME / "airflow", ignore_errors=True)
+    for name in ("warehouse.duckdb", "warehouse.duckdb.wal", "migrate.log", "run-1.log", "run-2.log", "README.txt"):
+        (HOME / name).unlink(missing_ok=True)
+    (HOME / "airflow").mkdir(parents=True)
 
 
 def main() -> None:
     """Run the demo."""
     began = time.monotonic()
-    shutil.rmtree(HOME, ignore_errors=True)
-    (HOME / "airflow").mkdir(parents=True)
-    say(
-        f"== An emulated Limio tenant with {SUBSCRIPTIONS:,} subscriptions, their customers, orders and events, and {BASKETS:,} baskets"
-    )
+    clear_away()
+    say("== An emulated Limio tenant")
+    say(f"   {SUBSCRIPTIONS:,} subscriptions with their customers, orders and events; a catalog; {BASKETS:,} abandoned baskets")
     with emulator() as server:
         say(f"   listening on {server.url}")
         env = environment(server)
@@ -201,8 +208,9 @@ def main() -> None:
             headings = [column[0] for column in found.description or []]
             say(table(found.fetchall(), headings))
             say()
-    path = WAREHOUSE.relative_to(ROOT)
-    note = f"The warehouse is {path}. Open it with: .venv/bin/python -c \"import duckdb; duckdb.connect('{path}').sql('SHOW TABLES').show()\""
+    path = shown(WAREHOUSE)
+    show = f"import duckdb; duckdb.connect('{path}').sql('SHOW TABLES').show()"
+    note = f'The warehouse is {path}. Open it with: .venv/bin/python -c "{show}"'
     (HOME / "README.txt").write_text(f"{note}\nWhat Airflow printed is in run-1.log and run-2.log.\n")
     say(note)
     say(f"Done in {time.monotonic() - began:.0f} s.")

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Run one example Dag once, as ``dag.test()`` does it: ``python run_dag.py MODULE``. Exit status 0 means that every task succeeded."""
+"""Run one example Dag once, as ``dag.test()`` does it: ``python run_dag.py MODULE``; it exits with 0 if every task succeeded."""
 
 from __future__ import annotations
 

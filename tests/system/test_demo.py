@@ -1,0 +1,44 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The demo, small: its two runs, its tables, its questions."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_demo_runs_and_says_what_it_did(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    environment |= {"DEMO_HOME": str(tmp_path), "DEMO_SUBSCRIPTIONS": "400", "DEMO_BASKETS": "80"}
+    command = [sys.executable, str(ROOT / "dags_examples" / "demo" / "run.py")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+
+    rows = [line.split() for line in done.stdout.splitlines() if re.match(r"   subscriptions  ", line)]
+    [first, second] = rows
+    # table, rows, pages, requests, tokens, seconds, inserted, updated, watermark
+    assert first[1:5] == ["400", "1", "1", "1"]
+    assert first[6:8] == ["400", "0"]
+    assert second[1:5] == ["600", "1", "1", "1"]
+    assert second[6] == "200"
+    # A change that only moves a record's time back to what it was is none: at most as many updates as changes were made.
+    assert 0 < int(second[7].replace(",", "")) <= 500
+    for question in ("Active subscriptions by offer", "Baskets lost in the last week", "Orders a day"):
+        answer = done.stdout.split(f"== {question}")[1].split("==")[0].strip().splitlines()
+        assert len(answer) > 3, question
+    with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as warehouse:
+        tables = {name for (name,) in warehouse.execute("SELECT table_name FROM information_schema.tables").fetchall()}
+        assert tables == {
+            "subscriptions", "customers", "orders", "events", "offers", "products", "campaigns", "abandoned_baskets"
+        }  # fmt: skip
+        assert warehouse.execute("SELECT count(*), count(DISTINCT id) FROM subscriptions").fetchall() == [(600, 600)]
+        columns = {name for (name, *_) in warehouse.execute("DESCRIBE abandoned_baskets").fetchall()}
+        assert "recoveryLink" not in columns
+    assert "README.txt" in {path.name for path in tmp_path.iterdir()}
