@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.kinds import Kind
@@ -79,7 +79,9 @@ def generic_session(hook: DbApiHook) -> Iterator[GenericSession]:
             yield session
             guarded(connection.commit, refused=Exception, describe=session.describe)
         except BaseException:
-            connection.rollback()
+            # What could not be undone must not hide why it had to be; closing undoes it too.
+            with suppress(Exception):
+                connection.rollback()
             raise
     finally:
         connection.close()

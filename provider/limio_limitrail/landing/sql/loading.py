@@ -34,12 +34,16 @@ def load(
 ) -> LoadResult:
     """Write a pull into a table, in one transaction: all of it or nothing.
 
-    The table is made if it is not there, gains the columns it lacks, and columns too narrow for what comes are widened. A
-    database that commits changes of a table's columns by itself (MySQL does) may keep those after a failure, never rows.
+    The table is made if it is not there, gains the columns it lacks, and columns too narrow for what comes are widened. All
+    columns are the records': a row that is replaced has a null in every column that it no longer brings. Only columns with a
+    default, and those that the database fills by itself, are somebody else's and never written.
+
+    DuckDB, Postgres and SQLite undo changes of a table's columns too when a load fails. Another database of standard SQL may
+    commit those by itself, and nothing there keeps two loads into one table apart.
 
     A NUL character is stored as the six characters ``\\u0000``. A column of a type this package does not make (``numeric``,
     ``varchar(20)``, ``uuid``, …) is written if it gives every value back as it came; a ``jsonb`` column keeps of JSON what
-    ``jsonb`` keeps. Columns with a default, and those that the database fills by itself, are never written.
+    ``jsonb`` keeps.
 
     :param hook: the connection; its database and schema are where the table lives.
     :param target: the table and how to write to it.
