@@ -1,0 +1,175 @@
+"""Messages say what happened and what to do, and nothing that must stay secret; errors survive process boundaries."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from limio_limitrail.api import errors
+from limio_limitrail.api.answer import judge
+from limio_limitrail.api.redact import LONGEST, holds_secret, safe_text
+from limio_limitrail.api.secret import Secret
+from limio_limitrail.api.walk import CursorRefusedError
+from limio_limitrail.emulator import Fault
+
+LEAVES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ApiError)]
+CALL = errors.Failure(api="Limio", method="GET", path="/objects/limio/orders", resource="orders", required_scope="MMA")
+SECRETS = (Secret("s3cret/value+1"), Secret("Opaque.Token-123"))
+
+
+def failure() -> errors.Failure:
+    return errors.Failure(
+        api="Limio",
+        method="GET",
+        path="/x",
+        resource="orders",
+        status=429,
+        reason="because",
+        problem=errors.ProblemDetails(message="m", error_code="c", resource_key="k", field="f", trace_id="t"),
+        trace_id="trace-1",
+        retry_after=7.0,
+        required_scope="MMA",
+        granted_scopes=("a",),
+    )
+
+
+@pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
+def test_errors_survive_pickle_and_copy(kind):
+    error = kind(failure())
+    error.tries_spent = True
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(twin) is kind
+        assert str(twin) == str(error)
+        assert (twin.failure, twin.status, twin.retry_after, twin.trace_id) == (error.failure, 429, 7.0, "trace-1")
+        assert twin.tries_spent
+
+
+def test_a_refused_cursor_survives_pickle():
+    error = CursorRefusedError(errors.InvalidRequestError(failure()))
+    twin = pickle.loads(pickle.dumps(error))
+    assert str(twin) == str(error)
+    assert twin.cause.failure == failure()
+
+
+@pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
+def test_a_message_names_resource_status_trace_and_advice(kind):
+    message = str(kind(failure()))
+    for part in ("Limio", "orders", "GET /x", "429", "because", "trace-1", "errorCode=c", "resourceKey=k", "field=f"):
+        assert part in message
+    if kind is not errors.ApiError:
+        assert message.rstrip(".").count(". ") >= 1, "no advice"
+
+
+def said(status: int, body: bytes, **headers: str) -> errors.ApiError:
+    error = judge(status=status, headers=headers, body=body, call=CALL, secrets=SECRETS)
+    assert error is not None
+    return error
+
+
+def test_a_403_names_the_scope_needed_and_those_granted(make_client, limio_emulator):
+    assert "the token answer did not say" in str(said(403, b""))
+    limio_emulator.configure(include_scope=True, scopes=("MMA", "checkout"))
+    with pytest.raises(errors.ScopeError) as caught:
+        make_client(limio_emulator).send(path="/partner-organisations", scope="partner")
+    assert "needs the scope 'partner'; the token was granted: MMA checkout" in str(caught.value)
+
+
+def test_a_502_keeps_what_the_body_said_short_and_masked():
+    text = "Invalid limit for jane@example.com with s3cret/value+1 " + "x" * 5000
+    error = said(502, b'{"message": "%s", "stack": "do not show"}' % text.encode())
+    assert "Invalid limit for ***@*** with ***" in str(error)
+    assert "do not show" not in str(error)
+    assert len(str(error)) < 700
+
+
+@pytest.mark.parametrize(
+    "body", [b"<html><h1>Whole page</h1></html>", b'["Whole page"]', b'"Whole page"', b"Whole page", b"\xff"]
+)
+def test_a_body_of_no_known_shape_is_not_repeated(body):
+    assert "Whole page" not in str(said(500, body))
+
+
+def test_what_problem_details_say_is_kept():
+    body = b'{"errorCode":"LIMIT","resourceKey":"seats","traceId":"tr-9","field":"amount","detail":"Too much"}'
+    error = said(422, body)
+    assert "[said: Too much errorCode=LIMIT resourceKey=seats field=amount] [trace id tr-9]" in str(error)
+    assert error.trace_id == "tr-9"
+
+
+def test_the_trace_id_may_stand_in_a_header():
+    assert said(500, b"", **{"x-request-id": "req-5"}).trace_id == "req-5"
+    assert len(said(500, b"", **{"x-request-id": "r" * 1000}).trace_id or "") == 100
+
+
+@pytest.mark.parametrize("name", ["message", "detail", "title", "error", "errorCode", "resourceKey", "field", "traceId"])
+@pytest.mark.parametrize("secret", SECRETS, ids=["secret", "token"])
+def test_a_body_that_echoes_a_credential_does_not_get_it_into_an_error(name, secret):
+    error = said(400, b'{"%s": "got %s from you"}' % (name.encode(), secret.reveal().encode()))
+    assert not holds_secret(f"{error} {error!r} {vars(error)}", secrets=SECRETS)
+
+
+@pytest.mark.parametrize("name", ["x-trace-id", "x-request-id", "x-amzn-requestid"])
+def test_a_header_that_echoes_a_credential_does_not_get_it_into_an_error(name):
+    error = said(500, b"", **{name: SECRETS[1].reveal()})
+    assert not holds_secret(f"{error} {error!r} {vars(error)}", secrets=SECRETS)
+
+
+def test_the_query_is_never_in_a_message(make_client, limio_emulator):
+    limio_emulator.faults.add(Fault("status", "/api/", status=400, body=b'{"message": "bad /api/x?email=jane&x=1 indeed"}'))
+    with pytest.raises(errors.InvalidRequestError) as caught:
+        make_client(limio_emulator).send(path="/objects/limio/orders", params={"q": "canary-value"})
+    assert "canary-value" not in str(caught.value)
+    assert "jane" not in str(caught.value)
+
+
+# -- masking ---------------------------------------------------------------------------------------------------------
+
+PLAIN = st.text(st.characters(codec="utf-8"), max_size=80)
+
+
+@given(before=PLAIN, after=PLAIN, secret=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=8, max_size=60))
+@example(before="x" * 195, after="", secret="abcdefgh")
+@example(before="x" * 1995, after="", secret="abcdefgh")
+def test_no_secret_survives_anywhere_in_a_text(before, after, secret):
+    masked = safe_text(f"{before}{secret}{after}", secrets=[Secret(secret)])
+    assert masked is not None
+    # Asterisks that masking itself puts in are no leak.
+    assert secret.lower() not in masked.replace("***", "").lower()
+    assert len(masked) <= LONGEST
+    assert "\n" not in masked
+
+
+@given(st.text(max_size=3000))
+@example("\u2028\x85\x00\x1b[31m")
+def test_any_text_becomes_one_short_line_or_nothing(text):
+    masked = safe_text(text)
+    assert (masked is None) == (not text.strip())
+    assert len(masked or "") <= LONGEST
+    assert len((masked or "").splitlines()) <= 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bearer abcdef123456",
+        "bearer   abcdef123456",
+        "Basic abcdef123456=",
+        "token=abcdef123456",
+        'client_secret":"abcdef123456"',
+        "password: abcdef123456",
+        "eyJabcdef123456.eyJabcdef123456.abcdef123456",
+        "see /x?recover=abcdef123456",
+        "abcdef123456@example.com",
+    ],
+)
+def test_what_looks_like_a_credential_or_a_person_is_masked(text):
+    assert "abcdef123456" not in (safe_text(text) or "")
+
+
+@pytest.mark.parametrize("value", [None, 1, [], {}, "", "  \n"])
+def test_only_a_text_says_something(value):
+    assert safe_text(value) is None

@@ -1,0 +1,197 @@
+"""An answer is taken apart, or refused with what was expected and what came."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from limio_limitrail.api.errors import Failure, ProtocolError
+from limio_limitrail.api.page import Page, replace_lone_surrogates, split
+from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
+from limio_limitrail.api.resource import Resource
+from limio_limitrail.api.secret import Secret
+
+CALL = Failure(api="Limio", method="GET", path="/things", resource="things")
+LIST = Resource(name="things", path="/things")
+CATALOG = Resource(name="catalog", path="/catalog", paging=CursorPair(), total="hits")
+
+
+def page_of(body: bytes, resource: Resource = LIST, **more: object) -> Page:
+    return split(body, resource=resource, call=CALL, number=1, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected", "found"),
+    [
+        (b"", "JSON", "nothing"),
+        (b"<!DOCTYPE html><p>canary", "JSON", "HTML or XML"),
+        (b"canary", "JSON", "plain text"),
+        (b'{"items": [1,', "JSON", "an object"),
+        (b'{"items": [{"a": 01}]}', "JSON", "an object"),
+        (b"[1]", "a JSON object", "a list"),
+        (b'"canary"', "a JSON object", "a string"),
+        (b"null", "a JSON object", "null"),
+        (b"12", "a JSON object", "a number"),
+        (b"{}", "a list in 'items'", "nothing"),
+        (b'{"results": [], "count": 1}', "a list in 'items'", "the answer has 'count', 'results'"),
+        (b'{"items": {"a": "canary"}}', "a list in 'items'", "an object"),
+        (b'{"items": null}', "a list in 'items'", "null"),
+        (b'{"items": "canary"}', "a list in 'items'", "a string"),
+        (b'{"items": [{"a": "\xff"}]}', "UTF-8", "position 18"),
+        ('{"items": [{"a": "é"}]}'.encode("latin-1"), "UTF-8", "position"),
+        ('{"items": []}'.encode("utf-16"), "UTF-8", "position"),
+        (b'{"items": [{}], "queryMore": {"from": "canary"}}', "a string", "an object"),
+        (b'{"items": [{}], "queryMore": ["canary"]}', "a string", "a list"),
+        (b'{"items": [{}], "queryMore": 5}', "a string", "a number"),
+    ],
+)
+def test_a_broken_answer_is_described_and_not_repeated(body, expected, found):
+    with pytest.raises(ProtocolError) as caught:
+        page_of(body)
+    assert f"expected {expected}" in str(caught.value)
+    assert found in str(caught.value)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [b'"canary"', b"[1]", b"5", b"true", b'{"from": 5, "alias": "a"}', b'{"from": ["canary"]}', b'{"from": "f", "alias": 5}'],
+)
+def test_a_cursor_pair_of_another_shape_is_refused(more):
+    with pytest.raises(ProtocolError, match="expected") as caught:
+        page_of(b'{"items": [{}], "queryMore": %s}' % more, CATALOG)
+    assert "canary" not in str(caught.value)
+
+
+def test_member_names_that_repeat_a_credential_are_masked():
+    with pytest.raises(ProtocolError) as caught:
+        page_of(b'{"a-token-of-ours": 1, "b": 2}', secrets=[Secret("a-token-of-ours")])
+    assert "a-token-of-ours" not in str(caught.value)
+    assert "'b'" in str(caught.value)
+
+
+@pytest.mark.parametrize("end", [b"", b',"queryMore":null', b',"queryMore":""', b',"queryMore":{}'])
+@pytest.mark.parametrize("resource", [LIST, CATALOG], ids=["string", "pair"])
+def test_every_form_of_the_end(resource, end):
+    assert page_of(b'{"items":[{"a":1}]%s}' % end, resource).following is None
+
+
+@pytest.mark.parametrize(
+    "end", [b',"queryMore":{"from":null}', b',"queryMore":{"from":"","alias":"a"}', b',"queryMore":{"alias":"a"}']
+)
+def test_a_pair_without_a_beginning_is_the_end(end):
+    assert page_of(b'{"items":[{"a":1}]%s}' % end, CATALOG).following is None
+
+
+def test_an_empty_list_is_the_end_whatever_the_cursor_says():
+    assert page_of(b'{"items":[ \n ],"queryMore":"x"}').following is None
+    assert page_of(b'{"items":[],"queryMore":{"from":"x","alias":"y"}}', CATALOG).following is None
+
+
+def test_cursors():
+    assert page_of(b'{"items":[1],"queryMore":"+/="}').following == {"queryMore": "+/="}
+    pair = page_of(b'{"items":[1],"queryMore":{"from":"f","alias":"a"}}', CATALOG).following
+    assert pair == {"opt.all": "true", "opt.queryMoreFrom": "f", "opt.queryMoreAlias": "a"}
+    lone = page_of(b'{"items":[1],"queryMore":{"from":"f"}}', CATALOG).following
+    assert lone == {"opt.all": "true", "opt.queryMoreFrom": "f"}
+    single = Resource(name="s", path="/s", paging=SinglePage())
+    assert page_of(b'{"items":[1],"queryMore":"x"}', single).following is None
+    own = Resource(name="o", path="/o", records="rows", paging=CursorString(cursor_param="after", cursor_member="next"))
+    assert page_of(b'{"rows":[1],"next":"n","items":5}', own).following == {"after": "n"}
+
+
+@pytest.mark.parametrize(
+    ("hits", "total"), [(b"5", 5), (b'"5"', None), (b"null", None), (b'{"value":5}', None), (b"1e400", None)]
+)
+def test_the_total_counts_where_it_is_a_number(hits, total):
+    assert page_of(b'{"items":[],"hits":%s}' % hits, CATALOG).total == total
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(st.characters(codec="utf-8"), max_size=10),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), inner, max_size=3)
+    ),
+    max_leaves=10,
+)
+
+
+@given(rows=st.lists(JSON, max_size=6), more=st.text(st.characters(codec="utf-8"), max_size=10), ascii_only=st.booleans())
+def test_records_come_out_as_they_went_in(rows, more, ascii_only):
+    body = json.dumps({"hits": 3, "items": rows, "queryMore": more}, ensure_ascii=ascii_only, indent=1).encode()
+    page = page_of(body)
+    assert json.loads(page.records) == rows
+    assert [json.loads(bytes(raw)) for raw in page.raw_records] == rows
+    assert page.empty == (not rows)
+    assert page.following == ({"queryMore": more} if more and rows else None)
+
+
+@given(st.binary(max_size=60))
+@example(b'{"items":[{"a":"\\ud800"}]}')
+@example(b'{"items":[1],"queryMore":"\\ud800"}')
+@example(b'{"items":[1],"queryMore":"\\x"}')
+@example(b'{"\\udfff":1,"items":[]}')
+def test_any_body_is_a_page_or_a_protocol_error(body):
+    try:
+        page = page_of(body)
+    except ProtocolError:
+        return
+    assert page.records.startswith(b"[")
+
+
+# -- half a surrogate pair -------------------------------------------------------------------------------------------
+
+UNITS = st.lists(
+    st.sampled_from(
+        [
+            r"\ud83d",
+            r"\uDE00",
+            r"\ud83d\ude00",
+            r"\uD800",
+            r"\udfff",
+            r"\\",
+            r"\"",
+            r"\n",
+            r"\u00e9",
+            "é",
+            "😀",
+            "u",
+            "d",
+            "ud800",
+            " ",
+        ]
+    ),
+    max_size=12,
+).map("".join)
+
+
+@given(UNITS)
+@example(r"\\ud800")
+@example(r"\\\ud800")
+@example(r"\\\\ud800\ude00")
+@example(r"\ud83d\ud83d\ude00\ude00")
+@example(r"\\\ud83d\ude00")
+def test_mending_replaces_halves_and_nothing_else(text):
+    """The standard library reads halves as they are, which tells what has to come out."""
+    body = f'"{text}"'
+    read = json.loads(body)
+    wanted = "".join("\ufffd" if 0xD800 <= ord(letter) <= 0xDFFF else letter for letter in read)
+    mended = replace_lone_surrogates(body.encode())
+    assert msgspec.json.decode(mended) == wanted
+    if wanted == read:
+        assert mended == body.encode()
+
+
+def test_a_page_with_half_a_pair_arrives_mended_and_says_so(caplog):
+    page = page_of(rb'{"items":[{"a":"x\ud83d"},{"a":"\ud83d\ude00"}]}')
+    assert json.loads(page.records) == [{"a": "x\ufffd"}, {"a": "😀"}]
+    assert "half a surrogate pair" in caplog.text
+
+
+def test_a_page_without_halves_is_not_touched():
+    body = rb'{"items":[{"a":"\\ud800 \ud83d\ude00"}]}'
+    assert page_of(body).records == rb'[{"a":"\\ud800 \ud83d\ude00"}]'

@@ -1,0 +1,99 @@
+"""No value can leave its place in a path or a query."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from urllib.parse import parse_qsl, unquote
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.query import as_text, build_query
+from limio_limitrail.api.resource import Resource, TimeFilter
+
+THING = Resource(name="things", path="/things/{kind}/x-{id}/list", path_defaults={"kind": "k"})
+FILTERED = Resource(name="f", path="/f", time_filter=TimeFilter(since="after", field="t", required=True))
+TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@given(value=TEXT, name=TEXT, other=TEXT)
+@example(value="../../admin", name="a&b=c", other="1&x=2#y")
+@example(value="%2e%2e", name="a", other="%26b%3D1")
+@example(value="a/b?c#d;e", name="ü=", other="+ %")
+@example(value="\r\nHost: evil", name="\x00", other="\r\n")
+def test_what_a_person_gives_arrives_as_it_is_in_its_own_place(site, make_client, value, name, other):
+    if value in {".", ".."}:
+        return
+    client = make_client(site)
+    client.auth.credential = lambda: None
+    client.auth.header = lambda _: "x"
+    query = build_query(THING, params={"id": value, **({} if name in {"id", "kind"} else {name: other})})
+    client.send(path=query.path, params=query.params)
+    path, _, raw = site.seen[-1]["target"].partition("?")
+    segments = path.split("/")
+    assert segments[:3] == ["", "api", "things"]
+    assert len(segments) == 6
+    assert unquote(segments[4]) == f"x-{value}"
+    assert parse_qsl(raw, keep_blank_values=True) == ([] if name in {"id", "kind"} else [(name, other)])
+
+
+@pytest.mark.parametrize("value", ["", ".", ".."])
+def test_a_value_that_would_change_the_path_is_refused(value):
+    with pytest.raises(ParameterError, match="'id'"):
+        build_query(THING, params={"id": value})
+
+
+def test_a_placeholder_without_a_value_is_named():
+    with pytest.raises(ParameterError, match="needs a value for 'id'"):
+        build_query(THING)
+    assert build_query(THING, params={"id": 5, "kind": None}).path == "/things/k/x-5/list"
+
+
+@pytest.mark.parametrize("params", [{"id": "\ud800"}, {"id": "x", "q": "a\udfff"}])
+def test_half_a_surrogate_pair_is_refused(params):
+    with pytest.raises(ParameterError, match="surrogate"):
+        build_query(THING, params=params)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        (False, "false"),
+        (5, "5"),
+        (1.5, "1.5"),
+        ("x", "x"),
+        (datetime(2026, 1, 1, 2, 30, 5, 999999, tzinfo=timezone(timedelta(hours=2))), "2026-01-01T00:30:05Z"),
+    ],
+)
+def test_values_become_text(value, text):
+    assert as_text("p", value) == text
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, b"x", object()])
+def test_what_has_no_text_form_is_refused(value):
+    with pytest.raises(ParameterError, match="'p'"):
+        as_text("p", value)
+
+
+def test_a_time_without_a_zone_is_refused():
+    with pytest.raises(ParameterError, match="no zone"):
+        build_query(FILTERED, since=datetime(2026, 1, 1))
+
+
+def test_a_start_in_time_goes_into_the_filter():
+    assert build_query(FILTERED, since=datetime(2026, 1, 1, tzinfo=UTC)).params == {"after": "2026-01-01T00:00:00Z"}
+    with pytest.raises(ParameterError, match="needs a start in time"):
+        build_query(FILTERED)
+    with pytest.raises(ParameterError, match="cannot be filtered by time"):
+        build_query(THING, params={"id": "1"}, since=datetime(2026, 1, 1, tzinfo=UTC))
+
+
+@given(st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.timezones()))
+def test_a_lower_bound_is_never_later_than_asked(when):
+    text = as_text("since", when)
+    back = datetime.fromisoformat(text)
+    assert timedelta(0) <= when - back < timedelta(seconds=1)
