@@ -160,13 +160,14 @@ class Fields:
 
     def host(self) -> tuple[str, str | None]:
         """Read the host with its port, and the scheme where one is given."""
-        host = (self._connection.host or "").strip().rstrip("/")
-        if not host:
-            raise self.error("host", "it is empty; put the host there, such as acme.prod.limio.com")
+        host = (self._connection.host or "").strip()
         field, scheme = "schema", (self._connection.schema or "").strip().lower() or None
         if "://" in host:
             scheme, host = host.split("://", 1)
             field, scheme = "host", scheme.lower()
+        host = host.rstrip("/")
+        if not host:
+            raise self.error("host", "it is empty; put the host there, such as acme.prod.limio.com")
         if scheme not in {None, "http", "https"}:
             raise self.error(field, f"the scheme {str(scheme)[:20]!r} is neither https nor http")
         name, slash, path = host.partition("/")

@@ -1,0 +1,96 @@
+"""What Airflow is told about the provider, and what it makes of it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import airflow
+import jsonschema
+
+from limio_limitrail.hooks.limio import LimioHook
+from limio_limitrail.provider_info import get_provider_info
+
+INFO = get_provider_info()
+HEAVY = ("requests", "urllib3", "pandas", "pyarrow", "duckdb", "tenacity", "numpy")
+
+
+def test_it_fits_airflows_schema():
+    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+    jsonschema.validate(INFO, schema)
+
+
+def test_the_entry_point_leads_to_it():
+    found = importlib.metadata.entry_points(group="apache_airflow_provider")
+    (ours,) = [entry for entry in found if entry.value.startswith("limio_limitrail.")]
+    assert ours.load()() == INFO
+    assert ours.dist is not None
+    assert ours.dist.name == INFO["package-name"]
+
+
+def test_every_named_module_and_class_exists():
+    modules = [name for hook in INFO["hooks"] for name in hook["python-modules"]]
+    modules += [transfer["python-module"] for transfer in INFO["transfers"]]
+    for name in modules:
+        assert importlib.import_module(name)
+    for kind in INFO["connection-types"]:
+        module, _, name = kind["hook-class-name"].rpartition(".")
+        hook = getattr(importlib.import_module(module), name)
+        assert (hook.conn_type, hook.hook_name) == (kind["connection-type"], kind["hook-name"])
+
+
+def test_airflow_lists_the_connection_type_with_its_form():
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
+    (meta,) = [meta for meta in HookMetaService.hook_meta_data() if meta.connection_type == "limio"]
+    assert meta.hook_name == "Limio"
+    assert meta.hook_class_name == "limio_limitrail.hooks.limio.LimioHook"
+    standard = meta.standard_fields
+    assert standard is not None
+    assert (standard.host.title, standard.login.title, standard.password.title) == ("App host", "Client id", "Client secret")
+    assert standard.host.placeholder == "acme.prod.limio.com"
+    assert standard.port.hidden
+    assert standard.url_schema.hidden
+    assert {name: field["schema"]["title"] for name, field in (meta.extra_fields or {}).items()} == {
+        "region": "Region",
+        "auth_mode": "Authentication",
+        "auth_url": "OAuth endpoint",
+        "timeout": "Timeout (seconds)",
+        "page_size": "Page size",
+        "verify": "Verify certificates",
+    }
+
+
+def test_airflow_makes_the_hook_of_a_connection(monkeypatch):
+    from airflow.sdk.bases.hook import BaseHook
+
+    monkeypatch.setenv("AIRFLOW_CONN_ACME", json.dumps({"conn_type": "limio", "host": "acme.prod.limio.com"}))
+    hook = BaseHook.get_hook("acme")
+    assert isinstance(hook, LimioHook)
+    assert hook.limio_conn_id == "acme"
+
+
+def test_importing_costs_little():
+    """Compared with Airflow's own names, which every Dag file imports anyway."""
+    modules = [f"limio_limitrail.{name}" for name in ("provider_info", "retry_policy", "limio.resources", "hooks.limio")]
+    code = (
+        "import sys, json, importlib, airflow.sdk, airflow.sdk.bases.hook\n"
+        "from airflow.sdk import RetryPolicy\n"
+        "before = set(sys.modules)\n"
+        f"for name in {modules!r}: importlib.import_module(name)\n"
+        "print(json.dumps(sorted(set(sys.modules) - before)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    new = json.loads(done.stdout.splitlines()[-1])
+    assert "limio_limitrail.hooks.limio" in new
+    assert [name for name in new if name.partition(".")[0] in HEAVY] == []
+
+
+def test_provider_info_needs_nothing_of_airflow():
+    code = "import sys\nimport limio_limitrail.provider_info\nprint('airflow' in sys.modules, 'msgspec' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
