@@ -16,7 +16,7 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-limio-limitrail",
         "name": "Limio and LimitRail",
-        "description": "Pull catalog, subscription and usage data out of Limio and LimitRail.",
+        "description": "Pull subscriptions, orders, catalog and baskets out of Limio.",
         "versions": [__version__],
         "integrations": [
             {
