@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -117,7 +118,7 @@ def call_with_retries(
         seconds = limits.first_wait / 2 + backoff(state)
         if isinstance(error, ApiError) and error.retry_after is not None:
             # The jitter comes on top: what the API asked for is a lower bound, and all of its clients were told the same.
-            return error.retry_after + min(seconds, 0.1 * error.retry_after + 0.1)
+            return error.retry_after + random.uniform(0.0, 0.1 * error.retry_after + 0.1)  # noqa: S311 - it spreads, it hides nothing
         return seconds
 
     def stop(state: RetryCallState) -> bool:

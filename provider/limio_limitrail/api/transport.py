@@ -109,7 +109,7 @@ class Transport:
         try:
             with self._preparing:
                 prepared = self._session.prepare_request(
-                    requests.Request(method, url, params=params, json=json, data=form, headers=dict(headers), auth=_NoAuth())
+                    requests.Request(method, url, params=params, json=json, data=form, headers=dict(headers))
                 )
                 settings = self._session.merge_environment_settings(prepared.url, {}, True, self._verify, None)
         except (requests.exceptions.RequestException, ValueError, TypeError) as error:

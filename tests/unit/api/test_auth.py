@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import threading
+import time
 import traceback
 
 import pytest
@@ -207,6 +208,7 @@ def test_twenty_threads_share_one_mint():
 
     def mint() -> Token:
         minted.append(1)
+        time.sleep(0.02)  # long enough for the others to come in between, if anything lets them
         return Token(value=Secret("shared"), lifetime=3600, scopes=None)
 
     tokens = TokenSource(mint=mint, client_secret=Secret("s"))

@@ -170,6 +170,11 @@ def test_what_looks_like_a_credential_or_a_person_is_masked(text):
     assert "abcdef123456" not in (safe_text(text) or "")
 
 
+@pytest.mark.parametrize("form", ["a+b/c=d e", "a%2Bb%2Fc%3Dd%20e", "a%2bb%2fc%3dd+e", "A+B/C=D E"])
+def test_a_secret_is_masked_as_a_form_or_a_url_writes_it(form):
+    assert safe_text(f"got {form}!", secrets=[Secret("a+b/c=d e")]) == "got ***!"
+
+
 @pytest.mark.parametrize("value", [None, 1, [], {}, "", "  \n"])
 def test_only_a_text_says_something(value):
     assert safe_text(value) is None
