@@ -331,3 +331,22 @@ def test_a_502_that_stays_tells_what_the_body_said(hook, limio_emulator):
     with pytest.raises(ServerError, match=r"Invalid limit.*parameters"):
         list(hook.iter_records("orders", page_size=10))
     assert limio_emulator.counters.requests == 4
+
+
+def test_timeouts_are_finite_unless_somebody_says_so_and_then_too(monkeypatch, hook_of, limio_emulator):
+    import requests.adapters
+
+    seen = []
+    send = requests.adapters.HTTPAdapter.send
+
+    def watched(self, request, **kwargs):
+        seen.append(kwargs["timeout"])
+        return send(self, request, **kwargs)
+
+    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", watched)
+    for extra, read in (({}, 60.0), ({"timeout": "7.5"}, 7.5)):
+        seen.clear()
+        hook = hook_of(limio_emulator, **extra)
+        hook.request(path="/offers")
+        hook.get_conn().get(f"{hook.base_url}/offers")
+        assert seen == [(10.0, read)] * 3
