@@ -128,7 +128,7 @@ class ResourcePullOperator(BaseOperator):
         :raises ParameterError: a parameter does not fit.
         """
         from limio_limitrail.transfers import window
-        from limio_limitrail.transfers.folders import RunIdentity, run_folder
+        from limio_limitrail.transfers.folders import RunIdentity, run_folder, safe_name
         from limio_limitrail.transfers.state import asset_watermark, task_state_store
 
         resource = self.hook.find_resource(self.resource)
@@ -136,7 +136,7 @@ class ResourcePullOperator(BaseOperator):
         watermark = None
         if self.incremental:
             about = json.dumps([self.api_conn_id, resource.name, self.request_params, target], default=str, sort_keys=True)
-            key = f"{resource.name}:{hashlib.sha256(about.encode()).hexdigest()[:16]}"
+            key = f"{safe_name(resource.name)}:{hashlib.sha256(about.encode()).hexdigest()[:16]}"
             watermark = asset_watermark(context, outlets=self.outlets, target=key)
         chosen = window.choose_window(
             resource=resource,
