@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import pickle
+import signal
 import threading
 import time
 import traceback
@@ -242,6 +243,7 @@ def test_a_forked_child_mints_a_token_of_its_own():
     with tokens._lock:  # as another thread of the parent may hold it
         child = os.fork()
         if child == 0:
+            signal.alarm(20)  # a child that hangs fails instead of making the parent hang
             os.write(writer, tokens.credential().reveal().encode())
             os._exit(0)
     os.close(writer)

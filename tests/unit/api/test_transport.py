@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import os
+import signal
 import threading
 from types import SimpleNamespace
 
@@ -278,6 +279,7 @@ def test_a_forked_child_takes_neither_token_nor_connection_over(make_client, lim
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.alarm(20)  # a child that hangs fails instead of making the parent hang
         try:
             client.send(path=ORDERS)
             os.write(writer, b"same" if client.session() is free else b"done")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -106,6 +107,7 @@ def test_a_forked_child_shares_nothing(limio_emulator):
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
+            signal.alarm(20)  # a child that hangs fails instead of making the parent hang
             try:
                 empty = task_run._current == (None, {}, {})
                 fresh = read().client is not hook.client
