@@ -48,7 +48,7 @@ def transformed(table: pa.Table, transform: Callable[[pd.DataFrame], pd.DataFram
 def _place(error: BaseException) -> str:
     """Say where an error came up: in the function's own file, rather than deep in a library that it called."""
     frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
-    own = [(file, line) for file, line in frames[1:] if "site-packages" not in file]
+    own = [(file, line) for file, line in frames[1:] if "site-packages" not in file and file.endswith(".py")]
     if not own:
         return "before its first line"
     file, line = own[-1]

@@ -1,0 +1,198 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What stands in a part: records byte for byte, typed columns, and what a transform made of them."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+
+import msgspec
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from limio_limitrail.landing.builders import Shaping, make_builder
+from limio_limitrail.landing.errors import RecordError
+from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.parts import PartFormat
+
+
+@dataclass
+class Page:
+    records: bytes
+
+    @cached_property
+    def raw_records(self):
+        return msgspec.json.decode(self.records, type=list[msgspec.Raw])
+
+
+def build(form, *pages, **shaping):
+    builder = make_builder(PartFormat(form), Shaping(**shaping))
+    for page in pages:
+        builder.add(Page(page if isinstance(page, bytes) else page.encode()))
+    return builder.finish()
+
+
+def lines(content):
+    with pa.input_stream(pa.py_buffer(content.data), compression="zstd") as stream:
+        return stream.read().split(b"\n")[:-1]
+
+
+def rows(content):
+    return pq.read_table(io.BytesIO(content.data)).to_pylist()
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), VALUES, max_size=4), st.booleans(),
+                          st.sampled_from([(",", ":"), (", ", " : ")])), max_size=8))  # fmt: skip
+def test_lines_hold_records_byte_for_byte(records):
+    texts = [json.dumps(record, ensure_ascii=ascii, separators=marks).encode() for record, ascii, marks in records]
+    content = build("jsonl", b"[" + b" ,\n".join(texts) + b"]")
+    assert lines(content) == texts
+    assert content.rows == len(texts)
+
+
+def test_odd_numbers_and_double_keys_stay_and_line_breaks_become_spaces():
+    odd = '{"a":1.0e+05,"a":-0,"b":123456789012345678901234567890.10,"c":"\\u00e9\\ud83d\\ude00\\/"}'
+    pretty = '{\n  "a": [\r\n 1\r],\n  "s": "x\\n"\n}'
+    content = build("jsonl", f"[ {odd} ,\n{pretty}\r\n]")
+    assert lines(content) == [odd.encode(), pretty.replace("\n", " ").replace("\r", " ").encode()]
+    assert lines(build("jsonl", '[{"a":\r1}]')) == [b'{"a": 1}']
+
+
+def test_lines_with_lifts_and_drops():
+    content = build("jsonl", '[{"a":1.50,"b":{"c":[1e2]},"d":0},{"a":2,"b":3}]', columns={"c": "b.c"}, dropped=["d", "b"])
+    assert lines(content) == [b'{"a":1.50,"c":[1e2]}', b'{"a":2}']
+    with pytest.raises(RecordError, match="choose another name"):
+        build("jsonl", '[{"a":1,"b":{"c":2}}]', columns={"a": "b.c"})
+    with pytest.raises(RecordError, match="no JSON object"):
+        build("jsonl", "[1]", dropped=["d"])
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize("transform", [None, lambda frame: frame.iloc[:0]])
+@pytest.mark.parametrize(
+    "shaping",
+    [
+        {"time_path": "t", "columns": {}},
+        {"time_path": "t", "dropped": ["t"]},
+        {"time_path": "d.m", "columns": {"t2": "d.m"}, "time_column": "t2"},
+        {"time_path": "d.m", "columns": {}, "time_column": "t2"},
+        {"time_path": "d.m", "columns": {"t2": "x"}, "time_column": "t2"},
+    ],
+)
+def test_the_newest_time_is_found_however_the_part_is_shaped(form, transform, shaping):
+    page = '[{"x":"2031-01-01T00:00:00Z","t":"2026-02-01T00:00:00Z","d":{"m":"2026-02-01T00:00:00Z"}},{"x":null,"t":null,"d":{}}]'
+    content = build(form, page, **{"time_column": "t", "timestamps": ["t", "t2"], "transform": transform, **shaping})
+    assert content.newest == datetime(2026, 2, 1, tzinfo=UTC)
+
+
+def with_transform(
+    transform,
+    page='[{"id":1,"n":9007199254740993,"o":{"a":\n1},"s":"private"},{"id":2,"n":null,"o":null,"s":"x"}]',
+    form="parquet",
+):
+    return build(form, page, transform=transform)
+
+
+def test_a_transform_may_add_remove_and_change():
+    def change(frame):
+        assert str(frame["n"].dtype) == "int64[pyarrow]"
+        frame = frame.drop(columns="s").assign(
+            naive=pd.Timestamp("2026-01-01 12:00"),
+            zoned=pd.Timestamp("2026-01-01 12:00", tz="Europe/Paris"),
+            kind=pd.Categorical(["a", "b"]),
+            nested=[{"k": [1, float("nan")]}, None],
+            ratio=[0.5, float("inf")],
+            big=[2**63, 1],
+            nothing=None,
+        )
+        return pd.concat([frame, frame])
+
+    content = with_transform(change)
+    assert content.rows == 4
+    assert content.schema == {
+        "id": Kind.INTEGER, "n": Kind.BIGINT, "o": Kind.JSON, "naive": Kind.TIMESTAMP, "zoned": Kind.TIMESTAMP, "kind": Kind.TEXT,
+        "nested": Kind.JSON, "ratio": Kind.DOUBLE, "big": Kind.TEXT, "nothing": Kind.NULL,
+    }  # fmt: skip
+    first, second = rows(content)[:2]
+    assert first["n"] == 9007199254740993
+    assert first["naive"] == datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert first["zoned"] == datetime(2026, 1, 1, 11, tzinfo=UTC)
+    assert (first["nested"], second["nested"]) == ('{"k":[1,null]}', None)
+    assert (first["ratio"], second["ratio"]) == (0.5, None)
+    assert first["big"] == "9223372036854775808"
+
+
+def test_json_that_a_transform_broke_is_text():
+    content = with_transform(lambda frame: frame.assign(o=["1],[2", "[1"]))
+    assert content.schema["o"] is Kind.TEXT
+    assert rows(content)[0]["o"] == "1],[2"
+    jsonl = with_transform(lambda frame: frame.assign(o=['{"a":1', None]), form="jsonl")
+    assert [json.loads(line)["o"] for line in lines(jsonl)] == ['{"a":1', None]
+
+
+def test_pretty_json_stays_on_one_line_after_a_transform():
+    content = with_transform(lambda frame: frame, form="jsonl")
+    assert [json.loads(line) for line in lines(content)] == [
+        {"id": 1, "n": 9007199254740993, "o": {"a": 1}, "s": "private"},
+        {"id": 2, "n": None, "o": None, "s": "x"},
+    ]
+
+
+def test_a_transform_may_leave_nothing():
+    assert with_transform(lambda frame: frame.iloc[:0]).rows == 0
+    assert with_transform(lambda frame: frame[[]]).rows == 0
+    assert build("parquet", "[{},{}]", transform=lambda frame: frame.assign(a=[1, 2])).rows == 2
+
+
+@pytest.mark.parametrize(
+    ("transform", "words"),
+    [
+        (lambda frame: frame["s"].astype("int64[pyarrow]"), r"transform raised \w+ at test_builders.py, line \d+"),
+        (lambda frame: {}["private"], r"transform raised KeyError at test_builders.py, line \d+"),
+        (lambda frame: None, "transform returned NoneType, expected a pandas DataFrame"),
+        (lambda frame: frame.set_axis([1, "1", "a", "b"], axis=1), "two columns have the same name"),
+        (lambda frame: frame.assign(mixed=["private", 1]), "transform returned a column 'mixed' that cannot be landed"),
+        (lambda frame: frame.assign(c=[1 + 2j, 0]), "transform returned a column 'c' that cannot be landed"),
+        (lambda frame: frame.assign(c=pd.Series([b"\xff", b""], dtype=object)), "transform returned a column 'c'"),
+        (lambda: None, "transform raised TypeError before its first line"),
+    ],
+)
+def test_a_failing_transform_is_named_and_no_value_is_told(transform, words):
+    with pytest.raises(RecordError, match=words) as caught:
+        with_transform(transform)
+    assert "private" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
+
+
+def test_what_a_transform_raises_on_purpose_goes_through():
+    from airflow.sdk.exceptions import AirflowFailException
+
+    def refuse(frame):
+        raise AirflowFailException("too few rows")
+
+    with pytest.raises(AirflowFailException, match="too few rows"):
+        with_transform(refuse)
+
+
+def test_nothing_left_to_land_is_an_error():
+    with pytest.raises(RecordError, match="no columns left"):
+        build("parquet", "[{},{}]")
+    with pytest.raises(RecordError, match="no columns left"):
+        build("parquet", '[{"a":1}]', dropped=["a"])

@@ -1,0 +1,191 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Pulling as a state machine: whatever breaks between whichever two steps, every record lands exactly once."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from airflow.sdk import ObjectStoragePath
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from limio_limitrail.landing import pull as module
+from limio_limitrail.landing.builders import Shaping
+from limio_limitrail.landing.manifest import read_manifest
+from limio_limitrail.landing.parts import PartFormat
+from limio_limitrail.landing.pull import PartLimits, PlaceLostError, Pull, run_pull
+
+
+class CrashError(BaseException):
+    """The process died here."""
+
+
+@dataclass
+class Page:
+    records: bytes
+    following: Mapping[str, str] | None
+
+    @cached_property
+    def raw_records(self) -> list[msgspec.Raw]:
+        return msgspec.json.decode(self.records, type=list[msgspec.Raw])
+
+
+@dataclass
+class World:
+    """An API of a few pages, a state store, and what goes wrong when."""
+
+    pages: list[list[int]]
+    crashes: list[int] = field(default_factory=list)
+    lost: list[int] = field(default_factory=list)
+    step: int = 0
+    walked: int = 0
+    stored: Any = None
+
+    def tick(self) -> None:
+        self.step += 1
+        if self.step in self.crashes:
+            raise CrashError
+
+    # The state store.
+    def load(self) -> Any:
+        return json.loads(json.dumps(self.stored))
+
+    def save(self, value: Any) -> None:
+        self.tick()
+        self.stored = value
+        self.tick()
+
+    def clear(self) -> None:
+        self.tick()
+        self.stored = None
+
+    def walk(self, state: Any) -> Walk:
+        return Walk(self, int(state.cursor["at"]) if state.cursor else 0)
+
+
+@dataclass
+class Walk:
+    world: World
+    at: int
+    page_size: int = 5
+    total: int | None = None
+    server_time: datetime | None = None
+
+    def pages(self) -> Iterator[Page]:
+        for number in range(self.at, len(self.world.pages)):
+            self.world.tick()
+            self.world.walked += 1
+            if self.world.walked in self.world.lost:
+                raise PlaceLostError(RuntimeError("expired"))
+            following = {"at": str(number + 1)} if number + 1 < len(self.world.pages) else None
+            yield Page(json.dumps([{"id": one} for one in self.world.pages[number]]).encode(), following)
+
+
+def ids_in(folder: Path, form: str) -> list[int]:
+    found: list[int] = []
+    for path in sorted(folder.glob("part-*")):
+        if form == "parquet":
+            found += pq.read_table(path).column("id").to_pylist()
+        else:
+            with pa.input_stream(path, compression="zstd") as stream:
+                found += [json.loads(line)["id"] for line in stream.read().splitlines()]
+    return found
+
+
+def make_pull(world: World, folder: Path, form: str, rows: int, **changes: Any) -> Pull:
+    whole = Pull(
+        resource="things",
+        run_id="run",
+        signature="s",
+        folder=ObjectStoragePath(f"file://{folder}"),
+        part_format=PartFormat(form),
+        shaping=Shaping(),
+        since=None,
+        store=world,
+        walk=world.walk,
+        limits=PartLimits(rows=rows),
+    )
+    return replace(whole, **changes)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 4), min_size=1, max_size=8),
+    crashes=st.lists(st.integers(1, 60), max_size=6),
+    lost=st.lists(st.integers(1, 30), max_size=2, unique=True),
+    rows=st.integers(1, 7),
+    form=st.sampled_from(["jsonl", "parquet"]),
+)
+def test_every_record_lands_exactly_once(sizes, crashes, lost, rows, form):
+    numbers = iter(range(1000))
+    world = World([[next(numbers) for _ in range(size)] for size in sizes], crashes=crashes, lost=lost)
+    store, write = module.store_part, module.write_manifest
+
+    def store_part(path, content, **more):
+        world.tick()
+        if world.step + 1 in world.crashes:
+            path.write_bytes(content[: len(content) // 2])  # torn
+        world.tick()
+        part = store(path, content, **more)
+        world.tick()
+        return part
+
+    def write_manifest(*args):
+        world.tick()
+        write(*args)
+        world.tick()
+
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "store_part", store_part)
+        patch.setattr(module, "write_manifest", write_manifest)
+        folder = Path(name) / "run"
+        for _ in range(len(crashes) + 1):
+            try:
+                manifest = run_pull(make_pull(world, folder, form, rows))
+            except CrashError:
+                continue
+            break
+        expected = [one for page in world.pages for one in page]
+        assert ids_in(folder, form) == expected
+        assert manifest.rows == len(expected)
+        assert read_manifest(ObjectStoragePath(f"file://{folder}")) == manifest
+        assert {path.name for path in folder.iterdir()} == {"manifest.json", *(part.name for part in manifest.parts)}
+
+
+def test_a_place_lost_again_and_again_is_an_error(tmp_path):
+    world = World([[1], [2], [3]], lost=[2, 4, 6])
+    with pytest.raises(RuntimeError, match="expired"):
+        run_pull(make_pull(world, tmp_path / "run", "jsonl", 1))
+    assert world.stored is None
+
+
+def test_a_store_in_the_cloud_works_the_same():
+    world = World([[1, 2], [3]], crashes=[7])
+    folder = ObjectStoragePath(f"memory://bucket-{id(world)}/out/run")
+    with pytest.raises(CrashError):
+        run_pull(replace(make_pull(world, Path("-"), "jsonl", 1), folder=folder))
+    manifest = run_pull(replace(make_pull(world, Path("-"), "jsonl", 1), folder=folder))
+    assert (manifest.rows, len(manifest.parts)) == (3, 2)
+    assert read_manifest(folder) == manifest
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "part-00000.jsonl.zst", "part-00001.jsonl.zst"]
+
+
+def test_the_watermark_is_never_past_the_beginning(tmp_path):
+    world = World([[1]])
+    manifest = run_pull(make_pull(world, tmp_path / "run", "jsonl", 1))
+    late = replace(manifest, newest=datetime(2099, 1, 1, tzinfo=UTC))
+    assert late.watermark == manifest.started_at
+    early = replace(manifest, newest=datetime(2020, 1, 1, tzinfo=UTC))
+    assert early.watermark == datetime(2020, 1, 1, tzinfo=UTC)
+    assert manifest.watermark is None

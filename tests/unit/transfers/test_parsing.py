@@ -1,0 +1,139 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What a Dag file pays for importing these modules, and how their small parts decide."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import limio_limitrail
+from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.resource import Resource, TimeFilter
+from limio_limitrail.transfers import folders, window
+from limio_limitrail.transfers.state import REMEMBERED_RUNS, AssetWatermark, asset_watermark
+from limio_limitrail.transfers.to_sql import _some
+
+
+def modules():
+    rooms = {found.name for found in pkgutil.iter_modules(limio_limitrail.__path__)}
+    for room in sorted(rooms & {"transfers", "operators", "sensors", "triggers"}):
+        package = importlib.import_module(f"limio_limitrail.{room}")
+        yield package.__name__
+        for found in pkgutil.iter_modules(package.__path__):
+            yield f"{package.__name__}.{found.name}"
+
+
+def test_importing_is_cheap():
+    code = "import sys\n" + "".join(f"import {name}\n" for name in modules())
+    code += "print(sorted({'requests', 'pandas', 'pyarrow', 'duckdb'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+class Accessor(dict):
+    def set(self, key, value):
+        self[key] = value
+
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+FILTERED = Resource(name="things", path="/things", time_filter=TimeFilter(since="from", field="updated"))
+DEMANDING = Resource(name="things", path="/things", time_filter=TimeFilter(since="from", field="updated", required=True))
+
+
+def choose(resource=FILTERED, *, context=None, watermark=None, **how):
+    defaults = {"incremental": True, "full_refresh": False, "since": None, "overlap": timedelta(minutes=5), "run": "r"}
+    return window.choose_window(resource=resource, context=context or {}, watermark=watermark, **{**defaults, **how})
+
+
+def test_a_watermark_is_kept_with_where_runs_began():
+    accessor = Accessor()
+    mark = AssetWatermark(accessor, target="t")
+    assert choose(watermark=mark, since=NOON).since == NOON
+    assert mark.move(NOON, run="one", since=None) == NOON
+    assert choose(watermark=mark, run="two").since == NOON - timedelta(minutes=5)
+    assert choose(watermark=mark, run="one").since is None
+    assert choose(watermark=mark, run="one", full_refresh=True, since=NOON).since == NOON
+    assert mark.move(NOON - timedelta(days=1), run="two", since=NOON) == NOON
+    assert mark.move(None, run="three", since=NOON) == NOON
+    for number in range(REMEMBERED_RUNS):
+        mark.move(NOON, run=f"n{number}", since=NOON)
+    assert len(mark.read().starts) == REMEMBERED_RUNS
+    assert choose(watermark=mark, run="one").since == NOON - timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(
+    "stored", ["x", 1, {"format_version": 2, "watermark": None}, {"format_version": 1}, {"watermark": "soon"}]
+)
+def test_a_watermark_of_another_form_is_an_error_that_a_full_refresh_mends(stored):
+    accessor = Accessor({"limio_limitrail.watermark:t": stored})
+    mark = AssetWatermark(accessor, target="t")
+    with pytest.raises(ParameterError, match="full_refresh=True"):
+        choose(watermark=mark)
+    assert choose(watermark=mark, full_refresh=True).since is None
+    assert mark.move(NOON, run="r", since=None) == NOON
+    assert mark.read().watermark == NOON
+
+
+def test_where_a_pull_begins():
+    interval = {"data_interval_start": NOON}
+    assert choose(context=interval).since == NOON - timedelta(minutes=5)
+    assert choose(context=interval, since=NOON - timedelta(days=9)).since == NOON - timedelta(days=9)
+    assert choose(incremental=False, context=interval).since is None
+    assert choose(DEMANDING, incremental=False, context=interval).since == NOON
+    assert choose(Resource(name="x", path="/x"), context=interval).since is None
+    with pytest.raises(ParameterError, match="neither a watermark nor a data interval"):
+        choose(DEMANDING)
+    with pytest.raises(ParameterError, match="leave since out"):
+        choose(Resource(name="x", path="/x"), since=NOON)
+
+
+@pytest.mark.parametrize(
+    ("text", "instant"),
+    [
+        ("", None),
+        (None, None),
+        ("2026-01-01", datetime(2026, 1, 1, tzinfo=UTC)),
+        ("2026-01-01T13:00:00+01:00", NOON),
+        (datetime(2026, 1, 1, 12), NOON),
+    ],
+)
+def test_since_is_read(text, instant):
+    assert window.parse_since(text) == instant
+
+
+@pytest.mark.parametrize("call", [lambda: window.parse_since("soon"), lambda: window.parse_switch("full_refresh", "perhaps")])
+def test_what_cannot_be_read_is_named(call):
+    with pytest.raises(ParameterError, match="soon|full_refresh='perhaps'"):
+        call()
+
+
+def test_incremental_needs_an_outlet():
+    with pytest.raises(ParameterError, match="outlets="):
+        asset_watermark({"asset_state_store": {}}, outlets=[], target="t")
+    assert asset_watermark({}, outlets=[], target="t") is None
+
+
+def test_names_stay_apart():
+    names = ["a", "a/b", "a b", "a-b", "..", "", "é", "x" * 400, "x" * 401]
+    safe = [folders.safe_name(name) for name in names]
+    assert len(set(safe)) == len(names)
+    assert all(name.strip(".") and "/" not in name and len(name) < 170 for name in safe)
+
+
+def test_staging_that_others_can_reach_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders.tempfile, "gettempdir", lambda: str(tmp_path))
+    root = folders.default_staging()
+    assert folders.default_staging() == root
+    (tmp_path / root.rpartition("/")[2]).chmod(0o755)
+    with pytest.raises(PermissionError, match="staging="):
+        folders.default_staging()
+
+
+def test_a_summary_names_a_few_of_many_columns():
+    assert _some(["a", "b"]) == ["a", "b"]
+    assert _some([f"{n}" * 99 for n in range(300)])[-1] == "and 292 more"
