@@ -82,9 +82,7 @@ def split(body: bytes, *, resource: Resource, call: Failure, number: int, secret
         following = resource.paging.following(page_meta)
     except BadCursorError as error:
         raise broken(str(error)) from None
-    page = Page(records=array, following=following, total=_total(meta, resource), number=number)
-    # An empty list ends the walk whatever the cursor says (the end-of-pages signal is not documented).
-    return replace(page, following=None) if page.empty else page
+    return Page(records=array, following=following, total=_total(meta, resource), number=number)
 
 
 def read_object(body: bytes, *, broken: Callable[[str], ProtocolError]) -> tuple[bytes, dict[str, msgspec.Raw]]:

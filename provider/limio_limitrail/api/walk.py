@@ -29,6 +29,10 @@ SMALLEST_PAGE_ON_502 = 50
 """Halving stops here on a 502, which may mean anything (50 is the documented default page); on a 413 it goes down to 1."""
 
 
+MOST_EMPTY_PAGES = 10
+"""So many empty pages in a row end a list even if each has a new cursor."""
+
+
 class CursorRefusedError(Exception):
     """The API no longer knows a cursor, or lost its place: the walk has to begin again.
 
@@ -76,9 +80,13 @@ class Walk:
         previous: bytes = b""
         resumed = self.cursor is not None
         cursor = self.cursor
+        empty_pages = 0
         while True:
             number += 1
             page = self._fetch(cursor=cursor, number=number)
+            empty_pages = empty_pages + 1 if page.empty else 0
+            if page.empty and self._is_the_end(page, cursor=cursor, empty_pages=empty_pages):
+                page = replace(page, following=None)
             self._guard(page=page, cursor=cursor, previous=previous)
             previous = page.records
             if self.total is None:
@@ -123,6 +131,21 @@ class Walk:
                 secrets = self.client.auth.secrets()
                 return split(answer.body, resource=self.resource, call=self._call(), number=number, secrets=secrets)
 
+    def _is_the_end(self, page: Page, *, cursor: Cursor | None, empty_pages: int) -> bool:
+        """Tell whether an empty page ends the list although it has a cursor: neither is documented to be the end.
+
+        A store that filters what it has read gives empty pages in the middle of a list, each with a new cursor. A scroll ends
+        with an empty page, and its total tells whether anything is missing.
+        """
+        if page.following is None or self.resource.paging.cursor_repeats:
+            return True
+        if page.following == cursor or _mark_of(page.following) in self._marks:
+            return True
+        if empty_pages >= MOST_EMPTY_PAGES:
+            log.warning("%s: %d empty pages in a row, each with a new cursor, count as the end.", self.resource.name, empty_pages)
+            return True
+        return False
+
     def _halve(self, error: ApiError) -> bool:
         """Make the pages smaller where that may help."""
         if self.resource.paging.page_size_param is None:
@@ -151,7 +174,7 @@ class Walk:
                     self._call(f"{self.seen} records came where the answer announced {total}: it runs in circles")
                 )
             return
-        mark = hash(tuple(sorted(page.following.items())))
+        mark = _mark_of(page.following)
         if page.following == cursor or mark in self._marks:
             raise ProtocolError(
                 self._call(f"page {page.number} leads back to a page that was there before: the list would never end")
@@ -170,6 +193,10 @@ class Walk:
 
     def _call(self, reason: str = "") -> Failure:
         return replace(Failure(api=self.client.api, method="GET", path=self.path, resource=self.resource.name), reason=reason)
+
+
+def _mark_of(cursor: Cursor) -> int:
+    return hash(tuple(sorted(cursor.items())))
 
 
 def _date_of(headers: Mapping[str, str]) -> datetime | None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.api.client import ApiClient
@@ -24,7 +24,7 @@ from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import RawAnswer
-from limio_limitrail.api.walk import CursorRefusedError, Walk
+from limio_limitrail.api.walk import MOST_EMPTY_PAGES, CursorRefusedError, Walk
 from limio_limitrail.emulator import Fault
 
 LIST = Resource(name="things", path="/things")
@@ -87,6 +87,40 @@ def test_a_cursor_string_gives_every_page_once(sizes, end):
         return ended(pages, at, end, str(at + 1))
 
     assert rows_of(walk_of(answer)) == list(chain(*pages))
+
+
+@settings(deadline=None)
+@given(sizes=st.lists(st.integers(0, 3), max_size=15), end=ENDS)
+def test_empty_pages_in_the_middle_lose_nothing(sizes, end):
+    """As a store gives them that filters after reading: no rows, and a cursor that leads on."""
+    pages = paged(sizes)
+    gaps = "".join("0" if size == 0 else "1" for size in sizes).split("1")
+    assume(max(map(len, gaps)) < MOST_EMPTY_PAGES)
+
+    def answer(query):
+        at = int(query.get("queryMore", 0))
+        return ended(pages, at, end, str(at + 1))
+
+    assert rows_of(walk_of(answer)) == list(chain(*pages))
+
+
+def test_empty_pages_without_end_are_the_end(caplog):
+    asked = []
+
+    def answer(query):
+        asked.append(query)
+        return {"items": [{"id": 1}] if len(asked) == 1 else [], "queryMore": str(len(asked))}
+
+    assert rows_of(walk_of(answer)) == [{"id": 1}]
+    assert len(asked) == 1 + MOST_EMPTY_PAGES
+    assert "count as the end" in caplog.text
+
+
+@pytest.mark.parametrize("cursor", ["the same", "an older one"])
+def test_an_empty_page_with_a_cursor_that_was_there_is_the_end(cursor):
+    answers = iter([{"items": [{"id": 1}], "queryMore": "a"}, {"items": [{"id": 2}], "queryMore": "b"}])
+    last = {"items": [], "queryMore": "b" if cursor == "the same" else "a"}
+    assert rows_of(walk_of(lambda _: next(answers, last))) == [{"id": 1}, {"id": 2}]
 
 
 @settings(deadline=None)
