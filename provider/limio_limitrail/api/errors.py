@@ -212,3 +212,9 @@ class ProtocolError(ApiError):
     """An answer came that breaks the contract: not JSON, another shape, a cursor that repeats, records missing."""
 
     advice = "If it stays, the endpoint behaves otherwise than documented: check the Resource's path, records and paging."
+
+
+class CursorRefusedError(ApiError):
+    """The API no longer knows a cursor, or lost its place in a list: the walk has to begin again, and may then get through."""
+
+    advice = "The place in the list is lost: begin the list again."

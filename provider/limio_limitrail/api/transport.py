@@ -8,11 +8,12 @@ import http.cookiejar
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
 import requests.adapters
 import requests.auth
+import requests.hooks
 import urllib3.exceptions
 
 from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, ProtocolError, TransportError
@@ -21,6 +22,7 @@ from limio_limitrail.api.origin import Origin, same_origin
 
 if TYPE_CHECKING:
     from limio_limitrail.api.auth import Auth
+    from limio_limitrail.api.secret import Secret
 
 
 _ENCODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd"})
@@ -157,8 +159,31 @@ class _OriginAuth(requests.auth.AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if same_origin(request.url, self._origin):
-            request.headers["Authorization"] = self._auth.header(self._auth.credential())
+            credential = self._auth.credential()
+            request.headers["Authorization"] = self._auth.header(credential)
+
+            def renew_once(response: requests.Response, **kwargs: Any) -> requests.Response:
+                return self._again(response, refused=credential, kwargs=kwargs)
+
+            request.hooks["response"] = [*request.hooks["response"], renew_once]
         return request
+
+    def _again(self, response: requests.Response, *, refused: Secret, kwargs: Mapping[str, Any]) -> requests.Response:
+        """Send a request whose token was refused once more with another one: the API has not acted on it."""
+        repeatable = response.request.body is None or isinstance(response.request.body, str | bytes)
+        if response.status_code != 401 or not repeatable or not same_origin(response.request.url, self._origin):
+            return response
+        if not self._auth.renew(refused):
+            return response
+        response.content  # noqa: B018 - reads the answer to its end, so that its connection can be used again
+        response.close()
+        request = response.request.copy()
+        request.headers["Authorization"] = self._auth.header(self._auth.credential())
+        request.hooks = requests.hooks.default_hooks()
+        again: requests.Response = response.connection.send(request, **kwargs)
+        again.history.append(response)
+        again.request = request
+        return again
 
 
 class _PlainSession(requests.Session):

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import (
     ApiError,
+    CursorRefusedError,
     Failure,
     InvalidRequestError,
     NotFoundError,
@@ -31,17 +32,6 @@ SMALLEST_PAGE_ON_502 = 50
 
 MOST_EMPTY_PAGES = 10
 """So many empty pages in a row end a list even if each has a new cursor."""
-
-
-class CursorRefusedError(Exception):
-    """The API no longer knows a cursor, or lost its place: the walk has to begin again.
-
-    :param cause: the answer that said so.
-    """
-
-    def __init__(self, cause: ApiError) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
 
 
 @dataclass(kw_only=True)
@@ -118,13 +108,13 @@ class Walk:
             except (PageTooLargeError, ServerError) as error:
                 if not self._halve(error):
                     if cursor is not None and isinstance(error, ServerError) and error.status == 502:
-                        raise CursorRefusedError(error) from error
+                        raise CursorRefusedError(error.failure) from error
                     raise
                 halved = True
             except (InvalidRequestError, NotFoundError) as error:
                 if cursor is None or error.status is None:
                     raise
-                raise CursorRefusedError(error) from error
+                raise CursorRefusedError(error.failure) from error
             else:
                 if self.server_time is None:
                     self.server_time = _date_of(answer.headers)
@@ -184,12 +174,12 @@ class Walk:
     def _check_total(self, *, resumed: bool) -> None:
         if self.total is None or self.seen >= self.total:
             return
-        shortfall = ProtocolError(
-            self._call(f"the answer announced {self.total} records and {self.seen} came: {self.total - self.seen} are missing")
+        missing = self._call(
+            f"the answer announced {self.total} records and {self.seen} came: {self.total - self.seen} are missing"
         )
         if resumed or not self.resource.paging.resumable:
-            raise CursorRefusedError(shortfall)
-        raise shortfall
+            raise CursorRefusedError(missing)
+        raise ProtocolError(missing)
 
     def _call(self, reason: str = "") -> Failure:
         return replace(Failure(api=self.client.api, method="GET", path=self.path, resource=self.resource.name), reason=reason)

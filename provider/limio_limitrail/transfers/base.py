@@ -270,13 +270,13 @@ class _PlacedWalk:
         return self._walk.server_time
 
     def pages(self) -> Iterator[Page]:
-        from limio_limitrail.api.walk import CursorRefusedError
+        from limio_limitrail.api.errors import CursorRefusedError
         from limio_limitrail.landing.pull import PlaceLostError
 
         try:
             yield from self._pages_of(self._walk)
         except CursorRefusedError as refused:
-            raise PlaceLostError(refused.cause) from refused
+            raise PlaceLostError(refused) from refused
 
 
 class Meter:

@@ -7,6 +7,7 @@ import pytest
 
 from limio_limitrail import __version__
 from limio_limitrail.api.errors import (
+    CursorRefusedError,
     InvalidRequestError,
     NotFoundError,
     ParameterError,
@@ -14,7 +15,6 @@ from limio_limitrail.api.errors import (
     ScopeError,
     ServerError,
 )
-from limio_limitrail.api.walk import CursorRefusedError
 from limio_limitrail.emulator import Fault
 from limio_limitrail.hooks.limio import DETAIL_CONCURRENCY, LimioHook
 from limio_limitrail.hooks.settings import ConnectionFieldError
@@ -51,6 +51,22 @@ def test_a_session_authorises_requests_to_the_app(hook, limio_emulator):
     assert hook.base_url == f"{limio_emulator.url}/api"
     assert session.get(f"{hook.base_url}/objects/limio/orders", params={"limit": 2}).json()["items"]
     assert session is hook.get_conn()
+
+
+def test_the_session_renews_a_refused_token_once(hook, limio_emulator):
+    session = hook.get_conn()
+    assert session.get(f"{hook.base_url}/objects/limio/orders").status_code == 200
+    limio_emulator.expire_tokens()
+    answer = session.get(f"{hook.base_url}/objects/limio/orders")
+    assert answer.status_code == 200
+    assert [earlier.status_code for earlier in answer.history] == [401]
+    assert len(limio_emulator.minted_tokens) == 2
+    limio_emulator.faults.add(Fault("status", "/api/", status=401, times=None))
+    before = limio_emulator.counters.requests
+    assert session.get(f"{hook.base_url}/objects/limio/orders").status_code == 401
+    assert len(limio_emulator.minted_tokens) == 3
+    # The request, the token, the request again: and then no more.
+    assert limio_emulator.counters.requests - before == 3
 
 
 def test_a_request_to_any_path(hook, limio_emulator):
@@ -213,7 +229,7 @@ def test_an_expired_cursor_says_so(hook, limio_emulator, resource, status):
     limio_emulator.expire_cursors()
     with pytest.raises(CursorRefusedError) as caught:
         next(pages)
-    assert caught.value.cause.status == status
+    assert caught.value.status == status
 
 
 def test_half_a_surrogate_pair_does_not_stop_a_pull(hook, limio_emulator):

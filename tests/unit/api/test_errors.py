@@ -13,7 +13,6 @@ from limio_limitrail.api import errors
 from limio_limitrail.api.answer import judge
 from limio_limitrail.api.redact import LONGEST, holds_secret, safe_text
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.api.walk import CursorRefusedError
 from limio_limitrail.emulator import Fault
 
 LEAVES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ApiError)]
@@ -46,13 +45,6 @@ def test_errors_survive_pickle_and_copy(kind):
         assert str(twin) == str(error)
         assert (twin.failure, twin.status, twin.retry_after, twin.trace_id) == (error.failure, 429, 7.0, "trace-1")
         assert twin.tries_spent
-
-
-def test_a_refused_cursor_survives_pickle():
-    error = CursorRefusedError(errors.InvalidRequestError(failure()))
-    twin = pickle.loads(pickle.dumps(error))
-    assert str(twin) == str(error)
-    assert twin.cause.failure == failure()
 
 
 @pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import (
+    CursorRefusedError,
     Failure,
     InvalidRequestError,
     PageTooLargeError,
@@ -24,7 +25,7 @@ from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import RawAnswer
-from limio_limitrail.api.walk import MOST_EMPTY_PAGES, CursorRefusedError, Walk
+from limio_limitrail.api.walk import MOST_EMPTY_PAGES, Walk
 from limio_limitrail.emulator import Fault
 
 LIST = Resource(name="things", path="/things")
@@ -312,7 +313,7 @@ def test_a_refused_cursor_says_that_the_walk_must_begin_again(status, resource):
 
     with pytest.raises(CursorRefusedError, match="expired") as caught:
         rows_of(walk_of(answer, resource))
-    assert caught.value.cause.status == status
+    assert caught.value.status == status
 
 
 @pytest.mark.parametrize(("status", "kind"), [(400, InvalidRequestError), (502, ServerError)])

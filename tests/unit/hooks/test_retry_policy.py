@@ -11,7 +11,6 @@ from airflow.sdk.definitions.retry_policy import RetryAction
 from airflow.sdk.exceptions import AirflowFailException
 
 from limio_limitrail.api import errors
-from limio_limitrail.api.walk import CursorRefusedError
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
 from limio_limitrail.hooks.settings import ConnectionFieldError
 from limio_limitrail.retry_policy import LONGEST_WAIT, ApiRetryPolicy
@@ -34,7 +33,7 @@ OTHERS = [
     error(errors.TransportError),
     error(errors.NotFoundError, status=404),
     error(errors.ProtocolError),
-    CursorRefusedError(error(errors.InvalidRequestError, status=400)),
+    error(errors.CursorRefusedError, status=400),
     ValueError("x"),
     KeyboardInterrupt(),
 ]
