@@ -34,7 +34,8 @@ QUESTIONS = {
         FROM subscriptions WHERE status = 'active' GROUP BY ALL ORDER BY subscriptions DESC, offer, currency LIMIT 8
     """,
     "Baskets lost in the last week, by campaign": """
-        SELECT coalesce(campaign, '(none)') AS campaign, count(*) AS baskets, count(*) FILTER (customerDetails->>'email' IS NOT NULL) AS with_an_address
+        SELECT coalesce(campaign, '(none)') AS campaign, count(*) AS baskets,
+            count(*) FILTER (customerDetails->>'email' IS NOT NULL) AS with_an_address
         FROM abandoned_baskets
         WHERE NOT completed AND created > (SELECT max(created) FROM abandoned_baskets) - INTERVAL 7 DAY
         GROUP BY 1 ORDER BY baskets DESC, campaign LIMIT 8
