@@ -143,10 +143,11 @@ def asset_watermark(context: Context, *, outlets: list[Any], target: str) -> Ass
     """
     from airflow.sdk import Asset
 
-    accessors = context.get("asset_state_store")
-    if accessors is None:
+    accessors: Any = context.get("asset_state_store")
+    if accessors is None and context.get("task_state_store") is None:
         return None
-    asset = next((outlet for outlet in outlets if isinstance(outlet, Asset)), None)
+    # Airflow leaves the store out of the context of a task that has no asset.
+    asset = next((outlet for outlet in outlets if isinstance(outlet, Asset)), None) if accessors is not None else None
     if asset is None:
         raise ParameterError(
             "incremental=True keeps its watermark in the state store of the task's outlet asset, and the task has none: "

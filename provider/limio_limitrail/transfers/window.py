@@ -84,7 +84,8 @@ def parse_since(value: str | datetime | None) -> datetime | None:
 
     :raises ParameterError: it is no time with a zone.
     """
-    if value is None or value == "":
+    # A template that gives nothing gives the text "None".
+    if value is None or (isinstance(value, str) and value.strip() in {"", "None"}):
         return None
     if isinstance(value, str):
         try:

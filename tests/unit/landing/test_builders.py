@@ -48,19 +48,19 @@ def rows(content):
     return pq.read_table(io.BytesIO(content.data)).to_pylist()
 
 
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"]), max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), inner, max_size=3),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=6,
-)  # fmt: skip
+)
+WRITTEN = st.tuples(st.dictionaries(TEXTS, VALUES, max_size=4), st.booleans(), st.sampled_from([(",", ":"), (", ", " : ")]))
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"]), max_size=4), VALUES, max_size=4), st.booleans(),
-                          st.sampled_from([(",", ":"), (", ", " : ")])), max_size=8))  # fmt: skip
+@given(st.lists(WRITTEN, max_size=8))
 def test_lines_hold_records_byte_for_byte(records):
-    texts = [json.dumps(record, ensure_ascii=ascii, separators=marks).encode() for record, ascii, marks in records]
+    texts = [json.dumps(record, ensure_ascii=escaped, separators=marks).encode() for record, escaped, marks in records]
     content = build("jsonl", b"[" + b" ,\n".join(texts) + b"]")
     assert lines(content) == texts
     assert content.rows == len(texts)

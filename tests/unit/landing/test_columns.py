@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,7 +19,8 @@ from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, widen, widen_al
 from limio_limitrail.landing.lifts import LiftReader
 from limio_limitrail.landing.tables import merge_schemas, schema_of, stack
 
-NUMBERS = ["0", "-1", "1.5", "1.50", "1e3", "1e400", "-1e-400", "9007199254740993", "9223372036854775808", "12345678901234567890123",
+NUMBERS = ["0", "-1", "1.5", "1.50", "1e3", "1e400", "-1e-400", "9007199254740993", "9223372036854775808",
+           "12345678901234567890123",
            "0.1", "0.1000000000000000055", "100.0", "2.5e-7", "9007199254740992"]  # fmt: skip
 KEYS = st.sampled_from(["a", "b", "c", "", 'q"uote', "back\\slash", "new\nline", "nul\x00", "ünï", "a.b", "_id", "A"])
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -48,7 +50,7 @@ def written(record: Mapping[str, str]) -> str:
 
 def split(items: Sequence[Any], cuts: Sequence[int]) -> list[Sequence[Any]]:
     places = sorted({cut % (len(items) + 1) for cut in cuts} | {0, len(items)})
-    return [items[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [items[start:end] for start, end in pairwise(places)]
 
 
 def read_in_pages(pages: Sequence[Sequence[str]], **how: Any) -> Any:

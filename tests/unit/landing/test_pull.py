@@ -170,6 +170,20 @@ def test_a_place_lost_again_and_again_is_an_error(tmp_path):
     assert world.stored is None
 
 
+def test_a_part_that_nobody_counted_does_not_stay(tmp_path, monkeypatch):
+    world = World([[1], [2], [3]])
+    saves = iter([True, False])
+    save = world.save
+    monkeypatch.setattr(world, "save", lambda value: save(value) if next(saves, True) else world.crashes.append(world.step + 1))
+    with pytest.raises(CrashError):
+        run_pull(make_pull(world, tmp_path / "run", "jsonl", 1))
+    assert (tmp_path / "run" / "part-00001.jsonl.zst").exists()
+    world.pages = [[1], []]
+    manifest = run_pull(make_pull(world, tmp_path / "run", "jsonl", 1))
+    assert manifest.rows == 1
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["manifest.json", "part-00000.jsonl.zst"]
+
+
 def test_a_store_in_the_cloud_works_the_same():
     world = World([[1, 2], [3]], crashes=[7])
     folder = ObjectStoragePath(f"memory://bucket-{id(world)}/out/run")

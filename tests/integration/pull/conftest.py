@@ -1,0 +1,48 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Whole Dags against the emulator, in an Airflow of the test's own."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
+
+from airflow_home import AirflowHome, make_template
+
+from limio_limitrail.emulator import EmulatorServer
+
+
+@pytest.fixture(scope="session")
+def airflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An Airflow home with a migrated database, made once."""
+    return make_template(tmp_path_factory.mktemp("airflow"))
+
+
+@pytest.fixture
+def make_home(airflow_template: Path, tmp_path: Path) -> Iterator[Callable[..., AirflowHome]]:
+    """Make Airflow homes that talk to an emulator and to DuckDB and SQLite files in the test's folder."""
+    made: list[AirflowHome] = []
+
+    def make(emulator: EmulatorServer, *, name: str = "home", **connections: Any) -> AirflowHome:
+        known = {
+            "limio_default": emulator.airflow_connection_json(),
+            "duck": {"conn_type": "duckdb", "host": str(tmp_path / "warehouse.duckdb")},
+            "lite": {"conn_type": "sqlite", "host": str(tmp_path / "warehouse.sqlite")},
+        }
+        made.append(AirflowHome(airflow_template, tmp_path / name, {**known, **connections}))
+        return made[-1]
+
+    yield make
+    for home in made:
+        home.stop()
+
+
+@pytest.fixture
+def home(make_home: Callable[..., AirflowHome], limio_emulator: EmulatorServer) -> AirflowHome:
+    """An Airflow home that talks to `limio_emulator`."""
+    return make_home(limio_emulator)

@@ -1,0 +1,119 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The task's process is killed at every kind of step, and the next try ends with exactly the rows that the API holds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from landed import duck_rows, manifest_of, records_of
+
+SIGKILL = -9
+PAGES = 12
+PAGES_A_PART = 2
+
+# The step, and the n-th time that it is reached; how many pages are in parts that were finished by then.
+PULL_STEPS = [
+    ("before request", 1, 0),
+    ("before request", 4, 2),
+    ("after request", 5, 4),
+    ("half a part", 1, 0),
+    ("half a part", 3, 4),
+    ("before part", 2, 2),
+    ("after part", 1, 0),
+    ("before state", 3, 4),
+    ("after state", 1, 2),
+    ("after state", 6, 12),
+    ("before manifest", 1, 12),
+    ("after manifest", 1, 12),
+    ("after removal", 1, 0),
+]
+LOAD_STEPS = [
+    ("before load", 1, 12),
+    ("before reading", 3, 12),
+    ("after reading", 6, 12),
+    ("after load", 1, 12),
+    ("before watermark", 1, 12),
+    ("after watermark", 1, 12),
+    ("before forgetting", 2, 12),
+    ("after forgetting", 2, 0),
+    ("before removal", 3, 0),
+    ("after removal", 3, 0),
+    ("before removal of folders", 1, 0),
+    ("before announcement", 1, 0),
+    ("after announcement", 1, 0),
+]
+
+
+def truth(emulator, kind="subscriptions"):
+    return {row["id"]: row for row in emulator.tenant.rows_of(kind)}
+
+
+def asked(emulator, path="/api/objects/limio/subscriptions"):
+    """How often a list was asked for."""
+    return sum(entry["path"] == path for entry in emulator.counters.log)
+
+
+@pytest.mark.parametrize("mode", ["merge", "append", "replace"])
+def test_a_killed_load_is_made_good(home, limio_emulator, tmp_path, mode):
+    steps = {
+        "merge": [*PULL_STEPS[1::4], *LOAD_STEPS[::5]],
+        "append": [*PULL_STEPS[::6], *LOAD_STEPS],
+        "replace": [*PULL_STEPS[3::5], *LOAD_STEPS[3::5]],
+    }[mode]
+    home.write_dag(
+        f"""
+        LimioToSqlOperator(
+            task_id="load", resource="subscriptions", sql_conn_id="duck", table="subs", mode={mode!r}, page_size=17, part_rows=34,
+            incremental={mode != "replace"}, outlets=[Asset("subs")],
+        )
+        """
+    )
+    expected = truth(limio_emulator)
+    for number, (step, count, finished) in enumerate(steps, start=1):
+        run_id = f"run-{number}"
+        killed = home.attempt("load", run_id=run_id, kill=[step, count])
+        assert killed.code == SIGKILL, step
+        limio_emulator.counters.reset()
+        again = home.attempt("load", run_id=run_id)
+        assert again.task("load")["state"] == "success", (step, home.output()[-3000:])
+        assert asked(limio_emulator) == PAGES - finished, step
+        assert again.task("load")["xcom"]["rows"] == len(expected), step
+        found = duck_rows(tmp_path / "warehouse.duckdb", "subs")
+        of_run = [row for row in found if row["_run_id"] == f"pull/load/{run_id}"]
+        if mode == "append":
+            assert sorted(row["id"] for row in of_run) == sorted(expected), step
+            assert len(found) == number * len(expected), step
+        else:
+            assert sorted(row["id"] for row in found) == sorted(expected), step
+        for row in found:
+            assert json.loads(row["data"]) == expected[row["id"]]["data"]
+        left = [path for path in (home.path / "tmp").rglob("*") if path.is_file()]
+        assert left == [], step
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_a_killed_pull_is_made_good(home, limio_emulator, tmp_path, form):
+    home.write_dag(
+        f"""
+        LimioToObjectStorageOperator(
+            task_id="land", resource="subscriptions", destination="file://{tmp_path}/out", format={form!r},
+            page_size=17, part_rows=34,
+        )
+        """
+    )
+    expected = list(limio_emulator.tenant.rows_of("subscriptions"))
+    for number, (step, count, finished) in enumerate(PULL_STEPS if form == "jsonl" else PULL_STEPS[2::3], start=1):
+        run_id = f"run-{number}"
+        assert home.attempt("land", run_id=run_id, kill=[step, count]).code == SIGKILL, step
+        limio_emulator.counters.reset()
+        again = home.attempt("land", run_id=run_id).task("land")
+        assert again["state"] == "success", step
+        assert asked(limio_emulator) == PAGES - finished, step
+        folder = again["xcom"]["folder"]
+        manifest = manifest_of(folder)
+        assert manifest["rows"] == len(expected)
+        if form == "jsonl":
+            assert records_of(folder) == expected, step
+        files = sorted(path.name for path in (tmp_path / "out").rglob(f"*{folder.rpartition('/')[2]}/*"))
+        assert files == sorted(["manifest.json", *(part["name"] for part in manifest["parts"])]), step

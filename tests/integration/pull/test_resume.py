@@ -1,0 +1,149 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""A retry goes on after the last finished part, and starts over where that would not be right."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from landed import duck_rows, local, manifest_of, records_of
+
+LIST = "/api/objects/limio/subscriptions"
+
+
+def asked(emulator, path=LIST):
+    return sum(entry["path"] == path for entry in emulator.counters.log)
+
+
+@pytest.fixture
+def landing(home, limio_emulator, tmp_path):
+    """A task of 12 pages in parts of two, killed once the third part is finished."""
+    home.write_dag(
+        f"""
+        LimioToObjectStorageOperator(
+            task_id="land", resource="subscriptions", destination="file://{tmp_path}/out", page_size=17, part_rows=34,
+        )
+        """
+    )
+    return home
+
+
+def test_what_makes_a_retry_start_over(landing, limio_emulator, tmp_path):
+    expected = list(limio_emulator.tenant.rows_of("subscriptions"))
+
+    def again(run_id):
+        limio_emulator.counters.reset()
+        task = landing.attempt("land", run_id=run_id).task("land")
+        assert task["state"] == "success"
+        assert records_of(task["xcom"]["folder"]) == expected
+        return asked(limio_emulator)
+
+    def killed(run_id):
+        assert landing.attempt("land", run_id=run_id, kill=["after state", 3]).code == -9
+        [(_, text)] = landing.do("state_of", "pull", run_id=run_id).result["task"]
+        folder = next(path.parent for path in (tmp_path / "out").rglob("part-00000*") if run_id in str(path))
+        return json.loads(text), folder
+
+    killed("as-it-was")
+    assert again("as-it-was") == 6
+
+    _, folder = killed("missing")
+    (folder / "part-00001.jsonl.zst").unlink()
+    assert again("missing") == 12
+
+    _, folder = killed("changed")
+    content = (folder / "part-00001.jsonl.zst").read_bytes()
+    (folder / "part-00001.jsonl.zst").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert again("changed") == 12
+
+    state, _ = killed("old")
+    late = datetime.now(UTC) - timedelta(hours=6, minutes=1)
+    landing.do("put_state", "pull", run_id="old", value={**state, "saved_at": late.isoformat()})
+    assert again("old") == 12
+
+    state, _ = killed("not-that-old")
+    late = datetime.now(UTC) - timedelta(hours=5, minutes=59)
+    landing.do("put_state", "pull", run_id="not-that-old", value={**state, "saved_at": late.isoformat()})
+    assert again("not-that-old") == 6
+
+    state, _ = killed("broken")
+    landing.do("put_state", "pull", run_id="broken", value={"format_version": 1, "signature": state["signature"]})
+    assert again("broken") == 12
+
+    killed("expired")
+    limio_emulator.expire_cursors()
+    assert again("expired") == 13  # the refused one, and all of the window
+
+    killed("other-parameters")
+    text = (landing.path / "dags" / "dag_file.py").read_text()
+    (landing.path / "dags" / "dag_file.py").write_text(text.replace("part_rows=34", "part_rows=34, drop_columns=['nothing']"))
+    assert again("other-parameters") == 12
+
+
+def test_the_catalog_is_never_resumed_wrongly(make_home, limio_emulator_factory, tmp_path):
+    emulator = limio_emulator_factory()
+    emulator.put_records(
+        "offers", [{"id": f"o{n}", "path": f"/o/{n}", "data": {"modified": "2026-10-01T00:00:00Z"}} for n in range(60)]
+    )
+    home = make_home(emulator)
+    home.write_dag(
+        """
+        LimioToSqlOperator(task_id="load", resource="offers", sql_conn_id="duck", table="offers", page_size=5, part_rows=10)
+        """
+    )
+    # Between two parts, with nothing fetched since: the place is right. One page later, the API has moved on.
+    for number, (step, count, requests) in enumerate(
+        [("after state", 2, 8), ("after request", 5, None), ("after part", 4, None)]
+    ):
+        assert home.attempt("load", run_id=f"r{number}", kill=[step, count]).code == -9
+        emulator.counters.reset()
+        task = home.attempt("load", run_id=f"r{number}").task("load")
+        assert task["state"] == "success"
+        assert task["xcom"]["rows"] == 60
+        assert sorted(row["id"] for row in duck_rows(tmp_path / "warehouse.duckdb", "offers")) == sorted(
+            f"o{n}" for n in range(60)
+        )
+        if requests:
+            assert asked(emulator, "/api/offers") == requests
+        else:
+            assert asked(emulator, "/api/offers") > 12, "it went on and noticed at the end"
+    assert "the place in the list is lost" in home.output()
+
+
+def test_data_that_change_between_tries_are_right_in_the_table(home, limio_emulator, tmp_path):
+    home.write_dag(
+        """
+        LimioToSqlOperator(task_id="load", resource="subscriptions", sql_conn_id="duck", table="subs", page_size=17, part_rows=34)
+        """
+    )
+    assert home.attempt("load", kill=["before request", 8]).code == -9
+    limio_emulator.advance(60, changed=40, added=25)
+    assert home.attempt("load").task("load")["state"] == "success"
+    home.attempt("load", run_id="two")
+    rows = {row["id"]: row for row in duck_rows(tmp_path / "warehouse.duckdb", "subs")}
+    truth = {row["id"]: row for row in limio_emulator.tenant.rows_of("subscriptions")}
+    assert rows.keys() == truth.keys()
+    assert all(json.loads(rows[key]["data"]) == truth[key]["data"] for key in truth)
+
+
+def test_a_run_made_again_replaces_its_own_folder_and_no_other(landing, limio_emulator):
+    first = landing.attempt("land", run_id="first").task("land")["xcom"]["folder"]
+    second = landing.attempt("land", run_id="second").task("land")["xcom"]["folder"]
+    before = manifest_of(second)
+    stray = local(first) / "part-00099.jsonl.zst"
+    stray.write_bytes(b"left over")
+    limio_emulator.advance(60, added=30)
+    assert landing.attempt("land", run_id="first").task("land")["xcom"]["folder"] == first
+    assert len(records_of(first)) == 230
+    assert not stray.exists()
+    assert manifest_of(second) == before
+
+
+def test_a_folder_without_a_manifest_is_unfinished(landing, tmp_path):
+    landing.attempt("land", run_id="first")
+    landing.attempt("land", run_id="first", kill=["after part", 1])
+    assert list((tmp_path / "out").rglob("manifest.json")) == []
+    manifest = manifest_of(landing.attempt("land", run_id="first").task("land")["xcom"]["folder"])
+    assert manifest["rows"] == 200
+    assert [part["rows"] for part in manifest["parts"]] == [34, 34, 34, 34, 34, 30]

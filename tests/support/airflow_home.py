@@ -1,0 +1,142 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""An Airflow home with a migrated database, and a process that runs Dags in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SUPPORT = Path(__file__).parent
+
+
+def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "COV_", "PYTEST_"))}
+    return {
+        **own,
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
+        "TMPDIR": str(home / "tmp"),
+        **(more or {}),
+    }
+
+
+def make_template(folder: Path) -> Path:
+    """Migrate a database once; homes are copies of it."""
+    home = folder / "airflow-template"
+    (home / "dags").mkdir(parents=True)
+    (home / "tmp").mkdir()
+    command = [sys.executable, "-m", "airflow", "db", "migrate"]
+    subprocess.run(command, env=environment(home), check=True, capture_output=True, timeout=240)
+    # It holds the template's own paths.
+    (home / "airflow.cfg").unlink(missing_ok=True)
+    return home
+
+
+@dataclass
+class Outcome:
+    """How a command ended.
+
+    :param code: the process's exit code; minus the signal where one ended it.
+    :param result: what it answered.
+    """
+
+    code: int
+    result: dict[str, Any] = field(default_factory=dict)
+
+    def task(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.result["tasks"][name]
+        return found
+
+
+class AirflowHome:
+    """One test's own Airflow."""
+
+    def __init__(self, template: Path, home: Path, connections: Mapping[str, Mapping[str, Any] | str]) -> None:
+        shutil.copytree(template, home)
+        self.path = home
+        names = {
+            f"AIRFLOW_CONN_{name.upper()}": text if isinstance(text, str) else json.dumps(text)
+            for name, text in connections.items()
+        }
+        self._environment = environment(home, names)
+        self._process: subprocess.Popen[str] | None = None
+
+    def write_dag(self, text: str, *, dag_id: str = "pull", name: str = "dag_file") -> None:
+        """Write a Dag; the text is the inside of its ``with``."""
+        inside = textwrap.indent(textwrap.dedent(text).strip("\n"), "    ")
+        (self.path / "dags" / f"{name}.py").write_text(
+            "from datetime import datetime, timedelta\n"
+            "from airflow.sdk import DAG, Asset, task\n"
+            "from limio_limitrail.api.resource import Resource\n"
+            "from limio_limitrail.transfers.limio_to_object_storage import LimioToObjectStorageOperator\n"
+            "from limio_limitrail.transfers.limio_to_sql import LimioToSqlOperator\n"
+            "NOW = timedelta(0)\n"
+            f"with DAG({dag_id!r}, schedule=None, start_date=datetime(2026, 1, 1)) as dag:\n{inside}\n"
+        )
+
+    def do(self, command: str, *args: Any, **kwargs: Any) -> Outcome:
+        """Run a command of `airflow_process` in a fork of its own."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, str(SUPPORT / "airflow_process.py")],
+                env=self._environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            self._answer()
+        assert self._process.stdin is not None
+        self._process.stdin.write(
+            json.dumps({"do": command, "args": args, "kwargs": kwargs, "patience": 100}, default=str) + "\n"
+        )
+        self._process.stdin.flush()
+        reply = json.loads(self._answer())
+        assert reply["code"] <= 0, self.output()[-6000:]
+        return Outcome(code=reply["code"], result=reply["result"] or {})
+
+    def _answer(self) -> str:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        before = []
+        for line in self._process.stdout:
+            if line.startswith(("{", "ready")):
+                return line
+            before.append(line)
+        raise AssertionError("the Airflow process ended: " + "".join(before)[-4000:])
+
+    def run(self, dag_id: str = "pull", **kwargs: Any) -> Outcome:
+        """Run a whole Dag."""
+        return self.do("run_dag", dag_id, **kwargs)
+
+    def attempt(self, task_id: str, *, run_id: str = "one", dag_id: str = "pull", **kwargs: Any) -> Outcome:
+        """Try a task once."""
+        return self.do("attempt", dag_id, task_id=task_id, run_id=run_id, **kwargs)
+
+    def output(self) -> str:
+        """Give everything that was printed and logged."""
+        log = self.path / "output.log"
+        return log.read_text(errors="replace") if log.exists() else ""
+
+    def forget_output(self) -> None:
+        with (self.path / "output.log").open("w"):
+            pass
+
+    def stop(self) -> None:
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait(timeout=60)
+            assert self._process.stdout is not None
+            self._process.stdout.close()

@@ -1,0 +1,323 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Run Dags in a process with an Airflow home of its own, each run or attempt in a fork, so that one may be killed.
+
+Reads one JSON command a line from its standard input and answers each with one line. Started by `airflow_home`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import os
+import resource
+import runpy
+import signal
+import sys
+import traceback
+import uuid
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import airflow.settings  # noqa: F401 - sets Airflow up
+import duckdb  # noqa: F401 - imported once, for all forks
+import pandas as pd  # noqa: F401
+import pyarrow.parquet  # noqa: F401
+import requests  # noqa: F401
+from airflow.sdk.execution_time import supervisor, task_runner  # noqa: F401
+
+import limio_limitrail.landing.sql
+from limio_limitrail.api.client import ApiClient
+from limio_limitrail.hooks.limio import LimioHook
+from limio_limitrail.landing import parts, pull
+from limio_limitrail.transfers import folders, state
+from limio_limitrail.transfers.base import ResourcePullOperator
+
+HOME = Path(os.environ["AIRFLOW_HOME"])
+
+
+def load_dag(dag_id: str) -> Any:
+    for path in sorted((HOME / "dags").glob("*.py")):
+        found = [value for value in runpy.run_path(str(path)).values() if getattr(value, "dag_id", None) == dag_id]
+        dags = [value for value in found if hasattr(value, "task_dict")]
+        if dags:
+            return dags[0]
+    raise LookupError(dag_id)
+
+
+def run_dag(dag_id: str, *, logical_date: str | None = None, conf: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Run a whole Dag, retries included."""
+    when = {"logical_date": datetime.fromisoformat(logical_date)} if logical_date else {}
+    run = load_dag(dag_id).test(run_conf=conf, **when)
+    return describe(dag_id, run.run_id)
+
+
+def describe(dag_id: str, run_id: str) -> dict[str, Any]:
+    from airflow import settings
+    from airflow.models.asset import AssetEvent
+    from airflow.models.dagrun import DagRun
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.xcom import XComModel
+    from sqlalchemy import select
+
+    session = settings.Session()
+    run = session.scalar(select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id))
+    tasks: dict[str, Any] = {}
+    for ti in session.scalars(select(TaskInstance).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)):
+        where = (XComModel.dag_id == dag_id, XComModel.run_id == run_id, XComModel.task_id == ti.task_id)
+        found = session.scalar(
+            select(XComModel.value).where(*where, XComModel.map_index == ti.map_index, XComModel.key == "return_value")
+        )
+        value = json.loads(found) if isinstance(found, str) else found
+        events = session.scalars(
+            select(AssetEvent).where(
+                AssetEvent.source_dag_id == dag_id,
+                AssetEvent.source_run_id == run_id,
+                AssetEvent.source_task_id == ti.task_id,
+                AssetEvent.source_map_index == ti.map_index,
+            )
+        )
+        name = ti.task_id if ti.map_index < 0 else f"{ti.task_id}[{ti.map_index}]"
+        tasks[name] = {
+            "state": str(ti.state),
+            "tries": ti.try_number,
+            "xcom": value,
+            "events": [event.extra for event in events],
+        }
+    session.close()
+    return {"run_id": run_id, "state": str(run.state), "tasks": tasks}
+
+
+def attempt(
+    dag_id: str,
+    *,
+    task_id: str,
+    run_id: str,
+    kill: list[Any] | None = None,
+    raise_at: list[Any] | None = None,
+) -> dict[str, Any]:
+    """Try one task once, in a run that stays: a further call is its next try. May end by a signal at a named step."""
+    dag = load_dag(dag_id)
+    ti = task_instance(dag, run_id=run_id, task_id=task_id)
+    if kill or raise_at:
+        arm(*(kill or raise_at or ()), deadly=bool(kill))
+    outcome = supervisor.run_task_in_process(ti=ti, task=dag.task_dict[task_id])
+    return {"state": str(outcome.state), "error": repr(outcome.error) if outcome.error else None, **describe(dag_id, run_id)}
+
+
+def task_instance(dag: Any, *, run_id: str, task_id: str) -> Any:
+    from airflow import settings
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
+    from airflow.models.dagrun import DagRun
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.sdk.api.datamodels._generated import TaskInstance as Sent
+    from airflow.serialization.serialized_objects import DagSerialization
+    from airflow.utils.state import DagRunState
+    from airflow.utils.types import DagRunTriggeredByType, DagRunType
+    from sqlalchemy import select
+
+    session = settings.Session()
+    run = session.scalar(select(DagRun).where(DagRun.dag_id == dag.dag_id, DagRun.run_id == run_id))
+    if run is None:
+        manager = DagBundlesManager()
+        manager.sync_bundles_to_db(session=session)
+        session.commit()
+        for bundle in manager.get_all_dag_bundles():
+            bundle.initialize()
+            bag = BundleDagBag(dag_folder=bundle.path, bundle_path=bundle.path, bundle_name=bundle.name)
+            if bag.import_errors:
+                raise ImportError(str(bag.import_errors))
+            sync_bag_to_db(bag, bundle.name, bundle.version)
+        now = datetime.now(UTC)
+        run = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).create_dagrun(
+            run_id=run_id,
+            logical_date=now,
+            data_interval=(now, now),
+            run_after=now,
+            run_type=DagRunType.MANUAL,
+            triggered_by=DagRunTriggeredByType.TEST,
+            state=DagRunState.RUNNING,
+            session=session,
+        )
+        session.commit()
+    ti = session.scalar(
+        select(TaskInstance).where(
+            TaskInstance.dag_id == dag.dag_id, TaskInstance.run_id == run_id, TaskInstance.task_id == task_id
+        )
+    )
+    ti.try_number += 1
+    ti.state = "queued"
+    session.commit()
+    sent = Sent(
+        id=uuid.UUID(str(ti.id)),
+        task_id=task_id,
+        dag_id=dag.dag_id,
+        run_id=run_id,
+        try_number=ti.try_number,
+        map_index=ti.map_index,
+        dag_version_id=uuid.UUID(str(ti.dag_version_id)),
+    )
+    session.close()
+    return sent
+
+
+class ForcedError(Exception):
+    """What a step raises instead of killing the process."""
+
+
+def arm(step: str, number: int, *, deadly: bool) -> None:
+    """End the process, or raise, when a step is reached for the n-th time."""
+    seen: Counter[str] = Counter()
+
+    def reached(name: str) -> None:
+        seen[name] += 1
+        if name == step and seen[name] == number:
+            if deadly:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise ForcedError(name)
+
+    def wrap(owner: Any, attribute: str, name: str) -> None:
+        original = getattr(owner, attribute)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            reached(f"before {name}")
+            result = original(*args, **kwargs)
+            reached(f"after {name}")
+            return result
+
+        setattr(owner, attribute, wrapped)
+
+    store = pull.store_part
+
+    def store_part(path: Any, content: bytes, *, rows: int) -> Any:
+        if step == "half a part":
+            path.write_bytes(content[: len(content) // 2])
+        reached("half a part")
+        return store(path, content, rows=rows)
+
+    pull.store_part = store_part
+    wrap(pull, "store_part", "part")
+    wrap(ApiClient, "send", "request")
+    wrap(state.TaskStateStore, "save", "state")
+    wrap(state.TaskStateStore, "clear", "forgetting")
+    wrap(pull, "write_manifest", "manifest")
+    wrap(pull, "remove_parts", "removal")
+    wrap(limio_limitrail.landing.sql, "load", "load")
+    wrap(parts.ParquetPart, "read", "reading")
+    wrap(state.AssetWatermark, "move", "watermark")
+    wrap(ResourcePullOperator, "announce", "announcement")
+    wrap(folders, "remove_empty", "removal of folders")
+
+
+def state_of(dag_id: str, *, run_id: str) -> Any:
+    """Give what the state stores hold, as text."""
+    from airflow import settings
+    from airflow.models.asset_state_store import AssetStateStoreModel
+    from airflow.models.task_state_store import TaskStateStoreModel
+    from sqlalchemy import select
+
+    session = settings.Session()
+    task = session.scalars(
+        select(TaskStateStoreModel).where(TaskStateStoreModel.dag_id == dag_id, TaskStateStoreModel.run_id == run_id)
+    )
+    asset = session.scalars(select(AssetStateStoreModel))
+    return {"task": [[row.key, row.value] for row in task], "asset": [[row.key, row.value] for row in asset]}
+
+
+def put_state(dag_id: str, *, run_id: str, value: Any) -> None:
+    """Change the pull's state as it is stored."""
+    from airflow import settings
+    from airflow.models.task_state_store import TaskStateStoreModel
+    from sqlalchemy import update
+
+    session = settings.Session()
+    session.execute(
+        update(TaskStateStoreModel)
+        .where(TaskStateStoreModel.dag_id == dag_id, TaskStateStoreModel.run_id == run_id)
+        .values(value=json.dumps(value))
+    )
+    session.commit()
+
+
+def counted(dag_id: str) -> dict[str, Any]:
+    """Run a Dag and count the look-ups of the API's connection."""
+    looked_up: Counter[str] = Counter()
+    original = LimioHook.get_connection.__func__
+
+    def get_connection(cls: Any, conn_id: str) -> Any:
+        looked_up[conn_id] += 1
+        return original(cls, conn_id)
+
+    LimioHook.get_connection = classmethod(get_connection)
+    return {**run_dag(dag_id), "look_ups": dict(looked_up)}
+
+
+def peak(dag_id: str, *, run_id: str, task_id: str) -> dict[str, Any]:
+    """Try a task once, and tell the most memory that the process ever held, in MiB."""
+    result = attempt(dag_id, task_id=task_id, run_id=run_id)
+    return {**result, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+COMMANDS = {one.__name__: one for one in (run_dag, attempt, state_of, put_state, describe, counted, peak)}
+
+
+def warm_up() -> None:
+    """Import in the parent what each fork would import anew, which takes seconds."""
+    import airflow.dag_processing.bundles.manager
+    import airflow.dag_processing.collection
+    import airflow.dag_processing.dagbag
+    import airflow.models.asset
+    import airflow.models.xcom
+    import airflow.providers.duckdb.hooks.duckdb
+    import airflow.providers.sqlite.hooks.sqlite
+    import airflow.serialization.serialized_objects  # noqa: F401
+    from airflow.providers_manager import ProvidersManager
+    from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+
+    # The first request would generate the schemas of all versions of Airflow's own API.
+    app = supervisor.in_process_api_server().app
+    for one in (app, *(getattr(route, "app", None) for route in app.routes)):
+        if hasattr(one, "_cadwyn_initialize"):
+            one._cadwyn_initialize()
+    ProvidersManager().initialize_providers_hooks()
+    assert ProvidersManagerTaskRuntime().hooks
+
+
+def main() -> None:
+    with contextlib.suppress(ImportError):
+        warm_up()
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    log = os.open(HOME / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    answers.write("ready\n")
+    answer = HOME / "answer.json"
+    for line in sys.stdin:
+        command = json.loads(line)
+        answer.unlink(missing_ok=True)
+        child = os.fork()
+        if child == 0:
+            code = 1
+            # A child that hangs says where, and ends.
+            faulthandler.dump_traceback_later(command["patience"], exit=True)
+            try:
+                result = COMMANDS[command["do"]](*command["args"], **command["kwargs"])
+                answer.write_text(json.dumps(result, default=str))
+                code = 0
+            except BaseException:  # noqa: BLE001 - this is the end of the process
+                traceback.print_exc()
+            finally:
+                with contextlib.suppress(Exception):
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        reply = {"code": os.waitstatus_to_exitcode(status), "result": json.loads(answer.read_text()) if answer.exists() else None}
+        answers.write(json.dumps(reply) + "\n")
+
+
+if __name__ == "__main__":
+    main()
