@@ -347,6 +347,8 @@ def test_a_duckdb_whose_settings_disregard_case_and_live_elsewhere(duck):
     duck.land("merge", {"id": (T, ["a", "A", "A"]), "v": (S, [NEW_YEAR, NEW_YEAR, None])}, time="v", hook=hook)
     result = duck.land("merge", {"id": (T, ["a", "A"]), "v": (T, ["x", None])}, hook=hook, run="2")
     assert result == LoadResult(rows=2, updated=2, columns_widened=("v",))
+    assert duck.land("merge", {"id": (T, ["d", "d"]), "v": (T, ["a", "B"])}, time="v", hook=hook, run="3").duplicates == 1
+    assert [row["v"] for row in duck.rows() if row["id"] == "d"] == ["a"]
     duck.land("merge", {"id": (T, ["b"]), "w": (S, [NEW_YEAR])}, hook=hook, run="3")
     duck.land("merge", {"id": (T, ["c"]), "w": (T, ["x"])}, hook=hook, run="4")
     assert [row["w"] for row in duck.rows() if row["id"] == "b"] == ["2024-01-01T02:03:04.000050Z"]

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 
 import pytest
 
@@ -373,3 +374,21 @@ def test_a_trigger_that_swallows_rows_is_noticed(postgres):
         with pytest.raises(LandingError, match="2 rows were to be written and the database counts 1"):
             postgres.land(mode, {"id": (INT, [2, 3])}, run="2")
     assert [row["id"] for row in postgres.rows()] == [1]
+
+
+def test_a_file_that_another_process_is_about_to_make_a_database(duck, tmp_path):
+    """Between its creation and its first page, the file is no database yet."""
+    whole = tmp_path / "whole.duckdb"
+    duck.hook_class(database=str(whole)).get_conn().close()
+    file = Path(duck.connection["host"])
+    file.write_bytes(b"\0" * 4096)
+    timer = threading.Timer(1.0, lambda: whole.replace(file))
+    timer.start()
+    assert duck.land("merge", {"id": (INT, [1])}).inserted == 1
+
+
+def test_a_file_that_is_no_database(duck, monkeypatch):
+    monkeypatch.setattr(duck_module, "BIRTH_WAIT", 0.5)
+    Path(duck.connection["host"]).write_bytes(b"no database at all" * 1000)
+    with pytest.raises(LandingError, match="is not a DuckDB database"):
+        duck.land("merge", {"id": (INT, [1])})

@@ -29,6 +29,9 @@ log = logging.getLogger("limio_limitrail.landing.sql")
 OPEN_WAIT = 300.0
 """Seconds that a load waits for another process to let go of the database's file."""
 
+BIRTH_WAIT = 10.0
+"""Seconds that a load waits for a file that is no database: another process may be about to make it one."""
+
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
 
@@ -146,17 +149,21 @@ def _shown(database: str) -> str:
 def _opened(hook: DbApiHook, *, file: str) -> duckdb.DuckDBPyConnection:
     import duckdb
 
-    give_up = time.monotonic() + OPEN_WAIT
+    start = time.monotonic()
     pause = _FIRST_PAUSE
     while True:
         try:
             connection: duckdb.DuckDBPyConnection = hook.get_conn()
         except duckdb.IOException as error:
-            if "lock" not in str(error).lower():
+            message = str(error).lower()
+            unborn = "not a valid duckdb database" in message
+            if "lock" not in message and not unborn:
                 raise
         else:
             return connection
-        if time.monotonic() + pause > give_up:
+        if unborn and time.monotonic() + pause > start + BIRTH_WAIT:
+            raise LandingError(f"the file {file} is not a DuckDB database")
+        if time.monotonic() + pause > start + OPEN_WAIT:
             raise LandingError(
                 f"another process has had the DuckDB file {file} open for {OPEN_WAIT:.0f} seconds. DuckDB lets one process "
                 f"write, and none read meanwhile: close the other program, or give the tasks that use this file one pool slot"
