@@ -59,18 +59,56 @@ class Outcome:
         return found
 
 
+class AirflowProcess:
+    """A process that has Airflow imported, and forks for each command."""
+
+    def __init__(self, template: Path) -> None:
+        self._noise = (template.parent / "process.log").open("w+")
+        self._process = subprocess.Popen(
+            [sys.executable, str(SUPPORT / "airflow_process.py")],
+            env=environment(template),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._noise,
+            text=True,
+        )
+        self._answer()
+
+    def ask(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command, default=str) + "\n")
+        self._process.stdin.flush()
+        reply: dict[str, Any] = json.loads(self._answer())
+        return reply
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._noise.seek(0)
+            raise AssertionError("the Airflow process ended: " + self._noise.read()[-4000:])
+        return line
+
+    def stop(self) -> None:
+        self._process.communicate(timeout=60)
+        self._noise.close()
+
+
 class AirflowHome:
     """One test's own Airflow."""
 
-    def __init__(self, template: Path, home: Path, connections: Mapping[str, Mapping[str, Any] | str]) -> None:
+    def __init__(
+        self, process: AirflowProcess, template: Path, home: Path, connections: Mapping[str, Mapping[str, Any] | str]
+    ) -> None:
         shutil.copytree(template, home)
         self.path = home
         names = {
             f"AIRFLOW_CONN_{name.upper()}": text if isinstance(text, str) else json.dumps(text)
             for name, text in connections.items()
         }
-        self._environment = environment(home, names)
-        self._process: subprocess.Popen[str] | None = None
+        own = environment(home, names)
+        self._environment = {name: own[name] for name in own if name.startswith("AIRFLOW") or name == "TMPDIR"}
+        self._process = process
 
     def write_dag(self, text: str, *, dag_id: str = "pull", name: str = "dag_file") -> None:
         """Write a Dag; the text is the inside of its ``with``."""
@@ -87,34 +125,11 @@ class AirflowHome:
 
     def do(self, command: str, *args: Any, **kwargs: Any) -> Outcome:
         """Run a command of `airflow_process` in a fork of its own."""
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, str(SUPPORT / "airflow_process.py")],
-                env=self._environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            self._answer()
-        assert self._process.stdin is not None
-        self._process.stdin.write(
-            json.dumps({"do": command, "args": args, "kwargs": kwargs, "patience": 100}, default=str) + "\n"
+        reply = self._process.ask(
+            {"do": command, "args": args, "kwargs": kwargs, "patience": 100, "environment": self._environment}
         )
-        self._process.stdin.flush()
-        reply = json.loads(self._answer())
         assert reply["code"] <= 0, self.output()[-6000:]
         return Outcome(code=reply["code"], result=reply["result"] or {})
-
-    def _answer(self) -> str:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        before = []
-        for line in self._process.stdout:
-            if line.startswith(("{", "ready")):
-                return line
-            before.append(line)
-        raise AssertionError("the Airflow process ended: " + "".join(before)[-4000:])
 
     def run(self, dag_id: str = "pull", **kwargs: Any) -> Outcome:
         """Run a whole Dag."""
@@ -132,11 +147,3 @@ class AirflowHome:
     def forget_output(self) -> None:
         with (self.path / "output.log").open("w"):
             pass
-
-    def stop(self) -> None:
-        if self._process is not None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            self._process.wait(timeout=60)
-            assert self._process.stdout is not None
-            self._process.stdout.close()

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Run Dags in a process with an Airflow home of its own, each run or attempt in a fork, so that one may be killed.
+"""Run Dags, each run or attempt in a fork with the Airflow home it is told, so that one may be killed.
 
-Reads one JSON command a line from its standard input and answers each with one line. Started by `airflow_home`.
+Airflow is imported once, in the parent, which itself uses no database. Reads one JSON command a line from its standard input and
+answers each with one line. Started by `airflow_home`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import resource
 import runpy
 import signal
 import sys
+import tempfile
 import traceback
 import uuid
 from collections import Counter
@@ -35,11 +37,9 @@ from limio_limitrail.landing import parts, pull
 from limio_limitrail.transfers import folders, state
 from limio_limitrail.transfers.base import ResourcePullOperator
 
-HOME = Path(os.environ["AIRFLOW_HOME"])
-
 
 def load_dag(dag_id: str) -> Any:
-    for path in sorted((HOME / "dags").glob("*.py")):
+    for path in sorted((Path(os.environ["AIRFLOW_HOME"]) / "dags").glob("*.py")):
         found = [value for value in runpy.run_path(str(path)).values() if getattr(value, "dag_id", None) == dag_id]
         dags = [value for value in found if hasattr(value, "task_dict")]
         if dags:
@@ -286,24 +286,36 @@ def warm_up() -> None:
     assert ProvidersManagerTaskRuntime().hooks
 
 
-def main() -> None:
-    with contextlib.suppress(ImportError):
-        warm_up()
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    log = os.open(HOME / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def move_in(command: dict[str, Any]) -> None:
+    """Make this process one of the home that the command names."""
+    from airflow import settings
+
+    os.environ.update(command["environment"])
+    tempfile.tempdir = None
+    log = os.open(Path(os.environ["AIRFLOW_HOME"]) / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    # A child that hangs says where, and ends.
+    faulthandler.dump_traceback_later(command["patience"], exit=True)
+    settings.configure_vars()
+    settings.configure_orm()
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    with contextlib.suppress(ImportError):
+        warm_up()
     answers.write("ready\n")
-    answer = HOME / "answer.json"
     for line in sys.stdin:
         command = json.loads(line)
+        answer = Path(command["environment"]["AIRFLOW_HOME"]) / "answer.json"
         answer.unlink(missing_ok=True)
         child = os.fork()
         if child == 0:
             code = 1
-            # A child that hangs says where, and ends.
-            faulthandler.dump_traceback_later(command["patience"], exit=True)
             try:
+                move_in(command)
                 result = COMMANDS[command["do"]](*command["args"], **command["kwargs"])
                 answer.write_text(json.dumps(result, default=str))
                 code = 0
@@ -315,7 +327,10 @@ def main() -> None:
                     sys.stderr.flush()
                 os._exit(code)
         _, status = os.waitpid(child, 0)
-        reply = {"code": os.waitstatus_to_exitcode(status), "result": json.loads(answer.read_text()) if answer.exists() else None}
+        reply = {
+            "code": os.waitstatus_to_exitcode(status),
+            "result": json.loads(answer.read_text()) if answer.exists() else None,
+        }
         answers.write(json.dumps(reply) + "\n")
 
 

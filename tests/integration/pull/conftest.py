@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "support"))
 
-from airflow_home import AirflowHome, make_template
+from airflow_home import AirflowHome, AirflowProcess, make_template
 
 from limio_limitrail.emulator import EmulatorServer
 
@@ -23,10 +23,17 @@ def airflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_template(tmp_path_factory.mktemp("airflow"))
 
 
+@pytest.fixture(scope="session")
+def airflow_process(airflow_template: Path) -> Iterator[AirflowProcess]:
+    """A process that has Airflow imported."""
+    process = AirflowProcess(airflow_template)
+    yield process
+    process.stop()
+
+
 @pytest.fixture
-def make_home(airflow_template: Path, tmp_path: Path) -> Iterator[Callable[..., AirflowHome]]:
+def make_home(airflow_process: AirflowProcess, airflow_template: Path, tmp_path: Path) -> Callable[..., AirflowHome]:
     """Make Airflow homes that talk to an emulator and to DuckDB and SQLite files in the test's folder."""
-    made: list[AirflowHome] = []
 
     def make(emulator: EmulatorServer, *, name: str = "home", **connections: Any) -> AirflowHome:
         known = {
@@ -34,12 +41,9 @@ def make_home(airflow_template: Path, tmp_path: Path) -> Iterator[Callable[..., 
             "duck": {"conn_type": "duckdb", "host": str(tmp_path / "warehouse.duckdb")},
             "lite": {"conn_type": "sqlite", "host": str(tmp_path / "warehouse.sqlite")},
         }
-        made.append(AirflowHome(airflow_template, tmp_path / name, {**known, **connections}))
-        return made[-1]
+        return AirflowHome(airflow_process, airflow_template, tmp_path / name, {**known, **connections})
 
-    yield make
-    for home in made:
-        home.stop()
+    return make
 
 
 @pytest.fixture
