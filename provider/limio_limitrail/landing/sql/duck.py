@@ -32,6 +32,9 @@ OPEN_WAIT = 300.0
 BIRTH_WAIT = 10.0
 """Seconds that a load waits for a file that is no database: another process may be about to make it one."""
 
+MEMORY = "512MB"
+"""What DuckDB may use for a load, where the connection's ``memory_limit`` does not say."""
+
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
 
@@ -127,6 +130,9 @@ def duckdb_session(hook: DbApiHook) -> Iterator[DuckSession]:
         try:
             session = DuckSession(connection)
             session.execute("SET TimeZone = 'UTC'")
+            if "memory_limit" not in getattr(hook, "get_connect_config", dict)():
+                # DuckDB would take four fifths of the machine; beyond this it goes on from disk.
+                session.execute(f"SET memory_limit = '{MEMORY}'")
             session.execute("BEGIN TRANSACTION")
             try:
                 yield session
@@ -250,12 +256,14 @@ class DuckSession:
 
     def fill(self, *, stage: str, rows: pa.Table) -> None:
         """Add rows to a temporary table, read from where they are."""
-        view = f"{stage}_rows"
-        self._connection.register(view, rows)
-        try:
-            self.execute(f"INSERT INTO {quoted(stage)} SELECT * FROM {quoted(view)}")
-        finally:
-            self._connection.unregister(view)
+        import duckdb
+
+        # A registered view would keep the rows in memory until the transaction ends, even after it is unregistered.
+        guarded(
+            lambda: self._connection.from_arrow(rows).insert_into(stage),
+            refused=duckdb.Error,
+            describe=_describe,
+        )
 
     def ready(self, *, stage: str) -> None:
         """Do nothing: DuckDB knows its temporary tables."""
