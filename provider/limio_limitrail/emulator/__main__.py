@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """``python -m limio_limitrail.emulator``: a Limio to try things against."""
 
 from __future__ import annotations

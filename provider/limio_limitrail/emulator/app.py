@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """The ASGI application: counting, faults and control around the emulated APIs; knows none of them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """``GET /api/checkout/abandoned``: the window is on creation, and both parameters are required."""
 
 from __future__ import annotations

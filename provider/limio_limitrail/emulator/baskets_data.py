@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 # ruff: noqa: ARG001 - all renderers are called alike
 """Abandoned baskets and partner organisations, as records."""
 

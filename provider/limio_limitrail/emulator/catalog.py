@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Catalog reads: one page, or with ``opt.all=true`` all of them by a cursor pair."""
 
 from __future__ import annotations

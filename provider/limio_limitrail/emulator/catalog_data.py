@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Catalog items: offers, products, pages and the like, published or only drafted."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """gzip with a memory: the same page asked for twice is compressed once."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Control over HTTP for other processes: ``/_emulator/...``; neither counted nor subject to faults."""
 
 from __future__ import annotations

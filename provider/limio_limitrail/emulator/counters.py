@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """What the server has seen: requests, statuses, connections, bytes and the use of each credential."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Cursors: opaque strings that say where the next page begins, and that can expire."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Cheap made-up values: everything is drawn from a seed and a position, and nothing is remembered."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """One request as the endpoints see it, and the answer they give; knows nothing of any API or server."""
 
 from __future__ import annotations

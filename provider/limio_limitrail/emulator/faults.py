@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Faults on demand: which requests go wrong, how, and how often. Knows nothing of any API."""
 
 from __future__ import annotations

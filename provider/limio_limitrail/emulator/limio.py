@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """The emulated Limio API: who may read what, and which endpoint answers a path."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """The objects endpoints: lists with a cursor string, reads by id, related objects."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Everything about the emulator that a test or the command line may choose."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Lists whose records a test has put there itself."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Fixtures: put ``pytest_plugins = ["limio_limitrail.emulator.pytest_plugin"]`` into a conftest."""
 
 from __future__ import annotations

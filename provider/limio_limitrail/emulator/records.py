@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """The four big kinds: subscriptions, customers, orders and events, one function each.
 
 A renderer gives the JSON text of one record: all of it, or the summary that a list shows.

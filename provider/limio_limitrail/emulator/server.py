@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """The emulator as a server in a thread of this process."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """A shelf holds the records of one kind: how many there are, when each was made, and which have changed."""
 
 from __future__ import annotations

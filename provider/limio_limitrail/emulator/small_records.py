@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 # ruff: noqa: ARG001 - all of these are called alike
 """The smaller kinds of object: identities, addresses, schedules, payment methods and the like."""
 

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """The made-up tenant: its clock, its records, and how both move on. The same every time for the same seed."""
 
 from __future__ import annotations

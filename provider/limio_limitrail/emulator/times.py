@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Instants as whole milliseconds since 1970 in UTC, and the forms they take on the wire."""
 
 from __future__ import annotations

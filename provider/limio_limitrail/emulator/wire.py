@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """The connections themselves, which an ASGI application does not see: to count them and to break them."""
 
 from __future__ import annotations

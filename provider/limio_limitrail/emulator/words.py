@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Words the made-up records are built from, already escaped for use inside a JSON string."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """A hook whose connection leads to the emulator, and that does not really wait."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Every row of the table, walked to the end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Whatever goes wrong, and whatever a server echoes: no error, traceback or log line holds a secret or a token."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Clients without Airflow, and small servers for what no well-behaved server does."""
 
 from __future__ import annotations

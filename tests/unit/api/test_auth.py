@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """A token's life: read, kept, renewed early, shared between threads, never shown."""
 
 from __future__ import annotations

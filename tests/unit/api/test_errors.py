@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Messages say what happened and what to do, and nothing that must stay secret; errors survive process boundaries."""
 
 from __future__ import annotations

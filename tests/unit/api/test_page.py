@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """An answer is taken apart, or refused with what was expected and what came."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """No value can leave its place in a path or a query."""
 
 from __future__ import annotations

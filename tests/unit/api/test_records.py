@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Numbers come as they were written, or as text, but never rounded."""
 
 from __future__ import annotations

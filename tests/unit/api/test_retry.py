@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """What is sent again, how often, and after which wait."""
 
 from __future__ import annotations

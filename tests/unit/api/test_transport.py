@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """The wire: one kept-alive connection, finite timeouts, and a credential that stays where it belongs."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Walks: every page exactly once, an end in every form, and no circle without one."""
 
 from __future__ import annotations

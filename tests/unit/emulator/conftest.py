@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """A plain client for the emulator, written without the package's own one."""
 
 from __future__ import annotations

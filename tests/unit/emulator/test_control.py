@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Control over HTTP, as another process uses it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Faults: each one as a client meets it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """The token endpoint, and who is let in."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Object lists and reads by id."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Starting and stopping, in a thread and as a command; the fixtures; what it may import."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """The data: the same for the same seed, on demand, and moving on in a way one can predict."""
 
 from __future__ import annotations

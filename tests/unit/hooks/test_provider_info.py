@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """What Airflow is told about the provider, and what it makes of it."""
 
 from __future__ import annotations

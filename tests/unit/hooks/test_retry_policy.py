@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """The retry policy decides by the error, and goes through Dag serialization."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """A connection is read, or refused with the name of the field that is wrong."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """A task run has one client and one token a connection; another run, process or set of credentials has its own."""
 
 from __future__ import annotations
