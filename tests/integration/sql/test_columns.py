@@ -150,6 +150,14 @@ def test_widening_does_not_depend_on_the_sessions_time_zone(postgres):
     assert [row["v"] for row in postgres.rows()] == ["2024-01-01T02:03:04.000050Z", "x"]
 
 
+def test_instants_in_a_column_without_a_zone_are_in_utc(postgres):
+    postgres.execute(f"ALTER DATABASE {postgres.connection['schema']} SET timezone TO 'America/New_York'")
+    postgres.execute("CREATE TABLE subs (id BIGINT, v TIMESTAMP, d DATE)")
+    day = datetime(2024, 1, 31, tzinfo=UTC)
+    postgres.land("merge", {"id": (INT, [1]), "v": (S, [NEW_YEAR]), "d": (S, [day])})
+    assert postgres.query("SELECT v::text, d::text FROM subs") == [("2024-01-01 02:03:04.00005", "2024-01-31")]
+
+
 def test_several_columns_change_at_once(db):
     db.land("merge", {"id": (INT, [1]), "a": (INT, [1]), "b": (D, [1e20]), "c": (B, [True])})
     result = db.land(

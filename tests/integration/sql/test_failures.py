@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -392,3 +393,15 @@ def test_a_file_that_is_no_database(duck, monkeypatch):
     Path(duck.connection["host"]).write_bytes(b"no database at all" * 1000)
     with pytest.raises(LandingError, match="is not a DuckDB database"):
         duck.land("merge", {"id": (INT, [1])})
+
+
+def test_sqlite_waits_for_another_writer(lite):
+    """For longer than the driver does by itself, which is five seconds."""
+    lite.land("merge", {"id": (INT, [1])})
+    writer = sqlite3.connect(lite.connection["host"], check_same_thread=False, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(6.0, writer.execute, args=("ROLLBACK",))
+    timer.start()
+    assert lite.land("merge", {"id": (INT, [2])}).inserted == 1
+    timer.join()
+    writer.close()
