@@ -1,12 +1,18 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What all tests share: an Airflow home of their own, and the emulator's fixtures."""
+"""What all tests share: an Airflow home of their own, the emulator's fixtures, and whole Dags in an Airflow of the test's own."""
 
 from __future__ import annotations
 
 import atexit
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 # Before anything imports Airflow, which reads these once. Each test process has a home of its own, and none is the user's.
 _HOME = tempfile.mkdtemp(prefix="limio-limitrail-tests-")
@@ -17,3 +23,44 @@ for _name in [name for name in os.environ if name.startswith("AIRFLOW_CONN_")]:
     del os.environ[_name]
 
 pytest_plugins = ["limio_limitrail.emulator.pytest_plugin"]
+
+sys.path.insert(0, str(Path(__file__).parent / "support"))
+
+from airflow_home import AirflowHome, AirflowProcess, make_template  # noqa: E402 - the path is set above
+
+from limio_limitrail.emulator import EmulatorServer  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def airflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An Airflow home with a migrated database, made once."""
+    return make_template(tmp_path_factory.mktemp("airflow"))
+
+
+@pytest.fixture(scope="session")
+def airflow_process(airflow_template: Path) -> Iterator[AirflowProcess]:
+    """A process that has Airflow imported."""
+    process = AirflowProcess(airflow_template)
+    yield process
+    process.stop()
+
+
+@pytest.fixture
+def make_home(airflow_process: AirflowProcess, airflow_template: Path, tmp_path: Path) -> Callable[..., AirflowHome]:
+    """Make Airflow homes that talk to an emulator and to DuckDB and SQLite files in the test's folder."""
+
+    def make(emulator: EmulatorServer, *, name: str = "home", **connections: Any) -> AirflowHome:
+        known = {
+            "limio_default": emulator.airflow_connection_json(),
+            "duck": {"conn_type": "duckdb", "host": str(tmp_path / "warehouse.duckdb")},
+            "lite": {"conn_type": "sqlite", "host": str(tmp_path / "warehouse.sqlite")},
+        }
+        return AirflowHome(airflow_process, airflow_template, tmp_path / name, {**known, **connections})
+
+    return make
+
+
+@pytest.fixture
+def home(make_home: Callable[..., AirflowHome], limio_emulator: EmulatorServer) -> AirflowHome:
+    """An Airflow home that talks to `limio_emulator`."""
+    return make_home(limio_emulator)

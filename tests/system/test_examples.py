@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import duckdb
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-from airflow_home import AirflowHome, make_template
-
 from limio_limitrail.emulator import EmulatorServer
+
+if TYPE_CHECKING:
+    from airflow_home import AirflowHome
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "dags_examples"
 DAG_IDS = {
@@ -30,27 +30,15 @@ def test_no_example_is_forgotten() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(DAG_IDS)
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_template(tmp_path_factory.mktemp("airflow"))
-
-
 @pytest.mark.parametrize("file", DAG_IDS)
-def test_example(file: str, template: Path, tmp_path: Path, limio_emulator: EmulatorServer) -> None:
+def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Path, limio_emulator: EmulatorServer) -> None:
     warehouse = tmp_path / "warehouse.duckdb"
-    connections = {
-        "limio_default": limio_emulator.airflow_connection_json(),
-        "warehouse": {"conn_type": "duckdb", "host": str(warehouse)},
-    }
-    home = AirflowHome(template, tmp_path / "home", connections)
+    home = make_home(limio_emulator, warehouse={"conn_type": "duckdb", "host": str(warehouse)})
     shutil.copy(EXAMPLES / file, home.path / "dags")
-    try:
-        root = f"file://{tmp_path}/lake"
-        outcome = home.run(DAG_IDS[file], conf={"root": root}, logical_date="2026-11-01T00:00:00+00:00")
-        states = {name: task["state"] for name, task in outcome.result["tasks"].items()}
-        assert set(states.values()) == {"success"}, home.output()[-4000:]
-    finally:
-        home.stop()
+    root = f"file://{tmp_path}/lake"
+    outcome = home.run(DAG_IDS[file], conf={"root": root}, logical_date="2026-11-01T00:00:00+00:00")
+    states = {name: task["state"] for name, task in outcome.result["tasks"].items()}
+    assert set(states.values()) == {"success"}, home.output()[-4000:]
     if file in {"limio_warehouse_sync.py", "limio_subscriptions_in_ten_lines.py"}:
         with duckdb.connect(str(warehouse), read_only=True) as database:
             found = {identity for (identity,) in database.execute("SELECT id FROM subscriptions").fetchall()}
