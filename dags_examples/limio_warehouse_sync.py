@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Keep a Limio tenant's subscriptions, customers, orders, events, catalog and abandoned baskets in a warehouse, every night.
 
-Needs two connections: ``limio_default`` (type ``limio``) and ``warehouse`` (DuckDB, Postgres, or any other SQL database).
+Needs two connections: ``limio_default`` (type ``limio``) and ``warehouse`` (DuckDB, Postgres or SQLite).
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
     The pull writes parts into a staging folder; the load moves them into the table in one transaction; then the watermark moves.
     Each step is safe to repeat, and a retry goes on where the last try stopped.
 
-    :param sql_conn_id: the database's connection: DuckDB, Postgres, or any other whose hook is a ``DbApiHook``.
+    :param sql_conn_id: the database's connection: DuckDB, Postgres, SQLite, or another database of standard SQL whose hook is a
+        ``DbApiHook``.
     :param table: the table, with its schema where it is not the default one: ``analytics.subscriptions``.
     :param mode: ``merge`` replaces rows by primary key and adds new ones; ``append`` adds this run's rows, once however often the
         run is made again; ``replace`` puts the new rows in the place of all old ones.
@@ -129,12 +130,15 @@ class ResourceToSqlOperator(ResourcePullOperator):
         from airflow.sdk import BaseHook
 
         from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.landing.sql.sessions import open_session
 
         hook = BaseHook.get_hook(self.sql_conn_id)
         if not isinstance(hook, DbApiHook):
             raise ParameterError(
                 f"connection {self.sql_conn_id!r} is no database: its hook {type(hook).__name__} is no DbApiHook"
             )
+        # Opens nothing yet: it tells before the pull, not after it, that this database cannot be landed in.
+        open_session(hook)
         return hook
 
     def _check_mode(self, job: Job, mode: WriteMode) -> None:
