@@ -132,6 +132,11 @@ class ResourcePullOperator(BaseOperator):
         from limio_limitrail.transfers.state import asset_watermark, task_state_store
 
         resource = self.hook.find_resource(self.resource)
+        stray = sorted(set(resource.placeholders()) & set(context.get("params") or {}) - set(self.request_params or {}))
+        if stray:
+            self.log.warning(
+                "params= is Airflow's own and does not reach the API: to set %s, use request_params=.", ", ".join(stray)
+            )
         run = RunIdentity.of(context)
         watermark = None
         if self.incremental:

@@ -209,3 +209,15 @@ def test_staging_is_private_and_gone_after_success(home, limio_emulator):
     assert stat.S_IMODE(root.stat().st_mode) == stat.S_IMODE(parts[0].parent.stat().st_mode) == 0o700
     assert home.attempt("load").task("load")["state"] == "success"
     assert list(root.iterdir()) == []
+
+
+def test_params_meant_for_the_api_are_pointed_out(home, limio_emulator):
+    home.write_dag(
+        f"""
+        LimioToObjectStorageOperator(
+            task_id="t", resource="orders", destination="file://{home.path}/lake", params={{"service": "zuora"}}
+        )
+        """
+    )
+    assert home.run().task("t")["state"] == "success"
+    assert "params= is Airflow's own and does not reach the API: to set service, use request_params=." in home.output()
