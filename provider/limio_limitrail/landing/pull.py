@@ -206,7 +206,8 @@ class _Run:
             self._say(state)
             full = rows >= pull.limits.rows or size >= pull.limits.size or time.monotonic() - part_began >= pull.limits.seconds
             # The last page's part waits until the walk has ended well: only then the total has been checked.
-            if full and page.following is not None:
+            # A part of no rows, after a minute of empty pages, would be none.
+            if rows and full and page.following is not None:
                 state = self._finish_part(state, builder)
                 rows = size = 0
                 part_began = time.monotonic()

@@ -203,3 +203,11 @@ def test_the_watermark_is_never_past_the_beginning(tmp_path):
     early = replace(manifest, newest=datetime(2020, 1, 1, tzinfo=UTC))
     assert early.watermark == datetime(2020, 1, 1, tzinfo=UTC)
     assert manifest.watermark is None
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_time_that_passes_over_empty_pages_makes_no_part(tmp_path, form):
+    world = World([[], [], [1, 2], [], [3]])
+    manifest = run_pull(make_pull(world, tmp_path, form, rows=1, limits=PartLimits(seconds=0)))
+    assert ids_in(tmp_path, form) == [1, 2, 3]
+    assert [part.rows for part in manifest.parts] == [2, 1]
