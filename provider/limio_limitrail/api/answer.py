@@ -58,8 +58,17 @@ def read_problem(body: bytes, *, secrets: Iterable[Secret] = ()) -> ProblemDetai
     def text(*names: str) -> str | None:
         return next((said for name in names if (said := safe_text(answer.get(name), secrets=secrets))), None)
 
+    def uri(name: str) -> str | None:
+        value = answer.get(name)
+        bare = value.partition("?")[0].partition("#")[0] if isinstance(value, str) else None
+        return None if bare in (None, "about:blank") else safe_text(bare, secrets=secrets)
+
+    message, title = text("message", "detail", "title", "error"), text("title")
     return ProblemDetails(
-        message=text("message", "detail", "title", "error"),
+        message=message,
+        title=title if title != message else None,
+        type=uri("type"),
+        instance=uri("instance"),
         error_code=text("errorCode"),
         resource_key=text("resourceKey"),
         field=text("field"),

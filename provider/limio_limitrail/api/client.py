@@ -16,13 +16,13 @@ import msgspec
 
 from limio_limitrail.api.answer import judge
 from limio_limitrail.api.auth import Auth
-from limio_limitrail.api.errors import Failure, InvalidRequestError, ProtocolError
+from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, ProtocolError
 from limio_limitrail.api.forks import begin_anew_in_children
 from limio_limitrail.api.origin import origin_of
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.resource import AuthMode
-from limio_limitrail.api.retry import RetryLimits, call_with_retries
-from limio_limitrail.api.transport import Transport
+from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries
+from limio_limitrail.api.transport import Body, Transport
 
 if TYPE_CHECKING:
     import requests
@@ -112,25 +112,33 @@ class ApiClient:
         path: str,
         params: Mapping[str, str] | None = None,
         json: object = None,
+        content: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         resource: str | None = None,
         scope: str | None = None,
         credentials: frozenset[AuthMode] = frozenset({AuthMode.OAUTH}),
         idempotency_key: str | None = None,
+        repeat: Repeat | None = None,
         limits: RetryLimits | None = None,
+        sleep: Callable[[float], None] | None = None,
     ) -> Answer:
         """Send one request and give its answer.
 
-        Reads are tried again as `RetryLimits` allows. A write is tried again only where it carries an idempotency key.
+        Reads are tried again as `RetryLimits` allows. A write is tried again only where it carries an idempotency key, unless
+        `repeat` says otherwise.
 
         :param path: below the base URL, beginning with a slash, percent-encoded.
         :param params: the query.
         :param json: a body, sent as JSON.
+        :param content: a body that is JSON already, in the place of `json`.
+        :param headers: further headers.
         :param resource: what errors call the thing that was asked for.
         :param scope: the scope that the endpoint needs, for the error on a 403.
         :param credentials: the ways to authenticate that the endpoint accepts.
         :param idempotency_key: makes a write safe to repeat; sent as the header ``Idempotency-Key``.
+        :param repeat: after which failures the request may be tried again.
         :param limits: patience for this request instead of the client's.
+        :param sleep: waits that many seconds between tries, instead of the client's own; what it raises ends the request.
         :raises ApiError: as `limio_limitrail.api.errors` lists them.
         """
         call = Failure(api=self.api, method=method, path=path, resource=resource, required_scope=scope)
@@ -151,12 +159,18 @@ class ApiClient:
         if idempotency_key is not None:
             sent_headers["Idempotency-Key"] = idempotency_key
 
-        def attempt() -> Answer:
-            return self._attempt(call=call, params=params or {}, json=json, headers=sent_headers)
-
-        if method in _SAFE_METHODS or idempotency_key is not None:
-            return call_with_retries(attempt, limits=limits or self.limits, sleep=self._sleep, on_retry=self._count_retry)
-        return attempt()
+        if content is not None:
+            sent_headers["Content-Type"] = "application/json"
+        body = Body(json=json, content=content)
+        if repeat is None:
+            repeat = Repeat.ANY if method in _SAFE_METHODS or idempotency_key is not None else Repeat.NONE
+        return call_with_retries(
+            lambda: self._attempt(call=call, params=params or {}, body=body, headers=sent_headers),
+            limits=limits or self.limits,
+            repeat=repeat,
+            sleep=sleep or self._sleep,
+            on_retry=self._count_retry,
+        )
 
     def session(self) -> requests.Session:
         """Give the session for free use, which authorises requests to the API's own origin and no others; always the same one."""
@@ -175,15 +189,23 @@ class ApiClient:
         with self._counting:
             self.counters.retries += 1
 
-    def _attempt(self, *, call: Failure, params: Mapping[str, str], json: object, headers: Mapping[str, str]) -> Answer:
+    def _credential(self) -> Secret:
+        try:
+            return self.auth.credential()
+        except ApiError as error:
+            # Whatever became of the request for a token: the one that was to carry it has not been sent.
+            error.failure = replace(error.failure, reached=False)
+            raise
+
+    def _attempt(self, *, call: Failure, params: Mapping[str, str], body: Body, headers: Mapping[str, str]) -> Answer:
         """Make one try, which may take a second request after a 401 and a few more along redirects."""
         renewed = False
         while True:
-            credential = self.auth.credential()
+            credential = self._credential()
             answer = self._follow(
                 call=call,
                 params=params,
-                json=json,
+                body=body,
                 headers={**headers, "Authorization": self.auth.header(credential)},
                 credential=credential,
             )
@@ -203,12 +225,12 @@ class ApiClient:
             raise error
 
     def _follow(
-        self, *, call: Failure, params: Mapping[str, str], json: object, headers: Mapping[str, str], credential: Secret
+        self, *, call: Failure, params: Mapping[str, str], body: Body, headers: Mapping[str, str], credential: Secret
     ) -> Answer:
         url = self.base_url + call.path
         query: Mapping[str, str] | None = params
         for _ in range(_MOST_REDIRECTS + 1):
-            answer = self.transport.exchange(method=call.method, url=url, params=query, json=json, headers=headers, call=call)
+            answer = self.transport.exchange(method=call.method, url=url, params=query, body=body, headers=headers, call=call)
             with self._counting:
                 self.counters.requests += 1
                 self.counters.bytes += len(answer.body)

@@ -20,10 +20,18 @@ class ProblemDetails:
     """The parts of an error body that are worth keeping.
 
     Limio answers ``{"message": ...}``. LimitRail answers ProblemDetails with ``errorCode``, ``resourceKey``, ``traceId`` and
-    sometimes ``field`` (LimitRail developer console). All are optional here.
+    sometimes ``field`` (LimitRail developer console), besides the members that RFC 9457 names. All are optional here.
+
+    :param message: what happened, in the API's words: ``message``, else ``detail``, ``title`` or OAuth's ``error``.
+    :param title: RFC 9457's name of the kind of problem, where the message is something else.
+    :param type: RFC 9457's URI of the kind of problem, without its query; ``about:blank`` counts as none.
+    :param instance: RFC 9457's URI of this occurrence, without its query.
     """
 
     message: str | None = None
+    title: str | None = None
+    type: str | None = None
+    instance: str | None = None
     error_code: str | None = None
     resource_key: str | None = None
     field: str | None = None
@@ -34,9 +42,12 @@ class ProblemDetails:
         parts += [
             f"{name}={value}"
             for name, value in (
+                ("title", self.title),
                 ("errorCode", self.error_code),
                 ("resourceKey", self.resource_key),
                 ("field", self.field),
+                ("type", self.type),
+                ("instance", self.instance),
             )
             if value
         ]
@@ -58,6 +69,7 @@ class Failure:
     :param retry_after: seconds that the API asked to wait.
     :param required_scope: the OAuth scope that the endpoint needs, where it is known.
     :param granted_scopes: the scopes that the token answer listed; none where it listed none.
+    :param reached: False where the request that was asked for certainly never reached the API.
     """
 
     api: str
@@ -71,6 +83,7 @@ class Failure:
     retry_after: float | None = None
     required_scope: str | None = None
     granted_scopes: tuple[str, ...] | None = None
+    reached: bool = True
 
 
 class ApiError(Exception):
@@ -160,7 +173,13 @@ class ScopeError(ApiError):
 class NotFoundError(ApiError):
     """The path or the id is not known to this tenant (404)."""
 
-    advice = "Check the resource's path and the id; both are looked up in the tenant of the connection's client only."
+    def describe_advice(self) -> str:
+        if self.failure.api == "LimitRail":
+            return (
+                "Check the path and the ids. LimitRail takes the tenant from the client, and an account of another tenant looks "
+                "the same as none: check that the connection's client belongs to the tenant that has it."
+            )
+        return "Check the resource's path and the id; both are looked up in the tenant of the connection's client only."
 
 
 class InvalidRequestError(ApiError):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
 from limio_limitrail.api.errors import ApiError, RateLimitError, ServerError, TransportError
@@ -23,6 +24,17 @@ T = TypeVar("T")
 
 TRANSIENT_STATUSES = frozenset({502, 503, 504})
 """Server errors that another try may not meet. 502 has a bound of its own: see `RetryLimits`."""
+
+
+class Repeat(StrEnum):
+    """Which failures of a request may be followed by another try."""
+
+    ANY = "any"
+    """Whatever may pass by itself: reads, and writes whose idempotency key the API honours."""
+    UNDONE = "undone"
+    """Only what the API certainly has not acted on: 429, and requests that never reached it."""
+    NONE = "none"
+    """Nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +91,13 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, RateLimitError | TransportError)
 
 
+def is_undone(error: BaseException) -> bool:
+    """Tell whether a failure passes by itself and certainly left nothing done."""
+    return (
+        is_transient(error) and isinstance(error, ApiError) and (isinstance(error, RateLimitError) or not error.failure.reached)
+    )
+
+
 def attempts_for(error: BaseException, limits: RetryLimits) -> int:
     """Give the tries in all that an error of this kind is worth."""
     if isinstance(error, RateLimitError):
@@ -92,19 +111,23 @@ def call_with_retries(
     call: Callable[[], T],
     *,
     limits: RetryLimits,
+    repeat: Repeat = Repeat.ANY,
     sleep: Callable[[float], None] = time.sleep,
     on_retry: Callable[[], None] = lambda: None,
 ) -> T:
     """Make a call, and make it again as long as that can help.
 
-    :param call: the call; it must be safe to repeat.
+    :param call: the call; it must be safe to repeat as far as `repeat` says.
     :param limits: how often and how long.
+    :param repeat: after which failures.
     :param sleep: waits that many seconds.
     :param on_retry: told before each further try.
     :raises ApiError: the last try's error, unchanged.
     """
     from tenacity import Retrying, retry_if_exception, wait_random_exponential
 
+    if repeat is Repeat.NONE:
+        return call()
     backoff = wait_random_exponential(multiplier=limits.first_wait, max=limits.longest_wait)
 
     def error_of(state: RetryCallState) -> BaseException:
@@ -143,7 +166,7 @@ def call_with_retries(
         log.warning("%s Trying again in %.1f s (try %d).", error_of(state), state.upcoming_sleep, state.attempt_number + 1)
 
     retrying = Retrying(
-        retry=retry_if_exception(is_transient),
+        retry=retry_if_exception(is_transient if repeat is Repeat.ANY else is_undone),
         wait=wait,
         stop=stop,
         sleep=sleep,

@@ -13,7 +13,7 @@ from limio_limitrail.api.auth import Token, parse_token
 from limio_limitrail.api.errors import ApiError, CredentialsError, Failure, ProtocolError
 from limio_limitrail.api.retry import RetryLimits, call_with_retries
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.api.transport import Transport
+from limio_limitrail.api.transport import Body, Transport
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def mint(
         form["scope"] = credentials.scope
 
     def attempt() -> Token:
-        answer = transport.exchange(method="POST", url=credentials.auth_url, headers={}, call=call, form=form)
+        answer = transport.exchange(method="POST", url=credentials.auth_url, headers={}, call=call, body=Body(form=form))
         error = judge(
             status=answer.status,
             headers=answer.headers,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import http.cookiejar
+import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -48,6 +49,20 @@ class RawAnswer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """What a request carries; at most one of these.
+
+    :param json: sent as JSON.
+    :param form: sent as a form.
+    :param content: sent as it is.
+    """
+
+    json: object = None
+    form: Mapping[str, str] | None = None
+    content: bytes | None = None
 
 
 class Transport:
@@ -98,12 +113,12 @@ class Transport:
         headers: Mapping[str, str],
         call: Failure,
         params: Mapping[str, str] | None = None,
-        json: object = None,
-        form: Mapping[str, str] | None = None,
+        body: Body = Body(),
     ) -> RawAnswer:
         """Send one request and read its answer to the end. Redirects are answers like any other here.
 
         :param call: what errors say about the call.
+        :param body: what the request carries.
         :raises TransportError: no whole answer came.
         :raises ProtocolError: the answer is not encoded as its headers say.
         :raises InvalidRequestError: the request cannot be put on the wire as it is.
@@ -111,7 +126,9 @@ class Transport:
         try:
             with self._preparing:
                 prepared = self._session.prepare_request(
-                    requests.Request(method, url, params=params, json=json, data=form, headers=dict(headers))
+                    requests.Request(
+                        method, url, params=params, json=body.json, data=body.content or body.form, headers=dict(headers)
+                    )
                 )
                 settings = self._session.merge_environment_settings(prepared.url, {}, True, self._verify, None)
         except (requests.exceptions.RequestException, ValueError, TypeError) as error:
@@ -125,14 +142,14 @@ class Transport:
                 **settings,
             )
         except (OSError, urllib3.exceptions.HTTPError) as error:  # what requests raises is an OSError too
-            raise TransportError(replace(call, reason=_why(error))) from None
+            raise TransportError(replace(call, reason=_why(error), reached=not _never_left(error))) from None
         try:
-            body = response.raw.read(decode_content=True)
+            content = response.raw.read(decode_content=True)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             response.close()
             raise _broken_body(error, replace(call, status=response.status_code), response.headers) from None
         response.raw.release_conn()
-        return RawAnswer(status=response.status_code, headers=response.headers, body=body)
+        return RawAnswer(status=response.status_code, headers=response.headers, body=content)
 
     def session(self, auth: Auth, origin: Origin) -> requests.Session:
         """Give a session of its own for free use, which authorises requests to one origin only."""
@@ -231,14 +248,36 @@ def _broken_body(error: Exception, call: Failure, headers: Mapping[str, str]) ->
     return TransportError(replace(call, reason=_why(error)))
 
 
-def _why(error: Exception) -> str:
-    """Say what broke without repeating the library's text, which holds the URL with its query."""
+def _chain(error: Exception) -> list[BaseException]:
+    """Give an error and all that led to it, in the ways that the libraries wrap errors."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:
         chain.append(link)
         reason = getattr(link, "reason", None)
         link = reason if isinstance(reason, BaseException) else (link.__cause__ or link.__context__)
+    return chain
+
+
+_NEVER_LEFT = (
+    urllib3.exceptions.NameResolutionError,
+    urllib3.exceptions.NewConnectionError,
+    urllib3.exceptions.ConnectTimeoutError,
+    urllib3.exceptions.ProxyError,
+    requests.exceptions.ConnectTimeout,
+    requests.exceptions.ProxyError,
+    ssl.SSLCertVerificationError,
+)
+"""Errors that come before the first byte of a request is written."""
+
+
+def _never_left(error: Exception) -> bool:
+    return any(isinstance(part, _NEVER_LEFT) for part in _chain(error))
+
+
+def _why(error: Exception) -> str:
+    """Say what broke without repeating the library's text, which holds the URL with its query."""
+    chain = _chain(error)
     kinds = (
         ((requests.exceptions.SSLError, urllib3.exceptions.SSLError), "the TLS connection could not be made or verified"),
         ((requests.exceptions.ProxyError, urllib3.exceptions.ProxyError), "the proxy could not be reached or refused"),
