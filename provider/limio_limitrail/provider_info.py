@@ -16,16 +16,27 @@ def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-limio-limitrail",
         "name": "Limio and LimitRail",
-        "description": "Pull subscriptions, orders, catalog and baskets out of Limio.",
+        "description": (
+            "Pull subscriptions, orders, catalog and baskets out of Limio and usage out of LimitRail, into files and tables, "
+            "and commit usage to LimitRail."
+        ),
         "versions": [__version__],
         "integrations": [
             {
                 "integration-name": "Limio",
                 "external-doc-url": "https://docs.limio.com/",
                 "tags": ["service"],
-            }
+            },
+            {
+                "integration-name": "LimitRail",
+                "external-doc-url": "https://stg-api.limitrail.com/developer-console",
+                "tags": ["service"],
+            },
         ],
-        "hooks": [{"integration-name": "Limio", "python-modules": ["limio_limitrail.hooks.limio"]}],
+        "hooks": [
+            {"integration-name": "Limio", "python-modules": ["limio_limitrail.hooks.limio"]},
+            {"integration-name": "LimitRail", "python-modules": ["limio_limitrail.hooks.limitrail"]},
+        ],
         "transfers": [
             {
                 "source-integration-name": "Limio",
@@ -38,9 +49,25 @@ def get_provider_info() -> dict[str, Any]:
                 "python-module": "limio_limitrail.transfers.limio_to_sql",
             },
         ],
-        "connection-types": [_LIMIO_CONNECTION],
+        "connection-types": [_LIMIO_CONNECTION, _LIMITRAIL_CONNECTION],
     }
 
+
+_TIMEOUT: dict[str, Any] = {
+    "label": "Timeout (seconds)",
+    "description": "The longest silence within an answer. Default 60.",
+    "schema": {"type": ["number", "null"], "minimum": 0.1, "maximum": 3600},
+}
+_PAGE_SIZE: dict[str, Any] = {
+    "label": "Page size",
+    "description": "Records to ask for a page. Default 100.",
+    "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 100000},
+}
+_VERIFY: dict[str, Any] = {
+    "label": "Verify certificates",
+    "description": "true (default), false, or the path of a CA bundle.",
+    "schema": {"type": ["string", "null"]},
+}
 
 _LIMIO_CONNECTION: dict[str, Any] = {
     "connection-type": "limio",
@@ -70,20 +97,50 @@ _LIMIO_CONNECTION: dict[str, Any] = {
             "description": "Where tokens are minted, if not at /oauth2/token of the app.",
             "schema": {"type": ["string", "null"], "format": "uri"},
         },
-        "timeout": {
-            "label": "Timeout (seconds)",
-            "description": "The longest silence within an answer. Default 60.",
-            "schema": {"type": ["number", "null"], "minimum": 0.1, "maximum": 3600},
-        },
-        "page_size": {
-            "label": "Page size",
-            "description": "Records to ask for a page. Default 100.",
-            "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 100000},
-        },
-        "verify": {
-            "label": "Verify certificates",
-            "description": "true (default), false, or the path of a CA bundle.",
+        "timeout": _TIMEOUT,
+        "page_size": _PAGE_SIZE,
+        "verify": _VERIFY,
+    },
+}
+
+_LIMITRAIL_CONNECTION: dict[str, Any] = {
+    "connection-type": "limitrail",
+    "hook-class-name": "limio_limitrail.hooks.limitrail.LimitRailHook",
+    "hook-name": "LimitRail",
+    "ui-field-behaviour": {
+        "hidden-fields": ["schema", "port", "extra"],
+        "relabeling": {"host": "API host", "login": "Client id", "password": "Client secret"},
+        "placeholders": {"host": "stg-api.limitrail.com"},
+    },
+    "conn-fields": {
+        "scope": {
+            "label": "Scopes",
+            "description": (
+                "The OAuth scopes to ask for, separated by spaces, such as limitrail.usage.write. "
+                "LimitRail gives no token without one; tasks can add theirs."
+            ),
             "schema": {"type": ["string", "null"]},
         },
+        "auth_url": {
+            "label": "OAuth endpoint",
+            "description": "Where tokens are minted, if not at /connect/token of the API host.",
+            "schema": {"type": ["string", "null"], "format": "uri"},
+        },
+        "paths": {
+            "label": "Paths",
+            "description": 'Paths that differ in your environment, as JSON: {"usage": "/v2/usage"}.',
+            "schema": {"type": ["object", "null"]},
+        },
+        "tenant": {
+            "label": "Tenant",
+            "description": (
+                "What stands for the tenant in idempotency keys. Default: client id and API host. "
+                "Set it before the client id changes, or usage may be committed twice."
+            ),
+            "schema": {"type": ["string", "null"]},
+        },
+        "timeout": _TIMEOUT,
+        "page_size": _PAGE_SIZE,
+        "verify": _VERIFY,
     },
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource, encodable
@@ -23,29 +23,52 @@ class Query:
     params: Mapping[str, str]
 
 
-def build_query(resource: Resource, *, params: Mapping[str, object] | None = None, since: datetime | None = None) -> Query:
+def build_query(
+    resource: Resource,
+    *,
+    params: Mapping[str, object] | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> Query:
     """Build the request for a list.
 
     :param params: placeholders of the resource's path by name, and query parameters; None leaves one out.
-    :param since: the lower bound in time, for resources that filter by it.
-    :raises ParameterError: a placeholder is missing, a value has no text form, the resource needs a start in time and has none,
+    :param since: the lower bound in time, for resources that filter by it. It is rounded down to the second.
+    :param until: the upper bound in time, for resources that filter by it. It is rounded up to the second.
+    :raises ParameterError: a placeholder is missing, a value has no text form, the resource needs a bound in time and has none,
         or has one and cannot filter by it.
     """
     given = {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}
     in_path = resource.placeholders()
     path = resource.path_for({name: given[name] for name in in_path if name in given})
     query = dict(resource.params) | {name: value for name, value in given.items() if name not in in_path}
+    _cut(query, resource, since=since, until=until)
+    return Query(path=path, params=query)
+
+
+def _cut(query: dict[str, str], resource: Resource, *, since: datetime | None, until: datetime | None) -> None:
+    """Put the bounds in time into a query."""
     time_filter = resource.time_filter
     if since is not None:
         if time_filter is None:
             raise ParameterError(f"resource {resource.name!r} cannot be filtered by time: leave since out")
         query.setdefault(time_filter.since, time_text(since))
-    if time_filter is not None and time_filter.required and time_filter.since not in query:
-        raise ParameterError(
-            f"resource {resource.name!r} needs a start in time, because the API refuses a request without {time_filter.since}: "
-            "give since=..."
-        )
-    return Query(path=path, params=query)
+    if until is not None:
+        if time_filter is None or time_filter.until is None:
+            raise ParameterError(f"resource {resource.name!r} has no upper bound in time: leave until out")
+        if since is not None and since >= until:
+            raise ParameterError(f"since={since.isoformat()} is not before until={until.isoformat()}: nothing lies between them")
+        query.setdefault(time_filter.until, time_text(until, up=True))
+    if time_filter is None or not time_filter.required:
+        return
+    needed = [time_filter.since] if time_filter.until is None else [time_filter.since, time_filter.until]
+    if all(name in query for name in needed):
+        return
+    what, give = ("a start", "since=...") if time_filter.until is None else ("a start and an end", "since=... and until=...")
+    raise ParameterError(
+        f"resource {resource.name!r} needs {what} in time, because the API refuses a request without {' and '.join(needed)}: "
+        f"give {give}"
+    )
 
 
 def as_text(name: str, value: object) -> str:
@@ -62,11 +85,19 @@ def as_text(name: str, value: object) -> str:
     raise ParameterError(f"parameter {name!r} is {type(value).__name__}; expected a text, a number, a boolean or a datetime")
 
 
-def time_text(when: datetime) -> str:
+def time_text(when: datetime, *, up: bool = False) -> str:
     """Write an instant in UTC to the second, rounded down: as a lower bound it then loses nothing.
 
+    :param up: round up instead, as an upper bound must be.
     :raises ParameterError: the time has no zone.
     """
+    return whole_second(when, up=up).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def whole_second(when: datetime, *, up: bool = False) -> datetime:
+    """Give an instant in UTC to the second. Parameters and errors as for `time_text`."""
     if when.tzinfo is None:
         raise ParameterError(f"the time {when.isoformat()} has no zone; give one, such as UTC")
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    utc = when.astimezone(UTC)
+    whole = utc.replace(microsecond=0)
+    return whole + timedelta(seconds=1) if up and whole < utc else whole

@@ -24,16 +24,18 @@ class AuthMode(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class TimeFilter:
-    """The query parameter by which a list is cut to what came since a time.
+    """The query parameters by which a list is cut to what came since a time, and before another one.
 
     :param since: the parameter that takes the lower bound.
-    :param field: what the API compares with the bound, as far as it is known.
-    :param required: True where the API refuses a request without it.
+    :param field: what the API compares with the bounds, as far as it is known.
+    :param required: True where the API refuses a request without them.
+    :param until: the parameter that takes the upper bound; none where the API has none.
     """
 
     since: str
     field: str
     required: bool = False
+    until: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ class Resource:
     :param records: the member of the answer that holds the list.
     :param primary_key: the columns that identify a record; empty where nothing does.
     :param time_column: the column that tells when a record last changed (or was made, where it never changes).
-    :param time_filter: the parameter that cuts the list by time; none where every pull is a full scan.
+    :param time_filter: the parameters that cut the list by time; none where every pull is a full scan.
     :param timestamps: the columns to land as instants when every value in them is one.
     :param columns: values to lift out of nested objects, as column name → dotted path.
     :param params: query parameters that always go along.

@@ -8,9 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
+import msgspec
+
 from limio_limitrail.api.answer import judge
 from limio_limitrail.api.auth import Token, parse_token
-from limio_limitrail.api.errors import ApiError, CredentialsError, Failure, ProtocolError
+from limio_limitrail.api.errors import ApiError, CredentialsError, Failure, ProtocolError, ScopeError
+from limio_limitrail.api.redact import safe_text
 from limio_limitrail.api.retry import RetryLimits, call_with_retries
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Body, Transport
@@ -24,6 +27,7 @@ class ClientCredentials:
     :param client_id: its public half.
     :param client_secret: its secret half.
     :param scope: the scopes to ask for, separated by spaces; none where the API takes none (Limio's current documentation).
+        LimitRail requires it (LimitRail developer console).
     """
 
     auth_url: str
@@ -44,6 +48,10 @@ def mint(
 
     Redirects are not followed: the secret goes to the configured URL and nowhere else.
 
+    An answer that lists the scopes that were granted must list all that were asked for. ``scope`` is optional in LimitRail's
+    answer (LimitRail developer console), so that one without it is taken as it is.
+
+    :raises ScopeError: a scope was not granted, or the endpoint refused the scopes (``invalid_scope``, RFC 6749).
     :raises CredentialsError: the endpoint refused the client (400, 401, 403 or another 4xx).
     :raises ApiError: it could not be reached, or its answer holds no token.
     """
@@ -67,10 +75,43 @@ def mint(
             secrets=(credentials.client_secret,),
         )
         if error is None:
-            return parse_token(answer.body, api=api, path=path)
+            token = parse_token(answer.body, api=api, path=path)
+            return _checked(token, credentials=credentials, call=replace(call, status=answer.status))
+        if credentials.scope and _is_invalid_scope(answer.body):
+            reason = "the token endpoint refuses the scopes that were asked for"
+            raise ScopeError(replace(error.failure, reason=reason, required_scope=credentials.scope))
         raise _refusal(error)
 
     return call_with_retries(attempt, limits=limits or RetryLimits(), sleep=sleep)
+
+
+def _checked(token: Token, *, credentials: ClientCredentials, call: Failure) -> Token:
+    """Give the token back if it was granted all that was asked for."""
+    if token.scopes is None:
+        return token
+    secrets = (credentials.client_secret, token.value)
+    # A server may echo anything, and these are shown in errors.
+    granted = tuple(shown for scope in token.scopes if (shown := safe_text(scope, secrets=secrets)))
+    missing = sorted(set((credentials.scope or "").split()) - set(token.scopes))
+    if missing:
+        raise ScopeError(
+            replace(
+                call,
+                reason=f"the token lacks what was asked for: {', '.join(missing)}. The API itself was not asked",
+                required_scope=" ".join(missing),
+                granted_scopes=granted,
+            )
+        )
+    return replace(token, scopes=granted)
+
+
+def _is_invalid_scope(body: bytes) -> bool:
+    """Tell whether an OAuth error is about the scopes (RFC 6749, section 5.2)."""
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return isinstance(answer, dict) and answer.get("error") == "invalid_scope"
 
 
 def _refusal(error: ApiError) -> ApiError:

@@ -23,7 +23,7 @@ def read_limio_connection(connection: AirflowConnection) -> Settings:
     :raises ConnectionFieldError: a field is missing or wrong.
     """
     fields = Fields(connection)
-    host, scheme = fields.host()
+    host, scheme = fields.host(example="acme.prod.limio.com")
     region = fields.choice("region", choices=tuple(APP_HOSTS))
     name = host.split("/", 1)[0]
     if "." not in name and ":" not in name and "@" not in name and name != "localhost":

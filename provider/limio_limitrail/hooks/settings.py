@@ -113,6 +113,20 @@ class Fields:
             raise self.error("password", f"it holds characters that no {meaning} has; was it pasted whole and alone?")
         return Secret(value)
 
+    def mapping(self, field: str) -> Mapping[str, str]:
+        """Read an object of texts that may come as JSON text, as URIs give it."""
+        value = self._extra.get(field)
+        if value is None or value == "":
+            return {}
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise self.error(field, "it is not JSON") from None
+        if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+            raise self.error(field, "expected a JSON object whose values are texts")
+        return {str(name): str(one).strip() for name, one in value.items()}
+
     def choice(self, field: str, *, choices: tuple[str, ...]) -> str | None:
         """Read one of a few words."""
         value = self.text(field)
@@ -158,7 +172,7 @@ class Fields:
             raise self.error("verify", "expected true, false or the path of a CA bundle, found a path that is not there")
         return value.strip()
 
-    def host(self) -> tuple[str, str | None]:
+    def host(self, *, example: str) -> tuple[str, str | None]:
         """Read the host with its port, and the scheme where one is given."""
         host = (self._connection.host or "").strip()
         field, scheme = "schema", (self._connection.schema or "").strip().lower() or None
@@ -167,7 +181,7 @@ class Fields:
             field, scheme = "host", scheme.lower()
         host = host.rstrip("/")
         if not host:
-            raise self.error("host", "it is empty; put the host there, such as acme.prod.limio.com")
+            raise self.error("host", f"it is empty; put the host there, such as {example}")
         if scheme not in {None, "http", "https"}:
             raise self.error(field, f"the scheme {str(scheme)[:20]!r} is neither https nor http")
         name, slash, path = host.partition("/")

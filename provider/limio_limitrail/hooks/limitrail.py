@@ -1,0 +1,135 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""LimitRailHook: an Airflow connection as a LimitRail client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.api.resource import Resource
+from limio_limitrail.hooks.base import ApiHook
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.client import ApiClient
+    from limio_limitrail.hooks.limitrail_settings import LimitRailSettings
+
+
+class LimitRailHook(ApiHook):
+    """Talk to LimitRail.
+
+    Within one task run all hooks of one connection that ask for the same scopes share one HTTP session, and one token: minted
+    when first needed, renewed early, minted again once when LimitRail refuses it, and masked in all logs.
+
+    :param limitrail_conn_id: the Airflow connection, of the type ``limitrail``.
+    :param scope: OAuth scopes to ask for besides the connection's, as a list or as a text with spaces.
+    """
+
+    conn_name_attr = "limitrail_conn_id"
+    default_conn_name = "limitrail_default"
+    conn_type = "limitrail"
+    hook_name = "LimitRail"
+
+    def __init__(
+        self, limitrail_conn_id: str = default_conn_name, *, scope: str | Sequence[str] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.limitrail_conn_id = limitrail_conn_id
+        self.scope = scope
+
+    @cached_property
+    def settings(self) -> LimitRailSettings:
+        """The connection, read and checked.
+
+        :raises ConnectionFieldError: a field is missing or wrong.
+        """
+        from airflow.sdk.log import mask_secret
+
+        from limio_limitrail.hooks.limitrail_settings import read_limitrail_connection
+
+        settings = read_limitrail_connection(self.get_connection(self.limitrail_conn_id))
+        mask_secret(settings.secret.reveal())
+        return settings
+
+    @cached_property
+    def scopes(self) -> tuple[str, ...]:
+        """The scopes that a token is asked with: the connection's and the hook's, sorted, each once.
+
+        :raises ConnectionFieldError: neither names one, and LimitRail gives no token without (LimitRail developer console).
+        :raises ParameterError: the hook's are no scopes.
+        """
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.hooks.limitrail_settings import split_scopes, unfit_scopes
+        from limio_limitrail.hooks.settings import ConnectionFieldError
+
+        own = split_scopes(self.scope)
+        if unfit_scopes(own):
+            raise ParameterError(f"scope={self.scope!r} holds characters that no scope has; separate scopes by spaces")
+        scopes = split_scopes((*self.settings.scopes, *own))
+        if not scopes:
+            raise ConnectionFieldError(
+                f"connection {self.limitrail_conn_id!r}, field 'scope': it is empty, and LimitRail requires a scope for "
+                "each token. Put the scopes that the connection's tasks need there, separated by spaces, or give the task "
+                "scope=...; committing usage needs limitrail.usage.write. Nothing was sent"
+            )
+        return scopes
+
+    @cached_property
+    def client(self) -> ApiClient:
+        """The client of this connection and these scopes, shared by all such hooks in the task run."""
+        from limio_limitrail.hooks.limitrail_client import shared_limitrail_client
+
+        return shared_limitrail_client(self.settings, scopes=self.scopes)
+
+    @property
+    def tenant(self) -> str:
+        """What stands for the tenant in idempotency keys: the connection's ``tenant``, else client id and host of the API."""
+        return self.settings.tenant_name
+
+    def path_for(self, name: str, *, default: str) -> str:
+        """Give the path of a resource or an operation: the connection's ``paths`` may name another one.
+
+        :param name: such as ``usage`` or ``usage.commit``.
+        :param default: the path where the connection does not name one.
+        """
+        return dict(self.settings.paths).get(name, default)
+
+    def find_resource(self, resource: str | Resource) -> Resource:
+        """Look a resource up by name, with the path that the connection gives it; a `Resource` of your own comes back as it is.
+
+        :raises ParameterError: no resource has that name.
+        """
+        from limio_limitrail.limitrail.resources import find_resource
+
+        found = find_resource(resource)
+        if isinstance(resource, Resource):
+            return found
+        return replace(found, path=self.path_for(found.name, default=found.path))
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Mint a token and say which scopes it was granted. The message holds no body and no credential.
+
+        LimitRail documents no endpoint that only reads, so that the API itself is not asked.
+        """
+        from limio_limitrail.api.errors import ApiError
+
+        step = "The connection's fields could not be read"
+        try:
+            client = self.client
+            step = "No token could be had"
+            client.auth.credential()
+            granted = client.auth.granted_scopes()
+        except ApiError as error:
+            return False, f"{step}. {error.without_answer()}"
+        except ValueError as error:
+            return False, f"{step}. {error}"
+        scopes = (
+            f"the answer did not say which of the scopes {' '.join(self.scopes)} were granted"
+            if granted is None
+            else f"it was granted the scopes {' '.join(granted)}"
+        )
+        return True, (
+            f"A token was minted at {self.settings.auth_url}; {scopes}. No read endpoint of LimitRail is documented, so that the "
+            f"API itself at {self.base_url} was not asked."
+        )

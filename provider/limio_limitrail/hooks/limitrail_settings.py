@@ -1,0 +1,87 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""A connection of the type ``limitrail``, read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from limio_limitrail.api.origin import origin_of
+from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.hooks.settings import DEFAULT_READ_TIMEOUT, AirflowConnection, Fields, Settings
+
+TOKEN_PATH = "/connect/token"  # noqa: S105 - a path (LimitRail developer console)
+
+_PATH = re.compile(r"/(?!/)[^\\?#{}\s\x00-\x1f\x7f]*")
+_DOTS = re.compile(r"/\.{1,2}(/|$)")
+# RFC 6749, section 3.3, without the comma and the semicolon, with which people separate what spaces should.
+_SCOPE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitRailSettings(Settings):
+    """What a LimitRail client needs to know, read out of a connection.
+
+    :param scopes: the scopes that every token of the connection is asked with.
+    :param paths: paths that replace the ones of the provider, as name of a resource or an operation and path.
+    :param tenant: what stands for the tenant in idempotency keys; none where client id and host do.
+    """
+
+    scopes: tuple[str, ...]
+    paths: tuple[tuple[str, str], ...]
+    tenant: str | None
+
+    @property
+    def tenant_name(self) -> str:
+        """What stands for the tenant: the client decides it (LimitRail developer console), on one host."""
+        return self.tenant or f"{self.client_id}@{origin_of(self.app_url)}"
+
+
+def read_limitrail_connection(connection: AirflowConnection) -> LimitRailSettings:
+    """Read a ``limitrail`` connection.
+
+    Host is the API: a host name, or a URL. Plain http is for this machine only. LimitRail shows a host of its own for OAuth, so
+    that ``auth_url`` is a field of its own, too.
+
+    :raises ConnectionFieldError: a field is missing or wrong.
+    """
+    fields = Fields(connection)
+    host, scheme = fields.host(example="stg-api.limitrail.com")
+    api_url = fields.base(f"{scheme or 'https'}://{host}", field="host")
+    if path := urlsplit(api_url).path:
+        raise fields.error("host", f"it ends in the path {path!r}; give the API's host alone, and paths in the field 'paths'")
+    scopes = split_scopes(fields.text("scope"))
+    if unfit_scopes(scopes):
+        raise fields.error("scope", "it holds characters that no scope has; separate scopes by spaces")
+    paths = fields.mapping("paths")
+    for name, path in paths.items():
+        if not _PATH.fullmatch(path) or _DOTS.search(path):
+            raise fields.error(
+                "paths", f"the path of {name[:60]!r} must begin with one slash and hold neither a query nor placeholders"
+            )
+    return LimitRailSettings(
+        app_url=api_url,
+        auth_url=fields.base(fields.text("auth_url") or api_url + TOKEN_PATH, field="auth_url"),
+        auth_mode=AuthMode.OAUTH,
+        client_id=fields.login(meaning="client id"),
+        secret=fields.password(meaning="client secret"),
+        read_timeout=fields.number("timeout", least=0.1, most=3600) or DEFAULT_READ_TIMEOUT,
+        page_size=fields.whole("page_size", least=1, most=100_000),
+        verify=fields.verify(),
+        scopes=scopes,
+        paths=tuple(sorted(paths.items())),
+        tenant=fields.text("tenant"),
+    )
+
+
+def split_scopes(scope: str | Sequence[str] | None) -> tuple[str, ...]:
+    """Give the scopes of a text or a list, sorted, each once."""
+    texts = (scope,) if isinstance(scope, str) else tuple(scope or ())
+    return tuple(sorted({one for text in texts for one in text.split()}))
+
+
+def unfit_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
+    """Name the scopes that cannot be any."""
+    return tuple(scope for scope in scopes if not _SCOPE.fullmatch(scope))
