@@ -117,6 +117,40 @@ def duckdb_session(hook: DbApiHook) -> Iterator[DuckSession]:
 
     :raises LandingError: the connection names no lasting database, or another process keeps the file.
     """
+    database = lasting_database(hook)
+    with _WRITERS[_same_file(database)]:
+        connection = open_duckdb(hook, wait=OPEN_WAIT)
+        try:
+            with _transaction(connection) as session:
+                yield session
+        finally:
+            connection.close()
+
+
+@contextmanager
+def duckdb_transaction(hook: DbApiHook, connection: duckdb.DuckDBPyConnection) -> Iterator[DuckSession]:
+    """Open a transaction on a connection that stays open; other threads of this process wait."""
+    with _WRITERS[_same_file(lasting_database(hook))], _transaction(connection) as session:
+        yield session
+
+
+@contextmanager
+def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[DuckSession]:
+    session = DuckSession(connection)
+    session.execute("BEGIN TRANSACTION")
+    try:
+        yield session
+        session.execute("COMMIT")
+    except BaseException:
+        session.roll_back()
+        raise
+
+
+def lasting_database(hook: DbApiHook) -> str:
+    """Give the database's file.
+
+    :raises LandingError: the connection names none, or may not write.
+    """
     database = str(hook.get_database())
     if getattr(hook, "read_only", False):
         raise LandingError("the DuckDB connection is read-only; a pull needs one that may write")
@@ -125,23 +159,22 @@ def duckdb_session(hook: DbApiHook) -> Iterator[DuckSession]:
             "the DuckDB connection names no file, so all that is written would be gone when the task ends; "
             "put the database's path into the connection's host"
         )
-    with _WRITERS[_same_file(database)]:
-        connection = _opened(hook, file=_shown(database))
-        try:
-            session = DuckSession(connection)
-            session.execute("SET TimeZone = 'UTC'")
-            if "memory_limit" not in getattr(hook, "get_connect_config", dict)():
-                # DuckDB would take four fifths of the machine; beyond this it goes on from disk.
-                session.execute(f"SET memory_limit = '{MEMORY}'")
-            session.execute("BEGIN TRANSACTION")
-            try:
-                yield session
-                session.execute("COMMIT")
-            except BaseException:
-                session.roll_back()
-                raise
-        finally:
-            connection.close()
+    return database
+
+
+def open_duckdb(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
+    """Open the database.
+
+    :param wait: seconds to wait for another process to let go of its file.
+    :raises LandingError: the connection names no lasting database, or another process keeps the file.
+    """
+    connection = _opened(hook, file=_shown(lasting_database(hook)), wait=wait)
+    session = DuckSession(connection)
+    session.execute("SET TimeZone = 'UTC'")
+    if "memory_limit" not in getattr(hook, "get_connect_config", dict)():
+        # DuckDB would take four fifths of the machine; beyond this it goes on from disk.
+        session.execute(f"SET memory_limit = '{MEMORY}'")
+    return connection
 
 
 def _same_file(database: str) -> str:
@@ -152,7 +185,7 @@ def _shown(database: str) -> str:
     return database.partition("?")[0]
 
 
-def _opened(hook: DbApiHook, *, file: str) -> duckdb.DuckDBPyConnection:
+def _opened(hook: DbApiHook, *, file: str, wait: float) -> duckdb.DuckDBPyConnection:
     import duckdb
 
     start = time.monotonic()
@@ -169,13 +202,13 @@ def _opened(hook: DbApiHook, *, file: str) -> duckdb.DuckDBPyConnection:
             return connection
         if unborn and time.monotonic() + pause > start + BIRTH_WAIT:
             raise LandingError(f"the file {file} is not a DuckDB database")
-        if time.monotonic() + pause > start + OPEN_WAIT:
+        if time.monotonic() + pause > start + wait:
             raise LandingError(
-                f"another process has had the DuckDB file {file} open for {OPEN_WAIT:.0f} seconds. DuckDB lets one process "
+                f"another process has had the DuckDB file {file} open for {wait:.0f} seconds. DuckDB lets one process "
                 f"write, and none read meanwhile: close the other program, or give the tasks that use this file one pool slot"
             )
         if pause == _FIRST_PAUSE:
-            log.info("Another process has the DuckDB file %s open; waiting up to %.0f seconds for it", file, OPEN_WAIT)
+            log.info("Another process has the DuckDB file %s open; waiting up to %.0f seconds for it", file, wait)
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
 

@@ -72,19 +72,26 @@ def generic_session(hook: DbApiHook) -> Iterator[GenericSession]:
     """Open a connection and a transaction for one load."""
     connection = hook.get_conn()
     try:
-        if hook.supports_autocommit:
-            hook.set_autocommit(connection, False)
-        session = GenericSession(connection, placeholder=hook.placeholder)
-        try:
+        with generic_transaction(hook, connection) as session:
             yield session
-            guarded(connection.commit, refused=Exception, describe=session.describe)
-        except BaseException:
-            # What could not be undone must not hide why it had to be; closing undoes it too.
-            with suppress(Exception):
-                connection.rollback()
-            raise
     finally:
         connection.close()
+
+
+@contextmanager
+def generic_transaction(hook: DbApiHook, connection: Any) -> Iterator[GenericSession]:
+    """Open a transaction: committed at the end, rolled back if anything is raised."""
+    if hook.supports_autocommit:
+        hook.set_autocommit(connection, False)
+    session = GenericSession(connection, placeholder=hook.placeholder)
+    try:
+        yield session
+        guarded(connection.commit, refused=Exception, describe=session.describe)
+    except BaseException:
+        # What could not be undone must not hide why it had to be; closing undoes it too.
+        with suppress(Exception):
+            connection.rollback()
+        raise
 
 
 class GenericSession:

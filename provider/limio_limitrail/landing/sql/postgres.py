@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.kinds import Kind
@@ -108,8 +108,19 @@ def postgres_session(hook: DbApiHook) -> Iterator[PostgresSession]:
     """Open a connection and a transaction for one load."""
     connection = hook.get_conn()
     try:
-        connection.autocommit = False
-        session = PostgresSession(connection)
+        with postgres_transaction(connection) as session:
+            yield session
+    finally:
+        # Closing rolls back whatever was not committed, on a broken connection too.
+        connection.close()
+
+
+@contextmanager
+def postgres_transaction(connection: Any) -> Iterator[PostgresSession]:
+    """Open a transaction: committed at the end, rolled back if anything is raised."""
+    connection.autocommit = False
+    session = PostgresSession(connection)
+    try:
         # Every statement has to see what the load before this one committed while this one waited for its lock.
         session.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
         session.execute("SET LOCAL TIME ZONE 'UTC'")
@@ -117,9 +128,11 @@ def postgres_session(hook: DbApiHook) -> Iterator[PostgresSession]:
         session.execute("SET LOCAL standard_conforming_strings = on")
         yield session
         guarded(connection.commit, refused=session.refused, describe=_describe)
-    finally:
-        # Closing rolls back whatever was not committed, on a broken connection too.
-        connection.close()
+    except BaseException:
+        # What could not be undone must not hide why it had to be; closing undoes it too.
+        with suppress(Exception):
+            connection.rollback()
+        raise
 
 
 def _describe(error: Exception) -> str:

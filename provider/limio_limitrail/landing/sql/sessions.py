@@ -13,15 +13,32 @@ if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 
+def database_name(hook: DbApiHook) -> str:
+    """Name the kind of database behind a hook, as its dialects are called."""
+    name = getattr(hook, "conn_type", "")
+    return str(name if name == "duckdb" else hook.dialect_name)
+
+
+def refuse_unfit(name: str) -> None:
+    """Refuse the databases that rows could get lost in.
+
+    :raises LandingError: the database is one of those that cannot tell every two keys apart.
+    """
+    if name in ("mysql", "mssql"):
+        # Both take texts for equal that differ in case or in trailing blanks: rows would be lost.
+        raise LandingError(
+            f"{name} is not a database that a pull can be landed in; DuckDB, Postgres, SQLite and databases of standard SQL are"
+        )
+
+
 def open_session(hook: DbApiHook) -> AbstractContextManager[Session]:
     """Open the connection's database for one load: committed at the end, rolled back if anything is raised.
 
     :param hook: the connection.
     :raises LandingError: the database is one of those that cannot tell every two keys apart.
     """
-    name = getattr(hook, "conn_type", "")
-    if name != "duckdb":
-        name = hook.dialect_name
+    name = database_name(hook)
+    refuse_unfit(name)
     match name:
         case "duckdb":
             from limio_limitrail.landing.sql.duck import duckdb_session
@@ -35,12 +52,6 @@ def open_session(hook: DbApiHook) -> AbstractContextManager[Session]:
             from limio_limitrail.landing.sql.sqlite import sqlite_session
 
             return sqlite_session(hook)
-        case "mysql" | "mssql":
-            # Both take texts for equal that differ in case or in trailing blanks: rows would be lost.
-            raise LandingError(
-                f"{name} is not a database that a pull can be landed in; "
-                f"DuckDB, Postgres, SQLite and databases of standard SQL are"
-            )
         case _:
             from limio_limitrail.landing.sql.generic import generic_session
 

@@ -85,20 +85,27 @@ def sqlite_session(hook: DbApiHook) -> Iterator[SqliteSession]:
     """Open the database for one load, waiting for other writers."""
     connection: sqlite3.Connection = hook.get_conn()
     try:
-        # Left to itself, the driver opens no transaction for changes of a table's columns.
-        connection.isolation_level = None
-        session = SqliteSession(connection, placeholder="?")
-        session.execute(f"PRAGMA busy_timeout = {LOCK_WAIT * 1000}")
-        session.execute("BEGIN IMMEDIATE")
-        try:
+        with sqlite_transaction(connection) as session:
             yield session
-            session.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
     finally:
         connection.close()
+
+
+@contextmanager
+def sqlite_transaction(connection: sqlite3.Connection) -> Iterator[SqliteSession]:
+    """Open a transaction of a writer: committed at the end, rolled back if anything is raised."""
+    # Left to itself, the driver opens no transaction for changes of a table's columns.
+    connection.isolation_level = None
+    session = SqliteSession(connection, placeholder="?")
+    session.execute(f"PRAGMA busy_timeout = {LOCK_WAIT * 1000}")
+    session.execute("BEGIN IMMEDIATE")
+    try:
+        yield session
+        session.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 class SqliteSession(GenericSession):
