@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""A Limio to test against: real HTTP, made-up data that are the same every time, and faults on demand.
+"""A Limio and a LimitRail to test against: real HTTP, made-up data that are the same every time, and faults on demand.
 
 In a test: ``with EmulatorServer() as emulator: ...`` or the fixtures of ``limio_limitrail.emulator.pytest_plugin``.
 From the command line: ``python -m limio_limitrail.emulator --port 0``.
@@ -9,8 +9,20 @@ from __future__ import annotations
 
 from limio_limitrail.emulator.exchange import Call, Reply
 from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator.limitrail_options import LimitRailClient, LimitRailOptions
 from limio_limitrail.emulator.options import EmulatorOptions
 from limio_limitrail.emulator.server import EmulatorServer
 from limio_limitrail.emulator.tenant import Advance, Tenant, TenantSize
 
-__all__ = ["Advance", "Call", "EmulatorOptions", "EmulatorServer", "Fault", "Reply", "Tenant", "TenantSize"]
+__all__ = [
+    "Advance",
+    "Call",
+    "EmulatorOptions",
+    "EmulatorServer",
+    "Fault",
+    "LimitRailClient",
+    "LimitRailOptions",
+    "Reply",
+    "Tenant",
+    "TenantSize",
+]

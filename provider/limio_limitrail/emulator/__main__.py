@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""``python -m limio_limitrail.emulator``: a Limio to try things against."""
+"""``python -m limio_limitrail.emulator``: a Limio and a LimitRail to try things against."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import argparse
 import signal
 import sys
 import threading
+from dataclasses import replace
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from limio_limitrail import __version__
+from limio_limitrail.emulator.limitrail_options import LimitRailOptions
 from limio_limitrail.emulator.options import EmulatorOptions
 from limio_limitrail.emulator.server import EmulatorServer
 from limio_limitrail.emulator.tenant import TenantSize
@@ -36,8 +39,18 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-limit", type=int, default=None, help="the largest page that is served")
     parser.add_argument("--catalog-cursor", default=defaults.catalog_cursor, choices=("scroll", "repeatable"))
     parser.add_argument("--end-form", default=defaults.end_form, help="how the last page says that it is the last")
+    limitrail = LimitRailOptions()
+    parser.add_argument("--limitrail-client-id", default=limitrail.clients[0].client_id)
+    parser.add_argument("--limitrail-client-secret", default=limitrail.clients[0].client_secret)
+    parser.add_argument("--limitrail-deny-above", type=Decimal, default=limitrail.deny_above, help="the largest amount")
     parser.add_argument("--no-gzip", action="store_true")
     return parser.parse_args(given)
+
+
+def _limitrail(chosen: argparse.Namespace) -> LimitRailOptions:
+    defaults = LimitRailOptions()
+    first = replace(defaults.clients[0], client_id=chosen.limitrail_client_id, client_secret=chosen.limitrail_client_secret)
+    return replace(defaults, clients=(first, *defaults.clients[1:]), deny_above=chosen.limitrail_deny_above)
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -59,7 +72,7 @@ def main(given: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    server = EmulatorServer(options, host=chosen.host, port=chosen.port)
+    server = EmulatorServer(options, host=chosen.host, port=chosen.port, limitrail=_limitrail(chosen))
     try:
         server.start()
     except (RuntimeError, OSError) as problem:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.requests import ClientDisconnect, Request
@@ -15,7 +16,7 @@ from limio_limitrail.emulator.exchange import Call, Reply, message
 from limio_limitrail.emulator.faults import EARLY_KINDS, Fault, early_reply, spoil
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from typing import Any
 
     from starlette.types import Receive, Scope, Send
@@ -40,11 +41,14 @@ class App:
         lines: wire.Lines,
         *,
         compress: Callable[[], bool],
+        doors: Mapping[int, Sequence[Surface]] | None = None,
     ) -> None:
+        """``doors`` are the ports at which other APIs than ``surfaces`` are served, and no control."""
         self.hooks: list[Callable[[Call], Reply | None]] = []
         self.pause: Callable[[float], Awaitable[None]] = asyncio.sleep
         self._compressor = Compressor()
         self._surfaces = surfaces
+        self._doors = doors or {}
         self._control = control
         self._counters = counters
         self._faults = faults
@@ -63,15 +67,18 @@ class App:
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         call = Call(request.method, scope["path"], scope["query_string"].decode("latin-1"), headers, body)
-        if call.path.startswith(CONTROL_PREFIX):
+        door = self._doors.get((scope.get("server") or ("", 0))[1])
+        if door is None and call.path.startswith(CONTROL_PREFIX):
             # In another thread, so that a long digest does not hold up the API.
             reply = await asyncio.to_thread(self._control, call)
             await self._respond(reply, reply.content(), {})(scope, receive, send)
             return
-        await self._counted(call, scope, receive, send)
+        surfaces = self._surfaces if door is None else door
+        surface = next((one for one in surfaces if one.owns(call.path)), None)
+        await self._counted(call, surface, scope, receive, send)
 
-    async def _counted(self, call: Call, scope: Scope, receive: Receive, send: Send) -> None:
-        line = self._lines.find(scope.get("client"))
+    async def _counted(self, call: Call, surface: Surface | None, scope: Scope, receive: Receive, send: Send) -> None:
+        line = self._lines.find(scope.get("client"), scope.get("server"))
         if line is not None and not line.counted:
             line.counted = True
             self._counters.connection()
@@ -86,8 +93,10 @@ class App:
             if fault is not None and fault.kind == "reset":
                 await self._break(line, receive)
                 return
-            reply = replaced or self._answer(call, fault)
+            reply = replaced or self._answer(call, surface, fault)
             template = reply.template or call.path
+            if fault is not None and fault.kind == "latency_after":
+                await self.pause(fault.seconds)
             if fault is not None and fault.kind == "reset_after":
                 await self._break(line, receive)
                 return
@@ -117,12 +126,11 @@ class App:
                 return replaced
         return None
 
-    def _answer(self, call: Call, fault: Fault | None) -> Reply:
+    def _answer(self, call: Call, surface: Surface | None, fault: Fault | None) -> Reply:
         if fault is not None and fault.kind in EARLY_KINDS:
-            early = early_reply(fault)
+            early = early_reply(fault, message if surface is None else partial(surface.error, call))
             if early is not None:
                 return early
-        surface = next((one for one in self._surfaces if one.owns(call.path)), None)
         reply = surface.answer(call) if surface is not None else message(404, "Not Found")
         page = reply.page
         if fault is not None:

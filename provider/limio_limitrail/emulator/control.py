@@ -6,10 +6,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, fields
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.emulator.exchange import Call, Reply, answer, dumps
 from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator.limitrail_account import LIMIO_TENANT
+from limio_limitrail.emulator.limitrail_options import options_as_json, options_of_json
 from limio_limitrail.emulator.options import EmulatorOptions
 from limio_limitrail.emulator.tenant import TenantSize
 
@@ -127,7 +130,7 @@ class Control:
         return answer(200, value)
 
     def _tokens(self, call: Call, rest: str) -> Reply:  # noqa: ARG002
-        return answer(200, {"tokens": self._server.minted_tokens})
+        return answer(200, {"tokens": self._server.minted_tokens, "limitrail": self._server.limitrail.tokens})
 
     def _configure(self, call: Call, rest: str) -> Reply:  # noqa: ARG002
         changes = json.loads(call.body)
@@ -141,5 +144,28 @@ class Control:
         shown["size"] = asdict(self._server.options.size)
         return answer(200, {name: value for name, value in shown.items() if name not in hidden})
 
+    def _journal(self, call: Call, rest: str) -> Reply:  # noqa: ARG002
+        book = self._server.limitrail.book
+        if call.method == "DELETE":
+            book.clear()
+        return answer(200, {"journal": [entry.as_json() for entry in book.entries(call.params.get("tenant"))]})
 
-_ROOMS = ("counters", "faults", "advance", "records", "truth", "expire", "tokens", "configure")
+    def _limitrail(self, call: Call, rest: str) -> Reply:  # noqa: ARG002
+        account = self._server.limitrail
+        asked = json.loads(call.body or b"{}", parse_float=Decimal)
+        unknown = sorted(set(asked) - {"accounts", "usage", "options", "tenant"})
+        if unknown:
+            raise ValueError(f"nothing is called {', '.join(unknown)}; there are accounts, usage, options and tenant")
+        if "options" in asked:
+            self._server.configure_limitrail(**options_of_json(asked["options"]))
+        tenant = asked.get("tenant", LIMIO_TENANT)
+        account.add_accounts(asked.get("accounts", ()), tenant=tenant)
+        usage = account.add_usage(asked.get("usage", ()), tenant=tenant)
+        options = options_as_json(account.options)
+        counts = {"accounts": len(account.accounts_of(tenant)), "previews": account.previews}
+        return answer(200, {"tenant": tenant, **counts, "usage": usage, "options": options})
+
+
+_ROOMS = (
+    "counters", "faults", "advance", "records", "truth", "expire", "tokens", "configure", "journal", "limitrail",
+)  # fmt: skip

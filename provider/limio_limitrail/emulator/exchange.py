@@ -49,6 +49,8 @@ class Page:
     hits: int | None = None
     header: dict[str, str] | None = None
     end: str = "absent"
+    #: What the member with the cursor is called.
+    cursor_name: str = "queryMore"
 
     @property
     def empty(self) -> bool:
@@ -75,9 +77,10 @@ class Page:
         return dumps({self.lists[0][0]: {"count": 1}, **body})
 
     def _more(self) -> list[bytes]:
+        name = dumps(self.cursor_name)
         if self.cursor is not None:
-            return [b'"queryMore":' + dumps(self.cursor)]
-        return [b'"queryMore":' + dumps(_ENDS[self.end])] if self.end in _ENDS else []
+            return [name + b":" + dumps(self.cursor)]
+        return [name + b":" + dumps(_ENDS[self.end])] if self.end in _ENDS else []
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,10 @@ class Surface(Protocol):
 
     def answer(self, call: Call) -> Reply:
         """The answer to one request."""
+        ...
+
+    def error(self, call: Call, status: int, text: str) -> Reply:
+        """An error in the form this API gives its errors."""
         ...
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import random
 import threading
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from urllib.parse import unquote_plus
 from limio_limitrail.emulator.exchange import Call, Reply, dumps
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 #: Before the endpoint sees the request.
 EARLY_KINDS = ("status", "redirect", "html", "reset", "latency")
@@ -30,6 +31,7 @@ LATE_KINDS = (
     "hits_too_large",
     "wrong_encoding",
     "reset_after",
+    "latency_after",
 )
 KINDS = EARLY_KINDS + LATE_KINDS
 _HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><h1>Please sign in</h1></body></html>"
@@ -41,13 +43,16 @@ class Fault:
 
     ``match`` is the start of a path, or a glob over all of it; ``query`` is text the query must contain, ``method``
     the method. The first ``after`` matching requests are spared and the next ``times`` ones hit (None: all of them).
+    With a ``share`` below 1 only that share of them is hit, drawn in order of arrival from a generator of the fault's
+    own that begins with ``seed``.
 
     The kinds: ``status`` (with ``status``, ``body``, ``headers``), ``latency`` (``seconds`` before the answer; it
     goes together with one other fault), ``reset`` and ``reset_after`` (the connection is closed without an answer,
     before or after the request was carried out), ``truncated`` (less is sent than Content-Length says), ``bad_json``,
     ``items_missing``, ``items_not_list``, ``repeat_cursor`` (the cursor that was sent, or ``cursor``), ``repeat_page``
     (the rows of the page before), ``drop_cursor``, ``empty_page`` (no rows, but a cursor), ``hits_too_large``
-    (by ``hits``), ``redirect`` (to ``location``), ``html`` (status 200) and ``wrong_encoding``.
+    (by ``hits``), ``redirect`` (to ``location``), ``html`` (status 200), ``wrong_encoding`` and ``latency_after``
+    (the request is carried out at once, and its answer is sent ``seconds`` later).
     """
 
     kind: str
@@ -63,6 +68,8 @@ class Fault:
     location: str = ""
     cursor: Any = None
     hits: int = 1000
+    share: float = 1.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a kind that does not exist, rather than let a test pass because nothing went wrong."""
@@ -70,6 +77,8 @@ class Fault:
             raise ValueError(f"fault kind is {self.kind!r}; choose one of {', '.join(KINDS)}")
         if self.kind == "redirect" and not self.location:
             raise ValueError("a redirect fault needs a location")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"share is {self.share!r}; it is more than 0 and at most 1")
 
     def matches(self, call: Call) -> bool:
         """Whether a request is one this fault is meant for."""
@@ -90,6 +99,15 @@ class Planned:
     fault: Fault
     seen: int = 0
     hit: int = 0
+    _random: random.Random = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Begin the draws where the fault's seed says."""
+        self._random = random.Random(self.fault.seed)
+
+    def strikes(self) -> bool:
+        """Whether this fault befalls the request that is next in order of arrival."""
+        return self.fault.share >= 1 or self._random.random() < self.fault.share
 
     @property
     def done(self) -> bool:
@@ -141,7 +159,7 @@ class FaultBoard:
                 if planned.done or (chosen is not None and not is_latency):
                     continue
                 planned.seen += 1
-                if planned.seen <= planned.fault.after:
+                if planned.seen <= planned.fault.after or not planned.strikes():
                     continue
                 planned.hit += 1
                 if is_latency:
@@ -151,8 +169,11 @@ class FaultBoard:
         return seconds, chosen
 
 
-def early_reply(fault: Fault) -> Reply | None:
-    """The answer given in the endpoint's place, for the kinds that do that."""
+def early_reply(fault: Fault, error: Callable[[int, str], Reply]) -> Reply | None:
+    """The answer given in the endpoint's place, for the kinds that do that.
+
+    ``error`` makes an error in the form of the API, for a fault that does not say what its body is.
+    """
     headers = dict(fault.headers)
     if fault.kind == "redirect":
         status = fault.status if 300 <= fault.status < 400 else 302
@@ -161,12 +182,15 @@ def early_reply(fault: Fault) -> Reply | None:
         return Reply(200, _HTML, headers, content_type="text/html; charset=utf-8")
     if fault.kind != "status":
         return None
-    body = {"message": f"Emulated fault {fault.status}"} if fault.body is None else fault.body
-    if isinstance(body, str):
-        body = body.encode()
-    raw = body if isinstance(body, bytes) else dumps(body)
-    kind = next((headers.pop(name) for name in list(headers) if name.lower() == "content-type"), "application/json")
-    return Reply(fault.status, raw, headers, content_type=kind)
+    if fault.body is None:
+        reply = error(fault.status, f"Emulated fault {fault.status}")
+    else:
+        body = fault.body.encode() if isinstance(fault.body, str) else fault.body
+        reply = Reply(fault.status, body if isinstance(body, bytes) else dumps(body))
+    given = {name: text for name, text in headers.items() if name.lower() == "content-type"}
+    kind = next(iter(given.values()), reply.content_type)
+    others = {name: text for name, text in headers.items() if name not in given}
+    return replace(reply, headers={**reply.headers, **others}, content_type=kind)
 
 
 def spoil(fault: Fault, reply: Reply, previous: bytes | None) -> Reply:

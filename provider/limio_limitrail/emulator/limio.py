@@ -15,8 +15,8 @@ from limio_limitrail.emulator.objects import Objects
 if TYPE_CHECKING:
     from limio_limitrail.emulator.account import Account
     from limio_limitrail.emulator.exchange import Call
-    from limio_limitrail.emulator.oauth import Grant
     from limio_limitrail.emulator.overrides import Placed
+    from limio_limitrail.emulator.tokens import Grant
 
 _PREFIX = "/api/"
 
@@ -44,6 +44,10 @@ class LimioApi:
             return self._route(call, path, grant)
         except RefusedError as refused:
             return refused.reply
+
+    def error(self, call: Call, status: int, text: str) -> Reply:  # noqa: ARG002 - the form is the same everywhere
+        """An error in the form Limio gives it."""
+        return message(status, text)
 
     def _admit(self, call: Call, path: str) -> Grant | None:
         """The grant of the caller's token, or None for the publishable key where that is accepted."""

@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import base64
 import hmac
-import secrets
-import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
 
-from limio_limitrail.emulator.exchange import Call, Reply, answer, dumps
+from limio_limitrail.emulator.exchange import Call, Reply, answer
+from limio_limitrail.emulator.tokens import Grant, TokenBook
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,54 +18,35 @@ if TYPE_CHECKING:
 TOKEN_PATH = "/oauth2/token"  # noqa: S105 - a path
 
 
-@dataclass
-class Grant:
-    """What is known of one token."""
-
-    minted: float
-    scopes: tuple[str, ...]
-    used: int = 0
-    revoked: bool = False
-
-
 class TokenDesk:
     """Mints tokens for the one client it knows, and checks them."""
 
     def __init__(self, options: EmulatorOptions) -> None:
         self.options = options
-        self.grants: dict[str, Grant] = {}
+        self.book = TokenBook()
         self.on_mint: Callable[[], None] = lambda: None
+
+    @property
+    def grants(self) -> dict[str, Grant]:
+        """What is known of each token ever handed out."""
+        return self.book.grants
 
     @property
     def minted(self) -> list[str]:
         """Every token ever handed out, in order."""
-        return list(self.grants)
+        return self.book.minted
 
     def mint(self, scopes: tuple[str, ...] | None = None) -> str:
         """A new token, never the same twice."""
-        head = _segment({"alg": "RS256", "typ": "JWT"})
-        claims = _segment({"sub": secrets.token_hex(8), "jti": secrets.token_hex(16), "iat": int(time.time())})
-        token = f"{head}.{claims}.{secrets.token_urlsafe(128)}"
-        self.grants[token] = Grant(time.monotonic(), self.options.scopes if scopes is None else scopes)
-        return token
+        return self.book.mint(self.options.scopes if scopes is None else scopes)
 
     def revoke_all(self) -> None:
         """No token handed out so far is accepted from now on."""
-        for grant in self.grants.values():
-            grant.revoked = True
+        self.book.revoke_all()
 
     def spend(self, token: str) -> Grant | None:
         """The grant of a live token, with one more use counted; None for any other token."""
-        grant = self.grants.get(token)
-        if grant is None or grant.revoked:
-            return None
-        limit = self.options.token_requests
-        if limit is not None and grant.used >= limit:
-            return None
-        if time.monotonic() - grant.minted >= self.options.token_seconds:
-            return None
-        grant.used += 1
-        return grant
+        return self.book.spend(token, self.options)
 
     def answer(self, call: Call) -> Reply:
         """The answer of the token endpoint."""
@@ -92,7 +70,3 @@ class TokenDesk:
             body["scope"] = " ".join(options.scopes)
         self.on_mint()
         return answer(200, body, cache_control="no-store")
-
-
-def _segment(value: dict[str, Any]) -> str:
-    return base64.urlsafe_b64encode(dumps(value)).rstrip(b"=").decode()

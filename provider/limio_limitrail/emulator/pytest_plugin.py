@@ -32,3 +32,15 @@ def limio_emulator_factory() -> Iterator[Callable[..., EmulatorServer]]:
 def limio_emulator(limio_emulator_factory: Callable[..., EmulatorServer]) -> EmulatorServer:
     """A small emulated tenant on a port of its own."""
     return limio_emulator_factory()
+
+
+@pytest.fixture
+def limitrail_emulator_factory(limio_emulator_factory: Callable[..., EmulatorServer]) -> Callable[..., EmulatorServer]:
+    """The same: every emulator serves both APIs."""
+    return limio_emulator_factory
+
+
+@pytest.fixture
+def limitrail_emulator(limio_emulator: EmulatorServer) -> EmulatorServer:
+    """The same as ``limio_emulator``, for tests that are about LimitRail."""
+    return limio_emulator

@@ -16,6 +16,10 @@ from limio_limitrail.emulator.control import Control
 from limio_limitrail.emulator.counters import Counters
 from limio_limitrail.emulator.faults import FaultBoard
 from limio_limitrail.emulator.limio import LimioApi
+from limio_limitrail.emulator.limitrail import LimitRailApi, OnlyTokens
+from limio_limitrail.emulator.limitrail_account import LimitRailAccount
+from limio_limitrail.emulator.limitrail_desk import TOKEN_PATH
+from limio_limitrail.emulator.limitrail_options import LimitRailOptions
 from limio_limitrail.emulator.options import EmulatorOptions
 from limio_limitrail.emulator.overrides import place
 
@@ -30,10 +34,10 @@ _INSTALL = "The emulator needs starlette and uvicorn: install airflow-provider-l
 
 
 class EmulatorServer:
-    """A Limio to test against: real HTTP on a port of its own, and every knob to hand.
+    """A Limio and a LimitRail to test against: real HTTP on a port of its own, and every knob to hand.
 
     Use it as a context manager, or call ``start`` and ``stop``. The keyword arguments are those of
-    ``EmulatorOptions``. With ``port`` 0 the system chooses a free one.
+    ``EmulatorOptions``; those of LimitRail are in ``limitrail``. With ``port`` 0 the system chooses a free one.
     """
 
     def __init__(
@@ -43,17 +47,24 @@ class EmulatorServer:
         host: str = "127.0.0.1",
         port: int = 0,
         surfaces: Iterable[Surface] = (),
+        limitrail: LimitRailOptions | None = None,
         **changes: Any,
     ) -> None:
         self.account = Account.of(replace(options or EmulatorOptions(), **changes))
         self.counters = Counters()
         self.account.desk.on_mint = self.counters.minted
+        self.limitrail = LimitRailAccount(limitrail or LimitRailOptions(), self.account.tenant)
+        self.limitrail.desk.on_mint = self.counters.minted
         self.faults = FaultBoard()
-        self._surfaces: list[Surface] = [LimioApi(self.account), *surfaces]
+        self._surfaces: list[Surface] = [LimioApi(self.account)]
+        if not self.limitrail.options.separate_oauth:
+            self._surfaces.append(self.limitrail.desk)
+        self._surfaces += [LimitRailApi(self.limitrail), *surfaces]
         self._host = host
         self._port = port
+        self._oauth_port = 0
         self._hooks: list[Callable[[Call], Reply | None]] = []
-        self._socket: socket.socket | None = None
+        self._sockets: list[socket.socket] = []
         self._thread: threading.Thread | None = None
         self._server: Any = None
 
@@ -70,8 +81,11 @@ class EmulatorServer:
             from limio_limitrail.emulator.wire import Lines, PromptServer
         except ImportError as missing:
             raise RuntimeError(_INSTALL) from missing
-        self._socket = socket.create_server((self._host, self._port), backlog=256)
-        self._port = self._socket.getsockname()[1]
+        self._port = self._listen(self._port)
+        doors: dict[int, list[Surface]] = {}
+        if self.limitrail.options.separate_oauth:
+            self._oauth_port = self._listen(self._oauth_port)
+            doors[self._oauth_port] = [OnlyTokens(self.limitrail.desk)]
         lines = Lines()
         app = App(
             self._surfaces,
@@ -80,6 +94,7 @@ class EmulatorServer:
             self.faults,
             lines,
             compress=lambda: self.options.gzip,
+            doors=doors,
         )
         app.hooks = self._hooks
         config = uvicorn.Config(
@@ -98,7 +113,7 @@ class EmulatorServer:
         self._server = PromptServer(config)
         app.pause = self._server.pause
         self._thread = threading.Thread(
-            target=self._server.run, args=([self._socket],), name=f"limio-emulator-{self._port}", daemon=True
+            target=self._server.run, args=(self._sockets,), name=f"limio-emulator-{self._port}", daemon=True
         )
         self._thread.start()
         patience = time.monotonic() + 30
@@ -114,9 +129,16 @@ class EmulatorServer:
             return
         self._server.stop_now()
         self._thread.join(timeout=10)
-        if self._socket is not None:
-            self._socket.close()
-        self._thread = self._server = self._socket = None
+        for listening in self._sockets:
+            listening.close()
+        self._sockets.clear()
+        self._thread = self._server = None
+
+    def _listen(self, port: int) -> int:
+        listening = socket.create_server((self._host, port), backlog=256)
+        self._sockets.append(listening)
+        chosen: int = listening.getsockname()[1]
+        return chosen
 
     def __enter__(self) -> EmulatorServer:
         """Start."""
@@ -137,6 +159,11 @@ class EmulatorServer:
     def url(self) -> str:
         """``http://127.0.0.1:12345``, without a slash at the end."""
         return f"http://{self.host_port}"
+
+    @property
+    def oauth_url(self) -> str:
+        """The same for LimitRail's token endpoint, which may have a port of its own."""
+        return f"http://{self._host}:{self._oauth_port}" if self.limitrail.options.separate_oauth else self.url
 
     @property
     def options(self) -> EmulatorOptions:
@@ -191,6 +218,21 @@ class EmulatorServer:
             value["extra"] = extra
         return json.dumps(value)
 
+    def limitrail_connection_json(self, client: int = 0, **extra: Any) -> str:
+        """A connection to the LimitRail of this server, as one of its clients, in the JSON form."""
+        chosen = self.limitrail.options.clients[client]
+        more: dict[str, Any] = {"scope": " ".join(chosen.scopes)}
+        if self.limitrail.options.separate_oauth:
+            more["auth_url"] = self.oauth_url + TOKEN_PATH
+        value = {
+            "conn_type": "limitrail",
+            "host": self.url,
+            "login": chosen.client_id,
+            "password": chosen.client_secret,
+            "extra": {**more, **extra},
+        }
+        return json.dumps(value)
+
     # -- knobs -----------------------------------------------------------------------------------------------------
 
     def configure(self, **changes: Any) -> None:
@@ -199,6 +241,12 @@ class EmulatorServer:
         if fixed:
             raise ValueError(f"these can only be chosen at the start: {', '.join(sorted(fixed))}")
         self.account.configure(replace(self.options, **changes))
+
+    def configure_limitrail(self, **changes: Any) -> None:
+        """Change LimitRail's options while it runs; ``separate_oauth`` can no longer change."""
+        if "separate_oauth" in changes:
+            raise ValueError("this can only be chosen at the start: separate_oauth")
+        self.limitrail.options = replace(self.limitrail.options, **changes)
 
     def advance(self, seconds: float = 0, **changes: Any) -> Advance:
         """Move the tenant on; see ``Tenant.advance``."""
@@ -221,6 +269,7 @@ class EmulatorServer:
     def expire_tokens(self) -> None:
         """No token handed out so far is accepted from now on."""
         self.account.desk.revoke_all()
+        self.limitrail.expire_tokens()
 
     def expire_cursors(self) -> None:
         """No cursor handed out so far is any good from now on."""

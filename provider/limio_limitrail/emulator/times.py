@@ -43,13 +43,16 @@ def offset_form(millis: int) -> str:
     return iso(millis)[:19] + "+00:00"
 
 
-def parse(text: str) -> int:
-    """Milliseconds of a date or date-time; without a zone it is UTC. ValueError when malformed."""
+def moment(text: str) -> datetime:
+    """The instant of a date or date-time; without a zone it is UTC. ValueError when malformed."""
     if not (_DATE.match(text) or _DATE_TIME.match(text)):
         raise ValueError(f"not a date or date-time: {text!r}")
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
+    read = datetime.fromisoformat(text)
+    return read if read.tzinfo is not None else read.replace(tzinfo=UTC)
+
+
+def parse(text: str) -> int:
+    """Milliseconds of a date or date-time; without a zone it is UTC. ValueError when malformed."""
     # Integer arithmetic: a float second loses the last millisecond now and then.
-    gap = moment - _EPOCH
+    gap = moment(text) - _EPOCH
     return (gap.days * 86_400 + gap.seconds) * 1000 + gap.microseconds // 1000

@@ -23,15 +23,15 @@ class Line:
 
 
 class Lines:
-    """The open connections, by the address of the client's end."""
+    """The open connections, by the addresses of both ends: a client may have the same one to two ports."""
 
     def __init__(self) -> None:
         self.accepted = 0
-        self._open: dict[tuple[str, int], Line] = {}
+        self._open: dict[tuple[Any, Any], Line] = {}
 
-    def find(self, client: Any) -> Line | None:
+    def find(self, client: Any, server: Any) -> Line | None:
         """The connection a request came in on."""
-        return self._open.get(tuple(client)) if client else None
+        return self._open.get((tuple(client), tuple(server))) if client and server else None
 
     def protocol(self) -> type[H11Protocol]:
         """uvicorn's HTTP protocol, reporting to these lines."""
@@ -47,11 +47,11 @@ class Lines:
                     # sent one after the other cost 40 ms.
                     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if self.client is not None:
-                    lines._open[self.client] = Line(transport)
+                    lines._open[self.client, self.server] = Line(transport)
 
             def connection_lost(self, exc: Exception | None) -> None:
                 if self.client is not None:
-                    lines._open.pop(self.client, None)
+                    lines._open.pop((self.client, self.server), None)
                 super().connection_lost(exc)
 
         return ReportingProtocol
