@@ -48,6 +48,16 @@ def get_provider_info() -> dict[str, Any]:
                 "target-integration-name": "SQL",
                 "python-module": "limio_limitrail.transfers.limio_to_sql",
             },
+            {
+                "source-integration-name": "LimitRail",
+                "target-integration-name": "Object storage",
+                "python-module": "limio_limitrail.transfers.limitrail_to_object_storage",
+            },
+            {
+                "source-integration-name": "LimitRail",
+                "target-integration-name": "SQL",
+                "python-module": "limio_limitrail.transfers.limitrail_to_sql",
+            },
         ],
         "connection-types": [_LIMIO_CONNECTION, _LIMITRAIL_CONNECTION],
     }

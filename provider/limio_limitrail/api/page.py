@@ -36,12 +36,14 @@ class Page:
     :param following: the next page's cursor; none on the last page.
     :param total: how many records match in all, where the API says so.
     :param number: the page's place in this walk, from 1.
+    :param ends_slice: True on the last page of a slice, where a list is walked through slice by slice.
     """
 
     records: bytes
     following: Cursor | None
     total: int | None
     number: int
+    ends_slice: bool = False
 
     @cached_property
     def raw_records(self) -> list[msgspec.Raw]:

@@ -60,6 +60,11 @@ class Walk:
     """When the API began to answer, by its own clock."""
     _marks: set[int] = field(default_factory=set, init=False)
 
+    @property
+    def unguarded(self) -> bool:
+        """True where it goes on from a cursor, and nobody would notice pages that the API skipped meanwhile."""
+        return self.cursor is not None and not self.resource.paging.resumable and self.total is None
+
     def pages(self) -> Iterator[Page]:
         """Give the pages in order.
 

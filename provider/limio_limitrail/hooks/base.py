@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk.bases.hook import BaseHook
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from limio_limitrail.api.client import Answer, ApiClient
     from limio_limitrail.api.page import Page
     from limio_limitrail.api.pagination import Cursor
+    from limio_limitrail.api.slices import SlicedWalk
     from limio_limitrail.api.walk import Walk
     from limio_limitrail.hooks.settings import Settings
 
@@ -104,17 +105,19 @@ class ApiHook(BaseHook):
         params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        window: timedelta | None = None,
         page_size: int | None = None,
         cursor: Cursor | None = None,
         seen: int = 0,
         total: int | None = None,
-    ) -> Walk:
+    ) -> Walk | SlicedWalk:
         """Prepare a walk through a list, from its beginning or from a cursor.
 
         :param resource: a name of the table of resources, or a `Resource` of your own.
         :param params: placeholders of the path, and query parameters.
         :param since: the lower bound in time, for resources that filter by it.
         :param until: the upper bound in time, for resources that filter by it.
+        :param window: the longest span of time that one request asks for; the walk is then cut into slices of it.
         :param page_size: records to ask for a page; else the connection's, else `DEFAULT_PAGE_SIZE`.
         :param cursor: where to go on.
         :param seen: records that came before the cursor.
@@ -123,25 +126,53 @@ class ApiHook(BaseHook):
         """
         from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.api.query import build_query
+        from limio_limitrail.api.slices import SlicedWalk, check_slices
         from limio_limitrail.api.walk import Walk
 
         endpoint = self.find_resource(resource)
-        query = build_query(endpoint, params=params, since=since, until=until)
         if page_size is not None and page_size < 1:
             raise ParameterError(f"page_size is {page_size}; a page holds at least one record")
         size = page_size or self.settings.page_size or DEFAULT_PAGE_SIZE
-        return Walk(
+
+        def stretch(
+            *,
+            since: datetime | None,
+            until: datetime | None,
+            page_size: int,
+            cursor: Cursor | None,
+            seen: int,
+            total: int | None,
+        ) -> Walk:
+            query = build_query(endpoint, params=params, since=since, until=until)
+            return Walk(
+                client=self.client,
+                resource=endpoint,
+                path=query.path,
+                params=query.params,
+                page_size=page_size,
+                cursor=cursor,
+                seen=seen,
+                total=total,
+            )
+
+        size = min(size, endpoint.max_page_size or size)
+        whole = stretch(since=since, until=until, page_size=size, cursor=cursor, seen=seen, total=total)
+        if window is None:
+            return whole
+        begin, end = check_slices(endpoint, params=params, since=since, until=until, window=window)
+        return SlicedWalk(
             client=self.client,
             resource=endpoint,
-            path=query.path,
-            params=query.params,
-            page_size=min(size, endpoint.max_page_size or size),
+            path=whole.path,
+            since=begin,
+            until=end,
+            window=window,
+            page_size=size,
+            make_walk=stretch,
             cursor=cursor,
-            seen=seen,
-            total=total,
         )
 
-    def detailed(self, walk: Walk) -> Iterator[Page]:
+    def detailed(self, walk: Walk | SlicedWalk) -> Iterator[Page]:
         """Give a walk's pages with whole objects in the place of the list's summaries.
 
         :raises ParameterError: the resource has no path for a single object.
@@ -159,6 +190,7 @@ class ApiHook(BaseHook):
         params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        window: timedelta | None = None,
         page_size: int | None = None,
         detail: bool = False,
     ) -> Iterator[Page]:
@@ -169,7 +201,7 @@ class ApiHook(BaseHook):
         :param detail: fetch each object by its id, because the lists of objects hold summaries.
         :raises ApiError: a request failed, or an answer breaks the contract.
         """
-        walk = self.walk(resource, params=params, since=since, until=until, page_size=page_size)
+        walk = self.walk(resource, params=params, since=since, until=until, window=window, page_size=page_size)
         return self.detailed(walk) if detail else walk.pages()
 
     def iter_records(
@@ -179,6 +211,7 @@ class ApiHook(BaseHook):
         params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        window: timedelta | None = None,
         page_size: int | None = None,
         detail: bool = False,
     ) -> Iterator[dict[str, Any]]:
@@ -188,7 +221,7 @@ class ApiHook(BaseHook):
         """
         from limio_limitrail.api.records import decode_page
 
-        walk = self.walk(resource, params=params, since=since, until=until, page_size=page_size)
+        walk = self.walk(resource, params=params, since=since, until=until, window=window, page_size=page_size)
         for page in self.detailed(walk) if detail else walk.pages():
             yield from decode_page(page, api=self.client.api, resource=walk.resource.name)
 
@@ -199,6 +232,7 @@ class ApiHook(BaseHook):
         params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        window: timedelta | None = None,
         page_size: int | None = None,
         detail: bool = False,
         flatten: bool = False,
@@ -210,7 +244,9 @@ class ApiHook(BaseHook):
         """
         from limio_limitrail.api.records import to_frame
 
-        records = self.iter_records(resource, params=params, since=since, until=until, page_size=page_size, detail=detail)
+        records = self.iter_records(
+            resource, params=params, since=since, until=until, window=window, page_size=page_size, detail=detail
+        )
         return to_frame(records, flatten=flatten)
 
     def count(
@@ -220,12 +256,12 @@ class ApiHook(BaseHook):
         params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        window: timedelta | None = None,
     ) -> int:
         """Count a list's records: by the API's own total where it gives one, else by walking through the list."""
-        walk = self.walk(resource, params=params, since=since, until=until, page_size=1)
-        if walk.resource.total is not None:
-            first = next(walk.pages())
+        if window is None and self.find_resource(resource).total is not None:
+            first = next(self.walk(resource, params=params, since=since, until=until, page_size=1).pages())
             if first.total is not None:
                 return first.total
-        walk = self.walk(resource, params=params, since=since, until=until)
+        walk = self.walk(resource, params=params, since=since, until=until, window=window)
         return sum(len(page.raw_records) for page in walk.pages())

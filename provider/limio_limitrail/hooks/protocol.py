@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from limio_limitrail.api.page import Page
     from limio_limitrail.api.pagination import Cursor
     from limio_limitrail.api.resource import Resource
+    from limio_limitrail.api.slices import SlicedWalk
     from limio_limitrail.api.walk import Walk
 
 
@@ -31,12 +32,14 @@ class ResourceHook(Protocol):
         *,
         params: Mapping[str, Any] | None = None,
         since: datetime | None = None,
+        until: datetime | None = None,
+        window: timedelta | None = None,
         page_size: int | None = None,
         cursor: Cursor | None = None,
         seen: int = 0,
         total: int | None = None,
-    ) -> Walk:
+    ) -> Walk | SlicedWalk:
         """Prepare a walk through a list."""
 
-    def detailed(self, walk: Walk) -> Iterator[Page]:
+    def detailed(self, walk: Walk | SlicedWalk) -> Iterator[Page]:
         """Give a walk's pages with whole records in the place of summaries."""

@@ -43,7 +43,10 @@ class PulledPage(RecordPage, Protocol):
 
     @property
     def following(self) -> Mapping[str, str] | None:
-        """The next page's cursor; None on the last page."""
+        """The next page's cursor; None on the last page.
+
+        A page that also says ``ends_slice`` ends a part: the next one begins a new stretch of the list.
+        """
 
 
 class Walk(Protocol):
@@ -204,13 +207,18 @@ class _Run:
                 started_at=_earlier(state.started_at, walk.server_time),
             )
             self._say(state)
+            ends_slice = getattr(page, "ends_slice", False)
             full = rows >= pull.limits.rows or size >= pull.limits.size or time.monotonic() - part_began >= pull.limits.seconds
             # The last page's part waits until the walk has ended well: only then the total has been checked.
+            if page.following is None:
+                continue
             # A part of no rows, after a minute of empty pages, would be none.
-            if rows and full and page.following is not None:
+            if rows and (full or ends_slice):
                 state = self._finish_part(state, builder)
                 rows = size = 0
                 part_began = time.monotonic()
+            elif ends_slice:
+                state = self._saved(state)
         state = replace(state, finished=True, cursor=None)
         return self._finish_part(state, builder) if rows else self._saved(state)
 

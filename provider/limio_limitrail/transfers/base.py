@@ -5,9 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -18,16 +17,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from airflow.sdk import Context, ObjectStoragePath
 
-    from limio_limitrail.api.client import ApiClient
-    from limio_limitrail.api.page import Page
     from limio_limitrail.api.resource import Resource
-    from limio_limitrail.api.walk import Walk
     from limio_limitrail.hooks.protocol import ResourceHook
     from limio_limitrail.landing.lifts import LiftPath
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.parts import PartFormat
     from limio_limitrail.landing.state import PullState, StateStore
     from limio_limitrail.transfers.folders import RunIdentity
+    from limio_limitrail.transfers.placed import PlacedWalk
     from limio_limitrail.transfers.state import AssetWatermark
     from limio_limitrail.transfers.window import Window
 
@@ -40,7 +37,7 @@ class Job:
 
     :param run: which pull this is.
     :param resource: what is pulled.
-    :param window: from when on.
+    :param window: from when on, and until when.
     :param root: the folder below which runs have their own.
     :param folder: where the parts go.
     :param store: where the pull's state goes.
@@ -75,6 +72,10 @@ class ResourcePullOperator(BaseOperator):
     :param transform: a function that is called with each part as a pandas frame and returns the frame to land.
     :param part_rows: records after which a part is full. Memory is bounded by a part.
     """
+
+    # Only an API whose filters have an upper bound makes parameters of these.
+    until: str | datetime | None = None
+    window: timedelta | None = None
 
     template_fields: Sequence[str] = ("resource", "request_params", "since", "full_refresh")
     ui_color = "#e8f4f2"
@@ -121,7 +122,7 @@ class ResourcePullOperator(BaseOperator):
         """The id of that connection."""
 
     def plan(self, context: Context, *, root: ObjectStoragePath, target: str) -> Job:
-        """Decide what this execution pulls, from when on, and where to.
+        """Decide what this execution pulls, of what time, and where to.
 
         :param root: the folder below which the run gets its own.
         :param target: what the watermark is about besides the resource: a table, or a destination.
@@ -148,13 +149,14 @@ class ResourcePullOperator(BaseOperator):
             context=context,
             incremental=self.incremental,
             full_refresh=window.parse_switch("full_refresh", self.full_refresh),
-            since=window.parse_since(self.since),
+            since=window.parse_time("since", self.since),
+            until=window.parse_time("until", self.until),
+            window=self.window,
             overlap=self.overlap,
             watermark=watermark,
             run=str(run),
         )
-        start = chosen.since.isoformat() if chosen.since else "the beginning"
-        self.log.info("%s: pulling from %s on (%s).", resource.name, start, chosen.why)
+        self.log.info("%s: pulling %s (%s).", resource.name, chosen, chosen.why)
         return Job(
             run=run,
             resource=resource,
@@ -197,22 +199,21 @@ class ResourcePullOperator(BaseOperator):
             )
         )
 
-    def _walk(self, job: Job, state: PullState) -> _PlacedWalk:
-        from limio_limitrail.landing.pull import PlaceLostError
+    def _walk(self, job: Job, state: PullState) -> PlacedWalk:
+        from limio_limitrail.transfers.placed import PlacedWalk
 
-        if state.cursor is not None and not job.resource.paging.resumable and state.total is None:
-            # Without a total nobody would notice the pages that an API skips when it has moved on by itself.
-            raise PlaceLostError(RuntimeError("the API keeps the place in this list itself, and announced no total"))
         walk = self.hook.walk(
             job.resource,
             params=self.request_params,
             since=job.window.since,
+            until=job.window.until,
+            window=self.window,
             page_size=state.page_size or self.page_size,
             cursor=state.cursor,
             seen=state.read,
             total=state.total,
         )
-        return _PlacedWalk(walk=walk, pages_of=self.hook.detailed if self.detail else type(walk).pages)
+        return PlacedWalk(walk, detailed=self.hook.detailed if self.detail else None)
 
     def _signature(self, job: Job, *, part_format: PartFormat, columns: Mapping[str, LiftPath]) -> str:
         """Give what changes when an earlier try's parts are of no use to this one."""
@@ -222,6 +223,8 @@ class ResourcePullOperator(BaseOperator):
             repr(job.resource),
             self.request_params,
             job.window.since,
+            job.window.until,
+            self.window,
             str(job.folder),
             part_format,
             self.detail,
@@ -253,52 +256,3 @@ class ResourcePullOperator(BaseOperator):
                 job.resource.time_column,
             )
         return job.watermark.move(manifest.watermark, run=str(job.run), since=job.window.since)
-
-
-class _PlacedWalk:
-    """A walk whose lost place is told in landing's own words."""
-
-    def __init__(self, *, walk: Walk, pages_of: Callable[[Walk], Iterator[Page]]) -> None:
-        self._walk = walk
-        self._pages_of = pages_of
-
-    @property
-    def page_size(self) -> int:
-        return self._walk.page_size
-
-    @property
-    def total(self) -> int | None:
-        return self._walk.total
-
-    @property
-    def server_time(self) -> datetime | None:
-        return self._walk.server_time
-
-    def pages(self) -> Iterator[Page]:
-        from limio_limitrail.api.errors import CursorRefusedError
-        from limio_limitrail.landing.pull import PlaceLostError
-
-        try:
-            yield from self._pages_of(self._walk)
-        except CursorRefusedError as refused:
-            raise PlaceLostError(refused) from refused
-
-
-class Meter:
-    """Counts what one execution costs, on a client that the whole task run shares.
-
-    :param client: the client.
-    """
-
-    def __init__(self, client: ApiClient) -> None:
-        self._client = client
-        self._began = time.monotonic()
-        self._before = self._counts()
-
-    def _counts(self) -> tuple[int, int, int]:
-        return self._client.counters.requests, self._client.counters.retries, getattr(self._client.auth, "minted", 0)
-
-    def read(self) -> dict[str, int | float]:
-        """Give requests, retries, tokens minted and seconds since the beginning."""
-        requests, retries, tokens = (now - before for now, before in zip(self._counts(), self._before, strict=True))
-        return {"requests": requests, "retries": retries, "tokens": tokens, "seconds": round(time.monotonic() - self._began, 3)}

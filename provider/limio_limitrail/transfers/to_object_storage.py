@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
-from limio_limitrail.transfers.base import Meter, ResourcePullOperator
+from limio_limitrail.transfers.base import ResourcePullOperator
+from limio_limitrail.transfers.meter import Meter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -67,7 +68,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
             "parts": len(manifest.parts),
             "folder": str(job.folder),
             "manifest": str(job.folder / MANIFEST_NAME),
-            "since": job.window.since.isoformat() if job.window.since else None,
+            **job.window.summary(),
             "watermark": watermark.isoformat() if watermark else None,
             **meter.read(),
         }

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
-from limio_limitrail.transfers.base import Job, Meter, ResourcePullOperator
+from limio_limitrail.transfers.base import Job, ResourcePullOperator
+from limio_limitrail.transfers.meter import Meter
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -96,7 +97,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             "duplicates": result.duplicates,
             "columns_added": _some(result.columns_added),
             "columns_widened": _some(result.columns_widened),
-            "since": job.window.since.isoformat() if job.window.since else None,
+            **job.window.summary(),
             "watermark": watermark.isoformat() if watermark else None,
             **meter.read(),
         }

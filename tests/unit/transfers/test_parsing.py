@@ -104,10 +104,12 @@ def test_where_a_pull_begins():
     ],
 )
 def test_since_is_read(text, instant):
-    assert window.parse_since(text) == instant
+    assert window.parse_time("since", text) == instant
 
 
-@pytest.mark.parametrize("call", [lambda: window.parse_since("soon"), lambda: window.parse_switch("full_refresh", "perhaps")])
+@pytest.mark.parametrize(
+    "call", [lambda: window.parse_time("until", "soon"), lambda: window.parse_switch("full_refresh", "perhaps")]
+)
 def test_what_cannot_be_read_is_named(call):
     with pytest.raises(ParameterError, match=r"soon|full_refresh='perhaps'"):
         call()

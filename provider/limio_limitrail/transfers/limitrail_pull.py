@@ -1,0 +1,56 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What the pulls from LimitRail have that other pulls have not: scopes, and windows with two ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.transfers.base import ResourcePullOperator
+
+if TYPE_CHECKING:
+    from limio_limitrail.hooks.limitrail import LimitRailHook
+
+
+class LimitRailPull(ResourcePullOperator):
+    """Pull from LimitRail. Goes before the operator that says where to.
+
+    LimitRail's runtime lists need both ends of a window in time (LimitRail developer console). Left out, ``since`` and ``until``
+    are the data interval's ends.
+
+    :param limitrail_conn_id: the LimitRail connection.
+    :param scope: OAuth scopes to ask for besides the connection's, as a list or as a text with spaces.
+    :param until: the upper bound in time, which does not belong to the window: a datetime, or an ISO 8601 text. Left out, it is
+        the data interval's end, or the time after which the run was due.
+    :param window: the longest span of time that one request asks for. A pull goes on after the last finished span.
+    """
+
+    template_fields: Sequence[str] = ("limitrail_conn_id", "until")
+
+    def __init__(
+        self,
+        *,
+        limitrail_conn_id: str = "limitrail_default",
+        scope: str | Sequence[str] | None = None,
+        until: str | datetime | None = None,
+        window: timedelta | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.limitrail_conn_id = limitrail_conn_id
+        self.scope = scope
+        self.until = until
+        self.window = window
+
+    @property
+    def api_conn_id(self) -> str:
+        return self.limitrail_conn_id
+
+    @cached_property
+    def hook(self) -> LimitRailHook:
+        """The hook of the LimitRail connection."""
+        from limio_limitrail.hooks.limitrail import LimitRailHook
+
+        return LimitRailHook(self.limitrail_conn_id, scope=self.scope)

@@ -1,0 +1,18 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""LimitRailToObjectStorageOperator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from limio_limitrail.transfers.limitrail_pull import LimitRailPull
+from limio_limitrail.transfers.to_object_storage import ResourceToObjectStorageOperator
+
+
+class LimitRailToObjectStorageOperator(LimitRailPull, ResourceToObjectStorageOperator):
+    """Pull a LimitRail resource into part files that stay.
+
+    All parameters are those of the two bases.
+    """
+
+    template_fields: Sequence[str] = (*LimitRailPull.template_fields, *ResourceToObjectStorageOperator.template_fields)

@@ -1,0 +1,51 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The API's walks, as landing knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.page import Page
+    from limio_limitrail.api.slices import SlicedWalk
+    from limio_limitrail.api.walk import Walk
+
+
+class PlacedWalk:
+    """A walk whose lost place is told in landing's own words.
+
+    :param walk: the walk.
+    :param detailed: gives its pages with whole records in the place of summaries; None for the pages as they come.
+    :raises PlaceLostError: it goes on from a cursor, and nobody would notice the pages that the API skipped meanwhile.
+    """
+
+    def __init__(self, walk: Walk | SlicedWalk, *, detailed: Callable[[Walk | SlicedWalk], Iterator[Page]] | None) -> None:
+        from limio_limitrail.landing.pull import PlaceLostError
+
+        if walk.unguarded:
+            raise PlaceLostError(RuntimeError("the API keeps the place in this list itself, and announced no total"))
+        self._walk = walk
+        self._detailed = detailed
+
+    @property
+    def page_size(self) -> int:
+        return self._walk.page_size
+
+    @property
+    def total(self) -> int | None:
+        return self._walk.total
+
+    @property
+    def server_time(self) -> datetime | None:
+        return self._walk.server_time
+
+    def pages(self) -> Iterator[Page]:
+        from limio_limitrail.api.errors import CursorRefusedError
+        from limio_limitrail.landing.pull import PlaceLostError
+
+        try:
+            yield from self._walk.pages() if self._detailed is None else self._detailed(self._walk)
+        except CursorRefusedError as refused:
+            raise PlaceLostError(refused) from refused
