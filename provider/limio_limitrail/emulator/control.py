@@ -53,7 +53,7 @@ class Control:
             return answer(404, {"error": f"no such control; there are: {', '.join(_ROOMS)}"})
         try:
             result: Reply = handler(call, parts[1] if len(parts) > 1 else "")
-        except (ValueError, TypeError, KeyError, StopIteration) as problem:
+        except (ValueError, TypeError, KeyError, StopIteration, ArithmeticError) as problem:
             return answer(400, {"error": f"{type(problem).__name__}: {problem}"})
         return result
 
