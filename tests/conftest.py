@@ -52,6 +52,7 @@ def make_home(airflow_process: AirflowProcess, airflow_template: Path, tmp_path:
     def make(emulator: EmulatorServer, *, name: str = "home", **connections: Any) -> AirflowHome:
         known = {
             "limio_default": emulator.airflow_connection_json(),
+            "limitrail_default": emulator.limitrail_connection_json(),
             "duck": {"conn_type": "duckdb", "host": str(tmp_path / "warehouse.duckdb")},
             "lite": {"conn_type": "sqlite", "host": str(tmp_path / "warehouse.sqlite")},
         }

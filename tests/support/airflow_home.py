@@ -119,6 +119,8 @@ class AirflowHome:
             "from limio_limitrail.api.resource import Resource\n"
             "from limio_limitrail.transfers.limio_to_object_storage import LimioToObjectStorageOperator\n"
             "from limio_limitrail.transfers.limio_to_sql import LimioToSqlOperator\n"
+            "from limio_limitrail.transfers.limitrail_to_object_storage import LimitRailToObjectStorageOperator\n"
+            "from limio_limitrail.transfers.limitrail_to_sql import LimitRailToSqlOperator\n"
             "NOW = timedelta(0)\n"
             f"with DAG({dag_id!r}, schedule=None, start_date=datetime(2026, 1, 1)) as dag:\n{inside}\n"
         )

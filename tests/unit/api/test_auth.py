@@ -17,8 +17,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from limio_limitrail.api.auth import DEFAULT_LIFETIME, ApiKey, Token, TokenSource, parse_token
-from limio_limitrail.api.errors import ProtocolError
+from limio_limitrail.api.errors import CredentialsError, ProtocolError, ScopeError
 from limio_limitrail.api.secret import Secret
+from limio_limitrail.api.token_endpoint import ClientCredentials, mint
+from limio_limitrail.api.transport import Transport
 
 TOKEN = "opaque-Token_1234567890"
 
@@ -278,3 +280,65 @@ def test_a_key_is_sent_as_it_is():
     assert key.header(key.credential()) == "publishable"
     assert key.renew(key.credential()) is False
     assert key.granted_scopes() is None
+
+
+@pytest.fixture
+def minted(site):
+    """Mint a token at a site that gives one answer."""
+
+    def make(answer: object, *, status: int = 200, scope: str | None = "a b") -> Token:
+        site.respond = lambda _: (status, {}, json.dumps(answer).encode())
+        credentials = ClientCredentials(
+            auth_url=f"{site.url}/connect/token", client_id="lr", client_secret=Secret("the-secret"), scope=scope
+        )
+        return mint(api="LimitRail", credentials=credentials, transport=Transport(user_agent="tests/1"))
+
+    return make
+
+
+def answered(**more: object) -> dict[str, object]:
+    return {"access_token": TOKEN, "token_type": "Bearer", "expires_in": 60, **more}
+
+
+@pytest.mark.parametrize(
+    ("scope", "granted"), [("a b", ("a", "b")), ("b c a", ("b", "c", "a")), (" a  b ", ("a", "b")), (None, None), (["a"], None)]
+)
+def test_a_token_with_all_scopes_or_without_a_word_about_them_is_taken(minted, site, scope, granted):
+    assert minted(answered(scope=scope)).scopes == granted
+    assert site.seen[-1]["body"].endswith(b"&scope=a+b")
+
+
+@pytest.mark.parametrize(("scope", "missing"), [("a", "b"), ("", "a b"), ("A B", "a b"), ("c", "a b")])
+def test_each_scope_that_the_token_lacks_is_named(minted, site, scope, missing):
+    with pytest.raises(ScopeError) as caught:
+        minted(answered(scope=scope))
+    failure = caught.value.failure
+    assert caught.value.hopeless
+    assert failure.required_scope == missing
+    assert failure.granted_scopes == tuple(scope.split())
+    assert f"lacks what was asked for: {missing.replace(' ', ', ')}" in str(caught.value)
+    assert len(site.seen) == 1
+
+
+def test_scopes_that_nobody_asked_for_are_no_matter(minted, site):
+    assert minted(answered(scope="x"), scope=None).scopes == ("x",)
+    assert b"scope" not in site.seen[-1]["body"]
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_refused_scopes_are_no_refused_client(minted, site, status):
+    with pytest.raises(ScopeError, match=r"refuses the scopes.*'a b'"):
+        minted({"error": "invalid_scope"}, status=status)
+    assert len(site.seen) == 1
+    for answer in ({"error": "invalid_client"}, {"error": ["invalid_scope"]}, ["invalid_scope"]):
+        with pytest.raises(CredentialsError):
+            minted(answer, status=status)
+    with pytest.raises(CredentialsError):
+        minted({"error": "invalid_scope"}, status=status, scope=None)
+
+
+def test_granted_scopes_that_repeat_a_credential_are_masked(minted):
+    with pytest.raises(ScopeError) as caught:
+        minted(answered(scope=f"the-secret {TOKEN} a"))
+    assert caught.value.failure.granted_scopes == ("***", "***", "a")
+    assert minted(answered(scope=f"b {TOKEN} a")).scopes == ("b", "***", "a")

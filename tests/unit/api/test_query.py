@@ -98,3 +98,39 @@ def test_a_lower_bound_is_never_later_than_asked(when):
     text = as_text("since", when)
     back = datetime.fromisoformat(text)
     assert timedelta(0) <= when - back < timedelta(seconds=1)
+
+
+BOTH_ENDS = Resource(name="w", path="/w", time_filter=TimeFilter(since="from", until="to", field="t", required=True))
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+def test_bounds_go_out_in_whole_seconds_that_lose_nothing():
+    query = build_query(BOTH_ENDS, since=NOON + timedelta(microseconds=1), until=NOON + timedelta(seconds=1, microseconds=1))
+    assert query.params == {"from": "2026-01-01T12:00:00Z", "to": "2026-01-01T12:00:02Z"}
+    query = build_query(BOTH_ENDS, since=NOON, until=NOON.astimezone(timezone(timedelta(hours=5))) + timedelta(seconds=1))
+    assert query.params == {"from": "2026-01-01T12:00:00Z", "to": "2026-01-01T12:00:01Z"}
+
+
+@pytest.mark.parametrize(
+    "bounds", [{}, {"since": NOON}, {"until": NOON}, {"params": {"from": "2026"}}, {"params": {"to": "2026"}}]
+)
+def test_a_window_that_lacks_an_end_is_refused(bounds):
+    with pytest.raises(ParameterError, match=r"without from and to: give since=\.\.\. and until=\.\.\."):
+        build_query(BOTH_ENDS, **bounds)
+
+
+def test_bounds_may_come_as_parameters():
+    given = {"from": "2026-01-01", "to": "2026-01-02"}
+    assert build_query(BOTH_ENDS, params=given).params == given
+
+
+@pytest.mark.parametrize("since", [NOON, NOON + timedelta(seconds=1)])
+def test_a_window_without_anything_in_it_is_refused(since):
+    with pytest.raises(ParameterError, match=r"since=2026-01-01T12:00:0.* is not before until=2026-01-01T12:00:00"):
+        build_query(BOTH_ENDS, since=since, until=NOON)
+
+
+@pytest.mark.parametrize("resource", [THING, FILTERED])
+def test_an_upper_bound_that_nothing_takes_is_refused(resource):
+    with pytest.raises(ParameterError, match="no upper bound in time: leave until out"):
+        build_query(resource, params={"id": "x"}, until=NOON)

@@ -14,6 +14,7 @@ import airflow
 import jsonschema
 
 from limio_limitrail.hooks.limio import LimioHook
+from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.provider_info import get_provider_info
 
 INFO = get_provider_info()
@@ -66,6 +67,25 @@ def test_airflow_lists_the_connection_type_with_its_form():
     }
 
 
+def test_airflow_lists_the_connection_type_of_limitrail():
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
+    (meta,) = [meta for meta in HookMetaService.hook_meta_data() if meta.connection_type == "limitrail"]
+    assert (meta.hook_name, meta.hook_class_name) == ("LimitRail", "limio_limitrail.hooks.limitrail.LimitRailHook")
+    standard = meta.standard_fields
+    assert standard is not None
+    assert (standard.host.title, standard.login.title, standard.password.title) == ("API host", "Client id", "Client secret")
+    assert {name: field["schema"]["title"] for name, field in (meta.extra_fields or {}).items()} == {
+        "scope": "Scopes",
+        "auth_url": "OAuth endpoint",
+        "paths": "Paths",
+        "tenant": "Tenant",
+        "timeout": "Timeout (seconds)",
+        "page_size": "Page size",
+        "verify": "Verify certificates",
+    }
+
+
 def test_airflow_makes_the_hook_of_a_connection(monkeypatch):
     from airflow.sdk.bases.hook import BaseHook
 
@@ -73,11 +93,16 @@ def test_airflow_makes_the_hook_of_a_connection(monkeypatch):
     hook = BaseHook.get_hook("acme")
     assert isinstance(hook, LimioHook)
     assert hook.limio_conn_id == "acme"
+    monkeypatch.setenv("AIRFLOW_CONN_RAIL", json.dumps({"conn_type": "limitrail", "host": "stg-api.limitrail.com"}))
+    hook = BaseHook.get_hook("rail")
+    assert isinstance(hook, LimitRailHook)
+    assert hook.limitrail_conn_id == "rail"
 
 
 def test_importing_costs_little():
     """Compared with Airflow's own names, which every Dag file imports anyway."""
-    modules = [f"limio_limitrail.{name}" for name in ("provider_info", "retry_policy", "limio.resources", "hooks.limio")]
+    names = ("provider_info", "retry_policy", "limio.resources", "limitrail.resources", "hooks.limio", "hooks.limitrail")
+    modules = [f"limio_limitrail.{name}" for name in names]
     code = (
         "import sys, json, importlib, airflow.sdk, airflow.sdk.bases.hook\n"
         "from airflow.sdk import RetryPolicy\n"

@@ -1,0 +1,207 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Slices cover a window exactly, and a walk through them goes on wherever it was left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from urllib.parse import parse_qsl
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from limio_limitrail.api.errors import CursorRefusedError, ParameterError, ProtocolError
+from limio_limitrail.api.page import Page
+from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
+from limio_limitrail.api.query import build_query
+from limio_limitrail.api.resource import Resource, TimeFilter
+from limio_limitrail.api.slices import SlicedWalk, check_slices, slices
+from limio_limitrail.api.walk import Walk
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+USAGE = Resource(
+    name="usage",
+    path="/usage",
+    paging=SinglePage(),
+    time_filter=TimeFilter(since="from", until="to", field="at", required=True),
+)
+PAGED = replace(USAGE, paging=CursorString(page_size_param="limit", cursor_param="cursor", cursor_member="next"))
+SECOND = timedelta(seconds=1)
+
+instants = st.datetimes(datetime(2026, 1, 1), datetime(2026, 1, 3)).map(lambda when: when.replace(tzinfo=UTC))
+windows = st.integers(min_value=600, max_value=300_000).map(lambda seconds: timedelta(seconds=seconds))
+
+
+@given(since=instants, length=st.timedeltas(timedelta(microseconds=1), timedelta(days=2)), window=windows)
+def test_slices_cover_the_window_exactly(since, length, window):
+    until = since + length
+    found = list(slices(since=since, until=until, window=window))
+    assert timedelta(0) <= since - found[0].since < SECOND
+    assert timedelta(0) <= found[-1].until - until < SECOND
+    assert all(before.until == after.since for before, after in pairwise(found))
+    assert all(timedelta(0) < piece.until - piece.since <= window for piece in found)
+    assert all(piece.until - piece.since == window for piece in found[:-1])
+    for number, piece in enumerate(found):
+        assert list(slices(since=since, until=until, window=window, start=piece.since)) == found[number:]
+
+
+def test_the_end_of_time_is_no_obstacle():
+    since = datetime(9999, 12, 31, 23, tzinfo=UTC)
+    assert len(list(slices(since=since, until=since + timedelta(minutes=59), window=timedelta(days=400)))) == 1
+
+
+class Usage:
+    """An API of records in time, two of which may come on a page."""
+
+    def __init__(self, times: list[datetime], *, paged: bool) -> None:
+        self.records = [{"id": number, "at": when} for number, when in enumerate(sorted(times))]
+        self.paged = paged
+        self.asked: list[Mapping[str, str]] = []
+
+    def respond(self, request):
+        query = dict(parse_qsl(request["target"].partition("?")[2]))
+        self.asked.append(query)
+        start, stop = datetime.fromisoformat(query["from"]), datetime.fromisoformat(query["to"])
+        rows = [{"id": row["id"]} for row in self.records if start <= row["at"] < stop]
+        answer: dict[str, object] = {"items": rows, "total": len(rows)}
+        if self.paged:
+            at = int(query.get("cursor", "0"))
+            answer["items"] = rows[at : at + 2]
+            if at + 2 < len(rows):
+                answer["next"] = str(at + 2)
+        return 200, {}, json.dumps(answer).encode()
+
+
+@pytest.fixture
+def walk_of(site, make_client):
+    client = make_client(site)
+    client.auth.credential = lambda: None
+    client.auth.header = lambda _: "x"
+
+    def make(resource, *, since, until, window, cursor=None, page_size=2) -> SlicedWalk:
+        def stretch(*, since, until, **rest) -> Walk:
+            query = build_query(resource, since=since, until=until)
+            return Walk(client=client, resource=resource, path=query.path, params=query.params, **rest)
+
+        return SlicedWalk(
+            client=client, resource=resource, path=resource.path, since=since, until=until, window=window, page_size=page_size,
+            make_walk=stretch, cursor=cursor,
+        )  # fmt: skip
+
+    return make
+
+
+def ids(pages: list[Page]) -> list[int]:
+    return [row["id"] for page in pages for row in json.loads(page.records)]
+
+
+@pytest.mark.parametrize("resource", [USAGE, PAGED], ids=["whole", "paged"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(data=st.data())
+def test_each_record_comes_once_and_any_cursor_leads_on(site, walk_of, resource, data):
+    since = data.draw(instants)
+    until = since + data.draw(st.timedeltas(timedelta(seconds=1), timedelta(hours=30)))
+    window = timedelta(seconds=data.draw(st.integers(min_value=5000, max_value=60_000)))
+    inside = st.timedeltas(timedelta(0), until - since - timedelta(microseconds=1)).map(lambda offset: since + offset)
+    api = Usage(data.draw(st.lists(inside, max_size=9)), paged=resource is PAGED)
+    site.respond = api.respond
+    pages = list(walk_of(resource, since=since, until=until, window=window).pages())
+    assert ids(pages) == [row["id"] for row in api.records]
+    assert [page.number for page in pages] == list(range(1, len(pages) + 1))
+    pieces = list(slices(since=since, until=until, window=window))
+    assert sum(page.ends_slice for page in pages) == len(pieces)
+    assert pages[-1].ends_slice
+    assert pages[-1].following is None
+    if resource is USAGE:
+        assert len(api.asked) == len(pieces)
+    number = data.draw(st.integers(min_value=0, max_value=len(pages) - 1))
+    cursor = pages[number].following
+    if cursor is not None:
+        assert all(isinstance(part, str) for item in cursor.items() for part in item)
+        kept = json.loads(json.dumps(cursor))
+        assert ids(list(walk_of(resource, since=since, until=until, window=window, cursor=kept).pages())) == ids(
+            pages[number + 1 :]
+        )
+
+
+DAY = {"since": START, "until": START + timedelta(days=1), "window": timedelta(hours=6)}
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        {"slice.from": "2025-12-31T00:00:00Z"},
+        {"slice.from": "2026-01-02T00:00:00Z"},
+        {"slice.from": "soon"},
+        {"cursor": "x"},
+        {"slice.from": "2026-01-01T00:00:00Z", "slice.seen": "many"},
+    ],
+)
+def test_a_place_outside_of_the_window_is_a_lost_one(walk_of, cursor):
+    with pytest.raises(CursorRefusedError, match="no slice of this window"):
+        list(walk_of(USAGE, cursor=cursor, **DAY).pages())
+
+
+def test_a_cursor_that_the_api_refuses_is_a_lost_place(site, walk_of):
+    site.respond = lambda request: (
+        (400, {}, b"{}") if "cursor" in request["target"] else (200, {}, b'{"items": [1], "next": "x"}')
+    )
+    with pytest.raises(CursorRefusedError):
+        list(walk_of(PAGED, **DAY).pages())
+
+
+def test_a_slice_that_lacks_records_ends_before_its_last_page_is_given(site, walk_of):
+    counted = replace(USAGE, total="total")
+    site.respond = lambda request: (200, {}, b'{"items": [{"id": 1}], "total": 2}')
+    pages = walk_of(counted, **DAY).pages()
+    with pytest.raises(ProtocolError, match="announced 2 records and 1 came"):
+        next(pages)
+
+
+def test_what_was_announced_counts_within_a_slice_that_is_gone_on_with(site, walk_of):
+    api = Usage([START + timedelta(minutes=number) for number in range(5)], paged=True)
+    site.respond = api.respond
+    counted = replace(PAGED, total="total")
+    pages = list(walk_of(counted, **DAY).pages())
+    assert pages[1].following is not None
+    again = walk_of(counted, cursor=pages[1].following, **DAY)
+    assert not again.unguarded
+    assert ids(list(again.pages())) == [4]
+    api.records.pop()
+    with pytest.raises(CursorRefusedError, match="announced 5 records and 4 came"):
+        list(walk_of(counted, cursor=pages[1].following, **DAY).pages())
+
+
+def test_a_place_that_the_api_keeps_itself_is_guarded_by_a_total_only(walk_of):
+    scrolled = replace(USAGE, paging=CursorPair())
+    inside = {"slice.from": "2026-01-01T06:00:00Z", "slice.seen": "2", "page.opt.queryMoreFrom": "x"}
+    assert walk_of(scrolled, cursor=inside, **DAY).unguarded
+    assert not walk_of(scrolled, cursor={**inside, "slice.total": "5"}, **DAY).unguarded
+    assert not walk_of(scrolled, cursor={"slice.from": "2026-01-01T06:00:00Z"}, **DAY).unguarded
+    assert not walk_of(scrolled, **DAY).unguarded
+
+
+LIMIO = replace(USAGE, time_filter=TimeFilter(since="from", field="at"))
+
+
+@pytest.mark.parametrize(
+    ("resource", "change", "message"),
+    [
+        (LIMIO, {}, "no filter by time with two ends"),
+        (replace(USAGE, time_filter=None), {}, "leave window out"),
+        (USAGE, {"since": None}, "give both"),
+        (USAGE, {"until": None}, "give both"),
+        (USAGE, {"params": {"to": "2026"}}, "leave to out"),
+        (USAGE, {"window": timedelta(0)}, "whole seconds"),
+        (USAGE, {"window": timedelta(seconds=-5)}, "whole seconds"),
+        (USAGE, {"window": timedelta(seconds=1.5)}, "whole seconds"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused(resource, change, message):
+    with pytest.raises(ParameterError, match=message):
+        check_slices(resource, **{"params": {"from": None, "x": 1}, **DAY, **change})
+    assert check_slices(USAGE, params=None, **DAY) == (DAY["since"], DAY["until"])
