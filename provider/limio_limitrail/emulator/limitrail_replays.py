@@ -30,9 +30,8 @@ class Replays:
         return replace(reply, headers={**reply.headers, "idempotency-replayed": "true"})
 
     def keep(self, call: Call, tenant: str, key: str, reply: Reply) -> None:
-        """Remember an answer, if it said yes."""
-        if 200 <= reply.status < 300:
-            self._kept[tenant, call.path, key] = call.body, reply
+        """Remember an answer that said yes; a refusal is raised and never comes here."""
+        self._kept[tenant, call.path, key] = call.body, reply
 
 
 def key_of(call: Call, value: dict[str, Any], options: LimitRailOptions) -> str | None:
