@@ -1,0 +1,80 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""LimitRail hooks that do not really wait, usage to read, and Dags with data intervals."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qsl
+
+import pytest
+
+from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.token_endpoint import mint
+from limio_limitrail.emulator import EmulatorServer
+from limio_limitrail.hooks import limitrail_client
+from limio_limitrail.hooks.limitrail import LimitRailHook
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+WRITE, READ, ACCOUNTS = "limitrail.usage.write", "limitrail.usage.read", "limitrail.accounts.read"
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """How long the hook would have waited, one entry a wait."""
+    waited: list[float] = []
+    monkeypatch.setattr(limitrail_client, "ApiClient", partial(ApiClient, sleep=waited.append))
+    monkeypatch.setattr(limitrail_client, "mint", partial(mint, sleep=waited.append))
+    return waited
+
+
+@pytest.fixture
+def hook_of(monkeypatch, waits) -> Callable[..., LimitRailHook]:
+    """Make hooks, each with a connection of its own to a server."""
+
+    def make(server: EmulatorServer, *, hook_scope: Any = None, client: int = 0, **extra: object) -> LimitRailHook:
+        monkeypatch.setenv("AIRFLOW_CONN_LIMITRAIL_DEFAULT", server.limitrail_connection_json(client, **extra))
+        hook = LimitRailHook(scope=hook_scope)
+        assert hook.settings
+        return hook
+
+    return make
+
+
+@pytest.fixture
+def hook(hook_of, limitrail_emulator) -> LimitRailHook:
+    return hook_of(limitrail_emulator)
+
+
+@pytest.fixture
+def usage(limitrail_emulator) -> list[dict[str, Any]]:
+    """Usage of two days, one row an hour at a quarter past, from `START` on."""
+    rows = [
+        {"id": f"use-{number:02}", "committedAt": (START + timedelta(hours=number, minutes=15)).isoformat(), "amount": number}
+        for number in range(48)
+    ]
+    limitrail_emulator.limitrail.add_usage(rows)
+    return rows
+
+
+def calls(server: EmulatorServer, path: str = "/v1/") -> list[dict[str, str]]:
+    """The queries of the API requests so far."""
+    return [dict(parse_qsl(entry["query"])) for entry in server.counters.log if entry["path"].startswith(path)]
+
+
+def write_dag(home: Any, text: str, *, schedule: str = "CronDataIntervalTimetable('0 0 * * *', timezone='UTC')") -> None:
+    """Write a Dag ``pull`` with a schedule."""
+    (home.path / "dags" / "scheduled.py").write_text(
+        "from datetime import datetime, timedelta\n"
+        "from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, CronTriggerTimetable\n"
+        "from limio_limitrail.api.pagination import CursorString\n"
+        "from limio_limitrail.api.resource import Resource, TimeFilter\n"
+        "from limio_limitrail.transfers.limitrail_to_object_storage import LimitRailToObjectStorageOperator\n"
+        "from limio_limitrail.transfers.limitrail_to_sql import LimitRailToSqlOperator\n"
+        f"with DAG('pull', schedule={schedule}, start_date=datetime(2026, 1, 1), catchup=False) as dag:\n"
+        + textwrap.indent(textwrap.dedent(text).strip("\n"), "    ")
+        + "\n"
+    )
