@@ -1,0 +1,30 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What one piece of work costs, on a client that many share."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.client import ApiClient
+
+
+class Meter:
+    """Counts from its making on.
+
+    :param client: the client.
+    """
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client = client
+        self._began = time.monotonic()
+        self._before = self._counts()
+
+    def _counts(self) -> tuple[int, int, int]:
+        return self._client.counters.requests, self._client.counters.retries, getattr(self._client.auth, "minted", 0)
+
+    def read(self) -> dict[str, int | float]:
+        """Give requests, retries, tokens minted and seconds since the beginning."""
+        requests, retries, tokens = (now - before for now, before in zip(self._counts(), self._before, strict=True))
+        return {"requests": requests, "retries": retries, "tokens": tokens, "seconds": round(time.monotonic() - self._began, 3)}

@@ -1,0 +1,381 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Send rows, each once: claim, send, write down. One thread keeps the ledger, others talk to the API."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Protocol
+
+from limio_limitrail.ledger.ledger import LEASE, Claim
+from limio_limitrail.ledger.model import OnUnknown, Outcome, State, UsageRow
+from limio_limitrail.ledger.pace import Pace
+from limio_limitrail.ledger.rules import Policy
+from limio_limitrail.ledger.tally import Tally
+
+log = logging.getLogger("limio_limitrail.ledger")
+
+WRITE_AFTER = 1.0
+"""Seconds after which an outcome is written down, however few there are."""
+
+MOST_DOUBTS = 10
+"""So many rows in a row without a clear answer, and the rest is not tried: the API is not well, or not as expected."""
+
+LONGEST_REFUSAL = 600.0
+"""Seconds of nothing but 429 after which the task gives up."""
+
+KILL_PATIENCE = 3.0
+"""Seconds to wait for answers that are on their way when the task is told to stop: Airflow kills it after five."""
+
+HALT_PATIENCE = 90.0
+"""Seconds to wait for answers that are on their way when the rest is not sent for another reason."""
+
+_PROGRESS_EVERY = 5.0
+_POLL = 0.1
+_ASK_OTHERS_EVERY = 1.0
+
+
+class StoppedError(Exception):
+    """The task was told to stop. What had an answer by then is written down."""
+
+
+class EndedError(Exception):
+    """Raised out of a wait between two tries, when nothing more is to be sent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slower:
+    """The API has refused a row because there were too many: it is to be sent later.
+
+    :param retry_after: seconds that the API asked to wait.
+    :param cause: what it said.
+    """
+
+    retry_after: float | None
+    cause: Exception
+
+
+@dataclass(frozen=True, kw_only=True)
+class Halt:
+    """A row has certainly not been carried out, and no other will be for the same reason.
+
+    :param cause: the reason.
+    """
+
+    cause: Exception
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubt:
+    """A row without a clear answer.
+
+    :param outcome: how it stands in the ledger.
+    :param cause: what happened.
+    """
+
+    outcome: Outcome
+    cause: Exception
+
+
+class Book(Protocol):
+    """Where claims and outcomes go: a `Ledger`, or what stands in its place."""
+
+    @property
+    def table(self) -> str:
+        """The table's name."""
+
+    def claim(self, rows: Sequence[UsageRow], *, policy: Policy) -> list[Claim]:
+        """Claim rows to send them."""
+
+    def record(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Write down what came of them."""
+
+    def release(self, claims: Iterable[Claim]) -> None:
+        """Give up claims whose rows have not been sent."""
+
+    def renew(self, keys: Sequence[str]) -> None:
+        """Give a sign of life for rows that are still on their way."""
+
+
+class _Unsent:
+    """A row that was given back without having been sent."""
+
+
+Result = Outcome | Doubt | Slower | Halt
+Send = Callable[[UsageRow, Callable[[float], None]], Result]
+"""Sends a row, waiting between tries with the function that is given; that raises `EndedError`, which may be let through where
+the row has certainly not been carried out."""
+
+
+class Batch:
+    """One try of a task at its rows.
+
+    :param ledger: where claims and outcomes go.
+    :param policy: what to do with rows that have an entry.
+    :param send: sends one row; called by several threads.
+    :param concurrency: the most requests at once.
+    :param batch_size: the most rows that are claimed, or written down, in one transaction.
+    :param label: what the rows are called in the log.
+    """
+
+    def __init__(self, *, ledger: Book, policy: Policy, send: Send, concurrency: int, batch_size: int, label: str) -> None:
+        self._ledger = ledger
+        self._policy = policy
+        self._send = send
+        self._concurrency = concurrency
+        self._batch_size = batch_size
+        self._label = label
+        self._pace = Pace(concurrency)
+        self._todo: queue.SimpleQueue[tuple[Claim, float] | None] = queue.SimpleQueue()
+        self._results: queue.SimpleQueue[tuple[Claim, Result | _Unsent]] = queue.SimpleQueue()
+        self._killed = threading.Event()
+        self._ended = threading.Event()
+        self._flying: dict[str, Claim] = {}
+        self._waiting: list[UsageRow] = []
+        self._answered: dict[str, tuple[UsageRow, Outcome]] = {}
+        self._oldest_answer = 0.0
+        self._halt: Exception | None = None
+        self._doubts = 0
+        self._refused_since: float | None = None
+        self._unsent: list[Claim] = []
+        self.tally = Tally(0)
+        self._began = self._said = self._renewed = self._asked_others = time.monotonic()
+
+    def stop(self) -> None:
+        """Tell it to stop, from a signal handler or another thread."""
+        self._killed.set()
+        self._ended.set()
+        self._pace.stop()
+
+    def run(self, rows: Iterable[UsageRow], *, total: int) -> Tally:
+        """Send what is to be sent, and give how all rows stand.
+
+        :param rows: rows with different keys.
+        :param total: how many there are.
+        :raises StoppedError: it was told to stop.
+        :raises Exception: what made it give up; what had an answer is written down, what was not sent is free for another try.
+        """
+        self.tally = Tally(total)
+        workers = [threading.Thread(target=self._work, name=f"usage-{n}", daemon=True) for n in range(self._concurrency)]
+        for worker in workers:
+            worker.start()
+        try:
+            self._loop(iter(rows))
+            self._end(HALT_PATIENCE)
+        except BaseException:
+            # Whatever it was (a timeout of Airflow's, a database that is gone): what has an answer is written down if it can be.
+            with suppress(Exception):
+                self._end(KILL_PATIENCE)
+            raise
+        finally:
+            for _ in workers:
+                self._todo.put(None)
+        if self._halt is not None:
+            raise self._halt
+        return self.tally
+
+    # -- the thread that keeps the ledger --------------------------------------------------------------------------
+
+    def _loop(self, rows: Iterator[UsageRow]) -> None:
+        more = True
+        while self._halt is None and (more or self._flying or self._waiting):
+            if self._killed.is_set():
+                self._end(KILL_PATIENCE)
+                raise StoppedError(f"{self._label}: told to stop after {self.tally.done:,} of {self.tally.rows:,} rows")
+            if more and len(self._flying) < self._room():
+                batch = list(islice(rows, min(self._batch_size, self._room())))
+                more = bool(batch)
+                self._claim(batch)
+            elif not more and self._waiting and time.monotonic() - self._asked_others > _ASK_OTHERS_EVERY:
+                self._asked_others = time.monotonic()
+                waiting, self._waiting = self._waiting[: self._batch_size], self._waiting[self._batch_size :]
+                self._claim(waiting)
+            self._collect(_POLL if len(self._flying) >= self._room() or not more else 0)
+            self._write_if_due()
+            self._renew_if_due()
+            self._say()
+
+    def _room(self) -> int:
+        """Give how many rows to have claimed at once: few, because a crash leaves all of them in doubt."""
+        return 4 * self._pace.limit
+
+    def _claim(self, rows: list[UsageRow], *, known: dict[str, Claim] | None = None) -> None:
+        if not rows:
+            return
+        valid_until = time.monotonic() + LEASE - 5.0
+        for claim in self._ledger.claim(rows, policy=self._policy):
+            if claim.granted:
+                if known and claim.row.key in known:
+                    claim = replace(claim, entry=known[claim.row.key].entry)
+                self._flying[claim.row.key] = claim
+                self._todo.put((claim, valid_until))
+            elif claim.waits:
+                if not self._waiting:
+                    log.info(
+                        "%s: another worker is sending some of these rows; they are looked at again at the end.", self._label
+                    )
+                self._waiting.append(claim.row)
+            else:
+                assert claim.entry is not None
+                self.tally.add_settled(claim.row, claim.entry)
+
+    def _collect(self, patience: float) -> None:
+        """Take in what the other threads have got, waiting a moment for the first."""
+        with suppress(queue.Empty):
+            self._take_in(*self._results.get(timeout=patience) if patience else self._results.get_nowait())
+            while True:
+                self._take_in(*self._results.get_nowait())
+
+    def _take_in(self, claim: Claim, result: Result | _Unsent) -> None:
+        match result:
+            case Outcome():
+                self._doubts = 0
+                self._refused_since = None
+                self._answer(claim, result)
+            case Doubt():
+                self._answer(claim, result.outcome)
+                self._doubts += 1
+                if self._doubts >= MOST_DOUBTS:
+                    self._give_up(result.cause)
+            case Slower():
+                self._refused_since = self._refused_since or time.monotonic()
+                if time.monotonic() - self._refused_since > LONGEST_REFUSAL:
+                    self._give_up(result.cause)
+                self._again(claim)
+            case Halt():
+                self._give_up(result.cause)
+                self._unsent.append(self._flying.pop(claim.row.key))
+            case _Unsent():
+                self._again(claim)
+
+    def _again(self, claim: Claim) -> None:
+        del self._flying[claim.row.key]
+        if self._ended.is_set():
+            self._unsent.append(claim)
+        else:
+            # Claimed anew, because the claim may have become too old in the meantime.
+            self._claim([claim.row], known={claim.row.key: claim})
+
+    def _give_up(self, cause: Exception) -> None:
+        self._halt = self._halt or cause
+        self._ended.set()
+        self._pace.stop()
+
+    def _answer(self, claim: Claim, outcome: Outcome) -> None:
+        del self._flying[claim.row.key]
+        if not self._answered:
+            self._oldest_answer = time.monotonic()
+        self._answered[claim.row.key] = (claim.row, outcome)
+
+    def _write_if_due(self) -> None:
+        if self._answered and (
+            len(self._answered) >= self._batch_size or time.monotonic() - self._oldest_answer > WRITE_AFTER or not self._flying
+        ):
+            self._write()
+
+    def _write(self) -> None:
+        answered = self._answered
+        self._ledger.record({key: outcome for key, (_, outcome) in answered.items()})
+        self._answered = {}
+        for row, outcome in answered.values():
+            self.tally.add(row, outcome)
+
+    def _renew_if_due(self) -> None:
+        if time.monotonic() - self._renewed > LEASE / 3:
+            self._renewed = time.monotonic()
+            self._ledger.renew(list(self._flying))
+
+    def _end(self, patience: float) -> None:
+        """Send no more, take in the answers that are on their way, write down what is known, and give back what was not sent."""
+        self._ended.set()
+        self._pace.stop()
+        with suppress(queue.Empty):
+            # All threads may be waiting for answers: nobody else would look at these.
+            while given := self._todo.get_nowait():
+                self._unsent.append(self._flying.pop(given[0].row.key))
+        until = time.monotonic() + patience
+        while self._flying and time.monotonic() < until:
+            self._collect(_POLL)
+            if patience > KILL_PATIENCE:
+                self._renew_if_due()
+        if self._flying:
+            state = State.UNKNOWN if self._policy.on_unknown is OnUnknown.RESEND else State.PARKED
+            for claim in list(self._flying.values()):
+                self._answer(claim, Outcome(state=state, detail="the task was told to stop before an answer came"))
+        try:
+            self._write()
+        except Exception:
+            answers = [f"{row}: {outcome.state}" for row, outcome in self._answered.values()]
+            log.exception(
+                "%s: the API has answered %d rows whose outcomes could not be written into %s. They stand there as sending: %s%s",
+                self._label,
+                len(answers),
+                self._ledger.table,
+                "; ".join(answers[:50]),
+                " ..." if len(answers) > 50 else "",
+            )
+            raise
+        self._ledger.release(self._unsent)
+        self._unsent = []
+
+    def _say(self) -> None:
+        now = time.monotonic()
+        if now - self._said < _PROGRESS_EVERY:
+            return
+        self._said = now
+        rate = self.tally.done / max(now - self._began, 0.001)
+        left = (self.tally.rows - self.tally.done) / rate if rate else 0.0
+        counts = ", ".join(f"{count:,} {state}" for state, count in sorted(self.tally.states.items()))
+        log.info(
+            "%s: %s of %s rows (%s); %s rows/s, about %s left; %d at once.",
+            self._label,
+            f"{self.tally.done:,}",
+            f"{self.tally.rows:,}",
+            counts or "none yet",
+            f"{rate:,.0f}",
+            f"{left / 60:,.0f} min" if left >= 90 else f"{left:,.0f} s",
+            self._pace.limit,
+        )
+
+    # -- the threads that talk to the API --------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while (given := self._todo.get()) is not None:
+            claim, valid_until = given
+            if not self._pace.enter():
+                self._results.put((claim, _Unsent()))
+                continue
+            began = time.monotonic()
+            if began > valid_until:
+                # The process stood still: others may have taken this worker for dead.
+                self._pace.lost()
+                self._results.put((claim, _Unsent()))
+                continue
+            try:
+                result: Result | _Unsent = self._send(claim.row, self._wait)
+            except EndedError:
+                result = _Unsent()
+            except Exception as error:  # noqa: BLE001 - whether the row has left is not known, whatever it was
+                result = self._stumble(error)
+            match result:
+                case Slower():
+                    self._pace.refused(began=began, retry_after=result.retry_after)
+                case Outcome():
+                    self._pace.leave(began=began)
+                case _:
+                    self._pace.lost()
+            self._results.put((claim, result))
+
+    def _stumble(self, error: Exception) -> Doubt:
+        state = State.UNKNOWN if self._policy.on_unknown is OnUnknown.RESEND else State.PARKED
+        return Doubt(outcome=Outcome(state=state, detail=f"{type(error).__name__} while it was sent"), cause=error)
+
+    def _wait(self, seconds: float) -> None:
+        if self._ended.wait(seconds):
+            raise EndedError

@@ -1,0 +1,198 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The ledger: a table that knows of every row what is about to be sent before it is sent, and what came of it after."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, State, UsageRow, Worker
+from limio_limitrail.ledger.rules import Move, Policy, next_move
+from limio_limitrail.ledger.statements import Statements
+from limio_limitrail.ledger.table import find_name, make_table
+
+if TYPE_CHECKING:
+    from limio_limitrail.landing.sql.held import HeldDatabase
+
+log = logging.getLogger("limio_limitrail.ledger")
+
+T = TypeVar("T")
+
+LEASE = 60.0
+"""Seconds without a sign of life after which a worker of another task run counts as dead."""
+
+_PAUSES = (0.3, 1.0, 2.0)
+"""Seconds between the tries of a transaction: a database that restarts must not cost what the API has answered."""
+
+_AGAIN_IN_DOUBT = "the worker that sent it ended without writing down an answer"
+_CHANGED = "it was sent with another body, and whether that was carried out is not known"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What the ledger said to a row that a worker wants to send.
+
+    :param row: the row.
+    :param granted: True where this worker, and no other, may send it now.
+    :param entry: what the ledger held of it before, if granted, or holds of it now; none where it was new.
+    """
+
+    row: UsageRow
+    granted: bool
+    entry: Entry | None
+
+    @property
+    def waits(self) -> bool:
+        """True where another worker is sending it."""
+        return not self.granted and self.entry is not None and self.entry.state is State.SENDING
+
+
+class Ledger:
+    """One worker's view of a ledger table. For one thread.
+
+    :param database: where the table is.
+    :param table: the table, with its schema where it is not the default one.
+    :param worker: who claims rows.
+    :param operation: what is done with the rows, such as ``usage.commit``.
+    :param conn_id: the API's connection.
+    :param clock: seconds since 1970, for databases without a clock that all workers share.
+    """
+
+    def __init__(
+        self,
+        *,
+        database: HeldDatabase,
+        table: str,
+        worker: Worker,
+        operation: str,
+        conn_id: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.table = table
+        self.worker = worker
+        self._database = database
+        self._operation = operation
+        self._conn_id = conn_id
+        self._clock = clock
+
+    def prepare(self) -> None:
+        """Make the table where there is none.
+
+        :raises LedgerError: there is a table of that name that is no ledger.
+        :raises LandingError: the database refused.
+        """
+        with self._database.transaction() as session:
+            make_table(session, find_name(self.table, dialect=session.dialect))
+
+    def claim(self, rows: Sequence[UsageRow], *, policy: Policy) -> list[Claim]:
+        """Claim rows to send them; once this has returned, the claims outlive this process.
+
+        :param rows: rows with different keys.
+        :param policy: what to do with those that have an entry.
+        :raises LandingError: the database refused in every try; nothing may be sent.
+        """
+        # Made again after it had succeeded unnoticed, a claim finds its own entries: what was there before must not be lost.
+        before: dict[str, Entry] = {}
+        return self._persistently(lambda sql: self._claim(sql, rows, policy=policy, before=before))
+
+    def _claim(self, sql: Statements, rows: Sequence[UsageRow], *, policy: Policy, before: dict[str, Entry]) -> list[Claim]:
+        now, lease_until = self._now(sql), self._lease(sql)
+        found = sql.entries([row.key for row in rows])
+        new = [row for row in rows if row.key not in found]
+        if new:
+            sql.insert(new, operation=self._operation, conn_id=self._conn_id, now=now, lease_until=lease_until)
+            # Another worker may have been faster with some of them.
+            there = sql.entries([row.key for row in new])
+            found |= {key: entry for key, entry in there.items() if not self._is_mine(entry)}
+        before |= {key: entry for key, entry in found.items() if not self._is_mine(entry)}
+        moves: dict[str, Move] = {}
+        for row in rows:
+            if entry := found.get(row.key):
+                move = moves[row.key] = next_move(entry, digest=row.digest, me=self.worker, now=now, policy=policy)
+                if move is Move.TAKE:
+                    sql.take(row, entry=entry, now=now, lease_until=lease_until)
+                elif move is Move.PARK:
+                    changed = entry.digest != row.digest
+                    sql.park(row, entry=entry, detail=_CHANGED if changed else entry.outcome.detail or _AGAIN_IN_DOUBT)
+        settled = sql.entries([key for key, move in moves.items() if move in (Move.TAKE, Move.PARK)])
+        claims = []
+        for row in rows:
+            is_there = settled.get(row.key, found.get(row.key))
+            granted = is_there is None or (moves[row.key] is Move.TAKE and self._is_mine(is_there))
+            claims.append(Claim(row=row, granted=granted, entry=before.get(row.key) if granted else is_there))
+        return claims
+
+    def record(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Write down what came of rows that this worker has claimed.
+
+        :param outcomes: by key.
+        :raises LandingError: the database refused in every try.
+        """
+        if not outcomes:
+            return
+        written = self._persistently(lambda sql: sql.record(outcomes, now=self._now(sql)))
+        if written < len(outcomes):
+            log.warning(
+                "%d of %d outcomes found their entries in the hands of another worker, which took this one for dead.",
+                len(outcomes) - written,
+                len(outcomes),
+            )
+
+    def release(self, claims: Iterable[Claim]) -> None:
+        """Give up claims whose rows have certainly not been sent: the ledger is then as it was before.
+
+        :raises LandingError: the database refused in every try.
+        """
+        granted = [claim for claim in claims if claim.granted]
+        fresh = [claim.row.key for claim in granted if claim.entry is None]
+
+        def release(sql: Statements) -> None:
+            if fresh:
+                sql.delete(fresh)
+            for claim in granted:
+                if claim.entry is not None:
+                    sql.restore(claim.row, entry=claim.entry)
+
+        if granted:
+            self._persistently(release)
+
+    def renew(self, keys: Sequence[str]) -> None:
+        """Give a sign of life for rows that are still on their way.
+
+        :raises LandingError: the database refused in every try.
+        """
+        if keys:
+            self._persistently(lambda sql: sql.renew(keys, lease_until=self._lease(sql)))
+
+    def _is_mine(self, entry: Entry) -> bool:
+        return entry.worker.claim_id == self.worker.claim_id and entry.state is State.SENDING
+
+    def _now(self, sql: Statements) -> int:
+        """Give the time in milliseconds since 1970, by a clock that all workers of the ledger share."""
+        shared = sql.now()
+        return int(self._clock() * 1000) if shared is None else shared
+
+    def _lease(self, sql: Statements) -> int:
+        return self._now(sql) + int(LEASE * 1000)
+
+    def _persistently(self, step: Callable[[Statements], T]) -> T:
+        """Run a transaction, and run it again if it fails: each step may be repeated even where it had succeeded unnoticed."""
+        for pause in (*_PAUSES, None):
+            try:
+                with self._database.transaction() as session:
+                    sql = Statements(session=session, database=self._database.name, table=self.table, worker=self.worker)
+                    sql.insist_on_durability()
+                    return step(sql)
+            except LedgerError:
+                raise
+            except Exception as error:
+                if pause is None:
+                    raise
+                told = str(error) if isinstance(error, LandingError) else type(error).__name__
+                log.warning("The ledger %s could not be written (%s). Trying again in %.1f s.", self.table, told, pause)
+                time.sleep(pause)
+        raise AssertionError

@@ -1,0 +1,114 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""All rows of a task, ready to be sent and checked against each other, before the first one leaves."""
+
+from __future__ import annotations
+
+import tempfile
+from array import array
+from collections.abc import Iterator
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Self
+
+import msgspec
+
+from limio_limitrail.ledger.model import UsageRow
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(UsageRow)
+_WORD = 8
+
+
+class ClashError(ValueError):
+    """Two rows have the same key and different bodies.
+
+    :param one: the first of them.
+    :param other: the second.
+    :param clashes: how many rows clash with an earlier one.
+    """
+
+    def __init__(self, one: UsageRow, other: UsageRow, *, clashes: int) -> None:
+        more = f" ({clashes:,} such rows in all)" if clashes > 1 else ""
+        super().__init__(
+            f"{one} and {other} have the same key and different bodies{more}: one of them would never be sent. Nothing was sent. "
+            "Make the key columns tell them apart, or add such rows up"
+        )
+
+
+class Spool:
+    """Rows in a file without a name, which only this process can read and which ends with it.
+
+    Some 40 bytes a row stay in memory.
+    """
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(buffering=1 << 20)  # noqa: SIM115 - closed with the spool
+        self._marks = array("Q")
+        self._places = array("Q")
+        self._place = 0
+        self._skipped: frozenset[int] = frozenset()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def add(self, row: UsageRow) -> None:
+        """Keep a row."""
+        data = _ENCODER.encode(row)
+        self._file.write(data)
+        key = bytes.fromhex(row.key.replace("-", ""))
+        self._marks.append(int.from_bytes(key[:_WORD], "big"))
+        self._marks.append(int.from_bytes(key[_WORD:], "big"))
+        self._marks.append(int(row.digest[: 2 * _WORD], 16))
+        self._places.append(self._place)
+        self._place += len(data)
+
+    @property
+    def total(self) -> int:
+        """All rows that were kept."""
+        return len(self._places)
+
+    @property
+    def duplicates(self) -> int:
+        """Rows that repeat an earlier one exactly."""
+        return len(self._skipped)
+
+    def check(self) -> None:
+        """Find rows that repeat an earlier one.
+
+        :raises ClashError: two rows have the same key and different bodies.
+        """
+        import numpy as np
+
+        marks = np.frombuffer(self._marks, dtype=np.uint64).reshape(-1, 3)
+        if len(marks) < 2:
+            return
+        # By key; within a key in the order in which they came.
+        order = np.lexsort((marks[:, 1], marks[:, 0]))
+        ordered = marks[order]
+        repeats = (ordered[1:, 0] == ordered[:-1, 0]) & (ordered[1:, 1] == ordered[:-1, 1])
+        clashes = repeats & (ordered[1:, 2] != ordered[:-1, 2])
+        if clashes.any():
+            self._raise_clash(order, clashes)
+        self._skipped = frozenset(int(place) for place in order[1:][repeats])
+
+    def _raise_clash(self, order: np.ndarray, clashes: np.ndarray) -> None:
+        later = order[1:][clashes]
+        first = int(later.min())
+        at = int((order == first).argmax())
+        raise ClashError(self._read(int(order[at - 1])), self._read(first), clashes=len(later))
+
+    def rows(self) -> Iterator[UsageRow]:
+        """Give each row once, in the order in which they came."""
+        for index in range(self.total):
+            if index not in self._skipped:
+                yield self._read(index)
+
+    def _read(self, index: int) -> UsageRow:
+        end = self._places[index + 1] if index + 1 < len(self._places) else self._place
+        self._file.seek(self._places[index])
+        return _DECODER.decode(self._file.read(end - self._places[index]))

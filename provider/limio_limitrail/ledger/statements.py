@@ -1,0 +1,198 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The ledger's SQL: what one transaction reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from limio_limitrail.landing.sql.dialect import VALUE, Session
+from limio_limitrail.ledger.model import Entry, Outcome, State, UsageRow, Worker
+from limio_limitrail.ledger.table import COLUMNS, ENTRY, KEY, OUTCOME, WORKER, find_name, read_entry
+
+_STAGE = "_limitrail_outcomes"
+_NUMBERS = frozenset({"http_status"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statements:
+    """The statements of one transaction.
+
+    :param session: the open transaction.
+    :param database: what kind of database it is.
+    :param table: the ledger's table, as the user wrote it.
+    :param worker: who claims rows.
+    """
+
+    session: Session
+    database: str
+    table: str
+    worker: Worker
+
+    def entries(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """Read the entries that there are."""
+        if not keys:
+            return {}
+        columns = ", ".join(self._quote(name) for name in ENTRY)
+        sql = f"SELECT {columns} FROM {self._place} WHERE {self._quote(KEY)} IN ({_values(keys)})"
+        return dict(read_entry(values) for values in self.session.query(sql, *keys))
+
+    def insert(self, rows: Sequence[UsageRow], *, operation: str, conn_id: str, now: int, lease_until: int) -> None:
+        """Add entries in the state ``sending``; a row that another worker has added meanwhile stays as it is."""
+        fixed = {
+            "state": State.SENDING.value,
+            "operation": operation,
+            "attempts": 1,
+            "conn_id": conn_id,
+            **_worker(self.worker),
+            "lease_until": lease_until,
+            "claimed_at": instant(now),
+        }
+        names = [KEY, "row_key", "body_digest", *fixed]
+        values = [value for row in rows for value in (row.key, row.row_key, row.digest, *fixed.values())]
+        one = f"({', '.join(self._bound(name) for name in names)})"
+        # Where a database has no such clause, two workers at the same row collide, and the transaction is made again.
+        known = self.database in ("duckdb", "postgresql", "sqlite")
+        otherwise = f" ON CONFLICT ({self._quote(KEY)}) DO NOTHING" if known else ""
+        columns = ", ".join(self._quote(name) for name in names)
+        all_values = ", ".join([one] * len(rows))
+        self.session.execute(f"INSERT INTO {self._place} ({columns}) VALUES {all_values}{otherwise}", *values)
+
+    def take(self, row: UsageRow, *, entry: Entry, now: int, lease_until: int) -> None:
+        """Claim a row, unless its entry is no longer the one that was read."""
+        values = {
+            "state": State.SENDING.value,
+            **_worker(self.worker),
+            "body_digest": row.digest,
+            "lease_until": lease_until,
+            "claimed_at": instant(now),
+            "finished_at": None,
+        }
+        more = f", {self._quote('attempts')} = {self._quote('attempts')} + 1"
+        self._update(values, more=more, where=self._unchanged(row.key, entry))
+
+    def park(self, row: UsageRow, *, entry: Entry, detail: str) -> None:
+        """Park a row, unless its entry is no longer the one that was read."""
+        self._update({"state": State.PARKED.value, "detail": detail}, where=self._unchanged(row.key, entry))
+
+    def restore(self, row: UsageRow, *, entry: Entry) -> None:
+        """Put an entry back that this worker's claim has replaced."""
+        values = {
+            "state": entry.state.value,
+            **_worker(entry.worker),
+            "lease_until": entry.lease_until,
+            "body_digest": entry.digest,
+        }
+        more = f", {self._quote('attempts')} = {self._quote('attempts')} - 1"
+        self._update(values, more=more, where={KEY: row.key, **self._mine()})
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove entries that this worker has made and not used."""
+        condition = " AND ".join(f"{self._quote(name)} = {VALUE}" for name in self._mine())
+        self.session.execute(
+            f"DELETE FROM {self._place} WHERE {self._quote(KEY)} IN ({_values(keys)}) AND {condition}",
+            *keys,
+            *self._mine().values(),
+        )
+
+    def renew(self, keys: Sequence[str], *, lease_until: int) -> None:
+        """Move the leases of claims that this worker still has."""
+        condition = " AND ".join(f"{self._quote(name)} = {VALUE}" for name in self._mine())
+        self.session.execute(
+            f"UPDATE {self._place} SET {self._quote('lease_until')} = {VALUE} "
+            f"WHERE {self._quote(KEY)} IN ({_values(keys)}) AND {condition}",
+            lease_until,
+            *keys,
+            *self._mine().values(),
+        )
+
+    def record(self, outcomes: Mapping[str, Outcome], *, now: int) -> int:
+        """Write outcomes down for rows that are still this worker's; give how many were."""
+        import pyarrow as pa
+
+        session, dialect, quote = self.session, self.session.dialect, self._quote
+        # The stage's names are its own, so that no condition is ambiguous.
+        columns: dict[str, list[object]] = {
+            "s_key": list(outcomes),
+            "s_state": [outcome.state.value for outcome in outcomes.values()],
+            **{f"s_{name}": [getattr(outcome, name) for outcome in outcomes.values()] for name in OUTCOME},
+        }
+        numbers = {f"s_{name}" for name in _NUMBERS}
+        arrays = [pa.array(values, pa.int64() if name in numbers else pa.string()) for name, values in columns.items()]
+        types = [(quote(name), dialect.integer_type if name in numbers else dialect.text_type) for name in columns]
+        session.create_stage(stage=_STAGE, columns=types)
+        session.fill(stage=_STAGE, rows=pa.table(arrays, names=list(columns)))
+        assignments = [(quote(name), "s." + quote(f"s_{name}")) for name in ("state", *OUTCOME)]
+        open_states = ", ".join(f"'{state.value}'" for state in (State.SENDING, State.UNKNOWN, State.PARKED))
+        condition = (
+            f"t.{quote(KEY)} = s.{quote('s_key')} AND t.{quote('claim_id')} = '{self.worker.claim_id}' "
+            f"AND t.{quote('state')} IN ({open_states})"
+        )
+        written = session.execute(dialect.update(self._place, quote(_STAGE), assignments, condition))
+        session.execute(
+            f"UPDATE {self._place} SET {quote('finished_at')} = {self._bound('finished_at')} "
+            f"WHERE {quote(KEY)} IN ({_values(list(outcomes))}) AND {quote('claim_id')} = {VALUE} "
+            f"AND {quote('state')} <> {VALUE}",
+            instant(now),
+            *outcomes,
+            self.worker.claim_id,
+            State.SENDING.value,
+        )
+        session.execute(f"DROP TABLE {quote(_STAGE)}")
+        return written
+
+    def now(self) -> int | None:
+        """Give the database's own time in milliseconds since 1970; none where the ledger's workers share a machine's clock."""
+        if self.database != "postgresql":
+            return None
+        [(milliseconds,)] = self.session.query("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
+        return int(milliseconds)
+
+    def insist_on_durability(self) -> None:
+        """Have Postgres write to disk before it says that it has, also where it is set not to."""
+        if self.database == "postgresql":
+            self.session.query(
+                "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
+            )
+
+    @property
+    def _place(self) -> str:
+        return self.session.dialect.qualified(find_name(self.table, dialect=self.session.dialect))
+
+    def _quote(self, name: str) -> str:
+        return self.session.dialect.quote(name)
+
+    def _bound(self, name: str) -> str:
+        """Write a bound value for a column; Postgres is told its type, because a null alone tells none."""
+        return f"CAST({VALUE} AS {COLUMNS[name].of(self.session.dialect)})" if self.database == "postgresql" else VALUE
+
+    def _mine(self) -> dict[str, str]:
+        return {"claim_id": self.worker.claim_id, "state": State.SENDING.value}
+
+    def _unchanged(self, key: str, entry: Entry) -> dict[str, object]:
+        """Give what an entry must still be for a change to apply."""
+        return {
+            KEY: key,
+            "state": entry.state.value,
+            "claim_id": entry.worker.claim_id,
+            "lease_until": entry.lease_until,
+        }
+
+    def _update(self, values: Mapping[str, object], *, where: Mapping[str, object], more: str = "") -> None:
+        settings = ", ".join(f"{self._quote(name)} = {self._bound(name)}" for name in values)
+        condition = " AND ".join(f"{self._quote(name)} = {VALUE}" for name in where)
+        self.session.execute(f"UPDATE {self._place} SET {settings}{more} WHERE {condition}", *values.values(), *where.values())
+
+
+def _worker(worker: Worker) -> dict[str, str | int]:
+    return {name: getattr(worker, name) for name in WORKER}
+
+
+def _values(items: Iterable[object]) -> str:
+    return ", ".join(VALUE for _ in items)
+
+
+def instant(milliseconds: int) -> datetime:
+    """Give a time as databases take it."""
+    return datetime.fromtimestamp(milliseconds / 1000, tz=UTC)

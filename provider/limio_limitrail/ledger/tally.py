@@ -1,0 +1,114 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What came of the rows of a task, in numbers and in the reasons that were given."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from limio_limitrail.ledger.model import Entry, Outcome, State, UsageRow
+
+MOST_REASONS = 5
+"""Reasons that a message shows."""
+
+MOST_LISTED = 50
+"""Parked rows that are listed one by one."""
+
+MOST_KEPT = 1000
+"""Different reasons that are told apart; beyond that they count as others."""
+
+_PARTICULARS = re.compile(r"['\"`][^'\"`]*['\"`]|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """Why rows came to nothing.
+
+    :param state: what they are.
+    :param text: the reason, without what is particular to one row.
+    :param count: how many.
+    :param example: one of them.
+    """
+
+    state: State
+    text: str
+    count: int
+    example: str
+
+    def __str__(self) -> str:
+        return f"{self.count:,} x {self.state}: {self.text}; for example {self.example}"
+
+
+class Tally:
+    """Counts rows by what they are in the end, however and whenever they came to that.
+
+    :param rows: how many there are, exact repetitions left out.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.states: Counter[State] = Counter()
+        self.decisions: Counter[str] = Counter()
+        self.sent = 0
+        self.settled_before = 0
+        self.changed = 0
+        self.changed_example: str | None = None
+        self.parked: list[str] = []
+        self._reasons: Counter[tuple[State, str]] = Counter()
+        self._examples: dict[tuple[State, str], str] = {}
+
+    @property
+    def done(self) -> int:
+        """Rows that are counted."""
+        return sum(self.states.values())
+
+    def add(self, row: UsageRow, outcome: Outcome) -> None:
+        """Count a row that was sent."""
+        self.sent += 1
+        self._count(row, outcome)
+
+    def add_settled(self, row: UsageRow, entry: Entry) -> None:
+        """Count a row that was not sent, because its entry stands."""
+        self.settled_before += 1
+        if entry.digest != row.digest and entry.state in (State.COMMITTED, State.DENIED):
+            self.changed += 1
+            self.changed_example = self.changed_example or str(row)
+        self._count(row, entry.outcome)
+
+    def _count(self, row: UsageRow, outcome: Outcome) -> None:
+        self.states[outcome.state] += 1
+        if outcome.state in (State.COMMITTED, State.DENIED):
+            self.decisions[outcome.decision or "(none)"] += 1
+        if outcome.state is State.COMMITTED:
+            return
+        if outcome.state is State.PARKED and len(self.parked) < MOST_LISTED:
+            self.parked.append(str(row))
+        reason = (outcome.state, describe(outcome))
+        if reason not in self._examples and len(self._examples) >= MOST_KEPT:
+            reason = (outcome.state, "other reasons")
+        self._reasons[reason] += 1
+        self._examples.setdefault(reason, str(row))
+
+    def reasons(self, *states: State) -> list[Reason]:
+        """Give the most frequent reasons of the rows in some states."""
+        found = [
+            Reason(state=state, text=text, count=count, example=self._examples[state, text])
+            for (state, text), count in self._reasons.most_common()
+            if state in states
+        ]
+        return found[:MOST_REASONS]
+
+
+def describe(outcome: Outcome) -> str:
+    """Say why a row came to nothing, in the same words for all that came to nothing in the same way."""
+    known = (
+        ("status", outcome.http_status),
+        ("decision", outcome.decision),
+        ("errorCode", outcome.error_code),
+        ("field", outcome.field),
+    )
+    parts = [f"{name} {value}" for name, value in known if value is not None]
+    if outcome.detail:
+        parts.append(_PARTICULARS.sub("…", outcome.detail))
+    return ", ".join(parts) or "no reason was given"

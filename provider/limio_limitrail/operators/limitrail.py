@@ -1,0 +1,429 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""LimitRailCommitUsageOperator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+
+from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+    from airflow.sdk import Context
+
+    from limio_limitrail.hooks.limitrail import LimitRailHook
+    from limio_limitrail.landing.sql.held import HeldDatabase
+    from limio_limitrail.ledger.batch import Batch
+    from limio_limitrail.ledger.ledger import Ledger
+    from limio_limitrail.ledger.model import OnUnknown, State, Worker
+    from limio_limitrail.ledger.previews import Previews
+    from limio_limitrail.ledger.rules import Policy
+    from limio_limitrail.ledger.spool import Spool
+    from limio_limitrail.ledger.tally import Tally
+    from limio_limitrail.limitrail.operations import Operation
+    from limio_limitrail.limitrail.usage import UsageTemplate
+    from limio_limitrail.operators.usage_rows import Source
+
+DUCKDB_WAIT = 60.0
+"""Seconds to wait for another process to let go of a DuckDB file; this task then keeps it to its end."""
+
+MOST_CONCURRENCY = 64
+MOST_SHOWN = 10
+
+
+class LimitRailCommitUsageOperator(BaseOperator):
+    """Commit usage rows to LimitRail, each once.
+
+    Every row gets an idempotency key, made of the connection's tenant, the operation and the row's key columns: the same in every
+    retry, re-run and backfill. A ledger table keeps what is about to be sent before it is sent, and what came of it. A row that
+    the ledger knows to be done is not sent again, whatever ran before and whatever runs beside this task.
+
+    All rows are read and checked before the first one is sent.
+
+    :param key: the columns that identify a row.
+    :param body: the request's JSON as a mapping, nested as the API wants it: `Column`, `Json` and `Text` (from
+        ``limio_limitrail.limitrail.body``) stand for values of the row, everything else for itself. Texts may be templates.
+    :param sql_conn_id: the database of the ledger: DuckDB, Postgres, SQLite, or another database of standard SQL.
+    :param sql: a query that gives the rows, run in that database. One of ``sql``, ``parts`` and ``rows`` must be given.
+    :param parts: the folder of a finished pull, whose records are the rows.
+    :param rows: the rows themselves: a list of mappings, or the XCom that holds one.
+    :param limitrail_conn_id: the LimitRail connection.
+    :param mode: ``commit``; ``preview``, which changes nothing and writes decisions and fees into ``preview_table``; ``reserve``;
+        ``commit_reservation`` or ``cancel_reservation``, which put the row's column ``reservation_id`` into the path.
+    :param path: the endpoint's path, with columns in braces; else the connection's ``paths``, else what is documented or assumed.
+    :param scope: OAuth scopes to ask for besides the connection's and the one that the operation needs.
+    :param ledger_table: the ledger; made where it is not there.
+    :param preview_table: where previews go; a row's newest preview replaces the one before.
+    :param idempotency_header: the header that takes the idempotency key.
+    :param idempotency_field: a member of the body that takes it instead, with dots between nested names.
+    :param on_unknown: what to do with a row that may have been carried out without an answer: ``park`` leaves it to a person;
+        ``resend`` sends it again under its key, which is right only if the API honours idempotency keys.
+    :param replay: ``rejected`` or ``parked``: send the rows in that state again, once a Dag run. May be a template.
+    :param concurrency: the most requests at once, up to 64.
+    :param batch_size: the most rows that are claimed, or whose outcomes are written, in one transaction.
+    :param max_rejected: how many rows may be rejected: a number, or a share below 1. With more, the task fails in the end.
+    :param max_parked: how many may be parked, likewise.
+    :param decision_field: the member of an answer that holds the decision; None: every success counts as carried out.
+    :param reservation_field: the member that holds a reservation's id.
+    :param decisions: what further decisions mean: decision → ``committed`` or ``denied``.
+    """
+
+    template_fields: Sequence[str] = (
+        "limitrail_conn_id",
+        "sql",
+        "sql_conn_id",
+        "parts",
+        "rows",
+        "body",
+        "path",
+        "ledger_table",
+        "preview_table",
+        "replay",
+        "max_rejected",
+        "max_parked",
+    )
+    template_ext: Sequence[str] = (".sql",)
+    template_fields_renderers = {"sql": "sql", "body": "py"}  # noqa: RUF012 - as Airflow declares it
+    ui_color = "#f3ead9"
+
+    def __init__(
+        self,
+        *,
+        key: str | Sequence[str],
+        sql_conn_id: str,
+        body: Mapping[str, Any] | None = None,
+        sql: str | None = None,
+        parts: str | None = None,
+        rows: Any = None,
+        limitrail_conn_id: str = "limitrail_default",
+        mode: str = "commit",
+        path: str | None = None,
+        scope: str | Sequence[str] | None = None,
+        ledger_table: str = "limitrail_usage_ledger",
+        preview_table: str = "limitrail_usage_preview",
+        idempotency_header: str = "Idempotency-Key",
+        idempotency_field: str | None = None,
+        on_unknown: str = "park",
+        replay: str | None = None,
+        concurrency: int = 8,
+        batch_size: int = 500,
+        max_rejected: float | str = 0,
+        max_parked: float | str = 0,
+        decision_field: str | None = "decision",
+        reservation_field: str = "reservationId",
+        decisions: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.key = key
+        self.sql_conn_id = sql_conn_id
+        self.body = body
+        self.sql = sql
+        self.parts = parts
+        self.rows = rows
+        self.limitrail_conn_id = limitrail_conn_id
+        self.mode = mode
+        self.path = path
+        self.scope = scope
+        self.ledger_table = ledger_table
+        self.preview_table = preview_table
+        self.idempotency_header = idempotency_header
+        self.idempotency_field = idempotency_field
+        self.on_unknown = on_unknown
+        self.replay = replay
+        self.concurrency = concurrency
+        self.batch_size = batch_size
+        self.max_rejected = max_rejected
+        self.max_parked = max_parked
+        self.decision_field = decision_field
+        self.reservation_field = reservation_field
+        self.decisions = decisions
+        self._batch: Batch | None = None
+        self._killed = False
+
+    @cached_property
+    def hook(self) -> LimitRailHook:
+        """The hook of the LimitRail connection, with the scope that the operation needs."""
+        from limio_limitrail.hooks.limitrail import LimitRailHook
+
+        further = (self.scope,) if isinstance(self.scope, str) else tuple(self.scope or ())
+        return LimitRailHook(self.limitrail_conn_id, scope=[self._operation.scope, *further])
+
+    @property
+    def _operation(self) -> Operation:
+        from limio_limitrail.limitrail.operations import find_operation
+
+        return find_operation(self.mode)
+
+    def on_kill(self) -> None:
+        """Send no more; what has an answer is still written down."""
+        self._killed = True
+        if self._batch is not None:
+            self._batch.stop()
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Send what has not been sent, and give a small summary.
+
+        :raises AirflowFailException: credentials, scope, parameters or rows are wrong, or too many rows were rejected or parked.
+        :raises UsageUnknownError: whether some rows have been carried out is not known, and another try sends them again.
+        :raises ApiError: the API failed in a way that a retry may get past.
+        :raises StoppedError: the task was told to stop.
+        """
+        from airflow.sdk.exceptions import AirflowFailException
+
+        from limio_limitrail.landing.sql.model import LandingError
+        from limio_limitrail.ledger.model import LedgerError
+        from limio_limitrail.ledger.spool import ClashError
+        from limio_limitrail.operators.usage_verdict import UsageFailedError
+
+        with hopeless_failures_end_the_task():
+            try:
+                return self._execute(context)
+            except (ClashError, LedgerError, UsageFailedError) as error:
+                raise AirflowFailException(str(error)) from error
+            except LandingError as error:
+                raise LandingError(f"the ledger's database {self.sql_conn_id!r}: {error}") from error
+
+    def _execute(self, context: Context) -> dict[str, Any]:
+        from limio_limitrail.api.meter import Meter
+        from limio_limitrail.ledger.batch import Batch
+        from limio_limitrail.ledger.spool import Spool
+        from limio_limitrail.operators.usage_verdict import Allowance, judge, summarize
+
+        operation = self._operation
+        rejected = Allowance.read("max_rejected", self.max_rejected)
+        parked = Allowance.read("max_parked", self.max_parked)
+        self._check_numbers()
+        policy = self._policy()
+        template = self._template(operation)
+        meter = Meter(self.hook.client)
+        with self._held() as database, Spool() as spool:
+            book = self._book(database, context=context, operation=operation)
+            book.prepare()
+            self._fill(spool, template=template, database=database)
+            self.log.info("%s: %s rows, %s of them repeat others.", operation.name, f"{spool.total:,}", f"{spool.duplicates:,}")
+            if spool.total:
+                # A scope that is missing shows here, before anything is claimed.
+                self.hook.client.auth.credential()
+            self._batch = Batch(
+                ledger=book,
+                policy=policy,
+                send=self._sender(operation, on_unknown=policy.on_unknown),
+                concurrency=self.concurrency,
+                batch_size=self.batch_size,
+                label=operation.name,
+            )
+            if self._killed:
+                self._batch.stop()
+            try:
+                self._batch.run(spool.rows(), total=spool.total - spool.duplicates)
+            finally:
+                tally = self._batch.tally
+                summary = {
+                    **summarize(tally, operation=operation.name, table=book.table, duplicates=spool.duplicates),
+                    **meter.read(),
+                }
+                self._tell(tally, summary=summary)
+                # A task that fails leaves no return value, and the numbers are what a person will look for.
+                context["ti"].xcom_push(key="return_value", value=summary)
+        failure = judge(tally, table=book.table, operation=operation.name, rejected=rejected, parked=parked)
+        if failure is not None:
+            raise failure
+        self._announce(context, summary)
+        return summary
+
+    # -- what is asked for -----------------------------------------------------------------------------------------
+
+    def _check_numbers(self) -> None:
+        from limio_limitrail.api.errors import ParameterError
+
+        if not 1 <= self.concurrency <= MOST_CONCURRENCY:
+            raise ParameterError(f"concurrency={self.concurrency} is none from 1 to {MOST_CONCURRENCY}")
+        if not 1 <= self.batch_size <= 1000:
+            raise ParameterError(f"batch_size={self.batch_size} is none from 1 to 1000")
+
+    def _policy(self) -> Policy:
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.ledger.model import OnUnknown, State
+        from limio_limitrail.ledger.rules import Policy
+
+        try:
+            on_unknown = OnUnknown(self.on_unknown)
+        except ValueError:
+            raise ParameterError(f"on_unknown={self.on_unknown!r} is none of {', '.join(OnUnknown)}") from None
+        if self.mode == "preview":
+            # Nothing changes there: asking again does no harm.
+            on_unknown = OnUnknown.RESEND
+        # A template that gives nothing gives the text "None".
+        if self.replay in (None, "", "None"):
+            return Policy(on_unknown=on_unknown)
+        if self.replay not in (State.REJECTED.value, State.PARKED.value):
+            raise ParameterError(f"replay={self.replay!r} is neither 'rejected' nor 'parked'")
+        return Policy(on_unknown=on_unknown, replay=State(self.replay))
+
+    def _template(self, operation: Operation) -> UsageTemplate:
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.limitrail.usage import UsageTemplate
+        from limio_limitrail.operators.usage_rows import as_sequence
+
+        if self.body is None and (operation.decides or self.idempotency_field):
+            raise ParameterError(f"mode={self.mode!r} needs a body: a mapping from the request's members to columns and values")
+        if self.body is not None and not isinstance(self.body, Mapping):
+            raise ParameterError(f"body= is a {type(self.body).__name__}; give a mapping")
+        return UsageTemplate(
+            tenant=self.hook.tenant,
+            operation=operation.name,
+            path=self.path or self.hook.path_for(operation.name, default=operation.path),
+            key=as_sequence(self.key, name="key"),
+            body=self.body,
+            key_field=self.idempotency_field,
+        )
+
+    def _sender(self, operation: Operation, *, on_unknown: OnUnknown) -> Any:
+        from limio_limitrail.limitrail.usage import DECISIONS, AnswerReading
+        from limio_limitrail.operators.usage_sender import UsageSender
+
+        return UsageSender(
+            client=self.hook.client,
+            operation=operation,
+            reading=AnswerReading(
+                decision_field=self.decision_field,
+                reservation_field=self.reservation_field,
+                decisions={**DECISIONS, **self._further_decisions()},
+                required=operation.decides,
+            ),
+            key_header=None if self.idempotency_field else self.idempotency_header,
+            on_unknown=on_unknown,
+            keep_answers=self.mode == "preview",
+        )
+
+    def _further_decisions(self) -> dict[str, State]:
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.ledger.model import State
+
+        meanings = {State.COMMITTED.value: State.COMMITTED, State.DENIED.value: State.DENIED}
+        for decision, meaning in (self.decisions or {}).items():
+            if meaning not in meanings:
+                raise ParameterError(f"decisions={{{decision!r}: {meaning!r}}}: a decision means {' or '.join(meanings)}")
+        return {decision: meanings[meaning] for decision, meaning in (self.decisions or {}).items()}
+
+    # -- rows and ledger -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _held(self) -> Iterator[HeldDatabase]:
+        from airflow.providers.common.sql.hooks.sql import DbApiHook
+        from airflow.sdk import BaseHook
+
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.landing.sql.held import HeldDatabase
+
+        hook = BaseHook.get_hook(self.sql_conn_id)
+        if not isinstance(hook, DbApiHook):
+            raise ParameterError(
+                f"connection {self.sql_conn_id!r} is no database: its hook {type(hook).__name__} is no DbApiHook"
+            )
+        with closing(HeldDatabase(hook, duckdb_wait=DUCKDB_WAIT)) as database:
+            yield database
+
+    def _book(self, database: HeldDatabase, *, context: Context, operation: Operation) -> Ledger | Previews:
+        from limio_limitrail.ledger.ledger import Ledger
+        from limio_limitrail.ledger.previews import Previews
+
+        worker = self._worker(context)
+        if self.mode == "preview":
+            return Previews(database=database, table=self.preview_table, worker=worker)
+        return Ledger(
+            database=database,
+            table=self.ledger_table,
+            worker=worker,
+            operation=operation.name,
+            conn_id=self.limitrail_conn_id,
+        )
+
+    def _worker(self, context: Context) -> Worker:
+        from limio_limitrail.ledger.model import Worker
+
+        ti: Any = context["ti"]
+        return Worker(
+            dag_id=ti.dag_id,
+            task_id=ti.task_id,
+            run_id=ti.run_id,
+            map_index=-1 if ti.map_index is None else ti.map_index,
+            try_number=ti.try_number,
+        )
+
+    def _fill(self, spool: Spool, *, template: UsageTemplate, database: HeldDatabase) -> None:
+        """Make all rows ready, and find all that is wrong with them before the first one leaves."""
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.limitrail.body import UsageRowError
+        from limio_limitrail.limitrail.usage import check_columns
+
+        problems: list[str] = []
+        wrong = 0
+        with self._source(database.hook) as source:
+            if source.columns is not None:
+                check_columns(source.columns, needed=template.columns())
+            for number, row in enumerate(source.rows, start=1):
+                try:
+                    spool.add(template.build(row, number=number))
+                except UsageRowError as error:
+                    wrong += 1
+                    if len(problems) < MOST_SHOWN:
+                        problems.append(str(error))
+        if wrong:
+            more = f"; and {wrong - len(problems):,} more" if wrong > len(problems) else ""
+            raise ParameterError(f"{wrong:,} rows cannot be sent, so nothing was sent: {'; '.join(problems)}{more}")
+        spool.check()
+
+    @contextmanager
+    def _source(self, hook: DbApiHook) -> Iterator[Source]:
+        from limio_limitrail.operators.usage_rows import one_of, rows_of_list, rows_of_parts, rows_of_query
+
+        match one_of(sql=self.sql, parts=self.parts, rows=self.rows):
+            case "sql":
+                with rows_of_query(hook, str(self.sql)) as source:
+                    yield source
+            case "parts":
+                yield rows_of_parts(str(self.parts))
+            case _:
+                yield rows_of_list(self.rows)
+
+    # -- what is told ----------------------------------------------------------------------------------------------
+
+    def _tell(self, tally: Tally, *, summary: Mapping[str, Any]) -> None:
+        from limio_limitrail.ledger.model import State
+
+        for reason in tally.reasons(State.DENIED, State.REJECTED, State.UNKNOWN, State.PARKED):
+            self.log.warning("%s: %s", summary["operation"], reason)
+        if tally.parked:
+            self.log.warning("%s: parked: %s", summary["operation"], "; ".join(tally.parked))
+        if tally.changed:
+            self.log.warning(
+                "%s: %s rows were done earlier with another body, for example %s; they were not sent again.",
+                summary["operation"],
+                f"{tally.changed:,}",
+                tally.changed_example,
+            )
+        self.log.info(
+            "%s: of %s rows %s committed, %s denied, %s rejected, %s parked, %s unknown; %s of them before; %d requests, %.1f s.",
+            summary["operation"],
+            *(
+                f"{summary[name]:,}"
+                for name in ("rows", "committed", "denied", "rejected", "parked", "unknown", "settled_before")
+            ),
+            summary["requests"],
+            summary["seconds"],
+        )
+
+    def _announce(self, context: Context, summary: Mapping[str, Any]) -> None:
+        """Put the summary into the asset event of each outlet."""
+        from airflow.sdk import Asset
+
+        for outlet in self.outlets:
+            if isinstance(outlet, Asset):
+                context["outlet_events"][outlet].extra = dict(summary)

@@ -1,0 +1,90 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Send one usage row, and judge what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from limio_limitrail.api.errors import (
+    ApiError,
+    ConflictError,
+    CredentialsError,
+    InvalidRequestError,
+    NotFoundError,
+    PageTooLargeError,
+    RateLimitError,
+    ScopeError,
+)
+from limio_limitrail.api.retry import Repeat
+from limio_limitrail.ledger.batch import Doubt, EndedError, Halt, Result, Slower
+from limio_limitrail.ledger.model import OnUnknown, Outcome, State, UsageRow
+from limio_limitrail.limitrail.usage import AnswerReading, outcome_of, read_answer, undecided
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.client import ApiClient
+    from limio_limitrail.limitrail.operations import Operation
+
+_REFUSALS = (InvalidRequestError, NotFoundError, ConflictError, PageTooLargeError)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageSender:
+    """Sends rows to one endpoint. Called by several threads.
+
+    :param client: sends the requests.
+    :param operation: what is done with the rows.
+    :param reading: where an answer says what.
+    :param key_header: the header that takes the idempotency key; none where the body does.
+    :param on_unknown: whether a row that may have been carried out is sent again.
+    :param keep_answers: whether outcomes keep whole answers.
+    """
+
+    client: ApiClient
+    operation: Operation
+    reading: AnswerReading
+    key_header: str | None
+    on_unknown: OnUnknown
+    keep_answers: bool = False
+
+    def __call__(self, row: UsageRow, wait: Callable[[float], None]) -> Result:
+        """Send a row. A 429 is not waited for here, because all threads are to slow down."""
+        resends = self.on_unknown is OnUnknown.RESEND
+        in_doubt = State.UNKNOWN if resends else State.PARKED
+        limits = self.client.limits
+        try:
+            answer = self.client.send(
+                method="POST",
+                path=row.path,
+                content=row.body,
+                headers={self.key_header: row.key} if self.key_header else {},
+                resource=self.operation.name,
+                scope=self.operation.scope,
+                repeat=Repeat.ANY if resends else Repeat.UNDONE,
+                limits=replace(limits, rate_limit_attempts=1),
+                sleep=wait,
+            )
+        except EndedError as ended:
+            if not resends:
+                # Without leave to send again, only what was certainly not carried out is followed by another try.
+                raise
+            return Doubt(outcome=Outcome(state=in_doubt, detail="no answer before the task ended"), cause=ended)
+        except ApiError as error:
+            return self._failed(error, in_doubt=in_doubt)
+        secrets = self.client.auth.secrets()
+        outcome = read_answer(answer, reading=self.reading, keep=self.keep_answers, secrets=secrets)
+        if outcome.state is State.PARKED:
+            return Doubt(outcome=outcome, cause=undecided(outcome, path=row.path, operation=self.operation.name))
+        return outcome
+
+    def _failed(self, error: ApiError, *, in_doubt: State) -> Result:
+        if not error.failure.reached or isinstance(error, CredentialsError | ScopeError):
+            return Halt(cause=error)
+        if isinstance(error, RateLimitError):
+            if (error.retry_after or 0.0) > self.client.limits.longest_retry_after:
+                return Halt(cause=error)
+            return Slower(retry_after=error.retry_after, cause=error)
+        if isinstance(error, _REFUSALS):
+            return outcome_of(error, state=State.REJECTED)
+        return Doubt(outcome=outcome_of(error, state=in_doubt), cause=error)
