@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qsl
 
 import pytest
 
@@ -19,7 +17,6 @@ from limio_limitrail.hooks import limitrail_client
 from limio_limitrail.hooks.limitrail import LimitRailHook
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
-WRITE, READ, ACCOUNTS = "limitrail.usage.write", "limitrail.usage.read", "limitrail.accounts.read"
 
 
 @pytest.fixture
@@ -58,23 +55,3 @@ def usage(limitrail_emulator) -> list[dict[str, Any]]:
     ]
     limitrail_emulator.limitrail.add_usage(rows)
     return rows
-
-
-def calls(server: EmulatorServer, path: str = "/v1/") -> list[dict[str, str]]:
-    """The queries of the API requests so far."""
-    return [dict(parse_qsl(entry["query"])) for entry in server.counters.log if entry["path"].startswith(path)]
-
-
-def write_dag(home: Any, text: str, *, schedule: str = "CronDataIntervalTimetable('0 0 * * *', timezone='UTC')") -> None:
-    """Write a Dag ``pull`` with a schedule."""
-    (home.path / "dags" / "scheduled.py").write_text(
-        "from datetime import datetime, timedelta\n"
-        "from airflow.sdk import DAG, Asset, CronDataIntervalTimetable, CronTriggerTimetable\n"
-        "from limio_limitrail.api.pagination import CursorString\n"
-        "from limio_limitrail.api.resource import Resource, TimeFilter\n"
-        "from limio_limitrail.transfers.limitrail_to_object_storage import LimitRailToObjectStorageOperator\n"
-        "from limio_limitrail.transfers.limitrail_to_sql import LimitRailToSqlOperator\n"
-        f"with DAG('pull', schedule={schedule}, start_date=datetime(2026, 1, 1), catchup=False) as dag:\n"
-        + textwrap.indent(textwrap.dedent(text).strip("\n"), "    ")
-        + "\n"
-    )
