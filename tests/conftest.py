@@ -65,3 +65,21 @@ def make_home(airflow_process: AirflowProcess, airflow_template: Path, tmp_path:
 def home(make_home: Callable[..., AirflowHome], limio_emulator: EmulatorServer) -> AirflowHome:
     """An Airflow home that talks to `limio_emulator`."""
     return make_home(limio_emulator)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Any]:
+    """An embedded Postgres; `databases.fresh_postgres` makes a database of one's own in it."""
+    from databases import start_postgres
+
+    with start_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_connection(postgres_server: Any) -> Iterator[dict[str, Any]]:
+    """A Postgres database of the test's own, as the fields of a connection."""
+    from databases import fresh_postgres
+
+    with fresh_postgres(postgres_server) as details:
+        yield details

