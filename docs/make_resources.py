@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Write docs/resources.md from the table of resources: ``python docs/make_resources.py``. A test compares the two."""
+"""Write docs/resources.md from the tables of resources: ``python docs/make_resources.py``. A test compares the two."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import AuthMode, Resource
-from limio_limitrail.limio.resources import RESOURCES
+from limio_limitrail.limio import resources as limio_resources
+from limio_limitrail.limitrail import resources as limitrail_resources
 
 PAGE = Path(__file__).with_name("resources.md")
 
@@ -18,13 +19,34 @@ A resource is a list endpoint: its path, its paging, the columns that identify a
 Pass its name to an operator or to the hook. Pass a `Resource(...)` of your own for an endpoint that is not here: see
 [the hook](hook.md#an-endpoint-of-your-own).
 
-What no public document confirms is in the last column. If your tenant behaves otherwise, pass a `Resource` of your own, for
-example a copy with another path: `dataclasses.replace(RESOURCES["catalog.offers2"], path="/items")`.
+What no public document confirms is in the last column.
+
+## Limio
+
+If your tenant behaves otherwise, pass a `Resource` of your own, for example a copy with another path:
+`dataclasses.replace(RESOURCES["catalog.offers2"], path="/items")`, with `RESOURCES` from `limio_limitrail.limio.resources`.
 
 `service` is `limio` where it is left out; `zuora` and `salesforce` are the others: `request_params={"service": "zuora"}`.
 
 | name | path below `/api` | key | filter by time | paging | credentials | scope | assumed |
 |---|---|---|---|---|---|---|---|
+"""
+
+HEAD_OF_LIMITRAIL = """
+## LimitRail
+
+LimitRail's public pages say of lists: those of the runtime need `from` and `to`, and rows are in `items`, which may be empty.
+They name neither paths nor members. If your tenant behaves otherwise:
+
+- another path: the connection's field [`paths`](connections.md#limitrail), `{"usage": "/v2/usage"}`;
+- anything else: a `Resource` of your own, for example a copy,
+  `dataclasses.replace(RESOURCES["usage"], time_column="at")`, with `RESOURCES` from `limio_limitrail.limitrail.resources`;
+- a scope that a list needs: name it in the connection or in the task. None is documented for lists.
+
+`from` and `to` go out as ISO 8601 in UTC, to the second: `from` is rounded down, `to` up.
+
+| name | path | key | filter by time | time column | paging | assumed |
+|---|---|---|---|---|---|---|
 """
 
 
@@ -39,15 +61,28 @@ def paging_of(resource: Resource) -> str:
     return "one page"
 
 
-def row_of(resource: Resource) -> str:
-    """Write one row of the table."""
-    query = "&".join(f"{name}={value}" for name, value in resource.params.items())
+def filter_of(resource: Resource) -> str:
+    """Name the parameters that cut a resource by time."""
     time_filter = resource.time_filter
+    if time_filter is None:
+        return "none"
+    names = [time_filter.since, *([time_filter.until] if time_filter.until else [])]
+    return f"{', '.join(f'`{name}`' for name in names)}{' (required)' if time_filter.required else ''}"
+
+
+def key_of(resource: Resource) -> str:
+    """Name the columns that identify a record."""
+    return ", ".join(f"`{name}`" for name in resource.primary_key)
+
+
+def row_of_limio(resource: Resource) -> str:
+    """Write one row of Limio's table."""
+    query = "&".join(f"{name}={value}" for name, value in resource.params.items())
     cells = [
         f"`{resource.name}`",
         f"`{resource.path}{'?' + query if query else ''}`",
-        ", ".join(f"`{name}`" for name in resource.primary_key),
-        f"`{time_filter.since}`{' (required)' if time_filter.required else ''}" if time_filter else "none",
+        key_of(resource),
+        filter_of(resource),
         paging_of(resource),
         "OAuth or key" if AuthMode.API_KEY in resource.credentials else "OAuth",
         f"`{resource.scope}`" if resource.scope else "",
@@ -56,9 +91,25 @@ def row_of(resource: Resource) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def row_of_limitrail(resource: Resource) -> str:
+    """Write one row of LimitRail's table."""
+    cells = [
+        f"`{resource.name}`",
+        f"`{resource.path}`",
+        key_of(resource),
+        filter_of(resource),
+        f"`{resource.time_column}`" if resource.time_column else "none",
+        paging_of(resource),
+        "; ".join(resource.assumed),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
 def page() -> str:
     """Write the page."""
-    return HEAD + "\n".join(row_of(resource) for resource in RESOURCES.values()) + "\n"
+    limio = "\n".join(row_of_limio(resource) for resource in limio_resources.RESOURCES.values())
+    limitrail = "\n".join(row_of_limitrail(resource) for resource in limitrail_resources.RESOURCES.values())
+    return f"{HEAD}{limio}\n{HEAD_OF_LIMITRAIL}{limitrail}\n"
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "Limio", "python-modules": ["limio_limitrail.hooks.limio"]},
             {"integration-name": "LimitRail", "python-modules": ["limio_limitrail.hooks.limitrail"]},
         ],
+        "operators": [{"integration-name": "LimitRail", "python-modules": ["limio_limitrail.operators.limitrail"]}],
         "transfers": [
             {
                 "source-integration-name": "Limio",

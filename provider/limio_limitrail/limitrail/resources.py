@@ -16,10 +16,10 @@ from limio_limitrail.api.pagination import SinglePage
 from limio_limitrail.api.resource import Resource, TimeFilter
 
 _RUNTIME_ASSUMPTIONS = (
-    "the path",
+    "that it is one of the runtime lists, and its path",
     "from belongs to the window and to does not",
     "times are written in ISO 8601 and UTC",
-    "a window comes whole in one answer, without pages",
+    "the window comes whole in one answer, without pages",
 )
 
 
