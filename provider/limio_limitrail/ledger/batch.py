@@ -4,18 +4,17 @@
 from __future__ import annotations
 
 import logging
-import queue
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Protocol
 
+from limio_limitrail.ledger.couriers import Couriers, Doubt, Halt, Result, Send, Slower, Unsent
 from limio_limitrail.ledger.ledger import LEASE, Claim
-from limio_limitrail.ledger.model import OnUnknown, Outcome, State, UsageRow
-from limio_limitrail.ledger.pace import Pace
+from limio_limitrail.ledger.model import Entry, OnUnknown, Outcome, State, UsageRow
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.ledger.tally import Tally
 
@@ -45,50 +44,15 @@ class StoppedError(Exception):
     """The task was told to stop. What had an answer by then is written down."""
 
 
-class EndedError(Exception):
-    """Raised out of a wait between two tries, when nothing more is to be sent."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Slower:
-    """The API has refused a row because there were too many: it is to be sent later.
-
-    :param retry_after: seconds that the API asked to wait.
-    :param cause: what it said.
-    """
-
-    retry_after: float | None
-    cause: Exception
-
-
-@dataclass(frozen=True, kw_only=True)
-class Halt:
-    """A row has certainly not been carried out, and no other will be for the same reason.
-
-    :param cause: the reason.
-    """
-
-    cause: Exception
-
-
-@dataclass(frozen=True, kw_only=True)
-class Doubt:
-    """A row without a clear answer.
-
-    :param outcome: how it stands in the ledger.
-    :param cause: what happened.
-    """
-
-    outcome: Outcome
-    cause: Exception
-
-
 class Book(Protocol):
     """Where claims and outcomes go: a `Ledger`, or what stands in its place."""
 
     @property
     def table(self) -> str:
         """The table's name."""
+
+    def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:
+        """Give the entries of those rows that are not to be sent."""
 
     def claim(self, rows: Sequence[UsageRow], *, policy: Policy) -> list[Claim]:
         """Claim rows to send them."""
@@ -101,16 +65,6 @@ class Book(Protocol):
 
     def renew(self, keys: Sequence[str]) -> None:
         """Give a sign of life for rows that are still on their way."""
-
-
-class _Unsent:
-    """A row that was given back without having been sent."""
-
-
-Result = Outcome | Doubt | Slower | Halt
-Send = Callable[[UsageRow, Callable[[float], None]], Result]
-"""Sends a row, waiting between tries with the function that is given; that raises `EndedError`, which may be let through where
-the row has certainly not been carried out."""
 
 
 class Batch:
@@ -127,15 +81,12 @@ class Batch:
     def __init__(self, *, ledger: Book, policy: Policy, send: Send, concurrency: int, batch_size: int, label: str) -> None:
         self._ledger = ledger
         self._policy = policy
-        self._send = send
-        self._concurrency = concurrency
         self._batch_size = batch_size
         self._label = label
-        self._pace = Pace(concurrency)
-        self._todo: queue.SimpleQueue[tuple[Claim, float] | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[tuple[Claim, Result | _Unsent]] = queue.SimpleQueue()
-        self._killed = threading.Event()
-        self._ended = threading.Event()
+        self._in_doubt = State.UNKNOWN if policy.on_unknown is OnUnknown.RESEND else State.PARKED
+        self._couriers = Couriers(send=send, concurrency=concurrency, in_doubt=self._in_doubt)
+        self._killed = False
+        self._next: deque[UsageRow] = deque()
         self._flying: dict[str, Claim] = {}
         self._waiting: list[UsageRow] = []
         self._answered: dict[str, tuple[UsageRow, Outcome]] = {}
@@ -148,10 +99,8 @@ class Batch:
         self._began = self._said = self._renewed = self._asked_others = time.monotonic()
 
     def stop(self) -> None:
-        """Tell it to stop, from a signal handler or another thread."""
-        self._killed.set()
-        self._ended.set()
-        self._pace.stop()
+        """Tell it to stop. A signal handler may call this, so it takes no lock: the loop looks ten times a second."""
+        self._killed = True
 
     def run(self, rows: Iterable[UsageRow], *, total: int) -> Tally:
         """Send what is to be sent, and give how all rows stand.
@@ -162,9 +111,7 @@ class Batch:
         :raises Exception: what made it give up; what had an answer is written down, what was not sent is free for another try.
         """
         self.tally = Tally(total)
-        workers = [threading.Thread(target=self._work, name=f"usage-{n}", daemon=True) for n in range(self._concurrency)]
-        for worker in workers:
-            worker.start()
+        self._couriers.start()
         try:
             self._loop(iter(rows))
             self._end(HALT_PATIENCE)
@@ -174,36 +121,46 @@ class Batch:
                 self._end(KILL_PATIENCE)
             raise
         finally:
-            for _ in workers:
-                self._todo.put(None)
+            self._couriers.dismiss()
         if self._halt is not None:
             raise self._halt
         return self.tally
 
-    # -- the thread that keeps the ledger --------------------------------------------------------------------------
-
     def _loop(self, rows: Iterator[UsageRow]) -> None:
         more = True
-        while self._halt is None and (more or self._flying or self._waiting):
-            if self._killed.is_set():
+        while self._halt is None and (more or self._next or self._flying or self._waiting):
+            if self._killed:
                 self._end(KILL_PATIENCE)
                 raise StoppedError(f"{self._label}: told to stop after {self.tally.done:,} of {self.tally.rows:,} rows")
-            if more and len(self._flying) < self._room():
-                batch = list(islice(rows, min(self._batch_size, self._room())))
-                more = bool(batch)
-                self._claim(batch)
-            elif not more and self._waiting and time.monotonic() - self._asked_others > _ASK_OTHERS_EVERY:
+            if more and len(self._next) < self._room():
+                more = self._read_on(rows)
+            if self._next and len(self._flying) < self._room():
+                most = min(self._batch_size, self._room(), len(self._next))
+                self._claim([self._next.popleft() for _ in range(most)])
+            elif not (more or self._next) and self._waiting and time.monotonic() - self._asked_others > _ASK_OTHERS_EVERY:
                 self._asked_others = time.monotonic()
                 waiting, self._waiting = self._waiting[: self._batch_size], self._waiting[self._batch_size :]
                 self._claim(waiting)
-            self._collect(_POLL if len(self._flying) >= self._room() or not more else 0)
+            busy = len(self._flying) >= self._room() or not (more or self._next)
+            self._collect(_POLL if busy else 0)
             self._write_if_due()
             self._renew_if_due()
             self._say()
 
+    def _read_on(self, rows: Iterator[UsageRow]) -> bool:
+        """Take in further rows, and count those that stand already; False where there are no more."""
+        further = list(islice(rows, self._batch_size))
+        settled = self._ledger.settled(further, policy=self._policy) if further else {}
+        for row in further:
+            if row.key in settled:
+                self.tally.add_settled(row, settled[row.key])
+            else:
+                self._next.append(row)
+        return bool(further)
+
     def _room(self) -> int:
         """Give how many rows to have claimed at once: few, because a crash leaves all of them in doubt."""
-        return 4 * self._pace.limit
+        return 4 * self._couriers.limit
 
     def _claim(self, rows: list[UsageRow], *, known: dict[str, Claim] | None = None) -> None:
         if not rows:
@@ -214,7 +171,7 @@ class Batch:
                 if known and claim.row.key in known:
                     claim = replace(claim, entry=known[claim.row.key].entry)
                 self._flying[claim.row.key] = claim
-                self._todo.put((claim, valid_until))
+                self._couriers.give(claim, valid_until=valid_until)
             elif claim.waits:
                 if not self._waiting:
                     log.info(
@@ -226,13 +183,11 @@ class Batch:
                 self.tally.add_settled(claim.row, claim.entry)
 
     def _collect(self, patience: float) -> None:
-        """Take in what the other threads have got, waiting a moment for the first."""
-        with suppress(queue.Empty):
-            self._take_in(*self._results.get(timeout=patience) if patience else self._results.get_nowait())
-            while True:
-                self._take_in(*self._results.get_nowait())
+        """Take in what has come back, waiting a moment for the first."""
+        for claim, result in self._couriers.results(patience=patience):
+            self._take_in(claim, result)
 
-    def _take_in(self, claim: Claim, result: Result | _Unsent) -> None:
+    def _take_in(self, claim: Claim, result: Result | Unsent) -> None:
         match result:
             case Outcome():
                 self._doubts = 0
@@ -251,12 +206,12 @@ class Batch:
             case Halt():
                 self._give_up(result.cause)
                 self._unsent.append(self._flying.pop(claim.row.key))
-            case _Unsent():
+            case Unsent():
                 self._again(claim)
 
     def _again(self, claim: Claim) -> None:
         del self._flying[claim.row.key]
-        if self._ended.is_set():
+        if self._couriers.ended:
             self._unsent.append(claim)
         else:
             # Claimed anew, because the claim may have become too old in the meantime.
@@ -264,8 +219,7 @@ class Batch:
 
     def _give_up(self, cause: Exception) -> None:
         self._halt = self._halt or cause
-        self._ended.set()
-        self._pace.stop()
+        self._couriers.end()
 
     def _answer(self, claim: Claim, outcome: Outcome) -> None:
         del self._flying[claim.row.key]
@@ -293,21 +247,16 @@ class Batch:
 
     def _end(self, patience: float) -> None:
         """Send no more, take in the answers that are on their way, write down what is known, and give back what was not sent."""
-        self._ended.set()
-        self._pace.stop()
-        with suppress(queue.Empty):
-            # All threads may be waiting for answers: nobody else would look at these.
-            while given := self._todo.get_nowait():
-                self._unsent.append(self._flying.pop(given[0].row.key))
-        until = time.monotonic() + patience
-        while self._flying and time.monotonic() < until:
+        self._couriers.end()
+        self._unsent += [self._flying.pop(claim.row.key) for claim in self._couriers.take_back()]
+        began = time.monotonic()
+        while self._flying and time.monotonic() < began + (KILL_PATIENCE if self._killed else patience):
             self._collect(_POLL)
             if patience > KILL_PATIENCE:
                 self._renew_if_due()
         if self._flying:
-            state = State.UNKNOWN if self._policy.on_unknown is OnUnknown.RESEND else State.PARKED
             for claim in list(self._flying.values()):
-                self._answer(claim, Outcome(state=state, detail="the task was told to stop before an answer came"))
+                self._answer(claim, Outcome(state=self._in_doubt, detail="the task was told to stop before an answer came"))
         try:
             self._write()
         except Exception:
@@ -340,42 +289,5 @@ class Batch:
             counts or "none yet",
             f"{rate:,.0f}",
             f"{left / 60:,.0f} min" if left >= 90 else f"{left:,.0f} s",
-            self._pace.limit,
+            self._couriers.limit,
         )
-
-    # -- the threads that talk to the API --------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        while (given := self._todo.get()) is not None:
-            claim, valid_until = given
-            if not self._pace.enter():
-                self._results.put((claim, _Unsent()))
-                continue
-            began = time.monotonic()
-            if began > valid_until:
-                # The process stood still: others may have taken this worker for dead.
-                self._pace.lost()
-                self._results.put((claim, _Unsent()))
-                continue
-            try:
-                result: Result | _Unsent = self._send(claim.row, self._wait)
-            except EndedError:
-                result = _Unsent()
-            except Exception as error:  # noqa: BLE001 - whether the row has left is not known, whatever it was
-                result = self._stumble(error)
-            match result:
-                case Slower():
-                    self._pace.refused(began=began, retry_after=result.retry_after)
-                case Outcome():
-                    self._pace.leave(began=began)
-                case _:
-                    self._pace.lost()
-            self._results.put((claim, result))
-
-    def _stumble(self, error: Exception) -> Doubt:
-        state = State.UNKNOWN if self._policy.on_unknown is OnUnknown.RESEND else State.PARKED
-        return Doubt(outcome=Outcome(state=state, detail=f"{type(error).__name__} while it was sent"), cause=error)
-
-    def _wait(self, seconds: float) -> None:
-        if self._ended.wait(seconds):
-            raise EndedError

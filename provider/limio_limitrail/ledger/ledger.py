@@ -88,6 +88,26 @@ class Ledger:
         with self._database.transaction() as session:
             make_table(session, find_name(self.table, dialect=session.dialect))
 
+    def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:
+        """Give the entries of those rows that are not to be sent, because what the ledger holds of them stands.
+
+        :param rows: rows with different keys.
+        :param policy: what to do with those that have an entry.
+        :raises LandingError: the database refused in every try.
+        """
+
+        def read(sql: Statements) -> dict[str, Entry]:
+            now = self._now(sql)
+            found = sql.entries([row.key for row in rows])
+            moves = {
+                row.key: next_move(found[row.key], digest=row.digest, me=self.worker, now=now, policy=policy)
+                for row in rows
+                if row.key in found
+            }
+            return {key: found[key] for key, move in moves.items() if move is Move.LEAVE}
+
+        return self._persistently(read)
+
     def claim(self, rows: Sequence[UsageRow], *, policy: Policy) -> list[Claim]:
         """Claim rows to send them; once this has returned, the claims outlive this process.
 

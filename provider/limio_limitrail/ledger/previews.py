@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.ledger.ledger import Claim
-from limio_limitrail.ledger.model import LedgerError, Outcome, UsageRow, Worker
+from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, UsageRow, Worker
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.ledger.statements import instant
 from limio_limitrail.ledger.table import KEY, OUTCOME, WORKER, Type, find_name
@@ -60,6 +60,10 @@ class Previews:
                 raise LedgerError(
                     f"the table {table} holds no previews: it lacks {', '.join(lacking)}. Give another preview_table="
                 )
+
+    def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:  # noqa: ARG002 - as a ledger is called
+        """Have nothing that stands."""
+        return {}
 
     def claim(self, rows: Sequence[UsageRow], *, policy: Policy) -> list[Claim]:  # noqa: ARG002 - as a ledger is called
         """Grant everything."""

@@ -23,6 +23,7 @@ class Operation:
     :param path: where it is; columns of a row may stand in braces.
     :param scope: the scope that it needs.
     :param decides: whether its answer must hold a decision.
+    :param changes: whether it changes anything.
     :param assumed: what no document confirms, in words.
     """
 
@@ -31,6 +32,7 @@ class Operation:
     path: str
     scope: str = USAGE_SCOPE
     decides: bool = True
+    changes: bool = True
     assumed: tuple[str, ...] = ()
 
 
@@ -38,7 +40,13 @@ _BODIES = "the fields of request and answer"
 
 _ROWS = (
     Operation(mode="commit", name="usage.commit", path="/v1/usage/commit", assumed=("the method POST", _BODIES)),
-    Operation(mode="preview", name="usage.preview", path="/v1/usage/preview", assumed=("the path", "the scope", _BODIES)),
+    Operation(
+        mode="preview",
+        name="usage.preview",
+        path="/v1/usage/preview",
+        changes=False,
+        assumed=("the path", "the scope", _BODIES),
+    ),
     Operation(mode="reserve", name="usage.reserve", path="/v1/usage/reserve", assumed=("the path", "the scope", _BODIES)),
     Operation(
         mode="commit_reservation",

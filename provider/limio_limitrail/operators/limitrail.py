@@ -20,20 +20,14 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql.held import HeldDatabase
     from limio_limitrail.ledger.batch import Batch
     from limio_limitrail.ledger.ledger import Ledger
-    from limio_limitrail.ledger.model import OnUnknown, State, Worker
+    from limio_limitrail.ledger.model import OnUnknown, Worker
     from limio_limitrail.ledger.previews import Previews
-    from limio_limitrail.ledger.rules import Policy
-    from limio_limitrail.ledger.spool import Spool
-    from limio_limitrail.ledger.tally import Tally
     from limio_limitrail.limitrail.operations import Operation
     from limio_limitrail.limitrail.usage import UsageTemplate
     from limio_limitrail.operators.usage_rows import Source
 
 DUCKDB_WAIT = 60.0
 """Seconds to wait for another process to let go of a DuckDB file; this task then keeps it to its end."""
-
-MOST_CONCURRENCY = 64
-MOST_SHOWN = 10
 
 
 class LimitRailCommitUsageOperator(BaseOperator):
@@ -193,19 +187,22 @@ class LimitRailCommitUsageOperator(BaseOperator):
         from limio_limitrail.api.meter import Meter
         from limio_limitrail.ledger.batch import Batch
         from limio_limitrail.ledger.spool import Spool
-        from limio_limitrail.operators.usage_verdict import Allowance, judge, summarize
+        from limio_limitrail.operators.usage_choices import Allowance, check_numbers, read_policy
+        from limio_limitrail.operators.usage_rows import fill_spool
+        from limio_limitrail.operators.usage_verdict import judge, summarize, tell
 
         operation = self._operation
         rejected = Allowance.read("max_rejected", self.max_rejected)
         parked = Allowance.read("max_parked", self.max_parked)
-        self._check_numbers()
-        policy = self._policy()
+        check_numbers(concurrency=self.concurrency, batch_size=self.batch_size)
+        policy = read_policy(on_unknown=self.on_unknown, replay=self.replay, changes=operation.changes)
         template = self._template(operation)
         meter = Meter(self.hook.client)
         with self._held() as database, Spool() as spool:
             book = self._book(database, context=context, operation=operation)
             book.prepare()
-            self._fill(spool, template=template, database=database)
+            with self._source(database.hook) as source:
+                fill_spool(spool, source=source, template=template)
             self.log.info("%s: %s rows, %s of them repeat others.", operation.name, f"{spool.total:,}", f"{spool.duplicates:,}")
             if spool.total:
                 # A scope that is missing shows here, before anything is claimed.
@@ -228,7 +225,7 @@ class LimitRailCommitUsageOperator(BaseOperator):
                     **summarize(tally, operation=operation.name, table=book.table, duplicates=spool.duplicates),
                     **meter.read(),
                 }
-                self._tell(tally, summary=summary)
+                tell(tally, summary=summary)
                 # A task that fails leaves no return value, and the numbers are what a person will look for.
                 context["ti"].xcom_push(key="return_value", value=summary)
         failure = judge(tally, table=book.table, operation=operation.name, rejected=rejected, parked=parked)
@@ -239,37 +236,10 @@ class LimitRailCommitUsageOperator(BaseOperator):
 
     # -- what is asked for -----------------------------------------------------------------------------------------
 
-    def _check_numbers(self) -> None:
-        from limio_limitrail.api.errors import ParameterError
-
-        if not 1 <= self.concurrency <= MOST_CONCURRENCY:
-            raise ParameterError(f"concurrency={self.concurrency} is none from 1 to {MOST_CONCURRENCY}")
-        if not 1 <= self.batch_size <= 1000:
-            raise ParameterError(f"batch_size={self.batch_size} is none from 1 to 1000")
-
-    def _policy(self) -> Policy:
-        from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.ledger.model import OnUnknown, State
-        from limio_limitrail.ledger.rules import Policy
-
-        try:
-            on_unknown = OnUnknown(self.on_unknown)
-        except ValueError:
-            raise ParameterError(f"on_unknown={self.on_unknown!r} is none of {', '.join(OnUnknown)}") from None
-        if self.mode == "preview":
-            # Nothing changes there: asking again does no harm.
-            on_unknown = OnUnknown.RESEND
-        # A template that gives nothing gives the text "None".
-        if self.replay in (None, "", "None"):
-            return Policy(on_unknown=on_unknown)
-        if self.replay not in (State.REJECTED.value, State.PARKED.value):
-            raise ParameterError(f"replay={self.replay!r} is neither 'rejected' nor 'parked'")
-        return Policy(on_unknown=on_unknown, replay=State(self.replay))
-
     def _template(self, operation: Operation) -> UsageTemplate:
         from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.limitrail.usage import UsageTemplate
-        from limio_limitrail.operators.usage_rows import as_sequence
+        from limio_limitrail.operators.usage_choices import as_columns
 
         if self.body is None and (operation.decides or self.idempotency_field):
             raise ParameterError(f"mode={self.mode!r} needs a body: a mapping from the request's members to columns and values")
@@ -279,13 +249,14 @@ class LimitRailCommitUsageOperator(BaseOperator):
             tenant=self.hook.tenant,
             operation=operation.name,
             path=self.path or self.hook.path_for(operation.name, default=operation.path),
-            key=as_sequence(self.key, name="key"),
+            key=as_columns("key", self.key),
             body=self.body,
             key_field=self.idempotency_field,
         )
 
     def _sender(self, operation: Operation, *, on_unknown: OnUnknown) -> Any:
         from limio_limitrail.limitrail.usage import DECISIONS, AnswerReading
+        from limio_limitrail.operators.usage_choices import read_decisions
         from limio_limitrail.operators.usage_sender import UsageSender
 
         return UsageSender(
@@ -294,23 +265,13 @@ class LimitRailCommitUsageOperator(BaseOperator):
             reading=AnswerReading(
                 decision_field=self.decision_field,
                 reservation_field=self.reservation_field,
-                decisions={**DECISIONS, **self._further_decisions()},
+                decisions={**DECISIONS, **read_decisions(self.decisions or {})},
                 required=operation.decides,
             ),
             key_header=None if self.idempotency_field else self.idempotency_header,
             on_unknown=on_unknown,
             keep_answers=self.mode == "preview",
         )
-
-    def _further_decisions(self) -> dict[str, State]:
-        from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.ledger.model import State
-
-        meanings = {State.COMMITTED.value: State.COMMITTED, State.DENIED.value: State.DENIED}
-        for decision, meaning in (self.decisions or {}).items():
-            if meaning not in meanings:
-                raise ParameterError(f"decisions={{{decision!r}: {meaning!r}}}: a decision means {' or '.join(meanings)}")
-        return {decision: meanings[meaning] for decision, meaning in (self.decisions or {}).items()}
 
     # -- rows and ledger -------------------------------------------------------------------------------------------
 
@@ -357,32 +318,10 @@ class LimitRailCommitUsageOperator(BaseOperator):
             try_number=ti.try_number,
         )
 
-    def _fill(self, spool: Spool, *, template: UsageTemplate, database: HeldDatabase) -> None:
-        """Make all rows ready, and find all that is wrong with them before the first one leaves."""
-        from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.limitrail.body import UsageRowError
-        from limio_limitrail.limitrail.usage import check_columns
-
-        problems: list[str] = []
-        wrong = 0
-        with self._source(database.hook) as source:
-            if source.columns is not None:
-                check_columns(source.columns, needed=template.columns())
-            for number, row in enumerate(source.rows, start=1):
-                try:
-                    spool.add(template.build(row, number=number))
-                except UsageRowError as error:
-                    wrong += 1
-                    if len(problems) < MOST_SHOWN:
-                        problems.append(str(error))
-        if wrong:
-            more = f"; and {wrong - len(problems):,} more" if wrong > len(problems) else ""
-            raise ParameterError(f"{wrong:,} rows cannot be sent, so nothing was sent: {'; '.join(problems)}{more}")
-        spool.check()
-
     @contextmanager
     def _source(self, hook: DbApiHook) -> Iterator[Source]:
-        from limio_limitrail.operators.usage_rows import one_of, rows_of_list, rows_of_parts, rows_of_query
+        from limio_limitrail.operators.usage_choices import one_of
+        from limio_limitrail.operators.usage_rows import rows_of_list, rows_of_parts, rows_of_query
 
         match one_of(sql=self.sql, parts=self.parts, rows=self.rows):
             case "sql":
@@ -392,33 +331,6 @@ class LimitRailCommitUsageOperator(BaseOperator):
                 yield rows_of_parts(str(self.parts))
             case _:
                 yield rows_of_list(self.rows)
-
-    # -- what is told ----------------------------------------------------------------------------------------------
-
-    def _tell(self, tally: Tally, *, summary: Mapping[str, Any]) -> None:
-        from limio_limitrail.ledger.model import State
-
-        for reason in tally.reasons(State.DENIED, State.REJECTED, State.UNKNOWN, State.PARKED):
-            self.log.warning("%s: %s", summary["operation"], reason)
-        if tally.parked:
-            self.log.warning("%s: parked: %s", summary["operation"], "; ".join(tally.parked))
-        if tally.changed:
-            self.log.warning(
-                "%s: %s rows were done earlier with another body, for example %s; they were not sent again.",
-                summary["operation"],
-                f"{tally.changed:,}",
-                tally.changed_example,
-            )
-        self.log.info(
-            "%s: of %s rows %s committed, %s denied, %s rejected, %s parked, %s unknown; %s of them before; %d requests, %.1f s.",
-            summary["operation"],
-            *(
-                f"{summary[name]:,}"
-                for name in ("rows", "committed", "denied", "rejected", "parked", "unknown", "settled_before")
-            ),
-            summary["requests"],
-            summary["seconds"],
-        )
 
     def _announce(self, context: Context, summary: Mapping[str, Any]) -> None:
         """Put the summary into the asset event of each outlet."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,6 +15,12 @@ from limio_limitrail.api.errors import ParameterError
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+    from limio_limitrail.ledger.spool import Spool
+    from limio_limitrail.limitrail.usage import UsageTemplate
+
+MOST_SHOWN = 10
+"""Rows that cannot be sent, and that a message names one by one."""
 
 _FETCH = 2000
 """Rows that are fetched at a time."""
@@ -139,25 +145,27 @@ def rows_of_list(rows: object) -> Source:
     return Source(columns=None, rows=checked(rows))
 
 
-def one_of(**given: object) -> str:
-    """Tell which of several parameters was given.
+def fill_spool(spool: Spool, *, source: Source, template: UsageTemplate) -> None:
+    """Make all rows ready, and find all that is wrong with them before the first one leaves.
 
-    :raises ParameterError: none, or more than one.
+    :raises ParameterError: rows cannot be sent as they are.
+    :raises ClashError: two rows have the same key and different bodies.
     """
-    names = [name for name, value in given.items() if value is not None]
-    if len(names) != 1:
-        raise ParameterError(
-            f"give exactly one of {', '.join(f'{name}=' for name in given)}; given: {', '.join(names) or 'none'}"
-        )
-    return names[0]
+    from limio_limitrail.limitrail.body import UsageRowError
+    from limio_limitrail.limitrail.usage import check_columns
 
-
-def as_sequence(value: str | Sequence[str], *, name: str) -> tuple[str, ...]:
-    """Read one column or several.
-
-    :raises ParameterError: there is none.
-    """
-    columns = (value,) if isinstance(value, str) else tuple(value)
-    if not columns or any(not isinstance(column, str) or not column for column in columns):
-        raise ParameterError(f"{name}={value!r} names no columns")
-    return columns
+    problems: list[str] = []
+    wrong = 0
+    if source.columns is not None:
+        check_columns(source.columns, needed=template.columns())
+    for number, row in enumerate(source.rows, start=1):
+        try:
+            spool.add(template.build(row, number=number))
+        except UsageRowError as error:
+            wrong += 1
+            if len(problems) < MOST_SHOWN:
+                problems.append(str(error))
+    if wrong:
+        more = f"; and {wrong - len(problems):,} more" if wrong > len(problems) else ""
+        raise ParameterError(f"{wrong:,} rows cannot be sent, so nothing was sent: {'; '.join(problems)}{more}")
+    spool.check()

@@ -18,7 +18,7 @@ from limio_limitrail.api.errors import (
     ScopeError,
 )
 from limio_limitrail.api.retry import Repeat
-from limio_limitrail.ledger.batch import Doubt, EndedError, Halt, Result, Slower
+from limio_limitrail.ledger.couriers import Doubt, EndedError, Halt, Result, Slower
 from limio_limitrail.ledger.model import OnUnknown, Outcome, State, UsageRow
 from limio_limitrail.limitrail.usage import AnswerReading, outcome_of, read_answer, undecided
 

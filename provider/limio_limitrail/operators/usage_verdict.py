@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping
 from typing import Any
 
-from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.ledger.model import State
 from limio_limitrail.ledger.tally import Tally
+from limio_limitrail.operators.usage_choices import Allowance
+
+log = logging.getLogger("limio_limitrail.usage")
 
 
 class UsageUnknownError(Exception):
@@ -17,46 +20,6 @@ class UsageUnknownError(Exception):
 
 class UsageFailedError(Exception):
     """More rows were rejected or parked than the task allows. Everything else has been carried out; no retry can mend it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Allowance:
-    """How many rows may go wrong.
-
-    :param name: the parameter that says so.
-    :param most: a number of rows, or a share of them.
-    """
-
-    name: str
-    most: int | float
-
-    @classmethod
-    def read(cls, name: str, value: object) -> Allowance:
-        """Read a parameter, which may come out of a template: a whole number is a count, a fraction below 1 a share.
-
-        :raises ParameterError: it is neither.
-        """
-        most: int | float | None = None
-        if isinstance(value, int) and not isinstance(value, bool):
-            most = value
-        elif isinstance(value, float | str):
-            try:
-                most = int(value) if isinstance(value, str) else float(value)
-            except ValueError:
-                try:
-                    most = float(value)
-                except ValueError:
-                    most = None
-        if most is None or most < 0 or (isinstance(most, float) and most > 1):
-            raise ParameterError(f"{name}={value!r} is neither a number of rows, such as 10, nor a share of them, such as 0.01")
-        return cls(name=name, most=most)
-
-    def exceeded_by(self, count: int, *, of: int) -> bool:
-        """Tell whether so many rows are too many."""
-        return count > (self.most * of if isinstance(self.most, float) else self.most)
-
-    def __str__(self) -> str:
-        return f"{self.name}={self.most}"
 
 
 def summarize(tally: Tally, *, operation: str, table: str, duplicates: int) -> dict[str, Any]:
@@ -69,6 +32,7 @@ def summarize(tally: Tally, *, operation: str, table: str, duplicates: int) -> d
         "sent": tally.sent,
         "settled_before": tally.settled_before,
         "changed": tally.changed,
+        "not_tried": tally.rows - tally.done,
         **{state.value: tally.states[state] for state in State if state is not State.SENDING},
         "decisions": dict(tally.decisions.most_common(20)),
     }
@@ -108,3 +72,27 @@ def judge(tally: Tally, *, table: str, operation: str, rejected: Allowance, park
 
 def _reasons(tally: Tally, *states: State) -> str:
     return "The most frequent reasons: " + "; ".join(str(reason) for reason in tally.reasons(*states)) + "."
+
+
+def tell(tally: Tally, *, summary: Mapping[str, Any]) -> None:
+    """Write what came of the rows into the task's log."""
+    for reason in tally.reasons(State.DENIED, State.REJECTED, State.UNKNOWN, State.PARKED):
+        log.warning("%s: %s", summary["operation"], reason)
+    if tally.parked:
+        log.warning("%s: parked: %s", summary["operation"], "; ".join(tally.parked))
+    if tally.changed:
+        log.warning(
+            "%s: %s rows were done earlier with another body, for example %s; they were not sent again.",
+            summary["operation"],
+            f"{tally.changed:,}",
+            tally.changed_example,
+        )
+    log.info(
+        "%s: of %s rows %s committed, %s denied, %s rejected, %s parked, %s unknown, %s not tried; %s of them before; "
+        "%d requests, %.1f s.",
+        summary["operation"],
+        *(f"{summary[name]:,}" for name in ("rows", "committed", "denied", "rejected", "parked", "unknown", "not_tried")),
+        f"{summary['settled_before']:,}",
+        summary["requests"],
+        summary["seconds"],
+    )
