@@ -45,6 +45,9 @@ They name neither paths nor members. If your tenant behaves otherwise:
 
 `from` and `to` go out as ISO 8601 in UTC, to the second: `from` is rounded down, `to` up.
 
+An answer that names a next page (`nextCursor`, `hasMore`, ...) is an error here, because the rest of the list would be lost:
+pass a `Resource` with the [paging](hook.md#an-endpoint-of-your-own) that it has.
+
 | name | path | key | filter by time | time column | paging | assumed |
 |---|---|---|---|---|---|---|
 """

@@ -103,9 +103,23 @@ class CursorString:
         return {self.cursor_param: value}
 
 
+_WORDS_FOR_MORE = frozenset(
+    {
+        "next", "nextcursor", "nextlink", "nextpage", "nextpagetoken", "nexttoken", "nextoffset", "odatanextlink", "querymore",
+        "continuationtoken", "hasmore", "hasnext", "hasnextpage",
+    }
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class SinglePage:
-    """A list that comes whole in one answer."""
+    """A list that comes whole in one answer.
+
+    :param refuse_more: take an answer that names a next page for an error. Where no document says that a list has no pages, the
+        rest of it would else be lost without a word.
+    """
+
+    refuse_more: bool = False
 
     page_size_param: str | None = None
     cursor_repeats: bool = False
@@ -114,7 +128,14 @@ class SinglePage:
     def first(self) -> Cursor:
         return {}
 
-    def following(self, meta: Meta) -> Cursor | None:  # noqa: ARG002 - the style has no cursor to read
+    def following(self, meta: Meta) -> Cursor | None:
+        for name in meta if self.refuse_more else ():
+            word = "".join(letter for letter in name.lower() if letter.isalnum())
+            if word in _WORDS_FOR_MORE and _decode(meta[name]) not in (None, "", False, 0, {}, []):
+                raise BadCursorError(
+                    f"the answer has a member {word!r}, so that the list has more pages than this Resource knows of: "
+                    "give one with paging=CursorString(...)"
+                )
         return None
 
 

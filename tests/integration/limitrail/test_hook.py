@@ -10,7 +10,14 @@ from uuid import uuid4
 import pytest
 from airflow.sdk.execution_time.context import set_current_context
 
-from limio_limitrail.api.errors import CredentialsError, InvalidRequestError, NotFoundError, ParameterError, ScopeError
+from limio_limitrail.api.errors import (
+    CredentialsError,
+    InvalidRequestError,
+    NotFoundError,
+    ParameterError,
+    ProtocolError,
+    ScopeError,
+)
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import Fault, LimitRailClient, LimitRailOptions
 from limio_limitrail.hooks import task_run
@@ -42,6 +49,14 @@ def test_records_frames_and_counts(hook, usage, limitrail_emulator):
     assert limitrail_emulator.counters.tokens_minted == 1
     assert list(hook.iter_records("reservations", **DAY)) == []
     assert len(list(hook.iter_records("accounts"))) == len(limitrail_emulator.limitrail.accounts)
+
+
+def test_pages_that_nobody_documented_are_an_error_and_no_short_list(hook, usage, limitrail_emulator):
+    limitrail_emulator.configure_limitrail(page_size=24)
+    assert hook.count("usage", **DAY) == 24
+    limitrail_emulator.configure_limitrail(page_size=23)
+    with pytest.raises(ProtocolError, match=r"'nextcursor', so that the list has more pages.*paging=CursorString"):
+        hook.count("usage", **DAY)
 
 
 @pytest.mark.parametrize("bounds", [{}, {"since": START}, {"until": START}])
@@ -209,3 +224,24 @@ def test_without_scopes_nothing_is_sent(hook_of, limitrail_emulator):
     with pytest.raises(ConnectionFieldError, match="LimitRail requires a scope"):
         hook.count("accounts")
     assert limitrail_emulator.counters.requests == 0
+
+
+def test_secret_and_token_are_masked_before_they_are_used(hook_of, limitrail_emulator, monkeypatch):
+    masked, unmasked = [], []
+    monkeypatch.setattr("limio_limitrail.hooks.limitrail_client.mask_secret", masked.append)
+    monkeypatch.setattr("airflow.sdk.log.mask_secret", masked.append)
+
+    def look(call):
+        if call.path == "/connect/token" and "lr-demo-secret" not in masked:
+            unmasked.append("secret")
+        token = call.headers.get("authorization", "").partition(" ")[2]
+        if token and token not in masked:
+            unmasked.append("token")
+
+    limitrail_emulator.on_request(look)
+    hook = hook_of(limitrail_emulator)
+    assert hook.count("accounts") > 0
+    limitrail_emulator.expire_tokens()
+    assert hook.get_conn().get(f"{hook.base_url}/v1/accounts").status_code == 200
+    assert unmasked == []
+    assert [token for token in limitrail_emulator.limitrail.tokens if token not in masked] == []

@@ -303,6 +303,30 @@ def test_a_list_without_a_page_size_is_never_asked_for_one(paging):
     assert asked == [{}]
 
 
+@pytest.mark.parametrize(
+    ("more", "refused"),
+    [
+        ({"nextCursor": "x"}, True),
+        ({"@odata.nextLink": "/x"}, True),
+        ({"has_more": True}, True),
+        ({"next": {"cursor": "x"}}, True),
+        ({"nextCursor": None, "hasMore": False, "next": "", "nextPage": 0}, False),
+        ({"total": 5, "cursor": "x"}, False),
+    ],
+)
+def test_a_list_that_should_have_one_page_may_refuse_to_have_more(more, refused):
+    def answer(query):
+        return {"items": [{"id": 1}], **more}
+
+    assert len(rows_of(walk_of(answer, Resource(name="x", path="/x", paging=SinglePage())))) == 1
+    walk = walk_of(answer, Resource(name="x", path="/x", paging=SinglePage(refuse_more=True)))
+    if refused:
+        with pytest.raises(ProtocolError, match="more pages than this Resource knows of"):
+            rows_of(walk)
+    else:
+        assert len(rows_of(walk)) == 1
+
+
 @pytest.mark.parametrize("status", [400, 404, 410, 422, 502])
 @pytest.mark.parametrize("resource", [LIST, CATALOG], ids=["string", "pair"])
 def test_a_refused_cursor_says_that_the_walk_must_begin_again(status, resource):
