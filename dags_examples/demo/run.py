@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The main job from end to end: an emulated Limio tenant, real Airflow, a DuckDB warehouse, two runs of one Dag."""
+"""The main jobs from end to end: emulated APIs, real Airflow, a DuckDB warehouse; the sync twice, then a usage commit twice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ import requests
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOME = Path(os.environ.get("DEMO_HOME", ROOT / ".demo"))
 WAREHOUSE = HOME / "warehouse.duckdb"
-DAG_ID = "limio_warehouse_sync"
+SYNC = "limio_warehouse_sync"
+COMMIT = "limitrail_usage_commit"
 SUBSCRIPTIONS = int(os.environ.get("DEMO_SUBSCRIPTIONS", "50000"))
 BASKETS = int(os.environ.get("DEMO_BASKETS", "2000"))
 
@@ -39,6 +40,10 @@ QUESTIONS = {
         FROM abandoned_baskets
         WHERE NOT completed AND created > (SELECT max(created) FROM abandoned_baskets) - INTERVAL 7 DAY
         GROUP BY 1 ORDER BY baskets DESC, campaign LIMIT 8
+    """,
+    "What became of the usage, by the ledger": """
+        SELECT state, decision, error_code, count(*) AS rows
+        FROM limitrail_usage_ledger GROUP BY ALL ORDER BY rows DESC, state, decision
     """,
     "Orders a day": """
         SELECT CAST(created AT TIME ZONE 'UTC' AS DATE) AS day, count(*) AS orders, count(DISTINCT country) AS countries
@@ -57,7 +62,7 @@ class Emulator:
     """A running emulator.
 
     :param url: where it listens.
-    :param environment: what a process needs to find it as the connection ``limio_default``.
+    :param environment: what a process needs to find it as the connections ``limio_default`` and ``limitrail_default``.
     """
 
     url: str
@@ -77,9 +82,11 @@ def shown(path: Path) -> Path:
 @contextlib.contextmanager
 def emulator() -> Iterator[Emulator]:
     """Start the emulator in a process of its own, with credentials made up for this run."""
-    client_id, client_secret = "demo", secrets.token_urlsafe(24)
-    command = [sys.executable, "-m", "limio_limitrail.emulator", "--port", "0", "--client-id", client_id]
-    command += ["--client-secret", client_secret, "--subscriptions", str(SUBSCRIPTIONS), "--baskets", str(BASKETS)]
+    limio, limitrail = ("demo", secrets.token_urlsafe(24)), ("lr_demo", secrets.token_urlsafe(24))
+    command = [sys.executable, "-m", "limio_limitrail.emulator", "--port", "0"]
+    command += ["--client-id", limio[0], "--client-secret", limio[1]]
+    command += ["--limitrail-client-id", limitrail[0], "--limitrail-client-secret", limitrail[1]]
+    command += ["--subscriptions", str(SUBSCRIPTIONS), "--baskets", str(BASKETS)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -87,8 +94,14 @@ def emulator() -> Iterator[Emulator]:
             found = re.search(r"http://\S+", line)
             if found is None:
                 raise SystemExit(f"the emulator did not start: {line!r}")
-            connection = {"conn_type": "limio", "host": found[0], "login": client_id, "password": client_secret}
-            yield Emulator(url=found[0], environment={"AIRFLOW_CONN_LIMIO_DEFAULT": json.dumps(connection)})
+            connections = {
+                name: {"conn_type": conn_type, "host": found[0], "login": login, "password": password, "extra": extra}
+                for name, conn_type, (login, password), extra in (
+                    ("AIRFLOW_CONN_LIMIO_DEFAULT", "limio", limio, {}),
+                    ("AIRFLOW_CONN_LIMITRAIL_DEFAULT", "limitrail", limitrail, {"scope": "limitrail.usage.write"}),
+                )
+            }
+            yield Emulator(url=found[0], environment={name: json.dumps(value) for name, value in connections.items()})
         finally:
             process.terminate()
 
@@ -171,19 +184,34 @@ def show_run(run_id: str) -> None:
     say(table(rows, headings))
 
 
+def show_commit(run_id: str) -> None:
+    """Print what was committed, and what not."""
+    [summary] = [item for item in summaries(run_id) if item.get("operation")]
+    headings = ["rows", "committed", "denied", "rejected", "parked", "requests", "tokens", "seconds"]
+    say(table([[summary[name] for name in headings]], headings))
+    say()
+
+
 def clear_away() -> None:
     """Remove what an earlier demo left, and nothing else, wherever the folder is."""
     shutil.rmtree(HOME / "airflow", ignore_errors=True)
-    for name in ("warehouse.duckdb", "warehouse.duckdb.wal", "migrate.log", "run-1.log", "run-2.log", "README.txt"):
+    logs = ("migrate.log", "run-1.log", "run-2.log", "commit-1.log", "commit-2.log")
+    for name in ("warehouse.duckdb", "warehouse.duckdb.wal", *logs, "README.txt"):
         (HOME / name).unlink(missing_ok=True)
     (HOME / "airflow").mkdir(parents=True)
+
+
+def run(dag_id: str, *, env: dict[str, str], log: str) -> str:
+    """Run a Dag once, and give the run's id."""
+    command = [sys.executable, str(Path(__file__).with_name("run_dag.py")), dag_id]
+    return run_airflow(command, env=env, log=HOME / log, title=dag_id).removeprefix("run_id=")
 
 
 def main() -> None:
     """Run the demo."""
     began = time.monotonic()
     clear_away()
-    say("== An emulated Limio tenant")
+    say("== An emulated Limio tenant, and an emulated LimitRail")
     say(f"   {SUBSCRIPTIONS:,} subscriptions with their customers, orders and events; a catalog; {BASKETS:,} abandoned baskets")
     with emulator() as server:
         say(f"   listening on {server.url}")
@@ -192,16 +220,20 @@ def main() -> None:
         airflow = [sys.executable, "-m", "airflow", "db", "migrate"]
         run_airflow(airflow, env=env, log=HOME / "migrate.log", title="the migration")
         for number in (1, 2):
-            say(f"== Run {number} of the Dag {DAG_ID}")
-            command = [sys.executable, str(Path(__file__).with_name("run_dag.py")), DAG_ID]
-            last = run_airflow(command, env=env, log=HOME / f"run-{number}.log", title=f"run {number}")
+            say(f"== Run {number} of the Dag {SYNC}")
+            run_id = run(SYNC, env=env, log=f"run-{number}.log")
             say()
-            show_run(last.removeprefix("run_id="))
+            show_run(run_id)
             say()
             if number == 1:
                 say("== A day passes: 500 subscriptions change, 200 are sold, 60 baskets are left, 10 catalog items are edited")
                 day = {"seconds": 86400, "changed": 500, "added": 200, "baskets_added": 60, "catalog_modified": 10}
                 requests.post(f"{server.url}/_emulator/advance", json=day, timeout=60).raise_for_status()
+        for number, title in ((1, "usage rows from the warehouse, each committed once"), (2, "the same rows again")):
+            say(f"== Run {number} of the Dag {COMMIT}: {title}")
+            run_id = run(COMMIT, env=env, log=f"commit-{number}.log")
+            say()
+            show_commit(run_id)
     with duckdb.connect(str(WAREHOUSE), read_only=True) as warehouse:
         for question, sql in QUESTIONS.items():
             say(f"== {question}")
@@ -212,7 +244,7 @@ def main() -> None:
     path = shown(WAREHOUSE)
     show = f"import duckdb; duckdb.connect('{path}').sql('SHOW TABLES').show()"
     note = f'The warehouse is {path}. Open it with: .venv/bin/python -c "{show}"'
-    (HOME / "README.txt").write_text(f"{note}\nWhat Airflow printed is in run-1.log and run-2.log.\n")
+    (HOME / "README.txt").write_text(f"{note}\nWhat Airflow printed is in the .log files.\n")
     say(note)
     say(f"Done in {time.monotonic() - began:.0f} s.")
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The demo, small: its two runs, its tables, its questions."""
+"""The demo, small: its runs, its tables, its questions."""
 
 from __future__ import annotations
 
@@ -30,13 +30,25 @@ def test_the_demo_runs_and_says_what_it_did(tmp_path: Path) -> None:
     assert second[6] == "200"
     # A change that only moves a record's time back to what it was is none: at most as many updates as changes were made.
     assert 0 < int(second[7].replace(",", "")) <= 500
-    for question in ("Active subscriptions by offer", "Baskets lost in the last week", "Orders a day"):
+    commits = [line.split() for line in re.findall(r"rows  committed .*\n .*\n(.*)", done.stdout)]
+    # rows, committed, denied, rejected, parked, requests, tokens, seconds
+    [once, again] = [[int(cell.replace(",", "")) for cell in row[:6]] for row in commits]
+    assert once[0] == once[1] + once[2] + once[3] == once[5] > 5
+    assert again[:5] == once[:5]
+    assert again[5] == 0
+    for question in (
+        "What became of the usage",
+        "Active subscriptions by offer",
+        "Baskets lost in the last week",
+        "Orders a day",
+    ):
         answer = done.stdout.split(f"== {question}")[1].split("==")[0].strip().splitlines()
         assert len(answer) > 3, question
     with duckdb.connect(str(tmp_path / "warehouse.duckdb"), read_only=True) as warehouse:
         tables = {name for (name,) in warehouse.execute("SELECT table_name FROM information_schema.tables").fetchall()}
         assert tables == {
-            "subscriptions", "customers", "orders", "events", "offers", "products", "campaigns", "abandoned_baskets"
+            "subscriptions", "customers", "orders", "events", "offers", "products", "campaigns", "abandoned_baskets",
+            "usage_of_day", "usage_denied", "usage_at_limitrail", "limitrail_usage_ledger",
         }  # fmt: skip
         assert warehouse.execute("SELECT count(*), count(DISTINCT id) FROM subscriptions").fetchall() == [(600, 600)]
         columns = {name for (name, *_) in warehouse.execute("DESCRIBE abandoned_baskets").fetchall()}

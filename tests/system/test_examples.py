@@ -23,7 +23,10 @@ DAG_IDS = {
     "limio_subscriptions_in_ten_lines.py": "limio_subscriptions",
     "limio_object_storage.py": "limio_object_storage",
     "limio_hook.py": "limio_hook",
+    "limitrail_usage_commit.py": "limitrail_usage_commit",
 }
+NEEDS = {"limitrail_usage_commit.py": "limio_warehouse_sync.py"}
+"""Examples that use what another one leaves."""
 
 
 def test_no_example_is_forgotten() -> None:
@@ -36,6 +39,9 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
     home = make_home(limio_emulator, warehouse={"conn_type": "duckdb", "host": str(warehouse)})
     shutil.copy(EXAMPLES / file, home.path / "dags")
     root = f"file://{tmp_path}/lake"
+    if needed := NEEDS.get(file):
+        shutil.copy(EXAMPLES / needed, home.path / "dags")
+        assert home.run(DAG_IDS[needed], logical_date="2026-11-01T00:00:00+00:00").result["state"] == "success"
     outcome = home.run(DAG_IDS[file], conf={"root": root}, logical_date="2026-11-01T00:00:00+00:00")
     states = {name: task["state"] for name, task in outcome.result["tasks"].items()}
     assert set(states.values()) == {"success"}, home.output()[-4000:]
@@ -53,3 +59,15 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         customers = next(item for item in manifests if item["resource"] == "customers")
         assert customers["rows"] == limio_emulator.tenant.count("customers")
         assert "name" not in customers["schema"]
+    if file == "limitrail_usage_commit.py":
+        summary = outcome.task("commit_usage")["xcom"]
+        journal = limio_emulator.limitrail.journal
+        assert summary["rows"] == len(journal) + summary["rejected"] > 5
+        assert summary["committed"] + summary["denied"] == len(journal)
+        with duckdb.connect(str(warehouse), read_only=True) as database:
+            ledger = dict(database.execute("SELECT idempotency_key, decision FROM limitrail_usage_ledger").fetchall())
+            listed = {key for (key,) in database.execute('SELECT "idempotencyKey" FROM usage_at_limitrail').fetchall()}
+            [(denied,)] = database.execute("SELECT count(*) FROM usage_denied").fetchall()
+        assert {entry.key: entry.decision for entry in journal} == {key: word for key, word in ledger.items() if word}
+        assert listed == {entry.key for entry in journal if entry.decision != "DENIED_BY_POLICY"}
+        assert denied == summary["denied"]
