@@ -14,7 +14,7 @@ from limio_limitrail.hooks.settings import DEFAULT_READ_TIMEOUT, AirflowConnecti
 
 TOKEN_PATH = "/connect/token"  # noqa: S105 - a path (LimitRail developer console)
 
-_PATH = re.compile(r"/(?!/)[^\\?#{}\s\x00-\x1f\x7f]*")
+_PATH = re.compile(r"/(?!/)([^\\?#{}\s\x00-\x1f\x7f]|\{[A-Za-z_][A-Za-z0-9_]*\})*")
 _DOTS = re.compile(r"/\.{1,2}(/|$)")
 # RFC 6749, section 3.3, without the comma and the semicolon, with which people separate what spaces should.
 _SCOPE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")
@@ -59,7 +59,9 @@ def read_limitrail_connection(connection: AirflowConnection) -> LimitRailSetting
     for name, path in paths.items():
         if not _PATH.fullmatch(path) or _DOTS.search(path):
             raise fields.error(
-                "paths", f"the path of {name[:60]!r} must begin with one slash and hold neither a query nor placeholders"
+                "paths",
+                f"the path of {name[:60]!r} must begin with one slash and hold no query; "
+                "a part that a task fills in is a name in braces",
             )
     return LimitRailSettings(
         app_url=api_url,

@@ -33,6 +33,7 @@ class Manifest:
     :param pages: the pages that were fetched for them.
     :param started_at: when the pull began.
     :param since: the lower bound in time that the API was asked for.
+    :param until: the upper bound, where the API has one.
     :param newest: the newest value of the time column that came.
     """
 
@@ -45,6 +46,7 @@ class Manifest:
     started_at: datetime
     since: datetime | None
     newest: datetime | None
+    until: datetime | None = None
 
     @property
     def rows(self) -> int:
@@ -81,6 +83,7 @@ def write_manifest(folder: ObjectStoragePath, manifest: Manifest) -> None:
         "pages": manifest.pages,
         "started_at": _time(manifest.started_at),
         "since": _time(manifest.since),
+        "until": _time(manifest.until),
         "newest": _time(manifest.newest),
         "watermark": _time(manifest.watermark),
         "schema": {name: kind.value for name, kind in manifest.schema.items()},
@@ -119,4 +122,5 @@ def read_manifest(folder: ObjectStoragePath) -> Manifest:
         started_at=datetime.fromisoformat(data["started_at"]),
         since=datetime.fromisoformat(data["since"]) if data["since"] else None,
         newest=datetime.fromisoformat(data["newest"]) if data["newest"] else None,
+        until=datetime.fromisoformat(data["until"]) if data.get("until") else None,
     )

@@ -43,10 +43,11 @@ class PulledPage(RecordPage, Protocol):
 
     @property
     def following(self) -> Mapping[str, str] | None:
-        """The next page's cursor; None on the last page.
+        """The next page's cursor; None on the last page."""
 
-        A page that also says ``ends_slice`` ends a part: the next one begins a new stretch of the list.
-        """
+    @property
+    def ends_slice(self) -> bool:
+        """True where the page ends a part, because the next one begins a new stretch of the list."""
 
 
 class Walk(Protocol):
@@ -96,6 +97,7 @@ class Pull:
     :param part_format: what the parts hold.
     :param shaping: what becomes of a record.
     :param since: the lower bound in time, for the manifest.
+    :param until: the upper bound, for the manifest.
     :param limits: when a part is full.
     :param store: keeps the state across retries.
     :param walk: begins a walk from a state's cursor.
@@ -110,6 +112,7 @@ class Pull:
     since: datetime | None
     store: StateStore
     walk: Callable[[PullState], Walk]
+    until: datetime | None = None
     limits: PartLimits = PartLimits()
 
 
@@ -155,6 +158,7 @@ class _Run:
             pages=state.pages,
             started_at=state.started_at,
             since=pull.since,
+            until=pull.until,
             newest=state.newest,
         )
         # A part that was written just before a crash may be one too many now.
@@ -207,17 +211,16 @@ class _Run:
                 started_at=_earlier(state.started_at, walk.server_time),
             )
             self._say(state)
-            ends_slice = getattr(page, "ends_slice", False)
             full = rows >= pull.limits.rows or size >= pull.limits.size or time.monotonic() - part_began >= pull.limits.seconds
             # The last page's part waits until the walk has ended well: only then the total has been checked.
             if page.following is None:
                 continue
             # A part of no rows, after a minute of empty pages, would be none.
-            if rows and (full or ends_slice):
+            if rows and (full or page.ends_slice):
                 state = self._finish_part(state, builder)
                 rows = size = 0
                 part_began = time.monotonic()
-            elif ends_slice:
+            elif page.ends_slice:
                 state = self._saved(state)
         state = replace(state, finished=True, cursor=None)
         return self._finish_part(state, builder) if rows else self._saved(state)

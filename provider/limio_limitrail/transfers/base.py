@@ -193,6 +193,7 @@ class ResourcePullOperator(BaseOperator):
                     transform=self.transform,
                 ),
                 since=job.window.since,
+                until=job.window.until,
                 store=job.store,
                 walk=lambda state: self._walk(job, state),
                 limits=PartLimits(rows=self.part_rows),

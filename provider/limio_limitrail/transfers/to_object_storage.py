@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
 from limio_limitrail.transfers.base import ResourcePullOperator
-from limio_limitrail.transfers.meter import Meter
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -46,6 +45,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         from airflow.sdk import ObjectStoragePath
 
         from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.api.meter import Meter
         from limio_limitrail.landing.manifest import MANIFEST_NAME
         from limio_limitrail.landing.parts import PartFormat
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
 from limio_limitrail.transfers.base import Job, ResourcePullOperator
-from limio_limitrail.transfers.meter import Meter
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -71,6 +70,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
     def _execute(self, context: Context) -> dict[str, Any]:
         from airflow.sdk import ObjectStoragePath
 
+        from limio_limitrail.api.meter import Meter
         from limio_limitrail.landing.parts import PartFormat
         from limio_limitrail.transfers.folders import default_staging
 

@@ -35,6 +35,7 @@ class CrashError(BaseException):
 class Page:
     records: bytes
     following: Mapping[str, str] | None
+    ends_slice: bool = False
 
     @cached_property
     def raw_records(self) -> list[msgspec.Raw]:
