@@ -129,9 +129,21 @@ class AirflowHome:
 
     def do(self, command: str, *args: Any, **kwargs: Any) -> Outcome:
         """Run a command of `airflow_process` in a fork of its own."""
-        reply = self._process.ask(
-            {"do": command, "args": args, "kwargs": kwargs, "patience": 100, "environment": self._environment}
-        )
+        return self._outcome(self._process.ask(self._command(command, *args, **kwargs)))
+
+    def begin(self, command: str, *args: Any, **kwargs: Any) -> int:
+        """Begin with a command, and give the fork's process id; `join` waits for its end."""
+        pid: int = self._process.ask({**self._command(command, *args, **kwargs), "beside": True})["pid"]
+        return pid
+
+    def join(self, pid: int) -> Outcome:
+        """Wait for the end of what `begin` began."""
+        return self._outcome(self._process.ask({"do": "join", "pid": pid}))
+
+    def _command(self, command: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {"do": command, "args": args, "kwargs": kwargs, "patience": 100, "environment": self._environment}
+
+    def _outcome(self, reply: Mapping[str, Any]) -> Outcome:
         assert reply["code"] <= 0, self.output()[-6000:]
         return Outcome(code=reply["code"], result=reply["result"] or {})
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import json
 import os
 import resource
@@ -16,6 +17,8 @@ import runpy
 import signal
 import sys
 import tempfile
+import threading
+import time
 import traceback
 import uuid
 from collections import Counter
@@ -34,6 +37,9 @@ import limio_limitrail.landing.sql
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.landing import parts, pull
+from limio_limitrail.ledger.ledger import Ledger
+from limio_limitrail.ledger.statements import Statements
+from limio_limitrail.operators.usage_sender import UsageSender
 from limio_limitrail.transfers import folders, state
 from limio_limitrail.transfers.base import ResourcePullOperator
 
@@ -97,8 +103,17 @@ def attempt(
     run_id: str,
     kill: list[Any] | None = None,
     raise_at: list[Any] | None = None,
+    patch: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Try one task once, in a run that stays: a further call is its next try. May end by a signal at a named step."""
+    """Try one task once, in a run that stays: a further call is its next try. May end by a signal at a named step.
+
+    :param kill: a step and for which time it is reached, or ``seconds`` and how many of them after the first claim.
+    :param patch: module attributes, such as ``limio_limitrail.ledger.ledger.LEASE``, and their values in this process.
+    """
+    for name, value in (patch or {}).items():
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+        setattr(importlib.import_module(module), attribute, value)
     dag = load_dag(dag_id)
     ti = task_instance(dag, run_id=run_id, task_id=task_id)
     if kill or raise_at:
@@ -168,13 +183,22 @@ class ForcedError(Exception):
     """What a step raises instead of killing the process."""
 
 
-def arm(step: str, number: int, *, deadly: bool) -> None:
+def arm(step: str, number: float, *, deadly: bool) -> None:
     """End the process, or raise, when a step is reached for the n-th time."""
     seen: Counter[str] = Counter()
+    counting = threading.Lock()
+
+    def die_later() -> None:
+        time.sleep(number)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def reached(name: str) -> None:
-        seen[name] += 1
-        if name == step and seen[name] == number:
+        with counting:
+            seen[name] += 1
+            is_it = name == step and seen[name] == number
+            if step == "seconds" and name == "before claim" and seen[name] == 1:
+                threading.Thread(target=die_later, daemon=True).start()
+        if is_it:
             if deadly:
                 os.kill(os.getpid(), signal.SIGKILL)
             raise ForcedError(name)
@@ -210,6 +234,14 @@ def arm(step: str, number: int, *, deadly: bool) -> None:
     wrap(state.AssetWatermark, "move", "watermark")
     wrap(ResourcePullOperator, "announce", "announcement")
     wrap(folders, "remove_empty", "removal of folders")
+    wrap(Ledger, "claim", "claim")
+    wrap(Ledger, "record", "record")
+    wrap(Ledger, "release", "release")
+    # Within the transactions: what they did is not committed yet.
+    wrap(Statements, "insert", "claiming")
+    wrap(Statements, "take", "taking")
+    wrap(Statements, "record", "recording")
+    wrap(UsageSender, "__call__", "sending")
 
 
 def state_of(dag_id: str, *, run_id: str) -> Any:
@@ -307,17 +339,20 @@ def main() -> None:
     with contextlib.suppress(ImportError):
         warm_up()
     answers.write("ready\n")
+    running: dict[int, Path] = {}
     for line in sys.stdin:
         command = json.loads(line)
-        answer = Path(command["environment"]["AIRFLOW_HOME"]) / "answer.json"
-        answer.unlink(missing_ok=True)
+        if command["do"] == "join":
+            answers.write(json.dumps(join(command["pid"], answer=running.pop(command["pid"]))) + "\n")
+            continue
+        folder = Path(command["environment"]["AIRFLOW_HOME"])
         child = os.fork()
         if child == 0:
             code = 1
             try:
                 move_in(command)
                 result = COMMANDS[command["do"]](*command["args"], **command["kwargs"])
-                answer.write_text(json.dumps(result, default=str))
+                (folder / f"answer-{os.getpid()}.json").write_text(json.dumps(result, default=str))
                 code = 0
             except BaseException:  # noqa: BLE001 - this is the end of the process
                 traceback.print_exc()
@@ -326,12 +361,20 @@ def main() -> None:
                     sys.stdout.flush()
                     sys.stderr.flush()
                 os._exit(code)
-        _, status = os.waitpid(child, 0)
-        reply = {
-            "code": os.waitstatus_to_exitcode(status),
-            "result": json.loads(answer.read_text()) if answer.exists() else None,
-        }
-        answers.write(json.dumps(reply) + "\n")
+        answer = folder / f"answer-{child}.json"
+        if command.get("beside"):
+            running[child] = answer
+            answers.write(json.dumps({"pid": child}) + "\n")
+        else:
+            answers.write(json.dumps(join(child, answer=answer)) + "\n")
+
+
+def join(child: int, *, answer: Path) -> dict[str, Any]:
+    """Wait for a fork to end, and give how it did."""
+    _, status = os.waitpid(child, 0)
+    result = json.loads(answer.read_text()) if answer.exists() else None
+    answer.unlink(missing_ok=True)
+    return {"code": os.waitstatus_to_exitcode(status), "result": result}
 
 
 if __name__ == "__main__":

@@ -197,6 +197,7 @@ class LimitRailCommitUsageOperator(BaseOperator):
         check_numbers(concurrency=self.concurrency, batch_size=self.batch_size)
         policy = read_policy(on_unknown=self.on_unknown, replay=self.replay, changes=operation.changes)
         template = self._template(operation)
+        sender = self._sender(operation, on_unknown=policy.on_unknown)
         meter = Meter(self.hook.client)
         with self._held() as database, Spool() as spool:
             book = self._book(database, context=context, operation=operation)
@@ -210,7 +211,7 @@ class LimitRailCommitUsageOperator(BaseOperator):
             self._batch = Batch(
                 ledger=book,
                 policy=policy,
-                send=self._sender(operation, on_unknown=policy.on_unknown),
+                send=sender,
                 concurrency=self.concurrency,
                 batch_size=self.batch_size,
                 label=operation.name,

@@ -1,0 +1,243 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""A place to commit usage from: an emulated LimitRail, a database with rows and a ledger, and an Airflow home."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from airflow_home import AirflowHome, Outcome
+
+from limio_limitrail.emulator import EmulatorServer
+
+COMMIT = "/v1/usage/commit"
+SIGKILL = -9
+
+UsageRow = tuple[str, str, str, str]
+"""Account, day, operation and amount, as text."""
+
+
+class Code(str):
+    """Python text that a Dag file holds as it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+BODY = Code(
+    '{"externalAccount": Column("account"), "operation": Column("operation"), "amount": Column("amount"), '
+    '"currency": "EUR", "metadata": {"day": Column("day")}}'
+)
+QUERY = "SELECT account, day, operation, amount FROM usage ORDER BY account, day"
+
+
+def make_rows(count: int, *, account: str = "acme") -> list[UsageRow]:
+    """Rows with different keys: a hundred accounts, one row a day."""
+    return [(f"{account}-{n % 100}", f"day-{n // 100:04}", "PAYMENT", f"{n % 700}.25") for n in range(count)]
+
+
+def accounts_of(rows: Iterable[UsageRow]) -> list[str]:
+    return sorted({row[0] for row in rows})
+
+
+@dataclass
+class Database:
+    """Where the rows and the ledger are.
+
+    :param conn_id: the Airflow connection.
+    :param connection: its fields.
+    """
+
+    conn_id: str
+    connection: dict[str, Any]
+
+    def query(self, sql: str) -> list[dict[str, Any]]:
+        """Give rows as mappings."""
+        with self._open() as connection:
+            cursor = connection.cursor()
+            cursor.execute(sql)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, values, strict=True)) for values in cursor.fetchall()]
+
+    def execute(self, *statements: str) -> None:
+        with self._open() as connection:
+            for statement in statements:
+                connection.cursor().execute(statement)
+            if self.conn_id != "duck":
+                connection.commit()
+
+    def _open(self) -> Any:
+        if self.conn_id == "pg":
+            import psycopg
+
+            return psycopg.connect(host=self.connection["host"], user="postgres", dbname=self.connection["schema"])
+        if self.conn_id == "duck":
+            return duckdb.connect(self.connection["host"])
+        return sqlite3.connect(self.connection["host"])
+
+    def fill(self, rows: Sequence[UsageRow]) -> None:
+        """Make the table ``usage`` anew."""
+        number = "numeric" if self.conn_id != "duck" else "decimal(38, 2)"
+        values = ", ".join(f"('{account}', '{day}', '{operation}', {amount})" for account, day, operation, amount in rows)
+        self.execute(
+            "DROP TABLE IF EXISTS usage",
+            f"CREATE TABLE usage (account text, day text, operation text, amount {number})",
+            *([f"INSERT INTO usage VALUES {values}"] if rows else []),
+        )
+
+    def ledger(self, table: str = "limitrail_usage_ledger") -> dict[str, dict[str, Any]]:
+        """The ledger by idempotency key; empty where there is none. Times are left out."""
+        try:
+            return {
+                row["idempotency_key"]: row
+                for row in self.query(
+                    "SELECT idempotency_key, state, operation, row_key, http_status, decision, reservation_id, error_code, "
+                    "resource_key, trace_id, field, detail, attempts, body_digest, conn_id, dag_id, task_id, run_id, map_index, "
+                    f"try_number, claim_id, lease_until FROM {table}"
+                )
+            }
+        except Exception as error:  # noqa: BLE001 - each database has an exception of its own
+            if "exist" in str(error) or "no such table" in str(error):
+                return {}
+            raise
+
+    def states(self) -> Counter[str]:
+        return Counter(entry["state"] for entry in self.ledger().values())
+
+
+@dataclass
+class Try:
+    """How a try of the task ended.
+
+    :param code: of the process.
+    :param state: the task's.
+    :param error: what it failed with.
+    :param summary: its XCom.
+    """
+
+    code: int
+    state: str = ""
+    error: str = ""
+    tries: int = 0
+    run_id: str = ""
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, outcome: Outcome) -> Try:
+        if outcome.code:
+            return cls(code=outcome.code)
+        task = outcome.task("commit")
+        return cls(
+            code=0,
+            state=task["state"],
+            error=outcome.result.get("error") or "",
+            tries=task["tries"],
+            run_id=outcome.result["run_id"],
+            summary=task["xcom"] or {},
+        )
+
+
+@dataclass
+class Place:
+    """One test's emulator, database and home."""
+
+    server: EmulatorServer
+    home: AirflowHome
+    database: Database
+    folder: Path
+
+    def write_dag(
+        self, *, dag_id: str = "usage", before: str = "", task_id: str = "commit", after: str = "", **parameters: Any
+    ) -> None:
+        """Write a Dag with the operator in it, with usual parameters where none are given."""
+        self.home.write_dag(
+            before + "\n" + self.task(task_id=task_id, **parameters) + "\n" + after, dag_id=dag_id, name=f"dag_{dag_id}"
+        )
+
+    def task(self, **parameters: Any) -> str:
+        usual: dict[str, Any] = {"sql_conn_id": self.database.conn_id, "key": ["account", "day"], "body": BODY}
+        if not {"sql", "rows", "parts"} & set(parameters):
+            usual["sql"] = QUERY
+        given = {name: value for name, value in {**usual, **parameters}.items() if value is not ...}
+        return f"commit = LimitRailCommitUsageOperator({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+
+    def attempt(self, run_id: str = "one", *, dag_id: str = "usage", **kwargs: Any) -> Try:
+        """Try the task once."""
+        return Try.of(self.home.attempt("commit", run_id=run_id, dag_id=dag_id, **kwargs))
+
+    def run(self, dag_id: str = "usage", **kwargs: Any) -> Try:
+        """Run the whole Dag, retries included."""
+        return Try.of(self.home.run(dag_id, **kwargs))
+
+    def join(self, process: int) -> Try:
+        """Wait for the end of a try."""
+        return Try.of(self.home.join(process))
+
+    def output(self) -> str:
+        """Everything that was printed and logged since the last call."""
+        text = self.home.output()
+        self.home.forget_output()
+        return text
+
+    def begin(self, run_id: str = "one", *, dag_id: str = "usage", **kwargs: Any) -> int:
+        """Begin with a try, and give its process."""
+        return self.home.begin("attempt", dag_id, task_id="commit", run_id=run_id, **kwargs)
+
+    # -- the truth -------------------------------------------------------------------------------------------------
+
+    def sent(self, path: str = COMMIT) -> list[dict[str, Any]]:
+        """The requests so far."""
+        return [entry for entry in self.server.counters.log if entry["path"].startswith(path)]
+
+    def statuses(self) -> dict[str, list[int]]:
+        """What became of the requests of each key; 0 where there was no answer."""
+        found: defaultdict[str, list[int]] = defaultdict(list)
+        for entry in self.sent():
+            found[entry["headers"]["idempotency-key"]].append(entry["status"] or 0)
+        return found
+
+    def journal(self) -> dict[str, Any]:
+        """What was carried out, by key; no key twice."""
+        entries = self.server.limitrail.journal
+        twice = [key for key, count in Counter(entry.key for entry in entries).items() if count > 1]
+        assert twice == []
+        return {entry.key: entry for entry in entries}
+
+    def agree(self, *, doubtful: frozenset[str] = frozenset(), path: str = COMMIT) -> dict[str, dict[str, Any]]:
+        """Compare the ledger with what was carried out, row by row, and give it.
+
+        :param doubtful: states that tell neither that a row was carried out nor that it was not.
+        """
+        journal, ledger = self.journal(), self.database.ledger()
+        assert set(journal) <= set(ledger)
+        for key, entry in ledger.items():
+            done = journal.get(key)
+            if entry["state"] in doubtful:
+                continue
+            if entry["state"] == "rejected":
+                assert done is None, entry
+                continue
+            assert entry["state"] in ("committed", "denied"), entry
+            assert done is not None, entry
+            assert entry["decision"] == done.decision
+            assert entry["state"] == ("denied" if done.decision == "DENIED_BY_POLICY" else "committed")
+            assert entry["http_status"] == 200
+            assert entry["body_digest"] == hashlib.sha256(path.encode() + b"\n" + done.body).hexdigest()
+            body, row_key = json.loads(done.body), json.loads(entry["row_key"])
+            assert row_key == {"account": body["externalAccount"], "day": body["metadata"]["day"]}
+        return ledger
+
+
+def rows_from_environment(usual: int) -> int:
+    """How many rows the long tests have; LIMIO_LIMITRAIL_TEST_ROWS says otherwise."""
+    return int(os.environ.get("LIMIO_LIMITRAIL_TEST_ROWS", usual))
