@@ -213,9 +213,13 @@ class Batch:
         del self._flying[claim.row.key]
         if self._couriers.ended:
             self._unsent.append(claim)
-        else:
+            return
+        try:
             # Claimed anew, because the claim may have become too old in the meantime.
             self._claim([claim.row], known={claim.row.key: claim})
+        except BaseException:
+            self._unsent.append(claim)
+            raise
 
     def _give_up(self, cause: Exception) -> None:
         self._halt = self._halt or cause

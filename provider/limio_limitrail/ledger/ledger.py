@@ -123,11 +123,14 @@ class Ledger:
         now, lease_until = self._now(sql), self._lease(sql)
         found = sql.entries([row.key for row in rows])
         new = [row for row in rows if row.key not in found]
-        if new:
+        for row in new:
+            before.pop(row.key, None)
+        while new:
             sql.insert(new, operation=self._operation, conn_id=self._conn_id, now=now, lease_until=lease_until)
-            # Another worker may have been faster with some of them.
+            # Another worker may have been faster with some of them, and may have given some of those up again already.
             there = sql.entries([row.key for row in new])
             found |= {key: entry for key, entry in there.items() if not self._is_mine(entry)}
+            new = [row for row in new if row.key not in there]
         before |= {key: entry for key, entry in found.items() if not self._is_mine(entry)}
         moves: dict[str, Move] = {}
         for row in rows:

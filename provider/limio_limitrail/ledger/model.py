@@ -105,6 +105,7 @@ class Entry:
     :param worker: who claimed it last.
     :param lease_until: until when, in milliseconds since 1970, that worker counts as alive without a sign of life.
     :param digest: the SHA-256 of the body that was sent.
+    :param attempts: how often it has been claimed.
     :param outcome: what came of it so far.
     """
 
@@ -112,6 +113,7 @@ class Entry:
     worker: Worker
     lease_until: int
     digest: str
+    attempts: int
     outcome: Outcome
 
 

@@ -83,9 +83,9 @@ class Statements:
             **_worker(entry.worker),
             "lease_until": entry.lease_until,
             "body_digest": entry.digest,
+            "attempts": entry.attempts,
         }
-        more = f", {self._quote('attempts')} = {self._quote('attempts')} - 1"
-        self._update(values, more=more, where={KEY: row.key, **self._mine()})
+        self._update(values, where={KEY: row.key, **self._mine()})
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove entries that this worker has made and not used."""
@@ -116,7 +116,7 @@ class Statements:
         columns: dict[str, list[object]] = {
             "s_key": list(outcomes),
             "s_state": [outcome.state.value for outcome in outcomes.values()],
-            **{f"s_{name}": [getattr(outcome, name) for outcome in outcomes.values()] for name in OUTCOME},
+            **{f"s_{name}": [_storable(getattr(outcome, name)) for outcome in outcomes.values()] for name in OUTCOME},
         }
         numbers = {f"s_{name}" for name in _NUMBERS}
         arrays = [pa.array(values, pa.int64() if name in numbers else pa.string()) for name, values in columns.items()]
@@ -187,6 +187,11 @@ class Statements:
 
 def _worker(worker: Worker) -> dict[str, str | int]:
     return {name: getattr(worker, name) for name in WORKER}
+
+
+def _storable(value: str | int | None) -> str | int | None:
+    """Replace what some databases have no room for in a text: a NUL, and halves of surrogate pairs."""
+    return value.replace("\0", "\ufffd").encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 def _values(items: Iterable[object]) -> str:

@@ -59,7 +59,7 @@ COLUMNS: dict[str, Type] = {
 
 OUTCOME = ("http_status", "decision", "reservation_id", "error_code", "resource_key", "trace_id", "field", "detail")
 WORKER = ("dag_id", "task_id", "run_id", "map_index", "try_number", "claim_id")
-ENTRY = (KEY, "state", "lease_until", "body_digest", *WORKER, *OUTCOME)
+ENTRY = (KEY, "state", "lease_until", "body_digest", "attempts", *WORKER, *OUTCOME)
 
 
 def read_entry(values: Sequence[Any]) -> tuple[str, Entry]:
@@ -76,6 +76,7 @@ def read_entry(values: Sequence[Any]) -> tuple[str, Entry]:
         worker=Worker(**{name: row[name] for name in WORKER}),
         lease_until=int(row["lease_until"]),
         digest=row["body_digest"],
+        attempts=int(row["attempts"]),
         outcome=Outcome(state=state, **{name: row[name] for name in OUTCOME}),
     )
 

@@ -102,18 +102,18 @@ def fill(tree: object, row: Row, *, number: int) -> Any:
     match tree:
         case Column():
             value = row.get(tree.name)
-            if _is_missing(value):
+            if is_missing(value):
                 return _left_out(tree, number=number)
             return as_json(value, number=number, column=tree.name)
         case Json():
             value = row.get(tree.name)
-            if _is_missing(value):
+            if is_missing(value):
                 return _left_out(tree, number=number)
             return _parsed(value, number=number, column=tree.name)
         case Text():
             values = {}
             for name in tree.columns():
-                if _is_missing(row.get(name)):
+                if is_missing(row.get(name)):
                     raise UsageRowError(number, f"column {name!r} has no value, and the body needs one")
                 values[name] = as_text(row[name], number=number, column=name)
             return tree.template.format_map(values)
@@ -139,7 +139,8 @@ def _left_out(tree: Column | Json, *, number: int) -> _Omit:
     return _Omit()
 
 
-def _is_missing(value: object) -> bool:
+def is_missing(value: object) -> bool:
+    """Tell whether a row has no value there: none, or one of those that pandas has for it."""
     if value is None:
         return True
     if isinstance(value, str | int | float | Decimal | date | time | Mapping | Sequence) and not _is_nat(value):
@@ -149,6 +150,9 @@ def _is_missing(value: object) -> bool:
         return bool(value != value)
     except TypeError:
         return True
+    except ValueError:
+        # An array, which gives an array of answers.
+        return False
 
 
 def _is_nat(value: object) -> bool:
@@ -190,13 +194,18 @@ def as_json(value: object, *, number: int, column: str | None) -> Any:
                 raise unfit("NaN or infinity")
             return value
         case datetime():
+            if _is_nat(value):
+                raise unfit("a missing time")
             return _instant(value)
         case date() | time():
             return value.isoformat()
         case uuid.UUID():
             return str(value)
         case Mapping():
-            return {str(name): as_json(one, number=number, column=column) for name, one in value.items()}
+            return {
+                as_json(str(name), number=number, column=column): as_json(one, number=number, column=column)
+                for name, one in value.items()
+            }
         case list() | tuple():
             return [as_json(one, number=number, column=column) for one in value]
         case _:

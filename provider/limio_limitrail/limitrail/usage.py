@@ -10,17 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from limio_limitrail.api.client import Answer
 from limio_limitrail.api.errors import ApiError, Failure, ProtocolError
 from limio_limitrail.api.redact import safe_text
 from limio_limitrail.api.resource import fill_path
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.ledger.model import Outcome, State, UsageRow
-from limio_limitrail.limitrail.body import Row, Text, UsageRowError, as_json, as_text, columns_of, encode, fill
+from limio_limitrail.limitrail.body import Row, Text, UsageRowError, as_json, as_text, columns_of, encode, fill, is_missing
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.client import Answer
 
 _NAMESPACE = uuid.UUID("7f1d8a52-6f0e-5a57-9a0b-0d5a7c3d9e41")
 _LONGEST_VALUE = 200
@@ -78,7 +80,7 @@ class UsageTemplate:
         """
         parts = []
         for name in sorted(self.key):
-            if row.get(name) is None:
+            if is_missing(row.get(name)):
                 raise UsageRowError(number, f"key column {name!r} has no value, and every row needs a key of its own")
             parts.append([name, _canonical(row[name], number=number, column=name)])
         key = str(uuid.uuid5(_NAMESPACE, json.dumps([self.tenant, self.operation, parts], ensure_ascii=True)))
@@ -92,7 +94,7 @@ class UsageTemplate:
         in_path = {
             name: as_text(row[name], number=number, column=name)
             for name in columns_of(Text(self.path))
-            if row.get(name) is not None
+            if not is_missing(row.get(name))
         }
         try:
             path = fill_path(self.path, in_path, resource=self.operation)
@@ -179,7 +181,7 @@ def read_answer(answer: Answer, *, reading: AnswerReading, keep: bool = False, s
         reservation_id=safe_text(str(reservation), secrets=secrets) if isinstance(reservation, str | int) else None,
         trace_id=safe_text(members.get("traceId"), secrets=secrets),
         fees=_raw_member(answer.body, reading.fees_field) if keep else None,
-        answer=answer.body.decode("utf-8", "replace") if keep else None,
+        answer=answer.body.decode("utf-8", "replace").replace("\0", "\ufffd") if keep else None,
     )
     if decision is None:
         if reading.decision_field is None or not reading.required:

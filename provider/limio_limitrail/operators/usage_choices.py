@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.ledger.model import OnUnknown, State
@@ -42,13 +43,14 @@ class Allowance:
                     most = float(value)
                 except ValueError:
                     most = None
-        if most is None or most < 0 or (isinstance(most, float) and most > 1):
+        if most is None or most < 0 or (isinstance(most, float) and not most <= 1):
             raise ParameterError(f"{name}={value!r} is neither a number of rows, such as 10, nor a share of them, such as 0.01")
         return cls(name=name, most=most)
 
     def exceeded_by(self, count: int, *, of: int) -> bool:
         """Tell whether so many rows are too many."""
-        return count > (self.most * of if isinstance(self.most, float) else self.most)
+        # A share as it is written: 0.29 of 100 rows are 29, and not a little less.
+        return count > (Decimal(repr(self.most)) * of if isinstance(self.most, float) else self.most)
 
     def __str__(self) -> str:
         return f"{self.name}={self.most}"

@@ -17,16 +17,19 @@ from limio_limitrail.api.errors import (
     RateLimitError,
     ScopeError,
 )
-from limio_limitrail.api.retry import Repeat
+from limio_limitrail.api.retry import Repeat, call_with_retries, is_transient, is_undone
 from limio_limitrail.ledger.couriers import Doubt, EndedError, Halt, Result, Slower
-from limio_limitrail.ledger.model import OnUnknown, Outcome, State, UsageRow
+from limio_limitrail.ledger.model import OnUnknown, State, UsageRow
 from limio_limitrail.limitrail.usage import AnswerReading, outcome_of, read_answer, undecided
 
 if TYPE_CHECKING:
-    from limio_limitrail.api.client import ApiClient
+    from limio_limitrail.api.client import Answer, ApiClient
     from limio_limitrail.limitrail.operations import Operation
 
 _REFUSALS = (InvalidRequestError, NotFoundError, ConflictError, PageTooLargeError)
+
+_ABOUT_ONE_TRY = (CredentialsError, ScopeError, RateLimitError, ConflictError, NotFoundError)
+"""Refusals that leave open what became of an earlier try of the same row; a conflict may even be with that one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,31 +55,51 @@ class UsageSender:
         """Send a row. A 429 is not waited for here, because all threads are to slow down."""
         resends = self.on_unknown is OnUnknown.RESEND
         in_doubt = State.UNKNOWN if resends else State.PARKED
-        limits = self.client.limits
-        try:
-            answer = self.client.send(
-                method="POST",
-                path=row.path,
-                content=row.body,
-                headers={self.key_header: row.key} if self.key_header else {},
-                resource=self.operation.name,
-                scope=self.operation.scope,
-                repeat=Repeat.ANY if resends else Repeat.UNDONE,
-                limits=replace(limits, rate_limit_attempts=1),
-                sleep=wait,
-            )
-        except EndedError as ended:
-            if not resends:
-                # Without leave to send again, only what was certainly not carried out is followed by another try.
+        doubts: list[ApiError] = []
+
+        def send_once() -> Answer:
+            try:
+                return self.client.send(
+                    method="POST",
+                    path=row.path,
+                    content=row.body,
+                    headers={self.key_header: row.key} if self.key_header else {},
+                    resource=self.operation.name,
+                    scope=self.operation.scope,
+                    repeat=Repeat.NONE,
+                )
+            except ApiError as error:
+                if is_transient(error) and not is_undone(error):
+                    doubts.append(error)
                 raise
-            return Doubt(outcome=Outcome(state=in_doubt, detail="no answer before the task ended"), cause=ended)
+
+        try:
+            answer = call_with_retries(
+                send_once,
+                limits=replace(self.client.limits, rate_limit_attempts=1),
+                repeat=Repeat.ANY if resends else Repeat.UNDONE,
+                sleep=wait,
+                on_retry=self._count_retry,
+            )
+        except EndedError:
+            if not doubts:
+                # Every try so far has certainly left nothing done.
+                raise
+            return Doubt(outcome=outcome_of(doubts[-1], state=in_doubt), cause=doubts[-1])
         except ApiError as error:
+            earlier = [doubt for doubt in doubts if doubt is not error]
+            if earlier and (isinstance(error, _ABOUT_ONE_TRY) or not error.failure.reached):
+                return Doubt(outcome=outcome_of(earlier[-1], state=in_doubt), cause=error)
             return self._failed(error, in_doubt=in_doubt)
         secrets = self.client.auth.secrets()
         outcome = read_answer(answer, reading=self.reading, keep=self.keep_answers, secrets=secrets)
         if outcome.state is State.PARKED:
             return Doubt(outcome=outcome, cause=undecided(outcome, path=row.path, operation=self.operation.name))
         return outcome
+
+    def _count_retry(self) -> None:
+        # For the summary only: a number that two threads count at once may come out one too low.
+        self.client.counters.retries += 1
 
     def _failed(self, error: ApiError, *, in_doubt: State) -> Result:
         if not error.failure.reached or isinstance(error, CredentialsError | ScopeError):
