@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limio_limitrail.api.errors import (
@@ -52,7 +52,11 @@ class UsageSender:
     keep_answers: bool = False
 
     def __call__(self, row: UsageRow, wait: Callable[[float], None]) -> Result:
-        """Send a row. A 429 is not waited for here, because all threads are to slow down."""
+        """Send a row.
+
+        A 429 is not waited for here, because all threads are to slow down; unless an earlier try of the row is in doubt, which only
+        this one can clear up.
+        """
         resends = self.on_unknown is OnUnknown.RESEND
         in_doubt = State.UNKNOWN if resends else State.PARKED
         doubts: list[ApiError] = []
@@ -71,12 +75,14 @@ class UsageSender:
             except ApiError as error:
                 if is_transient(error) and not is_undone(error):
                     doubts.append(error)
+                elif isinstance(error, RateLimitError) and not doubts:
+                    error.tries_spent = True
                 raise
 
         try:
             answer = call_with_retries(
                 send_once,
-                limits=replace(self.client.limits, rate_limit_attempts=1),
+                limits=self.client.limits,
                 repeat=Repeat.ANY if resends else Repeat.UNDONE,
                 sleep=wait,
                 on_retry=self._count_retry,
