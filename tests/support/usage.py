@@ -106,7 +106,7 @@ class Database:
                     f"try_number, claim_id, lease_until FROM {table}"
                 )
             }
-        except Exception as error:  # noqa: BLE001 - each database has an exception of its own
+        except Exception as error:  # each database has an exception of its own
             if "exist" in str(error) or "no such table" in str(error):
                 return {}
             raise

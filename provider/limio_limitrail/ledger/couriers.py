@@ -155,6 +155,10 @@ class Couriers:
                     self._pace.refused(began=began, retry_after=result.retry_after)
                 case Outcome():
                     self._pace.leave(began=began)
+                case Halt():
+                    # At once: until the thread with the ledger has heard of it, many more would be refused.
+                    self.end()
+                    self._pace.lost()
                 case _:
                     self._pace.lost()
             self._results.put((claim, result))

@@ -1,0 +1,43 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Each row is carried out once, whatever answers get lost and whenever the task is killed."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from usage import SIGKILL, rows_from_environment
+from usage_troubles import add_troubles, expected_states, kills, mixed_rows
+
+
+def test_keys_that_are_honoured(place_of):
+    rows = mixed_rows(rows_from_environment(10_000))
+    place = place_of("pg", rows)
+    add_troubles(place.server, seed=1)
+    place.write_dag(on_unknown="resend", max_rejected=0.05, retries=100, retry_delay=0, batch_size=100)
+    for kill in kills(20, seed=2):
+        outcome = place.attempt(kill=kill)
+        assert outcome.code == SIGKILL, (kill, outcome)
+        place.agree(doubtful=frozenset({"sending", "unknown"}))
+    for _ in range(6):
+        last = place.attempt()
+        if last.state == "success":
+            break
+        assert "UsageUnknownError" in place.output()
+    assert last.state == "success"
+    ledger = place.agree()
+    assert Counter(entry["state"] for entry in ledger.values()) == expected_states(rows)
+    assert len(ledger) == len(rows)
+    done = {(entry["row_key"]) for entry in ledger.values()}
+    assert len(done) == len(rows)
+    assert set(place.journal()) == {key for key, entry in ledger.items() if entry["state"] != "rejected"}
+    summary = last.summary
+    assert {state: summary[state] for state in ("committed", "denied", "rejected", "parked", "unknown")} == {
+        "parked": 0,
+        "unknown": 0,
+        **expected_states(rows),
+    }
+    sent = len(place.sent())
+    again = place.attempt("another")
+    assert again.state == "success"
+    assert again.summary["settled_before"] == len(rows)
+    assert len(place.sent()) == sent
