@@ -54,8 +54,8 @@ class UsageSender:
     def __call__(self, row: UsageRow, wait: Callable[[float], None]) -> Result:
         """Send a row.
 
-        A 429 is not waited for here, because all threads are to slow down; unless an earlier try of the row is in doubt, which only
-        this one can clear up.
+        A 429 is not waited for here, because all threads are to slow down; unless an earlier try of the row is in doubt, which
+        only this one can clear up.
         """
         resends = self.on_unknown is OnUnknown.RESEND
         in_doubt = State.UNKNOWN if resends else State.PARKED
