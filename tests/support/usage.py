@@ -8,8 +8,8 @@ import json
 import os
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +155,11 @@ class Place:
     home: AirflowHome
     database: Database
     folder: Path
+    make_home: Callable[..., AirflowHome]
+
+    def twin(self) -> Place:
+        """Another Airflow, at the same rows and the same ledger."""
+        return replace(self, home=self.make_home(name="twin"))
 
     def write_dag(
         self, *, dag_id: str = "usage", before: str = "", task_id: str = "commit", after: str = "", **parameters: Any

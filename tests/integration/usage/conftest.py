@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,6 @@ def place_of(
         rows: Sequence[UsageRow] = (),
         *,
         extra: dict[str, Any] | None = None,
-        client_id: str | None = None,
         **options: Any,
     ) -> Place:
         server = limitrail_emulator_factory(limitrail=LimitRailOptions(**options))
@@ -44,7 +44,7 @@ def place_of(
         database = Database(conn_id, connection)
         database.fill(rows)
         more = {"limitrail_default": server.limitrail_connection_json(**(extra or {}))}
-        home = make_home(server, **{conn_id: connection}, **more)
-        return Place(server=server, home=home, database=database, folder=tmp_path)
+        home_of = partial(make_home, server, **{conn_id: connection}, **more)
+        return Place(server=server, home=home_of(), database=database, folder=tmp_path, make_home=home_of)
 
     return make

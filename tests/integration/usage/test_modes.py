@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 from usage import COMMIT, SIGKILL, make_rows
@@ -59,6 +60,31 @@ def test_reservations(place_of, conn_id):
     place = place_of(conn_id, rows)
     place.write_dag(mode="reserve", dag_id="reserve")
     last = place.attempt(dag_id="reserve")
+    assert last.state == "success"
+    assert (last.summary["committed"], last.summary["denied"]) == (59, 1)
+    reserved = {entry.reservation_id for entry in place.server.limitrail.journal if entry.reservation_id}
+    held = {entry["reservation_id"] for entry in place.database.ledger().values() if entry["state"] == "committed"}
+    assert held == reserved
+    assert len(held) == 59
+    common = {"key": "reservation_id", "body": ...}
+    ordered = RESERVED + " ORDER BY reservation_id"
+    place.write_dag(mode="commit_reservation", dag_id="keep", sql=ordered + " LIMIT 40", **common)
+    place.write_dag(mode="cancel_reservation", dag_id="cancel", sql=ordered + " LIMIT 19 OFFSET 40", **common)
+    for dag_id, count in (("keep", 40), ("cancel", 19)):
+        last = place.attempt(dag_id=dag_id)
+        assert last.state == "success"
+        assert last.summary["committed"] == count
+        again = place.attempt("again", dag_id=dag_id)
+        assert (again.state, again.summary["sent"]) == ("success", 0)
+    journal = place.server.limitrail.journal
+    assert Counter(entry.operation for entry in journal) == {"reserve": 60, "commit_reservation": 40, "cancel_reservation": 19}
+    closed = [entry.reservation_id for entry in journal if entry.operation != "reserve"]
+    assert sorted(closed) == sorted(held)
+    assert Counter(entry["operation"] for entry in place.database.ledger().values()) == {
+        "usage.reserve": 60,
+        "usage.commit_reservation": 40,
+        "usage.cancel_reservation": 19,
+    }
 
 
 def test_paths_of_the_connection_and_of_the_task(place_of):
