@@ -138,6 +138,8 @@ class Crew:
             if claim.granted:
                 before = known[claim.row.key].entry if known else claim.entry
                 self.claims[claim.row.key] = (replace(claim, entry=before), self.world.now)
+                if before is not None and before.state is State.PARKED and self.policy.replay is State.PARKED:
+                    self.world.asked.setdefault(claim.row.key, set()).add(self.run)
             elif claim.waits:
                 self.todo.append(claim.row)
             else:
@@ -263,9 +265,6 @@ class World:
         self.policies[run] = policy
         self.attempts[run] += 1
         rows = [make_row(name, body=body) for name in names]
-        if policy.replay is State.PARKED:
-            for row in rows:
-                self.asked.setdefault(row.key, set()).add(run)
         self.crews.append(Crew(self, run=run, attempt=self.attempts[run], policy=policy, rows=rows))
         return self.crews[-1]
 

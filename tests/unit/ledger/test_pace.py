@@ -1,0 +1,203 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""How many requests may be under way: fewer after a refusal, more while all is well, and never none."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from limio_limitrail.ledger.pace import DEFAULT_PAUSE, FIRST, LONGEST_PAUSE, Pace
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def may_enter(pace: Pace, clock: Clock) -> bool:
+    """Tell whether a thread would get in at once."""
+    return not pace._stopped and clock.now >= pace._not_before and pace._under_way < pace.limit
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.just(("enter",)),
+        st.tuples(st.just("leave"), st.integers(0, 63)),
+        st.tuples(st.just("lost"), st.integers(0, 63)),
+        st.tuples(st.just("refused"), st.integers(0, 63), st.none() | st.floats(0, 500)),
+        st.tuples(st.just("wait"), st.floats(0.001, 100)),
+    ),
+    max_size=80,
+)
+
+
+@given(most=st.integers(1, 64), steps=STEPS)
+def test_the_limit_stays_within_its_bounds_and_pauses_are_kept(most, steps):
+    clock = Clock()
+    pace = Pace(most, clock=clock)
+    under_way: list[float] = []
+    not_before, halved_at = 0.0, float("-inf")
+    for step, *details in steps:
+        before = pace._limit
+        if step == "enter":
+            if may_enter(pace, clock):
+                assert pace.enter()
+                assert clock.now >= not_before, "let in during a pause"
+                under_way.append(clock.now)
+            assert len(under_way) <= most
+        elif step == "wait":
+            clock.now += details[0]
+        elif under_way:
+            began = under_way.pop(details[0] % len(under_way))
+            if step == "leave":
+                pace.leave(began=began)
+            elif step == "lost":
+                pace.lost()
+            else:
+                pace.refused(began=began, retry_after=details[1])
+                not_before = max(not_before, clock.now + (details[1] or 0.0))
+            if pace._limit < before:
+                assert began > halved_at, "halved twice in a round"
+                assert pace._limit >= before / 2
+                halved_at = clock.now
+        assert 1 <= pace.limit <= most
+        assert pace._under_way == len(under_way)
+        assert pace._not_before <= max(not_before, clock.now + LONGEST_PAUSE)
+
+
+@given(most=st.integers(1, 64), refusals=st.integers(0, 30))
+def test_it_grows_again_to_the_most(most, refusals):
+    clock = Clock()
+    pace = Pace(most, clock=clock)
+    for _ in range(refusals):
+        clock.now = max(clock.now, pace._not_before) + 1
+        assert pace.enter()
+        began, clock.now = clock.now, clock.now + 0.1
+        pace.refused(began=began, retry_after=None)
+    assert pace.limit == (min(FIRST, most) if refusals == 0 else 1)
+    clock.now = max(clock.now, pace._not_before) + 1
+    for _ in range(most * most):
+        assert pace.enter()
+        began, clock.now = clock.now, clock.now + 0.1
+        pace.leave(began=began)
+    assert pace.limit == most
+
+
+def test_refusals_of_one_round_halve_once():
+    clock = Clock()
+    pace = Pace(64, clock=clock)
+    pace._limit = 16.0
+    began = [clock.now for _ in range(16) if pace.enter()]
+    clock.now += 1
+    for start in began:
+        pace.refused(began=start, retry_after=0.0)
+    assert pace.limit == 8
+
+
+def test_a_pause_holds_for_everybody():
+    clock = Clock()
+    pace = Pace(8, clock=clock)
+    assert pace.enter()
+    assert pace.enter()
+    pace.refused(began=clock.now, retry_after=30.0)
+    pace.leave(began=clock.now)
+    clock.now += 29.9
+    assert not may_enter(pace, clock)
+    clock.now += 0.2
+    assert may_enter(pace, clock)
+
+
+def test_a_shorter_pause_does_not_cut_a_longer_one():
+    clock = Clock()
+    pace = Pace(8, clock=clock)
+    assert pace.enter()
+    assert pace.enter()
+    pace.refused(began=clock.now, retry_after=100.0)
+    pace.refused(began=clock.now, retry_after=1.0)
+    clock.now += 50
+    assert not may_enter(pace, clock)
+
+
+def test_pauses_that_the_api_does_not_tell_grow():
+    clock = Clock()
+    pace = Pace(1, clock=clock)
+    pauses = []
+    for _ in range(8):
+        clock.now = max(clock.now, pace._not_before) + 1
+        assert pace.enter()
+        began, clock.now = clock.now, clock.now + 0.1
+        pace.refused(began=began, retry_after=None)
+        pauses.append(round(pace._not_before - clock.now, 6))
+    assert pauses[:5] == [DEFAULT_PAUSE * 2**n for n in range(5)]
+    assert max(pauses) == LONGEST_PAUSE
+
+
+def test_rising_latency_means_fewer():
+    clock = Clock()
+    pace = Pace(32, clock=clock)
+
+    def rounds(count, seconds):
+        for _ in range(count):
+            assert pace.enter()
+            began, clock.now = clock.now, clock.now + seconds
+            pace.leave(began=began)
+
+    rounds(200, 0.1)
+    before = pace.limit
+    rounds(5, 3.0)
+    assert pace.limit < before
+    rounds(1000, 3.0)
+    assert pace.limit == 32, "an API that is slow for good is held to what it once was"
+
+
+def test_threads_all_get_through_and_never_too_many_at_once():
+    pace = Pace(4)
+    lock = threading.Lock()
+    inside = most_inside = done = 0
+
+    def work(number):
+        nonlocal inside, most_inside, done
+        for turn in range(30):
+            assert pace.enter()
+            began = time.monotonic()
+            with lock:
+                inside += 1
+                most_inside = max(most_inside, inside)
+            with lock:
+                inside -= 1
+                done += 1
+            match (number + turn) % 7:
+                case 0:
+                    pace.lost()
+                case 1 if turn < 5:
+                    pace.refused(began=began, retry_after=0.001)
+                case _:
+                    pace.leave(began=began)
+
+    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert done == 12 * 30
+    assert most_inside <= 4
+
+
+def test_stop_sends_everybody_home():
+    pace = Pace(1)
+    assert pace.enter()
+    answers: list[bool] = []
+    threads = [threading.Thread(target=lambda: answers.append(pace.enter()), daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    pace.stop()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert answers == [False] * 3
+    assert not pace.enter()
