@@ -180,7 +180,8 @@ def test_a_value_goes_out_to_the_last_digit(value, text):
 @pytest.mark.parametrize(
     "value",
     [
-        float("nan"), float("inf"), -float("inf"), Decimal("NaN"), Decimal("Infinity"), Decimal("sNaN"), b"bytes", bytearray(b"x"),
+        float("nan"), float("inf"), -float("inf"), Decimal("NaN"), Decimal("Infinity"), Decimal("sNaN"), b"bytes",
+        bytearray(b"x"),
         memoryview(b"x"), "\ud800", ["\udfff"], {"\ud800": 1}, {"a": float("nan")}, [pd.NaT], {"a": pd.NA}, timedelta(1), {1, 2},
         object(), 1j, np.array([1, 2]),
     ],
