@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from limio_limitrail.api.errors import ApiError, Failure, ProtocolError
-from limio_limitrail.api.redact import safe_text
+from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.resource import fill_path
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.ledger.model import Outcome, State, UsageRow
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _NAMESPACE = uuid.UUID("7f1d8a52-6f0e-5a57-9a0b-0d5a7c3d9e41")
 _LONGEST_VALUE = 200
+
+_LEFT_OUT = '"left out: it repeats a credential"'
+"""What is kept of an answer that does so."""
 
 DECISIONS: Mapping[str, State] = MappingProxyType(
     {
@@ -174,14 +177,17 @@ def read_answer(answer: Answer, *, reading: AnswerReading, keep: bool = False, s
         what = f"the answer has no {reading.decision_field!r}; it has {found}"
     decision = safe_text(members.get(reading.decision_field), secrets=secrets) if reading.decision_field else None
     reservation = members.get(reading.reservation_field)
+    whole = answer.body.decode("utf-8", "replace").replace("\0", "\ufffd")
+    # Also as it is without the escapes that JSON may have.
+    echoes = keep and holds_secret(whole + json.dumps(members, ensure_ascii=False), secrets=secrets)
     outcome = Outcome(
         state=State.COMMITTED,
         http_status=answer.status,
         decision=decision,
         reservation_id=safe_text(str(reservation), secrets=secrets) if isinstance(reservation, str | int) else None,
         trace_id=safe_text(members.get("traceId"), secrets=secrets),
-        fees=_raw_member(answer.body, reading.fees_field) if keep else None,
-        answer=answer.body.decode("utf-8", "replace").replace("\0", "\ufffd") if keep else None,
+        fees=_raw_member(answer.body, reading.fees_field) if keep and not echoes else None,
+        answer=(_LEFT_OUT if echoes else whole) if keep else None,
     )
     if decision is None:
         if reading.decision_field is None or not reading.required:
