@@ -171,3 +171,65 @@ def test_a_secret_is_masked_as_a_form_or_a_url_writes_it(form):
 @pytest.mark.parametrize("value", [None, 1, [], {}, "", "  \n"])
 def test_only_a_text_says_something(value):
     assert safe_text(value) is None
+
+
+# -- LimitRail's error bodies ----------------------------------------------------------------------------------------
+
+
+def problem_of(body: bytes, *, secrets=()) -> errors.ProblemDetails:
+    call = errors.Failure(api="LimitRail", method="POST", path="/v1/usage/commit")
+    return judge(status=400, headers={}, body=body, call=call, secrets=secrets).failure.problem
+
+
+def test_all_members_of_a_problem_are_kept():
+    problem = problem_of(
+        b'{"type":"https://limitrail.example/problems/limit?x=1#y","title":"Limit exceeded","detail":"meter m1 is full",'
+        b'"instance":"/v1/usage/42?token=abc","errorCode":"LIMIT","resourceKey":"m1","field":"amount","traceId":"t-1"}'
+    )
+    assert problem == errors.ProblemDetails(
+        message="meter m1 is full",
+        title="Limit exceeded",
+        type="https://limitrail.example/problems/limit",
+        instance="/v1/usage/42",
+        error_code="LIMIT",
+        resource_key="m1",
+        field="amount",
+        trace_id="t-1",
+    )
+    assert str(problem) == (
+        "meter m1 is full title=Limit exceeded errorCode=LIMIT resourceKey=m1 field=amount "
+        "type=https://limitrail.example/problems/limit instance=/v1/usage/42"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "title"),
+    [
+        (b'{"title":"Only a title"}', "Only a title", None),
+        (b'{"title":"Same","detail":"Same"}', "Same", None),
+        (b'{"title":"T","detail":"D"}', "D", "T"),
+        (b'{"title":"T","detail":"","message":"M"}', "M", "T"),
+        (b'{"title":7,"detail":["D"]}', None, None),
+    ],
+)
+def test_the_title_is_told_where_it_says_more(body, message, title):
+    problem = problem_of(body)
+    assert (problem.message, problem.title) == (message, title)
+
+
+@pytest.mark.parametrize("value", [b'"about:blank"', b"null", b"7", b'""', b'"  "', b'"?only=query"', b'"#x"', b'["a"]'])
+def test_a_type_that_says_nothing_is_left_out(value):
+    problem = problem_of(b'{"type":' + value + b',"instance":' + value + b"}")
+    assert (problem.type, problem.instance) == (None, None)
+
+
+def test_a_problem_repeats_no_credential():
+    body = b'{"type":"https://x/Opaque.Token-123","instance":"/Opaque.Token-123","title":"Opaque.Token-123","detail":"d"}'
+    assert "Opaque.Token-123" not in repr(problem_of(body, secrets=SECRETS))
+
+
+def test_a_404_of_limitrail_speaks_of_the_tenant():
+    limitrail = str(errors.NotFoundError(errors.Failure(api="LimitRail", status=404)))
+    assert "account of another tenant looks the same as none" in limitrail
+    limio = str(errors.NotFoundError(errors.Failure(api="Limio", status=404)))
+    assert "another tenant" not in limio

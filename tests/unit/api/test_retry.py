@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from limio_limitrail.api import errors
-from limio_limitrail.api.retry import RetryLimits, call_with_retries, parse_retry_after
+from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries, parse_retry_after
 from limio_limitrail.emulator import Fault
 
 ORDERS = "/objects/limio/orders"
@@ -303,3 +303,114 @@ def test_a_token_endpoint_that_redirects_is_not_followed(make_client, limio_emul
         make_client(limio_emulator).send(path=ORDERS)
     assert site.seen == []
     assert limio_emulator.counters.requests == 1
+
+
+# -- which failures may be followed by another try -------------------------------------------------------------------
+
+
+def failing(*failures, then="done"):
+    """A call that fails in these ways, one after the other, and counts how often it was made."""
+    left = list(failures)
+
+    def call():
+        call.made += 1
+        if left:
+            raise left.pop(0)
+        return then
+
+    call.made = 0
+    return call
+
+
+def error(kind, status=None, *, reached=True, retry_after=None):
+    return kind(errors.Failure(api="LimitRail", status=status, reached=reached, retry_after=retry_after))
+
+
+REACHED = {
+    "refused": error(errors.TransportError, reached=False),
+    "token": error(errors.ServerError, 503, reached=False),
+    "429": error(errors.RateLimitError, 429),
+    "timeout": error(errors.TransportError),
+    "502": error(errors.ServerError, 502),
+    "503": error(errors.ServerError, 503),
+    "504": error(errors.ServerError, 504),
+    "500": error(errors.ServerError, 500),
+    "400": error(errors.InvalidRequestError, 400),
+    "401": error(errors.CredentialsError, 401),
+    "409": error(errors.ConflictError, 409),
+    "protocol": error(errors.ProtocolError),
+}
+
+
+@pytest.mark.parametrize(
+    ("repeat", "repeated"),
+    [
+        (Repeat.ANY, {"refused", "token", "429", "timeout", "502", "503", "504"}),
+        (Repeat.UNDONE, {"refused", "token", "429"}),
+        (Repeat.NONE, set()),
+    ],
+)
+@pytest.mark.parametrize("failure", REACHED)
+def test_only_what_repeat_allows_is_tried_again(repeat, repeated, failure):
+    call = failing(REACHED[failure])
+    limits = RetryLimits(first_wait=0.0)
+    if failure in repeated:
+        assert call_with_retries(call, limits=limits, repeat=repeat, sleep=lambda _: None) == "done"
+        assert call.made == 2
+        return
+    with pytest.raises(errors.ApiError) as caught:
+        call_with_retries(call, limits=limits, repeat=repeat, sleep=lambda _: None)
+    assert caught.value is REACHED[failure]
+    assert call.made == 1
+
+
+def test_a_write_in_doubt_ends_a_chain_of_harmless_failures():
+    call = failing(REACHED["refused"], REACHED["429"], REACHED["timeout"])
+    with pytest.raises(errors.TransportError) as caught:
+        call_with_retries(call, limits=RetryLimits(first_wait=0.0), repeat=Repeat.UNDONE, sleep=lambda _: None)
+    assert caught.value.failure.reached
+    assert call.made == 3
+
+
+def test_what_a_wait_raises_ends_the_request():
+    class EndedError(Exception):
+        pass
+
+    def sleep(_):
+        raise EndedError
+
+    call = failing(REACHED["429"])
+    with pytest.raises(EndedError):
+        call_with_retries(call, limits=RetryLimits(), repeat=Repeat.UNDONE, sleep=sleep)
+    assert call.made == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "tries"),
+    [
+        ({"method": "GET"}, 5),
+        ({"method": "POST"}, 1),
+        ({"method": "POST", "idempotency_key": "k"}, 5),
+        ({"method": "POST", "repeat": Repeat.ANY}, 5),
+        ({"method": "POST", "idempotency_key": "k", "repeat": Repeat.UNDONE}, 1),
+        ({"method": "GET", "repeat": Repeat.NONE}, 1),
+    ],
+)
+def test_a_client_repeats_reads_and_writes_with_a_key(make_client, site, more, tries):
+    token = b'{"access_token":"site-token-1234567890","token_type":"Bearer","expires_in":3600}'
+    site.respond = lambda request: (200, {}, token) if request["target"] == "/oauth2/token" else (503, {}, b"")
+    with pytest.raises(errors.ServerError):
+        make_client(site).send(path="/x", **more)
+    assert sum(request["target"] == "/api/x" for request in site.seen) == tries
+
+
+def test_the_limits_and_waits_of_one_request(make_client, site, waits):
+    token = b'{"access_token":"site-token-1234567890","token_type":"Bearer","expires_in":3600}'
+    site.respond = lambda request: (200, {}, token) if request["target"] == "/oauth2/token" else (429, {"Retry-After": "7"}, b"")
+    own: list[float] = []
+    client = make_client(site)
+    with pytest.raises(errors.RateLimitError):
+        client.send(path="/x", limits=RetryLimits(rate_limit_attempts=3), sleep=own.append)
+    assert len(own) == 2 == client.counters.retries
+    assert all(seconds >= 7 for seconds in own)
+    assert waits == []

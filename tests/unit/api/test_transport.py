@@ -7,13 +7,18 @@ import contextlib
 import gzip
 import os
 import signal
+import socket
+import ssl
 import threading
 from types import SimpleNamespace
 
 import pytest
+import requests
+import urllib3.exceptions
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.origin import Origin, is_loopback, origin_of, same_origin
+from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Transport
 from limio_limitrail.emulator import Fault
 
@@ -100,8 +105,6 @@ def test_cookies_are_not_kept(make_client, site):
 
 
 def test_the_free_session_cannot_wait_for_ever(make_client, silent_port):
-    import requests
-
     client = make_client(SimpleNamespace(url=f"http://127.0.0.1:{silent_port}"), read=0.05)
     client.auth = SimpleNamespace(credential=lambda: None, header=lambda _: "x")
     with pytest.raises(requests.exceptions.ReadTimeout):
@@ -168,8 +171,6 @@ def test_a_redirect_elsewhere_is_refused(make_client, make_site, location):
 
 @pytest.mark.parametrize("location", HOSTILE)
 def test_the_free_session_takes_no_credential_elsewhere(make_client, make_site, location, netrc_home):
-    import requests
-
     app, evil = make_site(), make_site()
     target = location.format(evil=evil.url, evil_port=evil.port, port=app.port)
     app.respond = token_or(lambda _: (302, {"Location": target}, b""))
@@ -200,8 +201,6 @@ def test_the_free_session_sends_no_credential_to_a_url_of_another_origin(make_cl
 
 def test_a_credential_stays_behind_when_http_turns_into_https(make_client, site):
     """requests itself would take it along between the two default ports."""
-    import requests
-
     site.respond = token_or(lambda _: (200, {}, b"{}"))
     session = make_client(site).session()
     session._origin = Origin("http", "app", 80)
@@ -355,3 +354,140 @@ def test_what_has_no_origin(url):
 )
 def test_loopback(host, expected):
     assert is_loopback(host) is expected
+
+
+# -- did the request reach the API? ----------------------------------------------------------------------------------
+
+
+def sent(client, **more):
+    """Send a write and give the error that it ends with."""
+    with pytest.raises(errors.ApiError) as caught:
+        client.send(method="POST", path="/x", content=b"{}", **more)
+    return caught.value
+
+
+def with_token(client):
+    """Spare a client the token endpoint."""
+    credential = Secret("token-1234567890")
+    client.auth = SimpleNamespace(
+        mode=client.auth.mode,
+        credential=lambda: credential,
+        header=lambda given: f"Bearer {given.reveal()}",
+        renew=lambda _: False,
+        granted_scopes=lambda: None,
+        secrets=lambda: (credential,),
+    )
+    return client
+
+
+def test_a_connection_refused_never_reached_it(make_client):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    error = sent(with_token(make_client(SimpleNamespace(url=f"http://127.0.0.1:{port}"))))
+    assert isinstance(error, errors.TransportError)
+    assert error.failure.reached is False
+
+
+def test_a_name_that_is_not_known_never_reached_it(make_client):
+    error = sent(with_token(make_client(SimpleNamespace(url="http://nowhere.invalid"))))
+    assert isinstance(error, errors.TransportError)
+    assert error.failure.reached is False
+
+
+def test_a_connect_timeout_never_reached_it(make_client):
+    # A listener whose queue is full lets no further connection come about.
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    fillers = []
+    try:
+        for _ in range(4):
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+            fillers.append(filler)
+        client = make_client(SimpleNamespace(url=f"http://127.0.0.1:{listener.getsockname()[1]}"), connect=0.1, read=0.1)
+        error = sent(with_token(client))
+    finally:
+        for one in (*fillers, listener):
+            one.close()
+    assert isinstance(error, errors.TransportError)
+    assert "connect timeout" in str(error)
+    assert error.failure.reached is False
+
+
+def test_a_token_that_cannot_be_had_never_reached_it(make_client, site):
+    site.respond = lambda request: (400, {}, b'{"error":"invalid_scope"}')
+    error = sent(make_client(site))
+    assert error.failure.reached is False
+    assert [request["target"] for request in site.seen] == ["/oauth2/token"]
+
+
+@pytest.mark.parametrize("kind", ["reset", "truncated"])
+def test_an_answer_that_breaks_off_may_have_reached_it(make_client, limio_emulator, kind):
+    limio_emulator.faults.add(Fault(kind, "/api/", times=None))
+    error = sent(make_client(limio_emulator))
+    assert isinstance(error, errors.TransportError)
+    assert error.failure.reached is True
+    assert sum(entry["path"].startswith("/api/") for entry in limio_emulator.counters.log) == 1
+
+
+def test_silence_may_have_reached_it(make_client, silent_port):
+    error = sent(with_token(make_client(SimpleNamespace(url=f"http://127.0.0.1:{silent_port}"), read=0.05)))
+    assert isinstance(error, errors.TransportError)
+    assert error.failure.reached is True
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422, 429, 500, 502, 503, 504])
+def test_every_answer_reached_it(make_client, site, status):
+    site.respond = token_or(lambda _: (status, {}, b"{}"))
+    assert sent(make_client(site)).failure.reached is True
+
+
+def test_a_certificate_that_is_refused_never_reached_it(make_client, site):
+    # The errors as the libraries raise and wrap them when they verify a certificate.
+    client = with_token(make_client(site))
+
+    def refuse(*_, **__):
+        cause = ssl.SSLCertVerificationError(1, "certificate verify failed")
+        reason = urllib3.exceptions.SSLError(cause)
+        reason.__cause__ = cause
+        raise requests.exceptions.SSLError(urllib3.exceptions.MaxRetryError(None, "/", reason)) from reason
+
+    client.transport._session.send = refuse
+    error = sent(client)
+    assert "TLS" in str(error)
+    assert error.failure.reached is False
+    assert site.seen == []
+
+
+def test_a_tls_connection_that_breaks_later_may_have_reached_it(make_client, site):
+    client = with_token(make_client(site))
+
+    def broken(*_, **__):
+        raise requests.exceptions.SSLError(ssl.SSLEOFError(8, "EOF occurred in violation of protocol"))
+
+    client.transport._session.send = broken
+    assert sent(client).failure.reached is True
+
+
+# -- bodies that are JSON already ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"amount":0.1000,"big":123456789012345678901234567890}', "naïve 日本".encode(), b"{}", b" "]
+)
+def test_content_goes_out_byte_for_byte(make_client, site, content):
+    site.respond = token_or(lambda _: (200, {}, b"{}"))
+    make_client(site).send(method="POST", path="/x", content=content)
+    assert site.seen[-1]["body"] == content
+    assert site.seen[-1]["headers"]["Content-Type"] == "application/json"
+    assert site.seen[-1]["headers"]["Content-Length"] == str(len(content))
+
+
+def test_no_content_is_no_body(make_client, site):
+    site.respond = token_or(lambda _: (200, {}, b"{}"))
+    make_client(site).send(method="POST", path="/x", headers={"Idempotency-Key": "k-1"})
+    assert site.seen[-1]["body"] == b""
+    assert "Content-Type" not in site.seen[-1]["headers"]
+    assert site.seen[-1]["headers"]["Idempotency-Key"] == "k-1"

@@ -185,7 +185,7 @@ def test_a_value_goes_out_to_the_last_digit(value, text):
         memoryview(b"x"), "\ud800", ["\udfff"], {"\ud800": 1}, {"a": float("nan")}, [pd.NaT], {"a": pd.NA}, timedelta(1), {1, 2},
         object(), 1j, np.array([1, 2]),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_a_value_without_a_json_form_is_refused_by_name(value):
     with pytest.raises(UsageRowError, match=r"^row 7: column 'v' holds .*, which JSON cannot$"):

@@ -1,0 +1,226 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What a user may choose, and what a task says in the end."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ledgers import make_row, make_worker
+
+from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.ledger.model import Entry, OnUnknown, Outcome, State
+from limio_limitrail.ledger.rules import Policy
+from limio_limitrail.ledger.tally import Tally
+from limio_limitrail.operators.usage_choices import Allowance, as_columns, check_numbers, one_of, read_decisions, read_policy
+from limio_limitrail.operators.usage_rows import rows_of_list
+from limio_limitrail.operators.usage_verdict import UsageFailedError, UsageUnknownError, judge, summarize, tell
+
+NONE = Allowance(name="max_rejected", most=0)
+NO_PARKED = Allowance(name="max_parked", most=0)
+
+
+@pytest.mark.parametrize(
+    ("value", "of", "allowed"),
+    [
+        (0, 100, 0), (10, 100, 10), ("10", 100, 10), (" 7 ", 100, 7), (0.01, 100, 1), ("0.01", 100, 1), (0.0, 100, 0),
+        ("0.0", 9, 0),
+        (1, 100, 1), (1.0, 100, 100), ("1.0", 100, 100), (0.29, 100, 29), ("0.29", 100, 29), (0.07, 100, 7), (0.1, 30, 3),
+        (0.5, 3, 1), ("1e-2", 1000, 10), (10**12, 5, 10**12), (0.57, 100, 57), (1e-9, 10, 0),
+    ],
+)  # fmt: skip
+def test_an_allowance_is_a_number_or_a_share(value, of, allowed):
+    allowance = Allowance.read("max_rejected", value)
+    assert not allowance.exceeded_by(allowed, of=of)
+    assert allowance.exceeded_by(allowed + 1, of=of)
+
+
+@given(st.integers(1, 999), st.integers(1, 5000))
+def test_a_share_is_taken_as_it_is_written(thousandths, rows):
+    allowance = Allowance.read("max_parked", f"0.{thousandths:03}")
+    assert allowance.exceeded_by(rows, of=rows)
+    most = thousandths * rows // 1000
+    assert not allowance.exceeded_by(most, of=rows)
+    assert allowance.exceeded_by(most + 1, of=rows)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [-1, "-1", -0.1, 1.5, "1.5", 2.0, "nan", float("nan"), "inf", float("inf"), "", "None", None, True, "ten", "10%", [1], b"1"],
+)
+def test_what_is_no_allowance_is_refused(value):
+    with pytest.raises(ParameterError, match=r"max_parked=.* neither a number of rows, such as 10, nor a share"):
+        Allowance.read("max_parked", value)
+
+
+@pytest.mark.parametrize(("concurrency", "batch_size"), [(0, 1), (65, 1), (1, 0), (1, 1001), (-1, 5)])
+def test_numbers_have_bounds(concurrency, batch_size):
+    with pytest.raises(ParameterError):
+        check_numbers(concurrency=concurrency, batch_size=batch_size)
+
+
+def test_numbers_within_bounds_are_fine():
+    check_numbers(concurrency=1, batch_size=1)
+    check_numbers(concurrency=64, batch_size=1000)
+
+
+@pytest.mark.parametrize(
+    ("given_", "policy"),
+    [
+        (("park", None, True), Policy(on_unknown=OnUnknown.PARK)),
+        (("resend", "", True), Policy(on_unknown=OnUnknown.RESEND)),
+        (("park", "None", True), Policy(on_unknown=OnUnknown.PARK)),
+        (("park", "parked", True), Policy(on_unknown=OnUnknown.PARK, replay=State.PARKED)),
+        (("resend", "rejected", True), Policy(on_unknown=OnUnknown.RESEND, replay=State.REJECTED)),
+        (("park", None, False), Policy(on_unknown=OnUnknown.RESEND)),
+    ],
+)
+def test_policies(given_, policy):
+    on_unknown, replay, changes = given_
+    assert read_policy(on_unknown=on_unknown, replay=replay, changes=changes) == policy
+
+
+@pytest.mark.parametrize(
+    ("on_unknown", "replay"), [("send", None), ("", None), ("park", "committed"), ("park", "unknown"), ("park", "all")]
+)
+def test_policies_that_are_none(on_unknown, replay):
+    with pytest.raises(ParameterError):
+        read_policy(on_unknown=on_unknown, replay=replay, changes=True)
+
+
+def test_decisions_mean_committed_or_denied():
+    assert read_decisions({"OK": "committed", "NO": "denied"}) == {"OK": State.COMMITTED, "NO": State.DENIED}
+    for meaning in ("rejected", "parked", "sending", "", "Committed"):
+        with pytest.raises(ParameterError, match="a decision means committed or denied"):
+            read_decisions({"X": meaning})
+
+
+def test_one_source_of_rows():
+    assert one_of(sql=None, parts="x", rows=None) == "parts"
+    assert one_of(sql=None, parts=None, rows=[]) == "rows"
+    with pytest.raises(ParameterError, match="exactly one of sql=, parts=, rows=; given: sql, rows"):
+        one_of(sql="x", parts=None, rows=[])
+    with pytest.raises(ParameterError, match="given: none"):
+        one_of(sql=None, parts=None)
+
+
+def test_key_columns():
+    assert as_columns("key", "id") == ("id",)
+    assert as_columns("key", ["a", "b"]) == ("a", "b")
+    for wrong in ("", [], [""], ["a", None], [1]):
+        with pytest.raises(ParameterError, match="key="):
+            as_columns("key", wrong)
+
+
+def test_lists_are_taken_as_they_are():
+    source = rows_of_list([{"a": 1}, {"b": 2}])
+    assert source.columns is None
+    assert list(source.rows) == [{"a": 1}, {"b": 2}]
+    assert list(rows_of_list(iter({"a": n} for n in range(3))).rows) == [{"a": n} for n in range(3)]
+
+
+@pytest.mark.parametrize("wrong", ["[{}]", b"x", {"a": 1}, 5, None])
+def test_what_is_no_list_is_refused(wrong):
+    with pytest.raises(ParameterError, match=rf"rows= is a {type(wrong).__name__}; give a list of mappings"):
+        rows_of_list(wrong)
+
+
+def test_a_row_that_is_no_mapping_is_named():
+    with pytest.raises(ParameterError, match="row 2 of rows= is a list"):
+        list(rows_of_list([{}, [1], {}]).rows)
+
+
+# -- verdicts --------------------------------------------------------------------------------------------------------
+
+
+def tally_of(*outcomes: Outcome, rows: int | None = None) -> Tally:
+    tally = Tally(len(outcomes) if rows is None else rows)
+    for number, outcome in enumerate(outcomes, start=1):
+        tally.add(make_row(number, number=number), outcome)
+    return tally
+
+
+def rejected(detail, **more) -> Outcome:
+    return Outcome(state=State.REJECTED, http_status=400, detail=detail, **more)
+
+
+def verdict(tally, **more):
+    return judge(tally, **{"table": "book.ledger", "operation": "usage.commit", "rejected": NONE, "parked": NO_PARKED, **more})
+
+
+def test_all_well_is_no_failure():
+    assert verdict(tally_of(*[Outcome(state=State.COMMITTED, decision="ALLOWED")] * 3, Outcome(state=State.DENIED))) is None
+    assert verdict(tally_of()) is None
+
+
+def test_the_five_most_frequent_reasons_are_told_with_an_example_each():
+    outcomes = [
+        rejected(f"reason {letter}") for letter, count in zip("abcdefg", range(7, 0, -1), strict=True) for _ in range(count)
+    ]
+    failure = verdict(tally_of(*outcomes))
+    assert isinstance(failure, UsageFailedError)
+    text = str(failure)
+    assert "28 of 28 rows were rejected (max_rejected=0)" in text
+    for letter, count, example in (("a", 7, 1), ("b", 6, 8), ("c", 5, 14), ("d", 4, 19), ("e", 3, 23)):
+        assert f'{count} x rejected: status 400, reason {letter}; for example row {example} {{"id": "{example}"}}' in text
+    assert "reason f" not in text
+    assert "replay='rejected'" in text
+    assert "book.ledger" in text
+
+
+def test_what_is_particular_to_a_row_makes_no_reason_of_its_own():
+    details = [f"meter 'm{n}' of 0{n}a1b2c3-0000-0000-0000-00000000000{n} exceeds {n}00" for n in range(1, 6)]
+    [reason] = tally_of(*map(rejected, details)).reasons(State.REJECTED)
+    assert reason.count == 5
+    assert reason.example.startswith("row 1 ")
+    two = tally_of(rejected("x", error_code="A"), rejected("x", error_code="B"), rejected("x", field="f"))
+    assert len(two.reasons(State.REJECTED)) == 3
+
+
+def test_very_many_reasons_are_counted_together():
+    tally = tally_of(*[rejected("x" + "abcdefghij"[n % 10] + "".join("abcdefghij"[int(d)] for d in str(n))) for n in range(1500)])
+    assert tally.reasons(State.REJECTED)[0].count == 500
+    assert tally.reasons(State.REJECTED)[0].text == "other reasons"
+
+
+def test_unknown_rows_are_for_another_try():
+    failure = verdict(tally_of(Outcome(state=State.UNKNOWN, detail="timeout"), rejected("no")))
+    assert isinstance(failure, UsageUnknownError)
+    assert "1 of 2 rows" in str(failure)
+    assert "timeout" in str(failure)
+
+
+def test_rejected_and_parked_rows_are_both_told():
+    failure = verdict(tally_of(rejected("no"), Outcome(state=State.PARKED, detail="timeout"), Outcome(state=State.COMMITTED)))
+    assert "1 of 3 rows were rejected" in str(failure)
+    assert "1 of 3 rows are parked" in str(failure)
+    assert "'committed'" in str(failure)
+    enough = {"rejected": Allowance.read("max_rejected", "0.34"), "parked": Allowance.read("max_parked", 1)}
+    assert verdict(tally_of(rejected("no"), Outcome(state=State.PARKED), Outcome(state=State.COMMITTED)), **enough) is None
+
+
+def test_a_summary_counts_every_row_once(caplog):
+    tally = tally_of(
+        Outcome(state=State.COMMITTED, decision="ALLOWED"),
+        Outcome(state=State.DENIED, decision="DENIED_BY_POLICY"),
+        rejected("no"),
+        Outcome(state=State.PARKED, detail="timeout"), rows=7,
+    )  # fmt: skip
+    entry = Entry(
+        state=State.COMMITTED, worker=make_worker(), lease_until=0, digest="another", attempts=1,
+        outcome=Outcome(state=State.COMMITTED, decision="ALLOWED"),
+    )  # fmt: skip
+    tally.add_settled(make_row("old", number=5), entry)
+    summary = summarize(tally, operation="usage.commit", table="ledger", duplicates=2)
+    assert {name: summary[name] for name in ("rows", "sent", "settled_before", "changed", "not_tried", "duplicates")} == {
+        "rows": 7, "sent": 4, "settled_before": 1, "changed": 1, "not_tried": 2, "duplicates": 2,
+    }  # fmt: skip
+    states = ("committed", "denied", "rejected", "parked", "unknown")
+    assert [summary[name] for name in states] == [2, 1, 1, 1, 0]
+    assert summary["decisions"] == {"ALLOWED": 2, "DENIED_BY_POLICY": 1}
+    with caplog.at_level(logging.INFO):
+        tell(tally, summary={**summary, "requests": 4, "seconds": 0.5})
+    for part in ("timeout", "parked: row 4", "done earlier with another body", "row 5", "of 7 rows 2 committed"):
+        assert part in caplog.text
