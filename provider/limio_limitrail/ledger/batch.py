@@ -89,6 +89,7 @@ class Batch:
         self._next: deque[UsageRow] = deque()
         self._flying: dict[str, Claim] = {}
         self._waiting: list[UsageRow] = []
+        self._told_of_others = False
         self._answered: dict[str, tuple[UsageRow, Outcome]] = {}
         self._oldest_answer = 0.0
         self._halt: Exception | None = None
@@ -173,7 +174,8 @@ class Batch:
                 self._flying[claim.row.key] = claim
                 self._couriers.give(claim, valid_until=valid_until)
             elif claim.waits:
-                if not self._waiting:
+                if not self._told_of_others:
+                    self._told_of_others = True
                     log.info(
                         "%s: another worker is sending some of these rows; they are looked at again at the end.", self._label
                     )

@@ -85,10 +85,13 @@ class Previews:
             one = f"({', '.join(f'CAST({VALUE} AS {type_.of(dialect)})' for type_ in COLUMNS.values())})"
             values: list[object] = []
             for key, outcome in outcomes.items():
-                values += [key, outcome.state.value, self._rows.pop(key).row_key]
+                values += [key, outcome.state.value, self._rows[key].row_key]
                 values += [getattr(outcome, name) for name in OUTCOME]
                 values += [outcome.fees, outcome.answer, *worker.values(), now]
             session.execute(f"INSERT INTO {table} ({names}) VALUES {', '.join([one] * len(outcomes))}", *values)
+        # Only now: what could not be written is written down once more.
+        for key in outcomes:
+            del self._rows[key]
 
     def release(self, claims: Iterable[Claim]) -> None:
         """Have nothing to give back."""

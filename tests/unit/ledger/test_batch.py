@@ -265,7 +265,8 @@ def test_stop_before_the_beginning_sends_nothing(db, make_batch):
     assert states(db) == {}
 
 
-def test_rows_of_another_worker_are_waited_for(db, make_batch, monkeypatch):
+def test_rows_of_another_worker_are_waited_for(db, make_batch, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(batch_module, "_ASK_OTHERS_EVERY", 0.05)
     rows = make_rows(6)
     other = make_batch(GOOD, "other")
@@ -282,6 +283,7 @@ def test_rows_of_another_worker_are_waited_for(db, make_batch, monkeypatch):
     thread.join(ENDS)
     assert found["tally"].states == {State.COMMITTED: 5, State.PARKED: 1}
     assert sorted(batch.script.sent) == [2, 4, 5, 6]
+    assert caplog.text.count("another worker is sending some of these rows") == 1
 
 
 def test_only_few_rows_are_claimed_at_once(db, make_batch):

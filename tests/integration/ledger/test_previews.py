@@ -1,0 +1,58 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Previews: the newest one of each row, in every kind of database."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from ledgers import PARK, FailingDatabase, make_rows, make_worker
+
+from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.ledger.model import LedgerError, Outcome, State
+from limio_limitrail.ledger.previews import COLUMNS, Previews
+
+
+@pytest.fixture
+def previews(db):
+    database = FailingDatabase(db.hook())
+    with contextlib.closing(database):
+        made = Previews(database=database, table="previews", worker=make_worker())
+        made.failures = database.failures
+        yield made
+
+
+def decided(decision: str) -> Outcome:
+    fees = '[{"amount":0.1000}]'
+    return Outcome(state=State.COMMITTED, http_status=200, decision=decision, fees=fees, answer='{"it\'s": "naïve %s ?"}')
+
+
+def test_the_newest_preview_stands(db, previews):
+    for _ in range(2):
+        previews.prepare()
+    assert list(db.types("previews")) == list(COLUMNS)
+    rows = make_rows(3)
+    for decision in ("DENIED_BY_POLICY", "ALLOWED"):
+        claims = previews.claim(rows, policy=PARK)
+        assert all(claim.granted for claim in claims)
+        previews.record({row.key: decided(decision) for row in rows})
+    found = db.query("SELECT decision, fees, answer, http_status, run_id FROM previews")
+    assert found == [("ALLOWED", '[{"amount":0.1000}]', '{"it\'s": "naïve %s ?"}', 200, "run-1")] * 3
+
+
+def test_what_could_not_be_written_is_written_later(db, previews):
+    previews.prepare()
+    rows = make_rows(2)
+    previews.claim(rows, policy=PARK)
+    outcomes = {row.key: decided("ALLOWED") for row in rows}
+    previews.failures.append("late")
+    with pytest.raises(LandingError):
+        previews.record(outcomes)
+    previews.record(outcomes)
+    assert db.query("SELECT count(*) FROM previews") == [(2,)]
+
+
+def test_a_table_that_holds_no_previews_is_refused(db, previews):
+    db.execute("CREATE TABLE previews (idempotency_key VARCHAR(36) PRIMARY KEY)")
+    with pytest.raises(LedgerError, match=r"holds no previews.*preview_table="):
+        previews.prepare()
