@@ -169,7 +169,7 @@ class ApiClient:
             limits=limits or self.limits,
             repeat=repeat,
             sleep=sleep or self._sleep,
-            on_retry=self._count_retry,
+            on_retry=self.count_retry,
         )
 
     def session(self) -> requests.Session:
@@ -185,7 +185,8 @@ class ApiClient:
         if self._session is not None:
             self._session.close()
 
-    def _count_retry(self) -> None:
+    def count_retry(self) -> None:
+        """Count a try that somebody else makes again."""
         with self._counting:
             self.counters.retries += 1
 

@@ -140,7 +140,8 @@ class Batch:
                 self._claim([self._next.popleft() for _ in range(most)])
             elif not (more or self._next) and self._waiting and time.monotonic() - self._asked_others > _ASK_OTHERS_EVERY:
                 self._asked_others = time.monotonic()
-                waiting, self._waiting = self._waiting[: self._batch_size], self._waiting[self._batch_size :]
+                most = min(self._batch_size, self._room())
+                waiting, self._waiting = self._waiting[:most], self._waiting[most:]
                 self._claim(waiting)
             busy = len(self._flying) >= self._room() or not (more or self._next)
             self._collect(_POLL if busy else 0)

@@ -158,10 +158,15 @@ class Ledger:
         if not outcomes:
             return
         written = self._persistently(lambda sql: sql.record(outcomes, now=self._now(sql)))
-        if written < len(outcomes):
+        if written == len(outcomes):
+            return
+        # Fewer, too, where the same outcomes had been written by a try whose success went unnoticed.
+        there = self._persistently(lambda sql: sql.entries(list(outcomes)))
+        lost = sum(key not in there or there[key].worker.claim_id != self.worker.claim_id for key in outcomes)
+        if lost:
             log.warning(
                 "%d of %d outcomes found their entries in the hands of another worker, which took this one for dead.",
-                len(outcomes) - written,
+                lost,
                 len(outcomes),
             )
 

@@ -70,6 +70,19 @@ class Text:
 
     template: str
 
+    def __post_init__(self) -> None:
+        """Refuse what is no such text.
+
+        :raises ParameterError: braces do not close, or hold something else than the name of a column.
+        """
+        try:
+            parts = list(Formatter().parse(self.template))
+        except ValueError as error:
+            raise ParameterError(f"Text({self.template!r}): {error}") from None
+        for _, name, spec, conversion in parts:
+            if name is not None and (not name or name.isdigit() or set(name) & set(".[]") or spec or conversion):
+                raise ParameterError(f"Text({self.template!r}): braces hold the name of a column and nothing else")
+
     def columns(self) -> tuple[str, ...]:
         """Name the columns in it."""
         return tuple(name for _, name, _, _ in Formatter().parse(self.template) if name)

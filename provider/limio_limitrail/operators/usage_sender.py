@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _REFUSALS = (InvalidRequestError, NotFoundError, ConflictError, PageTooLargeError)
 
+_TIMED_OUT = 408
+"""Says that the request came too slowly, and not how much of it was carried out."""
+
 _ABOUT_ONE_TRY = (CredentialsError, ScopeError, RateLimitError, ConflictError, NotFoundError)
 """Refusals that leave open what became of an earlier try of the same row; a conflict may even be with that one."""
 
@@ -85,7 +88,7 @@ class UsageSender:
                 limits=self.client.limits,
                 repeat=Repeat.ANY if resends else Repeat.UNDONE,
                 sleep=wait,
-                on_retry=self._count_retry,
+                on_retry=self.client.count_retry,
             )
         except EndedError:
             if not doubts:
@@ -103,10 +106,6 @@ class UsageSender:
             return Doubt(outcome=outcome, cause=undecided(outcome, path=row.path, operation=self.operation.name))
         return outcome
 
-    def _count_retry(self) -> None:
-        # For the summary only: a number that two threads count at once may come out one too low.
-        self.client.counters.retries += 1
-
     def _failed(self, error: ApiError, *, in_doubt: State) -> Result:
         if not error.failure.reached or isinstance(error, CredentialsError | ScopeError):
             return Halt(cause=error)
@@ -114,6 +113,6 @@ class UsageSender:
             if (error.retry_after or 0.0) > self.client.limits.longest_retry_after:
                 return Halt(cause=error)
             return Slower(retry_after=error.retry_after, cause=error)
-        if isinstance(error, _REFUSALS):
+        if isinstance(error, _REFUSALS) and error.status != _TIMED_OUT:
             return outcome_of(error, state=State.REJECTED)
         return Doubt(outcome=outcome_of(error, state=in_doubt), cause=error)

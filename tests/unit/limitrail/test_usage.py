@@ -396,3 +396,13 @@ def test_operations_are_found_by_mode():
     assert find_operation("commit").path == "/v1/usage/commit"
     with pytest.raises(ParameterError, match="mode='burn' is none of commit, preview, reserve"):
         find_operation("burn")
+
+
+@pytest.mark.parametrize("template", ["{", "}", "{}", "{0}", "{a.b}", "{a[0]}", "{a!r}", "{a:.2f}"])
+def test_a_text_that_is_none_is_refused_where_it_is_written(template):
+    with pytest.raises(ParameterError, match="Text"):
+        Text(template)
+
+
+def test_a_column_of_a_text_may_have_any_plain_name():
+    assert fill(Text("{my col}/{Ä}"), {"my col": 1, "Ä": "x"}, number=1) == "1/x"
