@@ -19,17 +19,10 @@ def slow(place, *, seconds: float = 0.005) -> None:
     place.server.faults.add(Fault("latency", COMMIT, times=None, seconds=seconds))
 
 
-def wait_for(place, requests: int) -> None:
-    until = time.monotonic() + 60
-    while len(place.sent()) < requests:
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("idempotency", ["header", "off"])
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_two_at_once(place_of, idempotency, on_unknown):
-    place = place_of("pg", make_rows(1000), idempotency=idempotency)
+    place = place_of("pg", make_rows(500), idempotency=idempotency)
     slow(place)
     twin = place.twin()
     place.write_dag(on_unknown=on_unknown, batch_size=50)
@@ -38,11 +31,11 @@ def test_two_at_once(place_of, idempotency, on_unknown):
     first, second = place.join(processes[0]), twin.join(processes[1])
     for one in (first, second):
         assert one.state == "success", place.home.output()[-3000:]
-        assert (one.summary["rows"], one.summary["committed"], one.summary["unknown"]) == (1000, 1000, 0)
-        assert one.summary["sent"] + one.summary["settled_before"] == 1000
+        assert (one.summary["rows"], one.summary["committed"], one.summary["unknown"]) == (500, 500, 0)
+        assert one.summary["sent"] + one.summary["settled_before"] == 500
         assert one.summary["sent"] > 0
-    assert first.summary["sent"] + second.summary["sent"] == 1000
-    assert len(place.sent()) == 1000
+    assert first.summary["sent"] + second.summary["sent"] == 500
+    assert len(place.sent()) == 500
     ledger = place.agree()
     assert Counter(entry["dag_id"] for entry in ledger.values()) == {
         "usage": first.summary["sent"],
@@ -52,12 +45,12 @@ def test_two_at_once(place_of, idempotency, on_unknown):
 
 @pytest.mark.parametrize(("idempotency", "on_unknown"), [("header", "resend"), ("off", "park"), ("header", "park")])
 def test_one_of_two_is_killed(place_of, idempotency, on_unknown):
-    place = place_of("pg", make_rows(1000), idempotency=idempotency)
+    place = place_of("pg", make_rows(500), idempotency=idempotency)
     slow(place)
     twin = place.twin()
     for one in (place, twin):
         one.write_dag(on_unknown=on_unknown, batch_size=50, max_parked=0.5, retries=5)
-    killed = place.begin("one", kill=["before sending", 150], patch=LEASE)
+    killed = place.begin("one", kill=["before sending", 80], patch=LEASE)
     lives = twin.begin("two", patch=LEASE)
     assert place.join(killed).code == SIGKILL
     hung = {key for key, entry in place.database.ledger().items() if entry["state"] == "sending" and entry["run_id"] == "one"}
@@ -70,24 +63,24 @@ def test_one_of_two_is_killed(place_of, idempotency, on_unknown):
     parked = {key for key, entry in place.database.ledger().items() if entry["state"] == "parked"}
     place.agree(doubtful=frozenset({"parked"}))
     assert parked == (hung if on_unknown == "park" else set())
-    assert other.summary["committed"] + other.summary["parked"] == 1000
+    assert other.summary["committed"] + other.summary["parked"] == 500
     assert (retry.summary["sent"], retry.summary["parked"]) == (0, len(parked))
     if on_unknown == "resend":
-        assert len(place.agree()) == len(place.journal()) == 1000
+        assert len(place.agree()) == len(place.journal()) == 500
 
 
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_the_retry_of_a_killed_task_does_not_wait_for_its_lease(place_of, on_unknown):
-    place = place_of("pg", make_rows(600))
+    place = place_of("pg", make_rows(300))
     slow(place)
     place.write_dag(on_unknown=on_unknown, max_parked=0.9, retries=5, batch_size=50)
-    assert place.attempt(kill=["before sending", 200]).code == SIGKILL
+    assert place.attempt(kill=["before sending", 100]).code == SIGKILL
     began = time.monotonic()
     last = place.attempt()
     assert last.state == "success"
     # The lease is a minute.
     assert time.monotonic() - began < 45
-    assert last.summary["committed"] + last.summary["parked"] == 600
+    assert last.summary["committed"] + last.summary["parked"] == 300
     place.agree(doubtful=frozenset({"parked"}))
 
 

@@ -196,7 +196,7 @@ def test_a_token_that_expires_in_mid_run(place_of):
 
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_an_api_that_is_down(place_of, on_unknown):
-    place = place_of("duck", make_rows(300))
+    place = place_of("duck", make_rows(2000), extra={"timeout": 2})
     place.write_dag(on_unknown=on_unknown, retries=3, retry_delay=0)
     stopped = []
 
@@ -213,7 +213,8 @@ def test_an_api_that_is_down(place_of, on_unknown):
     assert "sending" not in states
     assert states["committed"] >= 50
     assert set(states) <= {"committed", "unknown" if on_unknown == "resend" else "parked"}
-    assert sum(states.values()) <= 61 + 10
+    assert sum(states.values()) < 2000
+    assert states["parked"] + states["unknown"] <= 10 + 8
     journal, ledger = place.journal(), place.database.ledger()
     assert set(journal) <= set(ledger)
     assert {key for key, entry in ledger.items() if entry["state"] == "committed"} <= set(journal)
@@ -224,11 +225,13 @@ def test_503_throughout(place_of, on_unknown):
     place = place_of("duck", make_rows(300))
     fault = place.server.faults.add(Fault("status", COMMIT, status=503, times=None))
     place.write_dag(on_unknown=on_unknown, retries=3, retry_delay=0)
-    last = place.attempt()
+    # Fewer where each is tried several times.
+    few = 10 if on_unknown == "park" else 3
+    last = place.attempt(patch={"limio_limitrail.ledger.batch.MOST_DOUBTS": few})
     assert last.state == "up_for_retry"
     states = place.database.states()
     assert set(states) == {"unknown" if on_unknown == "resend" else "parked"}
-    assert 10 <= sum(states.values()) <= 18
+    assert few <= sum(states.values()) <= few + 8
     assert place.server.limitrail.journal == []
     place.server.faults.remove(fault.number)
     place.write_dag(on_unknown=on_unknown, retries=3, replay="parked" if on_unknown == "park" else None)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from usage import Code, make_rows
@@ -87,10 +88,11 @@ def test_every_digit_arrives(place_of):
     ]
     assert len(bodies) == len(NUMBERS)
     for number, sent in zip(NUMBERS, bodies, strict=True):
-        shown = json.loads(sent, parse_float=str, parse_int=str)
-        assert shown["amount"].lower() in (number, "1e-30"), sent
-        assert shown["metadata"]["huge"] == str(huge)
-        assert shown["metadata"]["raw"]["x"] == "0.12345678901234567890123"
+        # Numbers and no texts, digit by digit.
+        [amount] = re.findall(rb'"amount":([^",}]+)[,}]', sent)
+        assert amount.lower() in (number.encode(), b"1e-30"), sent
+        assert f'"huge":{huge}'.encode() in sent
+        assert b'"x":0.12345678901234567890123,' in sent
 
 
 TEXTS = (

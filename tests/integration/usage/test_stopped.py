@@ -26,7 +26,7 @@ def wait_for(place, requests: int) -> None:
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_a_signal(place_of, conn_id, on_unknown):
-    place = place_of(conn_id, make_rows(3000))
+    place = place_of(conn_id, make_rows(1500))
     place.write_dag(on_unknown=on_unknown, retries=3)
     process = place.begin()
     wait_for(place, 400)
@@ -37,14 +37,14 @@ def test_a_signal(place_of, conn_id, on_unknown):
     assert last.state == "up_for_retry"
     ledger = place.agree()
     done = len(place.journal())
-    assert 400 <= done < 3000
+    assert 400 <= done < 1500
     assert len(ledger) == done
     assert "told to stop" in place.output()
     sent = len(place.sent())
     assert sent == done
     last = place.attempt()
-    assert (last.state, last.summary["sent"], last.summary["settled_before"]) == ("success", 3000 - done, done)
-    assert len(place.agree()) == 3000
+    assert (last.state, last.summary["sent"], last.summary["settled_before"]) == ("success", 1500 - done, done)
+    assert len(place.agree()) == 1500
 
 
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
@@ -89,14 +89,14 @@ def test_a_signal_while_everybody_waits_for_a_429(place_of):
 
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])
 def test_a_task_that_takes_too_long(place_of, conn_id):
-    place = place_of(conn_id, make_rows(3000))
+    place = place_of(conn_id, make_rows(1500))
     place.server.faults.add(Fault("latency", COMMIT, seconds=0.02, times=None))
     place.write_dag(execution_timeout=Code("timedelta(seconds=2)"), retries=3)
     last = place.attempt()
     assert last.state == "up_for_retry"
     assert "AirflowTaskTimeout" in place.output()
     ledger = place.agree(doubtful=frozenset({"parked"}))
-    assert 0 < len(ledger) < 3000
+    assert 0 < len(ledger) < 1500
     assert len(place.sent()) == len(ledger)
     # Airflow raises its timeout anywhere, also between an answer's arrival and its being noted.
     assert last.summary["parked"] <= 1
@@ -105,7 +105,7 @@ def test_a_task_that_takes_too_long(place_of, conn_id):
     place.write_dag(retries=3, max_parked=1)
     parked = last.summary["parked"]
     last = place.attempt()
-    assert (last.state, last.summary["committed"]) == ("success", 3000 - parked)
+    assert (last.state, last.summary["committed"]) == ("success", 1500 - parked)
 
 
 def test_a_signal_while_rows_are_read(place_of):
