@@ -20,7 +20,7 @@ from limio_limitrail.ledger.tally import Tally
 
 log = logging.getLogger("limio_limitrail.ledger")
 
-WRITE_AFTER = 1.0
+WRITE_AFTER = 0.5
 """Seconds after which an outcome is written down, however few there are."""
 
 MOST_DOUBTS = 10
@@ -229,14 +229,16 @@ class Batch:
         self._couriers.end()
 
     def _answer(self, claim: Claim, outcome: Outcome) -> None:
-        del self._flying[claim.row.key]
         if not self._answered:
             self._oldest_answer = time.monotonic()
+        # In this order, because a timeout of Airflow's is raised anywhere.
         self._answered[claim.row.key] = (claim.row, outcome)
+        self._flying.pop(claim.row.key, None)
 
     def _write_if_due(self) -> None:
+        many = min(self._batch_size, 2 * self._room())
         if self._answered and (
-            len(self._answered) >= self._batch_size or time.monotonic() - self._oldest_answer > WRITE_AFTER or not self._flying
+            len(self._answered) >= many or time.monotonic() - self._oldest_answer > WRITE_AFTER or not self._flying
         ):
             self._write()
 
@@ -255,10 +257,14 @@ class Batch:
     def _end(self, patience: float) -> None:
         """Send no more, take in the answers that are on their way, write down what is known, and give back what was not sent."""
         self._couriers.end()
-        self._unsent += [self._flying.pop(claim.row.key) for claim in self._couriers.take_back()]
+        for key in self._answered:
+            self._flying.pop(key, None)
+        for claim in self._couriers.take_back():
+            self._unsent.append(self._flying.pop(claim.row.key, claim))
         began = time.monotonic()
         while self._flying and time.monotonic() < began + (KILL_PATIENCE if self._killed else patience):
             self._collect(_POLL)
+            self._write_if_due()
             if patience > KILL_PATIENCE:
                 self._renew_if_due()
         if self._flying:

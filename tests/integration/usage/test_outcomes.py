@@ -262,3 +262,16 @@ def test_an_answer_that_comes_too_late(place_of, on_unknown):
     assert len(parked) == 3
     assert len(place.sent()) == 60
     assert late <= parked
+
+
+def test_a_request_that_came_too_slowly_leaves_its_row_in_doubt(place_of):
+    place = place_of("duck", make_rows(40))
+    answering(place, lambda body: problem(408, "SLOW") if body["externalAccount"] == "acme-1" else None)
+    place.write_dag(max_parked=1.0)
+    last = place.attempt()
+    assert last.state == "success", last.error
+    ledger = place.agree(doubtful=frozenset({"parked"}))
+    parked = [entry for entry in ledger.values() if entry["state"] == "parked"]
+    assert {json.loads(entry["row_key"])["account"] for entry in parked} == {"acme-1"}
+    assert {entry["http_status"] for entry in parked} == {408}
+    assert last.summary["parked"] == len(parked) > 0
