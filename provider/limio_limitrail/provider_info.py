@@ -38,6 +38,14 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "LimitRail", "python-modules": ["limio_limitrail.hooks.limitrail"]},
         ],
         "operators": [{"integration-name": "LimitRail", "python-modules": ["limio_limitrail.operators.limitrail"]}],
+        "sensors": [
+            {"integration-name": "Limio", "python-modules": ["limio_limitrail.sensors.limio"]},
+            {"integration-name": "LimitRail", "python-modules": ["limio_limitrail.sensors.limitrail"]},
+        ],
+        "triggers": [
+            {"integration-name": "Limio", "python-modules": ["limio_limitrail.triggers.limio"]},
+            {"integration-name": "LimitRail", "python-modules": ["limio_limitrail.triggers.limitrail"]},
+        ],
         "transfers": [
             {
                 "source-integration-name": "Limio",

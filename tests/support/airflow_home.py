@@ -119,6 +119,8 @@ class AirflowHome:
             "from limio_limitrail.api.resource import Resource\n"
             "from limio_limitrail.limitrail.body import Column, Json, Text\n"
             "from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator\n"
+            "from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor\n"
+            "from limio_limitrail.sensors.limitrail import LimitRailResourceSensor\n"
             "from limio_limitrail.transfers.limio_to_object_storage import LimioToObjectStorageOperator\n"
             "from limio_limitrail.transfers.limio_to_sql import LimioToSqlOperator\n"
             "from limio_limitrail.transfers.limitrail_to_object_storage import LimitRailToObjectStorageOperator\n"

@@ -23,6 +23,7 @@ from limio_limitrail.api.errors import (
 from limio_limitrail.api.page import Page, split
 from limio_limitrail.api.pagination import Cursor
 from limio_limitrail.api.resource import Resource
+from limio_limitrail.api.retry import RetryLimits
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Walk:
     :param cursor: where to go on; the first page where it is left out.
     :param seen: records that came before `cursor`, for the check of the total.
     :param total: the total that the walk began with, where it is resumed.
+    :param limits: how patient each request is, instead of the client's patience.
     """
 
     client: ApiClient
@@ -56,6 +58,7 @@ class Walk:
     cursor: Cursor | None = None
     seen: int = 0
     total: int | None = None
+    limits: RetryLimits | None = None
     server_time: datetime | None = field(default=None, init=False)
     """When the API began to answer, by its own clock."""
     _marks: set[int] = field(default_factory=set, init=False)
@@ -108,7 +111,7 @@ class Walk:
                     scope=self.resource.scope,
                     credentials=self.resource.credentials,
                     # Once a 502 stayed through all tries, a smaller page is the next try: each size needs just one.
-                    limits=replace(self.client.limits, bad_gateway_attempts=1) if halved else None,
+                    limits=replace(self.limits or self.client.limits, bad_gateway_attempts=1) if halved else self.limits,
                 )
             except (PageTooLargeError, ServerError) as error:
                 if not self._halve(error):

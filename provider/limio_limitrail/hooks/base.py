@@ -55,6 +55,11 @@ class ApiHook(BaseHook):
         """What the API's paths are appended to, such as ``https://acme.prod.limio.com/api``."""
         return self.client.base_url
 
+    @property
+    def page_size(self) -> int:
+        """Records to ask for a page where a caller does not say: the connection's, else `DEFAULT_PAGE_SIZE`."""
+        return self.settings.page_size or DEFAULT_PAGE_SIZE
+
     def request(
         self,
         *,
@@ -132,7 +137,7 @@ class ApiHook(BaseHook):
         endpoint = self.find_resource(resource)
         if page_size is not None and page_size < 1:
             raise ParameterError(f"page_size is {page_size}; a page holds at least one record")
-        size = page_size or self.settings.page_size or DEFAULT_PAGE_SIZE
+        size = page_size or self.page_size
 
         def stretch(
             *,

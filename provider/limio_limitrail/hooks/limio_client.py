@@ -20,10 +20,11 @@ API = "Limio"
 
 def shared_limio_client(settings: Settings) -> ApiClient:
     """Give the task run's client for a connection's settings."""
-    return shared_client(("limio", settings), lambda: _make_client(settings))
+    return shared_client(("limio", settings), lambda: make_limio_client(settings))
 
 
-def _make_client(settings: Settings) -> ApiClient:
+def make_limio_client(settings: Settings) -> ApiClient:
+    """Make a client of its own for a connection's settings."""
     transport = Transport(user_agent=user_agent(), timeouts=Timeouts(read=settings.read_timeout), verify=settings.verify)
     return ApiClient(api=API, base_url=settings.app_url + API_PREFIX, transport=transport, auth=_auth(settings, transport))
 

@@ -21,10 +21,11 @@ CONNECTIONS = 64
 
 def shared_limitrail_client(settings: LimitRailSettings, *, scopes: tuple[str, ...]) -> ApiClient:
     """Give the task run's client for a connection's settings and a set of scopes, sorted."""
-    return shared_client(("limitrail", settings, scopes), lambda: _make_client(settings, scopes))
+    return shared_client(("limitrail", settings, scopes), lambda: make_limitrail_client(settings, scopes=scopes))
 
 
-def _make_client(settings: LimitRailSettings, scopes: tuple[str, ...]) -> ApiClient:
+def make_limitrail_client(settings: LimitRailSettings, *, scopes: tuple[str, ...]) -> ApiClient:
+    """Make a client of its own for a connection's settings and a set of scopes, sorted."""
     transport = Transport(
         user_agent=user_agent(),
         timeouts=Timeouts(read=settings.read_timeout),

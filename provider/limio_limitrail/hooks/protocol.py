@@ -23,6 +23,10 @@ class ResourceHook(Protocol):
     def client(self) -> ApiClient:
         """The client of the hook's connection."""
 
+    @property
+    def page_size(self) -> int:
+        """Records to ask for a page where a caller does not say."""
+
     def find_resource(self, resource: str | Resource) -> Resource:
         """Look a resource up by name."""
 

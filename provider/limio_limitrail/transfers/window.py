@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.times import parse_time as parse_time
 from limio_limitrail.transfers.state import mark_of
 
 if TYPE_CHECKING:
@@ -169,25 +170,6 @@ def _usable_interval_start(context: Context, time_filter: TimeFilter) -> datetim
     if start is None or (time_filter.until is not None and (end is None or end <= start)):
         return None
     return _utc(start)
-
-
-def parse_time(name: str, value: str | datetime | None) -> datetime | None:
-    """Read a bound in time, which may come out of a template.
-
-    :raises ParameterError: it is no time with a zone.
-    """
-    # A template that gives nothing gives the text "None".
-    if value is None or (isinstance(value, str) and value.strip() in {"", "None"}):
-        return None
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value.strip())
-        except ValueError:
-            raise ParameterError(f"{name}={value!r} is no ISO 8601 time, such as 2026-01-01T00:00:00Z") from None
-    if value.tzinfo is None:
-        # A date alone means its midnight in UTC, the zone of everything else here.
-        value = value.replace(tzinfo=UTC)
-    return value.astimezone(UTC)
 
 
 def parse_switch(name: str, value: bool | str) -> bool:

@@ -1,0 +1,208 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What all sensors share, whichever API they look at."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import BaseSensorOperator, conf
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context, PokeReturnValue
+    from airflow.triggers.base import BaseTrigger
+
+    from limio_limitrail.hooks.protocol import ResourceHook
+    from limio_limitrail.waiting.look import Look, Wait
+    from limio_limitrail.waiting.patience import Patience
+
+FAILURES_KEY = "limio_limitrail.failures"
+GRACE = timedelta(seconds=60)
+"""Airflow's own timeout of a deferral comes so much later than the trigger's, which can say more."""
+
+
+class EndedError(BaseException):
+    """A wait has ended badly. No ``Exception``: Airflow makes a skip of those under soft_fail and never_fail, and nothing of them
+    under silent_fail."""
+
+
+class WaitSensor(BaseSensorOperator):
+    """Wait for something of an API's. The base of the sensors that people use.
+
+    In each mode the first look is made on the worker, so that wrong credentials, a missing scope or an unknown resource fail in
+    the task's own log. Such failures fail the task at once, also with ``soft_fail`` and retries: it is never skipped for them.
+
+    :param max_transient_failures: so many looks in a row may fail with 429, 5xx or without an answer and count as "not yet"; one
+        more fails the task.
+    :param deferrable: wait in the triggerer instead of on a worker; by default as Airflow's ``[operators] default_deferrable``
+        says.
+    """
+
+    ui_color = "#e9e4f2"
+
+    def __init__(self, *, max_transient_failures: int = 10, deferrable: bool | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.max_transient_failures = max_transient_failures
+        self.deferrable = conf.getboolean("operators", "default_deferrable", fallback=False) if deferrable is None else deferrable
+        self._failures = 0
+        self._put_off = 0.0
+
+    @property
+    @abstractmethod
+    def hook(self) -> ResourceHook:
+        """The hook of the API's connection."""
+
+    @abstractmethod
+    def wait_for(self, context: Context) -> Wait:
+        """Give what is waited for.
+
+        :raises ParameterError: a parameter does not fit.
+        """
+
+    @abstractmethod
+    def make_trigger(self, **kwargs: Any) -> BaseTrigger:
+        """Make the trigger that goes on waiting, of the arguments of `WaitTrigger`."""
+
+    def predicate_path(self) -> str | None:
+        """Give the import path of what decides on records, where there is something.
+
+        :raises ParameterError: there is something that cannot be imported in a triggerer.
+        """
+        return None
+
+    @property
+    def patience(self) -> Patience:
+        """How patiently it waits."""
+        from limio_limitrail.waiting.patience import Patience
+
+        return Patience(interval=float(self.poke_interval), max_transient_failures=self.max_transient_failures)
+
+    def execute(self, context: Context) -> Any:
+        """Wait, and give what was found.
+
+        :raises AirflowFailException: it cannot come, or something is wrong that no waiting mends.
+        :raises AirflowSensorTimeout: it did not come in time.
+        """
+        from airflow.sdk.exceptions import AirflowFailException
+
+        try:
+            return self._execute_deferrable(context) if self.deferrable else super().execute(context)
+        except EndedError as ended:
+            raise AirflowFailException(str(ended)) from ended.__cause__
+
+    def poke(self, context: Context) -> bool | PokeReturnValue:
+        """Look once."""
+        from airflow.sdk import PokeReturnValue
+
+        look = self._look(context)
+        return False if look is None else PokeReturnValue(is_done=True, xcom_value=dict(look.result or {}))
+
+    def _look(self, context: Context) -> Look | None:
+        """Look once; none where it is not yet there."""
+        from limio_limitrail.api.errors import ApiError, ParameterError
+        from limio_limitrail.hooks.settings import ConnectionFieldError
+        from limio_limitrail.waiting.look import NoAnswerError, Standing
+
+        self._put_off = 0.0
+        try:
+            wait = self.wait_for(context)
+            look = wait.look(self.hook.client)
+        except (ParameterError, ConnectionFieldError) as error:
+            raise EndedError(str(error)) from error
+        except ApiError as error:
+            failures = self._note_failures(context, self._failures_so_far(context) + 1)
+            if not self.patience.may_pass(error):
+                raise EndedError(str(error)) from error
+            if failures > self.max_transient_failures:
+                raise NoAnswerError(failures, error) from error
+            self._put_off = self.patience.pause(failures=failures, retry_after=error.retry_after)
+            self.log.warning("%s That was failure %d in a row; looking again in %.0f s.", error, failures, self._put_off)
+            return None
+        self._note_failures(context, 0)
+        self.log.info("%s: %s.", wait, look.what)
+        if look.standing is Standing.FAILED:
+            raise EndedError(f"{wait}: {look.what}, and cannot get there any more.")
+        return look if look.standing is Standing.FOUND else None
+
+    # -- failures in a row, also where each look is a process of its own -------------------------------------------
+
+    def _failures_so_far(self, context: Context) -> int:
+        store: Any = context.get("task_state_store")
+        if not self.reschedule or store is None:
+            return self._failures
+        kept = store.get(FAILURES_KEY) or {}
+        return int(kept["failures"]) if kept.get("try_number") == context["ti"].try_number else 0
+
+    def _note_failures(self, context: Context, failures: int) -> int:
+        store: Any = context.get("task_state_store")
+        if self.reschedule and store is not None and failures != self._failures_so_far(context):
+            store.set(FAILURES_KEY, {"try_number": context["ti"].try_number, "failures": failures})
+        self._failures = failures
+        return failures
+
+    def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
+        return max(float(super()._get_next_poke_interval(*args, **kwargs)), self._put_off)
+
+    # -- in the triggerer ------------------------------------------------------------------------------------------
+
+    def _execute_deferrable(self, context: Context) -> Any:
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.waiting.wire import wait_to_json
+
+        deadline = time.time() + float(self.timeout)
+        look = self._look(context)
+        if look is not None:
+            return dict(look.result or {})
+        try:
+            trigger = self.make_trigger(
+                wait=wait_to_json(self.wait_for(context), predicate=self.predicate_path()),
+                interval=float(self.poke_interval),
+                deadline=deadline,
+                max_transient_failures=self.max_transient_failures,
+                failures=self._failures,
+            )
+        except ParameterError as error:
+            raise EndedError(str(error)) from error
+        return self.defer(
+            trigger=trigger,
+            method_name="execute_complete",
+            timeout=timedelta(seconds=float(self.timeout)) + GRACE,
+        )
+
+    def execute_complete(self, context: Context, event: Any = None) -> Any:  # noqa: ARG002 - as Airflow calls it
+        """Take in what the trigger has seen. Whatever cannot be understood is a failure."""
+        from limio_limitrail.waiting.look import EventKind, NoAnswerError
+
+        kind = event.get("kind") if isinstance(event, dict) else None
+        what = str(event.get("what", "")) if isinstance(event, dict) else ""
+        match kind:
+            case EventKind.FOUND:
+                self.log.info("%s", what)
+                return event.get("result")
+            case EventKind.TIMEOUT:
+                self._time_out(what)
+            case EventKind.NO_ANSWER:
+                raise NoAnswerError.of(what)
+            case EventKind.ENDED:
+                raise EndedError(what)
+        raise EndedError("the trigger ended the wait without saying how it stands")
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Go on after a deferral. Airflow's own way makes a skip of every failure under soft_fail."""
+        from airflow.sdk import BaseOperator
+        from airflow.sdk.exceptions import AirflowFailException, TaskDeferralTimeout
+
+        try:
+            return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
+        except EndedError as ended:
+            raise AirflowFailException(str(ended)) from ended.__cause__
+        except TaskDeferralTimeout:
+            self._time_out("the trigger did not answer in time; is a triggerer running?")
+
+    def _time_out(self, what: str) -> None:
+        from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
+
+        message = f"Not there within {float(self.timeout):.0f} s: {what}"
+        raise AirflowSkipException(message) if self.soft_fail else AirflowSensorTimeout(message)

@@ -1,0 +1,75 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""LimitRailResourceSensor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.sensors.records import RecordsSensor
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
+
+    from limio_limitrail.api.resource import Resource
+    from limio_limitrail.hooks.limitrail import LimitRailHook
+
+
+class LimitRailResourceSensor(RecordsSensor):
+    """Wait for a list of LimitRail's to have records that match: usage that shows up in a runtime list.
+
+    :param limitrail_conn_id: the LimitRail connection.
+    :param scope: OAuth scopes to ask for besides the connection's.
+    :param until: the upper bound in time; a runtime list demands one, and has the end of the data interval where it is left out.
+    """
+
+    template_fields: Sequence[str] = ("limitrail_conn_id", "until", *RecordsSensor.template_fields)
+
+    def __init__(
+        self,
+        *,
+        limitrail_conn_id: str = "limitrail_default",
+        scope: str | Sequence[str] | None = None,
+        until: str | datetime | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.limitrail_conn_id = limitrail_conn_id
+        self.scope = scope
+        self.until = until
+
+    @cached_property
+    def hook(self) -> LimitRailHook:
+        """The hook of the LimitRail connection."""
+        from limio_limitrail.hooks.limitrail import LimitRailHook
+
+        return LimitRailHook(self.limitrail_conn_id, scope=self.scope)
+
+    def make_trigger(self, **kwargs: Any) -> BaseTrigger:
+        """Make the trigger that goes on waiting."""
+        from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
+
+        return LimitRailWaitTrigger(limitrail_conn_id=self.limitrail_conn_id, scopes=list(self.hook.scopes), **kwargs)
+
+    def window(self, context: Context, resource: Resource) -> tuple[datetime | None, datetime | None]:
+        """Give the bounds in time.
+
+        :raises ParameterError: a bound is no time, or the window is empty.
+        """
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.api.times import parse_time
+
+        since, _ = super().window(context, resource)
+        until = parse_time("until", self.until)
+        needed = resource.time_filter is not None and resource.time_filter.until is not None
+        if until is None and needed and (end := context.get("data_interval_end")) is not None:
+            until = datetime.fromtimestamp(end.timestamp(), tz=UTC)
+        if since is not None and until is not None and since >= until:
+            raise ParameterError(
+                f"the window from {since.isoformat()} to {until.isoformat()} is empty, so nothing can show up in it. Airflow 3 "
+                "gives cron schedules empty data intervals unless told otherwise: give since= and until="
+            )
+        return since, until

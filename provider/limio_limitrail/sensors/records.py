@@ -1,0 +1,100 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What the sensors on lists share, whichever API the list is of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.sensors.base import WaitSensor
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from limio_limitrail.api.resource import Resource
+    from limio_limitrail.waiting.records import RecordsWait
+
+
+class RecordsSensor(WaitSensor):
+    """Wait for a list to have records that match. The base of the sensors that people use.
+
+    Each look reads the list from its beginning until enough records match. A list that cannot be filtered by time is read whole
+    as long as they do not.
+
+    :param resource: a name of the API's table of resources, or a `Resource` of your own.
+    :param request_params: the path's placeholders, and further query parameters.
+    :param min_records: how many records must match.
+    :param since: the lower bound in time, for lists that filter by it: a datetime, or an ISO 8601 text. A list that demands one
+        has the start of the data interval where it is left out.
+    :param page_size: records to ask for a page; else the connection's.
+    :param predicate: says whether a record (a mapping) matches: a function, or its import path. To wait in the triggerer it
+        must be a path, and of a module that the triggerer has.
+    """
+
+    template_fields: Sequence[str] = ("resource", "request_params", "since")
+
+    def __init__(
+        self,
+        *,
+        resource: str | Resource,
+        request_params: Mapping[str, Any] | None = None,
+        min_records: int = 1,
+        since: str | datetime | None = None,
+        page_size: int | None = None,
+        predicate: str | Callable[[Mapping[str, Any]], bool] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.resource = resource
+        self.request_params = request_params
+        self.min_records = min_records
+        self.since = since
+        self.page_size = page_size
+        self.predicate = predicate
+
+    def predicate_path(self) -> str | None:
+        """Give the import path of the predicate.
+
+        :raises ParameterError: it is a function that stands in the Dag.
+        """
+        from limio_limitrail.api.errors import ParameterError
+
+        if callable(self.predicate):
+            raise ParameterError(
+                "predicate= is a function, which cannot be handed to a triggerer: give its import path, such as "
+                "my_package.my_module.my_function, or wait with deferrable=False"
+            )
+        return self.predicate
+
+    def window(self, context: Context, resource: Resource) -> tuple[datetime | None, datetime | None]:
+        """Give the bounds in time.
+
+        :raises ParameterError: a bound is no time.
+        """
+        from limio_limitrail.api.times import parse_time
+
+        since = parse_time("since", self.since)
+        needed = resource.time_filter is not None and resource.time_filter.required
+        if since is None and needed and (start := context.get("data_interval_start")) is not None:
+            since = datetime.fromtimestamp(start.timestamp(), tz=UTC)
+        return since, None
+
+    def wait_for(self, context: Context) -> RecordsWait:
+        """Give what is waited for.
+
+        :raises ParameterError: a parameter does not fit.
+        """
+        from limio_limitrail.waiting.records import RecordsWait, find_predicate
+
+        resource = self.hook.find_resource(self.resource)
+        since, until = self.window(context, resource)
+        return RecordsWait(
+            resource=resource,
+            params=dict(self.request_params or {}),
+            since=since,
+            until=until,
+            min_records=self.min_records,
+            page_size=self.page_size or self.hook.page_size,
+            predicate=find_predicate(self.predicate) if isinstance(self.predicate, str) else self.predicate,
+        )

@@ -1,0 +1,132 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Wait in the triggerer: only reads happen here, and each of them in a thread, so that the event loop never stands still."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.client import ApiClient
+
+THREADS = 32
+"""Looks at once in a triggerer process; more of them wait for their turn."""
+
+
+@cache
+def looking_threads() -> ThreadPoolExecutor:
+    """Give the threads in which all triggers of this process look."""
+    return ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="limio-limitrail-look")
+
+
+class WaitTrigger(BaseTrigger):
+    """Look again and again until what is waited for has come, cannot come, or is late.
+
+    :param wait: what is waited for, as plain JSON.
+    :param interval: seconds from one look to the next.
+    :param deadline: when to give up, in seconds since 1970; the same however often the trigger is moved or restarted.
+    :param max_transient_failures: looks in a row that may fail in ways that pass by themselves.
+    :param failures: looks in a row that have failed before this trigger was made.
+    """
+
+    def __init__(
+        self,
+        *,
+        wait: dict[str, Any],
+        interval: float,
+        deadline: float,
+        max_transient_failures: int,
+        failures: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call] # Airflow's own has no types
+        self.wait = wait
+        self.interval = interval
+        self.deadline = deadline
+        self.max_transient_failures = max_transient_failures
+        self.failures = failures
+
+    @abstractmethod
+    def own_kwargs(self) -> dict[str, Any]:
+        """Give the arguments that the class adds to those of the base."""
+
+    @abstractmethod
+    async def find_client(self) -> ApiClient:
+        """Give the client of the connection, shared with all triggers of the process that have the same credentials."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Give what the trigger can be made of again. Nothing in it is secret."""
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "wait": self.wait,
+                "interval": self.interval,
+                "deadline": self.deadline,
+                "max_transient_failures": self.max_transient_failures,
+                "failures": self.failures,
+                **self.own_kwargs(),
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Sleep and look, until there is something to tell. Whatever goes wrong unforeseen is told as a failure."""
+        try:
+            event = await self._wait()
+        except Exception as error:  # noqa: BLE001 - a trigger that dies tells its task nothing
+            event = _event("ended", f"the wait broke: {type(error).__name__}: {error}")
+        yield TriggerEvent(event)  # type: ignore[no-untyped-call] # likewise
+
+    async def _wait(self) -> dict[str, Any]:
+        from limio_limitrail.api.errors import ApiError, CredentialsError, ParameterError
+        from limio_limitrail.hooks.settings import ConnectionFieldError
+        from limio_limitrail.waiting.look import EventKind, Standing
+        from limio_limitrail.waiting.patience import Patience
+        from limio_limitrail.waiting.wire import wait_from_json
+
+        patience = Patience(interval=self.interval, max_transient_failures=self.max_transient_failures)
+        failures, retry_after = self.failures, None
+        last = "no look was made"
+        try:
+            wait = wait_from_json(self.wait)
+            client = await self.find_client()
+            while True:
+                pause = patience.pause(failures=failures, retry_after=retry_after)
+                left = self.deadline - time.time()
+                await asyncio.sleep(max(0.0, min(pause, left)))
+                if left <= 0 or (retry_after is not None and left < pause):
+                    return _event(EventKind.TIMEOUT, f"{wait}: {last}")
+                try:
+                    look = await asyncio.get_running_loop().run_in_executor(looking_threads(), wait.look, client)
+                except CredentialsError as error:
+                    # The secret may have been rotated while this waited.
+                    known, client = client, await self.find_client()
+                    if client is known:
+                        return _event(EventKind.ENDED, str(error))
+                    continue
+                except ApiError as error:
+                    if not patience.may_pass(error):
+                        return _event(EventKind.ENDED, str(error))
+                    failures, retry_after, last = failures + 1, error.retry_after, str(error)
+                    if failures > self.max_transient_failures:
+                        what = f"{failures} looks in a row have failed. The last one: {error}"
+                        return _event(EventKind.NO_ANSWER, what)
+                    self.log.warning("%s That was failure %d in a row.", error, failures)
+                    continue
+                failures, retry_after, last = 0, None, look.what
+                if look.standing is Standing.FOUND:
+                    return _event(EventKind.FOUND, f"{wait}: {look.what}", result=dict(look.result or {}))
+                if look.standing is Standing.FAILED:
+                    return _event(EventKind.ENDED, f"{wait}: {look.what}, and cannot get there any more.")
+        except (ParameterError, ConnectionFieldError) as error:
+            return _event(EventKind.ENDED, str(error))
+
+
+def _event(kind: str, what: str, **more: Any) -> dict[str, Any]:
+    return {"kind": str(kind), "what": what, **more}

@@ -1,0 +1,42 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""How long until the next look, and how many failures in a row are borne."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from limio_limitrail.api.errors import RateLimitError, ServerError, TransportError
+
+MOST_BACKOFF = 8
+"""A look is put off to at most so many times the usual interval, unless the API asks for longer."""
+
+JITTER = 0.1
+"""Share of the interval by which a look is put off or made earlier, so that many waits do not look at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How patiently something is waited for.
+
+    :param interval: seconds from one look to the next.
+    :param max_transient_failures: failures in a row that may pass by themselves; one more ends the wait.
+    """
+
+    interval: float
+    max_transient_failures: int = 10
+
+    def may_pass(self, error: Exception) -> bool:
+        """Tell whether a failure counts as "not yet": 429, 5xx, and no answer."""
+        # A look is one try: tries that are spent are those of the request for a token, which the next look makes anew.
+        return isinstance(error, ServerError | RateLimitError | TransportError)
+
+    def pause(self, *, failures: int = 0, retry_after: float | None = None) -> float:
+        """Give the seconds until the next look.
+
+        :param failures: how many there have been in a row.
+        :param retry_after: seconds that the API asked to wait.
+        """
+        seconds = self.interval * min(2.0**failures, MOST_BACKOFF)
+        seconds *= random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - it spreads, it hides nothing
+        return max(seconds, retry_after or 0.0)

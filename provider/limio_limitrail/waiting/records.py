@@ -1,0 +1,128 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Wait for a list to have records that match."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.query import build_query
+from limio_limitrail.api.records import decode_page
+from limio_limitrail.api.walk import Walk
+from limio_limitrail.waiting.look import ONE_TRY, Look, Standing
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.client import ApiClient
+    from limio_limitrail.api.resource import Resource
+
+Predicate = Callable[[Mapping[str, Any]], bool]
+
+MOST_IDS = 100
+"""Ids of records that matched and go to XCom; the rest is counted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordsWait:
+    """Wait for records.
+
+    :param resource: the list.
+    :param params: the path's placeholders, and query parameters.
+    :param since: the lower bound in time, for lists that filter by it.
+    :param until: the upper bound, for lists whose filter has one.
+    :param min_records: how many records must match.
+    :param page_size: records to ask for a page.
+    :param predicate: says whether a record matches; each one does where it is left out.
+    """
+
+    resource: Resource
+    params: Mapping[str, str] = field(default_factory=dict)
+    since: datetime | None = None
+    until: datetime | None = None
+    min_records: int = 1
+    page_size: int = 100
+    predicate: Predicate | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what can never be decided.
+
+        :raises ParameterError: nothing is waited for.
+        """
+        if self.min_records < 1:
+            raise ParameterError(f"min_records={self.min_records} would be found at once; wait for at least 1")
+
+    def __str__(self) -> str:
+        """Name what is waited for."""
+        some = "a record" if self.min_records == 1 else f"{self.min_records} records"
+        which = " that match" if self.predicate else ""
+        return f"{some} of {self.resource.name}{which}"
+
+    def look(self, client: ApiClient) -> Look:
+        """Walk through the list until enough records match.
+
+        :raises ApiError: a request failed, or an answer breaks the contract.
+        """
+        query = build_query(self.resource, params=self.params, since=self.since, until=self.until)
+        walk = Walk(
+            client=client,
+            resource=self.resource,
+            path=query.path,
+            params=query.params,
+            page_size=min(self.page_size, self.resource.max_page_size or self.page_size),
+            limits=ONE_TRY,
+        )
+        seen = count = 0
+        ids: list[str] = []
+        newest: str | None = None
+        for page in walk.pages():
+            for record in decode_page(page, api=client.api, resource=self.resource.name):
+                seen += 1
+                if self.predicate is not None and not self.predicate(record):
+                    continue
+                count += 1
+                if len(ids) < MOST_IDS:
+                    ids.append(_identity(record, self.resource))
+                when = _time(record, self.resource)
+                newest = when if newest is None or (when is not None and when > newest) else newest
+            if count >= self.min_records:
+                break
+        what = f"{count} of {seen} records match" if self.predicate else f"there are {count} records"
+        if count < self.min_records:
+            return Look(standing=Standing.NOT_YET, what=what)
+        result = {"resource": self.resource.name, "count": count, "ids": ids, "watermark": newest}
+        return Look(standing=Standing.FOUND, what=what, result=result)
+
+
+def _identity(record: Mapping[str, Any], resource: Resource) -> str:
+    values = [str(record.get(name)) for name in resource.primary_key]
+    return "/".join(values)[:200]
+
+
+def _time(record: Mapping[str, Any], resource: Resource) -> str | None:
+    if resource.time_column is None:
+        return None
+    value: Any = record
+    for name in str(resource.columns.get(resource.time_column, resource.time_column)).split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value[:40] if isinstance(value, str) else None
+
+
+def find_predicate(path: str) -> Predicate:
+    """Import a predicate by its path, such as ``my_package.my_module.my_function``.
+
+    :raises ParameterError: there is none.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name) if module else None
+    except (ImportError, AttributeError):
+        found = None
+    if not callable(found):
+        raise ParameterError(
+            f"predicate={path!r} cannot be imported here: give the path of a function in a module that workers and triggerers "
+            "have, such as my_package.my_module.my_function"
+        )
+    return found  # type: ignore[no-any-return] # whatever it gives is taken for a truth value
