@@ -35,7 +35,8 @@ def test_the_entry_point_leads_to_it():
 
 
 def test_every_named_module_and_class_exists():
-    modules = [name for room in ("hooks", "operators", "sensors", "triggers") for entry in INFO[room] for name in entry["python-modules"]]
+    rooms = ("hooks", "operators", "sensors", "triggers")
+    modules = [name for room in rooms for entry in INFO[room] for name in entry["python-modules"]]
     modules += [transfer["python-module"] for transfer in INFO["transfers"]]
     for name in modules:
         assert importlib.import_module(name)
