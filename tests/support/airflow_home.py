@@ -157,6 +157,17 @@ class AirflowHome:
         """Try a task once."""
         return self.do("attempt", dag_id, task_id=task_id, run_id=run_id, **kwargs)
 
+    def service(self, command: str, **environment: str) -> subprocess.Popen[bytes]:
+        """Start one of Airflow's own processes, in a process group of its own."""
+        with (self.path / f"{command}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "airflow", command],
+                env={**os.environ, **self._environment, **environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
     def output(self) -> str:
         """Give everything that was printed and logged."""
         log = self.path / "output.log"

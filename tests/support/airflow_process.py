@@ -293,7 +293,49 @@ def peak(dag_id: str, *, run_id: str, task_id: str) -> dict[str, Any]:
     return {**result, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-COMMANDS = {one.__name__: one for one in (run_dag, attempt, state_of, put_state, describe, counted, peak)}
+def defer_all(dag_id: str, *, run_id: str, interval: float, seconds: float) -> dict[str, Any]:
+    """Put all sensors of a Dag into the state in which their first look would have left them: waiting for a triggerer."""
+    import time
+
+    from airflow import settings
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.trigger import Trigger
+    from sqlalchemy import select
+
+    from limio_limitrail.waiting.wire import wait_to_json
+
+    dag = load_dag(dag_id)
+    task_instance(dag, run_id=run_id, task_id=next(iter(dag.task_dict)))
+    session = settings.Session()
+    for ti in session.scalars(select(TaskInstance).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)):
+        sensor = dag.task_dict[ti.task_id]
+        trigger = Trigger.from_object(
+            sensor.make_trigger(
+                wait=wait_to_json(sensor.wait_for({})),
+                interval=interval,
+                deadline=time.time() + seconds,
+                max_transient_failures=10,
+            )
+        )
+        session.add(trigger)
+        session.flush()
+        ti.trigger_id, ti.state, ti.next_method, ti.next_kwargs = trigger.id, "deferred", "execute_complete", {}
+    session.commit()
+    return {}
+
+
+def deferred(dag_id: str, *, run_id: str) -> dict[str, Any]:
+    """Give the state of each task, and what its trigger has told it."""
+    from airflow import settings
+    from airflow.models.taskinstance import TaskInstance
+    from sqlalchemy import select
+
+    session = settings.Session()
+    found = session.scalars(select(TaskInstance).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id))
+    return {ti.task_id: {"state": str(ti.state), "told": ti.next_kwargs} for ti in found}
+
+
+COMMANDS = {one.__name__: one for one in (run_dag, attempt, state_of, put_state, describe, counted, peak, defer_all, deferred)}
 
 
 def warm_up() -> None:
