@@ -24,6 +24,7 @@ DAG_IDS = {
     "limio_object_storage.py": "limio_object_storage",
     "limio_hook.py": "limio_hook",
     "limitrail_usage_commit.py": "limitrail_usage_commit",
+    "limio_order_wait.py": "limio_order_wait",
 }
 NEEDS = {"limitrail_usage_commit.py": "limio_warehouse_sync.py"}
 """Examples that use what another one leaves."""
@@ -42,7 +43,9 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
     if needed := NEEDS.get(file):
         shutil.copy(EXAMPLES / needed, home.path / "dags")
         assert home.run(DAG_IDS[needed], logical_date="2026-11-01T00:00:00+00:00").result["state"] == "success"
-    outcome = home.run(DAG_IDS[file], conf={"root": root}, logical_date="2026-11-01T00:00:00+00:00")
+    process = limio_emulator.tenant.ids("process")[0]
+    conf = {"process_id": process} if file == "limio_order_wait.py" else {"root": root}
+    outcome = home.run(DAG_IDS[file], conf=conf, logical_date="2026-11-01T00:00:00+00:00")
     states = {name: task["state"] for name, task in outcome.result["tasks"].items()}
     assert set(states.values()) == {"success"}, home.output()[-4000:]
     if file in {"limio_warehouse_sync.py", "limio_subscriptions_in_ten_lines.py"}:
@@ -71,3 +74,7 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         assert {entry.key: entry.decision for entry in journal} == {key: word for key, word in ledger.items() if word}
         assert listed == {entry.key for entry in journal if entry.decision != "DENIED_BY_POLICY"}
         assert denied == summary["denied"]
+    if file == "limio_order_wait.py":
+        found = {"path_type": "process", "id": process, "status": "processed"}
+        assert outcome.task("processed")["xcom"] == found
+        assert f"{process} is processed" in home.output()
