@@ -1,0 +1,125 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Every way to wait meets every way in which a wait may end, in tasks of a real Dag."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from airflow_home import AirflowHome
+
+from limio_limitrail.emulator import EmulatorServer
+from limio_limitrail.emulator.exchange import Reply
+
+MODES = {
+    "poke": "mode='poke'",
+    "reschedule": "mode='reschedule'",
+    "deferrable": "deferrable=True",
+}
+NOT_THERE = 404
+HTML = Reply(200, b"<html>Please sign in</html>", content_type="text/html")
+LATER = Reply(429, b'{"message":"Slow down"}', {"Retry-After": "1"})
+SKIPPING = ("soft_fail=True",)
+MERCIFUL = "soft_fail=True", "never_fail=True", "silent_fail=True"
+STATUSES = "target_statuses=['Processed'], failed_statuses=['FAILED']"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What the API answers, and what must come of it.
+
+    :param answers: statuses of HTTP, statuses of the order, or whole answers, one a request; the last one stays.
+    :param requests: how often the order was asked for; at least so often where it is negative.
+    :param tokens: with how many tokens.
+    :param says: what the task's log says, after the order's id.
+    """
+
+    answers: list[Any] = field(default_factory=lambda: ["active"])
+    arguments: str = ""
+    state: str = "success"
+    tries: int = 1
+    requests: int = 1
+    tokens: int = 1
+    status: str | None = None
+    says: str = ""
+
+
+def failed(*answers: Any, **more: Any) -> Case:
+    return Case(answers=list(answers), **{"state": "failed", **more})
+
+
+def ended(name: str, *answers: Any, ways: tuple[str, ...] = SKIPPING, arguments: str = "", **more: Any) -> dict[str, Case]:
+    """The same, also for ways in which Airflow may turn a failure into something else."""
+    cases = {f"{name}_{way.partition('_')[0]}": f"{arguments}, {way}".strip(", ") for way in ways}
+    return {key: failed(*answers, arguments=all_of_them, **more) for key, all_of_them in {name: arguments, **cases}.items()}
+
+
+CASES: dict[str, Case] = {
+    "at_once": Case(status="active"),
+    "later": Case(answers=[NOT_THERE, NOT_THERE, "active"], requests=3, status="active"),
+    "status_later": Case(answers=["pending", "something new", "processed"], arguments=STATUSES, requests=3, status="processed"),
+    **ended("bad_status", "Failed", arguments=STATUSES, says="and cannot get there any more"),
+    **ended("bad_status_later", "pending", "failed", arguments=STATUSES, requests=2, says="and cannot get there any more"),
+    **ended("missing", NOT_THERE, arguments="missing='fail'", says="answered 404"),
+    "mended": Case(answers=[401, "active"], requests=2, tokens=2, status="active"),
+    "mended_later": Case(answers=[NOT_THERE, 401, "active"], requests=3, tokens=2, status="active"),
+    **ended("refused", 401, requests=2, tokens=2, says="answered 401"),
+    **ended("forbidden", 403, ways=MERCIFUL, says="answered 403"),
+    **ended("forbidden_later", NOT_THERE, 403, ways=MERCIFUL, requests=2, says="answered 403"),
+    **ended("bad_request", 400, says="answered 400"),
+    **ended("html", HTML, says="expected a JSON object"),
+    "slow_down": Case(answers=[LATER, "active"], requests=2, status="active"),
+    "slow_down_later": Case(answers=[NOT_THERE, LATER, "active"], requests=3, status="active"),
+    "away": Case(answers=[503, 502, 500, "active"], requests=4, status="active"),
+    "away_between": Case(
+        answers=[503, NOT_THERE, 503, NOT_THERE, "active"], arguments="max_transient_failures=1", requests=5, status="active"
+    ),
+    "away_for_good": failed(
+        503, arguments="max_transient_failures=1, retries=1", tries=2, requests=4, tokens=2, says="That was failure 1 in a row"
+    ),
+    "away_for_good_soft": failed(503, arguments="max_transient_failures=1, retries=0, soft_fail=True", requests=2),
+    "away_at_once": failed(503, arguments="max_transient_failures=0, retries=0"),
+    "never": failed(NOT_THERE, arguments="timeout=0.8", requests=-2, tokens=9),
+    "never_soft": failed(NOT_THERE, arguments="timeout=0.8, soft_fail=True", state="skipped", requests=-2, tokens=9),
+    **ended("neither", arguments="missing='maybe'", requests=0, tokens=0),
+    **ended("both", arguments="target_statuses='a', failed_statuses='A'", requests=0, tokens=0),
+    **ended("failures_alone", arguments="failed_statuses='a'", requests=0, tokens=0),
+    **ended("no_secret", arguments="limio_conn_id='no_secret'", requests=0, tokens=0),
+    **ended("wrong_secret", arguments="limio_conn_id='wrong_secret'", requests=0, tokens=0),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_objects(mode: str, make_home: Callable[..., AirflowHome], limio_emulator: EmulatorServer, script: Any) -> None:
+    script.answers.update({name: case.answers for name, case in CASES.items()})
+    known = {"conn_type": "limio", "host": limio_emulator.url, "login": limio_emulator.client_id}
+    home = make_home(limio_emulator, no_secret=known, wrong_secret={**known, "password": "not-it"})
+    tasks = [
+        f"LimioObjectSensor(**common | dict(task_id={name!r}, object_id={name!r}, {case.arguments}))"
+        for name, case in CASES.items()
+    ]
+    common = f"dict(path_type='orders', poke_interval=0.1, retries=3, retry_delay=NOW, {MODES[mode]})"
+    home.write_dag("\n".join([f"common = {common}", *tasks]))
+    outcome = home.run()
+    output = home.output()
+    seen = {}
+    expected = {}
+    for name, case in CASES.items():
+        task, asked = outcome.task(name), script.asked[name]
+        seen[name] = (task["state"], task["tries"], asked, task["xcom"])
+        requests = case.requests if case.requests >= 0 else max(asked, -case.requests)
+        xcom = {"path_type": "orders", "id": name, "status": case.status} if case.status else None
+        expected[name] = (case.state, case.tries, requests, xcom)
+        assert not case.says or re.search(rf"\b{name}\b.*{re.escape(case.says)}", output), name
+    assert seen == expected
+    # Where a task is begun anew for each look it mints a token for each; a triggerer and a worker have one each.
+    most = {
+        name: {"poke": case.tokens, "reschedule": case.requests, "deferrable": case.tokens + 1} for name, case in CASES.items()
+    }
+    too_many = {name: len(found) for name, found in script.tokens.items() if len(found) > abs(most[name][mode])}
+    assert not too_many
+    for secret in (limio_emulator.client_secret, *limio_emulator.minted_tokens):
+        assert secret not in output
