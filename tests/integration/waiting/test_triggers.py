@@ -1,0 +1,299 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Triggers in an event loop of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+
+import pytest
+from airflow.models.trigger import Trigger
+from airflow.sdk.serde import deserialize, serialize
+
+from limio_limitrail.emulator.exchange import Call, Reply
+from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.limitrail.resources import RESOURCES
+from limio_limitrail.sensors.limio import LimioObjectSensor
+from limio_limitrail.triggers.limio import LimioWaitTrigger
+from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
+from limio_limitrail.waiting.objects import ObjectWait
+from limio_limitrail.waiting.records import RecordsWait
+from limio_limitrail.waiting.wire import wait_to_json
+
+pytestmark = pytest.mark.usefixtures("connected")
+
+
+def trigger(id_: str = "one", *, seconds: float = 5, targets: tuple[str, ...] = (), **more: Any) -> LimioWaitTrigger:
+    wait = ObjectWait(path_type="orders", object_id=id_, target_statuses=targets, failed_statuses=("failed",) if targets else ())
+    given = {
+        "limio_conn_id": "limio_default",
+        "wait": wait_to_json(wait),
+        "interval": 0.05,
+        "deadline": time.time() + seconds,
+        "max_transient_failures": 2,
+    }
+    return LimioWaitTrigger(**given | more)
+
+
+async def events_of(one: Any) -> list[dict[str, Any]]:
+    return [event.payload async for event in one.run()]
+
+
+def event_of(one: Any) -> dict[str, Any]:
+    events = asyncio.run(events_of(one))
+    assert len(events) == 1
+    json.dumps(events[0])
+    return events[0]
+
+
+def test_found(script, limio_emulator):
+    script.answers["one"] = [404, 404, "active"]
+    event = event_of(trigger())
+    assert event == {
+        "kind": "found",
+        "what": "orders/one to be there: its status is 'active'",
+        "result": {"path_type": "orders", "id": "one", "status": "active"},
+    }
+    assert script.asked["one"] == 3
+    assert limio_emulator.counters.tokens_minted == 1
+
+
+def test_it_sleeps_before_its_first_look(script):
+    script.answers["one"] = ["active"]
+
+    async def begin() -> None:
+        running = asyncio.create_task(events_of(trigger(interval=60, seconds=600)))
+        await asyncio.sleep(0.5)
+        assert script.asked["one"] == 0
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(begin())
+    assert script.asked["one"] == 0
+
+
+@pytest.mark.parametrize(
+    ("answers", "targets", "kind", "says", "requests"),
+    [
+        (["pending", "FAILED"], ("active",), "ended", "cannot get there any more", 2),
+        ([404, 403], (), "ended", "answered 403", 2),
+        ([400], (), "ended", "answered 400", 1),
+        ([401], (), "ended", "answered 401", 2),
+        ([404, 401, "active"], (), "found", "active", 3),
+        ([Reply(200, b"<html>", content_type="text/html")], (), "ended", "expected a JSON object", 1),
+        ([503, 503, 503], (), "no_answer", "3 looks in a row have failed", 3),
+        ([503, 503, 404, 503, 503, 404, "active"], (), "found", "active", 7),
+    ],
+)
+def test_what_it_tells(script, answers, targets, kind, says, requests):
+    script.answers["one"] = answers
+    event = event_of(trigger(targets=targets))
+    assert event["kind"] == kind
+    assert says in event["what"]
+    assert script.asked["one"] == requests
+    assert ("result" in event) == (kind == "found")
+
+
+def test_failures_before_it_count(script):
+    script.answers["one"] = [503]
+    assert event_of(trigger(failures=1))["kind"] == "no_answer"
+    assert script.asked["one"] == 2
+
+
+BROKEN = [
+    ({"kind": "comet"}, "a kind that this version does not know: 'comet'"),
+    ({}, "cannot be read"),
+    ({"kind": "object"}, "cannot be read"),
+    ({**wait_to_json(ObjectWait(path_type="orders", object_id="one")), "missing": "perhaps"}, "perhaps"),
+    ({**wait_to_json(ObjectWait(path_type="orders", object_id="one")), "target_statuses": None}, "cannot be read"),
+    ({"kind": "records", "resource": 7}, "cannot be read"),
+    (
+        wait_to_json(RecordsWait(resource=RESOURCES["accounts"]), predicate="no_such_module.nothing"),
+        "predicate='no_such_module.nothing' cannot be imported here",
+    ),
+]
+
+
+@pytest.mark.parametrize(("wait", "says"), BROKEN)
+def test_a_wait_that_cannot_be_read(script, api_requests, wait, says):
+    event = event_of(trigger(wait=wait))
+    assert event["kind"] == "ended"
+    assert says in event["what"]
+    assert api_requests() == []
+
+
+def test_no_such_connection(api_requests):
+    event = event_of(trigger(limio_conn_id="nowhere"))
+    assert event["kind"] == "ended"
+    assert "nowhere" in event["what"]
+    assert api_requests() == []
+
+
+def test_a_connection_without_a_field(monkeypatch, limio_emulator, api_requests):
+    known = {"conn_type": "limio", "host": limio_emulator.url, "login": "somebody"}
+    monkeypatch.setenv("AIRFLOW_CONN_LIMIO_DEFAULT", json.dumps(known))
+    event = event_of(trigger())
+    assert (event["kind"], "field 'password'" in event["what"]) == ("ended", True)
+    assert api_requests() == []
+
+
+def test_whatever_nobody_foresaw(monkeypatch, script):
+    def look(self: object, client: object) -> None:
+        raise ZeroDivisionError("division by zero")
+
+    monkeypatch.setattr(ObjectWait, "look", look)
+    event = event_of(trigger())
+    assert event == {"kind": "ended", "what": "the wait broke: ZeroDivisionError: division by zero"}
+
+
+def test_events_that_a_sensor_does_not_know_end_it():
+    sensor = LimioObjectSensor(task_id="wait", path_type="orders", object_id="one")
+    for event in (None, {}, "found", {"kind": "comet"}, {"kind": None, "what": 7}):
+        with pytest.raises(BaseException, match="without saying how it stands") as caught:
+            sensor.execute_complete({}, event)
+        assert not isinstance(caught.value, Exception)
+
+
+# -- deadlines -----------------------------------------------------------------------------------------------------
+
+
+def test_a_deadline_stays_where_it_is(script):
+    script.answers["one"] = [404]
+    first = trigger(seconds=1)
+
+    async def move() -> list[dict[str, Any]]:
+        running = asyncio.create_task(events_of(first))
+        await asyncio.sleep(0.3)
+        running.cancel()
+        _, kwargs = first.serialize()
+        second = LimioWaitTrigger(**kwargs)
+        assert second.deadline == first.deadline
+        return await events_of(second)
+
+    [event] = asyncio.run(move())
+    assert event == {"kind": "timeout", "what": "orders/one to be there: it is not there"}
+    assert 0 <= time.time() - first.deadline < 5
+
+
+def test_a_deadline_that_has_passed(script):
+    script.answers["one"] = ["active"]
+    event = event_of(trigger(seconds=-1))
+    assert event == {"kind": "timeout", "what": "orders/one to be there: no look was made"}
+    assert script.asked["one"] == 0
+
+
+def test_the_last_look_is_at_the_deadline(script):
+    script.answers["one"] = ["active"]
+    assert event_of(trigger(seconds=0.3, interval=60))["kind"] == "found"
+
+
+def test_asked_to_wait_for_longer_than_there_is(script):
+    script.answers["one"] = [Reply(429, b"{}", {"Retry-After": "100"}), "active"]
+    event = event_of(trigger(seconds=0.5))
+    assert event["kind"] == "timeout"
+    assert "answered 429" in event["what"]
+    assert script.asked["one"] == 1
+
+
+def test_asked_to_wait(script, limio_emulator, api_requests):
+    script.answers["one"] = [Reply(429, b"{}", {"Retry-After": "1"}), "active"]
+    assert event_of(trigger())["kind"] == "found"
+    first, second = [entry["at"] for entry in api_requests()]
+    assert second - first >= 0.99
+
+
+# -- one connection, many triggers ---------------------------------------------------------------------------------
+
+
+def test_a_secret_that_is_rotated(monkeypatch, limio_emulator, script):
+    """When a new token is asked for, the old secret is good for nothing any more; the connection has the new one."""
+    script.answers["one"] = [404, 401, "active"]
+    tokens: list[int] = []
+
+    def rotate(call: Call) -> None:
+        if "token" in call.path:
+            tokens.append(script.asked["one"])
+            if len(tokens) == 2:
+                limio_emulator.configure(client_secret="a-new-secret")
+                monkeypatch.setenv("AIRFLOW_CONN_LIMIO_DEFAULT", limio_emulator.airflow_connection_json())
+
+    limio_emulator.on_request(rotate)
+    assert event_of(trigger())["kind"] == "found"
+    assert tokens == [0, 2, 2]
+    assert limio_emulator.counters.tokens_minted == 2
+
+
+def test_a_secret_that_is_wrong_and_stays_so(monkeypatch, limio_emulator, script):
+    script.answers["one"] = ["active"]
+    limio_emulator.configure(client_secret="a-new-secret")
+    event = event_of(trigger())
+    assert event["kind"] == "ended"
+    assert script.asked["one"] == 0
+    assert "a-new-secret" not in event["what"]
+    assert "demo-secret" not in event["what"]
+
+
+def test_many_at_once(limio_emulator):
+    """Fifty triggers share a token and some connections, and none holds up the loop."""
+    names = [f"order-{number}" for number in range(50)]
+    limio_emulator.put_records("objects/limio/orders", [{"id": name, "status": "active"} for name in names])
+    limio_emulator.faults.add(Fault("latency", match="/api/", times=None, seconds=1.0))
+    gaps: list[float] = []
+
+    async def tick() -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(0.01)
+            now = time.monotonic()
+            gaps.append(now - last)
+            last = now
+
+    async def everything() -> list[Any]:
+        ticking = asyncio.create_task(tick())
+        found = await asyncio.gather(*(events_of(trigger(name, seconds=60)) for name in names))
+        ticking.cancel()
+        return found
+
+    found = asyncio.run(everything())
+    assert [events[0]["result"]["id"] for events in found] == names
+    counters = limio_emulator.counters
+    assert counters.tokens_minted == 1
+    assert counters.by_status[200] == len(names) + 1
+    assert counters.connections <= 34
+    assert max(gaps) < 0.5
+
+
+# -- as Airflow keeps it -------------------------------------------------------------------------------------------
+
+
+def kept() -> list[Any]:
+    lists = RecordsWait(resource=RESOURCES["usage"], params={"limit": "5"})
+    return [
+        trigger(targets=("a", "b")),
+        LimitRailWaitTrigger(
+            limitrail_conn_id="limitrail_default",
+            scopes=["limitrail.usage.read"],
+            wait=wait_to_json(lists, predicate="operator.truth"),
+            interval=30.0,
+            deadline=2_000_000_000.5,
+            max_transient_failures=10,
+            failures=3,
+        ),
+    ]
+
+
+@pytest.mark.parametrize("one", kept(), ids=lambda one: type(one).__name__)
+def test_it_can_be_made_again(one, limio_emulator):
+    classpath, kwargs = one.serialize()
+    assert classpath == f"{type(one).__module__}.{type(one).__name__}"
+    assert json.loads(json.dumps(kwargs)) == kwargs
+    assert deserialize(json.loads(json.dumps(serialize(kwargs)))) == kwargs
+    row = Trigger(classpath=classpath, kwargs=kwargs)
+    assert row.kwargs == kwargs
+    again = type(one)(**row.kwargs)
+    assert again.serialize() == (classpath, kwargs)
+    assert limio_emulator.client_secret not in json.dumps(kwargs)
+    assert "secret" not in json.dumps(kwargs)
