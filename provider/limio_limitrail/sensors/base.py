@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ class WaitSensor(BaseSensorOperator):
         self.deferrable = conf.getboolean("operators", "default_deferrable", fallback=False) if deferrable is None else deferrable
         self._failures = 0
         self._put_off = 0.0
+        self._retry_after: float | None = None
 
     @property
     @abstractmethod
@@ -105,7 +107,7 @@ class WaitSensor(BaseSensorOperator):
         from limio_limitrail.hooks.settings import ConnectionFieldError
         from limio_limitrail.waiting.look import NoAnswerError, Standing
 
-        self._put_off = 0.0
+        self._put_off, self._retry_after = 0.0, None
         try:
             wait = self.wait_for(context)
             look = wait.look(self.hook.client)
@@ -117,7 +119,8 @@ class WaitSensor(BaseSensorOperator):
                 raise EndedError(str(error)) from error
             if failures > self.max_transient_failures:
                 raise NoAnswerError(failures, error) from error
-            self._put_off = self.patience.pause(failures=failures, retry_after=error.retry_after)
+            self._retry_after = error.retry_after
+            self._put_off = self.patience.pause(failures=failures, retry_after=self._retry_after)
             self.log.warning("%s That was failure %d in a row; looking again in %.0f s.", error, failures, self._put_off)
             return None
         self._note_failures(context, 0)
@@ -142,8 +145,10 @@ class WaitSensor(BaseSensorOperator):
         self._failures = failures
         return failures
 
-    def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
-        return max(float(super()._get_next_poke_interval(*args, **kwargs)), self._put_off)
+    def _get_next_poke_interval(self, started_at: Any, run_duration: Callable[[], float], poke_count: int) -> float:
+        if self._retry_after is not None and run_duration() + self._retry_after > float(self.timeout):
+            self._time_out(f"the API asked to wait {self._retry_after:.0f} s, which is longer than is left")
+        return max(float(super()._get_next_poke_interval(started_at, run_duration, poke_count)), self._put_off)
 
     # -- in the triggerer ------------------------------------------------------------------------------------------
 
@@ -162,6 +167,7 @@ class WaitSensor(BaseSensorOperator):
                 deadline=deadline,
                 max_transient_failures=self.max_transient_failures,
                 failures=self._failures,
+                not_before=0.0 if self._retry_after is None else time.time() + self._retry_after,
             )
         except ParameterError as error:
             raise EndedError(str(error)) from error

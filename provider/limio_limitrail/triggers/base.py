@@ -34,6 +34,7 @@ class WaitTrigger(BaseTrigger):
     :param deadline: when to give up, in seconds since 1970; the same however often the trigger is moved or restarted.
     :param max_transient_failures: looks in a row that may fail in ways that pass by themselves.
     :param failures: looks in a row that have failed before this trigger was made.
+    :param not_before: when the API asked to be asked again, in seconds since 1970.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class WaitTrigger(BaseTrigger):
         deadline: float,
         max_transient_failures: int,
         failures: int = 0,
+        not_before: float = 0.0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call] # Airflow's own has no types
@@ -52,6 +54,7 @@ class WaitTrigger(BaseTrigger):
         self.deadline = deadline
         self.max_transient_failures = max_transient_failures
         self.failures = failures
+        self.not_before = not_before
 
     @abstractmethod
     def own_kwargs(self) -> dict[str, Any]:
@@ -71,6 +74,7 @@ class WaitTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "max_transient_failures": self.max_transient_failures,
                 "failures": self.failures,
+                "not_before": self.not_before,
                 **self.own_kwargs(),
             },
         )
@@ -91,7 +95,8 @@ class WaitTrigger(BaseTrigger):
         from limio_limitrail.waiting.wire import wait_from_json
 
         patience = Patience(interval=self.interval, max_transient_failures=self.max_transient_failures)
-        failures, retry_after = self.failures, None
+        failures, ahead = self.failures, self.not_before - time.time()
+        retry_after = ahead if ahead > 0 else None
         last = "no look was made"
         try:
             wait = wait_from_json(self.wait)

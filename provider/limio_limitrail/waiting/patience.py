@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from limio_limitrail.api.errors import RateLimitError, ServerError, TransportError
+from limio_limitrail.api.errors import CursorRefusedError, RateLimitError, ServerError, TransportError
 
 MOST_BACKOFF = 8
 """A look is put off to at most so many times the usual interval, unless the API asks for longer."""
@@ -27,9 +27,9 @@ class Patience:
     max_transient_failures: int = 10
 
     def may_pass(self, error: Exception) -> bool:
-        """Tell whether a failure counts as "not yet": 429, 5xx, and no answer."""
+        """Tell whether a failure counts as "not yet": 429, 5xx, no answer, and a place in a list that was lost."""
         # A look is one try: tries that are spent are those of the request for a token, which the next look makes anew.
-        return isinstance(error, ServerError | RateLimitError | TransportError)
+        return isinstance(error, ServerError | RateLimitError | TransportError | CursorRefusedError)
 
     def pause(self, *, failures: int = 0, retry_after: float | None = None) -> float:
         """Give the seconds until the next look.

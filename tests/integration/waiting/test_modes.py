@@ -22,6 +22,7 @@ MODES = {
 NOT_THERE = 404
 HTML = Reply(200, b"<html>Please sign in</html>", content_type="text/html")
 LATER = Reply(429, b'{"message":"Slow down"}', {"Retry-After": "1"})
+TOO_LONG = Reply(429, b'{"message":"Slow down"}', {"Retry-After": "999999999999"})
 SKIPPING = ("soft_fail=True",)
 MERCIFUL = "soft_fail=True", "never_fail=True", "silent_fail=True"
 STATUSES = "target_statuses=['Processed'], failed_statuses=['FAILED']"
@@ -73,6 +74,8 @@ CASES: dict[str, Case] = {
     **ended("html", HTML, says="expected a JSON object"),
     "slow_down": Case(answers=[LATER, "active"], requests=2, status="active"),
     "slow_down_later": Case(answers=[NOT_THERE, LATER, "active"], requests=3, status="active"),
+    "slow_down_too_long": failed(TOO_LONG, "active", arguments="timeout=2"),
+    "slow_down_too_long_soft": failed(TOO_LONG, "active", arguments="timeout=2, soft_fail=True", state="skipped"),
     "away": Case(answers=[503, 502, 500, "active"], requests=4, status="active"),
     "away_between": Case(
         answers=[503, NOT_THERE, 503, NOT_THERE, "active"], arguments="max_transient_failures=1", requests=5, status="active"
@@ -117,7 +120,8 @@ def test_objects(mode: str, make_home: Callable[..., AirflowHome], limio_emulato
     assert seen == expected
     # Where a task is begun anew for each look it mints a token for each; a triggerer and a worker have one each.
     most = {
-        name: {"poke": case.tokens, "reschedule": case.requests, "deferrable": case.tokens + 1} for name, case in CASES.items()
+        name: {"poke": case.tokens, "reschedule": case.requests, "deferrable": case.tokens + case.tries}
+        for name, case in CASES.items()
     }
     too_many = {name: len(found) for name, found in script.tokens.items() if len(found) > abs(most[name][mode])}
     assert not too_many
