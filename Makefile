@@ -16,7 +16,7 @@ help:
 	@echo "make test    run all tests"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff format the code"
-	@echo "make bench   measure memory over the number of records"
+	@echo "make bench   measure memory over the number of records, and a thousand waits in a triggerer"
 	@echo "make clean   remove what the others made"
 
 .uv/bin/uv:
@@ -52,6 +52,7 @@ format: $(READY)
 
 bench: $(READY)
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/memory.py
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/waits.py
 
 clean:
 	rm -rf .venv .uv .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -6,15 +6,17 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
+
+T = TypeVar("T")
 
 THREADS = 32
 """Looks at once in a triggerer process; more of them wait for their turn."""
@@ -60,9 +62,25 @@ class WaitTrigger(BaseTrigger):
     def own_kwargs(self) -> dict[str, Any]:
         """Give the arguments that the class adds to those of the base."""
 
+    @property
     @abstractmethod
+    def api_conn_id(self) -> str:
+        """The id of the API's connection."""
+
+    @abstractmethod
+    def make_client(self, connection: Any) -> ApiClient:
+        """Give the client of a connection, shared with all triggers of the process that have the same credentials.
+
+        Called in a thread, because it imports much when it is first called.
+
+        :raises ConnectionFieldError: a field of the connection is missing or wrong.
+        """
+
     async def find_client(self) -> ApiClient:
-        """Give the client of the connection, shared with all triggers of the process that have the same credentials."""
+        """Look the connection up, and give its client."""
+        from airflow.sdk import BaseHook
+
+        return await _in_thread(self.make_client, await BaseHook.aget_connection(self.api_conn_id))
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give what the trigger can be made of again. Nothing in it is secret."""
@@ -88,6 +106,7 @@ class WaitTrigger(BaseTrigger):
         yield TriggerEvent(event)  # type: ignore[no-untyped-call] # likewise
 
     async def _wait(self) -> dict[str, Any]:
+        await _in_thread(_import_all)
         from limio_limitrail.api.errors import ApiError, CredentialsError, ParameterError
         from limio_limitrail.hooks.settings import ConnectionFieldError
         from limio_limitrail.waiting.look import EventKind, Standing
@@ -108,7 +127,7 @@ class WaitTrigger(BaseTrigger):
                 if left <= 0 or (retry_after is not None and left < pause):
                     return _event(EventKind.TIMEOUT, f"{wait}: {last}")
                 try:
-                    look = await asyncio.get_running_loop().run_in_executor(looking_threads(), wait.look, client)
+                    look = await _in_thread(wait.look, client)
                 except CredentialsError as error:
                     # The secret may have been rotated while this waited.
                     known, client = client, await self.find_client()
@@ -131,6 +150,18 @@ class WaitTrigger(BaseTrigger):
                     return _event(EventKind.ENDED, f"{wait}: {look.what}, and cannot get there any more.")
         except (ParameterError, ConnectionFieldError) as error:
             return _event(EventKind.ENDED, str(error))
+
+
+async def _in_thread(call: Callable[..., T], *args: Any) -> T:
+    return await asyncio.get_running_loop().run_in_executor(looking_threads(), call, *args)
+
+
+def _import_all() -> None:
+    """Import what a wait needs: the first time, this takes longer than an event loop may stand still."""
+    import limio_limitrail.api.client
+    import limio_limitrail.hooks.settings
+    import limio_limitrail.waiting.patience
+    import limio_limitrail.waiting.wire  # noqa: F401
 
 
 def _event(kind: str, what: str, **more: Any) -> dict[str, Any]:

@@ -24,13 +24,17 @@ class LimioWaitTrigger(WaitTrigger):
     def own_kwargs(self) -> dict[str, Any]:
         return {"limio_conn_id": self.limio_conn_id}
 
-    async def find_client(self) -> ApiClient:
-        """Look the connection up, and give the process's client for it."""
-        from airflow.sdk import BaseHook
+    @property
+    def api_conn_id(self) -> str:
+        return self.limio_conn_id
+
+    def make_client(self, connection: Any) -> ApiClient:
+        from airflow.sdk.log import mask_secret
 
         from limio_limitrail.hooks.limio_client import make_limio_client
         from limio_limitrail.hooks.limio_settings import read_limio_connection
         from limio_limitrail.triggers.clients import client_of_process
 
-        settings = read_limio_connection(await BaseHook.aget_connection(self.limio_conn_id))
+        settings = read_limio_connection(connection)
+        mask_secret(settings.secret.reveal())
         return client_of_process(("limio", settings), lambda: make_limio_client(settings))

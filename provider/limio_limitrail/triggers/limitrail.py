@@ -26,14 +26,17 @@ class LimitRailWaitTrigger(WaitTrigger):
     def own_kwargs(self) -> dict[str, Any]:
         return {"limitrail_conn_id": self.limitrail_conn_id, "scopes": self.scopes}
 
-    async def find_client(self) -> ApiClient:
-        """Look the connection up, and give the process's client for it."""
-        from airflow.sdk import BaseHook
+    @property
+    def api_conn_id(self) -> str:
+        return self.limitrail_conn_id
+
+    def make_client(self, connection: Any) -> ApiClient:
+        from airflow.sdk.log import mask_secret
 
         from limio_limitrail.hooks.limitrail_client import make_limitrail_client
         from limio_limitrail.hooks.limitrail_settings import read_limitrail_connection
         from limio_limitrail.triggers.clients import client_of_process
 
-        settings = read_limitrail_connection(await BaseHook.aget_connection(self.limitrail_conn_id))
-        scopes = tuple(self.scopes)
+        settings, scopes = read_limitrail_connection(connection), tuple(self.scopes)
+        mask_secret(settings.secret.reveal())
         return client_of_process(("limitrail", settings, scopes), lambda: make_limitrail_client(settings, scopes=scopes))
