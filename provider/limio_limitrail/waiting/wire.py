@@ -12,6 +12,7 @@ from typing import Any
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorPair, CursorString, Paging, SinglePage
+from limio_limitrail.api.query import as_text
 from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter
 from limio_limitrail.waiting.look import Wait
 from limio_limitrail.waiting.objects import Missing, ObjectWait
@@ -34,7 +35,7 @@ def wait_to_json(wait: Wait, *, predicate: str | None = None) -> dict[str, Any]:
             return {
                 "kind": "records",
                 "resource": resource_to_json(wait.resource),
-                "params": dict(wait.params),
+                "params": {name: as_text(name, value) for name, value in wait.params.items() if value is not None},
                 "since": wait.since.isoformat() if wait.since else None,
                 "until": wait.until.isoformat() if wait.until else None,
                 "min_records": wait.min_records,
@@ -70,7 +71,9 @@ def wait_from_json(data: dict[str, Any]) -> Wait:
                     page_size=data["page_size"],
                     predicate=find_predicate(data["predicate"]) if data["predicate"] else None,
                 )
-    except (KeyError, TypeError, AttributeError) as error:
+    except ParameterError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ParameterError(f"what the trigger waits for cannot be read ({type(error).__name__}: {error})") from None
     raise ParameterError(f"what the trigger waits for is of a kind that this version does not know: {str(data['kind'])[:40]!r}")
 

@@ -1,0 +1,268 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""One look at an object, and at a list."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from limio_limitrail.api.errors import (
+    ApiError,
+    CredentialsError,
+    CursorRefusedError,
+    InvalidRequestError,
+    NotFoundError,
+    ParameterError,
+    ProtocolError,
+    RateLimitError,
+    ScopeError,
+    ServerError,
+    TransportError,
+)
+from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.limio.resources import RESOURCES
+from limio_limitrail.limitrail.resources import RESOURCES as LIMITRAIL
+from limio_limitrail.waiting.look import Look, NoAnswerError, Standing
+from limio_limitrail.waiting.objects import Missing, ObjectWait
+from limio_limitrail.waiting.patience import Patience
+from limio_limitrail.waiting.records import MOST_IDS, RecordsWait, find_predicate
+
+ORDERS = "objects/limio/orders"
+
+
+def order(id_: str = "one", **more: Any) -> ObjectWait:
+    return ObjectWait(path_type="orders", object_id=id_, **more)
+
+
+def put(server: Any, *records: dict[str, Any]) -> None:
+    server.put_records(ORDERS, records)
+
+
+# -- objects -------------------------------------------------------------------------------------------------------
+
+
+def test_there_and_not_there(client, limio_emulator):
+    put(limio_emulator)
+    assert order().look(client) == Look(standing=Standing.NOT_YET, what="it is not there")
+    with pytest.raises(NotFoundError):
+        order(missing=Missing.FAIL).look(client)
+    put(limio_emulator, {"id": "one", "email": "user@example.com"})
+    assert order().look(client) == Look(
+        standing=Standing.FOUND,
+        what="it has no status",
+        result={"path_type": "orders", "id": "one", "status": None},
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "standing"),
+    [
+        ("processed", Standing.FOUND),
+        ("PROCESSED", Standing.FOUND),
+        ("Done", Standing.FOUND),
+        ("failed", Standing.FAILED),
+        ("FaIlEd", Standing.FAILED),
+        ("pending", Standing.NOT_YET),
+        ("", Standing.NOT_YET),
+        (None, Standing.NOT_YET),
+        (7, Standing.NOT_YET),
+        ({"name": "processed"}, Standing.NOT_YET),
+        (["processed"], Standing.NOT_YET),
+    ],
+)
+def test_statuses(client, limio_emulator, status, standing):
+    put(limio_emulator, {"id": "one", "status": status})
+    look = order(target_statuses=("Processed", "done"), failed_statuses=("Failed",)).look(client)
+    assert look.standing is standing
+    assert (look.result is None) == (standing is Standing.NOT_YET)
+
+
+def test_a_status_that_is_very_long_or_holds_the_token(client, limio_emulator):
+    token = client.auth.credential().reveal()
+    put(limio_emulator, {"id": "one", "status": f"{token} {'x' * 100_000}"})
+    look = order().look(client)
+    assert look.result is not None
+    assert token not in str(look)
+    assert len(str(look)) < 2000
+
+
+def test_ids_stay_one_part_of_the_path(client, limio_emulator):
+    put(limio_emulator)
+    for id_ in ("../customers", "a/b", "a?b=c", "a#b", "a%2Fb", " ", "\u00e9", "..", "."):
+        try:
+            assert order(id_).look(client).standing is Standing.NOT_YET
+        except (ParameterError, InvalidRequestError):
+            continue
+    for entry in limio_emulator.counters.log:
+        if "token" not in entry["path"]:
+            assert entry["path"].startswith("/api/objects/limio/orders/")
+            assert entry["query"] == ""
+
+
+def test_no_id(client, limio_emulator):
+    with pytest.raises(ParameterError):
+        order("").look(client)
+    assert limio_emulator.counters.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "requests", "passes"),
+    [
+        (Fault("status", status=400), InvalidRequestError, 1, False),
+        (Fault("status", status=401, times=2), CredentialsError, 2, False),
+        (Fault("status", status=403), ScopeError, 1, False),
+        (Fault("status", status=409), ApiError, 1, False),
+        (Fault("status", status=429, headers={"Retry-After": "7"}), RateLimitError, 1, True),
+        (Fault("status", status=500), ServerError, 1, True),
+        (Fault("status", status=502), ServerError, 1, True),
+        (Fault("status", status=503), ServerError, 1, True),
+        (Fault("reset"), TransportError, 1, True),
+        (Fault("truncated"), TransportError, 1, True),
+        (Fault("html"), ProtocolError, 1, False),
+        (Fault("bad_json"), ProtocolError, 1, False),
+    ],
+    ids=lambda value: f"{value.kind}{value.status}" if isinstance(value, Fault) else None,
+)
+def test_a_look_is_one_try(client, limio_emulator, fault, error, requests, passes):
+    from dataclasses import replace
+
+    put(limio_emulator, {"id": "one", "status": "active"})
+    limio_emulator.faults.add(replace(fault, match="/api/objects"))
+    client.auth.credential()
+    limio_emulator.counters.reset()
+    with pytest.raises(error) as caught:
+        order().look(client)
+    asked = [entry for entry in limio_emulator.counters.log if entry["path"].startswith("/api/objects")]
+    assert len(asked) == requests
+    assert Patience(interval=1).may_pass(caught.value) is passes
+    assert caught.value.retry_after == (7 if fault.status == 429 else None)
+
+
+def test_a_token_that_has_ended(client, limio_emulator):
+    put(limio_emulator, {"id": "one", "status": "active"})
+    assert order().look(client).standing is Standing.FOUND
+    limio_emulator.expire_tokens()
+    assert order().look(client).standing is Standing.FOUND
+    assert limio_emulator.counters.tokens_minted == 2
+
+
+@pytest.mark.parametrize("body", ["[]", '"active"', "7", "null"])
+def test_answers_that_are_no_object(client, limio_emulator, body):
+    from limio_limitrail.emulator.exchange import Reply
+
+    limio_emulator.on_request(lambda call: Reply(200, body.encode()) if "orders" in call.path else None)
+    with pytest.raises(ProtocolError, match="expected a JSON object"):
+        order().look(client)
+
+
+def test_what_can_never_be_decided():
+    with pytest.raises(ParameterError, match="done cannot be among"):
+        order(target_statuses=("Done",), failed_statuses=("dONE",))
+    with pytest.raises(ParameterError, match="target_statuses"):
+        order(failed_statuses=("done",))
+    for least in (0, -1):
+        with pytest.raises(ParameterError, match="min_records"):
+            RecordsWait(resource=RESOURCES["orders"], min_records=least)
+
+
+def test_names():
+    assert str(order(target_statuses=("a", "b"))) == "orders/one to be a or b"
+    assert str(RecordsWait(resource=RESOURCES["orders"], min_records=2, predicate=bool)) == "2 records of orders that match"
+    assert str(RecordsWait(resource=RESOURCES["orders"])) == "a record of orders"
+
+
+# -- lists ---------------------------------------------------------------------------------------------------------
+
+
+def baskets(count: int) -> list[dict[str, Any]]:
+    return [{"id": f"b{number}", "created": f"2026-10-01T00:{number // 60:02}:{number % 60:02}Z"} for number in range(count)]
+
+
+def lists(**more: Any) -> RecordsWait:
+    return RecordsWait(**{"resource": RESOURCES["abandoned_baskets"], "since": datetime(2026, 10, 1, tzinfo=UTC), **more})
+
+
+def test_too_few_and_enough(client, limio_emulator):
+    limio_emulator.put_records("checkout/abandoned", baskets(3))
+    assert lists(min_records=4).look(client) == Look(standing=Standing.NOT_YET, what="there are 3 records")
+    look = lists(min_records=3).look(client)
+    assert look.standing is Standing.FOUND
+    assert look.result == {
+        "resource": "abandoned_baskets",
+        "count": 3,
+        "ids": ["b0", "b1", "b2"],
+        "watermark": "2026-10-01T00:00:02Z",
+    }
+
+
+def test_what_matches(client, limio_emulator):
+    limio_emulator.put_records("checkout/abandoned", baskets(30))
+    look = lists(predicate=lambda record: record["id"].endswith("9"), page_size=10, min_records=2).look(client)
+    assert look.what == "2 of 20 records match"
+    assert look.result is not None
+    assert (look.result["ids"], look.result["watermark"]) == (["b9", "b19"], "2026-10-01T00:00:19Z")
+    look = lists(predicate=lambda record: None, page_size=10).look(client)
+    assert (look.standing, look.what) == (Standing.NOT_YET, "0 of 30 records match")
+
+
+def test_results_are_small(client, limio_emulator):
+    records = [{"id": "x" * 5000, "created": "2026-10-01" + "0" * 5000} for _ in range(500)]
+    limio_emulator.put_records("checkout/abandoned", [{**one, "created": None} for one in records])
+    look = lists(page_size=1000).look(client)
+    assert look.result is not None
+    assert look.result["count"] == 500
+    assert len(look.result["ids"]) == MOST_IDS
+    assert len(str(look.result)) < 30_000
+
+
+def test_records_without_an_id_or_a_time(client, limio_emulator):
+    limio_emulator.put_records("checkout/abandoned", [{"name": "one"}, {"id": 7, "created": 5}, {"id": None}])
+    look = lists().look(client)
+    assert look.result == {"resource": "abandoned_baskets", "count": 3, "ids": ["None", "7", "None"], "watermark": None}
+
+
+def test_a_list_is_begun_again_after_its_place_was_lost(client, limio_emulator):
+    limio_emulator.put_records("checkout/abandoned", baskets(30))
+    limio_emulator.faults.add(Fault("status", match="/api/checkout", query="queryMore", status=400))
+    wait = lists(page_size=20, min_records=30)
+    with pytest.raises(CursorRefusedError) as caught:
+        wait.look(client)
+    assert Patience(interval=1).may_pass(caught.value)
+    assert wait.look(client).standing is Standing.FOUND
+
+
+def test_pages_larger_than_the_resource_allows(client, limio_emulator):
+    from dataclasses import replace
+
+    limio_emulator.put_records("checkout/abandoned", baskets(1))
+    lists(resource=replace(RESOURCES["abandoned_baskets"], max_page_size=7), page_size=50).look(client)
+    assert "limit=7" in limio_emulator.counters.log[-1]["query"]
+
+
+def test_no_window_where_one_is_needed(client, limio_emulator):
+    with pytest.raises(ParameterError):
+        lists(since=None).look(client)
+    with pytest.raises(ParameterError):
+        RecordsWait(resource=LIMITRAIL["usage"]).look(client)
+    assert limio_emulator.counters.requests == 0
+
+
+@pytest.mark.parametrize(
+    "path", ["", "operator", "operator.", ".truth", "operator.nothing", "no.such.module", "os.sep", "os..path"]
+)
+def test_predicates_that_are_none(path):
+    with pytest.raises(ParameterError, match="cannot be imported here"):
+        find_predicate(path)
+
+
+def test_predicates():
+    assert find_predicate("operator.truth")({"id": 1}) is True
+
+
+def test_the_error_of_too_many_failures():
+    error = NoAnswerError(3, ValueError("why"))
+    assert str(error) == "3 looks in a row have failed. The last one: why"
+    assert str(NoAnswerError.of("what the trigger said")) == "what the trigger said"
+    assert isinstance(NoAnswerError.of("x"), NoAnswerError)
