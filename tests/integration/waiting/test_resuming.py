@@ -1,0 +1,134 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What a task makes of what its trigger has told, and lists in tasks of a real Dag."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    TaskDeferralError,
+)
+
+from limio_limitrail.sensors.limio import LimioObjectSensor
+from limio_limitrail.waiting.look import NoAnswerError
+
+MERCIES: list[dict[str, Any]] = [{}, {"soft_fail": True}, {"never_fail": True}, {"silent_fail": True}]
+CONTEXT: Any = {"ti": SimpleNamespace(try_number=1)}
+
+
+def resume(event: Any, **more: Any) -> Any:
+    sensor = LimioObjectSensor(task_id="wait", path_type="orders", object_id="one", deferrable=True, **more)
+    return sensor.resume_execution("execute_complete", {"event": event}, CONTEXT)
+
+
+def fail(error: str, **more: Any) -> Any:
+    """As Airflow resumes a task whose trigger told nothing."""
+    sensor = LimioObjectSensor(task_id="wait", path_type="orders", object_id="one", deferrable=True, timeout=7, **more)
+    return sensor.resume_execution("__fail__", {"error": error}, CONTEXT)
+
+
+@pytest.mark.parametrize("mercy", MERCIES)
+def test_found(mercy):
+    assert resume({"kind": "found", "what": "there", "result": {"id": "one"}}, **mercy) == {"id": "one"}
+
+
+@pytest.mark.parametrize("mercy", MERCIES)
+@pytest.mark.parametrize(
+    "event", [{"kind": "ended", "what": "answered 403"}, {"kind": "comet", "what": "answered 403"}, {}, None, "found", []]
+)
+def test_ended_is_never_skipped(event, mercy):
+    with pytest.raises(AirflowFailException, match=r"answered 403|without saying how it stands"):
+        resume(event, **mercy)
+
+
+@pytest.mark.parametrize("mercy", MERCIES)
+def test_no_answer_is_not_skipped_and_may_be_tried_again(mercy):
+    with pytest.raises(NoAnswerError, match="3 looks in a row have failed"):
+        resume({"kind": "no_answer", "what": "3 looks in a row have failed."}, **mercy)
+
+
+@pytest.mark.parametrize("mercy", MERCIES)
+def test_too_late(mercy):
+    expected = AirflowSkipException if "soft_fail" in mercy else AirflowSensorTimeout
+    with pytest.raises(expected, match="it is not there"):
+        resume({"kind": "timeout", "what": "it is not there"}, **mercy)
+    with pytest.raises(expected, match=r"Not there within 7 s: .*is a triggerer running\?"):
+        fail("Trigger timeout", **mercy)
+
+
+@pytest.mark.parametrize("mercy", MERCIES)
+def test_a_trigger_that_could_not_be_run(mercy):
+    with pytest.raises(TaskDeferralError):
+        fail("Trigger failure", **mercy)
+
+
+def test_deferring_by_default(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+    assert LimioObjectSensor(task_id="wait", path_type="orders", object_id="one").deferrable
+    assert not LimioObjectSensor(task_id="wait", path_type="orders", object_id="one", deferrable=False).deferrable
+
+
+def test_lists_in_a_real_dag(home, limio_emulator):
+    """Functions and Resources stand in the Dag; the triggerer is handed what it can make again."""
+    limio_emulator.put_records("custom/things", [{"id": "a"}])
+    limio_emulator.limitrail.add_usage([{"committedAt": "2026-09-01T12:00:00Z"}])
+    asked: dict[str, int] = {}
+
+    def come(call: Any) -> None:
+        if "/custom/" in call.path:
+            name = call.params["for"]
+            asked[name] = asked.get(name, 0) + 1
+            limio_emulator.put_records("custom/things", [{"id": "a"}, {"id": "b"}] if asked[name] >= 3 else [{"id": "a"}])
+
+    limio_emulator.on_request(come)
+    home.write_dag(
+        """
+        things = Resource(name="things", path="/custom/things")
+
+        def is_b(record):
+            return record["id"] == "b"
+
+        common = dict(poke_interval=0.1, timeout=60, retries=0)
+        for mode in ("poke", "reschedule"):
+            LimioResourceSensor(
+                task_id=mode, resource=things, predicate=is_b, request_params={"for": "{{ ti.task_id }}"}, mode=mode, **common
+            )
+        LimioResourceSensor(
+            task_id="deferred",
+            resource=things,
+            min_records=2,
+            predicate="operator.truth",
+            request_params={"for": "{{ ti.task_id }}"},
+            deferrable=True,
+            **common,
+        )
+        LimioResourceSensor(
+            task_id="refused", resource=things, min_records=9, predicate=is_b, request_params={"for": "refused"},
+            deferrable=True, soft_fail=True, **common
+        )
+        LimitRailResourceSensor(
+            task_id="usage", resource="usage", since="2026-09-01", until="{{ '2026-09-02' }}", deferrable=True, **common
+        )
+        LimitRailResourceSensor(task_id="empty", resource="usage", soft_fail=True, **common)
+        """
+    )
+    outcome = home.run(logical_date="2026-09-01T00:00:00+00:00")
+    states = {name: (task["state"], task["tries"]) for name, task in outcome.result["tasks"].items()}
+    assert states == {
+        "poke": ("success", 1),
+        "reschedule": ("success", 1),
+        "deferred": ("success", 1),
+        "usage": ("success", 1),
+        "refused": ("failed", 1),
+        "empty": ("failed", 1),
+    }
+    assert asked == {"poke": 3, "reschedule": 3, "deferred": 3, "refused": 1}
+    assert outcome.task("poke")["xcom"]["ids"] == outcome.task("reschedule")["xcom"]["ids"] == ["b"]
+    assert outcome.task("deferred")["xcom"] == {"resource": "things", "count": 2, "ids": ["a", "b"], "watermark": None}
+    assert outcome.task("usage")["xcom"]["count"] == 1
+    assert "which cannot be handed to a triggerer" in home.output()
