@@ -118,7 +118,8 @@ class WaitTrigger(BaseTrigger):
         retry_after = ahead if ahead > 0 else None
         last = "no look was made"
         try:
-            wait = wait_from_json(self.wait)
+            # A predicate's module may take long to import.
+            wait = await _in_thread(wait_from_json, self.wait)
             client = await self.find_client()
             while True:
                 pause = patience.pause(failures=failures, retry_after=retry_after)

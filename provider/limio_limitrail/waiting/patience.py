@@ -37,6 +37,6 @@ class Patience:
         :param failures: how many there have been in a row.
         :param retry_after: seconds that the API asked to wait.
         """
-        seconds = self.interval * min(2 ** min(failures, 10), MOST_BACKOFF)
+        seconds = self.interval * min(2.0 ** min(failures, 10), MOST_BACKOFF)
         seconds *= random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - it spreads, it hides nothing
         return max(seconds, retry_after or 0.0)

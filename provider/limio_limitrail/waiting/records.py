@@ -116,13 +116,14 @@ def find_predicate(path: str) -> Predicate:
     :raises ParameterError: there is none.
     """
     module, _, name = path.rpartition(".")
+    found, why = None, ""
     try:
         found = getattr(importlib.import_module(module), name) if module else None
-    except (ImportError, AttributeError):
-        found = None
+    except Exception as error:  # noqa: BLE001 - a module may raise anything while it is imported
+        why = f" ({type(error).__name__}: {error})"
     if not callable(found):
         raise ParameterError(
-            f"predicate={path!r} cannot be imported here: give the path of a function in a module that workers and triggerers "
-            "have, such as my_package.my_module.my_function"
+            f"predicate={path!r} cannot be imported here{why}: give the path of a function in a module that workers and "
+            "triggerers have, such as my_package.my_module.my_function"
         )
     return found  # type: ignore[no-any-return] # whatever it gives is taken for a truth value

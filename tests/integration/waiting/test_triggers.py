@@ -12,6 +12,7 @@ import pytest
 from airflow.models.trigger import Trigger
 from airflow.sdk.serde import deserialize, serialize
 
+from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator.exchange import Call, Reply
 from limio_limitrail.emulator.faults import Fault
 from limio_limitrail.limitrail.resources import RESOURCES
@@ -46,6 +47,16 @@ def event_of(one: Any) -> dict[str, Any]:
     assert len(events) == 1
     json.dumps(events[0])
     return events[0]
+
+
+async def tick(gaps: list[float]) -> None:
+    """Note how long the loop took from one tick to the next."""
+    last = time.monotonic()
+    while True:
+        await asyncio.sleep(0.01)
+        now = time.monotonic()
+        gaps.append(now - last)
+        last = now
 
 
 def test_found(script, limio_emulator):
@@ -243,16 +254,8 @@ def test_many_at_once(limio_emulator):
     limio_emulator.faults.add(Fault("latency", match="/api/", times=None, seconds=1.0))
     gaps: list[float] = []
 
-    async def tick() -> None:
-        last = time.monotonic()
-        while True:
-            await asyncio.sleep(0.01)
-            now = time.monotonic()
-            gaps.append(now - last)
-            last = now
-
     async def everything() -> list[Any]:
-        ticking = asyncio.create_task(tick())
+        ticking = asyncio.create_task(tick(gaps))
         found = await asyncio.gather(*(events_of(trigger(name, seconds=60)) for name in names))
         ticking.cancel()
         return found
@@ -264,6 +267,25 @@ def test_many_at_once(limio_emulator):
     assert counters.by_status[200] == len(names) + 1
     assert counters.connections <= 34
     assert max(gaps) < 0.5
+
+
+def test_a_predicate_whose_module_takes_long_to_import(tmp_path, monkeypatch, limio_emulator):
+    """The loop goes on meanwhile."""
+    (tmp_path / "slow_predicates.py").write_text("import time\ntime.sleep(1.5)\ndef any_one(record): return True\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    limio_emulator.put_records("custom/things", [{"id": "a"}])
+    wait = wait_to_json(RecordsWait(resource=Resource(name="things", path="/custom/things")), predicate="slow_predicates.any_one")
+    gaps: list[float] = []
+
+    async def both() -> Any:
+        ticking = asyncio.create_task(tick(gaps))
+        found = await events_of(trigger(wait=wait, seconds=30))
+        ticking.cancel()
+        return found
+
+    [event] = asyncio.run(both())
+    assert event["kind"] == "found"
+    assert max(gaps) < 1
 
 
 # -- as Airflow keeps it -------------------------------------------------------------------------------------------

@@ -250,11 +250,33 @@ def test_no_window_where_one_is_needed(client, limio_emulator):
 
 
 @pytest.mark.parametrize(
-    "path", ["", "operator", "operator.", ".truth", "operator.nothing", "no.such.module", "os.sep", "os..path"]
+    "path",
+    [
+        "",
+        "operator",
+        "operator.",
+        ".truth",
+        "operator.nothing",
+        "no.such.module",
+        "os.sep",
+        "os..path",
+        ".a.b",
+        "..truth",
+        "a\x00.b",
+        "\ud800.b",
+    ],
 )
 def test_predicates_that_are_none(path):
     with pytest.raises(ParameterError, match="cannot be imported here"):
         find_predicate(path)
+
+
+def test_predicates_whose_module_is_broken(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    for number, text in enumerate(["1 +", "raise ValueError", "1 / 0", "import no_such_module"]):
+        (tmp_path / f"broken_module_{number}.py").write_text(text)
+        with pytest.raises(ParameterError, match="cannot be imported here"):
+            find_predicate(f"broken_module_{number}.is_large")
 
 
 def test_predicates():
