@@ -23,9 +23,17 @@ def shared_limio_client(settings: Settings) -> ApiClient:
     return shared_client(("limio", settings), lambda: make_limio_client(settings))
 
 
-def make_limio_client(settings: Settings) -> ApiClient:
-    """Make a client of its own for a connection's settings."""
-    transport = Transport(user_agent=user_agent(), timeouts=Timeouts(read=settings.read_timeout), verify=settings.verify)
+def make_limio_client(settings: Settings, *, connections: int = 8) -> ApiClient:
+    """Make a client of its own for a connection's settings.
+
+    :param connections: the most connections that are kept open.
+    """
+    transport = Transport(
+        user_agent=user_agent(),
+        timeouts=Timeouts(read=settings.read_timeout),
+        verify=settings.verify,
+        connections=connections,
+    )
     return ApiClient(api=API, base_url=settings.app_url + API_PREFIX, transport=transport, auth=_auth(settings, transport))
 
 

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from limio_limitrail.ledger.couriers import Couriers, Doubt, Halt, Result, Send, Slower, Unsent
 from limio_limitrail.ledger.ledger import LEASE, Claim
-from limio_limitrail.ledger.model import Entry, OnUnknown, Outcome, State, UsageRow
+from limio_limitrail.ledger.model import Entry, OnUnknown, Outcome, State, StoppedError, UsageRow
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.ledger.tally import Tally
 
@@ -38,10 +38,6 @@ HALT_PATIENCE = 90.0
 _PROGRESS_EVERY = 5.0
 _POLL = 0.1
 _ASK_OTHERS_EVERY = 1.0
-
-
-class StoppedError(Exception):
-    """The task was told to stop. What had an answer by then is written down."""
 
 
 class Book(Protocol):

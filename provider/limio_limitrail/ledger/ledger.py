@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from limio_limitrail.landing.sql.model import LandingError
-from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, State, UsageRow, Worker
+from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, State, StoppedError, UsageRow, Worker
 from limio_limitrail.ledger.rules import Move, Policy, next_move
 from limio_limitrail.ledger.statements import Statements
 from limio_limitrail.ledger.table import find_name, make_table
@@ -27,6 +27,10 @@ LEASE = 60.0
 
 _PAUSES = (0.3, 1.0, 2.0)
 """Seconds between the tries of a transaction: a database that restarts must not cost what the API has answered."""
+
+_INTERRUPTED = "Query interrupted"
+"""What DuckDB makes of whatever a signal handler raises while it works: Airflow's execution_timeout must not be taken for a
+failure of the database, and tried again."""
 
 _AGAIN_IN_DOUBT = "the worker that sent it ended without writing down an answer"
 _CHANGED = "it was sent with another body, and whether that was carried out is not known"
@@ -218,6 +222,9 @@ class Ledger:
             except LedgerError:
                 raise
             except Exception as error:
+                if str(error) == _INTERRUPTED:
+                    why = "interrupted while the ledger was written, most likely by the task's execution_timeout"
+                    raise StoppedError(why) from error
                 if pause is None:
                     raise
                 told = str(error) if isinstance(error, LandingError) else type(error).__name__

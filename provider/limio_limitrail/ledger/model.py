@@ -12,6 +12,10 @@ class LedgerError(Exception):
     """The ledger cannot be kept as it is. The message says why and what to do; nothing was sent without an entry."""
 
 
+class StoppedError(Exception):
+    """The task was told to stop. What had an answer by then is written down."""
+
+
 class State(StrEnum):
     """What is known of a row."""
 

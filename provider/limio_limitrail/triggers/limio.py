@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.triggers.base import WaitTrigger
+from limio_limitrail.triggers.base import THREADS, WaitTrigger
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
@@ -37,4 +37,4 @@ class LimioWaitTrigger(WaitTrigger):
 
         settings = read_limio_connection(connection)
         mask_secret(settings.secret.reveal())
-        return client_of_process(("limio", settings), lambda: make_limio_client(settings))
+        return client_of_process(("limio", settings), lambda: make_limio_client(settings, connections=THREADS))

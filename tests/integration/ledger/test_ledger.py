@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 from ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, entries, make_row, make_rows
 
 from limio_limitrail.landing.sql.model import LandingError
-from limio_limitrail.ledger.ledger import LEASE
-from limio_limitrail.ledger.model import LedgerError, Outcome, State
+from limio_limitrail.ledger.ledger import LEASE, Ledger
+from limio_limitrail.ledger.model import LedgerError, Outcome, State, StoppedError, Worker
 from limio_limitrail.ledger.table import COLUMNS
 
 ROW = make_row("a")
@@ -529,3 +530,23 @@ def test_postgres_keeps_a_stricter_setting(postgres, ledger_in):
 
         Statements(session=session, database="postgresql", table="ledger", worker=ledger.worker).insist_on_durability()
         assert session.query("SHOW synchronous_commit") == [("remote_apply",)]
+
+
+def test_an_interruption_is_no_failure_of_the_database(tmp_path, monkeypatch):
+    """DuckDB makes a RuntimeError of what a signal handler raises; tried again, a task would outlive its timeout."""
+    calls = []
+
+    class Interrupted:
+        name = "duckdb"
+
+        @contextmanager
+        def transaction(self):
+            calls.append(1)
+            raise RuntimeError("Query interrupted")
+            yield
+
+    worker = Worker(dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1)
+    ledger = Ledger(database=Interrupted(), table="ledger", worker=worker, operation="usage.commit", conn_id="c")
+    with pytest.raises(StoppedError, match="execution_timeout"):
+        ledger.renew(["k"])
+    assert calls == [1]

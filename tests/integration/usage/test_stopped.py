@@ -94,7 +94,7 @@ def test_a_task_that_takes_too_long(place_of, conn_id):
     place.write_dag(execution_timeout=Code("timedelta(seconds=2)"), retries=3)
     last = place.attempt()
     assert last.state == "up_for_retry"
-    assert "AirflowTaskTimeout" in place.output()
+    assert "timed out" in place.output()
     ledger = place.agree(doubtful=frozenset({"parked"}))
     assert 0 < len(ledger) < 1500
     assert len(place.sent()) == len(ledger)
