@@ -14,7 +14,7 @@ from typing import Protocol
 
 from limio_limitrail.ledger.couriers import Couriers, Doubt, Halt, Result, Send, Slower, Unsent
 from limio_limitrail.ledger.ledger import LEASE, Claim
-from limio_limitrail.ledger.model import Entry, OnUnknown, Outcome, State, StoppedError, UsageRow
+from limio_limitrail.ledger.model import Entry, Outcome, StoppedError, UsageRow
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.ledger.tally import Tally
 
@@ -79,7 +79,7 @@ class Batch:
         self._policy = policy
         self._batch_size = batch_size
         self._label = label
-        self._in_doubt = State.UNKNOWN if policy.on_unknown is OnUnknown.RESEND else State.PARKED
+        self._in_doubt = policy.on_unknown.in_doubt
         self._couriers = Couriers(send=send, concurrency=concurrency, in_doubt=self._in_doubt)
         self._killed = False
         self._next: deque[UsageRow] = deque()

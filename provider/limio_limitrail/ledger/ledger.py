@@ -13,7 +13,7 @@ from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, State, StoppedError, UsageRow, Worker
 from limio_limitrail.ledger.rules import Move, Policy, next_move
 from limio_limitrail.ledger.statements import Statements
-from limio_limitrail.ledger.table import find_name, make_table
+from limio_limitrail.ledger.table import COLUMNS, find_name, make_table
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.held import HeldDatabase
@@ -90,7 +90,8 @@ class Ledger:
         :raises LandingError: the database refused.
         """
         with self._database.transaction() as session:
-            make_table(session, find_name(self.table, dialect=session.dialect))
+            table = find_name(self.table, dialect=session.dialect)
+            make_table(session, table, columns=COLUMNS, unfit="is no ledger", parameter="ledger_table")
 
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:
         """Give the entries of those rows that are not to be sent, because what the ledger holds of them stands.

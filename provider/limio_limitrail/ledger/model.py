@@ -41,6 +41,11 @@ class OnUnknown(StrEnum):
     PARK = "park"
     """Leave it to a person."""
 
+    @property
+    def in_doubt(self) -> State:
+        """How such a row stands."""
+        return State.UNKNOWN if self is OnUnknown.RESEND else State.PARKED
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:

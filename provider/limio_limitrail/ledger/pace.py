@@ -96,9 +96,8 @@ class Pace:
             if began > self._halved_at:
                 self._refusals += 1
             self._halve(began=began, now=now)
-            pause = (
-                retry_after if retry_after is not None else min(LONGEST_PAUSE, DEFAULT_PAUSE * 2.0 ** min(10, self._refusals - 1))
-            )
+            grown = min(LONGEST_PAUSE, DEFAULT_PAUSE * 2.0 ** min(10, max(0, self._refusals - 1)))
+            pause = grown if retry_after is None else retry_after
             self._not_before = max(self._not_before, now + pause)
             self._changed.notify_all()
 

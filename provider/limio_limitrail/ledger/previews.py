@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.ledger.ledger import Claim
-from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, UsageRow, Worker
+from limio_limitrail.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.ledger.statements import instant
-from limio_limitrail.ledger.table import KEY, OUTCOME, WORKER, Type, find_name
+from limio_limitrail.ledger.table import KEY, OUTCOME, WORKER, Type, find_name, make_table
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.held import HeldDatabase
@@ -49,17 +49,8 @@ class Previews:
         :raises LedgerError: there is a table of that name that holds no previews.
         """
         with self._database.transaction() as session:
-            dialect = session.dialect
-            table = find_name(self.table, dialect=dialect)
-            session.lock(table)
-            found = session.columns(table)
-            if found is None:
-                described = ", ".join(f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in COLUMNS.items())
-                session.execute(f"CREATE TABLE {dialect.qualified(table)} ({described}, PRIMARY KEY ({dialect.quote(KEY)}))")
-            elif lacking := sorted(set(COLUMNS) - {column.name.lower() for column in found}):
-                raise LedgerError(
-                    f"the table {table} holds no previews: it lacks {', '.join(lacking)}. Give another preview_table="
-                )
+            table = find_name(self.table, dialect=session.dialect)
+            make_table(session, table, columns=COLUMNS, unfit="holds no previews", parameter="preview_table")
 
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:  # noqa: ARG002 - as a ledger is called
         """Have nothing that stands."""

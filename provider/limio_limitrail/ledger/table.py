@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -92,23 +92,26 @@ def find_name(text: str, *, dialect: Dialect) -> TableName:
         raise LedgerError(str(wrong)) from None
 
 
-def make_table(session: Session, table: TableName) -> None:
-    """Make the ledger's table where there is none.
+def make_table(session: Session, table: TableName, *, columns: Mapping[str, Type], unfit: str, parameter: str) -> None:
+    """Make a table with one row a key, where there is none.
 
-    :raises LedgerError: there is a table of that name that is no ledger.
+    :param columns: its columns, the key first.
+    :param unfit: what to say of a table of that name that lacks some, such as ``is no ledger``.
+    :param parameter: the parameter that names it.
+    :raises LedgerError: there is such a table.
     """
     dialect = session.dialect
     session.lock(table)
     found = session.columns(table)
     if found is None:
-        described = [f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in COLUMNS.items()]
+        described = [f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in columns.items()]
         described[0] += " NOT NULL"
         described.append(f"PRIMARY KEY ({dialect.quote(KEY)})")
         session.execute(f"CREATE TABLE {dialect.qualified(table)} ({', '.join(described)})")
         return
-    lacking = sorted(set(COLUMNS) - {column.name.lower() for column in found})
+    lacking = sorted(set(columns) - {column.name.lower() for column in found})
     if lacking:
         raise LedgerError(
-            f"the table {table} is no ledger of this version: it lacks {', '.join(lacking)}. "
-            "Give another ledger_table=, or add the columns"
+            f"the table {table} {unfit} of this version: it lacks {', '.join(lacking)}. "
+            f"Give another {parameter}=, or add the columns"
         )

@@ -185,6 +185,7 @@ class LimitRailCommitUsageOperator(BaseOperator):
 
     def _execute(self, context: Context) -> dict[str, Any]:
         from limio_limitrail.api.meter import Meter
+        from limio_limitrail.hooks.outlets import announce
         from limio_limitrail.ledger.batch import Batch
         from limio_limitrail.ledger.spool import Spool
         from limio_limitrail.operators.usage_choices import Allowance, check_numbers, read_policy
@@ -232,7 +233,7 @@ class LimitRailCommitUsageOperator(BaseOperator):
         failure = judge(tally, table=book.table, operation=operation.name, rejected=rejected, parked=parked)
         if failure is not None:
             raise failure
-        self._announce(context, summary)
+        announce(context, outlets=self.outlets, summary=summary)
         return summary
 
     # -- what is asked for -----------------------------------------------------------------------------------------
@@ -278,18 +279,10 @@ class LimitRailCommitUsageOperator(BaseOperator):
 
     @contextmanager
     def _held(self) -> Iterator[HeldDatabase]:
-        from airflow.providers.common.sql.hooks.sql import DbApiHook
-        from airflow.sdk import BaseHook
-
-        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.hooks.databases import find_database
         from limio_limitrail.landing.sql.held import HeldDatabase
 
-        hook = BaseHook.get_hook(self.sql_conn_id)
-        if not isinstance(hook, DbApiHook):
-            raise ParameterError(
-                f"connection {self.sql_conn_id!r} is no database: its hook {type(hook).__name__} is no DbApiHook"
-            )
-        with closing(HeldDatabase(hook, duckdb_wait=DUCKDB_WAIT)) as database:
+        with closing(HeldDatabase(find_database(self.sql_conn_id), duckdb_wait=DUCKDB_WAIT)) as database:
             yield database
 
     def _book(self, database: HeldDatabase, *, context: Context, operation: Operation) -> Ledger | Previews:
@@ -332,11 +325,3 @@ class LimitRailCommitUsageOperator(BaseOperator):
                 yield rows_of_parts(str(self.parts))
             case _:
                 yield rows_of_list(self.rows)
-
-    def _announce(self, context: Context, summary: Mapping[str, Any]) -> None:
-        """Put the summary into the asset event of each outlet."""
-        from airflow.sdk import Asset
-
-        for outlet in self.outlets:
-            if isinstance(outlet, Asset):
-                context["outlet_events"][outlet].extra = dict(summary)

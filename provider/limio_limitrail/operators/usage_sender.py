@@ -61,7 +61,7 @@ class UsageSender:
         only this one can clear up.
         """
         resends = self.on_unknown is OnUnknown.RESEND
-        in_doubt = State.UNKNOWN if resends else State.PARKED
+        in_doubt = self.on_unknown.in_doubt
         doubts: list[ApiError] = []
 
         def send_once() -> Answer:

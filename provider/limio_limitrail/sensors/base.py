@@ -79,7 +79,7 @@ class WaitSensor(BaseSensorOperator):
         """How patiently it waits."""
         from limio_limitrail.waiting.patience import Patience
 
-        return Patience(interval=float(self.poke_interval), max_transient_failures=self.max_transient_failures)
+        return Patience(interval=float(self.poke_interval))
 
     def execute(self, context: Context) -> Any:
         """Wait, and give what was found.

@@ -237,11 +237,9 @@ class ResourcePullOperator(BaseOperator):
 
     def announce(self, context: Context, summary: Mapping[str, Any]) -> None:
         """Put the summary into the asset event of each outlet."""
-        from airflow.sdk import Asset
+        from limio_limitrail.hooks.outlets import announce
 
-        for outlet in self.outlets:
-            if isinstance(outlet, Asset):
-                context["outlet_events"][outlet].extra = dict(summary)
+        announce(context, outlets=self.outlets, summary=summary)
 
     def move_watermark(self, job: Job, manifest: Manifest) -> datetime | None:
         """Move the watermark to what the manifest vouches for, never back; give where it stands.

@@ -127,17 +127,10 @@ class ResourceToSqlOperator(ResourcePullOperator):
             raise ParameterError(f"mode={self.mode!r} is none of {', '.join(WriteMode)}") from None
 
     def _database(self) -> DbApiHook:
-        from airflow.providers.common.sql.hooks.sql import DbApiHook
-        from airflow.sdk import BaseHook
-
-        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.hooks.databases import find_database
         from limio_limitrail.landing.sql.sessions import open_session
 
-        hook = BaseHook.get_hook(self.sql_conn_id)
-        if not isinstance(hook, DbApiHook):
-            raise ParameterError(
-                f"connection {self.sql_conn_id!r} is no database: its hook {type(hook).__name__} is no DbApiHook"
-            )
+        hook = find_database(self.sql_conn_id)
         # Opens nothing yet: it tells before the pull, not after it, that this database cannot be landed in.
         open_session(hook)
         return hook

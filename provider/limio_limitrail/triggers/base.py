@@ -113,7 +113,7 @@ class WaitTrigger(BaseTrigger):
         from limio_limitrail.waiting.patience import Patience
         from limio_limitrail.waiting.wire import wait_from_json
 
-        patience = Patience(interval=self.interval, max_transient_failures=self.max_transient_failures)
+        patience = Patience(interval=self.interval)
         failures, ahead = self.failures, self.not_before - time.time()
         retry_after = ahead if ahead > 0 else None
         last = "no look was made"

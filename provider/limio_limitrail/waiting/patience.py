@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""How long until the next look, and how many failures in a row are borne."""
+"""How long until the next look, and which failures are borne."""
 
 from __future__ import annotations
 
@@ -20,11 +20,9 @@ class Patience:
     """How patiently something is waited for.
 
     :param interval: seconds from one look to the next.
-    :param max_transient_failures: failures in a row that may pass by themselves; one more ends the wait.
     """
 
     interval: float
-    max_transient_failures: int = 10
 
     def may_pass(self, error: Exception) -> bool:
         """Tell whether a failure counts as "not yet": 429, 5xx, no answer, and a place in a list that was lost."""

@@ -147,6 +147,7 @@ def test_slices_bring_each_record_once(home, write_dag, usage, limitrail_emulato
     # 60 hours in steps of 5, the first two of which and half of the third are empty.
     assert (summary["requests"], summary["pages"], summary["rows"], summary["parts"]) == (12, 12, 48, 10)
     manifest = manifest_of(summary["folder"])
+    assert (manifest["since"], manifest["until"]) == (summary["since"], summary["until"])
     assert [part["rows"] for part in manifest["parts"]] == [3, *[5] * 9]
     if form == "jsonl":
         assert [row["id"] for row in records_of(summary["folder"])] == [row["id"] for row in usage]
