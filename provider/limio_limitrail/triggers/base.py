@@ -114,6 +114,8 @@ class WaitTrigger(BaseTrigger):
         from limio_limitrail.waiting.wire import wait_from_json
 
         patience = Patience(interval=self.interval)
+        # From here on a clock counts that nobody sets: one that is put right meanwhile neither ends a wait nor draws it out.
+        end = time.monotonic() + self.deadline - time.time()
         failures, ahead = self.failures, self.not_before - time.time()
         retry_after = ahead if ahead > 0 else None
         last = "no look was made"
@@ -123,7 +125,7 @@ class WaitTrigger(BaseTrigger):
             client = await self.find_client()
             while True:
                 pause = patience.pause(failures=failures, retry_after=retry_after)
-                left = self.deadline - time.time()
+                left = end - time.monotonic()
                 await asyncio.sleep(max(0.0, min(pause, left)))
                 if left <= 0 or (retry_after is not None and left < pause):
                     return _event(EventKind.TIMEOUT, f"{wait}: {last}")
