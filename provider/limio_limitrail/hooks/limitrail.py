@@ -59,21 +59,9 @@ class LimitRailHook(ApiHook):
         :raises ConnectionFieldError: neither names one, and LimitRail gives no token without (LimitRail developer console).
         :raises ParameterError: the hook's are no scopes.
         """
-        from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.hooks.limitrail_settings import split_scopes, unfit_scopes
-        from limio_limitrail.hooks.settings import ConnectionFieldError
+        from limio_limitrail.hooks.limitrail_settings import scopes_to_ask
 
-        own = split_scopes(self.scope)
-        if unfit_scopes(own):
-            raise ParameterError(f"scope={self.scope!r} holds characters that no scope has; separate scopes by spaces")
-        scopes = split_scopes((*self.settings.scopes, *own))
-        if not scopes:
-            raise ConnectionFieldError(
-                f"connection {self.limitrail_conn_id!r}, field 'scope': it is empty, and LimitRail requires a scope for "
-                "each token. Put the scopes that the connection's tasks need there, separated by spaces, or give the task "
-                "scope=...; committing usage needs limitrail.usage.write. Nothing was sent"
-            )
-        return scopes
+        return scopes_to_ask(self.settings, scope=self.scope, conn_id=self.limitrail_conn_id)
 
     @cached_property
     def client(self) -> ApiClient:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.origin import origin_of
 from limio_limitrail.api.resource import AuthMode
-from limio_limitrail.hooks.settings import DEFAULT_READ_TIMEOUT, AirflowConnection, Fields, Settings
+from limio_limitrail.hooks.settings import DEFAULT_READ_TIMEOUT, AirflowConnection, ConnectionFieldError, Fields, Settings
 
 TOKEN_PATH = "/connect/token"  # noqa: S105 - a path (LimitRail developer console)
 
@@ -82,6 +83,25 @@ def split_scopes(scope: str | Sequence[str] | None) -> tuple[str, ...]:
     """Give the scopes of a text or a list, sorted, each once."""
     texts = (scope,) if isinstance(scope, str) else tuple(scope or ())
     return tuple(sorted({one for text in texts for one in text.split()}))
+
+
+def scopes_to_ask(settings: LimitRailSettings, *, scope: str | Sequence[str] | None, conn_id: str) -> tuple[str, ...]:
+    """Give the scopes that a token is asked with: the connection's and a task's own, sorted, each once.
+
+    :raises ConnectionFieldError: neither names one, and LimitRail gives no token without (LimitRail developer console).
+    :raises ParameterError: the task's are no scopes.
+    """
+    own = split_scopes(scope)
+    if unfit_scopes(own):
+        raise ParameterError(f"scope={scope!r} holds characters that no scope has; separate scopes by spaces")
+    scopes = split_scopes((*settings.scopes, *own))
+    if not scopes:
+        raise ConnectionFieldError(
+            f"connection {conn_id!r}, field 'scope': it is empty, and LimitRail requires a scope for each token. Put the scopes "
+            "that the connection's tasks need there, separated by spaces, or give the task scope=...; committing usage needs "
+            "limitrail.usage.write. Nothing was sent"
+        )
+    return scopes
 
 
 def unfit_scopes(scopes: Sequence[str]) -> tuple[str, ...]:

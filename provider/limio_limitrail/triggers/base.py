@@ -5,30 +5,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-if TYPE_CHECKING:
-    from limio_limitrail.api.client import ApiClient
-
-T = TypeVar("T")
-
-THREADS = 32
-"""Looks at once in a triggerer process; more of them wait for their turn."""
+from limio_limitrail.triggers.connected import Connected
+from limio_limitrail.triggers.threads import in_thread
 
 
-@cache
-def looking_threads() -> ThreadPoolExecutor:
-    """Give the threads in which all triggers of this process look."""
-    return ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="limio-limitrail-look")
-
-
-class WaitTrigger(BaseTrigger):
+class WaitTrigger(Connected, BaseTrigger):
     """Look again and again until what is waited for has come, cannot come, or is late.
 
     :param wait: what is waited for, as plain JSON.
@@ -58,30 +44,6 @@ class WaitTrigger(BaseTrigger):
         self.failures = failures
         self.not_before = not_before
 
-    @abstractmethod
-    def own_kwargs(self) -> dict[str, Any]:
-        """Give the arguments that the class adds to those of the base."""
-
-    @property
-    @abstractmethod
-    def api_conn_id(self) -> str:
-        """The id of the API's connection."""
-
-    @abstractmethod
-    def make_client(self, connection: Any) -> ApiClient:
-        """Give the client of a connection, shared with all triggers of the process that have the same credentials.
-
-        Called in a thread, because it imports much when it is first called.
-
-        :raises ConnectionFieldError: a field of the connection is missing or wrong.
-        """
-
-    async def find_client(self) -> ApiClient:
-        """Look the connection up, and give its client."""
-        from airflow.sdk import BaseHook
-
-        return await _in_thread(self.make_client, await BaseHook.aget_connection(self.api_conn_id))
-
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give what the trigger can be made of again. Nothing in it is secret."""
         return (
@@ -106,7 +68,7 @@ class WaitTrigger(BaseTrigger):
         yield TriggerEvent(event)  # type: ignore[no-untyped-call] # likewise
 
     async def _wait(self) -> dict[str, Any]:
-        await _in_thread(_import_all)
+        await in_thread(_import_all)
         from limio_limitrail.api.errors import ApiError, CredentialsError, ParameterError
         from limio_limitrail.hooks.settings import ConnectionFieldError
         from limio_limitrail.waiting.look import EventKind, Standing
@@ -121,8 +83,8 @@ class WaitTrigger(BaseTrigger):
         last = "no look was made"
         try:
             # A predicate's module may take long to import.
-            wait = await _in_thread(wait_from_json, self.wait)
-            client = await self.find_client()
+            wait = await in_thread(wait_from_json, self.wait)
+            client = (await self.reach()).client
             while True:
                 pause = patience.pause(failures=failures, retry_after=retry_after)
                 left = end - time.monotonic()
@@ -130,10 +92,10 @@ class WaitTrigger(BaseTrigger):
                 if left <= 0 or (retry_after is not None and left < pause):
                     return _event(EventKind.TIMEOUT, f"{wait}: {last}")
                 try:
-                    look = await _in_thread(wait.look, client)
+                    look = await in_thread(wait.look, client)
                 except CredentialsError as error:
                     # The secret may have been rotated while this waited.
-                    known, client = client, await self.find_client()
+                    known, client = client, (await self.reach()).client
                     if client is known:
                         return _event(EventKind.ENDED, str(error))
                     continue
@@ -153,10 +115,6 @@ class WaitTrigger(BaseTrigger):
                     return _event(EventKind.ENDED, f"{wait}: {look.what}, and cannot get there any more.")
         except (ParameterError, ConnectionFieldError) as error:
             return _event(EventKind.ENDED, str(error))
-
-
-async def _in_thread(call: Callable[..., T], *args: Any) -> T:
-    return await asyncio.get_running_loop().run_in_executor(looking_threads(), call, *args)
 
 
 def _import_all() -> None:

@@ -1,17 +1,42 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""LimioWaitTrigger."""
+"""LimioWaitTrigger and LimioResourceEventTrigger."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from limio_limitrail.triggers.base import THREADS, WaitTrigger
+from limio_limitrail.api.resource import Resource
+from limio_limitrail.triggers.base import WaitTrigger
+from limio_limitrail.triggers.connected import Connected, Reached
+from limio_limitrail.triggers.events import ResourceEventTrigger
+from limio_limitrail.triggers.threads import THREADS
 
-if TYPE_CHECKING:
-    from limio_limitrail.api.client import ApiClient
+
+class _OfLimio(Connected):
+    limio_conn_id: str
+
+    @property
+    def api_conn_id(self) -> str:
+        return self.limio_conn_id
+
+    def own_kwargs(self) -> dict[str, Any]:
+        return {"limio_conn_id": self.limio_conn_id}
+
+    def read_connection(self, connection: Any) -> Reached:
+        from airflow.sdk.log import mask_secret
+
+        from limio_limitrail.hooks.limio_client import make_limio_client
+        from limio_limitrail.hooks.limio_settings import read_limio_connection
+        from limio_limitrail.triggers.clients import client_of_process
+
+        settings = read_limio_connection(connection)
+        mask_secret(settings.secret.reveal())
+        return Reached(
+            client=client_of_process(("limio", settings), lambda: make_limio_client(settings, connections=THREADS)),
+        )
 
 
-class LimioWaitTrigger(WaitTrigger):
+class LimioWaitTrigger(_OfLimio, WaitTrigger):
     """Wait for something of Limio's. The sensors make it.
 
     :param limio_conn_id: the Limio connection.
@@ -21,20 +46,21 @@ class LimioWaitTrigger(WaitTrigger):
         super().__init__(**kwargs)
         self.limio_conn_id = limio_conn_id
 
-    def own_kwargs(self) -> dict[str, Any]:
-        return {"limio_conn_id": self.limio_conn_id}
 
-    @property
-    def api_conn_id(self) -> str:
-        return self.limio_conn_id
+class LimioResourceEventTrigger(_OfLimio, ResourceEventTrigger):
+    """Start Dags when a list of Limio's has new or changed records: abandoned baskets, published offers.
 
-    def make_client(self, connection: Any) -> ApiClient:
-        from airflow.sdk.log import mask_secret
+    Parameters as for `ResourceEventTrigger`, and:
 
-        from limio_limitrail.hooks.limio_client import make_limio_client
-        from limio_limitrail.hooks.limio_settings import read_limio_connection
-        from limio_limitrail.triggers.clients import client_of_process
+    :param limio_conn_id: the Limio connection.
+    """
 
-        settings = read_limio_connection(connection)
-        mask_secret(settings.secret.reveal())
-        return client_of_process(("limio", settings), lambda: make_limio_client(settings, connections=THREADS))
+    def __init__(self, *, limio_conn_id: str = "limio_default", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.limio_conn_id = limio_conn_id
+
+    @classmethod
+    def find_resource(cls, name: str) -> Resource:
+        from limio_limitrail.limio.resources import find_resource
+
+        return find_resource(name)

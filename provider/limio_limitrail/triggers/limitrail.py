@@ -1,21 +1,49 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""LimitRailWaitTrigger."""
+"""LimitRailWaitTrigger and LimitRailResourceEventTrigger."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
+from limio_limitrail.api.resource import Resource
 from limio_limitrail.triggers.base import WaitTrigger
+from limio_limitrail.triggers.connected import Connected, Reached
+from limio_limitrail.triggers.events import ResourceEventTrigger
 
-if TYPE_CHECKING:
-    from limio_limitrail.api.client import ApiClient
+
+class _OfLimitRail(Connected):
+    limitrail_conn_id: str
+    scopes: list[str]
+
+    @property
+    def api_conn_id(self) -> str:
+        return self.limitrail_conn_id
+
+    def own_kwargs(self) -> dict[str, Any]:
+        return {"limitrail_conn_id": self.limitrail_conn_id, "scopes": self.scopes}
+
+    def read_connection(self, connection: Any) -> Reached:
+        from airflow.sdk.log import mask_secret
+
+        from limio_limitrail.hooks.limitrail_client import make_limitrail_client
+        from limio_limitrail.hooks.limitrail_settings import read_limitrail_connection, scopes_to_ask
+        from limio_limitrail.triggers.clients import client_of_process
+
+        settings = read_limitrail_connection(connection)
+        mask_secret(settings.secret.reveal())
+        scopes = scopes_to_ask(settings, scope=self.scopes, conn_id=self.limitrail_conn_id)
+        return Reached(
+            client=client_of_process(("limitrail", settings, scopes), lambda: make_limitrail_client(settings, scopes=scopes)),
+            paths=settings.paths,
+        )
 
 
-class LimitRailWaitTrigger(WaitTrigger):
+class LimitRailWaitTrigger(_OfLimitRail, WaitTrigger):
     """Wait for something of LimitRail's. The sensors make it.
 
     :param limitrail_conn_id: the LimitRail connection.
-    :param scopes: all scopes to ask for.
+    :param scopes: scopes to ask for besides the connection's.
     """
 
     def __init__(self, *, limitrail_conn_id: str, scopes: list[str], **kwargs: Any) -> None:
@@ -23,20 +51,26 @@ class LimitRailWaitTrigger(WaitTrigger):
         self.limitrail_conn_id = limitrail_conn_id
         self.scopes = scopes
 
+
+class LimitRailResourceEventTrigger(_OfLimitRail, ResourceEventTrigger):
+    """Start Dags when a list of LimitRail's has new or changed records: usage that shows up in a runtime list.
+
+    Parameters as for `ResourceEventTrigger`, and:
+
+    :param limitrail_conn_id: the LimitRail connection.
+    :param scope: OAuth scopes to ask for besides the connection's, as a list or as a text with spaces.
+    """
+
+    def __init__(self, *, limitrail_conn_id: str = "limitrail_default", scope: str | Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.limitrail_conn_id = limitrail_conn_id
+        self.scopes = scope.split() if isinstance(scope, str) else list(scope)
+
     def own_kwargs(self) -> dict[str, Any]:
-        return {"limitrail_conn_id": self.limitrail_conn_id, "scopes": self.scopes}
+        return {"limitrail_conn_id": self.limitrail_conn_id, "scope": self.scopes}
 
-    @property
-    def api_conn_id(self) -> str:
-        return self.limitrail_conn_id
+    @classmethod
+    def find_resource(cls, name: str) -> Resource:
+        from limio_limitrail.limitrail.resources import find_resource
 
-    def make_client(self, connection: Any) -> ApiClient:
-        from airflow.sdk.log import mask_secret
-
-        from limio_limitrail.hooks.limitrail_client import make_limitrail_client
-        from limio_limitrail.hooks.limitrail_settings import read_limitrail_connection
-        from limio_limitrail.triggers.clients import client_of_process
-
-        settings, scopes = read_limitrail_connection(connection), tuple(self.scopes)
-        mask_secret(settings.secret.reveal())
-        return client_of_process(("limitrail", settings, scopes), lambda: make_limitrail_client(settings, scopes=scopes))
+        return find_resource(name)

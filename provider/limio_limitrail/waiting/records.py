@@ -84,8 +84,8 @@ class RecordsWait:
                     continue
                 count += 1
                 if len(ids) < MOST_IDS:
-                    ids.append(_identity(record, self.resource))
-                when = _time(record, self.resource)
+                    ids.append(identity_of(record, resource=self.resource))
+                when = time_of(record, resource=self.resource)
                 newest = when if newest is None or (when is not None and when > newest) else newest
             if count >= self.min_records:
                 break
@@ -96,12 +96,14 @@ class RecordsWait:
         return Look(standing=Standing.FOUND, what=what, result=result)
 
 
-def _identity(record: Mapping[str, Any], resource: Resource) -> str:
+def identity_of(record: Mapping[str, Any], *, resource: Resource) -> str:
+    """Give what tells a record from others, as a short text."""
     values = [str(record.get(name)) for name in resource.primary_key]
     return "/".join(values)[:200]
 
 
-def _time(record: Mapping[str, Any], resource: Resource) -> str | None:
+def time_of(record: Mapping[str, Any], *, resource: Resource) -> str | None:
+    """Give the text that tells when a record last changed; none where nothing does."""
     if resource.time_column is None:
         return None
     value: Any = record

@@ -6,19 +6,16 @@ Its form is a contract between versions: a trigger that one version has made may
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.pagination import CursorPair, CursorString, Paging, SinglePage
+from limio_limitrail.api.plain import resource_from_json, resource_to_json
 from limio_limitrail.api.query import as_text
-from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter
 from limio_limitrail.waiting.look import Wait
 from limio_limitrail.waiting.objects import Missing, ObjectWait
 from limio_limitrail.waiting.records import RecordsWait, find_predicate
-
-_STYLES: dict[str, type[Any]] = {style.__name__: style for style in (CursorPair, CursorString, SinglePage)}
 
 
 def wait_to_json(wait: Wait, *, predicate: str | None = None) -> dict[str, Any]:
@@ -76,46 +73,3 @@ def wait_from_json(data: dict[str, Any]) -> Wait:
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ParameterError(f"what the trigger waits for cannot be read ({type(error).__name__}: {error})") from None
     raise ParameterError(f"what the trigger waits for is of a kind that this version does not know: {str(data['kind'])[:40]!r}")
-
-
-def resource_to_json(resource: Resource) -> dict[str, Any]:
-    """Write a resource.
-
-    :raises ParameterError: its paging is of a class of one's own, which no triggerer could make again.
-    """
-    style = type(resource.paging).__name__
-    if _STYLES.get(style) is not type(resource.paging):
-        raise ParameterError(
-            f"resource {resource.name!r} has a paging of its own ({style}), which a triggerer cannot make: "
-            "wait with deferrable=False"
-        )
-    plain: dict[str, Any] = {}
-    for one in fields(resource):
-        value = getattr(resource, one.name)
-        match one.name:
-            case "paging":
-                plain[one.name] = {"style": style, **asdict(value)}
-            case "time_filter":
-                plain[one.name] = asdict(value) if value is not None else None
-            case "credentials":
-                plain[one.name] = sorted(mode.value for mode in value)
-            case _:
-                plain[one.name] = list(value) if isinstance(value, tuple) else dict(value) if hasattr(value, "items") else value
-    return plain
-
-
-def resource_from_json(data: dict[str, Any]) -> Resource:
-    """Read a resource; what an older version did not write has its default."""
-    known = {one.name for one in fields(Resource)}
-    plain: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name in known
-    }
-    plain["paging"] = _paging(data["paging"])
-    plain["time_filter"] = TimeFilter(**data["time_filter"]) if data.get("time_filter") else None
-    plain["credentials"] = frozenset(AuthMode(mode) for mode in data["credentials"])
-    return Resource(**plain)
-
-
-def _paging(data: dict[str, Any]) -> Paging:
-    made: Paging = _STYLES[data["style"]](**{name: value for name, value in data.items() if name != "style"})
-    return made

@@ -1,0 +1,66 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Where those who watch the same list meet the one who looks for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+if TYPE_CHECKING:
+    from limio_limitrail.triggers.watcher import Watcher
+    from limio_limitrail.watching.sighting import Sighting
+    from limio_limitrail.watching.watch import PredicateError
+
+
+@dataclass(kw_only=True, eq=False)
+class Finding:
+    """What one look has shown to each of those who watch.
+
+    :param seen: what each has seen, or that its predicate failed. Who came while the look was under way is not among them.
+    :param on_heard: what to do when all events that were made of it are kept by Airflow.
+    """
+
+    seen: Mapping[Watcher, tuple[Sighting, ...] | PredicateError] = field(default_factory=dict)
+    on_heard: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+
+    async def heard(self) -> None:
+        """Tell that Airflow has kept all events that were made of it."""
+        while self.on_heard:
+            await self.on_heard.pop()()
+
+
+class Desk:
+    """Those who watch one list."""
+
+    def __init__(self) -> None:
+        self.watchers: set[Watcher] = set()
+        self._occupied = asyncio.Event()
+
+    @contextmanager
+    def place(self, watcher: Watcher) -> Iterator[None]:
+        """Have a place there."""
+        self.watchers.add(watcher)
+        self._occupied.set()
+        try:
+            yield
+        finally:
+            self.watchers.discard(watcher)
+            if not self.watchers:
+                self._occupied.clear()
+
+    async def occupied(self) -> None:
+        """Wait until there is somebody."""
+        await self._occupied.wait()
+
+
+_desks: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Desk]] = WeakKeyDictionary()
+
+
+def desk_of(key: Hashable) -> Desk:
+    """Give the running event loop's desk for a list."""
+    desks = _desks.setdefault(asyncio.get_running_loop(), {})
+    return desks.setdefault(key, Desk())

@@ -1,0 +1,190 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Start Dags when a list has new or changed records."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
+
+from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.query import as_text
+from limio_limitrail.api.resource import Resource
+from limio_limitrail.api.times import parse_time
+from limio_limitrail.triggers.connected import Connected
+from limio_limitrail.triggers.threads import in_thread
+
+if TYPE_CHECKING:
+    from limio_limitrail.triggers.desk import Finding
+    from limio_limitrail.triggers.watcher import Watcher
+
+DEFAULT_INTERVAL = timedelta(minutes=1)
+DEFAULT_OVERLAP = timedelta(minutes=5)
+
+
+class WatchParameterError(ParameterError, TypeError):
+    """A parameter of an event trigger is wrong.
+
+    Airflow's triggerer survives a ``TypeError`` while it makes a trigger, and nothing else.
+    """
+
+
+class ResourceEventTrigger(Connected, BaseEventTrigger):
+    """Look at a list again and again, and announce what is new in it or has changed. The base of the triggers that people use.
+
+    A record is new when its id and its time were not seen before; where a list tells no time, when anything in it has changed.
+    What is there when a watch begins is not news. Whatever fails is logged, and the watch goes on: nobody but the log hears of
+    it. Airflow 3.3 and later keep in the state store of each watched asset how far the watch has come; on 3.2, a triggerer that
+    starts anew begins with what comes from then on.
+
+    :param resource: a name of the API's table of resources, or a `Resource` of your own.
+    :param request_params: the path's placeholders, and further query parameters.
+    :param predicate: the import path of a function that says whether a record (a mapping) is of interest.
+    :param since: announce what has changed since then, too, when the watch begins: a datetime, or an ISO 8601 text.
+    :param interval: from one look to the next, in seconds or as a timedelta.
+    :param overlap: how much later than a newer one a record may show up, in seconds or as a timedelta.
+    :param page_size: records to ask for a page.
+    """
+
+    def __init__(
+        self,
+        *,
+        resource: str | Resource | Mapping[str, Any],
+        request_params: Mapping[str, Any] | None = None,
+        predicate: str | None = None,
+        since: str | datetime | None = None,
+        interval: float | timedelta = DEFAULT_INTERVAL,
+        overlap: float | timedelta = DEFAULT_OVERLAP,
+        page_size: int = 100,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)  # type: ignore[no-untyped-call] # Airflow's own has no types
+        try:
+            self.named = resource if isinstance(resource, str) else None
+            self.resource = self._read_resource(resource)
+            self.request_params = {
+                name: as_text(name, value) for name, value in (request_params or {}).items() if value is not None
+            }
+            self.since = parse_time("since", since)
+            self.interval = _seconds("interval", interval, least=0.01)
+            self.overlap = _seconds("overlap", overlap, least=0.0)
+        except (ParameterError, KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WatchParameterError(str(error)) from None
+        if self.since is not None and self.resource.time_column is None:
+            raise WatchParameterError(f"resource {self.resource.name!r} tells no time: leave since out")
+        if predicate is not None and not isinstance(predicate, str):
+            raise WatchParameterError(
+                "predicate= must be an import path, such as my_package.my_module.my_function, of a module that the triggerer has"
+            )
+        if page_size < 1:
+            raise WatchParameterError(f"page_size is {page_size}; a page holds at least one record")
+        self.predicate = predicate
+        self.page_size = page_size
+
+    @classmethod
+    @abstractmethod
+    def find_resource(cls, name: str) -> Resource:
+        """Look a resource up by name.
+
+        :raises ParameterError: no resource has that name.
+        """
+
+    def _read_resource(self, resource: str | Resource | Mapping[str, Any]) -> Resource:
+        if isinstance(resource, str):
+            return self.find_resource(resource)
+        if isinstance(resource, Resource):
+            return resource
+        from limio_limitrail.api.plain import resource_from_json
+
+        return resource_from_json(dict(resource))
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Give what the trigger can be made of again. Nothing in it is secret."""
+        from limio_limitrail.api.plain import resource_to_json
+
+        return (
+            f"{type(self).__module__}.{type(self).__qualname__}",
+            {
+                "resource": self.named or resource_to_json(self.resource),
+                "request_params": self.request_params,
+                "predicate": self.predicate,
+                "since": self.since.isoformat() if self.since else None,
+                "interval": self.interval,
+                "overlap": self.overlap,
+                "page_size": self.page_size,
+                **self.own_kwargs(),
+            },
+        )
+
+    # -- one loop for all who watch the same list ------------------------------------------------------------------
+
+    def shared_stream_key(self) -> Hashable:
+        """Tell which watches share a loop: those of one list, through one connection, that look as often."""
+        classpath, kwargs = self.serialize()
+        alike = {name: value for name, value in kwargs.items() if name not in {"predicate", "since", "overlap"}}
+        return (classpath, json.dumps(alike, sort_keys=True))
+
+    @classmethod
+    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> Any:
+        """Make what looks for all of them, and hears from Airflow when an event has been kept."""
+        from limio_limitrail.triggers.producer import WatchProducer
+
+        return WatchProducer(cls(**kwargs))
+
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
+        """Announce what of the looks is news for this watch."""
+        from limio_limitrail.triggers.desk import desk_of
+
+        desk = desk_of(self.shared_stream_key())
+        watcher = await self._make_watcher()
+        with desk.place(watcher):
+            async for finding in shared_stream:
+                async for event in self._tell(watcher, finding):
+                    yield event
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Watch without sharing the loop, as Airflow 3.2 does."""
+        from limio_limitrail.triggers.desk import Desk
+        from limio_limitrail.triggers.looks import looks
+
+        watcher = await self._make_watcher()
+        desk = Desk()
+        last: Finding | None = None
+        with desk.place(watcher):
+            async for finding in looks(self, desk):
+                # By now Airflow has had the time from one look to the next to keep what was announced.
+                if last is not None:
+                    await last.heard()
+                async for event in self._tell(watcher, finding):
+                    yield event
+                last = finding
+
+    async def _tell(self, watcher: Watcher, finding: Finding) -> AsyncIterator[TriggerEvent]:
+        for news in await watcher.take(finding):
+            yield TriggerEvent(news.to_json())  # type: ignore[no-untyped-call] # likewise
+
+    async def _make_watcher(self) -> Watcher:
+        make: Callable[..., Watcher] = await in_thread(_import_watcher)
+        # Private, because Airflow offers no other way to reach the stores of all assets that one trigger watches.
+        stores = getattr(getattr(self, "asset_state_store", None), "_by_name", {})
+        watcher = make(self, stores=tuple(stores.values()))
+        await watcher.begin()
+        return watcher
+
+
+def _import_watcher() -> Any:
+    """Import what a watch needs: the first time, this takes longer than an event loop may stand still."""
+    from limio_limitrail.triggers.watcher import Watcher
+
+    return Watcher
+
+
+def _seconds(name: str, value: float | timedelta, *, least: float) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    if not least <= seconds <= 10 * 365 * 86_400:
+        raise ParameterError(f"{name} is {seconds:g} seconds; it must be at least {least:g}, and less than ten years")
+    return seconds

@@ -1,0 +1,92 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Look at a list again and again, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from limio_limitrail.triggers.desk import Desk, Finding
+from limio_limitrail.triggers.threads import in_thread
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.resource import Resource
+    from limio_limitrail.triggers.connected import Reached
+    from limio_limitrail.triggers.events import ResourceEventTrigger
+
+log = logging.getLogger(__name__)
+
+LOST = 10
+"""A failure that does not pass by itself puts the next look off as so many in a row do that may."""
+
+
+async def looks(trigger: ResourceEventTrigger, desk: Desk) -> AsyncIterator[Finding]:
+    """Look for all at a desk, and sleep, for ever. What fails is logged, and tried again later, each time later.
+
+    :param trigger: one of those who share the loop.
+    """
+    await in_thread(_import_all)
+    from limio_limitrail.api.errors import ApiError, CredentialsError
+    from limio_limitrail.waiting.patience import Patience
+    from limio_limitrail.watching.watch import Watch
+
+    patience = Patience(interval=trigger.interval)
+    watch = Watch(resource=trigger.resource, params=trigger.request_params, page_size=trigger.page_size)
+    reached: Reached | None = None
+    failures = 0
+    # So that not all watches of a triggerer that starts ask at once.
+    await asyncio.sleep(trigger.interval * random.uniform(0, 0.1))  # noqa: S311 - it spreads, it hides nothing
+    while True:
+        await desk.occupied()
+        try:
+            if reached is None:
+                reached = await trigger.reach()
+            placed = replace(watch, resource=_placed(trigger, reached))
+            eyes = {watcher: watcher.eye() for watcher in desk.watchers}
+            try:
+                seen = await in_thread(placed.look, reached.client, eyes=eyes, now=datetime.now(tz=UTC))
+            except CredentialsError:
+                # The secret may have been rotated since the connection was looked up.
+                known, reached = reached, await trigger.reach()
+                if reached.client is known.client:
+                    raise
+                seen = await in_thread(placed.look, reached.client, eyes=eyes, now=datetime.now(tz=UTC))
+        except Exception as error:  # noqa: BLE001 - a watch that ends would be started anew every second
+            passing = patience.may_pass(error)
+            failures = failures + 1 if passing else max(failures, LOST)
+            retry_after = error.retry_after if isinstance(error, ApiError) else None
+            pause = patience.pause(failures=failures, retry_after=retry_after)
+            told = str(error) if isinstance(error, ApiError | ValueError) else f"{type(error).__name__}: {error}"
+            log.log(
+                logging.WARNING if passing else logging.ERROR,
+                "The watch of %s sees nothing: %s It goes on, and looks again in %.0f s.",
+                trigger.resource.name,
+                told if told.endswith(".") else f"{told}.",
+                pause,
+            )
+            if not passing:
+                # Whoever puts the connection right need not restart the triggerer.
+                reached = None
+            await asyncio.sleep(pause)
+            continue
+        failures = 0
+        yield Finding(seen=seen)
+        await asyncio.sleep(patience.pause())
+
+
+def _placed(trigger: ResourceEventTrigger, reached: Reached) -> Resource:
+    path = dict(reached.paths).get(trigger.resource.name) if trigger.named else None
+    return trigger.resource if path is None else replace(trigger.resource, path=path)
+
+
+def _import_all() -> None:
+    """Import what a look needs: the first time, this takes longer than an event loop may stand still."""
+    import limio_limitrail.api.client
+    import limio_limitrail.hooks.settings
+    import limio_limitrail.waiting.patience
+    import limio_limitrail.watching.watch  # noqa: F401

@@ -1,0 +1,39 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What Airflow 3.3 asks to look for all watches of one list, and tells when it has kept an event."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
+
+from limio_limitrail.triggers.desk import Finding, desk_of
+from limio_limitrail.triggers.looks import looks
+
+if TYPE_CHECKING:
+    from limio_limitrail.triggers.events import ResourceEventTrigger
+
+
+class WatchProducer(SharedStreamProducer):
+    """Look for all watches that share a loop.
+
+    :param trigger: one of them.
+    """
+
+    def __init__(self, trigger: ResourceEventTrigger) -> None:
+        self.trigger = trigger
+
+    async def open_stream(self) -> AsyncIterator[tuple[Finding, Finding]]:
+        """Look again and again."""
+        # What was announced before a restart and may not have been heard need not wait for the API to answer.
+        first = Finding()
+        yield first, first
+        async for finding in looks(self.trigger, desk_of(self.trigger.shared_stream_key())):
+            yield finding, finding
+
+    async def advance(self, batch: Sequence[AdvanceItem]) -> None:
+        """Note that events were kept. Those of which that is not sure are announced again after a restart."""
+        for item in batch:
+            if item.outcome.is_clean:
+                await item.broker_payload.heard()

@@ -1,0 +1,192 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""One watch: what is news for it, and how far it has come."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
+
+from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.triggers.threads import in_thread
+from limio_limitrail.waiting.patience import Patience
+from limio_limitrail.waiting.records import Predicate, find_predicate
+from limio_limitrail.watching.news import News
+from limio_limitrail.watching.position import Position
+from limio_limitrail.watching.progress import Progress, watch_key
+from limio_limitrail.watching.watch import Eye, PredicateError
+
+if TYPE_CHECKING:
+    from limio_limitrail.triggers.desk import Finding
+    from limio_limitrail.triggers.events import ResourceEventTrigger
+    from limio_limitrail.watching.sighting import Sighting
+
+log = logging.getLogger(__name__)
+
+STORE_PATIENCE = 5.0
+"""Seconds that Airflow has to store a watch's progress. A triggerer that is ending answers no more."""
+
+
+class Store(Protocol):
+    """The part of an asset's state store that is used."""
+
+    async def aget(self, key: str) -> Any:
+        """Give what is stored."""
+
+    async def aset(self, key: str, value: Any) -> None:
+        """Store something."""
+
+
+class Watcher:
+    """A watch, in a triggerer.
+
+    :param trigger: what is watched.
+    :param stores: the state stores of the assets that it announces for; none on Airflow 3.2.
+    """
+
+    def __init__(self, trigger: ResourceEventTrigger, *, stores: Sequence[Store]) -> None:
+        self.resource = trigger.resource
+        self.interval = trigger.interval
+        self.since = trigger.since
+        self.overlap = timedelta(seconds=trigger.overlap)
+        self.stores = stores
+        self.key = watch_key(
+            api=type(trigger).__name__,
+            conn_id=trigger.api_conn_id,
+            resource=trigger.resource.name,
+            path=trigger.resource.path,
+            params=trigger.request_params,
+            predicate=trigger.predicate,
+        )
+        self._predicate_path = trigger.predicate
+        self._predicate: Predicate | None = None
+        self._progress: Progress | None = None
+        self._start: Position
+        self._again: tuple[News, ...] = ()
+        self._kept = False
+        self._storing = asyncio.Lock()
+
+    async def begin(self) -> None:
+        """Find out how far the watch has come. Tried until it works: a watch that ends would be started anew every second."""
+        if self._predicate_path is not None:
+            with suppress(ParameterError):  # said at each look
+                self._predicate = await in_thread(find_predicate, self._predicate_path)
+        failures = 0
+        while True:
+            try:
+                self._progress = await self._stored()
+                break
+            except Exception as error:  # noqa: BLE001 - see above
+                failures += 1
+                pause = Patience(interval=self.interval).pause(failures=failures)
+                what = str(error) if isinstance(error, ParameterError) else f"{type(error).__name__}: {error}"
+                log.error("The watch of %s cannot begin: %s. Trying again in %.0f s.", self.resource.name, what, pause)  # noqa: TRY400
+                await asyncio.sleep(pause)
+        if self._progress is not None:
+            self._again, self._kept = self._progress.unheard, True
+            return
+        if not self.stores:
+            log.warning(
+                "This Airflow keeps no state of assets: after a restart of the triggerer, the watch of %s begins with what comes "
+                "from then on. Airflow 3.3 keeps how far it has come",
+                self.resource.name,
+            )
+        floor = None
+        if self.resource.time_column is not None:
+            floor = self.since or datetime.now(tz=UTC) - self.overlap
+        self._start = Position(floor=floor)
+
+    def eye(self) -> Eye:
+        """Give what it looks for now."""
+        position = self._start if self._progress is None else self._progress.position
+        unknown = self._predicate_path is not None and self._predicate is None
+        return Eye(floor=position.floor, predicate=_nothing if unknown else self._predicate)
+
+    async def take(self, finding: Finding) -> tuple[News, ...]:
+        """Take in what a look has shown, and give what is to be announced. It is stored before.
+
+        An error is logged, and the next look shows the same again.
+        """
+        again, self._again = self._again, ()
+        try:
+            news = await self._news(finding)
+        except Exception as error:  # noqa: BLE001 - a watch that ends would be started anew every second
+            what = str(error) if isinstance(error, ParameterError) else f"{type(error).__name__}: {error}"
+            log.error("The watch of %s announces nothing: %s. It goes on.", self.resource.name, what)  # noqa: TRY400
+            news = ()
+        if told := (*again, *news):
+            finding.on_heard.append(partial(self._heard, tuple(one.event_id for one in told)))
+        return told
+
+    async def _news(self, finding: Finding) -> tuple[News, ...]:
+        seen = finding.seen.get(self)
+        if seen is None:
+            return ()
+        if self._predicate_path is not None and self._predicate is None:
+            self._predicate = await in_thread(find_predicate, self._predicate_path)
+            return ()
+        if isinstance(seen, PredicateError):
+            raise ParameterError(f"predicate={self._predicate_path} fails with {seen}") from seen.__cause__
+        async with self._storing:
+            begun = self._progress is not None or self.since is not None
+            known = self._progress or Progress(position=self._start)
+            moved = self._moved(known.position, seen)
+            fresh = known.position.news(seen) if begun else ()
+            if fresh:
+                news = News.of(fresh, resource=self.resource.name, watch=self.key, number=known.announced)
+                progress = known.with_news(news, position=moved)
+                await self._store(progress)
+                self._progress = progress
+                return (news,)
+            if not begun:
+                log.info("The watch of %s begins: what comes from now on is news.", self.resource.name)
+            self._progress = replace(known, position=moved)
+            if not self._kept:
+                await self._store(self._progress)
+            return ()
+
+    def _moved(self, position: Position, seen: tuple[Sighting, ...]) -> Position:
+        moved = position.moved(seen, overlap=self.overlap, now=datetime.now(tz=UTC))
+        if moved.crowded:
+            log.warning(
+                "The watch of %s cannot remember more records: what shows up late, with a time before %s, will not be announced. "
+                "Watch with a shorter overlap=",
+                self.resource.name,
+                moved.floor,
+            )
+        return moved
+
+    async def _heard(self, event_ids: tuple[str, ...]) -> None:
+        async with self._storing:
+            if self._progress is None:
+                return
+            self._progress = self._progress.heard(event_ids)
+            try:
+                await self._store(self._progress)
+            except Exception as error:  # noqa: BLE001 - the next store says it, too
+                log.warning(
+                    "That an event of the watch of %s was kept could not be stored (%s: %s). A restart would announce it again.",
+                    self.resource.name,
+                    type(error).__name__,
+                    error,
+                )
+
+    async def _stored(self) -> Progress | None:
+        """Give the progress that is stored. Of several assets' the newest counts: all of them are told of each event at once."""
+        found = [Progress.from_json(kept) for store in self.stores if (kept := await store.aget(self.key)) is not None]
+        return max(found, key=lambda progress: (progress.announced, -len(progress.unheard)), default=None)
+
+    async def _store(self, progress: Progress) -> None:
+        self._kept = False
+        for store in self.stores:
+            await asyncio.wait_for(store.aset(self.key, progress.to_json()), STORE_PATIENCE)
+        self._kept = True
+
+
+def _nothing(record: Mapping[str, Any]) -> bool:  # noqa: ARG001 - as a predicate is called
+    return False

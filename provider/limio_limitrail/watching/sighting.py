@@ -1,0 +1,53 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What is kept of a record that was seen: enough to know it again, and nothing that is anybody's business."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.waiting.records import identity_of, time_of
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.resource import Resource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """A record, seen once.
+
+    :param identity: its primary key, as a short text.
+    :param digest: what changes when the record does: of its key and its time, or of all of it where it has no time.
+    :param when: when it last changed, where it says so.
+    """
+
+    identity: str
+    digest: int
+    when: datetime | None
+
+
+def sight(record: Mapping[str, Any], *, resource: Resource) -> Sighting:
+    """See a record."""
+    identity = "" if not resource.primary_key else identity_of(record, resource=resource)
+    text = time_of(record, resource=resource)
+    when = _instant(text)
+    if when is not None and identity:
+        known = f"{identity}\0{text}"
+    else:
+        known = json.dumps(record, sort_keys=True, ensure_ascii=True, default=str)
+    digest = hashlib.blake2b(known.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return Sighting(identity=identity, digest=int.from_bytes(digest, "big"), when=when)
+
+
+def _instant(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

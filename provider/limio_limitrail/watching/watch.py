@@ -1,0 +1,94 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""One look at a list, for all who watch it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from limio_limitrail.api.query import build_query
+from limio_limitrail.api.records import decode_page
+from limio_limitrail.api.walk import Walk
+from limio_limitrail.waiting.look import ONE_TRY
+from limio_limitrail.waiting.records import Predicate
+from limio_limitrail.watching.sighting import Sighting, sight
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.client import ApiClient
+    from limio_limitrail.api.resource import Resource
+
+Who = TypeVar("Who", bound=Hashable)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eye:
+    """What somebody looks for.
+
+    :param floor: what changed before it is not of interest; none in lists that tell no time.
+    :param predicate: says whether a record is of interest; each one is where it is left out.
+    """
+
+    floor: datetime | None
+    predicate: Predicate | None = None
+
+
+class PredicateError(Exception):
+    """A predicate failed on a record. Its own exception is the cause."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """A list that is looked at again and again.
+
+    :param resource: the list.
+    :param params: the path's placeholders, and query parameters.
+    :param page_size: records to ask for a page.
+    """
+
+    resource: Resource
+    params: Mapping[str, str] = field(default_factory=dict)
+    page_size: int = 100
+
+    def look(
+        self, client: ApiClient, *, eyes: Mapping[Who, Eye], now: datetime
+    ) -> dict[Who, tuple[Sighting, ...] | PredicateError]:
+        """Walk through the list once, from the earliest floor on.
+
+        :param eyes: who looks, and for what.
+        :param now: the end of the window, for lists that have one.
+        :returns: what each of them has seen, or that its predicate failed.
+        :raises ApiError: a request failed, or an answer breaks the contract.
+        """
+        floors = [eye.floor for eye in eyes.values()]
+        floor = None if None in floors else min((one for one in floors if one is not None), default=None)
+        time_filter = self.resource.time_filter
+        since = floor if time_filter is not None else None
+        until = None
+        if time_filter is not None and time_filter.until is not None:
+            until = now if since is None else max(now, since + timedelta(seconds=1))
+        query = build_query(self.resource, params=self.params, since=since, until=until)
+        walk = Walk(
+            client=client,
+            resource=self.resource,
+            path=query.path,
+            params=query.params,
+            page_size=min(self.page_size, self.resource.max_page_size or self.page_size),
+            limits=ONE_TRY,
+        )
+        seen: dict[Who, list[Sighting]] = {who: [] for who in eyes}
+        failed: dict[Who, PredicateError] = {}
+        for page in walk.pages():
+            for record in decode_page(page, api=client.api, resource=self.resource.name):
+                sighting = sight(record, resource=self.resource)
+                for who, eye in eyes.items():
+                    if who in failed or (eye.floor is not None and sighting.when is not None and sighting.when < eye.floor):
+                        continue
+                    try:
+                        if eye.predicate is None or eye.predicate(record):
+                            seen[who].append(sighting)
+                    except Exception as error:  # noqa: BLE001 - a predicate is the user's own code
+                        # Its text may quote the record, which is nobody's business in a log.
+                        failed[who] = PredicateError(f"{type(error).__name__} on record {sighting.identity!r}")
+        return {who: failed.get(who) or tuple(sightings) for who, sightings in seen.items()}
