@@ -55,7 +55,11 @@ class Answer:
 
         :raises ValueError: it is not JSON.
         """
-        return msgspec.json.decode(self.body)
+        try:
+            return msgspec.json.decode(self.body)
+        except msgspec.DecodeError as error:
+            # Older versions of msgspec make no ValueError of it.
+            raise ValueError(str(error)) from None
 
 
 @dataclass
