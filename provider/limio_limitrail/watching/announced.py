@@ -39,7 +39,7 @@ def announced(context: Context, asset: Asset) -> list[News]:
     mine = [one for one in news.values() if claims.get(one.event_id, run.run_id) == run.run_id]
     claimed = {**claims, **{one.event_id: run.run_id for one in mine}}
     if claimed != claims:
-        store.set(key, {"format": 1, "claims": list(claimed.items())[-MOST_CLAIMS:]})
+        store.set(key, {"format": 1, "claims": [list(claim) for claim in claimed.items()][-MOST_CLAIMS:]})
     return mine
 
 
