@@ -62,17 +62,18 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
         page_size: int = 100,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)  # type: ignore[no-untyped-call] # Airflow's own has no types
+        super().__init__()  # type: ignore[no-untyped-call] # Airflow's own has no types
+        if kwargs:
+            # Airflow's would swallow them, and nobody would hear of a misspelt one.
+            raise WatchParameterError(f"{type(self).__name__} has no parameter {min(kwargs)!r}: correct it, or leave it out")
         try:
             self.named = resource if isinstance(resource, str) else None
             self.resource = self._read_resource(resource)
-            self.request_params = {
-                name: as_text(name, value) for name, value in (request_params or {}).items() if value is not None
-            }
-            self.since = parse_time("since", since)
+            self.request_params = _texts(request_params)
+            self.since = _instant(since)
             self.interval = _seconds("interval", interval, least=0.01)
             self.overlap = _seconds("overlap", overlap, least=0.0)
-        except (ParameterError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except ParameterError as error:
             raise WatchParameterError(str(error)) from None
         if self.since is not None and self.resource.time_column is None:
             raise WatchParameterError(f"resource {self.resource.name!r} tells no time: leave since out")
@@ -80,8 +81,8 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
             raise WatchParameterError(
                 "predicate= must be an import path, such as my_package.my_module.my_function, of a module that the triggerer has"
             )
-        if page_size < 1:
-            raise WatchParameterError(f"page_size is {page_size}; a page holds at least one record")
+        if not isinstance(page_size, int) or page_size < 1:
+            raise WatchParameterError(f"page_size is {page_size!r}; give a whole number of records, at least 1")
         self.predicate = predicate
         self.page_size = page_size
 
@@ -96,11 +97,15 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
     def _read_resource(self, resource: str | Resource | Mapping[str, Any]) -> Resource:
         if isinstance(resource, str):
             return self.find_resource(resource)
-        if isinstance(resource, Resource):
-            return resource
-        from limio_limitrail.api.plain import resource_from_json
+        from limio_limitrail.api.plain import resource_from_json, resource_to_json
 
-        return resource_from_json(dict(resource))
+        try:
+            return resource_from_json(resource_to_json(resource) if isinstance(resource, Resource) else dict(resource))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise ParameterError(
+                f"resource={str(resource)[:100]} is neither a name nor a Resource that a triggerer can make again: give one of "
+                "the table's names, or a Resource with one of the provider's own pagings"
+            ) from None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give what the trigger can be made of again. Nothing in it is secret."""
@@ -172,7 +177,7 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
         # Private, because Airflow offers no other way to reach the stores of all assets that one trigger watches.
         stores = getattr(getattr(self, "asset_state_store", None), "_by_name", {})
         watcher = make(self, stores=tuple(stores.values()))
-        await watcher.begin()
+        await watcher.prepare()
         return watcher
 
 
@@ -183,8 +188,28 @@ def _import_watcher() -> Any:
     return Watcher
 
 
+def _texts(params: Mapping[str, Any] | None) -> dict[str, str]:
+    if not isinstance(params, Mapping | None):
+        raise ParameterError(f"request_params is {type(params).__name__}; give a mapping of names to values")
+    return {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}
+
+
+def _instant(since: str | datetime | None) -> datetime | None:
+    if not isinstance(since, str | datetime | None):
+        raise ParameterError(f"since is {type(since).__name__}; give a datetime, or an ISO 8601 text")
+    try:
+        return parse_time("since", since)
+    except OverflowError:
+        raise ParameterError(
+            f"since={str(since)!r} is beyond the times that there are in UTC; give one between the years 2 and 9998"
+        ) from None
+
+
 def _seconds(name: str, value: float | timedelta, *, least: float) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    try:
+        seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ParameterError(f"{name} is {str(value)[:40]!r}; give seconds, or a timedelta") from None
     if not least <= seconds <= 10 * 365 * 86_400:
         raise ParameterError(f"{name} is {seconds:g} seconds; it must be at least {least:g}, and less than ten years")
     return seconds

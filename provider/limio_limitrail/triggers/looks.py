@@ -43,11 +43,15 @@ async def looks(trigger: ResourceEventTrigger, desk: Desk) -> AsyncIterator[Find
     await asyncio.sleep(trigger.interval * random.uniform(0, 0.1))  # noqa: S311 - it spreads, it hides nothing
     while True:
         await desk.occupied()
+        eyes = {watcher: eye for watcher in desk.watchers if (eye := watcher.eye()) is not None}
+        if not eyes:
+            yield Finding()
+            await asyncio.sleep(patience.pause())
+            continue
         try:
             if reached is None:
                 reached = await trigger.reach()
             placed = replace(watch, resource=_placed(trigger, reached))
-            eyes = {watcher: watcher.eye() for watcher in desk.watchers}
             try:
                 seen = await in_thread(placed.look, reached.client, eyes=eyes, now=datetime.now(tz=UTC))
             except CredentialsError:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Hashable, Sequence
 from typing import TYPE_CHECKING
 
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
@@ -31,6 +31,10 @@ class WatchProducer(SharedStreamProducer):
         yield first, first
         async for finding in looks(self.trigger, desk_of(self.trigger.shared_stream_key())):
             yield finding, finding
+
+    def get_advance_lane(self, broker_payload: Finding) -> Hashable:
+        """Let no finding wait for another: a watch that hangs holds up what others have announced since."""
+        return broker_payload
 
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
         """Note that events were kept. Those of which that is not sure are announced again after a restart."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.triggers.threads import in_thread
-from limio_limitrail.waiting.patience import Patience
 from limio_limitrail.waiting.records import Predicate, find_predicate
 from limio_limitrail.watching.news import News
 from limio_limitrail.watching.position import Position
@@ -51,7 +49,6 @@ class Watcher:
 
     def __init__(self, trigger: ResourceEventTrigger, *, stores: Sequence[Store]) -> None:
         self.resource = trigger.resource
-        self.interval = trigger.interval
         self.since = trigger.since
         self.overlap = timedelta(seconds=trigger.overlap)
         self.stores = stores
@@ -66,30 +63,36 @@ class Watcher:
         self._predicate_path = trigger.predicate
         self._predicate: Predicate | None = None
         self._progress: Progress | None = None
-        self._start: Position
+        self._start: Position | None = None
         self._again: tuple[News, ...] = ()
         self._kept = False
         self._storing = asyncio.Lock()
 
-    async def begin(self) -> None:
-        """Find out how far the watch has come. Tried until it works: a watch that ends would be started anew every second."""
-        if self._predicate_path is not None:
-            with suppress(ParameterError):  # said at each look
+    async def prepare(self) -> bool:
+        """Find out how far the watch has come, and import its predicate. What fails is logged, and each look tries it again."""
+        try:
+            if self._start is None:
+                self._start = await self._begin()
+            if self._predicate_path is not None and self._predicate is None:
                 self._predicate = await in_thread(find_predicate, self._predicate_path)
-        failures = 0
-        while True:
-            try:
-                self._progress = await self._stored()
-                break
-            except Exception as error:  # noqa: BLE001 - see above
-                failures += 1
-                pause = Patience(interval=self.interval).pause(failures=failures)
-                what = str(error) if isinstance(error, ParameterError) else f"{type(error).__name__}: {error}"
-                log.error("The watch of %s cannot begin: %s. Trying again in %.0f s.", self.resource.name, what, pause)  # noqa: TRY400
-                await asyncio.sleep(pause)
-        if self._progress is not None:
-            self._again, self._kept = self._progress.unheard, True
-            return
+        except Exception as error:  # noqa: BLE001 - a watch that ends would be started anew every second
+            self._complain("cannot begin", error)
+            return False
+        return True
+
+    async def _begin(self) -> Position:
+        stored = [await store.aget(self.key) for store in self.stores]
+        found = [None if kept is None else Progress.from_json(kept) for kept in stored]
+        # Of several assets' the newest counts: all of them are told of each event at once.
+        newest = max(
+            (progress for progress in found if progress is not None),
+            key=lambda progress: (progress.announced, -len(progress.unheard)),
+            default=None,
+        )
+        if newest is not None:
+            self._progress, self._again = newest, newest.unheard
+            self._kept = all(progress == newest for progress in found)
+            return newest.position
         if not self.stores:
             log.warning(
                 "This Airflow keeps no state of assets: after a restart of the triggerer, the watch of %s begins with what comes "
@@ -99,40 +102,38 @@ class Watcher:
         floor = None
         if self.resource.time_column is not None:
             floor = self.since or datetime.now(tz=UTC) - self.overlap
-        self._start = Position(floor=floor)
+        return Position(floor=floor)
 
-    def eye(self) -> Eye:
-        """Give what it looks for now."""
+    def eye(self) -> Eye | None:
+        """Give what it looks for now; none as long as it cannot tell."""
         position = self._start if self._progress is None else self._progress.position
-        unknown = self._predicate_path is not None and self._predicate is None
-        return Eye(floor=position.floor, predicate=_nothing if unknown else self._predicate)
+        if position is None or (self._predicate_path is not None and self._predicate is None):
+            return None
+        return Eye(floor=position.floor, predicate=self._predicate)
 
     async def take(self, finding: Finding) -> tuple[News, ...]:
         """Take in what a look has shown, and give what is to be announced. It is stored before.
 
         An error is logged, and the next look shows the same again.
         """
+        news: tuple[News, ...] = ()
+        if await self.prepare() and self in finding.seen:
+            try:
+                news = await self._news(finding.seen[self])
+            except Exception as error:  # noqa: BLE001 - likewise
+                self._complain("announces nothing", error)
         again, self._again = self._again, ()
-        try:
-            news = await self._news(finding)
-        except Exception as error:  # noqa: BLE001 - a watch that ends would be started anew every second
-            what = str(error) if isinstance(error, ParameterError) else f"{type(error).__name__}: {error}"
-            log.error("The watch of %s announces nothing: %s. It goes on.", self.resource.name, what)  # noqa: TRY400
-            news = ()
         if told := (*again, *news):
             finding.on_heard.append(partial(self._heard, tuple(one.event_id for one in told)))
         return told
 
-    async def _news(self, finding: Finding) -> tuple[News, ...]:
-        seen = finding.seen.get(self)
-        if seen is None:
-            return ()
-        if self._predicate_path is not None and self._predicate is None:
-            self._predicate = await in_thread(find_predicate, self._predicate_path)
-            return ()
+    async def _news(self, seen: tuple[Sighting, ...] | PredicateError) -> tuple[News, ...]:
         if isinstance(seen, PredicateError):
-            raise ParameterError(f"predicate={self._predicate_path} fails with {seen}") from seen.__cause__
+            raise ParameterError(
+                f"predicate={self._predicate_path!r} fails with {seen}. Mend it: what comes meanwhile is announced then"
+            )
         async with self._storing:
+            assert self._start is not None
             begun = self._progress is not None or self.since is not None
             known = self._progress or Progress(position=self._start)
             moved = self._moved(known.position, seen)
@@ -143,11 +144,11 @@ class Watcher:
                 await self._store(progress)
                 self._progress = progress
                 return (news,)
-            if not begun:
-                log.info("The watch of %s begins: what comes from now on is news.", self.resource.name)
             self._progress = replace(known, position=moved)
             if not self._kept:
                 await self._store(self._progress)
+            if not begun:
+                log.info("The watch of %s begins: what comes from now on is news.", self.resource.name)
             return ()
 
     def _moved(self, position: Position, seen: tuple[Sighting, ...]) -> Position:
@@ -176,17 +177,12 @@ class Watcher:
                     error,
                 )
 
-    async def _stored(self) -> Progress | None:
-        """Give the progress that is stored. Of several assets' the newest counts: all of them are told of each event at once."""
-        found = [Progress.from_json(kept) for store in self.stores if (kept := await store.aget(self.key)) is not None]
-        return max(found, key=lambda progress: (progress.announced, -len(progress.unheard)), default=None)
-
     async def _store(self, progress: Progress) -> None:
         self._kept = False
         for store in self.stores:
             await asyncio.wait_for(store.aset(self.key, progress.to_json()), STORE_PATIENCE)
         self._kept = True
 
-
-def _nothing(record: Mapping[str, Any]) -> bool:  # noqa: ARG001 - as a predicate is called
-    return False
+    def _complain(self, what: str, error: Exception) -> None:
+        why = str(error) if isinstance(error, ParameterError) else f"{type(error).__name__}: {error}"
+        log.error("The watch of %s %s: %s. The next look tries again.", self.resource.name, what, why)

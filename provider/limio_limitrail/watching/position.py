@@ -16,6 +16,9 @@ from limio_limitrail.watching.sighting import Sighting
 MOST_SEEN = 3_000
 """Records that a position remembers one by one. It is a value in Airflow's state store, which is meant for less than 64 KiB."""
 
+FAR = timedelta(days=1)
+"""A time that is further ahead is not believed: clocks and zones differ by less."""
+
 _ENTRY = struct.Struct(">QI")
 _NEVER = 0
 _EPOCH = datetime.fromtimestamp(0, tz=UTC)
@@ -58,14 +61,16 @@ class Position:
         if newest is not None:
             reached = max(min(newest, now), _EPOCH) - overlap
             floor = reached if floor is None else max(floor, reached)
-        timed = {digest: second for digest, second in self.seen.items() if second != _NEVER}
-        timed.update({one.digest: max(_second(one.when), 1) for one in shown if one.when is not None})
-        timeless = {one.digest: _NEVER for one in shown if one.when is None}
+        # What claims to be of the far future would, where there is much of it, lift the floor above everything else.
+        timeless = {one.digest: _NEVER for one in shown if one.when is None or one.when > now + FAR}
         if len(timeless) > MOST_SEEN:
             raise ParameterError(
-                f"the list has more than {MOST_SEEN:,} records that tell no time, which is too many to watch. Narrow it with "
-                "request_params, give a Resource whose time_column tells when a record changed, or pull it by a schedule"
+                f"the list has more than {MOST_SEEN:,} records that tell no time, or one of later than tomorrow, which is too "
+                "many to watch. Narrow it with request_params, give a Resource whose time_column tells when a record changed, or "
+                "pull it by a schedule"
             )
+        timed = {digest: second for digest, second in self.seen.items() if second != _NEVER}
+        timed.update({one.digest: max(_second(one.when), 1) for one in shown if one.digest not in timeless})
         room = _room(timed, floor=floor, most=MOST_SEEN - len(timeless))
         lowest = _second(room) if room is not None else 0
         seen = {**{digest: second for digest, second in timed.items() if second >= lowest}, **timeless}

@@ -63,7 +63,7 @@ class Progress:
                 announced=int(data["announced"]),
                 unheard=tuple(News.from_json(news) for news in data["unheard"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise _unreadable(f"{type(error).__name__}: {error}") from None
 
 

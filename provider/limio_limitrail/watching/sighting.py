@@ -32,15 +32,14 @@ class Sighting:
 
 def sight(record: Mapping[str, Any], *, resource: Resource) -> Sighting:
     """See a record."""
-    identity = "" if not resource.primary_key else identity_of(record, resource=resource)
     text = time_of(record, resource=resource)
     when = _instant(text)
-    if when is not None and identity:
-        known = f"{identity}\0{text}"
-    else:
-        known = json.dumps(record, sort_keys=True, ensure_ascii=True, default=str)
-    digest = hashlib.blake2b(known.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return Sighting(identity=identity, digest=int.from_bytes(digest, "big"), when=when)
+    key = [record.get(name) for name in resource.primary_key]
+    # Two records that lack their key would look the same where they are of the same second.
+    is_known_by_key = when is not None and key and not any(value in (None, "") for value in key)
+    known = json.dumps([*key, text] if is_known_by_key else record, sort_keys=True, ensure_ascii=True, default=str)
+    digest = hashlib.blake2b(known.encode("ascii"), digest_size=8).digest()
+    return Sighting(identity=identity_of(record, resource=resource), digest=int.from_bytes(digest, "big"), when=when)
 
 
 def _instant(text: str | None) -> datetime | None:

@@ -35,7 +35,7 @@ class Eye:
 
 
 class PredicateError(Exception):
-    """A predicate failed on a record. Its own exception is the cause."""
+    """A predicate failed on a record."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,380 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""How far a watch has come, held against a model of a list that does all that lists do."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from unittest import mock
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.resource import Resource
+from limio_limitrail.limio.resources import RESOURCES
+from limio_limitrail.watching import position as position_module
+from limio_limitrail.watching.position import FAR, MOST_SEEN, Position
+from limio_limitrail.watching.sighting import Sighting, sight
+
+START = datetime(2026, 10, 1, 12, tzinfo=UTC)
+OVERLAP = timedelta(seconds=60)
+TIMED = Resource(name="things", path="/things", time_column="updated")
+TIMELESS = Resource(name="things", path="/things")
+
+
+def record(number: int, when: datetime | None = None, **more: Any) -> dict[str, Any]:
+    return {"id": f"r{number}", "updated": when and when.isoformat(), **more}
+
+
+def see(*records: dict[str, Any], resource: Resource = TIMED) -> tuple[Sighting, ...]:
+    return tuple(sight(one, resource=resource) for one in records)
+
+
+def through_json(position: Position) -> Position:
+    return Position.from_json(json.loads(json.dumps(position.to_json())))
+
+
+# -- a model -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class World:
+    """A list, one who watches it, and what must be announced by the words of the promise alone."""
+
+    resource: Resource
+    now: datetime = START
+    records: list[dict[str, Any]] = field(default_factory=list)
+    shown_twice: set[int] = field(default_factory=set)
+    position: Position | None = None
+    newest: datetime | None = None
+    announced: list[tuple[str, str]] = field(default_factory=list)
+    due: set[tuple[str, str]] = field(default_factory=set)
+    known: set[tuple[str, str]] = field(default_factory=set)
+    crowded: bool = False
+    refused: int = 0
+
+    def version(self, one: dict[str, Any]) -> tuple[str, str]:
+        """What tells a record's states apart: its time, or its content where it has none that can be read."""
+        return one["id"], one["updated"] if self.time_of(one) else f"content {one['content']}"
+
+    def time_of(self, one: dict[str, Any]) -> datetime | None:
+        return datetime.fromisoformat(one["updated"]) if self.resource.time_column and one["updated"] else None
+
+    def put(self, age: timedelta | None, *, index: int | None = None) -> None:
+        """Add a record, or change one. Two changes within a moment are one: a version is what has a time of its own."""
+        when = None if age is None else self.now - age
+        taken = {one["updated"] for one in self.records}
+        while when is not None and when.isoformat() in taken:
+            when += timedelta(microseconds=1)
+        made = record(len(self.records) if index is None else index, when, content=len(self.known) + len(self.records))
+        if index is None:
+            self.records.append(made)
+        else:
+            self.records[index] = made
+
+    def look(self, *, stored: bool) -> None:
+        listed = [one for number, one in enumerate(self.records) for _ in range(2 if number in self.shown_twice else 1)]
+        begun = self.position is not None
+        position = self.position or Position(floor=START - OVERLAP if self.resource.time_column else None)
+        covered = [one for one in listed if not (when := self.time_of(one)) or position.floor is None or when >= position.floor]
+        seen = see(*covered, resource=self.resource)
+        try:
+            moved = position.moved(seen, overlap=OVERLAP, now=self.now)
+        except ParameterError:
+            self.refused += 1
+            return
+        names = {sighting.digest: self.version(one) for sighting, one in zip(seen, covered, strict=True)}
+        if begun:
+            self.announced += [names[one.digest] for one in position.news(seen)]
+        self.crowded |= moved.crowded
+        for one in listed:
+            when = self.time_of(one)
+            in_time = when is None or (when >= START - OVERLAP and (self.newest is None or when >= self.newest - OVERLAP))
+            if self.version(one) not in self.known and in_time and begun:
+                self.due.add(self.version(one))
+            self.known.add(self.version(one))
+        times = [min(when, self.now) for one in listed if (when := self.time_of(one))]
+        self.newest = max([*times, *([self.newest] if self.newest else [])], default=None)
+        self.position = through_json(moved) if stored else moved
+
+
+AGES = st.one_of(
+    st.just(timedelta(0)),
+    st.timedeltas(timedelta(0), OVERLAP),
+    st.timedeltas(timedelta(0), 4 * OVERLAP),
+    st.timedeltas(-3 * OVERLAP, timedelta(0)),
+    st.sampled_from([-timedelta(hours=2), -timedelta(days=400), -timedelta(days=365 * 7000), timedelta(days=365 * 100)]),
+    st.none(),
+)
+STEPS = st.one_of(
+    st.tuples(st.just("add"), AGES),
+    st.tuples(st.just("add"), AGES),
+    st.tuples(st.just("change"), AGES, st.integers(0, 30)),
+    st.tuples(st.just("twice"), st.integers(0, 30)),
+    st.tuples(st.just("pass"), st.timedeltas(timedelta(0), 2 * OVERLAP)),
+    st.tuples(st.just("look"), st.booleans()),
+    st.tuples(st.just("look"), st.booleans()),
+)
+
+
+def play(steps: list[Any], resource: Resource) -> World:
+    world = World(resource=resource)
+    for what, *how in steps:
+        if what == "add":
+            world.put(how[0])
+        elif what == "change" and world.records:
+            world.put(how[0], index=how[1] % len(world.records))
+        elif what == "twice":
+            world.shown_twice.add(how[0])
+        elif what == "pass":
+            world.now += how[0]
+        elif what == "look":
+            world.look(stored=how[0])
+    world.look(stored=True)
+    return world
+
+
+@settings(max_examples=400)
+@given(st.lists(STEPS, max_size=40))
+def test_each_version_is_announced_once(steps):
+    world = play(steps, TIMED)
+    assert not world.crowded
+    assert len(world.announced) == len(set(world.announced))
+    assert set(world.announced) == world.due
+
+
+@settings(max_examples=100)
+@given(st.lists(STEPS, max_size=40))
+def test_lists_that_tell_no_time(steps):
+    world = play(steps, TIMELESS)
+    assert sorted(world.announced) == sorted(world.due)
+
+
+@settings(max_examples=400)
+@given(st.lists(STEPS, max_size=60), st.integers(1, 5))
+def test_a_position_that_cannot_remember_all_repeats_nothing(steps, most):
+    with mock.patch.object(position_module, "MOST_SEEN", most):
+        world = play(steps, TIMED)
+    assert len(world.announced) == len(set(world.announced))
+    assert world.position is None or len(world.position.seen) <= most
+    if not world.crowded and not world.refused:
+        assert set(world.announced) == world.due
+
+
+@settings(max_examples=200)
+@given(st.lists(STEPS, max_size=40))
+def test_no_time_blinds_a_watch(steps):
+    """Whatever a list has shown: what appears now is seen by the next look."""
+    world = play(steps, TIMED)
+    world.put(timedelta(0))
+    world.look(stored=True)
+    assert world.announced[-1] == world.version(world.records[-1])
+
+
+@settings(max_examples=100)
+@given(st.lists(STEPS, max_size=40))
+def test_written_and_read(steps):
+    position = play(steps, TIMED).position
+    assert position is not None
+    assert through_json(position) == position
+    assert json.dumps(through_json(position).to_json()) == json.dumps(position.to_json())
+
+
+# -- bounds --------------------------------------------------------------------------------------------------------
+
+
+def test_it_stays_small():
+    seen = {2**64 - 1 - number: 2**32 - 1 for number in range(MOST_SEEN)}
+    position = Position(floor=datetime(9998, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), seen=seen)
+    assert len(json.dumps(position.to_json())) < 64 * 1024
+    assert through_json(position) == position
+
+
+def test_more_than_it_can_remember():
+    """The floor rises; what lies above it is still remembered."""
+    records = [record(number, START - timedelta(seconds=number / 100)) for number in range(MOST_SEEN + 1000)]
+    position = Position(floor=START - OVERLAP)
+    moved = through_json(position.moved(see(*records), overlap=OVERLAP, now=START))
+    assert len(position.news(see(*records))) == MOST_SEEN + 1000
+    assert len(moved.seen) <= MOST_SEEN
+    assert moved.news(see(*records)) == ()
+    assert position.moved(see(*records), overlap=OVERLAP, now=START).crowded
+    assert len(moved.news(see(record(-1, START)))) == 1
+    again = moved.moved(see(*records[:100]), overlap=OVERLAP, now=START)
+    assert (again.crowded, again.seen.keys() >= {one.digest for one in see(*records[:100])}) == (False, True)
+
+
+def test_too_many_that_tell_no_time():
+    position = Position(floor=None)
+    many = see(*({"id": number} for number in range(MOST_SEEN + 1)), resource=TIMELESS)
+    assert len(position.moved(many[:-1], overlap=OVERLAP, now=START).seen) == MOST_SEEN
+    with pytest.raises(ParameterError, match=r"more than 3,000 records that tell no time.*Narrow it with request_params"):
+        position.moved(many, overlap=OVERLAP, now=START)
+
+
+@pytest.mark.parametrize("when", [datetime(9999, 12, 31, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC), START + 2 * FAR])
+def test_many_of_the_far_future(when):
+    """They are remembered while they are shown; too many are an error, and no reason to see nothing else any more."""
+    position = Position(floor=START - OVERLAP)
+    many = see(*(record(number, when) for number in range(MOST_SEEN + 1)))
+    with pytest.raises(ParameterError, match="later than tomorrow"):
+        position.moved(many, overlap=OVERLAP, now=START)
+    moved = through_json(position.moved(many[1:], overlap=OVERLAP, now=START))
+    fresh = see(record(-1, START))
+    assert moved.news((*many[1:], *fresh)) == fresh
+    assert not moved.crowded
+
+
+def test_many_of_a_clock_that_is_ahead():
+    """Of an API whose local time counts as UTC: the floor goes with its clock."""
+    ahead = START + timedelta(hours=2)
+    many = see(*(record(number, ahead - timedelta(seconds=number)) for number in range(2 * MOST_SEEN)))
+    moved = Position(floor=START - OVERLAP).moved(many, overlap=OVERLAP, now=START)
+    assert (moved.crowded, moved.news(many)) == (True, ())
+    assert moved.floor is not None
+    assert moved.floor < START + FAR
+    assert len(moved.news(see(record(-1, ahead)))) == 1
+
+
+def test_a_future_time_that_comes_true():
+    """It becomes a time like others, and is not announced for that."""
+    future = see(record(1, START + 2 * FAR))
+    position = Position(floor=START - OVERLAP).moved(future, overlap=OVERLAP, now=START)
+    for days in (0.5, 1.5, 2.5, 3):
+        now = START + days * FAR
+        assert position.news(future) == ()
+        position = through_json(position.moved(future, overlap=OVERLAP, now=now))
+    assert position.floor == START + 2 * FAR - OVERLAP
+    assert position.news(future) == ()
+
+
+def test_what_it_forgets():
+    position = Position(floor=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
+    later = START + 10 * OVERLAP
+    moved = position.moved(see(record(2, later)), overlap=OVERLAP, now=later)
+    assert moved.floor == later - OVERLAP
+    assert len(moved.seen) == 1
+    assert moved.moved((), overlap=OVERLAP, now=later + OVERLAP) == moved
+
+
+def test_a_record_that_a_look_does_not_show_is_not_forgotten():
+    position = Position(floor=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
+    moved = position.moved((), overlap=OVERLAP, now=START)
+    assert moved.news(see(record(1, START))) == ()
+
+
+def test_no_overlap_at_all():
+    position = Position(floor=START).moved(see(record(1, START)), overlap=timedelta(0), now=START)
+    assert position.news(see(record(1, START), record(2, START), record(3, START - timedelta(microseconds=1)))) == see(
+        record(2, START)
+    )
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"floor": None, "seen": "no base85 \x00"},
+        {"floor": None, "seen": "0000"},
+        {"floor": "yesterday", "seen": ""},
+    ],
+)
+def test_what_is_no_position(broken):
+    with pytest.raises(ValueError):
+        Position.from_json(broken)
+
+
+# -- sightings -----------------------------------------------------------------------------------------------------
+
+
+def digest(one: dict[str, Any], resource: Resource = TIMED) -> int:
+    return sight(one, resource=resource).digest
+
+
+def test_a_record_is_its_key_and_its_time():
+    one = record(1, START, name="a")
+    assert digest(one) == digest({**one, "name": "b", "more": [1]})
+    assert digest(one) == digest(dict(reversed(one.items())))
+    assert digest(one) != digest(record(2, START))
+    assert digest(one) != digest(record(1, START + timedelta(microseconds=1)))
+    assert digest({**one, "updated": "2026-10-01T12:00:00.0000001Z"}) != digest(
+        {**one, "updated": "2026-10-01T12:00:00.0000002Z"}
+    )
+    assert 0 <= digest(one) < 2**64
+
+
+def test_without_a_time_all_of_it_counts():
+    one = {"id": "a", "of": {"x": 1, "y": [1, 2]}}
+    assert digest(one, TIMELESS) == digest({"of": {"y": [1, 2], "x": 1}, "id": "a"}, TIMELESS)
+    assert digest(one, TIMELESS) != digest({"id": "a", "of": {"x": 1, "y": [2, 1]}}, TIMELESS)
+    assert digest(one, TIMELESS) != digest({**one, "z": None}, TIMELESS)
+    for time in (None, "yesterday", 7, {}, "0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00"):
+        sighting = sight({"id": "a", "updated": time, "n": 1}, resource=TIMED)
+        assert sighting.when is None
+        assert sighting.digest != digest({"id": "a", "updated": time, "n": 2})
+
+
+@pytest.mark.parametrize("key", [None, ""])
+def test_records_that_lack_their_key(key):
+    """Of two of the same second, both count."""
+    first, second = {"id": key, "updated": START.isoformat(), "n": 1}, {"id": key, "updated": START.isoformat(), "n": 2}
+    assert digest(first) != digest(second)
+    del first["id"], second["id"]
+    assert digest(first) != digest(second)
+    assert sight(first, resource=TIMED).when == START
+    keyless = replace(TIMED, primary_key=())
+    assert digest(first, keyless) != digest(second, keyless)
+    assert sight(first, resource=keyless).identity == ""
+
+
+def test_keys_that_look_alike():
+    two = replace(TIMED, primary_key=("kind", "number"))
+    pairs = [("a/b", "c"), ("a", "b/c"), ("a", 1), ("a", "1"), ("x" * 300, "1"), ("x" * 300, "2"), ("a", None), (None, "a")]
+    found = {digest({"kind": kind, "number": number, "updated": START.isoformat()}, two) for kind, number in pairs}
+    assert len(found) == len(pairs)
+    sighting = sight({"kind": "small", "number": 7, "updated": START.isoformat()}, resource=two)
+    assert sighting.identity == "small/7"
+
+
+def test_texts_of_any_kind():
+    for text in ("\ud800", "\udfff\ud800", "\U0001f600", "\u00e9", "\0", "x" * 10_000):
+        one = sight({"id": text, "updated": START.isoformat()}, resource=TIMED)
+        assert one.digest == digest({"id": text, "updated": START.isoformat()})
+        assert len(one.identity) <= 200
+        assert digest({"id": "a", "text": text}, TIMELESS) != digest({"id": "a", "text": "a"}, TIMELESS)
+
+
+def test_times_deep_in_a_record():
+    catalog = RESOURCES["published_catalog.offers2"]
+    one = {"path": "/offers2/a", "data": {"modified": "2026-10-01T14:00:00+02:00"}}
+    sighting = sight(one, resource=catalog)
+    assert (sighting.identity, sighting.when) == ("/offers2/a", START)
+    assert sighting.digest != sight({**one, "data": {"modified": "2026-10-01T14:00:01+02:00"}}, resource=catalog).digest
+    for data in (None, {}, [], "x", {"modified": None}, {"modified": {}}):
+        assert sight({**one, "data": data}, resource=catalog).when is None
+
+
+@pytest.mark.parametrize(
+    ("text", "when"),
+    [
+        ("1970-01-01T00:00:00Z", datetime(1970, 1, 1, tzinfo=UTC)),
+        ("1969-12-31T23:59:59Z", datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)),
+        ("0001-01-01T00:00:00Z", datetime(1, 1, 1, tzinfo=UTC)),
+        ("9999-12-31T23:59:59.999999Z", datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC)),
+        ("2026-10-01T12:00:00", START),
+        ("2026-10-01", datetime(2026, 10, 1, tzinfo=UTC)),
+    ],
+)
+def test_times_at_the_edges(text, when):
+    [one] = see({"id": "a", "updated": text})
+    assert one.when == when
+    position = Position(floor=datetime(1, 1, 1, tzinfo=UTC) + OVERLAP)
+    if position.covers(one):
+        assert position.news([one]) == (one,)
+        moved = through_json(position.moved([one], overlap=OVERLAP, now=START))
+        assert moved.news([one]) == ()
+        assert moved.floor is not None
+        assert datetime(1970, 1, 1, tzinfo=UTC) - OVERLAP <= moved.floor <= START
