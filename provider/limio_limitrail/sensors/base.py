@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
     from limio_limitrail.hooks.protocol import ResourceHook
-    from limio_limitrail.waiting.look import Look, Wait
+    from limio_limitrail.waiting.look import Look, NoAnswerError, Wait
     from limio_limitrail.waiting.patience import Patience
 
 FAILURES_KEY = "limio_limitrail.failures"
@@ -26,7 +26,20 @@ GRACE = timedelta(seconds=60)
 
 class EndedError(BaseException):
     """A wait has ended badly. No ``Exception``: Airflow makes a skip of those under soft_fail and never_fail, and nothing of them
-    under silent_fail."""
+    under silent_fail.
+
+    :param why: what happened; or the error that the task fails with, where a retry of the task may get through.
+    """
+
+    def __init__(self, why: str | NoAnswerError) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+    def for_airflow(self) -> Exception:
+        """Give what Airflow is told."""
+        from airflow.sdk.exceptions import AirflowFailException
+
+        return AirflowFailException(self.why) if isinstance(self.why, str) else self.why
 
 
 class WaitSensor(BaseSensorOperator):
@@ -85,14 +98,13 @@ class WaitSensor(BaseSensorOperator):
         """Wait, and give what was found.
 
         :raises AirflowFailException: it cannot come, or something is wrong that no waiting mends.
+        :raises NoAnswerError: too many looks in a row have failed.
         :raises AirflowSensorTimeout: it did not come in time.
         """
-        from airflow.sdk.exceptions import AirflowFailException
-
         try:
             return self._execute_deferrable(context) if self.deferrable else super().execute(context)
         except EndedError as ended:
-            raise AirflowFailException(str(ended)) from ended.__cause__
+            raise ended.for_airflow() from ended.__cause__
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Look once."""
@@ -118,7 +130,7 @@ class WaitSensor(BaseSensorOperator):
             if not self.patience.may_pass(error):
                 raise EndedError(str(error)) from error
             if failures > self.max_transient_failures:
-                raise NoAnswerError(failures, error) from error
+                raise EndedError(NoAnswerError(failures, error)) from error
             self._retry_after = error.retry_after
             self._put_off = self.patience.pause(failures=failures, retry_after=self._retry_after)
             self.log.warning("%s That was failure %d in a row; looking again in %.0f s.", error, failures, self._put_off)
@@ -198,12 +210,12 @@ class WaitSensor(BaseSensorOperator):
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Go on after a deferral. Airflow's own way makes a skip of every failure under soft_fail."""
         from airflow.sdk import BaseOperator
-        from airflow.sdk.exceptions import AirflowFailException, TaskDeferralTimeout
+        from airflow.sdk.exceptions import TaskDeferralTimeout
 
         try:
             return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
         except EndedError as ended:
-            raise AirflowFailException(str(ended)) from ended.__cause__
+            raise ended.for_airflow() from ended.__cause__
         except TaskDeferralTimeout:
             self._time_out("the trigger did not answer in time; is a triggerer running?")
 

@@ -83,7 +83,10 @@ CASES: dict[str, Case] = {
     "away_for_good": failed(
         503, arguments="max_transient_failures=1, retries=1", tries=2, requests=4, tokens=2, says="That was failure 1 in a row"
     ),
-    "away_for_good_soft": failed(503, arguments="max_transient_failures=1, retries=0, soft_fail=True", requests=2),
+    **{
+        f"away_for_good_{way.partition('_')[0]}": failed(503, arguments=f"max_transient_failures=1, retries=0, {way}", requests=2)
+        for way in MERCIFUL
+    },
     "away_at_once": failed(503, arguments="max_transient_failures=0, retries=0"),
     "never": failed(NOT_THERE, arguments="timeout=0.8", requests=-2, tokens=9),
     "never_soft": failed(NOT_THERE, arguments="timeout=0.8, soft_fail=True", state="skipped", requests=-2, tokens=9),
