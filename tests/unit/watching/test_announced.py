@@ -1,0 +1,191 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What a Dag run that a watch has started is to do: every event is given to one run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from airflow.sdk import Asset
+
+from limio_limitrail.watching.announced import MOST_CLAIMS, announced
+from limio_limitrail.watching.news import News
+from limio_limitrail.watching.sighting import Sighting
+
+BASKETS, OFFERS = Asset("limio/baskets"), Asset("limio/offers")
+START = datetime(2026, 10, 1, 12, tzinfo=UTC)
+
+
+@dataclass
+class Event:
+    extra: dict[str, Any] | None
+    timestamp: datetime = START
+
+
+@dataclass
+class Store:
+    """An asset's state store; what is put into it goes through JSON."""
+
+    values: dict[str, str] = field(default_factory=dict)
+    writes: int = 0
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self.values[key]) if key in self.values else default
+
+    def set(self, key: str, value: Any) -> None:
+        self.writes += 1
+        self.values[key] = json.dumps(value)
+        assert json.loads(self.values[key]) == value, "Airflow takes JSON, and no tuples"
+
+
+@dataclass
+class Run:
+    run_id: str
+    dag_id: str = "follow_up"
+
+
+def news(number: int) -> News:
+    seen = Sighting(identity=f"basket-{number}", digest=number, when=START)
+    return News.of([seen], resource="abandoned_baskets", watch="one", number=number)
+
+
+def event(number: int, *, minutes: int = 0) -> Event:
+    return Event({"from_trigger": True, "payload": news(number).to_json()}, START + timedelta(minutes=minutes))
+
+
+def context(run_id: str, *events: Event, store: Store | None, dag_id: str = "follow_up", asset: Asset = BASKETS) -> Any:
+    made: dict[str, Any] = {"triggering_asset_events": {asset: list(events)}, "dag_run": Run(run_id, dag_id)}
+    return made if store is None else {**made, "asset_state_store": {BASKETS: store}}
+
+
+def ids(found: list[News]) -> list[str]:
+    return [one.event_id for one in found]
+
+
+def expected(*numbers: int) -> list[str]:
+    return [news(number).event_id for number in numbers]
+
+
+def test_a_second_announcement_gives_a_later_run_nothing():
+    store = Store()
+    assert announced(context("one", event(1), store=store), BASKETS) == [news(1)]
+    assert announced(context("two", event(1), store=store), BASKETS) == []
+    assert ids(announced(context("three", event(1), event(2), store=store), BASKETS)) == expected(2)
+
+
+def test_the_same_run_is_given_the_same_again():
+    store = Store()
+    first = context("one", event(1), event(2), store=store)
+    for _ in range(3):
+        assert ids(announced(first, BASKETS)) == expected(1, 2)
+    assert store.writes == 1
+    announced(context("two", event(2), event(3), store=store), BASKETS)
+    assert ids(announced(first, BASKETS)) == expected(1, 2)
+    assert ids(announced(context("two", event(2), event(3), store=store), BASKETS)) == expected(3)
+
+
+def test_each_dag_is_given_it():
+    store = Store()
+    for dag_id in ("follow_up", "report"):
+        assert ids(announced(context("one", event(1), store=store, dag_id=dag_id), BASKETS)) == expected(1)
+        assert announced(context("two", event(1), store=store, dag_id=dag_id), BASKETS) == []
+
+
+def test_events_that_airflow_has_put_into_one_run():
+    """Each once, the oldest first."""
+    events = [event(3, minutes=3), event(1, minutes=1), event(2, minutes=2), event(1, minutes=4)]
+    for store in (Store(), None):
+        assert ids(announced(context("one", *events, store=store), BASKETS)) == expected(1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        None,
+        {},
+        {"payload": None},
+        {"payload": "done"},
+        {"payload": ["x"]},
+        {"payload": {}},
+        {"payload": {"key": "s3://bucket/file", "event_id": "x"}},
+        {"payload": {**news(2).to_json(), "count": "many"}},
+        {"payload": {**news(2).to_json(), "ids": None}},
+        {"from_rest_api": True},
+    ],
+)
+def test_events_of_others(extra):
+    store = Store()
+    assert ids(announced(context("one", Event(extra), event(1), Event(extra), store=store), BASKETS)) == expected(1)
+    assert announced(context("two", Event(extra), store=store), BASKETS) == []
+    assert announced(context("three", Event(extra), store=None), BASKETS) == []
+
+
+def test_a_run_that_something_else_has_started():
+    for events in ({}, {BASKETS: []}, {OFFERS: [event(1)]}):
+        store = Store()
+        made: Mapping[str, Any] = {
+            "triggering_asset_events": events,
+            "dag_run": Run("manual"),
+            "asset_state_store": {BASKETS: store},
+        }
+        assert announced(made, BASKETS) == []  # type: ignore[arg-type]
+        assert store.writes == 0
+
+
+def test_without_a_store_all_are_given():
+    """As on Airflow 3.2."""
+    for run_id in ("one", "two"):
+        assert ids(announced(context(run_id, event(1), event(2), store=None), BASKETS)) == expected(1, 2)
+
+
+def test_an_asset_that_is_no_inlet():
+    with pytest.raises(KeyError):
+        announced(context("one", event(1), store=Store(), asset=OFFERS), OFFERS)
+
+
+def test_claims_are_bounded():
+    store = Store()
+    for number in range(0, 3 * MOST_CLAIMS, 50):
+        announced(context(f"run-{number}", *(event(one) for one in range(number, number + 50)), store=store), BASKETS)
+    [(key, value)] = store.values.items()
+    assert "follow_up" in key
+    assert len(json.loads(value)["claims"]) == MOST_CLAIMS
+    assert len(value) < 64 * 1024
+    # The last ones are known.
+    assert (
+        announced(context("later", *(event(one) for one in range(2 * MOST_CLAIMS, 3 * MOST_CLAIMS)), store=store), BASKETS) == []
+    )
+
+
+def test_more_events_in_one_run_than_claims():
+    store = Store()
+    numbers = range(2 * MOST_CLAIMS)
+    for _ in range(2):
+        found = announced(context("one", *(event(one, minutes=one) for one in numbers), store=store), BASKETS)
+        assert ids(found) == expected(*numbers)
+
+
+def test_airflows_own_events():
+    """What Airflow hands to a task is what the stand-ins above look like."""
+    from airflow.sdk.api.datamodels._generated import AssetEventDagRunReference, AssetReferenceAssetEventDagRun
+    from airflow.sdk.execution_time.comms import AssetEventDagRunReferenceResult
+    from airflow.sdk.execution_time.context import TriggeringAssetEventsAccessor
+
+    def real(one: Event) -> Any:
+        asset = AssetReferenceAssetEventDagRun(name=BASKETS.name, uri=BASKETS.uri, extra={})
+        given = AssetEventDagRunReference.model_construct(
+            asset=asset, extra=one.extra, timestamp=one.timestamp, source_aliases=[], source_task_id=None, source_dag_id=None,
+            source_run_id=None, source_map_index=None, partition_key=None,
+        )  # fmt: skip
+        return AssetEventDagRunReferenceResult.from_asset_event_dag_run_reference(given)
+
+    accessor = TriggeringAssetEventsAccessor.build(
+        [real(event(2, minutes=2)), real(event(1, minutes=1)), real(Event({"payload": "x"}))]
+    )
+    made: Any = {"triggering_asset_events": accessor, "dag_run": Run("one"), "asset_state_store": {BASKETS: Store()}}
+    assert ids(announced(made, BASKETS)) == expected(1, 2)
+    assert announced({**made, "asset_state_store": {OFFERS: Store()}}, OFFERS) == []  # type: ignore[typeddict-item]

@@ -1,0 +1,115 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What a watch keeps between restarts."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.watching.news import News
+from limio_limitrail.watching.position import Position
+from limio_limitrail.watching.progress import Progress, watch_key
+from limio_limitrail.watching.sighting import Sighting
+
+WIRE = Path(__file__).parent / "wire"
+START = datetime(2026, 10, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+
+
+def news(number: int) -> News:
+    seen = Sighting(identity=f"basket-{number}", digest=number, when=START)
+    return News.of([seen], resource="abandoned_baskets", watch="one", number=number)
+
+
+PROGRESS = Progress(
+    position=Position(floor=START, seen={1: 1_790_000_000, 2**64 - 1: 2**32 - 1, 2: 0}),
+    announced=7,
+    unheard=(news(5), news(6)),
+)
+KEPT = {"progress": PROGRESS, "progress_of_a_list_without_times": Progress(position=Position(floor=None, seen={3: 0}))}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_progress_stays_readable(name):
+    kept = json.loads((WIRE / f"{name}.json").read_text())
+    assert KEPT[name].to_json() == kept
+    assert Progress.from_json(kept) == KEPT[name]
+
+
+def test_no_file_is_left_over():
+    assert {path.stem for path in WIRE.glob("*")} == {*KEPT, "news", "news_without_times"}
+
+
+def test_events_come_and_are_heard():
+    position = Position(floor=START)
+    one = Progress(position=Position(floor=None)).with_news(news(0), position=position)
+    two = one.with_news(news(1), position=position)
+    assert (two.announced, two.unheard, two.position) == (2, (news(0), news(1)), position)
+    assert two.heard([news(0).event_id]) == Progress(position=position, announced=2, unheard=(news(1),))
+    assert two.heard([news(1).event_id, news(0).event_id, "another"]).unheard == ()
+    assert two.heard([]) == two
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        None,
+        7,
+        [],
+        "progress",
+        {},
+        {**PROGRESS.to_json(), "format": 2},
+        {**PROGRESS.to_json(), "format": "1"},
+        {"format": 1},
+        {**PROGRESS.to_json(), "position": None},
+        {**PROGRESS.to_json(), "position": {"floor": None}},
+        {**PROGRESS.to_json(), "position": {"floor": 7, "seen": ""}},
+        {**PROGRESS.to_json(), "position": {"floor": "yesterday", "seen": ""}},
+        {**PROGRESS.to_json(), "position": {"floor": "0001-01-01T00:00:00+10:00", "seen": ""}},
+        {**PROGRESS.to_json(), "position": {"floor": None, "seen": "\u00e9"}},
+        {**PROGRESS.to_json(), "position": {"floor": None, "seen": "0000"}},
+        {**PROGRESS.to_json(), "position": {"floor": None, "seen": 7}},
+        {**PROGRESS.to_json(), "announced": "some"},
+        {**PROGRESS.to_json(), "announced": float("inf")},
+        {**PROGRESS.to_json(), "unheard": 7},
+        {**PROGRESS.to_json(), "unheard": [{}]},
+        {**PROGRESS.to_json(), "unheard": ["x"]},
+    ],
+)
+def test_what_cannot_be_read(broken):
+    with pytest.raises(ParameterError, match=r"how far the watch had come cannot be read.*remove the value") as caught:
+        Progress.from_json(broken)
+    assert "newer version" in str(caught.value)
+
+
+WATCH: dict[str, Any] = {
+    "api": "LimioResourceEventTrigger",
+    "conn_id": "limio_default",
+    "resource": "abandoned_baskets",
+    "path": "/checkout/abandoned",
+    "params": {"a": "1", "b": "2"},
+    "predicate": None,
+}
+
+
+def test_keys():
+    """It is under this that what is stored is found again: it never changes."""
+    assert watch_key(**WATCH) == "limio_limitrail.watch.ebd943aee16af2732bacc9e2"
+    assert watch_key(**{**WATCH, "params": {"b": "2", "a": "1"}}) == watch_key(**WATCH)
+    changes: list[dict[str, Any]] = [
+        {"api": "LimitRailResourceEventTrigger"},
+        {"conn_id": "limio_other"},
+        {"resource": "baskets"},
+        {"path": "/checkout/other"},
+        {"params": {"a": "1"}},
+        {"params": {"a": "2", "b": "1"}},
+        {"predicate": "operator.truth"},
+    ]
+    keys = {watch_key(**{**WATCH, **change}) for change in [{}, *changes]}
+    assert len(keys) == 1 + len(changes)
+    assert all(re.fullmatch(r"limio_limitrail\.watch\.[0-9a-f]{24}", key) for key in keys)
