@@ -4,15 +4,19 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from airflow_whole import WholeAirflow
 
 # Before anything imports Airflow, which reads these once. Each test process has a home of its own, and none is the user's.
 _HOME = tempfile.mkdtemp(prefix="limio-limitrail-tests-")
@@ -83,3 +87,33 @@ def postgres_connection(postgres_server: Any) -> Iterator[dict[str, Any]]:
 
     with fresh_postgres(postgres_server) as details:
         yield details
+
+
+@pytest.fixture(scope="session")
+def whole_airflow_template(postgres_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """An Airflow home and its migrated database in Postgres, made once: the folder, and the database's name."""
+    from airflow_whole import database_url
+    from databases import fresh_postgres
+
+    with fresh_postgres(postgres_server) as details:
+        url = database_url(details)
+        yield make_template(tmp_path_factory.mktemp("whole"), AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=url), details["schema"]
+
+
+@pytest.fixture
+def whole_airflow(
+    postgres_server: Any, whole_airflow_template: tuple[Path, str], tmp_path: Path
+) -> Iterator[Callable[..., WholeAirflow]]:
+    """Start a whole Airflow, with more settings as environment variables; it ends with the test."""
+    from airflow_whole import WholeAirflow
+    from databases import fresh_postgres
+
+    template, name = whole_airflow_template
+    with contextlib.ExitStack() as running:
+
+        def start(**settings: str) -> WholeAirflow:
+            database = running.enter_context(fresh_postgres(postgres_server, template=name))
+            home = AirflowHome(None, template, tmp_path / database["schema"], {})
+            return running.enter_context(WholeAirflow(home, database, **settings))
+
+        yield start

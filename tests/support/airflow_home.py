@@ -31,13 +31,16 @@ def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, 
     }
 
 
-def make_template(folder: Path) -> Path:
-    """Migrate a database once; homes are copies of it."""
+def make_template(folder: Path, **more: str) -> Path:
+    """Migrate a database once; homes are copies of it.
+
+    :param more: environment variables, such as those of a database elsewhere.
+    """
     home = folder / "airflow-template"
     (home / "dags").mkdir(parents=True)
     (home / "tmp").mkdir()
     command = [sys.executable, "-m", "airflow", "db", "migrate"]
-    subprocess.run(command, env=environment(home), check=True, capture_output=True, timeout=240)
+    subprocess.run(command, env=environment(home, more), check=True, capture_output=True, timeout=240)
     # It holds the template's own paths.
     (home / "airflow.cfg").unlink(missing_ok=True)
     return home
@@ -95,10 +98,13 @@ class AirflowProcess:
 
 
 class AirflowHome:
-    """One test's own Airflow."""
+    """One test's own Airflow.
+
+    :param process: what runs commands; none where only services are started.
+    """
 
     def __init__(
-        self, process: AirflowProcess, template: Path, home: Path, connections: Mapping[str, Mapping[str, Any] | str]
+        self, process: AirflowProcess | None, template: Path, home: Path, connections: Mapping[str, Mapping[str, Any] | str]
     ) -> None:
         shutil.copytree(template, home)
         self.path = home

@@ -193,14 +193,17 @@ def socket_folder(server: Any) -> str:
 
 
 @contextlib.contextmanager
-def fresh_postgres(server: Any) -> Iterator[dict[str, Any]]:
-    """A database of its own in the embedded Postgres, as the fields of a connection."""
+def fresh_postgres(server: Any, *, template: str = "template0") -> Iterator[dict[str, Any]]:
+    """A database of its own in the embedded Postgres, as the fields of a connection.
+
+    :param template: the database that it is a copy of.
+    """
     import psycopg
 
     name = f"test_{uuid.uuid4().hex}"
     details = {"host": socket_folder(server), "login": "postgres", "conn_type": "postgres"}
     with psycopg.connect(host=details["host"], user="postgres", dbname="postgres", autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8'")
         yield {**details, "schema": name}
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
