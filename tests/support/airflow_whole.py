@@ -176,7 +176,7 @@ class WholeAirflow:
 
         self.wait_for(healthy, "all parts are healthy", seconds=seconds)
 
-    def wait_for(self, what: Callable[[], Any], name: str, *, seconds: float = 90) -> None:
+    def wait_for(self, what: Callable[[], Any], name: str, *, seconds: float = 90, pause: float = 0.2) -> None:
         """Wait until something is true; fail, with what the parts have printed, where it does not become so or a part ends."""
         end = time.monotonic() + seconds
         while not what():
@@ -185,7 +185,7 @@ class WholeAirflow:
                 why = f"ended: {', '.join(ended)}" if ended else f"not within {seconds:.0f} s"
                 tails = [f"== {part}\n{self.printed(part)[-3000:]}" for part in ended or PARTS]
                 raise AssertionError("\n".join([f"{name}: {why}", *tails]))
-            time.sleep(0.2)
+            time.sleep(pause)
 
     # -- what one does with it -------------------------------------------------------------------------------------
 
