@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +54,8 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
     def __init__(
         self,
         *,
-        resource: str | Resource | Mapping[str, Any],
-        request_params: Mapping[str, Any] | None = None,
+        resource: str | Resource,
+        request_params: Mapping[str, Any] | str | None = None,
         predicate: str | None = None,
         since: str | datetime | None = None,
         interval: float | timedelta = DEFAULT_INTERVAL,
@@ -67,7 +68,7 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
             # Airflow's would swallow them, and nobody would hear of a misspelt one.
             raise WatchParameterError(f"{type(self).__name__} has no parameter {min(kwargs)!r}: correct it, or leave it out")
         try:
-            self.named = resource if isinstance(resource, str) else None
+            self.named = resource if isinstance(resource, str) and not resource.startswith("{") else None
             self.resource = self._read_resource(resource)
             self.request_params = _texts(request_params)
             self.since = _instant(since)
@@ -94,13 +95,13 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
         :raises ParameterError: no resource has that name.
         """
 
-    def _read_resource(self, resource: str | Resource | Mapping[str, Any]) -> Resource:
-        if isinstance(resource, str):
+    def _read_resource(self, resource: str | Resource) -> Resource:
+        if isinstance(resource, str) and not resource.startswith("{"):
             return self.find_resource(resource)
         from limio_limitrail.api.plain import resource_from_json, resource_to_json
 
         try:
-            return resource_from_json(resource_to_json(resource) if isinstance(resource, Resource) else dict(resource))
+            return resource_from_json(resource_to_json(resource) if isinstance(resource, Resource) else json.loads(resource))
         except (KeyError, TypeError, ValueError, AttributeError):
             raise ParameterError(
                 f"resource={str(resource)[:100]} is neither a name nor a Resource that a triggerer can make again: give one of "
@@ -108,14 +109,15 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
             ) from None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Give what the trigger can be made of again. Nothing in it is secret."""
+        """Give what the trigger can be made of again: plain texts and numbers, because Airflow 3.2 gives mappings back in another
+        shape. Nothing in it is secret."""
         from limio_limitrail.api.plain import resource_to_json
 
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
-                "resource": self.named or resource_to_json(self.resource),
-                "request_params": self.request_params,
+                "resource": self.named or json.dumps(resource_to_json(self.resource), sort_keys=True),
+                "request_params": json.dumps(self.request_params, sort_keys=True),
                 "predicate": self.predicate,
                 "since": self.since.isoformat() if self.since else None,
                 "interval": self.interval,
@@ -188,7 +190,10 @@ def _import_watcher() -> Any:
     return Watcher
 
 
-def _texts(params: Mapping[str, Any] | None) -> dict[str, str]:
+def _texts(params: Mapping[str, Any] | str | None) -> dict[str, str]:
+    if isinstance(params, str):
+        with suppress(ValueError):
+            params = json.loads(params)
     if not isinstance(params, Mapping | None):
         raise ParameterError(f"request_params is {type(params).__name__}; give a mapping of names to values")
     return {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}

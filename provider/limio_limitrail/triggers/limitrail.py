@@ -67,7 +67,7 @@ class LimitRailResourceEventTrigger(_OfLimitRail, ResourceEventTrigger):
         self.scopes = scope.split() if isinstance(scope, str) else list(scope)
 
     def own_kwargs(self) -> dict[str, Any]:
-        return {"limitrail_conn_id": self.limitrail_conn_id, "scope": self.scopes}
+        return {"limitrail_conn_id": self.limitrail_conn_id, "scope": " ".join(self.scopes)}
 
     @classmethod
     def find_resource(cls, name: str) -> Resource:
