@@ -180,7 +180,9 @@ class Watcher:
     async def _store(self, progress: Progress) -> None:
         self._kept = False
         for store in self.stores:
-            await asyncio.wait_for(store.aset(self.key, progress.to_json()), STORE_PATIENCE)
+            # Not wait_for, which may swallow that the trigger is being ended.
+            async with asyncio.timeout(STORE_PATIENCE):
+                await store.aset(self.key, progress.to_json())
         self._kept = True
 
     def _complain(self, what: str, error: Exception) -> None:
