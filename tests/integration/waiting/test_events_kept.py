@@ -1,0 +1,150 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What an event trigger is made of, as Airflow keeps it. The files in ``wire`` are what an earlier version wrote."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.models.trigger import Trigger
+from airflow.sdk.serde import deserialize, serialize
+from airflow.triggers.base import BaseEventTrigger
+
+from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.pagination import CursorString, SinglePage
+from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter
+from limio_limitrail.triggers.events import ResourceEventTrigger, WatchParameterError
+from limio_limitrail.triggers.limio import LimioResourceEventTrigger
+from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
+
+WIRE = Path(__file__).parent / "wire"
+OWN = Resource(
+    name="things",
+    path="/{kind}/things",
+    paging=CursorString(page_size_param="size", cursor_param="after", cursor_member="next"),
+    records="rows",
+    primary_key=("kind", "number"),
+    time_column="at",
+    time_filter=TimeFilter(since="after", field="at", until="before"),
+    columns={"at": "data.at"},
+    path_defaults={"kind": "small"},
+    credentials=frozenset({AuthMode.OAUTH, AuthMode.API_KEY}),
+    max_page_size=7,
+)
+KEPT: dict[str, ResourceEventTrigger] = {
+    "event_limio": LimioResourceEventTrigger(resource="abandoned_baskets"),
+    "event_limio_full": LimioResourceEventTrigger(
+        limio_conn_id="limio_other",
+        resource="related",
+        request_params={"id": "one", "path_type": "orders", "all": True, "most": 7, "none": None},
+        predicate="my_package.my_module.is_large",
+        since=datetime(2026, 10, 1, 14, 30, 15, 250_000, tzinfo=timezone(timedelta(hours=2))),
+        interval=timedelta(minutes=5),
+        overlap=90,
+        page_size=50,
+    ),
+    "event_limitrail": LimitRailResourceEventTrigger(resource="usage", scope="limitrail.usage.read other", since="2026-10-01"),
+    "event_own_resource": LimioResourceEventTrigger(resource=OWN, request_params={"kind": "large"}),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_triggers_stay_readable(name, limio_emulator):
+    one = KEPT[name]
+    classpath, kwargs = one.serialize()
+    kept = json.loads((WIRE / f"{name}.json").read_text())
+    assert {"classpath": classpath, "kwargs": kwargs} == kept
+    again = type(one)(**kept["kwargs"])
+    assert again.serialize() == (classpath, kwargs)
+    assert again.shared_stream_key() == one.shared_stream_key()
+    assert again.resource == one.resource
+    # What its first version had to be given is all that is needed.
+    assert type(one)(resource=kept["kwargs"]["resource"]).resource == one.resource
+    assert "secret" not in repr(again)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_airflow_keeps_them(name):
+    """It tells triggers apart by what they are made of: that is the same before and after."""
+    classpath, kwargs = KEPT[name].serialize()
+    assert classpath.rpartition(".")[2] == type(KEPT[name]).__name__
+    assert deserialize(json.loads(json.dumps(serialize(kwargs)))) == kwargs
+    row = Trigger(classpath=classpath, kwargs=kwargs)
+    assert row.kwargs == kwargs
+    again = type(KEPT[name])(**row.kwargs)
+    assert BaseEventTrigger.hash(classpath, row.kwargs) == BaseEventTrigger.hash(*again.serialize())
+
+
+def test_no_file_is_left_over():
+    assert {path.stem for path in WIRE.glob("*")} == {*KEPT}
+
+
+def test_every_parameter_is_kept():
+    for one in (LimioResourceEventTrigger, LimitRailResourceEventTrigger):
+        named = {*inspect.signature(ResourceEventTrigger).parameters, *inspect.signature(one).parameters} - {"kwargs"}
+        assert named == {*one(resource=OWN).serialize()[1]}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bookmarks(CursorString):
+    pass
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"resource": "abandoned_basket"}, "Did you mean 'abandoned_baskets'"),
+    ({"resource": ""}, "Pass a Resource"),
+    ({"resource": None}, "give one of the table's names, or a Resource"),
+    ({"resource": 7}, "give one of the table's names, or a Resource"),
+    ({"resource": {}}, "give one of the table's names, or a Resource"),
+    ({"resource": {"name": "things", "path": "/things"}}, "give one of the table's names, or a Resource"),
+    ({"resource": Resource(name="things", path="/", paging=Bookmarks())}, "a Resource with one of the provider's own pagings"),
+    ({"request_params": {"id": ["x"]}}, "expected a text, a number, a boolean or a datetime"),
+    ({"request_params": ["id"]}, "give a mapping of names to values"),
+    ({"request_params": "id=1"}, "give a mapping of names to values"),
+    ({"predicate": bool}, "must be an import path, such as my_package.my_module.my_function"),
+    ({"since": "yesterday"}, "such as 2026-01-01T00:00:00Z"),
+    ({"since": 1_790_000_000}, "give a datetime, or an ISO 8601 text"),
+    ({"since": date(2026, 10, 1)}, "give a datetime, or an ISO 8601 text"),
+    ({"since": "0001-01-01T00:00:00+10:00"}, "give one between the years"),
+    ({"resource": "catalog", "since": "2026-10-01"}, "known are"),
+    ({"resource": Resource(name="things", path="/things"), "since": "2026-10-01"}, "tells no time: leave since out"),
+    ({"interval": 0}, "must be at least 0.01"),
+    ({"interval": -1}, "must be at least 0.01"),
+    ({"interval": timedelta(days=4000)}, "less than ten years"),
+    ({"interval": float("nan")}, "must be at least"),
+    ({"interval": "often"}, "give seconds, or a timedelta"),
+    ({"interval": None}, "give seconds, or a timedelta"),
+    ({"interval": 10**400}, "give seconds, or a timedelta"),
+    ({"overlap": -0.1}, "must be at least 0"),
+    ({"overlap": float("inf")}, "less than ten years"),
+    ({"overlap": [1]}, "give seconds, or a timedelta"),
+    ({"page_size": 0}, "give a whole number of records"),
+    ({"page_size": "100"}, "give a whole number of records"),
+    ({"page_size": 1.5}, "give a whole number of records"),
+    ({"page_size": None}, "give a whole number of records"),
+    ({"intervall": 60}, "has no parameter 'intervall': correct it"),
+    ({"limitrail_conn": "x"}, "has no parameter 'limitrail_conn'"),
+]
+
+
+@pytest.mark.parametrize(("given", "says"), WRONG, ids=lambda value: None if isinstance(value, str) else str(value)[:60])
+def test_parameters_that_are_wrong(given, says):
+    """Airflow's triggerer survives a ``TypeError`` alone, and people read the sentence."""
+    with pytest.raises(WatchParameterError) as caught:
+        LimioResourceEventTrigger(**{"resource": "abandoned_baskets", **given})
+    assert says in str(caught.value)
+    assert isinstance(caught.value, TypeError)
+    assert isinstance(caught.value, ParameterError)
+
+
+def test_parameters_that_are_right():
+    one = LimioResourceEventTrigger(resource="abandoned_baskets", since="", interval="30", overlap=0, request_params=None)  # type: ignore[arg-type]
+    assert (one.since, one.interval, one.overlap, one.request_params) == (None, 30.0, 0.0, {})
+    assert LimioResourceEventTrigger(resource="orders", since="2026-10-01").since == datetime(2026, 10, 1, tzinfo=UTC)
+    assert LimioResourceEventTrigger(resource=Resource(name="things", path="/", paging=SinglePage())).named is None
+    assert LimitRailResourceEventTrigger(resource="usage", scope=["a", "b"]).scopes == ["a", "b"]
