@@ -88,9 +88,9 @@ class WaitTrigger(Connected, BaseTrigger):
             while True:
                 pause = patience.pause(failures=failures, retry_after=retry_after)
                 left = end - time.monotonic()
-                await asyncio.sleep(max(0.0, min(pause, left)))
-                if left <= 0 or (retry_after is not None and left < pause):
+                if left <= 0 or (retry_after is not None and left < retry_after):
                     return _event(EventKind.TIMEOUT, f"{wait}: {last}")
+                await asyncio.sleep(min(pause, left))
                 try:
                     look = await in_thread(wait.look, client)
                 except CredentialsError as error:

@@ -24,4 +24,30 @@ def looking_threads() -> ThreadPoolExecutor:
 
 async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Call something in a thread."""
-    return await asyncio.get_running_loop().run_in_executor(looking_threads(), lambda: call(*args, **kwargs))
+
+    def plainly() -> T:
+        return call(*args, **kwargs)
+
+    return await asyncio.get_running_loop().run_in_executor(
+        looking_threads(), plainly if threads_may_send() else _silent(plainly)
+    )
+
+
+@cache
+def threads_may_send() -> bool:
+    """Tell whether threads of a triggerer may talk to its supervisor, as `mask_secret` does. Airflow 3.2's ends of it."""
+    import airflow.sdk.log
+
+    return hasattr(airflow.sdk.log, "amask_secret")
+
+
+def _silent(call: Callable[[], T]) -> Callable[[], T]:
+    """Keep a call in a thread from talking to the supervisor: Airflow refuses that where an event loop runs.
+
+    A secret is then masked in this process, where all lines are masked before they leave it.
+    """
+
+    async def within_a_loop() -> T:
+        return call()
+
+    return lambda: asyncio.run(within_a_loop())

@@ -10,13 +10,16 @@ from typing import Any
 
 import pytest
 from airflow.models.trigger import Trigger
+from airflow.sdk.execution_time import task_runner
 from airflow.sdk.serde import deserialize, serialize
+from asgiref.sync import async_to_sync
 
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator.exchange import Call, Reply
 from limio_limitrail.emulator.faults import Fault
 from limio_limitrail.limitrail.resources import RESOURCES
 from limio_limitrail.sensors.limio import LimioObjectSensor
+from limio_limitrail.triggers import clients, threads
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
 from limio_limitrail.waiting.objects import ObjectWait
@@ -319,3 +322,38 @@ def test_it_can_be_made_again(one, limio_emulator):
     assert again.serialize() == (classpath, kwargs)
     assert limio_emulator.client_secret not in json.dumps(kwargs)
     assert "secret" not in json.dumps(kwargs)
+
+
+def test_it_waits_for_no_look_that_would_come_too_late(script):
+    script.answers["one"] = ["active"]
+    began = time.monotonic()
+    event = event_of(trigger(seconds=60, not_before=time.time() + 600))
+    assert event["kind"] == "timeout"
+    assert time.monotonic() - began < 30
+    assert script.asked["one"] == 0
+
+
+def test_it_looks_once_more_at_its_deadline(script):
+    script.answers["one"] = [Reply(429, b"{}", {"retry-after": "1"}), "active"]
+    event = event_of(trigger(seconds=3, interval=2, not_before=0.0))
+    assert event["kind"] == "found"
+    assert script.asked["one"] == 2
+
+
+@pytest.mark.parametrize("may_send", [True, False])
+def test_threads_of_an_older_triggerer_say_nothing_to_its_supervisor(script, monkeypatch, may_send):
+    said: list[Any] = []
+
+    class Supervisor:
+        def send(self, message: Any) -> None:
+            async def say() -> None:
+                said.append(message)
+
+            async_to_sync(say)()
+
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", Supervisor(), raising=False)
+    monkeypatch.setattr(threads, "threads_may_send", lambda: may_send)
+    monkeypatch.setattr(clients, "_clients", {})
+    script.answers["one"] = ["active"]
+    assert event_of(trigger())["kind"] == "found"
+    assert bool(said) is may_send
