@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -57,9 +57,34 @@ def event(number: int, *, minutes: int = 0) -> Event:
     return Event({"from_trigger": True, "payload": news(number).to_json()}, START + timedelta(minutes=minutes))
 
 
-def context(run_id: str, *events: Event, store: Store | None, dag_id: str = "follow_up", asset: Asset = BASKETS) -> Any:
+class Came:
+    """What came for an asset, as Airflow tells an inlet."""
+
+    def __init__(self, events: Iterable[Event], *, error: Exception | None = None) -> None:
+        self.events, self.error = events, error
+
+    def after(self, when: datetime) -> list[Event]:
+        if self.error is not None:
+            raise self.error
+        return [event for event in self.events if event.timestamp >= when]
+
+
+def context(
+    run_id: str,
+    *events: Event,
+    store: Store | None,
+    dag_id: str = "follow_up",
+    asset: Asset = BASKETS,
+    came: Iterable[Event] = (),
+    error: Exception | None = None,
+) -> Any:
+    """Make the context of a task in a run that events have started.
+
+    :param came: all that came, where it is more than those.
+    """
     made: dict[str, Any] = {"triggering_asset_events": {asset: list(events)}, "dag_run": Run(run_id, dag_id)}
-    return made if store is None else {**made, "asset_state_store": {BASKETS: store}}
+    inlets = {BASKETS: Came([*events, *came], error=error)}
+    return made if store is None else {**made, "asset_state_store": {BASKETS: store}, "inlet_events": inlets}
 
 
 def ids(found: list[News]) -> list[str]:
@@ -136,6 +161,24 @@ def test_a_run_that_something_else_has_started():
         assert store.writes == 0
 
 
+def test_events_that_airflow_has_given_to_no_run_yet():
+    """They belong to the first run that asks, and not to the one that they start later."""
+    store, everything = Store(), [event(number, minutes=number) for number in range(5)]
+    assert ids(announced(context("one", everything[1], store=store, came=everything[:4]), BASKETS)) == expected(1, 2, 3)
+    assert announced(context("two", everything[2], store=store, came=everything[:4]), BASKETS) == []
+    assert ids(announced(context("three", everything[3], store=store, came=everything), BASKETS)) == expected(4)
+    assert ids(announced(context("one", everything[1], store=store, came=everything), BASKETS)) == expected(1, 2, 3)
+    # What came before a run was started is for others.
+    assert ids(announced(context("zero", everything[0], store=store, came=everything), BASKETS)) == expected(0)
+
+
+def test_airflow_does_not_say_what_came(caplog):
+    store, error = Store(), ValueError("run_after is missing")
+    assert ids(announced(context("one", event(1), store=store, came=[event(2)], error=error), BASKETS)) == expected(1)
+    assert "ValueError: run_after is missing" in caplog.text
+    assert ids(announced(context("two", event(2), store=store), BASKETS)) == expected(2)
+
+
 def test_without_a_store_all_are_given():
     """As on Airflow 3.2."""
     for run_id in ("one", "two"):
@@ -186,6 +229,6 @@ def test_airflows_own_events():
     accessor = TriggeringAssetEventsAccessor.build(
         [real(event(2, minutes=2)), real(event(1, minutes=1)), real(Event({"payload": "x"}))]
     )
-    made: Any = {"triggering_asset_events": accessor, "dag_run": Run("one"), "asset_state_store": {BASKETS: Store()}}
+    made: Any = {**context("one", store=Store()), "triggering_asset_events": accessor}
     assert ids(announced(made, BASKETS)) == expected(1, 2)
     assert announced({**made, "asset_state_store": {OFFERS: Store()}}, OFFERS) == []  # type: ignore[typeddict-item]
