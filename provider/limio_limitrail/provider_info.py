@@ -68,6 +68,20 @@ def get_provider_info() -> dict[str, Any]:
                 "python-module": "limio_limitrail.transfers.limitrail_to_sql",
             },
         ],
+        "asset-uris": [
+            {
+                "schemes": ["limio"],
+                "handler": "limio_limitrail.assets.uris.sanitize_limio_uri",
+                "factory": "limio_limitrail.assets.uris.create_limio_asset",
+                "to_openlineage_converter": "limio_limitrail.assets.uris.convert_to_openlineage",
+            },
+            {
+                "schemes": ["limitrail"],
+                "handler": "limio_limitrail.assets.uris.sanitize_limitrail_uri",
+                "factory": "limio_limitrail.assets.uris.create_limitrail_asset",
+                "to_openlineage_converter": "limio_limitrail.assets.uris.convert_to_openlineage",
+            },
+        ],
         "connection-types": [_LIMIO_CONNECTION, _LIMITRAIL_CONNECTION],
     }
 
