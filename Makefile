@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test lint format bench clean
+.PHONY: help setup demo test lint format bench dist clean
 
 help:
 	@echo "make demo    run the main job against an emulated tenant, on real Airflow, into DuckDB"
@@ -17,6 +17,7 @@ help:
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff format the code"
 	@echo "make bench   measure memory over the number of records, and a thousand waits in a triggerer"
+	@echo "make dist    build wheel and sdist, check what they hold, install the wheel and use it"
 	@echo "make clean   remove what the others made"
 
 .uv/bin/uv:
@@ -53,6 +54,9 @@ format: $(READY)
 bench: $(READY)
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/memory.py
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/waits.py
+
+dist: | $(UV)
+	@$(PYTHON) tests/packaging/make_dist.py "$(abspath $(UV))"
 
 clean:
 	rm -rf .venv .uv .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
