@@ -133,23 +133,29 @@ class Watcher:
                 f"predicate={self._predicate_path!r} fails with {seen}. Mend it: what comes meanwhile is announced then"
             )
         async with self._storing:
-            assert self._start is not None
             begun = self._progress is not None or self.since is not None
-            known = self._progress or Progress(position=self._start)
-            moved = self._moved(known.position, seen)
-            fresh = known.position.news(seen) if begun else ()
-            if fresh:
-                news = News.of(fresh, resource=self.resource.name, watch=self.key, number=known.announced)
-                progress = known.with_news(news, position=moved)
+            # In a thread, because the first look of a watch may show very many records.
+            progress, news = await in_thread(self._judge, seen, begun=begun)
+            if news is not None:
                 await self._store(progress)
                 self._progress = progress
                 return (news,)
-            self._progress = replace(known, position=moved)
+            self._progress = progress
             if not self._kept:
-                await self._store(self._progress)
+                await self._store(progress)
             if not begun:
                 log.info("The watch of %s begins: what comes from now on is news.", self.resource.name)
             return ()
+
+    def _judge(self, seen: tuple[Sighting, ...], *, begun: bool) -> tuple[Progress, News | None]:
+        assert self._start is not None
+        known = self._progress or Progress(position=self._start)
+        moved = self._moved(known.position, seen)
+        fresh = known.position.news(seen) if begun else ()
+        if not fresh:
+            return replace(known, position=moved), None
+        news = News.of(fresh, resource=self.resource.name, watch=self.key, number=known.announced)
+        return known.with_news(news, position=moved), news
 
     def _moved(self, position: Position, seen: tuple[Sighting, ...]) -> Position:
         moved = position.moved(seen, overlap=self.overlap, now=datetime.now(tz=UTC))

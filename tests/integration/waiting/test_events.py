@@ -20,6 +20,7 @@ from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator.exchange import Call, Reply
 from limio_limitrail.emulator.faults import Fault
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
+from limio_limitrail.watching.position import Position
 
 # Airflow 3.2 has none.
 pytest.importorskip("airflow.triggers.shared_stream")
@@ -559,6 +560,13 @@ def test_nothing_holds_up_the_event_loop(tmp_path, monkeypatch, baskets, limio_e
     (tmp_path / "slow_event_predicates.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     gaps: list[float] = []
+    moved = Position.moved
+
+    def as_if_there_were_more(position: Position, sightings: Any, **more: Any) -> Position:
+        time.sleep(0.7 if len(sightings) > 2000 else 0)
+        return moved(position, sightings, **more)
+
+    monkeypatch.setattr(Position, "moved", as_if_there_were_more)
 
     async def scenario() -> None:
         stores, triggerer = [AssetStore(), AssetStore()], Triggerer()
