@@ -385,3 +385,25 @@ def test_answers_that_are_no_records(baskets, limio_emulator, caplog):
     asyncio.run(scenario())
     assert "expected a list of objects" in complaints(caplog)[0]
     assert PERSONAL not in caplog.text
+
+
+def test_airflow_never_says_that_it_has_kept_an_event(baskets):
+    """It then ends the trigger, and starts it anew: what may be lost is announced again."""
+
+    async def scenario() -> None:
+        store = AssetStore()
+        triggerer = Triggerer(keeps=False)
+        triggerer.manager._ack_timeout = 0.5
+        triggerer.start(watch(interval=INTERVAL), store)
+        await triggerer.until(lambda: bool(store.values))
+        baskets.add(1)
+        await triggerer.until(lambda: len(triggerer.failed()) == 1)
+        await triggerer.kill()
+        assert ids(triggerer.payloads()) == ["basket-1"]
+
+        again = Triggerer()
+        again.start(watch(interval=INTERVAL), store)
+        await again.until(lambda: again.payloads() == triggerer.payloads())
+        await again.kill()
+
+    asyncio.run(scenario())
