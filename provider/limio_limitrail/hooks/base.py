@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow.sdk.bases.hook import BaseHook
 
@@ -32,6 +33,8 @@ DETAIL_CONCURRENCY = 6
 
 class ApiHook(BaseHook):
     """Talk to an API whose endpoints are `Resource` rows. The base of the hooks that people use."""
+
+    conn_type: str
 
     @property
     @abstractmethod
@@ -188,6 +191,16 @@ class ApiHook(BaseHook):
             walk.pages(), client=walk.client, resource=walk.resource, list_path=walk.path, concurrency=DETAIL_CONCURRENCY
         )
 
+    def _note_reading(self, resource: Resource) -> None:
+        """Tell Airflow's collector of lineage which list is read; it forgets it where nobody asks."""
+        from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+        try:
+            about = {"host": urlsplit(self.base_url).netloc, "resource": resource.name}
+            get_hook_lineage_collector().add_input_asset(context=self, scheme=self.conn_type, asset_kwargs=about)
+        except Exception as error:  # noqa: BLE001 - whoever reads a list is not to fail for what is told of it
+            self.log.warning("Airflow's lineage is told nothing of %s (%s).", resource.name, type(error).__name__)
+
     def iter_pages(
         self,
         resource: str | Resource,
@@ -207,6 +220,7 @@ class ApiHook(BaseHook):
         :raises ApiError: a request failed, or an answer breaks the contract.
         """
         walk = self.walk(resource, params=params, since=since, until=until, window=window, page_size=page_size)
+        self._note_reading(walk.resource)
         return self.detailed(walk) if detail else walk.pages()
 
     def iter_records(
@@ -227,6 +241,7 @@ class ApiHook(BaseHook):
         from limio_limitrail.api.records import decode_page
 
         walk = self.walk(resource, params=params, since=since, until=until, window=window, page_size=page_size)
+        self._note_reading(walk.resource)
         for page in self.detailed(walk) if detail else walk.pages():
             yield from decode_page(page, api=self.client.api, resource=walk.resource.name)
 

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 class ResourceHook(Protocol):
     """A hook that walks through resources."""
 
+    conn_type: str
+
+    @property
+    def base_url(self) -> str:
+        """What the API's paths are appended to."""
+
     @property
     def client(self) -> ApiClient:
         """The client of the hook's connection."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
+from limio_limitrail.lineage.operator import TellsLineage
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -30,7 +31,7 @@ DUCKDB_WAIT = 60.0
 """Seconds to wait for another process to let go of a DuckDB file; this task then keeps it to its end."""
 
 
-class LimitRailCommitUsageOperator(BaseOperator):
+class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
     """Commit usage rows to LimitRail, each once.
 
     Every row gets an idempotency key, made of the connection's tenant, the operation and the row's key columns: the same in every
@@ -203,6 +204,7 @@ class LimitRailCommitUsageOperator(BaseOperator):
         with self._held() as database, Spool() as spool:
             book = self._book(database, context=context, operation=operation)
             book.prepare()
+            self._note_usage(database.hook, operation=operation, table=book.table)
             with self._source(database.hook) as source:
                 fill_spool(spool, source=source, template=template)
             self.log.info("%s: %s rows, %s of them repeat others.", operation.name, f"{spool.total:,}", f"{spool.duplicates:,}")
@@ -228,6 +230,7 @@ class LimitRailCommitUsageOperator(BaseOperator):
                     **meter.read(),
                 }
                 tell(tally, summary=summary)
+                self.note_flowed(rows=summary.get("committed"))
                 # A task that fails leaves no return value, and the numbers are what a person will look for.
                 context["ti"].xcom_push(key="return_value", value=summary)
         failure = judge(tally, table=book.table, operation=operation.name, rejected=rejected, parked=parked)
@@ -235,6 +238,17 @@ class LimitRailCommitUsageOperator(BaseOperator):
             raise failure
         announce(context, outlets=self.outlets, summary=summary)
         return summary
+
+    def _note_usage(self, hook: DbApiHook, *, operation: Operation, table: str) -> None:
+        """Note for OpenLineage where usage goes."""
+        from limio_limitrail.lineage.flow import Flow, list_place, table_place
+
+        def flow() -> Flow:
+            usage = list_place(scheme="limitrail", base_url=self.hook.base_url, resource="usage")
+            ledger = table_place(hook, table=table)
+            return Flow(source=None, targets=(usage, ledger) if operation.changes else (ledger,))
+
+        self.note_flow(flow)
 
     # -- what is asked for -----------------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
 
+from limio_limitrail.lineage.operator import TellsLineage
+
 if TYPE_CHECKING:
     import pandas as pd
     from airflow.sdk import Context, ObjectStoragePath
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.parts import PartFormat
     from limio_limitrail.landing.state import PullState, StateStore
+    from limio_limitrail.lineage.flow import Place
     from limio_limitrail.transfers.folders import RunIdentity
     from limio_limitrail.transfers.placed import PlacedWalk
     from limio_limitrail.transfers.state import AssetWatermark
@@ -53,7 +56,7 @@ class Job:
     watermark: AssetWatermark | None
 
 
-class ResourcePullOperator(BaseOperator):
+class ResourcePullOperator(TellsLineage, BaseOperator):
     """Pull a resource into part files. The base of the operators that people use.
 
     :param resource: a name of the API's table of resources, or a `Resource` of your own.
@@ -234,6 +237,23 @@ class ResourcePullOperator(BaseOperator):
             getattr(self.transform, "__qualname__", None),
         ]
         return hashlib.sha256(json.dumps(about, default=str, sort_keys=True).encode()).hexdigest()
+
+    def note_pull(self, job: Job, *, target: Callable[[], Place]) -> None:
+        """Note for OpenLineage what the pull is about.
+
+        :param target: names the table or the folder.
+        """
+        from limio_limitrail.lineage.flow import Flow, list_place
+
+        def flow() -> Flow:
+            source = list_place(scheme=self.hook.conn_type, base_url=self.hook.base_url, resource=job.resource.name)
+            return Flow(source=source, targets=(target(),))
+
+        self.note_flow(flow)
+
+    def note_parts(self, manifest: Manifest) -> None:
+        """Note for OpenLineage what came."""
+        self.note_flowed(columns={name: kind.value for name, kind in manifest.schema.items()}, rows=manifest.rows)
 
     def announce(self, context: Context, summary: Mapping[str, Any]) -> None:
         """Put the summary into the asset event of each outlet."""

@@ -48,6 +48,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         from limio_limitrail.api.meter import Meter
         from limio_limitrail.landing.manifest import MANIFEST_NAME
         from limio_limitrail.landing.parts import PartFormat
+        from limio_limitrail.lineage.flow import folder_place
 
         try:
             part_format = PartFormat(self.format)
@@ -56,10 +57,13 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         meter = Meter(self.hook.client)
         root = ObjectStoragePath(self.destination)
         job = self.plan(context, root=root, target=str(self.destination))
+        self.note_pull(job, target=lambda: folder_place(job.folder.parent))
         columns = dict(self.columns or {})
         if part_format is PartFormat.PARQUET:
             columns = {**job.resource.columns, **columns}
         manifest = self.pull(job, part_format=part_format, columns=columns)
+        self.note_parts(manifest)
+        self.note_flowed(files=len(manifest.parts), size=sum(part.size for part in manifest.parts))
         watermark = self.move_watermark(job, manifest)
         summary = {
             "resource": manifest.resource,

@@ -72,6 +72,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
 
         from limio_limitrail.api.meter import Meter
         from limio_limitrail.landing.parts import PartFormat
+        from limio_limitrail.lineage.flow import table_place
         from limio_limitrail.transfers.folders import default_staging
 
         mode = self._write_mode()
@@ -80,8 +81,10 @@ class ResourceToSqlOperator(ResourcePullOperator):
         root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
         job = self.plan(context, root=root, target=f"{self.sql_conn_id}/{self.table}")
         self._check_mode(job, mode)
+        self.note_pull(job, target=lambda: table_place(database, table=self.table))
         columns = {**job.resource.columns, **(self.columns or {})}
         manifest = self.pull(job, part_format=PartFormat.PARQUET, columns=columns)
+        self.note_parts(manifest)
         result = self._load(job, manifest, database=database, mode=mode)
         watermark = self.move_watermark(job, manifest)
         summary = {
