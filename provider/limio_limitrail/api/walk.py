@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
 
-from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import (
     ApiError,
     CursorRefusedError,
@@ -24,6 +24,9 @@ from limio_limitrail.api.page import Page, split
 from limio_limitrail.api.pagination import Cursor
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.api.retry import RetryLimits
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.client import ApiClient
 
 log = logging.getLogger(__name__)
 
