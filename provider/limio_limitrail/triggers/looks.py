@@ -73,9 +73,8 @@ async def looks(trigger: ResourceEventTrigger, desk: Desk) -> AsyncIterator[Find
                 told if told.endswith(".") else f"{told}.",
                 pause,
             )
-            if not passing:
-                # Whoever puts the connection right need not restart the triggerer.
-                reached = None
+            # Whoever puts the connection right, be it a host that does not answer, need not restart the triggerer.
+            reached = None
             await asyncio.sleep(pause)
             continue
         failures = 0

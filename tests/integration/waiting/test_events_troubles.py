@@ -16,6 +16,8 @@ from watched import PERSONAL, Baskets, watch
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.exchange import Reply
 from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
+from limio_limitrail.waiting.patience import Patience
 
 # Airflow 3.2 has none.
 pytest.importorskip("airflow.triggers.shared_stream")
@@ -159,6 +161,32 @@ def test_a_connection_that_is_missing_or_wrong(baskets, limio_emulator, monkeypa
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("says", ["answered 404", "the connection was refused"])
+def test_a_connection_that_leads_elsewhere(limio_emulator, monkeypatch, caplog, says):
+    """To a path or a host that is not there: whoever puts it right need not restart the triggerer."""
+    right = limio_emulator.limitrail_connection_json()
+    wrong = json.loads(right)
+    if says == "answered 404":
+        wrong["extra"]["paths"] = {"usage": "/v1/nowhere"}
+    else:
+        # The host of the tokens is right: asking that one is tried more than once, and takes its time.
+        wrong["extra"]["auth_url"] = f"{wrong['host']}/connect/token"
+        wrong["host"] = "http://127.0.0.1:9"
+
+    async def scenario() -> None:
+        store, triggerer = AssetStore(), Triggerer()
+        monkeypatch.setenv("AIRFLOW_CONN_LIMITRAIL_DEFAULT", json.dumps(wrong))
+        triggerer.start(LimitRailResourceEventTrigger(resource="usage", interval=INTERVAL, since="2020-01-01"), store)
+        await triggerer.until(lambda: len(complaints(caplog, logging.WARNING)) >= 2)
+        monkeypatch.setenv("AIRFLOW_CONN_LIMITRAIL_DEFAULT", right)
+        limio_emulator.limitrail.add_usage([{"id": "use-1", "committedAt": "2026-03-01T10:00:00Z"}])
+        await triggerer.until(lambda: ids(triggerer.payloads()) == ["use-1"])
+        await triggerer.kill()
+
+    asyncio.run(scenario())
+    assert says in complaints(caplog, logging.WARNING)[-1]
+
+
 def gaps_of(entries: list[dict[str, Any]], status: int) -> list[float]:
     """Give the times from a failure to the next request."""
     return [after["at"] - before["at"] for before, after in pairwise(entries) if before["status"] == status]
@@ -180,8 +208,15 @@ def test_asked_to_wait(baskets, limio_emulator, caplog):
     assert complaints(caplog) == []
 
 
-def test_an_api_that_fails(baskets, limio_emulator, caplog):
-    """Each failure in a row doubles the pause, up to eight intervals."""
+def test_an_api_that_fails(baskets, limio_emulator, monkeypatch, caplog):
+    """Each failure in a row doubles the pause, up to eight intervals, and a success ends the row."""
+    pause, rows = Patience.pause, []
+
+    def noted(patience: Patience, *, failures: int = 0, retry_after: float | None = None) -> float:
+        rows.append(failures)
+        return pause(patience, failures=failures, retry_after=retry_after)
+
+    monkeypatch.setattr(Patience, "pause", noted)
 
     async def scenario() -> None:
         triggerer = await begin(baskets, AssetStore())
@@ -198,6 +233,7 @@ def test_an_api_that_fails(baskets, limio_emulator, caplog):
     assert len(gaps) == 6
     for gap, times in zip(gaps, [2, 4, 8, 8, 8, 2], strict=True):
         assert gap >= times * INTERVAL * 0.9
+    assert [failures for failures in rows if failures] == [1, 2, 3, 4, 5, 1]
     assert complaints(caplog) == []
     assert len(complaints(caplog, logging.WARNING)) == 6
 
