@@ -25,6 +25,7 @@ ENTRY_POINT = f"[apache_airflow_provider]\nprovider_info = {PACKAGE}.provider_in
 IN_BOTH = ("__init__.py", "py.typed", "provider_info.py", "emulator/__main__.py", "emulator/pytest_plugin.py")
 IN_THE_SDIST = [
     *["LICENSE", "README.md", "CHANGELOG.md", "PKG-INFO", "pyproject.toml", "constraints.txt", "Makefile"],
+    ".airflow-registry.yaml",
     *["docs/index.md", "tests/conftest.py", "dags_examples/demo/run.py"],
 ]
 # What one finds in a working folder and must not send: caches, byte code, environments, databases, logs, earlier builds.
