@@ -64,11 +64,15 @@ class Answer:
 
 @dataclass
 class Counters:
-    """What a client has done so far: the numbers that summaries and tests read."""
+    """What a client has done so far: the numbers that summaries and tests read.
+
+    :param waited: seconds between tries, those that the API asked to wait among them.
+    """
 
     requests: int = 0
     retries: int = 0
     bytes: int = 0
+    waited: float = 0.0
 
 
 class ApiClient:
@@ -189,10 +193,14 @@ class ApiClient:
         if self._session is not None:
             self._session.close()
 
-    def count_retry(self) -> None:
-        """Count a try that somebody else makes again."""
+    def count_retry(self, seconds: float) -> None:
+        """Count a try that is made again.
+
+        :param seconds: how long it waits before.
+        """
         with self._counting:
             self.counters.retries += 1
+            self.counters.waited += seconds
 
     def _credential(self) -> Secret:
         try:

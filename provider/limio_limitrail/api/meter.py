@@ -21,10 +21,15 @@ class Meter:
         self._began = time.monotonic()
         self._before = self._counts()
 
-    def _counts(self) -> tuple[int, int, int]:
-        return self._client.counters.requests, self._client.counters.retries, getattr(self._client.auth, "minted", 0)
+    def _counts(self) -> tuple[float, ...]:
+        counters = self._client.counters
+        return counters.requests, counters.retries, getattr(self._client.auth, "minted", 0), counters.waited
 
     def read(self) -> dict[str, int | float]:
-        """Give requests, retries, tokens minted and seconds since the beginning."""
-        requests, retries, tokens = (now - before for now, before in zip(self._counts(), self._before, strict=True))
-        return {"requests": requests, "retries": retries, "tokens": tokens, "seconds": round(time.monotonic() - self._began, 3)}
+        """Give requests, retries, tokens minted, seconds waited between tries, and seconds since the beginning."""
+        *counts, waited = (now - before for now, before in zip(self._counts(), self._before, strict=True))
+        return {
+            **dict(zip(("requests", "retries", "tokens"), map(int, counts), strict=True)),
+            "waited": round(waited, 3),
+            "seconds": round(time.monotonic() - self._began, 3),
+        }

@@ -113,7 +113,7 @@ def call_with_retries(
     limits: RetryLimits,
     repeat: Repeat = Repeat.ANY,
     sleep: Callable[[float], None] = time.sleep,
-    on_retry: Callable[[], None] = lambda: None,
+    on_retry: Callable[[float], None] = lambda _: None,
 ) -> T:
     """Make a call, and make it again as long as that can help.
 
@@ -121,7 +121,7 @@ def call_with_retries(
     :param limits: how often and how long.
     :param repeat: after which failures.
     :param sleep: waits that many seconds.
-    :param on_retry: told before each further try.
+    :param on_retry: told before each further try, with the seconds until then.
     :raises ApiError: the last try's error, unchanged.
     """
     from tenacity import Retrying, retry_if_exception, wait_random_exponential
@@ -162,7 +162,7 @@ def call_with_retries(
         return (state.seconds_since_start or 0.0) + state.upcoming_sleep > limits.budget
 
     def before_sleep(state: RetryCallState) -> None:
-        on_retry()
+        on_retry(state.upcoming_sleep)
         log.warning("%s Trying again in %.1f s (try %d).", error_of(state), state.upcoming_sleep, state.attempt_number + 1)
 
     retrying = Retrying(

@@ -186,6 +186,7 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
 
     def _execute(self, context: Context) -> dict[str, Any]:
         from limio_limitrail.api.meter import Meter
+        from limio_limitrail.hooks.observe import count, stage
         from limio_limitrail.hooks.outlets import announce
         from limio_limitrail.ledger.batch import Batch
         from limio_limitrail.ledger.spool import Spool
@@ -205,7 +206,7 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
             book = self._book(database, context=context, operation=operation)
             book.prepare()
             self._note_usage(database.hook, operation=operation, table=book.table)
-            with self._source(database.hook) as source:
+            with stage("read rows", operation=operation.name), self._source(database.hook) as source:
                 fill_spool(spool, source=source, template=template)
             self.log.info("%s: %s rows, %s of them repeat others.", operation.name, f"{spool.total:,}", f"{spool.duplicates:,}")
             if spool.total:
@@ -222,7 +223,8 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
             if self._killed:
                 self._batch.stop()
             try:
-                self._batch.run(spool.rows(), total=spool.total - spool.duplicates)
+                with stage(f"send {operation.name}", operation=operation.name, rows=spool.total - spool.duplicates):
+                    self._batch.run(spool.rows(), total=spool.total - spool.duplicates)
             finally:
                 tally = self._batch.tally
                 summary = {
@@ -230,6 +232,7 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
                     **meter.read(),
                 }
                 tell(tally, summary=summary)
+                count(summary, api=self.hook.conn_type, what=operation.name)
                 self.note_flowed(rows=summary.get("committed"))
                 # A task that fails leaves no return value, and the numbers are what a person will look for.
                 context["ti"].xcom_push(key="return_value", value=summary)

@@ -46,6 +46,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
 
         from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.api.meter import Meter
+        from limio_limitrail.hooks.observe import count, stage
         from limio_limitrail.landing.manifest import MANIFEST_NAME
         from limio_limitrail.landing.parts import PartFormat
         from limio_limitrail.lineage.flow import folder_place
@@ -61,7 +62,8 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         columns = dict(self.columns or {})
         if part_format is PartFormat.PARQUET:
             columns = {**job.resource.columns, **columns}
-        manifest = self.pull(job, part_format=part_format, columns=columns)
+        with stage(f"pull {job.resource.name}", resource=job.resource.name):
+            manifest = self.pull(job, part_format=part_format, columns=columns)
         self.note_parts(manifest)
         self.note_flowed(files=len(manifest.parts), size=sum(part.size for part in manifest.parts))
         watermark = self.move_watermark(job, manifest)
@@ -78,6 +80,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         }
         job.store.clear()
         self.announce(context, summary)
+        count(summary, api=self.hook.conn_type, what=manifest.resource)
         self.log.info(
             "%s: %s rows in %d parts, %d pages, %d requests, %.1f s, in %s.",
             manifest.resource,

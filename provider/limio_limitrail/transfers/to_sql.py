@@ -71,6 +71,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         from airflow.sdk import ObjectStoragePath
 
         from limio_limitrail.api.meter import Meter
+        from limio_limitrail.hooks.observe import count, stage
         from limio_limitrail.landing.parts import PartFormat
         from limio_limitrail.lineage.flow import table_place
         from limio_limitrail.transfers.folders import default_staging
@@ -83,9 +84,11 @@ class ResourceToSqlOperator(ResourcePullOperator):
         self._check_mode(job, mode)
         self.note_pull(job, target=lambda: table_place(database, table=self.table))
         columns = {**job.resource.columns, **(self.columns or {})}
-        manifest = self.pull(job, part_format=PartFormat.PARQUET, columns=columns)
+        with stage(f"pull {job.resource.name}", resource=job.resource.name):
+            manifest = self.pull(job, part_format=PartFormat.PARQUET, columns=columns)
         self.note_parts(manifest)
-        result = self._load(job, manifest, database=database, mode=mode)
+        with stage(f"load into {self.table}", table=self.table, rows=manifest.rows):
+            result = self._load(job, manifest, database=database, mode=mode)
         watermark = self.move_watermark(job, manifest)
         summary = {
             "resource": manifest.resource,
@@ -106,6 +109,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         }
         self._clean_up(job)
         self.announce(context, summary)
+        count(summary, api=self.hook.conn_type, what=manifest.resource)
         self.log.info(
             "%s: %s rows came in %d pages; %s inserted, %s updated, %s unchanged in %s; %d requests, %.1f s.",
             manifest.resource,

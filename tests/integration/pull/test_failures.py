@@ -108,6 +108,20 @@ def test_a_rate_limit_beyond_the_budget_is_left_to_airflow(make_home, limio_emul
     assert (done["state"], done["tries"]) == ("success", 2)
 
 
+def test_what_a_task_waited_for_is_counted_and_its_log_is_in_groups(home, limio_emulator):
+    limio_emulator.faults.add(Fault(kind="status", match="/api/objects", status=429, headers={"retry-after": "1"}))
+    home.write_dag('LimioToSqlOperator(task_id="load", resource="customers", sql_conn_id="duck", table="t")')
+    done = home.run().task("load")
+    assert done["state"] == "success"
+    assert done["xcom"]["retries"] == 1
+    assert 1.0 <= done["xcom"]["waited"] < done["xcom"]["seconds"]
+    said = [line for line in home.output().splitlines() if "limio_limitrail" in line]
+    begun = [line.split("::group::")[1].split("  ")[0] for line in said if "::group::" in line]
+    assert begun == ["Pull customers", "Load into t"]
+    assert sum("::endgroup::" in line for line in said) == 2
+    assert "rows came in" in said[-1]
+
+
 def test_a_refused_token_endpoint_ends_the_task(make_home, limio_emulator):
     limio_emulator.faults.add(
         Fault(kind="status", match="/oauth2/token", status=400, body={"error": "invalid_client"}, times=None)
