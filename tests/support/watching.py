@@ -11,6 +11,9 @@ from contextlib import suppress
 from typing import Any
 
 from airflow.triggers.shared_stream import SharedStreamManager
+from pydantic import JsonValue, TypeAdapter
+
+_JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
 
 
 class AssetStore:
@@ -32,7 +35,7 @@ class AssetStore:
         if self.fails:
             raise ConnectionError("the store does not answer")
         self.writes += 1
-        self.values[key] = json.dumps(value)
+        self.values[key] = json.dumps(_JSON.validate_python(value))
 
 
 class Stores:
