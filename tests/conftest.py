@@ -31,8 +31,20 @@ pytest_plugins = ["limio_limitrail.emulator.pytest_plugin"]
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from airflow_home import AirflowHome, AirflowProcess, make_template  # noqa: E402 - the path is set above
+from airflow_versions import MISSING  # noqa: E402
 
 from limio_limitrail.emulator import EmulatorServer  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in MISSING:
+        config.addinivalue_line("markers", f"{name}: skipped where Airflow is too old for it")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for name, reason in MISSING.items():
+        if reason is not None and item.get_closest_marker(name) is not None:
+            pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import airflow
+import airflow.sdk
 import jsonschema
+import pytest
 
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limitrail import LimitRailHook
@@ -20,10 +23,47 @@ from limio_limitrail.provider_info import get_provider_info
 INFO = get_provider_info()
 HEAVY = ("requests", "urllib3", "pandas", "pyarrow", "duckdb", "tenacity", "numpy")
 
+ROOT = Path(__file__).resolve().parents[3]
+SCHEMA = Path(airflow.__file__).parent / "provider_info.schema.json"
+# Those of other versions of Airflow are there after `make test-matrix`.
+SCHEMAS = [SCHEMA, *sorted(ROOT.glob(".matrix/*/lib/python3*/site-packages/airflow/provider_info.schema.json"))]
+# Airflow reads these, though its schema leaves them out; and the last one it reads from 3.3 on.
+READ_ALL_THE_SAME = {"versions", "conn-fields", "ui-field-behaviour"}
+NEW_IN_3_3 = {"hook-name"}
 
-def test_it_fits_airflows_schema():
-    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+
+def closed(schema: Any) -> Any:
+    """Give a schema that allows only what it names."""
+    if isinstance(schema, list):
+        return [closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    more = {"additionalProperties": False} if schema.get("type") == "object" and "properties" in schema else {}
+    return {**more, **{name: closed(part) for name, part in schema.items()}}
+
+
+def unknown(schema: dict[str, Any]) -> set[str]:
+    """Give the names that we use and a schema does not know."""
+    found = list(jsonschema.Draft202012Validator(closed(schema)).iter_errors(INFO))
+    assert {error.validator for error in found} <= {"additionalProperties"}
+    return {name for error in found for name in set(error.instance) - set(error.schema["properties"])}
+
+
+@pytest.mark.parametrize("path", SCHEMAS, ids=lambda path: path.parts[-6])
+def test_it_fits_airflows_schema(path: Path):
+    schema = json.loads(path.read_text())
     jsonschema.validate(INFO, schema)
+    assert unknown(schema) - NEW_IN_3_3 == READ_ALL_THE_SAME
+
+
+def test_it_fits_the_schema_of_the_oldest_airflow():
+    schema = json.loads(SCHEMA.read_text())
+    # All that 3.3 has added.
+    schema["properties"]["connection-types"]["items"]["properties"].pop("hook-name", None)
+    for name in ("email-backends", "remote-logging"):
+        schema["properties"].pop(name, None)
+    jsonschema.validate(INFO, schema)
+    assert unknown(schema) == READ_ALL_THE_SAME | NEW_IN_3_3
 
 
 def test_the_entry_point_leads_to_it():
@@ -102,11 +142,15 @@ def test_airflow_makes_the_hook_of_a_connection(monkeypatch):
 
 def test_importing_costs_little():
     """Compared with Airflow's own names, which every Dag file imports anyway."""
-    names = ("provider_info", "retry_policy", "limio.resources", "limitrail.resources", "hooks.limio", "hooks.limitrail")
+    names = ["provider_info", "limio.resources", "limitrail.resources", "hooks.limio", "hooks.limitrail"]
+    base = ""
+    if hasattr(airflow.sdk, "RetryPolicy"):
+        names.append("retry_policy")
+        base = "from airflow.sdk import RetryPolicy\n"
     modules = [f"limio_limitrail.{name}" for name in names]
     code = (
         "import sys, json, importlib, airflow.sdk, airflow.sdk.bases.hook\n"
-        "from airflow.sdk import RetryPolicy\n"
+        f"{base}"
         "before = set(sys.modules)\n"
         f"for name in {modules!r}: importlib.import_module(name)\n"
         "print(json.dumps(sorted(set(sys.modules) - before)))"

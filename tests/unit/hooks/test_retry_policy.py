@@ -7,6 +7,11 @@ import json
 from datetime import datetime, timedelta
 
 import pytest
+from airflow_versions import MISSING
+
+if MISSING["needs_retry_policy"]:
+    pytest.skip(MISSING["needs_retry_policy"], allow_module_level=True)
+
 from airflow.sdk import DAG, BaseOperator, RetryDecision
 from airflow.sdk.definitions.retry_policy import RetryAction
 from airflow.sdk.exceptions import AirflowFailException

@@ -10,6 +10,7 @@ import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from airflow_versions import UNIMPORTABLE
 
 import limio_limitrail
 from limio_limitrail.api.errors import ParameterError
@@ -29,7 +30,7 @@ def modules():
 
 
 def test_importing_is_cheap():
-    code = "import sys\n" + "".join(f"import {name}\n" for name in modules())
+    code = "import sys\n" + "".join(f"import {name}\n" for name in modules() if name not in UNIMPORTABLE)
     code += "print(sorted({'requests', 'pandas', 'pyarrow', 'duckdb'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip().splitlines()[-1] == "[]"

@@ -1,0 +1,17 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What the Airflow that is here lacks. Imports nothing of Airflow, because it is asked before Airflow may be imported."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+AIRFLOW = tuple(int(part) for part in importlib.metadata.version("apache-airflow-core").split(".")[:2])
+
+# Markers, and why the tests that bear one are skipped here.
+MISSING = {
+    "needs_state_store": None if AIRFLOW >= (3, 3) else "Airflow before 3.3 has no state stores",
+    "needs_retry_policy": None if AIRFLOW >= (3, 3) else "Airflow before 3.3 has no retry policies",
+}
+
+# These need what Airflow 3.3 brought, and are imported there only.
+UNIMPORTABLE = set() if AIRFLOW >= (3, 3) else {"limio_limitrail.retry_policy", "limio_limitrail.triggers.producer"}
