@@ -71,6 +71,7 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
             self.named = resource if isinstance(resource, str) and not resource.startswith("{") else None
             self.resource = self._read_resource(resource)
             self.request_params = _texts(request_params)
+            self.resource.path_for(self.request_params)
             self.since = _instant(since)
             self.interval = _seconds("interval", interval, least=0.01)
             self.overlap = _seconds("overlap", overlap, least=0.0)

@@ -26,7 +26,11 @@ async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     """Call something in a thread."""
 
     def plainly() -> T:
-        return call(*args, **kwargs)
+        try:
+            return call(*args, **kwargs)
+        except SystemExit as error:
+            # It would end the whole triggerer, and may come out of anything that a predicate's module does.
+            raise RuntimeError(f"SystemExit({error.code!r})") from None
 
     return await asyncio.get_running_loop().run_in_executor(
         looking_threads(), plainly if threads_may_send() else _silent(plainly)

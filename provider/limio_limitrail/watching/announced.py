@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.watching.news import News
@@ -15,7 +17,41 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MOST_CLAIMS = 200
-"""Events of which it is remembered which run has them. A second announcement follows the first by a few events at most."""
+"""Events of which it is remembered which other run has them. A second announcement follows the first by a few events at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Claims:
+    """Which run has which event.
+
+    :param held: run and time by event.
+    :param forgotten: up to when events may have been had by runs that are no longer remembered.
+    """
+
+    held: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
+    forgotten: datetime | None = None
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any] | None) -> _Claims:
+        if data is None:
+            return cls()
+        held = {event_id: (run_id, datetime.fromisoformat(when)) for event_id, run_id, when in data["claims"]}
+        return cls(held=held, forgotten=datetime.fromisoformat(data["forgotten"]) if data["forgotten"] else None)
+
+    def of(self, run_id: str) -> set[str]:
+        return {event_id for event_id, (holder, _) in self.held.items() if holder == run_id}
+
+    def to_json(self, *, run_id: str) -> dict[str, Any]:
+        """Write them: all of one run's, and as many of the others' as are remembered."""
+        others = [event_id for event_id in self.held if event_id not in self.of(run_id)]
+        dropped = set(others[:-MOST_CLAIMS])
+        times = [*(self.held[event_id][1] for event_id in dropped), *([self.forgotten] if self.forgotten else [])]
+        kept = [[event_id, *_plain(*self.held[event_id])] for event_id in self.held if event_id not in dropped]
+        return {"format": 1, "claims": kept, "forgotten": max(times).isoformat() if times else None}
+
+
+def _plain(run_id: str, when: datetime) -> tuple[str, str]:
+    return run_id, when.isoformat()
 
 
 def announced(context: Context, asset: Asset) -> list[News]:
@@ -24,9 +60,9 @@ def announced(context: Context, asset: Asset) -> list[News]:
     A watch whose triggerer is killed at the wrong moment announces an event twice, under one id, and Airflow starts a run for
     each. And of events that come while a run is yet to be made, or while the Dag has as many runs as it may, Airflow up to 3.3.2
     gives a run the first only, and leaves the others until one more comes. So a run is given what started it and what
-    came since, without what another run of the Dag has: that is kept in the asset's state store. A run that is tried or cleared
-    again is given what it was given before. Two runs that ask within the same few milliseconds may both be given an event:
-    ``max_active_runs=1`` excludes that.
+    came since, without what another run of the Dag has: that is kept in the asset's state store. A run that asks again, because
+    it is tried or cleared again, is given what it was given before. Two runs that ask within the same few milliseconds may both
+    be given an event: ``max_active_runs=1`` excludes that.
 
     Airflow 3.2 has no such store. There, a run is given what started it.
 
@@ -37,17 +73,24 @@ def announced(context: Context, asset: Asset) -> list[News]:
     started_by: Mapping[Any, Iterable[Any]] = context["triggering_asset_events"]
     events = list(started_by.get(asset) or ())
     stores: Any = context.get("asset_state_store")
+    own = _news(events)
     if stores is None:
-        return list(_news(events).values())
-    run = context["dag_run"]
-    store, key = stores[asset], f"limio_limitrail.announced.{run.dag_id}"
-    claims = dict((store.get(key) or {}).get("claims", ()))
-    news = _news([*events, *_since(context, asset, events)])
-    mine = [one for one in news.values() if claims.get(one.event_id, run.run_id) == run.run_id]
-    claimed = {**claims, **{one.event_id: run.run_id for one in mine}}
-    if claimed != claims:
-        store.set(key, {"format": 1, "claims": [list(claim) for claim in claimed.items()][-MOST_CLAIMS:]})
-    return mine
+        return [news for news, _ in own.values()]
+    run_id = context["dag_run"].run_id
+    store, key = stores[asset], f"limio_limitrail.announced.{context['dag_run'].dag_id}"
+    claims = _Claims.read(store.get(key))
+    found = {**own, **_news([*events, *_since(context, asset, events)])}
+    if mine := claims.of(run_id):
+        return [news for event_id, (news, _) in found.items() if event_id in mine]
+    fresh = {
+        event_id: (news, when)
+        for event_id, (news, when) in found.items()
+        if event_id not in claims.held and (event_id in own or claims.forgotten is None or when > claims.forgotten)
+    }
+    if fresh:
+        held = {**claims.held, **{event_id: (run_id, when) for event_id, (_, when) in fresh.items()}}
+        store.set(key, _Claims(held=held, forgotten=claims.forgotten).to_json(run_id=run_id))
+    return [news for news, _ in fresh.values()]
 
 
 def _since(context: Context, asset: Asset, events: list[Any]) -> list[Any]:
@@ -67,11 +110,13 @@ def _since(context: Context, asset: Asset, events: list[Any]) -> list[Any]:
         return []
 
 
-def _news(events: Iterable[Any]) -> dict[str, News]:
-    """Give the news among events, the oldest first, each once."""
-    in_order = sorted(events, key=lambda event: event.timestamp)
-    found = [news for event in in_order if (news := news_of(event)) is not None]
-    return {news.event_id: news for news in found}
+def _news(events: Iterable[Any]) -> dict[str, tuple[News, datetime]]:
+    """Give the news among events and when they were first told, the oldest first, each once."""
+    found: dict[str, tuple[News, datetime]] = {}
+    for event in sorted(events, key=lambda event: event.timestamp):
+        if (news := news_of(event)) is not None:
+            found.setdefault(news.event_id, (news, event.timestamp))
+    return found
 
 
 def news_of(event: Any) -> News | None:

@@ -16,6 +16,10 @@ from limio_limitrail.watching.sighting import Sighting
 MOST_SEEN = 3_000
 """Records that a position remembers one by one. It is a value in Airflow's state store, which is meant for less than 64 KiB."""
 
+IDLE = timedelta(days=1)
+"""A list in which nothing changes is read back no further than this, or than the overlap where that is longer: else the window
+would grow for ever."""
+
 FAR = timedelta(days=1)
 """A time that is further ahead is not believed: clocks and zones differ by less."""
 
@@ -61,6 +65,8 @@ class Position:
         if newest is not None:
             reached = max(min(newest, now), _EPOCH) - overlap
             floor = reached if floor is None else max(floor, reached)
+        if floor is not None:
+            floor = max(floor, now - max(overlap, IDLE))
         # What claims to be of the far future would, where there is much of it, lift the floor above everything else.
         timeless = {one.digest: _NEVER for one in shown if one.when is None or one.when > now + FAR}
         if len(timeless) > MOST_SEEN:

@@ -64,7 +64,8 @@ def test_triggers_stay_readable(name, limio_emulator):
     assert again.shared_stream_key() == one.shared_stream_key()
     assert again.resource == one.resource
     # What its first version had to be given is all that is needed.
-    assert type(one)(resource=kept["kwargs"]["resource"]).resource == one.resource
+    needed = {name: kept["kwargs"][name] for name in ("resource", "request_params")}
+    assert type(one)(**needed).resource == one.resource
     assert "secret" not in repr(again)
 
 
@@ -106,6 +107,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"request_params": {"id": ["x"]}}, "expected a text, a number, a boolean or a datetime"),
     ({"request_params": ["id"]}, "give a mapping of names to values"),
     ({"request_params": "id=1"}, "give a mapping of names to values"),
+    ({"resource": "identity_subscriptions"}, "give params={'id': ...}"),
+    ({"resource": "related", "request_params": {"id": ".."}}, "needs a value for"),
     ({"predicate": bool}, "must be an import path, such as my_package.my_module.my_function"),
     ({"since": "yesterday"}, "such as 2026-01-01T00:00:00Z"),
     ({"since": 1_790_000_000}, "give a datetime, or an ISO 8601 text"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 import time
+import types
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from asgiref.sync import async_to_sync
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator.exchange import Call, Reply
 from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.limio.resources import RESOURCES as LIMIO
 from limio_limitrail.limitrail.resources import RESOURCES
 from limio_limitrail.sensors.limio import LimioObjectSensor
 from limio_limitrail.triggers import clients, threads
@@ -335,7 +338,7 @@ def test_it_waits_for_no_look_that_would_come_too_late(script):
 
 def test_it_looks_once_more_at_its_deadline(script):
     script.answers["one"] = [Reply(429, b"{}", {"retry-after": "1"}), "active"]
-    event = event_of(trigger(seconds=3, interval=2, not_before=0.0))
+    event = event_of(trigger(seconds=5, interval=2))
     assert event["kind"] == "found"
     assert script.asked["one"] == 2
 
@@ -357,3 +360,15 @@ def test_threads_of_an_older_triggerer_say_nothing_to_its_supervisor(script, mon
     script.answers["one"] = ["active"]
     assert event_of(trigger())["kind"] == "found"
     assert bool(said) is may_send
+
+
+def test_a_predicate_that_ends_its_process_ends_no_triggerer(limio_emulator, monkeypatch):
+    def leave(record: Any) -> bool:
+        raise SystemExit(3)
+
+    module = types.ModuleType("leaving")
+    module.leave = leave  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "leaving", module)
+    wait = wait_to_json(RecordsWait(resource=LIMIO["orders"]), predicate="leaving.leave")
+    event = event_of(trigger(wait=wait))
+    assert (event["kind"], event["what"]) == ("ended", "the wait broke: RuntimeError: SystemExit(3)")

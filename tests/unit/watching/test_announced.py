@@ -196,12 +196,25 @@ def test_claims_are_bounded():
         announced(context(f"run-{number}", *(event(one) for one in range(number, number + 50)), store=store), BASKETS)
     [(key, value)] = store.values.items()
     assert "follow_up" in key
-    assert len(json.loads(value)["claims"]) == MOST_CLAIMS
+    assert len(json.loads(value)["claims"]) == MOST_CLAIMS + 50, "the last run's own, and as many of others"
     assert len(value) < 64 * 1024
     # The last ones are known.
     assert (
         announced(context("later", *(event(one) for one in range(2 * MOST_CLAIMS, 3 * MOST_CLAIMS)), store=store), BASKETS) == []
     )
+
+
+def test_a_run_that_is_cleared_long_after_is_given_what_started_it():
+    """Of what came since it is not known any more which runs had it."""
+    store, everything = Store(), [event(number, minutes=number) for number in range(2 * MOST_CLAIMS)]
+    for number, one in enumerate(everything):
+        found = announced(context(f"run-{number}", one, store=store, came=everything[: number + 1]), BASKETS)
+        assert ids(found) == expected(number)
+    for number in (0, 7, MOST_CLAIMS // 2):
+        found = announced(context(f"run-{number}", everything[number], store=store, came=everything), BASKETS)
+        assert ids(found) == expected(number)
+    last = 2 * MOST_CLAIMS - 1
+    assert ids(announced(context(f"run-{last}", everything[last], store=store, came=everything), BASKETS)) == expected(last)
 
 
 def test_more_events_in_one_run_than_claims():

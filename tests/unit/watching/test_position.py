@@ -17,7 +17,7 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.limio.resources import RESOURCES
 from limio_limitrail.watching import position as position_module
-from limio_limitrail.watching.position import FAR, MOST_SEEN, Position
+from limio_limitrail.watching.position import FAR, IDLE, MOST_SEEN, Position
 from limio_limitrail.watching.sighting import Sighting, sight
 
 START = datetime(2026, 10, 1, 12, tzinfo=UTC)
@@ -248,7 +248,7 @@ def test_a_future_time_that_comes_true():
         now = START + days * FAR
         assert position.news(future) == ()
         position = through_json(position.moved(future, overlap=OVERLAP, now=now))
-    assert position.floor == START + 2 * FAR - OVERLAP
+    assert position.floor == START + 3 * FAR - IDLE
     assert position.news(future) == ()
 
 
@@ -378,3 +378,20 @@ def test_times_at_the_edges(text, when):
         assert moved.news([one]) == ()
         assert moved.floor is not None
         assert datetime(1970, 1, 1, tzinfo=UTC) - OVERLAP <= moved.floor <= START
+
+
+def test_a_list_in_which_nothing_changes_is_read_back_for_a_day():
+    position = Position(floor=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
+    assert position.moved((), overlap=OVERLAP, now=START + IDLE - OVERLAP).floor == START - OVERLAP
+    later = position.moved((), overlap=OVERLAP, now=START + 30 * IDLE)
+    assert later.floor == START + 29 * IDLE
+    assert later.news(see(record(2, START + 30 * IDLE)))
+    # A longer overlap is what somebody asked for.
+    assert position.moved((), overlap=40 * IDLE, now=START + 30 * IDLE).floor == START - OVERLAP
+
+
+def test_what_was_missed_in_an_outage_longer_than_a_day_is_news():
+    position = Position(floor=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
+    missed = see(record(2, START + IDLE), record(3, START + 5 * IDLE))
+    assert position.news(missed) == missed
+    assert position.moved(missed, overlap=OVERLAP, now=START + 9 * IDLE).floor == START + 8 * IDLE
