@@ -9,14 +9,15 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test lint format bench dist clean
+.PHONY: help setup demo test lint format docs bench dist clean
 
 help:
 	@echo "make demo    run the main job against an emulated tenant, on real Airflow, into DuckDB"
 	@echo "make test    run all tests"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff format the code"
-	@echo "make bench   measure memory over the number of records, and a thousand waits in a triggerer"
+	@echo "make docs    build the site of the docs"
+	@echo "make bench   measure memory over the number of records, and a thousand waits in a triggerer (into docs/performance.md)"
 	@echo "make dist    build wheel and sdist, check what they hold, install the wheel and use it"
 	@echo "make clean   remove what the others made"
 
@@ -52,9 +53,14 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(READY)
+	$(BIN)/python -m sphinx -b html -q -W --keep-going docs build/site
+	@echo "== the site is in build/site/index.html"
+
 bench: $(READY)
+	@$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group bench
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/memory.py
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/waits.py
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/waits.py --write
 
 dist: | $(UV)
 	@$(PYTHON) tests/packaging/make_dist.py "$(abspath $(UV))"

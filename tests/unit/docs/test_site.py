@@ -1,0 +1,37 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The site is built without a warning, and the reference names what is public."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from limio_limitrail.provider_info import get_provider_info
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+
+
+def test_it_is_built_without_a_warning(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", str(DOCS), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-4000:]
+    reference = (tmp_path / "reference.html").read_text()
+    for name in ("LimioToSqlOperator", "LimioResourceEventTrigger", "announced", "ScopeError"):
+        assert f">{name}<" in reference
+
+
+def test_every_page_is_in_the_contents() -> None:
+    listed = re.findall(r"^[a-z-]+$", (DOCS / "site.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.stem for path in DOCS.glob("*.md") if path.stem != "site")
+
+
+def test_the_reference_names_every_public_class() -> None:
+    text = (DOCS / "reference.md").read_text()
+    named = set(re.findall(r"auto(?:class|function):: ([\w.]+)", text))
+    info = get_provider_info()
+    rooms = ("hooks", "operators", "sensors", "triggers")
+    modules = {name for room in rooms for entry in info[room] for name in entry["python-modules"]}
+    modules |= {transfer["python-module"] for transfer in info["transfers"]}
+    assert {module for module in modules if not any(name.startswith(f"{module}.") for name in named)} == set()
