@@ -11,7 +11,8 @@ copyright = "the maintainers. Licensed under the Apache License, Version 2.0"  #
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
-html_theme = "furo"
+html_theme = "alabaster"
+html_theme_options = {"page_width": "1100px", "fixed_sidebar": True}
 html_title = "Limio and LimitRail for Airflow"
 html_static_path: list[str] = []
 exclude_patterns = ["_build"]
