@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from limio_limitrail.provider_info import get_provider_info
 
@@ -35,3 +38,9 @@ def test_the_reference_names_every_public_class() -> None:
     modules = {name for room in rooms for entry in info[room] for name in entry["python-modules"]}
     modules |= {transfer["python-module"] for transfer in info["transfers"]}
     assert {module for module in modules if not any(name.startswith(f"{module}.") for name in named)} == set()
+
+
+@pytest.mark.parametrize("name", ["house.svg", "journeys.svg"])
+def test_drawings_are_those_of_their_source(name: str) -> None:
+    draw = runpy.run_path(str(DOCS / "make_diagrams.py"))["DRAWINGS"][name]
+    assert (DOCS / "images" / name).read_text() == draw(), "run: python docs/make_diagrams.py"
