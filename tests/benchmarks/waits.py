@@ -1,133 +1,194 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""A thousand waits in one real triggerer: ``python tests/benchmarks/waits.py [waits]``.
+"""A thousand deferred waits in one real triggerer: ``python tests/benchmarks/waits.py [--waits 1000] [--write]``.
 
-Each looks every ten seconds at an emulator in a process of its own that takes 50 ms to answer. Printed are the processor time and
-the memory of the triggerer's processes, the time between two looks, and how long it takes until all waits have heard that what
-they wait for has come.
+Measured are `LimioObjectSensor`, the `HttpSensor` of Airflow's HTTP provider at the same endpoint, and a sensor that never
+looks, which is Airflow's own share. Each has an Airflow home, a triggerer and an emulator of its own, one after the other. With
+``--write``, the figures go into docs/performance.md.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
-import signal
+import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+from bench import HTTP, IDLE, OWN, Bench, Homes, Side, bench
 
-from airflow_home import AirflowHome, AirflowProcess, make_template
+SIDES = {"`LimioObjectSensor`": OWN, "`HttpSensor`": HTTP, "`DateTimeSensorAsync`": IDLE}
+INTERVAL, SHORT, LONG = 10.0, 1.0, 60.0
+PATIENCE = 240.0
+REFUSALS: dict[str, dict[str, object]] = {
+    "403": {"status": 403},
+    "429 with `Retry-After: 60`": {"status": 429, "headers": {"Retry-After": "60"}},
+    "503": {"status": 503},
+}
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
+BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
 
-INTERVAL = 10.0
-WATCHED = 60.0
-LATENCY = 0.05
-TICK = os.sysconf("SC_CLK_TCK")
-PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def ask(url: str, path: str, body: object = None) -> dict:
-    data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(f"{url}/_emulator/{path}", data=data), timeout=60) as answer:
-        return json.load(answer)
-
-
-def group(pid: int) -> list[int]:
-    """The processes of a process group."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[2]) == pid:
-                found.append(int(entry.name))
-    return found
+Figures = dict[str, str]
 
 
-def usage(pids: list[int]) -> tuple[float, dict[int, float]]:
-    """Seconds of processor time, and MiB of memory of each process."""
-    seconds, memory = 0.0, {}
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        seconds += (int(fields[11]) + int(fields[12])) / TICK
-        memory[pid] = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE / 2**20
-    return seconds, memory
+def until(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not what():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not within {PATIENCE:.0f} s")
+        time.sleep(0.25)
 
 
-def measure(waits: int, folder: Path) -> None:
-    command = [sys.executable, "-m", "limio_limitrail.emulator", "--port", "0"]
-    command += ["--client-id", "bench", "--client-secret", "bench-s"]
-    emulator = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert emulator.stdout is not None
-    url = emulator.stdout.readline().split()[-1]
-    template = make_template(folder)
-    process = AirflowProcess(template)
-    connection = {"conn_type": "limio", "host": url, "login": "bench", "password": "bench-s"}
-    home = AirflowHome(process, template, folder / "home", {"limio_default": connection})
-    home.write_dag(
-        f"""
-        for number in range({waits}):
-            LimioObjectSensor(
-                task_id=f"wait_{{number}}", path_type="orders", object_id=f"order-{{number}}", target_statuses=["active"]
-            )
-        """
+def looks(running: Bench) -> int:
+    """Looks that were answered so far."""
+    return sum(count for path, count in running.counters()["by_path"].items() if path.startswith("/api"))
+
+
+def between_looks(running: Bench) -> str:
+    gaps = sorted(later - earlier for times in running.times().values() for earlier, later in pairwise(times))
+    return f"{statistics.median(gaps):.1f} s, {gaps[int(len(gaps) * 0.99)]:.1f} s, {gaps[-1]:.1f} s"
+
+
+def warnings(seconds: list[float]) -> str:
+    return f"{len(seconds)}, {max(seconds):.2f} s" if seconds else "none"
+
+
+def waiting(homes: Homes, side: Side, *, waits: int, seconds: float) -> Figures:
+    """Let all wait for a while, and then let come what they wait for."""
+    with bench(homes, side, waits=waits, interval=INTERVAL) as running:
+        began = time.monotonic()
+        until(lambda: (running.started() if side is IDLE else looks(running)) >= waits)
+        first, at_start, logged = time.monotonic() - began, running.blocked(), running.logged()
+        connections, used, began = running.counters()["connections"], running.usage().seconds, time.monotonic()
+        time.sleep(seconds)
+        usage, elapsed, counters = running.usage(), time.monotonic() - began, running.counters()
+        blocked = running.blocked()
+        figures = {
+            "processor, all processes": f"{(usage.seconds - used) / elapsed:.2f} cores",
+            "memory of supervisor, log server, runner": ", ".join(f"{mib:.0f}" for mib in usage.memory) + " MiB",
+            "logs": f"{(running.logged() - logged) / 2**20 * 60 / elapsed:.1f} MiB a minute",
+        }
+        if side is not IDLE:
+            figures |= {
+                "TCP connections opened": f"{(counters['connections'] - connections) * 60 / elapsed:,.0f} a minute",
+                "tokens minted by the triggerer": str(counters["tokens_minted"]),
+                "all have looked once": f"{first:.0f} s after the triggerer's start",
+                "between two looks of a wait: median, 99%, most": between_looks(running),
+                "half have heard, all have heard": until_heard(running, waits=waits),
+            }
+        return figures | {
+            "blocked loop, while all start: warnings, longest": warnings(at_start),
+            f"blocked loop, in the {seconds:.0f} s after that": warnings(blocked[len(at_start) :]),
+            "blocked loop, while all hear": "" if side is IDLE else warnings(running.blocked()[len(blocked) :]),
+        }
+
+
+def until_heard(running: Bench, *, waits: int) -> str:
+    running.emulator.put_orders(waits)
+    came = time.monotonic()
+    until(lambda: running.heard() >= waits / 2)
+    half = time.monotonic() - came
+    until(lambda: running.heard() == waits)
+    return f"{half:.1f} s, {time.monotonic() - came:.1f} s after it has come"
+
+
+def most_looks(homes: Homes, side: Side, *, waits: int, seconds: float) -> Figures:
+    """Let all want to look more often than can be."""
+    with bench(homes, side, waits=waits, interval=SHORT) as running:
+        until(lambda: looks(running) >= 3 * waits)
+        looked, used, began = looks(running), running.usage().seconds, time.monotonic()
+        time.sleep(seconds)
+        elapsed, usage = time.monotonic() - began, running.usage()
+        rate = (looks(running) - looked) / elapsed
+        return {
+            "looks a second": f"{rate:,.0f}",
+            "processor, all processes": f"{(usage.seconds - used) / elapsed:.2f} cores",
+            "between two looks of a wait: median, 99%, most": between_looks(running),
+            f"waits that could look every {LONG:.0f} s at that rate": f"{rate * LONG:,.0f}",
+        }
+
+
+def refused(homes: Homes, side: Side, *, seconds: float) -> Figures:
+    """Count what waits ask an API that refuses them, five in each way."""
+    waits = {name: range(5 * number, 5 * number + 5) for number, name in enumerate(REFUSALS)}
+    path = "/api/objects/limio/orders/order-{}".format
+    faults = [
+        {"kind": "status", "match": path(number), "times": None, **REFUSALS[name]}
+        for name, numbers in waits.items()
+        # The longer path first: a fault befalls all that begins like it.
+        for number in numbers
+    ]
+    with bench(homes, side, waits=5 * len(REFUSALS), interval=SHORT, faults=faults[::-1]) as running:
+        until(lambda: len(running.times()) == 5 * len(REFUSALS))
+        time.sleep(seconds)
+        times = running.times()
+    counts = {}
+    for name, numbers in waits.items():
+        asked = [at for number in numbers for at in times[path(number)]]
+        counts[f"requests in {seconds:.0f} s, answered {name}"] = f"{sum(at < min(asked) + seconds for at in asked):,}"
+    return counts
+
+
+def table(columns: dict[str, Figures]) -> str:
+    rows = dict.fromkeys(row for figures in columns.values() for row in figures)
+    lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines += ["| " + " | ".join([row, *(figures.get(row, "") for figures in columns.values())]) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def conditions() -> str:
+    command = " ".join(["python", "tests/benchmarks/waits.py", *sys.argv[1:]])
+    versions = [
+        f"Airflow {version('apache-airflow')}",
+        f"Python {platform.python_version()}",
+        f"this package {version('airflow-provider-limio-limitrail')}",
+        f"apache-airflow-providers-http {version('apache-airflow-providers-http')}",
+    ]
+    return (
+        f"Measured on {datetime.now(UTC):%Y-%m-%d} with `{command}`: {', '.join(versions)}; {os.cpu_count()} cores, which the "
+        f"triggerer and the emulator share. The load of the machine before it: {os.getloadavg()[0]:.1f}."
     )
-    ask(url, "records/objects/limio/orders", [])
-    ask(url, "faults", {"kind": "latency", "match": "/api", "seconds": LATENCY, "times": None})
-    home.do("defer_all", "pull", run_id="one", interval=INTERVAL, seconds=3600.0)
-    triggerer = home.service("triggerer", AIRFLOW__TRIGGERER__DEFAULT_CAPACITY=str(waits + 100))
-    try:
-        while ask(url, "counters")["by_status"].get("404", 0) < waits:
-            time.sleep(1)
-        pids = group(triggerer.pid)
-        before, began = usage(pids)[0], time.monotonic()
-        time.sleep(WATCHED)
-        after, memory = usage(pids)
-        elapsed = time.monotonic() - began
-        log = ask(url, "counters?log=1")["log"]
-        ask(url, "records/objects/limio/orders", [{"id": f"order-{number}", "status": "active"} for number in range(waits)])
-        came = time.monotonic()
-        while True:
-            states = home.do("deferred", "pull", run_id="one").result
-            ended = sum(found["state"] == "scheduled" for found in states.values())
-            if ended == waits or time.monotonic() - came > 120:
-                break
-            time.sleep(0.5)
-        heard = time.monotonic() - came
-    finally:
-        os.killpg(triggerer.pid, signal.SIGKILL)
-        triggerer.wait()
-        process.stop()
-        emulator.terminate()
-    looks = defaultdict(list)
-    for entry in log:
-        if entry["path"].startswith("/api"):
-            looks[entry["path"]].append(entry["at"])
-    gaps = sorted(later - earlier for times in looks.values() for earlier, later in pairwise(times))
-    text = (home.path / "triggerer.log").read_text(errors="replace")
-    print(f"waits                        {waits:,}")
-    print(f"looks a second               {len(gaps) / WATCHED:,.0f} or more, each of {LATENCY * 1000:.0f} ms")
-    print(f"processor, all processes     {(after - before) / elapsed:.2f} of a core")
-    sizes = ", ".join(f"{mib:.0f}" for mib in sorted(memory.values(), reverse=True))
-    print(f"memory of each process       {sizes} MiB")
-    late = gaps[int(len(gaps) * 0.99)]
-    print(f"between two looks            median {statistics.median(gaps):.1f} s, 99% {late:.1f} s, most {gaps[-1]:.1f} s")
-    print(f"tokens minted                {sum(entry['path'] == '/oauth2/token' for entry in log)}")
-    print(f"all heard                    {ended:,} of {waits:,}, {heard:.1f} s after it had come")
-    blocked = [line for line in text.splitlines() if "async thread was blocked" in line]
-    print(f"warnings of a blocked loop   {len(blocked)}")
-    for line in blocked:
-        print("   " + line[:200])
+
+
+def measured(homes: Homes, *, waits: int, seconds: float) -> str:
+    lookers = {name: side for name, side in SIDES.items() if side is not IDLE}
+    parts = {
+        f"{waits:,} waits, looking every {INTERVAL:.0f} s, watched for {seconds:.0f} s:": {
+            name: waiting(homes, side, waits=waits, seconds=seconds) for name, side in SIDES.items()
+        },
+        f"{waits:,} waits that want to look every second, which is more than can be:": {
+            name: most_looks(homes, side, waits=waits, seconds=seconds / 2) for name, side in lookers.items()
+        },
+        "Waits that want to look every second at an API that refuses, five for each answer:": {
+            name: refused(homes, side, seconds=5.0) for name, side in lookers.items()
+        },
+    }
+    return "\n".join(f"{title}\n\n{table(columns)}\n" for title, columns in parts.items())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--waits", type=int, default=1000)
+    parser.add_argument("--seconds", type=float, default=60.0, help="how long all are watched")
+    parser.add_argument("--write", action="store_true", help="put the figures into docs/performance.md")
+    chosen = parser.parse_args()
+    head = conditions()
+    with tempfile.TemporaryDirectory(prefix="waits-") as folder:
+        homes = Homes(Path(folder))
+        figures = measured(homes, waits=chosen.waits, seconds=chosen.seconds)
+        homes.stop()
+    text = f"\n{head}\n\n{figures}\n"
+    print(text)
+    if chosen.write:
+        page = PAGE.read_text()
+        PAGE.write_text(page.split(BEGIN)[0] + BEGIN + text + END + page.split(END)[1])
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory(prefix="waits-") as place:
-        measure(int(sys.argv[1]) if len(sys.argv) > 1 else 1000, Path(place))
+    main()

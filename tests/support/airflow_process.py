@@ -294,34 +294,45 @@ def peak(dag_id: str, *, run_id: str, task_id: str) -> dict[str, Any]:
 
 
 def defer_all(dag_id: str, *, run_id: str, interval: float, seconds: float) -> dict[str, Any]:
-    """Put all sensors of a Dag into the state in which their first look would have left them: waiting for a triggerer."""
-    import time
+    """Put all sensors of a Dag into the state in which their first look would have left them: waiting for a triggerer.
 
+    :param interval: seconds from one look to the next.
+    :param seconds: how long they wait.
+    """
     from airflow import settings
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.trigger import Trigger
+    from airflow.sdk.bases.operator import ExecutorSafeguard
     from sqlalchemy import select
-
-    from limio_limitrail.waiting.wire import wait_to_json
 
     dag = load_dag(dag_id)
     task_instance(dag, run_id=run_id, task_id=next(iter(dag.task_dict)))
+    # A sensor is asked for its trigger without a task around it.
+    ExecutorSafeguard.test_mode = True
     session = settings.Session()
     for ti in session.scalars(select(TaskInstance).where(TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id)):
-        sensor = dag.task_dict[ti.task_id]
-        trigger = Trigger.from_object(
-            sensor.make_trigger(
-                wait=wait_to_json(sensor.wait_for({})),
-                interval=interval,
-                deadline=time.time() + seconds,
-                max_transient_failures=10,
-            )
-        )
+        deferral = deferral_of(dag.task_dict[ti.task_id], interval=interval, seconds=seconds)
+        trigger = Trigger.from_object(deferral.trigger)
         session.add(trigger)
         session.flush()
-        ti.trigger_id, ti.state, ti.next_method, ti.next_kwargs = trigger.id, "deferred", "execute_complete", {}
+        ti.trigger_id, ti.state = trigger.id, "deferred"
+        ti.next_method, ti.next_kwargs = deferral.method_name, deferral.kwargs or {}
     session.commit()
     return {}
+
+
+def deferral_of(sensor: Any, *, interval: float, seconds: float) -> Any:
+    """Give that with which any deferrable sensor defers, if its first look shows nothing."""
+    from airflow.sdk.exceptions import TaskDeferred
+
+    sensor.deferrable, sensor.poke_interval, sensor.timeout = True, interval, seconds
+    # Ours make their first look in the one, others in the other.
+    sensor._look = sensor.poke = lambda context: None
+    try:
+        sensor.execute({})
+    except TaskDeferred as deferral:
+        return deferral
+    raise AssertionError(f"{sensor} does not defer")
 
 
 def deferred(dag_id: str, *, run_id: str) -> dict[str, Any]:
