@@ -213,7 +213,7 @@ def bench(homes: Homes, side: Side, *, waits: int, interval: float, faults: Sequ
         emulator.put_orders(0)
         emulator.ask("faults", [{"kind": "latency", "match": "/api", "seconds": LATENCY, "times": None}, *faults])
         emulator.ask("counters/reset", [])
-        triggerer = home.service("triggerer", AIRFLOW__TRIGGERER__DEFAULT_CAPACITY=str(waits + 100))
+        triggerer = home.service("triggerer", AIRFLOW__TRIGGERER__CAPACITY=str(waits + 100))
         try:
             yield Bench(emulator, home, triggerer)
         finally:
