@@ -235,7 +235,12 @@ class ApiClient:
                 log.info("%s refused the token; minting another one.", self.api)
                 renewed = True
                 continue
-            raise error
+            try:
+                raise error
+            finally:
+                # The error holds this frame. If the frame held the error, both would stay until Python collects its garbage, for
+                # which everything in a process stands still.
+                del error
 
     def _follow(
         self, *, call: Failure, params: Mapping[str, str], body: Body, headers: Mapping[str, str], credential: Secret

@@ -60,6 +60,11 @@ class RetryLimits:
     longest_wait: float = 30.0
     longest_retry_after: float = 300.0
 
+    @property
+    def one_try(self) -> bool:
+        """Whether nothing is tried again."""
+        return self.attempts == self.bad_gateway_attempts == self.rate_limit_attempts == 1
+
 
 def parse_retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
     """Read a Retry-After header: seconds, or an HTTP date.
@@ -128,6 +133,9 @@ def call_with_retries(
 
     if repeat is Repeat.NONE:
         return call()
+    passes = is_transient if repeat is Repeat.ANY else is_undone
+    if limits.one_try:
+        return _call_once(call, passes=passes)
     backoff = wait_random_exponential(multiplier=limits.first_wait, max=limits.longest_wait)
 
     def error_of(state: RetryCallState) -> BaseException:
@@ -166,7 +174,7 @@ def call_with_retries(
         log.warning("%s Trying again in %.1f s (try %d).", error_of(state), state.upcoming_sleep, state.attempt_number + 1)
 
     retrying = Retrying(
-        retry=retry_if_exception(is_transient if repeat is Repeat.ANY else is_undone),
+        retry=retry_if_exception(passes),
         wait=wait,
         stop=stop,
         sleep=sleep,
@@ -174,3 +182,11 @@ def call_with_retries(
         reraise=True,
     )
     return retrying(call)
+
+
+def _call_once(call: Callable[[], T], *, passes: Callable[[BaseException], bool]) -> T:
+    try:
+        return call()
+    except ApiError as error:
+        error.tries_spent = error.tries_spent or passes(error)
+        raise

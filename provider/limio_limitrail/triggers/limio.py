@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.triggers.base import WaitTrigger
 from limio_limitrail.triggers.connected import Connected, Reached
 from limio_limitrail.triggers.events import ResourceEventTrigger
 from limio_limitrail.triggers.threads import THREADS
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.client import ApiClient
 
 
 class _OfLimio(Connected):
@@ -30,10 +33,13 @@ class _OfLimio(Connected):
         from limio_limitrail.triggers.clients import client_of_process
 
         settings = read_limio_connection(connection)
-        mask_secret(settings.secret.reveal())
-        return Reached(
-            client=client_of_process(("limio", settings), lambda: make_limio_client(settings, connections=THREADS)),
-        )
+
+        def make() -> ApiClient:
+            # Once for all triggers: Airflow tells its supervisor, and the thread waits for that.
+            mask_secret(settings.secret.reveal())
+            return make_limio_client(settings, connections=THREADS)
+
+        return Reached(client=client_of_process(("limio", settings), make))
 
 
 class LimioWaitTrigger(_OfLimio, WaitTrigger):

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.triggers.base import WaitTrigger
 from limio_limitrail.triggers.connected import Connected, Reached
 from limio_limitrail.triggers.events import ResourceEventTrigger
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.client import ApiClient
 
 
 class _OfLimitRail(Connected):
@@ -31,12 +34,14 @@ class _OfLimitRail(Connected):
         from limio_limitrail.triggers.clients import client_of_process
 
         settings = read_limitrail_connection(connection)
-        mask_secret(settings.secret.reveal())
         scopes = scopes_to_ask(settings, scope=self.scopes, conn_id=self.limitrail_conn_id)
-        return Reached(
-            client=client_of_process(("limitrail", settings, scopes), lambda: make_limitrail_client(settings, scopes=scopes)),
-            paths=settings.paths,
-        )
+
+        def make() -> ApiClient:
+            # Once for all triggers: Airflow tells its supervisor, and the thread waits for that.
+            mask_secret(settings.secret.reveal())
+            return make_limitrail_client(settings, scopes=scopes)
+
+        return Reached(client=client_of_process(("limitrail", settings, scopes), make), paths=settings.paths)
 
 
 class LimitRailWaitTrigger(_OfLimitRail, WaitTrigger):

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from tenacity import BaseRetrying, RetryCallState
 
 from limio_limitrail.api.errors import (
     ApiError,
@@ -54,6 +56,26 @@ def test_there_and_not_there(client, limio_emulator):
         what="it has no status",
         result={"path_type": "orders", "id": "one", "status": None},
     )
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_look_leaves_nothing_that_only_a_collection_frees(client, limio_emulator, there):
+    """In a triggerer a collection goes through all that Airflow has loaded, and everything stands still for it."""
+    put(limio_emulator, *([{"id": "one", "status": "active"}] if there else []))
+    order().look(client)
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for _ in range(3):
+            order().look(client)
+        gc.collect()
+        left = [type(one).__name__ for one in gc.garbage if isinstance(one, ApiError | RetryCallState | BaseRetrying)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert left == []
 
 
 @pytest.mark.parametrize(
