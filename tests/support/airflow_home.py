@@ -149,7 +149,7 @@ class AirflowHome:
         return self._outcome(self._process.ask({"do": "join", "pid": pid}))
 
     def _command(self, command: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {"do": command, "args": args, "kwargs": kwargs, "patience": 100, "environment": self._environment}
+        return {"do": command, "args": args, "kwargs": kwargs, "patience": 200, "environment": self._environment}
 
     def _outcome(self, reply: Mapping[str, Any]) -> Outcome:
         assert reply["code"] <= 0, self.output()[-6000:]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import importlib
 import json
 import os
@@ -42,6 +43,10 @@ from limio_limitrail.ledger.statements import Statements
 from limio_limitrail.operators.usage_sender import UsageSender
 from limio_limitrail.transfers import folders, state
 from limio_limitrail.transfers.base import ResourcePullOperator
+
+if not hasattr(supervisor.in_process_api_server, "cache_info"):
+    # Airflow 3.2 makes its API anew for each task, which takes seconds; 3.3 keeps it.
+    supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)
 
 
 def load_dag(dag_id: str) -> Any:

@@ -43,13 +43,18 @@ def manifest_of(folder: str | Path) -> dict[str, Any]:
     return found
 
 
+def _arrow(found: Any) -> Any:
+    # Newer versions of DuckDB have the one, older ones the other.
+    return found.to_arrow_table() if hasattr(found, "to_arrow_table") else found.fetch_arrow_table()
+
+
 def duck(path: str | Path, sql: str) -> list[tuple[Any, ...]]:
     with duckdb.connect(str(path), read_only=True) as connection:
-        table = connection.execute(sql).to_arrow_table()
+        table = _arrow(connection.execute(sql))
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
 def duck_rows(path: str | Path, table: str) -> list[dict[str, Any]]:
     with duckdb.connect(str(path), read_only=True) as connection:
-        found: list[dict[str, Any]] = connection.execute(f"SELECT * FROM {table}").to_arrow_table().to_pylist()
+        found: list[dict[str, Any]] = _arrow(connection.execute(f"SELECT * FROM {table}")).to_pylist()
     return found
