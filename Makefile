@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test lint format docs bench dist clean
+.PHONY: help setup demo test lint format docs bench dist test-matrix clean
 
 help:
 	@echo "make demo    run the main job against an emulated tenant, on real Airflow, into DuckDB"
@@ -19,6 +19,7 @@ help:
 	@echo "make docs    build the site of the docs"
 	@echo "make bench   measure memory over the number of records, and a thousand waits in a triggerer (into docs/performance.md)"
 	@echo "make dist    build wheel and sdist, check what they hold, install the wheel and use it"
+	@echo "make test-matrix   run the fast tests on the oldest and the newest Airflow, by each Python that is here"
 	@echo "make clean   remove what the others made"
 
 .uv/bin/uv:
@@ -65,5 +66,8 @@ bench: $(READY)
 dist: | $(UV)
 	@$(PYTHON) tests/packaging/make_dist.py "$(abspath $(UV))"
 
+test-matrix: | $(UV)
+	@$(PYTHON) tests/packaging/run_matrix.py "$(abspath $(UV))" --workers $(WORKERS) $(ARGS)
+
 clean:
-	rm -rf .venv .uv .demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .uv .demo .matrix build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
