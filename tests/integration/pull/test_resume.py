@@ -29,6 +29,7 @@ def landing(home, limio_emulator, tmp_path):
     return home
 
 
+@pytest.mark.needs_state_store
 def test_what_makes_a_retry_start_over(landing, limio_emulator, tmp_path):
     expected = list(limio_emulator.tenant.rows_of("subscriptions"))
 
@@ -81,6 +82,7 @@ def test_what_makes_a_retry_start_over(landing, limio_emulator, tmp_path):
     assert again("other-parameters") == 12
 
 
+@pytest.mark.needs_state_store
 def test_the_catalog_is_never_resumed_wrongly(make_home, limio_emulator_factory, tmp_path):
     emulator = limio_emulator_factory()
     emulator.put_records(
