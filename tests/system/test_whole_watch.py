@@ -67,7 +67,7 @@ class Watched:
     def claims(self) -> dict[str, str]:
         """Give which run has which event."""
         found = self.airflow.query("SELECT value FROM asset_state_store WHERE key LIKE 'limio_limitrail.announced.%%'")
-        return dict(json.loads(found[0][0])["claims"]) if found else {}
+        return {event: run for event, run, _ in json.loads(found[0][0])["claims"]} if found else {}
 
     def wait_until_done(self) -> None:
         """Wait until each event belongs to a run, and all runs have ended."""

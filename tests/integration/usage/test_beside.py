@@ -23,7 +23,7 @@ def slow(place, *, seconds: float = 0.005) -> None:
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_two_at_once(place_of, idempotency, on_unknown):
     place = place_of("pg", make_rows(500), idempotency=idempotency)
-    slow(place)
+    slow(place, seconds=0.05)
     twin = place.twin()
     place.write_dag(on_unknown=on_unknown, batch_size=50)
     twin.write_dag(dag_id="twin", on_unknown=on_unknown, batch_size=50)

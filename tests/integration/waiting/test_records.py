@@ -133,7 +133,7 @@ def test_a_predicate(connected, predicate):
 
 def test_a_predicate_in_a_triggerer(connected, api_requests):
     connected.put_records("checkout/abandoned", baskets(3))
-    event = deferred(limio(resource="abandoned_baskets", predicate="operator.not_", deferrable=True, timeout=0.5))
+    event = deferred(limio(resource="abandoned_baskets", predicate="operator.not_", deferrable=True, timeout=4))
     assert event["kind"] == "timeout"
     assert "0 of 3 records match" in event["what"]
     connected.counters.reset()
