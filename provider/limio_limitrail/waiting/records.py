@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.query import build_query
+from limio_limitrail.api.query import Query, build_query
 from limio_limitrail.api.records import decode_page
 from limio_limitrail.api.walk import Walk
 from limio_limitrail.waiting.look import ONE_TRY, Look, Standing
@@ -66,14 +66,7 @@ class RecordsWait:
         :raises ApiError: a request failed, or an answer breaks the contract.
         """
         query = build_query(self.resource, params=self.params, since=self.since, until=self.until)
-        walk = Walk(
-            client=client,
-            resource=self.resource,
-            path=query.path,
-            params=query.params,
-            page_size=min(self.page_size, self.resource.max_page_size or self.page_size),
-            limits=ONE_TRY,
-        )
+        walk = walk_for_look(client, resource=self.resource, query=query, page_size=self.page_size)
         seen = count = 0
         ids: list[str] = []
         newest: str | None = None
@@ -94,6 +87,18 @@ class RecordsWait:
             return Look(standing=Standing.NOT_YET, what=what)
         result = {"resource": self.resource.name, "count": count, "ids": ids, "watermark": newest}
         return Look(standing=Standing.FOUND, what=what, result=result)
+
+
+def walk_for_look(client: ApiClient, *, resource: Resource, query: Query, page_size: int) -> Walk:
+    """Prepare the walk of one look: within it, nothing is tried twice."""
+    return Walk(
+        client=client,
+        resource=resource,
+        path=query.path,
+        params=query.params,
+        page_size=min(page_size, resource.max_page_size or page_size),
+        limits=ONE_TRY,
+    )
 
 
 def identity_of(record: Mapping[str, Any], *, resource: Resource) -> str:

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from limio_limitrail.api.query import build_query
 from limio_limitrail.api.records import decode_page
-from limio_limitrail.api.walk import Walk
-from limio_limitrail.waiting.look import ONE_TRY
-from limio_limitrail.waiting.records import Predicate
+from limio_limitrail.waiting.records import Predicate, walk_for_look
 from limio_limitrail.watching.sighting import Sighting, sight
 
 if TYPE_CHECKING:
@@ -69,14 +67,7 @@ class Watch:
         if time_filter is not None and time_filter.until is not None:
             until = now if since is None else max(now, since + timedelta(seconds=1))
         query = build_query(self.resource, params=self.params, since=since, until=until)
-        walk = Walk(
-            client=client,
-            resource=self.resource,
-            path=query.path,
-            params=query.params,
-            page_size=min(self.page_size, self.resource.max_page_size or self.page_size),
-            limits=ONE_TRY,
-        )
+        walk = walk_for_look(client, resource=self.resource, query=query, page_size=self.page_size)
         seen: dict[Who, list[Sighting]] = {who: [] for who in eyes}
         failed: dict[Who, PredicateError] = {}
         for page in walk.pages():

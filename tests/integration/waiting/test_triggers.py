@@ -15,6 +15,7 @@ from airflow.models.trigger import Trigger
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.serde import deserialize, serialize
 from asgiref.sync import async_to_sync
+from watched import tick
 
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator.exchange import Call, Reply
@@ -53,16 +54,6 @@ def event_of(one: Any) -> dict[str, Any]:
     assert len(events) == 1
     json.dumps(events[0])
     return events[0]
-
-
-async def tick(gaps: list[float]) -> None:
-    """Note how long the loop took from one tick to the next."""
-    last = time.monotonic()
-    while True:
-        await asyncio.sleep(0.01)
-        now = time.monotonic()
-        gaps.append(now - last)
-        last = now
 
 
 def test_found(script, limio_emulator):
