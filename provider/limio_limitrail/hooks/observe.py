@@ -44,7 +44,7 @@ def stage(title: str, **attributes: str | int) -> Iterator[None]:
 
 
 def count(summary: Mapping[str, Any], *, api: str, what: str) -> None:
-    """Send the numbers of a task's summary to Airflow's metrics, where those are on.
+    """Send the numbers of a task's summary to Airflow's metrics, where those are on. A task never fails for that.
 
     :param api: whose work it was, such as ``limio``.
     :param what: the list or the operation.
@@ -52,8 +52,11 @@ def count(summary: Mapping[str, Any], *, api: str, what: str) -> None:
     from airflow.sdk.observability.stats import Stats
 
     tags = {"api": api, "what": what}
-    for name in COUNTED:
-        if summary.get(name):
-            Stats.incr(f"limio_limitrail.{name}", int(summary[name]), tags=tags)
-    Stats.timing("limio_limitrail.seconds", 1000 * float(summary["seconds"]), tags=tags)
-    Stats.timing("limio_limitrail.waited", 1000 * float(summary["waited"]), tags=tags)
+    try:
+        for name in COUNTED:
+            if summary.get(name):
+                Stats.incr(f"limio_limitrail.{name}", int(summary[name]), tags=tags)
+        for name in ("seconds", "waited"):
+            Stats.timing(f"limio_limitrail.{name}", 1000 * float(summary[name]), tags=tags)
+    except Exception as error:  # noqa: BLE001 - what was done is done, whoever cannot be told of it
+        log.warning("Airflow's metrics were not told of %s (%s).", what, type(error).__name__)

@@ -43,15 +43,11 @@ class _Claims:
 
     def to_json(self, *, run_id: str) -> dict[str, Any]:
         """Write them: all of one run's, and as many of the others' as are remembered."""
-        others = [event_id for event_id in self.held if event_id not in self.of(run_id)]
+        others = [event_id for event_id, (holder, _) in self.held.items() if holder != run_id]
         dropped = set(others[:-MOST_CLAIMS])
         times = [*(self.held[event_id][1] for event_id in dropped), *([self.forgotten] if self.forgotten else [])]
-        kept = [[event_id, *_plain(*self.held[event_id])] for event_id in self.held if event_id not in dropped]
+        kept = [[event_id, holder, when.isoformat()] for event_id, (holder, when) in self.held.items() if event_id not in dropped]
         return {"format": 1, "claims": kept, "forgotten": max(times).isoformat() if times else None}
-
-
-def _plain(run_id: str, when: datetime) -> tuple[str, str]:
-    return run_id, when.isoformat()
 
 
 def announced(context: Context, asset: Asset) -> list[News]:
@@ -69,6 +65,8 @@ def announced(context: Context, asset: Asset) -> list[News]:
     :param context: the task's. The asset must be among the task's ``inlets``.
     :param asset: the watched one.
     :raises KeyError: the asset is not among the task's inlets.
+    :raises Exception: Airflow does not say which events came, and the run was given some of them before: less than before it is
+        not given. Another try may get through.
     """
     started_by: Mapping[Any, Iterable[Any]] = context["triggering_asset_events"]
     events = list(started_by.get(asset) or ())
@@ -79,8 +77,9 @@ def announced(context: Context, asset: Asset) -> list[News]:
     run_id = context["dag_run"].run_id
     store, key = stores[asset], f"limio_limitrail.announced.{context['dag_run'].dag_id}"
     claims = _Claims.read(store.get(key))
-    found = {**own, **_news([*events, *_since(context, asset, events)])}
-    if mine := claims.of(run_id):
+    mine = claims.of(run_id)
+    found = {**own, **_news([*events, *_since(context, asset, events, needed=not mine <= set(own))])}
+    if mine:
         return [news for event_id, (news, _) in found.items() if event_id in mine]
     fresh = {
         event_id: (news, when)
@@ -93,15 +92,21 @@ def announced(context: Context, asset: Asset) -> list[News]:
     return [news for news, _ in fresh.values()]
 
 
-def _since(context: Context, asset: Asset, events: list[Any]) -> list[Any]:
-    """Give the events that came after the first of those that started the run."""
+def _since(context: Context, asset: Asset, events: list[Any], *, needed: bool) -> list[Any]:
+    """Give the events that came after the first of those that started the run.
+
+    :param needed: the run was given some of them before.
+    """
     if not events:
         return []
     try:
         return list(context["inlet_events"][asset].after(min(event.timestamp for event in events)))
     except KeyError:
         raise
-    except Exception as error:  # noqa: BLE001 - Airflow up to 3.3.2 fails while a run that any of them started has not begun
+    except Exception as error:
+        # Airflow up to 3.3.2 fails while a run that any of them started has not begun.
+        if needed:
+            raise
         log.warning(
             "Airflow does not say which events came since this run was started (%s: %s). What it leaves out comes with the next.",
             type(error).__name__,

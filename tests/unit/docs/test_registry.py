@@ -44,12 +44,15 @@ def test_it_is_about_this_package():
 )
 def test_each_class_exists_and_is_described(kind: str, entry: dict[str, str]):
     module, _, name = entry["module"].rpartition(".")
+    assert len(entry["description"]) > 15
     if module in UNIMPORTABLE:
-        pytest.skip("needs a newer Airflow")
+        # As the docs say of Airflow 3.2.
+        with pytest.raises(ImportError):
+            importlib.import_module(module)
+        return
     found = getattr(importlib.import_module(module), name)
     assert issubclass(found, BASES[kind])
     assert found.__module__ == module
-    assert len(entry["description"]) > 15
 
 
 def test_the_readme_and_it_name_the_same_operators():

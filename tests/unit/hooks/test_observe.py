@@ -70,5 +70,16 @@ def test_numbers_become_metrics(metrics):
     }
 
 
+def test_metrics_that_fail_fail_no_task(monkeypatch, caplog):
+    from airflow.sdk.observability.stats import Stats
+
+    def fails(*_: Any, **__: Any) -> None:
+        raise OSError
+
+    monkeypatch.setattr(Stats, "incr", fails)
+    count(SUMMARY, api="limio", what="orders")
+    assert "Airflow's metrics were not told of orders (OSError)." in caplog.text
+
+
 def test_where_metrics_are_off_nothing_happens():
     count(SUMMARY, api="limio", what="orders")

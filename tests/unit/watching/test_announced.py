@@ -179,6 +179,17 @@ def test_airflow_does_not_say_what_came(caplog):
     assert ids(announced(context("two", event(2), store=store), BASKETS)) == expected(2)
 
 
+def test_a_run_is_not_given_less_than_before():
+    store, error = Store(), ValueError("run_after is missing")
+    assert ids(announced(context("one", event(1), store=store, came=[event(2)]), BASKETS)) == expected(1, 2)
+    with pytest.raises(ValueError, match="run_after is missing"):
+        announced(context("one", event(1), store=store, came=[event(2)], error=error), BASKETS)
+    assert ids(announced(context("one", event(1), store=store, came=[event(2)]), BASKETS)) == expected(1, 2)
+    # What started the run is known without asking.
+    assert ids(announced(context("two", event(3), store=store), BASKETS)) == expected(3)
+    assert ids(announced(context("two", event(3), store=store, error=error), BASKETS)) == expected(3)
+
+
 def test_without_a_store_all_are_given():
     """As on Airflow 3.2."""
     for run_id in ("one", "two"):
