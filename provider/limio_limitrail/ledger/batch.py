@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Protocol
 
+from limio_limitrail.ledger.alarm import alarm_waits
 from limio_limitrail.ledger.couriers import Couriers, Doubt, Halt, Result, Send, Slower, Unsent
 from limio_limitrail.ledger.ledger import LEASE, Claim
 from limio_limitrail.ledger.model import Entry, Outcome, StoppedError, UsageRow
@@ -108,20 +109,24 @@ class Batch:
         :raises Exception: what made it give up; what had an answer is written down, what was not sent is free for another try.
         """
         self.tally = Tally(total)
+        with alarm_waits(self.stop):
+            self._run(iter(rows))
+        if self._halt is not None:
+            raise self._halt
+        return self.tally
+
+    def _run(self, rows: Iterator[UsageRow]) -> None:
         self._couriers.start()
         try:
-            self._loop(iter(rows))
+            self._loop(rows)
             self._end(HALT_PATIENCE)
         except BaseException:
-            # Whatever it was (a timeout of Airflow's, a database that is gone): what has an answer is written down if it can be.
+            # Whatever it was (an interrupt, a database that is gone): what has an answer is written down if it can be.
             with suppress(Exception):
                 self._end(KILL_PATIENCE)
             raise
         finally:
             self._couriers.dismiss()
-        if self._halt is not None:
-            raise self._halt
-        return self.tally
 
     def _loop(self, rows: Iterator[UsageRow]) -> None:
         more = True
@@ -227,7 +232,7 @@ class Batch:
     def _answer(self, claim: Claim, outcome: Outcome) -> None:
         if not self._answered:
             self._oldest_answer = time.monotonic()
-        # In this order, because a timeout of Airflow's is raised anywhere.
+        # In this order, because an interrupt is raised anywhere.
         self._answered[claim.row.key] = (claim.row, outcome)
         self._flying.pop(claim.row.key, None)
 
