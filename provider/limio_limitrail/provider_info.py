@@ -86,6 +86,9 @@ def get_provider_info() -> dict[str, Any]:
     }
 
 
+_NOT_SET = "(not set)"
+"""What the form shows where nothing is chosen; without it, it shows the word null."""
+
 _TIMEOUT: dict[str, Any] = {
     "label": "Timeout (seconds)",
     "description": "The longest silence within an answer. Default 60.",
@@ -107,15 +110,16 @@ _LIMIO_CONNECTION: dict[str, Any] = {
     "hook-class-name": "limio_limitrail.hooks.limio.LimioHook",
     "hook-name": "Limio",
     "ui-field-behaviour": {
-        "hidden-fields": ["schema", "port", "extra"],
+        # The port is shown, because Airflow 3.3.1 and 3.3.2 refuse to test a saved connection that has none.
+        "hidden-fields": ["schema", "extra"],
         "relabeling": {"host": "App host", "login": "Client id", "password": "Client secret"},
-        "placeholders": {"host": "acme.prod.limio.com"},
+        "placeholders": {"host": "acme.prod.limio.com", "port": "443"},
     },
     "conn-fields": {
         "region": {
             "label": "Region",
             "description": "Needed only where the host is a bare tenant name: eu or us.",
-            "schema": {"type": ["string", "null"], "enum": ["eu", "us", None]},
+            "schema": {"type": ["string", "null"], "enum": ["eu", "us", None], "values_display": {"null": _NOT_SET}},
         },
         "auth_mode": {
             "label": "Authentication",
@@ -123,7 +127,7 @@ _LIMIO_CONNECTION: dict[str, Any] = {
                 "oauth (default): client id and secret. "
                 "api_key: the legacy publishable key in the secret field, for some catalog lists only."
             ),
-            "schema": {"type": ["string", "null"], "enum": ["oauth", "api_key", None]},
+            "schema": {"type": ["string", "null"], "enum": ["oauth", "api_key", None], "values_display": {"null": _NOT_SET}},
         },
         "auth_url": {
             "label": "OAuth endpoint",
@@ -141,9 +145,9 @@ _LIMITRAIL_CONNECTION: dict[str, Any] = {
     "hook-class-name": "limio_limitrail.hooks.limitrail.LimitRailHook",
     "hook-name": "LimitRail",
     "ui-field-behaviour": {
-        "hidden-fields": ["schema", "port", "extra"],
+        "hidden-fields": ["schema", "extra"],
         "relabeling": {"host": "API host", "login": "Client id", "password": "Client secret"},
-        "placeholders": {"host": "stg-api.limitrail.com"},
+        "placeholders": {"host": "stg-api.limitrail.com", "port": "443"},
     },
     "conn-fields": {
         "scope": {

@@ -17,6 +17,8 @@ from limio_limitrail.api.secret import Secret
 DEFAULT_READ_TIMEOUT = 60.0
 """Seconds between two pieces of an answer; neither API documents a timeout of its own."""
 
+HTTPS_PORT = 443
+
 
 class ConnectionFieldError(ValueError):
     """A field of the connection is missing or wrong. The message names connection, field and remedy, never a secret."""
@@ -185,8 +187,10 @@ class Fields:
         if scheme not in {None, "http", "https"}:
             raise self.error(field, f"the scheme {str(scheme)[:20]!r} is neither https nor http")
         name, slash, path = host.partition("/")
-        if self._connection.port and ":" not in name.rpartition("]")[2]:
-            name = f"{name}:{self._connection.port}"
+        port = self._connection.port
+        # The port of https goes without saying: with it and without it, it is the same place under the same name.
+        if port and not (port == HTTPS_PORT and scheme != "http") and ":" not in name.rpartition("]")[2]:
+            name = f"{name}:{port}"
         return name + slash + path, scheme
 
     def base(self, url: str, *, field: str) -> str:

@@ -44,6 +44,7 @@ def test_defaults():
     [
         ({"host": "https://api.limitrail.com/"}, "https://api.limitrail.com"),
         ({"host": "api.limitrail.com", "port": 8443}, "https://api.limitrail.com:8443"),
+        ({"host": "api.limitrail.com", "port": 443}, "https://api.limitrail.com"),
         ({"host": "http://127.0.0.1:8080"}, "http://127.0.0.1:8080"),
         ({"host": "localhost", "schema": "http", "port": 80}, "http://localhost:80"),
     ],

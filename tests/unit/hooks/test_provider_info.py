@@ -96,8 +96,11 @@ def test_airflow_lists_the_connection_type_with_its_form():
     assert standard is not None
     assert (standard.host.title, standard.login.title, standard.password.title) == ("App host", "Client id", "Client secret")
     assert standard.host.placeholder == "acme.prod.limio.com"
-    assert standard.port.hidden
+    # Airflow 3.3.1 and 3.3.2 test no saved connection that has no port: a port must be possible.
+    assert (standard.port.hidden, standard.port.placeholder) == (False, "443")
     assert standard.url_schema.hidden
+    not_set = [(meta.extra_fields or {})[name]["schema"]["values_display"]["null"] for name in ("region", "auth_mode")]
+    assert not_set == ["(not set)", "(not set)"]
     assert {name: field["schema"]["title"] for name, field in (meta.extra_fields or {}).items()} == {
         "region": "Region",
         "auth_mode": "Authentication",
@@ -116,6 +119,7 @@ def test_airflow_lists_the_connection_type_of_limitrail():
     standard = meta.standard_fields
     assert standard is not None
     assert (standard.host.title, standard.login.title, standard.password.title) == ("API host", "Client id", "Client secret")
+    assert (standard.port.hidden, standard.port.placeholder) == (False, "443")
     assert {name: field["schema"]["title"] for name, field in (meta.extra_fields or {}).items()} == {
         "scope": "Scopes",
         "auth_url": "OAuth endpoint",
