@@ -69,7 +69,7 @@ def remove_empty(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> None:
 
     while is_local(folder) and folder != root and folder.is_relative_to(root):
         try:
-            folder.rmdir()
+            os.rmdir(folder.path)  # noqa: PTH106 - the path's own rmdir removes what is in the folder, too
         except OSError:  # something else is in it, or another task was faster
             return
         folder = folder.parent
