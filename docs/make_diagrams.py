@@ -18,6 +18,7 @@ ROOMS = {
     "operators": "commits of usage",
     "sensors": "waits",
     "triggers": "waits and watches in a triggerer",
+    "links": "from a task to its page",
     "lineage": "what OpenLineage is told",
     "hooks": "connection to client",
     "limio": "its lists, as data",

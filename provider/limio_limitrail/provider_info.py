@@ -68,6 +68,11 @@ def get_provider_info() -> dict[str, Any]:
                 "python-module": "limio_limitrail.transfers.limitrail_to_sql",
             },
         ],
+        "extra-links": [
+            "limio_limitrail.links.pages.LimioAppLink",
+            "limio_limitrail.links.pages.LimitRailConsoleLink",
+            "limio_limitrail.links.pages.LedgerQueryLink",
+        ],
         "asset-uris": [
             {
                 "schemes": ["limio"],
@@ -105,6 +110,12 @@ _VERIFY: dict[str, Any] = {
     "schema": {"type": ["string", "null"]},
 }
 
+_PAGES: dict[str, Any] = {
+    "label": "Pages",
+    "description": ('Where the links of tasks lead to, as JSON: {"orders": "/orders/{id}", "*": "/"}. Default: the front page.'),
+    "schema": {"type": ["object", "null"]},
+}
+
 _LIMIO_CONNECTION: dict[str, Any] = {
     "connection-type": "limio",
     "hook-class-name": "limio_limitrail.hooks.limio.LimioHook",
@@ -137,6 +148,7 @@ _LIMIO_CONNECTION: dict[str, Any] = {
         "timeout": _TIMEOUT,
         "page_size": _PAGE_SIZE,
         "verify": _VERIFY,
+        "pages": _PAGES,
     },
 }
 
@@ -179,5 +191,6 @@ _LIMITRAIL_CONNECTION: dict[str, Any] = {
         "timeout": _TIMEOUT,
         "page_size": _PAGE_SIZE,
         "verify": _VERIFY,
+        "pages": _PAGES,
     },
 }

@@ -35,6 +35,8 @@ class ApiHook(BaseHook):
     """Talk to an API whose endpoints are `Resource` rows. The base of the hooks that people use."""
 
     conn_type: str
+    front_page = "/"
+    """The page that links lead to where the connection names none."""
 
     @property
     @abstractmethod
@@ -62,6 +64,27 @@ class ApiHook(BaseHook):
     def page_size(self) -> int:
         """Records to ask for a page where a caller does not say: the connection's, else `DEFAULT_PAGE_SIZE`."""
         return self.settings.page_size or DEFAULT_PAGE_SIZE
+
+    def page_url(self, what: str, **values: str | None) -> str:
+        """Give the URL of a page that people look something up on: the connection's own for it, or for everything, or the front.
+
+        :param what: the name of a resource, a kind of object, or an operation.
+        :param values: what the page's braces stand for. A page that needs another value is passed over.
+        """
+        from limio_limitrail.hooks.pages import OTHERS
+
+        own = self.own_page_url(what, **values) or self.own_page_url(OTHERS, **values)
+        return own or self.settings.app_url + self.front_page
+
+    def own_page_url(self, what: str, **values: str | None) -> str | None:
+        """Give the URL of the page that the connection names for something; none where it names none.
+
+        :param values: what the page's braces stand for; none where one of them is not known.
+        """
+        from limio_limitrail.hooks.pages import page_url
+
+        page = dict(self.settings.pages).get(what)
+        return None if page is None else page_url(page, base=self.settings.app_url, values=values)
 
     def request(
         self,

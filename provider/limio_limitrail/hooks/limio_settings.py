@@ -6,6 +6,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.hooks.pages import read_pages
 from limio_limitrail.hooks.settings import DEFAULT_READ_TIMEOUT, AirflowConnection, Fields, Settings
 
 APP_HOSTS = {"eu": "{tenant}.prod.limio.com", "us": "{tenant}.prod-us.limio.com"}
@@ -50,4 +51,5 @@ def read_limio_connection(connection: AirflowConnection) -> Settings:
         read_timeout=fields.number("timeout", least=0.1, most=3600) or DEFAULT_READ_TIMEOUT,
         page_size=fields.whole("page_size", least=1, most=100_000),
         verify=fields.verify(),
+        pages=read_pages(fields),
     )

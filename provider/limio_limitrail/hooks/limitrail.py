@@ -30,6 +30,8 @@ class LimitRailHook(ApiHook):
     default_conn_name = "limitrail_default"
     conn_type = "limitrail"
     hook_name = "LimitRail"
+    front_page = "/developer-console"
+    """Where LimitRail's staging environment has its console (LimitRail developer console); assumed of the others."""
 
     def __init__(
         self, limitrail_conn_id: str = default_conn_name, *, scope: str | Sequence[str] | None = None, **kwargs: Any

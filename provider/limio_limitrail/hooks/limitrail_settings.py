@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.origin import origin_of
 from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.hooks.pages import read_pages
 from limio_limitrail.hooks.settings import DEFAULT_READ_TIMEOUT, AirflowConnection, ConnectionFieldError, Fields, Settings
 
 TOKEN_PATH = "/connect/token"  # noqa: S105 - a path (LimitRail developer console)
@@ -73,6 +74,7 @@ def read_limitrail_connection(connection: AirflowConnection) -> LimitRailSetting
         read_timeout=fields.number("timeout", least=0.1, most=3600) or DEFAULT_READ_TIMEOUT,
         page_size=fields.whole("page_size", least=1, most=100_000),
         verify=fields.verify(),
+        pages=read_pages(fields),
         scopes=scopes,
         paths=tuple(sorted(paths.items())),
         tenant=fields.text("tenant"),

@@ -33,6 +33,9 @@ class ResourceHook(Protocol):
     def page_size(self) -> int:
         """Records to ask for a page where a caller does not say."""
 
+    def page_url(self, what: str, **values: str | None) -> str:
+        """Give the URL of the page that people look something up on."""
+
     def find_resource(self, resource: str | Resource) -> Resource:
         """Look a resource up by name."""
 

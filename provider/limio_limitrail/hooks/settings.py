@@ -51,6 +51,7 @@ class Settings:
     :param read_timeout: seconds between two pieces of an answer.
     :param page_size: records to ask for a page; none where the caller's default counts.
     :param verify: True, False, or the path of a CA bundle.
+    :param pages: where links lead to, as what it is about and a path or a URL.
     """
 
     app_url: str
@@ -61,6 +62,7 @@ class Settings:
     read_timeout: float
     page_size: int | None
     verify: bool | str
+    pages: tuple[tuple[str, str], ...] = ()
 
 
 class Fields:

@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator
 
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
 from limio_limitrail.lineage.operator import TellsLineage
+from limio_limitrail.links.pages import LedgerQueryLink, LimitRailConsoleLink
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -84,6 +85,7 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
     )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = {"sql": "sql", "body": "py"}  # noqa: RUF012 - as Airflow declares it
+    operator_extra_links = (LedgerQueryLink(), LimitRailConsoleLink())
     ui_color = "#f3ead9"
 
     def __init__(
@@ -140,6 +142,7 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
         self.decisions = decisions
         self._batch: Batch | None = None
         self._killed = False
+        self._query: str | None = None
 
     @cached_property
     def hook(self) -> LimitRailHook:
@@ -154,6 +157,18 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
         from limio_limitrail.limitrail.operations import find_operation
 
         return find_operation(self.mode)
+
+    def page_url(self) -> str:
+        """Give the URL of LimitRail's console."""
+        return self.hook.page_url(self._operation.name)
+
+    def ledger_url(self, ti: Any) -> str | None:
+        """Give the URL that shows the ledger's rows of this task: the connection's page, else Airflow's with the query."""
+        from limio_limitrail.operators.usage_query import xcom_page
+
+        if self._query is None:
+            return None
+        return self.hook.own_page_url("ledger", query=self._query, run_id=ti.run_id) or xcom_page(ti)
 
     def on_kill(self) -> None:
         """Send no more; what has an answer is still written down."""
@@ -191,6 +206,7 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
         from limio_limitrail.ledger.batch import Batch
         from limio_limitrail.ledger.spool import Spool
         from limio_limitrail.operators.usage_choices import Allowance, check_numbers, read_policy
+        from limio_limitrail.operators.usage_query import QUERY_KEY, ledger_query
         from limio_limitrail.operators.usage_rows import fill_spool
         from limio_limitrail.operators.usage_verdict import judge, summarize, tell
 
@@ -205,6 +221,7 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
         with self._held() as database, Spool() as spool:
             book = self._book(database, context=context, operation=operation)
             book.prepare()
+            self._query = ledger_query(table=book.table, worker=self._worker(context))
             self._note_usage(database.hook, operation=operation, table=book.table)
             with stage("read rows", operation=operation.name), self._source(database.hook) as source:
                 fill_spool(spool, source=source, template=template)
@@ -236,6 +253,7 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
                 self.note_flowed(rows=summary.get("committed"))
                 # A task that fails leaves no return value, and the numbers are what a person will look for.
                 context["ti"].xcom_push(key="return_value", value=summary)
+                context["ti"].xcom_push(key=QUERY_KEY, value=self._query)
         failure = judge(tally, table=book.table, operation=operation.name, rejected=rejected, parked=parked)
         if failure is not None:
             raise failure

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from limio_limitrail.links.pages import LimioAppLink
 from limio_limitrail.sensors.base import WaitSensor
 from limio_limitrail.sensors.records import RecordsSensor
 
@@ -52,6 +53,7 @@ class LimioObjectSensor(_OfLimio, WaitSensor):
     :param limio_conn_id: the Limio connection.
     """
 
+    operator_extra_links = (LimioAppLink(),)
     template_fields: Sequence[str] = (
         "path_type",
         "object_id",
@@ -83,6 +85,10 @@ class LimioObjectSensor(_OfLimio, WaitSensor):
         self.service = service
         self.limio_conn_id = limio_conn_id
 
+    def page_url(self) -> str:
+        """Give the URL of the page that shows the object."""
+        return self.hook.page_url(self.path_type, resource=self.path_type, id=self.object_id, service=self.service)
+
     def wait_for(self, context: Context) -> ObjectWait:  # noqa: ARG002 - as the base calls it
         """Give what is waited for.
 
@@ -111,6 +117,7 @@ class LimioResourceSensor(_OfLimio, RecordsSensor):
     :param limio_conn_id: the Limio connection.
     """
 
+    operator_extra_links = (LimioAppLink(),)
     template_fields: Sequence[str] = ("limio_conn_id", *RecordsSensor.template_fields)
 
     def __init__(self, *, limio_conn_id: str = "limio_default", **kwargs: Any) -> None:

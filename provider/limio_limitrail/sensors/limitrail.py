@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from limio_limitrail.links.pages import LimitRailConsoleLink
 from limio_limitrail.sensors.records import RecordsSensor
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class LimitRailResourceSensor(RecordsSensor):
     :param until: the upper bound in time; a runtime list demands one, and has the end of the data interval where it is left out.
     """
 
+    operator_extra_links = (LimitRailConsoleLink(),)
     template_fields: Sequence[str] = ("limitrail_conn_id", "until", *RecordsSensor.template_fields)
 
     def __init__(

@@ -53,6 +53,11 @@ class RecordsSensor(WaitSensor):
         self.page_size = page_size
         self.predicate = predicate
 
+    def page_url(self) -> str:
+        """Give the URL of the page that shows the list."""
+        what = self.resource if isinstance(self.resource, str) else self.resource.name
+        return self.hook.page_url(what, resource=what)
+
     def predicate_path(self) -> str | None:
         """Give the import path of the predicate.
 

@@ -124,6 +124,11 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
     def api_conn_id(self) -> str:
         """The id of that connection."""
 
+    def page_url(self) -> str:
+        """Give the URL of the page that shows the list."""
+        what = self.resource if isinstance(self.resource, str) else self.resource.name
+        return self.hook.page_url(what, resource=what)
+
     def plan(self, context: Context, *, root: ObjectStoragePath, target: str) -> Job:
         """Decide what this execution pulls, of what time, and where to.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from limio_limitrail.links.pages import LimioAppLink
 from limio_limitrail.transfers.to_sql import ResourceToSqlOperator
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ class LimioToSqlOperator(ResourceToSqlOperator):
     :param limio_conn_id: the Limio connection.
     """
 
+    operator_extra_links = (LimioAppLink(),)
     template_fields: Sequence[str] = ("limio_conn_id", *ResourceToSqlOperator.template_fields)
 
     def __init__(self, *, limio_conn_id: str = "limio_default", **kwargs: Any) -> None:

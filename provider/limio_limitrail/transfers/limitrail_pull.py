@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from limio_limitrail.links.pages import LimitRailConsoleLink
 from limio_limitrail.transfers.base import ResourcePullOperator
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class LimitRailPull(ResourcePullOperator):
     :param window: the longest span of time that one request asks for. A pull goes on after the last finished span.
     """
 
+    operator_extra_links = (LimitRailConsoleLink(),)
     template_fields: Sequence[str] = ("limitrail_conn_id", "until")
 
     def __init__(

@@ -108,6 +108,7 @@ def test_airflow_lists_the_connection_type_with_its_form():
         "timeout": "Timeout (seconds)",
         "page_size": "Page size",
         "verify": "Verify certificates",
+        "pages": "Pages",
     }
 
 
@@ -128,6 +129,7 @@ def test_airflow_lists_the_connection_type_of_limitrail():
         "timeout": "Timeout (seconds)",
         "page_size": "Page size",
         "verify": "Verify certificates",
+        "pages": "Pages",
     }
 
 

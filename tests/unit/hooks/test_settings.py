@@ -177,6 +177,8 @@ def values_of(schema: dict[str, object]) -> list[object]:
         return [*values, "https://auth.example/oauth2/token", ""]
     if "number" in kinds or "integer" in kinds:
         return [*values, schema["minimum"], schema["maximum"], str(schema["minimum"]), 60, ""]
+    if "object" in kinds:
+        return [*values, {}, {"*": "/"}, '{"*": "/"}', ""]
     return [*values, "true", "false", ""]
 
 
