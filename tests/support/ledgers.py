@@ -79,7 +79,7 @@ def entries(database: Database, table: str = "ledger") -> dict[str, dict[str, An
     names = [
         "idempotency_key", "state", "operation", "row_key", "http_status", "decision", "reservation_id", "error_code",
         "resource_key", "trace_id", "field", "detail", "attempts", "body_digest", "conn_id", "dag_id", "task_id", "run_id",
-        "map_index", "try_number", "claim_id", "lease_until",
+        "map_index", "try_number", "claim_id", "lease_until", "ledger_format",
     ]  # fmt: skip
     picked = ", ".join([*names, "CASE WHEN finished_at IS NULL THEN 0 ELSE 1 END"])
     found = database.query(f"SELECT {picked} FROM {table}")

@@ -13,10 +13,11 @@ from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, State, StoppedError, UsageRow, Worker
 from limio_limitrail.ledger.rules import Move, Policy, next_move
 from limio_limitrail.ledger.statements import Statements
-from limio_limitrail.ledger.table import COLUMNS, find_name, make_table
+from limio_limitrail.ledger.table import ADDED, COLUMNS, FORMAT, add_columns, addition, find_name, make_table
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.held import HeldDatabase
+    from limio_limitrail.landing.sql.names import TableName
 
 log = logging.getLogger("limio_limitrail.ledger")
 
@@ -84,14 +85,35 @@ class Ledger:
         self._clock = clock
 
     def prepare(self) -> None:
-        """Make the table where there is none.
+        """Make the table where there is none; one of a former format gets the columns that it lacks, and keeps its rows.
 
         :raises LedgerError: there is a table of that name that is no ledger.
         :raises LandingError: the database refused.
         """
         with self._database.transaction() as session:
             table = find_name(self.table, dialect=session.dialect)
-            make_table(session, table, columns=COLUMNS, unfit="is no ledger", parameter="ledger_table")
+            current = make_table(session, table, columns=COLUMNS, unfit="is no ledger", parameter="ledger_table", added=ADDED)
+        if not current:
+            self._upgrade(table)
+
+    def _upgrade(self, table: TableName) -> None:
+        """Bring a ledger of a former format to this one, while workers of a former version may go on with it."""
+        try:
+            with self._database.transaction() as session:
+                added = add_columns(session, table)
+        except LandingError as error:
+            with self._database.transaction() as session:
+                there = {column.name.lower() for column in session.columns(table) or ()}
+                missing = [addition(session.dialect, table, name) for name in COLUMNS if name in ADDED - there]
+            # Another worker may have been faster.
+            if missing:
+                raise LandingError(
+                    f"the ledger {table} was made by an older version, and a column could not be added ({error}). "
+                    f"Have somebody who may run: {'; '.join(missing)}"
+                ) from None
+            return
+        if added:
+            log.info("The ledger %s was made by an older version; it has format %d now, and its rows stand.", table, FORMAT)
 
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:
         """Give the entries of those rows that are not to be sent, because what the ledger holds of them stands.

@@ -116,6 +116,7 @@ class Entry:
     :param digest: the SHA-256 of the body that was sent.
     :param attempts: how often it has been claimed.
     :param outcome: what came of it so far.
+    :param format: what its row means, by the version that has written it.
     """
 
     state: State
@@ -124,6 +125,7 @@ class Entry:
     digest: str
     attempts: int
     outcome: Outcome
+    format: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from limio_limitrail.landing.sql.dialect import VALUE, Session
 from limio_limitrail.ledger.model import Entry, Outcome, State, UsageRow, Worker
-from limio_limitrail.ledger.table import COLUMNS, ENTRY, KEY, OUTCOME, WORKER, find_name, read_entry
+from limio_limitrail.ledger.table import COLUMNS, ENTRY, FORMAT, FORMAT_COLUMN, KEY, OUTCOME, WORKER, find_name, read_entry
 
 _STAGE = "_limitrail_outcomes"
 _NUMBERS = frozenset({"http_status"})
@@ -48,6 +48,7 @@ class Statements:
             **_worker(self.worker),
             "lease_until": lease_until,
             "claimed_at": instant(now),
+            FORMAT_COLUMN: FORMAT,
         }
         names = [KEY, "row_key", "body_digest", *fixed]
         values = [value for row in rows for value in (row.key, row.row_key, row.digest, *fixed.values())]
@@ -68,6 +69,7 @@ class Statements:
             "lease_until": lease_until,
             "claimed_at": instant(now),
             "finished_at": None,
+            FORMAT_COLUMN: FORMAT,
         }
         more = f", {self._quote('attempts')} = {self._quote('attempts')} + 1"
         self._update(values, more=more, where=self._unchanged(row.key, entry))
@@ -84,6 +86,7 @@ class Statements:
             "lease_until": entry.lease_until,
             "body_digest": entry.digest,
             "attempts": entry.attempts,
+            FORMAT_COLUMN: entry.format,
         }
         self._update(values, where={KEY: row.key, **self._mine()})
 

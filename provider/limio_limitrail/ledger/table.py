@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
+from limio_limitrail.formats import trouble
 from limio_limitrail.landing.sql.dialect import Dialect, Session
 from limio_limitrail.landing.sql.names import TableName, table_name
 from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, State, Worker
@@ -29,6 +30,11 @@ class Type(Enum):
 
 
 KEY = "idempotency_key"
+
+FORMAT = 2
+"""What a row means, as this version writes it. Format 1 is the same without the column that says so."""
+
+FORMAT_COLUMN = "ledger_format"
 
 COLUMNS: dict[str, Type] = {
     KEY: Type.TEXT,
@@ -55,30 +61,59 @@ COLUMNS: dict[str, Type] = {
     "lease_until": Type.NUMBER,
     "claimed_at": Type.INSTANT,
     "finished_at": Type.INSTANT,
+    FORMAT_COLUMN: Type.NUMBER,
 }
+
+ADDED = frozenset({FORMAT_COLUMN})
+"""Columns that ledgers of former formats lack. They come last in a table, because that is where they are added."""
 
 OUTCOME = ("http_status", "decision", "reservation_id", "error_code", "resource_key", "trace_id", "field", "detail")
 WORKER = ("dag_id", "task_id", "run_id", "map_index", "try_number", "claim_id")
-ENTRY = (KEY, "state", "lease_until", "body_digest", "attempts", *WORKER, *OUTCOME)
+ENTRY = (KEY, FORMAT_COLUMN, "state", "lease_until", "body_digest", "attempts", *WORKER, *OUTCOME)
+_ALWAYS = ("lease_until", "body_digest", "attempts", *WORKER)
+_COUNTS = frozenset({"lease_until", "attempts", "map_index", "try_number"})
 
 
 def read_entry(values: Sequence[Any]) -> tuple[str, Entry]:
-    """Read what a query for the columns of `ENTRY` gave; the row's key comes first."""
+    """Read what a query for the columns of `ENTRY` gave; the row's key comes first.
+
+    :raises LedgerError: a newer version has written the row, or it is damaged. It must not be sent then: whether it was is not
+        known.
+    """
     row = dict(zip(ENTRY, values, strict=True))
+    # A version that did not know the column has left it empty.
+    format_ = 1 if row[FORMAT_COLUMN] is None else _count(row, FORMAT_COLUMN)
+    if (why := trouble(format_, reads=FORMAT)) is not None:
+        raise LedgerError(
+            f"the ledger's row {row[KEY]} {why}. It is not guessed at: run the version of the package that has written it, or a later "
+            "one"
+        )
     try:
         state = State(row["state"])
     except ValueError:
         raise LedgerError(
             f"the ledger's row {row[KEY]} has the state {str(row['state'])[:40]!r}; correct it to one of {', '.join(State)}"
         ) from None
+    if empty := [name for name in _ALWAYS if row[name] is None]:
+        raise LedgerError(f"the ledger's row {row[KEY]} is damaged: {', '.join(empty)} must not be empty")
+    row |= {name: _count(row, name) for name in _COUNTS}
     return row[KEY], Entry(
         state=state,
         worker=Worker(**{name: row[name] for name in WORKER}),
-        lease_until=int(row["lease_until"]),
+        lease_until=row["lease_until"],
         digest=row["body_digest"],
-        attempts=int(row["attempts"]),
+        attempts=row["attempts"],
         outcome=Outcome(state=state, **{name: row[name] for name in OUTCOME}),
+        format=format_,
     )
+
+
+def _count(row: Mapping[str, Any], name: str) -> int:
+    """Read a whole number, which a database may give as another type."""
+    try:
+        return int(row[name])
+    except (TypeError, ValueError, OverflowError):
+        raise LedgerError(f"the ledger's row {row[KEY]} is damaged: {name} is no number") from None
 
 
 def find_name(text: str, *, dialect: Dialect) -> TableName:
@@ -92,13 +127,22 @@ def find_name(text: str, *, dialect: Dialect) -> TableName:
         raise LedgerError(str(wrong)) from None
 
 
-def make_table(session: Session, table: TableName, *, columns: Mapping[str, Type], unfit: str, parameter: str) -> None:
-    """Make a table with one row a key, where there is none.
+def make_table(
+    session: Session,
+    table: TableName,
+    *,
+    columns: Mapping[str, Type],
+    unfit: str,
+    parameter: str,
+    added: Collection[str] = (),
+) -> bool:
+    """Make a table with one row a key, where there is none; False where it is of a former format.
 
     :param columns: its columns, the key first.
     :param unfit: what to say of a table of that name that lacks some, such as ``is no ledger``.
     :param parameter: the parameter that names it.
-    :raises LedgerError: there is such a table.
+    :param added: columns that tables of former formats lack.
+    :raises LedgerError: there is a table of that name that lacks others.
     """
     dialect = session.dialect
     session.lock(table)
@@ -108,10 +152,29 @@ def make_table(session: Session, table: TableName, *, columns: Mapping[str, Type
         described[0] += " NOT NULL"
         described.append(f"PRIMARY KEY ({dialect.quote(KEY)})")
         session.execute(f"CREATE TABLE {dialect.qualified(table)} ({', '.join(described)})")
-        return
-    lacking = sorted(set(columns) - {column.name.lower() for column in found})
-    if lacking:
+        return True
+    lacking = set(columns) - {column.name.lower() for column in found}
+    if strange := sorted(lacking - set(added)):
         raise LedgerError(
-            f"the table {table} {unfit} of this version: it lacks {', '.join(lacking)}. "
+            f"the table {table} {unfit} of this version: it lacks {', '.join(strange)}. "
             f"Give another {parameter}=, or add the columns"
         )
+    return not lacking
+
+
+def add_columns(session: Session, table: TableName) -> list[str]:
+    """Give a ledger of a former format the columns that it lacks, if they are still lacking, and name them.
+
+    In a transaction of its own that holds no lock yet: what has locked a table for less deadlocks with those who read it.
+    """
+    dialect = session.dialect
+    there = {column.name.lower() for column in session.columns(table) or ()}
+    lacking = [name for name in COLUMNS if name in ADDED - there]
+    for name in lacking:
+        session.execute(addition(dialect, table, name))
+    return lacking
+
+
+def addition(dialect: Dialect, table: TableName, name: str) -> str:
+    """Write the statement that adds a column to a ledger."""
+    return f"ALTER TABLE {dialect.qualified(table)} ADD COLUMN {dialect.quote(name)} {COLUMNS[name].of(dialect)}"

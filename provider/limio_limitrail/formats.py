@@ -1,0 +1,64 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What is stored carries the number of its format: an older one is read, and a newer one is never guessed at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TypeVar
+
+T = TypeVar("T")
+
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What comes of a stored value that is not as it was written."""
+
+
+def trouble(found: object, *, reads: int) -> str | None:
+    """Say why a stored value cannot be read, as the end of a sentence that begins with it; none where its format can be.
+
+    :param found: the number that it carries.
+    :param reads: the newest format that this version knows; it reads all former ones.
+    """
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        return f"carries no format but {str(found)[:40]!r}"
+    if found <= reads:
+        return None
+    known = "format 1" if reads == 1 else f"formats 1 to {reads}"
+    return f"has format {found}, and this version reads {known}: a newer version of limio-limitrail has written it"
+
+
+def text(value: object) -> str:
+    """Read a text.
+
+    :raises TypeError: it is none.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where a text belongs")
+    return value
+
+
+def number(value: object) -> int:
+    """Read a whole number, 0 or more.
+
+    :raises TypeError: it is none.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise TypeError(f"{type(value).__name__} where a number of things belongs")
+    return value
+
+
+def instant(value: object) -> datetime:
+    """Read a time.
+
+    :raises TypeError: it is no text.
+    :raises ValueError: it is no ISO 8601 time with a zone.
+    """
+    when = datetime.fromisoformat(text(value))
+    if when.tzinfo is None:
+        raise ValueError("a time without a zone")
+    return when
+
+
+def maybe(read: Callable[[object], T], value: object) -> T | None:
+    """Read a value that may be none."""
+    return None if value is None else read(value)

@@ -1,0 +1,37 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Ledgers as former versions made them: the statements and the rows stand in files, so that no later version changes them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+FORMATS = Path(__file__).parent.parent / "integration" / "ledger" / "formats"
+KINDS = {"duckdb": "duckdb", "duck": "duckdb", "sqlite": "sqlite", "lite": "sqlite", "standard": "standard"}
+"""The file of each database that the tests have; all others are Postgres."""
+
+
+def old_table(database: str, *, table: str = "ledger") -> str:
+    """Give the statement by which the first version made a ledger."""
+    text = (FORMATS / f"ledger_1_{KINDS.get(database, 'postgres')}.sql").read_text()
+    return text.replace('"ledger"', f'"{table}"', 1).strip().rstrip(";")
+
+
+def old_rows() -> list[dict[str, Any]]:
+    """Give a row in each state, as the first version wrote them."""
+    found: list[dict[str, Any]] = json.loads((FORMATS / "rows_1.json").read_text())
+    return found
+
+
+def old_insert(rows: list[dict[str, Any]], *, table: str = "ledger") -> str:
+    """Give the statement that adds rows; it names the columns that the first version knew."""
+    names = ", ".join(f'"{name}"' for name in rows[0])
+    values = ", ".join(f"({', '.join(_literal(value) for value in row.values())})" for row in rows)
+    return f'INSERT INTO "{table}" ({names}) VALUES {values}'
+
+
+def _literal(value: str | int | None) -> str:
+    if value is None:
+        return "NULL"
+    return str(value) if isinstance(value, int) else "'" + value.replace("'", "''") + "'"
