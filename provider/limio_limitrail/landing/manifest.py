@@ -11,14 +11,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from limio_limitrail.formats import UNREADABLE, instant, maybe, number, text, trouble
 from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.parts import Part, PartFormat, as_dict, part_from_dict
+from limio_limitrail.troubleshooting import ExplainedError
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 1
+
+
+class ManifestError(ExplainedError, ValueError):
+    """A manifest cannot be read. The message says why and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,22 +111,39 @@ def read_manifest(folder: ObjectStoragePath) -> Manifest:
     """Read a folder's manifest.
 
     :raises FileNotFoundError: the folder is unfinished.
-    :raises ValueError: a later version of this package wrote it.
+    :raises ManifestError: a later version of this package wrote it, or it is damaged.
     """
-    data = json.loads((folder / MANIFEST_NAME).read_bytes())
-    if data["format_version"] != FORMAT_VERSION:
-        raise ValueError(
-            f"the manifest in {folder} has format version {data['format_version']}; this package reads {FORMAT_VERSION}"
+    content = (folder / MANIFEST_NAME).read_bytes()
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError):
+        raise ManifestError(f"the manifest in {folder} is no JSON: it is damaged. Pull again") from None
+    return manifest_from_json(data, folder=str(folder))
+
+
+def manifest_from_json(data: object, *, folder: str) -> Manifest:
+    """Read what a manifest's file holds.
+
+    :param folder: where it was found.
+    :raises ManifestError: a later version of this package wrote it, or it is damaged.
+    """
+    if not isinstance(data, dict):
+        raise ManifestError(f"the manifest in {folder} is no JSON object: it is damaged. Pull again")
+    if (why := trouble(data.get("format_version"), reads=FORMAT_VERSION)) is not None:
+        raise ManifestError(f"the manifest in {folder} {why}. Read it with that version, or pull again with this one")
+    try:
+        return Manifest(
+            resource=text(data["resource"]),
+            run_id=text(data["run_id"]),
+            part_format=PartFormat(data["format"]),
+            parts=tuple(part_from_dict(part) for part in data["parts"]),
+            schema={name: Kind(kind) for name, kind in data["schema"].items()},
+            pages=number(data["pages"]),
+            started_at=instant(data["started_at"]),
+            since=maybe(instant, data["since"]),
+            newest=maybe(instant, data["newest"]),
+            # Its first version had no upper bounds.
+            until=maybe(instant, data.get("until")),
         )
-    return Manifest(
-        resource=data["resource"],
-        run_id=data["run_id"],
-        part_format=PartFormat(data["format"]),
-        parts=tuple(part_from_dict(part) for part in data["parts"]),
-        schema={name: Kind(kind) for name, kind in data["schema"].items()},
-        pages=data["pages"],
-        started_at=datetime.fromisoformat(data["started_at"]),
-        since=datetime.fromisoformat(data["since"]) if data["since"] else None,
-        newest=datetime.fromisoformat(data["newest"]) if data["newest"] else None,
-        until=datetime.fromisoformat(data["until"]) if data.get("until") else None,
-    )
+    except UNREADABLE as error:
+        raise ManifestError(f"the manifest in {folder} is damaged ({type(error).__name__}: {error}). Pull again") from None

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from limio_limitrail.formats import number, text
+from limio_limitrail.troubleshooting import ExplainedError
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from airflow.sdk import ObjectStoragePath
@@ -122,5 +125,9 @@ def as_dict(part: Part) -> dict[str, Any]:
 
 
 def part_from_dict(data: dict[str, Any]) -> Part:
-    """Read a part out of a manifest."""
-    return Part(name=data["name"], rows=data["rows"], size=data["size"], digest=data["sha256"])
+    """Read a part out of a manifest.
+
+    :raises KeyError: a member is missing.
+    :raises TypeError: a member is of another type.
+    """
+    return Part(name=text(data["name"]), rows=number(data["rows"]), size=number(data["size"]), digest=text(data["sha256"]))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+from limio_limitrail.formats import UNREADABLE, instant, maybe, number, text, trouble
 from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.parts import Part, PartFormat, part_name
 
@@ -111,37 +112,53 @@ def restore(value: Any, *, signature: str, part_format: PartFormat) -> PullState
     """
     if value is None:
         return None
+    if not isinstance(value, Mapping):
+        log.warning("The saved state of the pull is damaged (%s); the pull starts over.", type(value).__name__)
+        return None
+    if (why := trouble(value.get("format_version"), reads=FORMAT_VERSION)) is not None:
+        log.warning("The saved state of the pull %s. The pull starts over.", why)
+        return None
+    if value.get("signature") != signature:
+        log.info("The saved state belongs to a pull with other parameters; this one starts over.")
+        return None
     try:
-        if value["format_version"] != FORMAT_VERSION:
-            log.info("The saved state of the pull has another format version; the pull starts over.")
-            return None
-        if value["signature"] != signature:
-            log.info("The saved state belongs to a pull with other parameters; this one starts over.")
-            return None
-        state = PullState(
-            signature=value["signature"],
-            started_at=datetime.fromisoformat(value["started_at"]),
-            saved_at=datetime.fromisoformat(value["saved_at"]),
-            cursor=value["cursor"],
-            page_size=value["page_size"],
-            total=value["total"],
-            read=value["read"],
-            pages=value["pages"],
-            parts=tuple(
-                Part(name=part_name(number=number, part_format=part_format), rows=rows, size=size, digest=digest)
-                for number, (rows, size, digest) in enumerate(value["parts"])
-            ),
-            schema={name: Kind(kind) for name, kind in value["schema"].items()},
-            newest=datetime.fromisoformat(value["newest"]) if value["newest"] else None,
-            finished=value["finished"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        log.warning("The saved state of the pull cannot be read (%s); the pull starts over.", type(error).__name__)
+        state = _read(value, part_format=part_format)
+    except UNREADABLE as error:
+        log.warning("The saved state of the pull is damaged (%s: %s); the pull starts over.", type(error).__name__, error)
         return None
     if datetime.now(UTC) - state.saved_at > LONGEST_PAUSE:
         log.info("The saved state of the pull is older than %s; the pull starts over.", LONGEST_PAUSE)
         return None
     return state
+
+
+def _read(value: Mapping[str, Any], *, part_format: PartFormat) -> PullState:
+    finished = value["finished"]
+    if not isinstance(finished, bool):
+        raise TypeError(f"{type(finished).__name__} where true or false belongs")
+    return PullState(
+        signature=text(value["signature"]),
+        started_at=instant(value["started_at"]),
+        saved_at=instant(value["saved_at"]),
+        cursor=maybe(_texts, value["cursor"]),
+        page_size=maybe(number, value["page_size"]),
+        total=maybe(number, value["total"]),
+        read=number(value["read"]),
+        pages=number(value["pages"]),
+        parts=tuple(
+            Part(name=part_name(number=place, part_format=part_format), rows=number(rows), size=number(size), digest=text(digest))
+            for place, (rows, size, digest) in enumerate(value["parts"])
+        ),
+        schema={name: Kind(kind) for name, kind in value["schema"].items()},
+        newest=maybe(instant, value["newest"]),
+        finished=finished,
+    )
+
+
+def _texts(value: object) -> dict[str, str]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{type(value).__name__} where names and texts belong")
+    return {text(name): text(told) for name, told in value.items()}
 
 
 def saved_now(state: PullState) -> PullState:

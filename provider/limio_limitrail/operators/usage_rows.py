@@ -93,12 +93,12 @@ def rows_of_parts(folder: str) -> Source:
     """Read the parts that a finished pull has left, each checked against its manifest.
 
     :param folder: the pull's folder, the one with the manifest.
-    :raises ParameterError: there is no manifest.
+    :raises ParameterError: there is no manifest, or none that can be read.
     :raises DamagedPartError: a part is not the file that was written.
     """
     from airflow.sdk import ObjectStoragePath
 
-    from limio_limitrail.landing.manifest import read_manifest
+    from limio_limitrail.landing.manifest import ManifestError, read_manifest
 
     place = ObjectStoragePath(folder)
     try:
@@ -107,6 +107,8 @@ def rows_of_parts(folder: str) -> Source:
         raise ParameterError(
             f"parts={folder!r} holds no manifest: give the folder of a finished pull, such as its summary's 'folder'"
         ) from None
+    except ManifestError as error:
+        raise ParameterError(f"parts={folder!r}: {error}") from None
     columns = tuple(manifest.schema) or None
     return Source(columns=columns, rows=_read_parts(place, manifest))
 
@@ -164,7 +166,7 @@ def fill_spool(spool: Spool, *, source: Source, template: UsageTemplate) -> None
         except UsageRowError as error:
             wrong += 1
             if len(problems) < MOST_SHOWN:
-                problems.append(str(error))
+                problems.append(error.what)
     if wrong:
         more = f"; and {wrong - len(problems):,} more" if wrong > len(problems) else ""
         raise ParameterError(f"{wrong:,} rows cannot be sent, so nothing was sent: {'; '.join(problems)}{more}")

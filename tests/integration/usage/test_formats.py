@@ -1,0 +1,104 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Tasks that meet what other versions have left: a ledger of a former format, rows of a newer one, and pulled parts. The folders
+in ``formats`` are what former versions pulled."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from old_ledgers import old_rows, old_table
+from usage import Code, make_rows
+
+FORMATS = Path(__file__).parent / "formats"
+LEDGER = "limitrail_usage_ledger"
+BODY = Code('{"externalAccount": Column("account"), "operation": Column("operation"), "amount": Column("amount")}')
+
+
+def make_older(place):
+    """Turn the ledger into what the first version would have left."""
+    names = ", ".join(old_rows()[0])
+    place.database.execute(
+        f"CREATE TABLE kept AS SELECT * FROM {LEDGER}",
+        f"DROP TABLE {LEDGER}",
+        old_table(place.database.conn_id, table=LEDGER),
+        f"INSERT INTO {LEDGER} ({names}) SELECT {names} FROM kept",
+    )
+
+
+def formats(place):
+    found = place.database.query(f"SELECT state, ledger_format FROM {LEDGER}")
+    return sorted((row["state"], row["ledger_format"] or 0) for row in found)
+
+
+@pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
+def test_an_older_ledger_keeps_rows_from_being_sent_again(place_of, conn_id):
+    place = place_of(conn_id, make_rows(23))
+    place.database.fill(make_rows(20))
+    place.write_dag()
+    assert place.attempt("one").summary["committed"] == 20
+    make_older(place)
+    key, other = list(place.database.ledger())[:2]
+    place.database.execute(
+        f"UPDATE {LEDGER} SET state = 'parked' WHERE idempotency_key = '{key}'",
+        f"UPDATE {LEDGER} SET state = 'sending', lease_until = 1 WHERE idempotency_key = '{other}'",
+    )
+    place.database.fill(make_rows(23))
+    place.write_dag(max_parked=2)
+    last = place.attempt("two")
+    assert last.state == "success"
+    assert (last.summary["sent"], last.summary["committed"], last.summary["parked"]) == (3, 21, 2)
+    assert len(place.journal()) == len(place.sent()) == 23
+    assert formats(place) == [("committed", 0)] * 18 + [("committed", 2)] * 3 + [("parked", 0)] * 2
+    assert "made by an older version; it has format 2 now" in place.output()
+
+
+@pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
+def test_a_row_of_a_newer_version_stops_the_task(place_of, conn_id):
+    place = place_of(conn_id, make_rows(20))
+    place.write_dag(retries=3)
+    assert place.attempt("one").state == "success"
+    key = next(iter(place.database.ledger()))
+    place.database.execute(f"UPDATE {LEDGER} SET ledger_format = 3, state = 'half' WHERE idempotency_key = '{key}'")
+    before = place.database.ledger()
+    place.database.fill(make_rows(25))
+    last = place.attempt("two")
+    assert last.state == "failed"
+    assert key in last.error
+    assert "has format 3, and this version reads formats 1 to 2" in last.error
+    assert len(place.sent()) == 20
+    assert place.database.ledger() == before
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_parts_that_an_older_version_has_pulled(place_of, form):
+    place = place_of("duck", make_rows(5))
+    assert {path.name for path in FORMATS.iterdir()} == {"jsonl_1", "parquet_1"}
+    place.write_dag(parts=f"file://{FORMATS}/{form}_1", body=BODY)
+    last = place.attempt()
+    assert (last.state, last.summary["committed"]) == ("success", 5)
+    sent = [json.loads(entry.body) for entry in place.journal().values()]
+    assert sorted(body["externalAccount"] for body in sent) == [f"acme-{number}" for number in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"format_version": 2}, "has format 2, and this version reads format 1"),
+        ({"parts": 7}, "is damaged"),
+        (None, "is no JSON"),
+    ],
+)
+def test_parts_that_cannot_be_read(place_of, tmp_path, change, says):
+    place = place_of("duck")
+    shutil.copytree(FORMATS / "jsonl_1", tmp_path / "parts")
+    file = tmp_path / "parts" / "manifest.json"
+    file.write_text("{" if change is None else json.dumps({**json.loads(file.read_text()), **change}))
+    place.write_dag(parts=f"file://{tmp_path}/parts", body=BODY, retries=3)
+    last = place.attempt()
+    assert last.state == "failed"
+    assert says in last.error
+    assert f"{tmp_path}/parts" in last.error
+    assert place.sent() == []

@@ -1,0 +1,179 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What a pull leaves behind, as other versions wrote it. The files in ``wire`` are what they wrote: each later one reads them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk import ObjectStoragePath
+from hypothesis import HealthCheck, given, settings
+from stored import bad_values
+
+from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.manifest import Manifest, ManifestError, manifest_from_json, read_manifest, write_manifest
+from limio_limitrail.landing.parts import Part, PartFormat
+from limio_limitrail.landing.state import PullState, restore
+
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
+
+WIRE = Path(__file__).parent / "wire"
+BEGAN = datetime(2026, 10, 1, 12, 0, 0, 250_000, tzinfo=UTC)
+PARTS = tuple(
+    Part(name=f"part-0000{number}.parquet", rows=50_000 - number, size=123_456, digest=f"{number}" * 64) for number in range(2)
+)
+MANIFEST = Manifest(
+    resource="usage",
+    run_id="pull/land[3]/scheduled__2026-10-01",
+    part_format=PartFormat.PARQUET,
+    parts=PARTS,
+    schema={kind.value: kind for kind in Kind},
+    pages=1001,
+    started_at=BEGAN,
+    since=datetime(2026, 9, 1, tzinfo=UTC),
+    until=datetime(2026, 10, 1, tzinfo=UTC),
+    newest=datetime(2026, 9, 30, 23, 59, 59, tzinfo=UTC),
+)
+MANIFESTS = {
+    "manifest": MANIFEST,
+    "manifest_of_nothing": replace(
+        MANIFEST, part_format=PartFormat.JSONL, parts=(), schema={}, pages=1, since=None, until=None, newest=None
+    ),
+}
+STATE = PullState(
+    signature="a" * 64,
+    started_at=BEGAN,
+    saved_at=BEGAN,
+    cursor={"page": "2", "token": "x"},
+    page_size=50,
+    total=99_999,
+    read=99_999,
+    pages=1001,
+    parts=PARTS,
+    schema={kind.value: kind for kind in Kind},
+    newest=BEGAN,
+)
+STATES = {
+    "pull_state": STATE,
+    "pull_state_at_the_end": replace(
+        STATE, cursor=None, page_size=None, total=None, parts=(), schema={}, newest=None, finished=True
+    ),
+}
+
+
+def read(name: str) -> Any:
+    return json.loads((WIRE / f"{name}.json").read_text())
+
+
+def folder_with(path: Path, content: bytes) -> ObjectStoragePath:
+    (path / "manifest.json").write_bytes(content)
+    return ObjectStoragePath(f"file://{path}")
+
+
+def restored(value: Any, *, now: datetime = BEGAN) -> PullState | None:
+    """Read a state as if it had been saved just now."""
+    if isinstance(value, dict) and value.get("saved_at") == BEGAN.isoformat():
+        value = {**value, "saved_at": datetime.now(UTC).isoformat()}
+    state = restore(value, signature="a" * 64, part_format=PartFormat.PARQUET)
+    return None if state is None else replace(state, saved_at=now)
+
+
+# -- older ones ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_manifests_stay_readable(name, tmp_path):
+    folder = ObjectStoragePath(f"file://{tmp_path}")
+    write_manifest(folder, MANIFESTS[name])
+    assert json.loads((tmp_path / "manifest.json").read_text()) == read(name)
+    assert read_manifest(folder) == MANIFESTS[name]
+    # Its first version had no upper bounds.
+    older = {key: value for key, value in read(name).items() if key != "until"}
+    assert manifest_from_json(older, folder="here") == replace(MANIFESTS[name], until=None)
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_states_stay_readable(name):
+    assert STATES[name].to_json() == read(name)
+    assert restored(read(name)) == STATES[name]
+
+
+def test_no_file_is_left_over():
+    assert {path.stem for path in WIRE.glob("*")} == {*MANIFESTS, *STATES}
+
+
+# -- newer and damaged ones ----------------------------------------------------------------------------------------
+
+
+def test_a_newer_manifest_is_refused(tmp_path):
+    newer = {"format_version": 2, "files": []}
+    with pytest.raises(ManifestError, match=r"has format 2, and this version reads format 1: a newer version") as caught:
+        read_manifest(folder_with(tmp_path, json.dumps(newer).encode()))
+    assert str(tmp_path) in str(caught.value)
+    assert "or pull again with this one" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"[" * 100_000, b"[]", b"7", b"{}"])
+def test_a_damaged_manifest_is_refused(tmp_path, content):
+    with pytest.raises(ManifestError, match=r"[Pp]ull again") as caught:
+        read_manifest(folder_with(tmp_path, content))
+    assert str(tmp_path) in str(caught.value)
+
+
+@given(bad_values(*(read(name) for name in MANIFESTS)))
+def test_no_manifest_raises_anything_else(value):
+    try:
+        manifest = manifest_from_json(value, folder="here")
+    except ManifestError:
+        return
+    assert manifest.rows >= 0
+    assert manifest.watermark is None or manifest.watermark.tzinfo is not None
+    assert len(manifest.digest) == 64
+
+
+def test_a_newer_state_is_no_help(caplog):
+    with caplog.at_level(logging.INFO):
+        assert restored({**read("pull_state"), "format_version": 2}) is None
+    assert "has format 2, and this version reads format 1" in caplog.text
+    assert "starts over" in caplog.text
+
+
+@given(bad_values(*(read(name) for name in STATES)))
+def test_no_state_raises_anything(value):
+    state = restored(value)
+    if state is not None:
+        assert PullState.to_json(state)
+        assert isinstance(state.read + state.pages + len(state.cursor or ()), int)
+        assert state.started_at <= datetime.now(UTC) or state.started_at.tzinfo is not None
+        assert state.finished in (True, False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cursor": ["x"]},
+        {"cursor": {"page": 2}},
+        {"page_size": "50"},
+        {"total": -1},
+        {"read": None},
+        {"parts": [[1, 2]]},
+        {"parts": [["1", 2, "x"]]},
+        {"schema": []},
+        {"schema": {"a": "colour"}},
+        {"saved_at": "2026-10-01T12:00:00"},
+        {"started_at": "2026-10-01T12:00:00"},
+        {"newest": 7},
+        {"finished": "no"},
+        {"format_version": True},
+        {"format_version": "1"},
+    ],
+)
+def test_a_damaged_state_is_no_help(change, caplog):
+    assert restored({**read("pull_state"), **change}) is None
+    assert "starts over" in caplog.text
