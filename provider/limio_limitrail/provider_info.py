@@ -87,6 +87,23 @@ def get_provider_info() -> dict[str, Any]:
                 "to_openlineage_converter": "limio_limitrail.assets.uris.convert_to_openlineage",
             },
         ],
+        "config": {
+            "limio_limitrail": {
+                "description": "What error messages of the provider for Limio and LimitRail refer to.",
+                "options": {
+                    "docs_url": {
+                        "description": (
+                            "Where the provider's docs are, as built by its `make docs`: messages then hold the URL of what to "
+                            "do about an error. Without it they name the page in the package's source."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "https://docs.example.com/limio-limitrail",
+                        "default": "",
+                    },
+                },
+            },
+        },
         "connection-types": [_LIMIO_CONNECTION, _LIMITRAIL_CONNECTION],
     }
 

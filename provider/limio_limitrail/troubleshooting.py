@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 PAGE = "docs/troubleshooting"
-_LEADS = " More: "
+_LEADS = "More: "
 
 _site = ""
 
@@ -14,7 +14,7 @@ def set_site(url: str) -> None:
 
     :param url: what ``make docs`` has built is there; empty: messages name the page in the package's source.
     """
-    global _site  # noqa: PLW0603 - one process reads one Airflow configuration
+    global _site
     _site = url.strip().rstrip("/")
 
 
@@ -26,7 +26,10 @@ def address_of(anchor: str) -> str:
 
 def explained(message: str, *, error: type[BaseException]) -> str:
     """Put the address of an error's explanation behind its message, unless an error that it quotes has put its own there."""
-    return message if _LEADS in message else f"{message}{_LEADS}{address_of(error.__name__.lower())}"
+    if _LEADS in message:
+        return message
+    end = "" if message.endswith((".", "?", "!")) else "."
+    return f"{message}{end} {_LEADS}{address_of(error.__name__.lower())}"
 
 
 class ExplainedError(Exception):

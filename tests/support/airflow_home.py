@@ -116,6 +116,10 @@ class AirflowHome:
         self._environment = {name: own[name] for name in own if name.startswith("AIRFLOW") or name == "TMPDIR"}
         self._process = process
 
+    def set(self, name: str, value: str) -> None:
+        """Set an environment variable for what runs from now on."""
+        self._environment[name] = value
+
     def write_dag(self, text: str, *, dag_id: str = "pull", name: str = "dag_file") -> None:
         """Write a Dag; the text is the inside of its ``with``."""
         inside = textwrap.indent(textwrap.dedent(text).strip("\n"), "    ")

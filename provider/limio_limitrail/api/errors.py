@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from limio_limitrail.troubleshooting import ExplainedError
 
-class ParameterError(ValueError):
+
+class ParameterError(ExplainedError, ValueError):
     """What was asked for cannot be asked of the API. The message says which parameter is wrong, and what to give instead."""
 
 
@@ -86,7 +88,7 @@ class Failure:
     reached: bool = True
 
 
-class ApiError(Exception):
+class ApiError(ExplainedError):
     """A call to Limio or LimitRail did not give what was asked for.
 
     :param failure: the facts of the call; `status`, `path`, `trace_id`, `retry_after` and the rest can be read off the error.
@@ -126,7 +128,9 @@ class ApiError(Exception):
         """Say what a person can do about it."""
         return self.advice
 
-    def __str__(self) -> str:
+    @property
+    def what(self) -> str:
+        """The message, without where the docs explain it."""
         failure = self.failure
         what = f"{failure.api}: {failure.resource}" if failure.resource else failure.api
         where = f" ({failure.method} {failure.path})" if failure.path else ""

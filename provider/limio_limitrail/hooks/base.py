@@ -38,6 +38,12 @@ class ApiHook(BaseHook):
     front_page = "/"
     """The page that links lead to where the connection names none."""
 
+    def __init__(self, **kwargs: Any) -> None:
+        from limio_limitrail.hooks.docs_site import read_docs_site
+
+        super().__init__(**kwargs)
+        read_docs_site()
+
     @property
     @abstractmethod
     def settings(self) -> Settings:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from limio_limitrail.api.origin import is_loopback, origin_of
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.secret import Secret
+from limio_limitrail.troubleshooting import ExplainedError
 
 DEFAULT_READ_TIMEOUT = 60.0
 """Seconds between two pieces of an answer; neither API documents a timeout of its own."""
@@ -20,7 +21,7 @@ DEFAULT_READ_TIMEOUT = 60.0
 HTTPS_PORT = 443
 
 
-class ConnectionFieldError(ValueError):
+class ConnectionFieldError(ExplainedError, ValueError):
     """A field of the connection is missing or wrong. The message names connection, field and remedy, never a secret."""
 
 

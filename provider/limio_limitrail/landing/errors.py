@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from limio_limitrail.troubleshooting import ExplainedError
 
-class RecordError(ValueError):
+
+class RecordError(ExplainedError, ValueError):
     """Records cannot be landed as they are. The message says where and what to do, and holds no value of any record."""

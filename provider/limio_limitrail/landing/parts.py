@@ -72,7 +72,7 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-class DamagedPartError(ValueError):
+class DamagedPartError(ExplainedError, ValueError):
     """A part file is not the one that was written."""
 
 

@@ -7,12 +7,14 @@ import uuid
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from limio_limitrail.troubleshooting import ExplainedError
 
-class LedgerError(Exception):
+
+class LedgerError(ExplainedError):
     """The ledger cannot be kept as it is. The message says why and what to do; nothing was sent without an entry."""
 
 
-class StoppedError(Exception):
+class StoppedError(ExplainedError):
     """The task was told to stop. What had an answer by then is written down."""
 
 

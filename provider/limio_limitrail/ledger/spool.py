@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Self
 import msgspec
 
 from limio_limitrail.ledger.model import UsageRow
+from limio_limitrail.troubleshooting import ExplainedError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,7 @@ _DECODER = msgspec.msgpack.Decoder(UsageRow)
 _WORD = 8
 
 
-class ClashError(ValueError):
+class ClashError(ExplainedError, ValueError):
     """Two rows have the same key and different bodies.
 
     :param one: the first of them.

@@ -108,7 +108,7 @@ def rows_of_parts(folder: str) -> Source:
             f"parts={folder!r} holds no manifest: give the folder of a finished pull, such as its summary's 'folder'"
         ) from None
     except ManifestError as error:
-        raise ParameterError(f"parts={folder!r}: {error}") from None
+        raise ParameterError(f"parts={folder!r}: {error.what}") from None
     columns = tuple(manifest.schema) or None
     return Source(columns=columns, rows=_read_parts(place, manifest))
 

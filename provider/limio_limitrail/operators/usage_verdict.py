@@ -10,15 +10,16 @@ from typing import Any
 from limio_limitrail.ledger.model import State
 from limio_limitrail.ledger.tally import Tally
 from limio_limitrail.operators.usage_choices import Allowance
+from limio_limitrail.troubleshooting import ExplainedError
 
 log = logging.getLogger("limio_limitrail.usage")
 
 
-class UsageUnknownError(Exception):
+class UsageUnknownError(ExplainedError):
     """Whether some rows have been carried out is not known; another try of the task sends them again under their keys."""
 
 
-class UsageFailedError(Exception):
+class UsageFailedError(ExplainedError):
     """More rows were rejected or parked than the task allows. Everything else has been carried out; no retry can mend it."""
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from limio_limitrail.waiting.patience import Patience
 
 FAILURES_KEY = "limio_limitrail.failures"
+FAILURES_FORMAT = 1
 GRACE = timedelta(seconds=60)
 """Airflow's own timeout of a deferral comes so much later than the trigger's, which can say more."""
 
@@ -147,13 +148,28 @@ class WaitSensor(BaseSensorOperator):
         store: Any = context.get("task_state_store")
         if not self.reschedule or store is None:
             return self._failures
-        kept = store.get(FAILURES_KEY) or {}
-        return int(kept["failures"]) if kept.get("try_number") == context["ti"].try_number else 0
+        return self._read_failures(store.get(FAILURES_KEY), try_number=context["ti"].try_number)
+
+    def _read_failures(self, kept: object, *, try_number: int) -> int:
+        """Read what earlier looks have left; what cannot be read counts as none, which puts the end off and no more."""
+        from limio_limitrail.formats import UNREADABLE, number, trouble
+
+        if kept is None:
+            return 0
+        try:
+            # Its first version carried no format.
+            if (why := trouble(kept.get("format", 1), reads=FAILURES_FORMAT)) is not None:  # type: ignore[attr-defined]
+                self.log.warning("How many looks in a row have failed %s. The count begins anew.", why)
+                return 0
+            return number(kept["failures"]) if kept["try_number"] == try_number else 0  # type: ignore[index]
+        except UNREADABLE as error:
+            self.log.warning("How many looks in a row have failed cannot be read (%s). The count begins anew.", error)
+            return 0
 
     def _note_failures(self, context: Context, failures: int) -> int:
         store: Any = context.get("task_state_store")
         if self.reschedule and store is not None and failures != self._failures_so_far(context):
-            store.set(FAILURES_KEY, {"try_number": context["ti"].try_number, "failures": failures})
+            store.set(FAILURES_KEY, {"format": FAILURES_FORMAT, "try_number": context["ti"].try_number, "failures": failures})
         self._failures = failures
         return failures
 
@@ -191,10 +207,15 @@ class WaitSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:  # noqa: ARG002 - as Airflow calls it
         """Take in what the trigger has seen. Whatever cannot be understood is a failure."""
+        from limio_limitrail.formats import trouble
+        from limio_limitrail.triggers.kept import EVENT_FORMAT
         from limio_limitrail.waiting.look import EventKind, NoAnswerError
 
-        kind = event.get("kind") if isinstance(event, dict) else None
-        what = str(event.get("what", "")) if isinstance(event, dict) else ""
+        event = event if isinstance(event, dict) else {}
+        # Its first version carried no format.
+        if (why := trouble(event.get("format", 1), reads=EVENT_FORMAT)) is not None:
+            raise EndedError(f"what the trigger has told {why}. Clear the task to wait anew, or run that version")
+        kind, what = event.get("kind"), str(event.get("what", ""))
         match kind:
             case EventKind.FOUND:
                 self.log.info("%s", what)
@@ -222,5 +243,7 @@ class WaitSensor(BaseSensorOperator):
     def _time_out(self, what: str) -> None:
         from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
-        message = f"Not there within {float(self.timeout):.0f} s: {what}"
+        from limio_limitrail.troubleshooting import explained
+
+        message = explained(f"Not there within {float(self.timeout):.0f} s: {what}", error=AirflowSensorTimeout)
         raise AirflowSkipException(message) if self.soft_fail else AirflowSensorTimeout(message)

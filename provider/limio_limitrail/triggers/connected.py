@@ -50,4 +50,7 @@ class Connected(ABC):
         """Look the connection up, and read it."""
         from airflow.sdk import BaseHook
 
+        from limio_limitrail.hooks.docs_site import read_docs_site
+
+        read_docs_site()
         return await in_thread(self.read_connection, await BaseHook.aget_connection(self.api_conn_id))

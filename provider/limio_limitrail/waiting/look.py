@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from limio_limitrail.api.retry import RetryLimits
+from limio_limitrail.troubleshooting import ExplainedError
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
@@ -51,7 +52,7 @@ class EventKind(StrEnum):
     ENDED = "ended"
 
 
-class NoAnswerError(Exception):
+class NoAnswerError(ExplainedError):
     """Too many looks in a row have failed in ways that may pass by themselves. A retry of the task may get through.
 
     :param failures: how many.

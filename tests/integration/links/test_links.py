@@ -123,3 +123,13 @@ def test_links_lead_to_the_pages_that_the_connections_name(make_home, limio_emul
     page = parse_qs(urlsplit(left["usage"]["_link_LedgerQueryLink"]).query)
     assert page["q"] == [left["usage"]["ledger_query"]]
     assert page["db"] == ["billing"]
+
+
+def test_a_failure_leads_to_the_page_that_explains_it(home, tmp_path):
+    home.write_dag('LimioToSqlOperator(task_id="pull", resource="no such", sql_conn_id="lite", table="t")')
+    home.run()
+    assert "More: docs/troubleshooting.md#parametererror" in home.output()
+    home.forget_output()
+    home.set("AIRFLOW__LIMIO_LIMITRAIL__DOCS_URL", "https://docs.example.com/limio")
+    home.run()
+    assert "More: https://docs.example.com/limio/troubleshooting.html#parametererror" in home.output()

@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import pkgutil
 import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from airflow.sdk.exceptions import AirflowSensorTimeout
 
-from limio_limitrail.api import errors
-from limio_limitrail.api.errors import ApiError
+import limio_limitrail
+from limio_limitrail.api.errors import ApiError, Failure, ParameterError, RateLimitError, ScopeError
+from limio_limitrail.hooks.settings import ConnectionFieldError
+from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.troubleshooting import ExplainedError, address_of, explained, set_site
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"
@@ -50,10 +56,58 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in slugs, f"{target}#{anchor}"
 
 
-def test_every_error_is_in_the_table_of_failures() -> None:
-    page = (DOCS / "troubleshooting.md").read_text()
-    leaves = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, ApiError)} - {
-        "ApiError"
-    }
-    missing = {name for name in leaves if f"`{name}`" not in page}
-    assert missing == set()
+INTERNAL = {"ApiError", "BadCursorError", "PlaceLostError", "EndedError", "PredicateError", "ExplainedError"}
+"""Bases, and errors that no user sees: they are caught within the package."""
+
+
+def errors_of_the_package() -> dict[str, type[BaseException]]:
+    """All classes of errors that the package has, the emulator's aside."""
+    found = {}
+    for module in pkgutil.walk_packages(limio_limitrail.__path__, "limio_limitrail."):
+        if module.name.startswith("limio_limitrail.emulator"):
+            continue
+        for name, value in vars(importlib.import_module(module.name)).items():
+            ours = isinstance(value, type) and value.__module__.startswith("limio_limitrail")
+            if ours and issubclass(value, BaseException) and name not in INTERNAL:
+                found[name] = value
+    return found
+
+
+def test_every_error_is_explained_where_its_message_says() -> None:
+    errors = errors_of_the_package()
+    assert {"ScopeError", "LandingError", "UsageFailedError", "ConnectionFieldError"} <= set(errors)
+    headings = re.findall(r"^### (.*)$", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    for name, error in {**errors, "AirflowSensorTimeout": AirflowSensorTimeout}.items():
+        assert name in headings
+        where = address_of(name.lower())
+        assert where == f"docs/troubleshooting.md#{name.lower()}"
+        if name != "AirflowSensorTimeout":
+            assert issubclass(error, ExplainedError), name
+            one = error.__new__(error)
+            Exception.__init__(one, "why")
+            if isinstance(one, ApiError):
+                one.failure = Failure(api="Limio")
+            assert str(one).endswith(where)
+
+
+@pytest.mark.parametrize(
+    ("message", "error", "shown"),
+    [
+        ("no", ParameterError, "no. More: docs/troubleshooting.md#parametererror"),
+        ("Try again.", RateLimitError, "Try again. More: docs/troubleshooting.md#ratelimiterror"),
+        ("x: no. More: docs/troubleshooting.md#scopeerror", LandingError, "x: no. More: docs/troubleshooting.md#scopeerror"),
+    ],
+)
+def test_a_message_leads_to_one_part_of_the_page(message: str, error: type[Exception], shown: str) -> None:
+    assert explained(message, error=error) == shown
+
+
+def test_messages_hold_links_where_the_site_is_known() -> None:
+    try:
+        set_site("https://docs.example.com/limio/")
+        error = ScopeError(Failure(api="Limio", status=403))
+        assert str(error).endswith(" More: https://docs.example.com/limio/troubleshooting.html#scopeerror")
+        assert "docs.example.com" not in error.what
+    finally:
+        set_site("")
+    assert str(ConnectionFieldError("field")).endswith("#connectionfielderror")

@@ -24,6 +24,7 @@ def test_it_is_built_without_a_warning(tmp_path: Path) -> None:
     reference = (tmp_path / "reference.html").read_text()
     for name in ("LimioToSqlOperator", "LimioResourceEventTrigger", "announced", "ScopeError"):
         assert f">{name}<" in reference
+    assert 'id="scopeerror"' in (tmp_path / "troubleshooting.html").read_text()
 
 
 def test_every_page_is_in_the_contents() -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from limio_limitrail.troubleshooting import ExplainedError
+
 if TYPE_CHECKING:
     from datetime import datetime
 
@@ -19,7 +21,7 @@ RUN_ID = "_run_id"
 """The column that says which pull brought a row."""
 
 
-class LandingError(ValueError):
+class LandingError(ExplainedError, ValueError):
     """A pull cannot be landed, or the database refused it; the table is as it was.
 
     The message names tables, columns, types and numbers of rows, never a value of a row.
