@@ -280,7 +280,7 @@ def remove_parts(folder: ObjectStoragePath, *, keep: Collection[str] = ()) -> No
     """
     try:
         found = sorted(folder.iterdir(), key=lambda path: (path.name != MANIFEST_NAME, path.name))
-    except FileNotFoundError:  # a store that has no empty folders
+    except (FileNotFoundError, NotADirectoryError):  # a store that has no empty folders, such as S3
         return
     for path in found:
         if path.name.startswith(("part-", MANIFEST_NAME, f".{MANIFEST_NAME}")) and path.name not in keep:

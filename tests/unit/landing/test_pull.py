@@ -10,13 +10,15 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from airflow.sdk import ObjectStoragePath
+from airflow.sdk.io import attach
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -194,6 +196,27 @@ def test_a_store_in_the_cloud_works_the_same():
     assert (manifest.rows, len(manifest.parts)) == (3, 2)
     assert read_manifest(folder) == manifest
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "part-00000.jsonl.zst", "part-00001.jsonl.zst"]
+
+
+class NoFolders(MemoryFileSystem):
+    """A store of keys, such as S3: a folder is what keys begin with, and there is none without a key."""
+
+    store: ClassVar = {}
+    pseudo_dirs: ClassVar = [""]
+
+    def mkdir(self, path, create_parents=True, **kwargs):
+        """Do nothing."""
+
+    makedirs = mkdir
+
+
+def test_a_store_without_empty_folders():
+    attach("memory", conn_id="keys", fs=NoFolders(skip_instance_cache=True))
+    world = World([[1, 2], [3]])
+    folder = ObjectStoragePath("memory://keys@bucket/out/run")
+    for _ in range(2):
+        run_pull(replace(make_pull(world, Path("-"), "jsonl", 1), folder=folder))
+        assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "part-00000.jsonl.zst", "part-00001.jsonl.zst"]
 
 
 def test_the_watermark_is_never_past_the_beginning(tmp_path):
