@@ -351,7 +351,58 @@ def deferred(dag_id: str, *, run_id: str) -> dict[str, Any]:
     return {ti.task_id: {"state": str(ti.state), "told": ti.next_kwargs} for ti in found}
 
 
-COMMANDS = {one.__name__: one for one in (run_dag, attempt, state_of, put_state, describe, counted, peak, defer_all, deferred)}
+def remake_trigger(dag_id: str, *, run_id: str, task_id: str, without: list[str], more: dict[str, Any]) -> dict[str, Any]:
+    """Have a task's trigger made of something else, as another version would have made it."""
+    from airflow import settings
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.trigger import Trigger
+    from sqlalchemy import select
+
+    session = settings.Session()
+    where = (TaskInstance.dag_id == dag_id, TaskInstance.run_id == run_id, TaskInstance.task_id == task_id)
+    trigger = session.scalar(select(Trigger).join(TaskInstance, TaskInstance.trigger_id == Trigger.id).where(*where))
+    kwargs = {name: value for name, value in trigger.kwargs.items() if name not in without}
+    trigger.encrypted_kwargs = Trigger.encrypt_kwargs({**kwargs, **more})
+    session.commit()
+    return kwargs
+
+
+def sync_watches(former: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Have Airflow read all Dag files, and give what the triggers of assets are made of then.
+
+    :param former: what they are made of before, as another version would have made them.
+    """
+    from airflow import settings
+    from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
+    from airflow.models.asset import AssetModel
+    from airflow.models.trigger import Trigger
+    from sqlalchemy import select
+
+    session = settings.Session()
+    for trigger, kwargs in zip(session.scalars(select(Trigger).order_by(Trigger.id)), former or [], strict=False):
+        trigger.encrypted_kwargs = Trigger.encrypt_kwargs(kwargs)
+    manager = DagBundlesManager()
+    manager.sync_bundles_to_db(session=session)
+    session.commit()
+    for bundle in manager.get_all_dag_bundles():
+        bundle.initialize()
+        bag = BundleDagBag(dag_folder=bundle.path, bundle_path=bundle.path, bundle_name=bundle.name)
+        assert not bag.import_errors, bag.import_errors
+        sync_bag_to_db(bag, bundle.name, bundle.version)
+    session.expire_all()
+    Trigger.clean_unused(session=session)
+    session.commit()
+    watched = [trigger.kwargs for asset in session.scalars(select(AssetModel)) for trigger in asset.triggers]
+    return {"watched": watched, "all": [trigger.kwargs for trigger in session.scalars(select(Trigger))]}
+
+
+COMMANDS = {
+    one.__name__: one
+    for one in (
+        run_dag, attempt, state_of, put_state, describe, counted, peak, defer_all, deferred, remake_trigger, sync_watches
+    )
+}  # fmt: skip
 
 
 def warm_up() -> None:

@@ -108,7 +108,7 @@ class Ledger:
             # Another worker may have been faster.
             if missing:
                 raise LandingError(
-                    f"the ledger {table} was made by an older version, and a column could not be added ({error}). "
+                    f"the ledger {table} was made by an older version, and a column could not be added ({error.what}). "
                     f"Have somebody who may run: {'; '.join(missing)}"
                 ) from None
             return

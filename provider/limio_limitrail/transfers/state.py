@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.formats import UNREADABLE, instant, maybe, text, trouble
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from limio_limitrail.landing.state import StateStore
+
+log = logging.getLogger(__name__)
 
 PULL_KEY = "limio_limitrail.pull"
 WATERMARK_KEY = "limio_limitrail.watermark"
@@ -85,23 +89,29 @@ class AssetWatermark:
     def read(self) -> Progress:
         """Give the watermark, and where recent runs began.
 
-        :raises ParameterError: what is stored was written by another version.
+        :raises ParameterError: what is stored was written by a newer version, or is damaged.
         """
         value = self._accessor.get(self._key)
         if value is None:
             return Progress()
+        if not isinstance(value, Mapping):
+            raise self._unreadable(f"is damaged ({type(value).__name__})")
+        if (why := trouble(value.get("format_version"), reads=FORMAT_VERSION)) is not None:
+            raise self._unreadable(why)
         try:
-            starts = {mark: _instant(since) for mark, since in value.get("starts", ())}
-            progress = Progress(watermark=_instant(value["watermark"]), starts=starts)
-            readable = value["format_version"] == FORMAT_VERSION
-        except (AttributeError, KeyError, TypeError, ValueError):
-            readable = False
-        if not readable:
-            raise ParameterError(
-                f"the watermark stored under {self._key!r} has a form that this version does not read; "
-                "run once with full_refresh=True to set it anew"
+            return Progress(
+                watermark=maybe(instant, value["watermark"]),
+                # Its first version did not remember where runs began.
+                starts={text(mark): maybe(instant, since) for mark, since in value.get("starts", ())},
             )
-        return progress
+        except UNREADABLE as error:
+            raise self._unreadable(f"is damaged ({type(error).__name__}: {error})") from None
+
+    def _unreadable(self, why: str) -> ParameterError:
+        return ParameterError(
+            f"the watermark stored under {self._key!r} {why}. Run the version that has written it, or run once with "
+            "full_refresh=True to set it anew"
+        )
 
     def move(self, reached: datetime | None, *, run: str, since: datetime | None) -> datetime | None:
         """Move the watermark, after what it stands for is safe, but never back; give where it stands.
@@ -112,7 +122,9 @@ class AssetWatermark:
         """
         try:
             before = self.read()
-        except ParameterError:  # only a full refresh comes this far
+        except ParameterError as error:
+            # Only a full refresh comes this far, and pulls that read the whole list anyway.
+            log.warning("The watermark is set anew: %s", error.what)
             before = Progress()
         watermark = max((time for time in (before.watermark, reached) if time is not None), default=None)
         starts = {**before.starts, mark_of(run): since}
@@ -128,12 +140,8 @@ class AssetWatermark:
         return watermark
 
 
-def _instant(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
-
-
-def _text(instant: datetime | None) -> str | None:
-    return None if instant is None else instant.isoformat()
+def _text(when: datetime | None) -> str | None:
+    return None if when is None else when.isoformat()
 
 
 def asset_watermark(context: Context, *, outlets: list[Any], target: str) -> AssetWatermark | None:

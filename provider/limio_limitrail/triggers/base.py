@@ -11,6 +11,7 @@ from typing import Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from limio_limitrail.triggers.connected import Connected
+from limio_limitrail.triggers.kept import EVENT_FORMAT, KWARGS_FORMAT, unmade
 from limio_limitrail.triggers.threads import in_thread
 
 
@@ -23,7 +24,15 @@ class WaitTrigger(Connected, BaseTrigger):
     :param max_transient_failures: looks in a row that may fail in ways that pass by themselves.
     :param failures: looks in a row that have failed before this trigger was made.
     :param not_before: when the API asked to be asked again, in seconds since 1970.
+    :param format_version: what the other arguments mean.
     """
+
+    def __new__(cls, *, format_version: object = 1, **kwargs: Any) -> Any:
+        """Make one that only says so where a newer version has made it: of what, this version cannot know."""
+        why = unmade(format_version)
+        if why is None:
+            return super().__new__(cls)
+        return UnmadeTrigger(of=cls, kwargs={"format_version": format_version, **kwargs}, why=why)
 
     def __init__(
         self,
@@ -34,6 +43,7 @@ class WaitTrigger(Connected, BaseTrigger):
         max_transient_failures: int,
         failures: int = 0,
         not_before: float = 0.0,
+        format_version: int = 1,  # noqa: ARG002 - looked at before
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call] # Airflow's own has no types
@@ -49,6 +59,7 @@ class WaitTrigger(Connected, BaseTrigger):
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
+                "format_version": KWARGS_FORMAT,
                 "wait": self.wait,
                 "interval": self.interval,
                 "deadline": self.deadline,
@@ -117,6 +128,30 @@ class WaitTrigger(Connected, BaseTrigger):
             return _event(EventKind.ENDED, str(error))
 
 
+class UnmadeTrigger(BaseTrigger):
+    """Stands in for a trigger that a newer version has made, and tells its task so.
+
+    :param of: the class of the trigger.
+    :param kwargs: what it is made of.
+    :param why: why it cannot be made, as the end of a sentence.
+    """
+
+    def __init__(self, *, of: type[BaseTrigger], kwargs: dict[str, Any], why: str) -> None:
+        super().__init__()  # type: ignore[no-untyped-call] # likewise
+        self.of = of
+        self.kwargs = kwargs
+        self.why = why
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Give what it stands in for."""
+        return f"{self.of.__module__}.{self.of.__qualname__}", self.kwargs
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """End the wait in a way that lets a retry of the task begin it anew."""
+        what = f"The trigger of the wait {self.why}. A retry of the task waits anew with this version; or run that one"
+        yield TriggerEvent(_event("no_answer", what))  # type: ignore[no-untyped-call] # likewise
+
+
 def _import_all() -> None:
     """Import what a wait needs: the first time, this takes longer than an event loop may stand still."""
     import limio_limitrail.api.client
@@ -126,4 +161,4 @@ def _import_all() -> None:
 
 
 def _event(kind: str, what: str, **more: Any) -> dict[str, Any]:
-    return {"kind": str(kind), "what": what, **more}
+    return {"format": EVENT_FORMAT, "kind": str(kind), "what": what, **more}

@@ -17,6 +17,7 @@ from limio_limitrail.api.query import as_text
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.api.times import parse_time
 from limio_limitrail.triggers.connected import Connected
+from limio_limitrail.triggers.kept import KWARGS_FORMAT, unmade
 from limio_limitrail.triggers.threads import in_thread
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
     :param interval: from one look to the next, in seconds or as a timedelta.
     :param overlap: how much later than a newer one a record may show up, in seconds or as a timedelta.
     :param page_size: records to ask for a page.
+    :param format_version: leave it out; Airflow keeps it with the others, for a version of this package that comes later.
     """
 
     def __init__(
@@ -61,9 +63,15 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
         interval: float | timedelta = DEFAULT_INTERVAL,
         overlap: float | timedelta = DEFAULT_OVERLAP,
         page_size: int = 100,
+        format_version: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # Airflow's own has no types
+        if (why := unmade(format_version)) is not None:
+            raise WatchParameterError(
+                f"this {type(self).__name__} {why}. Nothing is looked at until a triggerer of that version takes it over; then "
+                "the watch goes on where it stood"
+            )
         if kwargs:
             # Airflow's would swallow them, and nobody would hear of a misspelt one.
             raise WatchParameterError(f"{type(self).__name__} has no parameter {min(kwargs)!r}: correct it, or leave it out")
@@ -117,6 +125,7 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
             {
+                "format_version": KWARGS_FORMAT,
                 "resource": self.named or json.dumps(resource_to_json(self.resource), sort_keys=True),
                 "request_params": json.dumps(self.request_params, sort_keys=True),
                 "predicate": self.predicate,

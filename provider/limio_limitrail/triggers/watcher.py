@@ -82,7 +82,10 @@ class Watcher:
 
     async def _begin(self) -> Position:
         stored = [await store.aget(self.key) for store in self.stores]
-        found = [None if kept is None else Progress.from_json(kept) for kept in stored]
+        try:
+            found = [None if kept is None else Progress.from_json(kept) for kept in stored]
+        except ParameterError as error:
+            raise ParameterError(f"{error.what}. The value is {self.key!r}") from None
         # Of several assets' the newest counts: all of them are told of each event at once.
         newest = max(
             (progress for progress in found if progress is not None),

@@ -9,12 +9,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.formats import UNREADABLE, instant, maybe, text, trouble
 from limio_limitrail.watching.news import News
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
 
 log = logging.getLogger(__name__)
+
+FORMAT = 1
 
 MOST_CLAIMS = 200
 """Events of which it is remembered which other run has them. A second announcement follows the first by a few events at most."""
@@ -32,11 +36,23 @@ class _Claims:
     forgotten: datetime | None = None
 
     @classmethod
-    def read(cls, data: Mapping[str, Any] | None) -> _Claims:
+    def read(cls, data: object, *, key: str) -> _Claims:
+        """Read them.
+
+        :param key: under which they are stored.
+        :raises ParameterError: a newer version has written them, or they are damaged.
+        """
         if data is None:
             return cls()
-        held = {event_id: (run_id, datetime.fromisoformat(when)) for event_id, run_id, when in data["claims"]}
-        return cls(held=held, forgotten=datetime.fromisoformat(data["forgotten"]) if data["forgotten"] else None)
+        if not isinstance(data, Mapping):
+            raise _unreadable(key, f"is damaged ({type(data).__name__})")
+        if (why := trouble(data.get("format"), reads=FORMAT)) is not None:
+            raise _unreadable(key, why)
+        try:
+            held = {text(event_id): (text(run_id), instant(when)) for event_id, run_id, when in data["claims"]}
+            return cls(held=held, forgotten=maybe(instant, data["forgotten"]))
+        except UNREADABLE as error:
+            raise _unreadable(key, f"is damaged ({type(error).__name__}: {error})") from None
 
     def of(self, run_id: str) -> set[str]:
         return {event_id for event_id, (holder, _) in self.held.items() if holder == run_id}
@@ -47,7 +63,14 @@ class _Claims:
         dropped = set(others[:-MOST_CLAIMS])
         times = [*(self.held[event_id][1] for event_id in dropped), *([self.forgotten] if self.forgotten else [])]
         kept = [[event_id, holder, when.isoformat()] for event_id, (holder, when) in self.held.items() if event_id not in dropped]
-        return {"format": 1, "claims": kept, "forgotten": max(times).isoformat() if times else None}
+        return {"format": FORMAT, "claims": kept, "forgotten": max(times).isoformat() if times else None}
+
+
+def _unreadable(key: str, why: str) -> ParameterError:
+    return ParameterError(
+        f"which run has which event cannot be read: the value {key!r} in the asset's state store {why}. Run the version that has "
+        "written it; or remove the value, and events that other runs have had may be given out again"
+    )
 
 
 def announced(context: Context, asset: Asset) -> list[News]:
@@ -65,6 +88,8 @@ def announced(context: Context, asset: Asset) -> list[News]:
     :param context: the task's. The asset must be among the task's ``inlets``.
     :param asset: the watched one.
     :raises KeyError: the asset is not among the task's inlets.
+    :raises ParameterError: a newer version of the package has announced an event, or has stored which run has which; or what is
+        stored is damaged.
     :raises Exception: Airflow does not say which events came, and the run was given some of them before: less than before it is
         not given. Another try may get through.
     """
@@ -76,7 +101,7 @@ def announced(context: Context, asset: Asset) -> list[News]:
         return [news for news, _ in own.values()]
     run_id = context["dag_run"].run_id
     store, key = stores[asset], f"limio_limitrail.announced.{context['dag_run'].dag_id}"
-    claims = _Claims.read(store.get(key))
+    claims = _Claims.read(store.get(key), key=key)
     mine = claims.of(run_id)
     found = {**own, **_news([*events, *_since(context, asset, events, needed=not mine <= set(own))])}
     if mine:
@@ -125,11 +150,13 @@ def _news(events: Iterable[Any]) -> dict[str, tuple[News, datetime]]:
 
 
 def news_of(event: Any) -> News | None:
-    """Give the news of an asset event; none where it was not a watch that announced it."""
-    payload = (event.extra or {}).get("payload")
-    if not isinstance(payload, Mapping):
-        return None
+    """Give the news of an asset event; none where it was not a watch that announced it.
+
+    :raises ParameterError: a newer version of the package has announced it.
+    """
     try:
-        return News.from_json(payload)
+        return News.from_json((event.extra or {}).get("payload"))
+    except ParameterError:
+        raise
     except ValueError:
         return None

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.formats import UNREADABLE, maybe, number, text, trouble
 from limio_limitrail.watching.sighting import Sighting
 
 MOST_IDS = 100
@@ -58,19 +60,38 @@ class News:
         return {"format": FORMAT, **asdict(self), "ids": list(self.ids)}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> News:
-        """Read an event's payload; what a later version adds to it is left out.
+    def from_json(cls, data: object) -> News:
+        """Read an event's payload; members that this version does not know are left out.
 
+        :raises ParameterError: a newer version has written it.
         :raises ValueError: it is none.
         """
+        if not isinstance(data, Mapping):
+            raise ValueError(f"this is no event of a watch ({type(data).__name__})")  # noqa: TRY004 - what its caller takes it for
+        why = trouble(data.get("format"), reads=FORMAT)
+        if why is not None and {"event_id", "resource"} <= set(data) and _is_number(data.get("format")):
+            raise ParameterError(f"the event {str(data['event_id'])[:40]!r} of a watch {why}. Run that version, and none is lost")
         try:
-            return cls(
-                event_id=str(data["event_id"]),
-                resource=str(data["resource"]),
-                count=int(data["count"]),
-                ids=tuple(data["ids"]),
-                since=data["since"],
-                watermark=data["watermark"],
+            news = cls(
+                event_id=text(data["event_id"]),
+                resource=text(data["resource"]),
+                count=number(data["count"]),
+                ids=_ids(data["ids"]),
+                since=maybe(text, data["since"]),
+                watermark=maybe(text, data["watermark"]),
             )
-        except (KeyError, TypeError) as error:
+        except UNREADABLE as error:
             raise ValueError(f"this is no event of a watch ({type(error).__name__}: {error})") from None
+        if why is not None:
+            raise ValueError(f"this is no event of a watch: it {why}")
+        return news
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _ids(value: object) -> tuple[str, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise TypeError(f"{type(value).__name__} where texts belong")
+    return tuple(text(one) for one in value)

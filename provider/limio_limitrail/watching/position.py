@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.formats import instant, text
 from limio_limitrail.watching.sighting import Sighting
 
 MOST_SEEN = 3_000
@@ -92,9 +93,12 @@ class Position:
         """Read one.
 
         :raises ValueError: it is none.
+        :raises KeyError: a member is missing.
+        :raises TypeError: a member is of another type.
+        :raises OverflowError: its time is beyond those that there are in UTC.
         """
-        packed = base64.b85decode(data["seen"])
-        floor = datetime.fromisoformat(data["floor"]).astimezone(UTC) if data["floor"] else None
+        packed = base64.b85decode(text(data["seen"]))
+        floor = instant(data["floor"]).astimezone(UTC) if data["floor"] is not None else None
         try:
             return cls(floor=floor, seen=dict(_ENTRY.iter_unpack(packed)))
         except struct.error as error:

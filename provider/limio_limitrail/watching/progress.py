@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.formats import UNREADABLE, number, trouble
 from limio_limitrail.watching.news import News
 from limio_limitrail.watching.position import Position
 
@@ -55,16 +56,18 @@ class Progress:
 
         :raises ParameterError: it is none, or of a format that this version does not know.
         """
-        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
-            raise _unreadable("its format is not known to this version")
+        if not isinstance(data, Mapping):
+            raise _unreadable(f"it is damaged ({type(data).__name__})")
+        if (why := trouble(data.get("format"), reads=FORMAT)) is not None:
+            raise _unreadable(f"what is stored {why}")
         try:
             return cls(
                 position=Position.from_json(data["position"]),
-                announced=int(data["announced"]),
+                announced=number(data["announced"]),
                 unheard=tuple(News.from_json(news) for news in data["unheard"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            raise _unreadable(f"{type(error).__name__}: {error}") from None
+        except UNREADABLE as error:
+            raise _unreadable(f"it is damaged: {type(error).__name__}: {error}") from None
 
 
 def _unreadable(why: str) -> ParameterError:

@@ -96,7 +96,7 @@ def test_a_jump_back_does_not_draw_a_wait_out(script, connected, clock, jumps):
     script.answers["one"] = [404]
     on_looks(connected, *jumps, clock=clock)
     event = event_of(trigger(seconds=2))
-    assert event == {"kind": "timeout", "what": "orders/one to be there: it is not there"}
+    assert event == {"format": 1, "kind": "timeout", "what": "orders/one to be there: it is not there"}
     assert clock.ahead < 0
 
 
@@ -106,7 +106,7 @@ def test_a_trigger_that_is_started_after_a_jump_forward(script, clock):
     one = trigger(seconds=600)
     clock.ahead = HOUR
     event = event_of(LimioWaitTrigger(**one.serialize()[1]))
-    assert event == {"kind": "timeout", "what": "orders/one to be there: no look was made"}
+    assert event == {"format": 1, "kind": "timeout", "what": "orders/one to be there: no look was made"}
     assert script.asked["one"] == 0
 
 
@@ -133,7 +133,7 @@ def test_asked_to_wait_until_after_the_deadline(script, ahead):
     """The deadline has not passed then, but nothing can come any more."""
     script.answers["one"] = ["active"]
     event = event_of(trigger(seconds=1, not_before=time.time() + ahead))
-    assert event == {"kind": "timeout", "what": "orders/one to be there: no look was made"}
+    assert event == {"format": 1, "kind": "timeout", "what": "orders/one to be there: no look was made"}
     assert script.asked["one"] == 0
 
 

@@ -19,8 +19,10 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorString, SinglePage
 from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter
 from limio_limitrail.triggers.events import ResourceEventTrigger, WatchParameterError
+from limio_limitrail.triggers.kept import KWARGS_FORMAT
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
+from limio_limitrail.triggers.watcher import Watcher
 
 WIRE = Path(__file__).parent / "wire"
 OWN = Resource(
@@ -52,21 +54,43 @@ KEPT: dict[str, ResourceEventTrigger] = {
     "event_own_resource": LimioResourceEventTrigger(resource=OWN, request_params={"kind": "large"}),
 }
 
+PLACES = {
+    "event_limio": "limio_limitrail.watch.ba07272c5a371041b0be2d03",
+    "event_limio_full": "limio_limitrail.watch.2bca6ff700cbbeab5740c54e",
+    "event_limitrail": "limio_limitrail.watch.e31f8ba76475c3e27ebc2596",
+    "event_own_resource": "limio_limitrail.watch.f8b7fa707544a4143a61bfe0",
+}
+
 
 @pytest.mark.parametrize("name", KEPT)
-def test_triggers_stay_readable(name, limio_emulator):
+@pytest.mark.parametrize("number", range(1, KWARGS_FORMAT + 1))
+def test_triggers_stay_readable(name, number):
     one = KEPT[name]
     classpath, kwargs = one.serialize()
-    kept = json.loads((WIRE / f"{name}.json").read_text())
-    assert {"classpath": classpath, "kwargs": kwargs} == kept
+    kept = json.loads((WIRE / f"{name}_{number}.json").read_text())
+    assert kept["kwargs"].get("format_version", 1) == number
+    assert ({"classpath": classpath, "kwargs": kwargs} == kept) == (number == KWARGS_FORMAT)
     again = type(one)(**kept["kwargs"])
     assert again.serialize() == (classpath, kwargs)
     assert again.shared_stream_key() == one.shared_stream_key()
     assert again.resource == one.resource
+    # Under it, the asset's state store keeps where the watch stands.
+    assert Watcher(again, stores=()).key == Watcher(one, stores=()).key == PLACES[name]
     # What its first version had to be given is all that is needed.
     needed = {name: kept["kwargs"][name] for name in ("resource", "request_params")}
     assert type(one)(**needed).resource == one.resource
     assert "secret" not in repr(again)
+
+
+@pytest.mark.parametrize("number", [KWARGS_FORMAT + 1, 0, "2", None, {}])
+@pytest.mark.parametrize("made", KEPT.values(), ids=KEPT)
+def test_a_trigger_of_a_newer_version(made, number):
+    """It is not made, and Airflow's triggerer logs why. It survives a ``TypeError`` alone."""
+    with pytest.raises(WatchParameterError, match="then the watch goes on where it stood") as caught:
+        type(made)(format_version=number, resource=made.resource.name, list={"of": "comets"})
+    assert isinstance(caught.value, TypeError)
+    if number == KWARGS_FORMAT + 1:
+        assert "has format 3, and this version reads formats 1 to 2" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -82,7 +106,9 @@ def test_airflow_keeps_them(name):
 
 
 def test_no_file_is_left_over():
-    assert {path.stem for path in WIRE.glob("*")} == {*KEPT}
+    assert {path.stem for path in WIRE.glob("*")} == {
+        f"{name}_{number}" for name in KEPT for number in range(1, KWARGS_FORMAT + 1)
+    }
 
 
 def test_every_parameter_is_kept():

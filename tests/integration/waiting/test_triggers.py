@@ -60,6 +60,7 @@ def test_found(script, limio_emulator):
     script.answers["one"] = [404, 404, "active"]
     event = event_of(trigger())
     assert event == {
+        "format": 1,
         "kind": "found",
         "what": "orders/one to be there: its status is 'active'",
         "result": {"path_type": "orders", "id": "one", "status": "active"},
@@ -154,7 +155,7 @@ def test_whatever_nobody_foresaw(monkeypatch, script):
 
     monkeypatch.setattr(ObjectWait, "look", look)
     event = event_of(trigger())
-    assert event == {"kind": "ended", "what": "the wait broke: ZeroDivisionError: division by zero"}
+    assert event == {"format": 1, "kind": "ended", "what": "the wait broke: ZeroDivisionError: division by zero"}
 
 
 def test_events_that_a_sensor_does_not_know_end_it():
@@ -182,14 +183,14 @@ def test_a_deadline_stays_where_it_is(script):
         return await events_of(second)
 
     [event] = asyncio.run(move())
-    assert event == {"kind": "timeout", "what": "orders/one to be there: it is not there"}
+    assert event == {"format": 1, "kind": "timeout", "what": "orders/one to be there: it is not there"}
     assert 0 <= time.time() - first.deadline < 5
 
 
 def test_a_deadline_that_has_passed(script):
     script.answers["one"] = ["active"]
     event = event_of(trigger(seconds=-1))
-    assert event == {"kind": "timeout", "what": "orders/one to be there: no look was made"}
+    assert event == {"format": 1, "kind": "timeout", "what": "orders/one to be there: no look was made"}
     assert script.asked["one"] == 0
 
 

@@ -8,16 +8,22 @@ import pkgutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from airflow_versions import UNIMPORTABLE
+from hypothesis import HealthCheck, given, settings
+from stored import bad_values
 
 import limio_limitrail
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.transfers import folders, window
-from limio_limitrail.transfers.state import REMEMBERED_RUNS, AssetWatermark, asset_watermark
+from limio_limitrail.transfers.state import REMEMBERED_RUNS, AssetWatermark, Progress, asset_watermark, mark_of
 from limio_limitrail.transfers.to_sql import _some
+
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 def modules():
@@ -42,6 +48,12 @@ class Accessor(dict):
 
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+PROGRESS = {
+    "format_version": 1,
+    "watermark": "2026-01-01T12:00:00+00:00",
+    "starts": [["7692c3ad3540bb80", None], ["3fc4ccfe745870e2", "2026-01-01T12:00:00+00:00"]],
+}
+"""A watermark as it is stored."""
 FILTERED = Resource(name="things", path="/things", time_filter=TimeFilter(since="from", field="updated"))
 DEMANDING = Resource(name="things", path="/things", time_filter=TimeFilter(since="from", field="updated", required=True))
 
@@ -68,16 +80,68 @@ def test_a_watermark_is_kept_with_where_runs_began():
 
 
 @pytest.mark.parametrize(
-    "stored", ["x", 1, {"format_version": 2, "watermark": None}, {"format_version": 1}, {"watermark": "soon"}]
+    "stored",
+    [
+        "x",
+        1,
+        {"format_version": 2, "watermark": None},
+        {"format_version": 1},
+        {"watermark": "soon"},
+        {**PROGRESS, "watermark": "2026-01-01T12:00:00"},
+        {**PROGRESS, "watermark": 7},
+        {**PROGRESS, "starts": 7},
+        {**PROGRESS, "starts": [["a"]]},
+        {**PROGRESS, "starts": [[1, None]]},
+        {**PROGRESS, "format_version": True},
+    ],
 )
-def test_a_watermark_of_another_form_is_an_error_that_a_full_refresh_mends(stored):
+def test_a_watermark_of_another_form_is_an_error_that_a_full_refresh_mends(stored, caplog):
     accessor = Accessor({"limio_limitrail.watermark:t": stored})
     mark = AssetWatermark(accessor, target="t")
     with pytest.raises(ParameterError, match="full_refresh=True"):
         choose(watermark=mark)
     assert choose(watermark=mark, full_refresh=True).since is None
+    assert caplog.text == ""
     assert mark.move(NOON, run="r", since=None) == NOON
     assert mark.read().watermark == NOON
+    assert "The watermark is set anew: the watermark stored under 'limio_limitrail.watermark:t'" in caplog.text
+
+
+def test_a_watermark_of_a_newer_version_says_so():
+    mark = AssetWatermark(Accessor({"limio_limitrail.watermark:t": {**PROGRESS, "format_version": 2}}), target="t")
+    with pytest.raises(ParameterError, match=r"'limio_limitrail.watermark:t' has format 2, and this version reads format 1"):
+        mark.read()
+
+
+def test_watermarks_stay_readable():
+    """What an earlier version has stored, each later one reads; the first did not remember where runs began."""
+    accessor = Accessor({"limio_limitrail.watermark:t": PROGRESS})
+    mark = AssetWatermark(accessor, target="t")
+    assert mark.read() == Progress(watermark=NOON, starts={mark_of("one"): None, mark_of("two"): NOON})
+    assert mark.move(None, run="two", since=NOON) == NOON
+    assert accessor["limio_limitrail.watermark:t"] == PROGRESS
+    first = {"format_version": 1, "watermark": "2026-01-01T12:00:00+00:00"}
+    assert AssetWatermark(Accessor({"limio_limitrail.watermark:t": first}), target="t").read() == Progress(watermark=NOON)
+
+
+@given(bad_values(PROGRESS))
+def test_no_watermark_raises_anything_else(value):
+    mark = AssetWatermark(Accessor({"limio_limitrail.watermark:t": value}), target="t")
+    try:
+        progress = mark.read()
+    except ParameterError:
+        return
+    times = [progress.watermark, *progress.starts.values()]
+    assert all(time is None or time.tzinfo is not None for time in times)
+
+
+def test_runs_keep_their_names():
+    """By it the rows of a run are found again in its table, and where it began."""
+    ti = SimpleNamespace(dag_id="pull", task_id="land", run_id="scheduled__2026-10-01", map_index=None)
+    assert str(folders.RunIdentity.of({"ti": ti})) == "pull/land/scheduled__2026-10-01"  # type: ignore[typeddict-item]
+    ti.map_index = 3
+    assert str(folders.RunIdentity.of({"ti": ti})) == "pull/land[3]/scheduled__2026-10-01"  # type: ignore[typeddict-item]
+    assert mark_of("pull/land/scheduled__2026-10-01") == "436eb37ebc24a7f5"
 
 
 def test_where_a_pull_begins():

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -12,12 +14,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stored import bad_values
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter
 from limio_limitrail.limio.resources import RESOURCES as LIMIO
 from limio_limitrail.limitrail.resources import RESOURCES as LIMITRAIL
+from limio_limitrail.triggers.kept import KWARGS_FORMAT
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
 from limio_limitrail.waiting.objects import Missing, ObjectWait
@@ -111,11 +115,13 @@ def test_waits_stay_readable(name):
 
 
 @pytest.mark.parametrize("name", TRIGGERS)
-def test_triggers_stay_readable(name):
+@pytest.mark.parametrize("number", range(1, KWARGS_FORMAT + 1))
+def test_triggers_stay_readable(name, number):
     made = TRIGGERS[name]
     classpath, kwargs = made.serialize()
-    kept = read(name)
-    assert {"classpath": classpath, "kwargs": kwargs} == kept
+    kept = read(f"{name}_{number}")
+    assert kept["kwargs"].get("format_version", 1) == number
+    assert ({"classpath": classpath, "kwargs": kwargs} == kept) == (number == KWARGS_FORMAT)
     assert type(made)(**kept["kwargs"]).serialize() == (classpath, kwargs)
     # Its first version wrote less.
     for later in ("failures", "not_before"):
@@ -124,7 +130,35 @@ def test_triggers_stay_readable(name):
 
 
 def test_no_file_is_left_over():
-    assert {path.stem for path in WIRE.glob("*")} == {*WAITS, *TRIGGERS}
+    triggers = {f"{name}_{number}" for name in TRIGGERS for number in range(1, KWARGS_FORMAT + 1)}
+    assert {path.stem for path in WIRE.glob("*")} == {*WAITS, *triggers}
+
+
+@pytest.mark.parametrize("made", TRIGGERS.values(), ids=TRIGGERS)
+@pytest.mark.parametrize("number", [KWARGS_FORMAT + 1, 0, -1, "2", None, True, [], {}])
+def test_a_trigger_of_a_newer_version_says_so(made, number):
+    """Whatever it is made of, and without a look at the API."""
+    kept = {"format_version": number, "wait": {"kind": "comet"}, "tail": [1]}
+    one = type(made)(**kept)
+    assert one.serialize() == (made.serialize()[0], kept)
+
+    async def events() -> list[Any]:
+        return [event.payload async for event in one.run()]
+
+    [event] = asyncio.run(events())
+    assert (event["kind"], event["format"]) == ("no_answer", 1)
+    assert "The trigger of the wait" in event["what"]
+    assert "A retry of the task waits anew" in event["what"]
+    if number == KWARGS_FORMAT + 1:
+        assert "has format 3, and this version reads formats 1 to 2" in event["what"]
+    else:
+        assert "carries no format" in event["what"]
+
+
+@given(bad_values(*(read(name) for name in WAITS)))
+def test_no_wait_raises_anything_else(value):
+    with suppress(ParameterError):
+        wait_from_json(value)
 
 
 # -- resources -----------------------------------------------------------------------------------------------------

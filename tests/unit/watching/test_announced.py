@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk import Asset
+from hypothesis import given
+from stored import bad_values
 
+from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.watching.announced import MOST_CLAIMS, announced
 from limio_limitrail.watching.news import News
 from limio_limitrail.watching.sighting import Sighting
@@ -256,3 +261,59 @@ def test_airflows_own_events():
     made: Any = {**context("one", store=Store()), "triggering_asset_events": accessor}
     assert ids(announced(made, BASKETS)) == expected(1, 2)
     assert announced({**made, "asset_state_store": {OFFERS: Store()}}, OFFERS) == []  # type: ignore[typeddict-item]
+
+
+# -- as other versions have stored it ------------------------------------------------------------------------------
+
+KEY = "limio_limitrail.announced.follow_up"
+CLAIMS = json.loads((Path(__file__).parent / "wire" / "announced.json").read_text())
+
+
+def stored(value: Any) -> Store:
+    return Store({KEY: json.dumps(value)})
+
+
+def test_what_is_stored_stays_readable():
+    """Event 0 is another run's, and event 1 this one's."""
+    store = stored(CLAIMS)
+    assert ids(announced(context("two", event(0), event(1), event(2), store=store), BASKETS)) == [news(1).event_id]
+    assert ids(announced(context("three", event(0), event(1), event(2), store=store), BASKETS)) == [news(2).event_id]
+    assert json.loads(store.values[KEY]) == {
+        **CLAIMS,
+        "claims": [*CLAIMS["claims"], [news(2).event_id, "three", START.isoformat()]],
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"format": 2}, "has format 2, and this version reads format 1"),
+        ({"format": None}, "carries no format"),
+        ({"claims": None}, "is damaged"),
+        ({"claims": [["x", "one"]]}, "is damaged"),
+        ({"claims": [["x", "one", "2026-10-01T12:00:00"]]}, "is damaged"),
+        ({"forgotten": 7}, "is damaged"),
+    ],
+)
+def test_what_cannot_be_read_is_not_guessed_at(change, says):
+    store = stored({**CLAIMS, **change})
+    with pytest.raises(ParameterError, match=says) as caught:
+        announced(context("two", event(0), event(3), store=store), BASKETS)
+    assert KEY in str(caught.value)
+    assert store.writes == 0
+
+
+@given(bad_values(CLAIMS))
+def test_nothing_that_is_stored_raises_anything_else(value):
+    with suppress(ParameterError):
+        announced(context("two", event(0), event(3), store=stored(value)), BASKETS)
+
+
+@pytest.mark.parametrize("has_store", [True, False])
+def test_an_event_of_a_newer_version_is_not_left_out(has_store):
+    """A run that was not given it would never be."""
+    newer = Event({"payload": {**news(1).to_json(), "format": 2, "ids": {"first": "a"}}})
+    store = Store() if has_store else None
+    with pytest.raises(ParameterError, match="has format 2, and this version reads format 1"):
+        announced(context("one", event(0), newer, store=store), BASKETS)
+    assert store is None or store.writes == 0

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stored import bad_values
 
+from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.watching.news import MOST_IDS, News
 from limio_limitrail.watching.sighting import Sighting
 
@@ -36,7 +38,23 @@ def test_events_stay_readable(name, news):
 
 
 def test_what_a_later_version_adds():
-    assert News.from_json({**WITH_TIMES.to_json(), "format": 2, "colour": "green"}) == WITH_TIMES
+    assert News.from_json({**WITH_TIMES.to_json(), "colour": "green"}) == WITH_TIMES
+
+
+@pytest.mark.parametrize("change", [{}, {"count": None}, {"ids": {"first": "a"}}])
+def test_a_format_of_a_later_version(change):
+    with pytest.raises(ParameterError, match=r"has format 2, and this version reads format 1") as caught:
+        News.from_json({**WITH_TIMES.to_json(), **change, "format": 2})
+    assert WITH_TIMES.event_id in str(caught.value)
+
+
+@given(bad_values(WITH_TIMES.to_json(), WITHOUT_TIMES.to_json()))
+def test_no_payload_raises_anything_else(value):
+    try:
+        news = News.from_json(value)
+    except ValueError:
+        return
+    assert News.from_json(json.loads(json.dumps(news.to_json()))) == news
 
 
 @pytest.mark.parametrize(
@@ -47,6 +65,10 @@ def test_what_a_later_version_adds():
         {**WITH_TIMES.to_json(), "count": None},
         {**WITH_TIMES.to_json(), "count": "many"},
         {**WITH_TIMES.to_json(), "ids": 7},
+        {**WITH_TIMES.to_json(), "ids": "abc"},
+        {**WITH_TIMES.to_json(), "format": None},
+        {**WITH_TIMES.to_json(), "format": "csv"},
+        {"format": 2},
         None,
         [],
         "news",
@@ -54,8 +76,9 @@ def test_what_a_later_version_adds():
     ],
 )
 def test_what_is_no_event(broken):
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError) as caught:
         News.from_json(broken)
+    assert not isinstance(caught.value, ParameterError), "of somebody else"
 
 
 def test_what_an_event_lacks():

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from stored import bad_values
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.watching.news import News
@@ -42,7 +44,7 @@ def test_progress_stays_readable(name):
 
 
 def test_no_file_is_left_over():
-    assert {path.stem for path in WIRE.glob("*")} == {*KEPT, "news", "news_without_times"}
+    assert {path.stem for path in WIRE.glob("*")} == {*KEPT, "announced", "news", "news_without_times"}
 
 
 def test_events_come_and_are_heard():
@@ -65,6 +67,10 @@ def test_events_come_and_are_heard():
         {},
         {**PROGRESS.to_json(), "format": 2},
         {**PROGRESS.to_json(), "format": "1"},
+        {**PROGRESS.to_json(), "format": True},
+        {**PROGRESS.to_json(), "format": 0},
+        {**PROGRESS.to_json(), "unheard": [{**news(5).to_json(), "format": 2}]},
+        {**PROGRESS.to_json(), "position": {"floor": "2026-10-01T12:00:00", "seen": ""}},
         {"format": 1},
         {**PROGRESS.to_json(), "position": None},
         {**PROGRESS.to_json(), "position": {"floor": None}},
@@ -85,6 +91,20 @@ def test_what_cannot_be_read(broken):
     with pytest.raises(ParameterError, match=r"how far the watch had come cannot be read.*remove the value") as caught:
         Progress.from_json(broken)
     assert "newer version" in str(caught.value)
+
+
+def test_progress_of_a_newer_version():
+    with pytest.raises(ParameterError, match=r"what is stored has format 2, and this version reads format 1"):
+        Progress.from_json({**PROGRESS.to_json(), "format": 2})
+
+
+@given(bad_values(*(json.loads((WIRE / f"{name}.json").read_text()) for name in KEPT)))
+def test_no_progress_raises_anything_else(value):
+    try:
+        progress = Progress.from_json(value)
+    except ParameterError:
+        return
+    assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress
 
 
 WATCH: dict[str, Any] = {

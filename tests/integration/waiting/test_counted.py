@@ -1,0 +1,119 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Failures in a row, counted from one process to the next, and what triggers have told: as other versions have stored them."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.exceptions import AirflowFailException
+from hypothesis import HealthCheck, given, settings
+from stored import bad_values
+
+from limio_limitrail.sensors.base import FAILURES_KEY, EndedError
+from limio_limitrail.sensors.limio import LimioObjectSensor
+from limio_limitrail.waiting.look import NoAnswerError
+
+
+class Store(dict[str, str]):
+    """A task's state store. What is put into it goes through JSON."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self[key]) if key in self else default
+
+    def set(self, key: str, value: Any) -> None:
+        self[key] = json.dumps(value)
+
+
+OLDER = {"try_number": 1, "failures": 1}
+NOW = {"format": 1, **OLDER}
+
+
+def sensor() -> LimioObjectSensor:
+    return LimioObjectSensor(task_id="wait", path_type="orders", object_id="one", mode="reschedule", max_transient_failures=1)
+
+
+def look(stored: Any, *, attempt: int = 1) -> tuple[Any, Any]:
+    """Look once in vain, after what is stored: give the end or none, and what is stored then."""
+    store = Store()
+    store.set(FAILURES_KEY, stored)
+    context: Any = {"ti": SimpleNamespace(try_number=attempt), "task_state_store": store}
+    try:
+        assert sensor().poke(context) is False
+    except EndedError as ended:
+        return ended.why, store.get(FAILURES_KEY)
+    return None, store.get(FAILURES_KEY)
+
+
+@pytest.fixture
+def failing(connected: Any, script: Any) -> None:
+    script.answers["one"] = [503]
+
+
+@pytest.mark.usefixtures("failing")
+@pytest.mark.parametrize("stored", [OLDER, NOW])
+def test_counted_failures_go_on(stored):
+    end, now = look(stored)
+    assert isinstance(end, NoAnswerError)
+    assert "2 looks in a row" in str(end)
+    assert now == {**NOW, "failures": 2}
+    # Those of an earlier try of the task count no more.
+    assert look(stored, attempt=2) == (None, {"format": 1, "try_number": 2, "failures": 1})
+
+
+@pytest.mark.usefixtures("failing")
+@pytest.mark.parametrize(
+    ("stored", "says"),
+    [
+        ({**NOW, "format": 2}, "has format 2, and this version reads format 1"),
+        ({**NOW, "failures": "x"}, "cannot be read"),
+        ({"failures": 7}, "cannot be read"),
+        ([], "cannot be read"),
+        ("many", "cannot be read"),
+        (7, "cannot be read"),
+    ],
+)
+def test_what_cannot_be_read_counts_as_none(stored, says, capsys):
+    assert look(stored) == (None, NOW)
+    said = capsys.readouterr().out
+    assert says in said
+    assert "The count begins anew" in said
+
+
+settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
+
+
+@given(bad_values(NOW, OLDER))
+def test_no_count_raises_anything(value):
+    assert sensor()._read_failures(value, try_number=1) >= 0
+
+
+# -- what triggers tell ----------------------------------------------------------------------------------------------
+
+FOUND = {"kind": "found", "what": "there", "result": {"id": "one"}}
+
+
+def resume(event: Any) -> Any:
+    one = LimioObjectSensor(task_id="wait", path_type="orders", object_id="one", deferrable=True)
+    return one.resume_execution("execute_complete", {"event": event}, {"ti": SimpleNamespace(try_number=1)})  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize("event", [FOUND, {"format": 1, **FOUND}])
+def test_what_a_trigger_of_an_older_version_has_told(event):
+    assert resume(event) == {"id": "one"}
+
+
+@pytest.mark.parametrize("change", [{}, {"kind": "seen"}, {"result": 7}])
+def test_what_a_trigger_of_a_newer_version_has_told(change):
+    with pytest.raises(AirflowFailException, match="has format 2, and this version reads format 1"):
+        resume({**FOUND, **change, "format": 2})
+
+
+@given(bad_values({"format": 1, **FOUND}))
+def test_no_event_raises_anything_else(event):
+    with suppress(AirflowFailException, NoAnswerError):
+        resume(event)
