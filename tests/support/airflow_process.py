@@ -279,6 +279,17 @@ def put_state(dag_id: str, *, run_id: str, value: Any) -> None:
     session.commit()
 
 
+def put_asset_state(key: str, *, value: Any) -> None:
+    """Change what an asset's state store holds."""
+    from airflow import settings
+    from airflow.models.asset_state_store import AssetStateStoreModel
+    from sqlalchemy import update
+
+    session = settings.Session()
+    session.execute(update(AssetStateStoreModel).where(AssetStateStoreModel.key == key).values(value=json.dumps(value)))
+    session.commit()
+
+
 def counted(dag_id: str) -> dict[str, Any]:
     """Run a Dag and count the look-ups of the API's connection."""
     looked_up: Counter[str] = Counter()
@@ -400,7 +411,8 @@ def sync_watches(former: list[dict[str, Any]] | None = None) -> dict[str, Any]:
 COMMANDS = {
     one.__name__: one
     for one in (
-        run_dag, attempt, state_of, put_state, describe, counted, peak, defer_all, deferred, remake_trigger, sync_watches
+        run_dag, attempt, state_of, put_state, put_asset_state, describe, counted, peak, defer_all, deferred, remake_trigger,
+        sync_watches,
     )
 }  # fmt: skip
 

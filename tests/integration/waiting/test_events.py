@@ -543,6 +543,7 @@ def test_a_store_with_garbage(baskets, caplog, garbage):
         assert stores[1].values == {key: garbage}
         assert triggerer.payloads(lost) == []
         assert "remove the value from the asset's state store" in caplog.text
+        assert f"The value is {key!r}" in caplog.text
         del stores[1].values[key]
         await triggerer.until(lambda: ids(triggerer.payloads(lost)) == ["basket-1"])
         assert triggerer.failed() == []
