@@ -1,0 +1,35 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The table of formats has the numbers of the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from limio_limitrail.landing import manifest, state
+from limio_limitrail.ledger import table
+from limio_limitrail.sensors import base
+from limio_limitrail.transfers import state as watermark
+from limio_limitrail.triggers import kept
+from limio_limitrail.watching import announced, news, progress
+
+NUMBERS = {
+    "the usage ledger": table.FORMAT,
+    "idempotency keys": "",
+    "manifest": manifest.FORMAT_VERSION,
+    "saved pull": state.FORMAT_VERSION,
+    "watermark, and where runs began": watermark.FORMAT_VERSION,
+    "counted failures of a sensor in `reschedule` mode": base.FAILURES_FORMAT,
+    "the trigger of a wait": kept.KWARGS_FORMAT,
+    "what such a trigger tells its task": kept.EVENT_FORMAT,
+    "the trigger of a watch": kept.KWARGS_FORMAT,
+    "where a watch stands": progress.FORMAT,
+    "an event of a watch": news.FORMAT,
+    "which run has which event": announced.FORMAT,
+}
+
+
+def test_the_table_of_formats() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "semantics.md").read_text()
+    section = page.partition("## Formats and versions")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| ")][1:]
+    assert {cells[0].strip(): cells[2].strip() for cells in rows} == {name: str(number) for name, number in NUMBERS.items()}
