@@ -9,11 +9,12 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test lint format docs bench dist test-matrix clean
+.PHONY: help setup demo test test-ui lint format docs bench dist test-matrix clean
 
 help:
 	@echo "make demo    run the main job against an emulated tenant, on real Airflow, into DuckDB"
 	@echo "make test    run all tests"
+	@echo "make test-ui    use Airflow's pages in a real browser (needs Chromium), and take the pictures in docs/images"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff format the code"
 	@echo "make docs    build the site of the docs"
@@ -42,6 +43,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-ui: $(READY)
+	@$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group ui
+	$(BIN)/python -m pytest tests/ui --screenshots docs/images $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,0 +1,38 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Assets: a list of Limio's between the Dag that pulls it and the Dag that begins then, and the graph of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from airflow_pages import DagPages
+from playwright.sync_api import Page, expect
+
+from limio_limitrail.emulator import EmulatorServer
+
+LIST = "limio://acme.prod.limio.com/subscriptions"
+
+
+def test_an_asset_and_what_came_of_it(
+    page: Page,
+    dags: DagPages,
+    finished: Callable[..., str],
+    emulator: EmulatorServer,
+    take_picture: Callable[..., None],
+) -> None:
+    finished("pull_subscriptions")
+    page.goto("/assets")
+    page.get_by_role("textbox").first.fill(LIST)
+    page.get_by_role("link", name=LIST, exact=True).click()
+
+    graph = page.get_by_role("application")
+    for name in ("pull_subscriptions", LIST, "report_subscriptions"):
+        expect(graph.get_by_role("link", name=name, exact=True)).to_be_visible()
+    expect(page.get_by_role("heading", name="1 Asset Event", exact=True)).to_be_visible()
+    expect(page.locator(".view-lines")).to_contain_text("{")
+    take_picture("asset.png", page)
+
+    report = page.get_by_role("link", name="report_subscriptions").last
+    expect(report).to_be_visible()
+    page.goto(report.get_attribute("href") or "")
+    assert dags.follow() == "Success"
