@@ -126,6 +126,27 @@ def test_a_damaged_manifest_is_refused(tmp_path, content):
     assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"started_at": "2026-10-01T12:00:00"},
+        {"newest": "2026-10-01T12:00:00"},
+        {"since": 7},
+        {"until": ""},
+        {"pages": "7"},
+        {"format": "csv"},
+        {"schema": []},
+        {"schema": {"a": "colour"}},
+        {"parts": [{}]},
+        {"parts": [{"name": "part-00000.parquet", "rows": "7", "size": 1, "sha256": "0"}]},
+        {"run_id": None},
+    ],
+)
+def test_a_manifest_with_something_wrong_in_it_is_refused(change):
+    with pytest.raises(ManifestError, match="the manifest in here is damaged .*Pull again"):
+        manifest_from_json({**read("manifest"), **change}, folder="here")
+
+
 @given(bad_values(*(read(name) for name in MANIFESTS)))
 def test_no_manifest_raises_anything_else(value):
     try:
