@@ -143,7 +143,7 @@ def test_a_damaged_manifest_is_refused(tmp_path, content):
     ],
 )
 def test_a_manifest_with_something_wrong_in_it_is_refused(change):
-    with pytest.raises(ManifestError, match="the manifest in here is damaged .*Pull again"):
+    with pytest.raises(ManifestError, match=r"the manifest in here is damaged .*Pull again"):
         manifest_from_json({**read("manifest"), **change}, folder="here")
 
 
