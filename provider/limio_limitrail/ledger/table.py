@@ -85,8 +85,8 @@ def read_entry(values: Sequence[Any]) -> tuple[str, Entry]:
     format_ = 1 if row[FORMAT_COLUMN] is None else _count(row, FORMAT_COLUMN)
     if (why := trouble(format_, reads=FORMAT)) is not None:
         raise LedgerError(
-            f"the ledger's row {row[KEY]} {why}. It is not guessed at: run the version of the package that has written it, or a later "
-            "one"
+            f"the ledger's row {row[KEY]} {why}. It is not guessed at: run the version of the package that has written it, "
+            "or a later one"
         )
     try:
         state = State(row["state"])
