@@ -17,7 +17,7 @@ from limio_limitrail.landing.frames import transformed
 from limio_limitrail.landing.kinds import Kind, kind_of
 from limio_limitrail.landing.lifts import LiftPath, LiftReader, path_parts
 from limio_limitrail.landing.parts import PartFormat, parquet_bytes
-from limio_limitrail.landing.values import from_raw, to_instants
+from limio_limitrail.landing.values import newest_instant
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,11 +103,8 @@ class NewestTime:
 
     def see(self, records: bytes) -> None:
         """Look at a page's records."""
-        import pyarrow.compute as pc
-
-        kind, array = from_raw(self._reader.read(records)["time"])
-        instants = to_instants(array) if kind is Kind.TEXT else None
-        if instants is not None and (value := pc.max(instants).as_py()) is not None:
+        value = newest_instant(self._reader.read(records)["time"])
+        if value is not None:
             self._newest = value if self._newest is None else max(self._newest, value)
 
     def take(self) -> datetime | None:
@@ -139,14 +136,13 @@ class LinesBuilder:
         rows = len(page.raw_records)
         if not rows:
             return
-        if self._lifts is not None or self._dropped:
-            lines = list(self._shaped(page.records))
-        else:
-            lines = [bytes(raw) for raw in page.raw_records]
-        text = b"\n".join(lines) + b"\n"
-        if text.count(b"\n") > rows or b"\r" in text:
-            text = b"\n".join(map(_on_one_line, lines)) + b"\n"
+        shaped = self._lifts is not None or self._dropped
+        lines: list[Any] = list(self._shaped(page.records)) if shaped else page.raw_records
+        text = b"\n".join(lines)
+        if text.count(b"\n") >= rows or b"\r" in text:
+            text = b"\n".join(_on_one_line(bytes(line)) for line in lines)
         self._stream.write(text)
+        self._stream.write(b"\n")
         self._rows += rows
         if self._times is not None:
             self._times.see(page.records)

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -89,6 +92,27 @@ def to_instants(array: pa.Array) -> pa.Array | None:
         return None
 
 
+def newest_instant(values: Sequence[bytes | None]) -> datetime | None:
+    """Give the newest of undecoded values; none where one of them is no instant.
+
+    Instants that are all written alike sort as their texts do. Arrow, which reads all others, costs a third of a second and forty
+    megabytes when it makes its first array, because it imports pandas.
+    """
+    there = [value for value in values if value is not None and value != b"null"]
+    if there and len({len(value) for value in there}) == 1 and _ALIKE.fullmatch(b"".join(there)):
+        with suppress(ValueError):  # the form is right and the date is none
+            return datetime.fromisoformat(max(there)[1:-1].decode())
+    kind, array = from_raw(values)
+    instants = to_instants(array) if kind is Kind.TEXT else None
+    if instants is None:
+        return None
+    import pyarrow.compute as pc
+
+    newest: datetime | None = pc.max(instants).as_py()
+    return newest
+
+
+_ALIKE = re.compile(rb'(?:"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?Z")*')
 _NUMBER_STARTS = {bytes([character]) for character in b"-0123456789"}
 
 
