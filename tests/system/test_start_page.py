@@ -1,0 +1,59 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What docs/start.md tells a newcomer to type, typed."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import duckdb
+from pages import ROOT, blocks
+
+PAGE = "docs/start.md"
+OWN = "Your own tenant"
+INSTALL = "Install"
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+    return port
+
+
+def test_the_commands_lead_to_a_table(tmp_path: Path) -> None:
+    """All blocks in one shell, in a fresh home; instead of the environment that *Install* makes, the one that runs this."""
+    text = "\n".join(one.text for one in blocks(PAGE, language="bash") if one.section not in {INSTALL, OWN})
+    assert text.count("airflow dags test") == 2
+    text = text.replace("8765", str(free_port()))
+    # Where a person reads on, the emulator has time to start.
+    script = "set -e -m\n" + text.replace("subscriptions 1000 &\n", "subscriptions 1000 > emulator.log &\n")
+    (tmp_path / "type.sh").write_text(script.replace("kill %1", "kill -INT %1; wait %1"))
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTEST_", "COV_"))}
+    environment = {**own, "HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"}
+    (tmp_path / "dags_examples").symlink_to(ROOT / "dags_examples")
+    done = subprocess.run(
+        ["bash", "type.sh"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280, start_new_session=True
+    )
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout + done.stderr)
+    assert done.returncode == 0, printed[-6000:]
+    assert "1,000 rows came" in printed
+    assert "1,000 inserted, 0 updated, 0 unchanged" in printed
+    assert "0 inserted, 0 updated, 1,000 unchanged" in printed
+    assert "active" in printed.split("subscriptions │")[1]
+    with duckdb.connect(str(tmp_path / "limio-try" / "warehouse.duckdb"), read_only=True) as warehouse:
+        assert warehouse.execute("SELECT count(*), count(DISTINCT id) FROM subscriptions").fetchall() == [(1000, 1000)]
+
+
+def test_what_is_installed_is_there() -> None:
+    [install] = blocks(PAGE, section=INSTALL, language="bash")
+    *_, pip = install.commands()
+    extras = re.fullmatch(r"pip install '\.\[([a-z,]+)\]'", pip)
+    assert extras is not None
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert set(extras[1].split(",")) <= set(known)
