@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
@@ -26,6 +27,9 @@ DAG_IDS = {
     "limitrail_usage_commit.py": "limitrail_usage_commit",
     "limio_order_wait.py": "limio_order_wait",
     "limio_abandoned_basket_followup.py": "limio_abandoned_basket_followup",
+    "limio_basket_wait.py": "limio_basket_wait",
+    "limitrail_usage_files.py": "limitrail_usage_files",
+    "limitrail_usage_watch.py": "limitrail_usage_watch",
 }
 NEEDS = {"limitrail_usage_commit.py": "limio_warehouse_sync.py"}
 """Examples that use what another one leaves."""
@@ -45,6 +49,10 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         shutil.copy(EXAMPLES / needed, home.path / "dags")
         assert home.run(DAG_IDS[needed], logical_date="2026-11-01T00:00:00+00:00").result["state"] == "success"
     process = limio_emulator.tenant.ids("process")[0]
+    if file == "limitrail_usage_files.py":
+        # Of the day before the run, which is due when it is made.
+        hours = [datetime.now(tz=UTC) - timedelta(hours=hour) for hour in range(1, 31)]
+        limio_emulator.limitrail.add_usage([{"committedAt": hour.isoformat(), "amount": "1.50"} for hour in hours])
     conf = {"process_id": process} if file == "limio_order_wait.py" else {"root": root}
     outcome = home.run(DAG_IDS[file], conf=conf, logical_date="2026-11-01T00:00:00+00:00")
     states = {name: task["state"] for name, task in outcome.result["tasks"].items()}
@@ -83,3 +91,19 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         found = {"path_type": "process", "id": process, "status": "processed"}
         assert outcome.task("processed")["xcom"] == found
         assert f"{process} is processed" in home.output()
+    if file == "limio_basket_wait.py":
+        ids = outcome.task("go_on")["xcom"]
+        assert len(set(ids)) == len(ids) >= 3
+        assert all(is_left(limio_emulator.tenant.record("baskets", identity)) for identity in ids)
+    if file == "limitrail_usage_files.py":
+        assert outcome.task("land")["xcom"]["rows"] == 23
+        assert outcome.task("total")["xcom"] == 34.5
+        [manifest] = [json.loads(path.read_text()) for path in (tmp_path / "lake").rglob("manifest.json")]
+        assert (manifest["resource"], manifest["format"], manifest["rows"]) == ("usage", "parquet", 23)
+    if file == "limitrail_usage_watch.py":
+        # Nothing has started it.
+        assert outcome.task("how_many")["xcom"] == 0
+
+
+def is_left(basket: dict[str, Any]) -> bool:
+    return not basket["completed"] and len(basket["orderItems"]) > 0

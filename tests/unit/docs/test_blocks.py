@@ -1,0 +1,131 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Every code block of the docs is run by a test, or is on a short list that says why not."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from airflow.sdk import Connection
+from pages import PAGES, ROOT, Block, blocks
+
+from limio_limitrail.hooks.limio_settings import read_limio_connection
+from limio_limitrail.hooks.limitrail_settings import read_limitrail_connection
+from limio_limitrail.hooks.settings import Settings
+
+ALL = [block for page in PAGES for block in blocks(page)]
+SHELL = [(block, command) for block in ALL if block.language in {"console", "bash"} for command in block.commands()]
+START = "tests/system/test_start_page.py"
+
+RUN_ELSEWHERE = {
+    # Page and section of blocks that a test takes out of the page and runs, by language.
+    ("docs/recipes.md", "Slowly changing history", "sql"): "tests/system/test_recipes.py",
+    ("docs/recipes.md", "Replay rejected usage", "sql"): "tests/system/test_recipes.py",
+    ("docs/recipes.md", "Replay rejected usage", "json"): "tests/system/test_recipes.py",
+    ("docs/usage.md", "Parked rows", "sql"): "tests/system/test_recipes.py",
+    **{
+        ("docs/start.md", section, "bash"): START
+        for section in ("An API to try it with", "An Airflow", "A Dag", "The table", "In the browser")
+    },
+}
+NOT_RUN = {
+    # Commands that no test runs, and why.
+    "python3 -m venv ~/limio-try/venv": "make dist makes a fresh environment and installs the wheel into it",
+    "source ~/limio-try/venv/bin/activate": "see above",
+    "airflow dags test limio_subscriptions": "needs a tenant; against the emulator test_start_page runs it",
+    "uv pip compile": "asks a package index for everything anew",
+}
+PICTURES = {("docs/object-storage.md", "What stands in the folder")}
+"""Blocks without a language: drawings."""
+
+
+def elsewhere(block: Block) -> bool:
+    return (block.page, block.section, block.language) in RUN_ELSEWHERE
+
+
+@pytest.mark.parametrize("block", ALL, ids=str)
+def test_each_block_is_of_a_kind_that_is_looked_after(block: Block) -> None:
+    kind = block.language
+    if kind.startswith("{"):
+        # Sphinx builds these, and warns of what is wrong with them.
+        assert kind in {"{toctree}", "{eval-rst}"}
+    elif kind == "python":
+        assert block.snippet is not None, "Python comes out of a file that a test runs: see docs/include_snippets.py"
+        file = ROOT / block.snippet.split()[0]
+        assert file.is_relative_to(ROOT / "dags_examples") or file.name.startswith("test_")
+        ast.parse(block.text)
+    elif kind == "":
+        assert (block.page, block.section) in PICTURES
+    elif (block.page, block.section, kind) == ("docs/connections.md", "Links", "json"):
+        pages = {
+            "conn_type": "limio",
+            "host": "acme",
+            "login": "me",
+            "password": "secret",
+            "extra": {"region": "eu", "pages": json.loads(block.text)},
+        }
+        assert accepted("links", json.dumps(pages)).pages
+    elif kind in {"sql", "json"}:
+        assert elsewhere(block)
+    else:
+        assert kind in {"console", "bash"}
+
+
+def test_what_is_said_to_be_run_elsewhere_is() -> None:
+    for (page, section, language), test in RUN_ELSEWHERE.items():
+        assert blocks(page, section=section, language=language), f"{page} has no {language} under {section!r}"
+        source = (ROOT / test).read_text()
+        assert "blocks(" in source
+        assert page in source
+        assert section in source or test == START
+
+
+def test_the_reasons_are_still_needed() -> None:
+    commands = [command for _, command in SHELL]
+    assert [begin for begin in NOT_RUN if not any(command.startswith(begin) for command in commands)] == []
+
+
+@pytest.mark.parametrize(("block", "command"), SHELL, ids=lambda value: str(value)[:60])
+def test_each_command(block: Block, command: str) -> None:
+    if elsewhere(block):
+        return
+    if command.startswith("make "):
+        target = command.split()[1]
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"the Makefile has no {target}"
+        assert target in {"setup", "lint", "test", "demo", "dist", "test-matrix", "test-recipes", "test-ui", "docs", "bench"}
+    elif connection := re.fullmatch(r"export AIRFLOW_CONN_(\w+)='(.*)'", command, re.DOTALL):
+        accepted(connection[1].lower(), re.sub(r"'\$\w+'", "/home/me", connection[2]))
+    elif install := re.match(r"pip install '(?:airflow-provider-limio-limitrail|\.)\[([a-z,]+)\]'", command):
+        known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+        assert set(install[1].split(",")) <= set(known)
+    elif command.startswith("python -m limio_limitrail.emulator "):
+        answers(command)
+    else:
+        assert any(command.startswith(begin) for begin in NOT_RUN), f"no test runs this: {command}"
+
+
+def accepted(conn_id: str, text: str) -> Settings | None:
+    """Let the hook read a connection."""
+    fields = json.loads(text)
+    fields["extra"] = json.dumps(fields.get("extra", {}))
+    connection = Connection(conn_id=conn_id, **fields)
+    readers = {"limio": read_limio_connection, "limitrail": read_limitrail_connection, "duckdb": lambda _: None}
+    settings: Settings | None = readers[connection.conn_type](connection)
+    assert settings is None or settings.client_id == connection.login
+    return settings
+
+
+def answers(command: str) -> None:
+    """Start the emulator as the page says, on a free port."""
+    words = re.sub(r"--port \d+", "--port 0", command).split()
+    with subprocess.Popen([sys.executable, *words[1:]], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert re.search(r"listening on http://127\.0\.0\.1:\d+$", process.stdout.readline().strip())
+        finally:
+            process.terminate()
