@@ -73,6 +73,7 @@ def errors_of_the_package() -> dict[str, type[BaseException]]:
     return found
 
 
+@pytest.mark.needs_retry_policy
 def test_every_error_is_explained_where_its_message_says() -> None:
     errors = errors_of_the_package()
     assert {"ScopeError", "LandingError", "UsageFailedError", "ConnectionFieldError"} <= set(errors)
