@@ -11,6 +11,7 @@ import sys
 import tomllib
 
 import pytest
+import yaml
 from airflow.sdk import Connection
 from pages import PAGES, ROOT, Block, blocks
 
@@ -74,6 +75,19 @@ def test_each_block_is_of_a_kind_that_is_looked_after(block: Block) -> None:
         assert elsewhere(block)
     else:
         assert kind in {"console", "bash"}
+
+
+def test_every_public_class_has_a_snippet() -> None:
+    registry = yaml.safe_load((ROOT / ".airflow-registry.yaml").read_text())
+    classes = {
+        entry["module"].rpartition(".")[2]
+        for room in ("operators", "transfers", "sensors", "triggers", "hooks")
+        for entry in registry[room]
+    }
+    # These two the sensors make.
+    classes -= {"LimioWaitTrigger", "LimitRailWaitTrigger"}
+    code = "\n".join(block.text for block in ALL if block.language == "python" and block.page.startswith("docs/"))
+    assert {name for name in classes if not re.search(rf"\b{name}\(", code)} == set()
 
 
 def test_what_is_said_to_be_run_elsewhere_is() -> None:
