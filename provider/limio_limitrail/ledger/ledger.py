@@ -250,7 +250,7 @@ class Ledger:
                     raise StoppedError(why) from error
                 if pause is None:
                     raise
-                told = str(error) if isinstance(error, LandingError) else type(error).__name__
+                told = error.what if isinstance(error, LandingError) else type(error).__name__
                 log.warning("The ledger %s could not be written (%s). Trying again in %.1f s.", self.table, told, pause)
                 time.sleep(pause)
         raise AssertionError

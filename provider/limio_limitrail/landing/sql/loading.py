@@ -148,7 +148,7 @@ def _check_foreign(*, session: Session, write: Statements) -> None:
         try:
             [(misfits,)] = session.query(write.misfits(column, foreign=column.existing.type))
         except LandingError as refused:
-            problem = f"the database cannot turn one into the other ({refused})"
+            problem = f"the database cannot turn one into the other ({refused.what})"
         else:
             if misfits:
                 problem = f"the type would change {misfits} of the values"
