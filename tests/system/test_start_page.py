@@ -32,7 +32,9 @@ def test_the_commands_lead_to_a_table(tmp_path: Path) -> None:
     assert text.count("airflow dags test") == 2
     text = text.replace("8765", str(free_port()))
     # Where a person reads on, the emulator has time to start.
-    script = "set -e -m\n" + text.replace("subscriptions 1000 &\n", "subscriptions 1000 > emulator.log &\n")
+    script = "set -e -m\ntrap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n" + text.replace(
+        "subscriptions 1000 &\n", "subscriptions 1000 > emulator.log &\n"
+    )
     (tmp_path / "type.sh").write_text(script.replace("kill %1", "kill -INT %1; wait %1"))
     own = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTEST_", "COV_"))}
     environment = {**own, "HOME": str(tmp_path), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{own['PATH']}"}
