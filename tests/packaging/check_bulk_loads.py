@@ -2,8 +2,8 @@
 """Run the recipes that let Snowflake, BigQuery and Redshift load files, with the providers of these.
 
 ``python tests/packaging/check_bulk_loads.py UV [PYTEST ARGUMENTS]``, where UV is the uv to install with. The environment is made
-in .recipes/ and kept as long as pyproject.toml and this file stay the same: the providers are too heavy for the environment of all
-other tests.
+in .recipes/ and kept as long as pyproject.toml and this file stay the same: the providers are too heavy for that of all other
+tests.
 """
 
 from __future__ import annotations
