@@ -38,9 +38,11 @@ class Connections:
         expect(self.page.get_by_role("button", name="Add Connection")).to_be_visible()
         return self
 
-    def search(self, text: str) -> None:
-        """Show those whose name has a text in it."""
-        self.page.get_by_role("textbox").first.fill(text)
+    def search(self, conn_id: str) -> None:
+        """Let the list show this one alone; far down in a long one, messages in the corner would lie on its buttons."""
+        self.page.get_by_role("textbox").first.fill(conn_id)
+        expect(self.page.get_by_role("row")).to_have_count(2)
+        expect(self.row(conn_id)).to_be_visible()
 
     def row(self, conn_id: str) -> Locator:
         """Find a connection's row."""
@@ -50,7 +52,7 @@ class Connections:
         """Open the form for a new connection, and choose its type."""
         self.page.get_by_role("button", name="Add Connection").click()
         form = ConnectionForm(self.page)
-        form.dialog.get_by_label("Connection ID").fill(conn_id)
+        form.rename(conn_id)
         form.dialog.get_by_role("combobox", name="Connection Type").fill(kind)
         self.page.get_by_role("option", name=kind, exact=True).click()
         expect(form.dialog.get_by_role("button", name="Standard Fields")).to_be_visible()
@@ -58,6 +60,7 @@ class Connections:
 
     def edit(self, conn_id: str) -> ConnectionForm:
         """Open the form of a connection that is there."""
+        self.search(conn_id)
         self.row(conn_id).get_by_role("button", name="Edit Connection").click()
         form = ConnectionForm(self.page)
         expect(form.dialog.get_by_role("button", name="Standard Fields")).to_be_visible()
@@ -65,6 +68,7 @@ class Connections:
 
     def press_test(self, conn_id: str) -> None:
         """Press the button."""
+        self.search(conn_id)
         self.page.evaluate("window.toasts = []")
         self.row(conn_id).get_by_role("button", name="Test Connection").click()
 
@@ -86,6 +90,10 @@ class ConnectionForm:
     def __init__(self, page: Page) -> None:
         self.page = page
         self.dialog = page.get_by_role("dialog")
+
+    def rename(self, conn_id: str) -> None:
+        """Type the connection's name."""
+        self.dialog.get_by_label("Connection ID").fill(conn_id)
 
     def open_part(self, name: str) -> None:
         """Open one of the parts that fold."""
@@ -126,6 +134,21 @@ class ConnectionForm:
         for name, value in values.items():
             self.extra(name).fill(value)
             self.extra(name).blur()
+        return self
+
+    def fill_json(self, name: str, text: str) -> ConnectionForm:
+        """Type into the editor of one of this provider's fields."""
+        self.open_part("Extra Fields")
+        label = self._open_parts.locator("[data-scope=field][data-part=root]").filter(has=self.page.get_by_text(name, exact=True))
+        label.locator(".view-lines").click()
+        self.page.keyboard.press("ControlOrMeta+a")
+        self.page.keyboard.insert_text(text)
+        # The editor closes brackets and quotes by itself.
+        self.page.keyboard.press("ControlOrMeta+Shift+End")
+        self.page.keyboard.press("Delete")
+        # And it sets them on lines of their own as soon as they can be read.
+        expect(label.locator(".view-lines")).to_contain_text(text.strip("{}"))
+        expect(self.dialog.get_by_role("button", name="Save")).to_be_enabled()
         return self
 
     def choose(self, name: str, option: str) -> ConnectionForm:
@@ -199,19 +222,12 @@ class DagPages:
         """The task's log, on its page."""
         return self.page.get_by_test_id("virtualized-list")
 
-    def xcom(self, key: str) -> str:
-        """Open the tab of XComs, unfold them, and read one."""
+    def xcom(self, key: str) -> Locator:
+        """Open the tab of XComs, unfold them, and give the row of one."""
         self.open_tab("Storage", "XCom")
         row = self.page.get_by_role("row").filter(has=self.page.get_by_role("cell", name=key, exact=True))
-        expect(row).to_be_visible()
+        expect(row.locator(".view-lines")).to_contain_text(re.compile(r"\S"))
         unfold = self.page.get_by_role("button", name="Expand all extra JSON")
         if unfold.is_enabled():
             unfold.click()
-        return editor_text(row)
-
-
-def editor_text(where: Locator) -> str:
-    """Read what an editor for JSON shows, once it shows anything."""
-    lines = where.locator(".view-lines")
-    expect(lines).to_contain_text(re.compile(r"\S"))
-    return lines.inner_text().replace("\N{NO-BREAK SPACE}", " ")
+        return row

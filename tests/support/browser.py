@@ -102,6 +102,11 @@ class Seen:
         except Error as error:  # the page has gone on to another, and Chromium has forgotten the answer
             self.unread.append(f"{request.method} {path}: {error.message.splitlines()[0]}")
 
+    @property
+    def count(self) -> int:
+        """How many answers and pages were looked at."""
+        return len(self._texts)
+
     def look(self, page: Page) -> None:
         """Keep a page as it looks now: its HTML, its text, and what is in its fields."""
         fields = page.locator("input, textarea").evaluate_all("fields => fields.map(field => field.value)")

@@ -30,9 +30,20 @@ def test_an_asset_and_what_came_of_it(
         expect(graph.get_by_role("link", name=name, exact=True)).to_be_visible()
     expect(page.get_by_role("heading", name="1 Asset Event", exact=True)).to_be_visible()
     expect(page.locator(".view-lines")).to_contain_text("{")
-    take_picture("asset.png", page)
+    take_picture("asset.png", page, clip={"x": 0, "y": 0, "width": 1280, "height": 620})
 
     report = page.get_by_role("link", name="report_subscriptions").last
     expect(report).to_be_visible()
     page.goto(report.get_attribute("href") or "")
     assert dags.follow() == "Success"
+
+
+def test_the_graph_of_a_dag_shows_its_assets(page: Page, finished: Callable[..., str]) -> None:
+    page.goto(finished("pull_subscriptions"))
+    page.get_by_role("button", name="Show Graph").click()
+    page.get_by_role("button", name="Options").click()
+    page.get_by_role("combobox").filter(has_text="Only tasks").click()
+    page.get_by_role("option", name="All Dag Dependencies").click()
+    graph = page.get_by_role("application")
+    for name in ("pull", LIST, "report_subscriptions"):
+        expect(graph.get_by_role("link", name=name, exact=True)).to_be_visible()

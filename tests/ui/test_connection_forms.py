@@ -15,6 +15,8 @@ from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.provider_info import get_provider_info
 
 STANDARD = ["Description", "{host}", "Client id", "Client secret", "Port"]
+LIMIO = ["Region", "Authentication", "OAuth endpoint", "Timeout (seconds)", "Page size", "Verify certificates", "Pages"]
+LIMITRAIL = ["Scopes", "OAuth endpoint", "Paths", "Tenant", "Timeout (seconds)", "Page size", "Verify certificates", "Pages"]
 
 
 def told(kind: str) -> dict[str, str]:
@@ -30,6 +32,13 @@ def saved(airflow: WholeAirflow, conn_id: str) -> tuple[Any, ...]:
     return host, port, login, airflow.plain(password), json.loads(airflow.plain(extra))
 
 
+def show(form: ConnectionForm, conn_id: str) -> None:
+    """Let the form look as it would to somebody who fills it in for the Dags."""
+    form.rename(conn_id)
+    form.dialog.get_by_label("Connection ID").blur()
+    form.dialog.evaluate("dialog => dialog.scrollTo(0, 0)")
+
+
 def test_limio(
     connections: Connections,
     airflow: WholeAirflow,
@@ -42,13 +51,15 @@ def test_limio(
     assert form.field("host").get_attribute("placeholder") == "acme.prod.limio.com"
     assert form.field("password").get_attribute("type") == "password"
     form.open_part("Extra Fields")
+    assert list(form.fields()) == LIMIO
     assert form.fields() == told("limio")
     for name in ("region", "auth_mode"):
         assert form.extra(name).inner_text().strip() == "(not set)"
 
     form.fill(host="acme.prod.limio.com", port="443", login="airflow", password="not a secret")
-    form.field("password").blur()
+    show(form, "limio_default")
     take_picture("connection-limio.png", connections.page, clip={"x": 192, "y": 64, "width": 896, "height": 726})
+    form.rename("limio_form")
     fill_limio(form).save()
     expect(connections.row("limio_form")).to_contain_text("limio")
 
@@ -74,11 +85,13 @@ def test_limitrail(
     assert sorted(form.fields()) == sorted(label.format(host="API host") for label in STANDARD)
     assert form.field("host").get_attribute("placeholder") == "stg-api.limitrail.com"
     form.open_part("Extra Fields")
+    assert list(form.fields()) == LIMITRAIL
     assert form.fields() == told("limitrail")
 
     fill_limitrail(form, scope="limitrail.usage.write limitrail.usage.read")
-    form.dialog.evaluate("dialog => dialog.scrollTo(0, 0)")
+    show(form, "limitrail_default")
     take_picture("connection-limitrail.png", connections.page, clip={"x": 192, "y": 64, "width": 896, "height": 554})
+    form.rename("limitrail_form")
     form.save()
     expect(connections.row("limitrail_form")).to_contain_text("limitrail")
 

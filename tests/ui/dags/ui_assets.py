@@ -14,7 +14,12 @@ SUBSCRIPTIONS = create_limio_asset(host="acme.prod.limio.com", resource="subscri
 
 with DAG("pull_subscriptions", schedule=None, start_date=datetime(2026, 1, 1)):
     LimioToSqlOperator(
-        task_id="pull", resource="subscriptions", sql_conn_id="warehouse", table="announced", outlets=[SUBSCRIPTIONS]
+        task_id="pull",
+        limio_conn_id="limio_pages",
+        resource="subscriptions",
+        sql_conn_id="warehouse",
+        table="announced",
+        outlets=[SUBSCRIPTIONS],
     )
 
 with DAG("report_subscriptions", schedule=[SUBSCRIPTIONS], start_date=datetime(2026, 1, 1), is_paused_upon_creation=False):
