@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
+from limio_limitrail.landing.ahead import ahead
 from limio_limitrail.landing.builders import Builder, RecordPage, Shaping, make_builder
 from limio_limitrail.landing.manifest import MANIFEST_NAME, Manifest, write_manifest
 from limio_limitrail.landing.parts import DamagedPartError, PartFormat, part_name, read_verified, store_part
@@ -196,8 +197,9 @@ class _Run:
         builder = make_builder(pull.part_format, pull.shaping)
         rows = size = 0
         part_began = time.monotonic()
-        for page in walk.pages():
-            self._page_size = walk.page_size
+        for fetched in ahead(_fetched(walk)):
+            page = fetched.page
+            self._page_size = fetched.page_size
             builder.add(page)
             rows += len(page.raw_records)
             size += len(page.records)
@@ -206,9 +208,9 @@ class _Run:
                 read=state.read + len(page.raw_records),
                 pages=state.pages + 1,
                 cursor=page.following,
-                page_size=walk.page_size,
-                total=walk.total,
-                started_at=_earlier(state.started_at, walk.server_time),
+                page_size=fetched.page_size,
+                total=fetched.total,
+                started_at=_earlier(state.started_at, fetched.server_time),
             )
             self._say(state)
             full = rows >= pull.limits.rows or size >= pull.limits.size or time.monotonic() - part_began >= pull.limits.seconds
@@ -258,6 +260,21 @@ class _Run:
             len(state.parts),
             f"{rate:,.0f}",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fetched:
+    """A page, and how its walk stood when it had come."""
+
+    page: PulledPage
+    page_size: int
+    total: int | None
+    server_time: datetime | None
+
+
+def _fetched(walk: Walk) -> Iterator[_Fetched]:
+    for page in walk.pages():
+        yield _Fetched(page=page, page_size=walk.page_size, total=walk.total, server_time=walk.server_time)
 
 
 def make_folder(folder: ObjectStoragePath) -> None:

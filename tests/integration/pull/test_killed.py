@@ -16,7 +16,7 @@ PAGES_A_PART = 2
 PULL_STEPS = [
     ("before request", 1, 0),
     ("before request", 4, 2),
-    ("after request", 5, 4),
+    ("after request", 6, 4),
     ("half a part", 1, 0),
     ("half a part", 3, 4),
     ("before part", 2, 2),
