@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-ui lint format docs bench dist test-matrix clean
+.PHONY: help setup demo test test-ui lint format docs bench dist test-matrix test-recipes clean
 
 help:
 	@echo "make demo    run the main job against an emulated tenant, on real Airflow, into DuckDB"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench   measure memory over the number of records, and a thousand waits in a triggerer (into docs/performance.md)"
 	@echo "make dist    build wheel and sdist, check what they hold, install the wheel and use it"
 	@echo "make test-matrix   run the fast tests on the oldest and the newest Airflow, by each Python that is here"
+	@echo "make test-recipes  run the bulk loads with the warehouses' own providers"
 	@echo "make clean   remove what the others made"
 
 .uv/bin/uv:
@@ -74,5 +75,8 @@ dist: | $(UV)
 test-matrix: | $(UV)
 	@$(PYTHON) tests/packaging/run_matrix.py "$(abspath $(UV))" --workers $(WORKERS) $(ARGS)
 
+test-recipes: | $(UV)
+	@$(PYTHON) tests/packaging/check_bulk_loads.py "$(abspath $(UV))" $(ARGS)
+
 clean:
-	rm -rf .venv .uv .demo .matrix build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .uv .demo .matrix .recipes build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
