@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from airflow_pages import DagPages
+from airflow_whole import WholeAirflow
 from playwright.sync_api import Page, expect
-
-from limio_limitrail.emulator import EmulatorServer
 
 LIST = "limio://acme.prod.limio.com/subscriptions"
 
@@ -17,10 +16,11 @@ def test_an_asset_and_what_came_of_it(
     page: Page,
     dags: DagPages,
     finished: Callable[..., str],
-    emulator: EmulatorServer,
+    airflow: WholeAirflow,
     take_picture: Callable[..., None],
 ) -> None:
     finished("pull_subscriptions")
+    airflow.wait_for(lambda: airflow.runs("report_subscriptions"), "the Dag that waits for the asset has a run")
     page.goto("/assets")
     page.get_by_role("textbox").first.fill(LIST)
     page.get_by_role("link", name=LIST, exact=True).click()
@@ -31,8 +31,7 @@ def test_an_asset_and_what_came_of_it(
     expect(page.get_by_role("heading", name="1 Asset Event", exact=True)).to_be_visible()
 
     asset = page.url
-    report = page.get_by_role("link", name="report_subscriptions").last
-    page.goto(report.get_attribute("href") or "")
+    page.locator("a[href*='/dags/report_subscriptions/runs/']").click()
     assert dags.follow() == "Success"
     # Nothing changes any more.
     page.goto(asset)
