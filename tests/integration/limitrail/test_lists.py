@@ -178,7 +178,9 @@ def test_a_killed_pull_goes_on_with_the_slices_that_are_left(home, write_dag, us
         limitrail_emulator.counters.reset()
         again = home.attempt("land", run_id=run_id).task("land")
         assert again["state"] == "success", home.output()[-4000:]
-        assert len(asked(limitrail_emulator)) == 8 - finished, step
+        # A request is sent while the slice before it is still being written.
+        finished_or_not = {finished, finished - 1} if step.endswith("request") and finished else {finished}
+        assert 8 - len(asked(limitrail_emulator)) in finished_or_not, step
         assert [row["id"] for row in records_of(again["xcom"]["folder"])] == [row["id"] for row in usage], step
 
 
