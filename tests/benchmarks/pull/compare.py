@@ -1,0 +1,112 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Pull the same list with this package, by hand, and with what people use: ``compare.py --records 200000 --only duck``.
+
+Each pull has a process of its own, and they take turns; the list is served by another process of this machine. The figures are
+medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+
+from databases import fresh_postgres, start_postgres
+
+HERE = Path(__file__).resolve().parent
+CONTESTANTS = (
+    "by_hand.nothing", "by_hand.lines", "own.lines", "by_hand.parquet", "own.parquet", "by_hand.requests_parquet",
+    "peers.http_parquet", "peers.dlt_parquet", "by_hand.duckdb", "own.duckdb", "peers.http_duckdb", "peers.dlt_duckdb",
+    "by_hand.postgres", "own.postgres",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What one pull took.
+
+    :param seconds: from its first line of code to its end.
+    :param cpu: processor time of its process, in seconds.
+    :param peak: the most memory, beyond bare Airflow, in MB.
+    """
+
+    rows: int
+    seconds: float
+    cpu: float
+    peak: float
+
+
+@contextlib.contextmanager
+def source(*, records: int, page: int, milliseconds: float) -> Iterator[str]:
+    """Serve the list; gives its URL."""
+    command = [sys.executable, str(HERE / "source.py"), str(records), str(page), str(milliseconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        finally:
+            process.kill()
+
+
+def pull(contestant: str, *, url: str, postgres: dict[str, str]) -> Figures:
+    """Run one contestant in a process of its own."""
+    module, function = contestant.split(".")
+    dsn = [f"host={postgres['host']} user={postgres['login']} dbname={postgres['schema']}"] if function == "postgres" else []
+    with tempfile.TemporaryDirectory() as folder:
+        limio = {"conn_type": "limio", "host": url, "login": "bench", "password": "bench-secret"}
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {
+            "AIRFLOW_HOME": f"{folder}/airflow",
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "WARNING",
+            "AIRFLOW_CONN_LIMIO_DEFAULT": json.dumps(limio),
+            "AIRFLOW_CONN_HTTP_DEFAULT": json.dumps({"conn_type": "http", "host": url}),
+            "AIRFLOW_CONN_DUCK": json.dumps({"conn_type": "duckdb", "host": f"{folder}/own.duckdb"}),
+            "AIRFLOW_CONN_POST": json.dumps(postgres),
+            "RUNTIME__DLTHUB_TELEMETRY": "false",
+        }
+        command = [sys.executable, str(HERE / "measure.py"), module, function, url, folder, *dsn]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{contestant} failed:\n{done.stderr[-3000:]}")
+        found = json.loads(done.stdout.splitlines()[-1])
+    return Figures(rows=found["rows"], seconds=found["seconds"], cpu=found["cpu"], peak=found["peak"] - found["bare"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--records", type=int, default=200_000)
+    parser.add_argument("--milliseconds", type=float, default=0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    taking_part = [name for name in CONTESTANTS if options.only in name]
+    if importlib.util.find_spec("dlt") is None:
+        print("dlt is not installed, and left out: pip install 'dlt[duckdb,parquet]'")
+        taking_part = [name for name in taking_part if ".dlt_" not in name]
+    found: defaultdict[str, list[Figures]] = defaultdict(list)
+    with start_postgres() as server, source(records=options.records, page=1000, milliseconds=options.milliseconds) as url:
+        for _ in range(options.rounds):
+            for name in taking_part:
+                with fresh_postgres(server) as database:
+                    figures = pull(name, url=url, postgres=database)
+                assert figures.rows == options.records, (name, figures)
+                found[name].append(figures)
+    print(f"{'':26} {'records/s':>10} {'CPU us':>8} {'peak MB':>8}")
+    for name in taking_part:
+        seconds, cpu, peak = (statistics.median(getattr(one, what) for one in found[name]) for what in ("seconds", "cpu", "peak"))
+        print(f"{name:26} {options.records / seconds:10,.0f} {1e6 * cpu / options.records:8.1f} {peak:8.0f}")
+
+
+if __name__ == "__main__":
+    main()
