@@ -50,8 +50,8 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         assert home.run(DAG_IDS[needed], logical_date="2026-11-01T00:00:00+00:00").result["state"] == "success"
     process = limio_emulator.tenant.ids("process")[0]
     if file == "limitrail_usage_files.py":
-        # Of the day before the run, which is due when it is made.
-        hours = [datetime.now(tz=UTC) - timedelta(hours=hour) for hour in range(1, 31)]
+        # Of the day before the run, which is due when it is made, and of some hours before: none near either end.
+        hours = [datetime.now(tz=UTC) - timedelta(hours=hour, minutes=30) for hour in range(30)]
         limio_emulator.limitrail.add_usage([{"committedAt": hour.isoformat(), "amount": "1.50"} for hour in hours])
     conf = {"process_id": process} if file == "limio_order_wait.py" else {"root": root}
     outcome = home.run(DAG_IDS[file], conf=conf, logical_date="2026-11-01T00:00:00+00:00")
@@ -96,10 +96,10 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         assert len(set(ids)) == len(ids) >= 3
         assert all(is_left(limio_emulator.tenant.record("baskets", identity)) for identity in ids)
     if file == "limitrail_usage_files.py":
-        assert outcome.task("land")["xcom"]["rows"] == 23
-        assert outcome.task("total")["xcom"] == 34.5
+        assert outcome.task("land")["xcom"]["rows"] == 24
+        assert outcome.task("total")["xcom"] == 36.0
         [manifest] = [json.loads(path.read_text()) for path in (tmp_path / "lake").rglob("manifest.json")]
-        assert (manifest["resource"], manifest["format"], manifest["rows"]) == ("usage", "parquet", 23)
+        assert (manifest["resource"], manifest["format"], manifest["rows"]) == ("usage", "parquet", 24)
     if file == "limitrail_usage_watch.py":
         # Nothing has started it.
         assert outcome.task("how_many")["xcom"] == 0

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from watched import PERSONAL, Baskets, tick, watch
+from watched import PERSONAL, Baskets, watch
 
 from limio_limitrail.emulator.faults import Fault
 
@@ -51,10 +51,8 @@ def ids(payloads: list[dict[str, Any]]) -> list[list[str]]:
 
 def test_without_any_store(baskets, caplog):
     caplog.set_level(logging.INFO)
-    gaps: list[float] = []
 
     async def scenario() -> None:
-        ticking = asyncio.create_task(tick(gaps))
         baskets.add(1, 2)
         running = Running(watch(predicate="operator.truth"))
         await running.until(lambda: "what comes from now on is news" in caplog.text)
@@ -65,13 +63,11 @@ def test_without_any_store(baskets, caplog):
         await running.until(baskets.looked(times=3))
         assert ids(running.payloads) == [["basket-3"], ["basket-4", "basket-5"]]
         assert len({payload["event_id"] for payload in running.payloads}) == 2
-        ticking.cancel()
         await running.kill()
 
     asyncio.run(scenario())
     assert caplog.text.count("This Airflow keeps no state of assets") == 1
     assert PERSONAL not in caplog.text
-    assert max(gaps) < 1
 
 
 def test_since_and_trouble(baskets, limio_emulator, caplog):

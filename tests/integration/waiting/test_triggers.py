@@ -249,7 +249,7 @@ def test_many_at_once(limio_emulator):
     """Fifty triggers share a token and some connections, and none holds up the loop."""
     names = [f"order-{number}" for number in range(50)]
     limio_emulator.put_records("objects/limio/orders", [{"id": name, "status": "active"} for name in names])
-    limio_emulator.faults.add(Fault("latency", match="/api/", times=None, seconds=1.0))
+    limio_emulator.faults.add(Fault("latency", match="/api/", times=None, seconds=3.0))
     gaps: list[float] = []
 
     async def everything() -> list[Any]:
@@ -264,12 +264,13 @@ def test_many_at_once(limio_emulator):
     assert counters.tokens_minted == 1
     assert counters.by_status[200] == len(names) + 1
     assert counters.connections <= 34
-    assert max(gaps) < 0.5
+    # A look in the loop would hold it for as long as an answer takes.
+    assert max(gaps) < 2.5
 
 
 def test_a_predicate_whose_module_takes_long_to_import(tmp_path, monkeypatch, limio_emulator):
     """The loop goes on meanwhile."""
-    (tmp_path / "slow_predicates.py").write_text("import time\ntime.sleep(1.5)\ndef any_one(record): return True\n")
+    (tmp_path / "slow_predicates.py").write_text("import time\ntime.sleep(4)\ndef any_one(record): return True\n")
     monkeypatch.syspath_prepend(tmp_path)
     limio_emulator.put_records("custom/things", [{"id": "a"}])
     wait = wait_to_json(RecordsWait(resource=Resource(name="things", path="/custom/things")), predicate="slow_predicates.any_one")
@@ -283,7 +284,7 @@ def test_a_predicate_whose_module_takes_long_to_import(tmp_path, monkeypatch, li
 
     [event] = asyncio.run(both())
     assert event["kind"] == "found"
-    assert max(gaps) < 1
+    assert max(gaps) < 3.5
 
 
 # -- as Airflow keeps it -------------------------------------------------------------------------------------------
