@@ -278,7 +278,9 @@ def test_a_predicate_whose_module_takes_long_to_import(tmp_path, monkeypatch, li
 
     async def both() -> Any:
         ticking = asyncio.create_task(tick(gaps))
+        await asyncio.sleep(0.1)
         found = await events_of(trigger(wait=wait, seconds=30))
+        await asyncio.sleep(0.1)
         ticking.cancel()
         return found
 
