@@ -66,6 +66,10 @@ class Walk(Protocol):
     def server_time(self) -> datetime | None:
         """When the API began to answer, by its own clock."""
 
+    @property
+    def resumable(self) -> bool:
+        """True where an older cursor still leads to the page that it once led to."""
+
     def pages(self) -> Iterator[PulledPage]:
         """Give the pages in order.
 
@@ -197,7 +201,8 @@ class _Run:
         builder = make_builder(pull.part_format, pull.shaping)
         rows = size = 0
         part_began = time.monotonic()
-        for fetched in ahead(_fetched(walk)):
+        # Where the API keeps the place itself, a page that is asked for too soon is one that a retry does not get.
+        for fetched in ahead(_fetched(walk)) if walk.resumable else _fetched(walk):
             page = fetched.page
             self._page_size = fetched.page_size
             builder.add(page)

@@ -41,6 +41,10 @@ class PlacedWalk:
     def server_time(self) -> datetime | None:
         return self._walk.server_time
 
+    @property
+    def resumable(self) -> bool:
+        return self._walk.resource.paging.resumable
+
     def pages(self) -> Iterator[Page]:
         from limio_limitrail.api.errors import CursorRefusedError
         from limio_limitrail.landing.pull import PlaceLostError

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from watched import PERSONAL, Baskets, watch
+from watched import PERSONAL, Baskets, tick, watch
 
 from limio_limitrail.emulator.faults import Fault
 
@@ -49,13 +49,17 @@ def ids(payloads: list[dict[str, Any]]) -> list[list[str]]:
     return [sorted(payload["ids"]) for payload in payloads]
 
 
-def test_without_any_store(baskets, caplog):
+def test_without_any_store(limio_emulator, baskets, caplog):
     caplog.set_level(logging.INFO)
+    gaps: list[float] = []
 
     async def scenario() -> None:
+        ticking = asyncio.create_task(tick(gaps))
+        await asyncio.sleep(0.1)
         baskets.add(1, 2)
         running = Running(watch(predicate="operator.truth"))
         await running.until(lambda: "what comes from now on is news" in caplog.text)
+        limio_emulator.faults.add(Fault("latency", match="/api/", times=1, seconds=3.0))
         baskets.add(3)
         await running.until(lambda: len(running.payloads) == 1)
         baskets.add(4, 5)
@@ -63,11 +67,14 @@ def test_without_any_store(baskets, caplog):
         await running.until(baskets.looked(times=3))
         assert ids(running.payloads) == [["basket-3"], ["basket-4", "basket-5"]]
         assert len({payload["event_id"] for payload in running.payloads}) == 2
+        ticking.cancel()
         await running.kill()
 
     asyncio.run(scenario())
     assert caplog.text.count("This Airflow keeps no state of assets") == 1
     assert PERSONAL not in caplog.text
+    # A look in the loop would hold it for as long as the answer takes.
+    assert max(gaps) < 2.5
 
 
 def test_since_and_trouble(baskets, limio_emulator, caplog):

@@ -84,6 +84,7 @@ class Walk:
     page_size: int = 5
     total: int | None = None
     server_time: datetime | None = None
+    resumable: bool = True
 
     def pages(self) -> Iterator[Page]:
         for number in range(self.at, len(self.world.pages)):
