@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -51,6 +51,7 @@ class Walk:
     :param seen: records that came before `cursor`, for the check of the total.
     :param total: the total that the walk began with, where it is resumed.
     :param limits: how patient each request is, instead of the client's patience.
+    :param sleep: waits that many seconds between a request's tries, instead of the client's own way to wait.
     """
 
     client: ApiClient
@@ -62,6 +63,7 @@ class Walk:
     seen: int = 0
     total: int | None = None
     limits: RetryLimits | None = None
+    sleep: Callable[[float], None] | None = None
     server_time: datetime | None = field(default=None, init=False)
     """When the API began to answer, by its own clock."""
     _marks: set[int] = field(default_factory=set, init=False)
@@ -115,6 +117,7 @@ class Walk:
                     credentials=self.resource.credentials,
                     # Once a 502 stayed through all tries, a smaller page is the next try: each size needs just one.
                     limits=replace(self.limits or self.client.limits, bad_gateway_attempts=1) if halved else self.limits,
+                    sleep=self.sleep,
                 )
             except (PageTooLargeError, ServerError) as error:
                 if not self._halve(error):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from limio_limitrail.api.client import Answer, ApiClient
     from limio_limitrail.api.page import Page
     from limio_limitrail.api.pagination import Cursor
-    from limio_limitrail.api.slices import SlicedWalk
+    from limio_limitrail.api.retry import RetryLimits
+    from limio_limitrail.api.sliced_walk import SlicedWalk
     from limio_limitrail.api.walk import Walk
     from limio_limitrail.hooks.settings import Settings
 
@@ -143,6 +144,7 @@ class ApiHook(BaseHook):
         since: datetime | None = None,
         until: datetime | None = None,
         window: timedelta | None = None,
+        parallel: int = 1,
         page_size: int | None = None,
         cursor: Cursor | None = None,
         seen: int = 0,
@@ -155,6 +157,8 @@ class ApiHook(BaseHook):
         :param since: the lower bound in time, for resources that filter by it.
         :param until: the upper bound in time, for resources that filter by it.
         :param window: the longest span of time that one request asks for; the walk is then cut into slices of it.
+        :param parallel: how many of these slices are fetched at once. Their pages then come as they are answered, not in time's
+            order; each slice's own pages stay in order.
         :param page_size: records to ask for a page; else the connection's, else `DEFAULT_PAGE_SIZE`.
         :param cursor: where to go on.
         :param seen: records that came before the cursor.
@@ -163,10 +167,12 @@ class ApiHook(BaseHook):
         """
         from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.api.query import build_query
-        from limio_limitrail.api.slices import SlicedWalk, check_slices
+        from limio_limitrail.api.sliced_walk import SlicedWalk
+        from limio_limitrail.api.slices import check_parallel, check_slices
         from limio_limitrail.api.walk import Walk
 
         endpoint = self.find_resource(resource)
+        check_parallel(parallel, window=window)
         if page_size is not None and page_size < 1:
             raise ParameterError(f"page_size is {page_size}; a page holds at least one record")
         size = page_size or self.page_size
@@ -179,6 +185,8 @@ class ApiHook(BaseHook):
             cursor: Cursor | None,
             seen: int,
             total: int | None,
+            limits: RetryLimits | None = None,
+            sleep: Callable[[float], None] | None = None,
         ) -> Walk:
             query = build_query(endpoint, params=params, since=since, until=until)
             return Walk(
@@ -190,6 +198,8 @@ class ApiHook(BaseHook):
                 cursor=cursor,
                 seen=seen,
                 total=total,
+                limits=limits,
+                sleep=sleep,
             )
 
         size = min(size, endpoint.max_page_size or size)
@@ -207,6 +217,7 @@ class ApiHook(BaseHook):
             page_size=size,
             make_walk=stretch,
             cursor=cursor,
+            parallel=parallel,
         )
 
     def detailed(self, walk: Walk | SlicedWalk) -> Iterator[Page]:
@@ -238,6 +249,7 @@ class ApiHook(BaseHook):
         since: datetime | None = None,
         until: datetime | None = None,
         window: timedelta | None = None,
+        parallel: int = 1,
         page_size: int | None = None,
         detail: bool = False,
     ) -> Iterator[Page]:
@@ -248,7 +260,7 @@ class ApiHook(BaseHook):
         :param detail: fetch each object by its id, because the lists of objects hold summaries.
         :raises ApiError: a request failed, or an answer breaks the contract.
         """
-        walk = self.walk(resource, params=params, since=since, until=until, window=window, page_size=page_size)
+        walk = self.walk(resource, params=params, since=since, until=until, window=window, parallel=parallel, page_size=page_size)
         self._note_reading(walk.resource)
         return self.detailed(walk) if detail else walk.pages()
 
@@ -260,6 +272,7 @@ class ApiHook(BaseHook):
         since: datetime | None = None,
         until: datetime | None = None,
         window: timedelta | None = None,
+        parallel: int = 1,
         page_size: int | None = None,
         detail: bool = False,
     ) -> Iterator[dict[str, Any]]:
@@ -269,7 +282,7 @@ class ApiHook(BaseHook):
         """
         from limio_limitrail.api.records import decode_page
 
-        walk = self.walk(resource, params=params, since=since, until=until, window=window, page_size=page_size)
+        walk = self.walk(resource, params=params, since=since, until=until, window=window, parallel=parallel, page_size=page_size)
         self._note_reading(walk.resource)
         for page in self.detailed(walk) if detail else walk.pages():
             yield from decode_page(page, api=self.client.api, resource=walk.resource.name)
@@ -282,6 +295,7 @@ class ApiHook(BaseHook):
         since: datetime | None = None,
         until: datetime | None = None,
         window: timedelta | None = None,
+        parallel: int = 1,
         page_size: int | None = None,
         detail: bool = False,
         flatten: bool = False,
@@ -294,7 +308,14 @@ class ApiHook(BaseHook):
         from limio_limitrail.api.records import to_frame
 
         records = self.iter_records(
-            resource, params=params, since=since, until=until, window=window, page_size=page_size, detail=detail
+            resource,
+            params=params,
+            since=since,
+            until=until,
+            window=window,
+            parallel=parallel,
+            page_size=page_size,
+            detail=detail,
         )
         return to_frame(records, flatten=flatten)
 
@@ -306,11 +327,12 @@ class ApiHook(BaseHook):
         since: datetime | None = None,
         until: datetime | None = None,
         window: timedelta | None = None,
+        parallel: int = 1,
     ) -> int:
         """Count a list's records: by the API's own total where it gives one, else by walking through the list."""
         if window is None and self.find_resource(resource).total is not None:
             first = next(self.walk(resource, params=params, since=since, until=until, page_size=1).pages())
             if first.total is not None:
                 return first.total
-        walk = self.walk(resource, params=params, since=since, until=until, window=window)
+        walk = self.walk(resource, params=params, since=since, until=until, window=window, parallel=parallel)
         return sum(len(page.raw_records) for page in walk.pages())

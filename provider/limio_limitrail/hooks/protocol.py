@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from limio_limitrail.api.page import Page
     from limio_limitrail.api.pagination import Cursor
     from limio_limitrail.api.resource import Resource
-    from limio_limitrail.api.slices import SlicedWalk
+    from limio_limitrail.api.sliced_walk import SlicedWalk
     from limio_limitrail.api.walk import Walk
 
 
@@ -47,6 +47,7 @@ class ResourceHook(Protocol):
         since: datetime | None = None,
         until: datetime | None = None,
         window: timedelta | None = None,
+        parallel: int = 1,
         page_size: int | None = None,
         cursor: Cursor | None = None,
         seen: int = 0,

@@ -79,6 +79,7 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
     # Only an API whose filters have an upper bound makes parameters of these.
     until: str | datetime | None = None
     window: timedelta | None = None
+    parallel: int = 1
 
     template_fields: Sequence[str] = ("resource", "request_params", "since", "full_refresh")
     ui_color = "#e8f4f2"
@@ -136,10 +137,12 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
         :param target: what the watermark is about besides the resource: a table, or a destination.
         :raises ParameterError: a parameter does not fit.
         """
+        from limio_limitrail.api.slices import check_parallel
         from limio_limitrail.transfers import window
         from limio_limitrail.transfers.folders import RunIdentity, run_folder, safe_name
         from limio_limitrail.transfers.state import asset_watermark, task_state_store
 
+        check_parallel(self.parallel, window=self.window)
         resource = self.hook.find_resource(self.resource)
         stray = sorted(set(resource.placeholders()) & set(context.get("params") or {}) - set(self.request_params or {}))
         if stray:
@@ -217,6 +220,7 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
             since=job.window.since,
             until=job.window.until,
             window=self.window,
+            parallel=self.parallel,
             page_size=state.page_size or self.page_size,
             cursor=state.cursor,
             seen=state.read,
@@ -225,7 +229,10 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
         return PlacedWalk(walk, detailed=self.hook.detailed if self.detail else None)
 
     def _signature(self, job: Job, *, part_format: PartFormat, columns: Mapping[str, LiftPath]) -> str:
-        """Give what changes when an earlier try's parts are of no use to this one."""
+        """Give what changes when an earlier try's parts are of no use to this one.
+
+        How many slices are fetched at once is not among it: a retry may go on with more of them, or with fewer.
+        """
         about = [
             str(job.run),
             self.api_conn_id,

@@ -26,6 +26,8 @@ class LimitRailPull(ResourcePullOperator):
     :param until: the upper bound in time, which does not belong to the window: a datetime, or an ISO 8601 text. Left out, it is
         the data interval's end, or the time after which the run was due.
     :param window: the longest span of time that one request asks for. A pull goes on after the last finished span.
+    :param parallel: how many of these spans are fetched at once, in threads of this one task: at most 16. Needs ``window``; may be
+        another number in a retry.
     """
 
     operator_extra_links = (LimitRailConsoleLink(),)
@@ -38,6 +40,7 @@ class LimitRailPull(ResourcePullOperator):
         scope: str | Sequence[str] | None = None,
         until: str | datetime | None = None,
         window: timedelta | None = None,
+        parallel: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -45,6 +48,7 @@ class LimitRailPull(ResourcePullOperator):
         self.scope = scope
         self.until = until
         self.window = window
+        self.parallel = parallel
 
     @property
     def api_conn_id(self) -> str:

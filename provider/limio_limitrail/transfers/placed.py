@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from limio_limitrail.api.page import Page
-    from limio_limitrail.api.slices import SlicedWalk
+    from limio_limitrail.api.sliced_walk import SlicedWalk
     from limio_limitrail.api.walk import Walk
 
 

@@ -4,34 +4,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
-from types import SimpleNamespace
-from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sliced import DAY, PAGED, START, USAGE, Usage, ids, walk_through
 
-from limio_limitrail.api.client import Answer
 from limio_limitrail.api.errors import CursorRefusedError, ParameterError, ProtocolError
-from limio_limitrail.api.page import Page
-from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
-from limio_limitrail.api.query import build_query
-from limio_limitrail.api.resource import Resource, TimeFilter
-from limio_limitrail.api.slices import SlicedWalk, check_slices, slices
-from limio_limitrail.api.walk import Walk
+from limio_limitrail.api.pagination import CursorPair
+from limio_limitrail.api.resource import TimeFilter
+from limio_limitrail.api.slices import check_parallel, check_slices, slices
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
-USAGE = Resource(
-    name="usage",
-    path="/usage",
-    paging=SinglePage(),
-    time_filter=TimeFilter(since="from", until="to", field="at", required=True),
-)
-PAGED = replace(USAGE, paging=CursorString(page_size_param="limit", cursor_param="cursor", cursor_member="next"))
 SECOND = timedelta(seconds=1)
 
 instants = st.datetimes(datetime(2026, 1, 1), datetime(2026, 1, 3)).map(lambda when: when.replace(tzinfo=UTC))
@@ -48,44 +35,12 @@ def test_slices_cover_the_window_exactly(since, length, window):
     assert all(timedelta(0) < piece.until - piece.since <= window for piece in found)
     assert all(piece.until - piece.since == window for piece in found[:-1])
     for number, piece in enumerate(found):
-        assert list(slices(since=since, until=until, window=window, start=piece.since)) == found[number:]
+        assert list(slices(since=piece.since, until=until, window=window)) == found[number:]
 
 
 def test_the_end_of_time_is_no_obstacle():
     since = datetime(9999, 12, 31, 23, tzinfo=UTC)
     assert len(list(slices(since=since, until=since + timedelta(minutes=59), window=timedelta(days=400)))) == 1
-
-
-class Usage:
-    """An API of records in time, two of which may come on a page."""
-
-    def __init__(self, times: list[datetime], *, paged: bool) -> None:
-        self.records = [{"id": number, "at": when} for number, when in enumerate(sorted(times))]
-        self.paged = paged
-        self.asked: list[Mapping[str, str]] = []
-
-    def client(self):
-        """A client without a socket."""
-        auth = SimpleNamespace(secrets=lambda: ())
-        return SimpleNamespace(api="LimitRail", auth=auth, send=lambda *, params, **_: self.send(params))
-
-    def send(self, params: Mapping[str, str]) -> Answer:
-        return Answer(status=200, headers={}, body=self.body(params))
-
-    def respond(self, request):
-        return 200, {}, self.body(dict(parse_qsl(request["target"].partition("?")[2])))
-
-    def body(self, query: Mapping[str, str]) -> bytes:
-        self.asked.append(query)
-        start, stop = datetime.fromisoformat(query["from"]), datetime.fromisoformat(query["to"])
-        rows = [{"id": row["id"]} for row in self.records if start <= row["at"] < stop]
-        answer: dict[str, object] = {"items": rows, "total": len(rows)}
-        if self.paged:
-            at = int(query.get("cursor", "0"))
-            answer["items"] = rows[at : at + 2]
-            if at + 2 < len(rows):
-                answer["next"] = str(at + 2)
-        return json.dumps(answer).encode()
 
 
 @pytest.fixture
@@ -94,21 +49,7 @@ def walk_of(site, make_client):
     site_client.auth.credential = lambda: None
     site_client.auth.header = lambda _: "x"
 
-    def make(resource, *, since, until, window, cursor=None, page_size=2, client=site_client) -> SlicedWalk:
-        def stretch(*, since, until, **rest) -> Walk:
-            query = build_query(resource, since=since, until=until)
-            return Walk(client=client, resource=resource, path=query.path, params=query.params, **rest)
-
-        return SlicedWalk(
-            client=client, resource=resource, path=resource.path, since=since, until=until, window=window, page_size=page_size,
-            make_walk=stretch, cursor=cursor,
-        )  # fmt: skip
-
-    return make
-
-
-def ids(pages: list[Page]) -> list[int]:
-    return [row["id"] for page in pages for row in json.loads(page.records)]
+    return partial(walk_through, client=site_client)
 
 
 @pytest.mark.parametrize("resource", [USAGE, PAGED], ids=["whole", "paged"])
@@ -136,9 +77,6 @@ def test_each_record_comes_once_and_any_cursor_leads_on(walk_of, resource, data)
         assert all(isinstance(part, str) for item in cursor.items() for part in item)
         kept = json.loads(json.dumps(cursor))
         assert ids(list(walk_of(resource, cursor=kept, **ways).pages())) == ids(pages[number + 1 :])
-
-
-DAY = {"since": START, "until": START + timedelta(days=1), "window": timedelta(hours=6)}
 
 
 @pytest.mark.parametrize(
@@ -215,3 +153,16 @@ def test_what_cannot_be_cut_is_refused(resource, change, message):
     with pytest.raises(ParameterError, match=message):
         check_slices(resource, **{"params": {"from": None, "x": 1}, **DAY, **change})
     assert check_slices(USAGE, params=None, **DAY) == (DAY["since"], DAY["until"])
+
+
+@pytest.mark.parametrize("parallel", [0, -1, 17, True, False, 2.0, "4", None])
+def test_a_number_that_is_none_is_refused(parallel):
+    with pytest.raises(ParameterError, match="no whole number from 1 to 16"):
+        check_parallel(parallel, window=timedelta(hours=1))
+
+
+def test_what_is_not_cut_is_not_fetched_side_by_side():
+    with pytest.raises(ParameterError, match=r"parallel=2 .*give window=timedelta\(\.\.\.\), or leave parallel out"):
+        check_parallel(2, window=None)
+    check_parallel(1, window=None)
+    check_parallel(16, window=timedelta(hours=1))
