@@ -11,6 +11,7 @@ import contextlib
 import faulthandler
 import functools
 import importlib
+import inspect
 import json
 import os
 import resource
@@ -217,7 +218,13 @@ def arm(step: str, number: float, *, deadly: bool) -> None:
             reached(f"after {name}")
             return result
 
-        setattr(owner, attribute, wrapped)
+        async def awaited(*args: Any, **kwargs: Any) -> Any:
+            reached(f"before {name}")
+            result = await original(*args, **kwargs)
+            reached(f"after {name}")
+            return result
+
+        setattr(owner, attribute, awaited if inspect.iscoroutinefunction(original) else wrapped)
 
     store = pull.store_part
 

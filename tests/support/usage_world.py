@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from databases import make_database
 from ledgers import FailingDatabase, make_ledger, make_row, make_worker
 
+from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import TransportError
 from limio_limitrail.api.resource import AuthMode
@@ -40,6 +43,9 @@ class FakeAuth:
 
     def credential(self) -> Secret:
         return Secret("token-1234567890")
+
+    def at_hand(self) -> Secret:
+        return self.credential()
 
     def header(self, credential: Secret) -> str:
         return f"Bearer {credential.reveal()}"
@@ -120,7 +126,7 @@ class Crew:
         self.ledger = make_ledger(world.database, make_worker(run, attempt=attempt), clock=lambda: world.now)
         self.in_doubt = State.UNKNOWN if policy.on_unknown is OnUnknown.RESEND else State.PARKED
         self.sender = UsageSender(
-            client=world.client,
+            client=AsyncApiClient(world.client, wire=SimpleNamespace(exchange=world.exchange)),
             operation=find_operation("commit"),
             reading=AnswerReading(),
             key_header="Idempotency-Key",
@@ -162,7 +168,7 @@ class Crew:
             return
         waits = 0
 
-        def wait(seconds: float) -> None:
+        async def wait(seconds: float) -> None:
             nonlocal waits
             waits += 1
             if waits == end_after:
@@ -172,7 +178,7 @@ class Crew:
 
         self.world.begin(claim.row.key, fates, worker=self)
         try:
-            result: Any = self.sender(claim.row, wait)
+            result: Any = asyncio.run(self.sender(claim.row, wait))
         except EndedError:
             result = None
         if not taken_in:
@@ -237,7 +243,7 @@ class World:
         self.client = ApiClient(
             api="LimitRail",
             base_url="http://limitrail.invalid",
-            transport=self,  # type: ignore[arg-type]
+            transport=None,  # type: ignore[arg-type]
             auth=FakeAuth(),
             limits=RetryLimits(attempts=3, bad_gateway_attempts=3, first_wait=0.0, longest_wait=0.0),
         )
@@ -271,7 +277,9 @@ class World:
     def begin(self, key: str, fates: list[str], *, worker: Crew) -> None:
         self._fates, self._sending, self._tries = list(fates), (key, worker), 0
 
-    def exchange(self, *, method: str, url: str, headers: Any, call: Any, params: Any = None, body: Any = None) -> RawAnswer:
+    async def exchange(
+        self, *, method: str, url: str, headers: Any, call: Any, params: Any = None, body: Any = None
+    ) -> RawAnswer:
         """Stand where the wire is."""
         assert self._sending is not None
         key, worker = self._sending

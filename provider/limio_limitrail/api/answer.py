@@ -87,6 +87,11 @@ def find_trace_id(problem: ProblemDetails, headers: Mapping[str, str], *, secret
     return None
 
 
+def is_success(status: int) -> bool:
+    """Tell whether an answer is fine."""
+    return 200 <= status < 300
+
+
 def judge(
     *,
     status: int,
@@ -103,7 +108,7 @@ def judge(
     :param call: what is known of the call so far.
     :param secrets: credentials that no error may repeat.
     """
-    if 200 <= status < 300:
+    if is_success(status):
         return None
     secrets = tuple(secrets)
     problem = read_problem(body, secrets=secrets)

@@ -52,6 +52,9 @@ class Auth(Protocol):
     def credential(self) -> Secret:
         """Give the credential that is valid now."""
 
+    def at_hand(self) -> Secret | None:
+        """Give the credential that is valid now, if that takes no waiting."""
+
     def header(self, credential: Secret) -> str:
         """Give the Authorization header's value for it."""
 
@@ -89,6 +92,7 @@ class TokenSource:
         self._mask = mask
         self._clock = clock
         self._lock = threading.Lock()
+        self._held = threading.Lock()
         self._token: Token | None = None
         self._renew_at = 0.0
         # A server may echo a token that has been replaced since: errors must not repeat that one either.
@@ -97,8 +101,10 @@ class TokenSource:
         begin_anew_in_children(self)
 
     def after_fork(self) -> None:
-        """Forget the parent's token, and its lock, which may have been held when it forked."""
+        """Forget the parent's token, and its locks, which may have been held when it forked."""
+        # One is held while a token is minted, the other never for longer than a moment: an event loop may take it.
         self._lock = threading.Lock()
+        self._held = threading.Lock()
         self._token = None
 
     def credential(self) -> Secret:
@@ -107,22 +113,30 @@ class TokenSource:
         :raises ApiError: the token endpoint refused or could not be reached.
         """
         with self._lock:
-            if self._token is None or self._clock() >= self._renew_at:
-                asked_at = self._clock()
-                self._token = None
-                token = self._mint()
-                self._mask(token.value.reveal())
-                self._known.append(token.value)
-                self._token = token
-                self._renew_at = asked_at + token.lifetime - min(EARLY, token.lifetime / 10)
-                self.minted += 1
-            return self._token.value
+            if (alive := self.at_hand()) is not None:
+                return alive
+            asked_at = self._clock()
+            self._hold(None)
+            token = self._mint()
+            self._mask(token.value.reveal())
+            self._known.append(token.value)
+            self._hold(token, renew_at=asked_at + token.lifetime - min(EARLY, token.lifetime / 10))
+            self.minted += 1
+            return token.value
+
+    def at_hand(self) -> Secret | None:
+        with self._held:
+            return self._token.value if self._token is not None and self._clock() < self._renew_at else None
+
+    def _hold(self, token: Token | None, *, renew_at: float = 0.0) -> None:
+        with self._held:
+            self._token, self._renew_at = token, renew_at
 
     def header(self, credential: Secret) -> str:
         return f"Bearer {credential.reveal()}"
 
     def renew(self, refused: Secret) -> bool:
-        with self._lock:
+        with self._held:
             # Another thread may have met the same 401 and renewed already: its token is not thrown away.
             if self._token is not None and self._token.value == refused:
                 self._token = None
@@ -148,6 +162,9 @@ class ApiKey:
         self._key = key
 
     def credential(self) -> Secret:
+        return self._key
+
+    def at_hand(self) -> Secret:
         return self._key
 
     def header(self, credential: Secret) -> str:

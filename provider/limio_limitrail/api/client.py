@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""One request: authorise, send, retry, classify."""
+"""One request: authorise, send, retry, classify. What is done next is said in steps, which whoever holds the socket takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
-from limio_limitrail.api.answer import judge
+from limio_limitrail.api.answer import is_success, judge
 from limio_limitrail.api.auth import Auth
 from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, ProtocolError
 from limio_limitrail.api.forks import begin_anew_in_children
@@ -22,6 +22,7 @@ from limio_limitrail.api.origin import origin_of
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries
+from limio_limitrail.api.steps import CREDENTIAL, Request, Steps, take
 from limio_limitrail.api.transport import Body, Transport
 
 if TYPE_CHECKING:
@@ -60,6 +61,11 @@ class Answer:
         except msgspec.DecodeError as error:
             # Older versions of msgspec make no ValueError of it.
             raise ValueError(str(error)) from None
+
+
+def usual_repeat(method: str, idempotency_key: str | None) -> Repeat:
+    """Say after which failures a request may be tried again, where the caller does not."""
+    return Repeat.ANY if method in _SAFE_METHODS or idempotency_key is not None else Repeat.NONE
 
 
 @dataclass
@@ -149,6 +155,44 @@ class ApiClient:
         :param sleep: waits that many seconds between tries, instead of the client's own; what it raises ends the request.
         :raises ApiError: as `limio_limitrail.api.errors` lists them.
         """
+        attempt = self.attempts(
+            method=method,
+            path=path,
+            params=params,
+            json=json,
+            content=content,
+            headers=headers,
+            resource=resource,
+            scope=scope,
+            credentials=credentials,
+            idempotency_key=idempotency_key,
+        )
+        return call_with_retries(
+            lambda: take(attempt(), exchange=self.transport.exchange, credential=self.credential),
+            limits=limits or self.limits,
+            repeat=repeat or usual_repeat(method, idempotency_key),
+            sleep=sleep or self._sleep,
+            on_retry=self.count_retry,
+        )
+
+    def attempts(
+        self,
+        *,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None = None,
+        json: object = None,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        resource: str | None = None,
+        scope: str | None = None,
+        credentials: frozenset[AuthMode] = frozenset({AuthMode.OAUTH}),
+        idempotency_key: str | None = None,
+    ) -> Callable[[], Steps[Answer]]:
+        """Check a request, and give what begins a try of it. The parameters are those of `send`.
+
+        :raises InvalidRequestError: it cannot be sent as it is.
+        """
         call = Failure(api=self.api, method=method, path=path, resource=resource, required_scope=scope)
         if self.auth.mode not in credentials:
             needed = " or ".join(sorted(credentials))
@@ -166,19 +210,10 @@ class ApiClient:
         sent_headers = dict(headers or {})
         if idempotency_key is not None:
             sent_headers["Idempotency-Key"] = idempotency_key
-
         if content is not None:
             sent_headers["Content-Type"] = "application/json"
         body = Body(json=json, content=content)
-        if repeat is None:
-            repeat = Repeat.ANY if method in _SAFE_METHODS or idempotency_key is not None else Repeat.NONE
-        return call_with_retries(
-            lambda: self._attempt(call=call, params=params or {}, body=body, headers=sent_headers),
-            limits=limits or self.limits,
-            repeat=repeat,
-            sleep=sleep or self._sleep,
-            on_retry=self.count_retry,
-        )
+        return lambda: self._attempt(call=call, params=params or {}, body=body, headers=sent_headers)
 
     def session(self) -> requests.Session:
         """Give the session for free use, which authorises requests to the API's own origin and no others; always the same one."""
@@ -202,26 +237,32 @@ class ApiClient:
             self.counters.retries += 1
             self.counters.waited += seconds
 
-    def _credential(self) -> Secret:
+    def credential(self) -> Secret:
+        """Give the credential that is valid now, minting a token where there is none.
+
+        :raises ApiError: it could not be had. The request that was to carry it has not been sent.
+        """
         try:
             return self.auth.credential()
         except ApiError as error:
-            # Whatever became of the request for a token: the one that was to carry it has not been sent.
+            # Whatever became of the request for a token.
             error.failure = replace(error.failure, reached=False)
             raise
 
-    def _attempt(self, *, call: Failure, params: Mapping[str, str], body: Body, headers: Mapping[str, str]) -> Answer:
+    def _attempt(self, *, call: Failure, params: Mapping[str, str], body: Body, headers: Mapping[str, str]) -> Steps[Answer]:
         """Make one try, which may take a second request after a 401 and a few more along redirects."""
         renewed = False
         while True:
-            credential = self._credential()
-            answer = self._follow(
+            credential = yield CREDENTIAL
+            answer = yield from self._follow(
                 call=call,
                 params=params,
                 body=body,
                 headers={**headers, "Authorization": self.auth.header(credential)},
                 credential=credential,
             )
+            if is_success(answer.status):
+                return answer
             error = judge(
                 status=answer.status,
                 headers=answer.headers,
@@ -229,8 +270,7 @@ class ApiClient:
                 call=replace(call, granted_scopes=self.auth.granted_scopes()),
                 secrets=(credential, *self.auth.secrets()),
             )
-            if error is None:
-                return answer
+            assert error is not None
             if error.status == 401 and not renewed and self.auth.renew(credential):
                 log.info("%s refused the token; minting another one.", self.api)
                 renewed = True
@@ -244,11 +284,11 @@ class ApiClient:
 
     def _follow(
         self, *, call: Failure, params: Mapping[str, str], body: Body, headers: Mapping[str, str], credential: Secret
-    ) -> Answer:
+    ) -> Steps[Answer]:
         url = self.base_url + call.path
         query: Mapping[str, str] | None = params
         for _ in range(_MOST_REDIRECTS + 1):
-            answer = self.transport.exchange(method=call.method, url=url, params=query, body=body, headers=headers, call=call)
+            answer = yield Request(method=call.method, url=url, params=query, body=body, headers=headers, call=call)
             with self._counting:
                 self.counters.requests += 1
                 self.counters.bytes += len(answer.body)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from urllib.parse import quote, quote_plus
 
 from limio_limitrail.api.secret import Secret
@@ -47,7 +48,14 @@ def holds_secret(text: str, *, secrets: Iterable[Secret]) -> bool:
 
 def _patterns(secrets: Iterable[Secret]) -> Iterator[re.Pattern[str]]:
     for secret in secrets:
-        value = secret.reveal()
-        # Without case, because a host name comes back in lower case; quoted as well, as a form or a URL holds it.
-        for form in {value, quote(value, safe=""), quote_plus(value)} - {""}:
-            yield re.compile(re.escape(form), re.IGNORECASE)
+        if pattern := _pattern(secret):
+            yield pattern
+
+
+@lru_cache(maxsize=64)
+def _pattern(secret: Secret) -> re.Pattern[str] | None:
+    """Give what finds a credential in a text; none for an empty one."""
+    value = secret.reveal()
+    # Without case, because a host name comes back in lower case; quoted as well, as a form or a URL holds it.
+    forms = sorted({value, quote(value, safe=""), quote_plus(value)} - {""}, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, forms)), re.IGNORECASE) if forms else None

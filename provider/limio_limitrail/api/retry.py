@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from limio_limitrail.api.errors import ApiError, RateLimitError, ServerError, TransportError
 
@@ -129,13 +131,82 @@ def call_with_retries(
     :param on_retry: told before each further try, with the seconds until then.
     :raises ApiError: the last try's error, unchanged.
     """
-    from tenacity import Retrying, retry_if_exception, wait_random_exponential
-
-    if repeat is Repeat.NONE:
+    began = time.monotonic()
+    try:
         return call()
-    passes = is_transient if repeat is Repeat.ANY else is_undone
-    if limits.one_try:
-        return _call_once(call, passes=passes)
+    except ApiError as error:
+        if not _goes_on(error, limits=limits, repeat=repeat):
+            raise
+        rules = _rules(limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
+        calls = _after(error, call)
+    from tenacity import Retrying
+
+    return Retrying(sleep=sleep, **rules)(calls)
+
+
+async def call_with_retries_async(
+    call: Callable[[], Awaitable[T]],
+    *,
+    limits: RetryLimits,
+    repeat: Repeat = Repeat.ANY,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    on_retry: Callable[[float], None] = lambda _: None,
+) -> T:
+    """Make a call, and make it again as long as that can help: `call_with_retries` for an event loop."""
+    began = time.monotonic()
+    try:
+        return await call()
+    except ApiError as error:
+        if not _goes_on(error, limits=limits, repeat=repeat):
+            raise
+        rules = _rules(limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
+        calls = _after(error, call)
+    from tenacity import AsyncRetrying
+
+    async def again() -> T:
+        return await calls()
+
+    return await AsyncRetrying(sleep=sleep, **rules)(again)
+
+
+def _goes_on(error: ApiError, *, limits: RetryLimits, repeat: Repeat) -> bool:
+    """Tell whether a first try that ended so is followed by another one."""
+    passes = _passes(error, repeat=repeat)
+    if limits.one_try and repeat is not Repeat.NONE:
+        error.tries_spent = error.tries_spent or passes
+        return False
+    return passes
+
+
+def _passes(error: BaseException, *, repeat: Repeat) -> bool:
+    match repeat:
+        case Repeat.ANY:
+            return is_transient(error)
+        case Repeat.UNDONE:
+            return is_undone(error)
+        case Repeat.NONE:
+            return False
+
+
+def _after(first: ApiError, call: Callable[[], T]) -> Callable[[], T]:
+    """Give a call that begins with the first try's failure: nearly all calls succeed at once, and need no more than that."""
+    failures = [first]
+
+    def again() -> T:
+        if failures:
+            raise failures.pop()
+        return call()
+
+    return again
+
+
+def _rules(*, limits: RetryLimits, repeat: Repeat, on_retry: Callable[[float], None], spent: float) -> dict[str, Any]:
+    """Say what is tried again, when, and for how long.
+
+    :param spent: seconds that the first try took.
+    """
+    from tenacity import retry_if_exception, wait_random_exponential
+
     backoff = wait_random_exponential(multiplier=limits.first_wait, max=limits.longest_wait)
 
     def error_of(state: RetryCallState) -> BaseException:
@@ -154,39 +225,29 @@ def call_with_retries(
 
     def stop(state: RetryCallState) -> bool:
         error = error_of(state)
-        if not _is_last(state, error):
+        if not is_last(state, error):
             return False
         if isinstance(error, ApiError):
             # A request for a token is tried again by itself: the request that needs the token must not repeat all of its tries.
             error.tries_spent = True
         return True
 
-    def _is_last(state: RetryCallState, error: BaseException) -> bool:
+    def is_last(state: RetryCallState, error: BaseException) -> bool:
         if state.attempt_number >= attempts_for(error, limits):
             return True
         asked = error.retry_after if isinstance(error, ApiError) else None
         if asked is not None and asked > limits.longest_retry_after:
             return True
-        return (state.seconds_since_start or 0.0) + state.upcoming_sleep > limits.budget
+        return spent + (state.seconds_since_start or 0.0) + state.upcoming_sleep > limits.budget
 
     def before_sleep(state: RetryCallState) -> None:
         on_retry(state.upcoming_sleep)
         log.warning("%s Trying again in %.1f s (try %d).", error_of(state), state.upcoming_sleep, state.attempt_number + 1)
 
-    retrying = Retrying(
-        retry=retry_if_exception(passes),
-        wait=wait,
-        stop=stop,
-        sleep=sleep,
-        before_sleep=before_sleep,
-        reraise=True,
-    )
-    return retrying(call)
-
-
-def _call_once(call: Callable[[], T], *, passes: Callable[[BaseException], bool]) -> T:
-    try:
-        return call()
-    except ApiError as error:
-        error.tries_spent = error.tries_spent or passes(error)
-        raise
+    return {
+        "retry": retry_if_exception(partial(_passes, repeat=repeat)),
+        "wait": wait,
+        "stop": stop,
+        "before_sleep": before_sleep,
+        "reraise": True,
+    }

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import http.client
 import http.cookiejar
-import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,9 +13,11 @@ import requests
 import requests.adapters
 import requests.auth
 import requests.hooks
+import requests.utils
 import urllib3.exceptions
 
-from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, ProtocolError, TransportError
+from limio_limitrail.api.breaks import broken_body, never_left, why
+from limio_limitrail.api.errors import Failure, InvalidRequestError, TransportError
 from limio_limitrail.api.forks import begin_anew_in_children
 from limio_limitrail.api.origin import Origin, same_origin
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from limio_limitrail.api.secret import Secret
 
 
-_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd"})
 _AnySession = TypeVar("_AnySession", bound=requests.Session)
 
 
@@ -65,6 +64,18 @@ class Body:
     content: bytes | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """How a URL is reached.
+
+    :param proxy: the proxy's URL, which may hold a password; none where there is no proxy.
+    :param verify: True, False or the path of a CA bundle.
+    """
+
+    proxy: str | None
+    verify: bool | str
+
+
 class Transport:
     """Exchange requests for answers over kept-alive connections.
 
@@ -82,8 +93,8 @@ class Transport:
         verify: bool | str = True,
         connections: int = 8,
     ) -> None:
-        self._user_agent = user_agent
-        self._timeouts = timeouts or Timeouts()
+        self.timeouts = timeouts or Timeouts()
+        self.headers = {"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "gzip, deflate"}
         self._verify = verify
         self._connections = connections
         self.after_fork()
@@ -95,12 +106,12 @@ class Transport:
         self._session = self._equip(_PlainSession(), _NoAuth())
 
     def _equip(self, session: _AnySession, auth: requests.auth.AuthBase) -> _AnySession:
-        session.headers.update({"User-Agent": self._user_agent, "Accept": "application/json", "Accept-Encoding": "gzip, deflate"})
+        session.headers.update(self.headers)
         # The API's gateways may set cookies; a token is all the state that a request should carry.
         session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         session.auth = auth
         session.verify = self._verify
-        adapter = _TimeoutAdapter(self._timeouts, connections=self._connections)
+        adapter = _TimeoutAdapter(self.timeouts, connections=self._connections)
         session.mount("https://", adapter)
         session.mount("http://", adapter)
         return session
@@ -137,19 +148,24 @@ class Transport:
             # stream=True and the raw read halve the cost of a body, and notice one that broke off.
             response = self._session.send(
                 prepared,
-                timeout=(self._timeouts.connect, self._timeouts.read),
+                timeout=(self.timeouts.connect, self.timeouts.read),
                 allow_redirects=False,
                 **settings,
             )
         except (OSError, urllib3.exceptions.HTTPError) as error:  # what requests raises is an OSError too
-            raise TransportError(replace(call, reason=_why(error), reached=not _never_left(error))) from None
+            raise TransportError(replace(call, reason=why(error), reached=not never_left(error))) from None
         try:
             content = response.raw.read(decode_content=True)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             response.close()
-            raise _broken_body(error, replace(call, status=response.status_code), response.headers) from None
+            raise broken_body(error, replace(call, status=response.status_code), response.headers) from None
         response.raw.release_conn()
         return RawAnswer(status=response.status_code, headers=response.headers, body=content)
+
+    def route(self, url: str) -> Route:
+        """Say how a URL is reached: the environment may name a proxy and a CA bundle."""
+        settings = self._session.merge_environment_settings(url, {}, True, self._verify, None)
+        return Route(proxy=requests.utils.select_proxy(url, settings["proxies"]), verify=settings["verify"] or False)
 
     def session(self, auth: Auth, origin: Origin) -> requests.Session:
         """Give a session of its own for free use, which authorises requests to one origin only."""
@@ -236,63 +252,3 @@ class _TimeoutAdapter(requests.adapters.HTTPAdapter):
         if kwargs.get("timeout") is None:
             kwargs["timeout"] = (self._timeouts.connect, self._timeouts.read)
         return super().send(request, **kwargs)  # type: ignore[arg-type]
-
-
-def _broken_body(error: Exception, call: Failure, headers: Mapping[str, str]) -> ApiError:
-    """Tell a body that broke off, which another try may mend, from one that never was what its headers say."""
-    if isinstance(error, urllib3.exceptions.DecodeError):
-        # Only names that are known: a header may hold anything.
-        named = {name.strip().lower() for name in headers.get("Content-Encoding", "").split(",")} & _ENCODINGS
-        encoding = ", ".join(sorted(named)) or "of its headers"
-        return ProtocolError(replace(call, reason=f"expected a body in the content encoding {encoding}, found one that is not"))
-    return TransportError(replace(call, reason=_why(error)))
-
-
-def _chain(error: Exception) -> list[BaseException]:
-    """Give an error and all that led to it, in the ways that the libraries wrap errors."""
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and link not in chain:
-        chain.append(link)
-        reason = getattr(link, "reason", None)
-        link = reason if isinstance(reason, BaseException) else (link.__cause__ or link.__context__)
-    return chain
-
-
-_NEVER_LEFT = (
-    urllib3.exceptions.NameResolutionError,
-    urllib3.exceptions.NewConnectionError,
-    urllib3.exceptions.ConnectTimeoutError,
-    urllib3.exceptions.ProxyError,
-    requests.exceptions.ConnectTimeout,
-    requests.exceptions.ProxyError,
-    ssl.SSLCertVerificationError,
-)
-"""Errors that come before the first byte of a request is written."""
-
-
-def _never_left(error: Exception) -> bool:
-    return any(isinstance(part, _NEVER_LEFT) for part in _chain(error))
-
-
-def _why(error: Exception) -> str:
-    """Say what broke without repeating the library's text, which holds the URL with its query."""
-    chain = _chain(error)
-    kinds = (
-        ((requests.exceptions.SSLError, urllib3.exceptions.SSLError), "the TLS connection could not be made or verified"),
-        ((requests.exceptions.ProxyError, urllib3.exceptions.ProxyError), "the proxy could not be reached or refused"),
-        ((urllib3.exceptions.NameResolutionError,), "the host name could not be resolved"),
-        ((ConnectionRefusedError,), "the connection was refused"),
-        # A kind of connect timeout to urllib3, though it is none: asked for first.
-        ((urllib3.exceptions.NewConnectionError,), "no connection could be made"),
-        (
-            (requests.exceptions.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError),
-            "no connection within the connect timeout",
-        ),
-        ((requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError), "no answer within the read timeout"),
-        ((urllib3.exceptions.IncompleteRead, http.client.IncompleteRead), "the answer broke off before its end"),
-    )
-    for classes, text in kinds:
-        if any(isinstance(part, classes) for part in chain):
-            return text
-    return f"the connection broke ({type(chain[-1]).__name__})"

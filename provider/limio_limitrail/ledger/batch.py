@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Send rows, each once: claim, send, write down. One thread keeps the ledger, others talk to the API."""
+"""Send rows, each once: claim, send, write down. One thread keeps the ledger, another one talks to the API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Protocol
 
 from limio_limitrail.ledger.alarm import alarm_waits
-from limio_limitrail.ledger.couriers import Couriers, Doubt, Halt, Result, Send, Slower, Unsent
+from limio_limitrail.ledger.couriers import Couriers, Doubt, Halt, Result, Sender, Slower, Unsent
 from limio_limitrail.ledger.ledger import LEASE, Claim
 from limio_limitrail.ledger.model import Entry, Outcome, StoppedError, UsageRow
 from limio_limitrail.ledger.rules import Policy
@@ -69,19 +69,19 @@ class Batch:
 
     :param ledger: where claims and outcomes go.
     :param policy: what to do with rows that have an entry.
-    :param send: sends one row; called by several threads.
+    :param sender: sends rows, in an event loop of its own.
     :param concurrency: the most requests at once.
     :param batch_size: the most rows that are claimed, or written down, in one transaction.
     :param label: what the rows are called in the log.
     """
 
-    def __init__(self, *, ledger: Book, policy: Policy, send: Send, concurrency: int, batch_size: int, label: str) -> None:
+    def __init__(self, *, ledger: Book, policy: Policy, sender: Sender, concurrency: int, batch_size: int, label: str) -> None:
         self._ledger = ledger
         self._policy = policy
         self._batch_size = batch_size
         self._label = label
         self._in_doubt = policy.on_unknown.in_doubt
-        self._couriers = Couriers(send=send, concurrency=concurrency, in_doubt=self._in_doubt)
+        self._couriers = Couriers(sender=sender, concurrency=concurrency, in_doubt=self._in_doubt)
         self._killed = False
         self._next: deque[UsageRow] = deque()
         self._flying: dict[str, Claim] = {}
@@ -169,12 +169,13 @@ class Batch:
         if not rows:
             return
         valid_until = time.monotonic() + LEASE - 5.0
+        granted = []
         for claim in self._ledger.claim(rows, policy=self._policy):
             if claim.granted:
                 if known and claim.row.key in known:
                     claim = replace(claim, entry=known[claim.row.key].entry)
                 self._flying[claim.row.key] = claim
-                self._couriers.give(claim, valid_until=valid_until)
+                granted.append(claim)
             elif claim.waits:
                 if not self._told_of_others:
                     self._told_of_others = True
@@ -185,6 +186,7 @@ class Batch:
             else:
                 assert claim.entry is not None
                 self.tally.add_settled(claim.row, claim.entry)
+        self._couriers.give(granted, valid_until=valid_until)
 
     def _collect(self, patience: float) -> None:
         """Take in what has come back, waiting a moment for the first."""

@@ -1,14 +1,16 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The threads that talk to the API, and what they bring back."""
+"""The event loop that talks to the API, in a thread of its own, and what it brings back."""
 
 from __future__ import annotations
 
-import queue
+import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from limio_limitrail.ledger.ledger import Claim
 from limio_limitrail.ledger.model import Outcome, State, UsageRow
@@ -58,27 +60,51 @@ class Unsent:
 
 
 Result = Outcome | Doubt | Slower | Halt
-Send = Callable[[UsageRow, Callable[[float], None]], Result]
-"""Sends a row, waiting between tries with the function that is given; that raises `EndedError`, which may be let through where
-the row has certainly not been carried out."""
+Wait = Callable[[float], Awaitable[None]]
+"""Waits that many seconds; raises `EndedError` when nothing more is to be sent."""
+
+_ENDS = 1.0
+"""Seconds in which a loop without requests under way ends."""
+
+
+class Sender(Protocol):
+    """Sends rows, all in one event loop."""
+
+    async def __call__(self, row: UsageRow, wait: Wait, /) -> Result:
+        """Send a row.
+
+        :param wait: waits between two tries; its `EndedError` may be let through where the row has certainly not been carried
+            out.
+        """
+
+    async def close(self) -> None:
+        """Close all connections."""
 
 
 class Couriers:
-    """Sends rows with as many threads as the API bears.
+    """Sends rows, as many at once as the API bears.
 
-    :param send: sends one row; called by several threads.
+    One thread gives rows and takes results; another one has an event loop, in which the rows are sent. They wake each other once
+    for many rows.
+
+    :param sender: sends rows.
     :param concurrency: the most requests at once.
     :param in_doubt: how a row stands whose sending broke in a way that nobody foresaw.
     """
 
-    def __init__(self, *, send: Send, concurrency: int, in_doubt: State) -> None:
-        self._send = send
+    def __init__(self, *, sender: Sender, concurrency: int, in_doubt: State) -> None:
+        self._sender = sender
+        self._concurrency = concurrency
         self._in_doubt = in_doubt
         self._pace = Pace(concurrency)
-        self._todo: queue.SimpleQueue[tuple[Claim, float] | None] = queue.SimpleQueue()
-        self._results: queue.SimpleQueue[tuple[Claim, Result | Unsent]] = queue.SimpleQueue()
-        self._ended = threading.Event()
-        self._threads = [threading.Thread(target=self._work, name=f"usage-{n}", daemon=True) for n in range(concurrency)]
+        self._todo: deque[tuple[Claim, float]] = deque()
+        self._results: deque[tuple[Claim, Result | Unsent]] = deque()
+        self._news = threading.Event()
+        self._began = threading.Event()
+        self._has_ended = False
+        self._dismissed = False
+        self._broken: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
 
     @property
     def limit(self) -> int:
@@ -88,81 +114,147 @@ class Couriers:
     @property
     def ended(self) -> bool:
         """True when nothing more is sent."""
-        return self._ended.is_set()
+        return self._has_ended
 
     def start(self) -> None:
         """Begin."""
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
+        self._began.wait()
 
-    def give(self, claim: Claim, *, valid_until: float) -> None:
-        """Hand a row over.
+    def give(self, claims: Iterable[Claim], *, valid_until: float) -> None:
+        """Hand rows over.
 
-        :param valid_until: when the claim becomes too old to be used, in seconds of the monotonic clock.
+        :param valid_until: when the claims become too old to be used, in seconds of the monotonic clock.
         """
-        self._todo.put((claim, valid_until))
+        self._todo.extend((claim, valid_until) for claim in claims)
+        self._tell(self._rouse)
 
     def results(self, *, patience: float) -> Iterator[tuple[Claim, Result | Unsent]]:
-        """Give what has come back, waiting for the first.
+        """Give what has come back, waiting until it is worth while.
 
         :param patience: seconds.
+        :raises Exception: the event loop has broken down.
         """
-        with suppress(queue.Empty):
-            yield self._results.get(timeout=patience) if patience else self._results.get_nowait()
-            while True:
-                yield self._results.get_nowait()
+        if patience:
+            self._news.wait(patience)
+        self._news.clear()
+        while self._results:
+            yield self._results.popleft()
+        if self._broken is not None:
+            broken, self._broken = self._broken, None
+            raise broken
 
     def end(self) -> None:
         """Send nothing more, from any thread. Requests under way go on; waits between two tries end."""
-        self._ended.set()
-        self._pace.stop()
+        self._has_ended = True
+        self._tell(self._stop)
 
     def take_back(self) -> list[Claim]:
-        """Give back what no thread has begun with: all of them may be waiting for answers."""
+        """Give back what nobody has begun with: all may be waiting for answers."""
         claims = []
-        with suppress(queue.Empty):
-            while given := self._todo.get_nowait():
-                claims.append(given[0])
+        with suppress(IndexError):
+            while True:
+                claims.append(self._todo.popleft()[0])
         return claims
 
     def dismiss(self) -> None:
-        """Let the threads end after what they are doing."""
+        """Let the loop end after what is under way."""
         self.end()
-        for _ in self._threads:
-            self._todo.put(None)
+        self._dismissed = True
+        self._tell(self._rouse)
+        if self._pace.under_way == 0:
+            self._thread.join(_ENDS)
 
-    def _work(self) -> None:
-        while (given := self._todo.get()) is not None:
+    def _tell(self, step: Callable[[], None]) -> None:
+        """Have the loop do something, if it is there."""
+        if self._began.is_set():
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(step)
+
+    # -- in the event loop -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._work_all())
+        except Exception as error:  # noqa: BLE001 - raised where the results are waited for
+            self._broken = error
+        finally:
+            self._has_ended = True
+            self._began.set()
+            self._news.set()
+
+    async def _work_all(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ending = asyncio.Event()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._began.set()
+        if self._has_ended:
+            self._stop()
+        try:
+            await asyncio.gather(*(self._work() for _ in range(self._concurrency)))
+        finally:
+            await self._sender.close()
+
+    async def _work(self) -> None:
+        while (given := await self._next()) is not None:
             claim, valid_until = given
-            if not self._pace.enter():
-                self._results.put((claim, Unsent()))
-                continue
-            began = time.monotonic()
-            result: Result | Unsent
-            if began > valid_until:
-                # The process stood still: others may have taken this worker for dead.
-                result = Unsent()
-            else:
-                try:
-                    result = self._send(claim.row, self._wait)
-                except EndedError:
-                    result = Unsent()
-                except Exception as error:  # noqa: BLE001 - whether the row has left is not known, whatever it was
-                    outcome = Outcome(state=self._in_doubt, detail=f"{type(error).__name__} while it was sent")
-                    result = Doubt(outcome=outcome, cause=error)
-            match result:
-                case Slower():
-                    self._pace.refused(began=began, retry_after=result.retry_after)
-                case Outcome():
-                    self._pace.leave(began=began)
-                case Halt():
-                    # At once: until the thread with the ledger has heard of it, many more would be refused.
-                    self.end()
-                    self._pace.lost()
-                case _:
-                    self._pace.lost()
-            self._results.put((claim, result))
+            result = await self._carry(claim, valid_until=valid_until)
+            self._results.append((claim, result))
+            # Whoever keeps the ledger is woken for many results together, unless one is out of the ordinary or nothing is left.
+            if len(self._results) >= self._pace.limit or not self._todo or not isinstance(result, Outcome):
+                self._news.set()
 
-    def _wait(self, seconds: float) -> None:
-        if self._ended.wait(seconds):
+    async def _next(self) -> tuple[Claim, float] | None:
+        """Wait for a row; none where no more will come."""
+        while True:
+            # The other thread may take rows back at any time.
+            with suppress(IndexError):
+                return self._todo.popleft()
+            if self._dismissed:
+                return None
+            idle = self._loop.create_future()
+            self._idle.append(idle)
+            await idle
+
+    def _rouse(self) -> None:
+        for _ in range(len(self._idle) if self._dismissed else min(len(self._idle), len(self._todo))):
+            self._idle.popleft().set_result(None)
+
+    def _stop(self) -> None:
+        self._pace.stop()
+        self._ending.set()
+
+    async def _carry(self, claim: Claim, *, valid_until: float) -> Result | Unsent:
+        if not await self._pace.enter():
+            return Unsent()
+        began = time.monotonic()
+        result: Result | Unsent
+        if self._has_ended or began > valid_until:
+            # The process stood still: others may have taken this worker for dead.
+            result = Unsent()
+        else:
+            try:
+                result = await self._sender(claim.row, self._wait)
+            except EndedError:
+                result = Unsent()
+            except Exception as error:  # noqa: BLE001 - whether the row has left is not known, whatever it was
+                outcome = Outcome(state=self._in_doubt, detail=f"{type(error).__name__} while it was sent")
+                result = Doubt(outcome=outcome, cause=error)
+        match result:
+            case Outcome():
+                self._pace.leave(began=began)
+            case Slower():
+                self._pace.refused(began=began, retry_after=result.retry_after)
+            case Halt():
+                # At once: until the thread with the ledger has heard of it, many more would be refused.
+                self.end()
+                self._pace.lost()
+            case _:
+                self._pace.lost()
+        return result
+
+    async def _wait(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ending.wait(), seconds)
+        if self._has_ended:
             raise EndedError

@@ -147,13 +147,15 @@ class Ledger:
         return self._persistently(lambda sql: self._claim(sql, rows, policy=policy, before=before))
 
     def _claim(self, sql: Statements, rows: Sequence[UsageRow], *, policy: Policy, before: dict[str, Entry]) -> list[Claim]:
-        now, lease_until = self._now(sql), self._lease(sql)
+        now = self._now(sql)
+        lease_until = now + int(LEASE * 1000)
         found = sql.entries([row.key for row in rows])
         new = [row for row in rows if row.key not in found]
         for row in new:
             before.pop(row.key, None)
         while new:
-            sql.insert(new, operation=self._operation, conn_id=self._conn_id, now=now, lease_until=lease_until)
+            added = sql.insert(new, operation=self._operation, conn_id=self._conn_id, now=now, lease_until=lease_until)
+            new = [row for row in new if row.key not in added]
             # Another worker may have been faster with some of them, and may have given some of those up again already.
             there = sql.entries([row.key for row in new])
             found |= {key: entry for key, entry in there.items() if not self._is_mine(entry)}

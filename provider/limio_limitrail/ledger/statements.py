@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import msgspec
+
 from limio_limitrail.landing.sql.dialect import VALUE, Session
 from limio_limitrail.ledger.model import Entry, Outcome, State, UsageRow, Worker
 from limio_limitrail.ledger.table import COLUMNS, ENTRY, FORMAT, FORMAT_COLUMN, KEY, OUTCOME, WORKER, find_name, read_entry
@@ -35,11 +37,15 @@ class Statements:
         if not keys:
             return {}
         columns = ", ".join(self._quote(name) for name in ENTRY)
-        sql = f"SELECT {columns} FROM {self._place} WHERE {self._quote(KEY)} IN ({_values(keys)})"
-        return dict(read_entry(values) for values in self.session.query(sql, *keys))
+        among, values = self._among(keys)
+        sql = f"SELECT {columns} FROM {self._place} WHERE {among}"
+        return dict(read_entry(values) for values in self.session.query(sql, *values))
 
-    def insert(self, rows: Sequence[UsageRow], *, operation: str, conn_id: str, now: int, lease_until: int) -> None:
-        """Add entries in the state ``sending``; a row that another worker has added meanwhile stays as it is."""
+    def insert(self, rows: Sequence[UsageRow], *, operation: str, conn_id: str, now: int, lease_until: int) -> frozenset[str]:
+        """Add entries in the state ``sending``; a row that another worker has added meanwhile stays as it is.
+
+        :returns: the keys of those that were added, as far as the database tells.
+        """
         fixed = {
             "state": State.SENDING.value,
             "operation": operation,
@@ -51,14 +57,25 @@ class Statements:
             FORMAT_COLUMN: FORMAT,
         }
         names = [KEY, "row_key", "body_digest", *fixed]
+        columns = ", ".join(self._quote(name) for name in names)
+        if self.database == "postgresql":
+            bound = ", ".join(self._bound(name) for name in fixed)
+            added = self.session.query(
+                f"INSERT INTO {self._place} ({columns}) SELECT s.k, s.r, s.d, {bound} "
+                f"FROM json_to_recordset(CAST({VALUE} AS json)) AS s(k text, r text, d text) "
+                f"ON CONFLICT ({self._quote(KEY)}) DO NOTHING RETURNING {self._quote(KEY)}",
+                *fixed.values(),
+                _json([{"k": row.key, "r": _storable(row.row_key), "d": row.digest} for row in rows]),
+            )
+            return frozenset(key for (key,) in added)
         values = [value for row in rows for value in (row.key, row.row_key, row.digest, *fixed.values())]
         one = f"({', '.join(self._bound(name) for name in names)})"
         # Where a database has no such clause, two workers at the same row collide, and the transaction is made again.
-        known = self.database in ("duckdb", "postgresql", "sqlite")
+        known = self.database in ("duckdb", "sqlite")
         otherwise = f" ON CONFLICT ({self._quote(KEY)}) DO NOTHING" if known else ""
-        columns = ", ".join(self._quote(name) for name in names)
         all_values = ", ".join([one] * len(rows))
         self.session.execute(f"INSERT INTO {self._place} ({columns}) VALUES {all_values}{otherwise}", *values)
+        return frozenset()
 
     def take(self, row: UsageRow, *, entry: Entry, now: int, lease_until: int) -> None:
         """Claim a row, unless its entry is no longer the one that was read."""
@@ -93,25 +110,28 @@ class Statements:
     def delete(self, keys: Sequence[str]) -> None:
         """Remove entries that this worker has made and not used."""
         condition = " AND ".join(f"{self._quote(name)} = {VALUE}" for name in self._mine())
+        among, values = self._among(keys)
         self.session.execute(
-            f"DELETE FROM {self._place} WHERE {self._quote(KEY)} IN ({_values(keys)}) AND {condition}",
-            *keys,
+            f"DELETE FROM {self._place} WHERE {among} AND {condition}",
+            *values,
             *self._mine().values(),
         )
 
     def renew(self, keys: Sequence[str], *, lease_until: int) -> None:
         """Move the leases of claims that this worker still has."""
         condition = " AND ".join(f"{self._quote(name)} = {VALUE}" for name in self._mine())
+        among, values = self._among(keys)
         self.session.execute(
-            f"UPDATE {self._place} SET {self._quote('lease_until')} = {VALUE} "
-            f"WHERE {self._quote(KEY)} IN ({_values(keys)}) AND {condition}",
+            f"UPDATE {self._place} SET {self._quote('lease_until')} = {VALUE} WHERE {among} AND {condition}",
             lease_until,
-            *keys,
+            *values,
             *self._mine().values(),
         )
 
     def record(self, outcomes: Mapping[str, Outcome], *, now: int) -> int:
         """Write outcomes down for rows that are still this worker's; give how many were."""
+        if self.database == "postgresql":
+            return self._record_at_once(outcomes, now=now)
         import pyarrow as pa
 
         session, dialect, quote = self.session, self.session.dialect, self._quote
@@ -127,11 +147,7 @@ class Statements:
         session.create_stage(stage=_STAGE, columns=types)
         session.fill(stage=_STAGE, rows=pa.table(arrays, names=list(columns)))
         assignments = [(quote(name), "s." + quote(f"s_{name}")) for name in ("state", *OUTCOME)]
-        open_states = ", ".join(f"'{state.value}'" for state in (State.SENDING, State.UNKNOWN, State.PARKED))
-        condition = (
-            f"t.{quote(KEY)} = s.{quote('s_key')} AND t.{quote('claim_id')} = '{self.worker.claim_id}' "
-            f"AND t.{quote('state')} IN ({open_states})"
-        )
+        condition = f"t.{quote(KEY)} = s.{quote('s_key')} AND {self._open('t')}"
         written = session.execute(dialect.update(self._place, quote(_STAGE), assignments, condition))
         session.execute(
             f"UPDATE {self._place} SET {quote('finished_at')} = {self._bound('finished_at')} "
@@ -144,6 +160,23 @@ class Statements:
         )
         session.execute(f"DROP TABLE {quote(_STAGE)}")
         return written
+
+    def _record_at_once(self, outcomes: Mapping[str, Outcome], *, now: int) -> int:
+        """Write outcomes down in one statement, without a stage: for Postgres a table, however temporary, is dear."""
+        names = ("state", *OUTCOME)
+        rows = [
+            {"k": key, **{name: _storable(value) for name in names if (value := getattr(outcome, name)) is not None}}
+            for key, outcome in outcomes.items()
+        ]
+        columns = ", ".join(f"{self._quote(name)} {COLUMNS[name].of(self.session.dialect)}" for name in names)
+        settings = ", ".join(f"{self._quote(name)} = s.{self._quote(name)}" for name in names)
+        return self.session.execute(
+            f"UPDATE {self._place} AS t SET {settings}, {self._quote('finished_at')} = {self._bound('finished_at')} "
+            f"FROM json_to_recordset(CAST({VALUE} AS json)) AS s(k text, {columns}) "
+            f"WHERE t.{self._quote(KEY)} = s.k AND {self._open('t')}",
+            instant(now),
+            _json(rows),
+        )
 
     def now(self) -> int | None:
         """Give the database's own time in milliseconds since 1970; none where the ledger's workers share a machine's clock."""
@@ -173,6 +206,19 @@ class Statements:
     def _mine(self) -> dict[str, str]:
         return {"claim_id": self.worker.claim_id, "state": State.SENDING.value}
 
+    def _open(self, table: str) -> str:
+        """Write the condition that an entry is this worker's, and that its outcome may still be written down."""
+        states = ", ".join(f"'{state.value}'" for state in (State.SENDING, State.UNKNOWN, State.PARKED))
+        claim, state = (f"{table}.{self._quote(name)}" for name in ("claim_id", "state"))
+        return f"{claim} = '{self.worker.claim_id}' AND {state} IN ({states})"
+
+    def _among(self, keys: Sequence[str]) -> tuple[str, list[object]]:
+        """Write the condition that a row has one of several keys, and give what is bound in it."""
+        if self.database == "postgresql":
+            # One value however many keys: the statement stays the same, and is planned once.
+            return f"{self._quote(KEY)} = ANY(CAST({VALUE} AS text[]))", [list(keys)]
+        return f"{self._quote(KEY)} IN ({_values(keys)})", list(keys)
+
     def _unchanged(self, key: str, entry: Entry) -> dict[str, object]:
         """Give what an entry must still be for a change to apply."""
         return {
@@ -195,6 +241,10 @@ def _worker(worker: Worker) -> dict[str, str | int]:
 def _storable(value: str | int | None) -> str | int | None:
     """Replace what some databases have no room for in a text: a NUL, and halves of surrogate pairs."""
     return value.replace("\0", "\ufffd").encode(errors="replace").decode() if isinstance(value, str) else value
+
+
+def _json(rows: Sequence[Mapping[str, str | int | None]]) -> str:
+    return msgspec.json.encode(rows).decode()
 
 
 def _values(items: Iterable[object]) -> str:

@@ -167,17 +167,15 @@ def read_answer(answer: Answer, *, reading: AnswerReading, keep: bool = False, s
     """
     secrets = tuple(secrets)
     try:
-        members = msgspec.json.decode(answer.body) if answer.body.strip() else {}
+        found = msgspec.json.decode(answer.body) if answer.body.strip() else {}
     except (msgspec.DecodeError, UnicodeDecodeError):
-        members = None
-    if not isinstance(members, dict):
-        members, what = {}, "the answer is no JSON object"
-    else:
-        found = ", ".join(sorted(str(safe_text(name, secrets=secrets))[:40] for name in list(members)[:8])) or "nothing"
-        what = f"the answer has no {reading.decision_field!r}; it has {found}"
-    decision = safe_text(members.get(reading.decision_field), secrets=secrets) if reading.decision_field else None
+        found = None
+    members: dict[str, Any] = found if isinstance(found, dict) else {}
+    decision = members.get(reading.decision_field) if reading.decision_field else None
+    if not (isinstance(decision, str) and decision in reading.decisions):
+        decision = safe_text(decision, secrets=secrets)
     reservation = members.get(reading.reservation_field)
-    whole = answer.body.decode("utf-8", "replace").replace("\0", "\ufffd")
+    whole = answer.body.decode("utf-8", "replace").replace("\0", "\ufffd") if keep else ""
     # Also as it is without the escapes that JSON may have.
     echoes = keep and holds_secret(whole + json.dumps(members, ensure_ascii=False), secrets=secrets)
     outcome = Outcome(
@@ -192,11 +190,15 @@ def read_answer(answer: Answer, *, reading: AnswerReading, keep: bool = False, s
     if decision is None:
         if reading.decision_field is None or not reading.required:
             return outcome
+        names = ", ".join(sorted(str(safe_text(name, secrets=secrets))[:40] for name in list(members)[:8])) or "nothing"
+        is_object = isinstance(found, dict)
+        what = f"the answer has no {reading.decision_field!r}; it has {names}" if is_object else "the answer is no JSON object"
         return replace(outcome, state=State.PARKED, detail=what)
     if decision not in reading.decisions:
         known = ", ".join(reading.decisions)
         return replace(outcome, state=State.PARKED, detail=f"the decision {decision!r} is none of those that are known ({known})")
-    return replace(outcome, state=reading.decisions[decision])
+    state = reading.decisions[decision]
+    return outcome if state is outcome.state else replace(outcome, state=state)
 
 
 def _raw_member(body: bytes, name: str) -> str | None:

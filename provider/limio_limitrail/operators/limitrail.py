@@ -232,7 +232,7 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
             self._batch = Batch(
                 ledger=book,
                 policy=policy,
-                send=sender,
+                sender=sender,
                 concurrency=self.concurrency,
                 batch_size=self.batch_size,
                 label=operation.name,
@@ -292,12 +292,15 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
         )
 
     def _sender(self, operation: Operation, *, on_unknown: OnUnknown) -> Any:
+        from limio_limitrail.api.async_client import AsyncApiClient
+        from limio_limitrail.api.async_transport import AsyncTransport
         from limio_limitrail.limitrail.usage import DECISIONS, AnswerReading
         from limio_limitrail.operators.usage_choices import read_decisions
         from limio_limitrail.operators.usage_sender import UsageSender
 
+        client = self.hook.client
         return UsageSender(
-            client=self.hook.client,
+            client=AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=self.concurrency)),
             operation=operation,
             reading=AnswerReading(
                 decision_field=self.decision_field,

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,13 +16,14 @@ from limio_limitrail.api.errors import (
     RateLimitError,
     ScopeError,
 )
-from limio_limitrail.api.retry import Repeat, call_with_retries, is_transient, is_undone
-from limio_limitrail.ledger.couriers import Doubt, EndedError, Halt, Result, Slower
+from limio_limitrail.api.retry import Repeat, call_with_retries_async, is_transient, is_undone
+from limio_limitrail.ledger.couriers import Doubt, EndedError, Halt, Result, Slower, Wait
 from limio_limitrail.ledger.model import OnUnknown, State, UsageRow
 from limio_limitrail.limitrail.usage import AnswerReading, outcome_of, read_answer, undecided
 
 if TYPE_CHECKING:
-    from limio_limitrail.api.client import Answer, ApiClient
+    from limio_limitrail.api.async_client import AsyncApiClient
+    from limio_limitrail.api.client import Answer
     from limio_limitrail.limitrail.operations import Operation
 
 _REFUSALS = (InvalidRequestError, NotFoundError, ConflictError, PageTooLargeError)
@@ -37,7 +37,7 @@ _ABOUT_ONE_TRY = (CredentialsError, ScopeError, RateLimitError, ConflictError, N
 
 @dataclass(frozen=True, kw_only=True)
 class UsageSender:
-    """Sends rows to one endpoint. Called by several threads.
+    """Sends rows to one endpoint, out of one event loop.
 
     :param client: sends the requests.
     :param operation: what is done with the rows.
@@ -47,26 +47,26 @@ class UsageSender:
     :param keep_answers: whether outcomes keep whole answers.
     """
 
-    client: ApiClient
+    client: AsyncApiClient
     operation: Operation
     reading: AnswerReading
     key_header: str | None
     on_unknown: OnUnknown
     keep_answers: bool = False
 
-    def __call__(self, row: UsageRow, wait: Callable[[float], None]) -> Result:
+    async def __call__(self, row: UsageRow, wait: Wait, /) -> Result:
         """Send a row.
 
-        A 429 is not waited for here, because all threads are to slow down; unless an earlier try of the row is in doubt, which
+        A 429 is not waited for here, because all rows are to wait; unless an earlier try of the row is in doubt, which
         only this one can clear up.
         """
         resends = self.on_unknown is OnUnknown.RESEND
         in_doubt = self.on_unknown.in_doubt
         doubts: list[ApiError] = []
 
-        def send_once() -> Answer:
+        async def send_once() -> Answer:
             try:
-                return self.client.send(
+                return await self.client.send(
                     method="POST",
                     path=row.path,
                     content=row.body,
@@ -83,12 +83,12 @@ class UsageSender:
                 raise
 
         try:
-            answer = call_with_retries(
+            answer = await call_with_retries_async(
                 send_once,
-                limits=self.client.limits,
+                limits=self.client.client.limits,
                 repeat=Repeat.ANY if resends else Repeat.UNDONE,
                 sleep=wait,
-                on_retry=self.client.count_retry,
+                on_retry=self.client.client.count_retry,
             )
         except EndedError:
             if not doubts:
@@ -100,17 +100,21 @@ class UsageSender:
             if earlier and (isinstance(error, _ABOUT_ONE_TRY) or not error.failure.reached):
                 return Doubt(outcome=outcome_of(earlier[-1], state=in_doubt), cause=error)
             return self._failed(error, in_doubt=in_doubt)
-        secrets = self.client.auth.secrets()
+        secrets = self.client.client.auth.secrets()
         outcome = read_answer(answer, reading=self.reading, keep=self.keep_answers, secrets=secrets)
         if outcome.state is State.PARKED:
             return Doubt(outcome=outcome, cause=undecided(outcome, path=row.path, operation=self.operation.name))
         return outcome
 
+    async def close(self) -> None:
+        """Close all connections."""
+        await self.client.close()
+
     def _failed(self, error: ApiError, *, in_doubt: State) -> Result:
         if not error.failure.reached or isinstance(error, CredentialsError | ScopeError):
             return Halt(cause=error)
         if isinstance(error, RateLimitError):
-            if (error.retry_after or 0.0) > self.client.limits.longest_retry_after:
+            if (error.retry_after or 0.0) > self.client.client.limits.longest_retry_after:
                 return Halt(cause=error)
             return Slower(retry_after=error.retry_after, cause=error)
         if isinstance(error, _REFUSALS) and error.status != _TIMED_OUT:

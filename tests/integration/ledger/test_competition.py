@@ -96,13 +96,13 @@ def test_a_row_that_another_worker_gives_back_meanwhile_is_not_sent_without_an_e
 
     def between(self, rows, **more):
         if self.worker is not one.worker or met:
-            insert(self, rows, **more)
-            return
+            return insert(self, rows, **more)
         # Between two statements of the first worker, the second one claims the row, and gives it back right after.
         met.append(1)
         claims = other.claim(rows, policy=PARK)
-        insert(self, rows, **more)
+        added = insert(self, rows, **more)
         other.release(claims)
+        return added
 
     monkeypatch.setattr(Statements, "insert", between)
     [claim] = one.claim([row], policy=PARK)

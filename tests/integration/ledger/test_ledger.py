@@ -514,8 +514,9 @@ def test_postgres_writes_to_disk_even_where_it_is_set_not_to(postgres, ledger_in
     insert = Statements.insert
 
     def watched(self, *args, **more):
-        insert(self, *args, **more)
+        added = insert(self, *args, **more)
         seen.extend(self.session.query("SHOW synchronous_commit"))
+        return added
 
     monkeypatch.setattr(Statements, "insert", watched)
     ledger_in(postgres).claim([ROW], policy=PARK)

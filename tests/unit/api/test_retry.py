@@ -12,7 +12,7 @@ import tenacity
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from limio_limitrail.api import errors
+from limio_limitrail.api import errors, retry
 from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries, parse_retry_after
 from limio_limitrail.emulator import Fault
 
@@ -220,7 +220,8 @@ def test_a_wait_beyond_the_budget_is_not_begun(make_client, limio_emulator, wait
 
 def test_the_budget_bounds_all_tries_together(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(tenacity, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for module in (tenacity, retry):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def sleep(seconds: float) -> None:
         now[0] += seconds

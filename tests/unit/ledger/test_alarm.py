@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 import time
@@ -38,6 +39,21 @@ def alarm_after(seconds):
         signal.signal(signal.SIGALRM, before)
 
 
+class Good:
+    """Sends rows, to nobody."""
+
+    def __init__(self):
+        self.sent = set()
+
+    async def __call__(self, row, wait):
+        self.sent.add(row.key)
+        await asyncio.sleep(0)
+        return GOOD
+
+    async def close(self):
+        pass
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
 def test_whenever_it_comes_what_was_sent_is_written_and_nothing_else(tmp_path, kind):
     rows, interrupted = make_rows(3000), 0
@@ -45,16 +61,11 @@ def test_whenever_it_comes_what_was_sent_is_written_and_nothing_else(tmp_path, k
         folder = tmp_path / str(number)
         folder.mkdir()
         database = make_database(kind, folder=folder)
-        sent = set()
-
-        def send(row, wait, sent=sent):
-            sent.add(row.key)
-            return GOOD
-
+        sender = Good()
         with contextlib.closing(FailingDatabase(database.hook())) as held:
             ledger = make_ledger(held, make_worker())
             ledger.prepare()
-            batch = Batch(ledger=ledger, policy=PARK, send=send, concurrency=4, batch_size=100, label="usage")
+            batch = Batch(ledger=ledger, policy=PARK, sender=sender, concurrency=4, batch_size=100, label="usage")
             try:
                 with alarm_after(0.005 + number * 0.0031):
                     batch.run(rows, total=len(rows))
@@ -62,8 +73,8 @@ def test_whenever_it_comes_what_was_sent_is_written_and_nothing_else(tmp_path, k
                 interrupted += 1
         found = entries(database)
         assert {entry["state"] for entry in found.values()} <= {"committed"}
-        assert set(found) == sent
-        assert batch.tally.states[State.COMMITTED] == len(sent)
+        assert set(found) == sender.sent
+        assert batch.tally.states[State.COMMITTED] == len(sender.sent)
     assert interrupted > 20
 
 

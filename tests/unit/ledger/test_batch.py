@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import sqlite3
 import threading
 import time
+from functools import partial
 
 import pytest
 from databases import make_database
@@ -27,20 +29,42 @@ ENDS = 60.0
 
 
 class Script:
-    """Answers row after row as it is told, and remembers what was asked."""
+    """Answers row after row as it is told, each in a thread of its own, and remembers what was asked."""
 
     def __init__(self, answer) -> None:
         self.sent: list[int] = []
         self._answer = answer
-        self._lock = threading.Lock()
 
-    def __call__(self, row, wait):
-        with self._lock:
-            self.sent.append(row.number)
-        found = self._answer(row, wait) if callable(self._answer) else self._answer
+    async def __call__(self, row, wait):
+        loop = asyncio.get_running_loop()
+        self.sent.append(row.number)
+
+        def wait_there(seconds):
+            asyncio.run_coroutine_threadsafe(wait(seconds), loop).result(ENDS)
+
+        found = await in_a_thread(self._answer, row, wait_there) if callable(self._answer) else self._answer
         if isinstance(found, Exception):
             raise found
         return found
+
+    async def close(self):
+        pass
+
+
+async def in_a_thread(call, *arguments):
+    """Make a call in a thread that nobody waits for at the end."""
+    loop, done = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+
+    def work():
+        try:
+            step = partial(done.set_result, call(*arguments))
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            step = partial(done.set_exception, error)
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(step)
+
+    threading.Thread(target=work, daemon=True).start()
+    return await done
 
 
 @pytest.fixture
@@ -60,7 +84,9 @@ def make_batch(db):
             ledger = make_ledger(held, make_worker(run, attempt=attempt))
             ledger.prepare()
             script = answer if isinstance(answer, Script) else Script(answer)
-            made = Batch(ledger=ledger, policy=policy, send=script, concurrency=concurrency, batch_size=batch_size, label="usage")
+            made = Batch(
+                ledger=ledger, policy=policy, sender=script, concurrency=concurrency, batch_size=batch_size, label="usage"
+            )
             made.database, made.script, made.ledger = held, script, ledger
             return made
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 import time
 
 from hypothesis import given
@@ -20,8 +20,17 @@ class Clock:
         return self.now
 
 
+def enter(pace: Pace) -> bool:
+    """Get in at once."""
+    try:
+        pace.enter().send(None)
+    except StopIteration as entered:
+        return entered.value
+    raise AssertionError("it had to be waited for")
+
+
 def may_enter(pace: Pace, clock: Clock) -> bool:
-    """Tell whether a thread would get in at once."""
+    """Tell whether one would get in at once."""
     return not pace._stopped and clock.now >= pace._not_before and pace._under_way < pace.limit
 
 
@@ -47,7 +56,7 @@ def test_the_limit_stays_within_its_bounds_and_pauses_are_kept(most, steps):
         before = pace._limit
         if step == "enter":
             if may_enter(pace, clock):
-                assert pace.enter()
+                assert enter(pace)
                 assert clock.now >= not_before, "let in during a pause"
                 under_way.append(clock.now)
             assert len(under_way) <= most
@@ -77,13 +86,13 @@ def test_it_grows_again_to_the_most(most, refusals):
     pace = Pace(most, clock=clock)
     for _ in range(refusals):
         clock.now = max(clock.now, pace._not_before) + 1
-        assert pace.enter()
+        assert enter(pace)
         began, clock.now = clock.now, clock.now + 0.1
         pace.refused(began=began, retry_after=None)
     assert pace.limit == (min(FIRST, most) if refusals == 0 else 1)
     clock.now = max(clock.now, pace._not_before) + 1
     for _ in range(most * most):
-        assert pace.enter()
+        assert enter(pace)
         began, clock.now = clock.now, clock.now + 0.1
         pace.leave(began=began)
     assert pace.limit == most
@@ -93,7 +102,7 @@ def test_refusals_of_one_round_halve_once():
     clock = Clock()
     pace = Pace(64, clock=clock)
     pace._limit = 16.0
-    began = [clock.now for _ in range(16) if pace.enter()]
+    began = [clock.now for _ in range(16) if enter(pace)]
     clock.now += 1
     for start in began:
         pace.refused(began=start, retry_after=0.0)
@@ -103,8 +112,8 @@ def test_refusals_of_one_round_halve_once():
 def test_a_pause_holds_for_everybody():
     clock = Clock()
     pace = Pace(8, clock=clock)
-    assert pace.enter()
-    assert pace.enter()
+    assert enter(pace)
+    assert enter(pace)
     pace.refused(began=clock.now, retry_after=30.0)
     pace.leave(began=clock.now)
     clock.now += 29.9
@@ -116,8 +125,8 @@ def test_a_pause_holds_for_everybody():
 def test_a_shorter_pause_does_not_cut_a_longer_one():
     clock = Clock()
     pace = Pace(8, clock=clock)
-    assert pace.enter()
-    assert pace.enter()
+    assert enter(pace)
+    assert enter(pace)
     pace.refused(began=clock.now, retry_after=100.0)
     pace.refused(began=clock.now, retry_after=1.0)
     clock.now += 50
@@ -130,7 +139,7 @@ def test_pauses_that_the_api_does_not_tell_grow():
     pauses = []
     for _ in range(8):
         clock.now = max(clock.now, pace._not_before) + 1
-        assert pace.enter()
+        assert enter(pace)
         began, clock.now = clock.now, clock.now + 0.1
         pace.refused(began=began, retry_after=None)
         pauses.append(round(pace._not_before - clock.now, 6))
@@ -144,7 +153,7 @@ def test_rising_latency_means_fewer():
 
     def rounds(count, seconds):
         for _ in range(count):
-            assert pace.enter()
+            assert enter(pace)
             began, clock.now = clock.now, clock.now + seconds
             pace.leave(began=began)
 
@@ -156,22 +165,20 @@ def test_rising_latency_means_fewer():
     assert pace.limit == 32, "an API that is slow for good is held to what it once was"
 
 
-def test_threads_all_get_through_and_never_too_many_at_once():
+def test_all_get_through_and_never_too_many_at_once():
     pace = Pace(4)
-    lock = threading.Lock()
     inside = most_inside = done = 0
 
-    def work(number):
+    async def work(number):
         nonlocal inside, most_inside, done
         for turn in range(30):
-            assert pace.enter()
+            assert await pace.enter()
             began = time.monotonic()
-            with lock:
-                inside += 1
-                most_inside = max(most_inside, inside)
-            with lock:
-                inside -= 1
-                done += 1
+            inside += 1
+            most_inside = max(most_inside, inside)
+            await asyncio.sleep(0.0001 * (number % 3))
+            inside -= 1
+            done += 1
             match (number + turn) % 7:
                 case 0:
                     pace.lost()
@@ -180,24 +187,38 @@ def test_threads_all_get_through_and_never_too_many_at_once():
                 case _:
                     pace.leave(began=began)
 
-    threads = [threading.Thread(target=work, args=(number,), daemon=True) for number in range(12)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
+    async def main():
+        await asyncio.wait_for(asyncio.gather(*(work(number) for number in range(12))), timeout=60)
+
+    asyncio.run(main())
     assert done == 12 * 30
-    assert most_inside <= 4
+    assert 1 < most_inside <= 4
+
+
+def test_a_pause_that_is_over_lets_those_in_who_wait():
+    """Nobody else comes or leaves meanwhile."""
+    pace = Pace(4)
+
+    async def main():
+        began = time.monotonic()
+        assert await pace.enter()
+        pace.refused(began=began, retry_after=0.2)
+        assert await asyncio.wait_for(pace.enter(), timeout=60)
+        return time.monotonic() - began
+
+    assert asyncio.run(main()) >= 0.2
 
 
 def test_stop_sends_everybody_home():
     pace = Pace(1)
-    assert pace.enter()
-    answers: list[bool] = []
-    threads = [threading.Thread(target=lambda: answers.append(pace.enter()), daemon=True) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    pace.stop()
-    for thread in threads:
-        thread.join(timeout=30)
-    assert answers == [False] * 3
-    assert not pace.enter()
+
+    async def main():
+        assert await pace.enter()
+        waiting = [asyncio.ensure_future(pace.enter()) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        assert not any(one.done() for one in waiting)
+        pace.stop()
+        assert await asyncio.wait_for(asyncio.gather(*waiting), timeout=30) == [False] * 3
+        assert not await pace.enter()
+
+    asyncio.run(main())

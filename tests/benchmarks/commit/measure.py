@@ -1,0 +1,48 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Run one contestant in this process, and say what it took: ``measure.py MODULE FUNCTION URL ROWS IN_FLIGHT``.
+
+The clock starts after Airflow's own imports, which a task process has behind it, and those of the contestant's module; what it
+imports as it goes counts.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+import airflow.sdk
+import airflow.sdk.execution_time.task_runner  # noqa: F401 - what a task process has imported
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def peak() -> float:
+    """Give the most memory that this process has used so far, in MB. (``ru_maxrss`` would begin with the parent's.)"""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024
+
+
+def cpu() -> float:
+    """Give the processor time of this process, in seconds."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def main(module: str, function: str, url: str, rows: str, in_flight: str) -> None:
+    bare = peak()
+    run = getattr(importlib.import_module(module), function)
+    began, used = time.perf_counter(), cpu()
+    done = run(url, rows=int(rows), in_flight=int(in_flight))
+    figures = {"rows": done, "seconds": time.perf_counter() - began, "cpu": cpu() - used, "peak": peak() - bare}
+    print(json.dumps(figures))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

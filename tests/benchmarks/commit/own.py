@@ -1,0 +1,77 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""This package's operator, executed as a task process executes it: rows and ledger are in Postgres."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from rows import QUERY
+
+from limio_limitrail.ledger.ledger import Claim
+from limio_limitrail.ledger.model import Entry, Outcome, UsageRow
+from limio_limitrail.ledger.rules import Policy
+from limio_limitrail.limitrail.body import Column
+from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+
+BODY = {
+    "externalAccount": Column("account"),
+    "operation": Column("operation"),
+    "amount": Column("amount"),
+    "currency": "EUR",
+    "metadata": {"day": Column("day")},
+}
+
+
+class NoBook:
+    """Stands for the ledger, and keeps nothing: what a run costs without it."""
+
+    table = "none"
+
+    def prepare(self) -> None:
+        pass
+
+    def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:
+        return {}
+
+    def claim(self, rows: Sequence[UsageRow], *, policy: Policy) -> list[Claim]:
+        return [Claim(row=row, granted=True, entry=None) for row in rows]
+
+    def record(self, outcomes: Mapping[str, Outcome]) -> None:
+        pass
+
+    def release(self, claims: Iterable[Claim]) -> None:
+        pass
+
+    def renew(self, keys: Sequence[str]) -> None:
+        pass
+
+
+class WithoutLedger(LimitRailCommitUsageOperator):
+    """The same operator without a ledger."""
+
+    def _book(self, database: Any, **_: Any) -> Any:
+        return NoBook()
+
+
+def commit(url: str, *, rows: int, in_flight: int) -> int:
+    """Commit all rows, with the ledger."""
+    return _execute(LimitRailCommitUsageOperator, in_flight=in_flight)
+
+
+def without_ledger(url: str, *, rows: int, in_flight: int) -> int:
+    """Commit all rows, and write nothing down."""
+    return _execute(WithoutLedger, in_flight=in_flight)
+
+
+def _execute(kind: type[LimitRailCommitUsageOperator], *, in_flight: int) -> int:
+    operator = kind(
+        task_id="commit", sql_conn_id="post", sql=QUERY, key=["account", "day"], body=BODY, concurrency=in_flight, batch_size=1000
+    )
+    ti = SimpleNamespace(
+        id="1", dag_id="bench", task_id="commit", run_id="one", map_index=-1, try_number=1, xcom_push=lambda **_: None
+    )
+    summary = operator.execute({"ti": ti, "outlet_events": {}, "params": {}})  # type: ignore[typeddict-item]
+    assert summary["tokens"] == 1, summary
+    return int(summary["committed"])
