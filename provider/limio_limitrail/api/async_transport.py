@@ -62,10 +62,10 @@ class AsyncTransport:
         session = self._session or self._open(url, call)
         try:
             response = await session.request(method, target, data=data, headers=headers, proxy=self._proxy, allow_redirects=False)
-        except (aiohttp.InvalidURL, ValueError, TypeError) as error:
-            raise _unfit(error, call) from None
         except (aiohttp.ClientError, OSError) as error:
             raise TransportError(replace(call, reason=_why(error), reached=not _never_left(error))) from None
+        except (ValueError, TypeError) as error:
+            raise _unfit(error, call) from None
         try:
             content = await response.read()
         except (aiohttp.ClientError, OSError) as error:
