@@ -99,6 +99,7 @@ class WireServer:
         self.requests: list[bytes] = []
         self.connections = 0
         self.tokens = 0
+        self.new_tokens = False
         self.before: Callable[[Behaviour], object] = lambda _: None
         self._tls = tls
         self._over = threading.Event()
@@ -125,7 +126,8 @@ class WireServer:
                     return
                 if b"/token" in request.split(b"\r\n", 1)[0]:
                     self.tokens += 1
-                    connection.sendall(answer(200, TOKEN))
+                    token = TOKEN.replace(b"1234567890", b"%010d" % self.tokens) if self.new_tokens else TOKEN
+                    connection.sendall(answer(200, token))
                     continue
                 self.requests.append(request)
                 behaviour = self.script.pop(0) if self.script else BEHAVIOURS["200"]

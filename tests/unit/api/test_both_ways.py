@@ -48,9 +48,8 @@ def described(send):
     try:
         found = send()
     except errors.ApiError as error:
-        return (
-            type(error).__name__, error.status, error.failure.reached, error.retry_after, str(error), error.tries_spent, error.failure,
-        )  # fmt: skip
+        failure = error.failure
+        return type(error).__name__, error.status, failure.reached, error.retry_after, str(error), error.tries_spent, failure
     return "answered", found.status, found.body, sorted(name.lower() for name in found.headers)
 
 
@@ -368,6 +367,7 @@ def test_one_token_serves_all(server):
 def test_a_401_in_the_midst_renews_once(server):
     client = make_client(server.url, read=10)
     refused = threading.Barrier(32)
+    server.new_tokens = True
     server.before = lambda behaviour: refused.wait(10) if behaviour is BEHAVIOURS["401"] else None
     server.script = [BEHAVIOURS["401"]] * 32
     answers = all_at_once(client, count=32)
