@@ -9,12 +9,13 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-ui lint format docs bench dist test-matrix test-recipes clean
+.PHONY: help setup demo test test-ui test-cluster needs-redis lint format docs bench dist test-matrix test-recipes clean
 
 help:
 	@echo "make demo    run the main job against an emulated tenant, on real Airflow, into DuckDB"
 	@echo "make test    run all tests"
 	@echo "make test-ui    use Airflow's pages in a real browser (needs Chromium), and take the pictures in docs/images"
+	@echo "make test-cluster   Airflow with CeleryExecutor, Redis and two workers, one of which is killed (needs redis-server)"
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff format the code"
 	@echo "make docs    build the site of the docs"
@@ -48,6 +49,13 @@ test: $(READY)
 test-ui: $(READY)
 	@$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group ui
 	$(BIN)/python -m pytest tests/ui --screenshots docs/images $(ARGS)
+
+test-cluster: needs-redis $(READY)
+	@$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group cluster
+	$(BIN)/python -m pytest tests/cluster $(ARGS)
+
+needs-redis:
+	@command -v redis-server >/dev/null || { echo "make test-cluster needs redis-server: install the package redis-server"; exit 1; }
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -167,11 +167,14 @@ class AirflowHome:
         """Try a task once."""
         return self.do("attempt", dag_id, task_id=task_id, run_id=run_id, **kwargs)
 
-    def service(self, command: str, **environment: str) -> subprocess.Popen[bytes]:
-        """Start one of Airflow's own processes, in a process group of its own."""
-        with (self.path / f"{command}.log").open("ab") as log:
+    def service(self, command: str, *arguments: str, name: str | None = None, **environment: str) -> subprocess.Popen[bytes]:
+        """Start one of Airflow's own processes, in a session of its own.
+
+        :param name: of the file that it prints into; else the command's.
+        """
+        with (self.path / f"{name or command}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "airflow", command],
+                [sys.executable, "-m", "airflow", command, *arguments],
                 env={**os.environ, **self._environment, **environment},
                 stdout=log,
                 stderr=log,

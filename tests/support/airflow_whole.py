@@ -85,6 +85,9 @@ class WholeAirflow:
     :param settings: more environment variables for all parts.
     """
 
+    parts: tuple[str, ...] = PARTS
+    """What it is made of."""
+
     def __init__(self, home: AirflowHome, database: Mapping[str, Any], **settings: str) -> None:
         self.home = home
         self._fernet_key = Fernet.generate_key().decode()
@@ -127,7 +130,7 @@ class WholeAirflow:
 
     def start(self, *parts: str) -> None:
         """Start parts; all of them where none is named."""
-        for part in parts or PARTS:
+        for part in parts or self.parts:
             assert part not in self._parts, f"{part} is running already"
             self._parts[part] = self.home.service(part, **self._settings)
 
@@ -166,13 +169,14 @@ class WholeAirflow:
 
     def wait_until_healthy(self, *, seconds: float = 180) -> None:
         """Wait until the api-server answers and says that all parts are well."""
+        expected = {"metadatabase", *(part.replace("-", "_") for part in self.parts if part != "api-server")}
 
         def healthy() -> bool:
             try:
                 parts = self._api.get(f"{self.url}/api/v2/monitor/health", timeout=10).json()
             except requests.RequestException:
                 return False
-            return all(part["status"] == "healthy" for part in parts.values())
+            return all(parts[name]["status"] == "healthy" for name in expected)
 
         self.wait_for(healthy, "all parts are healthy", seconds=seconds)
 
@@ -183,7 +187,7 @@ class WholeAirflow:
             ended = [part for part, process in self._parts.items() if process.poll() is not None]
             if ended or time.monotonic() > end:
                 why = f"ended: {', '.join(ended)}" if ended else f"not within {seconds:.0f} s"
-                tails = [f"== {part}\n{self.printed(part)[-3000:]}" for part in ended or PARTS]
+                tails = [f"== {part}\n{self.printed(part)[-3000:]}" for part in ended or self._parts]
                 raise AssertionError("\n".join([f"{name}: {why}", *tails]))
             time.sleep(pause)
 
@@ -270,7 +274,7 @@ class WholeAirflow:
 
     def logs(self) -> str:
         """Give all that any part has printed, and all that is in the folder of logs."""
-        return "\n".join([*map(self.printed, PARTS), self._logs("**/*")])
+        return "\n".join([*map(self.printed, self.parts), self._logs("**/*")])
 
     def _logs(self, pattern: str) -> str:
         files = sorted(path for path in (self.home.path / "logs").glob(pattern) if path.is_file())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import psycopg
 import pytest
 
 from limio_limitrail.emulator import EmulatorServer
@@ -30,16 +31,20 @@ DAG_IDS = {
     "limio_basket_wait.py": "limio_basket_wait",
     "limitrail_usage_files.py": "limitrail_usage_files",
     "limitrail_usage_watch.py": "limitrail_usage_watch",
+    "limitrail_sliced_pull.py": "limitrail_sliced_pull",
+    "limitrail_sharded_commit.py": "limitrail_sharded_commit",
 }
 NEEDS = {"limitrail_usage_commit.py": "limio_warehouse_sync.py"}
 """Examples that use what another one leaves."""
+SPREAD = {"limitrail_sliced_pull.py", "limitrail_sharded_commit.py"}
+"""Examples for several machines. `tests/cluster` runs them on several workers."""
 
 
 def test_no_example_is_forgotten() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(DAG_IDS)
 
 
-@pytest.mark.parametrize("file", DAG_IDS)
+@pytest.mark.parametrize("file", [file for file in DAG_IDS if file not in SPREAD])
 def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Path, limio_emulator: EmulatorServer) -> None:
     warehouse = tmp_path / "warehouse.duckdb"
     home = make_home(limio_emulator, warehouse={"conn_type": "duckdb", "host": str(warehouse)})
@@ -103,6 +108,49 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
     if file == "limitrail_usage_watch.py":
         # Nothing has started it.
         assert outcome.task("how_many")["xcom"] == 0
+
+
+def test_a_pull_in_slices(
+    make_home: Callable[..., AirflowHome],
+    tmp_path: Path,
+    limio_emulator: EmulatorServer,
+    postgres_connection: dict[str, Any],
+) -> None:
+    home = make_home(limio_emulator, warehouse=postgres_connection)
+    shutil.copy(EXAMPLES / "limitrail_sliced_pull.py", home.path / "dags")
+    start = datetime(2026, 3, 1, tzinfo=UTC)
+    limio_emulator.limitrail.add_usage(
+        {"id": f"u{number}", "committedAt": (start + timedelta(minutes=20 * number)).isoformat(), "amount": f"{number}.50"}
+        for number in range(-1, 73)
+    )
+    outcome = home.run("limitrail_sliced_pull", conf={"root": f"file://{tmp_path}/lake"})
+    assert {task["state"] for task in outcome.result["tasks"].values()} == {"success"}, home.output()[-4000:]
+    assert [outcome.task(f"land[{hour}]")["xcom"]["rows"] for hour in range(24)] == [3] * 24
+    with psycopg.connect(host=postgres_connection["host"], user="postgres", dbname=postgres_connection["schema"]) as database:
+        for table in ("usage", "usage_landed"):
+            found = database.execute(f'SELECT "id", "amount", "committedAt" FROM {table}').fetchall()
+            assert sorted(found) == sorted((f"u{n}", f"{n}.50", start + timedelta(minutes=20 * n)) for n in range(72))
+
+
+def test_a_commit_in_shards(
+    make_home: Callable[..., AirflowHome], limio_emulator: EmulatorServer, postgres_connection: dict[str, Any]
+) -> None:
+    home = make_home(limio_emulator, warehouse=postgres_connection)
+    shutil.copy(EXAMPLES / "limitrail_sharded_commit.py", home.path / "dags")
+    limio_emulator.limitrail.add_accounts(["acme"])
+    with psycopg.connect(host=postgres_connection["host"], user="postgres", dbname=postgres_connection["schema"]) as database:
+        database.execute(
+            "CREATE TABLE usage_of_day AS SELECT 'sub-' || n AS subscription_id, date '2026-03-01' + n % 2 AS day, "
+            "'acme' AS account, 'PAYMENT' AS operation, n::numeric AS amount FROM generate_series(1, 200) AS n"
+        )
+    for settled in (0, 100):
+        outcome = home.run("limitrail_sharded_commit", logical_date=f"2026-11-0{1 + settled // 100}T00:00:00+00:00")
+        assert {task["state"] for task in outcome.result["tasks"].values()} == {"success"}, home.output()[-4000:]
+        shards = [outcome.task(f"commit_usage[{shard}]")["xcom"] for shard in range(16)]
+        assert sum(shard["rows"] for shard in shards) == 100
+        assert sum(shard["settled_before"] for shard in shards) == settled
+    sent = [json.loads(entry.body)["metadata"]["subscription"] for entry in limio_emulator.limitrail.journal]
+    assert sorted(sent) == sorted(f"sub-{n}" for n in range(2, 201, 2))
 
 
 def is_left(basket: dict[str, Any]) -> bool:

@@ -111,7 +111,8 @@ def test_each_command(block: Block, command: str) -> None:
     if command.startswith("make "):
         target = command.split()[1]
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"the Makefile has no {target}"
-        assert target in {"setup", "lint", "test", "demo", "dist", "test-matrix", "test-recipes", "test-ui", "docs", "bench"}
+        tests = {"test", "test-cluster", "test-matrix", "test-recipes", "test-ui"}
+        assert target in {"setup", "lint", "demo", "dist", "docs", "bench", *tests}
     elif connection := re.fullmatch(r"export AIRFLOW_CONN_(\w+)='(.*)'", command, re.DOTALL):
         accepted(connection[1].lower(), re.sub(r"'\$\w+'", "/home/me", connection[2]))
     elif install := re.match(r"pip install '(?:airflow-provider-limio-limitrail|\.)\[([a-z,]+)\]'", command):

@@ -1,0 +1,90 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""One of two workers is killed in the middle: nothing is lost, doubled or changed."""
+
+from __future__ import annotations
+
+from airflow_whole import Run
+from cluster_world import HOURS, PARK, PULL, RESEND, ROWS_IN_DOUBT, ClusterWorld
+from pages import blocks
+
+AN_HOUR = 2_000
+ROWS = 6_000
+
+
+def tried_again(run: Run) -> set[str]:
+    return {name for name, task in run.tasks.items() if task.tries > 1}
+
+
+def test_a_pull_in_slices(world: ClusterWorld) -> None:
+    day = "2026-03-01"
+    world.list_usage(day, an_hour=AN_HOUR)
+    world.airflow.have_workers(2)
+    run_id = world.begin(PULL, day)
+    lost = set()
+    for task in ("land", "usage"):
+        lost |= world.kill_in_the_middle(
+            PULL, run_id, task_id=task, when=lambda task=task: world.succeeded(PULL, run_id, task_id=task) >= 4
+        )
+        world.airflow.have_workers(2)
+    run = world.finish(PULL, run_id)
+    assert {task.state for task in run.tasks.values()} == {"success"}, run
+    assert run.state == "success"
+    assert tried_again(run) == lost
+    for task in ("usage", "land"):
+        assert [run.tasks[f"{task}[{hour}]"].xcom["rows"] for hour in range(HOURS)] == [AN_HOUR] * HOURS
+    world.check_pulled(day, an_hour=AN_HOUR)
+    # They went on: what the tries before had landed was not asked for again.
+    assert sum(run.tasks[name].xcom["requests"] for name in lost) < 12 * len(lost)
+    # Somebody clears it, or a worker dies before it could say that it was done: made again, it changes nothing.
+    world.airflow.clear(PULL, run_id, "usage[0]", "land[1]", "load[1]")
+    assert world.finish(PULL, run_id).state == "success"
+    assert {"usage[0]", "land[1]", "load[1]"} <= tried_again(world.airflow.run(PULL, run_id))
+    world.check_pulled(day, an_hour=AN_HOUR)
+
+
+def test_a_commit_in_shards_at_an_api_that_honours_keys(world: ClusterWorld) -> None:
+    day = "2026-03-02"
+    world.fill_usage(day, rows=ROWS)
+    world.airflow.have_workers(2)
+    run_id = world.begin(RESEND, day)
+    lost = world.kill_in_the_middle(RESEND, run_id, task_id="commit_usage", when=lambda: world.committed() > ROWS / 5)
+    in_flight = world.sending(lost)
+    assert 0 < len(in_flight) <= ROWS_IN_DOUBT * len(lost)
+    run = world.finish(RESEND, run_id)
+    assert run.state == "success", run
+    assert tried_again(run) == lost
+    world.check_committed(day, rows=ROWS)
+    twice = {key for key, count in world.requests.items() if count > 1}
+    assert twice <= in_flight
+    assert max(world.requests.values()) <= 2
+
+
+def test_a_commit_in_shards_at_an_api_that_may_not(world: ClusterWorld) -> None:
+    day = "2026-03-03"
+    world.fill_usage(day, rows=ROWS)
+    world.airflow.have_workers(2)
+    run_id = world.begin(PARK, day)
+    lost = world.kill_in_the_middle(PARK, run_id, task_id="commit_usage", when=lambda: world.committed() > ROWS / 5)
+    in_flight = world.sending(lost)
+    assert 0 < len(in_flight) <= ROWS_IN_DOUBT * len(lost)
+    run = world.finish(PARK, run_id)
+    assert tried_again(run) == lost
+    in_doubt = {f"commit_usage[{entry['map_index']}]" for key, entry in world.ledger().items() if key in in_flight}
+    assert {name for name, task in run.tasks.items() if task.state != "success"} == in_doubt
+    states = {key: entry["state"] for key, entry in world.ledger().items()}
+    assert {key for key, state in states.items() if state == "parked"} == in_flight
+    assert {state for key, state in states.items() if key not in in_flight} == {"committed"}
+    assert len(states) == ROWS
+    assert set(world.requests.values()) == {1}
+    carried_out = set(world.carried_out())
+    assert set(states) - in_flight <= carried_out
+
+    # As docs/usage.md has it: each is looked up at LimitRail; what is there is settled, what is not is replayed.
+    look, settle = (block.text for block in blocks("docs/usage.md", section="Parked rows", language="sql"))
+    parked = {key for key, *_ in world.query(look)}
+    assert parked == in_flight
+    for key in parked & carried_out:
+        world.execute(settle.replace("...", key))
+    assert world.run(PARK, day, replay="parked").state == "success"
+    world.check_committed(day, rows=ROWS)
+    assert set(world.requests.values()) == {1}
