@@ -22,6 +22,9 @@ _UNFIT = (
     (re.compile(r"(?<=\S)\?[^\s\"'<>]*=[^\s\"'<>]*"), "?***"),
 )
 
+_SUSPECT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s@?]|eyJ|(?i:token|password|secret|recover)")
+"""Without any of these a text holds nothing unfit: most are ids, of which every answer brings some."""
+
 
 def safe_text(text: object, *, secrets: Iterable[Secret] = ()) -> str | None:
     """Shorten and mask what an API said; anything but a non-empty string gives None.
@@ -31,31 +34,35 @@ def safe_text(text: object, *, secrets: Iterable[Secret] = ()) -> str | None:
     """
     if not isinstance(text, str) or not text.strip():
         return None
-    for pattern in _patterns(secrets):
+    for pattern in _patterns(text, secrets):
         text = pattern.sub("***", text)
     # Masking reads a bounded piece: an error page of megabytes must not cost seconds of regular expressions.
     text = text[: LONGEST * 10]
-    for pattern, replacement in _UNFIT:
-        text = pattern.sub(replacement, text)
+    if _SUSPECT.search(text):
+        for pattern, replacement in _UNFIT:
+            text = pattern.sub(replacement, text)
     text = text.strip()
     return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
 
 
 def holds_secret(text: str, *, secrets: Iterable[Secret]) -> bool:
     """Tell whether a text repeats a credential."""
-    return any(pattern.search(text) for pattern in _patterns(secrets))
+    return any(pattern.search(text) for pattern in _patterns(text, secrets))
 
 
-def _patterns(secrets: Iterable[Secret]) -> Iterator[re.Pattern[str]]:
+def _patterns(text: str, secrets: Iterable[Secret]) -> Iterator[re.Pattern[str]]:
+    """Give what finds the credentials that a text may hold."""
     for secret in secrets:
-        if pattern := _pattern(secret):
+        pattern, forms = _look_of(secret)
+        if pattern and not (forms and text.isascii() and not any(form in text.lower() for form in forms)):
             yield pattern
 
 
 @lru_cache(maxsize=64)
-def _pattern(secret: Secret) -> re.Pattern[str] | None:
-    """Give what finds a credential in a text; none for an empty one."""
+def _look_of(secret: Secret) -> tuple[re.Pattern[str] | None, tuple[str, ...]]:
+    """Give what finds a credential, and the forms without which a plain text does not hold it; neither for an empty one."""
     value = secret.reveal()
     # Without case, because a host name comes back in lower case; quoted as well, as a form or a URL holds it.
     forms = sorted({value, quote(value, safe=""), quote_plus(value)} - {""}, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, forms)), re.IGNORECASE) if forms else None
+    pattern = re.compile("|".join(map(re.escape, forms)), re.IGNORECASE) if forms else None
+    return pattern, tuple(form.lower() for form in forms) if value.isascii() else ()

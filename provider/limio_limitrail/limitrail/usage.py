@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -73,7 +74,15 @@ class UsageTemplate:
 
     def columns(self) -> frozenset[str]:
         """Name the columns that a row must have."""
-        return frozenset(self.key) | columns_of(self.body) | columns_of(Text(self.path))
+        return frozenset(self.key) | columns_of(self.body) | self._columns_of_path
+
+    @cached_property
+    def _columns_of_path(self) -> frozenset[str]:
+        return columns_of(Text(self.path))
+
+    @cached_property
+    def _sorted_key(self) -> list[str]:
+        return sorted(self.key)
 
     def build(self, row: Row, *, number: int) -> UsageRow:
         """Make a row ready to be sent.
@@ -82,7 +91,7 @@ class UsageTemplate:
         :raises UsageRowError: it cannot be sent as it is.
         """
         parts = []
-        for name in sorted(self.key):
+        for name in self._sorted_key:
             if is_missing(row.get(name)):
                 raise UsageRowError(number, f"key column {name!r} has no value, and every row needs a key of its own")
             parts.append([name, _canonical(row[name], number=number, column=name)])
@@ -96,7 +105,7 @@ class UsageTemplate:
             body = encode(filled)
         in_path = {
             name: as_text(row[name], number=number, column=name)
-            for name in columns_of(Text(self.path))
+            for name in self._columns_of_path
             if not is_missing(row.get(name))
         }
         try:

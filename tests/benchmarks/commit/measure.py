@@ -1,8 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Run one contestant in this process, and say what it took: ``measure.py MODULE FUNCTION URL ROWS IN_FLIGHT``.
 
-The clock starts after Airflow's own imports, which a task process has behind it, and those of the contestant's module; what it
-imports as it goes counts.
+The clock starts after all imports: Airflow's own, which a task process has behind it, and the contestant's, told on stderr.
 """
 
 from __future__ import annotations
@@ -34,11 +33,13 @@ def cpu() -> float:
 
 
 def main(module: str, function: str, url: str, rows: str, in_flight: str) -> None:
-    bare = peak()
+    bare, began = peak(), time.perf_counter()
     run = getattr(importlib.import_module(module), function)
+    imported = time.perf_counter() - began
     began, used = time.perf_counter(), cpu()
     done = run(url, rows=int(rows), in_flight=int(in_flight))
     figures = {"rows": done, "seconds": time.perf_counter() - began, "cpu": cpu() - used, "peak": peak() - bare}
+    print(f"imports: {imported:.2f} s", file=sys.stderr)
     print(json.dumps(figures))
     sys.stdout.flush()
     os._exit(0)

