@@ -17,6 +17,7 @@ import pytest
 
 if TYPE_CHECKING:
     from airflow_whole import WholeAirflow
+    from places import Place, S3Server
 
 # Before anything imports Airflow, which reads these once. Each test process has a home of its own, and none is the user's.
 _HOME = tempfile.mkdtemp(prefix="limio-limitrail-tests-")
@@ -38,7 +39,7 @@ from limio_limitrail.emulator import EmulatorServer  # noqa: E402
 
 def pytest_configure(config: pytest.Config) -> None:
     for name in MISSING:
-        config.addinivalue_line("markers", f"{name}: skipped where Airflow is too old for it")
+        config.addinivalue_line("markers", f"{name}: skipped where Airflow is too old for it, or lacks it")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -104,6 +105,27 @@ def postgres_connection(postgres_server: Any) -> Iterator[dict[str, Any]]:
 
     with fresh_postgres(postgres_server) as details:
         yield details
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """An S3 API; `places.Bucket` makes a bucket of one's own in it."""
+    from places import start_s3
+
+    with start_s3() as server:
+        yield server
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.needs_s3)])
+def place(request: pytest.FixtureRequest, tmp_path: Path, home: AirflowHome) -> Place:
+    """A place for parts that `home` knows: a folder, and a bucket."""
+    from places import Bucket, LocalPlace
+
+    if request.param == "folder":
+        return LocalPlace(tmp_path / "out")
+    bucket = Bucket(request.getfixturevalue("s3_server"), tmp_path)
+    home.connect(bucket.connections)
+    return bucket
 
 
 @pytest.fixture(scope="session")

@@ -120,6 +120,11 @@ class AirflowHome:
         """Set an environment variable for what runs from now on."""
         self._environment[name] = value
 
+    def connect(self, connections: Mapping[str, Mapping[str, Any]]) -> None:
+        """Let what runs from now on know connections, by their ids."""
+        for name, fields in connections.items():
+            self.set(f"AIRFLOW_CONN_{name.upper()}", json.dumps(fields))
+
     def write_dag(self, text: str, *, dag_id: str = "pull", name: str = "dag_file") -> None:
         """Write a Dag; the text is the inside of its ``with``."""
         inside = textwrap.indent(textwrap.dedent(text).strip("\n"), "    ")

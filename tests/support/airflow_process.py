@@ -45,6 +45,11 @@ from limio_limitrail.operators.usage_sender import UsageSender
 from limio_limitrail.transfers import folders, state
 from limio_limitrail.transfers.base import ResourcePullOperator
 
+# Only make test-s3 has these.
+for name in ("s3fs", "airflow.providers.amazon.aws.fs.s3"):
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
+
 if not hasattr(supervisor.in_process_api_server, "cache_info"):
     # Airflow 3.2 makes its API anew for each task, which takes seconds; 3.3 keeps it.
     supervisor.in_process_api_server = functools.cache(supervisor.in_process_api_server)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 
 AIRFLOW = tuple(int(part) for part in importlib.metadata.version("apache-airflow-core").split(".")[:2])
 
@@ -11,6 +12,7 @@ AIRFLOW = tuple(int(part) for part in importlib.metadata.version("apache-airflow
 MISSING = {
     "needs_state_store": None if AIRFLOW >= (3, 3) else "Airflow before 3.3 has no state stores",
     "needs_retry_policy": None if AIRFLOW >= (3, 3) else "Airflow before 3.3 has no retry policies",
+    "needs_s3": None if importlib.util.find_spec("s3fs") and importlib.util.find_spec("moto") else "run by make test-s3",
 }
 
 # These need what Airflow 3.3 brought, and are imported there only.

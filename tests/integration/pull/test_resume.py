@@ -7,7 +7,7 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from landed import duck_rows, local, manifest_of, records_of
+from landed import duck_rows, manifest_of, records_of
 
 LIST = "/api/objects/limio/subscriptions"
 
@@ -17,12 +17,12 @@ def asked(emulator, path=LIST):
 
 
 @pytest.fixture
-def landing(home, limio_emulator, tmp_path):
+def landing(home, limio_emulator, place):
     """A task of 12 pages in parts of two, killed once the third part is finished."""
     home.write_dag(
         f"""
         LimioToObjectStorageOperator(
-            task_id="land", resource="subscriptions", destination="file://{tmp_path}/out", page_size=17, part_rows=34,
+            task_id="land", resource="subscriptions", destination="{place.url}", page_size=17, part_rows=34,
         )
         """
     )
@@ -30,32 +30,32 @@ def landing(home, limio_emulator, tmp_path):
 
 
 @pytest.mark.needs_state_store
-def test_what_makes_a_retry_start_over(landing, limio_emulator, tmp_path):
+def test_what_makes_a_retry_start_over(landing, limio_emulator, place):
     expected = list(limio_emulator.tenant.rows_of("subscriptions"))
 
     def again(run_id):
         limio_emulator.counters.reset()
         task = landing.attempt("land", run_id=run_id).task("land")
         assert task["state"] == "success"
-        assert records_of(task["xcom"]["folder"]) == expected
+        assert records_of(place.here(task["xcom"]["folder"])) == expected
         return asked(limio_emulator)
 
     def killed(run_id):
         assert landing.attempt("land", run_id=run_id, kill=["after state", 3]).code == -9
         [(_, text)] = landing.do("state_of", "pull", run_id=run_id).result["task"]
-        folder = next(path.parent for path in (tmp_path / "out").rglob("part-00000*") if run_id in str(path))
-        return json.loads(text), folder
+        [part] = place.names(f"/{run_id}/part-00001.")
+        return json.loads(text), part
 
     killed("as-it-was")
     assert again("as-it-was") == 6
 
-    _, folder = killed("missing")
-    (folder / "part-00001.jsonl.zst").unlink()
+    _, part = killed("missing")
+    place.remove(part)
     assert again("missing") == 12
 
-    _, folder = killed("changed")
-    content = (folder / "part-00001.jsonl.zst").read_bytes()
-    (folder / "part-00001.jsonl.zst").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    _, part = killed("changed")
+    content = place.read(part)
+    place.write(part, content[:-1] + bytes([content[-1] ^ 1]))
     assert again("changed") == 12
 
     state, _ = killed("old")
@@ -129,23 +129,30 @@ def test_data_that_change_between_tries_are_right_in_the_table(home, limio_emula
     assert all(json.loads(rows[key]["data"]) == truth[key]["data"] for key in truth)
 
 
-def test_a_run_made_again_replaces_its_own_folder_and_no_other(landing, limio_emulator):
+def test_a_run_made_again_replaces_its_own_folder_and_no_other(landing, limio_emulator, place):
     first = landing.attempt("land", run_id="first").task("land")["xcom"]["folder"]
+    own = place.everything()
     second = landing.attempt("land", run_id="second").task("land")["xcom"]["folder"]
-    before = manifest_of(second)
-    stray = local(first) / "part-00099.jsonl.zst"
-    stray.write_bytes(b"left over")
-    limio_emulator.advance(60, added=30)
+    both = place.everything()
+    stray = f"{place.inside(first)}/part-00099.jsonl.zst"
+    place.write(stray, b"left over")
     assert landing.attempt("land", run_id="first").task("land")["xcom"]["folder"] == first
-    assert len(records_of(first)) == 230
-    assert not stray.exists()
-    assert manifest_of(second) == before
+    again = place.everything()
+    assert again.keys() == both.keys()
+    # When the pull began is all that differs.
+    assert {name for name in both if again[name] != both[name]} == {f"{place.inside(first)}/manifest.json"} < own.keys()
+    limio_emulator.advance(60, added=30)
+    landing.attempt("land", run_id="first")
+    assert len(records_of(place.here(first))) == 230
+    assert {name: place.read(name) for name in place.names(f"{place.inside(second)}/")} == {
+        name: content for name, content in both.items() if name not in own
+    }
 
 
-def test_a_folder_without_a_manifest_is_unfinished(landing, tmp_path):
+def test_a_folder_without_a_manifest_is_unfinished(landing, place):
     landing.attempt("land", run_id="first")
     landing.attempt("land", run_id="first", kill=["after part", 1])
-    assert list((tmp_path / "out").rglob("manifest.json")) == []
-    manifest = manifest_of(landing.attempt("land", run_id="first").task("land")["xcom"]["folder"])
+    assert place.names("manifest.json") == []
+    manifest = manifest_of(place.here(landing.attempt("land", run_id="first").task("land")["xcom"]["folder"]))
     assert manifest["rows"] == 200
     assert [part["rows"] for part in manifest["parts"]] == [34, 34, 34, 34, 34, 30]
