@@ -40,9 +40,7 @@ class Usage:
     :param scrolled: it keeps the place in a slice itself: whatever place it is asked for, the next page comes.
     """
 
-    def __init__(
-        self, times: Iterable[datetime], *, paged: bool, delays: Iterable[float] = (), scrolled: bool = False
-    ) -> None:
+    def __init__(self, times: Iterable[datetime], *, paged: bool, delays: Iterable[float] = (), scrolled: bool = False) -> None:
         self.records = [{"id": number, "at": when} for number, when in enumerate(sorted(times))]
         self.paged = paged
         self.asked: list[Mapping[str, str]] = []

@@ -25,10 +25,12 @@ class Ending:
     def __init__(self) -> None:
         self._ended = threading.Event()
 
-    def __bool__(self) -> bool:
+    @property
+    def told(self) -> bool:
+        """Whether nobody waits any more."""
         return self._ended.is_set()
 
-    def set(self) -> None:
+    def tell(self) -> None:
         """Let all threads end."""
         self._ended.set()
 
@@ -49,7 +51,7 @@ def side_by_side(rows: Iterator[Iterator[T]], *, threads: int, ending: Ending) -
 
     :param rows: gives a row when a thread has time for one; one thread asks at a time.
     :param threads: how many rows are gone through at once.
-    :param ending: is set at the end, however that comes about.
+    :param ending: is told at the end, however that comes about.
     """
     found: queue.SimpleQueue[tuple[threading.Semaphore, T | _End]] = queue.SimpleQueue()
     taking = threading.Lock()
@@ -57,7 +59,7 @@ def side_by_side(rows: Iterator[Iterator[T]], *, threads: int, ending: Ending) -
     def items() -> Iterator[T]:
         while True:
             with taking:
-                row = None if ending else next(rows, None)
+                row = None if ending.told else next(rows, None)
             if row is None:
                 return
             yield from row
@@ -65,13 +67,13 @@ def side_by_side(rows: Iterator[Iterator[T]], *, threads: int, ending: Ending) -
     def work(room: threading.Semaphore) -> None:
         own = items()
         try:
-            while room.acquire() and not ending:
+            while room.acquire() and not ending.told:
                 found.put((room, next(own)))
         except StopIteration:
             found.put((room, _End(None)))
         except BaseException as error:  # noqa: BLE001 - raised where the items are taken
             found.put((room, _End(error)))
-            ending.set()
+            ending.tell()
 
     rooms = [threading.Semaphore(AHEAD) for _ in range(threads)]
     try:
@@ -89,7 +91,7 @@ def side_by_side(rows: Iterator[Iterator[T]], *, threads: int, ending: Ending) -
                 room.release()
                 yield item
     finally:
-        ending.set()
+        ending.tell()
         for room in rooms:
             room.release()
 

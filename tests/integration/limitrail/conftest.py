@@ -17,6 +17,7 @@ from limio_limitrail.hooks import limitrail_client
 from limio_limitrail.hooks.limitrail import LimitRailHook
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
+INTERVALS = "CronDataIntervalTimetable('0 0 * * *', timezone='UTC')"
 
 
 @pytest.fixture
@@ -55,3 +56,20 @@ def usage(limitrail_emulator) -> list[dict[str, Any]]:
     ]
     limitrail_emulator.limitrail.add_usage(rows)
     return rows
+
+
+@pytest.fixture
+def write_dag(home) -> Callable[..., None]:
+    """Write a Dag ``pull`` with a schedule of its own."""
+
+    def write(text, *, schedule=INTERVALS, into=home):
+        into.write_dag(text)
+        path = into.path / "dags" / "dag_file.py"
+        head = (
+            "from airflow.sdk import CronDataIntervalTimetable, CronTriggerTimetable\n"
+            "from limio_limitrail.api.pagination import CursorString\n"
+            "from limio_limitrail.api.resource import TimeFilter\n"
+        )
+        path.write_text(head + path.read_text().replace("schedule=None", f"schedule={schedule}, catchup=False"))
+
+    return write

@@ -14,7 +14,6 @@ from limio_limitrail.emulator import Fault, LimitRailClient, LimitRailOptions
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 READ, ACCOUNTS = "limitrail.usage.read", "limitrail.accounts.read"
-INTERVALS = "CronDataIntervalTimetable('0 0 * * *', timezone='UTC')"
 SIGKILL = -9
 WINDOW = "since='2026-03-01', until='2026-03-03'"
 PAGED = (
@@ -23,23 +22,6 @@ PAGED = (
     "time_column='committedAt', timestamps=('committedAt',), "
     "time_filter=TimeFilter(since='from', until='to', field='committedAt', required=True))"
 )
-
-
-@pytest.fixture
-def write_dag(home):
-    """Write a Dag ``pull`` with a schedule of its own."""
-
-    def write(text, *, schedule=INTERVALS, into=home):
-        into.write_dag(text)
-        path = into.path / "dags" / "dag_file.py"
-        head = (
-            "from airflow.sdk import CronDataIntervalTimetable, CronTriggerTimetable\n"
-            "from limio_limitrail.api.pagination import CursorString\n"
-            "from limio_limitrail.api.resource import TimeFilter\n"
-        )
-        path.write_text(head + path.read_text().replace("schedule=None", f"schedule={schedule}, catchup=False"))
-
-    return write
 
 
 def asked(server, path="/v1/"):

@@ -1,0 +1,200 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Rows are gone through at the same time, never more than are asked for, and no thread outlives its use."""
+
+from __future__ import annotations
+
+import contextvars
+import gc
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from limio_limitrail.api.side_by_side import AHEAD, Ending, NobodyWaitsError, side_by_side
+
+PATIENCE = 30
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), thread
+
+
+def through(rows, *, threads, ending=None):
+    return side_by_side(iter([iter(row) for row in rows]), threads=threads, ending=ending or Ending())
+
+
+@given(st.lists(st.lists(st.integers(), max_size=5), max_size=8), st.integers(1, 5))
+def test_each_item_comes_once_and_those_of_a_row_in_order(rows, threads):
+    marked = [[(number, item) for item in row] for number, row in enumerate(rows)]
+    found = list(through(marked, threads=threads))
+    assert [[item for item in found if item[0] == number] for number in range(len(rows))] == marked
+
+
+def test_as_many_rows_as_threads_are_gone_through_at_once():
+    together = threading.Barrier(3, timeout=PATIENCE)
+
+    def row(number):
+        together.wait()
+        yield number
+
+    assert sorted(through([row(number) for number in range(9)], threads=3)) == list(range(9))
+
+
+def test_no_more_items_are_made_than_may_wait():
+    made = []
+    went_on = threading.Event()
+
+    def row(name):
+        for number in range(20):
+            made.append(name)
+            if name == "b" and number == AHEAD - 1:
+                went_on.set()
+            yield name
+
+    found = through([row("a"), row("b")], threads=2)
+    next(found)
+    assert went_on.wait(PATIENCE)
+    time.sleep(0.05)  # for what must not happen
+    assert len(made) <= 1 + 2 * AHEAD
+    found.close()
+
+
+def test_rows_are_taken_when_there_is_time_for_one():
+    taken = []
+
+    def rows():
+        for number in range(9):
+            taken.append(number)
+            yield iter([number] * 5)
+
+    found = side_by_side(rows(), threads=2, ending=Ending())
+    next(found)
+    time.sleep(0.05)  # for what must not happen
+    assert taken == [0, 1]
+    found.close()
+
+
+@pytest.mark.parametrize("error", [ValueError("why"), KeyboardInterrupt(), GeneratorExit()])
+def test_an_error_comes_after_what_came_before_it_and_ends_the_others(error):
+    ending = Ending()
+
+    def failing():
+        yield "before"
+        raise error
+
+    def endless():
+        while True:
+            ending.sleep(0.001)
+            yield "other"
+
+    found = through([failing(), endless(), endless()], threads=3, ending=ending)
+    came = []
+    with pytest.raises(type(error)) as caught:
+        came.extend(iter(lambda: next(found), None))
+    assert caught.value is error
+    assert ending.told
+
+
+def test_the_first_of_several_errors_is_the_one():
+    ending = Ending()
+
+    def waiting():
+        ending.sleep(PATIENCE)
+        yield
+
+    def failing():
+        raise ValueError("first")
+        yield
+
+    with pytest.raises(ValueError, match="first"):
+        list(through([waiting(), waiting(), failing()], threads=3, ending=ending))
+
+
+def test_an_error_stops_the_others_before_anybody_takes_it():
+    ending = Ending()
+
+    def failing():
+        yield "before"
+        raise ValueError("why")
+
+    found = through([failing()], threads=1, ending=ending)
+    assert next(found) == "before"
+    with pytest.raises(NobodyWaitsError):
+        ending.sleep(PATIENCE)
+    with pytest.raises(ValueError, match="why"):
+        next(found)
+
+
+def test_one_thread_at_a_time_asks_for_a_row():
+    def rows():
+        for number in range(12):
+            time.sleep(0.005)  # another thread would find it busy
+            yield iter([number])
+
+    assert sorted(side_by_side(rows(), threads=4, ending=Ending())) == list(range(12))
+
+
+def test_an_error_in_making_a_row_is_raised_too():
+    def rows():
+        yield iter([1])
+        raise ValueError("no row")
+
+    with pytest.raises(ValueError, match="no row"):
+        list(side_by_side(rows(), threads=2, ending=Ending()))
+
+
+@pytest.mark.parametrize("how", ["close", "forget", "break"])
+def test_who_ends_early_leaves_no_thread_behind(how):
+    ending = Ending()
+    began = threading.Semaphore(0)
+
+    def waiting():
+        began.release()
+        yield 1
+        ending.sleep(PATIENCE * 2)
+        yield 2
+
+    found = through([waiting() for _ in range(6)], threads=3, ending=ending)
+    if how == "break":
+        for _ in found:
+            break
+    else:
+        next(found)
+    if how == "close":
+        found.close()
+    del found
+    gc.collect()
+    assert ending.told
+
+
+def test_who_never_begins_starts_no_thread():
+    before = threading.active_count()
+    through([[1]], threads=4)
+    assert threading.active_count() == before
+
+
+def test_sleep_is_long_enough_and_ends_when_nobody_waits():
+    ending = Ending()
+    before = time.monotonic()
+    ending.sleep(0.02)
+    assert time.monotonic() - before >= 0.02
+    threading.Timer(0.01, ending.tell).start()
+    with pytest.raises(NobodyWaitsError):
+        ending.sleep(PATIENCE)
+
+
+def test_items_are_made_in_the_takers_context():
+    place = contextvars.ContextVar("place", default="nowhere")
+    place.set("here")
+
+    def where():
+        yield place.get()
+
+    assert list(through([where(), where(), where()], threads=2)) == ["here"] * 3
