@@ -1,0 +1,216 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The loop in its thread: what is given comes back, whatever happens in between."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+from ledgers import make_rows
+
+from limio_limitrail.ledger.couriers import Couriers, Halt, Slower, Unsent
+from limio_limitrail.ledger.ledger import Claim
+from limio_limitrail.ledger.model import Outcome, State
+
+GOOD = Outcome(state=State.COMMITTED)
+ENDS = 60.0
+
+
+class Loop:
+    """Sends rows as it is told, and sees how many at once."""
+
+    def __init__(self, send=None) -> None:
+        self.sent: list[int] = []
+        self.closed: list[str] = []
+        self.now = self.most = 0
+        self._send = send
+
+    async def __call__(self, row, wait):
+        self.sent.append(row.number)
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            return GOOD if self._send is None else await self._send(row, wait)
+        finally:
+            self.now -= 1
+
+    async def close(self) -> None:
+        self.closed.append(threading.current_thread().name)
+
+
+@pytest.fixture
+def make_couriers():
+    made = []
+
+    def make(sender, *, concurrency=4) -> Couriers:
+        made.append(Couriers(sender=sender, concurrency=concurrency, in_doubt=State.PARKED))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for couriers in made:
+        couriers.dismiss()
+        couriers._thread.join(ENDS)
+        assert not couriers._thread.is_alive()
+
+
+def claims(count):
+    return [Claim(row=row, granted=True, entry=None) for row in make_rows(count)]
+
+
+def collect(couriers, count):
+    found, end = [], time.monotonic() + ENDS
+    while len(found) < count:
+        assert time.monotonic() < end
+        found += couriers.results(patience=0.1)
+    return {claim.row.number: result for claim, result in found}
+
+
+def later():
+    return time.monotonic() + ENDS
+
+
+def test_all_that_is_given_comes_back_and_never_too_many_are_under_way(make_couriers):
+    async def send(row, wait):
+        await asyncio.sleep(0.001)
+        return GOOD
+
+    sender = Loop(send)
+    couriers = make_couriers(sender, concurrency=8)
+    couriers.give(claims(500), valid_until=later())
+    assert set(collect(couriers, 500)) == set(range(1, 501))
+    assert sorted(sender.sent) == list(range(1, 501))
+    assert sender.most == couriers.limit == 8
+
+
+def test_a_claim_that_is_too_old_is_not_used(make_couriers):
+    sender = Loop()
+    couriers = make_couriers(sender)
+    couriers.give(claims(3), valid_until=time.monotonic() - 0.001)
+    assert all(isinstance(result, Unsent) for result in collect(couriers, 3).values())
+    assert sender.sent == []
+
+
+def test_a_claim_that_grows_too_old_during_a_pause_is_not_used(make_couriers):
+    async def send(row, wait):
+        return Slower(retry_after=0.4, cause=RuntimeError("429")) if row.number == 1 else GOOD
+
+    sender = Loop(send)
+    couriers = make_couriers(sender, concurrency=1)
+    couriers.give(claims(2), valid_until=time.monotonic() + 0.2)
+    found = collect(couriers, 2)
+    assert isinstance(found[1], Slower)
+    assert isinstance(found[2], Unsent)
+    assert sender.sent == [1]
+
+
+def test_what_nobody_has_begun_with_can_be_taken_back(make_couriers):
+    async def send(row, wait):
+        await asyncio.to_thread(release.wait, ENDS)
+        return GOOD
+
+    release, sender = threading.Event(), Loop(send)
+    couriers = make_couriers(sender, concurrency=1)
+    couriers.give(claims(10), valid_until=later())
+    while not sender.sent:
+        time.sleep(0.01)
+    couriers.end()
+    back = {claim.row.number for claim in couriers.take_back()}
+    release.set()
+    found = collect(couriers, 10 - len(back))
+    assert found[1] is GOOD
+    assert set(found) | back == set(range(1, 11))
+    assert sender.sent == [1]
+
+
+def test_after_a_halt_nothing_more_leaves(make_couriers):
+    async def send(row, wait):
+        return Halt(cause=RuntimeError("halt")) if row.number == 3 else GOOD
+
+    sender = Loop(send)
+    couriers = make_couriers(sender, concurrency=1)
+    couriers.give(claims(100), valid_until=later())
+    found = collect(couriers, 100)
+    assert couriers.ended
+    assert sender.sent == [1, 2, 3]
+    assert sum(isinstance(result, Unsent) for result in found.values()) == 97
+
+
+def test_connections_are_closed_in_the_loop_when_all_is_over(make_couriers):
+    sender = Loop()
+    couriers = make_couriers(sender)
+    couriers.give(claims(5), valid_until=later())
+    collect(couriers, 5)
+    assert sender.closed == []
+    couriers.dismiss()
+    assert not couriers._thread.is_alive()
+    assert sender.closed == ["usage"]
+
+
+def test_dismissed_it_does_not_wait_for_a_request_that_hangs(make_couriers):
+    async def send(row, wait):
+        await asyncio.to_thread(release.wait, ENDS)
+        return GOOD
+
+    release, sender = threading.Event(), Loop(send)
+    couriers = make_couriers(sender)
+    couriers.give(claims(1), valid_until=later())
+    while not sender.sent:
+        time.sleep(0.01)
+    began = time.monotonic()
+    couriers.dismiss()
+    assert time.monotonic() - began < 0.5
+    release.set()
+
+
+def test_a_loop_that_breaks_down_is_told_once(make_couriers, monkeypatch):
+    async def broken(self):
+        raise OSError("no more memory")
+
+    monkeypatch.setattr(Couriers, "_next", broken)
+    couriers = make_couriers(Loop())
+    couriers.give(claims(2), valid_until=later())
+    with pytest.raises(OSError, match="no more memory"):
+        list(couriers.results(patience=ENDS))
+    assert couriers.ended
+    assert list(couriers.results(patience=0)) == []
+    assert len(couriers.take_back()) == 2
+    couriers.end()
+
+
+def test_the_other_thread_is_woken_once_for_many_rows(make_couriers, monkeypatch):
+    async def send(row, wait):
+        await asyncio.sleep(0.002)
+        return GOOD
+
+    couriers = make_couriers(Loop(send), concurrency=32)
+    woken = 0
+    couriers.give(claims(3000), valid_until=later())
+    found = 0
+    while found < 3000:
+        found += len(list(couriers.results(patience=ENDS)))
+        woken += 1
+    assert woken < 3000 / 5
+
+
+def test_a_row_out_of_the_ordinary_is_told_at_once(make_couriers):
+    """Others are still waiting, and only few results are there."""
+
+    async def send(row, wait):
+        if row.number == 1:
+            return Slower(retry_after=0.0, cause=RuntimeError("429"))
+        await asyncio.to_thread(release.wait, ENDS)
+        return GOOD
+
+    release = threading.Event()
+    couriers = make_couriers(Loop(send), concurrency=16)
+    couriers._pace._limit = 16.0
+    couriers.give(claims(64), valid_until=later())
+    began = time.monotonic()
+    [(claim, result)] = couriers.results(patience=ENDS)
+    assert claim.row.number == 1
+    assert isinstance(result, Slower)
+    assert time.monotonic() - began < ENDS / 2
+    release.set()
