@@ -291,6 +291,7 @@ from datetime import UTC, datetime, timedelta
 from sliced import PAGED, START, Usage, walk_through
 
 def stop(*_):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(3)
 
 signal.signal(signal.SIGTERM, stop)
@@ -309,7 +310,10 @@ pages = walk_through(
 def later():
     for _ in range(4):
         under_way.acquire()
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+    # Not once: it may come just before the main thread begins to wait.
+    while True:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+        time.sleep(0.1)
 
 threading.Thread(target=later, daemon=True).start()
 next(pages)
