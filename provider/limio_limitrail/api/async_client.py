@@ -30,12 +30,12 @@ class AsyncWire(Protocol):
 class AsyncApiClient:
     """Send requests to one API out of one event loop.
 
-    :param client: says where they go and with which credential, and counts them.
+    :param parent: says where they go and with which credential, and counts them.
     :param wire: what they go over.
     """
 
-    def __init__(self, client: ApiClient, *, wire: AsyncWire) -> None:
-        self.client = client
+    def __init__(self, parent: ApiClient, *, wire: AsyncWire) -> None:
+        self.parent = parent
         self._wire = wire
 
     async def send(
@@ -54,7 +54,7 @@ class AsyncApiClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> Answer:
         """Send one request and give its answer; the parameters and errors are those of `ApiClient.send`."""
-        attempt = self.client.attempts(
+        attempt = self.parent.attempts(
             method=method,
             path=path,
             params=params,
@@ -66,10 +66,10 @@ class AsyncApiClient:
         )
         return await call_with_retries_async(
             lambda: take_async(attempt(), exchange=self._wire.exchange, credential=self._credential),
-            limits=limits or self.client.limits,
+            limits=limits or self.parent.limits,
             repeat=repeat or usual_repeat(method, idempotency_key),
             sleep=sleep,
-            on_retry=self.client.count_retry,
+            on_retry=self.parent.count_retry,
         )
 
     async def close(self) -> None:
@@ -78,5 +78,5 @@ class AsyncApiClient:
 
     async def _credential(self) -> Secret:
         """Give the credential that is valid now. A token is minted in another thread: the loop has other things to do."""
-        there = self.client.auth.at_hand()
-        return await asyncio.to_thread(self.client.credential) if there is None else there
+        there = self.parent.auth.at_hand()
+        return await asyncio.to_thread(self.parent.credential) if there is None else there

@@ -16,7 +16,7 @@ from limio_limitrail.hooks.user_agent import user_agent
 API = "LimitRail"
 
 CONNECTIONS = 64
-"""Connections that are kept open: as many as threads may commit usage at once."""
+"""Connections that are kept open: more than threads ever ask at once. Usage goes over others."""
 
 
 def shared_limitrail_client(settings: LimitRailSettings, *, scopes: tuple[str, ...]) -> ApiClient:

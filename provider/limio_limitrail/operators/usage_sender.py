@@ -85,10 +85,10 @@ class UsageSender:
         try:
             answer = await call_with_retries_async(
                 send_once,
-                limits=self.client.client.limits,
+                limits=self.client.parent.limits,
                 repeat=Repeat.ANY if resends else Repeat.UNDONE,
                 sleep=wait,
-                on_retry=self.client.client.count_retry,
+                on_retry=self.client.parent.count_retry,
             )
         except EndedError:
             if not doubts:
@@ -100,7 +100,7 @@ class UsageSender:
             if earlier and (isinstance(error, _ABOUT_ONE_TRY) or not error.failure.reached):
                 return Doubt(outcome=outcome_of(earlier[-1], state=in_doubt), cause=error)
             return self._failed(error, in_doubt=in_doubt)
-        secrets = self.client.client.auth.secrets()
+        secrets = self.client.parent.auth.secrets()
         outcome = read_answer(answer, reading=self.reading, keep=self.keep_answers, secrets=secrets)
         if outcome.state is State.PARKED:
             return Doubt(outcome=outcome, cause=undecided(outcome, path=row.path, operation=self.operation.name))
@@ -114,7 +114,7 @@ class UsageSender:
         if not error.failure.reached or isinstance(error, CredentialsError | ScopeError):
             return Halt(cause=error)
         if isinstance(error, RateLimitError):
-            if (error.retry_after or 0.0) > self.client.client.limits.longest_retry_after:
+            if (error.retry_after or 0.0) > self.client.parent.limits.longest_retry_after:
                 return Halt(cause=error)
             return Slower(retry_after=error.retry_after, cause=error)
         if isinstance(error, _REFUSALS) and error.status != _TIMED_OUT:

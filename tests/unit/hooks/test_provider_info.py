@@ -21,7 +21,7 @@ from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.provider_info import get_provider_info
 
 INFO = get_provider_info()
-HEAVY = ("requests", "urllib3", "pandas", "pyarrow", "duckdb", "tenacity", "numpy")
+HEAVY = ("aiohttp", "requests", "urllib3", "pandas", "pyarrow", "duckdb", "tenacity", "numpy")
 
 ROOT = Path(__file__).resolve().parents[3]
 SCHEMA = Path(airflow.__file__).parent / "provider_info.schema.json"

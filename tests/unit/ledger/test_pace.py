@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -207,6 +208,30 @@ def test_a_pause_that_is_over_lets_those_in_who_wait():
         return time.monotonic() - began
 
     assert asyncio.run(main()) >= 0.2
+
+
+@pytest.mark.parametrize("leaves", ["leave", "lost", "refused"])
+def test_whoever_leaves_lets_the_next_one_in(leaves):
+    """Nobody else comes or leaves."""
+    pace = Pace(1)
+
+    async def main():
+        began = time.monotonic()
+        assert await pace.enter()
+        waiting = asyncio.ensure_future(pace.enter())
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        match leaves:
+            case "leave":
+                pace.leave(began=began)
+            case "lost":
+                pace.lost()
+            case "refused":
+                pace.refused(began=began, retry_after=0.1)
+        assert await asyncio.wait_for(waiting, timeout=30)
+        assert pace.under_way == 1
+
+    asyncio.run(main())
 
 
 def test_stop_sends_everybody_home():
