@@ -48,7 +48,7 @@ with DAG(
         "resource": "usage",
         "scope": "limitrail.usage.read",
         "window": timedelta(minutes=5),
-        # One request at a time each: at most eight at once, on however many workers.
+        # One request at a time each: at most eight at once for either task below, on however many workers.
         "max_active_tis_per_dagrun": 8,
     }
 

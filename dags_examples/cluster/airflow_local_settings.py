@@ -4,21 +4,27 @@
 from __future__ import annotations
 
 # [START preload]
+from importlib import import_module
 from typing import Any
 
 from celery.signals import import_modules
 
+NEEDED = (
+    "aiohttp",
+    "airflow.providers.postgres.hooks.postgres",
+    "limio_limitrail.operators.limitrail",
+    "limio_limitrail.transfers.limitrail_to_sql",
+    "pandas",
+    "pyarrow.parquet",
+    "requests",
+)
+
 
 @import_modules.connect
 def preload(**_: Any) -> None:
-    """Import before tasks are forked what each of them would import anew."""
-    import aiohttp  # noqa: F401
-    import airflow.providers.postgres.hooks.postgres
-    import pandas  # noqa: F401, ICN001
-    import pyarrow.parquet
-    import requests  # noqa: F401
-
-    import limio_limitrail.transfers.limitrail_to_sql  # noqa: F401
+    """Import, before tasks are forked off, what each of them would import anew."""
+    for name in NEEDED:
+        import_module(name)
 
 
 # [END preload]

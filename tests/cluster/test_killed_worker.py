@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+from airflow_cluster import lives
 from airflow_whole import Run
 from cluster_world import HOURS, PARK, PULL, RESEND, ROWS_IN_DOUBT, ClusterWorld
 from pages import blocks
+
+from limio_limitrail.emulator import Fault
 
 AN_HOUR = 2_000
 ROWS = 6_000
@@ -40,6 +43,36 @@ def test_a_pull_in_slices(world: ClusterWorld) -> None:
     assert world.finish(PULL, run_id).state == "success"
     assert {"usage[0]", "land[1]", "load[1]"} <= tried_again(world.airflow.run(PULL, run_id))
     world.check_pulled(day, an_hour=AN_HOUR)
+
+
+def test_a_commit_whose_tasks_outlive_their_worker(world: ClusterWorld) -> None:
+    """Nobody ends them, and Airflow begins the next tries beside them."""
+    day = "2026-03-04"
+    world.fill_usage(day, rows=2_000, shards="01234567")
+    world.airflow.have_workers(2)
+    slow = world.emulator.faults.add(Fault("latency", match="/v1/usage/commit", method="POST", seconds=0.5, times=None))
+    run_id = world.begin(PARK, day)
+    world.airflow.wait_for(lambda: world.committed() > 100, "rows are sent")
+    orphans = world.airflow.kill_all_but_tasks("worker-2", PARK, run_id)
+    assert orphans
+    world.airflow.have_workers(2)
+
+    def beside() -> bool:
+        tasks = world.airflow.run(PARK, run_id).tasks
+        return any(tasks[name].tries == 2 and tasks[name].state == "running" and lives(pid) for name, pid in orphans.items())
+
+    world.airflow.wait_for(beside, "a task is tried anew beside its first try")
+    run = world.finish(PARK, run_id)
+    world.airflow.wait_for(lambda: not any(map(lives, orphans.values())), "the first tries have ended")
+    world.emulator.faults.remove(slow.number)
+    states = {key: entry["state"] for key, entry in world.ledger().items()}
+    assert len(states) == 2_000
+    assert set(states.values()) <= {"committed", "parked"}
+    parked = {key for key, state in states.items() if state == "parked"}
+    assert len(parked) <= ROWS_IN_DOUBT * len(orphans)
+    assert run.state == ("failed" if parked else "success")
+    assert set(states) - parked <= set(world.carried_out())
+    assert set(world.requests.values()) == {1}
 
 
 def test_a_commit_in_shards_at_an_api_that_honours_keys(world: ClusterWorld) -> None:

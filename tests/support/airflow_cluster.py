@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -75,9 +77,10 @@ class CeleryAirflow(WholeAirflow):
             AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="15",
             AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL="2",
             # What a worker was handed and had not begun with goes to another one after so long.
-            AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT="60",
+            AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT="30",
             **settings,
         )
+        self._orphaned: list[int] = []
         # One port for the logs of each worker: there is no triggerer.
         self._log_ports = dict(
             zip(
@@ -114,6 +117,26 @@ class CeleryAirflow(WholeAirflow):
         super().kill(part)
         (self.home.path / f"{part}.pid").unlink(missing_ok=True)
 
+    def kill_all_but_tasks(self, worker: str, dag_id: str, run_id: str) -> dict[str, int]:
+        """Kill a worker and what watches over its tasks, as a machine without memory may.
+
+        Gives the tasks, which go on, and their processes.
+        """
+        process = self._parts.pop(worker)
+        mine = self._tasks_of(process.pid, dag_id, run_id)
+        self._orphaned.append(process.pid)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=30)
+        (self.home.path / f"{worker}.pid").unlink(missing_ok=True)
+        return {name: pid for name, pid in mine.items() if lives(pid)}
+
+    def stop(self) -> None:
+        super().stop()
+        for leader in self._orphaned:
+            for one in processes_of_session(leader):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(one, signal.SIGKILL)
+
     def clear(self, dag_id: str, run_id: str, *tasks: str) -> None:
         """Have tasks made again, as a person does it on Airflow's page."""
         named = [name.rstrip("]").split("[") for name in tasks]
@@ -121,10 +144,14 @@ class CeleryAirflow(WholeAirflow):
         self._ask("POST", f"dags/{dag_id}/clearTaskInstances", dag_run_id=run_id, task_ids=ids, only_failed=False, dry_run=False)
         self.wait_for(lambda: self.runs(dag_id)[run_id] not in ("success", "failed"), "the run goes on")
 
-    def tasks_on(self, worker: str, dag_id: str, run_id: str) -> set[str]:
-        """Give the tasks of a run that run on a worker now."""
-        processes = set(processes_of_session(self._parts[worker].pid))
-        return {name for name, pid in self._running(dag_id, run_id) if pid in processes}
+    def tasks_on(self, worker: str, dag_id: str, run_id: str) -> dict[str, int]:
+        """Give the tasks of a run that run on a worker now, and their processes."""
+        return self._tasks_of(self._parts[worker].pid, dag_id, run_id)
+
+    def _tasks_of(self, session: int, dag_id: str, run_id: str) -> dict[str, int]:
+        """The same for the session of a worker that may be gone."""
+        processes = set(processes_of_session(session))
+        return {name: pid for name, pid in self._running(dag_id, run_id) if pid in processes}
 
     def lost_tasks(self, dag_id: str, run_id: str) -> set[str]:
         """Give the tasks of a run that are said to be running, and whose process is gone."""

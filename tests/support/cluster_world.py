@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import shutil
 from collections import Counter
@@ -86,8 +87,13 @@ class ClusterWorld:
             for number in range(count)
         )
 
-    def fill_usage(self, day: str, *, rows: int) -> None:
-        """Let there be usage of a day to commit, and a ledger that knows nothing."""
+    def fill_usage(self, day: str, *, rows: int, shards: str = "0123456789abcdef") -> None:
+        """Let there be usage of a day to commit, and a ledger that knows nothing.
+
+        :param shards: those that the rows belong to.
+        """
+        names = (f"sub-{number}" for number in itertools.count())
+        chosen = list(itertools.islice((name for name in names if hashlib.md5(name.encode()).hexdigest()[0] in shards), rows))
         self.drop("usage_of_day", "limitrail_usage_ledger")
         self.emulator.limitrail.clear_journal()
         self.requests.clear()
@@ -98,8 +104,8 @@ class ClusterWorld:
                 "CREATE TABLE usage_of_day (subscription_id text, day date, account text, operation text, amount numeric(12, 2))"
             )
             with cursor.copy("COPY usage_of_day FROM STDIN") as copy:
-                for number in range(rows):
-                    copy.write_row((f"sub-{number}", day, accounts[number % 100], "PAYMENT", f"{number % 700}.25"))
+                for number, name in enumerate(chosen):
+                    copy.write_row((name, day, accounts[number % 100], "PAYMENT", f"{number % 700}.25"))
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
@@ -181,7 +187,10 @@ class ClusterWorld:
     def committed(self) -> int:
         """How many rows are committed by now; none where there is no ledger yet."""
         [(there,)] = self.query("SELECT to_regclass('limitrail_usage_ledger')")
-        return sum(entry["state"] == "committed" for entry in self.ledger().values()) if there else 0
+        [(count,)] = (
+            self.query("SELECT count(*) FROM limitrail_usage_ledger WHERE state = 'committed'") if there is not None else [(0,)]
+        )
+        return int(count)
 
     def sending(self, tasks: set[str]) -> set[str]:
         """The keys of rows that tasks have claimed, and of which nothing is known since."""
