@@ -43,9 +43,9 @@ def pull(url: str, form: str, folder: str) -> None:
     from airflow.sdk import Connection, ObjectStoragePath
 
     from limio_limitrail.hooks.limio import LimioHook
-    from limio_limitrail.landing.builders import Shaping
     from limio_limitrail.landing.parts import ParquetPart, PartFormat
     from limio_limitrail.landing.pull import Pull, run_pull
+    from limio_limitrail.landing.shaping import Shaping
     from limio_limitrail.landing.sql import Target, WriteMode, load
 
     hook = LimioHook()

@@ -247,7 +247,9 @@ def arm(step: str, number: float, *, deadly: bool) -> None:
     wrap(pull, "write_manifest", "manifest")
     wrap(pull, "remove_parts", "removal")
     wrap(limio_limitrail.landing.sql, "load", "load")
-    wrap(parts.ParquetPart, "read", "reading")
+    # A load reads a part by itself, or gives its file to a database that does.
+    wrap(parts.ParquetPart, "opened", "reading")
+    wrap(parts.ParquetPart, "file", "reading")
     wrap(state.AssetWatermark, "move", "watermark")
     wrap(ResourcePullOperator, "announce", "announcement")
     wrap(folders, "remove_empty", "removal of folders")

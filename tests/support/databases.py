@@ -18,6 +18,7 @@ from typing import Any
 
 import airflow.providers.postgres.hooks.postgres as postgres_module
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from airflow.providers.duckdb.hooks.duckdb import DuckDBHook
 from airflow.providers.postgres.hooks.postgres import PostgresHook
@@ -48,15 +49,32 @@ class Part:
     table: pa.Table
     reads: int = 0
 
-    def read(self) -> pa.Table:
+    def groups(self) -> Iterator[pa.Table]:
         self.reads += 1
-        return self.table
+        yield self.table
 
 
-def make_part(columns: Columns, *, name: str = "part-1") -> Part:
+@dataclass
+class FilePart(Part):
+    """A part that is a Parquet file, too."""
+
+    folder: Path = Path()
+
+    def file(self) -> Path:
+        self.reads += 1
+        self.folder.mkdir(exist_ok=True)
+        path = self.folder / f"{uuid.uuid4().hex}.parquet"
+        pq.write_table(self.table, path, row_group_size=2)
+        return path
+
+
+def make_part(columns: Columns, *, name: str = "part-1", folder: Path | None = None) -> Part:
     arrays = [pa.array(values, arrow_type(kind)) for kind, values in columns.values()]
     fields = [arrow_field(name=key, kind=kind) for key, (kind, _) in columns.items()]
-    return Part(name=name, table=pa.table(arrays, schema=pa.schema(fields)))
+    table = pa.table(arrays, schema=pa.schema(fields))
+    if folder is None:
+        return Part(name=name, table=table)
+    return FilePart(name=name, table=table, folder=folder)
 
 
 @dataclass
@@ -67,6 +85,8 @@ class Database:
     connection: dict[str, Any]
     hook_class: type[Any]
     text: str
+    parts: Path | None = None
+    """Where the parts of a pull are files, if they are."""
 
     @property
     def postgres(self) -> bool:
@@ -168,7 +188,7 @@ class Database:
                 extracted_at=at,
             ),
             schema=schema,
-            parts=[make_part(part, name=f"part-{number}") for number, part in enumerate(parts)],
+            parts=[make_part(part, name=f"part-{number}", folder=self.parts) for number, part in enumerate(parts)],
             progress=progress,
         )
 
@@ -210,9 +230,10 @@ def fresh_postgres(server: Any, *, template: str = "template0") -> Iterator[dict
 
 def make_database(name: str, *, folder: Path) -> Database:
     """Make a database that is a file."""
-    if name == "duckdb":
+    if name in ("duckdb", "duckdb files"):
         connection = {"conn_type": "duckdb", "host": str(folder / "warehouse.duckdb")}
-        return Database(name=name, connection=connection, hook_class=DuckDBHook, text="VARCHAR")
+        parts = folder / "parts" if name == "duckdb files" else None
+        return Database(name="duckdb", connection=connection, hook_class=DuckDBHook, text="VARCHAR", parts=parts)
     connection = {"conn_type": "sqlite", "host": str(folder / "warehouse.sqlite")}
     return Database(name=name, connection=connection, hook_class=SqliteHook, text="TEXT")
 
@@ -220,7 +241,7 @@ def make_database(name: str, *, folder: Path) -> Database:
 def open_database(
     name: str, *, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Database]:
-    if name in ("duckdb", "sqlite"):
+    if name in ("duckdb", "duckdb files", "sqlite"):
         yield make_database(name, folder=tmp_path)
         return
     monkeypatch.setattr(postgres_module, "USE_PSYCOPG3", name != "psycopg2")

@@ -94,7 +94,8 @@ def read_object(body: bytes, *, broken: Callable[[str], ProtocolError]) -> tuple
     :raises ProtocolError: the body is no JSON object.
     """
     try:
-        str(body, "utf-8")  # the decoder does not look into strings that it skips
+        if not body.isascii():
+            str(body, "utf-8")  # the decoder does not look into strings that it skips
         return body, _ENVELOPE.decode(body)
     except UnicodeDecodeError as error:
         raise broken(f"expected UTF-8, found a byte that is none at position {error.start}") from None

@@ -3,24 +3,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from limio_limitrail.landing import tables
+from limio_limitrail.landing.behind import Behind
 from limio_limitrail.landing.columns import ColumnReader
 from limio_limitrail.landing.errors import RecordError
 from limio_limitrail.landing.frames import transformed
+from limio_limitrail.landing.groups import GROUP_ROWS, GROUP_SIZE, Numbers, RowGroups
 from limio_limitrail.landing.kinds import Kind, kind_of
-from limio_limitrail.landing.lifts import LiftPath, LiftReader, path_parts
+from limio_limitrail.landing.lifts import LiftReader
+from limio_limitrail.landing.newest import NewestTime, PartTimes
 from limio_limitrail.landing.parts import PartFormat, parquet_bytes
-from limio_limitrail.landing.values import newest_instant
+from limio_limitrail.landing.shaping import Shaping
 
 if TYPE_CHECKING:
-    import pandas as pd
     import pyarrow as pa
 
 _OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
@@ -36,26 +38,6 @@ class RecordPage(Protocol):
     @property
     def raw_records(self) -> list[msgspec.Raw]:
         """The records one by one, undecoded."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shaping:
-    """What becomes of a record on its way into a part.
-
-    :param time_column: the column whose newest value the pull reports.
-    :param time_path: where that value is in a record.
-    :param timestamps: the columns to land as instants.
-    :param columns: nested values to lift, as column name → path.
-    :param dropped: the columns to leave out.
-    :param transform: called with each part as a frame; what it returns is landed.
-    """
-
-    time_column: str | None = None
-    time_path: LiftPath | None = None
-    timestamps: Sequence[str] = ()
-    columns: Mapping[str, LiftPath] = field(default_factory=dict)
-    dropped: Sequence[str] = ()
-    transform: Callable[[pd.DataFrame], pd.DataFrame] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,31 +68,9 @@ class Builder(Protocol):
 
 def make_builder(part_format: PartFormat, shaping: Shaping) -> Builder:
     """Choose the builder that does no more than what is asked for."""
-    if part_format is PartFormat.PARQUET or shaping.transform is not None:
+    if shaping.transform is not None:
         return TableBuilder(part_format, shaping)
-    return LinesBuilder(shaping)
-
-
-class NewestTime:
-    """Finds the newest instant at one path, part by part.
-
-    :param path: where the time is in a record.
-    """
-
-    def __init__(self, path: LiftPath) -> None:
-        self._reader = LiftReader({"time": path})
-        self._newest: datetime | None = None
-
-    def see(self, records: bytes) -> None:
-        """Look at a page's records."""
-        value = newest_instant(self._reader.read(records)["time"])
-        if value is not None:
-            self._newest = value if self._newest is None else max(self._newest, value)
-
-    def take(self) -> datetime | None:
-        """Give what was found, and begin anew."""
-        newest, self._newest = self._newest, None
-        return newest
+    return ParquetBuilder(shaping) if part_format is PartFormat.PARQUET else LinesBuilder(shaping)
 
 
 class LinesBuilder:
@@ -121,6 +81,7 @@ class LinesBuilder:
 
     def __init__(self, shaping: Shaping) -> None:
         self._times = NewestTime(shaping.time_path) if shaping.time_path else None
+        self._behind = Behind()
         self._dropped = tuple(shaping.dropped)
         self._lifts = LiftReader(shaping.columns) if shaping.columns else None
         self._begin()
@@ -138,14 +99,17 @@ class LinesBuilder:
             return
         shaped = self._lifts is not None or self._dropped
         lines: list[Any] = list(self._shaped(page.records)) if shaped else page.raw_records
-        text = b"\n".join(lines)
-        if text.count(b"\n") >= rows or b"\r" in text:
-            text = b"\n".join(_on_one_line(bytes(line)) for line in lines)
-        self._stream.write(text)
-        self._stream.write(b"\n")
+        # Once for the whole page: to look at each record costs more than to join them.
+        if b"\n" in page.records or b"\r" in page.records:
+            lines = [_on_one_line(bytes(line)) for line in lines]
+        self._behind.do(self._write, b"\n".join(lines))
         self._rows += rows
         if self._times is not None:
             self._times.see(page.records)
+
+    def _write(self, text: bytes) -> None:
+        self._stream.write(text)
+        self._stream.write(b"\n")
 
     def _shaped(self, records: bytes) -> Iterator[bytes]:
         lifted = self._lifts.read(records) if self._lifts is not None else {}
@@ -164,6 +128,7 @@ class LinesBuilder:
             yield msgspec.json.encode(record)
 
     def finish(self) -> Content:
+        self._behind.wait()
         self._stream.close()
         content = Content(
             data=self._sink.getvalue().to_pybytes(),
@@ -176,41 +141,80 @@ class LinesBuilder:
 
 
 class TableBuilder:
-    """Typed columns, for Parquet, and for JSON Lines where a transform wants a frame."""
+    """Typed columns that stay together until the part is full, for a transform, which wants a frame."""
 
     def __init__(self, part_format: PartFormat, shaping: Shaping) -> None:
         self._format = part_format
         self._shaping = shaping
         self._reader = ColumnReader(timestamps=shaping.timestamps, columns=shaping.columns, dropped=shaping.dropped)
+        self._times = PartTimes(shaping)
         self._tables: list[pa.Table] = []
-        # A time column that does not land as it came is still what the watermark is read from.
-        self._times = NewestTime(shaping.time_path) if shaping.time_path and not _lands(shaping) else None
 
     def add(self, page: RecordPage) -> None:
         if page.raw_records:
             self._tables.append(self._reader.read(page.records))
-            if self._times is not None:
-                self._times.see(page.records)
+            self._times.see_page(page.records)
 
     def finish(self) -> Content:
         table = tables.stack(self._tables)
         self._tables = []
         # The time is read before the transform, which may drop or round it: the watermark is about what the API gave.
-        newest = self._times.take() if self._times is not None else tables.newest(table, self._shaping.time_column)
+        self._times.see_table(table)
         if self._shaping.transform is not None:
             table = transformed(table, self._shaping.transform)
-        elif not table.num_columns:
-            raise RecordError("the records have no columns left: they are empty objects, or drop_columns names every key")
         data = parquet_bytes(table) if self._format is PartFormat.PARQUET else _lines(table)
-        return Content(data=data, rows=table.num_rows, schema=tables.schema_of(table), newest=newest)
+        return Content(data=data, rows=table.num_rows, schema=tables.schema_of(table), newest=self._times.take())
 
 
-def _lands(shaping: Shaping) -> bool:
-    """Tell whether the time column of the table holds what the record has at the time's path."""
-    if shaping.time_column is None or shaping.time_path is None or shaping.time_column in shaping.dropped:
-        return False
-    path = shaping.columns.get(shaping.time_column, (shaping.time_column,))
-    return path_parts(path) == path_parts(shaping.time_path)
+class ParquetBuilder:
+    """Typed columns, written in groups of rows while further pages come."""
+
+    def __init__(self, shaping: Shaping) -> None:
+        self._reader = ColumnReader(timestamps=shaping.timestamps, columns=shaping.columns, dropped=shaping.dropped)
+        self._times = PartTimes(shaping)
+        self._behind = Behind()
+        self._groups = RowGroups()
+        self._rows = 0
+        self._begin_group()
+
+    def _begin_group(self) -> None:
+        self._tables: list[pa.Table] = []
+        self._numbers = Numbers()
+        self._group_rows = self._group_size = 0
+
+    def add(self, page: RecordPage) -> None:
+        if not page.raw_records:
+            return
+        table = self._reader.read(page.records)
+        if self._numbers.refuse(table):
+            self._end_group()
+            self._numbers.refuse(table)
+        self._tables.append(table)
+        self._times.see_page(page.records)
+        self._rows += table.num_rows
+        self._group_rows += table.num_rows
+        self._group_size += len(page.records)
+        if self._group_rows >= GROUP_ROWS or self._group_size >= GROUP_SIZE:
+            self._end_group()
+
+    def _end_group(self) -> None:
+        rows = tables.stack(self._tables)
+        if not rows.num_columns:
+            # Rows without columns cannot be written; those that come after them may have some.
+            return
+        self._begin_group()
+        self._times.see_table(rows)
+        self._behind.do(self._groups.add, rows)
+
+    def finish(self) -> Content:
+        if self._tables:
+            self._end_group()
+        self._behind.wait()
+        if not self._groups.schema:
+            raise RecordError("the records have no columns left: they are empty objects, or drop_columns names every key")
+        schema, rows = self._groups.schema, self._rows
+        self._rows = 0
+        return Content(data=self._groups.finish(), rows=rows, schema=schema, newest=self._times.take())
 
 
 def _objects(records: bytes) -> list[dict[str, msgspec.Raw]]:

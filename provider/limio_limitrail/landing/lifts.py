@@ -95,6 +95,10 @@ def _decoder(tree: Mapping[str, Any]) -> tuple[msgspec.json.Decoder[Any], dict[t
 
 
 def _getter(attributes: tuple[str, ...]) -> Callable[[Any], bytes | None]:
+    if len(attributes) == 1:
+        (only,) = attributes
+        return lambda row: bytes(getattr(row, only)) or None
+
     def get(row: Any) -> bytes | None:
         for attribute in attributes[:-1]:
             row = getattr(row, attribute)

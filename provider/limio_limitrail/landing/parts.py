@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.formats import number, text
@@ -14,6 +16,7 @@ from limio_limitrail.troubleshooting import ExplainedError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
     from airflow.sdk import ObjectStoragePath
 
 _ROW_GROUP = 100_000
@@ -97,11 +100,37 @@ class ParquetPart:
 
         :raises DamagedPartError: its bytes are not those that were written.
         """
+        with self.opened() as file:
+            return file.read()
+
+    def groups(self) -> Iterator[pa.Table]:
+        """Read the part group by group, which takes less memory.
+
+        :raises DamagedPartError: its bytes are not those that were written.
+        """
+        with self.opened() as file:
+            for number in range(file.num_row_groups):
+                yield file.read_row_group(number)
+
+    def file(self) -> Path | None:
+        """Give the part's file where it is on this machine, for a database that reads it itself.
+
+        :raises DamagedPartError: its bytes are not those that were written.
+        """
+        if self.folder.protocol not in {"", "file"}:
+            return None
+        read_verified(self.folder, self.part)
+        return Path((self.folder / self.part.name).path)
+
+    def opened(self) -> pq.ParquetFile:
+        """Open the part, all of it in memory.
+
+        :raises DamagedPartError: its bytes are not those that were written.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        content = read_verified(self.folder, self.part)
-        return pq.read_table(pa.BufferReader(content))
+        return pq.ParquetFile(pa.BufferReader(read_verified(self.folder, self.part)))
 
 
 def read_verified(folder: ObjectStoragePath, part: Part) -> bytes:

@@ -13,9 +13,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
 from limio_limitrail.landing.ahead import ahead
-from limio_limitrail.landing.builders import Builder, RecordPage, Shaping, make_builder
+from limio_limitrail.landing.builders import Builder, RecordPage, make_builder
 from limio_limitrail.landing.manifest import MANIFEST_NAME, Manifest, write_manifest
 from limio_limitrail.landing.parts import DamagedPartError, PartFormat, part_name, read_verified, store_part
+from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.landing.state import PullState, StateStore, begin, restore, saved_now
 from limio_limitrail.landing.tables import merge_schemas
 

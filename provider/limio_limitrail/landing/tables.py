@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.kinds import Kind, arrow_field, arrow_type, cast, kind_of, widen
-from limio_limitrail.landing.values import to_instants
+from limio_limitrail.landing.values import newest_of, to_instants
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,8 +61,6 @@ def conform(table: pa.Table, schema: Mapping[str, Kind]) -> pa.Table:
 
 def newest(table: pa.Table, column: str | None) -> datetime | None:
     """Give the newest instant in a column; none where there is no such column or no instant in it."""
-    import pyarrow.compute as pc
-
     if column is None or column not in table.column_names:
         return None
     array = table.column(column)
@@ -70,5 +68,5 @@ def newest(table: pa.Table, column: str | None) -> datetime | None:
     if kind_of(table.schema.field(column)) is not Kind.TIMESTAMP:
         texts = [chunk for chunk in chunks if chunk.type == "string"]
         chunks = [instants for chunk in texts if (instants := to_instants(chunk)) is not None]
-    found: list[datetime] = [value for chunk in chunks if (value := pc.max(chunk).as_py()) is not None]
+    found: list[datetime] = [value for chunk in chunks if (value := newest_of(chunk)) is not None]
     return max(found, default=None)

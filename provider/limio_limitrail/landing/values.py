@@ -6,12 +6,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from limio_limitrail.landing.arrays import boolean_array, integer_array, text_array, utf8_array
 from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, arrow_type
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def from_raw(values: Sequence[bytes | None]) -> tuple[Kind, pa.Array]:
     if not first:
         return _null(len(values))
     if first <= {b"{", b"["}:
-        return _text(Kind.JSON, [None if value is None else value.decode() for value in values])
+        return Kind.JSON, utf8_array(values)
     if first == {b'"'}:
         whole = b"[" + b",".join(b"null" if value is None else value for value in values) + b"]"
         return from_texts(_TEXTS.decode(whole))
@@ -58,19 +59,16 @@ def from_texts(values: Sequence[str | None]) -> tuple[Kind, pa.Array]:
 
 def from_booleans(values: Sequence[bool | None]) -> tuple[Kind, pa.Array]:
     """Read booleans."""
-    import pyarrow as pa
-
-    return Kind.BOOLEAN, pa.array(values, pa.bool_())
+    return Kind.BOOLEAN, boolean_array(values)
 
 
 def from_integers(values: Sequence[int | None]) -> tuple[Kind, pa.Array]:
     """Read integers; where one does not fit 64 bits, all of them become text."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     try:
-        array = pa.array(values, pa.int64())
-    except (OverflowError, pa.ArrowInvalid):
+        array = integer_array(values)
+    except OverflowError:
         return _text(Kind.TEXT, [None if value is None else str(value) for value in values])
     extremes = pc.min_max(array).as_py()
     if extremes["min"] is None:
@@ -95,8 +93,7 @@ def to_instants(array: pa.Array) -> pa.Array | None:
 def newest_instant(values: Sequence[bytes | None]) -> datetime | None:
     """Give the newest of undecoded values; none where one of them is no instant.
 
-    Instants that are all written alike sort as their texts do. Arrow, which reads all others, costs a third of a second and forty
-    megabytes when it makes its first array, because it imports pandas.
+    Instants that are all written alike sort as their texts do; Arrow, which takes longer to load, reads all others.
     """
     there = [value for value in values if value is not None and value != b"null"]
     if there and len({len(value) for value in there}) == 1 and _ALIKE.fullmatch(b"".join(there)):
@@ -106,12 +103,24 @@ def newest_instant(values: Sequence[bytes | None]) -> datetime | None:
     instants = to_instants(array) if kind is Kind.TEXT else None
     if instants is None:
         return None
+    return newest_of(instants)
+
+
+def newest_of(instants: pa.Array) -> datetime | None:
+    """Give the newest of instants; none where there are none.
+
+    Arrow's own way to a datetime imports pandas.
+    """
     import pyarrow.compute as pc
 
-    newest: datetime | None = pc.max(instants).as_py()
-    return newest
+    microseconds: int | None = pc.max(instants).value
+    try:
+        return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError:  # the year 0, which no datetime has
+        return None
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ALIKE = re.compile(rb'(?:"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?Z")*')
 _NUMBER_STARTS = {bytes([character]) for character in b"-0123456789"}
 
@@ -128,7 +137,7 @@ def _from_numbers(values: Sequence[bytes | None]) -> tuple[Kind, pa.Array]:
         return from_integers([None if text is None else int(text) for text in texts])
     if any(text is not None and not _is_double(text) for text in texts):
         return _text(Kind.TEXT, texts)
-    return Kind.DOUBLE, pc.cast(pa.array(texts, pa.string()), pa.float64())
+    return Kind.DOUBLE, pc.cast(text_array(texts), pa.float64())
 
 
 def _is_double(text: str) -> bool:
@@ -140,9 +149,7 @@ def _is_double(text: str) -> bool:
 
 
 def _text(kind: Kind, values: Sequence[str | None]) -> tuple[Kind, pa.Array]:
-    import pyarrow as pa
-
-    array = pa.array(values, pa.string())
+    array = text_array(values)
     return (kind if array.null_count < len(array) else Kind.NULL), array
 
 

@@ -183,8 +183,8 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
 
         :param columns: the nested values to lift.
         """
-        from limio_limitrail.landing.builders import Shaping
         from limio_limitrail.landing.pull import PartLimits, Pull, run_pull
+        from limio_limitrail.landing.shaping import Shaping
 
         resource = job.resource
         time_path = resource.columns.get(resource.time_column, (resource.time_column,)) if resource.time_column else None

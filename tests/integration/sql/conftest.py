@@ -12,9 +12,9 @@ import pytest
 from databases import Database, make_database, make_part, open_database
 
 
-@pytest.fixture(params=["duckdb", "psycopg3", "psycopg2", "sqlite", "standard"])
+@pytest.fixture(params=["duckdb", "duckdb files", "psycopg3", "psycopg2", "sqlite", "standard"])
 def db(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """Every database in turn."""
+    """Every database in turn; DuckDB once with parts that it reads itself."""
     yield from open_database(request.param, request=request, tmp_path=tmp_path, monkeypatch=monkeypatch)
 
 

@@ -183,7 +183,7 @@ def seen(value: Any) -> Any:
     return type(value).__name__, value
 
 
-@pytest.fixture(params=["duckdb", "sqlite", "psycopg3"])
+@pytest.fixture(params=["duckdb", "duckdb files", "sqlite", "psycopg3"])
 def emptied(request, opened, file_database):
     """A maker of empty databases, of which the model's test needs many."""
     if request.param == "psycopg3":

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,11 +24,11 @@ class WatchedPart:
         self._number = number
         self._seen = seen
 
-    def read(self) -> pa.Table:
+    def groups(self) -> Iterator[pa.Table]:
         self._seen.append(pa.total_allocated_bytes())
         ids = [f"{self._number}-{row}" for row in range(ROWS)]
         schema = pa.schema([arrow_field(name="id", kind=Kind.TEXT), arrow_field(name="text", kind=Kind.TEXT)])
-        return pa.Table.from_arrays([pa.array(ids), pa.array(["x" * 500] * ROWS)], schema=schema)
+        yield pa.Table.from_arrays([pa.array(ids), pa.array(["x" * 500] * ROWS)], schema=schema)
 
 
 def test_parts_that_are_staged_are_let_go(tmp_path: Path) -> None:

@@ -23,10 +23,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing import pull as module
-from limio_limitrail.landing.builders import Shaping
 from limio_limitrail.landing.manifest import read_manifest
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.pull import PartLimits, PlaceLostError, Pull, run_pull
+from limio_limitrail.landing.shaping import Shaping
 
 
 class CrashError(BaseException):

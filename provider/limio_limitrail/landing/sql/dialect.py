@@ -121,8 +121,11 @@ class Session(Protocol):
         """Count the staged values of a JSON column that the database's own JSON type would not take."""
         ...
 
-    def create_table(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> None:
-        """Make the table, with a primary key on the columns of `key` where that helps the database."""
+    def create_table(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:
+        """Make the table, with a primary key on the columns of `key` where that helps the database.
+
+        True where the table now refuses rows that share a key or lack it.
+        """
         ...
 
     def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:

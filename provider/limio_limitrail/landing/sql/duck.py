@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, unchanged, update_from
 from limio_limitrail.landing.sql.errors import before_values, guarded
-from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.widening import ISO_INSTANT, respell_doubles
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
     from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+    from limio_limitrail.landing.sql.fresh import Pour
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
@@ -34,6 +36,9 @@ BIRTH_WAIT = 10.0
 
 MEMORY = "512MB"
 """What DuckDB may use for a load, where the connection's ``memory_limit`` does not say."""
+
+POUR_MEMORY = "96MB"
+"""What it may use to take part files into a new table, likewise; it needs no more for that."""
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
@@ -121,7 +126,7 @@ def duckdb_session(hook: DbApiHook) -> Iterator[DuckSession]:
     with _WRITERS[_same_file(database)]:
         connection = open_duckdb(hook, wait=OPEN_WAIT)
         try:
-            with _transaction(connection) as session:
+            with _transaction(connection, limited=_has_limit(hook)) as session:
                 yield session
         finally:
             connection.close()
@@ -130,13 +135,13 @@ def duckdb_session(hook: DbApiHook) -> Iterator[DuckSession]:
 @contextmanager
 def duckdb_transaction(hook: DbApiHook, connection: duckdb.DuckDBPyConnection) -> Iterator[DuckSession]:
     """Open a transaction on a connection that stays open; other threads of this process wait."""
-    with _WRITERS[_same_file(lasting_database(hook))], _transaction(connection) as session:
+    with _WRITERS[_same_file(lasting_database(hook))], _transaction(connection, limited=True) as session:
         yield session
 
 
 @contextmanager
-def _transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[DuckSession]:
-    session = DuckSession(connection)
+def _transaction(connection: duckdb.DuckDBPyConnection, *, limited: bool) -> Iterator[DuckSession]:
+    session = DuckSession(connection, limited=limited)
     session.execute("BEGIN TRANSACTION")
     try:
         yield session
@@ -171,10 +176,14 @@ def open_duckdb(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
     connection = _opened(hook, file=_shown(lasting_database(hook)), wait=wait)
     session = DuckSession(connection)
     session.execute("SET TimeZone = 'UTC'")
-    if "memory_limit" not in getattr(hook, "get_connect_config", dict)():
+    if not _has_limit(hook):
         # DuckDB would take four fifths of the machine; beyond this it goes on from disk.
         session.execute(f"SET memory_limit = '{MEMORY}'")
     return connection
+
+
+def _has_limit(hook: DbApiHook) -> bool:
+    return "memory_limit" in getattr(hook, "get_connect_config", dict)()
 
 
 def _same_file(database: str) -> str:
@@ -226,12 +235,17 @@ def _describe(error: Exception) -> str:
 
 
 class DuckSession:
-    """A transaction in DuckDB."""
+    """A transaction in DuckDB.
+
+    :param connection: the open database.
+    :param limited: whether somebody else has decided how much memory it may use.
+    """
 
     dialect = DUCKDB
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, limited: bool = True) -> None:
         self._connection = connection
+        self._limited = limited
 
     def execute(self, sql: str, *values: object) -> int:
         """Run a statement; answer the number of rows it touched."""
@@ -283,6 +297,35 @@ class DuckSession:
             TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(plain)) for name, type_, plain in described
         )
 
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Undo the whole transaction, where the database refuses something, and begin another."""
+        if not self._limited:
+            self.execute(f"SET memory_limit = '{POUR_MEMORY}'")
+        try:
+            yield
+        except LandingError:
+            self.roll_back()
+            if not self._limited:
+                self.execute(f"SET memory_limit = '{MEMORY}'")
+            self.execute("BEGIN TRANSACTION")
+            raise
+
+    def pour(self, pour: Pour, *, part: PartSource) -> int:
+        """Let DuckDB read a part's file into the new table; answer how many rows there were."""
+        from limio_limitrail.landing.sql.duckfiles import readable
+
+        own = (pour.extracted_at, pour.run_id)
+        names = ", ".join(quoted(name) for name in (*(column.name for column in pour.plan.columns), EXTRACTED_AT, RUN_ID))
+        with readable(part, plan=pour.plan) as source:
+            return self.execute(
+                f"INSERT INTO {self.dialect.qualified(pour.plan.table)} ({names}) "
+                f"SELECT {', '.join((*source.values, VALUE, VALUE))} "
+                f"FROM read_parquet({VALUE}, hive_partitioning = false)",
+                *own,
+                str(source.file),
+            )
+
     def create_stage(self, *, stage: str, columns: Sequence[tuple[str, str]]) -> None:
         """Make a temporary table."""
         self.execute(f"CREATE TEMPORARY TABLE {quoted(stage)} ({', '.join(f'{name} {type_}' for name, type_ in columns)})")
@@ -308,10 +351,11 @@ class DuckSession:
         )
         return int(unfit)
 
-    def create_table(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> None:  # noqa: ARG002
+    def create_table(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:  # noqa: ARG002
         """Make the table, without a primary key: DuckDB's index is slow and sees rows that the transaction has deleted."""
         described = ", ".join(f"{quoted(name)} {type_}" for name, type_ in columns)
         self.execute(f"CREATE TABLE {self.dialect.qualified(table)} ({described})")
+        return False
 
     def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
         """Turn a column into a wider kind."""

@@ -187,10 +187,11 @@ class GenericSession:
         """Count nothing: JSON is kept as text."""
         return 0
 
-    def create_table(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> None:  # noqa: ARG002
+    def create_table(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:  # noqa: ARG002
         """Make the table, without a primary key: many databases want a length for a key of text."""
         described = ", ".join(f"{self.dialect.quote(name)} {type_}" for name, type_ in columns)
         self.execute(f"CREATE TABLE {self.dialect.qualified(table)} ({described})")
+        return False
 
     def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
         """Put a wider column in the place of a column: added, filled, and named like the old one once that is gone."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.sql.dialect import Session
+from limio_limitrail.landing.sql.fresh import load_fresh
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName, table_name
 from limio_limitrail.landing.sql.plan import Landed, Plan, key_columns, make_plan
@@ -48,8 +49,9 @@ def load(
     :param hook: the connection; its database and schema are where the table lives.
     :param target: the table and how to write to it.
     :param schema: record key → the widest kind over all parts, in order.
-    :param parts: the parts, in the order in which they came; each is read once, one at a time.
-    :param progress: called with the number of rows staged so far, after every part.
+    :param parts: the parts, in the order in which they came; each is read once, one at a time, or once more where the rows cannot
+        go straight into a new table.
+    :param progress: called with the number of rows sent so far, after every part.
     :raises LandingError: the pull does not fit, or the database refused it. The table is as it was before.
     """
     # Only parts are counted, not rows: an empty pull may still come with parts.
@@ -86,6 +88,9 @@ def _load(
     plan = make_plan(session=session, table=table, schema=schema)
     time = plan.column(target.time_column) if target.time_column is not None else None
     write = Statements(dialect=session.dialect, plan=plan, stage=f"_limio_stage_{uuid.uuid4().hex}", time=time)
+    fresh = load_fresh(session=session, write=write, target=target, parts=parts, progress=progress) if schema else None
+    if fresh is not None:
+        return fresh
     session.create_stage(stage=write.stage, columns=write.stage_columns())
     rows = _stage(session=session, write=write, parts=parts, progress=progress)
     if not plan.exists and not schema and not rows:
@@ -110,10 +115,11 @@ def _load(
 def _stage(*, session: Session, write: Statements, parts: Sequence[PartSource], progress: Callable[[int], None] | None) -> int:
     rows = 0
     for part in parts:
-        table = prepared(rows=part.read(), part=part.name, plan=write.plan, time=write.time, start=rows)
-        if table.num_rows:
-            session.fill(stage=write.stage, rows=table)
-        rows += table.num_rows
+        for group in part.groups():
+            table = prepared(rows=group, part=part.name, plan=write.plan, time=write.time, start=rows)
+            if table.num_rows:
+                session.fill(stage=write.stage, rows=table)
+            rows += table.num_rows
         if progress is not None:
             progress(rows)
     session.ready(stage=write.stage)

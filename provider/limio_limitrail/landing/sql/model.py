@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from limio_limitrail.troubleshooting import ExplainedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
+    from pathlib import Path
 
     import pyarrow as pa
 
@@ -80,8 +82,17 @@ class PartSource(Protocol):
         """What the part is called in messages."""
         ...
 
-    def read(self) -> pa.Table:
-        """Read the rows: columns named by record key, fields made by `kinds.arrow_field`."""
+    def groups(self) -> Iterator[pa.Table]:
+        """Read the rows, a group at a time: columns named by record key, fields made by `kinds.arrow_field`."""
+        ...
+
+
+@runtime_checkable
+class FilePart(PartSource, Protocol):
+    """A part that may be a Parquet file on this machine."""
+
+    def file(self) -> Path | None:
+        """Give the file, as it was written; ``None`` where it is somewhere else."""
         ...
 
 

@@ -6,18 +6,22 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, update_from
 from limio_limitrail.landing.sql.errors import before_values, guarded
-from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
 from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.prepare import in_kinds
 from limio_limitrail.landing.sql.widening import respell_doubles
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+    from limio_limitrail.landing.sql.fresh import Pour
 
 COPY_ROWS = 8192
 """Rows that are written as CSV at a time."""
@@ -253,13 +257,42 @@ class PostgresSession:
         """Count nothing: Postgres takes every JSON text into a json column as it is."""
         return 0
 
-    def create_table(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> None:
+    def create_table(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:
         """Make the table; its primary key serves to find rows, and keeps other writers from doubling them."""
         described = [f"{quoted(name)} {type_}" for name, type_ in columns]
         types = dict(columns)
-        if key and all(types[name] != _TYPES[Kind.JSON] for name in key):
+        keyed = bool(key) and all(types[name] != _TYPES[Kind.JSON] for name in key)
+        if keyed:
             described.append(f"PRIMARY KEY ({', '.join(quoted(name) for name in key)})")
         self.execute(f"CREATE TABLE {self.dialect.qualified(table)} ({', '.join(described)})")
+        return keyed
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Undo everything that is done within, where the database refuses something."""
+        self.execute("SAVEPOINT limio_limitrail_attempt")
+        try:
+            yield
+        except LandingError:
+            self.execute("ROLLBACK TO SAVEPOINT limio_limitrail_attempt")
+            raise
+        self.execute("RELEASE SAVEPOINT limio_limitrail_attempt")
+
+    def pour(self, pour: Pour, *, part: PartSource) -> int:
+        """Add a part's rows to the new table by COPY; answer how many they were."""
+        import pyarrow as pa
+
+        names = [*(column.name for column in pour.plan.columns), EXTRACTED_AT, RUN_ID]
+        columns = ", ".join(quoted(name) for name in names)
+        sql = f"COPY {self.dialect.qualified(pour.plan.table)} ({columns}) FROM STDIN WITH (FORMAT csv, ENCODING 'UTF8')"
+        count = 0
+        for group in part.groups():
+            rows = in_kinds(rows=group, part=part.name, plan=pour.plan)
+            for own in (pour.extracted_at, pour.run_id):
+                rows = rows.append_column(str(rows.num_columns), pa.repeat(own, rows.num_rows))
+            guarded(partial(self._copy, sql, _csv(rows)), refused=self.refused, describe=_describe)
+            count += rows.num_rows
+        return count
 
     def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
         """Turn a column into a wider kind."""

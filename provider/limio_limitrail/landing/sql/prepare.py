@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from limio_limitrail.landing.arrays import integer_array
 from limio_limitrail.landing.kinds import Kind, arrow_type, cast, kind_of
 from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.landing.tables import without_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,14 +26,28 @@ STORED_NUL = "\\u0000"
 
 
 def prepared(*, rows: pa.Table, part: str, plan: Plan, time: Landed | None, start: int) -> pa.Table:
-    """Bring a part into the form of the temporary table: the columns of the plan, then `ORDER` if asked for, then `SEQUENCE`.
+    """Bring a part's rows into the form of the temporary table: the columns of the plan, then `ORDER` if asked for, `SEQUENCE`.
 
-    :param rows: the part as it was read.
+    :param rows: rows of the part.
     :param part: its name, for messages.
     :param plan: what becomes of each column.
     :param time: the column that says which of two rows is newer, if any.
-    :param start: the number of the part's first row.
+    :param start: the number of the first of these rows.
     :raises LandingError: the part holds a column that the schema does not name, or a value that the wider kind cannot hold.
+    """
+    table = in_kinds(rows=rows, part=part, plan=plan)
+    if time is not None:
+        table = table.append_column(ORDER, _array(rows=rows, part=part, column=time, to=time.incoming, plan=plan))
+    return table.append_column(SEQUENCE, integer_array(range(start, start + rows.num_rows)))
+
+
+def in_kinds(*, rows: pa.Table, part: str, plan: Plan) -> pa.Table:
+    """Bring rows into the columns of the plan, under the names of the temporary table, each in the kind in which it travels.
+
+    :param rows: rows of the part.
+    :param part: its name, for messages.
+    :param plan: what becomes of each column.
+    :raises LandingError: as for `prepared`.
     """
     import pyarrow as pa
 
@@ -41,10 +57,7 @@ def prepared(*, rows: pa.Table, part: str, plan: Plan, time: Landed | None, star
             f"{plan.table}: the schema leaves out {len(strangers)} columns of the part {part}, or it names one twice"
         )
     arrays = {column.staged: _array(rows=rows, part=part, column=column, to=column.kind, plan=plan) for column in plan.columns}
-    if time is not None:
-        arrays[ORDER] = _array(rows=rows, part=part, column=time, to=time.incoming, plan=plan)
-    arrays[SEQUENCE] = pa.array(range(start, start + rows.num_rows), pa.int64())
-    return pa.table(arrays)
+    return pa.table(arrays) if arrays else without_columns(rows.num_rows)
 
 
 def _array(*, rows: pa.Table, part: str, column: Landed, to: Kind, plan: Plan) -> pa.ChunkedArray:

@@ -82,6 +82,14 @@ class Statements:
         losers = f"SELECT ranked.{SEQUENCE} FROM ({ranked}) AS ranked WHERE ranked.place > 1"
         return f"DELETE FROM {self.staged} WHERE {SEQUENCE} IN ({losers})"
 
+    def key_troubles(self, keys: Sequence[Landed]) -> str:
+        """Count, in the table itself, the keys that more than one row has, and the rows without a full key."""
+        key = ", ".join(self._held_key(column) for column in keys)
+        full = all_of(f"t.{self.dialect.quote(column.name)} IS NOT NULL" for column in keys)
+        repeated = f"SELECT 1 FROM {self.table} AS t WHERE {full} GROUP BY {key} HAVING count(*) > 1"
+        keyless = f"SELECT count(*) FROM {self.table} AS t WHERE NOT {full}"
+        return f"SELECT (SELECT count(*) FROM ({repeated}) AS repeated), ({keyless})"
+
     def matches(self, keys: Sequence[Landed]) -> str:
         """Count the pairs of a staged row and a row of the table that share a key."""
         return f"SELECT count(*) FROM {self.staged} AS s JOIN {self.table} AS t ON {self._same_key(keys)}"
@@ -135,11 +143,10 @@ class Statements:
         return self.dialect.stored(staged, column.kind)
 
     def _same_key(self, keys: Sequence[Landed]) -> str:
-        return all_of(
-            f"{self.dialect.key(f't.{self.dialect.quote(column.name)}', column.kind)} = "
-            f"{self.dialect.key(self._value(column), column.kind)}"
-            for column in keys
-        )
+        return all_of(f"{self._held_key(column)} = {self.dialect.key(self._value(column), column.kind)}" for column in keys)
+
+    def _held_key(self, column: Landed) -> str:
+        return self.dialect.key(f"t.{self.dialect.quote(column.name)}", column.kind)
 
     def _differs(self, column: Landed) -> str:
         held = f"t.{self.dialect.quote(column.name)}"

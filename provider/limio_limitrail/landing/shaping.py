@@ -1,0 +1,41 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What becomes of a record on its way into a part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from limio_limitrail.landing.lifts import LiftPath, path_parts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shaping:
+    """What becomes of a record on its way into a part.
+
+    :param time_column: the column whose newest value the pull reports.
+    :param time_path: where that value is in a record.
+    :param timestamps: the columns to land as instants.
+    :param columns: nested values to lift, as column name → path.
+    :param dropped: the columns to leave out.
+    :param transform: called with each part as a frame; what it returns is landed.
+    """
+
+    time_column: str | None = None
+    time_path: LiftPath | None = None
+    timestamps: Sequence[str] = ()
+    columns: Mapping[str, LiftPath] = field(default_factory=dict)
+    dropped: Sequence[str] = ()
+    transform: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+
+    @property
+    def lands_time(self) -> bool:
+        """Whether the time column of the table holds what the record has at the time's path."""
+        if self.time_column is None or self.time_path is None or self.time_column in self.dropped:
+            return False
+        path = self.columns.get(self.time_column, (self.time_column,))
+        return path_parts(path) == path_parts(self.time_path)

@@ -1,0 +1,110 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The rows of a new table go straight into it; where they cannot, they are staged, and what comes out is the same."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.sql import LandingError
+
+INT, D, T, J, N = Kind.INTEGER, Kind.DOUBLE, Kind.TEXT, Kind.JSON, Kind.NULL
+STAGED = "they are staged first"
+
+
+@pytest.fixture(params=["duckdb", "duckdb files", "psycopg3", "psycopg2"])
+def fresh(request, opened):
+    """The databases that take rows straight into a new table."""
+    return opened(request.param)
+
+
+@pytest.fixture(autouse=True)
+def told(caplog):
+    caplog.set_level(logging.INFO, logger="limio_limitrail.landing.sql")
+    return caplog
+
+
+@pytest.mark.parametrize("mode", ["merge", "append", "replace"])
+def test_rows_with_a_key_each_are_not_staged(fresh, told, mode):
+    result = fresh.land(mode, {"id": (INT, [2, 1])}, {"id": (INT, [3]), "v": (T, ["a\0b"])})
+    assert (result.rows, result.inserted) == (3, 3)
+    assert fresh.rows() == [{"id": 1, "v": None}, {"id": 2, "v": None}, {"id": 3, "v": "a\\u0000b"}]
+    assert STAGED not in told.text
+    fresh.land(mode, {"id": (INT, [4])})
+    assert STAGED not in told.text  # a table that is there is no matter of this
+
+
+@pytest.mark.parametrize("mode", ["merge", "append", "replace"])
+def test_rows_that_share_a_key_are(fresh, told, mode):
+    result = fresh.land(mode, {"id": (INT, [1, 2]), "v": (T, ["old", "b"])}, {"id": (INT, [1]), "v": (T, ["new"])})
+    assert (result.rows, result.inserted, result.duplicates) == (3, 2, 1)
+    assert fresh.rows() == [{"id": 1, "v": "new"}, {"id": 2, "v": "b"}]
+    assert STAGED in told.text
+
+
+def test_rows_without_a_key(fresh, told):
+    with pytest.raises(LandingError, match="1 rows have no value in 'id'"):
+        fresh.land("merge", {"id": (INT, [1, None])})
+    assert not fresh.exists()
+    fresh.land("append", {"id": (INT, [1, None, None])})
+    assert [row["id"] for row in fresh.rows()] == [1, None, None]
+
+
+def test_a_key_that_is_json(fresh):
+    fresh.land("merge", {"id": (J, ["[1]", "[1 ]"])})
+    assert [row["id"] for row in fresh.rows()] == ["[1 ]", "[1]"]
+    assert fresh.land("merge", {"id": (J, ["[1]"])}).unchanged == 1
+
+
+def test_columns_that_widen_from_part_to_part(fresh, told):
+    parts = (
+        {"id": (INT, [1]), "n": (INT, [2**53]), "x": (N, [None])},
+        {"id": (INT, [2]), "n": (D, [0.5]), "x": (Kind.BOOLEAN, [True])},
+        {"id": (INT, [3]), "n": (T, ["much"]), "x": (N, [None])},
+    )
+    fresh.land("merge", *parts)
+    assert STAGED not in told.text
+    found = {row["id"]: row for row in fresh.rows()}
+    assert [found[number]["n"] for number in (1, 2, 3)] == [str(2**53), "0.5", "much"]
+    assert [found[number]["x"] for number in (1, 2, 3)] == [None, True, None]
+
+
+def test_columns_that_differ_in_case_only(fresh, told):
+    fresh.land("merge", {"id": (INT, [1]), "A": (T, ["big"]), "a": (T, ["small"])})
+    assert STAGED not in told.text
+    assert sorted(str(value) for value in fresh.rows()[0].values()) == ["1", "big", "small"]
+
+
+def test_texts_that_no_json_column_takes(opened, told):
+    duck = opened("duckdb files")
+    duck.land("merge", {"id": (INT, [1, 2]), "j": (J, ['"\\ud800"', "[1]"])})
+    assert STAGED in told.text
+    assert [row["j"] for row in duck.rows()] == ['"\\ud800"', "[1]"]
+    assert duck.types()["j"] == "varchar"
+
+
+@pytest.mark.parametrize("folder", ["a[1-2]", "b*", "c?", "d=1", "e{1,2}", "f'g", 'h"i'])
+def test_folders_that_are_no_patterns(opened, told, monkeypatch, folder):
+    duck = opened("duckdb files")
+    duck.parts = duck.parts.parent / folder
+    # What a pattern would find besides: a file of the same name in a folder of another name.
+    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=7))
+    for other in ("a1", "bb", "cc", "d", "e1"):
+        decoy = duck.parts.parent / other
+        decoy.mkdir()
+        pq.write_table(pa.table({"id": [9], "d": ["decoy"]}), decoy / f"{uuid.UUID(int=7).hex}.parquet")
+    duck.land("merge", {"id": (INT, [1]), "d": (T, ["x"])})
+    assert duck.rows() == [{"id": 1, "d": "x"}]
+    assert STAGED not in told.text
+
+
+def test_a_database_that_may_read_no_files(opened, told):
+    duck = opened("duckdb files")
+    hook = duck.hook(enable_external_access="false")
+    result = duck.land("merge", {"id": (INT, [1])}, hook=hook)
+    assert result.inserted == 1

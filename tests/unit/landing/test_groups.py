@@ -1,0 +1,120 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""A part that is written in groups holds what it would hold if it were written at once, whatever its groups brought."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from limio_limitrail.landing import builders
+from limio_limitrail.landing.builders import make_builder
+from limio_limitrail.landing.columns import ColumnReader
+from limio_limitrail.landing.groups import RowGroups
+from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.parts import PartFormat
+from limio_limitrail.landing.shaping import Shaping
+from limio_limitrail.landing.tables import schema_of, stack
+
+VALUES = st.sampled_from(
+    [None, True, 1, 2**52, -(2**60), 1.5, 10**30, "a", "é", "", "2026-01-01T00:00:00Z", {"a": [1]}, [], "2026-13-01T00:00:00Z"]
+)
+RECORDS = st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), VALUES, min_size=1)
+GROUPS = st.lists(st.lists(RECORDS, min_size=1, max_size=4), min_size=1, max_size=6)
+
+
+@dataclass
+class Page:
+    records: bytes
+
+    @property
+    def raw_records(self):
+        return msgspec.json.decode(self.records, type=list[msgspec.Raw])
+
+
+def columns(records: list[dict]) -> pa.Table:
+    """Read records as columns by themselves, so that each group has the narrowest kinds."""
+    return ColumnReader(timestamps=("a", "b")).read(json.dumps(records).encode())
+
+
+def written(data: bytes) -> pa.Table:
+    return pq.ParquetFile(io.BytesIO(data)).read()
+
+
+@given(GROUPS)
+def test_the_file_holds_what_all_groups_brought(groups):
+    tables = [columns(records) for records in groups]
+    one, expected = RowGroups(), stack(tables)
+    for table in tables:
+        one.add(table)
+    assert one.schema == schema_of(expected)
+    found = written(one.finish())
+    assert list(found.column_names) == list(expected.column_names)
+    assert schema_of(found) == schema_of(expected)
+    assert found.equals(expected)
+    assert one.schema == {}
+
+
+@given(GROUPS, st.integers(1, 6))
+def test_a_part_is_the_same_in_groups_of_any_size(monkeypatch_group_rows, groups, size):
+    def build(rows: int):
+        monkeypatch_group_rows(rows)
+        builder = make_builder(PartFormat.PARQUET, Shaping(time_column="a", time_path="a", timestamps=("a", "b")))
+        contents = []
+        for _ in range(2):
+            for records in groups:
+                builder.add(Page(json.dumps(records).encode()))
+            contents.append(builder.finish())
+        return contents
+
+    for small, whole in zip(build(size), build(10**6), strict=True):
+        assert (small.rows, small.schema, small.newest) == (whole.rows, whole.schema, whole.newest)
+        assert written(small.data).equals(written(whole.data))
+        assert small.rows == sum(map(len, groups))
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_group_rows():
+    with pytest.MonkeyPatch.context() as patch:
+        yield lambda rows: patch.setattr(builders, "GROUP_ROWS", rows)
+
+
+def test_whole_numbers_are_not_written_as_others_before_they_become_text():
+    one = RowGroups()
+    for value in (2**52, 0.5, 2**52, "much"):
+        one.add(columns([{"n": value}]))
+    assert written(one.finish()).column("n").to_pylist() == [str(2**52), "0.5", str(2**52), "much"]
+
+
+def test_groups_are_written_as_rows_come(monkeypatch):
+    monkeypatch.setattr(builders, "GROUP_ROWS", 10)
+    builder = make_builder(PartFormat.PARQUET, Shaping())
+    for page in range(7):
+        builder.add(Page(json.dumps([{"n": 5 * page + row} for row in range(5)]).encode()))
+    content = builder.finish()
+    with pq.ParquetFile(io.BytesIO(content.data)) as file:
+        assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [10, 10, 10, 5]
+        assert file.read().column("n").to_pylist() == list(range(35))
+    assert content.schema == {"n": Kind.INTEGER}
+
+
+def test_rows_before_the_first_column_are_rows(monkeypatch):
+    monkeypatch.setattr(builders, "GROUP_ROWS", 2)
+    builder = make_builder(PartFormat.PARQUET, Shaping())
+    builder.add(Page(b"[{}, {}]"))
+    builder.add(Page(b'[{}, {"a": 1}]'))
+    builder.add(Page(b'[{"b": 2}]'))
+    assert written(builder.finish().data).to_pylist() == [
+        {"a": None, "b": None},
+        {"a": None, "b": None},
+        {"a": None, "b": None},
+        {"a": 1, "b": None},
+        {"a": None, "b": 2},
+    ]
