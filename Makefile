@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-ui test-cluster needs-redis lint format docs bench dist test-matrix test-recipes clean
+.PHONY: help setup demo test test-ui test-cluster needs-redis lint format docs bench dist test-matrix test-recipes test-s3 clean
 
 help:
 	@echo "make demo    run the main job against an emulated tenant, on real Airflow, into DuckDB"
@@ -23,6 +23,7 @@ help:
 	@echo "make dist    build wheel and sdist, check what they hold, install the wheel and use it"
 	@echo "make test-matrix   run the fast tests on the oldest and the newest Airflow, by each Python that is here"
 	@echo "make test-recipes  run the bulk loads with the warehouses' own providers"
+	@echo "make test-s3 run the tests of pulls, loads and commits with their parts in a bucket of an S3 API on this machine"
 	@echo "make clean   remove what the others made"
 
 .uv/bin/uv:
@@ -86,5 +87,8 @@ test-matrix: | $(UV)
 test-recipes: | $(UV)
 	@$(PYTHON) tests/packaging/check_bulk_loads.py "$(abspath $(UV))" $(ARGS)
 
+test-s3: | $(UV)
+	@$(PYTHON) tests/packaging/check_s3.py "$(abspath $(UV))" -n $(WORKERS) $(ARGS)
+
 clean:
-	rm -rf .venv .uv .demo .matrix .recipes build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .uv .demo .matrix .recipes .s3 build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

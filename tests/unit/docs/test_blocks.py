@@ -29,6 +29,8 @@ RUN_ELSEWHERE = {
     ("docs/recipes.md", "Replay rejected usage", "sql"): "tests/system/test_recipes.py",
     ("docs/recipes.md", "Replay rejected usage", "json"): "tests/system/test_recipes.py",
     ("docs/usage.md", "Parked rows", "sql"): "tests/system/test_recipes.py",
+    ("docs/object-storage.md", "S3", "json"): "tests/integration/s3/test_page.py",
+    ("docs/object-storage.md", "What the key may do", "json"): "tests/integration/s3/test_access.py",
     **{
         ("docs/start.md", section, "bash"): START
         for section in ("An API to try it with", "An Airflow", "A Dag", "The table", "In the browser")
@@ -111,7 +113,7 @@ def test_each_command(block: Block, command: str) -> None:
     if command.startswith("make "):
         target = command.split()[1]
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"the Makefile has no {target}"
-        tests = {"test", "test-cluster", "test-matrix", "test-recipes", "test-ui"}
+        tests = {"test", "test-cluster", "test-matrix", "test-recipes", "test-s3", "test-ui"}
         assert target in {"setup", "lint", "demo", "dist", "docs", "bench", *tests}
     elif connection := re.fullmatch(r"export AIRFLOW_CONN_(\w+)='(.*)'", command, re.DOTALL):
         accepted(connection[1].lower(), re.sub(r"'\$\w+'", "/home/me", connection[2]))
