@@ -94,7 +94,7 @@ def test_a_killed_pull_goes_on_exactly_with_any_number_at_once(home, write_dag, 
     assert 0 < sum(0 < pages < PAGES for pages in kept) < len(kept)
 
 
-LOAD_STEPS = [("before request", 12), ("after state", 2), ("after part", 4), ("before load", 1), ("after load", 1)]
+LOAD_STEPS = [("before request", 12), ("half a part", 3), ("after part", 4), ("before load", 1), ("after load", 1)]
 
 
 @pytest.mark.parametrize("database", ["duck", "post"])

@@ -56,7 +56,10 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in slugs, f"{target}#{anchor}"
 
 
-INTERNAL = {"ApiError", "BadCursorError", "PlaceLostError", "EndedError", "PredicateError", "ExplainedError"}
+INTERNAL = {
+    "ApiError", "BadCursorError", "PlaceLostError", "EndedError", "PredicateError", "ExplainedError", "NoPlaceError",
+    "NobodyWaitsError",
+}  # fmt: skip
 """Bases, and errors that no user sees: they are caught within the package."""
 
 
