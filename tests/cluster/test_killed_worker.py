@@ -11,7 +11,7 @@ from pages import blocks
 from limio_limitrail.emulator import Fault
 
 AN_HOUR = 2_000
-ROWS = 6_000
+ROWS = 5_000
 
 
 def tried_again(run: Run) -> set[str]:

@@ -13,7 +13,7 @@ from cluster_world import COMMIT_SECONDS, HOURS, LIST_SECONDS, PULL, RESEND, Clu
 
 REPORT = Path(__file__).resolve().parents[2] / "build" / "cluster.json"
 AN_HOUR = 2_000
-ROWS = 6_000
+ROWS = 5_000
 
 
 def test_wall_time(world: ClusterWorld, capsys: pytest.CaptureFixture[str]) -> None:

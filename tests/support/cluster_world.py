@@ -23,7 +23,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "dags_examples"
 PULL, PARK, RESEND = "limitrail_sliced_pull", "limitrail_sharded_commit", "limitrail_sharded_commit_resend"
 HOURS, SHARDS, CONCURRENCY = 24, 16, 4
 """As the examples have them."""
-LIST_SECONDS, COMMIT_SECONDS = 0.4, 0.1
+LIST_SECONDS, COMMIT_SECONDS = 0.3, 0.1
 """How long the API takes to answer: so long that the API is waited for, and not this machine's processors."""
 ROWS_IN_DOUBT = 16 * CONCURRENCY
 """How many rows a killed commit leaves in doubt at most, as docs/usage.md says."""
