@@ -48,8 +48,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip(reason)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest: with several workers none is then left alone with it at the end."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what has a target of its own; begin with what takes longest: no worker is then left alone with it at the end."""
+    if MISSING["needs_s3"] is not None:
+        elsewhere = [item for item in items if item.get_closest_marker("needs_s3") is not None]
+        config.hook.pytest_deselected(items=elsewhere)
+        items[:] = [item for item in items if item not in elsewhere]
     items.sort(key=lambda item: "system" not in item.path.parts)
 
 

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _PROGRESS_EVERY = 5.0
 _MOST_RESTARTS = 2
+_BUCKETS = frozenset({"s3", "s3a", "s3n", "gs", "gcs"})
+"""Protocols of stores that know no folders, and whose ``mkdir`` makes buckets."""
 
 
 class PlaceLostError(Exception):
@@ -285,6 +287,9 @@ def _fetched(walk: Walk) -> Iterator[_Fetched]:
 
 def make_folder(folder: ObjectStoragePath) -> None:
     """Make a folder; on this machine one that only its owner can read, because parts hold customers' data."""
+    if folder.protocol in _BUCKETS:
+        # Nothing to make: an object needs no folder. And a bucket that is not there may be a slip of the pen.
+        return
     if not is_local(folder):
         folder.mkdir(parents=True, exist_ok=True)
         return
@@ -307,7 +312,9 @@ def remove_parts(folder: ObjectStoragePath, *, keep: Collection[str] = ()) -> No
         return
     for path in found:
         if path.name.startswith(("part-", MANIFEST_NAME, f".{MANIFEST_NAME}")) and path.name not in keep:
-            path.unlink(missing_ok=True)
+            # Not by unlink(), which removes several objects at once in S3, and is silent about those that may not be removed.
+            with suppress(FileNotFoundError):
+                path.fs.rm_file(path.path)
 
 
 def is_local(folder: ObjectStoragePath) -> bool:

@@ -26,8 +26,8 @@ class LimitRailPull(ResourcePullOperator):
     :param until: the upper bound in time, which does not belong to the window: a datetime, or an ISO 8601 text. Left out, it is
         the data interval's end, or the time after which the run was due.
     :param window: the longest span of time that one request asks for. A pull goes on after the last finished span.
-    :param parallel: how many of these spans are fetched at once, in threads of this one task: at most 16. Needs ``window``; may be
-        another number in a retry.
+    :param parallel: how many of these spans are fetched at once, in threads of this one task: at most 16. Needs ``window``. May
+        be another number in a retry.
     """
 
     operator_extra_links = (LimitRailConsoleLink(),)

@@ -187,8 +187,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         try:
             remove_parts(job.folder)
             remove_empty(job.folder, root=job.root)
-        except OSError as error:
-            # The rows are in the table: the task has done what it was asked for.
+        except Exception as error:  # noqa: BLE001 - the rows are in the table: the task has done what it was asked for
             self.log.warning("The staging folder %s could not be removed (%s).", job.folder, type(error).__name__)
 
 
