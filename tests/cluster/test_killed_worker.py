@@ -70,8 +70,10 @@ def test_a_commit_whose_tasks_outlive_their_worker(world: ClusterWorld) -> None:
     assert set(states.values()) <= {"committed", "parked"}
     parked = {key for key, state in states.items() if state == "parked"}
     assert len(parked) <= ROWS_IN_DOUBT * len(orphans)
-    assert run.state == ("failed" if parked else "success")
+    # The later tries parked what the first ones were sending, and the first ones still wrote down their answers.
+    assert run.state == "failed" or not parked
     assert set(states) - parked <= set(world.carried_out())
+    assert world.run(PARK, day).state == ("failed" if parked else "success")
     assert set(world.requests.values()) == {1}
 
 
