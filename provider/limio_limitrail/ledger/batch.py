@@ -81,7 +81,7 @@ class Batch:
         self._batch_size = batch_size
         self._label = label
         self._in_doubt = policy.on_unknown.in_doubt
-        self._couriers = Couriers(sender=sender, concurrency=concurrency, in_doubt=self._in_doubt)
+        self._couriers = Couriers(sender=sender, concurrency=concurrency, in_doubt=self._in_doubt, most_doubts=MOST_DOUBTS)
         self._killed = False
         self._next: deque[UsageRow] = deque()
         self._flying: dict[str, Claim] = {}
@@ -136,7 +136,7 @@ class Batch:
                 raise StoppedError(f"{self._label}: told to stop after {self.tally.done:,} of {self.tally.rows:,} rows")
             if more and len(self._next) < self._room():
                 more = self._read_on(rows)
-            if self._next and len(self._flying) < self._room():
+            if self._next and len(self._flying) < self._enough():
                 most = min(self._batch_size, self._room(), len(self._next))
                 self._claim([self._next.popleft() for _ in range(most)])
             elif not (more or self._next) and self._waiting and time.monotonic() - self._asked_others > _ASK_OTHERS_EVERY:
@@ -144,7 +144,7 @@ class Batch:
                 most = min(self._batch_size, self._room())
                 waiting, self._waiting = self._waiting[:most], self._waiting[most:]
                 self._claim(waiting)
-            busy = len(self._flying) >= self._room() or not (more or self._next)
+            busy = len(self._flying) >= self._enough() or not (more or self._next)
             self._collect(_POLL if busy else 0)
             self._write_if_due()
             self._renew_if_due()
@@ -162,8 +162,15 @@ class Batch:
         return bool(further)
 
     def _room(self) -> int:
-        """Give how many rows to have claimed at once: few, because a crash leaves all of them in doubt."""
+        """Give how many rows to claim together: few, because a crash leaves all of them in doubt."""
         return 4 * self._couriers.limit
+
+    def _enough(self) -> int:
+        """Give how many claimed rows are enough to be on the way, so that none runs out while the ledger is written.
+
+        Together with a claim, and with as many answers that are not written yet, they are sixteen times what may be under way.
+        """
+        return 6 * self._couriers.limit
 
     def _claim(self, rows: list[UsageRow], *, known: dict[str, Claim] | None = None) -> None:
         if not rows:
@@ -239,7 +246,7 @@ class Batch:
         self._flying.pop(claim.row.key, None)
 
     def _write_if_due(self) -> None:
-        many = min(self._batch_size, 2 * self._room())
+        many = min(self._batch_size, self._enough())
         if self._answered and (
             len(self._answered) >= many or time.monotonic() - self._oldest_answer > WRITE_AFTER or not self._flying
         ):

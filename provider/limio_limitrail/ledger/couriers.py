@@ -90,12 +90,15 @@ class Couriers:
     :param sender: sends rows.
     :param concurrency: the most requests at once.
     :param in_doubt: how a row stands whose sending broke in a way that nobody foresaw.
+    :param most_doubts: so many rows in a row without a clear answer, and nothing more is sent.
     """
 
-    def __init__(self, *, sender: Sender, concurrency: int, in_doubt: State) -> None:
+    def __init__(self, *, sender: Sender, concurrency: int, in_doubt: State, most_doubts: int) -> None:
         self._sender = sender
         self._concurrency = concurrency
         self._in_doubt = in_doubt
+        self._most_doubts = most_doubts
+        self._doubts = 0
         self._pace = Pace(concurrency)
         self._todo: deque[tuple[Claim, float]] = deque()
         self._results: deque[tuple[Claim, Result | Unsent]] = deque()
@@ -242,12 +245,19 @@ class Couriers:
                 result = Doubt(outcome=outcome, cause=error)
         match result:
             case Outcome():
+                self._doubts = 0
                 self._pace.leave(began=began)
             case Slower():
                 self._pace.refused(began=began, retry_after=result.retry_after)
             case Halt():
                 # At once: until the thread with the ledger has heard of it, many more would be refused.
                 self.end()
+                self._pace.lost()
+            case Doubt():
+                self._doubts += 1
+                if self._doubts >= self._most_doubts:
+                    # At once, likewise: that thread counts the same doubts, and says why it gives up.
+                    self.end()
                 self._pace.lost()
             case _:
                 self._pace.lost()

@@ -10,7 +10,7 @@ import time
 import pytest
 from ledgers import make_rows
 
-from limio_limitrail.ledger.couriers import Couriers, Halt, Slower, Unsent
+from limio_limitrail.ledger.couriers import Couriers, Doubt, Halt, Slower, Unsent
 from limio_limitrail.ledger.ledger import Claim
 from limio_limitrail.ledger.model import Outcome, State
 
@@ -45,7 +45,7 @@ def make_couriers():
     made = []
 
     def make(sender, *, concurrency=4) -> Couriers:
-        made.append(Couriers(sender=sender, concurrency=concurrency, in_doubt=State.PARKED))
+        made.append(Couriers(sender=sender, concurrency=concurrency, in_doubt=State.PARKED, most_doubts=10))
         made[-1].start()
         return made[-1]
 
@@ -136,6 +136,27 @@ def test_after_a_halt_nothing_more_leaves(make_couriers):
     assert couriers.ended
     assert sender.sent == [1, 2, 3]
     assert sum(isinstance(result, Unsent) for result in found.values()) == 97
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_after_ten_doubts_in_a_row_nothing_more_leaves(make_couriers, concurrency):
+    """Nobody takes in the results meanwhile."""
+
+    async def send(row, wait):
+        await asyncio.sleep(0.001)
+        return GOOD if row.number == 5 else doubt
+
+    doubt = Doubt(outcome=Outcome(state=State.PARKED), cause=RuntimeError("no answer"))
+    sender = Loop(send)
+    couriers = make_couriers(sender, concurrency=concurrency)
+    couriers.give(claims(100), valid_until=later())
+    end = time.monotonic() + ENDS
+    while not couriers.ended:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    found = collect(couriers, 100)
+    assert 15 <= len(sender.sent) <= 15 + 2 * concurrency
+    assert sum(isinstance(result, Doubt) for result in found.values()) == len(sender.sent) - 1
 
 
 def test_connections_are_closed_in_the_loop_when_all_is_over(make_couriers):
