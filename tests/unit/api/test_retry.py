@@ -236,6 +236,20 @@ def test_the_budget_bounds_all_tries_together(monkeypatch):
     assert 50 < now[0] <= 110
 
 
+def test_the_first_try_counts_in_the_budget(monkeypatch):
+    now = [0.0]
+    for module in (tenacity, retry):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def fail() -> None:
+        now[0] += 10
+        raise errors.TransportError(errors.Failure(api="Limio"))
+
+    with pytest.raises(errors.TransportError):
+        call_with_retries(fail, limits=RetryLimits(attempts=1000, budget=35, first_wait=0.0), sleep=lambda _: None)
+    assert now[0] == 40
+
+
 def test_waits_grow_and_stay_bounded():
     waits: list[float] = []
 
