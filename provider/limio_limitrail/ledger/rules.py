@@ -62,7 +62,8 @@ def next_move(entry: Entry, *, digest: str, me: Worker, now: int, policy: Policy
 def is_alive(entry: Entry, *, me: Worker, now: int) -> bool:
     """Tell whether the worker that has claimed a row may still send it."""
     if entry.worker.same_task_run(me) and entry.worker.try_number < me.try_number:
-        # Airflow ends a try before it begins the next.
+        # Airflow ends a try before it begins the next, unless only the process is gone that watched it: then this one parks what
+        # the older one is sending, or sends it under the same key.
         return False
     return now < entry.lease_until
 
