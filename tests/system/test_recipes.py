@@ -26,6 +26,7 @@ RUN_HERE = {
     "first_backfill", "hourly_sync", "subscription_history", "mapped_pulls", "usage_with_replay",
 }  # fmt: skip
 RUN_ELSEWHERE = {
+    "by_way_of_s3": "tests/packaging/check_s3.py",
     "to_bigquery": "tests/packaging/check_bulk_loads.py",
     "to_redshift": "tests/packaging/check_bulk_loads.py",
     "to_snowflake": "tests/packaging/check_bulk_loads.py",
