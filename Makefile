@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-ui test-cluster needs-redis lint format docs bench dist test-matrix test-recipes test-s3 clean
+.PHONY: help setup demo test test-ui test-cluster needs-redis lint format docs bench bench-check dist test-matrix test-recipes test-s3 clean
 
 help:
 	@echo "make demo    run the main job against an emulated tenant, on real Airflow, into DuckDB"
@@ -19,7 +19,8 @@ help:
 	@echo "make lint    ruff, mypy --strict, import-linter"
 	@echo "make format  let ruff format the code"
 	@echo "make docs    build the site of the docs"
-	@echo "make bench   measure memory over the number of records, and a thousand waits in a triggerer (into docs/performance.md)"
+	@echo "make bench   measure pulls, commits, what it costs to be there, and a thousand waits in a triggerer (into docs/performance.md)"
+	@echo "make bench-check   see in less than a minute whether pulls have become slower than tests/benchmarks/baseline.json says"
 	@echo "make dist    build wheel and sdist, check what they hold, install the wheel and use it"
 	@echo "make test-matrix   run the fast tests on the oldest and the newest Airflow, by each Python that is here"
 	@echo "make test-recipes  run the bulk loads with the warehouses' own providers"
@@ -75,8 +76,11 @@ docs: $(READY)
 
 bench: $(READY)
 	@$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group bench
-	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/memory.py
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/report.py
 	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/waits.py --write
+
+bench-check: $(READY)
+	@env -u PYTHONDONTWRITEBYTECODE $(BIN)/python tests/benchmarks/check.py
 
 dist: | $(UV)
 	@$(PYTHON) tests/packaging/make_dist.py "$(abspath $(UV))"

@@ -81,7 +81,6 @@ class LinesBuilder:
 
     def __init__(self, shaping: Shaping) -> None:
         self._times = NewestTime(shaping.time_path) if shaping.time_path else None
-        self._behind = Behind()
         self._dropped = tuple(shaping.dropped)
         self._lifts = LiftReader(shaping.columns) if shaping.columns else None
         self._begin()
@@ -102,14 +101,11 @@ class LinesBuilder:
         # Once for the whole page: to look at each record costs more than to join them.
         if b"\n" in page.records or b"\r" in page.records:
             lines = [_on_one_line(bytes(line)) for line in lines]
-        self._behind.do(self._write, b"\n".join(lines))
+        self._stream.write(b"\n".join(lines))
+        self._stream.write(b"\n")
         self._rows += rows
         if self._times is not None:
             self._times.see(page.records)
-
-    def _write(self, text: bytes) -> None:
-        self._stream.write(text)
-        self._stream.write(b"\n")
 
     def _shaped(self, records: bytes) -> Iterator[bytes]:
         lifted = self._lifts.read(records) if self._lifts is not None else {}
@@ -128,7 +124,6 @@ class LinesBuilder:
             yield msgspec.json.encode(record)
 
     def finish(self) -> Content:
-        self._behind.wait()
         self._stream.close()
         content = Content(
             data=self._sink.getvalue().to_pybytes(),

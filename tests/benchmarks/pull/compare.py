@@ -17,8 +17,8 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
@@ -83,29 +83,46 @@ def pull(contestant: str, *, url: str, postgres: dict[str, str]) -> Figures:
     return Figures(rows=found["rows"], seconds=found["seconds"], cpu=found["cpu"], peak=found["peak"] - found["bare"])
 
 
+def compare(contestants: Sequence[str], *, records: int, milliseconds: float, rounds: int) -> dict[str, Figures]:
+    """Let contestants take turns, and give the medians of each.
+
+    :param milliseconds: how long the server takes for a page.
+    """
+    found: defaultdict[str, list[Figures]] = defaultdict(list)
+    with start_postgres() as server, source(records=records, page=1000, milliseconds=milliseconds) as url:
+        for _ in range(rounds):
+            for name in contestants:
+                with fresh_postgres(server) as database:
+                    figures = pull(name, url=url, postgres=database)
+                assert figures.rows == records, (name, figures)
+                found[name].append(figures)
+    return {name: median(figures) for name, figures in found.items()}
+
+
+def median(figures: Sequence[Figures]) -> Figures:
+    seconds, cpu, peak = (statistics.median(getattr(one, what) for one in figures) for what in ("seconds", "cpu", "peak"))
+    return Figures(rows=figures[0].rows, seconds=seconds, cpu=cpu, peak=peak)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--records", type=int, default=200_000)
     parser.add_argument("--milliseconds", type=float, default=0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="contestants with this in their names, or several words with commas between")
+    parser.add_argument("--json", type=Path, help="a file for the figures")
     options = parser.parse_args()
-    taking_part = [name for name in CONTESTANTS if options.only in name]
+    taking_part = [name for name in CONTESTANTS if any(word in name for word in options.only.split(","))]
     if importlib.util.find_spec("dlt") is None:
         print("dlt is not installed, and left out: pip install 'dlt[duckdb,parquet]'")
         taking_part = [name for name in taking_part if ".dlt_" not in name]
-    found: defaultdict[str, list[Figures]] = defaultdict(list)
-    with start_postgres() as server, source(records=options.records, page=1000, milliseconds=options.milliseconds) as url:
-        for _ in range(options.rounds):
-            for name in taking_part:
-                with fresh_postgres(server) as database:
-                    figures = pull(name, url=url, postgres=database)
-                assert figures.rows == options.records, (name, figures)
-                found[name].append(figures)
+    found = compare(taking_part, records=options.records, milliseconds=options.milliseconds, rounds=options.rounds)
     print(f"{'':26} {'records/s':>10} {'CPU us':>8} {'peak MB':>8}")
-    for name in taking_part:
-        seconds, cpu, peak = (statistics.median(getattr(one, what) for one in found[name]) for what in ("seconds", "cpu", "peak"))
-        print(f"{name:26} {options.records / seconds:10,.0f} {1e6 * cpu / options.records:8.1f} {peak:8.0f}")
+    for name, one in found.items():
+        print(f"{name:26} {one.rows / one.seconds:10,.0f} {1e6 * one.cpu / one.rows:8.1f} {one.peak:8.0f}")
+    if options.json:
+        about = {"records": options.records, "milliseconds": options.milliseconds, "rounds": options.rounds}
+        options.json.write_text(json.dumps(about | {"figures": {name: asdict(one) for name, one in found.items()}}, indent=1))
 
 
 if __name__ == "__main__":
