@@ -166,11 +166,16 @@ class Batch:
         return 4 * self._couriers.limit
 
     def _enough(self) -> int:
-        """Give how many claimed rows are enough to be on the way, so that none runs out while the ledger is written.
+        """Give how many claimed rows on their way are enough: the sending is not to stand still while the ledger is kept."""
+        return self._room() + self._ahead()
 
-        Together with a claim, and with as many answers that are not written yet, they are sixteen times what may be under way.
-        """
-        return 6 * self._couriers.limit
+    def _many(self) -> int:
+        """Give how many answers are written down together, whatever their age."""
+        return min(self._batch_size, 2 * self._room()) - self._ahead()
+
+    def _ahead(self) -> int:
+        """Give how many rows earlier a claim is made; answers are written earlier by as many, so that no more are in doubt."""
+        return min(self._room(), self._batch_size) // 2
 
     def _claim(self, rows: list[UsageRow], *, known: dict[str, Claim] | None = None) -> None:
         if not rows:
@@ -246,9 +251,8 @@ class Batch:
         self._flying.pop(claim.row.key, None)
 
     def _write_if_due(self) -> None:
-        many = min(self._batch_size, self._enough())
         if self._answered and (
-            len(self._answered) >= many or time.monotonic() - self._oldest_answer > WRITE_AFTER or not self._flying
+            len(self._answered) >= self._many() or time.monotonic() - self._oldest_answer > WRITE_AFTER or not self._flying
         ):
             self._write()
 

@@ -327,6 +327,23 @@ def test_only_few_rows_are_claimed_at_once(db, make_batch):
     assert max(claimed for claimed, _ in most) < 100
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 30, 50, 500])
+def test_a_crash_leaves_few_rows_in_doubt_at_any_moment(db, make_batch, batch_size):
+    concurrency = 4
+    seen = []
+    batch = make_batch(None, concurrency=concurrency, batch_size=batch_size)
+
+    def answer(row, wait):
+        seen.append(sum(state == "sending" for state in states(db).values()))
+        return GOOD
+
+    batch.script._answer = answer
+    batch._couriers._pace._limit = float(concurrency)
+    batch.run(make_rows(200), total=200)
+    claim, written = min(batch_size, 4 * concurrency), min(batch_size, 8 * concurrency)
+    assert max(seen) < 4 * concurrency + claim + written <= 16 * concurrency
+
+
 def test_a_database_that_is_gone_at_the_end_names_the_rows_that_were_answered(db, make_batch, caplog):
     batch = make_batch(None)
 
