@@ -77,15 +77,23 @@ def test_a_commit_whose_tasks_outlive_their_worker(world: ClusterWorld) -> None:
     assert set(world.requests.values()) == {1}
 
 
-def test_a_commit_in_shards_at_an_api_that_honours_keys(world: ClusterWorld) -> None:
-    day = "2026-03-02"
+def finish_without_a_worker(world: ClusterWorld, dag_id: str, day: str) -> tuple[Run, set[str], set[str]]:
+    """Commit a day's usage, and kill a worker in the middle.
+
+    :returns: the run, the tasks that were lost, and the keys of the rows that these were sending.
+    """
     world.fill_usage(day, rows=ROWS)
     world.airflow.have_workers(2)
-    run_id = world.begin(RESEND, day)
-    lost = world.kill_in_the_middle(RESEND, run_id, task_id="commit_usage", when=lambda: world.committed() > ROWS / 5)
+    run_id = world.begin(dag_id, day)
+    lost = world.kill_in_the_middle(dag_id, run_id, task_id="commit_usage", when=lambda: world.committed() > ROWS / 5)
     in_flight = world.sending(lost)
     assert 0 < len(in_flight) <= ROWS_IN_DOUBT * len(lost)
-    run = world.finish(RESEND, run_id)
+    return world.finish(dag_id, run_id), lost, in_flight
+
+
+def test_a_commit_in_shards_at_an_api_that_honours_keys(world: ClusterWorld) -> None:
+    day = "2026-03-02"
+    run, lost, in_flight = finish_without_a_worker(world, RESEND, day)
     assert run.state == "success", run
     assert tried_again(run) == lost
     world.check_committed(day, rows=ROWS)
@@ -96,13 +104,7 @@ def test_a_commit_in_shards_at_an_api_that_honours_keys(world: ClusterWorld) -> 
 
 def test_a_commit_in_shards_at_an_api_that_may_not(world: ClusterWorld) -> None:
     day = "2026-03-03"
-    world.fill_usage(day, rows=ROWS)
-    world.airflow.have_workers(2)
-    run_id = world.begin(PARK, day)
-    lost = world.kill_in_the_middle(PARK, run_id, task_id="commit_usage", when=lambda: world.committed() > ROWS / 5)
-    in_flight = world.sending(lost)
-    assert 0 < len(in_flight) <= ROWS_IN_DOUBT * len(lost)
-    run = world.finish(PARK, run_id)
+    run, lost, in_flight = finish_without_a_worker(world, PARK, day)
     assert tried_again(run) == lost
     in_doubt = {f"commit_usage[{entry['map_index']}]" for key, entry in world.ledger().items() if key in in_flight}
     assert {name for name, task in run.tasks.items() if task.state != "success"} == in_doubt

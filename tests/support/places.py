@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ SECRET_KEY = "secret/key+of=the-lake-1234567890"
 SESSION_TOKEN = "session/token+of=the-lake-0987654321"
 
 
-class Place:
+class Place(ABC):
     """An empty place for parts.
 
     :param url: what a task is given.
@@ -31,28 +32,28 @@ class Place:
     url: str
     connections: Mapping[str, Mapping[str, Any]]
 
+    @abstractmethod
     def names(self, within: str = "") -> list[str]:
         """List all files, relative to the place.
 
         :param within: a part of their names.
         """
-        raise NotImplementedError
 
-    def read(self, name: str) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def read(self, name: str) -> bytes: ...
 
-    def write(self, name: str, content: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def write(self, name: str, content: bytes) -> None: ...
 
-    def remove(self, name: str) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def remove(self, name: str) -> None: ...
 
+    @abstractmethod
     def here(self, folder: str) -> Path:
         """Give a folder on this machine that holds what a folder of the place holds.
 
         :param folder: its URL.
         """
-        raise NotImplementedError
 
     def inside(self, folder: str) -> str:
         """Give a folder's name in the place.

@@ -18,6 +18,18 @@ TOKEN = b'{"access_token":"token-of-the-wire-1234567890","token_type":"Bearer","
 GOOD = b'{"decision":"ALLOWED"}'
 
 
+@contextlib.contextmanager
+def full_listener() -> Iterator[str]:
+    """Listen with a queue that is full, so that no further connection comes about; gives the URL."""
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filler = opened.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
 def answer(status: int, body: bytes = b"", *, length: int | None = None, **headers: str) -> bytes:
     """Write an answer."""
     lines = [f"HTTP/1.1 {status} Word", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]

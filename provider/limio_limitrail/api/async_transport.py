@@ -25,7 +25,6 @@ from limio_limitrail.api.transport import Body, RawAnswer, Transport
 
 _NO_BODY = Body()
 _PROXIES = ("http", "https")
-_REFUSED = (errno.ECONNREFUSED,)
 
 
 class AsyncTransport:

@@ -20,7 +20,7 @@ from limio_limitrail.landing.kinds import Kind, kind_of
 from limio_limitrail.landing.lifts import LiftReader
 from limio_limitrail.landing.newest import NewestTime, PartTimes
 from limio_limitrail.landing.parts import PartFormat, parquet_bytes
-from limio_limitrail.landing.shaping import Shaping
+from limio_limitrail.landing.shaping import Shaping, Transform
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,7 +69,7 @@ class Builder(Protocol):
 def make_builder(part_format: PartFormat, shaping: Shaping) -> Builder:
     """Choose the builder that does no more than what is asked for."""
     if shaping.transform is not None:
-        return TableBuilder(part_format, shaping)
+        return TableBuilder(part_format, shaping, transform=shaping.transform)
     return ParquetBuilder(shaping) if part_format is PartFormat.PARQUET else LinesBuilder(shaping)
 
 
@@ -138,9 +138,9 @@ class LinesBuilder:
 class TableBuilder:
     """Typed columns that stay together until the part is full, for a transform, which wants a frame."""
 
-    def __init__(self, part_format: PartFormat, shaping: Shaping) -> None:
+    def __init__(self, part_format: PartFormat, shaping: Shaping, *, transform: Transform) -> None:
         self._format = part_format
-        self._shaping = shaping
+        self._transform = transform
         self._reader = ColumnReader(timestamps=shaping.timestamps, columns=shaping.columns, dropped=shaping.dropped)
         self._times = PartTimes(shaping)
         self._tables: list[pa.Table] = []
@@ -155,8 +155,7 @@ class TableBuilder:
         self._tables = []
         # The time is read before the transform, which may drop or round it: the watermark is about what the API gave.
         self._times.see_table(table)
-        if self._shaping.transform is not None:
-            table = transformed(table, self._shaping.transform)
+        table = transformed(table, self._transform)
         data = parquet_bytes(table) if self._format is PartFormat.PARQUET else _lines(table)
         return Content(data=data, rows=table.num_rows, schema=tables.schema_of(table), newest=self._times.take())
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from limio_limitrail.landing.lifts import LiftPath, path_parts
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Transform: TypeAlias = "Callable[[pd.DataFrame], pd.DataFrame]"
+"""Is called with a part as a frame; what it returns is landed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,7 @@ class Shaping:
     timestamps: Sequence[str] = ()
     columns: Mapping[str, LiftPath] = field(default_factory=dict)
     dropped: Sequence[str] = ()
-    transform: Callable[[pd.DataFrame], pd.DataFrame] | None = None
+    transform: Transform | None = None
 
     @property
     def lands_time(self) -> bool:

@@ -21,9 +21,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
 
 from databases import fresh_postgres, start_postgres
+from processes import served
 from rows import FILL, TOKEN_PATH
 
 HERE = Path(__file__).resolve().parent
@@ -59,16 +61,9 @@ class Figures:
     peak: float
 
 
-@contextlib.contextmanager
-def api(milliseconds: float) -> Iterator[str]:
+def api(milliseconds: float) -> contextlib.AbstractContextManager[str]:
     """Serve the API; gives its URL."""
-    command = [sys.executable, str(HERE / "server.py"), str(milliseconds)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        finally:
-            process.kill()
+    return served(HERE / "server.py", milliseconds)
 
 
 def counts(url: str) -> dict[str, int]:

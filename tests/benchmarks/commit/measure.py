@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import resource
 import sys
 import time
 from pathlib import Path
@@ -17,19 +16,10 @@ from pathlib import Path
 import airflow.sdk
 import airflow.sdk.execution_time.task_runner  # noqa: F401 - what a task process has imported
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-
-def peak() -> float:
-    """Give the most memory that this process has used so far, in MB. (``ru_maxrss`` would begin with the parent's.)"""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))) / 1024
-
-
-def cpu() -> float:
-    """Give the processor time of this process, in seconds."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+from processes import cpu, peak
 
 
 def main(module: str, function: str, url: str, rows: str, in_flight: str) -> None:

@@ -17,13 +17,15 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
 
 from databases import fresh_postgres, start_postgres
+from processes import served
 
 HERE = Path(__file__).resolve().parent
 CONTESTANTS = (
@@ -48,16 +50,9 @@ class Figures:
     peak: float
 
 
-@contextlib.contextmanager
-def source(*, records: int, page: int, milliseconds: float) -> Iterator[str]:
+def source(*, records: int, page: int, milliseconds: float) -> contextlib.AbstractContextManager[str]:
     """Serve the list; gives its URL."""
-    command = [sys.executable, str(HERE / "source.py"), str(records), str(page), str(milliseconds)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        finally:
-            process.kill()
+    return served(HERE / "source.py", records, page, milliseconds)
 
 
 def pull(contestant: str, *, url: str, postgres: dict[str, str]) -> Figures:

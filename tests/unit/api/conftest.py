@@ -25,6 +25,19 @@ settings.register_profile("steady", deadline=None, derandomize=True, suppress_he
 settings.load_profile("steady")
 
 
+PATIENCE = 30
+
+
+@pytest.fixture
+def no_thread_is_left() -> Iterator[None]:
+    """See that every thread that the test began has ended."""
+    before = set(threading.enumerate())
+    yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive(), thread
+
+
 class Site:
     """A server of a test's own: answers what it is told, and keeps the raw requests."""
 

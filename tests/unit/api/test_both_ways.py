@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire import BEHAVIOURS, Behaviour, WireServer, answer, make_certificate, wire_server
+from wire import BEHAVIOURS, Behaviour, WireServer, answer, full_listener, make_certificate, wire_server
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.async_client import AsyncApiClient
@@ -200,22 +200,8 @@ def test_both_know_that_a_request_never_left(monkeypatch):
 
 
 def test_both_know_a_connect_timeout():
-    # A listener whose queue is full lets no further connection come about.
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    fillers = []
-    try:
-        for _ in range(4):
-            filler = socket.socket()
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-            fillers.append(filler)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with full_listener() as url:
         found = [send(spared(make_client(url, connect=0.1)), method="POST") for send in (by_thread, by_loop)]
-    finally:
-        for one in (*fillers, listener):
-            one.close()
     assert found[0] == found[1]
     assert found[0][:3] == ("TransportError", None, False)
     assert "connect timeout" in found[0][4]

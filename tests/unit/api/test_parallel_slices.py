@@ -31,21 +31,13 @@ from limio_limitrail.api.places import read_places
 from limio_limitrail.api.slices import slices
 
 PATIENCE = 30
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 HOURS = {**DAY, "window": timedelta(hours=1)}
 EVERY_TEN_MINUTES = [START + timedelta(minutes=10 * number) for number in range(144)]
 
 spans = st.integers(min_value=1, max_value=30 * 3600)
 delays = st.lists(st.sampled_from([0, 0, 0.0005, 0.002]), min_size=1, max_size=7)
 at_once = st.integers(min_value=1, max_value=8)
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    before = set(threading.enumerate())
-    yield
-    for thread in set(threading.enumerate()) - before:
-        thread.join(PATIENCE)
-        assert not thread.is_alive(), thread
 
 
 @st.composite

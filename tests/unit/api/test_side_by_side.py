@@ -15,15 +15,7 @@ from hypothesis import strategies as st
 from limio_limitrail.api.side_by_side import AHEAD, Ending, NobodyWaitsError, side_by_side
 
 PATIENCE = 30
-
-
-@pytest.fixture(autouse=True)
-def no_thread_is_left():
-    before = set(threading.enumerate())
-    yield
-    for thread in set(threading.enumerate()) - before:
-        thread.join(PATIENCE)
-        assert not thread.is_alive(), thread
+pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 def through(rows, *, threads, ending=None):

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import requests
 import urllib3.exceptions
+from wire import full_listener
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.origin import Origin, is_loopback, origin_of, same_origin
@@ -395,22 +396,8 @@ def test_a_name_that_is_not_known_never_reached_it(make_client):
 
 
 def test_a_connect_timeout_never_reached_it(make_client):
-    # A listener whose queue is full lets no further connection come about.
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    fillers = []
-    try:
-        for _ in range(4):
-            filler = socket.socket()
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-            fillers.append(filler)
-        client = make_client(SimpleNamespace(url=f"http://127.0.0.1:{listener.getsockname()[1]}"), connect=0.1, read=0.1)
-        error = sent(with_token(client))
-    finally:
-        for one in (*fillers, listener):
-            one.close()
+    with full_listener() as url:
+        error = sent(with_token(make_client(SimpleNamespace(url=url), connect=0.1, read=0.1)))
     assert isinstance(error, errors.TransportError)
     assert "connect timeout" in str(error)
     assert error.failure.reached is False
