@@ -14,8 +14,9 @@ from urllib.parse import unquote
 import msgspec
 
 from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.envelope import read_object
 from limio_limitrail.api.errors import Failure, NotFoundError, ParameterError, ProtocolError
-from limio_limitrail.api.page import Page, read_object
+from limio_limitrail.api.page import Page
 from limio_limitrail.api.resource import Resource, fill_path
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def with_details(
         for page in pages:
             fetched = list(pool.map(fetch, page.raw_records))
             gone += sum(missing for _, missing in fetched)
-            yield replace(page, records=b"[" + b",".join(body for body, _ in fetched) + b"]")
+            yield replace(page, raw_records=[msgspec.Raw(body) for body, _ in fetched])
     if gone:
         log.warning(
             "%s: %d objects were gone when they were fetched; they keep the summary that the list held.", resource.name, gone

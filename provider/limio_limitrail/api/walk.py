@@ -10,6 +10,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from limio_limitrail.api.envelope import EnvelopeReader
 from limio_limitrail.api.errors import (
     ApiError,
     CursorRefusedError,
@@ -67,6 +70,10 @@ class Walk:
     server_time: datetime | None = field(default=None, init=False)
     """When the API began to answer, by its own clock."""
     _marks: set[int] = field(default_factory=set, init=False)
+    _envelope: EnvelopeReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._envelope = EnvelopeReader(self.resource.records)
 
     @property
     def unguarded(self) -> bool:
@@ -80,18 +87,18 @@ class Walk:
         :raises ApiError: a request failed, or an answer breaks the contract.
         """
         number = 0
-        previous: bytes = b""
+        previous: list[msgspec.Raw] = []
         resumed = self.cursor is not None
         cursor = self.cursor
         empty_pages = 0
         while True:
             number += 1
             page = self._fetch(cursor=cursor, number=number)
-            empty_pages = empty_pages + 1 if page.empty else 0
-            if page.empty and self._is_the_end(page, cursor=cursor, empty_pages=empty_pages):
+            empty_pages = 0 if page.raw_records else empty_pages + 1
+            if not page.raw_records and self._is_the_end(page, cursor=cursor, empty_pages=empty_pages):
                 page = replace(page, following=None)
             self._guard(page=page, cursor=cursor, previous=previous)
-            previous = page.records
+            previous = page.raw_records
             if self.total is None:
                 self.total = page.total
             self.seen += len(page.raw_records)
@@ -132,8 +139,14 @@ class Walk:
             else:
                 if self.server_time is None:
                     self.server_time = _date_of(answer.headers)
-                secrets = self.client.auth.secrets()
-                return split(answer.body, resource=self.resource, call=self._call(), number=number, secrets=secrets)
+                return split(
+                    answer.body,
+                    resource=self.resource,
+                    envelope=self._envelope,
+                    call=self._call(),
+                    number=number,
+                    secrets=self.client.auth.secrets(),
+                )
 
     def _is_the_end(self, page: Page, *, cursor: Cursor | None, empty_pages: int) -> bool:
         """Tell whether an empty page ends the list although it has a cursor: neither is documented to be the end.
@@ -161,8 +174,8 @@ class Walk:
         log.warning("%s Asking for %d records a page from here on.", error, self.page_size)
         return True
 
-    def _guard(self, *, page: Page, cursor: Cursor | None, previous: bytes) -> None:
-        if not page.empty and page.records == previous:
+    def _guard(self, *, page: Page, cursor: Cursor | None, previous: list[msgspec.Raw]) -> None:
+        if page.raw_records and page.raw_records == previous:
             raise ProtocolError(self._call(f"page {page.number} repeats page {page.number - 1}: the list would never end"))
         if page.following is None:
             return

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +19,7 @@ from limio_limitrail.landing.groups import GROUP_ROWS, GROUP_SIZE, Numbers, RowG
 from limio_limitrail.landing.kinds import Kind, kind_of
 from limio_limitrail.landing.lifts import LiftReader
 from limio_limitrail.landing.newest import NewestTime, PartTimes
+from limio_limitrail.landing.packing import Packer
 from limio_limitrail.landing.parts import PartFormat, parquet_bytes
 from limio_limitrail.landing.shaping import Shaping, Transform
 
@@ -59,6 +60,10 @@ class Content:
 class Builder(Protocol):
     """Collects one part after another."""
 
+    @property
+    def size(self) -> int:
+        """The bytes of JSON in the part at hand, as they came."""
+
     def add(self, page: RecordPage) -> None:
         """Add a page's records to the part at hand."""
 
@@ -86,26 +91,20 @@ class LinesBuilder:
         self._begin()
 
     def _begin(self) -> None:
-        import pyarrow as pa
-
-        self._sink = pa.BufferOutputStream()
-        self._stream = pa.CompressedOutputStream(self._sink, "zstd")
-        self._rows = 0
+        self._packer = Packer()
+        self._rows = self.size = 0
 
     def add(self, page: RecordPage) -> None:
-        rows = len(page.raw_records)
-        if not rows:
+        if not page.raw_records:
             return
+        came = _one_a_line(page.raw_records)
         shaped = self._lifts is not None or self._dropped
-        lines: list[Any] = list(self._shaped(page.records)) if shaped else page.raw_records
-        # Once for the whole page: to look at each record costs more than to join them.
-        if b"\n" in page.records or b"\r" in page.records:
-            lines = [_on_one_line(bytes(line)) for line in lines]
-        self._stream.write(b"\n".join(lines))
-        self._stream.write(b"\n")
-        self._rows += rows
+        self._packer.write(_one_a_line(list(self._shaped(page.records))) if shaped else came)
+        self._packer.write(b"\n")
+        self._rows += len(page.raw_records)
+        self.size += len(came)
         if self._times is not None:
-            self._times.see(page.records)
+            self._times.see_lines(came)
 
     def _shaped(self, records: bytes) -> Iterator[bytes]:
         lifted = self._lifts.read(records) if self._lifts is not None else {}
@@ -124,9 +123,8 @@ class LinesBuilder:
             yield msgspec.json.encode(record)
 
     def finish(self) -> Content:
-        self._stream.close()
         content = Content(
-            data=self._sink.getvalue().to_pybytes(),
+            data=self._packer.finish(),
             rows=self._rows,
             schema={},
             newest=self._times.take() if self._times else None,
@@ -144,15 +142,18 @@ class TableBuilder:
         self._reader = ColumnReader(timestamps=shaping.timestamps, columns=shaping.columns, dropped=shaping.dropped)
         self._times = PartTimes(shaping)
         self._tables: list[pa.Table] = []
+        self.size = 0
 
     def add(self, page: RecordPage) -> None:
         if page.raw_records:
             self._tables.append(self._reader.read(page.records))
             self._times.see_page(page.records)
+            self.size += len(page.records)
 
     def finish(self) -> Content:
         table = tables.stack(self._tables)
         self._tables = []
+        self.size = 0
         # The time is read before the transform, which may drop or round it: the watermark is about what the API gave.
         self._times.see_table(table)
         table = transformed(table, self._transform)
@@ -168,7 +169,7 @@ class ParquetBuilder:
         self._times = PartTimes(shaping)
         self._behind = Behind()
         self._groups = RowGroups()
-        self._rows = 0
+        self._rows = self.size = 0
         self._begin_group()
 
     def _begin_group(self) -> None:
@@ -188,6 +189,7 @@ class ParquetBuilder:
         self._rows += table.num_rows
         self._group_rows += table.num_rows
         self._group_size += len(page.records)
+        self.size += len(page.records)
         if self._group_rows >= GROUP_ROWS or self._group_size >= GROUP_SIZE:
             self._end_group()
 
@@ -207,7 +209,7 @@ class ParquetBuilder:
         if not self._groups.schema:
             raise RecordError("the records have no columns left: they are empty objects, or drop_columns names every key")
         schema, rows = self._groups.schema, self._rows
-        self._rows = 0
+        self._rows = self.size = 0
         return Content(data=self._groups.finish(), rows=rows, schema=schema, newest=self._times.take())
 
 
@@ -218,6 +220,15 @@ def _objects(records: bytes) -> list[dict[str, msgspec.Raw]]:
         raise RecordError("a record of the page is no JSON object: nothing can be lifted out of it or dropped from it") from None
 
 
+def _one_a_line(records: Sequence[Any]) -> bytes:
+    """Put records below each other, without a line break at the end."""
+    lines = b"\n".join(records)
+    # Once for the whole page: to look at each record costs more than to join them.
+    if lines.count(b"\n") >= len(records) or b"\r" in lines:
+        lines = b"\n".join([_on_one_line(bytes(record)) for record in records])
+    return lines
+
+
 def _on_one_line(record: bytes) -> bytes:
     """Take the line breaks out of JSON: outside of a string they are white space, and inside of one they are always escaped."""
     return record.replace(b"\n", b" ").replace(b"\r", b" ")
@@ -225,17 +236,13 @@ def _on_one_line(record: bytes) -> bytes:
 
 def _lines(table: pa.Table) -> bytes:
     """Write a table as JSON Lines; JSON text goes in as it is."""
-    import pyarrow as pa
-
     nested = [item.name for item in table.schema if kind_of(item) is Kind.JSON]
-    sink = pa.BufferOutputStream()
-    with pa.CompressedOutputStream(sink, "zstd") as stream:
-        for batch in table.to_batches(max_chunksize=10_000):
-            records: list[dict[str, Any]] = batch.to_pylist()
-            for record in records:
-                for name in nested:
-                    if record[name] is not None:
-                        record[name] = msgspec.Raw(_on_one_line(record[name].encode()))
-            stream.write(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
+    packer = Packer()
+    for batch in table.to_batches(max_chunksize=10_000):
+        records: list[dict[str, Any]] = batch.to_pylist()
+        for record in records:
+            for name in nested:
+                if record[name] is not None:
+                    record[name] = msgspec.Raw(_on_one_line(record[name].encode()))
+        packer.write(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
+    return packer.finish()

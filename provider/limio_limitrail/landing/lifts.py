@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -15,6 +17,8 @@ _MISSING = msgspec.Raw(b"")
 
 ODD_KEY = re.compile(r'["\\\x00-\x1f]')
 """What a key may hold and the name of a Struct's member may not."""
+
+_Getter: TypeAlias = Callable[[Iterable[Any]], list[bytes | None]]
 
 LiftPath = str | Sequence[str]
 """Where a nested value is: names joined by dots, or a list of names where a name holds a dot itself."""
@@ -51,21 +55,37 @@ class LiftReader:
                 node.setdefault(parts[-1], None)
         # Where one path leads through a value that another lifts whole, typed decoding cannot serve both.
         odd = any(ODD_KEY.search(part) for parts in self._paths.values() for part in parts)
-        self._fast = None if odd or _overlap(self._paths.values()) else _decoder(tree)
+        self._fast = None if odd or _overlap(self._paths.values()) else _fast(tree)
 
     def read(self, records: bytes) -> dict[str, list[bytes | None]]:
         """Give each column's values, undecoded; None where the path leads nowhere.
 
         :param records: a JSON array of objects.
         """
-        if self._fast is not None:
+        return self._values(records, fast=self._fast.array if self._fast else None, general=_OBJECTS.decode)
+
+    def read_lines(self, lines: bytes) -> dict[str, list[bytes | None]]:
+        """Give each column's values, undecoded; None where the path leads nowhere.
+
+        :param lines: objects, one a line.
+        """
+        return self._values(lines, fast=self._fast.lines if self._fast else None, general=_OBJECT.decode_lines)
+
+    def _values(
+        self,
+        text: bytes,
+        *,
+        fast: Callable[[bytes], list[Any]] | None,
+        general: Callable[[bytes], list[dict[str, msgspec.Raw]]],
+    ) -> dict[str, list[bytes | None]]:
+        if self._fast is not None and fast is not None:
             try:
-                rows, getters = self._fast[0].decode(records), self._fast[1]
+                rows = fast(text)
             except msgspec.ValidationError:
                 pass  # somewhere a name leads to a string or a list instead of an object: look at each record by itself
             else:
-                return {name: [getters[parts](row) for row in rows] for name, parts in self._paths.items()}
-        objects = _OBJECTS.decode(records)
+                return {name: self._fast.getters[parts](rows) for name, parts in self._paths.items()}
+        objects = general(text)
         return {name: [_descend(record, parts) for record in objects] for name, parts in self._paths.items()}
 
 
@@ -74,8 +94,22 @@ def _overlap(paths: Any) -> bool:
     return any(parts[:cut] in unique for parts in unique for cut in range(1, len(parts)))
 
 
-def _decoder(tree: Mapping[str, Any]) -> tuple[msgspec.json.Decoder[Any], dict[tuple[str, ...], Callable[[Any], bytes | None]]]:
-    getters: dict[tuple[str, ...], Callable[[Any], bytes | None]] = {}
+@dataclass(frozen=True, kw_only=True)
+class _Fast:
+    """Typed decoding of what the paths lead to, and of nothing else.
+
+    :param array: decodes records in an array.
+    :param lines: decodes records that stand one a line.
+    :param getters: give the values at each path.
+    """
+
+    array: Callable[[bytes], list[Any]]
+    lines: Callable[[bytes], list[Any]]
+    getters: Mapping[tuple[str, ...], _Getter]
+
+
+def _fast(tree: Mapping[str, Any]) -> _Fast:
+    getters: dict[tuple[str, ...], _Getter] = {}
 
     def struct(node: Mapping[str, Any], above: tuple[str, ...], attributes: tuple[str, ...]) -> type[msgspec.Struct]:
         members: list[tuple[str, Any, Any]] = []
@@ -91,20 +125,20 @@ def _decoder(tree: Mapping[str, Any]) -> tuple[msgspec.json.Decoder[Any], dict[t
                 members.append((attribute, inner | None, None))
         return msgspec.defstruct("Lift", members, rename=names, gc=False)
 
-    return msgspec.json.Decoder(list[struct(tree, (), ())]), getters  # type: ignore[misc] # the type is made here
+    record = struct(tree, (), ())
+    array = msgspec.json.Decoder(list[record])  # type: ignore[valid-type] # the type is made here
+    return _Fast(array=array.decode, lines=msgspec.json.Decoder(record).decode_lines, getters=getters)
 
 
-def _getter(attributes: tuple[str, ...]) -> Callable[[Any], bytes | None]:
-    if len(attributes) == 1:
-        (only,) = attributes
-        return lambda row: bytes(getattr(row, only)) or None
+def _getter(attributes: tuple[str, ...]) -> _Getter:
+    last = attrgetter(attributes[-1])
 
-    def get(row: Any) -> bytes | None:
+    def get(rows: Iterable[Any]) -> list[bytes | None]:
         for attribute in attributes[:-1]:
-            row = getattr(row, attribute)
-            if row is None:
-                return None
-        return bytes(getattr(row, attributes[-1])) or None
+            rows = [None if row is None else getattr(row, attribute) for row in rows]
+        if len(attributes) > 1:
+            return [None if row is None else bytes(last(row)) or None for row in rows]
+        return [bytes(raw) or None for raw in map(last, rows)]
 
     return get
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,14 @@ class NewestTime:
 
     def see(self, records: bytes) -> None:
         """Look at a page's records."""
-        value = newest_instant(self._reader.read(records)["time"])
+        self._note(self._reader.read(records)["time"])
+
+    def see_lines(self, lines: bytes) -> None:
+        """Look at a page's records that stand one a line."""
+        self._note(self._reader.read_lines(lines)["time"])
+
+    def _note(self, times: Sequence[bytes | None]) -> None:
+        value = newest_instant(times)
         if value is not None:
             self._newest = value if self._newest is None else max(self._newest, value)
 

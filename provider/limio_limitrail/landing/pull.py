@@ -202,7 +202,7 @@ class _Run:
         pull = self._pull
         walk = pull.walk(state)
         builder = make_builder(pull.part_format, pull.shaping)
-        rows = size = 0
+        rows = 0
         part_began = time.monotonic()
         # Where the API keeps the place itself, a page that is asked for too soon is one that a retry does not get.
         for fetched in ahead(_fetched(walk)) if walk.resumable else _fetched(walk):
@@ -210,7 +210,6 @@ class _Run:
             self._page_size = fetched.page_size
             builder.add(page)
             rows += len(page.raw_records)
-            size += len(page.records)
             state = replace(
                 state,
                 read=state.read + len(page.raw_records),
@@ -221,14 +220,18 @@ class _Run:
                 started_at=_earlier(state.started_at, fetched.server_time),
             )
             self._say(state)
-            full = rows >= pull.limits.rows or size >= pull.limits.size or time.monotonic() - part_began >= pull.limits.seconds
+            full = (
+                rows >= pull.limits.rows
+                or builder.size >= pull.limits.size
+                or time.monotonic() - part_began >= pull.limits.seconds
+            )
             # The last page's part waits until the walk has ended well: only then the total has been checked.
             if page.following is None:
                 continue
             # A part of no rows, after a minute of empty pages, would be none.
             if rows and (full or page.ends_slice):
                 state = self._finish_part(state, builder)
-                rows = size = 0
+                rows = 0
                 part_began = time.monotonic()
             elif page.ends_slice:
                 state = self._saved(state)

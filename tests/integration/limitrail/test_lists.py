@@ -142,6 +142,7 @@ STEPS = [
 ]  # fmt: skip
 
 
+@pytest.mark.needs_state_store
 @pytest.mark.parametrize("hours", [0, 12], ids=["full slices", "an empty slice first"])
 def test_a_killed_pull_goes_on_with_the_slices_that_are_left(home, write_dag, usage, limitrail_emulator, tmp_path, hours):
     start = START - timedelta(hours=hours)
@@ -166,6 +167,7 @@ def test_a_killed_pull_goes_on_with_the_slices_that_are_left(home, write_dag, us
         assert [row["id"] for row in records_of(again["xcom"]["folder"])] == [row["id"] for row in usage], step
 
 
+@pytest.mark.needs_state_store
 def test_slices_of_pages_go_on_in_the_middle_of_a_slice(home, write_dag, usage, limitrail_emulator, tmp_path):
     limitrail_emulator.configure_limitrail(page_size=5)
     write_dag(
@@ -202,6 +204,7 @@ def test_slices_of_pages_go_on_in_the_middle_of_a_slice(home, write_dag, usage, 
     assert duck(tmp_path / "warehouse.duckdb", "SELECT count(*), count(DISTINCT id) FROM usage") == [(48, 48)]
 
 
+@pytest.mark.needs_state_store
 def test_another_end_or_another_span_is_another_pull(home, write_dag, usage, limitrail_emulator, tmp_path):
     def dag(until, hours):
         write_dag(
@@ -228,6 +231,7 @@ def watermarks(home):
     return [json.loads(value)["watermark"] for _, value in home.do("state_of", "pull", run_id="-").result["asset"]]
 
 
+@pytest.mark.needs_state_store
 def test_an_incremental_pull_merges_what_came_since_the_watermark(home, write_dag, limitrail_emulator, tmp_path):
     write_dag(
         """
