@@ -83,7 +83,7 @@ def with_details(
         for page in pages:
             fetched = list(pool.map(fetch, page.raw_records))
             gone += sum(missing for _, missing in fetched)
-            yield replace(page, raw_records=[msgspec.Raw(body) for body, _ in fetched])
+            yield replace(page, raw_records=[msgspec.Raw(body) for body, _ in fetched], wrapped=True)
     if gone:
         log.warning(
             "%s: %d objects were gone when they were fetched; they keep the summary that the list held.", resource.name, gone

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import http.cookiejar
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 import requests.adapters
@@ -102,7 +102,7 @@ class Transport:
 
     def after_fork(self) -> None:
         """Begin with connections of this process: two processes that share one would read each other's answers."""
-        self._preparing = threading.Lock()
+        self._surroundings: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._session = self._equip(_PlainSession(), _NoAuth())
 
     def _equip(self, session: _AnySession, auth: requests.auth.AuthBase) -> _AnySession:
@@ -135,13 +135,18 @@ class Transport:
         :raises InvalidRequestError: the request cannot be put on the wire as it is.
         """
         try:
-            with self._preparing:
-                prepared = self._session.prepare_request(
-                    requests.Request(
-                        method, url, params=params, json=body.json, data=body.content or body.form, headers=dict(headers)
-                    )
-                )
-                settings = self._session.merge_environment_settings(prepared.url, {}, True, self._verify, None)
+            # Not by the session: it looks for more to put in than there is here, and takes longer than all else that is done.
+            prepared = requests.PreparedRequest()
+            prepared.prepare(
+                method=method,
+                url=url,
+                headers={**self._session.headers, **headers},
+                params=params,
+                json=body.json,
+                data=body.content or body.form,
+                auth=_NoAuth(),
+            )
+            settings = self._settings(str(prepared.url))
         except (requests.exceptions.RequestException, ValueError, TypeError) as error:
             raise InvalidRequestError(replace(call, reason=f"the request cannot be sent ({type(error).__name__})")) from None
         try:
@@ -164,8 +169,17 @@ class Transport:
 
     def route(self, url: str) -> Route:
         """Say how a URL is reached: the environment may name a proxy and a CA bundle."""
-        settings = self._session.merge_environment_settings(url, {}, True, self._verify, None)
+        settings = self._settings(url)
         return Route(proxy=requests.utils.select_proxy(url, settings["proxies"]), verify=settings["verify"] or False)
+
+    def _settings(self, url: str) -> Mapping[str, Any]:
+        """Give what the environment says of an origin. It is read once: to read it takes as long as to send a request."""
+        scheme, host, *_ = urlsplit(url)
+        known = self._surroundings.get((scheme, host))
+        if known is None:
+            known = self._session.merge_environment_settings(url, {}, True, self._verify, None)
+            self._surroundings[scheme, host] = known
+        return known
 
     def session(self, auth: Auth, origin: Origin) -> requests.Session:
         """Give a session of its own for free use, which authorises requests to one origin only."""

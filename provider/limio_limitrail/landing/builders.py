@@ -40,6 +40,10 @@ class RecordPage(Protocol):
     def raw_records(self) -> list[msgspec.Raw]:
         """The records one by one, undecoded."""
 
+    @property
+    def wrapped(self) -> bool:
+        """False where it is known that no record has a line break in it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
@@ -97,9 +101,9 @@ class LinesBuilder:
     def add(self, page: RecordPage) -> None:
         if not page.raw_records:
             return
-        came = _one_a_line(page.raw_records)
+        came = _one_a_line(page.raw_records, wrapped=page.wrapped)
         shaped = self._lifts is not None or self._dropped
-        self._packer.write(_one_a_line(list(self._shaped(page.records))) if shaped else came)
+        self._packer.write(_one_a_line(list(self._shaped(page.records)), wrapped=page.wrapped) if shaped else came)
         self._packer.write(b"\n")
         self._rows += len(page.raw_records)
         self.size += len(came)
@@ -220,13 +224,9 @@ def _objects(records: bytes) -> list[dict[str, msgspec.Raw]]:
         raise RecordError("a record of the page is no JSON object: nothing can be lifted out of it or dropped from it") from None
 
 
-def _one_a_line(records: Sequence[Any]) -> bytes:
+def _one_a_line(records: Sequence[Any], *, wrapped: bool) -> bytes:
     """Put records below each other, without a line break at the end."""
-    lines = b"\n".join(records)
-    # Once for the whole page: to look at each record costs more than to join them.
-    if lines.count(b"\n") >= len(records) or b"\r" in lines:
-        lines = b"\n".join([_on_one_line(bytes(record)) for record in records])
-    return lines
+    return b"\n".join([_on_one_line(bytes(record)) for record in records] if wrapped else records)
 
 
 def _on_one_line(record: bytes) -> bytes:

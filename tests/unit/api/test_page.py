@@ -112,6 +112,13 @@ def test_a_pair_without_a_beginning_is_the_end(end):
     assert page_of(b'{"items":[{"a":1}]%s}' % end, CATALOG).following is None
 
 
+@pytest.mark.parametrize(
+    ("body", "wrapped"), [(b'{"items":[{"a":"\\n"}]}', False), (b'{"items":[\n1]}', True), (b'{"items":[1\r]}', True)]
+)
+def test_a_page_tells_whether_a_record_may_have_a_line_break_in_it(body, wrapped):
+    assert page_of(body).wrapped is wrapped
+
+
 def test_an_empty_page_keeps_its_cursor_for_the_walk_to_judge():
     page = page_of(b'{"items":[ \n ],"queryMore":"x"}')
     assert page.raw_records == []

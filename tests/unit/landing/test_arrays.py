@@ -56,6 +56,7 @@ from limio_limitrail.landing.shaping import Shaping
 class Page:
     records: bytes
     raw_records: list
+    wrapped: bool = False
 
 records = b'[{"id": "a", "n": 1, "x": 1.5, "b": true, "t": "2026-01-01T00:00:00Z", "o": {"p": [1]}}, {"id": "b", "n": null}]'
 for form in PartFormat:

@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 
-import msgspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from record_pages import RecordPage
 
 from limio_limitrail.landing.builders import make_builder
 from limio_limitrail.landing.errors import RecordError
@@ -24,19 +22,10 @@ from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
 
 
-@dataclass
-class Page:
-    records: bytes
-
-    @cached_property
-    def raw_records(self):
-        return msgspec.json.decode(self.records, type=list[msgspec.Raw])
-
-
 def build(form, *pages, **shaping):
     builder = make_builder(PartFormat(form), Shaping(**shaping))
     for page in pages:
-        builder.add(Page(page if isinstance(page, bytes) else page.encode()))
+        builder.add(RecordPage(page if isinstance(page, bytes) else page.encode()))
     return builder.finish()
 
 

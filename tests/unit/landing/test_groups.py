@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
 
-import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from record_pages import RecordPage
 
 from limio_limitrail.landing import builders
 from limio_limitrail.landing.builders import make_builder
@@ -28,15 +27,6 @@ VALUES = st.sampled_from(
 )
 RECORDS = st.dictionaries(st.sampled_from(["a", "b", "c", "d"]), VALUES, min_size=1)
 GROUPS = st.lists(st.lists(RECORDS, min_size=1, max_size=4), min_size=1, max_size=6)
-
-
-@dataclass
-class Page:
-    records: bytes
-
-    @property
-    def raw_records(self):
-        return msgspec.json.decode(self.records, type=list[msgspec.Raw])
 
 
 def columns(records: list[dict]) -> pa.Table:
@@ -70,7 +60,7 @@ def test_a_part_is_the_same_in_groups_of_any_size(monkeypatch_group_rows, groups
         contents = []
         for _ in range(2):
             for records in groups:
-                builder.add(Page(json.dumps(records).encode()))
+                builder.add(RecordPage(json.dumps(records).encode()))
             contents.append(builder.finish())
         return contents
 
@@ -97,7 +87,7 @@ def test_groups_are_written_as_rows_come(monkeypatch):
     monkeypatch.setattr(builders, "GROUP_ROWS", 10)
     builder = make_builder(PartFormat.PARQUET, Shaping())
     for page in range(7):
-        builder.add(Page(json.dumps([{"n": 5 * page + row} for row in range(5)]).encode()))
+        builder.add(RecordPage(json.dumps([{"n": 5 * page + row} for row in range(5)]).encode()))
     content = builder.finish()
     with pq.ParquetFile(io.BytesIO(content.data)) as file:
         assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [10, 10, 10, 5]
@@ -108,9 +98,9 @@ def test_groups_are_written_as_rows_come(monkeypatch):
 def test_rows_before_the_first_column_are_rows(monkeypatch):
     monkeypatch.setattr(builders, "GROUP_ROWS", 2)
     builder = make_builder(PartFormat.PARQUET, Shaping())
-    builder.add(Page(b"[{}, {}]"))
-    builder.add(Page(b'[{}, {"a": 1}]'))
-    builder.add(Page(b'[{"b": 2}]'))
+    builder.add(RecordPage(b"[{}, {}]"))
+    builder.add(RecordPage(b'[{}, {"a": 1}]'))
+    builder.add(RecordPage(b'[{"b": 2}]'))
     assert written(builder.finish().data).to_pylist() == [
         {"a": None, "b": None},
         {"a": None, "b": None},

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +19,7 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from record_pages import RecordPage
 
 from limio_limitrail.landing import pull as module
 from limio_limitrail.landing.manifest import read_manifest
@@ -31,17 +30,6 @@ from limio_limitrail.landing.shaping import Shaping
 
 class CrashError(BaseException):
     """The process died here."""
-
-
-@dataclass
-class Page:
-    records: bytes
-    following: Mapping[str, str] | None
-    ends_slice: bool = False
-
-    @cached_property
-    def raw_records(self) -> list[msgspec.Raw]:
-        return msgspec.json.decode(self.records, type=list[msgspec.Raw])
 
 
 @dataclass
@@ -86,14 +74,14 @@ class Walk:
     server_time: datetime | None = None
     resumable: bool = True
 
-    def pages(self) -> Iterator[Page]:
+    def pages(self) -> Iterator[RecordPage]:
         for number in range(self.at, len(self.world.pages)):
             self.world.tick()
             self.world.walked += 1
             if self.world.walked in self.world.lost:
                 raise PlaceLostError(RuntimeError("expired"))
             following = {"at": str(number + 1)} if number + 1 < len(self.world.pages) else None
-            yield Page(json.dumps([{"id": one} for one in self.world.pages[number]]).encode(), following)
+            yield RecordPage(json.dumps([{"id": one} for one in self.world.pages[number]]).encode(), following)
 
 
 def ids_in(folder: Path, form: str) -> list[int]:

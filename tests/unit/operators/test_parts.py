@@ -9,25 +9,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
 
-import msgspec
 import pytest
 from airflow.sdk import ObjectStoragePath
+from record_pages import RecordPage
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.landing.parts import DamagedPartError, PartFormat
 from limio_limitrail.landing.pull import PartLimits, Pull, run_pull
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.operators.usage_rows import rows_of_parts
-
-
-class Page:
-    following = None
-    ends_slice = False
-
-    def __init__(self, records: bytes, following=None) -> None:
-        self.records = records
-        self.following = following
-        self.raw_records = msgspec.json.decode(records, type=list[msgspec.Raw])
 
 
 class Walk:
@@ -39,9 +29,9 @@ class Walk:
     def __init__(self, pages: list[bytes]) -> None:
         self._pages = pages
 
-    def pages(self) -> Iterator[Page]:
+    def pages(self) -> Iterator[RecordPage]:
         for number, records in enumerate(self._pages):
-            yield Page(records, {"at": str(number + 1)} if number + 1 < len(self._pages) else None)
+            yield RecordPage(records, {"at": str(number + 1)} if number + 1 < len(self._pages) else None)
 
 
 def pull(folder, form, *pages: bytes):
