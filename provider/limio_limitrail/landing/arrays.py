@@ -9,20 +9,25 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, repeat
+from itertools import repeat
 from operator import is_not
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_Text = TypeVar("_Text", str, bytes)
+
+_MOST_BYTES = 2**31 - 1
+"""What an array's offsets of 32 bits reach."""
+
 
 def text_array(values: Sequence[str | None]) -> pa.Array:
     """Make an array of texts."""
-    there = ["" if value is None else value for value in values] if None in values else values
-    whole = "".join(there)  # type: ignore[arg-type] # none of them is None
+    there = _there(values, missing="")
+    whole = "".join(there)
     if whole.isascii():
-        return _texts(values, lengths=map(len, there), data=whole.encode())  # type: ignore[arg-type] # likewise
+        return _texts(values, there=there, data=whole.encode())
     return utf8_array([None if value is None else value.encode() for value in values])
 
 
@@ -31,8 +36,8 @@ def utf8_array(values: Sequence[bytes | None]) -> pa.Array:
 
     :param values: valid UTF-8.
     """
-    there = [b"" if value is None else value for value in values] if None in values else values
-    return _texts(values, lengths=map(len, there), data=b"".join(there))  # type: ignore[arg-type] # none of them is None
+    there = _there(values, missing=b"")
+    return _texts(values, there=there, data=b"".join(there))
 
 
 def integer_array(values: Sequence[int | None]) -> pa.Array:
@@ -55,11 +60,22 @@ def boolean_array(values: Sequence[bool | None]) -> pa.Array:
     return pa.Array.from_buffers(pa.bool_(), len(values), [_validity(values) if None in values else None, bits])
 
 
-def _texts(values: Sequence[object], *, lengths: Iterable[int], data: bytes) -> pa.Array:
+def _there(values: Sequence[_Text | None], *, missing: _Text) -> Sequence[_Text]:
+    """Give the values with something in the place of those that are missing; where none is, the very same."""
+    if None not in values:
+        return cast("Sequence[_Text]", values)
+    return [missing if value is None else value for value in values]
+
+
+def _texts(values: Sequence[_Text | None], *, there: Sequence[_Text], data: bytes) -> pa.Array:
+    import numpy as np
     import pyarrow as pa
 
-    offsets = array("i", accumulate(lengths, initial=0))
-    validity = _validity(values) if None in values else None
+    if len(data) > _MOST_BYTES:
+        raise OverflowError("the texts of a column take more than two gigabytes")
+    offsets = np.zeros(len(there) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, there), np.int32, len(there)), out=offsets[1:])
+    validity = None if there is values else _validity(values)
     return pa.Array.from_buffers(pa.string(), len(values), [validity, pa.py_buffer(offsets), pa.py_buffer(data)])
 
 

@@ -11,7 +11,7 @@ from typing import ParamSpec
 
 P = ParamSpec("P")
 
-MOST = 2
+MOST = 1
 """Calls that may be under way or waiting, which bounds what they hold in memory."""
 
 

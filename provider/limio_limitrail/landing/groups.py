@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-GROUP_ROWS = 20_000
+GROUP_ROWS = 10_000
 """Rows after which a group is written. Larger groups are a little cheaper to write and read, and all of one is in memory."""
 
 SPELLED_ALIKE = 10**15
@@ -123,7 +123,9 @@ def _begin(schema: Mapping[str, Kind]) -> _Stretch:
 
     sink = pa.BufferOutputStream()
     fields = pa.schema([arrow_field(name=name, kind=kind) for name, kind in schema.items()])
-    return _Stretch(schema=schema, sink=sink, writer=pq.ParquetWriter(sink, fields, compression="zstd"))
+    # Nested values hardly ever repeat: a dictionary of them makes a file larger, and takes as long as it takes to write them.
+    repeating = [name for name, kind in schema.items() if kind is not Kind.JSON]
+    return _Stretch(schema=schema, sink=sink, writer=pq.ParquetWriter(sink, fields, compression="zstd", use_dictionary=repeating))
 
 
 def _groups(content: pa.Buffer) -> Iterator[pa.Table]:

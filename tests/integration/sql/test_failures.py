@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from limio_limitrail.landing.kinds import Kind
-from limio_limitrail.landing.sql import LandingError, LoadResult
+from limio_limitrail.landing.sql import LandingError, LoadResult, duckopen
 from limio_limitrail.landing.sql import duck as duck_module
 
 INT, T, D, B, J = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.BOOLEAN, Kind.JSON
@@ -389,7 +389,7 @@ def test_a_file_that_another_process_is_about_to_make_a_database(duck, tmp_path)
 
 
 def test_a_file_that_is_no_database(duck, monkeypatch):
-    monkeypatch.setattr(duck_module, "BIRTH_WAIT", 0.5)
+    monkeypatch.setattr(duckopen, "BIRTH_WAIT", 0.5)
     Path(duck.connection["host"]).write_bytes(b"no database at all" * 1000)
     with pytest.raises(LandingError, match="is not a DuckDB database"):
         duck.land("merge", {"id": (INT, [1])})

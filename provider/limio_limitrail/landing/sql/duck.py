@@ -5,15 +5,16 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, unchanged, update_from
+from limio_limitrail.landing.sql.duckopen import lasting_database, opened
 from limio_limitrail.landing.sql.errors import before_values, guarded
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
 from limio_limitrail.landing.sql.names import TableName
@@ -31,17 +32,20 @@ log = logging.getLogger("limio_limitrail.landing.sql")
 OPEN_WAIT = 300.0
 """Seconds that a load waits for another process to let go of the database's file."""
 
-BIRTH_WAIT = 10.0
-"""Seconds that a load waits for a file that is no database: another process may be about to make it one."""
-
 MEMORY = "512MB"
 """What DuckDB may use for a load, where the connection's ``memory_limit`` does not say."""
 
-POUR_MEMORY = "96MB"
-"""What it may use to take part files into a new table, likewise; it needs no more for that."""
+POUR_MEMORY = 64
+"""Megabytes that it may use to take part files into a new table, likewise; it needs no more for that."""
 
-_FIRST_PAUSE = 0.2
-_LONGEST_PAUSE = 5.0
+POUR_THREADS = 2
+"""Threads that do so, each of which writes groups of rows of its own."""
+
+POUR_COLUMN = 2
+"""Megabytes for each column, where that is more: all of them are written side by side."""
+
+PARTS_AT_ONCE = 8
+"""Part files that it reads in one statement: too few, and its threads have nothing to share."""
 
 # These speak of names and of the database's state; all others may quote the rows they could not store.
 _SPEAK_OF_NAMES = frozenset(
@@ -151,29 +155,13 @@ def _transaction(connection: duckdb.DuckDBPyConnection, *, limited: bool) -> Ite
         raise
 
 
-def lasting_database(hook: DbApiHook) -> str:
-    """Give the database's file.
-
-    :raises LandingError: the connection names none, or may not write.
-    """
-    database = str(hook.get_database())
-    if getattr(hook, "read_only", False):
-        raise LandingError("the DuckDB connection is read-only; a pull needs one that may write")
-    if database in ("", ":memory:"):
-        raise LandingError(
-            "the DuckDB connection names no file, so all that is written would be gone when the task ends; "
-            "put the database's path into the connection's host"
-        )
-    return database
-
-
 def open_duckdb(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
     """Open the database.
 
     :param wait: seconds to wait for another process to let go of its file.
     :raises LandingError: the connection names no lasting database, or another process keeps the file.
     """
-    connection = _opened(hook, file=_shown(lasting_database(hook)), wait=wait)
+    connection = opened(hook, wait=wait)
     session = DuckSession(connection)
     session.execute("SET TimeZone = 'UTC'")
     if not _has_limit(hook):
@@ -188,38 +176,6 @@ def _has_limit(hook: DbApiHook) -> bool:
 
 def _same_file(database: str) -> str:
     return database if database.startswith("md:") else str(Path(database).resolve())
-
-
-def _shown(database: str) -> str:
-    return database.partition("?")[0]
-
-
-def _opened(hook: DbApiHook, *, file: str, wait: float) -> duckdb.DuckDBPyConnection:
-    import duckdb
-
-    start = time.monotonic()
-    pause = _FIRST_PAUSE
-    while True:
-        try:
-            connection: duckdb.DuckDBPyConnection = hook.get_conn()
-        except duckdb.IOException as error:
-            message = str(error).lower()
-            unborn = "not a valid duckdb database" in message
-            if "lock" not in message and not unborn:
-                raise
-        else:
-            return connection
-        if unborn and time.monotonic() + pause > start + BIRTH_WAIT:
-            raise LandingError(f"the file {file} is not a DuckDB database")
-        if time.monotonic() + pause > start + wait:
-            raise LandingError(
-                f"another process has had the DuckDB file {file} open for {wait:.0f} seconds. DuckDB lets one process "
-                f"write, and none read meanwhile: close the other program, or give the tasks that use this file one pool slot"
-            )
-        if pause == _FIRST_PAUSE:
-            log.info("Another process has the DuckDB file %s open; waiting up to %.0f seconds for it", file, wait)
-        time.sleep(pause)
-        pause = min(pause * 2, _LONGEST_PAUSE)
 
 
 def _describe(error: Exception) -> str:
@@ -300,31 +256,53 @@ class DuckSession:
     @contextmanager
     def attempt(self) -> Iterator[None]:
         """Undo the whole transaction, where the database refuses something, and begin another."""
-        if not self._limited:
-            self.execute(f"SET memory_limit = '{POUR_MEMORY}'")
         try:
             yield
         except LandingError:
             self.roll_back()
-            if not self._limited:
-                self.execute(f"SET memory_limit = '{MEMORY}'")
+            self._pour_no_more()
             self.execute("BEGIN TRANSACTION")
             raise
+        self._pour_no_more()
 
-    def pour(self, pour: Pour, *, part: PartSource) -> int:
-        """Let DuckDB read a part's file into the new table; answer how many rows there were."""
+    def _pour_sparingly(self, *, columns: int) -> None:
+        if self._limited:
+            return
+        self.execute(f"SET memory_limit = '{max(POUR_MEMORY, POUR_COLUMN * columns)}MB'")
+        self.execute(f"SET threads = {POUR_THREADS}")
+        # Only then do they write side by side; no row of a new table has a place of its own.
+        self.execute("SET preserve_insertion_order = false")
+
+    def _pour_no_more(self) -> None:
+        if self._limited:
+            return
+        self.execute("SET preserve_insertion_order = true")
+        self.execute("RESET threads")
+        self.execute(f"SET memory_limit = '{MEMORY}'")
+
+    def pour(self, pour: Pour, *, parts: Sequence[PartSource]) -> Iterator[int]:
+        """Let DuckDB read the parts' files into the new table, several at once; tell of each how many rows it had."""
         from limio_limitrail.landing.sql.duckfiles import readable
 
+        self._pour_sparingly(columns=len(pour.plan.columns))
         own = (pour.extracted_at, pour.run_id)
         names = ", ".join(quoted(name) for name in (*(column.name for column in pour.plan.columns), EXTRACTED_AT, RUN_ID))
-        with readable(part, plan=pour.plan) as source:
-            return self.execute(
-                f"INSERT INTO {self.dialect.qualified(pour.plan.table)} ({names}) "
-                f"SELECT {', '.join((*source.values, VALUE, VALUE))} "
-                f"FROM read_parquet({VALUE}, hive_partitioning = false)",
-                *own,
-                str(source.file),
-            )
+        for at in range(0, len(parts), PARTS_AT_ONCE):
+            with ExitStack() as stack:
+                sources = [stack.enter_context(readable(part, plan=pour.plan)) for part in parts[at : at + PARTS_AT_ONCE]]
+                for (values, _), group in groupby(sources, key=lambda source: (source.values, source.schema)):
+                    alike = list(group)
+                    poured = self.execute(
+                        f"INSERT INTO {self.dialect.qualified(pour.plan.table)} ({names}) "
+                        f"SELECT {', '.join((*values, VALUE, VALUE))} "
+                        f"FROM read_parquet({VALUE}, hive_partitioning = false)",
+                        *own,
+                        [str(source.file) for source in alike],
+                    )
+                    rows = [source.rows for source in alike]
+                    if poured != sum(rows):
+                        raise LandingError(f"DuckDB read {poured} rows where the part files have {sum(rows)}")
+                    yield from rows
 
     def create_stage(self, *, stage: str, columns: Sequence[tuple[str, str]]) -> None:
         """Make a temporary table."""

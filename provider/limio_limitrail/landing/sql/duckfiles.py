@@ -30,10 +30,14 @@ class Readable:
     """A Parquet file, and how the columns of a plan are read out of it.
 
     :param file: where it is.
-    :param values: an expression for each column, in the plan's order.
+    :param rows: how many it has.
+    :param schema: its columns.
+    :param values: an expression for each column of the plan, in the plan's order.
     """
 
     file: Path
+    rows: int
+    schema: pa.Schema
     values: tuple[str, ...]
 
 
@@ -52,7 +56,7 @@ def readable(part: PartSource, *, plan: Plan) -> Iterator[Readable]:
     with tempfile.TemporaryDirectory(prefix="limio_limitrail_") as folder:
         file = Path(folder) / "part.parquet"
         _write(part, plan=plan, file=file)
-        yield Readable(file=file, values=tuple(_typed(quoted(column.staged), column) for column in plan.columns))
+        yield _readable(file, values=tuple(_typed(quoted(column.staged), column) for column in plan.columns))
 
 
 def _own_file(part: PartSource, *, plan: Plan) -> Readable | None:
@@ -70,7 +74,15 @@ def _own_file(part: PartSource, *, plan: Plan) -> Readable | None:
     if set(schema.names) - {column.key for column in plan.columns}:
         return None
     values = [_value(column, schema=schema) for column in plan.columns]
-    return Readable(file=file, values=tuple(value for value in values if value is not None)) if None not in values else None
+    known = tuple(value for value in values if value is not None)
+    return _readable(file, values=known) if len(known) == len(values) else None
+
+
+def _readable(file: Path, *, values: tuple[str, ...]) -> Readable:
+    import pyarrow.parquet as pq
+
+    about = pq.read_metadata(file)
+    return Readable(file=file, rows=about.num_rows, schema=about.schema.to_arrow_schema(), values=values)
 
 
 def _value(column: Landed, *, schema: pa.Schema) -> str | None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -42,8 +42,8 @@ class FreshSession(Session, Protocol):
         """Undo everything that is done within, where something is raised; to be entered before anything else was done."""
         ...
 
-    def pour(self, pour: Pour, *, part: PartSource) -> int:
-        """Add a part's rows to the new table; answer how many they were."""
+    def pour(self, pour: Pour, *, parts: Sequence[PartSource]) -> Iterator[int]:
+        """Add the parts' rows to the new table; tell now and then how many more are in it."""
         ...
 
 
@@ -66,8 +66,8 @@ def load_fresh(
                 table=plan.table, columns=write.table_columns(), key=[column.name for column in unique]
             )
             rows = 0
-            for part in parts:
-                rows += session.pour(pour, part=part)
+            for more in session.pour(pour, parts=parts):
+                rows += more
                 if progress is not None:
                     progress(rows)
             if keys and not guarded:

@@ -56,6 +56,10 @@ def load(
     """
     # Only parts are counted, not rows: an empty pull may still come with parts.
     log.info("Landing %d parts in %s by %s", len(parts), target.table, target.mode)
+    import pyarrow as pa
+
+    # What the pull has used Arrow keeps, and the database is about to use as much again.
+    pa.default_memory_pool().release_unused()
     with open_session(hook) as session:
         try:
             table = table_name(target.table, fold=session.dialect.fold)

@@ -278,21 +278,22 @@ class PostgresSession:
             raise
         self.execute("RELEASE SAVEPOINT limio_limitrail_attempt")
 
-    def pour(self, pour: Pour, *, part: PartSource) -> int:
-        """Add a part's rows to the new table by COPY; answer how many they were."""
+    def pour(self, pour: Pour, *, parts: Sequence[PartSource]) -> Iterator[int]:
+        """Add the parts' rows to the new table by COPY; tell after each part how many it had."""
         import pyarrow as pa
 
         names = [*(column.name for column in pour.plan.columns), EXTRACTED_AT, RUN_ID]
         columns = ", ".join(quoted(name) for name in names)
         sql = f"COPY {self.dialect.qualified(pour.plan.table)} ({columns}) FROM STDIN WITH (FORMAT csv, ENCODING 'UTF8')"
-        count = 0
-        for group in part.groups():
-            rows = in_kinds(rows=group, part=part.name, plan=pour.plan)
-            for own in (pour.extracted_at, pour.run_id):
-                rows = rows.append_column(str(rows.num_columns), pa.repeat(own, rows.num_rows))
-            guarded(partial(self._copy, sql, _csv(rows)), refused=self.refused, describe=_describe)
-            count += rows.num_rows
-        return count
+        for part in parts:
+            count = 0
+            for group in part.groups():
+                rows = in_kinds(rows=group, part=part.name, plan=pour.plan)
+                for own in (pour.extracted_at, pour.run_id):
+                    rows = rows.append_column(str(rows.num_columns), pa.repeat(own, rows.num_rows))
+                guarded(partial(self._copy, sql, _csv(rows)), refused=self.refused, describe=_describe)
+                count += rows.num_rows
+            yield count
 
     def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
         """Turn a column into a wider kind."""

@@ -1,0 +1,72 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""DuckDB's file: one process may write it, and the others wait."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from limio_limitrail.landing.sql.model import LandingError
+
+if TYPE_CHECKING:
+    import duckdb
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+log = logging.getLogger("limio_limitrail.landing.sql")
+
+BIRTH_WAIT = 10.0
+"""Seconds that a load waits for a file that is no database: another process may be about to make it one."""
+
+_FIRST_PAUSE = 0.2
+_LONGEST_PAUSE = 5.0
+
+
+def lasting_database(hook: DbApiHook) -> str:
+    """Give the database's file.
+
+    :raises LandingError: the connection names none, or may not write.
+    """
+    database = str(hook.get_database())
+    if getattr(hook, "read_only", False):
+        raise LandingError("the DuckDB connection is read-only; a pull needs one that may write")
+    if database in ("", ":memory:"):
+        raise LandingError(
+            "the DuckDB connection names no file, so all that is written would be gone when the task ends; "
+            "put the database's path into the connection's host"
+        )
+    return database
+
+
+def opened(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
+    """Open the database's file, waiting for other processes to let go of it.
+
+    :param wait: seconds to wait for that.
+    :raises LandingError: the connection names no lasting database, or another process keeps the file.
+    """
+    import duckdb
+
+    file = lasting_database(hook).partition("?")[0]
+    start = time.monotonic()
+    pause = _FIRST_PAUSE
+    while True:
+        try:
+            connection: duckdb.DuckDBPyConnection = hook.get_conn()
+        except duckdb.IOException as error:
+            message = str(error).lower()
+            unborn = "not a valid duckdb database" in message
+            if "lock" not in message and not unborn:
+                raise
+        else:
+            return connection
+        if unborn and time.monotonic() + pause > start + BIRTH_WAIT:
+            raise LandingError(f"the file {file} is not a DuckDB database")
+        if time.monotonic() + pause > start + wait:
+            raise LandingError(
+                f"another process has had the DuckDB file {file} open for {wait:.0f} seconds. DuckDB lets one process "
+                f"write, and none read meanwhile: close the other program, or give the tasks that use this file one pool slot"
+            )
+        if pause == _FIRST_PAUSE:
+            log.info("Another process has the DuckDB file %s open; waiting up to %.0f seconds for it", file, wait)
+        time.sleep(pause)
+        pause = min(pause * 2, _LONGEST_PAUSE)
