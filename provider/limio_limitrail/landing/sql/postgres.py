@@ -1,20 +1,23 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Loads into Postgres: rows go in by COPY, as CSV written by Arrow."""
+"""Loads into Postgres: rows go in by COPY, while a thread reads and writes those that come after them."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from itertools import chain, groupby
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+from limio_limitrail.landing.ahead import ahead
 from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.sql.binary_copy import HEADER, TRAILER
+from limio_limitrail.landing.sql.copied import ChunkFile, binary_slices, noted, pieces_of
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, update_from
 from limio_limitrail.landing.sql.errors import before_values, guarded
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
 from limio_limitrail.landing.sql.names import TableName
-from limio_limitrail.landing.sql.prepare import in_kinds
 from limio_limitrail.landing.sql.widening import respell_doubles
 
 if TYPE_CHECKING:
@@ -22,9 +25,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
     from limio_limitrail.landing.sql.fresh import Pour
-
-COPY_ROWS = 8192
-"""Rows that are written as CSV at a time."""
 
 # Classes of SQLSTATE whose messages speak of names and of the server's state. The details, hints and contexts that come with
 # them quote rows and are never read.
@@ -124,6 +124,7 @@ def postgres_transaction(connection: Any) -> Iterator[PostgresSession]:
     """Open a transaction: committed at the end, rolled back if anything is raised."""
     connection.autocommit = False
     session = PostgresSession(connection)
+    _speak_utf8(connection)
     try:
         # Every statement has to see what the load before this one committed while this one waited for its lock.
         session.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
@@ -137,6 +138,15 @@ def postgres_transaction(connection: Any) -> Iterator[PostgresSession]:
         with suppress(Exception):
             connection.rollback()
         raise
+
+
+def _speak_utf8(connection: Any) -> None:
+    """Let texts travel as they are, which COPY in the binary format leaves to the connection's encoding."""
+    if type(connection).__module__.startswith("psycopg2"):
+        # Through the driver, which would not notice a statement. It sends nothing where the encoding is the same.
+        connection.set_client_encoding("UTF8")
+    elif connection.info.encoding != "utf-8":
+        connection.execute("SET client_encoding TO 'UTF8'")
 
 
 def _describe(error: Exception) -> str:
@@ -238,12 +248,20 @@ class PostgresSession:
     def fill(self, *, stage: str, rows: pa.Table) -> None:
         """Add rows to a temporary table by COPY."""
         # A load that meets a user's own temporary table of this name would write to that one, hence pg_temp.
-        sql = f"COPY pg_temp.{quoted(stage)} FROM STDIN WITH (FORMAT csv, ENCODING 'UTF8')"
-        guarded(lambda: self._copy(sql, _csv(rows)), refused=self.refused, describe=_describe)
+        self._copy(f"COPY pg_temp.{quoted(stage)} FROM STDIN WITH (FORMAT binary)", ahead(binary_slices(rows)))
 
-    def _copy(self, sql: str, chunks: Iterator[bytes]) -> None:
+    def _copy(self, sql: str, rows: Iterable[memoryview | bytes]) -> int:
+        """Copy rows; answer how many the database has taken."""
+        chunks = chain((HEADER,), rows, (TRAILER,))
+        guarded(lambda: self._send(sql, chunks), refused=self.refused, describe=_describe)
+        return int(self._cursor.rowcount)
+
+    def _send(self, sql: str, chunks: Iterator[memoryview | bytes]) -> None:
         if hasattr(self._cursor, "copy_expert"):
-            self._cursor.copy_expert(sql, io.BufferedReader(_Chunks(chunks), buffer_size=1 << 20), size=1 << 20)
+            file = ChunkFile(chunks)
+            self._cursor.copy_expert(sql, io.BufferedReader(file, buffer_size=1 << 20), size=1 << 20)
+            if file.error is not None:
+                raise file.error
             return
         with self._cursor.copy(sql) as copy:
             for chunk in chunks:
@@ -280,20 +298,16 @@ class PostgresSession:
 
     def pour(self, pour: Pour, *, parts: Sequence[PartSource]) -> Iterator[int]:
         """Add the parts' rows to the new table by COPY; tell after each part how many it had."""
-        import pyarrow as pa
-
         names = [*(column.name for column in pour.plan.columns), EXTRACTED_AT, RUN_ID]
         columns = ", ".join(quoted(name) for name in names)
-        sql = f"COPY {self.dialect.qualified(pour.plan.table)} ({columns}) FROM STDIN WITH (FORMAT csv, ENCODING 'UTF8')"
-        for part in parts:
-            count = 0
-            for group in part.groups():
-                rows = in_kinds(rows=group, part=part.name, plan=pour.plan)
-                for own in (pour.extracted_at, pour.run_id):
-                    rows = rows.append_column(str(rows.num_columns), pa.repeat(own, rows.num_rows))
-                guarded(partial(self._copy, sql, _csv(rows)), refused=self.refused, describe=_describe)
-                count += rows.num_rows
-            yield count
+        sql = f"COPY {self.dialect.qualified(pour.plan.table)} ({columns}) FROM STDIN WITH (FORMAT binary)"
+        # One thread for all parts, which is at the next part already while the end of this one is copied.
+        for _, pieces in groupby(ahead(pieces_of(pour, parts=parts)), key=attrgetter("part")):
+            sent: list[int] = []
+            copied = self._copy(sql, noted(pieces, sent=sent))
+            if copied != sum(sent):
+                raise LandingError(f"Postgres copied {copied} rows where {sum(sent)} were sent")
+            yield copied
 
     def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
         """Turn a column into a wider kind."""
@@ -305,37 +319,3 @@ class PostgresSession:
         self.execute(f"{alter} {self.dialect.types[to]} USING {using}")
         if source is Kind.DOUBLE and to is Kind.TEXT:
             respell_doubles(session=self, table=table, column=column.name)
-
-
-def _csv(rows: pa.Table) -> Iterator[bytes]:
-    """Write rows as CSV, some at a time: all texts in quotes, nulls as nothing at all."""
-    import pyarrow as pa
-    import pyarrow.csv
-
-    options = pyarrow.csv.WriteOptions(include_header=False)
-    for at in range(0, rows.num_rows, COPY_ROWS):
-        sink = pa.BufferOutputStream()
-        pyarrow.csv.write_csv(rows.slice(at, COPY_ROWS), sink, options)
-        yield sink.getvalue().to_pybytes()
-
-
-class _Chunks(io.RawIOBase):
-    """A file made of chunks, each written when it is asked for."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-        taken = min(len(buffer), len(self._rest))
-        buffer[:taken] = self._rest[:taken]
-        self._rest = self._rest[taken:]
-        return taken
