@@ -1,24 +1,32 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Fetch the next page while this one is landed."""
+"""Fetch the next pages while this one is landed."""
 
 from __future__ import annotations
 
 import contextvars
 import queue
 import threading
+import time
 from collections.abc import Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
+MOST = 2
+"""Items that may wait to be taken: the thread goes straight on to the next one, without being woken first."""
+
+HEAD_START = 0.0005
+"""Seconds for the thread to ask for its next item, before whoever waited for this one keeps the interpreter busy."""
+
+
 def ahead(items: Iterator[T]) -> Iterator[T]:
-    """Give an iterator's items in order, while a thread is at the next one already; never at more than one.
+    """Give an iterator's items in order, while a thread is at the next ones already, never at more than `MOST`.
 
     What the iterator raises is raised here, after all items before it. Whoever ends early lets the thread end with what it is at.
     """
     found: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
-    room = threading.Semaphore(1)
+    room = threading.Semaphore(MOST)
     ended = False
 
     def work() -> None:
@@ -32,8 +40,13 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
 
     threading.Thread(target=contextvars.copy_context().run, args=(work,), name="pages", daemon=True).start()
     try:
-        while not isinstance(item := found.get(), _End):
+        while True:
+            late = found.empty()
+            if isinstance(item := found.get(), _End):
+                break
             room.release()
+            if late:
+                time.sleep(HEAD_START)
             yield item
         if item.error is not None:
             raise item.error

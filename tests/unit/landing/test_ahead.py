@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Items come in order, one ahead, and errors after what came before them."""
+"""Items come in order, two ahead, and errors after what came before them."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def test_an_error_comes_after_the_items_before_it(items, error):
     assert found == items
 
 
-def test_the_next_one_is_fetched_meanwhile_and_no_other():
+def test_the_next_two_are_fetched_meanwhile_and_no_other():
     items = Items(10)
     taken = ahead(items)
     assert next(taken) == 1
-    items.wait_for(2)
-    assert next(taken) == 2
     items.wait_for(3)
-    assert items.asked == 3
+    assert next(taken) == 2
+    items.wait_for(4)
+    assert items.asked == 4
     taken.close()
 
 
