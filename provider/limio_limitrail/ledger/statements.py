@@ -215,7 +215,7 @@ class Statements:
     def _among(self, keys: Sequence[str]) -> tuple[str, list[object]]:
         """Write the condition that a row has one of several keys, and give what is bound in it."""
         if self.database == "postgresql":
-            # One value however many keys: the statement stays the same, and is planned once.
+            # One value however many keys: a long list of them takes longer to read than to look up.
             return f"{self._quote(KEY)} = ANY(CAST({VALUE} AS text[]))", [list(keys)]
         return f"{self._quote(KEY)} IN ({_values(keys)})", list(keys)
 

@@ -360,3 +360,12 @@ def test_a_duckdb_whose_settings_disregard_case_and_live_elsewhere(duck):
     duck.land("merge", {"id": (T, ["b"]), "w": (S, [NEW_YEAR])}, hook=hook, run="3")
     duck.land("merge", {"id": (T, ["c"]), "w": (T, ["x"])}, hook=hook, run="4")
     assert [row["w"] for row in duck.rows() if row["id"] == "b"] == ["2024-01-01T02:03:04.000050Z"]
+
+
+def test_texts_arrive_whatever_the_connections_encoding_is(postgres):
+    hook = postgres.hook(client_encoding="LATIN1")
+    for run, word in (("run-1", "日本"), ("run-2", "é𝄞")):
+        rows = {"id": (T, ["é", "日"]), "wörd": (T, [word, None]), "j": (J, ['["é"]', '{"日":1}'])}
+        postgres.land("merge", rows, run=run, hook=hook, table="größe")
+        found = postgres.query('SELECT id, "wörd", CAST(j AS text) FROM "größe" ORDER BY id COLLATE "C"')
+        assert found == [("é", word, '["é"]'), ("日", None, '{"日":1}')]

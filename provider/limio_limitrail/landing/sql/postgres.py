@@ -124,13 +124,13 @@ def postgres_transaction(connection: Any) -> Iterator[PostgresSession]:
     """Open a transaction: committed at the end, rolled back if anything is raised."""
     connection.autocommit = False
     session = PostgresSession(connection)
-    _speak_utf8(connection)
+    _prepare_connection(connection)
     try:
         # Every statement has to see what the load before this one committed while this one waited for its lock.
-        session.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
-        session.execute("SET LOCAL TIME ZONE 'UTC'")
-        session.execute("SET LOCAL extra_float_digits = 1")
-        session.execute("SET LOCAL standard_conforming_strings = on")
+        session.execute(
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL TIME ZONE 'UTC'; "
+            "SET LOCAL extra_float_digits = 1; SET LOCAL standard_conforming_strings = on"
+        )
         yield session
         guarded(connection.commit, refused=session.refused, describe=_describe)
     except BaseException:
@@ -140,12 +140,18 @@ def postgres_transaction(connection: Any) -> Iterator[PostgresSession]:
         raise
 
 
-def _speak_utf8(connection: Any) -> None:
-    """Let texts travel as they are, which COPY in the binary format leaves to the connection's encoding."""
+def _prepare_connection(connection: Any) -> None:
+    """Let texts travel as they are, which COPY in the binary format leaves to the connection, and have each statement planned.
+
+    A statement that is planned once is planned for the table as it was then: a small table is read from end to end, and a ledger
+    of a hundred thousand rows would be too, for every few rows.
+    """
     if type(connection).__module__.startswith("psycopg2"):
         # Through the driver, which would not notice a statement. It sends nothing where the encoding is the same.
         connection.set_client_encoding("UTF8")
-    elif connection.info.encoding != "utf-8":
+        return
+    connection.prepare_threshold = None
+    if connection.info.encoding != "utf-8":
         connection.execute("SET client_encoding TO 'UTF8'")
 
 
