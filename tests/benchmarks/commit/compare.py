@@ -117,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--milliseconds", type=float, default=20)
-    parser.add_argument("--in-flight", type=int, help="only runs with so many requests at once")
+    parser.add_argument("--in-flight", type=int, nargs="+", help="only runs with so many requests at once")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="only contestants whose name holds one of these words, separated by commas")
     parser.add_argument("--json", type=Path, help="where the figures of every run go, too")
@@ -127,7 +127,7 @@ def main() -> None:
         (name, in_flight)
         for name, each in CONTESTANTS.items()
         for in_flight in each
-        if any(word in name for word in words) and options.in_flight in (None, in_flight)
+        if any(word in name for word in words) and in_flight in (options.in_flight or each)
     ]
     found: defaultdict[tuple[str, int], list[Figures]] = defaultdict(list)
     with start_postgres() as server, api(options.milliseconds) as url:
