@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import airflow.sdk
-import airflow.sdk.execution_time.supervisor  # noqa: F401 - what a task process has imported: this forks it
+import airflow.sdk.execution_time.supervisor
 import airflow.sdk.execution_time.task_runner  # noqa: F401 - likewise
 from airflow.sdk import BaseOperator, ObjectStoragePath, conf  # noqa: F401 - likewise
 
