@@ -15,7 +15,7 @@ from pathlib import Path
 
 import airflow.sdk
 import airflow.sdk.execution_time.supervisor
-import airflow.sdk.execution_time.task_runner  # noqa: F401 - likewise
+import airflow.sdk.execution_time.task_runner  # noqa: F401 - what a task process has imported, which the supervisor forks
 from airflow.sdk import BaseOperator, ObjectStoragePath, conf  # noqa: F401 - likewise
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

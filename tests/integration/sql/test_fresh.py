@@ -9,9 +9,11 @@ import uuid
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from databases import FilePart, Part
 
 from limio_limitrail.landing.kinds import Kind
-from limio_limitrail.landing.sql import LandingError
+from limio_limitrail.landing.parts import DamagedPartError
+from limio_limitrail.landing.sql import LandingError, duck
 
 INT, D, T, J, N = Kind.INTEGER, Kind.DOUBLE, Kind.TEXT, Kind.JSON, Kind.NULL
 STAGED = "they are staged first"
@@ -108,3 +110,44 @@ def test_a_database_that_may_read_no_files(opened, told):
     hook = duck.hook(enable_external_access="false")
     result = duck.land("merge", {"id": (INT, [1])}, hook=hook)
     assert result.inserted == 1
+
+
+def test_more_parts_than_are_read_at_once(fresh, told):
+    """Neighbours whose columns come in another order, or are others, are not read as if they were alike."""
+    plain = [{"id": (INT, [number]), "a": (T, [f"a{number}"])} for number in range(20)]
+    parts = [dict(reversed(part.items())) if number % 5 == 3 else part for number, part in enumerate(plain)]
+    parts[7]["b"] = (D, [0.5])
+    counts = []
+    fresh.land("merge", *parts, progress=counts.append)
+    assert counts == list(range(1, 21))
+    assert STAGED not in told.text
+    assert sorted((row["id"], row["a"], row["b"]) for row in fresh.rows()) == [
+        (number, f"a{number}", 0.5 if number == 7 else None) for number in range(20)
+    ]
+
+
+def test_more_columns_than_duckdb_gets_memory_for(opened, told, monkeypatch):
+    monkeypatch.setattr(duck, "POUR_MEMORY", 1)
+    monkeypatch.setattr(duck, "POUR_COLUMN", 0)
+    db = opened("duckdb files")
+    rows = 3000
+    wide = {"id": (INT, list(range(rows)))} | {f"c{at}": (T, [f"{at} {row}" for row in range(rows)]) for at in range(60)}
+    assert db.land("merge", wide).inserted == rows
+    assert STAGED in told.text
+    assert db.query("SELECT count(*), count(DISTINCT c59), max(c0) FROM subs") == [(rows, rows, "0 999")]
+
+
+def test_a_part_that_turns_out_to_be_damaged_while_rows_are_copied(fresh, monkeypatch):
+    """What went wrong is told as it is, though a driver stands between, and no table is left."""
+    whole = Part.groups
+
+    def damaged(part):
+        yield from whole(part)
+        raise DamagedPartError("part-1 is not the file that was written")
+
+    monkeypatch.setattr(Part, "groups", damaged)
+    monkeypatch.setattr(FilePart, "file", lambda _: None)
+    with pytest.raises(DamagedPartError, match="not the file that was written"):
+        fresh.land("merge", {"id": (INT, [1, 2])}, {"id": (INT, [3])})
+    monkeypatch.undo()
+    assert not fresh.exists()
