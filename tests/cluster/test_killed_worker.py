@@ -26,7 +26,12 @@ def test_a_pull_in_slices(world: ClusterWorld) -> None:
     lost = set()
     for task in ("land", "usage"):
         lost |= world.kill_in_the_middle(
-            PULL, run_id, task_id=task, when=lambda task=task: world.succeeded(PULL, run_id, task_id=task) >= 4
+            PULL,
+            run_id,
+            task_id=task,
+            when=lambda mine, task=task: (
+                world.succeeded(PULL, run_id, task_id=task) >= 4 and bool(mine & world.airflow.tasks_with_state(PULL, run_id))
+            ),
         )
         world.airflow.have_workers(2)
     run = world.finish(PULL, run_id)
@@ -85,7 +90,7 @@ def finish_without_a_worker(world: ClusterWorld, dag_id: str, day: str) -> tuple
     world.fill_usage(day, rows=ROWS)
     world.airflow.have_workers(2)
     run_id = world.begin(dag_id, day)
-    lost = world.kill_in_the_middle(dag_id, run_id, task_id="commit_usage", when=lambda: world.committed() > ROWS / 5)
+    lost = world.kill_in_the_middle(dag_id, run_id, task_id="commit_usage", when=lambda _: world.committed() > ROWS / 5)
     in_flight = world.sending(lost)
     assert 0 < len(in_flight) <= ROWS_IN_DOUBT * len(lost)
     return world.finish(dag_id, run_id), lost, in_flight

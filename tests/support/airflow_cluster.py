@@ -157,13 +157,22 @@ class CeleryAirflow(WholeAirflow):
         """Give the tasks of a run that are said to be running, and whose process is gone."""
         return {name for name, pid in self._running(dag_id, run_id) if not lives(pid)}
 
+    def tasks_with_state(self, dag_id: str, run_id: str) -> set[str]:
+        """Give the tasks of a run that have kept something for their next try."""
+        found = self.query("SELECT task_id, map_index FROM task_state_store WHERE dag_id = %s AND run_id = %s", dag_id, run_id)
+        return {_name(task, index) for task, index in found}
+
     def _running(self, dag_id: str, run_id: str) -> list[tuple[str, int]]:
         found = self.query(
             "SELECT task_id, map_index, pid FROM task_instance WHERE dag_id = %s AND run_id = %s AND state = 'running'",
             dag_id,
             run_id,
         )
-        return [(task if index < 0 else f"{task}[{index}]", pid) for task, index, pid in found if pid]
+        return [(_name(task, index), pid) for task, index, pid in found if pid]
+
+
+def _name(task: str, map_index: int) -> str:
+    return task if map_index < 0 else f"{task}[{map_index}]"
 
 
 def lives(pid: int) -> bool:

@@ -8,7 +8,7 @@ import itertools
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -129,16 +129,16 @@ class ClusterWorld:
         )
         return float(seconds)
 
-    def kill_in_the_middle(self, dag_id: str, run_id: str, *, task_id: str, when: Callable[[], bool]) -> set[str]:
+    def kill_in_the_middle(self, dag_id: str, run_id: str, *, task_id: str, when: Callable[[Set[str]], bool]) -> set[str]:
         """Kill a worker that runs several copies of a task, and give all tasks that it had.
 
-        :param when: tells that the run is in the middle of its work.
+        :param when: tells, from the tasks that the worker has, that the run is in the middle of its work.
         """
         worker = self.airflow.workers[-1]
 
         def busy() -> bool:
             mine = self.airflow.tasks_on(worker, dag_id, run_id)
-            return sum(name.startswith(f"{task_id}[") for name in mine) >= 2 and when()
+            return sum(name.startswith(f"{task_id}[") for name in mine) >= 2 and when(mine.keys())
 
         self.airflow.wait_for(busy, f"{worker} is in the middle of {task_id}", seconds=180)
         self.airflow.kill(worker)
