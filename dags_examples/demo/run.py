@@ -84,8 +84,9 @@ def emulator() -> Iterator[Emulator]:
     """Start the emulator in a process of its own, with credentials made up for this run."""
     limio, limitrail = ("demo", secrets.token_urlsafe(24)), ("lr_demo", secrets.token_urlsafe(24))
     command = [sys.executable, "-m", "limio_limitrail.emulator", "--port", "0"]
-    command += ["--client-id", limio[0], "--client-secret", limio[1]]
-    command += ["--limitrail-client-id", limitrail[0], "--limitrail-client-secret", limitrail[1]]
+    # With equals signs, because a secret may begin with a dash.
+    command += [f"--client-id={limio[0]}", f"--client-secret={limio[1]}"]
+    command += [f"--limitrail-client-id={limitrail[0]}", f"--limitrail-client-secret={limitrail[1]}"]
     command += ["--subscriptions", str(SUBSCRIPTIONS), "--baskets", str(BASKETS)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
