@@ -53,6 +53,7 @@ def pieces_of(pour: Pour, *, parts: Sequence[PartSource]) -> Iterator[Piece]:
 
 
 def binary_slices(rows: pa.Table) -> Iterator[memoryview]:
+    """Write rows in COPY's binary format, some at a time."""
     return map(binary_rows, _slices(rows))
 
 
