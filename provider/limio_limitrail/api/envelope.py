@@ -75,10 +75,14 @@ class EnvelopeReader:
 
     def _expect(self, names: Iterable[str]) -> None:
         """Make the type of an answer that has these members besides its records."""
-        self._names = tuple(dict.fromkeys((*self._names, *names)))
-        if len(self._names) > MOST_MEMBERS or not all(_PLAIN_NAME.fullmatch(name) for name in (self._records, *self._names)):
-            self._decoder = None
+        known = tuple(dict.fromkeys((*self._names, *names)))
+        if known == self._names and self._decoder is not None:
+            return  # something else did not fit: the type would be the same
+        if len(known) > MOST_MEMBERS or not all(_PLAIN_NAME.fullmatch(name) for name in (self._records, *known)):
+            # Forgotten altogether, so that ever new names do not pile up.
+            self._names, self._decoder = (), None
             return
+        self._names = known
         attributes = {f"f{index}": name for index, name in enumerate(self._names)}
         members: list[tuple[str, Any, Any]] = [(attribute, msgspec.Raw, _MISSING) for attribute in attributes]
         envelope = msgspec.defstruct(
