@@ -117,6 +117,7 @@ def test_more_parts_than_are_read_at_once(fresh, told):
     plain = [{"id": (INT, [number]), "a": (T, [f"a{number}"])} for number in range(20)]
     parts = [dict(reversed(part.items())) if number % 5 == 3 else part for number, part in enumerate(plain)]
     parts[7]["b"] = (D, [0.5])
+    parts[0]["nothing"] = (N, [None])
     counts = []
     fresh.land("merge", *parts, progress=counts.append)
     assert counts == list(range(1, 21))
