@@ -107,9 +107,53 @@ def test_folders_that_are_no_patterns(opened, told, monkeypatch, folder):
 
 def test_a_database_that_may_read_no_files(opened, told):
     duck = opened("duckdb files")
-    hook = duck.hook(enable_external_access="false")
+    hook = duck.hook(settings={"enable_external_access": "false"})
     result = duck.land("merge", {"id": (INT, [1])}, hook=hook)
     assert result.inserted == 1
+    assert STAGED in told.text
+
+
+@pytest.mark.parametrize(
+    ("extra", "pouring", "afterwards"),
+    [
+        ({}, {"memory_limit": "61.0 MiB", "threads": "2", "order": "false"}, {"memory_limit": "488.2 MiB", "order": "true"}),
+        (
+            {"threads": 3, "settings": {"preserve_insertion_order": "true"}},
+            {"memory_limit": "61.0 MiB", "threads": "3", "order": "true"},
+            {"memory_limit": "488.2 MiB", "threads": "3", "order": "true"},
+        ),
+        *(
+            (extra, left_alone, left_alone)
+            for left_alone in ({"memory_limit": "953.6 MiB", "threads": "3", "order": "true"},)
+            for extra in ({"memory_limit": "1GB", "threads": 3}, {"settings": {"max_memory": "1GB", "worker_threads": "3"}})
+        ),
+    ],
+)
+def test_what_the_connection_says_of_duckdbs_settings_stays(opened, extra, pouring, afterwards):
+    """Where it says nothing, the load chooses for itself, and puts things back once the new table is filled."""
+    db = opened("duckdb files")
+    hook = db.hook(**extra)
+    connections, seen = [], []
+    open_connection = hook.get_conn
+    hook.get_conn = lambda: connections.append(open_connection()) or connections[0]
+
+    def settings():
+        names = {"memory_limit": "memory_limit", "threads": "threads", "order": "preserve_insertion_order"}
+        values = ", ".join(f"CAST(current_setting('{name}') AS VARCHAR)" for name in names.values())
+        return dict(zip(names, connections[0].execute(f"SELECT {values}").fetchone(), strict=True))
+
+    whole = duck.DuckSession.query
+
+    def query(session, sql, *values):
+        if sql.startswith(("INSERT", "COMMIT")):
+            seen.append(settings())
+        return whole(session, sql, *values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duck.DuckSession, "query", query)
+        db.land("merge", {"id": (INT, [1])}, hook=hook)
+    assert seen[0] == pouring
+    assert afterwards.items() <= seen[-1].items()
 
 
 def test_more_parts_than_are_read_at_once(fresh, told):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, unchanged, update_from
-from limio_limitrail.landing.sql.duckopen import lasting_database, opened
+from limio_limitrail.landing.sql.duckopen import free_settings, lasting_database, opened
 from limio_limitrail.landing.sql.errors import before_values, guarded
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
 from limio_limitrail.landing.sql.names import TableName
@@ -130,7 +130,7 @@ def duckdb_session(hook: DbApiHook) -> Iterator[DuckSession]:
     with _WRITERS[_same_file(database)]:
         connection = open_duckdb(hook, wait=OPEN_WAIT)
         try:
-            with _transaction(connection, limited=_has_limit(hook)) as session:
+            with _transaction(connection, free=free_settings(hook)) as session:
                 yield session
         finally:
             connection.close()
@@ -139,13 +139,13 @@ def duckdb_session(hook: DbApiHook) -> Iterator[DuckSession]:
 @contextmanager
 def duckdb_transaction(hook: DbApiHook, connection: duckdb.DuckDBPyConnection) -> Iterator[DuckSession]:
     """Open a transaction on a connection that stays open; other threads of this process wait."""
-    with _WRITERS[_same_file(lasting_database(hook))], _transaction(connection, limited=True) as session:
+    with _WRITERS[_same_file(lasting_database(hook))], _transaction(connection) as session:
         yield session
 
 
 @contextmanager
-def _transaction(connection: duckdb.DuckDBPyConnection, *, limited: bool) -> Iterator[DuckSession]:
-    session = DuckSession(connection, limited=limited)
+def _transaction(connection: duckdb.DuckDBPyConnection, *, free: Collection[str] = ()) -> Iterator[DuckSession]:
+    session = DuckSession(connection, free=free)
     session.execute("BEGIN TRANSACTION")
     try:
         yield session
@@ -164,14 +164,10 @@ def open_duckdb(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
     connection = opened(hook, wait=wait)
     session = DuckSession(connection)
     session.execute("SET TimeZone = 'UTC'")
-    if not _has_limit(hook):
+    if "memory_limit" in free_settings(hook):
         # DuckDB would take four fifths of the machine; beyond this it goes on from disk.
         session.execute(f"SET memory_limit = '{MEMORY}'")
     return connection
-
-
-def _has_limit(hook: DbApiHook) -> bool:
-    return "memory_limit" in getattr(hook, "get_connect_config", dict)()
 
 
 def _same_file(database: str) -> str:
@@ -194,14 +190,14 @@ class DuckSession:
     """A transaction in DuckDB.
 
     :param connection: the open database.
-    :param limited: whether somebody else has decided how much memory it may use.
+    :param free: settings that nobody else has decided, and that it may change while it fills a new table.
     """
 
     dialect = DUCKDB
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, *, limited: bool = True) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, *, free: Collection[str] = ()) -> None:
         self._connection = connection
-        self._limited = limited
+        self._free = frozenset(free)
 
     def execute(self, sql: str, *values: object) -> int:
         """Run a statement; answer the number of rows it touched."""
@@ -266,19 +262,19 @@ class DuckSession:
         self._pour_no_more()
 
     def _pour_sparingly(self, *, columns: int) -> None:
-        if self._limited:
-            return
-        self.execute(f"SET memory_limit = '{max(POUR_MEMORY, POUR_COLUMN * columns)}MB'")
-        self.execute(f"SET threads = {POUR_THREADS}")
+        self._set("memory_limit", f"'{max(POUR_MEMORY, POUR_COLUMN * columns)}MB'")
+        self._set("threads", str(POUR_THREADS))
         # Only then do they write side by side; no row of a new table has a place of its own.
-        self.execute("SET preserve_insertion_order = false")
+        self._set("preserve_insertion_order", "false")
 
     def _pour_no_more(self) -> None:
-        if self._limited:
-            return
-        self.execute("SET preserve_insertion_order = true")
-        self.execute("RESET threads")
-        self.execute(f"SET memory_limit = '{MEMORY}'")
+        self._set("preserve_insertion_order", "true")
+        self._set("threads", None)
+        self._set("memory_limit", f"'{MEMORY}'")
+
+    def _set(self, name: str, value: str | None) -> None:
+        if name in self._free:
+            self.execute(f"RESET {name}" if value is None else f"SET {name} = {value}")
 
     def pour(self, pour: Pour, *, parts: Sequence[PartSource]) -> Iterator[int]:
         """Let DuckDB read the parts' files into the new table, several at once; tell of each how many rows it had."""

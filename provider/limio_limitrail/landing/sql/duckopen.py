@@ -18,6 +18,9 @@ log = logging.getLogger("limio_limitrail.landing.sql")
 BIRTH_WAIT = 10.0
 """Seconds that a load waits for a file that is no database: another process may be about to make it one."""
 
+_SETTINGS = {"memory_limit": "max_memory", "threads": "worker_threads", "preserve_insertion_order": ""}
+"""Settings, and what else DuckDB calls them."""
+
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
 
@@ -36,6 +39,13 @@ def lasting_database(hook: DbApiHook) -> str:
             "put the database's path into the connection's host"
         )
     return database
+
+
+def free_settings(hook: DbApiHook) -> frozenset[str]:
+    """Give the settings that a load may choose, because the connection says nothing of them: none where it limits the memory."""
+    given = {str(name).lower() for name in getattr(hook, "get_connect_config", dict)()}
+    chosen = {name for name, also in _SETTINGS.items() if not given.isdisjoint((name, also))}
+    return frozenset() if "memory_limit" in chosen else frozenset(_SETTINGS.keys() - chosen)
 
 
 def opened(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
