@@ -331,6 +331,10 @@ class DuckSession:
         self.execute(f"CREATE TABLE {self.dialect.qualified(table)} ({described})")
         return False
 
+    def add_key(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:  # noqa: ARG002
+        """Do nothing, for the reasons that `create_table` has."""
+        return False
+
     def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
         """Turn a column into a wider kind."""
         name = quoted(column.name)

@@ -17,6 +17,8 @@ from limio_limitrail.landing.sql.statements import Statements
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from limio_limitrail.landing.sql.names import TableName
+
 log = logging.getLogger("limio_limitrail.landing.sql")
 
 
@@ -42,6 +44,10 @@ class FreshSession(Session, Protocol):
         """Undo everything that is done within, where something is raised; to be entered before anything else was done."""
         ...
 
+    def add_key(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:
+        """Give the filled table its primary key; False where the database keeps none, and nothing has been looked at."""
+        ...
+
     def pour(self, pour: Pour, *, parts: Sequence[PartSource]) -> Iterator[int]:
         """Add the parts' rows to the new table; tell now and then how many more are in it."""
         ...
@@ -62,14 +68,13 @@ def load_fresh(
     unique = keys if target.mode is WriteMode.MERGE and keys is not None else ()
     try:
         with session.attempt():
-            guarded = session.create_table(
-                table=plan.table, columns=write.table_columns(), key=[column.name for column in unique]
-            )
+            session.create_table(table=plan.table, columns=write.table_columns(), key=())
             rows = 0
             for more in session.pour(pour, parts=parts):
                 rows += more
                 if progress is not None:
                     progress(rows)
+            guarded = session.add_key(table=plan.table, columns=write.table_columns(), key=[column.name for column in unique])
             if keys and not guarded:
                 _check_keys(session=session, write=write, keys=keys, needed=bool(unique))
     except LandingError as refused:
