@@ -395,6 +395,25 @@ def test_a_file_that_is_no_database(duck, monkeypatch):
         duck.land("merge", {"id": (INT, [1])})
 
 
+def test_a_database_that_is_damaged(duck, monkeypatch):
+    """DuckDB speaks of a block then, which is no lock to wait for."""
+    monkeypatch.setattr(duck_module, "OPEN_WAIT", 0.0)
+    duck.land("merge", {"id": (INT, [1])})
+    file = Path(duck.connection["host"])
+    content = bytearray(file.read_bytes())
+    content[4096:12288] = bytes(8192)
+    file.write_bytes(content)
+    with pytest.raises(LandingError, match="DuckDB cannot open .*(checksum|[Cc]orrupt|header)"):
+        duck.land("merge", {"id": (INT, [2])})
+
+
+def test_a_folder_with_lock_in_its_name_that_is_not_there(duck, monkeypatch, tmp_path):
+    monkeypatch.setattr(duck_module, "OPEN_WAIT", 0.0)
+    duck.connection["host"] = str(tmp_path / "blocks" / "warehouse.duckdb")
+    with pytest.raises(LandingError, match="DuckDB cannot open .*No such file"):
+        duck.land("merge", {"id": (INT, [1])})
+
+
 def test_sqlite_waits_for_another_writer(lite):
     """For longer than the driver does by itself, which is five seconds."""
     lite.land("merge", {"id": (INT, [1])})

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,9 @@ BIRTH_WAIT = 10.0
 
 _SETTINGS = {"memory_limit": "max_memory", "threads": "worker_threads", "preserve_insertion_order": ""}
 """Settings, and what else DuckDB calls them."""
+
+_HELD = re.compile("could not set lock on file|being used by another process", re.IGNORECASE)
+"""What DuckDB says while another process has the file, in Linux and in Windows; a path or a damaged block may say lock, too."""
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
@@ -52,21 +56,23 @@ def opened(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
     """Open the database's file, waiting for other processes to let go of it.
 
     :param wait: seconds to wait for that.
-    :raises LandingError: the connection names no lasting database, or another process keeps the file.
+    :raises LandingError: the connection names no lasting database, it cannot be opened, or another process keeps the file.
     """
     import duckdb
 
-    file = lasting_database(hook).partition("?")[0]
+    database = lasting_database(hook)
+    file = database.partition("?")[0]  # behind it stands MotherDuck's token
     start = time.monotonic()
     pause = _FIRST_PAUSE
     while True:
         try:
             connection: duckdb.DuckDBPyConnection = hook.get_conn()
-        except duckdb.IOException as error:
-            message = str(error).lower()
-            unborn = "not a valid duckdb database" in message
-            if "lock" not in message and not unborn:
-                raise
+        except duckdb.Error as error:
+            message = str(error).replace(database, file)
+            unborn = "not a valid DuckDB database" in message
+            if not unborn and not _HELD.search(message):
+                # DuckDB speaks of the file and its blocks here, not of rows.
+                raise LandingError(f"DuckDB cannot open {file}: {message.strip().partition(chr(10))[0]}") from None
         else:
             return connection
         if unborn and time.monotonic() + pause > start + BIRTH_WAIT:
