@@ -403,14 +403,14 @@ def test_a_database_that_is_damaged(duck, monkeypatch):
     content = bytearray(file.read_bytes())
     content[4096:12288] = bytes(8192)
     file.write_bytes(content)
-    with pytest.raises(LandingError, match="DuckDB cannot open .*(checksum|[Cc]orrupt|header)"):
+    with pytest.raises(LandingError, match=r"DuckDB cannot open .*(checksum|[Cc]orrupt|header)"):
         duck.land("merge", {"id": (INT, [2])})
 
 
 def test_a_folder_with_lock_in_its_name_that_is_not_there(duck, monkeypatch, tmp_path):
     monkeypatch.setattr(duck_module, "OPEN_WAIT", 0.0)
     duck.connection["host"] = str(tmp_path / "blocks" / "warehouse.duckdb")
-    with pytest.raises(LandingError, match="DuckDB cannot open .*No such file"):
+    with pytest.raises(LandingError, match=r"DuckDB cannot open .*No such file"):
         duck.land("merge", {"id": (INT, [1])})
 
 
