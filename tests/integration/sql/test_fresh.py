@@ -113,6 +113,9 @@ def test_a_database_that_may_read_no_files(opened, told):
     assert STAGED in told.text
 
 
+LIMITED = {"memory_limit": "953.6 MiB", "threads": "3", "order": "true"}
+
+
 @pytest.mark.parametrize(
     ("extra", "pouring", "afterwards"),
     [
@@ -122,11 +125,8 @@ def test_a_database_that_may_read_no_files(opened, told):
             {"memory_limit": "61.0 MiB", "threads": "3", "order": "true"},
             {"memory_limit": "488.2 MiB", "threads": "3", "order": "true"},
         ),
-        *(
-            (extra, left_alone, left_alone)
-            for left_alone in ({"memory_limit": "953.6 MiB", "threads": "3", "order": "true"},)
-            for extra in ({"memory_limit": "1GB", "threads": 3}, {"settings": {"max_memory": "1GB", "worker_threads": "3"}})
-        ),
+        ({"memory_limit": "1GB", "threads": 3}, LIMITED, LIMITED),
+        ({"settings": {"max_memory": "1GB", "worker_threads": "3"}}, LIMITED, LIMITED),
     ],
 )
 def test_what_the_connection_says_of_duckdbs_settings_stays(opened, extra, pouring, afterwards):
@@ -134,20 +134,23 @@ def test_what_the_connection_says_of_duckdbs_settings_stays(opened, extra, pouri
     db = opened("duckdb files")
     hook = db.hook(**extra)
     connections, seen = [], []
-    open_connection = hook.get_conn
-    hook.get_conn = lambda: connections.append(open_connection()) or connections[0]
+    whole_get_conn, whole_query = hook.get_conn, duck.DuckSession.query
+
+    def get_conn():
+        connections.append(whole_get_conn())
+        return connections[0]
+
+    hook.get_conn = get_conn
 
     def settings():
         names = {"memory_limit": "memory_limit", "threads": "threads", "order": "preserve_insertion_order"}
         values = ", ".join(f"CAST(current_setting('{name}') AS VARCHAR)" for name in names.values())
         return dict(zip(names, connections[0].execute(f"SELECT {values}").fetchone(), strict=True))
 
-    whole = duck.DuckSession.query
-
     def query(session, sql, *values):
         if sql.startswith(("INSERT", "COMMIT")):
             seen.append(settings())
-        return whole(session, sql, *values)
+        return whole_query(session, sql, *values)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(duck.DuckSession, "query", query)
