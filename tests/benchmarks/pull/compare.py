@@ -112,10 +112,12 @@ def main() -> None:
     parser.add_argument("--milliseconds", type=float, default=0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="", help="contestants with this in their names, or several words with commas between")
-    parser.add_argument("--without", default="nobody", help="leave out contestants with this in their names, likewise")
+    parser.add_argument("--without", help="leave out contestants with this in their names, likewise")
     parser.add_argument("--json", type=Path, help="a file for the figures")
     options = parser.parse_args()
-    taking_part = [name for name in CONTESTANTS if _named(name, options.only) and not _named(name, options.without)]
+    taking_part = [name for name in CONTESTANTS if _named(name, options.only)]
+    if options.without:
+        taking_part = [name for name in taking_part if not _named(name, options.without)]
     if importlib.util.find_spec("dlt") is None:
         print("dlt is not installed, and left out: pip install 'dlt[duckdb,parquet]'")
         taking_part = [name for name in taking_part if ".dlt_" not in name]

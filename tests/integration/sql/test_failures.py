@@ -16,6 +16,7 @@ import time
 import traceback
 from pathlib import Path
 
+import duckdb
 import pytest
 
 from limio_limitrail.landing.kinds import Kind
@@ -412,6 +413,26 @@ def test_a_folder_with_lock_in_its_name_that_is_not_there(duck, monkeypatch, tmp
     duck.connection["host"] = str(tmp_path / "blocks" / "warehouse.duckdb")
     with pytest.raises(LandingError, match=r"DuckDB cannot open .*No such file"):
         duck.land("merge", {"id": (INT, [1])})
+
+
+def test_a_database_that_cannot_be_opened_does_not_tell_its_token(duck, caplog):
+    """MotherDuck cannot be had here: its extension is missing, and DuckDB's message is made worse than it is."""
+    duck.connection.update(host="", password=CANARY, schema="mine")
+    hook = duck.hook()
+    open_really = hook.get_conn
+
+    def get_conn():
+        try:
+            return open_really()
+        except duckdb.IOException as error:
+            message = f"{error} ({hook.get_database()})".replace("\n", " ")
+        raise duckdb.IOException(message)
+
+    hook.get_conn = get_conn
+    with pytest.raises(LandingError, match=r"DuckDB cannot open md:mine: .*[Ee]xtension .*\(md:mine\)") as refused:
+        duck.land("merge", {"id": (INT, [1])}, hook=hook)
+    assert CANARY not in told(refused.value)
+    assert CANARY not in caplog.text
 
 
 def test_sqlite_waits_for_another_writer(lite):

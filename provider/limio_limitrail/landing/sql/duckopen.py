@@ -68,13 +68,13 @@ def opened(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
         try:
             connection: duckdb.DuckDBPyConnection = hook.get_conn()
         except duckdb.Error as error:
-            message = str(error).replace(database, file)
-            unborn = "not a valid DuckDB database" in message
-            if not unborn and not _HELD.search(message):
-                # DuckDB speaks of the file and its blocks here, not of rows.
-                raise LandingError(f"DuckDB cannot open {file}: {message.strip().partition(chr(10))[0]}") from None
+            # DuckDB speaks of the file and its blocks here, not of rows.
+            message = str(error).replace(database, file).strip().partition("\n")[0]
         else:
             return connection
+        unborn = "not a valid DuckDB database" in message
+        if not unborn and not _HELD.search(message):
+            raise LandingError(f"DuckDB cannot open {file}: {message}")
         if unborn and time.monotonic() + pause > start + BIRTH_WAIT:
             raise LandingError(f"the file {file} is not a DuckDB database")
         if time.monotonic() + pause > start + wait:
