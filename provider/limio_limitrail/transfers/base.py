@@ -185,9 +185,11 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
         """
         from limio_limitrail.landing.pull import PartLimits, Pull, run_pull
         from limio_limitrail.landing.shaping import Shaping
+        from limio_limitrail.transfers.folders import prepare_folder
         from limio_limitrail.transfers.pull_identity import pull_signature
 
         resource = job.resource
+        prepare_folder(job.folder, root=job.root)
         time_path = resource.columns.get(resource.time_column, (resource.time_column,)) if resource.time_column else None
         shaping = Shaping(
             time_column=resource.time_column,
