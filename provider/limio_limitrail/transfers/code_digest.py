@@ -12,10 +12,11 @@ import copyreg
 import dis
 import hashlib
 import importlib
+import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from importlib import metadata
 from typing import Any
 
@@ -47,6 +48,14 @@ _OF_NO_ACCOUNT = frozenset(
         "__abstractmethods__", "_abc_impl", "__annotate__", "__annotate_func__", "__annotations_cache__", "__classdictcell__",
     }
 )  # fmt: skip
+_FLAGS = (
+    inspect.CO_VARARGS
+    | inspect.CO_VARKEYWORDS
+    | inspect.CO_GENERATOR
+    | inspect.CO_COROUTINE
+    | inspect.CO_ITERABLE_COROUTINE
+    | inspect.CO_ASYNC_GENERATOR
+)
 _NOTHING = object()
 
 
@@ -133,6 +142,8 @@ class _Digest:
             return ("partial", self.of(value.func), self.of(value.args), self.of(value.keywords))
         if kind in {staticmethod, classmethod}:
             return (kind.__name__, self.of(value.__func__))
+        if kind is cached_property:
+            return ("property", self.of(value.func))
         if kind is property:
             return ("property", self.of(value.fget), self.of(value.fset), self.of(value.fdel))
         if kind is types.ModuleType:
@@ -162,7 +173,8 @@ class _Digest:
 
         :param names: the globals that it sees; None where it is a value and not about to run.
         """
-        yield _hash("frame", repr((code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)).encode())
+        shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & _FLAGS)
+        yield _hash("shape", repr(shape).encode())
         yield _hash("variables", repr((code.co_varnames, code.co_freevars, code.co_cellvars)).encode())
         yield _hash("handlers", code.co_exceptiontable)
         instructions = list(dis.get_instructions(code))
@@ -189,9 +201,9 @@ class _Digest:
     def _member(self, value: Any, following: list[dis.Instruction], *, name: str) -> bytes:
         """Tell a value; of a module that the code takes a member from, only that member."""
         for step in following:
-            if not isinstance(value, types.ModuleType) or _library(value.__name__) is not None:
+            if step.opname not in {"LOAD_ATTR", "LOAD_METHOD"} or not _is_own_module(value):
                 break
-            if step.opname not in {"LOAD_ATTR", "LOAD_METHOD"} or (value := getattr(value, step.argval, _NOTHING)) is _NOTHING:
+            if (value := getattr(value, step.argval, _NOTHING)) is _NOTHING:
                 return _hash("missing")
             name = f"{name}.{step.argval}"
         try:
@@ -307,6 +319,10 @@ def _is_filled(cell: types.CellType) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_own_module(value: object) -> bool:
+    return isinstance(value, types.ModuleType) and _library(value.__name__) is None
 
 
 def _library(module: object) -> str | None:
