@@ -238,10 +238,9 @@ def test_a_module_of_the_users_own_counts(use: str, tmp_path: Path) -> None:
 EVERYTHING = """
 import dataclasses, decimal, enum, functools, logging, re, zoneinfo
 import numpy as np
-import pandas as pd
 LOG = logging.getLogger(__name__)
 NAMES = {"a", "b", "c", "d", ("e", "f"), frozenset({"g", "h"})}
-LOOK = pd.DataFrame({"a": [1, 2], "b": ["x", None]})
+LOOK = np.array([1, "x", {"u", "v", "w"}], dtype=object)
 class Color(enum.StrEnum):
     RED = "r"
     BLUE = "b"
@@ -253,7 +252,7 @@ class Config:
 CONFIG = Config()
 @functools.lru_cache
 def cached(n): return n
-def transform(frame, zone=zoneinfo.ZoneInfo("Europe/Berlin"), ts=pd.Timestamp("2026-01-01", tz="UTC"), n=decimal.Decimal("1.5")):
+def transform(frame, zone=zoneinfo.ZoneInfo("Europe/Berlin"), n=decimal.Decimal("1.5")):
     '''Do all of it.'''
     LOG.info("%s", object())
     frame = frame[[c for c in frame if c in {"p", "q", "r"} or c in NAMES or c in CONFIG.names]]
