@@ -20,6 +20,8 @@ from functools import cached_property, partial
 from importlib import metadata
 from typing import Any
 
+from limio_limitrail.troubleshooting import ExplainedError
+
 _LIBRARIES = frozenset(
     {
         "attr", "attrs", "dateutil", "duckdb", "jinja2", "msgspec", "numpy", "orjson", "pandas", "pendulum", "polars", "pyarrow",
@@ -59,7 +61,7 @@ _FLAGS = (
 _NOTHING = object()
 
 
-class UnknownCodeError(Exception):
+class UnknownCodeError(ExplainedError, ValueError):
     """What a function does cannot be told from outside. The message names a class or a variable, never a value."""
 
 
@@ -210,7 +212,7 @@ class _Digest:
             return self.of(value)
         except UnknownCodeError as error:
             # The innermost name says most.
-            raise (error if "refers to" in str(error) else UnknownCodeError(f"it refers to {name!r}, and {error}")) from None
+            raise (error if "refers to" in error.what else UnknownCodeError(f"it refers to {name!r}, and {error.what}")) from None
 
     def _imported(
         self, name: str, following: list[dis.Instruction], *, package: str | None, before: list[dis.Instruction]

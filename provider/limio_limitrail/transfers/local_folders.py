@@ -13,7 +13,7 @@ from limio_limitrail.api.errors import ParameterError
 _ATTEMPTS = 10
 
 
-class FolderError(ParameterError, PermissionError):
+class FolderError(ParameterError):
     """A folder on this machine is not safe for customers' data. The message names it, and says what to do."""
 
 

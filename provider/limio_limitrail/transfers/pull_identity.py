@@ -83,7 +83,7 @@ def _code_of(what: str, value: object) -> str:
     try:
         return code_digest(value)[:16]
     except UnknownCodeError as error:
-        log.warning("The code of %s cannot be compared: %s. If the task fails, its retry starts the pull over.", what, error)
+        log.warning("The code of %s cannot be compared, so that a retry of the task starts the pull over: %s", what, error)
         return uuid.uuid4().hex[:16]
 
 
