@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
     from airflow.sdk import ObjectStoragePath
 
+LOCAL = frozenset({"", "file", "local"})
+"""Protocols of folders on this machine."""
+
 _ROW_GROUP = 100_000
 
 
@@ -72,7 +75,7 @@ def write_file(path: ObjectStoragePath, content: bytes) -> None:
 
     :raises OSError: it cannot be written, or a link stands there.
     """
-    if path.protocol not in {"", "file"}:
+    if path.protocol not in LOCAL:
         path.write_bytes(content)
         return
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -131,7 +134,7 @@ class ParquetPart:
 
         :raises DamagedPartError: its bytes are not those that were written.
         """
-        if self.folder.protocol not in {"", "file"}:
+        if self.folder.protocol not in LOCAL:
             return None
         read_verified(self.folder, self.part)
         return Path((self.folder / self.part.name).path)

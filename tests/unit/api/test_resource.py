@@ -57,9 +57,16 @@ def test_what_was_given_may_change_later() -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"credentials": {"basic"}}, {"primary_key": 1}, {"primary_key": [1]}, {"timestamps": {"a": "b"}}, {"columns": ["a"]}, {"params": None}],
+    [
+        {"credentials": {"basic"}},
+        {"primary_key": 1},
+        {"primary_key": [1]},
+        {"timestamps": {"a": "b"}},
+        {"columns": ["a"]},
+        {"params": None},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_what_fits_no_field_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ParameterError, match=rf"Resource 'things': {next(iter(fields))} must be "):
         Resource(name="things", path="/x", **fields)

@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.landing.parts import write_file
 from limio_limitrail.transfers import folders
 from limio_limitrail.transfers.folders import RunIdentity, default_staging, prepare_folder, remove_empty, run_folder
 
@@ -179,10 +180,11 @@ def open_root(root: Path, run: Path) -> None:
     root.chmod(0o777)
 
 
+@pytest.mark.parametrize("scheme", ["file", "local"])
 @pytest.mark.parametrize("spoil", [linked_run, linked_above, linked_part, dangling, a_file, open_run, open_above, open_root])
-def test_an_unsafe_folder_is_refused(spoil: Callable[[Path, Path], None], tmp_path: Path) -> None:
+def test_an_unsafe_folder_is_refused(spoil: Callable[[Path, Path], None], scheme: str, tmp_path: Path) -> None:
     root = tmp_path / "out"
-    place = ObjectStoragePath(f"file://{root}")
+    place = ObjectStoragePath(f"{scheme}://{root}")
     folder = run_folder(place, resource="orders", run=RunIdentity(dag_id="d", task_id="t", run_id="r", map_index=-1))
     spoil(root, Path(folder.path))
     before = {str(path): path.lstat().st_mode for path in tmp_path.rglob("*")}
@@ -209,10 +211,11 @@ def root_is_a_link(root: Path, run: Path) -> None:
     root.symlink_to(disk)
 
 
+@pytest.mark.parametrize("scheme", ["file", "local"])
 @pytest.mark.parametrize("prepare", [lambda root, run: None, shared_with_a_group, sticky, root_is_a_link])
-def test_a_usual_folder_is_taken(prepare: Callable[[Path, Path], None], tmp_path: Path) -> None:
+def test_a_usual_folder_is_taken(prepare: Callable[[Path, Path], None], scheme: str, tmp_path: Path) -> None:
     root = tmp_path / "out"
-    place = ObjectStoragePath(f"file://{root}")
+    place = ObjectStoragePath(f"{scheme}://{root}")
     folder = run_folder(place, resource="orders", run=RunIdentity(dag_id="d", task_id="t", run_id="r", map_index=-1))
     prepare(root, Path(folder.path))
     prepare_folder(folder, root=place)
@@ -220,6 +223,15 @@ def test_a_usual_folder_is_taken(prepare: Callable[[Path, Path], None], tmp_path
     assert Path(folder.path).is_dir()
     if prepare is not shared_with_a_group:
         assert Path(folder.path).stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("scheme", ["file", "local"])
+def test_a_link_that_comes_later_is_not_written_through(scheme: str, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    (tmp_path / "part-00000.parquet").symlink_to(tmp_path / "kept")
+    with pytest.raises(OSError, match="part-00000"):
+        write_file(ObjectStoragePath(f"{scheme}://{tmp_path}/part-00000.parquet"), b"rows")
+    assert (tmp_path / "kept").read_text() == "kept"
 
 
 @pytest.mark.parametrize("spoil", ["open", "readable", "link", "file", "foreign"])
