@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 from string import Formatter
@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorString, Paging
+from limio_limitrail.api.stable_repr import stable_repr
 
 
 class AuthMode(StrEnum):
@@ -38,11 +39,12 @@ class TimeFilter:
     until: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Resource:
     """One list endpoint: everything that paging, watermarks and landing need to know of it.
 
     A tenant may have endpoints that nobody documented: make a Resource of your own and pass it wherever a name is accepted.
+    It prints the same in every process. A list or a set of names may be given for a tuple, and one text for a list of one.
 
     :param name: what logs, manifests and summaries call it.
     :param path: the path below the API's prefix, with ``{placeholders}`` for parts that a caller fills in.
@@ -80,6 +82,43 @@ class Resource:
     scope: str | None = None
     assumed: tuple[str, ...] = ()
     max_page_size: int | None = None
+
+    def __post_init__(self) -> None:
+        """Bring what was given into one form.
+
+        :raises ParameterError: a field holds something else than its names, mappings or ways to authenticate.
+        """
+        for name in ("primary_key", "timestamps", "assumed"):
+            object.__setattr__(self, name, self._names(name))
+        for name in ("columns", "params", "path_defaults"):
+            value = getattr(self, name)
+            if not isinstance(value, Mapping):
+                raise self._unfit(name, "a mapping of names to texts")
+            object.__setattr__(self, name, dict(value))
+        try:
+            credentials = frozenset(AuthMode(mode) for mode in self._names("credentials"))
+        except ValueError:
+            raise self._unfit("credentials", f"one or more of {', '.join(AuthMode)}") from None
+        object.__setattr__(self, "credentials", credentials)
+
+    def _names(self, field_name: str) -> tuple[str, ...]:
+        value = getattr(self, field_name)
+        if isinstance(value, str):
+            return (value,)
+        names = tuple(value) if isinstance(value, Iterable) and not isinstance(value, Mapping) else (None,)
+        if not all(isinstance(name, str) for name in names):
+            raise self._unfit(field_name, "a list of texts")
+        # A set has another order in each process.
+        return tuple(sorted(names)) if isinstance(value, Set) else names
+
+    def _unfit(self, field_name: str, expected: str) -> ParameterError:
+        return ParameterError(f"Resource {self.name!r}: {field_name} must be {expected}")
+
+    def __repr__(self) -> str:
+        return stable_repr(self)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.path))
 
     def placeholders(self) -> tuple[str, ...]:
         """Name the parts of the path that a caller can fill in."""

@@ -67,6 +67,15 @@ class ApiHook(BaseHook):
         """What the API's paths are appended to, such as ``https://acme.prod.limio.com/api``."""
         return self.client.base_url
 
+    def source(self) -> list[str]:
+        """Return what decides whose records the API answers with: its URLs and the client that asks.
+
+        Nothing in it is secret. A key has no client: there the host, which Limio gives each tenant, says whose it is.
+        """
+        settings = self.settings
+        client = [] if settings.auth_mode is AuthMode.API_KEY else [settings.auth_url, settings.client_id]
+        return [self.conn_type, self.base_url, settings.auth_mode, *client]
+
     @property
     def page_size(self) -> int:
         """Records to ask for a page where a caller does not say: the connection's, else `DEFAULT_PAGE_SIZE`."""

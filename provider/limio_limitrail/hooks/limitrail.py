@@ -77,6 +77,10 @@ class LimitRailHook(ApiHook):
         """What stands for the tenant in idempotency keys: the connection's ``tenant``, else client id and host of the API."""
         return self.settings.tenant_name
 
+    def source(self) -> list[str]:
+        """Return what decides whose records LimitRail answers with: URLs, client, tenant and the scopes that are asked for."""
+        return [*super().source(), self.tenant, *self.scopes]
+
     def path_for(self, name: str, *, default: str) -> str:
         """Give the path of a resource or an operation: the connection's ``paths`` may name another one.
 

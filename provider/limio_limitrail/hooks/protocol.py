@@ -25,6 +25,9 @@ class ResourceHook(Protocol):
     def base_url(self) -> str:
         """What the API's paths are appended to."""
 
+    def source(self) -> list[str]:
+        """Return what decides whose records come. Nothing in it is secret."""
+
     @property
     def client(self) -> ApiClient:
         """The client of the hook's connection."""

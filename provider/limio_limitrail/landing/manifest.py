@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.formats import UNREADABLE, instant, maybe, number, text, trouble
 from limio_limitrail.landing.kinds import Kind
-from limio_limitrail.landing.parts import Part, PartFormat, as_dict, part_from_dict
+from limio_limitrail.landing.parts import LOCAL, Part, PartFormat, as_dict, part_from_dict, write_file
 from limio_limitrail.troubleshooting import ExplainedError
 
 if TYPE_CHECKING:
@@ -98,10 +98,10 @@ def write_manifest(folder: ObjectStoragePath, manifest: Manifest) -> None:
     }
     content = json.dumps(data, indent=1, ensure_ascii=False).encode()
     path = folder / MANIFEST_NAME
-    if path.protocol in {"", "file"}:
+    if path.protocol in LOCAL:
         # A local file can be seen half-written; an object in a store appears whole when it is closed.
         draft = folder / f".{MANIFEST_NAME}.draft"
-        draft.write_bytes(content)
+        write_file(draft, content)
         os.replace(draft.path, path.path)  # noqa: PTH105 - the path is a URL path, which pathlib would take for a relative one
         return
     path.write_bytes(content)

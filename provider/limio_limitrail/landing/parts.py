@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from airflow.sdk import ObjectStoragePath
+
+LOCAL = frozenset({"", "file", "local"})
+"""Protocols of folders on this machine."""
 
 _ROW_GROUP = 100_000
 
@@ -62,8 +66,21 @@ def store_part(path: ObjectStoragePath, content: bytes, *, rows: int) -> Part:
 
     :param rows: the records in it.
     """
-    path.write_bytes(content)
+    write_file(path, content)
     return Part(name=path.name, rows=rows, size=len(content), digest=hashlib.sha256(content).hexdigest())
+
+
+def write_file(path: ObjectStoragePath, content: bytes) -> None:
+    """Write a file in the place of the one that is there; on this machine never by way of a symbolic link.
+
+    :raises OSError: it cannot be written, or a link stands there.
+    """
+    if path.protocol not in LOCAL:
+        path.write_bytes(content)
+        return
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path.path, flags, 0o666), "wb") as file:
+        file.write(content)
 
 
 def parquet_bytes(table: pa.Table) -> bytes:
@@ -117,7 +134,7 @@ class ParquetPart:
 
         :raises DamagedPartError: its bytes are not those that were written.
         """
-        if self.folder.protocol not in {"", "file"}:
+        if self.folder.protocol not in LOCAL:
             return None
         read_verified(self.folder, self.part)
         return Path((self.folder / self.part.name).path)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from limio_limitrail.landing.ahead import ahead
 from limio_limitrail.landing.builders import Builder, RecordPage, make_builder
 from limio_limitrail.landing.manifest import MANIFEST_NAME, Manifest, write_manifest
-from limio_limitrail.landing.parts import DamagedPartError, PartFormat, part_name, read_verified, store_part
+from limio_limitrail.landing.parts import LOCAL, DamagedPartError, PartFormat, part_name, read_verified, store_part
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.landing.state import PullState, StateStore, begin, restore, saved_now
 from limio_limitrail.landing.tables import merge_schemas
@@ -322,7 +322,7 @@ def remove_parts(folder: ObjectStoragePath, *, keep: Collection[str] = ()) -> No
 
 def is_local(folder: ObjectStoragePath) -> bool:
     """Tell whether a folder is on this machine."""
-    return folder.protocol in {"", "file"}
+    return folder.protocol in LOCAL
 
 
 def _earlier(one: datetime, other: datetime | None) -> datetime:

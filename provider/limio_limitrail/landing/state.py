@@ -51,7 +51,7 @@ class NoStateStore:
 class PullState:
     """A pull between two parts. Holds no record and no credential: a state store is plain text.
 
-    :param signature: what is pulled and where to; a state of another signature is somebody else's.
+    :param signature: what is pulled and where to, made by `signature_of`; a state of another signature is another pull's.
     :param started_at: when the window was begun.
     :param saved_at: when this state was saved.
     :param cursor: where the next page is; None at the beginning and at the end.
@@ -103,6 +103,21 @@ def begin(signature: str, *, page_size: int | None = None) -> PullState:
     return PullState(signature=signature, started_at=now, saved_at=now, page_size=page_size)
 
 
+def signature_of(parts: Mapping[str, str]) -> str:
+    """Make a signature of several parts, so that a log can say which of them differ.
+
+    :param parts: what it is about and a digest; both without ``=`` and ``;``.
+    """
+    return ";".join(f"{name}={digest}" for name, digest in parts.items())
+
+
+def _differences(saved: object, signature: str) -> str:
+    """Name the parts in which two signatures differ."""
+    known = str(saved).split(";")
+    names = [part.partition("=")[0] for part in signature.split(";") if "=" in part and part not in known]
+    return ", ".join(names) or "the signature"
+
+
 def restore(value: Any, *, signature: str, part_format: PartFormat) -> PullState | None:
     """Read a saved state; None where it is of no use here, with the reason in the log.
 
@@ -119,7 +134,10 @@ def restore(value: Any, *, signature: str, part_format: PartFormat) -> PullState
         log.warning("The saved state of the pull %s. The pull starts over.", why)
         return None
     if value.get("signature") != signature:
-        log.info("The saved state belongs to a pull with other parameters; this one starts over.")
+        log.warning(
+            "The saved state belongs to a pull with other parameters; this one starts over. What differs: %s.",
+            _differences(value.get("signature"), signature),
+        )
         return None
     try:
         state = _read(value, part_format=part_format)

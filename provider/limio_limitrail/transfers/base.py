@@ -185,24 +185,37 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
         """
         from limio_limitrail.landing.pull import PartLimits, Pull, run_pull
         from limio_limitrail.landing.shaping import Shaping
+        from limio_limitrail.transfers.folders import prepare_folder
+        from limio_limitrail.transfers.pull_identity import pull_signature
 
         resource = job.resource
+        prepare_folder(job.folder, root=job.root)
         time_path = resource.columns.get(resource.time_column, (resource.time_column,)) if resource.time_column else None
+        shaping = Shaping(
+            time_column=resource.time_column,
+            time_path=time_path,
+            timestamps=resource.timestamps,
+            columns=columns,
+            dropped=tuple(self.drop_columns),
+            transform=self.transform,
+        )
+        signature = pull_signature(
+            job,
+            hook=self.hook,
+            params=self.request_params,
+            slice_size=self.window,
+            detail=self.detail,
+            part_format=part_format,
+            shaping=shaping,
+        )
         return run_pull(
             Pull(
                 resource=resource.name,
                 run_id=str(job.run),
-                signature=self._signature(job, part_format=part_format, columns=columns),
+                signature=signature,
                 folder=job.folder,
                 part_format=part_format,
-                shaping=Shaping(
-                    time_column=resource.time_column,
-                    time_path=time_path,
-                    timestamps=resource.timestamps,
-                    columns=columns,
-                    dropped=tuple(self.drop_columns),
-                    transform=self.transform,
-                ),
+                shaping=shaping,
                 since=job.window.since,
                 until=job.window.until,
                 store=job.store,
@@ -227,28 +240,6 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
             total=state.total,
         )
         return PlacedWalk(walk, detailed=self.hook.detailed if self.detail else None)
-
-    def _signature(self, job: Job, *, part_format: PartFormat, columns: Mapping[str, LiftPath]) -> str:
-        """Give what changes when an earlier try's parts are of no use to this one.
-
-        How many slices are fetched at once is not among it: a retry may go on with more of them, or with fewer.
-        """
-        about = [
-            str(job.run),
-            self.api_conn_id,
-            repr(job.resource),
-            self.request_params,
-            job.window.since,
-            job.window.until,
-            self.window,
-            str(job.folder),
-            part_format,
-            self.detail,
-            columns,
-            list(self.drop_columns),
-            getattr(self.transform, "__qualname__", None),
-        ]
-        return hashlib.sha256(json.dumps(about, default=str, sort_keys=True).encode()).hexdigest()
 
     def note_pull(self, job: Job, *, target: Callable[[], Place]) -> None:
         """Note for OpenLineage what the pull is about.

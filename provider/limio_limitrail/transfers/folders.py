@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=-]+")
-_LONGEST_NAME = 150
+_KEPT = re.compile(r"(?=.{1,80}\Z)[a-z0-9_=-]+(\.[a-z0-9_=-]+)*")
+_DIGESTED = re.compile(r"(^|-)[0-9a-f]{20}\Z")
+_LONGEST = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,17 +53,41 @@ class RunIdentity:
 
 
 def safe_name(name: str) -> str:
-    """Make a name fit for a folder in any store; a changed one gets a hash, so that two names never become one."""
-    safe = _UNSAFE.sub("-", name)[:_LONGEST_NAME]
-    if safe == name and safe not in {"", ".", ".."}:
-        return safe
-    return f"{safe.strip('.')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    """Make a name fit for a folder in any store, whether it minds the case of letters or not.
+
+    A name of up to 80 small letters, digits and ``-_.=`` stays as it is. Any other is cut and gets a digest of the whole, so that
+    two names never become one.
+    """
+    return name if _KEPT.fullmatch(name) and not _DIGESTED.search(name) else _digested(name[:_LONGEST], of=name)
 
 
 def run_folder(root: ObjectStoragePath, *, resource: str, run: RunIdentity) -> ObjectStoragePath:
-    """Give the folder of one run of one pull below a destination."""
-    folder = root / safe_name(resource) / f"{safe_name(run.dag_id)}.{safe_name(run.task_id)}" / safe_name(run.run_id)
+    """Give the folder of one run of one pull below a destination; no two runs have the same."""
+    task = f"{run.dag_id}.{run.task_id}"
+    # Of more than one dot nobody could say which of them ends the Dag's name.
+    kept = task.count(".") == 1 and safe_name(task) == task
+    half = _LONGEST // 2
+    readable = f"{run.dag_id[:half]}.{run.task_id[:half]}"
+    folder = root / safe_name(resource) / (task if kept else _digested(readable, of=[run.dag_id, run.task_id]))
+    folder = folder / safe_name(run.run_id)
     return folder if run.map_index < 0 else folder / f"map_index={run.map_index}"
+
+
+def _digested(readable: str, *, of: str | list[str]) -> str:
+    start = _UNSAFE.sub("-", readable).strip(".-")
+    return f"{start}-{hashlib.sha256(json.dumps(of).encode()).hexdigest()[:20]}".lstrip("-")
+
+
+def prepare_folder(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> None:
+    """Make a run's folder where it is on this machine, and look whether it is safe for customers' data.
+
+    :raises FolderError: it is not.
+    """
+    from limio_limitrail.landing.pull import is_local
+    from limio_limitrail.transfers.local_folders import make_private_folder
+
+    if is_local(folder):
+        make_private_folder(folder.path, root=root.path)
 
 
 def remove_empty(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> None:
@@ -78,11 +105,10 @@ def remove_empty(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> None:
 def default_staging() -> str:
     """Give the folder on this machine where parts wait to be loaded, readable by this user alone.
 
-    :raises PermissionError: somebody else made it.
+    :raises FolderError: others can reach it.
     """
+    from limio_limitrail.transfers.local_folders import make_own_folder
+
     root = os.path.join(tempfile.gettempdir(), f"limio_limitrail-{os.getuid()}")  # noqa: PTH118 - becomes a URL path
-    os.makedirs(root, mode=0o700, exist_ok=True)  # noqa: PTH103
-    found = os.lstat(root)
-    if found.st_uid != os.getuid() or found.st_mode & 0o077 or os.path.islink(root):  # noqa: PTH114
-        raise PermissionError(f"{root} can be reached by others; remove it, or give the task a staging= folder of its own")
+    make_own_folder(root)
     return root
