@@ -134,6 +134,8 @@ def read_body(raw: Any, *, max_bytes: float) -> bytes:
     :param max_bytes: the bound.
     :raises TooManyBytesError: it is larger, or announces that it is, before it is read.
     """
+    # urllib3 would make decoders, and refuse some bodies, though it is to decode none.
+    raw.headers.pop("Content-Encoding", None)
     if (length := raw.length_remaining) is not None:
         if length > max_bytes:
             raise TooManyBytesError

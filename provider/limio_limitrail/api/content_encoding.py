@@ -79,7 +79,14 @@ def _encodings(content_encoding: str) -> list[str]:
     return [name for name in names if name in _DECODERS or name in _FOREIGN]
 
 
-def _decompressed(content: bytes, make: Callable[[], _Decompressor], max_bytes: int, check_time: Callable[[], object]) -> bytes:
+def _decompressed(
+    content: bytes,
+    make: Callable[[], _Decompressor],
+    max_bytes: int,
+    check_time: Callable[[], object],
+    *,
+    must_end: bool = False,
+) -> bytes:
     whole = memoryview(content)
     pieces: list[bytes] = []
     room = max_bytes + 1
@@ -102,6 +109,8 @@ def _decompressed(content: bytes, make: Callable[[], _Decompressor], max_bytes: 
             if room <= 0:
                 raise BodyTooLargeError
             piece = decompressor.unused_data if decompressor.eof else b""
+    if must_end and not (decompressor and decompressor.eof):
+        raise _BrokenError
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
@@ -114,7 +123,8 @@ def _deflate(content: bytes, max_bytes: int, check_time: Callable[[], object]) -
     try:
         return _decompressed(content, zlib.decompressobj, max_bytes, check_time)
     except _BrokenError:
-        return _decompressed(content, lambda: zlib.decompressobj(-zlib.MAX_WBITS), max_bytes, check_time)
+        # It has neither a head nor a sum: much that is none can be taken for it, but does not come to an end.
+        return _decompressed(content, lambda: zlib.decompressobj(-zlib.MAX_WBITS), max_bytes, check_time, must_end=True)
 
 
 def _zstd(content: bytes, max_bytes: int, check_time: Callable[[], object]) -> bytes:
