@@ -118,7 +118,7 @@ _TIMEOUT: dict[str, Any] = {
 }
 _TOTAL_TIMEOUT: dict[str, Any] = {
     "label": "Total timeout (seconds)",
-    "description": "The longest that one answer may take, connecting included. Longer than Timeout. Default 300.",
+    "description": "The longest time for one answer, connecting included. Default 300.",
     "schema": {"type": ["number", "null"], "minimum": 0.2, "maximum": 86400},
 }
 _MAX_RESPONSE: dict[str, Any] = {

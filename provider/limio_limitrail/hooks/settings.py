@@ -175,10 +175,13 @@ class Fields:
 
     def timeouts(self) -> tuple[float, float]:
         """Read the seconds that an answer may be silent, and those that it may take in all."""
-        read = self.number("timeout", least=0.1, most=3600) or DEFAULT_READ_TIMEOUT
+        read = self.number("timeout", least=0.1, most=3600)
         total = self.number("total_timeout", least=0.2, most=86_400)
         if total is None:
+            read = read or DEFAULT_READ_TIMEOUT
             return read, max(DEFAULT_TOTAL_TIMEOUT, 2 * read)
+        if read is None:
+            return min(DEFAULT_READ_TIMEOUT, total), total
         if total <= read:
             what = f"it is {total:g} s; it must be longer than timeout ({read:g} s), the longest silence within an answer"
             raise self.error("total_timeout", what)

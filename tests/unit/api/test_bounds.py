@@ -8,6 +8,7 @@ import contextlib
 import gzip
 import itertools
 import json
+import re
 import sys
 import time
 import zlib
@@ -22,23 +23,30 @@ from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import TokenSource, parse_token
 from limio_limitrail.api.client import Answer, ApiClient
-from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
+from limio_limitrail.api.walk import Walk
+from limio_limitrail.ledger.couriers import Doubt
+from limio_limitrail.ledger.model import OnUnknown, UsageRow
+from limio_limitrail.limitrail.operations import OPERATIONS
+from limio_limitrail.limitrail.usage import AnswerReading
+from limio_limitrail.operators.usage_sender import UsageSender
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-TOTAL = 0.4
+TOTAL = 0.5
 """Seconds that an answer may take here. The servers would go on for ever."""
 
 LARGEST = 1_000_000
 """Bytes that an answer may have here."""
 
+LIST = Resource(name="things", path="/things")
 GOOD = b'{"decision":"ALLOWED"}'
 OK = b"HTTP/1.1 200 OK\r\n"
 BOMB = gzip.compress(b"0" * 100_000_000)
@@ -233,6 +241,64 @@ def test_an_encoding_that_cannot_be_undone_is_named(encoding, body, said, send):
     assert said in str(error)
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_list_asks_for_smaller_pages_where_one_is_too_large(packed):
+    asked = []
+
+    def talk(connection):
+        while True:
+            head = read_request(connection)
+            limit = int(re.search(rb"limit=(\d+)", head)[1])
+            at = int((re.search(rb"queryMore=(\d+)", head) or (b"", b"0"))[1])
+            asked.append((at, limit))
+            upto = min(at + limit, 40)
+            items = [{"id": number, "note": "0" * 100_000} for number in range(at, upto)]
+            body = json.dumps({"items": items, "queryMore": str(upto) if upto < 40 else None}).encode()
+            connection.sendall(answer(200, gzip.compress(body), Content_Encoding="gzip") if packed else answer(200, body))
+
+    with raw_server(talk) as url, contextlib.closing(make_client(url, total=60.0)) as client:
+        walk = Walk(client=client, resource=LIST, path=LIST.path, params={}, page_size=32)
+        rows = [json.loads(bytes(record))["id"] for page in walk.pages() for record in page.raw_records]
+    assert rows == list(range(40))
+    assert [limit for _, limit in asked] == [32, 16, *[8] * 5]
+    assert client.counters.retries == 0
+
+
+def test_a_single_record_that_is_too_large_is_an_error_that_says_what_to_do():
+    with (
+        raw_server(LARGE["gzip"]) as url,
+        contextlib.closing(make_client(url, total=60.0)) as client,
+        pytest.raises(errors.ResponseTooLargeError, match="max_response_mb"),
+    ):
+        list(Walk(client=client, resource=LIST, path=LIST.path, params={}, page_size=4).pages())
+
+
+@pytest.mark.parametrize("name", ["gzip", "endless chunks"])
+@pytest.mark.parametrize("on_unknown", OnUnknown)
+def test_a_usage_row_whose_answer_is_too_large_is_in_doubt(name, on_unknown):
+    """The API may have carried it out: it is not rejected."""
+
+    async def send(client):
+        sender = UsageSender(
+            client=AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=1)),
+            operation=OPERATIONS["commit"],
+            reading=AnswerReading(),
+            key_header="Idempotency-Key",
+            on_unknown=on_unknown,
+        )
+        try:
+            return await sender(row, asyncio.sleep)
+        finally:
+            await sender.close()
+
+    row = UsageRow(number=1, key="k-1", row_key="{}", path="/v1/usage/commit", body=b"{}", digest="d")
+    with raw_server(LARGE[name]) as url, contextlib.closing(make_client(url, total=60.0)) as client:
+        result = asyncio.run(send(client))
+    assert isinstance(result, Doubt)
+    assert result.outcome.state is on_unknown.in_doubt
+    assert isinstance(result.cause, errors.ResponseTooLargeError)
+
+
 # -- errors: the status stands ---------------------------------------------------------------------------------------
 
 STATUSES = {400: errors.InvalidRequestError, 403: errors.ScopeError, 429: errors.RateLimitError, 503: errors.ServerError}
@@ -240,8 +306,6 @@ HEAD = "HTTP/1.1 {status} Word\r\nRetry-After: 7\r\n"
 BODIES = {
     "bomb": lambda head: stays(head + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(BOMB) + BOMB),
     "endless": lambda head: after(head + b"Connection: close\r\n\r\n", b" ", pause=False),
-    "endless and slow": lambda head: after(head + b"Connection: close\r\n\r\n", b" "),
-    "endless, slow, in chunks": lambda head: after(head + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
     "larger than said": lambda head: after(head + b"Content-Length: 9999999999999\r\n\r\n", b" "),
     "broken off": lambda head: lambda one: (read_request(one), one.sendall(head + b'Content-Length: 99\r\n\r\n{"messag')),
     "not gzip": lambda head: stays(head + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"),
@@ -254,11 +318,23 @@ BODIES = {
 @pytest.mark.parametrize("name", BODIES)
 def test_the_status_of_an_error_stands_whatever_its_body_is(name, status, send):
     with raw_server(BODIES[name](HEAD.format(status=status).encode())) as url:
-        error = ended(send, make_client(url, total=60.0, read=TOTAL))
+        error = ended(send, make_client(url, total=60.0, read=30.0))
     assert type(error) is STATUSES[status]
     assert error.status == status
     assert error.retry_after == 7
     assert error.failure.reached is True
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("head", "body"), [(b"Connection: close\r\n\r\n", b" "), (b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n")]
+)
+def test_the_body_of_an_error_is_not_waited_for_long(head, body, send):
+    """It gets the time of one silence, and not that of a whole answer."""
+    with raw_server(after(HEAD.format(status=503).encode() + head, body)) as url:
+        error = ended(send, make_client(url, total=3600.0, read=2.0))
+    assert type(error) is errors.ServerError
+    assert error.retry_after == 7
 
 
 # -- the way there ---------------------------------------------------------------------------------------------------
@@ -300,9 +376,9 @@ def test_a_proxy_that_never_gets_there_is_no_connection(send, head, monkeypatch,
 @BOTH
 def test_a_slow_answer_over_tls_is_cut_off_in_time(send, tmp_path):
     tls, bundle = make_certificate(tmp_path)
-    for name in ("headers", "chunks", "body with a length"):
+    for name in ("headers", "chunks"):
         with raw_server(SLOW[name], tls=tls) as url:
-            error = ended(send, make_client(url, transport={"verify": str(bundle)}))
+            error = ended(send, make_client(url, total=2.0, transport={"verify": str(bundle)}))
         assert "not whole within" in str(error), name
 
 
@@ -343,7 +419,7 @@ def test_a_try_is_cut_off_at_what_is_left_for_all_of_them(send):
 @BOTH
 def test_no_further_try_begins_that_would_be_cut_short(send):
     with raw_server(stays(answer(503))) as url:
-        client = make_client(url, total=60.0, budget=1.0, first_wait=2.0, longest_wait=2.0)
+        client = make_client(url, total=60.0, budget=20.0, first_wait=50.0, longest_wait=50.0)
         error = ended(send, client, method="GET", content=None, repeat=Repeat.ANY)
     assert type(error) is errors.ServerError
     assert client.counters.retries == 0
