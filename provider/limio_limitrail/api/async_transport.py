@@ -17,6 +17,7 @@ import aiohttp
 import requests
 import requests.utils
 import yarl
+from multidict import CIMultiDictProxy
 from urllib3.util.ssl_ import create_urllib3_context
 
 from limio_limitrail.api import breaks
@@ -176,15 +177,17 @@ async def _read(response: aiohttp.ClientResponse, *, max_bytes: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-async def _decoded(content: bytes, headers: Mapping[str, str], call: Failure, *, max_bytes: int, seconds: float) -> bytes:
+async def _decoded(content: bytes, headers: CIMultiDictProxy[str], call: Failure, *, max_bytes: int, seconds: float) -> bytes:
     """Decode a whole body; a larger one in another thread, because the loop has other things to do.
 
     :param seconds: how long that may take.
     """
-    if "Content-Encoding" not in headers:
+    encodings = headers.getall("Content-Encoding", None)
+    if not encodings:
         return content
+    named = {"Content-Encoding": ", ".join(encodings)}
     bounds = AnswerBounds(seconds=seconds, max_bytes=max_bytes)
-    decode = partial(decoded, content, headers, call, max_bytes=max_bytes, check_time=bounds.check_time)
+    decode = partial(decoded, content, named, call, max_bytes=max_bytes, check_time=bounds.check_time)
     return decode() if len(content) <= _QUICK else await asyncio.to_thread(decode)
 
 

@@ -32,10 +32,6 @@ class TooManyBytesError(OSError):
     """An answer is larger than the bound."""
 
 
-class ResponseTooLarge(requests.exceptions.RequestException):
-    """An answer to a request of the free session is larger than the connection's ``max_response_mb``."""
-
-
 class AnswerBounds:
     """What one answer may take, and how far it has come.
 
@@ -48,8 +44,8 @@ class AnswerBounds:
         self.max_bytes = max_bytes
         self.connect_failed = False
         """Whether there was no connection, so that no byte of the request has left."""
-        # Chunks have headers of their own, and so has the answer. No server needs more for them than for what they hold.
-        self._bytes_left = 2 * max_bytes + (1 << 20)
+        # Chunks have headers of their own, six bytes for each that they hold at worst, and so has the answer.
+        self._bytes_left = 8 * max_bytes + (1 << 20)
 
     @property
     def timed_out(self) -> bool:
@@ -195,7 +191,10 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
         return response
 
     def _read(self, response: requests.Response) -> None:
-        """Read a body where `requests` would, which knows no bound."""
+        """Read a body where `requests` would, which knows no bound.
+
+        :raises RequestException: it is larger, or broke off.
+        """
         pieces = []
         size = 0
         length = response.raw.length_remaining or 0
@@ -204,7 +203,7 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
             size += len(piece)
             if max(size, length) > self._max_bytes:
                 response.close()
-                raise ResponseTooLarge(
+                raise requests.exceptions.RequestException(
                     f"the answer is larger than {self._max_bytes / 1e6:g} MB, the connection's max_response_mb; "
                     "with stream=True it can be read in pieces",
                     response=response,
@@ -258,6 +257,19 @@ class _BoundedResponse(http.client.HTTPResponse):
         super().__init__(sock, *args, **kwargs)
         if (bounds := _BOUNDS.get()) is not None:
             self.fp: Any = io.BufferedReader(_BoundedStream(self.fp.detach(), sock=sock, bounds=bounds))
+
+    def begin(self) -> None:
+        """Read the head. What http.client would pass over here makes it take something else for the body than was meant."""
+        begun = self.headers is not None
+        super().begin()
+        if begun:
+            return
+        encodings = self.headers.get("Transfer-Encoding", "chunked").strip().lower()
+        if encodings not in ("chunked", "identity"):
+            raise http.client.UnknownTransferEncoding
+        lengths = {length.strip() for length in self.headers.get("Content-Length", "0").split(",")}
+        if not self.chunked and not (len(lengths) == 1 and all(length.isdecimal() for length in lengths)):
+            raise http.client.HTTPException
 
     def _read_status(self) -> tuple[str, int, str]:
         """Read the status line, after any that are not final: http.client itself passes over nothing but 100."""

@@ -230,6 +230,8 @@ class Transport:
         never_left = bounds.connect_failed or breaks.never_left(error)
         call = replace(call, reached=not never_left)
         if breaks.was_caused_by(error, TooManyBytesError):
+            if call.status is None:
+                return TransportError(replace(call, reason=breaks.NO_HTTP))
             return breaks.too_large(call, max_bytes=int(bounds.max_bytes))
         if bounds.timed_out:
             return breaks.timed_out(call, seconds=seconds, total=self.timeouts.total)

@@ -199,6 +199,54 @@ def test_an_answer_that_is_too_large_is_refused_and_not_asked_for_again(name, se
     assert client.counters.retries == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "head", "body"),
+    [
+        ("another encoding of the transfer", b"Transfer-Encoding: gzip, chunked", b"16\r\n" + GOOD + b"\r\n0\r\n\r\n"),
+        ("a negative length", b"Content-Length: -5", GOOD),
+        ("a length in words", b"Content-Length: many", GOOD),
+        ("two lengths", b"Content-Length: 22\r\nContent-Length: 5", GOOD),
+        ("a negative chunk", b"Transfer-Encoding: chunked", b"-1\r\n" + GOOD),
+        ("a chunk of more than there is memory", b"Transfer-Encoding: chunked", b"f" * 22 + b"\r\n" + GOOD),
+    ],
+)
+def test_a_body_whose_end_cannot_be_known_is_no_answer(name, head, body):
+    """http.client itself would read until the connection ends, and give out the framing with the body."""
+    with raw_server(lambda one: (read_request(one), one.sendall(OK + head + b"\r\n\r\n" + body))) as url:
+        error = ended(by_thread, make_client(url, total=60.0))
+    assert type(error) is errors.TransportError, name
+    assert "no HTTP answer" in str(error) or "broke off" in str(error)
+    assert error.failure.reached is True
+
+
+@BOTH
+def test_what_a_server_sends_unasked_on_an_idle_connection_is_no_answer(send):
+    def talk(connection):
+        read_request(connection)
+        connection.sendall(answer(200, GOOD) + answer(200, b'{"decision":"SPOOFED"}'))
+        read_request(connection)
+        connection.sendall(answer(200, GOOD))
+
+    with raw_server(talk) as url:
+        for found in in_a_row(send, make_client(url, total=60.0), times=3):
+            assert found == GOOD
+
+
+def in_a_row(send, client, *, times):
+    if send is by_thread:
+        with contextlib.closing(client):
+            return [client.send(path="/x").body for _ in range(times)]
+
+    async def main():
+        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=1))
+        try:
+            return [(await loop_client.send(path="/x")).body for _ in range(times)]
+        finally:
+            await loop_client.close()
+
+    return asyncio.run(main())
+
+
 FITS = {
     "plain": (b" " * (LARGEST - 2) + b"{}", None),
     "gzip": (gzip.compress(b" " * LARGEST), "gzip"),
