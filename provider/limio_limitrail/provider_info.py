@@ -116,6 +116,16 @@ _TIMEOUT: dict[str, Any] = {
     "description": "The longest silence within an answer. Default 60.",
     "schema": {"type": ["number", "null"], "minimum": 0.1, "maximum": 3600},
 }
+_TOTAL_TIMEOUT: dict[str, Any] = {
+    "label": "Total timeout (seconds)",
+    "description": "The longest time for one answer, connecting included. Default 300.",
+    "schema": {"type": ["number", "null"], "minimum": 0.2, "maximum": 86400},
+}
+_MAX_RESPONSE: dict[str, Any] = {
+    "label": "Largest answer (MB)",
+    "description": "The largest size of one answer, decompressed. Default 256.",
+    "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 16384},
+}
 _PAGE_SIZE: dict[str, Any] = {
     "label": "Page size",
     "description": "Records to ask for a page. Default 100.",
@@ -163,6 +173,8 @@ _LIMIO_CONNECTION: dict[str, Any] = {
             "schema": {"type": ["string", "null"], "format": "uri"},
         },
         "timeout": _TIMEOUT,
+        "total_timeout": _TOTAL_TIMEOUT,
+        "max_response_mb": _MAX_RESPONSE,
         "page_size": _PAGE_SIZE,
         "verify": _VERIFY,
         "pages": _PAGES,
@@ -206,6 +218,8 @@ _LIMITRAIL_CONNECTION: dict[str, Any] = {
             "schema": {"type": ["string", "null"]},
         },
         "timeout": _TIMEOUT,
+        "total_timeout": _TOTAL_TIMEOUT,
+        "max_response_mb": _MAX_RESPONSE,
         "page_size": _PAGE_SIZE,
         "verify": _VERIFY,
         "pages": _PAGES,

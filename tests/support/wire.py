@@ -11,6 +11,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -214,3 +215,48 @@ def make_certificate(folder: Path) -> tuple[ssl.SSLContext, Path]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(bundle, secret)
     return context, bundle
+
+
+@contextlib.contextmanager
+def raw_server(talk: Callable[[socket.socket], object], *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+    """Serve each connection by a function, which may go on for ever: it ends with the connection. Gives the URL."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+
+    def one(connection: socket.socket) -> None:
+        # An attack ends where the other side hangs up, and one that is never cut off ends with the test.
+        with contextlib.suppress(OSError), connection:
+            connection.settimeout(60)
+            talk(tls.wrap_socket(connection, server_side=True) if tls else connection)
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                threading.Thread(target=one, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.close()
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """Read a request, and give its head."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        if not (byte := connection.recv(1)):
+            raise ConnectionResetError
+        head += byte
+    found = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    left = int(found[0].split(b":")[1]) if found else 0
+    while left > 0:
+        left -= len(connection.recv(left)) or left
+    return head
+
+
+def trickle(connection: socket.socket, sent: bytes, *, seconds: float = 0.02) -> None:
+    """Send a byte at a time, each long before anybody could call it silence."""
+    for index in range(len(sent)):
+        connection.sendall(sent[index : index + 1])
+        time.sleep(seconds)

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import msgspec
-
 from limio_limitrail.api.errors import (
     ApiError,
     ConflictError,
@@ -21,6 +19,7 @@ from limio_limitrail.api.errors import (
     ScopeError,
     ServerError,
 )
+from limio_limitrail.api.json_body import NotJSONError, decode_json
 from limio_limitrail.api.redact import safe_text
 from limio_limitrail.api.retry import parse_retry_after
 from limio_limitrail.api.secret import Secret
@@ -45,11 +44,12 @@ def read_problem(body: bytes, *, secrets: Iterable[Secret] = ()) -> ProblemDetai
     """Take out of an error body what is worth keeping, shortened and masked.
 
     Limio documents ``message``; LimitRail documents ProblemDetails with ``errorCode``, ``resourceKey``, ``traceId`` and
-    ``field``; OAuth has ``error``. A body that is not a JSON object gives nothing: an HTML page helps nobody in a log.
+    ``field``; OAuth has ``error``. A body that is not a JSON object, or is nested too deeply, gives nothing: an HTML page helps
+    nobody in a log.
     """
     try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        answer = decode_json(body)
+    except NotJSONError:
         return ProblemDetails()
     if not isinstance(answer, dict):
         return ProblemDetails()

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,19 @@ import aiohttp
 import requests
 import requests.utils
 import yarl
+from multidict import CIMultiDictProxy
 from urllib3.util.ssl_ import create_urllib3_context
 
 from limio_limitrail.api import breaks
+from limio_limitrail.api.bounded_http import AnswerBounds
 from limio_limitrail.api.breaks import decoded
-from limio_limitrail.api.errors import Failure, InvalidRequestError, TransportError
-from limio_limitrail.api.transport import Body, RawAnswer, Transport
+from limio_limitrail.api.content_encoding import BodyTooLargeError
+from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, TransportError
+from limio_limitrail.api.transport import MAX_ERROR_BODY, Body, RawAnswer, Timeouts, Transport
 
 _NO_BODY = Body()
+_QUICK = 1 << 16
+"""Bytes that are decoded in the loop."""
 _PROXIES = ("http", "https")
 
 
@@ -42,6 +48,7 @@ class AsyncTransport:
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
         self._proxy: str | None = None
+        self._usual = _timeout(transport.timeouts, transport.timeouts.total)
 
     async def exchange(
         self,
@@ -59,22 +66,55 @@ class AsyncTransport:
         except (requests.exceptions.RequestException, ValueError, TypeError) as error:
             raise _unfit(error, call) from None
         session = self._session or self._open(url, call)
+        timeouts = self._transport.timeouts
+        seconds = timeouts.seconds_for_answer()
+        if seconds <= 0:
+            raise breaks.out_of_time(call)
         try:
-            response = await session.request(method, target, data=data, headers=headers, proxy=self._proxy, allow_redirects=False)
+            response = await session.request(
+                method,
+                target,
+                data=data,
+                headers=headers,
+                proxy=self._proxy,
+                allow_redirects=False,
+                timeout=self._usual if seconds == timeouts.total else _timeout(timeouts, seconds),
+            )
         except (aiohttp.ClientError, OSError) as error:
+            if _is_total(error):
+                raise breaks.timed_out(call, seconds=seconds, total=timeouts.total) from None
             raise TransportError(replace(call, reason=_why(error), reached=not _never_left(error))) from None
         except (ValueError, TypeError) as error:
             raise _unfit(error, call) from None
+        call = replace(call, status=response.status)
+        if breaks.is_error(response.status):
+            return RawAnswer(status=response.status, headers=response.headers, body=await self._error_body(response))
+        max_bytes = self._transport.max_response
         try:
-            content = await response.read()
+            content = await _read(response, max_bytes=max_bytes)
+            content = await _decoded(content, response.headers, call, max_bytes=max_bytes, seconds=seconds)
+        except BodyTooLargeError:
+            response.close()
+            raise breaks.too_large(call, max_bytes=max_bytes) from None
         except (aiohttp.ClientError, OSError) as error:
             response.close()
-            timed_out = isinstance(error, TimeoutError)
-            reason = breaks.READ_TIMEOUT if timed_out else breaks.BROKE_OFF
-            raise TransportError(replace(call, status=response.status, reason=reason)) from None
-        if "Content-Encoding" in response.headers:
-            content = decoded(content, response.headers, replace(call, status=response.status))
+            if _is_total(error):
+                raise breaks.timed_out(call, seconds=seconds, total=timeouts.total) from None
+            reason = breaks.READ_TIMEOUT if isinstance(error, TimeoutError) else breaks.BROKE_OFF
+            raise TransportError(replace(call, reason=reason)) from None
         return RawAnswer(status=response.status, headers=response.headers, body=content)
+
+    async def _error_body(self, response: aiohttp.ClientResponse) -> bytes:
+        """Read the body of an error as far as that is worth it."""
+        most = min(MAX_ERROR_BODY, self._transport.max_response)
+        seconds = self._transport.timeouts.read
+        try:
+            async with asyncio.timeout(seconds):
+                content = await _read(response, max_bytes=most)
+            return await _decoded(content, response.headers, Failure(api=""), max_bytes=most, seconds=seconds)
+        except (ApiError, BodyTooLargeError, aiohttp.ClientError, OSError):
+            response.close()
+            return b""
 
     async def close(self) -> None:
         """Close all connections."""
@@ -92,13 +132,8 @@ class AsyncTransport:
         except (OSError, ssl.SSLError) as error:
             reason = f"the CA bundle cannot be read ({type(error).__name__})"
             raise TransportError(replace(call, reason=reason, reached=False)) from None
-        timeouts = self._transport.timeouts
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._connections, ssl=tls),
-            # No time for the whole of a request, which `requests` does not know either.
-            timeout=aiohttp.ClientTimeout(
-                total=None, connect=timeouts.connect, sock_connect=timeouts.connect, sock_read=timeouts.read
-            ),
             headers=self._transport.headers,
             skip_auto_headers=["Content-Type"],
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -107,6 +142,53 @@ class AsyncTransport:
             trust_env=False,
         )
         return self._session
+
+
+def _timeout(timeouts: Timeouts, seconds: float) -> aiohttp.ClientTimeout:
+    """Say how long an answer may take.
+
+    :param seconds: for all of it.
+    """
+    connect = min(timeouts.connect, seconds)
+    # A moment more in all: where the time ends while there is no connection, the error should say that nothing was sent.
+    return aiohttp.ClientTimeout(total=seconds + 0.05, connect=connect, sock_connect=connect, sock_read=timeouts.read)
+
+
+def _is_total(error: Exception) -> bool:
+    """Tell whether the time for a whole answer is up, as opposed to the one for a connection or for a silence."""
+    return isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError)
+
+
+async def _read(response: aiohttp.ClientResponse, *, max_bytes: int) -> bytes:
+    """Read a body, as it came.
+
+    :raises BodyTooLargeError: it is larger than the bound, or announces that it is, before it is read.
+    """
+    length = response.content_length
+    if length is not None and length > max_bytes and not response.content.at_eof():
+        raise BodyTooLargeError
+    pieces = []
+    size = 0
+    while piece := await response.content.readany():
+        pieces.append(piece)
+        size += len(piece)
+        if size > max_bytes:
+            raise BodyTooLargeError
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def _decoded(content: bytes, headers: CIMultiDictProxy[str], call: Failure, *, max_bytes: int, seconds: float) -> bytes:
+    """Decode a whole body; a larger one in another thread, because the loop has other things to do.
+
+    :param seconds: how long that may take.
+    """
+    encodings = headers.getall("Content-Encoding", None)
+    if not encodings:
+        return content
+    named = {"Content-Encoding": ", ".join(encodings)}
+    bounds = AnswerBounds(seconds=seconds, max_bytes=max_bytes)
+    decode = partial(decoded, content, named, call, max_bytes=max_bytes, check_time=bounds.check_time)
+    return decode() if len(content) <= _QUICK else await asyncio.to_thread(decode)
 
 
 def _prepare(

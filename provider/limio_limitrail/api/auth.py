@@ -14,10 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import msgspec
-
 from limio_limitrail.api.errors import Failure, ProtocolError
 from limio_limitrail.api.forks import begin_anew_in_children
+from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.secret import Secret
 
@@ -196,8 +195,10 @@ def parse_token(body: bytes, *, api: str, path: str) -> Token:
         return ProtocolError(Failure(api=api, resource="token", method="POST", path=path, status=200, reason=reason))
 
     try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        answer = decode_json(body)
+    except NestedTooDeeplyError:
+        raise broken("the token answer is nested too deeply") from None
+    except NotJSONError:
         raise broken("the token answer is not JSON") from None
     if not isinstance(answer, dict):
         raise broken("the token answer is not a JSON object")

@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 import http.client
-import io
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import requests
-import urllib3
 import urllib3.exceptions
 
-from limio_limitrail.api.errors import ApiError, Failure, ProtocolError, TransportError
+from limio_limitrail.api.content_encoding import BodyEncodingError, BodyTooLargeError, decode_body
+from limio_limitrail.api.errors import Failure, ProtocolError, ResponseTooLargeError, TransportError
 
 TLS = "the TLS connection could not be made or verified"
 PROXY = "the proxy could not be reached or refused"
@@ -25,8 +24,6 @@ READ_TIMEOUT = "no answer within the read timeout"
 BROKE = "the connection broke before an answer came"
 BROKE_OFF = "the answer broke off before its end"
 NO_HTTP = "what came is no HTTP answer"
-
-_ENCODINGS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd"})
 
 _NEVER_LEFT = (
     urllib3.exceptions.NameResolutionError,
@@ -56,10 +53,10 @@ def why(error: Exception) -> str:
         # A kind of connect timeout to urllib3, though it is none: asked for first.
         ((urllib3.exceptions.NewConnectionError,), NO_CONNECTION),
         ((requests.exceptions.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError), CONNECT_TIMEOUT),
-        ((requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError), READ_TIMEOUT),
+        ((requests.exceptions.ReadTimeout, urllib3.exceptions.ReadTimeoutError, TimeoutError), READ_TIMEOUT),
         ((urllib3.exceptions.IncompleteRead, http.client.IncompleteRead), BROKE_OFF),
         ((ConnectionResetError, BrokenPipeError, ConnectionAbortedError), BROKE),
-        ((http.client.HTTPException,), NO_HTTP),
+        ((http.client.HTTPException, urllib3.exceptions.InvalidHeader), NO_HTTP),
     )
     for classes, text in kinds:
         if any(isinstance(part, classes) for part in chain):
@@ -67,30 +64,64 @@ def why(error: Exception) -> str:
     return f"the connection broke ({type(chain[-1]).__name__})"
 
 
-def broken_body(error: Exception, call: Failure, headers: Mapping[str, str]) -> ApiError:
-    """Tell a body that broke off, which another try may mend, from one that never was what its headers say."""
-    if isinstance(error, urllib3.exceptions.DecodeError):
-        # Only names that are known: a header may hold anything.
-        named = {name.strip().lower() for name in headers.get("Content-Encoding", "").split(",")} & _ENCODINGS
-        encoding = ", ".join(sorted(named)) or "of its headers"
-        return ProtocolError(replace(call, reason=f"expected a body in the content encoding {encoding}, found one that is not"))
-    said = why(error)
-    return TransportError(replace(call, reason=BROKE_OFF if said in (BROKE, NO_HTTP) else said))
+def was_caused_by(error: Exception, kind: type[BaseException]) -> bool:
+    """Tell whether an error of a kind stands behind another one."""
+    return any(isinstance(part, kind) for part in _chain(error))
 
 
-def decoded(content: bytes, headers: Mapping[str, str], call: Failure) -> bytes:
+def is_error(status: int) -> bool:
+    """Tell whether a status says enough, whatever becomes of the body."""
+    return not 200 <= status < 300
+
+
+def timed_out(call: Failure, *, seconds: float, total: float) -> TransportError:
+    """Make the error for an answer that took too long.
+
+    :param seconds: what it was given.
+    :param total: what the connection gives an answer.
+    """
+    if seconds < total:
+        reason = f"the answer was not whole within the {seconds:.3g} s that were left for the request with all its tries"
+    else:
+        remedy = "use a smaller page_size, or raise the connection's total_timeout"
+        reason = f"the answer was not whole within {seconds:g} s: {remedy}"
+    return TransportError(replace(call, reason=reason))
+
+
+def out_of_time(call: Failure) -> TransportError:
+    """Make the error for a request that is not sent any more."""
+    return TransportError(replace(call, reason="no time was left for the request; it was not sent", reached=False))
+
+
+def too_large(call: Failure, *, max_bytes: int) -> ResponseTooLargeError:
+    """Make the error for an answer that is larger than a bound."""
+    return ResponseTooLargeError(replace(call, reason=f"the answer is larger than {max_bytes / 1e6:g} MB"))
+
+
+def decoded(
+    content: bytes,
+    headers: Mapping[str, str],
+    call: Failure,
+    *,
+    max_bytes: int,
+    check_time: Callable[[], object] = lambda: None,
+) -> bytes:
     """Decode a whole body as its headers say.
 
+    :param max_bytes: the largest body.
+    :param check_time: called now and then; what it raises ends the work.
     :raises ProtocolError: it is not encoded so.
+    :raises ResponseTooLargeError: it is larger.
     """
     encoding = headers.get("Content-Encoding")
     if not encoding:
         return content
-    whole = urllib3.HTTPResponse(io.BytesIO(content), headers={"Content-Encoding": encoding}, preload_content=False)
     try:
-        return whole.read(decode_content=True)
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise broken_body(error, call, headers) from None
+        return decode_body(content, encoding, max_bytes=max_bytes, check_time=check_time)
+    except BodyTooLargeError:
+        raise too_large(call, max_bytes=max_bytes) from None
+    except BodyEncodingError as error:
+        raise ProtocolError(replace(call, reason=str(error))) from None
 
 
 def _chain(error: Exception) -> list[BaseException]:

@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-import msgspec
-
 from limio_limitrail.api.answer import is_success, judge
 from limio_limitrail.api.auth import Auth
 from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, ProtocolError
 from limio_limitrail.api.forks import begin_anew_in_children
+from limio_limitrail.api.json_body import decode_json
 from limio_limitrail.api.origin import origin_of
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.resource import AuthMode
@@ -54,13 +53,9 @@ class Answer:
     def json(self) -> object:
         """Decode the body.
 
-        :raises ValueError: it is not JSON.
+        :raises ValueError: it is not JSON, or nested too deeply.
         """
-        try:
-            return msgspec.json.decode(self.body)
-        except msgspec.DecodeError as error:
-            # Older versions of msgspec make no ValueError of it.
-            raise ValueError(str(error)) from None
+        return decode_json(self.body)
 
 
 def usual_repeat(method: str, idempotency_key: str | None) -> Repeat:

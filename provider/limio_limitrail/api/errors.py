@@ -205,6 +205,12 @@ class PageTooLargeError(ApiError):
     advice = "Ask for fewer attributes, or for a smaller page_size."
 
 
+class ResponseTooLargeError(PageTooLargeError):
+    """The answer is larger than the connection's ``max_response_mb``, decoded. What was asked for may have been done."""
+
+    advice = "Use a smaller page_size, ask for fewer attributes, or raise the connection's max_response_mb."
+
+
 class RateLimitError(ApiError):
     """The API asks for fewer requests (429) and did not relent within the retry budget."""
 
@@ -226,7 +232,7 @@ class ServerError(ApiError):
 
 
 class TransportError(ApiError):
-    """No whole answer came: no connection, a timeout, or a body that broke off."""
+    """No whole answer came: no connection, a timeout, a body that broke off, or one that took too long."""
 
     advice = "Check the network between the worker and the host, and the connection's host and timeout."
 

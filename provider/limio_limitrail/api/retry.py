@@ -15,6 +15,7 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from limio_limitrail.api.deadline import deadline_in, seconds_left
 from limio_limitrail.api.errors import ApiError, RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class RetryLimits:
     :param bad_gateway_attempts: tries in all on 502, which Limio also answers for parameters that it cannot digest (Limio
         API documentation), so that more tries are seldom worth it.
     :param rate_limit_attempts: tries in all on 429.
-    :param budget: seconds that one request may take with all its tries and waits. A try under way is not cut short.
+    :param budget: seconds that one request may take with all its tries and waits. A try under way is cut short; none begins
+        with less than a tenth of the budget left, or 10 seconds where that is less.
     :param first_wait: seconds of the first wait; each further one may be twice as long.
     :param longest_wait: seconds of the longest wait where the API does not say how long.
     :param longest_retry_after: seconds of Retry-After that are waited for here. Told to wait longer, the request gives up at
@@ -66,6 +68,11 @@ class RetryLimits:
     def one_try(self) -> bool:
         """Whether nothing is tried again."""
         return self.attempts == self.bad_gateway_attempts == self.rate_limit_attempts == 1
+
+    @property
+    def shortest_try(self) -> float:
+        """Seconds without which no further try begins: one that is cut short leaves a write in doubt, for nothing."""
+        return min(self.budget / 10, 10.0)
 
 
 def parse_retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
@@ -132,16 +139,17 @@ def call_with_retries(
     :raises ApiError: the last try's error, unchanged.
     """
     began = time.monotonic()
-    try:
-        return call()
-    except ApiError as error:
-        if not _goes_on(error, limits=limits, repeat=repeat):
-            raise
-        rules = _rules(limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
-        calls = _after(error, call)
-    from tenacity import Retrying
+    with deadline_in(limits.budget):
+        try:
+            return call()
+        except ApiError as error:
+            if not _goes_on(error, limits=limits, repeat=repeat):
+                raise
+            rules = _rules(limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
+            calls = _after(error, call)
+        from tenacity import Retrying
 
-    return Retrying(sleep=sleep, **rules)(calls)
+        return Retrying(sleep=sleep, **rules)(calls)
 
 
 async def call_with_retries_async(
@@ -154,19 +162,20 @@ async def call_with_retries_async(
 ) -> T:
     """Make a call, and make it again as long as that can help: `call_with_retries` for an event loop."""
     began = time.monotonic()
-    try:
-        return await call()
-    except ApiError as error:
-        if not _goes_on(error, limits=limits, repeat=repeat):
-            raise
-        rules = _rules(limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
-        calls = _after(error, call)
-    from tenacity import AsyncRetrying
+    with deadline_in(limits.budget):
+        try:
+            return await call()
+        except ApiError as error:
+            if not _goes_on(error, limits=limits, repeat=repeat):
+                raise
+            rules = _rules(limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
+            calls = _after(error, call)
+        from tenacity import AsyncRetrying
 
-    async def again() -> T:
-        return await calls()
+        async def again() -> T:
+            return await calls()
 
-    return await AsyncRetrying(sleep=sleep, **rules)(again)
+        return await AsyncRetrying(sleep=sleep, **rules)(again)
 
 
 def _goes_on(error: ApiError, *, limits: RetryLimits, repeat: Repeat) -> bool:
@@ -238,7 +247,9 @@ def _rules(*, limits: RetryLimits, repeat: Repeat, on_retry: Callable[[float], N
         asked = error.retry_after if isinstance(error, ApiError) else None
         if asked is not None and asked > limits.longest_retry_after:
             return True
-        return spent + (state.seconds_since_start or 0.0) + state.upcoming_sleep > limits.budget
+        over = spent + (state.seconds_since_start or 0.0) + state.upcoming_sleep
+        # An outer request's budget counts as well: that of the read which needs the token that is asked for here.
+        return over > limits.budget - limits.shortest_try or state.upcoming_sleep > seconds_left()
 
     def before_sleep(state: RetryCallState) -> None:
         on_retry(state.upcoming_sleep)

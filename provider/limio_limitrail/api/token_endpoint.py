@@ -8,15 +8,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-import msgspec
-
 from limio_limitrail.api.answer import judge
 from limio_limitrail.api.auth import Token, parse_token
-from limio_limitrail.api.errors import ApiError, CredentialsError, Failure, ProtocolError, ScopeError
+from limio_limitrail.api.errors import (
+    ApiError,
+    CredentialsError,
+    Failure,
+    ProtocolError,
+    ResponseTooLargeError,
+    ScopeError,
+)
+from limio_limitrail.api.json_body import NotJSONError, decode_json
 from limio_limitrail.api.redact import safe_text
 from limio_limitrail.api.retry import RetryLimits, call_with_retries
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Body, Transport
+
+_LARGEST_ANSWER = 1_000_000
+"""Bytes of a token endpoint's answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +75,18 @@ def mint(
         form["scope"] = credentials.scope
 
     def attempt() -> Token:
-        answer = transport.exchange(method="POST", url=credentials.auth_url, headers={}, call=call, body=Body(form=form))
+        try:
+            answer = transport.exchange(
+                method="POST",
+                url=credentials.auth_url,
+                headers={},
+                call=call,
+                body=Body(form=form),
+                max_response=min(_LARGEST_ANSWER, transport.max_response),
+            )
+        except ResponseTooLargeError as large:
+            reason = f"{large.failure.reason}, which no token is: check auth_url"
+            raise ProtocolError(replace(large.failure, reason=reason)) from None
         error = judge(
             status=answer.status,
             headers=answer.headers,
@@ -108,8 +128,8 @@ def _checked(token: Token, *, credentials: ClientCredentials, call: Failure) -> 
 def _is_invalid_scope(body: bytes) -> bool:
     """Tell whether an OAuth error is about the scopes (RFC 6749, section 5.2)."""
     try:
-        answer = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        answer = decode_json(body)
+    except NotJSONError:
         return False
     return isinstance(answer, dict) and answer.get("error") == "invalid_scope"
 

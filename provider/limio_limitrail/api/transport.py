@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
-import requests.adapters
 import requests.auth
 import requests.hooks
 import requests.utils
 import urllib3.exceptions
 
-from limio_limitrail.api.breaks import broken_body, never_left, why
-from limio_limitrail.api.errors import Failure, InvalidRequestError, TransportError
+from limio_limitrail.api import breaks
+from limio_limitrail.api.bounded_http import AnswerBounds, BoundedAdapter, TooManyBytesError, read_body, within
+from limio_limitrail.api.deadline import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT, seconds_left
+from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, TransportError
 from limio_limitrail.api.forks import begin_anew_in_children
 from limio_limitrail.api.origin import Origin, same_origin
 
@@ -29,16 +30,26 @@ if TYPE_CHECKING:
 _AnySession = TypeVar("_AnySession", bound=requests.Session)
 
 
+MAX_ERROR_BODY = 1_000_000
+"""Bytes of an error's body that are read. Its status stands, whatever becomes of the body."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Timeouts:
-    """How long a request may stand still.
+    """How long a request may take.
 
     :param connect: seconds until a connection is made.
     :param read: seconds between two pieces of an answer.
+    :param total: seconds from the beginning, connecting included, until the last byte of the answer has been read.
     """
 
     connect: float = 10.0
     read: float = 60.0
+    total: float = DEFAULT_TOTAL_TIMEOUT
+
+    def seconds_for_answer(self) -> float:
+        """Return the seconds that one answer may take now: the total, or what is left of the time for all tries together."""
+        return min(self.total, seconds_left())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +91,10 @@ class Transport:
     """Exchange requests for answers over kept-alive connections.
 
     :param user_agent: who is calling, with versions.
-    :param timeouts: how long a request may stand still.
+    :param timeouts: how long a request may take.
     :param verify: True, or the path of a CA bundle. False switches the check of certificates off.
     :param connections: the most connections to one host that are kept open.
+    :param max_response: bytes of the largest answer, decoded.
     """
 
     def __init__(
@@ -92,8 +104,10 @@ class Transport:
         timeouts: Timeouts | None = None,
         verify: bool | str = True,
         connections: int = 8,
+        max_response: int = DEFAULT_MAX_RESPONSE,
     ) -> None:
         self.timeouts = timeouts or Timeouts()
+        self.max_response = max_response
         self.headers = {"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "gzip, deflate"}
         self._verify = verify
         self._connections = connections
@@ -111,7 +125,13 @@ class Transport:
         session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
         session.auth = auth
         session.verify = self._verify
-        adapter = _TimeoutAdapter(self.timeouts, connections=self._connections)
+        adapter = BoundedAdapter(
+            connect=self.timeouts.connect,
+            read=self.timeouts.read,
+            total=self.timeouts.total,
+            max_bytes=self.max_response,
+            connections=self._connections,
+        )
         session.mount("https://", adapter)
         session.mount("http://", adapter)
         return session
@@ -125,12 +145,17 @@ class Transport:
         call: Failure,
         params: Mapping[str, str] | None = None,
         body: Body = Body(),
+        max_response: int | None = None,
     ) -> RawAnswer:
         """Send one request and read its answer to the end. Redirects are answers like any other here.
 
+        The body of an error is left out where it cannot be read: its status says enough.
+
         :param call: what errors say about the call.
         :param body: what the request carries.
-        :raises TransportError: no whole answer came.
+        :param max_response: bytes of the largest answer, instead of the transport's.
+        :raises TransportError: no whole answer came, or not in time.
+        :raises ResponseTooLargeError: the answer is larger than the bound.
         :raises ProtocolError: the answer is not encoded as its headers say.
         :raises InvalidRequestError: the request cannot be put on the wire as it is.
         """
@@ -149,23 +174,73 @@ class Transport:
             settings = self._settings(str(prepared.url))
         except (requests.exceptions.RequestException, ValueError, TypeError) as error:
             raise InvalidRequestError(replace(call, reason=f"the request cannot be sent ({type(error).__name__})")) from None
-        try:
-            # stream=True and the raw read halve the cost of a body, and notice one that broke off.
-            response = self._session.send(
-                prepared,
-                timeout=(self.timeouts.connect, self.timeouts.read),
-                allow_redirects=False,
-                **settings,
-            )
-        except (OSError, urllib3.exceptions.HTTPError) as error:  # what requests raises is an OSError too
-            raise TransportError(replace(call, reason=why(error), reached=not never_left(error))) from None
-        try:
-            content = response.raw.read(decode_content=True)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            response.close()
-            raise broken_body(error, replace(call, status=response.status_code), response.headers) from None
+        seconds = self.timeouts.seconds_for_answer()
+        if seconds <= 0:
+            raise breaks.out_of_time(call)
+        bounds = AnswerBounds(seconds=seconds, max_bytes=max_response or self.max_response)
+        with within(bounds):
+            try:
+                # stream=True and the raw read halve the cost of a body, and notice one that broke off.
+                response = self._session.send(
+                    prepared,
+                    timeout=(min(self.timeouts.connect, seconds), self.timeouts.read),
+                    allow_redirects=False,
+                    **settings,
+                )
+            except (OSError, urllib3.exceptions.HTTPError) as error:  # what requests raises is an OSError too
+                raise self._broken(error, call, bounds, seconds) from None
+            call = replace(call, status=response.status_code)
+            if breaks.is_error(response.status_code):
+                return RawAnswer(status=response.status_code, headers=response.headers, body=self._error_body(response, bounds))
+            try:
+                content = read_body(response.raw, max_bytes=bounds.max_bytes)
+                content = breaks.decoded(
+                    content, response.headers, call, max_bytes=int(bounds.max_bytes), check_time=bounds.check_time
+                )
+            except ApiError:
+                response.close()
+                raise
+            # ValueError: what http.client makes of lengths that are none.
+            except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+                response.close()
+                raise self._broken(error, call, bounds, seconds) from None
         response.raw.release_conn()
         return RawAnswer(status=response.status_code, headers=response.headers, body=content)
+
+    def _error_body(self, response: requests.Response, bounds: AnswerBounds) -> bytes:
+        """Read the body of an error as far as that is worth it."""
+        bounds.limit_time(self.timeouts.read)
+        try:
+            most = min(MAX_ERROR_BODY, int(bounds.max_bytes))
+            content = breaks.decoded(
+                read_body(response.raw, max_bytes=most),
+                response.headers,
+                Failure(api=""),
+                max_bytes=most,
+                check_time=bounds.check_time,
+            )
+        except (ApiError, urllib3.exceptions.HTTPError, OSError, ValueError):
+            response.close()
+            return b""
+        response.raw.release_conn()
+        return content
+
+    def _broken(self, error: Exception, call: Failure, bounds: AnswerBounds, seconds: float) -> ApiError:
+        """Say what became of an answer that did not come, or not to its end."""
+        never_left = bounds.connect_failed or breaks.never_left(error)
+        call = replace(call, reached=not never_left)
+        if breaks.was_caused_by(error, TooManyBytesError):
+            if call.status is None:
+                return TransportError(replace(call, reason=breaks.NO_HTTP))
+            return breaks.too_large(call, max_bytes=int(bounds.max_bytes))
+        if bounds.timed_out:
+            return breaks.timed_out(call, seconds=seconds, total=self.timeouts.total)
+        reason = breaks.why(error)
+        if never_left and reason == breaks.READ_TIMEOUT:
+            reason = breaks.CONNECT_TIMEOUT
+        elif call.status is not None and (reason in (breaks.BROKE, breaks.NO_HTTP) or isinstance(error, ValueError)):
+            reason = breaks.BROKE_OFF
+        return TransportError(replace(call, reason=reason))
 
     def route(self, url: str) -> Route:
         """Say how a URL is reached: the environment may name a proxy and a CA bundle."""
@@ -253,16 +328,3 @@ class _OriginSession(requests.Session):
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:  # noqa: ARG002
         if not same_origin(prepared_request.url, self._origin):
             prepared_request.headers.pop("Authorization", None)
-
-
-class _TimeoutAdapter(requests.adapters.HTTPAdapter):
-    """Gives every request a finite timeout, because requests itself waits for ever where none is named."""
-
-    def __init__(self, timeouts: Timeouts, *, connections: int) -> None:
-        super().__init__(pool_connections=4, pool_maxsize=connections)
-        self._timeouts = timeouts
-
-    def send(self, request: requests.PreparedRequest, **kwargs: object) -> requests.Response:  # type: ignore[override]
-        if kwargs.get("timeout") is None:
-            kwargs["timeout"] = (self._timeouts.connect, self._timeouts.read)
-        return super().send(request, **kwargs)  # type: ignore[arg-type]

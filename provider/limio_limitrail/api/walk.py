@@ -168,7 +168,7 @@ class Walk:
         if self.resource.paging.page_size_param is None:
             return False
         smallest = 1 if isinstance(error, PageTooLargeError) else SMALLEST_PAGE_ON_502
-        if (error.status not in {413, 502}) or self.page_size // 2 < smallest:
+        if not (isinstance(error, PageTooLargeError) or error.status == 502) or self.page_size // 2 < smallest:
             return False
         self.page_size //= 2
         log.warning("%s Asking for %d records a page from here on.", error, self.page_size)

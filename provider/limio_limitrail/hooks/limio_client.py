@@ -11,7 +11,7 @@ from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.hooks.limio_settings import API_PREFIX
-from limio_limitrail.hooks.settings import Settings
+from limio_limitrail.hooks.settings import Settings, retry_limits
 from limio_limitrail.hooks.task_run import shared_client, shared_token_source
 from limio_limitrail.hooks.user_agent import user_agent
 
@@ -30,21 +30,29 @@ def make_limio_client(settings: Settings, *, connections: int = 8) -> ApiClient:
     """
     transport = Transport(
         user_agent=user_agent(),
-        timeouts=Timeouts(read=settings.read_timeout),
+        timeouts=Timeouts(read=settings.read_timeout, total=settings.total_timeout),
         verify=settings.verify,
+        max_response=settings.max_response,
         connections=connections,
     )
-    return ApiClient(api=API, base_url=settings.app_url + API_PREFIX, transport=transport, auth=_auth(settings, transport))
+    return ApiClient(
+        api=API,
+        base_url=settings.app_url + API_PREFIX,
+        transport=transport,
+        auth=_auth(settings, transport),
+        limits=retry_limits(settings),
+    )
 
 
 def _auth(settings: Settings, transport: Transport) -> Auth:
     if settings.auth_mode is AuthMode.API_KEY:
         return ApiKey(settings.secret)
+    limits = retry_limits(settings)
     credentials = ClientCredentials(auth_url=settings.auth_url, client_id=settings.client_id, client_secret=settings.secret)
 
     def make() -> TokenSource:
         return TokenSource(
-            mint=lambda: mint(api=API, credentials=credentials, transport=transport),
+            mint=lambda: mint(api=API, credentials=credentials, transport=transport, limits=limits),
             client_secret=settings.secret,
             mask=mask_secret,
         )

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.hooks.pages import read_pages
-from limio_limitrail.hooks.settings import DEFAULT_READ_TIMEOUT, AirflowConnection, Fields, Settings
+from limio_limitrail.hooks.settings import AirflowConnection, Fields, Settings
 
 APP_HOSTS = {"eu": "{tenant}.prod.limio.com", "us": "{tenant}.prod-us.limio.com"}
 """Where an app is, by region (Limio documentation, "Authentication overview")."""
@@ -42,13 +42,16 @@ def read_limio_connection(connection: AirflowConnection) -> Settings:
 
     mode = AuthMode(fields.choice("auth_mode", choices=tuple(AuthMode)) or AuthMode.OAUTH)
     auth_url = fields.text("auth_url") or app_url + TOKEN_PATH
+    read_timeout, total_timeout = fields.timeouts()
     return Settings(
         app_url=app_url,
         auth_url=fields.base(auth_url, field="auth_url"),
         auth_mode=mode,
         client_id=fields.login(meaning="client id") if mode is AuthMode.OAUTH else "",
         secret=fields.password(meaning="client secret" if mode is AuthMode.OAUTH else "publishable API key"),
-        read_timeout=fields.number("timeout", least=0.1, most=3600) or DEFAULT_READ_TIMEOUT,
+        read_timeout=read_timeout,
+        total_timeout=total_timeout,
+        max_response=fields.max_response(),
         page_size=fields.whole("page_size", least=1, most=100_000),
         verify=fields.verify(),
         pages=read_pages(fields),

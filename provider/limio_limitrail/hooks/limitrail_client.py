@@ -10,6 +10,7 @@ from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.hooks.limitrail_settings import LimitRailSettings
+from limio_limitrail.hooks.settings import retry_limits
 from limio_limitrail.hooks.task_run import shared_client, shared_token_source
 from limio_limitrail.hooks.user_agent import user_agent
 
@@ -28,10 +29,12 @@ def make_limitrail_client(settings: LimitRailSettings, *, scopes: tuple[str, ...
     """Make a client of its own for a connection's settings and a set of scopes, sorted."""
     transport = Transport(
         user_agent=user_agent(),
-        timeouts=Timeouts(read=settings.read_timeout),
+        timeouts=Timeouts(read=settings.read_timeout, total=settings.total_timeout),
         verify=settings.verify,
+        max_response=settings.max_response,
         connections=CONNECTIONS,
     )
+    limits = retry_limits(settings)
     credentials = ClientCredentials(
         auth_url=settings.auth_url,
         client_id=settings.client_id,
@@ -41,11 +44,11 @@ def make_limitrail_client(settings: LimitRailSettings, *, scopes: tuple[str, ...
 
     def make() -> TokenSource:
         return TokenSource(
-            mint=lambda: mint(api=API, credentials=credentials, transport=transport),
+            mint=lambda: mint(api=API, credentials=credentials, transport=transport, limits=limits),
             client_secret=settings.secret,
             mask=mask_secret,
         )
 
     # What is trusted belongs to the key: a token that one connection got over unchecked TLS is not for another.
     auth = shared_token_source((credentials, settings.verify), make)
-    return ApiClient(api=API, base_url=settings.app_url, transport=transport, auth=auth)
+    return ApiClient(api=API, base_url=settings.app_url, transport=transport, auth=auth, limits=limits)

@@ -12,7 +12,7 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.origin import origin_of
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.hooks.pages import read_pages
-from limio_limitrail.hooks.settings import DEFAULT_READ_TIMEOUT, AirflowConnection, ConnectionFieldError, Fields, Settings
+from limio_limitrail.hooks.settings import AirflowConnection, ConnectionFieldError, Fields, Settings
 
 TOKEN_PATH = "/connect/token"  # noqa: S105 - a path (LimitRail developer console)
 
@@ -65,13 +65,16 @@ def read_limitrail_connection(connection: AirflowConnection) -> LimitRailSetting
                 f"the path of {name[:60]!r} must begin with one slash and hold no query; "
                 "a part that a task fills in is a name in braces",
             )
+    read_timeout, total_timeout = fields.timeouts()
     return LimitRailSettings(
         app_url=api_url,
         auth_url=fields.base(fields.text("auth_url") or api_url + TOKEN_PATH, field="auth_url"),
         auth_mode=AuthMode.OAUTH,
         client_id=fields.login(meaning="client id"),
         secret=fields.password(meaning="client secret"),
-        read_timeout=fields.number("timeout", least=0.1, most=3600) or DEFAULT_READ_TIMEOUT,
+        read_timeout=read_timeout,
+        total_timeout=total_timeout,
+        max_response=fields.max_response(),
         page_size=fields.whole("page_size", least=1, most=100_000),
         verify=fields.verify(),
         pages=read_pages(fields),

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from limio_limitrail.api.deadline import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT
 from limio_limitrail.api.origin import is_loopback, origin_of
 from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.troubleshooting import ExplainedError
 
@@ -50,6 +52,8 @@ class Settings:
     :param client_id: the OAuth client's id.
     :param secret: the client secret, or the key.
     :param read_timeout: seconds between two pieces of an answer.
+    :param total_timeout: seconds for one answer, from the first byte sent to the last byte read.
+    :param max_response: bytes of the largest answer, decoded.
     :param page_size: records to ask for a page; none where the caller's default counts.
     :param verify: True, False, or the path of a CA bundle.
     :param pages: where links lead to, as what it is about and a path or a URL.
@@ -61,9 +65,17 @@ class Settings:
     client_id: str
     secret: Secret
     read_timeout: float
+    total_timeout: float
+    max_response: int
     page_size: int | None
     verify: bool | str
     pages: tuple[tuple[str, str], ...] = ()
+
+
+def retry_limits(settings: Settings) -> RetryLimits:
+    """Return how patient a request is: where one answer may take its time, another try must still fit in."""
+    usual = RetryLimits()
+    return replace(usual, budget=max(usual.budget, 2 * settings.total_timeout))
 
 
 class Fields:
@@ -87,7 +99,7 @@ class Fields:
             return {}
         try:
             found = json.loads(self._connection.extra or "")
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self.error("extra", "it is not JSON") from None
         if not isinstance(found, dict):
             raise self.error("extra", "it is JSON, but not an object")
@@ -126,7 +138,7 @@ class Fields:
         if isinstance(value, str):
             try:
                 value = json.loads(value)
-            except ValueError:
+            except (ValueError, RecursionError):
                 raise self.error(field, "it is not JSON") from None
         if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
             raise self.error(field, "expected a JSON object whose values are texts")
@@ -148,7 +160,7 @@ class Fields:
             return None
         try:
             number = float(value) if not isinstance(value, bool) else None
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = None
         if number is None or not least <= number <= most:
             raise self.error(field, f"expected a number from {least:g} to {most:g}, found {str(value)[:40]!r}")
@@ -160,6 +172,25 @@ class Fields:
         if number is not None and number != int(number):
             raise self.error(field, f"expected a whole number, found {number:g}")
         return None if number is None else int(number)
+
+    def timeouts(self) -> tuple[float, float]:
+        """Read the seconds that an answer may be silent, and those that it may take in all."""
+        read = self.number("timeout", least=0.1, most=3600)
+        total = self.number("total_timeout", least=0.2, most=86_400)
+        if total is None:
+            read = read or DEFAULT_READ_TIMEOUT
+            return read, max(DEFAULT_TOTAL_TIMEOUT, 2 * read)
+        if read is None:
+            return min(DEFAULT_READ_TIMEOUT, total), total
+        if total <= read:
+            what = f"it is {total:g} s; it must be longer than timeout ({read:g} s), the longest silence within an answer"
+            raise self.error("total_timeout", what)
+        return read, total
+
+    def max_response(self) -> int:
+        """Read the bytes that an answer may have, decoded."""
+        megabytes = self.number("max_response_mb", least=1, most=16_384)
+        return DEFAULT_MAX_RESPONSE if megabytes is None else int(megabytes * 1_000_000)
 
     def verify(self) -> bool | str:
         """Read whether certificates are checked, and against what."""

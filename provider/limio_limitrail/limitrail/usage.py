@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from limio_limitrail.api.errors import ApiError, Failure, ProtocolError
+from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.resource import fill_path
 from limio_limitrail.api.secret import Secret
@@ -90,6 +91,12 @@ class UsageTemplate:
         :param number: its place in the input, from 1.
         :raises UsageRowError: it cannot be sent as it is.
         """
+        try:
+            return self._build(row, number=number)
+        except RecursionError:
+            raise UsageRowError(number, "a column holds a value that is nested too deeply") from None
+
+    def _build(self, row: Row, *, number: int) -> UsageRow:
         parts = []
         for name in self._sorted_key:
             if is_missing(row.get(name)):
@@ -176,17 +183,21 @@ def read_answer(answer: Answer, *, reading: AnswerReading, keep: bool = False, s
     """
     secrets = tuple(secrets)
     try:
-        found = msgspec.json.decode(answer.body) if answer.body.strip() else {}
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        found = None
+        found = decode_json(answer.body) if answer.body.strip() else {}
+        # As it is without the escapes that JSON may have.
+        plain = json.dumps(found, ensure_ascii=False) if keep else ""
+    except (NotJSONError, RecursionError) as error:
+        found, plain = None, ""
+        what = "nested too deeply" if isinstance(error, NestedTooDeeplyError | RecursionError) else "no JSON object"
+    else:
+        what = "no JSON object"
     members: dict[str, Any] = found if isinstance(found, dict) else {}
     decision = members.get(reading.decision_field) if reading.decision_field else None
     if not (isinstance(decision, str) and decision in reading.decisions):
         decision = safe_text(decision, secrets=secrets)
     reservation = members.get(reading.reservation_field)
     whole = answer.body.decode("utf-8", "replace").replace("\0", "\ufffd") if keep else ""
-    # Also as it is without the escapes that JSON may have.
-    echoes = keep and holds_secret(whole + json.dumps(members, ensure_ascii=False), secrets=secrets)
+    echoes = keep and holds_secret(whole + plain, secrets=secrets)
     outcome = Outcome(
         state=State.COMMITTED,
         http_status=answer.status,
@@ -201,8 +212,8 @@ def read_answer(answer: Answer, *, reading: AnswerReading, keep: bool = False, s
             return outcome
         names = ", ".join(sorted(str(safe_text(name, secrets=secrets))[:40] for name in list(members)[:8])) or "nothing"
         is_object = isinstance(found, dict)
-        what = f"the answer has no {reading.decision_field!r}; it has {names}" if is_object else "the answer is no JSON object"
-        return replace(outcome, state=State.PARKED, detail=what)
+        detail = f"the answer has no {reading.decision_field!r}; it has {names}" if is_object else f"the answer is {what}"
+        return replace(outcome, state=State.PARKED, detail=detail)
     if decision not in reading.decisions:
         known = ", ".join(reading.decisions)
         return replace(outcome, state=State.PARKED, detail=f"the decision {decision!r} is none of those that are known ({known})")
@@ -214,7 +225,7 @@ def _raw_member(body: bytes, name: str) -> str | None:
     """Give a member's JSON as it came, every digit of it."""
     try:
         found = msgspec.json.decode(body, type=dict[str, msgspec.Raw]).get(name)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return None if found is None else bytes(found).decode("utf-8", "replace")
 

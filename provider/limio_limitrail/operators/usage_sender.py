@@ -14,6 +14,7 @@ from limio_limitrail.api.errors import (
     NotFoundError,
     PageTooLargeError,
     RateLimitError,
+    ResponseTooLargeError,
     ScopeError,
 )
 from limio_limitrail.api.retry import Repeat, call_with_retries_async, is_transient, is_undone
@@ -117,6 +118,7 @@ class UsageSender:
             if (error.retry_after or 0.0) > self.client.parent.limits.longest_retry_after:
                 return Halt(cause=error)
             return Slower(retry_after=error.retry_after, cause=error)
-        if isinstance(error, _REFUSALS) and error.status != _TIMED_OUT:
+        # An answer that is too large to be read is none of these: the API may have done what was asked.
+        if isinstance(error, _REFUSALS) and error.status != _TIMED_OUT and not isinstance(error, ResponseTooLargeError):
             return outcome_of(error, state=State.REJECTED)
         return Doubt(outcome=outcome_of(error, state=in_doubt), cause=error)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,7 +15,7 @@ from limio_limitrail.troubleshooting import ExplainedError
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
 
-ONE_TRY = RetryLimits(attempts=1, bad_gateway_attempts=1, rate_limit_attempts=1)
+ONE_TRY = RetryLimits(attempts=1, bad_gateway_attempts=1, rate_limit_attempts=1, budget=math.inf)
 """A look is made again at the next poll anyway: within one, nothing is tried twice (a refused token aside)."""
 
 

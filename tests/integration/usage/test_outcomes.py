@@ -124,7 +124,12 @@ def test_how_many_may_be_rejected(place_of, most, passes):
 
 @pytest.mark.parametrize(
     ("body", "said"),
-    [(b'{"result": "OK", "id": 7}', "it has id, result"), (b'{"decision": "HELD"}', "'HELD'"), (b"fine", "no JSON object")],
+    [
+        (b'{"result": "OK", "id": 7}', "it has id, result"),
+        (b'{"decision": "HELD"}', "'HELD'"),
+        (b"fine", "no JSON object"),
+        (b'{"decision": "ALLOWED", "fees": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", "nested too deeply"),
+    ],
 )
 def test_a_success_without_a_known_decision_is_parked_and_stops_the_task(place_of, body, said):
     place = place_of("duck", make_rows(300))

@@ -250,6 +250,25 @@ def test_the_first_try_counts_in_the_budget(monkeypatch):
     assert now[0] == 40
 
 
+@pytest.mark.parametrize(("took", "tries"), [(89, 2), (91, 1)])
+def test_no_try_begins_with_next_to_no_time_left(monkeypatch, took, tries):
+    """It would be cut short, and leave a write in doubt for nothing."""
+    now = [0.0]
+    made = []
+    for module in (tenacity, retry):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def fail() -> None:
+        made.append(now[0])
+        now[0] += took
+        raise errors.TransportError(errors.Failure(api="Limio"))
+
+    limits = RetryLimits(attempts=1000, budget=100, first_wait=0.0, longest_wait=0.0)
+    with pytest.raises(errors.TransportError):
+        call_with_retries(fail, limits=limits, sleep=lambda _: None)
+    assert len(made) == tries
+
+
 def test_waits_grow_and_stay_bounded():
     waits: list[float] = []
 

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 import requests
 import urllib3.exceptions
-from wire import full_listener
+from wire import answer, full_listener, raw_server, read_request
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.origin import Origin, is_loopback, origin_of, same_origin
@@ -410,13 +410,20 @@ def test_a_token_that_cannot_be_had_never_reached_it(make_client, site):
     assert [request["target"] for request in site.seen] == ["/oauth2/token"]
 
 
-@pytest.mark.parametrize("kind", ["reset", "truncated"])
-def test_an_answer_that_breaks_off_may_have_reached_it(make_client, limio_emulator, kind):
-    limio_emulator.faults.add(Fault(kind, "/api/", times=None))
+def test_an_answer_that_is_cut_off_before_it_began_may_have_reached_it(make_client, limio_emulator):
+    limio_emulator.faults.add(Fault("reset", "/api/", times=None))
     error = sent(make_client(limio_emulator))
     assert isinstance(error, errors.TransportError)
     assert error.failure.reached is True
     assert sum(entry["path"].startswith("/api/") for entry in limio_emulator.counters.log) == 1
+
+
+def test_a_success_that_breaks_off_may_have_reached_it(make_client):
+    with raw_server(lambda one: (read_request(one), one.sendall(answer(201, b'{"dec', length=40)))) as url:
+        error = sent(with_token(make_client(SimpleNamespace(url=url))))
+    assert isinstance(error, errors.TransportError)
+    assert error.status == 201
+    assert error.failure.reached is True
 
 
 def test_silence_may_have_reached_it(make_client, silent_port):

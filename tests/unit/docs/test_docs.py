@@ -58,7 +58,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 INTERNAL = {
     "ApiError", "BadCursorError", "PlaceLostError", "EndedError", "PredicateError", "ExplainedError", "NoPlaceError",
-    "NobodyWaitsError",
+    "NobodyWaitsError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "BodyEncodingError", "TooManyBytesError",
+    "_BrokenError",
 }  # fmt: skip
 """Bases, and errors that no user sees: they are caught within the package."""
 

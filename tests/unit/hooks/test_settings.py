@@ -11,6 +11,7 @@ from airflow.sdk import Connection
 from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
 
 from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.hooks.limio_client import make_limio_client
 from limio_limitrail.hooks.limio_settings import read_limio_connection
 from limio_limitrail.hooks.settings import ConnectionFieldError, Settings
 from limio_limitrail.provider_info import get_provider_info
@@ -68,6 +69,8 @@ def test_defaults():
         client_id="the-client",
         secret=settings.secret,
         read_timeout=60.0,
+        total_timeout=300.0,
+        max_response=256_000_000,
         page_size=None,
         verify=True,
     )
@@ -80,6 +83,33 @@ def test_every_extra(tmp_path):
     settings = read(auth_url="https://auth.example/t", timeout="12.5", page_size="25", verify=str(bundle))
     assert settings.auth_url == "https://auth.example/t"
     assert (settings.read_timeout, settings.page_size, settings.verify) == (12.5, 25, str(bundle))
+
+
+@pytest.mark.parametrize(
+    ("extra", "total", "budget"),
+    [
+        ({}, 300.0, 600.0),
+        ({"timeout": 120}, 300.0, 600.0),
+        ({"timeout": 500}, 1000.0, 2000.0),
+        ({"total_timeout": "900"}, 900.0, 1800.0),
+        ({"timeout": 5, "total_timeout": 5.5}, 5.5, 600.0),
+        ({"total_timeout": ""}, 300.0, 600.0),
+        ({"total_timeout": 20}, 20.0, 600.0),
+    ],
+)
+def test_the_total_is_longer_than_a_silence_and_another_try_fits_in(extra, total, budget):
+    settings = read(**extra)
+    assert settings.total_timeout == total
+    assert settings.read_timeout == float(extra.get("timeout", min(60.0, total)))
+    assert make_limio_client(settings).limits.budget == budget
+    assert make_limio_client(settings).transport.timeouts.total == total
+
+
+@pytest.mark.parametrize(("given", "found"), [(1, 1_000_000), ("1.5", 1_500_000), (16384, 16_384_000_000), (None, 256_000_000)])
+def test_the_largest_answer_is_given_in_megabytes(given, found):
+    settings = read(max_response_mb=given)
+    assert settings.max_response == found
+    assert make_limio_client(settings).transport.max_response == found
 
 
 def test_a_key_needs_no_login():
@@ -134,6 +164,16 @@ WRONG = [
     ({"timeout": "soon"}, "timeout", "'soon'"),
     ({"timeout": True}, "timeout", "number"),
     ({"timeout": 1e9}, "timeout", "number"),
+    ({"timeout": 10**400}, "timeout", "number"),
+    ({"total_timeout": 0}, "total_timeout", "number from 0.2 to 86400"),
+    ({"total_timeout": "soon"}, "total_timeout", "'soon'"),
+    ({"total_timeout": True}, "total_timeout", "number"),
+    ({"total_timeout": "inf"}, "total_timeout", "number"),
+    ({"total_timeout": 60, "timeout": 60}, "total_timeout", "longer than timeout (60 s)"),
+    ({"total_timeout": 10, "timeout": 20}, "total_timeout", "longer than timeout (20 s)"),
+    ({"max_response_mb": 0}, "max_response_mb", "number from 1 to 16384"),
+    ({"max_response_mb": -1}, "max_response_mb", "number"),
+    ({"max_response_mb": "256 MB"}, "max_response_mb", "'256 MB'"),
     ({"page_size": 0}, "page_size", "number from 1"),
     ({"page_size": 1.5}, "page_size", "whole number"),
     ({"page_size": "ten"}, "page_size", "'ten'"),

@@ -1,0 +1,335 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Keep `requests` within a total time and a number of bytes, whatever a server does.
+
+`requests` knows how long a socket may be silent, and nothing of how long an answer may take: a byte each second is an answer
+that never ends. What is read from a socket here, from the proxy's first byte to the last chunk's trailer, comes through
+`_BoundedStream`, which shortens the socket's timeout as the deadline comes closer.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+
+import requests
+import requests.adapters
+
+_RECORD = 1 << 14
+"""Bytes that are written at a time: one TLS record, because a socket's timeout holds for each of them."""
+
+_PIECE = 1 << 20
+"""Bytes that are read at a time where no length says how many will come."""
+
+
+class TooManyBytesError(OSError):
+    """An answer is larger than the bound."""
+
+
+class AnswerBounds:
+    """What one answer may take, and how far it has come.
+
+    :param seconds: from now until the last byte has been read.
+    :param max_bytes: the largest body.
+    """
+
+    def __init__(self, *, seconds: float, max_bytes: float) -> None:
+        self.deadline = time.monotonic() + seconds
+        self.max_bytes = max_bytes
+        self.connect_failed = False
+        """Whether there was no connection, so that no byte of the request has left."""
+        # Chunks have headers of their own, six bytes for each that they hold at worst, and so has the answer.
+        self._bytes_left = 8 * max_bytes + (1 << 20)
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self.deadline
+
+    def limit_time(self, seconds: float) -> None:
+        """Bring the deadline forward.
+
+        :param seconds: from now on.
+        """
+        self.deadline = min(self.deadline, time.monotonic() + seconds)
+
+    def lift(self) -> None:
+        """Let the rest of the answer take as long, and be as large, as it likes."""
+        self.deadline = self._bytes_left = self.max_bytes = math.inf
+
+    def check_time(self) -> None:
+        """See that there is time left.
+
+        :raises TimeoutError: there is none.
+        """
+        if self.timed_out:
+            raise TimeoutError
+
+    def shorten_timeout(self, sock: Any) -> None:
+        """See that what a socket does next ends before the deadline.
+
+        :raises TimeoutError: it has passed.
+        """
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        timeout = sock.gettimeout()
+        if timeout is None or timeout > left:
+            sock.settimeout(left)
+
+    def count(self, received: int) -> None:
+        """Count bytes that have come.
+
+        :raises TooManyBytesError: they are too many.
+        """
+        self._bytes_left -= received
+        if self._bytes_left < 0:
+            raise TooManyBytesError
+
+    @contextmanager
+    def connect_within(self, seconds: object) -> Iterator[None]:
+        """Bring the deadline forward until there is a connection.
+
+        :param seconds: from now on; anything but a number is no bound.
+        """
+        deadline = self.deadline
+        if isinstance(seconds, int | float):
+            self.limit_time(seconds)
+        try:
+            yield
+        except BaseException:
+            self.connect_failed = True
+            raise
+        finally:
+            self.deadline = deadline
+
+
+_BOUNDS: ContextVar[AnswerBounds | None] = ContextVar("limio_limitrail.answer_bounds", default=None)
+
+
+@contextmanager
+def within(bounds: AnswerBounds) -> Iterator[None]:
+    """Hold all that is sent and read inside, in this thread, to bounds."""
+    token = _BOUNDS.set(bounds)
+    try:
+        yield
+    finally:
+        _BOUNDS.reset(token)
+
+
+def read_body(raw: Any, *, max_bytes: float) -> bytes:
+    """Read the rest of an answer, as it came.
+
+    :param raw: urllib3's response.
+    :param max_bytes: the bound.
+    :raises TooManyBytesError: it is larger, or announces that it is, before it is read.
+    """
+    # urllib3 would make decoders, and refuse some bodies, though it is to decode none.
+    raw.headers.pop("Content-Encoding", None)
+    if (length := raw.length_remaining) is not None:
+        if length > max_bytes:
+            raise TooManyBytesError
+        # As a whole: it is read into one place, and a body that breaks off is noticed.
+        return bytes(raw.read(decode_content=False))
+    pieces = []
+    size = 0
+    while piece := raw.read(_PIECE, decode_content=False):
+        pieces.append(piece)
+        size += len(piece)
+        if size > max_bytes:
+            raise TooManyBytesError
+        if raw.chunked and len(piece) < _PIECE:
+            break
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class BoundedAdapter(requests.adapters.HTTPAdapter):
+    """Bounds every request: by what `within` says, else by what it is made with.
+
+    :param connect: seconds until a connection is made, where the request does not say.
+    :param read: seconds between two pieces of an answer, where the request does not say.
+    :param total: seconds for one answer.
+    :param max_bytes: the largest body.
+    :param connections: the most connections to one host that are kept open.
+    """
+
+    def __init__(self, *, connect: float, read: float, total: float, max_bytes: int, connections: int) -> None:
+        super().__init__(pool_connections=4, pool_maxsize=connections)
+        self._timeout = (connect, read)
+        self._total = total
+        self._max_bytes = max_bytes
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        _bound(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        known = proxy in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not known:
+            _bound(manager)
+        return manager
+
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # type: ignore[override]
+        if kwargs.get("timeout") is None:
+            kwargs["timeout"] = self._timeout
+        if _BOUNDS.get() is not None:
+            return super().send(request, **kwargs)
+        bounds = AnswerBounds(seconds=self._total, max_bytes=self._max_bytes)
+        with within(bounds):
+            response = super().send(request, **kwargs)
+        if kwargs.get("stream"):
+            bounds.lift()
+        else:
+            self._read(response)
+        return response
+
+    def _read(self, response: requests.Response) -> None:
+        """Read a body where `requests` would, which knows no bound.
+
+        :raises RequestException: it is larger, or broke off.
+        """
+        pieces = []
+        size = 0
+        length = response.raw.length_remaining or 0
+        for piece in response.iter_content(_PIECE) if length <= self._max_bytes else [b""]:
+            pieces.append(piece)
+            size += len(piece)
+            if max(size, length) > self._max_bytes:
+                response.close()
+                raise requests.exceptions.RequestException(
+                    f"the answer is larger than {self._max_bytes / 1e6:g} MB, the connection's max_response_mb; "
+                    "with stream=True it can be read in pieces",
+                    response=response,
+                )
+        response._content = b"".join(pieces)  # noqa: SLF001 - where requests keeps it, as those do who replay answers
+
+
+def _bound(manager: Any) -> None:
+    manager.pool_classes_by_scheme = {scheme: _bounded_pool(pool) for scheme, pool in manager.pool_classes_by_scheme.items()}
+
+
+@cache
+def _bounded_pool(pool: Any) -> Any:
+    """Make a kind of connection pool out of one of urllib3's, for whatever it connects through."""
+    connection = type(f"Bounded{pool.ConnectionCls.__name__}", (_BoundedConnection, pool.ConnectionCls), {})
+    return type(f"Bounded{pool.__name__}", (pool,), {"ConnectionCls": connection})
+
+
+class _BoundedStream(io.RawIOBase):
+    """What comes out of a socket, within bounds.
+
+    :param raw: reads from the socket.
+    """
+
+    def __init__(self, raw: Any, *, sock: Any, bounds: AnswerBounds) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._bounds = bounds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        self._bounds.shorten_timeout(self._sock)
+        received: int | None = self._raw.readinto(buffer)
+        self._bounds.count(received or 0)
+        return received
+
+    def close(self) -> None:
+        if not self.closed:
+            try:
+                self._raw.close()
+            finally:
+                super().close()
+
+
+class _BoundedResponse(http.client.HTTPResponse):
+    """Reads an answer, or a proxy's answer to CONNECT, within the bounds that hold where it begins."""
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        if (bounds := _BOUNDS.get()) is not None:
+            self.fp: Any = io.BufferedReader(_BoundedStream(self.fp.detach(), sock=sock, bounds=bounds))
+
+    def begin(self) -> None:
+        """Read the head. What http.client would pass over here makes it take something else for the body than was meant."""
+        begun = self.headers is not None
+        super().begin()
+        if begun:
+            return
+        encodings = self.headers.get("Transfer-Encoding", "chunked").strip().lower()
+        if encodings not in ("chunked", "identity"):
+            raise http.client.UnknownTransferEncoding
+        lengths = {length.strip() for length in self.headers.get("Content-Length", "0").split(",")}
+        if not self.chunked and not (len(lengths) == 1 and all(length.isdecimal() for length in lengths)):
+            raise http.client.HTTPException
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Read the status line, after any that are not final: http.client itself passes over nothing but 100."""
+        while True:
+            found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
+            if not http.HTTPStatus.SWITCHING_PROTOCOLS < found[1] < http.HTTPStatus.OK:
+                return found
+            http.client.parse_headers(self.fp)
+
+    def _read_next_chunk_size(self) -> int:
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        if size < 0:
+            # http.client would read on until the connection ends.
+            raise ValueError
+        return size
+
+
+class _BoundedConnection:
+    """Connects and sends within bounds. Stands before a connection class of urllib3."""
+
+    response_class = _BoundedResponse
+    sock: Any
+    timeout: Any
+    auto_open: int
+
+    def connect(self) -> None:
+        bounds = _BOUNDS.get()
+        if bounds is None:
+            super().connect()  # type: ignore[misc]
+            return
+        # urllib3 has a timeout for each step of this, so that a slow handshake or proxy could take many of them.
+        with bounds.connect_within(self.timeout):
+            super().connect()  # type: ignore[misc]
+
+    def _new_conn(self) -> Any:
+        sock = super()._new_conn()  # type: ignore[misc]
+        try:
+            if (bounds := _BOUNDS.get()) is not None:
+                bounds.shorten_timeout(sock)
+        except TimeoutError:
+            sock.close()
+            raise
+        return sock
+
+    def send(self, data: Any) -> None:
+        bounds = _BOUNDS.get()
+        if bounds is None:
+            super().send(data)  # type: ignore[misc]
+            return
+        if self.sock is None and self.auto_open:
+            self.connect()
+        for piece in _records(data):
+            bounds.shorten_timeout(self.sock)
+            super().send(piece)  # type: ignore[misc]
+
+
+def _records(data: Any) -> Iterator[Any]:
+    if not isinstance(data, bytes) or len(data) <= _RECORD:
+        yield data
+        return
+    whole = memoryview(data)
+    for start in range(0, len(data), _RECORD):
+        yield whole[start : start + _RECORD]
