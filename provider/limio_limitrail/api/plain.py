@@ -55,5 +55,6 @@ def resource_from_json(data: dict[str, Any]) -> Resource:
 
 
 def _paging(data: dict[str, Any]) -> Paging:
-    made: Paging = _STYLES[data["style"]](**{name: value for name, value in data.items() if name != "style"})
+    style = _STYLES[data["style"]]
+    made: Paging = style(**{one.name: data[one.name] for one in fields(style) if one.name in data})
     return made
