@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Find what announces that a list goes on, in the last answer of a list that is taken to end there.
 
-Names are compared by their letters and digits alone, in lower case. Words that other members also have (``next``, ``total``) count
-at the top and in members that are about pages; words that have no other meaning (``nextCursor``, ``hasMore``) count in every
-object. Lists are passed over: they hold records, or what belongs to records.
+Names are compared by their letters and digits alone, in lower case. Words that other members also have (``next``, ``total``)
+count at the top and in members that are about pages; words that have no other meaning (``nextCursor``, ``hasMore``) count in
+every object. Lists are passed over: they hold records, or what belongs to records.
 """
 
 from __future__ import annotations

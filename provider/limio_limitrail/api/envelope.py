@@ -111,8 +111,6 @@ def read_object(body: bytes, *, broken: Broken) -> tuple[bytes, dict[str, msgspe
 
     :raises ProtocolError: the body is no JSON object.
     """
-    if (mark := next((mark for mark in _BYTE_ORDER_MARKS if body.startswith(mark)), None)) is not None:
-        raise broken(f"expected JSON in UTF-8, found a byte order mark of {_BYTE_ORDER_MARKS[mark]}")
     if not body.strip():
         raise broken(f"expected JSON, found {'an empty body' if not body else 'a body of white space'}")
     try:
@@ -152,6 +150,8 @@ def check_text(body: bytes, *, broken: Broken) -> None:
     """
     if body.isascii():
         return
+    if (mark := next((mark for mark in _BYTE_ORDER_MARKS if body.startswith(mark)), None)) is not None:
+        raise broken(f"expected JSON in UTF-8, found a byte order mark of {_BYTE_ORDER_MARKS[mark]}")
     try:
         str(body, "utf-8")
     except UnicodeDecodeError as error:

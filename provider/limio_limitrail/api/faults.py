@@ -97,7 +97,7 @@ def _found(members: Mapping[str, msgspec.Raw], judge: Callable[[str, msgspec.Raw
 
 
 def _fails(word: str, raw: msgspec.Raw) -> str | None:
-    """Tell whether a member says that something failed: which member of it, or an empty text for itself; None where it does not."""
+    """Name the member of a member which says that something failed: an empty text for itself, None where none does."""
     if word in _SAID:
         return "" if _says_something(_value(raw)) else None
     if word in _YES:

@@ -36,7 +36,7 @@ class Page:
     :param number: the page's place in this walk, from 1.
     :param wrapped: False where it is known that no record has a line break in it.
     :param ends_slice: True on the last page of a slice, where a list is walked through slice by slice.
-    :param resumable: False where another walk cannot go on from `following`, because the API keeps the place itself, or may do so.
+    :param resumable: False where another walk cannot go on from `following`, because the API keeps the place, or may do so.
     :param total_is_exact: False where `total` is a lower bound.
     :param meta: the answer's other members, undecoded.
     :param headers: the answer's headers.

@@ -59,8 +59,8 @@ class CursorPair:
     """Limio's catalog: ``queryMore: {from, alias}``, switched on by ``opt.all=true`` (Limio catalog API documentation).
 
     The documented sample of ``from`` decodes to the beginning of an Elasticsearch scroll id, and ``alias`` is an index's. It is
-    therefore assumed that the API keeps the place, that the value may stay the same from page to page, and that an old one does not
-    lead back.
+    therefore assumed that the API keeps the place, that the value may stay the same from page to page, and that an old one does
+    not lead back.
     """
 
     cursor_member: ClassVar[str] = "queryMore"

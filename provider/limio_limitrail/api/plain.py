@@ -55,6 +55,5 @@ def resource_from_json(data: dict[str, Any]) -> Resource:
 
 
 def _paging(data: dict[str, Any]) -> Paging:
-    style = _STYLES[data["style"]]
-    made: Paging = style(**{one.name: data[one.name] for one in fields(style) if one.name in data})
+    made: Paging = _STYLES[data["style"]](**{name: value for name, value in data.items() if name != "style"})
     return made

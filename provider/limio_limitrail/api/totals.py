@@ -53,6 +53,6 @@ def _read(raw: bytes, *, deep: int) -> Total | None:
         number = msgspec.json.decode(raw, type=int | float)
     except (msgspec.DecodeError, RecursionError, ValueError, OverflowError):
         return None
-    if number != number or number in (float("inf"),) or number != int(number) or number >= 10**15:
+    if number != number or number == float("inf") or number != int(number) or number >= 10**15:
         return None
     return Total(records=int(number))

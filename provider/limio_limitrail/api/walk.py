@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Walk through a list page by page, on guard against lists that never end or end too soon.
 
-Where a list stands is either in its cursor, or with the server. A server that keeps the place moves it on with each request, whether
-its answer arrives or not. So such a list is never gone on with in its middle: where an answer is lost, it begins again.
+Where a list stands is either in its cursor, or with the server. A server that keeps the place moves it on with each request,
+whether its answer arrives or not. So such a list is never gone on with in its middle: where an answer is lost, it begins again.
 """
 
 from __future__ import annotations
@@ -94,8 +94,8 @@ class Walk:
     def pages(self) -> Iterator[Page]:
         """Give the pages in order.
 
-        :raises CursorRefusedError: a cursor was refused, a place that the API keeps is lost, or records went missing on the way; a
-            new walk may get through.
+        :raises CursorRefusedError: a cursor was refused, a place that the API keeps is lost, or records went missing on the
+            way; a new walk may get through.
         :raises ApiError: a request failed, or an answer breaks the contract.
         """
         number = empty = 0
@@ -126,8 +126,10 @@ class Walk:
 
     @property
     def cursors_change(self) -> bool:
-        """True where cursors have changed from page to page. A first one does not tell yet: if it stays the same, it leads to
-        where the API stands by the time it is asked again."""
+        """True where cursors have changed from page to page.
+
+        A first one does not tell yet: if it stays the same, it leads to where the API stands by the time it is asked again.
+        """
         return len(self._cursors) > 1
 
     def _fetch(self, *, cursor: Cursor | None, number: int) -> Page:
