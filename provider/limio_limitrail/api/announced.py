@@ -186,8 +186,8 @@ def _is_same(link: str, target: str, *, here: list[Any]) -> bool:
     if one.path and not (one.path.endswith(other.path) or other.path.endswith(one.path)):
         return False
     query = dict(parse_qsl(one.query))
-    if query == dict(parse_qsl(other.query)):
-        return True
+    if query.items() <= dict(parse_qsl(other.query)).items():
+        return True  # it asks for nothing that was not asked for
     pages = {value for name, value in query.items() if _word(name) in {"page", "pagenumber", "currentpage"}}
     return bool(pages) and pages <= {str(number) for number in here}
 
