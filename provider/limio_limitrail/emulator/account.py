@@ -71,8 +71,8 @@ class Account:
     ) -> Page:
         """The page where a scroll stands, which is the next one from now on. It has rows or not, it has an id."""
         if sent is None:
-            state = {"at": first, "total": total, "size": limit or self.options.default_limit, "rows": rows}
-            cursor = self.cursors.open_scroll(place, **state)
+            size = limit or self.options.default_limit
+            cursor = self.cursors.open_scroll(place, at=first, total=total, size=size, rows=rows)
         else:
             cursor = sent
         state = self.cursors.scroll(cursor, place)

@@ -117,8 +117,8 @@ def test_a_list_whose_place_the_api_keeps_is_never_resumed_in_its_middle(make_ho
     home = make_home(emulator)
     home.write_dag(
         """
-        LimioToSqlOperator(task_id="load", resource="subscriptions", sql_conn_id="duck", table="subs", mode="replace", page_size=17,
-            part_rows=34)
+        LimioToSqlOperator(task_id="load", resource="subscriptions", sql_conn_id="duck", table="subs", mode="replace",
+            page_size=17, part_rows=34)
         """
     )
     truth = sorted(emulator.tenant.ids("subscriptions"))

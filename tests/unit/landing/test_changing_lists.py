@@ -148,14 +148,14 @@ def pull_of(listed: List, store: Store, folder: Path, rows: int) -> Pull:
 
     def walk(state: Any) -> PlacedWalk:
         one = Walk(
-            client=client, resource=resource, path="/things", params={}, page_size=listed.size, cursor=state.cursor, seen=state.read,
-            total=state.total,
+            client=client, resource=resource, path="/things", params={}, page_size=listed.size, cursor=state.cursor,
+            seen=state.read, total=state.total,
         )  # fmt: skip
         return PlacedWalk(one, detailed=None)
 
     return Pull(
-        resource="things", run_id="run", signature="s", folder=ObjectStoragePath(f"file://{folder}"), part_format=PartFormat.JSONL,
-        shaping=Shaping(), since=None, store=store, walk=walk, limits=PartLimits(rows=rows),
+        resource="things", run_id="run", signature="s", folder=ObjectStoragePath(f"file://{folder}"),
+        part_format=PartFormat.JSONL, shaping=Shaping(), since=None, store=store, walk=walk, limits=PartLimits(rows=rows),
     )  # fmt: skip
 
 
