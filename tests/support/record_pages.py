@@ -17,11 +17,13 @@ class RecordPage:
     :param records: the JSON array of records.
     :param following: the next page's cursor.
     :param ends_slice: whether a part ends with it.
+    :param resumable: whether another walk can go on from `following`.
     """
 
     records: bytes
     following: Mapping[str, str] | None = None
     ends_slice: bool = False
+    resumable: bool = True
 
     @cached_property
     def raw_records(self) -> list[msgspec.Raw]:

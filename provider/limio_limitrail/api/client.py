@@ -130,6 +130,7 @@ class ApiClient:
         repeat: Repeat | None = None,
         limits: RetryLimits | None = None,
         sleep: Callable[[float], None] | None = None,
+        on_retry: Callable[[float], None] | None = None,
     ) -> Answer:
         """Send one request and give its answer.
 
@@ -148,6 +149,7 @@ class ApiClient:
         :param repeat: after which failures the request may be tried again.
         :param limits: patience for this request instead of the client's.
         :param sleep: waits that many seconds between tries, instead of the client's own; what it raises ends the request.
+        :param on_retry: told before each further try, with the seconds until then.
         :raises ApiError: as `limio_limitrail.api.errors` lists them.
         """
         attempt = self.attempts(
@@ -162,12 +164,18 @@ class ApiClient:
             credentials=credentials,
             idempotency_key=idempotency_key,
         )
+
+        def retried(seconds: float) -> None:
+            self.count_retry(seconds)
+            if on_retry is not None:
+                on_retry(seconds)
+
         return call_with_retries(
             lambda: take(attempt(), exchange=self.transport.exchange, credential=self.credential),
             limits=limits or self.limits,
             repeat=repeat or usual_repeat(method, idempotency_key),
             sleep=sleep or self._sleep,
-            on_retry=self.count_retry,
+            on_retry=retried,
         )
 
     def attempts(

@@ -14,8 +14,8 @@ from urllib.parse import unquote
 import msgspec
 
 from limio_limitrail.api.client import ApiClient
-from limio_limitrail.api.envelope import read_object
 from limio_limitrail.api.errors import Failure, NotFoundError, ParameterError, ProtocolError
+from limio_limitrail.api.faults import OK, read_record
 from limio_limitrail.api.page import Page
 from limio_limitrail.api.resource import Resource, fill_path
 
@@ -66,18 +66,20 @@ def with_details(
                 )
             )
         path = fill_path(template, {**parts, "id": identity}, resource=resource.name)
+        status = OK
 
         def broken(reason: str) -> ProtocolError:
             return ProtocolError(
-                Failure(api=client.api, method="GET", path=path, resource=resource.name, status=200, reason=reason)
+                Failure(api=client.api, method="GET", path=path, resource=resource.name, status=status, reason=reason)
             )
 
         try:
             answer = client.send(path=path, resource=resource.name, scope=resource.scope, credentials=resource.credentials)
         except NotFoundError:
             return bytes(summary), True
+        status = answer.status
         # Looked at before it goes among the others: one broken body would spoil the whole page.
-        return read_object(answer.body, broken=broken)[0].strip(), False
+        return read_record(answer, broken=broken)[0].strip(), False
 
     with ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="limio-detail") as pool:
         for page in pages:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -29,6 +30,10 @@ _PLAIN_NAME = re.compile(r"[^\"\\\x00-\x1f]*")
 MOST_MEMBERS = 50
 """Answers whose members have ever new names are read in two passes."""
 
+TOO_DEEP = "objects or lists are nested deeper in it than can be read"
+
+_BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "UTF-8", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+
 Broken = Callable[[str], ProtocolError]
 """Makes the error out of what was expected and what was found."""
 
@@ -47,10 +52,13 @@ class EnvelopeReader:
         self._names: tuple[str, ...] = ()
         self._decoder: msgspec.json.Decoder[Any] | None = None
 
-    def read(self, body: bytes, *, broken: Broken) -> tuple[list[msgspec.Raw] | None, Meta]:
+    def read(
+        self, body: bytes, *, broken: Broken, check: Callable[[Meta], None] = lambda _: None
+    ) -> tuple[list[msgspec.Raw] | None, Meta]:
         """Give the records, undecoded, and the other members.
 
         :param body: the whole answer.
+        :param check: looks at the other members before anything is expected of the records; may raise.
         :returns: no records where the answer has no such member.
         :raises ProtocolError: the body is no JSON object, or its records are no list.
         """
@@ -58,20 +66,24 @@ class EnvelopeReader:
             try:
                 check_text(body, broken=broken)
                 envelope = self._decoder.decode(body)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 pass  # other members than before, or a fault that the other way names
             else:
                 found = ((name, getattr(envelope, f"f{index}")) for index, name in enumerate(self._names))
-                return envelope.records, {name: raw for name, raw in found if bytes(raw)}
+                meta = {name: raw for name, raw in found if bytes(raw)}
+                check(meta)
+                return envelope.records, meta
         meta = read_object(body, broken=broken)[1]
         raw = meta.pop(self._records, None)
+        check(meta)
         if raw is None:
             return None, meta
         array = bytes(raw)
         if not array.startswith(b"["):
             raise broken(f"expected a list in {self._records!r}, found {name_of(array)}")
         self._expect(meta)
-        return _RECORDS.decode(array), meta
+        with _depth_told(broken):
+            return _RECORDS.decode(array), meta
 
     def _expect(self, names: Iterable[str]) -> None:
         """Make the type of an answer that has these members besides its records."""
@@ -99,16 +111,20 @@ def read_object(body: bytes, *, broken: Broken) -> tuple[bytes, dict[str, msgspe
 
     :raises ProtocolError: the body is no JSON object.
     """
+    if not body.strip():
+        raise broken(f"expected JSON, found {'an empty body' if not body else 'a body of white space'}")
     try:
         check_text(body, broken=broken)
-        return body, _OBJECT.decode(body)
+        with _depth_told(broken):
+            return body, _OBJECT.decode(body)
     except msgspec.ValidationError:
         raise broken(f"expected a JSON object, found {name_of(body.lstrip())}") from None
     except msgspec.DecodeError as error:
         mended = replace_lone_surrogates(body)
         if mended != body:
             try:
-                meta = _OBJECT.decode(mended)
+                with _depth_told(broken):
+                    meta = _OBJECT.decode(mended)
             except msgspec.DecodeError:
                 pass
             else:
@@ -118,6 +134,15 @@ def read_object(body: bytes, *, broken: Broken) -> tuple[bytes, dict[str, msgspe
         raise broken(f"expected JSON, found something else ({error}; it begins as {found})") from None
 
 
+@contextmanager
+def _depth_told(broken: Broken) -> Iterator[None]:
+    """Make a `ProtocolError` of what is nested deeper than the decoder goes."""
+    try:
+        yield
+    except RecursionError:
+        raise broken(TOO_DEEP) from None
+
+
 def check_text(body: bytes, *, broken: Broken) -> None:
     """Make sure that a body is UTF-8: the decoder does not look into strings that it skips.
 
@@ -125,6 +150,8 @@ def check_text(body: bytes, *, broken: Broken) -> None:
     """
     if body.isascii():
         return
+    if (mark := next((mark for mark in _BYTE_ORDER_MARKS if body.startswith(mark)), None)) is not None:
+        raise broken(f"expected JSON in UTF-8, found a byte order mark of {_BYTE_ORDER_MARKS[mark]}")
     try:
         str(body, "utf-8")
     except UnicodeDecodeError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -32,11 +32,17 @@ class Paging(Protocol):
 
     @property
     def cursor_repeats(self) -> bool:
-        """True where the same cursor may stand on every page because the API keeps the position."""
+        """True where the same cursor may stand on every page because the API keeps the place.
+
+        False leaves it to the cursors that come: one that is a scroll id, or that repeats with other records, tells the same.
+        """
 
     @property
     def resumable(self) -> bool:
-        """True where an older cursor still leads to the page that it once led to."""
+        """False where an older cursor does not lead to the page that it once led to, because the API keeps the place.
+
+        True leaves it to the cursors that come, likewise.
+        """
 
     def first(self) -> Cursor:
         """Give the parameters that the first page needs besides its size."""
@@ -52,9 +58,12 @@ class Paging(Protocol):
 class CursorPair:
     """Limio's catalog: ``queryMore: {from, alias}``, switched on by ``opt.all=true`` (Limio catalog API documentation).
 
-    The documented sample of ``from`` decodes to the beginning of an Elasticsearch scroll id. It is therefore assumed that the API
-    keeps the position, that the value may stay the same from page to page, and that an old one does not lead back.
+    The documented sample of ``from`` decodes to the beginning of an Elasticsearch scroll id, and ``alias`` is an index's. It is
+    therefore assumed that the API keeps the place, that the value may stay the same from page to page, and that an old one does
+    not lead back.
     """
+
+    cursor_member: ClassVar[str] = "queryMore"
 
     page_size_param: str | None = "opt.pageSize"
     cursor_repeats: bool = True
@@ -83,7 +92,16 @@ class CursorPair:
 @dataclass(frozen=True, kw_only=True)
 class CursorString:
     """Limio's objects and baskets: a string ``queryMore`` that goes back as the parameter of the same name (Limio objects API
-    documentation; that it may be absent or empty at the end was seen in public client code)."""
+    documentation; that it may be absent or empty at the end was seen in public client code).
+
+    The documented sample for objects is a scroll id, that for baskets is none: each cursor is looked at as it comes.
+
+    :param page_size_param: the query parameter that sets the records a page; None where the API has none.
+    :param cursor_param: the query parameter that a cursor goes back as.
+    :param cursor_member: the member of the answer that holds it, or its dotted path, such as ``meta.nextCursor``.
+    :param cursor_repeats: True says beforehand that the API keeps the place, and that the cursor may stay the same.
+    :param resumable: False says beforehand that the API keeps the place.
+    """
 
     page_size_param: str | None = "limit"
     cursor_param: str = "queryMore"
@@ -95,7 +113,7 @@ class CursorString:
         return {}
 
     def following(self, meta: Meta) -> Cursor | None:
-        value = _decode(meta.get(self.cursor_member))
+        value = _at(meta, self.cursor_member)
         if value in (None, "", {}):
             return None
         if not isinstance(value, str):
@@ -103,23 +121,9 @@ class CursorString:
         return {self.cursor_param: value}
 
 
-_WORDS_FOR_MORE = frozenset(
-    {
-        "next", "nextcursor", "nextlink", "nextpage", "nextpagetoken", "nexttoken", "nextoffset", "odatanextlink", "querymore",
-        "continuationtoken", "hasmore", "hasnext", "hasnextpage",
-    }
-)  # fmt: skip
-
-
 @dataclass(frozen=True, kw_only=True)
 class SinglePage:
-    """A list that comes whole in one answer.
-
-    :param refuse_more: take an answer that names a next page for an error. Where no document says that a list has no pages, the
-        rest of it would else be lost without a word.
-    """
-
-    refuse_more: bool = False
+    """A list that comes whole in one answer. One that announces more is an error (`limio_limitrail.api.announced`)."""
 
     page_size_param: str | None = None
     cursor_repeats: bool = False
@@ -128,19 +132,26 @@ class SinglePage:
     def first(self) -> Cursor:
         return {}
 
-    def following(self, meta: Meta) -> Cursor | None:
-        for name in meta if self.refuse_more else ():
-            word = "".join(letter for letter in name.lower() if letter.isalnum())
-            if word in _WORDS_FOR_MORE and _decode(meta[name]) not in (None, "", False, 0, {}, []):
-                raise BadCursorError(
-                    f"the answer has a member {word!r}, so that the list has more pages than this Resource knows of: "
-                    "give one with paging=CursorString(...)"
-                )
+    def following(self, meta: Meta) -> Cursor | None:  # noqa: ARG002 - nothing follows, whatever the answer says
         return None
 
 
 def _decode(raw: msgspec.Raw | None) -> object:
-    return None if raw is None else msgspec.json.decode(raw)
+    try:
+        return None if raw is None else msgspec.json.decode(raw)
+    except RecursionError:
+        raise BadCursorError("the member that leads to the next page is nested deeper than can be read") from None
+
+
+def _at(meta: Meta, path: str) -> object:
+    """Decode a member; one whose name has a dot in it goes before a path."""
+    if path in meta or "." not in path:
+        return _decode(meta.get(path))
+    first, *rest = path.split(".")
+    value = _decode(meta.get(first))
+    for name in rest:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _kind(value: object) -> str:

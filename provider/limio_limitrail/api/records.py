@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from limio_limitrail.api.envelope import TOO_DEEP
 from limio_limitrail.api.errors import Failure, ProtocolError
 
 if TYPE_CHECKING:
@@ -49,14 +50,16 @@ def decode_records(records: bytes) -> list[dict[str, Any]]:
 def decode_page(page: Page, *, api: str, resource: str) -> list[dict[str, Any]]:
     """Decode a page's records.
 
-    :raises ProtocolError: an element is no object.
+    :raises ProtocolError: an element is no object, or is nested too deep.
     """
     try:
         return decode_records(page.records)
     except msgspec.ValidationError as error:
         # The library's text names kinds and places, never a value.
         reason = f"page {page.number}: expected a list of objects ({error})"
-        raise ProtocolError(Failure(api=api, resource=resource, status=200, reason=reason)) from None
+    except RecursionError:
+        reason = f"page {page.number}: {TOO_DEEP}"
+    raise ProtocolError(Failure(api=api, resource=resource, status=200, reason=reason))
 
 
 def to_frame(records: Iterable[dict[str, Any]], *, flatten: bool) -> pd.DataFrame:

@@ -63,6 +63,8 @@ class Resource:
     :param scope: the OAuth scope that it needs, where it is known.
     :param assumed: the parts of this row that no document confirms, in words.
     :param max_page_size: the largest page size worth asking for; none where no limit is known.
+    :param ignored_members: members of the answer, as dotted paths, that say nothing of further pages or of failures although
+        their names sound like it, such as a ``total`` that is an amount.
     """
 
     name: str
@@ -82,6 +84,7 @@ class Resource:
     scope: str | None = None
     assumed: tuple[str, ...] = ()
     max_page_size: int | None = None
+    ignored_members: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Bring what was given into one form.

@@ -73,17 +73,14 @@ class SlicedWalk:
     """None: what an API announces is about one slice."""
     server_time: datetime | None = field(default=None, init=False)
     """When the API began to answer, by its own clock."""
+    _keeps_place: bool = field(default=False, init=False, repr=False)
+    _cursors_change: bool = field(default=False, init=False, repr=False)
     _noting: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @property
-    def unguarded(self) -> bool:
-        """True where it goes on in the middle of a slice, and nobody would notice pages that the API skipped meanwhile."""
-        if self.resource.paging.resumable:
-            return False
-        try:
-            return any(place.total is None for place in self._places().inside)
-        except CursorRefusedError:
-            return False
+    def keeps_place(self) -> bool:
+        """True as soon as it is known that the API keeps the place in a slice itself."""
+        return self._keeps_place or self.resource.paging.cursor_repeats or not self.resource.paging.resumable
 
     def pages(self) -> Iterator[Page]:
         """Give the pages as they come. `Page.ends_slice` tells where a slice ends and none is left in its middle.
@@ -92,9 +89,16 @@ class SlicedWalk:
         :raises ApiError: a request failed, or an answer breaks the contract.
         """
         places = self._places()
+        resumed = bool(places.inside)
         for number, step in enumerate(self._steps(places), start=1):
             places = places.after(step.since, step.place)
-            yield replace(step.page, following=places.cursor(), number=number, ends_slice=self._ends_part(step, places))
+            yield replace(
+                step.page,
+                following=places.cursor(),
+                number=number,
+                ends_slice=self._ends_part(step, places),
+                resumable=not places.inside or (not self.keeps_place and (resumed or self._cursors_change)),
+            )
 
     def _steps(self, places: Places) -> Iterator[_Step]:
         if self.parallel == 1:
@@ -120,22 +124,20 @@ class SlicedWalk:
             sleep=sleep,
         )
         pages = walk.pages()
-        for page in pages:
-            if page.following is None:
-                next(pages, None)  # lets the walk compare what came with what was announced
+        try:
+            for page in pages:
+                if page.following is None:
+                    next(pages, None)  # lets the walk compare what came with what was announced
+                self._note(walk)
+                after = None if page.following is None else Place(page=page.following, seen=walk.seen, total=walk.total)
+                yield _Step(since=piece.since, page=page, place=after)
+        finally:
             self._note(walk)
-            yield _Step(since=piece.since, page=page, place=self._place_after(page, walk))
-
-    def _place_after(self, page: Page, walk: Walk) -> Place | None:
-        if page.following is None:
-            return None
-        # Further pages are asked for before this one is taken. Where the API keeps the place itself, it has moved on by then, and
-        # no total makes it a place to go on from.
-        passed = self.parallel > 1 and not self.resource.paging.resumable
-        return Place(page=page.following, seen=walk.seen, total=None if passed else walk.total)
 
     def _note(self, walk: Walk) -> None:
         with self._noting:
+            self._keeps_place = self._keeps_place or walk.keeps_place
+            self._cursors_change = self._cursors_change or walk.cursors_change
             self.page_size = min(self.page_size, walk.page_size)
             times = [time for time in (self.server_time, walk.server_time) if time is not None]
             self.server_time = min(times, default=None)
@@ -148,7 +150,7 @@ class SlicedWalk:
         """
         if step.place is not None:
             return False
-        return self.parallel == 1 or not (self.resource.paging.resumable or places.inside)
+        return self.parallel == 1 or (self.keeps_place and not places.inside)
 
     def _places(self) -> Places:
         try:

@@ -38,6 +38,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--token-requests", type=int, default=None, help="a token is good for this many requests")
     parser.add_argument("--max-limit", type=int, default=None, help="the largest page that is served")
     parser.add_argument("--catalog-cursor", default=defaults.catalog_cursor, choices=("scroll", "repeatable"))
+    parser.add_argument("--object-cursor", default=defaults.object_cursor, choices=("repeatable", "single_use", "scroll"))
     parser.add_argument("--end-form", default=defaults.end_form, help="how the last page says that it is the last")
     limitrail = LimitRailOptions()
     parser.add_argument("--limitrail-client-id", default=limitrail.clients[0].client_id)
@@ -66,6 +67,7 @@ def main(given: Sequence[str] | None = None) -> int:
         token_requests=chosen.token_requests,
         max_limit=chosen.max_limit,
         catalog_cursor=chosen.catalog_cursor,
+        object_cursor=chosen.object_cursor,
         end_form=chosen.end_form,
         gzip=not chosen.no_gzip,
     )

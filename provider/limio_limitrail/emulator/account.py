@@ -57,12 +57,31 @@ class Account:
     ) -> Page:
         """A page of a list that is read with the cursor string ``queryMore``."""
         sent = call.params.get("queryMore")
+        if self.options.object_cursor == "scroll":
+            return self._scroll_page(place, first, total, limit, rows, sent)
         start = self.cursors.offset(place, sent) if sent else first
         stop = min(start + (limit or self.options.default_limit), total)
         body = rows(start, stop) if stop > start else b""
         last_is_empty = self.options.end_form == "empty_items" and stop > start
         cursor = self.cursors.issue(place, stop) if stop < total or last_is_empty else None
         return Page((("items", body),), cursor, sent, end=self.options.end_form)
+
+    def _scroll_page(
+        self, place: str, first: int, total: int, limit: int | None, rows: Callable[[int, int], bytes], sent: str | None
+    ) -> Page:
+        """The page where a scroll stands, which is the next one from now on. It has rows or not, it has an id."""
+        if sent is None:
+            size = limit or self.options.default_limit
+            cursor = self.cursors.open_scroll(place, at=first, total=total, size=size, rows=rows)
+        else:
+            cursor = sent
+        state = self.cursors.scroll(cursor, place)
+        start, stop = state["at"], min(state["at"] + state["size"], state["total"])
+        state["at"] = max(start, stop)
+        if sent is not None and self.options.scroll_ids == "change":
+            cursor = self.cursors.another_id(sent)
+        body = state["rows"](start, stop) if stop > start else b""
+        return Page((("items", body),), cursor, sent)
 
 
 def page_reply(page: Page, template: str) -> Reply:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -133,6 +134,9 @@ class App:
                 return early
         reply = surface.answer(call) if surface is not None else message(404, "Not Found")
         page = reply.page
+        if fault is not None and fault.kind == "status_after":
+            lost = early_reply(fault, message if surface is None else partial(surface.error, call))
+            return replace(lost or reply, template=reply.template)
         if fault is not None:
             reply = spoil(fault, reply, self._previous_rows.get(call.path))
         if page is not None and (page.cursor or page.sent):

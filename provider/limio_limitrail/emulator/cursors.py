@@ -75,12 +75,19 @@ class CursorBook:
 
     def open_scroll(self, alias: str, **state: Any) -> str:
         """A scroll id; what it stands for is held here, as the position is held on the server."""
+        return self._name_scroll({**state, "alias": alias, **self._issued()})
+
+    def another_id(self, cursor: str) -> str:
+        """Another id of the same scroll; the ones before stay good as well."""
+        return self._name_scroll(self._scrolls[cursor])
+
+    def _name_scroll(self, state: dict[str, Any]) -> str:
         self._serial += 1
         if len(self._scrolls) >= _MOST_SCROLLS:
             del self._scrolls[next(iter(self._scrolls))]
-        text = _ELASTIC + b"\xfb\xff\xbf" + struct.pack(">QI", key(alias, self._serial), self._epoch) + b"\x00"
+        text = _ELASTIC + b"\xfb\xff\xbf" + struct.pack(">QI", key(state["alias"], self._serial), self._epoch) + b"\x00"
         cursor = base64.b64encode(text).decode()
-        self._scrolls[cursor] = {**state, "alias": alias, **self._issued()}
+        self._scrolls[cursor] = state
         return cursor
 
     def scroll(self, cursor: str, alias: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ LATE_KINDS = (
     "hits_too_large",
     "wrong_encoding",
     "reset_after",
+    "status_after",
     "latency_after",
 )
 KINDS = EARLY_KINDS + LATE_KINDS
@@ -51,8 +52,9 @@ class Fault:
     before or after the request was carried out), ``truncated`` (less is sent than Content-Length says), ``bad_json``,
     ``items_missing``, ``items_not_list``, ``repeat_cursor`` (the cursor that was sent, or ``cursor``), ``repeat_page``
     (the rows of the page before), ``drop_cursor``, ``empty_page`` (no rows, but a cursor), ``hits_too_large``
-    (by ``hits``), ``redirect`` (to ``location``), ``html`` (status 200), ``wrong_encoding`` and ``latency_after``
-    (the request is carried out at once, and its answer is sent ``seconds`` later).
+    (by ``hits``), ``redirect`` (to ``location``), ``html`` (status 200), ``wrong_encoding``, ``latency_after``
+    (the request is carried out at once, and its answer is sent ``seconds`` later) and ``status_after`` (the request is
+    carried out, and its answer is lost on the way: what comes is ``status`` instead).
     """
 
     kind: str
@@ -180,7 +182,7 @@ def early_reply(fault: Fault, error: Callable[[int, str], Reply]) -> Reply | Non
         return Reply(status, b"", {**headers, "location": fault.location})
     if fault.kind == "html":
         return Reply(200, _HTML, headers, content_type="text/html; charset=utf-8")
-    if fault.kind != "status":
+    if fault.kind not in {"status", "status_after"}:
         return None
     if fault.body is None:
         reply = error(fault.status, f"Emulated fault {fault.status}")

@@ -18,10 +18,13 @@ class EmulatorOptions:
     ``omit_expires_in`` leaves it out. ``token_prefix`` is put before the value, as one documented sample shows it.
 
     Cursors: ``catalog_cursor`` is ``scroll`` (the position is held on the server and moves with every request) or
-    ``repeatable``; either way later pages have the size the first was asked for with. ``object_cursor`` is
-    ``repeatable`` or ``single_use``. ``end_form`` is how the last page says that it is the last. A cursor is
-    refused after ``cursor_ttl_seconds`` of real time or ``cursor_ttl_requests`` further API requests, with
-    ``cursor_expired_status``.
+    ``repeatable``; either way later pages have the size the first was asked for with. ``object_cursor``, for objects
+    and baskets, is ``repeatable``, ``single_use`` or ``scroll``: an Elasticsearch scroll, whose ids ``scroll_ids``
+    either ``stay`` the same or ``change`` with each page. Every id of a scroll leads to where it stands now; each
+    request moves it on, whether its answer arrives or not; pages have the size of the first; the list is as long as it
+    was then; and the end is a page of nothing, which still has an id. ``end_form`` is how the last page of all other
+    lists says that it is the last. A cursor is refused after ``cursor_ttl_seconds`` of real time or
+    ``cursor_ttl_requests`` further API requests, with ``cursor_expired_status``.
 
     Sizes: ``max_limit`` cuts a larger ``limit`` or page size down in silence (None: any size is served), and a
     catalog answer over ``max_response_bytes`` becomes ``too_large_status``.
@@ -43,6 +46,7 @@ class EmulatorOptions:
     include_scope: bool = False
     catalog_cursor: str = "scroll"
     object_cursor: str = "repeatable"
+    scroll_ids: str = "stay"
     end_form: str = "absent"
     cursor_ttl_seconds: float | None = None
     cursor_ttl_requests: int | None = None
@@ -57,7 +61,8 @@ class EmulatorOptions:
         """Refuse words that mean nothing, so that a misspelt option does not quietly test something else."""
         for name, known in (
             ("catalog_cursor", ("scroll", "repeatable")),
-            ("object_cursor", ("repeatable", "single_use")),
+            ("object_cursor", ("repeatable", "single_use", "scroll")),
+            ("scroll_ids", ("stay", "change")),
             ("end_form", END_FORMS),
         ):
             if getattr(self, name) not in known:

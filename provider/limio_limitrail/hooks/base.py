@@ -341,7 +341,7 @@ class ApiHook(BaseHook):
         """Count a list's records: by the API's own total where it gives one, else by walking through the list."""
         if window is None and self.find_resource(resource).total is not None:
             first = next(self.walk(resource, params=params, since=since, until=until, page_size=1).pages())
-            if first.total is not None:
+            if first.total is not None and first.total_is_exact:
                 return first.total
         walk = self.walk(resource, params=params, since=since, until=until, window=window, parallel=parallel)
         return sum(len(page.raw_records) for page in walk.pages())

@@ -7,7 +7,7 @@ import contextvars
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -20,10 +20,13 @@ HEAD_START = 0.0005
 """Seconds for the thread to ask for its next item, before whoever waited for this one keeps the interpreter busy."""
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
+def ahead(items: Iterator[T], *, may_go_on: Callable[[T], bool] = lambda _: True) -> Iterator[T]:
     """Give an iterator's items in order, while a thread is at the next ones already, never at more than `MOST`.
 
     What the iterator raises is raised here, after all items before it. Whoever ends early lets the thread end with what it is at.
+
+    :param items: the iterator.
+    :param may_go_on: told each item; after the first one that it is False for, no item is fetched before it is asked for.
     """
     found: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
     room = threading.Semaphore(MOST)
@@ -32,7 +35,13 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
     def work() -> None:
         try:
             while room.acquire() and not ended:
-                found.put(next(items))
+                item = next(items)
+                # Asked before the item is given, because whoever takes it may ask for the next one in another thread.
+                goes_on = may_go_on(item)
+                found.put(item)
+                if not goes_on:
+                    found.put(_End(None, takes_over=True))
+                    return
         except StopIteration:
             found.put(_End(None))
         except BaseException as error:  # noqa: BLE001 - raised where the items are taken
@@ -43,13 +52,16 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
         while True:
             late = found.empty()
             if isinstance(item := found.get(), _End):
+                end = item
                 break
             room.release()
             if late:
                 time.sleep(HEAD_START)
             yield item
-        if item.error is not None:
-            raise item.error
+        if end.error is not None:
+            raise end.error
+        if end.takes_over:
+            yield from items
     finally:
         ended = True
         room.release()
@@ -59,7 +71,9 @@ class _End:
     """Stands behind the last item.
 
     :param error: what came instead of another one; none where there is no other.
+    :param takes_over: True where others may follow, which the thread does not fetch.
     """
 
-    def __init__(self, error: BaseException | None) -> None:
+    def __init__(self, error: BaseException | None, *, takes_over: bool = False) -> None:
         self.error = error
+        self.takes_over = takes_over

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from limio_limitrail.landing.ahead import ahead
 from limio_limitrail.landing.builders import Builder, RecordPage, make_builder
+from limio_limitrail.landing.errors import RecordError
 from limio_limitrail.landing.manifest import MANIFEST_NAME, Manifest, write_manifest
 from limio_limitrail.landing.parts import LOCAL, DamagedPartError, PartFormat, part_name, read_verified, store_part
 from limio_limitrail.landing.shaping import Shaping
@@ -35,11 +36,13 @@ class PlaceLostError(Exception):
     """The API no longer leads on from where the pull stood.
 
     :param cause: what it said.
+    :param page_size: records a page by then, which may have shrunk on the way.
     """
 
-    def __init__(self, cause: Exception) -> None:
+    def __init__(self, cause: Exception, *, page_size: int | None = None) -> None:
         super().__init__(str(cause))
         self.cause = cause
+        self.page_size = page_size
 
 
 class PulledPage(RecordPage, Protocol):
@@ -52,6 +55,10 @@ class PulledPage(RecordPage, Protocol):
     @property
     def ends_slice(self) -> bool:
         """True where the page ends a part, because the next one begins a new stretch of the list."""
+
+    @property
+    def resumable(self) -> bool:
+        """True where another walk can go on from `following`."""
 
 
 class Walk(Protocol):
@@ -70,8 +77,8 @@ class Walk(Protocol):
         """When the API began to answer, by its own clock."""
 
     @property
-    def resumable(self) -> bool:
-        """True where an older cursor still leads to the page that it once led to."""
+    def keeps_place(self) -> bool:
+        """True as soon as it is known that the API keeps the place in the list itself, and moves it on with each request."""
 
     def pages(self) -> Iterator[PulledPage]:
         """Give the pages in order.
@@ -141,6 +148,7 @@ class _Run:
         self._began = self._said = time.monotonic()
         self._rows_before = 0
         self._page_size: int | None = None
+        self._saved_resumable = False
 
     def to_the_end(self) -> Manifest:
         pull = self._pull
@@ -151,7 +159,9 @@ class _Run:
             try:
                 state = self._window(state)
             except PlaceLostError as lost:
-                restarts += 1
+                # Smaller pages are another try; they cannot shrink for ever.
+                restarts += lost.page_size is None or lost.page_size >= (self._page_size or lost.page_size)
+                self._page_size = lost.page_size or self._page_size
                 if restarts > _MOST_RESTARTS:
                     pull.store.clear()
                     raise lost.cause from None
@@ -186,6 +196,7 @@ class _Run:
             except DamagedPartError as damaged:
                 log.info("%s: the pull starts over, because of the earlier try %s.", pull.resource, damaged)
                 return None
+        self._saved_resumable = True
         log.info("%s: going on after %d rows in %d parts of an earlier try.", pull.resource, state.read, len(state.parts))
         return state
 
@@ -193,6 +204,7 @@ class _Run:
         """Empty the folder, the manifest first, so that it is unfinished from the first moment on."""
         pull = self._pull
         pull.store.clear()
+        self._saved_resumable = False
         make_folder(pull.folder)
         remove_parts(pull.folder)
         return begin(pull.signature, page_size=self._page_size)
@@ -204,11 +216,10 @@ class _Run:
         builder = make_builder(pull.part_format, pull.shaping)
         rows = 0
         part_began = time.monotonic()
-        # Where the API keeps the place itself, a page that is asked for too soon is one that a retry does not get.
-        for fetched in ahead(_fetched(walk)) if walk.resumable else _fetched(walk):
+        for fetched in ahead(_fetched(walk), may_go_on=lambda fetched: not fetched.keeps_place):
             page = fetched.page
             self._page_size = fetched.page_size
-            builder.add(page)
+            self._add(page, builder)
             rows += len(page.raw_records)
             state = replace(
                 state,
@@ -218,6 +229,7 @@ class _Run:
                 page_size=fetched.page_size,
                 total=fetched.total,
                 started_at=_earlier(state.started_at, fetched.server_time),
+                resumable=page.resumable,
             )
             self._say(state)
             full = (
@@ -235,7 +247,7 @@ class _Run:
                 part_began = time.monotonic()
             elif page.ends_slice:
                 state = self._saved(state)
-        state = replace(state, finished=True, cursor=None)
+        state = replace(state, finished=True, cursor=None, resumable=True)
         return self._finish_part(state, builder) if rows else self._saved(state)
 
     def _finish_part(self, state: PullState, builder: Builder) -> PullState:
@@ -251,9 +263,18 @@ class _Run:
         return self._saved(state)
 
     def _saved(self, state: PullState) -> PullState:
-        state = saved_now(state)
-        self._pull.store.save(state.to_json())
+        """Save a state. One that cannot be gone on from takes the place of none that can."""
+        if state.resumable or not self._saved_resumable:
+            state = saved_now(state)
+            self._pull.store.save(state.to_json())
+            self._saved_resumable = state.resumable
         return state
+
+    def _add(self, page: PulledPage, builder: Builder) -> None:
+        try:
+            builder.add(page)
+        except RecursionError:
+            raise RecordError(f"{self._pull.resource}: a record is nested deeper than can be read") from None
 
     def _say(self, state: PullState) -> None:
         now = time.monotonic()
@@ -281,11 +302,18 @@ class _Fetched:
     page_size: int
     total: int | None
     server_time: datetime | None
+    keeps_place: bool
 
 
 def _fetched(walk: Walk) -> Iterator[_Fetched]:
     for page in walk.pages():
-        yield _Fetched(page=page, page_size=walk.page_size, total=walk.total, server_time=walk.server_time)
+        yield _Fetched(
+            page=page,
+            page_size=walk.page_size,
+            total=walk.total,
+            server_time=walk.server_time,
+            keeps_place=walk.keeps_place,
+        )
 
 
 def make_folder(folder: ObjectStoragePath) -> None:

@@ -63,6 +63,7 @@ class PullState:
     :param schema: their columns.
     :param newest: the newest time that came.
     :param finished: True when there is no next page.
+    :param resumable: False where nobody can go on from `cursor`, because the API keeps the place itself, or may do so.
     """
 
     signature: str
@@ -77,6 +78,7 @@ class PullState:
     schema: Mapping[str, Kind] = field(default_factory=dict)
     newest: datetime | None = None
     finished: bool = False
+    resumable: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Give the state as a state store keeps it."""
@@ -94,6 +96,7 @@ class PullState:
             "schema": {name: kind.value for name, kind in self.schema.items()},
             "newest": self.newest.isoformat() if self.newest else None,
             "finished": self.finished,
+            "resumable": self.resumable,
         }
 
 
@@ -147,13 +150,17 @@ def restore(value: Any, *, signature: str, part_format: PartFormat) -> PullState
     if datetime.now(UTC) - state.saved_at > LONGEST_PAUSE:
         log.info("The saved state of the pull is older than %s; the pull starts over.", LONGEST_PAUSE)
         return None
+    if not state.resumable:
+        log.warning(
+            "%d records had come, and the API keeps the place in this list itself, or may do so: no retry can go on from there. "
+            "The pull starts over.",
+            state.read,
+        )
+        return None
     return state
 
 
 def _read(value: Mapping[str, Any], *, part_format: PartFormat) -> PullState:
-    finished = value["finished"]
-    if not isinstance(finished, bool):
-        raise TypeError(f"{type(finished).__name__} where true or false belongs")
     return PullState(
         signature=text(value["signature"]),
         started_at=instant(value["started_at"]),
@@ -169,8 +176,15 @@ def _read(value: Mapping[str, Any], *, part_format: PartFormat) -> PullState:
         ),
         schema={name: Kind(kind) for name, kind in value["schema"].items()},
         newest=maybe(instant, value["newest"]),
-        finished=finished,
+        finished=_switch(value["finished"]),
+        resumable=_switch(value.get("resumable", True)),
     )
+
+
+def _switch(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{type(value).__name__} where true or false belongs")
+    return value
 
 
 def _texts(value: object) -> dict[str, str]:

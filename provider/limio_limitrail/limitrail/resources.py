@@ -27,7 +27,7 @@ def _runtime_row(*, name: str, path: str, time_column: str) -> Resource:
     return Resource(
         name=name,
         path=path,
-        paging=SinglePage(refuse_more=True),
+        paging=SinglePage(),
         time_column=time_column,
         time_filter=TimeFilter(since="from", until="to", field=time_column, required=True),
         timestamps=(time_column,),
@@ -45,7 +45,7 @@ _ROWS = (
     Resource(
         name="accounts",
         path="/v1/accounts",
-        paging=SinglePage(refuse_more=True),
+        paging=SinglePage(),
         assumed=("the endpoint and its path", "the list comes whole in one answer, without pages", "id identifies a row"),
     ),
 )

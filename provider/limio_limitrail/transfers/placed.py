@@ -18,14 +18,9 @@ class PlacedWalk:
 
     :param walk: the walk.
     :param detailed: gives its pages with whole records in the place of summaries; None for the pages as they come.
-    :raises PlaceLostError: it goes on from a cursor, and nobody would notice the pages that the API skipped meanwhile.
     """
 
     def __init__(self, walk: Walk | SlicedWalk, *, detailed: Callable[[Walk | SlicedWalk], Iterator[Page]] | None) -> None:
-        from limio_limitrail.landing.pull import PlaceLostError
-
-        if walk.unguarded:
-            raise PlaceLostError(RuntimeError("the API keeps the place in this list itself, and announced no total"))
         self._walk = walk
         self._detailed = detailed
 
@@ -42,8 +37,8 @@ class PlacedWalk:
         return self._walk.server_time
 
     @property
-    def resumable(self) -> bool:
-        return self._walk.resource.paging.resumable
+    def keeps_place(self) -> bool:
+        return self._walk.keeps_place
 
     def pages(self) -> Iterator[Page]:
         from limio_limitrail.api.errors import CursorRefusedError
@@ -52,4 +47,4 @@ class PlacedWalk:
         try:
             yield from self._walk.pages() if self._detailed is None else self._detailed(self._walk)
         except CursorRefusedError as refused:
-            raise PlaceLostError(refused) from refused
+            raise PlaceLostError(refused, page_size=self._walk.page_size) from refused

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from limio_limitrail.api.errors import Failure, NotFoundError, ParameterError, ProtocolError
+from limio_limitrail.api.faults import read_record
 from limio_limitrail.api.redact import safe_text
 from limio_limitrail.api.resource import fill_path
 from limio_limitrail.waiting.look import ONE_TRY, Look, Standing
@@ -79,22 +82,18 @@ class ObjectWait:
             if self.missing is Missing.FAIL:
                 raise
             return Look(standing=Standing.NOT_YET, what="it is not there")
-        try:
-            found = answer.json()
-        except ValueError:
-            found = None
-        if not isinstance(found, dict):
-            raise ProtocolError(
-                Failure(
-                    api=client.api,
-                    resource=self.path_type,
-                    method="GET",
-                    path=path,
-                    status=answer.status,
-                    reason="expected a JSON object",
-                )
+
+        def broken(reason: str) -> ProtocolError:
+            return ProtocolError(
+                Failure(api=client.api, resource=self.path_type, method="GET", path=path, status=answer.status, reason=reason)
             )
-        status = safe_text(found.get("status"), secrets=client.auth.secrets())
+
+        _, members = read_record(answer, broken=broken)
+        try:
+            found = msgspec.json.decode(members["status"])
+        except (KeyError, msgspec.DecodeError, RecursionError):
+            found = None
+        status = safe_text(found, secrets=client.auth.secrets())
         result = {"path_type": self.path_type, "id": self.object_id, "status": status}
         shown = "it has no status" if status is None else f"its status is {status!r}"
         folded = (status or "").casefold()

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from limio_limitrail.api.client import Answer
 from limio_limitrail.api.envelope import MOST_MEMBERS, EnvelopeReader, replace_lone_surrogates
 from limio_limitrail.api.errors import Failure, ProtocolError
 from limio_limitrail.api.page import Page, split
@@ -36,7 +37,9 @@ def page_of(body: bytes, resource: Resource = LIST, **more: object) -> Page:
 
     def attempt(envelope: EnvelopeReader) -> Page | ProtocolError:
         try:
-            return split(body, resource=resource, envelope=envelope, call=CALL, number=1, **more)  # type: ignore[arg-type]
+            return split(
+                Answer(status=200, headers={}, body=body), resource=resource, envelope=envelope, call=CALL, number=1, **more
+            )  # type: ignore[arg-type]
         except ProtocolError as error:
             return error
 
@@ -52,7 +55,9 @@ def page_of(body: bytes, resource: Resource = LIST, **more: object) -> Page:
 @pytest.mark.parametrize(
     ("body", "expected", "found"),
     [
-        (b"", "JSON", "nothing"),
+        (b"", "JSON", "an empty body"),
+        (b" \r\n", "JSON", "a body of white space"),
+        (b'\xef\xbb\xbf{"items":[]}', "JSON in UTF-8", "a byte order mark of UTF-8"),
         (b"<!DOCTYPE html><p>canary", "JSON", "HTML or XML"),
         (b"canary", "JSON", "plain text"),
         (b'{"items": [1,', "JSON", "an object"),
@@ -68,7 +73,9 @@ def page_of(body: bytes, resource: Resource = LIST, **more: object) -> Page:
         (b'{"items": "canary"}', "a list in 'items'", "a string"),
         (b'{"items": [{"a": "\xff"}]}', "UTF-8", "position 18"),
         ('{"items": [{"a": "é"}]}'.encode("latin-1"), "UTF-8", "position"),
-        ('{"items": []}'.encode("utf-16"), "UTF-8", "position"),
+        ('{"items": []}'.encode("utf-16"), "JSON in UTF-8", "a byte order mark of UTF-16"),
+        (b'{"items": [], "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "", "nested deeper"),
+        (b'{"items": [{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}]}", "", "nested deeper"),
         (b'{"items": [{}], "queryMore": {"from": "canary"}}', "a string", "an object"),
         (b'{"items": [{}], "queryMore": ["canary"]}', "a string", "a list"),
         (b'{"items": [{}], "queryMore": 5}', "a string", "a number"),
@@ -77,7 +84,7 @@ def page_of(body: bytes, resource: Resource = LIST, **more: object) -> Page:
 def test_a_broken_answer_is_described_and_not_repeated(body, expected, found):
     with pytest.raises(ProtocolError) as caught:
         page_of(body)
-    assert f"expected {expected}" in str(caught.value)
+    assert (f"expected {expected}" if expected else "Limio: things (GET /things) answered 200") in str(caught.value)
     assert found in str(caught.value)
     assert "canary" not in str(caught.value)
 
@@ -139,10 +146,23 @@ def test_cursors():
 
 
 @pytest.mark.parametrize(
-    ("hits", "total"), [(b"5", 5), (b'"5"', None), (b"null", None), (b'{"value":5}', None), (b"1e400", None)]
-)
-def test_the_total_counts_where_it_is_a_number(hits, total):
+    ("hits", "total"), [
+        (b"5", 5), (b"5.0", 5), (b"5e2", 500), (b'"5"', 5), (b'" 5 "', 5), (b'"5.0"', 5), (b'{"value":5,"relation":"eq"}', 5),
+        (b'{"total":5}', 5), (b'{"count":"5"}', 5), (b'{"total":{"value":5}}', 5), (b"0", 0),
+        (b"null", None), (b"true", None), (b"-5", None), (b'"-5"', None), (b"5.5", None), (b'"1,000"', None), (b'"many"', None),
+        (b'"\xd9\xa5"', None), (b"[5]", None), (b"{}", None), (b'{"records":5}', None), (b"1e400", None), (b"1e40", None),
+        (b'{"value":{"value":{"value":{"value":{"value":5}}}}}', None), (b'""', None),
+    ],
+)  # fmt: skip
+def test_the_total_counts_wherever_it_can_be_read(hits, total, caplog):
     assert page_of(b'{"items":[],"hits":%s}' % hits, CATALOG).total == total
+    assert ("cannot be read" in caplog.text) == (total is None)
+
+
+def test_a_total_that_is_a_lower_bound_is_none_to_count_on():
+    page = page_of(b'{"items":[],"hits":{"value":10000,"relation":"gte"}}', CATALOG)
+    assert (page.total, page.total_is_exact) == (10000, False)
+    assert page_of(b'{"items":[],"hits":{"value":10000,"relation":"eq"}}', CATALOG).total_is_exact
 
 
 JSON = st.recursive(

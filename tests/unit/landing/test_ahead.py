@@ -93,3 +93,17 @@ def test_items_are_fetched_in_the_takers_context():
         yield place.get()
 
     assert list(ahead(where())) == ["here"]
+
+
+def test_from_an_item_on_none_is_fetched_before_it_is_asked_for():
+    before = set(threading.enumerate())
+    items = Items(6)
+    taken = ahead(items, may_go_on=lambda item: item != 2)
+    assert [next(taken), next(taken)] == [1, 2]
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert items.asked == 2
+    assert next(taken) == 3
+    assert items.asked == 3
+    assert list(taken) == [4, 5, 6]

@@ -47,6 +47,7 @@ OWN = Resource(
     scope="things.read",
     assumed=("everything",),
     max_page_size=7,
+    ignored_members=("sum",),
 )
 WAITS: dict[str, tuple[Any, str | None]] = {
     "object_there": (ObjectWait(path_type="orders", object_id="order-1"), None),
@@ -177,7 +178,7 @@ SEVERAL = st.lists(NAMES, max_size=3).map(tuple)
 PAGINGS = st.one_of(
     st.builds(CursorPair, page_size_param=st.none() | NAMES, cursor_repeats=st.booleans(), resumable=st.booleans()),
     st.builds(CursorString, page_size_param=st.none() | NAMES, cursor_param=NAMES, cursor_member=NAMES),
-    st.builds(SinglePage, refuse_more=st.booleans()),
+    st.builds(SinglePage, page_size_param=st.none() | NAMES),
 )
 RESOURCES = st.builds(
     Resource,
@@ -198,6 +199,7 @@ RESOURCES = st.builds(
     scope=st.none() | NAMES,
     assumed=SEVERAL,
     max_page_size=st.none() | st.integers(1, 10**6),
+    ignored_members=SEVERAL,
 )
 TIMES = st.none() | st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-7, minutes=-30))]))
 

@@ -1,0 +1,142 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Find out whether an answer with a 2xx is what was asked for: by its status, and by members that say that it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from limio_limitrail.api.envelope import Broken, read_object
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.client import Answer
+
+OK = 200
+NO_CONTENT = 204
+
+_MEANINGS = {
+    201: "something was made",
+    202: "the answer is not ready",
+    203: "somebody on the way has changed the answer",
+    205: "there is no content",
+    206: "only a part of the answer came",
+}
+_SAID = frozenset(
+    {
+        "error", "errors", "fault", "faults", "exception", "exceptions", "errormessage", "errormessages", "errortype", "failure",
+        "failures", "odataerror", "partialfailure", "partialfailures", "partialfailureerror", "unreachable", "unprocesseditems",
+        "unprocessedkeys", "errordetails", "errorinfo",
+    }
+)  # fmt: skip
+"""What is not empty here says that something failed."""
+_YES = frozenset(
+    {
+        "haserror", "haserrors", "iserror", "incomplete", "isincomplete", "incompleteresults", "partial", "ispartial",
+        "partialresults", "partialresult", "timedout", "terminatedearly",
+    }
+)  # fmt: skip
+"""What is true here says so."""
+_NO = frozenset({"success", "issuccess", "successful", "ok"})
+"""What is false here says so."""
+_CODES = frozenset({"status", "statuscode", "httpstatus", "httpstatuscode"})
+_FAILED = frozenset({"error", "fail"})
+_CODE_WORDS = frozenset({"0", "ok", "none", "success", "noerror", "null", "200"})
+_COUNTED = {"shards": ("failed",), "clusters": ("failed", "skipped", "partial")}
+"""Elasticsearch's: parts of an index that did not answer."""
+_WARNINGS = frozenset({"warning", "warnings"})
+
+
+def unfit_status(status: int) -> str | None:
+    """Say why an answer with a status of 2xx is not what was asked for; None for 200, and for 204, which has nothing in it."""
+    if status in (OK, NO_CONTENT):
+        return None
+    meaning = _MEANINGS.get(status)
+    return f"only 200 and 204 are whole answers{f' ({status} says that {meaning})' if meaning else ''}"
+
+
+def failure_member(members: Mapping[str, msgspec.Raw], *, ignored: frozenset[str] = frozenset()) -> str | None:
+    """Name the member which says that an answer failed, in whole or in part; None where none does.
+
+    :param members: the answer's members besides the records, undecoded.
+    :param ignored: members that say nothing of that kind.
+    """
+    return next((name for name in _found(members, _fails) if name not in ignored), None)
+
+
+def read_record(answer: Answer, *, broken: Broken) -> tuple[bytes, Mapping[str, msgspec.Raw]]:
+    """Give a single record, undecoded, and its members.
+
+    A record may have an ``error`` of its own. An answer that has no ``id`` is none where one of its members says that it failed.
+
+    :raises ProtocolError: the answer is no record.
+    """
+    if answer.status != OK:
+        raise broken("this status is no record: only 200 is a whole answer")
+    body, members = read_object(answer.body, broken=broken)
+    if "id" not in members and (member := failure_member(members)) is not None:
+        raise broken(f"its member {member!r} says that it failed, and it has no 'id'")
+    return body, members
+
+
+def warning_member(members: Mapping[str, msgspec.Raw], *, ignored: frozenset[str] = frozenset()) -> str | None:
+    """Name the member that holds a warning; None where none does."""
+
+    def warns(word: str, raw: msgspec.Raw) -> str | None:
+        return "" if word in _WARNINGS and _says_something(_value(raw)) else None
+
+    return next((name for name in _found(members, warns) if name not in ignored), None)
+
+
+def _found(members: Mapping[str, msgspec.Raw], judge: Callable[[str, msgspec.Raw], str | None]) -> Iterator[str]:
+    for name, raw in members.items():
+        word = "".join(letter for letter in name.lower() if letter.isalnum())
+        if (below := judge(word, raw)) is not None:
+            yield f"{name}.{below}" if below else name
+
+
+def _fails(word: str, raw: msgspec.Raw) -> str | None:
+    """Name the member of a member which says that something failed: an empty text for itself, None where none does."""
+    if word in _SAID:
+        return "" if _says_something(_value(raw)) else None
+    if word in _YES:
+        return "" if str(_value(raw)).lower() in {"true", "yes", "1"} else None
+    if word in _NO:
+        return "" if str(_value(raw)).lower() in {"false", "no"} else None
+    if word in _CODES:
+        return "" if _is_failure(_value(raw)) else None
+    if word == "errorcode":
+        value = _value(raw)
+        return "" if _says_something(value) and str(value).replace("_", "").lower() not in _CODE_WORDS else None
+    if word in _COUNTED:
+        counts = _value(raw)
+        if isinstance(counts, dict):
+            return next((name for name in _COUNTED[word] if _says_something(counts.get(name))), None)
+    return None
+
+
+def _is_failure(value: Any) -> bool:
+    if isinstance(value, str) and not value.isdigit():
+        return value.lower() in _FAILED
+    try:
+        return 400 <= int(value) < 600
+    except (TypeError, ValueError):
+        return False
+
+
+def _says_something(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.strip() != ""
+    if isinstance(value, dict):
+        return any(_says_something(one) for one in value.values())
+    if isinstance(value, list):
+        return bool(value)
+    return value not in (None, False, 0)
+
+
+def _value(raw: msgspec.Raw) -> Any:
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return "something that cannot be read"
