@@ -9,7 +9,7 @@ from typing import Any
 
 from limio_limitrail.formats import trouble
 from limio_limitrail.landing.sql.dialect import Dialect, Session
-from limio_limitrail.landing.sql.names import TableName, table_name
+from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, State, Worker
 
 
@@ -122,7 +122,7 @@ def find_name(text: str, *, dialect: Dialect) -> TableName:
     :raises LedgerError: it is none.
     """
     try:
-        return table_name(text, fold=dialect.fold)
+        return dialect.table_name(text)
     except ValueError as wrong:
         raise LedgerError(str(wrong)) from None
 
