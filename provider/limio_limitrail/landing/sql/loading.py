@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
-UNDONE = "The table is as it was, and a retry goes on from the finished parts"
+UNDONE = "Nothing was written; a retry goes on from the finished parts"
 
 
 def load(

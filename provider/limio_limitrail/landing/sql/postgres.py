@@ -305,6 +305,7 @@ class PostgresSession:
         """Read what columns a table has."""
         relation = self._relation(table)
         if relation is None:
+            self._check_schema(table)
             return None
         if relation == "temporary":
             raise LandingError(
@@ -438,3 +439,19 @@ class PostgresSession:
             column,
         )
         return tuple(name for (name,) in found)
+
+    def _check_schema(self, table: TableName) -> None:
+        """Refuse a table that cannot be created: its schema is not there, or belongs to somebody else."""
+        found = self.query(
+            f"SELECT nspname::text, has_schema_privilege(oid, 'CREATE') FROM pg_catalog.pg_namespace "
+            f"WHERE nspname = coalesce({VALUE}, current_schema()::text)",
+            table.schema,
+        )
+        if not found:
+            missing = f"there is no schema {table.schema!r}" if table.schema else "the search_path names no schema that exists"
+            raise LandingError(f"{table}: {missing}; create it, or write the name of another as schema.table")
+        if not found[0][1]:
+            raise LandingError(
+                f"{table}: there is no such table, and the connection's user may not create one in the schema {found[0][0]!r}; "
+                f"grant CREATE on it, or create the table"
+            )
