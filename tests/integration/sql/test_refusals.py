@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import threading
+import traceback
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,15 @@ from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.sql import LandingError
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError
 
-from .test_failures import told
+
+def told(error: BaseException) -> str:
+    """Everything that a log could hold of an error."""
+    chain, link = [], error
+    while link is not None:
+        chain.append(repr(link))
+        link = link.__cause__ or link.__context__
+    return "".join([*chain, *traceback.format_exception(error)])
+
 
 INT, T = Kind.INTEGER, Kind.TEXT
 CANARY = "canary-7f3a"
@@ -29,6 +38,7 @@ def refused(load) -> DatabaseError:
     return error.value
 
 
+FUNCTION = "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$; "
 IN_THE_WAY = {
     "a view": ("CREATE VIEW watch AS SELECT id, seats FROM subs", {"psycopg3": "view watch", "psycopg2": "view watch",
                "sqlite": "view watch", "standard": ""}),
@@ -38,15 +48,16 @@ IN_THE_WAY = {
     "an index": ("CREATE INDEX watch ON subs(seats)", {"duckdb": "index watch", "duckdb files": "index watch",
                  "sqlite": "index watch"}),
     "an index on another column": ("CREATE INDEX watch ON subs(id)", {"duckdb": "index watch"}),
-    "a generated column": ("ALTER TABLE subs ADD COLUMN watch bigint GENERATED ALWAYS AS (seats + 1) STORED", {"psycopg3": "watch"}),
+    "a generated column": ("ALTER TABLE subs ADD COLUMN watch bigint GENERATED ALWAYS AS (seats + 1) STORED",
+                           {"psycopg3": "watch"}),
     "a policy": ("CREATE POLICY watch ON subs USING (seats > 0)", {"psycopg3": "policy watch"}),
     "a trigger of a column": (
-        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$; "
-        "CREATE TRIGGER watch BEFORE UPDATE OF seats ON subs FOR EACH ROW EXECUTE FUNCTION f()",
+        f"{FUNCTION}CREATE TRIGGER watch BEFORE UPDATE OF seats ON subs FOR EACH ROW EXECUTE FUNCTION f()",
         {"psycopg3": "trigger watch"},
     ),
     "a trigger": ("CREATE TRIGGER watch AFTER INSERT ON subs BEGIN SELECT new.seats; END", {"sqlite": "trigger watch"}),
-    "a rule": ("CREATE RULE watch AS ON UPDATE TO subs WHERE new.seats > 5 DO INSTEAD NOTHING", {"psycopg3": "rule watch|table subs"}),
+    "a rule": ("CREATE RULE watch AS ON UPDATE TO subs WHERE new.seats > 5 DO INSTEAD NOTHING",
+               {"psycopg3": "rule watch|table subs"}),
     "a check": ("ALTER TABLE subs ADD CONSTRAINT watch CHECK (seats > 0)", {"psycopg3": "constraint watch"}),
 }  # fmt: skip
 
@@ -267,7 +278,7 @@ def test_a_duckdb_that_has_no_room(duck):
 
 def test_a_duckdb_file_in_a_folder_that_is_not_there(duck, tmp_path):
     duck.connection["host"] = str(tmp_path / "none" / "warehouse.duckdb")
-    with pytest.raises(LandingError, match="DuckDB cannot open .*No such file"):
+    with pytest.raises(LandingError, match=r"DuckDB cannot open .*No such file"):
         duck.land("merge", {"id": (INT, [1])})
 
 

@@ -89,14 +89,8 @@ def _stored(expression: str, kind: Kind) -> str:
 
 
 def _exact(expression: str, kind: Kind) -> str:
-    match kind:
-        case Kind.JSON:
-            return f"CAST({expression} AS VARCHAR) COLLATE C"
-        case Kind.TEXT | Kind.NULL:
-            # A column may have been made to disregard case, which would take two keys for one.
-            return f"{expression} COLLATE C"
-        case _:
-            return expression
+    # A column may have been made to disregard case, which would take two keys for one, or be of a type that has no collation.
+    return f"CAST({expression} AS VARCHAR) COLLATE C" if kind in (Kind.JSON, Kind.TEXT, Kind.NULL) else expression
 
 
 def _foreign_value(expression: str, kind: Kind, foreign: str) -> str:
