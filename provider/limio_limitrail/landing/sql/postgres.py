@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, groupby
@@ -15,10 +14,11 @@ from limio_limitrail.landing.ahead import ahead
 from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.sql.binary_copy import HEADER, TRAILER
 from limio_limitrail.landing.sql.copied import ChunkFile, binary_slices, noted, pieces_of
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Equality, TableColumn, quoted, unchanged, update_from
-from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Refusal, before_values, cause_of, connected, during, guarded
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, unchanged, update_from
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, connected, during, guarded
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
 from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, ascii_lower
+from limio_limitrail.landing.sql.postgres_words import describe, equality, unreachable
 from limio_limitrail.landing.sql.widening import respell_doubles
 
 if TYPE_CHECKING:
@@ -26,11 +26,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
     from limio_limitrail.landing.sql.fresh import Pour
-
-# Classes of SQLSTATE whose messages speak of names and of the server's state. The details, hints and contexts that come with
-# them quote rows and are never read.
-_SPEAK_OF_NAMES = frozenset({"08", "0A", "23", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"})
-_QUOTES_VALUES = frozenset({"22"})
 
 _TYPES = {
     Kind.NULL: "text",
@@ -52,24 +47,6 @@ _KINDS = {
     "character varying": Kind.TEXT,
     "json": Kind.JSON,
 }
-# Types in which values are equal only if their texts are, as long as a text comes back as it went in. An enum is one, too.
-_EXACT_TYPES = frozenset(
-    {"bit", "bool", "bpchar", "bytea", "char", "cidr", "date", "float8", "inet", "int2", "int4", "int8", "json", "macaddr",
-     "macaddr8", "name", "oid", "text", "time", "timestamp", "timestamptz", "timetz", "uuid", "varbit", "varchar"}
-)  # fmt: skip
-_NUMERIC_TYPES = frozenset({"float4", "numeric"})
-_REASONS = (
-    (r"no password supplied|authentication failed|no pg_hba\.conf entry|role .* does not exist|not permitted to log in",
-     Cause.CREDENTIALS, "the server refused the login"),
-    (r"database .* does not exist", Cause.NO_DATABASE, "the server has no such database"),
-    (r"too many (clients|connections)|connection slots", Cause.CONNECTIONS, "the server takes no more connections"),
-    (r"translate host name|resolve host|name resolution|[Nn]ame or service not known", Cause.UNREACHABLE,
-     "the host's name is not known"),
-    (r"[Cc]onnection refused|No such file or directory", Cause.UNREACHABLE, "no server listens there"),
-    (r"time(d)? ?out", Cause.UNREACHABLE, "the server did not answer in time"),
-    (r"starting up|shutting down|recovery mode", Cause.UNREACHABLE, "the server is starting or shutting down"),
-    (r"SSL|certificate", Cause.UNREACHABLE, "TLS failed: check sslmode and the certificates"),
-)  # fmt: skip
 _KINDS_OF_RELATION = {
     "v": "a view",
     "m": "a materialized view",
@@ -146,14 +123,7 @@ def open_postgres(hook: DbApiHook) -> Any:
 
     :raises DatabaseError: the server cannot be reached, or does not let the connection in.
     """
-    return connected(hook, name="Postgres", describe=_unreachable)
-
-
-def _unreachable(message: str) -> Refusal:
-    for pattern, cause, words in _REASONS:
-        if re.search(pattern, message):
-            return Refusal(told="", words=words, cause=cause)
-    return Refusal(told="", cause=Cause.UNREACHABLE)
+    return connected(hook, name="Postgres", describe=unreachable)
 
 
 @contextmanager
@@ -193,22 +163,6 @@ def _prepare_connection(connection: Any) -> None:
         connection.execute("SET client_encoding TO 'UTF8'")
 
 
-def _describe(error: Exception, *, lost: bool) -> Refusal:
-    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
-    diagnosis = getattr(error, "diag", None)
-    message = str(getattr(diagnosis, "message_primary", None) or "")
-    class_ = f"({type(error).__name__}{f', SQLSTATE {state}' if state else ''})"
-    words = ""
-    if state[:2] in _SPEAK_OF_NAMES and message:
-        words = message
-    elif state[:2] in _QUOTES_VALUES and message:
-        words = before_values(message)
-    cause = cause_of(state)
-    if lost or cause is Cause.LOST:
-        return Refusal(told=f"the connection to Postgres ended {class_}", words=words, cause=Cause.LOST)
-    return Refusal(told=f"Postgres refused {class_}", words=words, cause=cause)
-
-
 def _can_be_key(key: Sequence[str], *, columns: Sequence[tuple[str, str]]) -> bool:
     types = dict(columns)
     return bool(key) and all(types[name] != _TYPES[Kind.JSON] for name in key)
@@ -216,16 +170,6 @@ def _can_be_key(key: Sequence[str], *, columns: Sequence[tuple[str, str]]) -> bo
 
 def _primary_key(key: Sequence[str]) -> str:
     return f"PRIMARY KEY ({', '.join(quoted(name) for name in key)})"
-
-
-def _equality(deterministic: bool, type_: str, category: str, schema: str, modifier: int) -> Equality:
-    """Tell which values a column takes for equal."""
-    if not deterministic or not (category == "e" or schema == "pg_catalog"):
-        return Equality.LOOSE
-    if type_ in _NUMERIC_TYPES:
-        # With a number of digits after the point, a value's text is always the same.
-        return Equality.EXACT if type_ == "numeric" and modifier >= 0 else Equality.NUMERIC
-    return Equality.EXACT if category == "e" or type_ in _EXACT_TYPES else Equality.LOOSE
 
 
 class PostgresSession:
@@ -266,7 +210,7 @@ class PostgresSession:
         self._guarded(lambda: self._cursor.execute(sql, values or None))
 
     def _guarded(self, call: Callable[[], object]) -> None:
-        guarded(call, refused=self.refused, describe=lambda error: _describe(error, lost=bool(self._connection.closed)))
+        guarded(call, refused=self.refused, describe=lambda error: describe(error, lost=bool(self._connection.closed)))
 
     def commit(self) -> None:
         """Keep what the transaction did."""
@@ -330,7 +274,7 @@ class PostgresSession:
             self.dialect.qualified(table),
         )
         return tuple(
-            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(plain), equality=_equality(*about))
+            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(plain), equality=equality(*about))
             for name, type_, plain, *about in described
         )
 
