@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from limio_limitrail.landing.sql.dialect import Session
-from limio_limitrail.landing.sql.errors import DatabaseError, during
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, during
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.plan import Landed, Plan, key_columns
 from limio_limitrail.landing.sql.statements import Statements
@@ -82,8 +82,8 @@ def load_fresh(
             if keys and not guarded:
                 _check_keys(session=session, write=write, keys=keys, needed=bool(unique))
     except LandingError as refused:
-        if isinstance(refused, DatabaseError) and not refused.cause.about_rows:
-            raise  # a full disk is as full for the longer way
+        if isinstance(refused, DatabaseError) and not (refused.cause.about_rows or refused.cause is Cause.LIMIT):
+            raise  # a full disk is as full for the longer way, which has more memory only
         log.info("%s is new, and its rows cannot go straight into it (%s): they are staged first", plan.table, refused.what)
         return None
     return LoadResult(rows=rows, inserted=rows)
