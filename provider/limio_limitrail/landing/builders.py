@@ -12,7 +12,7 @@ import msgspec
 
 from limio_limitrail.landing import tables
 from limio_limitrail.landing.behind import Behind
-from limio_limitrail.landing.columns import ColumnReader
+from limio_limitrail.landing.columns import ColumnReader, check_number
 from limio_limitrail.landing.errors import RecordError
 from limio_limitrail.landing.frames import transformed
 from limio_limitrail.landing.groups import GROUP_ROWS, GROUP_SIZE, Numbers, RowGroups
@@ -143,7 +143,8 @@ class TableBuilder:
     def __init__(self, part_format: PartFormat, shaping: Shaping, *, transform: Transform) -> None:
         self._format = part_format
         self._transform = transform
-        self._reader = ColumnReader(timestamps=shaping.timestamps, columns=shaping.columns, dropped=shaping.dropped)
+        self._max_columns = shaping.max_columns
+        self._reader = _reader(shaping)
         self._times = PartTimes(shaping)
         self._tables: list[pa.Table] = []
         self.size = 0
@@ -161,6 +162,8 @@ class TableBuilder:
         # The time is read before the transform, which may drop or round it: the watermark is about what the API gave.
         self._times.see_table(table)
         table = transformed(table, self._transform)
+        if self._max_columns is not None:
+            check_number(table.num_columns, max_columns=self._max_columns)
         data = parquet_bytes(table) if self._format is PartFormat.PARQUET else _lines(table)
         return Content(data=data, rows=table.num_rows, schema=tables.schema_of(table), newest=self._times.take())
 
@@ -169,7 +172,7 @@ class ParquetBuilder:
     """Typed columns, written in groups of rows while further pages come."""
 
     def __init__(self, shaping: Shaping) -> None:
-        self._reader = ColumnReader(timestamps=shaping.timestamps, columns=shaping.columns, dropped=shaping.dropped)
+        self._reader = _reader(shaping)
         self._times = PartTimes(shaping)
         self._behind = Behind()
         self._groups = RowGroups()
@@ -215,6 +218,12 @@ class ParquetBuilder:
         schema, rows = self._groups.schema, self._rows
         self._rows = self.size = 0
         return Content(data=self._groups.finish(), rows=rows, schema=schema, newest=self._times.take())
+
+
+def _reader(shaping: Shaping) -> ColumnReader:
+    return ColumnReader(
+        timestamps=shaping.timestamps, columns=shaping.columns, dropped=shaping.dropped, max_columns=shaping.max_columns
+    )
 
 
 def _objects(records: bytes) -> list[dict[str, msgspec.Raw]]:

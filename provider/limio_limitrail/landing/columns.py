@@ -52,6 +52,7 @@ class ColumnReader:
     :param timestamps: the columns that become instants where every value in them is one.
     :param columns: nested values to lift into columns of their own, as column name → path.
     :param dropped: the columns to leave out.
+    :param max_columns: the most columns that all pages together may have; ``None`` for any number.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ColumnReader:
         timestamps: Sequence[str] = (),
         columns: Mapping[str, LiftPath] | None = None,
         dropped: Sequence[str] = (),
+        max_columns: int | None = None,
     ) -> None:
         self._timestamps = frozenset(timestamps)
         self._dropped = frozenset(dropped)
@@ -68,6 +70,7 @@ class ColumnReader:
         self._lifted = frozenset(lifts)
         self._shapes: dict[str, _Shape | None] = {}
         self._decoder: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[dict[str, Any]])
+        self._max_columns = max_columns
         self._learned = False
         self._odd = False
 
@@ -75,10 +78,12 @@ class ColumnReader:
         """Read one page.
 
         :param records: a JSON array of objects.
-        :raises RecordError: an element is no object, or a lifted column has the name of a key.
+        :return: the columns that have a value in this page, and those that no page before had.
+        :raises RecordError: an element is no object, a lifted column has the name of a key, or there are too many columns.
         """
         import pyarrow as pa
 
+        known = len(self._shapes)
         rows, values_of = self._decode(records)
         fields: list[pa.Field] = []
         arrays: list[pa.Array] = []
@@ -89,9 +94,19 @@ class ColumnReader:
             fields.append(arrow_field(name=name, kind=kind))
             arrays.append(array)
 
+        # Most pages have few of the columns where records differ in their keys: what is missing costs next to nothing.
+        empty: list[tuple[str, _Shape, list[Any]]] = []
         for index, (name, shape) in enumerate(self._shapes.items()):
-            if name not in self._dropped:
-                add(name, *_READERS[shape or _Shape.ANY](values_of(index, name)))
+            if name in self._dropped:
+                continue
+            how, values = shape or _Shape.ANY, values_of(index, name)
+            if index < known and values.count(_MEMBERS[how][1]) == len(values):
+                empty.append((name, how, values))
+            else:
+                add(name, *_READERS[how](values))
+        if not fields:
+            for name, how, values in empty:
+                add(name, *_READERS[how](values))
         if self._lifts is not None:
             for name, values in self._lifts.read(records).items():
                 add(name, *from_raw(values))
@@ -120,6 +135,7 @@ class ColumnReader:
             kinds = (bytes(record)[:1] for record in _ANYTHING.decode(records))
             wrong = next((index for index, first in enumerate(kinds) if first != b"{"), None)
             raise RecordError(f"record {wrong} of the page is no JSON object, so it has no columns") from None
+        self._check_number(objects)
         for record in objects:
             for name, raw in record.items():
                 shape = _shape_of(bytes(raw))
@@ -143,12 +159,32 @@ class ColumnReader:
             self._shapes = dict.fromkeys(self._shapes, _Shape.ANY)
             self._make_decoder()
 
+    def _check_number(self, objects: Sequence[Mapping[str, msgspec.Raw]]) -> None:
+        """Refuse a page before anything is made of its keys, which may be as many as its records."""
+        if self._max_columns is None:
+            return
+        names = self._shapes.keys() | set().union(*objects)
+        check_number(len(names - self._dropped) + len(self._lifted), max_columns=self._max_columns)
+
     def _make_decoder(self) -> None:
         members = [(f"f{index}", *_MEMBERS[shape or _Shape.ANY]) for index, shape in enumerate(self._shapes.values())]
         names = {f"f{index}": name for index, name in enumerate(self._shapes)}
         struct = msgspec.defstruct("Record", members, rename=names, forbid_unknown_fields=True, gc=False)
         self._decoder = msgspec.json.Decoder(list[struct])  # type: ignore[valid-type] # the type is made here
         self._learned = True
+
+
+def check_number(found: int, *, max_columns: int) -> None:
+    """Refuse more columns than are allowed.
+
+    :raises RecordError: there are more.
+    """
+    if found > max_columns:
+        raise RecordError(
+            f"the records have {found:,} different keys so far, each of which would be a column, and max_columns= allows "
+            f"{max_columns:,}. Keys that are data, such as ids or dates, belong below one key, which is one column: ask for such "
+            "records, leave keys out with drop_columns=, land JSON Lines, which have no columns, or raise max_columns="
+        )
 
 
 def _shape_of(raw: bytes) -> _Shape | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from limio_limitrail.landing.ahead import ahead
 from limio_limitrail.landing.builders import Builder, RecordPage, make_builder
+from limio_limitrail.landing.columns import check_number
 from limio_limitrail.landing.errors import RecordError
 from limio_limitrail.landing.manifest import MANIFEST_NAME, Manifest, write_manifest
 from limio_limitrail.landing.parts import LOCAL, DamagedPartError, PartFormat, part_name, read_verified, store_part
@@ -259,6 +260,9 @@ class _Run:
             part = store_part(pull.folder / name, content.data, rows=content.rows)
             newest = max((time for time in (state.newest, content.newest) if time is not None), default=None)
             schema = merge_schemas([state.schema, content.schema])
+            if pull.shaping.max_columns is not None:
+                # Those of the parts of an earlier try count, too.
+                check_number(len(schema), max_columns=pull.shaping.max_columns)
             state = replace(state, parts=(*state.parts, part), schema=schema, newest=newest)
         return self._saved(state)
 

@@ -26,6 +26,7 @@ class Shaping:
     :param columns: nested values to lift, as column name → path.
     :param dropped: the columns to leave out.
     :param transform: called with each part as a frame; what it returns is landed.
+    :param max_columns: the most columns that the pull may have; ``None`` for any number.
     """
 
     time_column: str | None = None
@@ -34,6 +35,7 @@ class Shaping:
     columns: Mapping[str, LiftPath] = field(default_factory=dict)
     dropped: Sequence[str] = ()
     transform: Transform | None = None
+    max_columns: int | None = None
 
     @property
     def lands_time(self) -> bool:

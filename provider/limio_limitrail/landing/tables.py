@@ -35,7 +35,9 @@ def stack(tables: Sequence[pa.Table]) -> pa.Table:
     schema = merge_schemas([schema_of(table) for table in tables])
     if not schema:
         return without_columns(sum(table.num_rows for table in tables))
-    return pa.concat_tables([conform(table, schema) for table in tables])
+    # Arrow fills in the columns that some lack, of which there may be hundreds in each; but it forgets rows that have none.
+    own = [conform(table, {name: schema[name] for name in table.column_names} or schema) for table in tables]
+    return pa.concat_tables(own, promote_options="default").select(list(schema))
 
 
 def without_columns(rows: int) -> pa.Table:

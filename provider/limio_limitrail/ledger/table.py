@@ -8,8 +8,10 @@ from enum import Enum
 from typing import Any
 
 from limio_limitrail.formats import trouble
+from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.sql.dialect import Dialect, Session
-from limio_limitrail.landing.sql.names import TableName, table_name
+from limio_limitrail.landing.sql.errors import during
+from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, State, Worker
 
 
@@ -122,7 +124,7 @@ def find_name(text: str, *, dialect: Dialect) -> TableName:
     :raises LedgerError: it is none.
     """
     try:
-        return table_name(text, fold=dialect.fold)
+        return dialect.table_name(text)
     except ValueError as wrong:
         raise LedgerError(str(wrong)) from None
 
@@ -151,8 +153,14 @@ def make_table(
         described = [f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in columns.items()]
         described[0] += " NOT NULL"
         described.append(f"PRIMARY KEY ({dialect.quote(KEY)})")
-        session.execute(f"CREATE TABLE {dialect.qualified(table)} ({', '.join(described)})")
+        with during(f"while creating {table}"):
+            session.execute(f"CREATE TABLE {dialect.qualified(table)} ({', '.join(described)})")
         return True
+    if loose := next((column for column in found if column.name.lower() == KEY and column.takes_for_equal(Kind.TEXT)), None):
+        raise LedgerError(
+            f"the table {table}: its column {loose.name!r} takes different keys for equal (its type is {loose.type}), so rows "
+            f"would be mixed up. Give another {parameter}=, or make the column a text with a deterministic collation"
+        )
     lacking = set(columns) - {column.name.lower() for column in found}
     if strange := sorted(lacking - set(added)):
         raise LedgerError(

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from limio_limitrail.transfers.window import Window
 
 DEFAULT_OVERLAP = timedelta(minutes=5)
+DEFAULT_MAX_COLUMNS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,8 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
         ``{"offer_path": "data.offer.path"}``.
     :param drop_columns: columns to leave out.
     :param transform: a function that is called with each part as a pandas frame and returns the frame to land.
+    :param max_columns: the most columns that tables and Parquet parts may get, after which the pull fails: a record's keys become
+        columns, and keys that are data, such as ids, would never stop coming. JSON Lines have none and are not counted.
     :param part_rows: records after which a part is full. Memory is bounded by a part.
     """
 
@@ -99,6 +102,7 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
         drop_columns: Sequence[str] = (),
         transform: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
         part_rows: int = 50_000,
+        max_columns: int = DEFAULT_MAX_COLUMNS,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -114,6 +118,7 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
         self.drop_columns = drop_columns
         self.transform = transform
         self.part_rows = part_rows
+        self.max_columns = max_columns
 
     @property
     @abstractmethod
@@ -137,12 +142,15 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
         :param target: what the watermark is about besides the resource: a table, or a destination.
         :raises ParameterError: a parameter does not fit.
         """
+        from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.api.slices import check_parallel
         from limio_limitrail.transfers import window
         from limio_limitrail.transfers.folders import RunIdentity, run_folder, safe_name
         from limio_limitrail.transfers.state import asset_watermark, task_state_store
 
         check_parallel(self.parallel, window=self.window)
+        if isinstance(self.max_columns, bool) or not isinstance(self.max_columns, int) or self.max_columns < 1:
+            raise ParameterError(f"max_columns={self.max_columns!r} must be a whole number from 1 on")
         resource = self.hook.find_resource(self.resource)
         stray = sorted(set(resource.placeholders()) & set(context.get("params") or {}) - set(self.request_params or {}))
         if stray:
@@ -198,6 +206,7 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
             columns=columns,
             dropped=tuple(self.drop_columns),
             transform=self.transform,
+            max_columns=self.max_columns,
         )
         signature = pull_signature(
             job,

@@ -82,6 +82,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
         job = self.plan(context, root=root, target=f"{self.sql_conn_id}/{self.table}")
         self._check_mode(job, mode)
+        self._check_table(job, mode, database=database)
         self.note_pull(job, target=lambda: table_place(database, table=self.table))
         columns = {**job.resource.columns, **(self.columns or {})}
         with stage(f"pull {job.resource.name}", resource=job.resource.name):
@@ -156,6 +157,18 @@ class ResourceToSqlOperator(ResourcePullOperator):
                 "mode='replace' with incremental=True would leave nothing in the table but what came since the watermark: "
                 "leave incremental out, or merge"
             )
+
+    def _check_table(self, job: Job, mode: WriteMode, *, database: DbApiHook) -> None:
+        """Find out before the pull, not after it, that the table cannot be landed in."""
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.landing.sql.model import LandingError
+        from limio_limitrail.landing.sql.preflight import check_target
+
+        key = self._key(job) if mode == "merge" else ()
+        try:
+            check_target(hook=database, table=self.table, primary_key=key, max_columns=self.max_columns)
+        except LandingError as unfit:
+            raise ParameterError(f"table={self.table!r}: {unfit.what}") from None
 
     def _key(self, job: Job) -> tuple[str, ...]:
         return tuple(self.primary_key) if self.primary_key is not None else job.resource.primary_key

@@ -199,3 +199,45 @@ def test_what_is_no_object_is_refused_without_its_value():
 def test_a_lift_may_not_take_the_place_of_a_key():
     with pytest.raises(RecordError, match="choose another name"):
         read_in_pages([['{"a":1,"b":{"c":2}}']], columns={"a": "b.c"})
+
+
+def keyed(records: int, *, start: int = 0) -> bytes:
+    return json.dumps([{"id": at, f"key{at}": 1} for at in range(start, start + records)]).encode()
+
+
+@pytest.mark.parametrize(
+    ("pages", "how", "found"),
+    [
+        ([keyed(16_000)], {}, 16_001),
+        ([keyed(100, start=at) for at in range(0, 16_000, 100)], {}, 1_001),
+        ([keyed(999), b'[{"one": null}]'], {}, 1_001),
+        ([keyed(999)], {"columns": {"lifted": "key5.x"}}, 1_001),
+        ([keyed(1_000)], {"dropped": ["absent"]}, 1_001),
+        ([json.dumps([{f'odd"{at}': 1} for at in range(1_001)]).encode()], {}, 1_001),
+    ],
+)
+def test_a_key_for_each_record_is_refused_before_columns_are_made_of_them(pages, how, found):
+    reader = ColumnReader(max_columns=1_000, **how)
+    with pytest.raises(RecordError, match=rf"have {found:,} different keys so far.* max_columns= allows 1,000"):
+        list(map(reader.read, pages))
+
+
+@pytest.mark.parametrize(
+    ("page", "how", "columns"),
+    [
+        (keyed(999), {}, 1_000),
+        (keyed(1_000), {"dropped": ["key7"]}, 1_000),
+        (keyed(998), {"columns": {"lifted": "key5.x"}}, 1_000),
+    ],
+)
+def test_as_many_columns_as_are_allowed(page, how, columns):
+    assert ColumnReader(max_columns=1_000, **how).read(page).num_columns == columns
+
+
+def test_a_page_has_the_columns_that_it_fills():
+    """So that a thousand keys, of which each page has some, do not make a thousand columns of nothing in each."""
+    reader = ColumnReader()
+    assert reader.read(b'[{"a":1,"b":"x","c":null}]').column_names == ["a", "b", "c"]
+    assert reader.read(b'[{"b":"y"},{"a":null}]').column_names == ["b"]
+    assert reader.read(b'[{"a":null}]').column_names == ["a", "b", "c"]
+    assert reader.read(b"[{}]").num_rows == 1

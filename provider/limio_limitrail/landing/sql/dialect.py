@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from limio_limitrail.landing.kinds import Kind
@@ -18,6 +19,17 @@ VALUE = "\0"
 """Stands for a bound value in SQL text. No quoted name can hold it, so a name never passes for one."""
 
 
+class Equality(Enum):
+    """Which values a column takes for equal."""
+
+    EXACT = "exact"
+    """Only those with the same text."""
+    NUMERIC = "numeric"
+    """Numbers of one value, whose texts may differ: ``1.1`` and ``1.10``."""
+    LOOSE = "loose"
+    """Some with different texts, such as texts that differ in case only."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableColumn:
     """A column that a table has.
@@ -26,14 +38,19 @@ class TableColumn:
     :param type: its type as the database writes it.
     :param kind: the kind whose values the type keeps as they are, or ``None`` for a type this package does not make.
     :param managed: whether a load may write to it; a column with a default, or one that the database fills, is its owner's.
-    :param exact: whether only equal texts are equal in it; a column may have been made to disregard case.
+    :param equality: which values it takes for equal.
     """
 
     name: str
     type: str
     kind: Kind | None
     managed: bool
-    exact: bool = True
+    equality: Equality = Equality.EXACT
+
+    def takes_for_equal(self, kind: Kind) -> bool:
+        """Tell whether two different values of a kind can be equal in the column."""
+        numbers = kind in (Kind.BOOLEAN, Kind.INTEGER, Kind.BIGINT, Kind.DOUBLE)
+        return self.equality is Equality.LOOSE or (self.equality is Equality.NUMERIC and not numbers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +60,9 @@ class Dialect:
     :param name: what the database is called in messages.
     :param quote: puts a name in quotes.
     :param fold: what the database does to a table's name that stands without quotes.
+    :param same_name: gives equal texts for quoted names that the database takes for one.
+    :param longest_name: the bytes of UTF-8 that it keeps of a name; ``None`` where it keeps all of them.
+    :param most_columns: the columns that a table can have; ``None`` where the database sets no limit.
     :param types: the type of a column of each kind.
     :param text_type: the type of any text.
     :param integer_type: a type for numbers of rows, 64 bits wide.
@@ -60,6 +80,9 @@ class Dialect:
     name: str
     quote: Callable[[str], str]
     fold: Callable[[str], str]
+    same_name: Callable[[str], str]
+    longest_name: int | None
+    most_columns: int | None
     types: Mapping[Kind, str]
     text_type: str
     integer_type: str
@@ -75,6 +98,15 @@ class Dialect:
     def stage_type(self, kind: Kind) -> str:
         """Give the type that holds a kind on its way; JSON travels as text, since only text can be compared."""
         return self.text_type if kind is Kind.JSON else self.types[kind]
+
+    def table_name(self, text: str) -> TableName:
+        """Read a table's name as a user wrote it.
+
+        :raises ValueError: it is none, or the database would make another name of it.
+        """
+        from limio_limitrail.landing.sql.names import table_name
+
+        return table_name(text, fold=self.fold, longest=self.longest_name)
 
     def qualified(self, table: TableName) -> str:
         """Write a table's name into SQL."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.kinds import Kind
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, unchanged, update_from
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Equality, TableColumn, quoted, unchanged, update_from
 from limio_limitrail.landing.sql.duckopen import free_settings, lasting_database, opened
-from limio_limitrail.landing.sql.errors import before_values, guarded
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Refusal, before_values, during, guarded
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
-from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.names import TableName, ascii_lower
 from limio_limitrail.landing.sql.widening import ISO_INSTANT, respell_doubles
 
 if TYPE_CHECKING:
@@ -66,6 +67,13 @@ _TYPES = {
     Kind.TEXT: "VARCHAR",
     Kind.JSON: "JSON",
 }
+# Types in which values are equal only if their texts are, as long as a text comes back as it went in.
+_EXACT_TYPES = frozenset(
+    {"BIT", "BLOB", "BOOLEAN", "DATE", "DECIMAL", "DOUBLE", "ENUM", "JSON", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE",
+     "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP_S", "UUID", "VARCHAR", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT",
+     "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
+)  # fmt: skip
+_CAPITALS, _SMALL = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
 _KINDS = {
     "BOOLEAN": Kind.BOOLEAN,
     "BIGINT": Kind.BIGINT,
@@ -81,14 +89,8 @@ def _stored(expression: str, kind: Kind) -> str:
 
 
 def _exact(expression: str, kind: Kind) -> str:
-    match kind:
-        case Kind.JSON:
-            return f"CAST({expression} AS VARCHAR) COLLATE C"
-        case Kind.TEXT | Kind.NULL:
-            # A column may have been made to disregard case, which would take two keys for one.
-            return f"{expression} COLLATE C"
-        case _:
-            return expression
+    # A column may have been made to disregard case, which would take two keys for one, or be of a type that has no collation.
+    return f"CAST({expression} AS VARCHAR) COLLATE C" if kind in (Kind.JSON, Kind.TEXT, Kind.NULL) else expression
 
 
 def _foreign_value(expression: str, kind: Kind, foreign: str) -> str:
@@ -106,6 +108,9 @@ DUCKDB = Dialect(
     name="DuckDB",
     quote=quoted,
     fold=unchanged,
+    same_name=ascii_lower,
+    longest_name=None,
+    most_columns=None,
     types=_TYPES,
     text_type="VARCHAR",
     integer_type="BIGINT",
@@ -149,7 +154,8 @@ def _transaction(connection: duckdb.DuckDBPyConnection, *, free: Collection[str]
     session.execute("BEGIN TRANSACTION")
     try:
         yield session
-        session.execute("COMMIT")
+        with during("while committing"):
+            session.execute("COMMIT")
     except BaseException:
         session.roll_back()
         raise
@@ -174,16 +180,51 @@ def _same_file(database: str) -> str:
     return database if database.startswith("md:") else str(Path(database).resolve())
 
 
-def _describe(error: Exception) -> str:
-    kind = type(error).__name__
+def _describe(error: Exception) -> Refusal:
+    kind, message = type(error).__name__, str(error).strip().partition("\n")[0]
+    told, cause = f"DuckDB refused ({kind})", Cause.OTHER
+    if re.search(r"No space left|Disk quota|max_temp_directory_size", str(error)):
+        cause = Cause.FULL
+    elif re.search(r"Permission denied|Read-only file system|read-only mode", str(error)):
+        cause = Cause.READ_ONLY
+    elif kind == "TransactionException":
+        cause = Cause.CONFLICT
+    elif kind == "OutOfMemoryException":
+        cause = Cause.LIMIT
     if kind in _SPEAK_OF_NAMES:
-        return f"DuckDB refused: {str(error).strip().partition(chr(10))[0]}"
-    prefix, _, rest = str(error).partition(": ")
+        return Refusal(told=told, words=message, cause=cause)
+    prefix, _, rest = message.partition(": ")
     if rest.startswith("NOT NULL constraint failed"):
-        return f"DuckDB refused: {rest.partition(chr(10))[0]}"
+        return Refusal(told=told, words=rest, cause=Cause.ROWS)
+    if repeated := re.match(r'Duplicate key "(.*?): ', rest):
+        # Before the first colon stands a column's name, or its beginning.
+        return Refusal(told=told, words=f"a unique constraint on {repeated.group(1)!r} was violated", cause=Cause.ROWS)
     if kind in ("ConstraintException", "TransactionException", "ConnectionException"):
-        return f"DuckDB refused ({kind}): {before_values(rest or prefix)}"
-    return f"DuckDB refused ({kind}); its message is not shown, since it may quote rows"
+        cause = Cause.ROWS if kind == "ConstraintException" else cause
+        return Refusal(told=told, words=before_values(rest or prefix), cause=cause)
+    return Refusal(told=told, words="its message is not shown, since it may quote rows", cause=cause)
+
+
+def _lower(expression: str) -> str:
+    # DuckDB disregards the case of A to Z, and of no other letters.
+    return f"translate({expression}, '{_CAPITALS}', '{_SMALL}')"
+
+
+def _is_at(table: str, schema: str) -> str:
+    """Compare what two columns of DuckDB's own tables name with a table; binds what `_place` gives."""
+    return f"{_lower(table)} = {VALUE} AND {_lower(schema)} = coalesce({VALUE}, {_lower('current_schema()')})"
+
+
+def _place(table: TableName) -> tuple[str, str | None]:
+    return ascii_lower(table.table), None if table.schema is None else ascii_lower(table.schema)
+
+
+def _equality(type_: str) -> Equality:
+    # Collations need no look: keys are compared character by character, and indexes disregard collations.
+    if type_ == "FLOAT":
+        return Equality.NUMERIC
+    plain = type_.partition("(")[0]
+    return Equality.EXACT if plain in _EXACT_TYPES and not type_.endswith("]") else Equality.LOOSE
 
 
 class DuckSession:
@@ -228,11 +269,12 @@ class DuckSession:
 
     def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
         """Read what columns a table has."""
+        self._check_schema(table)
+        names = _place(table)
         kinds = self.query(
             f"SELECT table_type FROM information_schema.tables WHERE table_catalog = current_database() "
-            f"AND lower(table_name) = lower({VALUE}) AND lower(table_schema) = lower(coalesce({VALUE}, current_schema()))",
-            table.table,
-            table.schema,
+            f"AND {_is_at('table_name', 'table_schema')}",
+            *names,
         )
         if not kinds:
             return None
@@ -240,14 +282,39 @@ class DuckSession:
             raise LandingError(f"{table} is a view; a pull can only be landed in a table")
         described = self.query(
             f"SELECT column_name, data_type, column_default IS NULL FROM duckdb_columns() "
-            f"WHERE database_name = current_database() AND lower(table_name) = lower({VALUE}) "
-            f"AND lower(schema_name) = lower(coalesce({VALUE}, current_schema())) ORDER BY column_index",
-            table.table,
-            table.schema,
+            f"WHERE database_name = current_database() AND {_is_at('table_name', 'schema_name')} ORDER BY column_index",
+            *names,
         )
         return tuple(
-            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(plain)) for name, type_, plain in described
+            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(plain), equality=_equality(type_))
+            for name, type_, plain in described
         )
+
+    def _check_schema(self, table: TableName) -> None:
+        """Refuse a table that a statement would look for elsewhere: in another database, or among the temporary tables."""
+        if table.schema is None:
+            hidden = f"SELECT 1 FROM duckdb_tables() WHERE temporary AND {_lower('table_name')} = {VALUE}"
+            if self.query(hidden, ascii_lower(table.table)):
+                raise LandingError(
+                    f"{table} is a temporary table of the connection, which ends with it and hides a table of this name; write "
+                    f"schema.table, or choose another name"
+                )
+            return
+        schema = ascii_lower(table.schema)
+        of_databases = f"SELECT 1 FROM duckdb_databases() WHERE {_lower('database_name')} = {VALUE}"
+        of_schemas = (
+            f"SELECT 1 FROM information_schema.schemata WHERE catalog_name = current_database() "
+            f"AND {_lower('schema_name')} = {VALUE}"
+        )
+        if not self.query(of_schemas, schema):
+            also = ""
+            if self.query(of_databases, schema):
+                also = f"; {table.schema!r} is a database: the connection's own needs no name, and no other can be landed in"
+            raise LandingError(f"{table}: there is no schema {table.schema!r}{also}; create it, or write the name of another")
+        if self.query(of_databases, schema):
+            raise LandingError(
+                f"{table}: {table.schema!r} is both a schema and a database, and DuckDB cannot tell which is meant; rename one"
+            )
 
     @contextmanager
     def attempt(self) -> Iterator[None]:
@@ -346,6 +413,18 @@ class DuckSession:
             case _:
                 using = f"CAST({name} AS {self.dialect.types[to]})"
         alter = f"ALTER TABLE {self.dialect.qualified(table)} ALTER COLUMN {name} SET DATA TYPE"
-        self.execute(f"{alter} {self.dialect.types[to]} USING {using}")
+        # Asked for now: after a refusal DuckDB answers nothing more.
+        indexes = self.query(
+            f"SELECT index_name FROM duckdb_indexes() WHERE database_name = current_database() "
+            f"AND {_is_at('table_name', 'schema_name')}",
+            *_place(table),
+        )
+        try:
+            self.execute(f"{alter} {self.dialect.types[to]} USING {using}")
+        except DatabaseError as refused:
+            if refused.cause.about_rows:
+                refused.cause = Cause.OBSTACLE
+                refused.obstacles = tuple(f"index {index}" for (index,) in indexes)
+            raise
         if source is Kind.DOUBLE and to is Kind.TEXT:
             respell_doubles(session=self, table=table, column=column.name)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from limio_limitrail.landing.sql.dialect import Session
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, during
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.plan import Landed, Plan, key_columns
 from limio_limitrail.landing.sql.statements import Statements
@@ -68,16 +69,21 @@ def load_fresh(
     unique = keys if target.mode is WriteMode.MERGE and keys is not None else ()
     try:
         with session.attempt():
-            session.create_table(table=plan.table, columns=write.table_columns(), key=())
+            with during(f"while creating {plan.table}"):
+                session.create_table(table=plan.table, columns=write.table_columns(), key=())
             rows = 0
-            for more in session.pour(pour, parts=parts):
-                rows += more
-                if progress is not None:
-                    progress(rows)
-            guarded = session.add_key(table=plan.table, columns=write.table_columns(), key=[column.name for column in unique])
+            with during(f"while copying rows into {plan.table}"):
+                for more in session.pour(pour, parts=parts):
+                    rows += more
+                    if progress is not None:
+                        progress(rows)
+            with during(f"while creating the primary key of {plan.table}"):
+                guarded = session.add_key(table=plan.table, columns=write.table_columns(), key=[column.name for column in unique])
             if keys and not guarded:
                 _check_keys(session=session, write=write, keys=keys, needed=bool(unique))
     except LandingError as refused:
+        if isinstance(refused, DatabaseError) and not (refused.cause.about_rows or refused.cause is Cause.LIMIT):
+            raise  # a full disk is as full for the longer way, which has more memory only
         log.info("%s is new, and its rows cannot go straight into it (%s): they are staged first", plan.table, refused.what)
         return None
     return LoadResult(rows=rows, inserted=rows)

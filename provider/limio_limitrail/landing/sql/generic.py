@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.kinds import Kind
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, unchanged, update_from
-from limio_limitrail.landing.sql.errors import guarded
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Equality, TableColumn, quoted, unchanged, update_from
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Refusal, cause_of, connected, during, guarded
 from limio_limitrail.landing.sql.model import LandingError
-from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName
 from limio_limitrail.landing.sql.widening import texts
 
 if TYPE_CHECKING:
@@ -41,6 +41,15 @@ _KINDS = {
     "TEXT": Kind.TEXT,
 }
 
+_EQUALITIES = {
+    **dict.fromkeys(
+        ("BIGINT", "BOOLEAN", "CHARACTER", "CHARACTER VARYING", "DATE", "DOUBLE PRECISION", "INTEGER", "SMALLINT", "TEXT",
+         "TIMESTAMP WITH TIME ZONE", "TIMESTAMP WITHOUT TIME ZONE", "UUID", "VARCHAR"),
+        Equality.EXACT,
+    ),
+    **dict.fromkeys(("DECIMAL", "NUMERIC", "REAL", "FLOAT"), Equality.NUMERIC),
+}  # fmt: skip
+
 
 def same(expression: str, kind: Kind) -> str:  # noqa: ARG001
     """Leave an expression as it is."""
@@ -51,6 +60,9 @@ STANDARD = Dialect(
     name="the database",
     quote=quoted,
     fold=unchanged,
+    same_name=unchanged,
+    longest_name=LONGEST_NAME,
+    most_columns=None,
     types=_TYPES,
     text_type="TEXT",
     integer_type="BIGINT",
@@ -70,7 +82,7 @@ STANDARD = Dialect(
 @contextmanager
 def generic_session(hook: DbApiHook) -> Iterator[GenericSession]:
     """Open a connection and a transaction for one load."""
-    connection = hook.get_conn()
+    connection = connected(hook, name="the database")
     try:
         with generic_transaction(hook, connection) as session:
             yield session
@@ -86,7 +98,8 @@ def generic_transaction(hook: DbApiHook, connection: Any) -> Iterator[GenericSes
     session = GenericSession(connection, placeholder=hook.placeholder)
     try:
         yield session
-        guarded(connection.commit, refused=Exception, describe=session.describe)
+        with during("while committing"):
+            session.commit()
     except BaseException:
         # What could not be undone must not hide why it had to be; closing undoes it too.
         with suppress(Exception):
@@ -108,10 +121,23 @@ class GenericSession:
         self._cursor = connection.cursor()
         self._placeholder = placeholder
 
-    def describe(self, error: Exception) -> str:
+    def commit(self) -> None:
+        """Keep what the transaction did."""
+        try:
+            guarded(self._connection.commit, refused=Exception, describe=self.describe)
+        except DatabaseError as refused:
+            if refused.cause is Cause.LOST:
+                refused.cause = Cause.UNCERTAIN
+            raise
+
+    def describe(self, error: Exception) -> Refusal:
         """Tell what happened without the driver's words: nothing is known of where it quotes rows."""
         state = str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or "")
-        return f"the database refused ({type(error).__name__}{f', SQLSTATE {state}' if state else ''})"
+        class_ = f"({type(error).__name__}{f', SQLSTATE {state}' if state else ''})"
+        cause = cause_of(state)
+        if cause is Cause.LOST or getattr(self._connection, "closed", 0) not in (0, False):
+            return Refusal(told=f"the connection to the database ended {class_}", cause=Cause.LOST)
+        return Refusal(told=f"the database refused {class_}", cause=cause)
 
     def bound(self, value: object) -> object:
         """Give a value as the driver takes it."""
@@ -162,7 +188,13 @@ class GenericSession:
             *names,
         )
         return tuple(
-            TableColumn(name=name, type=type_, kind=_KINDS.get(type_.upper()), managed=bool(plain))
+            TableColumn(
+                name=name,
+                type=type_,
+                kind=_KINDS.get(type_.upper()),
+                managed=bool(plain),
+                equality=_EQUALITIES.get(type_.upper(), Equality.LOOSE),
+            )
             for name, type_, plain in described
         )
 
@@ -203,7 +235,11 @@ class GenericSession:
             self.execute(f"UPDATE {place} SET {wider} = {direct}")
         else:
             self._spell(place=place, name=name, wider=wider, source=source)
-        self.execute(f"ALTER TABLE {place} DROP COLUMN {name}")
+        try:
+            self.execute(f"ALTER TABLE {place} DROP COLUMN {name}")
+        except DatabaseError as refused:
+            refused.cause = Cause.OBSTACLE if refused.cause.about_rows else refused.cause
+            raise
         self.execute(f"ALTER TABLE {place} RENAME COLUMN {wider} TO {name}")
 
     def direct_text(self, name: str, source: Kind) -> str | None:

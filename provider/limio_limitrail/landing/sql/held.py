@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.sql.dialect import Session
+from limio_limitrail.landing.sql.errors import connected
 from limio_limitrail.landing.sql.sessions import database_name, refuse_unfit
 
 if TYPE_CHECKING:
@@ -57,7 +58,17 @@ class HeldDatabase:
             from limio_limitrail.landing.sql.duck import open_duckdb
 
             return open_duckdb(self.hook, wait=self._duckdb_wait)
-        return self.hook.get_conn()
+        match self.name:
+            case "postgresql":
+                from limio_limitrail.landing.sql.postgres import open_postgres
+
+                return open_postgres(self.hook)
+            case "sqlite":
+                from limio_limitrail.landing.sql.sqlite import open_sqlite
+
+                return open_sqlite(self.hook)
+            case _:
+                return connected(self.hook, name="the database")
 
     def _begin(self) -> Callable[[Any], AbstractContextManager[Session]]:
         match self.name:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.sql.dialect import Session
+from limio_limitrail.landing.sql.errors import DatabaseError, during
 from limio_limitrail.landing.sql.fresh import load_fresh
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
-from limio_limitrail.landing.sql.names import TableName, table_name
-from limio_limitrail.landing.sql.plan import Landed, Plan, key_columns, make_plan
+from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.plan import Landed, Plan, check_key_column, key_columns, make_plan
 from limio_limitrail.landing.sql.prepare import prepared
 from limio_limitrail.landing.sql.sessions import open_session
 from limio_limitrail.landing.sql.statements import Statements
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 log = logging.getLogger("limio_limitrail.landing.sql")
+
+UNDONE = "Nothing was written; a retry goes on from the finished parts"
 
 
 def load(
@@ -60,12 +63,13 @@ def load(
 
     # What the pull has used Arrow keeps, and the database is about to use as much again.
     pa.default_memory_pool().release_unused()
-    with open_session(hook) as session:
+    with during(f"while loading {target.table}", undone=UNDONE), open_session(hook) as session:
         try:
-            table = table_name(target.table, fold=session.dialect.fold)
+            table = session.dialect.table_name(target.table)
         except ValueError as wrong:
             raise LandingError(str(wrong)) from None
-        session.lock(table)
+        with during(f"while waiting for {table}"):
+            session.lock(table)
         result = _load(session=session, table=table, target=target, schema=schema, parts=parts, progress=progress)
     log.info(
         "Landed in %s: %d rows came, %d inserted, %d updated, %d unchanged, %d deleted, %d duplicates dropped",
@@ -89,26 +93,32 @@ def _load(
     parts: Sequence[PartSource],
     progress: Callable[[int], None] | None,
 ) -> LoadResult:
-    plan = make_plan(session=session, table=table, schema=schema)
+    with during(f"while looking at {table}"):
+        plan = make_plan(session=session, table=table, schema=schema)
     time = plan.column(target.time_column) if target.time_column is not None else None
     write = Statements(dialect=session.dialect, plan=plan, stage=f"_limio_stage_{uuid.uuid4().hex}", time=time)
     fresh = load_fresh(session=session, write=write, target=target, parts=parts, progress=progress) if schema else None
     if fresh is not None:
         return fresh
-    session.create_stage(stage=write.stage, columns=write.stage_columns())
-    rows = _stage(session=session, write=write, parts=parts, progress=progress)
+    with during(f"while creating the staging table of {table}"):
+        session.create_stage(stage=write.stage, columns=write.stage_columns())
+    with during(f"while copying rows into the staging table of {table}"):
+        rows = _stage(session=session, write=write, parts=parts, progress=progress)
     if not plan.exists and not schema and not rows:
         # Nothing is known of a table yet, so none is made.
         return LoadResult()
-    if target.mode is WriteMode.MERGE and rows:
-        _check_keys(session=session, write=write, target=target)
-    _check_foreign(session=session, write=write)
-    write = replace(write, plan=_with_fitting_json(session=session, write=write))
-    keys = key_columns(plan=write.plan, keys=target.primary_key)
-    duplicates = session.execute(write.drop_duplicates(keys)) if keys and rows else 0
+    with during(f"while checking the staged rows of {table}"):
+        if target.mode is WriteMode.MERGE and rows:
+            _check_keys(session=session, write=write, target=target)
+        _check_foreign(session=session, write=write)
+        write = replace(write, plan=_with_fitting_json(session=session, write=write))
+        keys = key_columns(plan=write.plan, keys=target.primary_key)
+        duplicates = session.execute(write.drop_duplicates(keys)) if keys and rows else 0
     added, widened = _shape(session=session, write=write, target=target, keys=keys)
+    with during(f"while writing the staged rows into {table} ({target.mode})"):
+        applied = _apply(session=session, write=write, target=target, keys=keys, kept=rows - duplicates)
     return replace(
-        _apply(session=session, write=write, target=target, keys=keys, kept=rows - duplicates),
+        applied,
         rows=rows,
         duplicates=duplicates,
         columns_added=added,
@@ -137,11 +147,7 @@ def _check_keys(*, session: Session, write: Statements, target: Target) -> None:
             raise LandingError(
                 f"{write.plan.table}: no row has the record key {key!r}, which the primary key names; nothing was written"
             )
-        if column.existing is not None and not column.existing.exact:
-            raise LandingError(
-                f"{write.plan.table}: column {column.name!r} takes different texts for equal, and it belongs to the primary key, "
-                f"so rows would be lost; give it a deterministic collation; nothing was written"
-            )
+        check_key_column(column, table=write.plan.table)
         [(missing,)] = session.query(write.keyless(column))
         if missing:
             raise LandingError(
@@ -158,6 +164,8 @@ def _check_foreign(*, session: Session, write: Statements) -> None:
         try:
             [(misfits,)] = session.query(write.misfits(column, foreign=column.existing.type))
         except LandingError as refused:
+            if isinstance(refused, DatabaseError) and not refused.cause.about_rows:
+                raise
             problem = f"the database cannot turn one into the other ({refused.what})"
         else:
             if misfits:
@@ -189,16 +197,19 @@ def _shape(
     plan = write.plan
     if not plan.exists:
         unique = keys if target.mode is WriteMode.MERGE and keys is not None else ()
-        session.create_table(table=plan.table, columns=write.table_columns(), key=[column.name for column in unique])
+        with during(f"while creating {plan.table}"):
+            session.create_table(table=plan.table, columns=write.table_columns(), key=[column.name for column in unique])
         return (), ()
     added = [(column.name, session.dialect.types[column.kind]) for column in plan.columns if column.existing is None]
     added += [(name, write.own_type(name)) for name in plan.own_missing]
     for name, type_ in added:
-        session.execute(write.add_column(name=name, type_=type_))
+        with during(f"while adding {plan.table}.{name}"):
+            session.execute(write.add_column(name=name, type_=type_))
     widened = []
     for column in plan.columns:
         if column.widens and column.existing is not None and column.held is not None:
-            session.widen(table=plan.table, column=column.existing, source=column.held, to=column.kind)
+            with during(f"while widening {plan.table}.{column.name} to {session.dialect.types[column.kind]}"):
+                session.widen(table=plan.table, column=column.existing, source=column.held, to=column.kind)
             widened.append(column.name)
     return tuple(name for name, _ in added), tuple(widened)
 

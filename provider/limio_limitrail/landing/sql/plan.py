@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, widen
-from limio_limitrail.landing.sql.dialect import Session, TableColumn
+from limio_limitrail.landing.sql.dialect import Dialect, Session, TableColumn
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError
 from limio_limitrail.landing.sql.names import TableName, column_names
 
@@ -23,6 +23,7 @@ class Landed:
     :param kind: the kind in which it travels, which is the column's own unless `existing` is of a foreign type.
     :param existing: the column as the table has it; ``None`` when the column is new.
     :param held: the narrowest kind that holds what the table has in the column.
+    :param rival: for a new column, one of the table that the database would not tell from the key, and that another key has.
     """
 
     key: str
@@ -32,6 +33,7 @@ class Landed:
     kind: Kind
     existing: TableColumn | None
     held: Kind | None
+    rival: str | None = None
 
     @property
     def foreign(self) -> bool:
@@ -82,7 +84,9 @@ def make_plan(*, session: Session, table: TableName, schema: Mapping[str, Kind])
     """
     present = session.columns(table)
     by_name = {column.name: column for column in present or ()}
-    names = column_names(schema, existing=by_name)
+    same = session.dialect.same_name
+    names = column_names(schema, existing=by_name, same=same)
+    present_alike = {same(name): name for name in by_name}
     columns = tuple(
         _landed(
             session=session,
@@ -92,16 +96,19 @@ def make_plan(*, session: Session, table: TableName, schema: Mapping[str, Kind])
             staged=f"c{at}",
             incoming=kind,
             existing=by_name.get(names[key]),
+            rival=present_alike.get(same(key)),
         )
         for at, (key, kind) in enumerate(schema.items())
     )
-    brought = {*names.values(), EXTRACTED_AT, RUN_ID}
+    brought = {same(name) for name in (*names.values(), EXTRACTED_AT, RUN_ID)}
+    own_missing = tuple(name for name in (EXTRACTED_AT, RUN_ID) if present is not None and same(name) not in present_alike)
+    _check_number(dialect=session.dialect, table=table, total=len({*by_name, *names.values(), EXTRACTED_AT, RUN_ID}))
     return Plan(
         table=table,
         exists=present is not None,
         columns=columns,
-        vacated=tuple(column for column in present or () if column.managed and column.name not in brought),
-        own_missing=tuple(name for name in (EXTRACTED_AT, RUN_ID) if present is not None and name not in by_name),
+        vacated=tuple(column for column in present or () if column.managed and same(column.name) not in brought),
+        own_missing=own_missing,
     )
 
 
@@ -114,9 +121,10 @@ def _landed(
     staged: str,
     incoming: Kind,
     existing: TableColumn | None,
+    rival: str | None,
 ) -> Landed:
     if existing is None:
-        return Landed(key=key, name=name, staged=staged, incoming=incoming, kind=incoming, existing=None, held=None)
+        return Landed(key=key, name=name, staged=staged, incoming=incoming, kind=incoming, existing=None, held=None, rival=rival)
     if not existing.managed:
         raise LandingError(
             f"{table}: column {name!r} has a default or is filled by the database, so records must not write to it; "
@@ -128,6 +136,14 @@ def _landed(
     if held is Kind.BIGINT and incoming is Kind.DOUBLE and _fits_double(session=session, table=table, name=name):
         held = Kind.INTEGER
     return Landed(key=key, name=name, staged=staged, incoming=incoming, kind=widen(held, incoming), existing=existing, held=held)
+
+
+def _check_number(*, dialect: Dialect, table: TableName, total: int) -> None:
+    if dialect.most_columns is not None and total > dialect.most_columns:
+        raise LandingError(
+            f"{table}: the table would have {total} columns, and {dialect.name} takes {dialect.most_columns}: leave some out "
+            f"with drop_columns=, or lift what you need with columns= and drop the rest; nothing was written"
+        )
 
 
 def _fits_double(*, session: Session, table: TableName, name: str) -> bool:
@@ -153,3 +169,27 @@ def key_columns(*, plan: Plan, keys: Sequence[str]) -> tuple[Landed, ...] | None
     found = tuple(plan.column(key) for key in keys)
     columns = tuple(column for column in found if column is not None)
     return columns if columns and len(columns) == len(keys) else None
+
+
+def check_key_column(column: Landed, *, table: TableName) -> None:
+    """Refuse a column of the primary key in which rows would get lost.
+
+    :raises LandingError: it takes different values for equal, or it is not clear which column of the table it is.
+    """
+    if column.existing is not None and column.existing.takes_for_equal(column.incoming):
+        raise loose_key(column.existing, table=table)
+    if column.rival is not None:
+        raise LandingError(
+            f"{table}: the records have {column.key!r}, which belongs to the primary key, and another key that differs from it "
+            f"in case only and has the column {column.rival!r}; leave one of them out with drop_columns=, or rename the column; "
+            f"nothing was written"
+        )
+
+
+def loose_key(column: TableColumn, *, table: TableName) -> LandingError:
+    """Make the error for a column of the primary key that takes different values for equal."""
+    return LandingError(
+        f"{table}: column {column.name!r} takes different texts for equal (its type is {column.type}), and it belongs to the "
+        f"primary key, so rows would be lost; change its type to text with a deterministic collation, or name other columns in "
+        f"primary_key=; nothing was written"
+    )

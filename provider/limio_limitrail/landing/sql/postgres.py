@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain, groupby
 from operator import attrgetter
@@ -14,10 +14,11 @@ from limio_limitrail.landing.ahead import ahead
 from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.sql.binary_copy import HEADER, TRAILER
 from limio_limitrail.landing.sql.copied import ChunkFile, binary_slices, noted, pieces_of
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, update_from
-from limio_limitrail.landing.sql.errors import before_values, guarded
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, unchanged, update_from
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, connected, during, guarded
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
-from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, ascii_lower
+from limio_limitrail.landing.sql.postgres_words import describe, equality, unreachable
 from limio_limitrail.landing.sql.widening import respell_doubles
 
 if TYPE_CHECKING:
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
     from limio_limitrail.landing.sql.fresh import Pour
-
-# Classes of SQLSTATE whose messages speak of names and of the server's state. The details, hints and contexts that come with
-# them quote rows and are never read.
-_SPEAK_OF_NAMES = frozenset({"08", "0A", "23", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"})
-_QUOTES_VALUES = frozenset({"22"})
 
 _TYPES = {
     Kind.NULL: "text",
@@ -92,7 +88,10 @@ def _foreign_loss(expression: str, kind: Kind, foreign: str) -> str:
 POSTGRES = Dialect(
     name="Postgres",
     quote=quoted,
-    fold=str.lower,
+    fold=ascii_lower,
+    same_name=unchanged,
+    longest_name=LONGEST_NAME,
+    most_columns=1600,
     types=_TYPES,
     text_type="text",
     integer_type="bigint",
@@ -110,13 +109,21 @@ POSTGRES = Dialect(
 @contextmanager
 def postgres_session(hook: DbApiHook) -> Iterator[PostgresSession]:
     """Open a connection and a transaction for one load."""
-    connection = hook.get_conn()
+    connection = open_postgres(hook)
     try:
         with postgres_transaction(connection) as session:
             yield session
     finally:
         # Closing rolls back whatever was not committed, on a broken connection too.
         connection.close()
+
+
+def open_postgres(hook: DbApiHook) -> Any:
+    """Open a connection.
+
+    :raises DatabaseError: the server cannot be reached, or does not let the connection in.
+    """
+    return connected(hook, name="Postgres", describe=unreachable)
 
 
 @contextmanager
@@ -132,7 +139,8 @@ def postgres_transaction(connection: Any) -> Iterator[PostgresSession]:
             "SET LOCAL extra_float_digits = 1; SET LOCAL standard_conforming_strings = on"
         )
         yield session
-        guarded(connection.commit, refused=session.refused, describe=_describe)
+        with during("while committing"):
+            session.commit()
     except BaseException:
         # What could not be undone must not hide why it had to be; closing undoes it too.
         with suppress(Exception):
@@ -153,18 +161,6 @@ def _prepare_connection(connection: Any) -> None:
     connection.prepare_threshold = None
     if connection.info.encoding != "utf-8":
         connection.execute("SET client_encoding TO 'UTF8'")
-
-
-def _describe(error: Exception) -> str:
-    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
-    diagnosis = getattr(error, "diag", None)
-    message = str(getattr(diagnosis, "message_primary", None) or "")
-    told = f"Postgres refused ({type(error).__name__}{f', SQLSTATE {state}' if state else ''})"
-    if state[:2] in _SPEAK_OF_NAMES and message:
-        return f"{told}: {message}"
-    if state[:2] in _QUOTES_VALUES and message:
-        return f"{told}: {before_values(message)}"
-    return told
 
 
 def _can_be_key(key: Sequence[str], *, columns: Sequence[tuple[str, str]]) -> bool:
@@ -211,7 +207,19 @@ class PostgresSession:
     def _run(self, sql: str, values: tuple[object, ...]) -> None:
         if values:
             sql = sql.replace("%", "%%").replace(VALUE, "%s")
-        guarded(lambda: self._cursor.execute(sql, values or None), refused=self.refused, describe=_describe)
+        self._guarded(lambda: self._cursor.execute(sql, values or None))
+
+    def _guarded(self, call: Callable[[], object]) -> None:
+        guarded(call, refused=self.refused, describe=lambda error: describe(error, lost=bool(self._connection.closed)))
+
+    def commit(self) -> None:
+        """Keep what the transaction did."""
+        try:
+            self._guarded(self._connection.commit)
+        except DatabaseError as refused:
+            if refused.cause is Cause.LOST:
+                refused.cause = Cause.UNCERTAIN
+            raise
 
     def lock(self, table: TableName) -> None:
         """Make other loads into the same table wait, also when the table is yet to be made."""
@@ -231,7 +239,9 @@ class PostgresSession:
 
     def _relation(self, table: TableName) -> str | None:
         found = self.query(
-            f"SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = to_regclass({VALUE})", self.dialect.qualified(table)
+            f"SELECT CASE relpersistence WHEN 't' THEN 'temporary' ELSE relkind::text END FROM pg_catalog.pg_class "
+            f"WHERE oid = to_regclass({VALUE})",
+            self.dialect.qualified(table),
         )
         return str(found[0][0]) if found else None
 
@@ -239,20 +249,33 @@ class PostgresSession:
         """Read what columns a table has."""
         relation = self._relation(table)
         if relation is None:
+            self._check_schema(table)
             return None
+        if relation == "temporary":
+            raise LandingError(
+                f"{table} is a temporary table of the connection, which ends with it and hides a table of this name; write "
+                f"schema.table, or choose another name"
+            )
         if relation not in ("r", "p"):
             raise LandingError(f"{table} is {_KINDS_OF_RELATION.get(relation, 'no table')}; a pull can only be landed in a table")
         described = self.query(
             f"SELECT attname, format_type(atttypid, atttypmod), NOT atthasdef AND attidentity = '' AND attgenerated = '', "
-            f"coalesce(collisdeterministic, true) FROM pg_catalog.pg_attribute "
+            f"coalesce(collisdeterministic, true), based.typname, based.typtype::text, based.typnamespace::regnamespace::text, "
+            f"coalesce(nullif(named.typtypmod, -1), atttypmod) FROM pg_catalog.pg_attribute "
             f"LEFT JOIN pg_catalog.pg_collation ON pg_collation.oid = attcollation "
+            f"JOIN pg_catalog.pg_type AS named ON named.oid = atttypid "
+            # A domain over a domain over numeric is one over numeric.
+            f"CROSS JOIN LATERAL (WITH RECURSIVE below AS (SELECT named.oid, named.typbasetype UNION ALL SELECT base.oid, "
+            f"base.typbasetype FROM below JOIN pg_catalog.pg_type AS base ON base.oid = below.typbasetype) "
+            f"SELECT typname, typtype, typnamespace FROM pg_catalog.pg_type JOIN below USING (oid) "
+            f"WHERE below.typbasetype = 0) AS based "
             f"WHERE attrelid = to_regclass({VALUE}) AND attnum > 0 AND NOT attisdropped "
             f"ORDER BY attnum",
             self.dialect.qualified(table),
         )
         return tuple(
-            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(plain), exact=bool(exact))
-            for name, type_, plain, exact in described
+            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(plain), equality=equality(*about))
+            for name, type_, plain, *about in described
         )
 
     def create_stage(self, *, stage: str, columns: Sequence[tuple[str, str]]) -> None:
@@ -268,7 +291,7 @@ class PostgresSession:
     def _copy(self, sql: str, rows: Iterable[memoryview | bytes]) -> int:
         """Copy rows; answer how many the database has taken."""
         chunks = chain((HEADER,), rows, (TRAILER,))
-        guarded(lambda: self._send(sql, chunks), refused=self.refused, describe=_describe)
+        self._guarded(lambda: self._send(sql, chunks))
         return int(self._cursor.rowcount)
 
     def _send(self, sql: str, chunks: Iterator[memoryview | bytes]) -> None:
@@ -312,8 +335,9 @@ class PostgresSession:
         self.execute("SAVEPOINT limio_limitrail_attempt")
         try:
             yield
-        except LandingError:
-            self.execute("ROLLBACK TO SAVEPOINT limio_limitrail_attempt")
+        except LandingError as refused:
+            if not (isinstance(refused, DatabaseError) and refused.cause is Cause.LOST):
+                self.execute("ROLLBACK TO SAVEPOINT limio_limitrail_attempt")
             raise
         self.execute("RELEASE SAVEPOINT limio_limitrail_attempt")
 
@@ -337,6 +361,41 @@ class PostgresSession:
         if source is Kind.TIMESTAMP and to is Kind.TEXT:
             using = f"to_char({name} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
         alter = f"ALTER TABLE {self.dialect.qualified(table)} ALTER COLUMN {name} TYPE"
-        self.execute(f"{alter} {self.dialect.types[to]} USING {using}")
+        try:
+            with self.attempt():
+                self.execute(f"{alter} {self.dialect.types[to]} USING {using}")
+        except DatabaseError as refused:
+            if refused.cause.about_rows or refused.cause is Cause.OBSTACLE:
+                refused.cause = Cause.OBSTACLE
+                refused.obstacles = self._dependents(table, column.name)
+            raise
         if source is Kind.DOUBLE and to is Kind.TEXT:
             respell_doubles(session=self, table=table, column=column.name)
+
+    def _dependents(self, table: TableName, column: str) -> tuple[str, ...]:
+        """Name what depends on a column: views, indexes, policies, triggers, constraints, generated columns."""
+        found = self.query(
+            f"SELECT DISTINCT regexp_replace(pg_describe_object(classid, objid, objsubid), '^rule .* on ', '') "
+            f"FROM pg_catalog.pg_depend WHERE refclassid = 'pg_class'::regclass AND refobjid = to_regclass({VALUE}) "
+            f"AND refobjsubid = (SELECT attnum FROM pg_catalog.pg_attribute WHERE attrelid = refobjid AND attname = {VALUE}) "
+            f"AND NOT (classid = 'pg_class'::regclass AND objid = refobjid AND objsubid = 0) ORDER BY 1",
+            self.dialect.qualified(table),
+            column,
+        )
+        return tuple(name for (name,) in found)
+
+    def _check_schema(self, table: TableName) -> None:
+        """Refuse a table that cannot be created: its schema is not there, or belongs to somebody else."""
+        found = self.query(
+            f"SELECT nspname::text, has_schema_privilege(oid, 'CREATE') FROM pg_catalog.pg_namespace "
+            f"WHERE nspname = coalesce({VALUE}, current_schema()::text)",
+            table.schema,
+        )
+        if not found:
+            missing = f"there is no schema {table.schema!r}" if table.schema else "the search_path names no schema that exists"
+            raise LandingError(f"{table}: {missing}; create it, or write the name of another as schema.table")
+        if not found[0][1]:
+            raise LandingError(
+                f"{table}: there is no such table, and the connection's user may not create one in the schema {found[0][0]!r}; "
+                f"grant CREATE on it, or create the table"
+            )

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.kinds import Kind, cast
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, unchanged, update_from
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Equality, TableColumn, quoted, unchanged, update_from
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Refusal, connected, during
 from limio_limitrail.landing.sql.generic import GenericSession, same
 from limio_limitrail.landing.sql.model import LandingError
-from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.names import TableName, ascii_lower
 from limio_limitrail.landing.sql.widening import ISO_INSTANT
 
 if TYPE_CHECKING:
@@ -48,6 +49,20 @@ _KINDS = {
 }
 
 
+_CAUSES = {
+    "SQLITE_CONSTRAINT": Cause.ROWS,
+    "SQLITE_FULL": Cause.FULL,
+    "SQLITE_BUSY": Cause.TIMEOUT,
+    "SQLITE_LOCKED": Cause.TIMEOUT,
+    "SQLITE_READONLY": Cause.READ_ONLY,
+    "SQLITE_CANTOPEN": Cause.NO_FILE,
+    "SQLITE_NOTADB": Cause.NO_FILE,
+    "SQLITE_CORRUPT": Cause.NO_FILE,
+    "SQLITE_IOERR": Cause.FULL,
+    "SQLITE_TOOBIG": Cause.LIMIT,
+}
+
+
 def _kind(type_: str) -> Kind | None:
     declared = type_.upper()
     # This is SQLite's own rule for which types take texts as they are; it disregards lengths.
@@ -65,6 +80,9 @@ SQLITE = Dialect(
     name="SQLite",
     quote=quoted,
     fold=unchanged,
+    same_name=ascii_lower,
+    longest_name=None,
+    most_columns=2000,
     types=_TYPES,
     text_type="TEXT",
     integer_type="INTEGER",
@@ -83,12 +101,27 @@ SQLITE = Dialect(
 @contextmanager
 def sqlite_session(hook: DbApiHook) -> Iterator[SqliteSession]:
     """Open the database for one load, waiting for other writers."""
-    connection: sqlite3.Connection = hook.get_conn()
+    connection = open_sqlite(hook)
     try:
         with sqlite_transaction(connection) as session:
             yield session
     finally:
         connection.close()
+
+
+def open_sqlite(hook: DbApiHook) -> sqlite3.Connection:
+    """Open the database's file.
+
+    :raises DatabaseError: it cannot be opened.
+    """
+    connection: sqlite3.Connection = connected(hook, name="SQLite", describe=_unreachable)
+    return connection
+
+
+def _unreachable(message: str) -> Refusal:
+    if "unable to open" in message:
+        return Refusal(told="", words="unable to open database file", cause=Cause.NO_FILE)
+    return Refusal(told="", cause=Cause.NO_FILE)
 
 
 @contextmanager
@@ -101,7 +134,8 @@ def sqlite_transaction(connection: sqlite3.Connection) -> Iterator[SqliteSession
     session.execute("BEGIN IMMEDIATE")
     try:
         yield session
-        session.execute("COMMIT")
+        with during("while committing"):
+            session.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
@@ -113,11 +147,23 @@ class SqliteSession(GenericSession):
 
     dialect = SQLITE
 
-    def describe(self, error: Exception) -> str:
-        """Tell what happened; SQLite's own words name tables and columns, never values."""
-        if isinstance(error, sqlite3.Error):
-            return f"SQLite refused ({type(error).__name__}): {error}"
-        return f"SQLite's driver refused ({type(error).__name__})"
+    def describe(self, error: Exception) -> Refusal:
+        """Tell what happened; SQLite's own words name tables and columns, never values, but a trigger's may be anything."""
+        if not isinstance(error, sqlite3.Error):
+            return Refusal(told=f"SQLite's driver refused ({type(error).__name__})", cause=Cause.ROWS)
+        code = str(getattr(error, "sqlite_errorname", None) or "")
+        cause = next((cause for start, cause in _CAUSES.items() if code.startswith(start)), Cause.OTHER)
+        told = f"SQLite refused ({type(error).__name__}{f', {code}' if code else ''})"
+        return Refusal(told=told, words="" if code == "SQLITE_CONSTRAINT_TRIGGER" else str(error), cause=cause)
+
+    def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
+        """Put a wider column in the place of a column."""
+        try:
+            super().widen(table=table, column=column, source=source, to=to)
+        except DatabaseError as refused:
+            # SQLite's words name the view, the index or the trigger.
+            refused.cause = Cause.OBSTACLE if refused.cause.about_rows else refused.cause
+            raise
 
     def bound(self, value: object) -> object:
         """Give instants as text: SQLite has no type for them."""
@@ -136,6 +182,14 @@ class SqliteSession(GenericSession):
     def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
         """Read what columns a table has."""
         schema = table.schema or "main"
+        if not self.query(f"SELECT 1 FROM pragma_database_list WHERE lower(name) = lower({VALUE})", schema):
+            raise LandingError(f"{table}: there is no schema {schema!r}; SQLite's own is called main")
+        hidden = f"SELECT 1 FROM temp.sqlite_master WHERE lower(name) = lower({VALUE})"
+        if table.schema is None and self.query(hidden, table.table):
+            raise LandingError(
+                f"{table} is a temporary table or view of the connection, which ends with it and hides a table of this name; "
+                f"write main.{table}, or choose another name"
+            )
         kinds = self.query(f"SELECT type FROM {quoted(schema)}.sqlite_master WHERE lower(name) = lower({VALUE})", table.table)
         if not kinds:
             return None
@@ -146,8 +200,26 @@ class SqliteSession(GenericSession):
             table.table,
             schema,
         )
+        # Keys are compared character by character, whatever a column's collation; only a unique index goes by its own.
+        loose = {
+            name
+            for (name,) in self.query(
+                f"SELECT part.name FROM pragma_index_list({VALUE}, {VALUE}) AS list, "
+                f"pragma_index_xinfo(list.name, {VALUE}) AS part WHERE list.\"unique\" AND part.key AND part.coll <> 'BINARY'",
+                table.table,
+                schema,
+                schema,
+            )
+        }
         return tuple(
-            TableColumn(name=name, type=type_, kind=_kind(type_), managed=bool(plain)) for name, type_, plain in described
+            TableColumn(
+                name=name,
+                type=type_,
+                kind=_kind(type_),
+                managed=bool(plain),
+                equality=Equality.LOOSE if name in loose else Equality.EXACT,
+            )
+            for name, type_, plain in described
         )
 
     def direct_text(self, name: str, source: Kind) -> str | None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, column_names, table_name
+from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, ascii_lower, column_names, table_name
 
 OWN = {"_extracted_at", "_run_id"}
 
@@ -125,7 +125,9 @@ def test_a_key_shaped_like_a_hashed_name_never_takes_that_column():
     [
         ("Subs", None, "subs"),
         ("Analytics.Subs", "analytics", "subs"),
-        ("a.b.c", "a", "b.c"),
+        ('a."b.c"', "a", "b.c"),
+        (' Analytics . "Subs" ', "analytics", "Subs"),
+        ("subs\n", None, "subs"),
         ('"A.b"', None, "A.b"),
         ('"A.b".C', "A.b", "c"),
         ('a."B""c"', "a", 'B"c'),
@@ -140,3 +142,61 @@ def test_names_of_tables(text, schema, table):
 def test_what_is_no_name_of_a_table(text):
     with pytest.raises(ValueError, match="names no table"):
         table_name(text, fold=str.lower)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a.b.c", "has 3 parts"),
+        ('a."b".c."d"', "has 4 parts"),
+        ("x" * 64, "is 64 bytes long, and the database keeps 63"),
+        ("x" * 64 + ".t", "is 64 bytes long"),
+        (f'a."{"é" * 32}"', "is 64 bytes long"),
+        ("a\0b", "NUL"),
+        ('"a\0b"', "NUL"),
+        ("a\ud800", "half of a pair"),
+        (" ", "names no table or schema"),
+        ("a. ", "names no table or schema"),
+    ],
+)
+def test_names_that_the_database_would_change(text, said):
+    with pytest.raises(ValueError, match=said):
+        table_name(text, fold=ascii_lower, longest=63)
+
+
+def test_names_at_the_limit_and_without_one():
+    assert table_name("x" * 63, fold=ascii_lower, longest=63).table == "x" * 63
+    assert table_name("x" * 500, fold=ascii_lower).table == "x" * 500
+
+
+@pytest.mark.parametrize(("text", "folded"), [("ABCZ", "abcz"), ("ÉTÉ", "ÉtÉ"), ("İ", "İ"), ("ΑΣ", "ΑΣ"), ("\u212a", "\u212a")])
+def test_only_the_letters_from_a_to_z_are_folded(text, folded):
+    """Postgres and DuckDB know no others; `str.lower` does, and makes another name of it."""
+    assert ascii_lower(text) == folded
+
+
+@pytest.mark.parametrize(
+    ("keys", "existing", "names"),
+    [
+        (["id"], ["ID"], {"id": "ID"}),
+        (["id", "ID"], ["ID"], {"id": "id__" + hashed("id"), "ID": "ID"}),
+        (["ID", "id"], ["ID"], {"ID": "ID", "id": "id__" + hashed("id")}),
+        (["id", "Id"], ["ID"], {"id": "ID", "Id": "Id__" + hashed("Id")}),
+        (["id"], ["ID", "id__" + hashed("id")], {"id": "id__" + hashed("id")}),
+        (["id", "ID"], [], {"id": "id", "ID": "ID__" + hashed("ID")}),
+        (["é"], ["É"], {"é": "é__" + hashed("é")}),
+        (["_RUN_ID"], ["_run_id"], {"_RUN_ID": "_RUN_ID__" + hashed("_RUN_ID")}),
+    ],
+)
+def test_a_database_that_disregards_case(keys, existing, names):
+    assert column_names(keys, existing=existing, same=ascii_lower) == names
+
+
+@given(first=key_lists, second=key_lists)
+def test_a_database_that_disregards_case_gets_no_two_names_that_it_takes_for_one(first, second):
+    existing = set(OWN)
+    for keys in (first, second):
+        names = column_names(keys, existing=existing, same=ascii_lower)
+        existing |= set(names.values())
+        assert len({ascii_lower(name) for name in names.values()}) == len(keys)
+    assert len({ascii_lower(name) for name in existing}) == len(existing)
