@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from limio_limitrail.landing.ahead import ahead
 from limio_limitrail.landing.builders import Builder, RecordPage, make_builder
 from limio_limitrail.landing.manifest import MANIFEST_NAME, Manifest, write_manifest
+from limio_limitrail.landing.own_end import OwnEnd
 from limio_limitrail.landing.parts import DamagedPartError, PartFormat, part_name, read_verified, store_part
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.landing.state import PullState, StateStore, begin, restore, saved_now
@@ -106,6 +107,7 @@ class Pull:
     :param shaping: what becomes of a record.
     :param since: the lower bound in time, for the manifest.
     :param until: the upper bound, for the manifest.
+    :param kept_until: leave out records whose time is not before it; None where the API leaves them out, or they belong here.
     :param limits: when a part is full.
     :param store: keeps the state across retries.
     :param walk: begins a walk from a state's cursor.
@@ -121,6 +123,7 @@ class Pull:
     store: StateStore
     walk: Callable[[PullState], Walk]
     until: datetime | None = None
+    kept_until: datetime | None = None
     limits: PartLimits = PartLimits()
 
 
@@ -141,6 +144,8 @@ class _Run:
         self._began = self._said = time.monotonic()
         self._rows_before = 0
         self._page_size: int | None = None
+        path = pull.shaping.time_path
+        self._own_end = OwnEnd(path=path, until=pull.kept_until) if pull.kept_until is not None and path is not None else None
 
     def to_the_end(self) -> Manifest:
         pull = self._pull
@@ -157,6 +162,8 @@ class _Run:
                     raise lost.cause from None
                 log.warning("%s: the place in the list is lost, so the pull starts its window again. %s", pull.resource, lost)
                 state = self._fresh()
+        if self._own_end is not None and self._own_end.left_out:
+            log.info("%s: %d records came after %s and are left out.", pull.resource, self._own_end.left_out, pull.kept_until)
         manifest = Manifest(
             resource=pull.resource,
             run_id=pull.run_id,
@@ -208,8 +215,9 @@ class _Run:
         for fetched in ahead(_fetched(walk)) if walk.resumable else _fetched(walk):
             page = fetched.page
             self._page_size = fetched.page_size
-            builder.add(page)
-            rows += len(page.raw_records)
+            landed = page if self._own_end is None else self._own_end.of(page)
+            builder.add(landed)
+            rows += len(landed.raw_records)
             state = replace(
                 state,
                 read=state.read + len(page.raw_records),
