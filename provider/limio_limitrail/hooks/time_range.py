@@ -167,7 +167,7 @@ def choose_range(
     if time_filter.until is None:
         _refuse({"until": until, "window": slice_size}, f"resource {resource.name!r} has no upper bound in time")
     demanded = time_filter.until is not None and (time_filter.required or slice_size is not None)
-    end, end_reason = _end(resource.name, time_filter, run=run, until=until, demanded=demanded, incremental=incremental)
+    end, end_reason = _end(run=run, until=until, demanded=demanded, incremental=incremental)
     own_end = until is None and end is not None
     start, reason, warning = _start(
         resource.name,
@@ -178,6 +178,8 @@ def choose_range(
         own_rows=own_rows,
         end=end if own_end else None,
     )
+    if end is None and demanded:
+        raise ParameterError(f"resource {resource.name!r} needs an end in time ({time_filter.until}): give until=...")
     cut = False
     if end is None and own_rows:
         end, end_reason = _end_of_own_rows(run=run, start=start, incremental=incremental)
@@ -266,8 +268,8 @@ def _after_watermark(
         if own_rows or (since is None and time_filter.required):
             raise ParameterError(
                 f"the data interval of this run of a backfill is {_EMPTY}, so it has no days of {resource!r} to load again "
-                f"before the watermark {watermark.isoformat()}. {_MAKE}; or pull the days with a task of its own, with since= and "
-                "without incremental"
+                f"before the watermark {watermark.isoformat()}. {_MAKE}; or pull the days with a task of its own, with since= "
+                "and without incremental"
             )
         return (
             since,
@@ -303,13 +305,7 @@ def _no_start(resource: str, time_filter: TimeFilter, *, run: RunTimes, incremen
 
 
 def _end(
-    resource: str,
-    time_filter: TimeFilter,
-    *,
-    run: RunTimes,
-    until: datetime | None,
-    demanded: bool,
-    incremental: Incremental | None,
+    *, run: RunTimes, until: datetime | None, demanded: bool, incremental: Incremental | None
 ) -> tuple[datetime | None, str]:
     """Choose the upper bound that the API is asked for, and say where it comes from."""
     if until is not None:
@@ -320,8 +316,6 @@ def _end(
         return incremental.past.until, "where this run ended before"
     if run.end is not None:
         return run.end, "the data interval's end"
-    if run.due is None:
-        raise ParameterError(f"resource {resource!r} needs an end in time ({time_filter.until}): give until=...")
     return run.due, "the time after which the run was due"
 
 

@@ -110,10 +110,10 @@ class AssetWatermark:
                 watermark=maybe(instant, value["watermark"]),
                 runs={
                     text(mark): PastRange(since=maybe(instant, since), until=maybe(instant, until))
-                    for mark, since, until in value["runs"]
+                    for mark, since, until in value.get("runs", ())
                 },
-                forgotten=maybe(instant, value["forgotten"]),
-                reread=value["reread"] is True,
+                forgotten=maybe(instant, value.get("forgotten")),
+                reread=value.get("reread") is True,
             )
         except UNREADABLE as error:
             raise self._unreadable(f"is damaged ({type(error).__name__}: {error})") from None
