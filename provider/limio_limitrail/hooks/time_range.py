@@ -299,7 +299,7 @@ def _no_start(resource: str, time_filter: TimeFilter, *, run: RunTimes, incremen
     return ParameterError(
         f"resource {resource!r} needs a window in time ({time_filter.since} and {time_filter.until}), and this run has no "
         f"{'watermark and no ' if incremental is not None else ''}data interval to take it from: it has {found}. "
-        "Give since= (and until=) as a template, or incremental=True with since= for the first run. "
+        "Give since= (and until=) as a template; or, in a pull, incremental=True with since= for the first run. "
         f"{_MAKE}"
     )
 
