@@ -146,15 +146,17 @@ def test_runs_with_intervals_take_what_is_theirs_however_late_they_are(pulls, li
 
 
 def test_an_old_run_of_a_list_with_both_ends(pulls, limio_emulator, tmp_path):
+    limio_emulator.limitrail.add_usage([{"committedAt": "2026-03-01T12:00:00Z"}, {"committedAt": "2026-08-01T12:00:00Z"}])
     day = {"interval": ["2026-03-02T00:00:00+00:00"] * 2, "due": "2026-03-02T00:00:00+00:00", "run_type": "scheduled"}
     later = {"interval": ["2026-09-01T00:00:00+00:00"] * 2, "due": "2026-09-01T00:00:00+00:00", "run_type": "scheduled"}
     assert pulls.attempt("usage", run_id="old", times=day, kill=["before request", 1]).code == -9
     attempt(pulls, "usage", "later", times=later)
     before = duck(tmp_path / "warehouse.duckdb", "SELECT count(*) FROM usage")
     summary = attempt(pulls, "usage", "old")
-    assert summary["until"] == "2026-03-02T00:00:00+00:00"
-    assert "is loaded already" in summary["reason"] or "since=" in summary["reason"]
-    assert before <= duck(tmp_path / "warehouse.duckdb", "SELECT count(*) FROM usage")
+    assert (summary["since"], summary["until"]) == ("2026-03-01T23:55:00+00:00", "2026-03-02T00:00:00+00:00")
+    assert "what came until then is loaded already" in summary["reason"]
+    assert duck(tmp_path / "warehouse.duckdb", "SELECT count(*) FROM usage") == before == [(2,)]
+    assert watermark(pulls) == "2026-08-01T12:00:00+00:00"
 
 
 LOSSES = {
