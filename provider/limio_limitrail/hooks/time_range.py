@@ -234,12 +234,14 @@ def _start(
         return None, "everything" if incremental is None else "everything, because there is no watermark yet", None
     if interval is not None:
         return interval, "the data interval's start", None
-    if time_filter.until is None and run.start is not None and (incremental is None or incremental.stored):
-        return (
-            run.start,
-            "the data interval's start",
-            f"the data interval of this run is {_EMPTY}: only what came since {run.start.isoformat()} is asked for. {_MAKE}",
+    if time_filter.until is None and run.start is not None:
+        warning = (
+            f"the data interval of this run is {_EMPTY}: only what came since then is asked for. Give since=..., or m{_MAKE[1:]}"
         )
+        if incremental is None or incremental.stored:
+            return run.start, "the data interval's start", warning
+        before = _back(run.start, incremental.overlap, time_filter)
+        return before, f"the data interval's start minus {incremental.overlap}", warning
     raise _no_start(resource, time_filter, run=run, incremental=incremental)
 
 
@@ -290,12 +292,11 @@ def _after_watermark(
 
 def _no_start(resource: str, time_filter: TimeFilter, *, run: RunTimes, incremental: Incremental | None) -> ParameterError:
     if time_filter.until is None:
-        found = f" that is not {_EMPTY}" if run.empty else ""
         return ParameterError(
             f"resource {resource!r} needs a start in time ({time_filter.since}), and this run has neither "
-            f"a watermark nor a data interval{found}: give since=..."
+            "a watermark nor a data interval: give since=..."
         )
-    found = f"one that is {_EMPTY}" if run.empty else "none"
+    found = "an empty one, as Airflow 3 makes them by default" if run.empty else "none"
     return ParameterError(
         f"resource {resource!r} needs a window in time ({time_filter.since} and {time_filter.until}), and this run has no "
         f"{'watermark and no ' if incremental is not None else ''}data interval to take it from: it has {found}. "

@@ -293,7 +293,7 @@ def test_usage_that_comes_later(connected):
 def test_an_empty_interval(connected, deferrable):
     moment = datetime(2026, 10, 1, tzinfo=UTC)
     empty = {**CONTEXT, "data_interval_start": moment, "data_interval_end": moment}
-    with pytest.raises(AirflowFailException, match=r"one that is empty, .*Give since= \(and until=\)"):
+    with pytest.raises(AirflowFailException, match=r"an empty one, .*Give since= \(and until=\)"):
         limitrail(deferrable=deferrable).execute(empty)
     with pytest.raises(AirflowFailException, match=r"since=2026-10-02.* is not before until=2026-10-01.*the data interval's end"):
         limitrail(deferrable=deferrable, since="2026-10-02").execute(empty)

@@ -149,6 +149,9 @@ ROWS = {
     "3.2 of rows": (BASKETS, HOURLY, {"incremental": OLD_AIRFLOW, "own_rows": True}, W, NOON, True, None),
     "3.2 since": (BASKETS, HOURLY, {"incremental": OLD_AIRFLOW, "since": AGAIN.since}, AGAIN.since, None, False, "since="),
     "3.2 empty": (CATALOG, EMPTY, {"incremental": OLD_AIRFLOW}, None, None, False, NO_WATERMARK),
+    "3.2 empty, a start asked": (
+        BASKETS, EMPTY, {"incremental": OLD_AIRFLOW}, NOON - FIVE, None, False, "the data interval's start minus 0:05:00",
+    ),
     # Beyond all times.
     "overlap": (BASKETS, EMPTY, {"incremental": going_on(overlap=DAY * 1_095_000)}, BEGINNING, None, False, None),
     "overlap, no start asked": (CATALOG, EMPTY, {"incremental": going_on(overlap=timedelta.max)}, None, None, False, None),
@@ -175,12 +178,11 @@ def test_the_range(row):
 @pytest.mark.parametrize(
     ("resource", "run", "how", "says"),
     [
-        (USAGE, EMPTY, {}, r"from and to.*one that is empty.*since= \(and until=\).*CronDataIntervalTimetable.*create_cron_data"),
+        (USAGE, EMPTY, {}, r"from and to.*an empty one.*since= \(and until=\).*CronDataIntervalTimetable.*create_cron_data"),
         (USAGE, MANUAL, {"until": NOON + HOUR}, r"no data interval.*it has none"),
         (USAGE, RunTimes(), {"incremental": FIRST}, "no watermark and no data interval"),
         (USAGE, RunTimes(), {"since": NOON}, "give until="),
         (BASKETS, MANUAL, {}, "neither a watermark nor a data interval: give since="),
-        (BASKETS, EMPTY, {"incremental": OLD_AIRFLOW}, "nor a data interval that is not empty.*: give since="),
         (USAGE, HOURLY, {"since": NOON}, r"since=2026-01-10T12.*\(since=\) is not before until=2026-01-10T12.*interval's end"),
         (USAGE, HOURLY, {"since": NOON + DAY}, "nothing lies between them"),
         (USAGE, EMPTY, {"incremental": going_on(), "until": AGAIN.until}, r"the watermark .* is not before until=.* \(until=\)"),
@@ -206,6 +208,7 @@ def test_what_cannot_be_asked_for_is_refused(resource, run, how, says):
     ("resource", "run", "how"),
     [
         (BASKETS, EMPTY, {}),
+        (BASKETS, EMPTY, {"incremental": OLD_AIRFLOW}),
         (BASKETS, replace(OLD_EMPTY, backfill=True), {"incremental": going_on(), "since": AGAIN.since}),
     ],
 )
