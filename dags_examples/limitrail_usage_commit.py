@@ -87,7 +87,7 @@ with DAG(
         resource="usage",
         sql_conn_id="warehouse",
         table="usage_at_limitrail",
-        scope="limitrail.usage.read",
+        scope="limitrail.usage.read",  # a name made up here: LimitRail documents none for lists
         since="{{ (dag_run.run_after - macros.timedelta(days=1)).isoformat() }}",
         until="{{ (dag_run.run_after + macros.timedelta(days=1)).isoformat() }}",
         window=timedelta(hours=6),

@@ -31,7 +31,7 @@ with DAG(
     listed = LimitRailResourceSensor(
         task_id="listed",
         resource="usage",
-        scope="limitrail.usage.read",
+        scope="limitrail.usage.read",  # a name made up here: LimitRail documents none for lists
         **day,
         min_records=1,
         poke_interval=60,
@@ -43,7 +43,7 @@ with DAG(
     land = LimitRailToObjectStorageOperator(
         task_id="land",
         resource="usage",
-        scope="limitrail.usage.read",
+        scope="limitrail.usage.read",  # a name made up here: LimitRail documents none for lists
         **day,
         window=timedelta(hours=6),
         destination="{{ params.root }}",
@@ -54,6 +54,7 @@ with DAG(
     # [START usage_hook]
     @task
     def total(landed: dict[str, str]) -> str:
+        # The scope's name is made up here: LimitRail documents none for lists.
         hook = LimitRailHook("limitrail_default", scope="limitrail.usage.read")
         span = {end: datetime.fromisoformat(landed[end]) for end in ("since", "until")}
         rows = hook.iter_records("usage", window=timedelta(hours=6), **span)

@@ -17,7 +17,10 @@ usage = Asset(
         AssetWatcher(
             name="usage",
             trigger=LimitRailResourceEventTrigger(
-                resource="usage", scope="limitrail.usage.read", interval=timedelta(minutes=1), overlap=timedelta(minutes=10)
+                resource="usage",
+                scope="limitrail.usage.read",  # a name made up here: LimitRail documents none for lists
+                interval=timedelta(minutes=1),
+                overlap=timedelta(minutes=10),
             ),
         )
     ],

@@ -42,7 +42,7 @@ with DAG(
     LimitRailToSqlOperator(
         task_id="usage",
         resource="usage",
-        scope="limitrail.usage.read",
+        scope="limitrail.usage.read",  # a name made up here: LimitRail documents none for lists
         sql_conn_id="warehouse",
         table="usage",
         incremental=True,

@@ -36,7 +36,7 @@ with DAG(
     LimitRailToSqlOperator.partial(
         task_id="usage",
         resource="usage",
-        scope="limitrail.usage.read",
+        scope="limitrail.usage.read",  # a name made up here: LimitRail documents none for lists
         sql_conn_id="warehouse",
         table="usage",
         max_active_tis_per_dag=4,

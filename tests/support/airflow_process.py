@@ -115,25 +115,27 @@ def attempt(
     kill: list[Any] | None = None,
     raise_at: list[Any] | None = None,
     patch: dict[str, Any] | None = None,
+    times: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Try one task once, in a run that stays: a further call is its next try. May end by a signal at a named step.
 
     :param kill: a step and for which time it is reached, or ``seconds`` and how many of them after the first claim.
     :param patch: module attributes, such as ``limio_limitrail.ledger.ledger.LEASE``, and their values in this process.
+    :param times: of a new run: its data ``interval``, None for none; the time at which it is ``due``; its ``run_type``.
     """
     for name, value in (patch or {}).items():
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module), attribute), name
         setattr(importlib.import_module(module), attribute, value)
     dag = load_dag(dag_id)
-    ti = task_instance(dag, run_id=run_id, task_id=task_id)
+    ti = task_instance(dag, run_id=run_id, task_id=task_id, times=times)
     if kill or raise_at:
         arm(*(kill or raise_at or ()), deadly=bool(kill))
     outcome = supervisor.run_task_in_process(ti=ti, task=dag.task_dict[task_id])
     return {"state": str(outcome.state), "error": repr(outcome.error) if outcome.error else None, **describe(dag_id, run_id)}
 
 
-def task_instance(dag: Any, *, run_id: str, task_id: str) -> Any:
+def task_instance(dag: Any, *, run_id: str, task_id: str, times: dict[str, Any] | None = None) -> Any:
     from airflow import settings
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
@@ -158,12 +160,15 @@ def task_instance(dag: Any, *, run_id: str, task_id: str) -> Any:
                 raise ImportError(str(bag.import_errors))
             sync_bag_to_db(bag, bundle.name, bundle.version)
         now = datetime.now(UTC)
+        times = times or {}
+        interval = times.get("interval", [now.isoformat(), now.isoformat()])
+        ends = None if interval is None else tuple(datetime.fromisoformat(time) for time in interval)
         run = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).create_dagrun(
             run_id=run_id,
-            logical_date=now,
-            data_interval=(now, now),
-            run_after=now,
-            run_type=DagRunType.MANUAL,
+            logical_date=ends and ends[0],
+            data_interval=ends,
+            run_after=datetime.fromisoformat(times.get("due", now.isoformat())),
+            run_type=DagRunType(times.get("run_type", "manual")),
             triggered_by=DagRunTriggeredByType.TEST,
             state=DagRunState.RUNNING,
             session=session,

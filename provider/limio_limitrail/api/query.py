@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource, encodable
+from limio_limitrail.api.times import in_utc
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +92,19 @@ def time_text(when: datetime, *, up: bool = False) -> str:
     :param up: round up instead, as an upper bound must be.
     :raises ParameterError: the time has no zone.
     """
-    return whole_second(when, up=up).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not by strftime, which writes the year 1 with one digit.
+    return whole_second(when, up=up).replace(tzinfo=None).isoformat() + "Z"
 
 
 def whole_second(when: datetime, *, up: bool = False) -> datetime:
     """Give an instant in UTC to the second. Parameters and errors as for `time_text`."""
     if when.tzinfo is None:
         raise ParameterError(f"the time {when.isoformat()} has no zone; give one, such as UTC")
-    utc = when.astimezone(UTC)
+    utc = in_utc(when)
     whole = utc.replace(microsecond=0)
-    return whole + timedelta(seconds=1) if up and whole < utc else whole
+    if not up or whole == utc:
+        return whole
+    try:
+        return whole + timedelta(seconds=1)
+    except OverflowError:  # the last second of all
+        return whole

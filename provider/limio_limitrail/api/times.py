@@ -7,6 +7,9 @@ from datetime import UTC, datetime
 
 from limio_limitrail.api.errors import ParameterError
 
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+LATEST = datetime.max.replace(tzinfo=UTC)
+
 
 def parse_time(name: str, value: str | datetime | None) -> datetime | None:
     """Read a bound in time, which may come out of a template.
@@ -24,4 +27,15 @@ def parse_time(name: str, value: str | datetime | None) -> datetime | None:
     if value.tzinfo is None:
         # A date alone means its midnight in UTC, the zone of everything else here.
         value = value.replace(tzinfo=UTC)
-    return value.astimezone(UTC)
+    return in_utc(value)
+
+
+def in_utc(when: datetime) -> datetime:
+    """Return a time in UTC; the first or the last of all times where it lies beyond them there.
+
+    :param when: a time with a zone.
+    """
+    try:
+        return when.astimezone(UTC)
+    except OverflowError:
+        return EARLIEST if when.year == 1 else LATEST

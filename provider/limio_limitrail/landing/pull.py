@@ -17,6 +17,7 @@ from limio_limitrail.landing.builders import Builder, RecordPage, make_builder
 from limio_limitrail.landing.columns import check_number
 from limio_limitrail.landing.errors import RecordError
 from limio_limitrail.landing.manifest import MANIFEST_NAME, Manifest, write_manifest
+from limio_limitrail.landing.own_end import OwnEnd
 from limio_limitrail.landing.parts import LOCAL, DamagedPartError, PartFormat, part_name, read_verified, store_part
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.landing.state import PullState, StateStore, begin, restore, saved_now
@@ -114,6 +115,7 @@ class Pull:
     :param shaping: what becomes of a record.
     :param since: the lower bound in time, for the manifest.
     :param until: the upper bound, for the manifest.
+    :param kept_until: leave out records whose time is not before it; None where the API leaves them out, or they belong here.
     :param limits: when a part is full.
     :param store: keeps the state across retries.
     :param walk: begins a walk from a state's cursor.
@@ -129,6 +131,7 @@ class Pull:
     store: StateStore
     walk: Callable[[PullState], Walk]
     until: datetime | None = None
+    kept_until: datetime | None = None
     limits: PartLimits = PartLimits()
 
 
@@ -150,6 +153,8 @@ class _Run:
         self._rows_before = 0
         self._page_size: int | None = None
         self._saved_resumable = False
+        path = pull.shaping.time_path
+        self._own_end = OwnEnd(path=path, until=pull.kept_until) if pull.kept_until is not None and path is not None else None
 
     def to_the_end(self) -> Manifest:
         pull = self._pull
@@ -168,6 +173,8 @@ class _Run:
                     raise lost.cause from None
                 log.warning("%s: the place in the list is lost, so the pull starts its window again. %s", pull.resource, lost)
                 state = self._fresh()
+        if self._own_end is not None and self._own_end.left_out:
+            log.info("%s: %d records came after %s and are left out.", pull.resource, self._own_end.left_out, pull.kept_until)
         manifest = Manifest(
             resource=pull.resource,
             run_id=pull.run_id,
@@ -220,8 +227,7 @@ class _Run:
         for fetched in ahead(_fetched(walk), may_go_on=lambda fetched: not fetched.keeps_place):
             page = fetched.page
             self._page_size = fetched.page_size
-            self._add(page, builder)
-            rows += len(page.raw_records)
+            rows += self._add(page, builder)
             state = replace(
                 state,
                 read=state.read + len(page.raw_records),
@@ -274,9 +280,12 @@ class _Run:
             self._saved_resumable = state.resumable
         return state
 
-    def _add(self, page: PulledPage, builder: Builder) -> None:
+    def _add(self, page: PulledPage, builder: Builder) -> int:
+        """Add what belongs to the run to the part at hand; return how many records that is."""
         try:
-            builder.add(page)
+            landed: RecordPage = page if self._own_end is None else self._own_end.of(page)
+            builder.add(landed)
+            return len(landed.raw_records)
         except RecursionError:
             raise RecordError(f"{self._pull.resource}: a record is nested deeper than can be read") from None
 

@@ -7,7 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseSensorOperator, conf
 
@@ -100,7 +100,8 @@ class WaitSensor(BaseSensorOperator):
 
         :raises AirflowFailException: it cannot come, or something is wrong that no waiting mends.
         :raises NoAnswerError: too many looks in a row have failed.
-        :raises AirflowSensorTimeout: it did not come in time.
+        :raises AirflowSensorTimeout: it did not come within ``timeout``.
+        :raises AirflowTaskTimeout: it did not come within ``execution_timeout``.
         """
         try:
             return self._execute_deferrable(context) if self.deferrable else super().execute(context)
@@ -184,7 +185,7 @@ class WaitSensor(BaseSensorOperator):
         from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.waiting.wire import wait_to_json
 
-        deadline = time.time() + float(self.timeout)
+        deadline = time.time() + self._longest_wait
         look = self._look(context)
         if look is not None:
             return dict(look.result or {})
@@ -202,7 +203,7 @@ class WaitSensor(BaseSensorOperator):
         return self.defer(
             trigger=trigger,
             method_name="execute_complete",
-            timeout=timedelta(seconds=float(self.timeout)) + GRACE,
+            timeout=timedelta(seconds=self._longest_wait) + GRACE,
         )
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:  # noqa: ARG002 - as Airflow calls it
@@ -221,7 +222,7 @@ class WaitSensor(BaseSensorOperator):
                 self.log.info("%s", what)
                 return event.get("result")
             case EventKind.TIMEOUT:
-                self._time_out(what)
+                self._end_at_deadline(what)
             case EventKind.NO_ANSWER:
                 raise NoAnswerError.of(what)
             case EventKind.ENDED:
@@ -238,9 +239,27 @@ class WaitSensor(BaseSensorOperator):
         except EndedError as ended:
             raise ended.for_airflow() from ended.__cause__
         except TaskDeferralTimeout:
-            self._time_out("the trigger did not answer in time; is a triggerer running?")
+            self._end_at_deadline("the trigger did not answer in time; is a triggerer running?")
 
-    def _time_out(self, what: str) -> None:
+    @property
+    def _longest_wait(self) -> float:
+        """Seconds until a deferral ends. Airflow itself applies execution_timeout only on a worker."""
+        timeout = float(self.timeout)
+        return timeout if self.execution_timeout is None else min(timeout, self.execution_timeout.total_seconds())
+
+    def _end_at_deadline(self, what: str) -> NoReturn:
+        """End a deferral as Airflow ends a task on a worker.
+
+        :raises AirflowTaskTimeout: the deadline was that of execution_timeout: the task fails, retries apply, soft_fail does not.
+        :raises AirflowSensorTimeout: it was that of timeout.
+        """
+        from airflow.sdk.exceptions import AirflowTaskTimeout
+
+        if self._longest_wait < float(self.timeout):
+            raise AirflowTaskTimeout(f"execution_timeout={self.execution_timeout} is over, and it is not there: {what}")
+        self._time_out(what)
+
+    def _time_out(self, what: str) -> NoReturn:
         from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
 
         from limio_limitrail.troubleshooting import explained

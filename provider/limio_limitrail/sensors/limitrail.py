@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,8 @@ from limio_limitrail.links.pages import LimitRailConsoleLink
 from limio_limitrail.sensors.records import RecordsSensor
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
-    from limio_limitrail.api.resource import Resource
     from limio_limitrail.hooks.limitrail import LimitRailHook
 
 
@@ -24,7 +22,8 @@ class LimitRailResourceSensor(RecordsSensor):
 
     :param limitrail_conn_id: the LimitRail connection.
     :param scope: OAuth scopes to ask for besides the connection's.
-    :param until: the upper bound in time; a runtime list demands one, and has the end of the data interval where it is left out.
+    :param until: the upper bound in time, which does not belong to the range. A runtime list demands one; left out, it is the
+        end of the data interval, or the time after which the run was due.
     """
 
     operator_extra_links = (LimitRailConsoleLink(),)
@@ -55,23 +54,3 @@ class LimitRailResourceSensor(RecordsSensor):
         from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
 
         return LimitRailWaitTrigger(limitrail_conn_id=self.limitrail_conn_id, scopes=list(self.hook.scopes), **kwargs)
-
-    def window(self, context: Context, resource: Resource) -> tuple[datetime | None, datetime | None]:
-        """Give the bounds in time.
-
-        :raises ParameterError: a bound is no time, or the window is empty.
-        """
-        from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.api.times import parse_time
-
-        since, _ = super().window(context, resource)
-        until = parse_time("until", self.until)
-        needed = resource.time_filter is not None and resource.time_filter.until is not None
-        if until is None and needed and (end := context.get("data_interval_end")) is not None:
-            until = datetime.fromtimestamp(end.timestamp(), tz=UTC)
-        if since is not None and until is not None and since >= until:
-            raise ParameterError(
-                f"the window from {since.isoformat()} to {until.isoformat()} is empty, so nothing can show up in it. Airflow 3 "
-                "gives cron schedules empty data intervals unless told otherwise: give since= and until="
-            )
-        return since, until

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.sensors.base import WaitSensor
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from limio_limitrail.api.resource import Resource
+    from limio_limitrail.hooks.time_range import TimeRange
     from limio_limitrail.waiting.records import RecordsWait
 
 
@@ -31,6 +32,9 @@ class RecordsSensor(WaitSensor):
     :param predicate: says whether a record (a mapping) matches: a function, or its import path. To wait in the triggerer it
         must be a path, and of a module that the triggerer has.
     """
+
+    # Only an API whose filters have an upper bound makes a parameter of it.
+    until: str | datetime | None = None
 
     template_fields: Sequence[str] = ("resource", "request_params", "since")
 
@@ -72,18 +76,20 @@ class RecordsSensor(WaitSensor):
             )
         return self.predicate
 
-    def window(self, context: Context, resource: Resource) -> tuple[datetime | None, datetime | None]:
-        """Give the bounds in time.
+    def time_range(self, context: Context, resource: Resource) -> TimeRange:
+        """Return the range of time to look at, by the rule of the pulls.
 
-        :raises ParameterError: a bound is no time.
+        :raises ParameterError: a bound is no time, or does not go with the list.
         """
         from limio_limitrail.api.times import parse_time
+        from limio_limitrail.hooks.time_range import RunTimes, choose_range
 
-        since = parse_time("since", self.since)
-        needed = resource.time_filter is not None and resource.time_filter.required
-        if since is None and needed and (start := context.get("data_interval_start")) is not None:
-            since = datetime.fromtimestamp(start.timestamp(), tz=UTC)
-        return since, None
+        return choose_range(
+            resource,
+            run=RunTimes.of(context),
+            since=parse_time("since", self.since),
+            until=parse_time("until", self.until),
+        )
 
     def wait_for(self, context: Context) -> RecordsWait:
         """Give what is waited for.
@@ -93,12 +99,12 @@ class RecordsSensor(WaitSensor):
         from limio_limitrail.waiting.records import RecordsWait, find_predicate
 
         resource = self.hook.find_resource(self.resource)
-        since, until = self.window(context, resource)
+        chosen = self.time_range(context, resource)
         return RecordsWait(
             resource=resource,
             params=dict(self.request_params or {}),
-            since=since,
-            until=until,
+            since=chosen.since,
+            until=chosen.until,
             min_records=self.min_records,
             page_size=self.page_size or self.hook.page_size,
             predicate=find_predicate(self.predicate) if isinstance(self.predicate, str) else self.predicate,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from limio_limitrail.lineage.operator import TellsLineage
+from limio_limitrail.transfers.ranges import RangedPull
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.hooks.protocol import ResourceHook
+    from limio_limitrail.hooks.time_range import TimeRange
     from limio_limitrail.landing.lifts import LiftPath
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.parts import PartFormat
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from limio_limitrail.transfers.folders import RunIdentity
     from limio_limitrail.transfers.placed import PlacedWalk
     from limio_limitrail.transfers.state import AssetWatermark
-    from limio_limitrail.transfers.window import Window
 
 DEFAULT_OVERLAP = timedelta(minutes=5)
 DEFAULT_MAX_COLUMNS = 1000
@@ -46,18 +47,20 @@ class Job:
     :param folder: where the parts go.
     :param store: where the pull's state goes.
     :param watermark: where the watermark goes; None where there is none to move.
+    :param lost: why the watermark did not count, and was set anew; None where it counted.
     """
 
     run: RunIdentity
     resource: Resource
-    window: Window
+    window: TimeRange
     root: ObjectStoragePath
     folder: ObjectStoragePath
     store: StateStore
     watermark: AssetWatermark | None
+    lost: str | None = None
 
 
-class ResourcePullOperator(TellsLineage, BaseOperator):
+class ResourcePullOperator(RangedPull, TellsLineage, BaseOperator):
     """Pull a resource into part files. The base of the operators that people use.
 
     :param resource: a name of the API's table of resources, or a `Resource` of your own.
@@ -144,7 +147,6 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
         """
         from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.api.slices import check_parallel
-        from limio_limitrail.transfers import window
         from limio_limitrail.transfers.folders import RunIdentity, run_folder, safe_name
         from limio_limitrail.transfers.state import asset_watermark, task_state_store
 
@@ -163,27 +165,21 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
             about = json.dumps([self.api_conn_id, resource.name, self.request_params, target], default=str, sort_keys=True)
             key = f"{safe_name(resource.name)}:{hashlib.sha256(about.encode()).hexdigest()[:16]}"
             watermark = asset_watermark(context, outlets=self.outlets, target=key)
-        chosen = window.choose_window(
-            resource=resource,
-            context=context,
-            incremental=self.incremental,
-            full_refresh=window.parse_switch("full_refresh", self.full_refresh),
-            since=window.parse_time("since", self.since),
-            until=window.parse_time("until", self.until),
-            window=self.window,
-            overlap=self.overlap,
-            watermark=watermark,
-            run=str(run),
-        )
-        self.log.info("%s: pulling %s (%s).", resource.name, chosen, chosen.why)
+        folder = run_folder(root, resource=resource.name, run=run)
+        lost = self.notice_loss(resource, watermark)
+        chosen = self.choose_range(context, resource=resource, run=run, folder=folder, watermark=watermark)
+        self.log.info("%s: pulling %s (%s).", resource.name, chosen, chosen.reason)
+        if chosen.warning is not None:
+            self.log.warning("%s: %s.", resource.name, chosen.warning)
         return Job(
             run=run,
             resource=resource,
             window=chosen,
             root=root,
-            folder=run_folder(root, resource=resource.name, run=run),
+            folder=folder,
             store=task_state_store(context),
             watermark=watermark,
+            lost=lost,
         )
 
     def pull(self, job: Job, *, part_format: PartFormat, columns: Mapping[str, LiftPath]) -> Manifest:
@@ -227,6 +223,7 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
                 shaping=shaping,
                 since=job.window.since,
                 until=job.window.until,
+                kept_until=job.window.kept_until,
                 store=job.store,
                 walk=lambda state: self._walk(job, state),
                 limits=PartLimits(rows=self.part_rows),
@@ -240,7 +237,7 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
             job.resource,
             params=self.request_params,
             since=job.window.since,
-            until=job.window.until,
+            until=job.window.asked_until,
             window=self.window,
             parallel=self.parallel,
             page_size=state.page_size or self.page_size,
@@ -272,18 +269,3 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
         from limio_limitrail.hooks.outlets import announce
 
         announce(context, outlets=self.outlets, summary=summary)
-
-    def move_watermark(self, job: Job, manifest: Manifest) -> datetime | None:
-        """Move the watermark to what the manifest vouches for, never back; give where it stands.
-
-        A pull without newer records leaves it where it is.
-        """
-        if job.watermark is None:
-            return manifest.watermark
-        if manifest.rows and manifest.watermark is None and job.resource.time_filter is not None:
-            self.log.warning(
-                "%s: no time could be read from %r in any record, so the watermark stays where it is.",
-                job.resource.name,
-                job.resource.time_column,
-            )
-        return job.watermark.move(manifest.watermark, run=str(job.run), since=job.window.since)

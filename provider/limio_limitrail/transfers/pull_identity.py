@@ -50,7 +50,7 @@ def pull_signature(
     :raises ParameterError: the parameters do not fit the resource.
     """
     resource, window = job.resource, job.window
-    query = build_query(resource, params=params, since=window.since, until=window.until)
+    query = build_query(resource, params=params, since=window.since, until=window.asked_until)
     time_path = path_parts(shaping.time_path) if shaping.time_path is not None else None
     return signature_of(
         {
@@ -59,7 +59,9 @@ def pull_signature(
             "folder": _digest(str(job.folder)),
             "list": _digest([query.path, query.params, detail and resource.detail_path]),
             "paging": _code_of("the paging", _paging(resource)),
-            "time range": _digest([_text(window.since), _text(window.until), slice_size and slice_size.total_seconds()]),
+            "time range": _digest(
+                [_text(window.since), _text(window.until), _text(window.kept_until), slice_size and slice_size.total_seconds()]
+            ),
             "columns or part format": _digest(
                 [
                     PARTS_FORMAT,

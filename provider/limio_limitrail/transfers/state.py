@@ -6,12 +6,13 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.formats import UNREADABLE, instant, maybe, text, trouble
+from limio_limitrail.hooks.time_range import PastRange, just_after
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -24,7 +25,7 @@ PULL_KEY = "limio_limitrail.pull"
 WATERMARK_KEY = "limio_limitrail.watermark"
 FORMAT_VERSION = 1
 REMEMBERED_RUNS = 400
-"""Runs whose start is remembered, at some fifty bytes each."""
+"""Runs whose range of time is remembered, at some ninety bytes each."""
 
 
 class TaskStateStore:
@@ -66,13 +67,19 @@ def mark_of(run: str) -> str:
 class Progress:
     """How far a table has come.
 
-    :param watermark: up to when it is complete; None before the first load.
-    :param starts: where recent runs began, by their marks. A run that is made again begins where it began: from the watermark,
-        which it moved itself, it would find less than it put into its own rows or folder the first time.
+    :param watermark: up to when it is complete; None before the first load, and after the table was lost.
+    :param runs: the ranges of time of recent runs, by their marks. A run that is made again asks for its own range again: from
+        the watermark, which it moved itself, it would find less than it put into its own rows or folder the first time, and
+        without its end also what newer runs have put into theirs.
+    :param forgotten: up to when the ranges of runs may have been forgotten, because too many came after them.
+    :param reread: True where the watermark was set anew because rows were missing from the table, and no run has found them
+        there since.
     """
 
     watermark: datetime | None = None
-    starts: Mapping[str, datetime | None] = field(default_factory=dict)
+    runs: Mapping[str, PastRange] = field(default_factory=dict)
+    forgotten: datetime | None = None
+    reread: bool = False
 
 
 class AssetWatermark:
@@ -87,7 +94,7 @@ class AssetWatermark:
         self._key = f"{WATERMARK_KEY}:{target}"
 
     def read(self) -> Progress:
-        """Give the watermark, and where recent runs began.
+        """Return how far the table has come.
 
         :raises ParameterError: what is stored was written by a newer version, or is damaged.
         """
@@ -101,8 +108,12 @@ class AssetWatermark:
         try:
             return Progress(
                 watermark=maybe(instant, value["watermark"]),
-                # Its first version did not remember where runs began.
-                starts={text(mark): maybe(instant, since) for mark, since in value.get("starts", ())},
+                runs={
+                    text(mark): PastRange(since=maybe(instant, since), until=maybe(instant, until))
+                    for mark, since, until in value.get("runs", ())
+                },
+                forgotten=maybe(instant, value.get("forgotten")),
+                reread=value.get("reread") is True,
             )
         except UNREADABLE as error:
             raise self._unreadable(f"is damaged ({type(error).__name__}: {error})") from None
@@ -113,31 +124,65 @@ class AssetWatermark:
             "full_refresh=True to set it anew"
         )
 
-    def move(self, reached: datetime | None, *, run: str, since: datetime | None) -> datetime | None:
-        """Move the watermark, after what it stands for is safe, but never back; give where it stands.
+    def move(self, reached: datetime | None, *, run: str, past: PastRange, started_at: datetime) -> datetime | None:
+        """Move the watermark, after what it stands for is safe, but never back; return where it stands.
 
-        :param reached: up to when the table is complete; None where nothing newer came.
+        A range that begins after the watermark does not move it: nobody has asked for what lies between the two.
+
+        :param reached: up to when the range is complete; None where nothing newer came.
         :param run: the pull that got there.
-        :param since: where that pull began.
+        :param past: the range that it covers; without an end where nothing came that tells it.
+        :param started_at: when it began.
         """
         try:
-            before = self.read()
+            progress = self.read()
         except ParameterError as error:
             # Only a full refresh comes this far, and pulls that read the whole list anyway.
             log.warning("The watermark is set anew: %s", error.what)
-            before = Progress()
-        watermark = max((time for time in (before.watermark, reached) if time is not None), default=None)
-        starts = {**before.starts, mark_of(run): since}
+            progress = Progress()
+        watermark = progress.watermark
+        if past.until is None:
+            past = replace(past, until=just_after(watermark or started_at))
+        if watermark is None or (reached is not None and reached > watermark and (past.since or watermark) <= watermark):
+            watermark = reached
+        runs = {mark: one for mark, one in progress.runs.items() if mark != mark_of(run)} | {mark_of(run): past}
+        dropped = [one.until for one in list(runs.values())[:-REMEMBERED_RUNS] if one.until is not None]
+        forgotten = max([*dropped, *([] if progress.forgotten is None else [progress.forgotten])], default=None)
+        self._write(
+            Progress(
+                watermark=watermark,
+                runs=dict(list(runs.items())[-REMEMBERED_RUNS:]),
+                forgotten=forgotten,
+                reread=progress.reread,
+            )
+        )
+        return watermark
+
+    def reset(self, *, reread: bool) -> None:
+        """Forget everything, because the table is not what it was: the next pull reads from the start.
+
+        :param reread: True where the table is there and rows are missing from it.
+        """
+        self._write(Progress(reread=reread))
+
+    def settle(self) -> None:
+        """Note that the table was found as the last run left it."""
+        progress = self.read()
+        if progress.reread:
+            self._write(replace(progress, reread=False))
+
+    def _write(self, progress: Progress) -> None:
         self._accessor.set(
             self._key,
             {
                 "format_version": FORMAT_VERSION,
-                "watermark": _text(watermark),
+                "watermark": _text(progress.watermark),
                 # A list, because not every store keeps the order of an object's members.
-                "starts": [[mark, _text(start)] for mark, start in starts.items()][-REMEMBERED_RUNS:],
+                "runs": [[mark, _text(past.since), _text(past.until)] for mark, past in progress.runs.items()],
+                "forgotten": _text(progress.forgotten),
+                "reread": progress.reread,
             },
         )
-        return watermark
 
 
 def _text(when: datetime | None) -> str | None:

@@ -76,6 +76,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
             "manifest": str(job.folder / MANIFEST_NAME),
             **job.window.summary(),
             "watermark": watermark.isoformat() if watermark else None,
+            "reason": job.window.reason,
             **meter.read(),
         }
         job.store.clear()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
     from airflow.sdk import Context, ObjectStoragePath
 
+    from limio_limitrail.api.resource import Resource
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.sql import LoadResult, WriteMode
+    from limio_limitrail.transfers.folders import RunIdentity
 
 
 class ResourceToSqlOperator(ResourcePullOperator):
@@ -106,6 +109,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             "columns_widened": _some(result.columns_widened),
             **job.window.summary(),
             "watermark": watermark.isoformat() if watermark else None,
+            "reason": job.window.reason if job.lost is None else f"{job.lost}: {job.window.reason}",
             **meter.read(),
         }
         self._clean_up(job)
@@ -124,6 +128,44 @@ class ResourceToSqlOperator(ResourcePullOperator):
             summary["seconds"],
         )
         return summary
+
+    def own_rows(self) -> bool:
+        """Whether each run keeps rows of its own."""
+        return self._write_mode() == "append"
+
+    def loss(self, resource: Resource, *, watermark: datetime) -> tuple[str, bool] | None:
+        """Find out whether the table has lost what the watermark stands for."""
+        from limio_limitrail.hooks.databases import find_database
+        from limio_limitrail.landing.shaping import Shaping
+        from limio_limitrail.landing.sql.lost_rows import Loss, find_loss
+
+        if resource.time_column is None or self._write_mode() == "replace":
+            return None
+        shaping = Shaping(
+            time_column=resource.time_column,
+            time_path=resource.columns.get(resource.time_column, (resource.time_column,)),
+            columns={**resource.columns, **(self.columns or {})},
+            dropped=tuple(self.drop_columns),
+        )
+        # A transform may leave rows out or change times.
+        whole = shaping.lands_time and self.transform is None
+        found = find_loss(
+            find_database(self.sql_conn_id),
+            table=self.table,
+            time_column=resource.time_column if whole else None,
+            reached=watermark,
+        )
+        if found is None:
+            return None
+        what = f"the watermark of {self.table} is {watermark.isoformat()}, and the table {found}"
+        return what, found is not Loss.MISSING
+
+    def made_before(self, run: RunIdentity, *, folder: ObjectStoragePath) -> bool:  # noqa: ARG002 - as the base calls it
+        """Tell whether the table holds rows of a run."""
+        from limio_limitrail.hooks.databases import find_database
+        from limio_limitrail.landing.sql.lost_rows import has_rows_of
+
+        return has_rows_of(find_database(self.sql_conn_id), table=self.table, run_id=str(run))
 
     def _write_mode(self) -> WriteMode:
         from limio_limitrail.api.errors import ParameterError

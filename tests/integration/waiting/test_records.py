@@ -293,15 +293,29 @@ def test_usage_that_comes_later(connected):
 def test_an_empty_interval(connected, deferrable):
     moment = datetime(2026, 10, 1, tzinfo=UTC)
     empty = {**CONTEXT, "data_interval_start": moment, "data_interval_end": moment}
-    with pytest.raises(AirflowFailException, match=r"the window from 2026-10-01T00:00:00\+00:00 to .* is empty"):
+    with pytest.raises(AirflowFailException, match=r"an empty one, .*Give since= \(and until=\)"):
         limitrail(deferrable=deferrable).execute(empty)
+    with pytest.raises(AirflowFailException, match=r"since=2026-10-02.* is not before until=2026-10-01.*the data interval's end"):
+        limitrail(deferrable=deferrable, since="2026-10-02").execute(empty)
     assert connected.counters.requests == 0
 
 
 def test_no_interval(connected):
-    with pytest.raises(AirflowFailException, match="needs a start and an end in time"):
+    with pytest.raises(AirflowFailException, match="needs a window in time"):
         limitrail().execute({"ti": CONTEXT["ti"]})
+    with pytest.raises(AirflowFailException, match="give until="):
+        limitrail(since="2026-09-01").execute({"ti": CONTEXT["ti"]})
     assert connected.counters.requests == 0
+
+
+@pytest.mark.parametrize("how", [{"mode": "poke"}, {"deferrable": True}])
+def test_a_manual_or_an_asset_triggered_run(connected, api_requests, how):
+    """As in a pull: the end is the time for which the run was due."""
+    connected.limitrail.add_usage([{"committedAt": "2026-10-01T12:00:00Z"}, {"committedAt": "2026-10-03T00:00:00Z"}])
+    run = SimpleNamespace(run_after=datetime(2026, 10, 2, 6, tzinfo=UTC), run_type="asset_triggered")
+    context = {"ti": CONTEXT["ti"], "dag_run": run, "data_interval_start": None, "data_interval_end": None}
+    assert limitrail(since="2026-10-01", **how).execute(context)["count"] == 1
+    assert queries(api_requests()) == ["from=2026-10-01T00%3A00%3A00Z&to=2026-10-02T06%3A00%3A00Z"]
 
 
 @pytest.mark.parametrize("refuse", [False, True])

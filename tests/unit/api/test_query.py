@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.query import as_text, build_query
+from limio_limitrail.api.query import as_text, build_query, time_text
 from limio_limitrail.api.resource import Resource, TimeFilter
 
 THING = Resource(name="things", path="/things/{kind}/x-{id}/list", path_defaults={"kind": "k"})
@@ -134,3 +134,17 @@ def test_a_window_without_anything_in_it_is_refused(since):
 def test_an_upper_bound_that_nothing_takes_is_refused(resource):
     with pytest.raises(ParameterError, match="no upper bound in time: leave until out"):
         build_query(resource, params={"id": "x"}, until=NOON)
+
+
+@pytest.mark.parametrize(
+    ("bound", "text"),
+    [
+        (datetime(1, 1, 1, tzinfo=UTC), "0001-01-01T00:00:00Z"),
+        (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))), "0001-01-01T00:00:00Z"),
+        (datetime(999, 12, 31, 23, 59, 59, tzinfo=UTC), "0999-12-31T23:59:59Z"),
+        (datetime.max.replace(tzinfo=UTC), "9999-12-31T23:59:59Z"),
+        (datetime.max.replace(tzinfo=timezone(timedelta(hours=-12))), "9999-12-31T23:59:59Z"),
+    ],
+)
+def test_the_ends_of_time_can_be_asked_for(bound, text):
+    assert time_text(bound) == time_text(bound, up=True) == text

@@ -17,7 +17,7 @@ from stored import bad_values
 
 import limio_limitrail
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.resource import Resource, TimeFilter
+from limio_limitrail.hooks.time_range import PastRange
 from limio_limitrail.transfers import folders, window
 from limio_limitrail.transfers.state import REMEMBERED_RUNS, AssetWatermark, Progress, asset_watermark, mark_of
 from limio_limitrail.transfers.to_sql import _some
@@ -51,32 +51,71 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 PROGRESS = {
     "format_version": 1,
     "watermark": "2026-01-01T12:00:00+00:00",
-    "starts": [["7692c3ad3540bb80", None], ["3fc4ccfe745870e2", "2026-01-01T12:00:00+00:00"]],
+    "runs": [
+        ["7692c3ad3540bb80", None, "2026-01-01T12:00:00+00:00"],
+        ["3fc4ccfe745870e2", "2026-01-01T12:00:00+00:00", "2026-01-01T13:00:00+00:00"],
+    ],
+    "forgotten": None,
+    "reread": False,
 }
 """A watermark as it is stored."""
-FILTERED = Resource(name="things", path="/things", time_filter=TimeFilter(since="from", field="updated"))
-DEMANDING = Resource(name="things", path="/things", time_filter=TimeFilter(since="from", field="updated", required=True))
 
 
-def choose(resource=FILTERED, *, context=None, watermark=None, **how):
-    defaults = {"incremental": True, "full_refresh": False, "since": None, "overlap": timedelta(minutes=5), "run": "r"}
-    return window.choose_window(resource=resource, context=context or {}, watermark=watermark, **{**defaults, **how})
+def past(since=None, until=NOON):
+    return PastRange(since=since, until=until)
 
 
-def test_a_watermark_is_kept_with_where_runs_began():
-    accessor = Accessor()
-    mark = AssetWatermark(accessor, target="t")
-    assert choose(watermark=mark, since=NOON).since == NOON
-    assert mark.move(NOON, run="one", since=None) == NOON
-    assert choose(watermark=mark, run="two").since == NOON - timedelta(minutes=5)
-    assert choose(watermark=mark, run="one").since is None
-    assert choose(watermark=mark, run="one", full_refresh=True, since=NOON).since == NOON
-    assert mark.move(NOON - timedelta(days=1), run="two", since=NOON) == NOON
-    assert mark.move(None, run="three", since=NOON) == NOON
-    for number in range(REMEMBERED_RUNS):
-        mark.move(NOON, run=f"n{number}", since=NOON)
-    assert len(mark.read().starts) == REMEMBERED_RUNS
-    assert choose(watermark=mark, run="one").since == NOON - timedelta(minutes=5)
+def move(mark, reached, *, run, since=None, until=NOON):
+    return mark.move(reached, run=run, past=past(since, until), started_at=NOON)
+
+
+def test_a_watermark_is_kept_with_the_ranges_of_runs():
+    mark = AssetWatermark(Accessor(), target="t")
+    assert mark.read() == Progress()
+    assert move(mark, NOON, run="one") == NOON
+    assert move(mark, NOON - timedelta(days=1), run="two", since=NOON) == NOON
+    assert move(mark, None, run="three", since=NOON, until=None) == NOON
+    assert mark.read().runs == {
+        mark_of("one"): past(),
+        mark_of("two"): past(NOON),
+        mark_of("three"): past(NOON, NOON + timedelta(microseconds=1)),
+    }
+    assert mark.read().forgotten is None
+
+
+def test_a_range_that_begins_after_the_watermark_does_not_move_it():
+    mark = AssetWatermark(Accessor(), target="t")
+    move(mark, NOON, run="one")
+    later = NOON + timedelta(days=9)
+    assert move(mark, later, run="two", since=NOON + timedelta(days=1)) == NOON
+    assert move(mark, later, run="three", since=NOON) == later
+
+
+def test_so_many_runs_are_remembered():
+    mark = AssetWatermark(Accessor(), target="t")
+    move(mark, NOON, run="first", until=NOON + timedelta(days=1))
+    move(mark, NOON, run="again", until=NOON)
+    for number in range(REMEMBERED_RUNS - 1):
+        move(mark, NOON, run=f"n{number}")
+    assert len(mark.read().runs) == REMEMBERED_RUNS
+    assert mark_of("first") not in mark.read().runs
+    assert mark.read().forgotten == NOON + timedelta(days=1)
+    move(mark, NOON, run="again", until=NOON)
+    assert mark_of("again") in mark.read().runs, "made again, it is the last one"
+
+
+def test_a_watermark_can_be_set_anew():
+    mark = AssetWatermark(Accessor(), target="t")
+    move(mark, NOON, run="one")
+    mark.settle()
+    assert mark.read().watermark == NOON
+    mark.reset(reread=True)
+    assert mark.read() == Progress(reread=True)
+    assert move(mark, NOON - timedelta(days=1), run="two") == NOON - timedelta(days=1), "back, this once"
+    assert mark.read().reread
+    mark.settle()
+    assert not mark.read().reread
+    assert mark.read().watermark == NOON - timedelta(days=1)
 
 
 @pytest.mark.parametrize(
@@ -89,9 +128,10 @@ def test_a_watermark_is_kept_with_where_runs_began():
         {"watermark": "soon"},
         {**PROGRESS, "watermark": "2026-01-01T12:00:00"},
         {**PROGRESS, "watermark": 7},
-        {**PROGRESS, "starts": 7},
-        {**PROGRESS, "starts": [["a"]]},
-        {**PROGRESS, "starts": [[1, None]]},
+        {**PROGRESS, "runs": 7},
+        {**PROGRESS, "runs": [["a", None]]},
+        {**PROGRESS, "runs": [[1, None, None]]},
+        {**PROGRESS, "forgotten": "soon"},
         {**PROGRESS, "format_version": True},
     ],
 )
@@ -99,10 +139,9 @@ def test_a_watermark_of_another_form_is_an_error_that_a_full_refresh_mends(store
     accessor = Accessor({"limio_limitrail.watermark:t": stored})
     mark = AssetWatermark(accessor, target="t")
     with pytest.raises(ParameterError, match="full_refresh=True"):
-        choose(watermark=mark)
-    assert choose(watermark=mark, full_refresh=True).since is None
+        mark.read()
     assert caplog.text == ""
-    assert mark.move(NOON, run="r", since=None) == NOON
+    assert move(mark, NOON, run="r") == NOON
     assert mark.read().watermark == NOON
     assert "The watermark is set anew: the watermark stored under 'limio_limitrail.watermark:t'" in caplog.text
 
@@ -114,14 +153,12 @@ def test_a_watermark_of_a_newer_version_says_so():
 
 
 def test_watermarks_stay_readable():
-    """What an earlier version has stored, each later one reads; the first did not remember where runs began."""
     accessor = Accessor({"limio_limitrail.watermark:t": PROGRESS})
     mark = AssetWatermark(accessor, target="t")
-    assert mark.read() == Progress(watermark=NOON, starts={mark_of("one"): None, mark_of("two"): NOON})
-    assert mark.move(None, run="two", since=NOON) == NOON
+    hour = timedelta(hours=1)
+    assert mark.read() == Progress(watermark=NOON, runs={mark_of("one"): past(), mark_of("two"): past(NOON, NOON + hour)})
+    assert move(mark, None, run="two", since=NOON, until=NOON + hour) == NOON
     assert accessor["limio_limitrail.watermark:t"] == PROGRESS
-    first = {"format_version": 1, "watermark": "2026-01-01T12:00:00+00:00"}
-    assert AssetWatermark(Accessor({"limio_limitrail.watermark:t": first}), target="t").read() == Progress(watermark=NOON)
 
 
 @given(bad_values(PROGRESS))
@@ -131,7 +168,8 @@ def test_no_watermark_raises_anything_else(value):
         progress = mark.read()
     except ParameterError:
         return
-    times = [progress.watermark, *progress.starts.values()]
+    ranges = [time for one in progress.runs.values() for time in (one.since, one.until)]
+    times = [progress.watermark, progress.forgotten, *ranges]
     assert all(time is None or time.tzinfo is not None for time in times)
 
 
@@ -144,19 +182,6 @@ def test_runs_keep_their_names():
     assert mark_of("pull/land/scheduled__2026-10-01") == "436eb37ebc24a7f5"
 
 
-def test_where_a_pull_begins():
-    interval = {"data_interval_start": NOON}
-    assert choose(context=interval).since == NOON - timedelta(minutes=5)
-    assert choose(context=interval, since=NOON - timedelta(days=9)).since == NOON - timedelta(days=9)
-    assert choose(incremental=False, context=interval).since is None
-    assert choose(DEMANDING, incremental=False, context=interval).since == NOON
-    assert choose(Resource(name="x", path="/x"), context=interval).since is None
-    with pytest.raises(ParameterError, match="neither a watermark nor a data interval"):
-        choose(DEMANDING)
-    with pytest.raises(ParameterError, match="leave since out"):
-        choose(Resource(name="x", path="/x"), since=NOON)
-
-
 @pytest.mark.parametrize(
     ("text", "instant"),
     [
@@ -166,6 +191,8 @@ def test_where_a_pull_begins():
         ("2026-01-01", datetime(2026, 1, 1, tzinfo=UTC)),
         ("2026-01-01T13:00:00+01:00", NOON),
         (datetime(2026, 1, 1, 12), NOON),
+        ("0001-01-01T00:00:00+02:00", datetime(1, 1, 1, tzinfo=UTC)),
+        ("9999-12-31T23:59:59-01:00", datetime.max.replace(tzinfo=UTC)),
     ],
 )
 def test_since_is_read(text, instant):
