@@ -29,8 +29,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
     :param mode: ``merge`` replaces rows by primary key and adds new ones; ``append`` adds this run's rows, once however often the
         run is made again; ``replace`` puts the new rows in the place of all old ones.
     :param primary_key: the columns that identify a row; else the resource's.
-    :param time_column: the column whose newest value wins where two records have the same key, in one pull or in several; else the
-        resource's.
+    :param time_column: the column whose newest value wins where two records have the same key, in one pull or in several; else
+        the resource's.
     :param staging: the folder below which parts wait to be loaded: an `ObjectStoragePath`, or its URL. Left out, it is a folder
         on the worker that only its user can read. Give one that all workers share if a retry may run on another worker and
         should go on there.
