@@ -17,7 +17,7 @@ import msgspec
 
 from limio_limitrail.landing import tables
 from limio_limitrail.landing.errors import RecordError
-from limio_limitrail.landing.instants import respelled, to_instants
+from limio_limitrail.landing.instants import landed
 from limio_limitrail.landing.kinds import Kind, arrow_field
 from limio_limitrail.landing.lifts import ODD_KEY, LiftPath, LiftReader
 from limio_limitrail.landing.values import from_booleans, from_integers, from_raw, from_texts
@@ -87,9 +87,7 @@ class ColumnReader:
 
         def add(name: str, kind: Kind, array: pa.Array) -> None:
             if name in self._timestamps and kind is Kind.TEXT:
-                instants = to_instants(array)
-                # A page without the odd one out would have instants, which are written so when they become texts.
-                kind, array = (Kind.TEXT, respelled(array)) if instants is None else (Kind.TIMESTAMP, instants)
+                kind, array = landed(array)
             fields.append(arrow_field(name=name, kind=kind))
             arrays.append(array)
 

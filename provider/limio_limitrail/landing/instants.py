@@ -102,27 +102,21 @@ def count_times(keys: pa.Array) -> int:
     return int(pc.sum(pc.cast(pc.starts_with(keys, _TIME), "int64")).as_py() or 0)
 
 
-def to_instants(texts: pa.Array) -> pa.Array | None:
-    """Turn texts into instants; none where a text is not one that an instant in microseconds gives back."""
+def landed(texts: pa.Array) -> tuple[Kind, pa.Array]:
+    """Turn texts into instants where an instant in microseconds gives each of them back; else spell those that it gives back as
+    `kinds.cast` does, as if they had come without the others."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     instants = _usual(texts)
     if instants is not None:
-        return instants
+        return Kind.TIMESTAMP, instants
     read = _read(texts)
-    if pc.sum(pc.cast(read.exact, "int64")).as_py() != len(texts) - texts.null_count:
-        return None
-    return _microseconds(read)
-
-
-def respelled(texts: pa.Array) -> pa.Array:
-    """Write those texts that an instant in microseconds gives back as `kinds.cast` writes it, and leave all others."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    read = _read(texts)
-    written = cast(pa.chunked_array([_microseconds(read)]), source=Kind.TIMESTAMP, target=Kind.TEXT)
-    return pc.if_else(pc.fill_null(read.exact, False), written.combine_chunks(), texts)
+    instants = _microseconds(read)
+    if pc.sum(pc.cast(read.exact, "int64")).as_py() == len(texts) - texts.null_count:
+        return Kind.TIMESTAMP, instants
+    written = cast(pa.chunked_array([instants]), source=Kind.TIMESTAMP, target=Kind.TEXT).combine_chunks()
+    return Kind.TEXT, pc.if_else(pc.fill_null(read.exact, False), written, texts)
 
 
 def _usual(texts: pa.Array) -> pa.Array | None:

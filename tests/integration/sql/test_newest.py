@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.kinds import Kind
-from limio_limitrail.landing.sql import LoadResult
+from limio_limitrail.landing.sql import LoadResult, outdated
 
 INT, T, D, B, J, S, N = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.BOOLEAN, Kind.JSON, Kind.TIMESTAMP, Kind.NULL
 EARLIER, LATER = NOON - timedelta(hours=1), NOON + timedelta(hours=1)
@@ -205,6 +205,22 @@ def test_texts_of_every_spelling_that_stand_in_a_table(db, table):
     result = db.land("merge", {"id": (INT, numbers), "at": (S, [TEN] * 5), "v": (T, ["new"] * 5)}, time="at", table=table)
     assert [row["v"] for row in db.rows(table)] == ["new", "new", "held", "new", "new"]
     assert (result.outdated, result.updated) == (1, 4)
+
+
+def test_more_rows_than_are_looked_at_at_once(db, table, monkeypatch):
+    monkeypatch.setattr(outdated, "BATCH_ROWS", 2)
+    numbers = list(range(9))
+    for mark, zone in (("first", "+00:00"), ("second", "+01:00"), ("third", "-01:00")):
+        times = [f"2026-05-01T10:00:00.{number:07d}{zone if number % 2 else 'Z'}" for number in numbers]
+        db.land("merge", {"id": (INT, numbers), "at": (T, times), "v": (T, [mark] * 9)}, time="at", table=table, at=EARLIER)
+    assert [row["v"] for row in db.rows(table)] == ["third"] * 9
+    times = [f"2026-05-01T{'11' if number % 3 else '09'}:00:00Z" for number in numbers]
+    result = db.land(
+        "merge", {"id": (INT, numbers), "at": (T, times), "v": (T, ["last"] * 9)}, time="at", table=table, at=EARLIER
+    )
+    kept = {0, 3, 6} | {1, 5, 7}
+    assert [number for number in numbers if db.rows(table)[number]["v"] == "third"] == sorted(kept)
+    assert (result.outdated, result.updated) == (len(kept), 9 - len(kept))
 
 
 @pytest.mark.parametrize("mode", ["merge", "append", "replace"])

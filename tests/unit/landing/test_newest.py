@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from record_pages import RecordPage
 
 from limio_limitrail.landing.builders import make_builder
-from limio_limitrail.landing.instants import keys_of, respelled, to_instants
+from limio_limitrail.landing.instants import keys_of, landed
+from limio_limitrail.landing.kinds import Kind, cast
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.landing.values import times_of
@@ -122,9 +123,10 @@ def test_against_a_model(found):
     assert sorted(range(len(texts)), key=lambda at: (keys[at], at)) == sorted(range(len(texts)), key=lambda at: (moments[at], at))
     newest = datetime(1, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(max(moments) * 10**6))
     assert times_of([json.dumps(text).encode() for text in texts]).newest == newest
-    instants = to_instants(pa.array(texts))
-    assert (instants is not None) == all(exact)
-    for moment, text, same, spelled in zip(moments, texts, exact, respelled(pa.array(texts)).to_pylist(), strict=True):
+    kind, array = landed(pa.array(texts))
+    assert kind is (Kind.TIMESTAMP if all(exact) else Kind.TEXT)
+    column = cast(pa.chunked_array([array]), source=kind, target=Kind.TEXT).to_pylist()
+    for moment, text, same, spelled in zip(moments, texts, exact, column, strict=True):
         if same:
             when = datetime(1, 1, 1) + timedelta(microseconds=int(moment * 10**6))
             assert spelled == when.isoformat(timespec="microseconds") + "Z"
