@@ -15,10 +15,10 @@ from limio_limitrail.landing.behind import Behind
 from limio_limitrail.landing.columns import ColumnReader, check_number
 from limio_limitrail.landing.errors import RecordError
 from limio_limitrail.landing.frames import transformed
-from limio_limitrail.landing.groups import GROUP_ROWS, GROUP_SIZE, Numbers, RowGroups
-from limio_limitrail.landing.kinds import Kind, kind_of
+from limio_limitrail.landing.groups import GROUP_ROWS, GROUP_SIZE, RowGroups
+from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.lifts import LiftReader
-from limio_limitrail.landing.newest import NewestTime, PartTimes
+from limio_limitrail.landing.newest import NOTHING, NewestTime, PartTimes
 from limio_limitrail.landing.packing import Packer
 from limio_limitrail.landing.parts import PartFormat, parquet_bytes
 from limio_limitrail.landing.shaping import Shaping, Transform
@@ -52,13 +52,15 @@ class Content:
     :param data: what to write.
     :param rows: the records in it.
     :param schema: the columns and their kinds; empty for JSON Lines.
-    :param newest: the newest value of the time column.
+    :param newest: the newest value of the time column, cut down to the microsecond.
+    :param unreadable: how many values of the time column are no time.
     """
 
     data: bytes
     rows: int
     schema: Mapping[str, Kind]
     newest: datetime | None
+    unreadable: int = 0
 
 
 class Builder(Protocol):
@@ -127,11 +129,9 @@ class LinesBuilder:
             yield msgspec.json.encode(record)
 
     def finish(self) -> Content:
+        times = self._times.take() if self._times else NOTHING
         content = Content(
-            data=self._packer.finish(),
-            rows=self._rows,
-            schema={},
-            newest=self._times.take() if self._times else None,
+            data=self._packer.finish(), rows=self._rows, schema={}, newest=times.newest, unreadable=times.unreadable
         )
         self._begin()
         return content
@@ -165,7 +165,8 @@ class TableBuilder:
         if self._max_columns is not None:
             check_number(table.num_columns, max_columns=self._max_columns)
         data = parquet_bytes(table) if self._format is PartFormat.PARQUET else _lines(table)
-        return Content(data=data, rows=table.num_rows, schema=tables.schema_of(table), newest=self._times.take())
+        times, schema = self._times.take(), tables.schema_of(table)
+        return Content(data=data, rows=table.num_rows, schema=schema, newest=times.newest, unreadable=times.unreadable)
 
 
 class ParquetBuilder:
@@ -181,16 +182,12 @@ class ParquetBuilder:
 
     def _begin_group(self) -> None:
         self._tables: list[pa.Table] = []
-        self._numbers = Numbers()
         self._group_rows = self._group_size = 0
 
     def add(self, page: RecordPage) -> None:
         if not page.raw_records:
             return
         table = self._reader.read(page.records)
-        if self._numbers.refuse(table):
-            self._end_group()
-            self._numbers.refuse(table)
         self._tables.append(table)
         self._times.see_page(page.records)
         self._rows += table.num_rows
@@ -217,7 +214,8 @@ class ParquetBuilder:
             raise RecordError("the records have no columns left: they are empty objects, or drop_columns names every key")
         schema, rows = self._groups.schema, self._rows
         self._rows = self.size = 0
-        return Content(data=self._groups.finish(), rows=rows, schema=schema, newest=self._times.take())
+        times, data = self._times.take(), self._groups.finish()
+        return Content(data=data, rows=rows, schema=schema, newest=times.newest, unreadable=times.unreadable)
 
 
 def _reader(shaping: Shaping) -> ColumnReader:
@@ -244,8 +242,11 @@ def _on_one_line(record: bytes) -> bytes:
 
 
 def _lines(table: pa.Table) -> bytes:
-    """Write a table as JSON Lines; JSON text goes in as it is."""
-    nested = [item.name for item in table.schema if kind_of(item) is Kind.JSON]
+    """Write a table as JSON Lines; JSON text goes in as it is, and an instant as it does where its column is text."""
+    kinds = tables.schema_of(table)
+    nested = [name for name, kind in kinds.items() if kind is Kind.JSON]
+    texts = {name: Kind.TEXT if kind is Kind.TIMESTAMP else kind for name, kind in kinds.items()}
+    table = tables.conform(table, texts) if texts != kinds else table
     packer = Packer()
     for batch in table.to_batches(max_chunksize=10_000):
         records: list[dict[str, Any]] = batch.to_pylist()

@@ -17,9 +17,10 @@ import msgspec
 
 from limio_limitrail.landing import tables
 from limio_limitrail.landing.errors import RecordError
+from limio_limitrail.landing.instants import landed
 from limio_limitrail.landing.kinds import Kind, arrow_field
 from limio_limitrail.landing.lifts import ODD_KEY, LiftPath, LiftReader
-from limio_limitrail.landing.values import from_booleans, from_integers, from_raw, from_texts, to_instants
+from limio_limitrail.landing.values import from_booleans, from_integers, from_raw, from_texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,7 +50,8 @@ _MEMBERS: dict[_Shape, tuple[Any, Any]] = {
 class ColumnReader:
     """Turn JSON arrays of records into Arrow tables, one column a key, each of the narrowest kind that fits the page.
 
-    :param timestamps: the columns that become instants where every value in them is one.
+    :param timestamps: the columns that become instants where every value in them is one that an instant in microseconds gives
+        back; in a column of texts such values are written as `kinds.cast` writes instants.
     :param columns: nested values to lift into columns of their own, as column name → path.
     :param dropped: the columns to leave out.
     :param max_columns: the most columns that all pages together may have; ``None`` for any number.
@@ -89,8 +91,8 @@ class ColumnReader:
         arrays: list[pa.Array] = []
 
         def add(name: str, kind: Kind, array: pa.Array) -> None:
-            if name in self._timestamps and kind is Kind.TEXT and (instants := to_instants(array)) is not None:
-                kind, array = Kind.TIMESTAMP, instants
+            if name in self._timestamps and kind is Kind.TEXT:
+                kind, array = landed(array)
             fields.append(arrow_field(name=name, kind=kind))
             arrays.append(array)
 

@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 GROUP_ROWS = 10_000
 """Rows after which a group is written. Larger groups are a little cheaper to write and read, and all of one is in memory."""
 
-SPELLED_ALIKE = 10**15
-"""Below this a whole number and the double of its value have the same text form."""
-
 GROUP_SIZE = 16 * 1024 * 1024
 """Bytes of JSON after which a group is written, where records are large."""
 
@@ -53,7 +50,7 @@ class RowGroups:
         """Write a group."""
         own = schema_of(rows)
         self._schema = merge_schemas([self._schema, own])
-        if not self._stretches or not _goes_into(rows, self._stretches[-1].schema):
+        if not self._stretches or not _goes_into(own, self._stretches[-1].schema):
             # A column without a value here takes the type that it has elsewhere.
             kinds = {name: kind if own.get(name, Kind.NULL) is Kind.NULL else own[name] for name, kind in self._schema.items()}
             self._stretches.append(_begin(kinds))
@@ -77,44 +74,9 @@ class RowGroups:
         return content
 
 
-class Numbers:
-    """Remembers which columns of some rows hold whole numbers that must not become doubles on their way, and which hold doubles.
-
-    A whole number that becomes a double, and the double a text, may be spelled otherwise than the number itself: ``1e+15``.
-    """
-
-    def __init__(self) -> None:
-        self._doubles: set[str] = set()
-        self._large: set[str] = set()
-
-    def refuse(self, rows: pa.Table) -> bool:
-        """Add rows, or tell that they cannot be put together with those before."""
-        kinds = schema_of(rows)
-        doubles = {name for name, kind in kinds.items() if kind is Kind.DOUBLE}
-        large = {name for name, kind in kinds.items() if kind is Kind.INTEGER and not _small(rows, name)}
-        if doubles & self._large or large & self._doubles:
-            return True
-        self._doubles |= doubles
-        self._large |= large
-        return False
-
-
-def _goes_into(rows: pa.Table, schema: Mapping[str, Kind]) -> bool:
-    """Tell whether rows can be written as columns of a schema without a value becoming what it would not become by itself."""
-    for name, kind in schema_of(rows).items():
-        held = schema.get(name)
-        if held is None or widen(held, kind) is not held:
-            return False
-        if (kind, held) == (Kind.INTEGER, Kind.DOUBLE) and not _small(rows, name):
-            return False
-    return True
-
-
-def _small(rows: pa.Table, name: str) -> bool:
-    import pyarrow.compute as pc
-
-    extremes: dict[str, int] = pc.min_max(rows.column(name)).as_py()
-    return extremes["min"] > -SPELLED_ALIKE and extremes["max"] < SPELLED_ALIKE
+def _goes_into(kinds: Mapping[str, Kind], schema: Mapping[str, Kind]) -> bool:
+    """Tell whether rows can be written as columns of a schema."""
+    return all(name in schema and widen(schema[name], kind) is schema[name] for name, kind in kinds.items())
 
 
 def _begin(schema: Mapping[str, Kind]) -> _Stretch:

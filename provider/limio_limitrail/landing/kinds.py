@@ -99,8 +99,8 @@ def kind_of(field: pa.Field) -> Kind:
 def cast(array: pa.ChunkedArray, *, source: Kind, target: Kind) -> pa.ChunkedArray:
     """Turn a column of one kind into a wider one, value for value.
 
-    Booleans become ``true`` and ``false``, numbers their shortest decimal form, instants ISO 8601 in UTC with six digits of a
-    second and a ``Z``.
+    Booleans become ``true`` and ``false``, whole numbers up to 2**53 their digits whatever kind they had on the way, doubles else
+    their shortest decimal form, instants ISO 8601 in UTC with six digits of a second and a ``Z``.
 
     :raises ValueError: the target is not wider than the source.
     """
@@ -116,4 +116,15 @@ def cast(array: pa.ChunkedArray, *, source: Kind, target: Kind) -> pa.ChunkedArr
         return array
     if source is Kind.NULL:
         return pa.chunked_array([pa.nulls(len(array), wanted)])
+    if source is Kind.DOUBLE:
+        return _double_texts(array)
     return pc.cast(array, wanted)
+
+
+def _double_texts(array: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write doubles; a whole number may have been an integer before other values made its column one of doubles."""
+    import pyarrow.compute as pc
+
+    whole = pc.and_(pc.equal(pc.trunc(array), array), pc.less_equal(pc.abs(array), EXACT_IN_DOUBLE))
+    digits = pc.cast(pc.cast(pc.if_else(whole, array, None), "int64"), "string")
+    return pc.coalesce(digits, pc.cast(array, "string"))

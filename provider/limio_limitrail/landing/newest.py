@@ -3,17 +3,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing import tables
 from limio_limitrail.landing.lifts import LiftPath, LiftReader
 from limio_limitrail.landing.shaping import Shaping
-from limio_limitrail.landing.values import newest_instant
+from limio_limitrail.landing.values import Times, times_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+NOTHING = Times(newest=None, unreadable=0)
+
+
+def together(several: Iterable[Times]) -> Times:
+    """Tell what several parts of a column say together."""
+    told = list(several)
+    newest = max((times.newest for times in told if times.newest is not None), default=None)
+    return Times(newest=newest, unreadable=sum(times.unreadable for times in told))
 
 
 class NewestTime:
@@ -24,25 +32,20 @@ class NewestTime:
 
     def __init__(self, path: LiftPath) -> None:
         self._reader = LiftReader({"time": path})
-        self._newest: datetime | None = None
+        self._times = NOTHING
 
     def see(self, records: bytes) -> None:
         """Look at a page's records."""
-        self._note(self._reader.read(records)["time"])
+        self._times = together((self._times, times_of(self._reader.read(records)["time"])))
 
     def see_lines(self, lines: bytes) -> None:
         """Look at a page's records that stand one a line."""
-        self._note(self._reader.read_lines(lines)["time"])
+        self._times = together((self._times, times_of(self._reader.read_lines(lines)["time"])))
 
-    def _note(self, times: Sequence[bytes | None]) -> None:
-        value = newest_instant(times)
-        if value is not None:
-            self._newest = value if self._newest is None else max(self._newest, value)
-
-    def take(self) -> datetime | None:
+    def take(self) -> Times:
         """Give what was found, and begin anew."""
-        newest, self._newest = self._newest, None
-        return newest
+        times, self._times = self._times, NOTHING
+        return times
 
 
 class PartTimes:
@@ -52,7 +55,7 @@ class PartTimes:
         self._column = shaping.time_column
         # A time column that does not land as it came is still what the watermark is read from.
         self._pages = NewestTime(shaping.time_path) if shaping.time_path and not shaping.lands_time else None
-        self._newest: datetime | None = None
+        self._times = NOTHING
 
     def see_page(self, records: bytes) -> None:
         """Look at a page's records."""
@@ -61,10 +64,10 @@ class PartTimes:
 
     def see_table(self, rows: pa.Table) -> None:
         """Look at rows that have become columns."""
-        value = tables.newest(rows, self._column) if self._pages is None else None
-        self._newest = max((time for time in (self._newest, value) if time is not None), default=None)
+        if self._pages is None:
+            self._times = together((self._times, *tables.times(rows, self._column)))
 
-    def take(self) -> datetime | None:
+    def take(self) -> Times:
         """Give what was found, and begin anew."""
-        newest, self._newest = self._newest, None
-        return newest if self._pages is None else self._pages.take()
+        times, self._times = self._times, NOTHING
+        return times if self._pages is None else self._pages.take()

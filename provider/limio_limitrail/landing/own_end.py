@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from limio_limitrail.landing.lifts import LiftPath, LiftReader
-from limio_limitrail.landing.values import newest_instant
+from limio_limitrail.landing.values import times_of
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.builders import RecordPage
@@ -45,7 +45,7 @@ class OwnEnd:
         if not page.raw_records:
             return page
         times = self._reader.read(page.records)["time"]
-        newest = newest_instant(times)
+        newest = times_of(times).newest
         if newest is not None and newest < self._until:
             return page
         kept = [raw for raw, time in zip(page.raw_records, times, strict=True) if self._belongs(time)]
@@ -53,5 +53,5 @@ class OwnEnd:
         return _Page(raw_records=kept, wrapped=page.wrapped)
 
     def _belongs(self, time: bytes | None) -> bool:
-        when = newest_instant([time])
+        when = times_of([time]).newest
         return when is None or when < self._until

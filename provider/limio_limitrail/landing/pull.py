@@ -155,6 +155,7 @@ class _Run:
         self._saved_resumable = False
         path = pull.shaping.time_path
         self._own_end = OwnEnd(path=path, until=pull.kept_until) if pull.kept_until is not None and path is not None else None
+        self._unreadable_times = 0
 
     def to_the_end(self) -> Manifest:
         pull = self._pull
@@ -190,6 +191,13 @@ class _Run:
         # A part that was written just before a crash may be one too many now.
         remove_parts(pull.folder, keep={part.name for part in state.parts})
         write_manifest(pull.folder, manifest)
+        if self._unreadable_times:
+            log.warning(
+                "%s: %d values of %r are no time, and count for nothing where the newest is looked for.",
+                pull.resource,
+                self._unreadable_times,
+                pull.shaping.time_column,
+            )
         return manifest
 
     def _resumed(self) -> PullState | None:
@@ -213,6 +221,7 @@ class _Run:
         pull = self._pull
         pull.store.clear()
         self._saved_resumable = False
+        self._unreadable_times = 0
         make_folder(pull.folder)
         remove_parts(pull.folder)
         return begin(pull.signature, page_size=self._page_size)
@@ -260,6 +269,7 @@ class _Run:
     def _finish_part(self, state: PullState, builder: Builder) -> PullState:
         pull = self._pull
         content = builder.finish()
+        self._unreadable_times += content.unreadable
         if content.rows or content.schema:
             name = part_name(number=len(state.parts), part_format=pull.part_format)
             # The part is stored before the state that names it: a crash between the two writes the same part again.

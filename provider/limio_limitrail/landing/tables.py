@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.kinds import Kind, arrow_field, arrow_type, cast, kind_of, widen
-from limio_limitrail.landing.values import newest_of, to_instants
+from limio_limitrail.landing.values import Times, times_in
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,14 +61,26 @@ def conform(table: pa.Table, schema: Mapping[str, Kind]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=pa.schema([arrow_field(name=name, kind=kind) for name, kind in schema.items()]))
 
 
-def newest(table: pa.Table, column: str | None) -> datetime | None:
-    """Give the newest instant in a column; none where there is no such column or no instant in it."""
+def times(table: pa.Table, column: str | None) -> list[Times]:
+    """Tell what a column says of time; nothing where there is no such column."""
     if column is None or column not in table.column_names:
-        return None
+        return []
     array = table.column(column)
-    chunks = array.chunks
-    if kind_of(table.schema.field(column)) is not Kind.TIMESTAMP:
-        texts = [chunk for chunk in chunks if chunk.type == "string"]
-        chunks = [instants for chunk in texts if (instants := to_instants(chunk)) is not None]
-    found: list[datetime] = [value for chunk in chunks if (value := newest_of(chunk)) is not None]
-    return max(found, default=None)
+    match kind_of(table.schema.field(column)):
+        case Kind.TIMESTAMP:
+            return [Times(newest=_newest(array), unreadable=0)]
+        case Kind.TEXT:
+            return [times_in(chunk) for chunk in array.chunks]
+        case _:
+            return [Times(newest=None, unreadable=len(array) - array.null_count)]
+
+
+def _newest(instants: pa.ChunkedArray) -> datetime | None:
+    # Arrow's own way to a datetime imports pandas.
+    import pyarrow.compute as pc
+
+    microseconds: int | None = pc.max(instants).value
+    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

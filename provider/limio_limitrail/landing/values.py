@@ -6,14 +6,16 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from limio_limitrail.landing.arrays import boolean_array, integer_array, text_array, utf8_array
-from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, arrow_type
+from limio_limitrail.landing.instants import count_times, newest_time, sort_keys
+from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, cast
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,15 +25,13 @@ _TEXT = msgspec.json.Decoder(str)
 _DIGITS_A_DOUBLE_KEEPS = 15
 _LONGEST_INT64 = len("-9223372036854775808")
 
-INSTANT = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$"
-"""Date-times that an instant in microseconds gives back: RFC 3339 with a zone, and no finer than that."""
-
 
 def from_raw(values: Sequence[bytes | None]) -> tuple[Kind, pa.Array]:
     """Read values that may be of any kind; missing ones and JSON nulls become null.
 
-    Objects and arrays stay the text that came. Where kinds are mixed, every value becomes text: strings as they are, all else as
-    written.
+    The kind is the one that the values, each looked at by itself, widen to, so that it does not matter which of them come
+    together. Objects and arrays stay the text that came. Where kinds are mixed, every value becomes text: numbers as `kinds.cast`
+    writes those that have a kind of their own, and all else as it came.
     """
     values = [None if value is None or value == b"null" else value for value in values]
     first = {value[:1] for value in values if value is not None}
@@ -46,10 +46,9 @@ def from_raw(values: Sequence[bytes | None]) -> tuple[Kind, pa.Array]:
         return from_booleans([None if value is None else value == b"true" for value in values])
     if first <= _NUMBER_STARTS:
         return _from_numbers(values)
-    return _text(
-        Kind.TEXT,
-        [None if value is None else (_TEXT.decode(value) if value[:1] == b'"' else value.decode()) for value in values],
-    )
+    numbers = _spelled([value.decode() if value is not None and value[:1] in _NUMBER_STARTS else None for value in values])
+    others = [None if value is None else _TEXT.decode(value) if value[:1] == b'"' else value.decode() for value in values]
+    return _text(Kind.TEXT, [other if number is None else number for number, other in zip(numbers, others, strict=True)])
 
 
 def from_texts(values: Sequence[str | None]) -> tuple[Kind, pa.Array]:
@@ -77,67 +76,82 @@ def from_integers(values: Sequence[int | None]) -> tuple[Kind, pa.Array]:
     return (Kind.INTEGER if exact else Kind.BIGINT), array
 
 
-def to_instants(array: pa.Array) -> pa.Array | None:
-    """Turn a text array into instants; none where a value in it is not one that an instant gives back."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
+@dataclass(frozen=True, kw_only=True)
+class Times:
+    """What the values of a time column say.
 
-    if not pc.all(pc.match_substring_regex(array, INSTANT)).as_py():
-        return None
-    try:
-        return pc.cast(array, arrow_type(Kind.TIMESTAMP))
-    except pa.ArrowInvalid:  # the form is right and the date is none, such as a thirteenth month
-        return None
+    :param newest: the newest time, cut down to the microsecond; None where there is none.
+    :param unreadable: how many values are no time.
+    """
+
+    newest: datetime | None
+    unreadable: int
 
 
-def newest_instant(values: Sequence[bytes | None]) -> datetime | None:
-    """Give the newest of undecoded values; none where one of them is no instant.
+def times_of(values: Sequence[bytes | None]) -> Times:
+    """Look at undecoded values.
 
     Instants that are all written alike sort as their texts do; Arrow, which takes longer to load, reads all others.
     """
     there = [value for value in values if value is not None and value != b"null"]
     if there and len({len(value) for value in there}) == 1 and _ALIKE.fullmatch(b"".join(there)):
         with suppress(ValueError):  # the form is right and the date is none
-            return datetime.fromisoformat(max(there)[1:-1].decode())
-    kind, array = from_raw(values)
-    instants = to_instants(array) if kind is Kind.TEXT else None
-    if instants is None:
-        return None
-    return newest_of(instants)
+            return Times(newest=datetime.fromisoformat(max(there)[1:-1].decode()), unreadable=0)
+    texts = [_TEXT.decode(value) for value in there if value[:1] == b'"']
+    return times_in(text_array(texts), others=len(there) - len(texts))
 
 
-def newest_of(instants: pa.Array) -> datetime | None:
-    """Give the newest of instants; none where there are none.
+def times_in(texts: pa.Array, *, others: int = 0) -> Times:
+    """Look at texts.
 
-    Arrow's own way to a datetime imports pandas.
+    :param others: how many values are no texts, and so no times.
     """
-    import pyarrow.compute as pc
-
-    microseconds: int | None = pc.max(instants).value
-    try:
-        return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
-    except OverflowError:  # the year 0, which no datetime has
-        return None
+    keys = sort_keys(texts)
+    return Times(newest=newest_time(keys), unreadable=others + len(texts) - texts.null_count - count_times(keys))
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ALIKE = re.compile(rb'(?:"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?Z")*')
 _NUMBER_STARTS = {bytes([character]) for character in b"-0123456789"}
 
 
 def _from_numbers(values: Sequence[bytes | None]) -> tuple[Kind, pa.Array]:
+    texts = [None if value is None else value.decode() for value in values]
+    there = [text for text in texts if text is not None]
+    whole = [text for text in there if _is_integer(text)]
+    # Python refuses to read integers of thousands of digits, and none beyond twenty characters fits 64 bits.
+    short = all(len(text) <= _LONGEST_INT64 for text in whole)
+    if short and len(whole) == len(there):
+        return from_integers([None if text is None else int(text) for text in texts])
+    doubles = short and all(abs(int(text)) <= EXACT_IN_DOUBLE for text in whole)
+    if not doubles or not all(_is_integer(text) or _is_double(text) for text in there):
+        return _text(Kind.TEXT, _spelled(texts))
+    # The zero of integers has no sign, that of doubles has one.
+    return Kind.DOUBLE, _doubles(["0" if text == "-0" else text for text in texts])
+
+
+def _is_integer(text: str) -> bool:
+    return "." not in text and "e" not in text and "E" not in text
+
+
+def _spelled(numbers: Sequence[str | None]) -> list[str | None]:
+    """Write numbers as a column of texts has them; what no kind of number gives back stays as it came."""
+    import pyarrow as pa
+
+    # An integer of 64 bits is its digits already, but for this one.
+    texts = ["0" if text == "-0" else text for text in numbers]
+    double = [at for at, text in enumerate(texts) if text is not None and not _is_integer(text) and _is_double(text)]
+    if double:
+        values = pa.chunked_array([_doubles([str(texts[at]) for at in double])])
+        for at, form in zip(double, cast(values, source=Kind.DOUBLE, target=Kind.TEXT).to_pylist(), strict=True):
+            texts[at] = form
+    return texts
+
+
+def _doubles(texts: Sequence[str | None]) -> pa.Array:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    texts = [None if value is None else value.decode() for value in values]
-    if not any("." in text or "e" in text or "E" in text for text in texts if text is not None):
-        # Python refuses to read integers of thousands of digits, and none beyond twenty characters fits 64 bits.
-        if any(text is not None and len(text) > _LONGEST_INT64 for text in texts):
-            return _text(Kind.TEXT, texts)
-        return from_integers([None if text is None else int(text) for text in texts])
-    if any(text is not None and not _is_double(text) for text in texts):
-        return _text(Kind.TEXT, texts)
-    return Kind.DOUBLE, pc.cast(text_array(texts), pa.float64())
+    return pc.cast(text_array(texts), pa.float64())
 
 
 def _is_double(text: str) -> bool:

@@ -32,7 +32,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
     :param mode: ``merge`` replaces rows by primary key and adds new ones; ``append`` adds this run's rows, once however often the
         run is made again; ``replace`` puts the new rows in the place of all old ones.
     :param primary_key: the columns that identify a row; else the resource's.
-    :param time_column: the column whose newest value wins where two records of one pull have the same key; else the resource's.
+    :param time_column: the column whose newest value wins where two records have the same key, in one pull or in several; else
+        the resource's.
     :param staging: the folder below which parts wait to be loaded: an `ObjectStoragePath`, or its URL. Left out, it is a folder
         on the worker that only its user can read. Give one that all workers share if a retry may run on another worker and
         should go on there.
@@ -103,6 +104,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             "inserted": result.inserted,
             "updated": result.updated,
             "unchanged": result.unchanged,
+            "outdated": result.outdated,
             "deleted": result.deleted,
             "duplicates": result.duplicates,
             "columns_added": _some(result.columns_added),
@@ -116,13 +118,14 @@ class ResourceToSqlOperator(ResourcePullOperator):
         self.announce(context, summary)
         count(summary, api=self.hook.conn_type, what=manifest.resource)
         self.log.info(
-            "%s: %s rows came in %d pages; %s inserted, %s updated, %s unchanged in %s; %d requests, %.1f s.",
+            "%s: %s rows came in %d pages; %s inserted, %s updated, %s unchanged, %s outdated in %s; %d requests, %.1f s.",
             manifest.resource,
             f"{manifest.rows:,}",
             manifest.pages,
             f"{result.inserted:,}",
             f"{result.updated:,}",
             f"{result.unchanged:,}",
+            f"{result.outdated:,}",
             self.table,
             summary["requests"],
             summary["seconds"],

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,9 @@ class Model:
                     elif whole == {name: same[0].get(name) for name in kinds}:
                         counts["unchanged"] = counts.get("unchanged", 0) + 1
                         continue
+                    elif pull.time and newness(same[0].get(pull.time)) > newness(row.get(pull.time)):
+                        counts["outdated"] = counts.get("outdated", 0) + 1
+                        continue
                     else:
                         counts["updated"] = counts.get("updated", 0) + 1
                         held.remove(same[0])
@@ -164,16 +169,27 @@ class Model:
 
     @staticmethod
     def is_newer(row: dict[str, Any], rival: dict[str, Any], time: str | None) -> bool:
-        one, other = (row.get(time), rival.get(time)) if time else (None, None)
-        if one is None or other is None:
-            return other is None
-        return bool(one >= other)
+        return time is None or newness(row.get(time)) >= newness(rival.get(time))
 
     def doubled(self) -> bool:
         return len({repr(row["id"]) for row in self.rows}) < len(self.rows)
 
     def content(self) -> list[tuple[Any, ...]]:
         return sorted((tuple(seen(row.get(name)) for name in [*self.kinds, "run"]) for row in self.rows), key=repr)
+
+
+def newness(value: Any) -> tuple[int, Any]:
+    """Rank a value among times: instants by their time, before them numbers by their value, before these all else."""
+    if isinstance(value, datetime):
+        return 2, value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return 1, Fraction(repr(value))
+    if isinstance(value, str):
+        if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?", value):
+            return 1, Fraction(value)
+        with contextlib.suppress(ValueError):
+            return 2, datetime.strptime(value, "%Y-%m-%dT%H:%M:%S.%f%z")
+    return 0, 0
 
 
 def seen(value: Any) -> Any:
@@ -230,7 +246,7 @@ def follow(*, db: Any, model: Model, pull: Pull, number: int) -> None:
         # The table keeps each key once, so from here on the two part ways.
         assume(False)
     result = db.land(pull.mode, *pull.parts, **arguments)
-    counted = ("rows", "inserted", "updated", "unchanged", "deleted", "duplicates")
+    counted = ("rows", "inserted", "updated", "unchanged", "outdated", "deleted", "duplicates")
     assert {what: getattr(result, what) for what in counted} == {what: getattr(expected, what) for what in counted}
     assert db.exists() == model.exists
     if not model.exists:

@@ -224,3 +224,25 @@ def test_time_that_passes_over_empty_pages_makes_no_part(tmp_path, form):
     manifest = run_pull(make_pull(world, tmp_path, form, rows=1, limits=PartLimits(seconds=0)))
     assert ids_in(tmp_path, form) == [1, 2, 3]
     assert [part.rows for part in manifest.parts] == [2, 1]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+def test_a_thousandth_value_that_is_no_time_is_told_once_and_holds_nothing_up(tmp_path, caplog, form, rows):
+    """In parts of any size: the newest time of the others is the pull's, and the warning counts the odd ones."""
+    times = [*(f"2026-05-01T10:00:00.{number:09d}Z" for number in range(8)), "", "private", "2026-05-01t10:00:01z", None]
+    world = World(pages=[[0]] * 3)
+
+    class TimedWalk(Walk):
+        def pages(self) -> Iterator[RecordPage]:
+            for number in range(0, len(times), 4):
+                following = {"at": str(number)} if number + 4 < len(times) else None
+                page = [{"id": number, "t": time} for time in times[number : number + 4]]
+                yield RecordPage(json.dumps(page).encode(), following)
+
+    shaping = Shaping(time_column="t", time_path=("t",), timestamps=("t",))
+    manifest = run_pull(make_pull(world, tmp_path / "run", form, rows, shaping=shaping, walk=lambda state: TimedWalk(world, 0)))
+    assert manifest.newest == datetime(2026, 5, 1, 10, 0, 1, tzinfo=UTC)
+    [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.startswith("things: 2 values of 't' are no time")
+    assert "private" not in told

@@ -73,6 +73,7 @@ class Dialect:
     :param exact: makes an expression of a kind comparable and sortable, texts and JSON character by character.
     :param foreign_value: turns a staged expression of a kind into a foreign type.
     :param foreign_loss: tells whether a foreign type fails to give back the value of a staged expression of a kind.
+    :param keeps_types: whether a column holds values of its type only; else its times have to be read to be compared.
     :param update: writes the statement that overwrites rows of a table from the staged ones: table, stage, assignments and
         condition, with the table's columns named by ``t`` and the staged ones by ``s``.
     """
@@ -94,6 +95,7 @@ class Dialect:
     foreign_value: Callable[[str, Kind, str], str]
     foreign_loss: Callable[[str, Kind, str], str]
     update: Callable[[str, str, Sequence[tuple[str, str]], str], str]
+    keeps_types: bool = True
 
     def stage_type(self, kind: Kind) -> str:
         """Give the type that holds a kind on its way; JSON travels as text, since only text can be compared."""
@@ -107,6 +109,10 @@ class Dialect:
         from limio_limitrail.landing.sql.names import table_name
 
         return table_name(text, fold=self.fold, longest=self.longest_name)
+
+    def legible(self, expression: str) -> str:
+        """Give an expression in a form in which its value can be fetched and read as a text."""
+        return f"CAST({expression} AS {self.text_type})" if self.keeps_types else expression
 
     def qualified(self, table: TableName) -> str:
         """Write a table's name into SQL."""

@@ -15,6 +15,7 @@ from limio_limitrail.landing.sql.errors import DatabaseError, during
 from limio_limitrail.landing.sql.fresh import load_fresh
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.outdated import drop_outdated
 from limio_limitrail.landing.sql.plan import Landed, Plan, check_key_column, key_columns, make_plan
 from limio_limitrail.landing.sql.prepare import prepared
 from limio_limitrail.landing.sql.sessions import open_session
@@ -72,12 +73,13 @@ def load(
             session.lock(table)
         result = _load(session=session, table=table, target=target, schema=schema, parts=parts, progress=progress)
     log.info(
-        "Landed in %s: %d rows came, %d inserted, %d updated, %d unchanged, %d deleted, %d duplicates dropped",
+        "Landed in %s: %d rows came, %d inserted, %d updated, %d unchanged, %d outdated, %d deleted, %d duplicates dropped",
         target.table,
         result.rows,
         result.inserted,
         result.updated,
         result.unchanged,
+        result.outdated,
         result.deleted,
         result.duplicates,
     )
@@ -96,7 +98,13 @@ def _load(
     with during(f"while looking at {table}"):
         plan = make_plan(session=session, table=table, schema=schema)
     time = plan.column(target.time_column) if target.time_column is not None else None
-    write = Statements(dialect=session.dialect, plan=plan, stage=f"_limio_stage_{uuid.uuid4().hex}", time=time)
+    write = Statements(
+        dialect=session.dialect,
+        plan=plan,
+        stage=f"_limio_stage_{uuid.uuid4().hex}",
+        time=time,
+        lost_time=plan.vacated_by(target.time_column) if target.time_column is not None and time is None else None,
+    )
     fresh = load_fresh(session=session, write=write, target=target, parts=parts, progress=progress) if schema else None
     if fresh is not None:
         return fresh
@@ -116,7 +124,7 @@ def _load(
         duplicates = session.execute(write.drop_duplicates(keys)) if keys and rows else 0
     added, widened = _shape(session=session, write=write, target=target, keys=keys)
     with during(f"while writing the staged rows into {table} ({target.mode})"):
-        applied = _apply(session=session, write=write, target=target, keys=keys, kept=rows - duplicates)
+        applied = _apply(session=session, write=write, target=target, keys=keys, rows=rows, kept=rows - duplicates)
     return replace(
         applied,
         rows=rows,
@@ -214,11 +222,13 @@ def _shape(
     return tuple(name for name, _ in added), tuple(widened)
 
 
-def _apply(*, session: Session, write: Statements, target: Target, keys: Sequence[Landed] | None, kept: int) -> LoadResult:
+def _apply(
+    *, session: Session, write: Statements, target: Target, keys: Sequence[Landed] | None, rows: int, kept: int
+) -> LoadResult:
     own = (target.extracted_at, target.run_id)
     match target.mode:
         case WriteMode.MERGE:
-            return _merge(session=session, write=write, target=target, keys=keys or (), kept=kept)
+            return _merge(session=session, write=write, target=target, keys=keys or (), rows=rows, kept=kept)
         case WriteMode.APPEND:
             deleted = session.execute(write.delete_run(), target.run_id)
         case WriteMode.REPLACE:
@@ -228,13 +238,14 @@ def _apply(*, session: Session, write: Statements, target: Target, keys: Sequenc
     return LoadResult(inserted=inserted, deleted=deleted)
 
 
-def _merge(*, session: Session, write: Statements, target: Target, keys: Sequence[Landed], kept: int) -> LoadResult:
+def _merge(*, session: Session, write: Statements, target: Target, keys: Sequence[Landed], rows: int, kept: int) -> LoadResult:
     if not kept:
         return LoadResult()
     own = (target.extracted_at, target.run_id)
-    [(matches,)] = session.query(write.matches(keys))
+    rivals = drop_outdated(session=session, write=write, keys=keys, extracted_at=target.extracted_at, rows=rows)
+    matches = rivals.matches
     overwrite = write.update(keys)
-    updated = session.execute(overwrite, *own) if overwrite is not None and matches else 0
+    updated = session.execute(overwrite, *own) if overwrite is not None and matches > rivals.outdated else 0
     inserted = session.execute(write.insert_missing(keys), *own)
     if matches > kept - inserted:
         raise LandingError(
@@ -242,7 +253,16 @@ def _merge(*, session: Session, write: Statements, target: Target, keys: Sequenc
             f"cannot be merged into; remove the duplicates of the key, or append"
         )
     _expect(found=matches + inserted, wanted=kept, write=write)
-    return LoadResult(inserted=inserted, updated=updated, unchanged=kept - inserted - updated)
+    if rivals.timeless:
+        log.warning(
+            "%s: %d rows came without a time that can be read in %r, and the table's rows, which have one, stayed as they are. "
+            "If the records have lost this column for good, drop it from the table",
+            write.plan.table,
+            rivals.timeless,
+            target.time_column,
+        )
+    unchanged = kept - inserted - updated - rivals.outdated
+    return LoadResult(inserted=inserted, updated=updated, unchanged=unchanged, outdated=rivals.outdated)
 
 
 def _expect(*, found: int, wanted: int, write: Statements) -> None:

@@ -50,7 +50,8 @@ class Target:
     :param mode: what happens to the rows that are there.
     :param primary_key: the record keys that identify a row. Needed to merge; in the other modes it serves to drop
         duplicates, and may be ``()``.
-    :param time_column: the record key whose newest value wins among rows of one key in one pull; ``None``: the last wins.
+    :param time_column: the record key whose newest value wins among rows of one key, those that the table holds included.
+        ``None``: the last of a pull wins, and of several pulls the one that began last.
     :param run_id: identifies this pull; the same on every retry. Goes to ``_run_id``.
     :param extracted_at: when the pull was made, with a time zone. Goes to ``_extracted_at``.
     :raises ValueError: a merge without a primary key, an instant without a time zone, or an empty table name or run.
@@ -104,6 +105,7 @@ class LoadResult:
     :param inserted: rows that the table did not hold.
     :param updated: rows that were there with other values.
     :param unchanged: rows that were there with the same values, and were left alone.
+    :param outdated: rows that differ from the table's row of their key and are not newer, so that it stayed.
     :param deleted: rows removed: all former ones when replacing, those of the same run when appending again.
     :param duplicates: rows dropped because the pull held a newer one of the same key.
     :param columns_added: columns that an existing table gained.
@@ -114,6 +116,7 @@ class LoadResult:
     inserted: int = 0
     updated: int = 0
     unchanged: int = 0
+    outdated: int = 0
     deleted: int = 0
     duplicates: int = 0
     columns_added: tuple[str, ...] = ()

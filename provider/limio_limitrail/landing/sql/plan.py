@@ -61,6 +61,7 @@ class Plan:
     :param columns: the columns that rows bring, in order.
     :param vacated: columns of the table that no row brings; a row replaced whole has nulls there.
     :param own_missing: those of the two own columns that an existing table lacks.
+    :param extracted_at: the column ``_extracted_at`` as the table has it; ``None`` where it has none yet.
     """
 
     table: TableName
@@ -68,10 +69,16 @@ class Plan:
     columns: tuple[Landed, ...]
     vacated: tuple[TableColumn, ...]
     own_missing: tuple[str, ...]
+    extracted_at: TableColumn | None = None
 
     def column(self, key: str) -> Landed | None:
         """Find the column of a record key."""
         return next((column for column in self.columns if column.key == key), None)
+
+    def vacated_by(self, key: str) -> TableColumn | None:
+        """Find the table's column of a record key that no row brings."""
+        [name] = column_names([key], existing=[column.name for column in self.vacated]).values()
+        return next((column for column in self.vacated if column.name == name), None)
 
 
 def make_plan(*, session: Session, table: TableName, schema: Mapping[str, Kind]) -> Plan:
@@ -109,6 +116,7 @@ def make_plan(*, session: Session, table: TableName, schema: Mapping[str, Kind])
         columns=columns,
         vacated=tuple(column for column in present or () if column.managed and same(column.name) not in brought),
         own_missing=own_missing,
+        extracted_at=by_name.get(EXTRACTED_AT),
     )
 
 

@@ -136,7 +136,7 @@ def postgres_transaction(connection: Any) -> Iterator[PostgresSession]:
         # Every statement has to see what the load before this one committed while this one waited for its lock.
         session.execute(
             "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL TIME ZONE 'UTC'; "
-            "SET LOCAL extra_float_digits = 1; SET LOCAL standard_conforming_strings = on"
+            "SET LOCAL extra_float_digits = 1; SET LOCAL standard_conforming_strings = on; SET LOCAL datestyle = 'ISO'"
         )
         yield session
         with during("while committing"):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.arrays import integer_array
+from limio_limitrail.landing.instants import sort_keys
 from limio_limitrail.landing.kinds import Kind, arrow_type, cast, kind_of
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.tables import without_columns
@@ -19,14 +20,15 @@ SEQUENCE = "seq"
 """The temporary table's column that numbers the rows of a pull in the order in which they came."""
 
 ORDER = "ord"
-"""The temporary table's column that says which of two rows of one key is newer."""
+"""The temporary table's column that says which of two rows of one key is newer, where their times are texts."""
 
 STORED_NUL = "\\u0000"
 """What stands for a NUL character in a text column, in every database: Postgres can hold no NUL."""
 
 
 def prepared(*, rows: pa.Table, part: str, plan: Plan, time: Landed | None, start: int) -> pa.Table:
-    """Bring a part's rows into the form of the temporary table: the columns of the plan, then `ORDER` if asked for, `SEQUENCE`.
+    """Bring a part's rows into the form of the temporary table: the columns of the plan, then `ORDER` where times are
+    texts, then `SEQUENCE`.
 
     :param rows: rows of the part.
     :param part: its name, for messages.
@@ -36,8 +38,8 @@ def prepared(*, rows: pa.Table, part: str, plan: Plan, time: Landed | None, star
     :raises LandingError: the part holds a column that the schema does not name, or a value that the wider kind cannot hold.
     """
     table = in_kinds(rows=rows, part=part, plan=plan)
-    if time is not None:
-        table = table.append_column(ORDER, _array(rows=rows, part=part, column=time, to=time.incoming, plan=plan))
+    if time is not None and time.kind is Kind.TEXT:
+        table = table.append_column(ORDER, sort_keys(table.column(time.staged).combine_chunks()))
     return table.append_column(SEQUENCE, integer_array(range(start, start + rows.num_rows)))
 
 

@@ -95,6 +95,7 @@ SQLITE = Dialect(
     # A column of another type may turn texts into numbers at will, and says so only afterwards.
     foreign_loss=lambda _expression, _kind, _foreign: "1 = 1",
     update=update_from,
+    keeps_types=False,
 )
 
 

@@ -29,7 +29,8 @@ def texts(values: list[Any], *, kind: Kind) -> list[str]:
 def respell_doubles(*, session: Session, table: TableName, column: str) -> None:
     """Bring the very large and very small numbers of a column that has just become text into the form of `kinds.cast`.
 
-    Databases differ in when they write an exponent and how; in the range that is left alone they all agree.
+    Databases differ in when they write an exponent and how, and whether a zero has a sign; in the range that is left alone they
+    all agree.
 
     :param session: the load's session.
     :param table: the table.
@@ -38,7 +39,7 @@ def respell_doubles(*, session: Session, table: TableName, column: str) -> None:
     dialect = session.dialect
     name, place = dialect.quote(column), dialect.qualified(table)
     number = f"abs(CAST({name} AS {dialect.types[Kind.DOUBLE]}))"
-    unusual = f"{number} >= {_PLAIN_DOUBLE:.0f} OR ({number} < 0.001 AND {number} > 0)"
+    unusual = f"{number} >= {_PLAIN_DOUBLE:.0f} OR {number} < 0.001"
     spelled = [text for (text,) in session.query(f"SELECT DISTINCT {name} FROM {place} WHERE {unusual}")]
     wanted = texts([float(text) for text in spelled], kind=Kind.DOUBLE)
     changes = [(old, new) for old, new in zip(spelled, wanted, strict=True) if old != new]
