@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from limio_limitrail.parameters import places, readers, times
+from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.sensors.base import WaitSensor
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from limio_limitrail.api.resource import Resource
+    from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.waiting.records import RecordsWait
 
 
@@ -29,29 +32,38 @@ class RecordsSensor(WaitSensor):
         has the start of the data interval where it is left out.
     :param page_size: records to ask for a page; else the connection's.
     :param predicate: says whether a record (a mapping) matches: a function, or its import path. To wait in the triggerer it
-        must be a path, and of a module that the triggerer has.
+        must be a path, and of a module that the triggerer has. No template.
     """
 
-    template_fields: Sequence[str] = ("resource", "request_params", "since")
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **WaitSensor.parameters,
+        "resource": Parameter(places.resource),
+        "request_params": Parameter(readers.query_values),
+        "min_records": Parameter(readers.whole_number(least=1)),
+        "since": Parameter(readers.optional(times.instant)),
+        "page_size": Parameter(readers.optional(readers.whole_number(least=1))),
+        "predicate": Parameter(readers.optional(places.function_or_path), templated=False),
+    }
+    template_fields: Sequence[str] = template_fields(parameters)
 
     def __init__(
         self,
         *,
-        resource: str | Resource,
-        request_params: Mapping[str, Any] | None = None,
-        min_records: int = 1,
-        since: str | datetime | None = None,
-        page_size: int | None = None,
+        resource: Templated[str | Resource],
+        request_params: Templated[Mapping[str, Any]] | None = None,
+        min_records: Templated[int] = 1,
+        since: Templated[datetime] | None = None,
+        page_size: Templated[int] | None = None,
         predicate: str | Callable[[Mapping[str, Any]], bool] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.resource = resource
-        self.request_params = request_params
-        self.min_records = min_records
-        self.since = since
-        self.page_size = page_size
-        self.predicate = predicate
+        self.resource: str | Resource = resource
+        self.request_params: Mapping[str, Any] | None = request_params
+        self.min_records: int = min_records
+        self.since: datetime | None = since
+        self.page_size: int | None = page_size
+        self.predicate = not_rendered("predicate", predicate)
 
     def page_url(self) -> str:
         """Give the URL of the page that shows the list."""
@@ -73,13 +85,8 @@ class RecordsSensor(WaitSensor):
         return self.predicate
 
     def window(self, context: Context, resource: Resource) -> tuple[datetime | None, datetime | None]:
-        """Give the bounds in time.
-
-        :raises ParameterError: a bound is no time.
-        """
-        from limio_limitrail.api.times import parse_time
-
-        since = parse_time("since", self.since)
+        """Give the bounds in time."""
+        since = self.since
         needed = resource.time_filter is not None and resource.time_filter.required
         if since is None and needed and (start := context.get("data_interval_start")) is not None:
             since = datetime.fromtimestamp(start.timestamp(), tz=UTC)
@@ -90,7 +97,7 @@ class RecordsSensor(WaitSensor):
 
         :raises ParameterError: a parameter does not fit.
         """
-        from limio_limitrail.waiting.records import RecordsWait, find_predicate
+        from limio_limitrail.waiting.records import RecordsWait
 
         resource = self.hook.find_resource(self.resource)
         since, until = self.window(context, resource)
@@ -101,5 +108,5 @@ class RecordsSensor(WaitSensor):
             until=until,
             min_records=self.min_records,
             page_size=self.page_size or self.hook.page_size,
-            predicate=find_predicate(self.predicate) if isinstance(self.predicate, str) else self.predicate,
+            predicate=None if self.predicate is None else places.function("predicate", self.predicate),
         )

@@ -9,11 +9,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
 from limio_limitrail.lineage.operator import TellsLineage
+from limio_limitrail.parameters import places, readers, times
+from limio_limitrail.parameters.declared import Parameter, ReadsParameters, not_rendered, template_fields
+from limio_limitrail.transfers.nested import nested_paths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.parts import PartFormat
     from limio_limitrail.landing.state import PullState, StateStore
     from limio_limitrail.lineage.flow import Place
+    from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.transfers.folders import RunIdentity
     from limio_limitrail.transfers.placed import PlacedWalk
     from limio_limitrail.transfers.state import AssetWatermark
@@ -56,8 +60,11 @@ class Job:
     watermark: AssetWatermark | None
 
 
-class ResourcePullOperator(TellsLineage, BaseOperator):
+class ResourcePullOperator(ReadsParameters, TellsLineage, BaseOperator):
     """Pull a resource into part files. The base of the operators that people use.
+
+    All parameters but ``transform`` are templates, and may be XComArgs. They are read and checked when the task runs, before the
+    first request: a text that a template gives counts as the number, the list or the time that it is.
 
     :param resource: a name of the API's table of resources, or a `Resource` of your own.
     :param request_params: the path's placeholders, such as ``service``, and further query parameters. (``params`` is Airflow's.)
@@ -66,54 +73,70 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
     :param incremental: go on from the watermark that the last successful run left in the asset state store of the first outlet
         asset (Airflow 3.3 and later), or from the start of the data interval (before). A run that is made again begins where it
         began.
-    :param full_refresh: leave the watermark out of account for this run; it is moved all the same. May be a template.
-    :param overlap: how far an incremental pull goes back behind the watermark.
+    :param full_refresh: leave the watermark out of account for this run; it is moved all the same.
+    :param overlap: how far an incremental pull goes back behind the watermark: a timedelta, seconds, or an ISO 8601 duration such
+        as ``PT1H``.
     :param detail: fetch each record by its id, for lists that hold summaries.
     :param columns: nested values to lift into columns of their own, as column name → path, such as
         ``{"offer_path": "data.offer.path"}``.
-    :param drop_columns: columns to leave out.
-    :param transform: a function that is called with each part as a pandas frame and returns the frame to land.
+    :param drop_columns: columns to leave out: a list, or the name of one.
+    :param transform: a function that is called with each part as a pandas frame and returns the frame to land, or its import
+        path. No template.
     :param part_rows: records after which a part is full. Memory is bounded by a part.
     """
 
     # Only an API whose filters have an upper bound makes parameters of these.
-    until: str | datetime | None = None
+    until: datetime | None = None
     window: timedelta | None = None
     parallel: int = 1
 
-    template_fields: Sequence[str] = ("resource", "request_params", "since", "full_refresh")
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "resource": Parameter(places.resource),
+        "request_params": Parameter(readers.query_values),
+        "page_size": Parameter(readers.optional(readers.whole_number(least=1))),
+        "since": Parameter(readers.optional(times.instant)),
+        "incremental": Parameter(readers.switch),
+        "full_refresh": Parameter(readers.switch),
+        "overlap": Parameter(times.span()),
+        "detail": Parameter(readers.switch),
+        "columns": Parameter(nested_paths),
+        "drop_columns": Parameter(readers.names("columns")),
+        "transform": Parameter(readers.optional(places.function), templated=False),
+        "part_rows": Parameter(readers.whole_number(least=1)),
+    }
+    template_fields: Sequence[str] = template_fields(parameters)
     ui_color = "#e8f4f2"
 
     def __init__(
         self,
         *,
-        resource: str | Resource,
-        request_params: Mapping[str, Any] | None = None,
-        page_size: int | None = None,
-        since: str | datetime | None = None,
-        incremental: bool = False,
-        full_refresh: bool | str = False,
-        overlap: timedelta = DEFAULT_OVERLAP,
-        detail: bool = False,
-        columns: Mapping[str, LiftPath] | None = None,
-        drop_columns: Sequence[str] = (),
-        transform: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
-        part_rows: int = 50_000,
+        resource: Templated[str | Resource],
+        request_params: Templated[Mapping[str, Any]] | None = None,
+        page_size: Templated[int] | None = None,
+        since: Templated[datetime] | None = None,
+        incremental: Templated[bool] = False,
+        full_refresh: Templated[bool] = False,
+        overlap: Templated[timedelta] = DEFAULT_OVERLAP,
+        detail: Templated[bool] = False,
+        columns: Templated[Mapping[str, LiftPath]] | None = None,
+        drop_columns: Templated[Sequence[str]] = (),
+        transform: Callable[[pd.DataFrame], pd.DataFrame] | str | None = None,
+        part_rows: Templated[int] = 50_000,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.resource = resource
-        self.request_params = request_params
-        self.page_size = page_size
-        self.since = since
-        self.incremental = incremental
-        self.full_refresh = full_refresh
-        self.overlap = overlap
-        self.detail = detail
-        self.columns = columns
-        self.drop_columns = drop_columns
-        self.transform = transform
-        self.part_rows = part_rows
+        self.resource: str | Resource = resource
+        self.request_params: Mapping[str, Any] | None = request_params
+        self.page_size: int | None = page_size
+        self.since: datetime | None = since
+        self.incremental: bool = incremental
+        self.full_refresh: bool = full_refresh
+        self.overlap: timedelta = overlap
+        self.detail: bool = detail
+        self.columns: Mapping[str, LiftPath] | None = columns
+        self.drop_columns: Sequence[str] = drop_columns
+        self.transform: Any = not_rendered("transform", transform)
+        self.part_rows: int = part_rows
 
     @property
     @abstractmethod
@@ -159,9 +182,9 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
             resource=resource,
             context=context,
             incremental=self.incremental,
-            full_refresh=window.parse_switch("full_refresh", self.full_refresh),
-            since=window.parse_time("since", self.since),
-            until=window.parse_time("until", self.until),
+            full_refresh=self.full_refresh,
+            since=self.since,
+            until=self.until,
             window=self.window,
             overlap=self.overlap,
             watermark=watermark,
@@ -200,7 +223,7 @@ class ResourcePullOperator(TellsLineage, BaseOperator):
                     time_path=time_path,
                     timestamps=resource.timestamps,
                     columns=columns,
-                    dropped=tuple(self.drop_columns),
+                    dropped=self.drop_columns,
                     transform=self.transform,
                 ),
                 since=job.window.since,

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
+from limio_limitrail.parameters import places, readers
+from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.transfers.base import Job, ResourcePullOperator
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.sql import LoadResult, WriteMode
+    from limio_limitrail.parameters.declared import Templated
 
 
 class ResourceToSqlOperator(ResourcePullOperator):
@@ -28,33 +31,42 @@ class ResourceToSqlOperator(ResourcePullOperator):
     :param table: the table, with its schema where it is not the default one: ``analytics.subscriptions``.
     :param mode: ``merge`` replaces rows by primary key and adds new ones; ``append`` adds this run's rows, once however often the
         run is made again; ``replace`` puts the new rows in the place of all old ones.
-    :param primary_key: the columns that identify a row; else the resource's.
+    :param primary_key: the columns that identify a row: a list, or the name of one; else the resource's.
     :param time_column: the column whose newest value wins where two records of one pull have the same key; else the resource's.
     :param staging: the folder below which parts wait to be loaded: an `ObjectStoragePath`, or its URL. Left out, it is a folder
         on the worker that only its user can read. Give one that all workers share if a retry may run on another worker and
         should go on there.
     """
 
-    template_fields: Sequence[str] = (*ResourcePullOperator.template_fields, "sql_conn_id", "table", "mode", "staging")
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **ResourcePullOperator.parameters,
+        "sql_conn_id": Parameter(readers.text("the id of a connection")),
+        "table": Parameter(readers.text("the name of a table")),
+        "mode": Parameter(readers.choice("merge", "append", "replace")),
+        "primary_key": Parameter(readers.optional(readers.names("columns"))),
+        "time_column": Parameter(readers.optional(readers.text("the name of a column"))),
+        "staging": Parameter(readers.optional(places.folder)),
+    }
+    template_fields: Sequence[str] = template_fields(parameters)
 
     def __init__(
         self,
         *,
-        sql_conn_id: str,
-        table: str,
-        mode: str = "merge",
-        primary_key: Sequence[str] | None = None,
-        time_column: str | None = None,
-        staging: str | ObjectStoragePath | None = None,
+        sql_conn_id: Templated[str],
+        table: Templated[str],
+        mode: Templated[str] = "merge",
+        primary_key: Templated[Sequence[str]] | None = None,
+        time_column: Templated[str] | None = None,
+        staging: Templated[str | ObjectStoragePath] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.sql_conn_id = sql_conn_id
-        self.table = table
-        self.mode = mode
-        self.primary_key = primary_key
-        self.time_column = time_column
-        self.staging = staging
+        self.sql_conn_id: str = sql_conn_id
+        self.table: str = table
+        self.mode: str = mode
+        self.primary_key: Sequence[str] | None = primary_key
+        self.time_column: str | None = time_column
+        self.staging: str | ObjectStoragePath | None = staging
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Pull and load, and give a small summary.
@@ -73,10 +85,12 @@ class ResourceToSqlOperator(ResourcePullOperator):
         from limio_limitrail.api.meter import Meter
         from limio_limitrail.hooks.observe import count, stage
         from limio_limitrail.landing.parts import PartFormat
+        from limio_limitrail.landing.sql import WriteMode
         from limio_limitrail.lineage.flow import table_place
         from limio_limitrail.transfers.folders import default_staging
 
-        mode = self._write_mode()
+        self.read_parameters()
+        mode = WriteMode(self.mode)
         database = self._database()
         meter = Meter(self.hook.client)
         root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
@@ -123,15 +137,6 @@ class ResourceToSqlOperator(ResourcePullOperator):
             summary["seconds"],
         )
         return summary
-
-    def _write_mode(self) -> WriteMode:
-        from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.landing.sql import WriteMode
-
-        try:
-            return WriteMode(self.mode)
-        except ValueError:
-            raise ParameterError(f"mode={self.mode!r} is none of {', '.join(WriteMode)}") from None
 
     def _database(self) -> DbApiHook:
         from limio_limitrail.hooks.databases import find_database

@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.times import parse_time as parse_time
 from limio_limitrail.transfers.state import mark_of
 
 if TYPE_CHECKING:
@@ -170,19 +169,6 @@ def _usable_interval_start(context: Context, time_filter: TimeFilter) -> datetim
     if start is None or (time_filter.until is not None and (end is None or end <= start)):
         return None
     return _utc(start)
-
-
-def parse_switch(name: str, value: bool | str) -> bool:
-    """Read a switch that may come out of a template as a text.
-
-    :raises ParameterError: it is neither true nor false.
-    """
-    word = str(value).strip().lower()
-    if word in {"true", "1", "yes"}:
-        return True
-    if word in {"false", "0", "no", "none", ""}:
-        return False
-    raise ParameterError(f"{name}={value!r} is neither true nor false")
 
 
 def _utc(when: datetime) -> datetime:

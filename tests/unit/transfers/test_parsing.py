@@ -157,29 +157,6 @@ def test_where_a_pull_begins():
         choose(Resource(name="x", path="/x"), since=NOON)
 
 
-@pytest.mark.parametrize(
-    ("text", "instant"),
-    [
-        ("", None),
-        (" None", None),
-        (None, None),
-        ("2026-01-01", datetime(2026, 1, 1, tzinfo=UTC)),
-        ("2026-01-01T13:00:00+01:00", NOON),
-        (datetime(2026, 1, 1, 12), NOON),
-    ],
-)
-def test_since_is_read(text, instant):
-    assert window.parse_time("since", text) == instant
-
-
-@pytest.mark.parametrize(
-    "call", [lambda: window.parse_time("until", "soon"), lambda: window.parse_switch("full_refresh", "perhaps")]
-)
-def test_what_cannot_be_read_is_named(call):
-    with pytest.raises(ParameterError, match=r"soon|full_refresh='perhaps'"):
-        call()
-
-
 def test_incremental_needs_an_outlet():
     with pytest.raises(ParameterError, match="outlets="):
         asset_watermark({"asset_state_store": {}}, outlets=[], target="t")
