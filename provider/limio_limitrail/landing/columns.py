@@ -19,6 +19,7 @@ from limio_limitrail.landing import tables
 from limio_limitrail.landing.errors import RecordError
 from limio_limitrail.landing.kinds import Kind, arrow_field
 from limio_limitrail.landing.lifts import ODD_KEY, LiftPath, LiftReader
+from limio_limitrail.landing.names import FoundNames
 from limio_limitrail.landing.values import from_booleans, from_integers, from_raw, from_texts, to_instants
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class ColumnReader:
         self._lifts = LiftReader(lifts) if lifts else None
         self._lifted = frozenset(lifts)
         self._shapes: dict[str, _Shape | None] = {}
+        self.names = FoundNames(self._dropped)
         self._decoder: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[dict[str, Any]])
         self._learned = False
         self._odd = False
@@ -93,7 +95,9 @@ class ColumnReader:
             if name not in self._dropped:
                 add(name, *_READERS[shape or _Shape.ANY](values_of(index, name)))
         if self._lifts is not None:
-            for name, values in self._lifts.read(records).items():
+            lifted = self._lifts.read(records)
+            self.names.see_lifted(lifted)
+            for name, values in lifted.items():
                 add(name, *from_raw(values))
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields)) if fields else tables.without_columns(len(rows))
 
@@ -125,6 +129,7 @@ class ColumnReader:
                 shape = _shape_of(bytes(raw))
                 known = self._shapes.get(name)
                 self._shapes[name] = shape if known is None else known if shape in (None, known) else _Shape.ANY
+        self.names.see_keys(self._shapes)
         if clash := sorted(self._lifted & (self._shapes.keys() - self._dropped)):
             raise RecordError(
                 f"columns= lifts a nested value into {clash[0]!r}, and the records have a key of that name: choose another name"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from limio_limitrail.landing.ahead import ahead
 from limio_limitrail.landing.builders import Builder, RecordPage, make_builder
 from limio_limitrail.landing.manifest import MANIFEST_NAME, Manifest, write_manifest
+from limio_limitrail.landing.names import NameChecks
 from limio_limitrail.landing.parts import DamagedPartError, PartFormat, part_name, read_verified, store_part
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.landing.state import PullState, StateStore, begin, restore, saved_now
@@ -107,6 +108,7 @@ class Pull:
     :param since: the lower bound in time, for the manifest.
     :param until: the upper bound, for the manifest.
     :param limits: when a part is full.
+    :param checks: compares the names that it was given with those that come.
     :param store: keeps the state across retries.
     :param walk: begins a walk from a state's cursor.
     """
@@ -122,6 +124,7 @@ class Pull:
     walk: Callable[[PullState], Walk]
     until: datetime | None = None
     limits: PartLimits = PartLimits()
+    checks: NameChecks | None = None
 
 
 def run_pull(pull: Pull) -> Manifest:
@@ -141,6 +144,7 @@ class _Run:
         self._began = self._said = time.monotonic()
         self._rows_before = 0
         self._page_size: int | None = None
+        self._keys: Collection[str] = ()
 
     def to_the_end(self) -> Manifest:
         pull = self._pull
@@ -157,6 +161,10 @@ class _Run:
                     raise lost.cause from None
                 log.warning("%s: the place in the list is lost, so the pull starts its window again. %s", pull.resource, lost)
                 state = self._fresh()
+        not_found: tuple[str, ...] = ()
+        if pull.checks is not None and any(part.rows for part in state.parts):
+            pull.checks.check_all(state.schema, found=state.found, keys=self._keys)
+            not_found = tuple(name for name in pull.checks.watched if name not in state.found)
         manifest = Manifest(
             resource=pull.resource,
             run_id=pull.run_id,
@@ -168,6 +176,7 @@ class _Run:
             since=pull.since,
             until=pull.until,
             newest=state.newest,
+            not_found=not_found,
         )
         # A part that was written just before a crash may be one too many now.
         remove_parts(pull.folder, keep={part.name for part in state.parts})
@@ -241,6 +250,12 @@ class _Run:
     def _finish_part(self, state: PullState, builder: Builder) -> PullState:
         pull = self._pull
         content = builder.finish()
+        if pull.checks is not None:
+            if content.rows:
+                pull.checks.check_part(content.schema)
+            found = (name for name in pull.checks.watched if name in builder.names)
+            state = replace(state, found=tuple(dict.fromkeys((*state.found, *found))))
+            self._keys = builder.names.keys
         if content.rows or content.schema:
             name = part_name(number=len(state.parts), part_format=pull.part_format)
             # The part is stored before the state that names it: a crash between the two writes the same part again.

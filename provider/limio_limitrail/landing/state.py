@@ -63,6 +63,7 @@ class PullState:
     :param schema: their columns.
     :param newest: the newest time that came.
     :param finished: True when there is no next page.
+    :param found: the names that the pull looks for, and that some record had.
     """
 
     signature: str
@@ -77,6 +78,7 @@ class PullState:
     schema: Mapping[str, Kind] = field(default_factory=dict)
     newest: datetime | None = None
     finished: bool = False
+    found: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Give the state as a state store keeps it."""
@@ -94,6 +96,7 @@ class PullState:
             "schema": {name: kind.value for name, kind in self.schema.items()},
             "newest": self.newest.isoformat() if self.newest else None,
             "finished": self.finished,
+            "found": list(self.found),
         }
 
 
@@ -152,6 +155,7 @@ def _read(value: Mapping[str, Any], *, part_format: PartFormat) -> PullState:
         schema={name: Kind(kind) for name, kind in value["schema"].items()},
         newest=maybe(instant, value["newest"]),
         finished=finished,
+        found=tuple(text(name) for name in value["found"]),
     )
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from limio_limitrail.lineage.flow import Place
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.transfers.folders import RunIdentity
+    from limio_limitrail.transfers.names import KeyAndTime
     from limio_limitrail.transfers.placed import PlacedWalk
     from limio_limitrail.transfers.state import AssetWatermark
     from limio_limitrail.transfers.window import Window
@@ -208,10 +209,11 @@ class ResourcePullOperator(ReadsParameters, TellsLineage, BaseOperator):
         """
         from limio_limitrail.landing.pull import PartLimits, Pull, run_pull
         from limio_limitrail.landing.shaping import Shaping
+        from limio_limitrail.transfers.names import GivenNames
 
         resource = job.resource
         time_path = resource.columns.get(resource.time_column, (resource.time_column,)) if resource.time_column else None
-        return run_pull(
+        manifest = run_pull(
             Pull(
                 resource=resource.name,
                 run_id=str(job.run),
@@ -231,8 +233,22 @@ class ResourcePullOperator(ReadsParameters, TellsLineage, BaseOperator):
                 store=job.store,
                 walk=lambda state: self._walk(job, state),
                 limits=PartLimits(rows=self.part_rows),
+                checks=GivenNames(
+                    resource=resource.name,
+                    dropped=tuple(self.drop_columns),
+                    nested=self.columns or {},
+                    lifted=tuple(columns),
+                    needed=self.needed_columns(job),
+                ),
             )
         )
+        if manifest.rows and manifest.newest is None and resource.time_column is not None and job.watermark is None:
+            self.log.warning("%s: no time could be read from %r in any record.", resource.name, resource.time_column)
+        return manifest
+
+    def needed_columns(self, job: Job) -> KeyAndTime | None:  # noqa: ARG002 - for those that load a table
+        """Give the columns that a table needs; none where there is no table."""
+        return None
 
     def _walk(self, job: Job, state: PullState) -> PlacedWalk:
         from limio_limitrail.transfers.placed import PlacedWalk
@@ -310,3 +326,9 @@ class ResourcePullOperator(ReadsParameters, TellsLineage, BaseOperator):
                 job.resource.time_column,
             )
         return job.watermark.move(manifest.watermark, run=str(job.run), since=job.window.since)
+
+
+def some_of(names: Sequence[str]) -> list[str]:
+    """Give the first few of what may be hundreds of names, for a summary that stays small."""
+    shown = [name[:60] for name in names[:8]]
+    return shown if len(names) <= len(shown) else [*shown, f"and {len(names) - len(shown)} more"]

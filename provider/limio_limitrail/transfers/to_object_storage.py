@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
 from limio_limitrail.parameters import places, readers
 from limio_limitrail.parameters.declared import Parameter, template_fields
-from limio_limitrail.transfers.base import ResourcePullOperator
+from limio_limitrail.transfers.base import ResourcePullOperator, some_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -86,6 +86,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
             "parts": len(manifest.parts),
             "folder": str(job.folder),
             "manifest": str(job.folder / MANIFEST_NAME),
+            "columns_not_found": some_of(manifest.not_found),
             **job.window.summary(),
             "watermark": watermark.isoformat() if watermark else None,
             **meter.read(),

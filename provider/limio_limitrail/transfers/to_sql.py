@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
 from limio_limitrail.parameters import places, readers
 from limio_limitrail.parameters.declared import Parameter, template_fields
-from limio_limitrail.transfers.base import Job, ResourcePullOperator
+from limio_limitrail.transfers.base import Job, ResourcePullOperator, some_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.sql import LoadResult, WriteMode
     from limio_limitrail.parameters.declared import Templated
+    from limio_limitrail.transfers.names import KeyAndTime
 
 
 class ResourceToSqlOperator(ResourcePullOperator):
@@ -115,8 +116,9 @@ class ResourceToSqlOperator(ResourcePullOperator):
             "unchanged": result.unchanged,
             "deleted": result.deleted,
             "duplicates": result.duplicates,
-            "columns_added": _some(result.columns_added),
-            "columns_widened": _some(result.columns_widened),
+            "columns_added": some_of(result.columns_added),
+            "columns_widened": some_of(result.columns_widened),
+            "columns_not_found": some_of(manifest.not_found),
             **job.window.summary(),
             "watermark": watermark.isoformat() if watermark else None,
             **meter.read(),
@@ -162,6 +164,17 @@ class ResourceToSqlOperator(ResourcePullOperator):
                 "leave incremental out, or merge"
             )
 
+    def needed_columns(self, job: Job) -> KeyAndTime:
+        """Give the columns that the table needs."""
+        from limio_limitrail.transfers.names import KeyAndTime
+
+        return KeyAndTime(
+            key=self._key(job),
+            key_given=self.primary_key is not None,
+            merges=self.mode == "merge",
+            time_column=self.time_column,
+        )
+
     def _key(self, job: Job) -> tuple[str, ...]:
         return tuple(self.primary_key) if self.primary_key is not None else job.resource.primary_key
 
@@ -194,9 +207,3 @@ class ResourceToSqlOperator(ResourcePullOperator):
             remove_empty(job.folder, root=job.root)
         except Exception as error:  # noqa: BLE001 - the rows are in the table: the task has done what it was asked for
             self.log.warning("The staging folder %s could not be removed (%s).", job.folder, type(error).__name__)
-
-
-def _some(names: Sequence[str]) -> list[str]:
-    """Give the first few of what may be hundreds of names, for a summary that stays small."""
-    shown = [name[:60] for name in names[:8]]
-    return shown if len(names) <= len(shown) else [*shown, f"and {len(names) - len(shown)} more"]

@@ -19,8 +19,8 @@ import limio_limitrail
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.transfers import folders, window
+from limio_limitrail.transfers.base import some_of
 from limio_limitrail.transfers.state import REMEMBERED_RUNS, AssetWatermark, Progress, asset_watermark, mark_of
-from limio_limitrail.transfers.to_sql import _some
 
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
@@ -182,5 +182,5 @@ def test_staging_that_others_can_reach_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_summary_names_a_few_of_many_columns():
-    assert _some(["a", "b"]) == ["a", "b"]
-    assert _some([f"{n}" * 99 for n in range(300)])[-1] == "and 292 more"
+    assert some_of(["a", "b"]) == ["a", "b"]
+    assert some_of([f"{n}" * 99 for n in range(300)])[-1] == "and 292 more"
