@@ -199,12 +199,13 @@ def scopes(name: str, value: object) -> tuple[str, ...]:
     given = plain(value)
     if is_nothing(given):
         return ()
-    if isinstance(given, str):
-        listed = as_native(given)
-        given = [str(given)] if not isinstance(listed, list | tuple | AbstractSet) else listed
-    if not isinstance(given, AbstractSet | Sequence) or not all(isinstance(item, str) for item in given):
+    listed = as_native(given) if isinstance(given, str) else given
+    items = listed if isinstance(listed, AbstractSet | Sequence) and not isinstance(listed, str | bytes) else [given]
+    texts = [_as_text(item) for item in items]
+    # A list or a mapping that cannot be read is no scope, though a scope may hold such characters.
+    if None in texts or (items == [given] and str(given).lstrip().startswith(("[", "(", "{"))):
         raise unfit(name, value, expected=expected)
-    found = split_scopes(tuple(given))
+    found = split_scopes([text for text in texts if text])
     if unfit_scopes(found):
         raise unfit(name, value, expected=f"{expected}; a scope holds no commas, quotes or semicolons")
     return found
