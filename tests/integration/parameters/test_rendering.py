@@ -36,8 +36,10 @@ VALUES: dict[str, Any] = {
 PARAMETERS = {
     "LimioToSqlOperator": (
         "resource='abandoned_baskets', sql_conn_id='duck', table='t_{way}'",
-        "page_size=five, part_rows=two, since=since, overlap=hour, drop_columns=hidden, columns=nested, primary_key=key, mode=mode, "
-        "incremental=off, full_refresh=on, detail=off, time_column=nothing, request_params=query, staging=nothing",
+        (
+            "page_size=five, part_rows=two, since=since, overlap=hour, drop_columns=hidden, columns=nested, primary_key=key, "
+            "mode=mode, incremental=off, full_refresh=on, detail=off, time_column=nothing, request_params=query, staging=nothing"
+        ),
     ),
     "LimioToObjectStorageOperator": (
         "resource='abandoned_baskets', destination='file://{folder}'",
@@ -53,8 +55,10 @@ PARAMETERS = {
     ),
     "LimitRailCommitUsageOperator": (
         "key='account', sql_conn_id='duck', ledger_table='l_{way}'",
-        "rows=rows, body=body, concurrency=two, batch_size=five, max_rejected=five, max_parked=two, decisions=decisions, "
-        "replay=nothing, scope=scopes, path=nothing",
+        (
+            "rows=rows, body=body, concurrency=two, batch_size=five, max_rejected=five, max_parked=two, decisions=decisions, "
+            "replay=nothing, scope=scopes, path=nothing"
+        ),
     ),
     "LimioObjectSensor": ("path_type='orders'", "object_id=id, target_statuses=statuses, max_transient_failures=two"),
     "LimioResourceSensor": (
