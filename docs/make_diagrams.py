@@ -24,6 +24,7 @@ ROOMS = {
     "limio": "its lists, as data",
     "limitrail": "its lists and operations, as data",
     "watching": "what is new in a list",
+    "parameters": "what people give, read and checked",
     "waiting": "what is waited for, how patiently",
     "api": "token, request, retry, page",
     "landing": "pages to parts to a table",

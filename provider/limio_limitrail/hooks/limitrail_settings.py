@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.origin import origin_of
 from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.api.scopes import split_scopes, unfit_scopes
 from limio_limitrail.hooks.pages import read_pages
 from limio_limitrail.hooks.settings import AirflowConnection, ConnectionFieldError, Fields, Settings
 
@@ -18,8 +19,6 @@ TOKEN_PATH = "/connect/token"  # noqa: S105 - a path (LimitRail developer consol
 
 _PATH = re.compile(r"/(?!/)([^\\?#{}\s\x00-\x1f\x7f]|\{[A-Za-z_][A-Za-z0-9_]*\})*")
 _DOTS = re.compile(r"/\.{1,2}(/|$)")
-# RFC 6749, section 3.3, without the comma and the semicolon, with which people separate what spaces should.
-_SCOPE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +83,6 @@ def read_limitrail_connection(connection: AirflowConnection) -> LimitRailSetting
     )
 
 
-def split_scopes(scope: str | Sequence[str] | None) -> tuple[str, ...]:
-    """Give the scopes of a text or a list, sorted, each once."""
-    texts = (scope,) if isinstance(scope, str) else tuple(scope or ())
-    return tuple(sorted({one for text in texts for one in text.split()}))
-
-
 def scopes_to_ask(settings: LimitRailSettings, *, scope: str | Sequence[str] | None, conn_id: str) -> tuple[str, ...]:
     """Give the scopes that a token is asked with: the connection's and a task's own, sorted, each once.
 
@@ -107,8 +100,3 @@ def scopes_to_ask(settings: LimitRailSettings, *, scope: str | Sequence[str] | N
             "limitrail.usage.write. Nothing was sent"
         )
     return scopes
-
-
-def unfit_scopes(scopes: Sequence[str]) -> tuple[str, ...]:
-    """Name the scopes that cannot be any."""
-    return tuple(scope for scope in scopes if not _SCOPE.fullmatch(scope))

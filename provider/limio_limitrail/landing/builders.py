@@ -18,6 +18,7 @@ from limio_limitrail.landing.frames import transformed
 from limio_limitrail.landing.groups import GROUP_ROWS, GROUP_SIZE, RowGroups
 from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.lifts import LiftReader
+from limio_limitrail.landing.names import FoundNames
 from limio_limitrail.landing.newest import NOTHING, NewestTime, PartTimes
 from limio_limitrail.landing.packing import Packer
 from limio_limitrail.landing.parts import PartFormat, parquet_bytes
@@ -70,6 +71,10 @@ class Builder(Protocol):
     def size(self) -> int:
         """The bytes of JSON in the part at hand, as they came."""
 
+    @property
+    def names(self) -> FoundNames:
+        """The names that records had so far, in all parts."""
+
     def add(self, page: RecordPage) -> None:
         """Add a page's records to the part at hand."""
 
@@ -94,6 +99,7 @@ class LinesBuilder:
         self._times = NewestTime(shaping.time_path) if shaping.time_path else None
         self._dropped = tuple(shaping.dropped)
         self._lifts = LiftReader(shaping.columns) if shaping.columns else None
+        self.names = FoundNames(self._dropped)
         self._begin()
 
     def _begin(self) -> None:
@@ -114,7 +120,9 @@ class LinesBuilder:
 
     def _shaped(self, records: bytes) -> Iterator[bytes]:
         lifted = self._lifts.read(records) if self._lifts is not None else {}
+        self.names.see_lifted(lifted)
         for index, record in enumerate(_objects(records)):
+            self.names.see_record(record)
             if clash := sorted(lifted.keys() & record.keys() - set(self._dropped)):
                 raise RecordError(
                     f"columns= lifts a nested value into {clash[0]!r}, and the records have a key of that name: "
@@ -145,6 +153,7 @@ class TableBuilder:
         self._transform = transform
         self._max_columns = shaping.max_columns
         self._reader = _reader(shaping)
+        self.names = self._reader.names
         self._times = PartTimes(shaping)
         self._tables: list[pa.Table] = []
         self.size = 0
@@ -174,6 +183,7 @@ class ParquetBuilder:
 
     def __init__(self, shaping: Shaping) -> None:
         self._reader = _reader(shaping)
+        self.names = self._reader.names
         self._times = PartTimes(shaping)
         self._behind = Behind()
         self._groups = RowGroups()

@@ -20,6 +20,7 @@ from limio_limitrail.landing.errors import RecordError
 from limio_limitrail.landing.instants import landed
 from limio_limitrail.landing.kinds import Kind, arrow_field
 from limio_limitrail.landing.lifts import ODD_KEY, LiftPath, LiftReader
+from limio_limitrail.landing.names import FoundNames
 from limio_limitrail.landing.values import from_booleans, from_integers, from_raw, from_texts
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class ColumnReader:
         self._lifts = LiftReader(lifts) if lifts else None
         self._lifted = frozenset(lifts)
         self._shapes: dict[str, _Shape | None] = {}
+        self.names = FoundNames(self._dropped)
         self._decoder: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[dict[str, Any]])
         self._max_columns = max_columns
         self._learned = False
@@ -110,7 +112,9 @@ class ColumnReader:
             for name, how, values in empty:
                 add(name, *_READERS[how](values))
         if self._lifts is not None:
-            for name, values in self._lifts.read(records).items():
+            lifted = self._lifts.read(records)
+            self.names.see_lifted(lifted)
+            for name, values in lifted.items():
                 add(name, *from_raw(values))
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields)) if fields else tables.without_columns(len(rows))
 
@@ -143,6 +147,7 @@ class ColumnReader:
                 shape = _shape_of(bytes(raw))
                 known = self._shapes.get(name)
                 self._shapes[name] = shape if known is None else known if shape in (None, known) else _Shape.ANY
+        self.names.see_keys(self._shapes)
         if clash := sorted(self._lifted & (self._shapes.keys() - self._dropped)):
             raise RecordError(
                 f"columns= lifts a nested value into {clash[0]!r}, and the records have a key of that name: choose another name"

@@ -41,6 +41,7 @@ class Manifest:
     :param since: the lower bound in time that the API was asked for.
     :param until: the upper bound, where the API has one.
     :param newest: the newest value of the time column that came.
+    :param not_found: columns to drop and nested columns that no record had.
     """
 
     resource: str
@@ -53,6 +54,7 @@ class Manifest:
     since: datetime | None
     newest: datetime | None
     until: datetime | None = None
+    not_found: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -93,6 +95,7 @@ def write_manifest(folder: ObjectStoragePath, manifest: Manifest) -> None:
         "newest": _time(manifest.newest),
         "watermark": _time(manifest.watermark),
         "schema": {name: kind.value for name, kind in manifest.schema.items()},
+        "columns_not_found": list(manifest.not_found),
         "sha256": manifest.digest,
         "parts": [as_dict(part) for part in manifest.parts],
     }
@@ -144,6 +147,7 @@ def manifest_from_json(data: object, *, folder: str) -> Manifest:
             newest=maybe(instant, data["newest"]),
             # Its first version had no upper bounds.
             until=maybe(instant, data.get("until")),
+            not_found=tuple(text(name) for name in data.get("columns_not_found", [])),
         )
     except UNREADABLE as error:
         raise ManifestError(f"the manifest in {folder} is damaged ({type(error).__name__}: {error}). Pull again") from None

@@ -17,6 +17,7 @@ from limio_limitrail.landing.builders import Builder, RecordPage, make_builder
 from limio_limitrail.landing.columns import check_number
 from limio_limitrail.landing.errors import RecordError
 from limio_limitrail.landing.manifest import MANIFEST_NAME, Manifest, write_manifest
+from limio_limitrail.landing.names import NameChecks
 from limio_limitrail.landing.own_end import OwnEnd
 from limio_limitrail.landing.parts import LOCAL, DamagedPartError, PartFormat, part_name, read_verified, store_part
 from limio_limitrail.landing.shaping import Shaping
@@ -117,6 +118,7 @@ class Pull:
     :param until: the upper bound, for the manifest.
     :param kept_until: leave out records whose time is not before it; None where the API leaves them out, or they belong here.
     :param limits: when a part is full.
+    :param checks: compares the names that it was given with those that come.
     :param store: keeps the state across retries.
     :param walk: begins a walk from a state's cursor.
     """
@@ -133,6 +135,7 @@ class Pull:
     until: datetime | None = None
     kept_until: datetime | None = None
     limits: PartLimits = PartLimits()
+    checks: NameChecks | None = None
 
 
 def run_pull(pull: Pull) -> Manifest:
@@ -156,6 +159,7 @@ class _Run:
         path = pull.shaping.time_path
         self._own_end = OwnEnd(path=path, until=pull.kept_until) if pull.kept_until is not None and path is not None else None
         self._unreadable_times = 0
+        self._keys: Collection[str] = ()
 
     def to_the_end(self) -> Manifest:
         pull = self._pull
@@ -176,6 +180,10 @@ class _Run:
                 state = self._fresh()
         if self._own_end is not None and self._own_end.left_out:
             log.info("%s: %d records came after %s and are left out.", pull.resource, self._own_end.left_out, pull.kept_until)
+        not_found: tuple[str, ...] = ()
+        if pull.checks is not None and any(part.rows for part in state.parts):
+            pull.checks.check_all(state.schema, found=state.found, keys=self._keys)
+            not_found = tuple(name for name in pull.checks.watched if name not in state.found)
         manifest = Manifest(
             resource=pull.resource,
             run_id=pull.run_id,
@@ -187,6 +195,7 @@ class _Run:
             since=pull.since,
             until=pull.until,
             newest=state.newest,
+            not_found=not_found,
         )
         # A part that was written just before a crash may be one too many now.
         remove_parts(pull.folder, keep={part.name for part in state.parts})
@@ -269,6 +278,12 @@ class _Run:
     def _finish_part(self, state: PullState, builder: Builder) -> PullState:
         pull = self._pull
         content = builder.finish()
+        if pull.checks is not None:
+            if content.rows:
+                pull.checks.check_part(content.schema)
+            found = (name for name in pull.checks.watched if name in builder.names)
+            state = replace(state, found=tuple(dict.fromkeys((*state.found, *found))))
+            self._keys = builder.names.keys
         self._unreadable_times += content.unreadable
         if content.rows or content.schema:
             name = part_name(number=len(state.parts), part_format=pull.part_format)

@@ -64,6 +64,7 @@ class PullState:
     :param newest: the newest time that came.
     :param finished: True when there is no next page.
     :param resumable: False where nobody can go on from `cursor`, because the API keeps the place itself, or may do so.
+    :param found: the names that the pull looks for, and that some record had.
     """
 
     signature: str
@@ -79,6 +80,7 @@ class PullState:
     newest: datetime | None = None
     finished: bool = False
     resumable: bool = True
+    found: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Give the state as a state store keeps it."""
@@ -97,6 +99,7 @@ class PullState:
             "newest": self.newest.isoformat() if self.newest else None,
             "finished": self.finished,
             "resumable": self.resumable,
+            "found": list(self.found),
         }
 
 
@@ -177,7 +180,8 @@ def _read(value: Mapping[str, Any], *, part_format: PartFormat) -> PullState:
         schema={name: Kind(kind) for name, kind in value["schema"].items()},
         newest=maybe(instant, value["newest"]),
         finished=_switch(value["finished"]),
-        resumable=_switch(value.get("resumable", True)),
+        resumable=_switch(value["resumable"]),
+        found=tuple(text(name) for name in value["found"]),
     )
 
 

@@ -6,17 +6,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
+from limio_limitrail.limitrail.operations import OPERATIONS
 from limio_limitrail.lineage.operator import TellsLineage
 from limio_limitrail.links.pages import LedgerQueryLink, LimitRailConsoleLink
+from limio_limitrail.operators import usage_choices
+from limio_limitrail.operators.usage_choices import ON_UNKNOWN, REPLAYS
+from limio_limitrail.parameters import places, readers
+from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
-    from airflow.sdk import Context
+    from airflow.sdk import Context, ObjectStoragePath
 
     from limio_limitrail.hooks.limitrail import LimitRailHook
     from limio_limitrail.landing.sql.held import HeldDatabase
@@ -27,12 +32,13 @@ if TYPE_CHECKING:
     from limio_limitrail.limitrail.operations import Operation
     from limio_limitrail.limitrail.usage import UsageTemplate
     from limio_limitrail.operators.usage_rows import Source
+    from limio_limitrail.parameters.declared import Templated
 
 DUCKDB_WAIT = 60.0
 """Seconds to wait for another process to let go of a DuckDB file; this task then keeps it to its end."""
 
 
-class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
+class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
     """Commit usage rows to LimitRail, each once.
 
     Every row gets an idempotency key, made of the connection's tenant, the operation and the row's key columns: the same in every
@@ -41,7 +47,9 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
 
     All rows are read and checked before the first one is sent.
 
-    :param key: the columns that identify a row.
+    All parameters are templates, and may be XComArgs. They are read and checked when the task runs, before anything else.
+
+    :param key: the columns that identify a row: a list, or the name of one.
     :param body: the request's JSON as a mapping, nested as the API wants it: `Column`, `Json` and `Text` (from
         ``limio_limitrail.limitrail.body``) stand for values of the row, everything else for itself. Texts may be templates.
     :param sql_conn_id: the database of the ledger: DuckDB, Postgres, SQLite, or another database of standard SQL.
@@ -59,7 +67,7 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
     :param idempotency_field: a member of the body that takes it instead, with dots between nested names.
     :param on_unknown: what to do with a row that may have been carried out without an answer: ``park`` leaves it to a person;
         ``resend`` sends it again under its key, which is right only if the API honours idempotency keys.
-    :param replay: ``rejected`` or ``parked``: send the rows in that state again, once a Dag run. May be a template.
+    :param replay: ``rejected`` or ``parked``: send the rows in that state again, once a Dag run.
     :param concurrency: the most requests at once, up to 64.
     :param batch_size: the most rows that are claimed, or whose outcomes are written, in one transaction.
     :param max_rejected: how many rows may be rejected: a number, or a share below 1. With more, the task fails in the end.
@@ -69,20 +77,32 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
     :param decisions: what further decisions mean: decision → ``committed`` or ``denied``.
     """
 
-    template_fields: Sequence[str] = (
-        "limitrail_conn_id",
-        "sql",
-        "sql_conn_id",
-        "parts",
-        "rows",
-        "body",
-        "path",
-        "ledger_table",
-        "preview_table",
-        "replay",
-        "max_rejected",
-        "max_parked",
-    )
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "key": Parameter(readers.names("columns", least=1)),
+        "sql_conn_id": Parameter(readers.text("the id of a connection")),
+        "body": Parameter(readers.optional(readers.mapping)),
+        "sql": Parameter(readers.optional(readers.text("a query"))),
+        "parts": Parameter(readers.optional(places.folder)),
+        "rows": Parameter(readers.optional(usage_choices.rows)),
+        "limitrail_conn_id": Parameter(readers.text("the id of a connection")),
+        "mode": Parameter(readers.choice(*OPERATIONS)),
+        "path": Parameter(readers.optional(readers.text("a path"))),
+        "scope": Parameter(readers.scopes),
+        "ledger_table": Parameter(readers.text("the name of a table")),
+        "preview_table": Parameter(readers.text("the name of a table")),
+        "idempotency_header": Parameter(usage_choices.header),
+        "idempotency_field": Parameter(readers.optional(readers.text("the name of a member"))),
+        "on_unknown": Parameter(readers.choice(*ON_UNKNOWN)),
+        "replay": Parameter(readers.optional(readers.choice(*REPLAYS))),
+        "concurrency": Parameter(readers.whole_number(least=1, most=usage_choices.MOST_CONCURRENCY)),
+        "batch_size": Parameter(readers.whole_number(least=1, most=usage_choices.MOST_IN_A_BATCH)),
+        "max_rejected": Parameter(usage_choices.number_or_share),
+        "max_parked": Parameter(usage_choices.number_or_share),
+        "decision_field": Parameter(readers.optional(readers.text("the name of a member"))),
+        "reservation_field": Parameter(readers.text("the name of a member")),
+        "decisions": Parameter(usage_choices.decisions),
+    }
+    template_fields: Sequence[str] = template_fields(parameters)
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = {"sql": "sql", "body": "py"}  # noqa: RUF012 - as Airflow declares it
     operator_extra_links = (LedgerQueryLink(), LimitRailConsoleLink())
@@ -91,55 +111,55 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
     def __init__(
         self,
         *,
-        key: str | Sequence[str],
-        sql_conn_id: str,
-        body: Mapping[str, Any] | None = None,
-        sql: str | None = None,
-        parts: str | None = None,
+        key: Templated[Sequence[str]],
+        sql_conn_id: Templated[str],
+        body: Templated[Mapping[str, Any]] | None = None,
+        sql: Templated[str] | None = None,
+        parts: Templated[str | ObjectStoragePath] | None = None,
         rows: Any = None,
-        limitrail_conn_id: str = "limitrail_default",
-        mode: str = "commit",
-        path: str | None = None,
-        scope: str | Sequence[str] | None = None,
-        ledger_table: str = "limitrail_usage_ledger",
-        preview_table: str = "limitrail_usage_preview",
-        idempotency_header: str = "Idempotency-Key",
-        idempotency_field: str | None = None,
-        on_unknown: str = "park",
-        replay: str | None = None,
-        concurrency: int = 8,
-        batch_size: int = 500,
-        max_rejected: float | str = 0,
-        max_parked: float | str = 0,
-        decision_field: str | None = "decision",
-        reservation_field: str = "reservationId",
-        decisions: Mapping[str, str] | None = None,
+        limitrail_conn_id: Templated[str] = "limitrail_default",
+        mode: Templated[str] = "commit",
+        path: Templated[str] | None = None,
+        scope: Templated[Sequence[str]] | None = None,
+        ledger_table: Templated[str] = "limitrail_usage_ledger",
+        preview_table: Templated[str] = "limitrail_usage_preview",
+        idempotency_header: Templated[str] = "Idempotency-Key",
+        idempotency_field: Templated[str] | None = None,
+        on_unknown: Templated[str] = "park",
+        replay: Templated[str] | None = None,
+        concurrency: Templated[int] = 8,
+        batch_size: Templated[int] = 500,
+        max_rejected: Templated[float] = 0,
+        max_parked: Templated[float] = 0,
+        decision_field: Templated[str] | None = "decision",
+        reservation_field: Templated[str] = "reservationId",
+        decisions: Templated[Mapping[str, str]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.key = key
-        self.sql_conn_id = sql_conn_id
-        self.body = body
-        self.sql = sql
-        self.parts = parts
+        self.key: Sequence[str] = key
+        self.sql_conn_id: str = sql_conn_id
+        self.body: Mapping[str, Any] | None = body
+        self.sql: str | None = sql
+        self.parts: str | ObjectStoragePath | None = parts
         self.rows = rows
-        self.limitrail_conn_id = limitrail_conn_id
-        self.mode = mode
-        self.path = path
-        self.scope = scope
-        self.ledger_table = ledger_table
-        self.preview_table = preview_table
-        self.idempotency_header = idempotency_header
-        self.idempotency_field = idempotency_field
-        self.on_unknown = on_unknown
-        self.replay = replay
-        self.concurrency = concurrency
-        self.batch_size = batch_size
-        self.max_rejected = max_rejected
-        self.max_parked = max_parked
-        self.decision_field = decision_field
-        self.reservation_field = reservation_field
-        self.decisions = decisions
+        self.limitrail_conn_id: str = limitrail_conn_id
+        self.mode: str = mode
+        self.path: str | None = path
+        self.scope: Sequence[str] | None = scope
+        self.ledger_table: str = ledger_table
+        self.preview_table: str = preview_table
+        self.idempotency_header: str = idempotency_header
+        self.idempotency_field: str | None = idempotency_field
+        self.on_unknown: str = on_unknown
+        self.replay: str | None = replay
+        self.concurrency: int = concurrency
+        self.batch_size: int = batch_size
+        self.max_rejected: float = max_rejected
+        self.max_parked: float = max_parked
+        self.decision_field: str | None = decision_field
+        self.reservation_field: str = reservation_field
+        self.decisions: Mapping[str, str] | None = decisions
         self._batch: Batch | None = None
         self._killed = False
         self._query: str | None = None
@@ -205,15 +225,16 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
         from limio_limitrail.hooks.outlets import announce
         from limio_limitrail.ledger.batch import Batch
         from limio_limitrail.ledger.spool import Spool
-        from limio_limitrail.operators.usage_choices import Allowance, check_numbers, read_policy
+        from limio_limitrail.operators.usage_choices import Allowance, one_of, read_policy
         from limio_limitrail.operators.usage_query import QUERY_KEY, ledger_query
         from limio_limitrail.operators.usage_rows import fill_spool
         from limio_limitrail.operators.usage_verdict import judge, summarize, tell
 
+        self.read_parameters()
+        one_of(sql=self.sql, parts=self.parts, rows=self.rows)
         operation = self._operation
-        rejected = Allowance.read("max_rejected", self.max_rejected)
-        parked = Allowance.read("max_parked", self.max_parked)
-        check_numbers(concurrency=self.concurrency, batch_size=self.batch_size)
+        rejected = Allowance(name="max_rejected", most=self.max_rejected)
+        parked = Allowance(name="max_parked", most=self.max_parked)
         policy = read_policy(on_unknown=self.on_unknown, replay=self.replay, changes=operation.changes)
         template = self._template(operation)
         sender = self._sender(operation, on_unknown=policy.on_unknown)
@@ -276,17 +297,14 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
     def _template(self, operation: Operation) -> UsageTemplate:
         from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.limitrail.usage import UsageTemplate
-        from limio_limitrail.operators.usage_choices import as_columns
 
         if self.body is None and (operation.decides or self.idempotency_field):
             raise ParameterError(f"mode={self.mode!r} needs a body: a mapping from the request's members to columns and values")
-        if self.body is not None and not isinstance(self.body, Mapping):
-            raise ParameterError(f"body= is a {type(self.body).__name__}; give a mapping")
         return UsageTemplate(
             tenant=self.hook.tenant,
             operation=operation.name,
             path=self.path or self.hook.path_for(operation.name, default=operation.path),
-            key=as_columns("key", self.key),
+            key=tuple(self.key),
             body=self.body,
             key_field=self.idempotency_field,
         )
@@ -294,8 +312,8 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
     def _sender(self, operation: Operation, *, on_unknown: OnUnknown) -> Any:
         from limio_limitrail.api.async_client import AsyncApiClient
         from limio_limitrail.api.async_transport import AsyncTransport
+        from limio_limitrail.ledger.model import State
         from limio_limitrail.limitrail.usage import DECISIONS, AnswerReading
-        from limio_limitrail.operators.usage_choices import read_decisions
         from limio_limitrail.operators.usage_sender import UsageSender
 
         client = self.hook.client
@@ -305,7 +323,7 @@ class LimitRailCommitUsageOperator(TellsLineage, BaseOperator):
             reading=AnswerReading(
                 decision_field=self.decision_field,
                 reservation_field=self.reservation_field,
-                decisions={**DECISIONS, **read_decisions(self.decisions or {})},
+                decisions={**DECISIONS, **{decision: State(meaning) for decision, meaning in (self.decisions or {}).items()}},
                 required=operation.decides,
             ),
             key_header=None if self.idempotency_field else self.idempotency_header,

@@ -3,16 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.ledger.model import OnUnknown, State
 from limio_limitrail.ledger.rules import Policy
+from limio_limitrail.parameters.given import as_native, is_nothing, plain, type_of, unfit
+from limio_limitrail.parameters.readers import choice, mapping, text
 
 MOST_CONCURRENCY = 64
 MOST_IN_A_BATCH = 1000
+ON_UNKNOWN = tuple(word.value for word in OnUnknown)
+REPLAYS = (State.REJECTED.value, State.PARKED.value)
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,27 +34,6 @@ class Allowance:
     name: str
     most: int | float
 
-    @classmethod
-    def read(cls, name: str, value: object) -> Allowance:
-        """Read a parameter, which may come out of a template: a whole number is a count, a fraction below 1 a share.
-
-        :raises ParameterError: it is neither.
-        """
-        most: int | float | None = None
-        if isinstance(value, int) and not isinstance(value, bool):
-            most = value
-        elif isinstance(value, float | str):
-            try:
-                most = int(value) if isinstance(value, str) else float(value)
-            except ValueError:
-                try:
-                    most = float(value)
-                except ValueError:
-                    most = None
-        if most is None or most < 0 or (isinstance(most, float) and not most <= 1):
-            raise ParameterError(f"{name}={value!r} is neither a number of rows, such as 10, nor a share of them, such as 0.01")
-        return cls(name=name, most=most)
-
     def exceeded_by(self, count: int, *, of: int) -> bool:
         """Tell whether so many rows are too many."""
         # A share as it is written: 0.29 of 100 rows are 29, and not a little less.
@@ -56,47 +43,75 @@ class Allowance:
         return f"{self.name}={self.most}"
 
 
-def check_numbers(*, concurrency: int, batch_size: int) -> None:
-    """Check how much may be done at once.
+def number_or_share(name: str, value: object) -> int | float:
+    """Read how many rows may go wrong: a whole number is a count, a fraction from 0 to 1 a share.
 
-    :raises ParameterError: it is too much, or nothing.
+    :raises ParameterError: it is neither.
     """
-    if not 1 <= concurrency <= MOST_CONCURRENCY:
-        raise ParameterError(f"concurrency={concurrency} is none from 1 to {MOST_CONCURRENCY}")
-    if not 1 <= batch_size <= MOST_IN_A_BATCH:
-        raise ParameterError(f"batch_size={batch_size} is none from 1 to {MOST_IN_A_BATCH}")
+    found = plain(value)
+    most: int | float | None = None
+    if isinstance(found, str):
+        try:
+            most = int(found)
+        except ValueError:
+            found = _fraction(found)
+    if isinstance(found, int) and not isinstance(found, bool):
+        most = found
+    elif isinstance(found, float | Decimal):
+        most = float(found)
+    if most is None or not (0 <= most < math.inf) or (isinstance(most, float) and most > 1):
+        raise unfit(name, value, expected="a number of rows, such as 10, or a share of them, such as 0.01")
+    return most
 
 
-def read_policy(*, on_unknown: str, replay: str | None, changes: bool) -> Policy:
-    """Read what to do with rows that the ledger knows.
-
-    :param changes: False where the operation changes nothing, so that asking again does no harm.
-    :raises ParameterError: it is none of what there is.
-    """
+def _fraction(found: str) -> float | None:
     try:
-        chosen = OnUnknown(on_unknown)
+        return float(found)
     except ValueError:
-        raise ParameterError(f"on_unknown={on_unknown!r} is none of {', '.join(OnUnknown)}") from None
-    if not changes:
-        chosen = OnUnknown.RESEND
-    # A template that gives nothing gives the text "None".
-    if replay in (None, "", "None"):
-        return Policy(on_unknown=chosen)
-    if replay not in (State.REJECTED.value, State.PARKED.value):
-        raise ParameterError(f"replay={replay!r} is neither 'rejected' nor 'parked'")
-    return Policy(on_unknown=chosen, replay=State(replay))
+        return None
 
 
-def read_decisions(given: Mapping[str, str]) -> dict[str, State]:
+def decisions(name: str, value: object) -> dict[str, str]:
     """Read what further decisions mean.
 
     :raises ParameterError: one of them means neither of what a decision can.
     """
-    meanings = {State.COMMITTED.value: State.COMMITTED, State.DENIED.value: State.DENIED}
-    for decision, meaning in given.items():
-        if meaning not in meanings:
-            raise ParameterError(f"decisions={{{decision!r}: {meaning!r}}}: a decision means {' or '.join(meanings)}")
-    return {decision: meanings[meaning] for decision, meaning in given.items()}
+    meaning = choice(State.COMMITTED.value, State.DENIED.value)
+    given = {} if is_nothing(plain(value)) else mapping(name, value)
+    return {decision: meaning(f"{name}[{decision!r}]", item) for decision, item in given.items()}
+
+
+def header(name: str, value: object) -> str:
+    """Read the name of a header.
+
+    :raises ParameterError: it is none.
+    """
+    found = text("the name of a header")(name, value)
+    if not _HEADER.fullmatch(found):
+        raise unfit(name, value, expected="the name of a header, such as Idempotency-Key")
+    return found
+
+
+def rows(name: str, value: object) -> object:
+    """Read rows: whatever gives mappings one after another, or a text that is a list of them when it is written out.
+
+    :raises ParameterError: they are none. Each row is looked at when its turn comes.
+    """
+    found = as_native(value) if isinstance(value, str) else value
+    if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):
+        raise ParameterError(f"{name} must be a list of mappings, one a row, got {type_of(value)}")
+    return found
+
+
+def read_policy(*, on_unknown: str, replay: str | None, changes: bool) -> Policy:
+    """Give what to do with rows that the ledger knows.
+
+    :param changes: False where the operation changes nothing, so that asking again does no harm.
+    """
+    return Policy(
+        on_unknown=OnUnknown(on_unknown) if changes else OnUnknown.RESEND,
+        replay=None if replay is None else State(replay),
+    )
 
 
 def one_of(**given: object) -> str:
@@ -110,14 +125,3 @@ def one_of(**given: object) -> str:
             f"give exactly one of {', '.join(f'{name}=' for name in given)}; given: {', '.join(names) or 'none'}"
         )
     return names[0]
-
-
-def as_columns(name: str, value: str | Sequence[str]) -> tuple[str, ...]:
-    """Read one column or several.
-
-    :raises ParameterError: there is none.
-    """
-    columns = (value,) if isinstance(value, str) else tuple(value)
-    if not columns or any(not isinstance(column, str) or not column for column in columns):
-        raise ParameterError(f"{name}={value!r} names no columns")
-    return columns

@@ -5,17 +5,21 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.sdk import BaseSensorOperator, conf
+
+from limio_limitrail.parameters import readers
+from limio_limitrail.parameters.declared import Parameter, ReadsParameters, not_rendered, template_fields
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, PokeReturnValue
     from airflow.triggers.base import BaseTrigger
 
     from limio_limitrail.hooks.protocol import ResourceHook
+    from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.waiting.look import Look, NoAnswerError, Wait
     from limio_limitrail.waiting.patience import Patience
 
@@ -43,24 +47,35 @@ class EndedError(BaseException):
         return AirflowFailException(self.why) if isinstance(self.why, str) else self.why
 
 
-class WaitSensor(BaseSensorOperator):
+class WaitSensor(ReadsParameters, BaseSensorOperator):
     """Wait for something of an API's. The base of the sensors that people use.
 
     In each mode the first look is made on the worker, so that wrong credentials, a missing scope or an unknown resource fail in
     the task's own log. Such failures fail the task at once, also with ``soft_fail`` and retries: it is never skipped for them.
 
+    All parameters but ``deferrable`` and ``predicate`` are templates, and may be XComArgs. They are read and checked before the
+    first request.
+
     :param max_transient_failures: so many looks in a row may fail with 429, 5xx or without an answer and count as "not yet"; one
         more fails the task.
     :param deferrable: wait in the triggerer instead of on a worker; by default as Airflow's ``[operators] default_deferrable``
-        says.
+        says. No template.
     """
 
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "max_transient_failures": Parameter(readers.whole_number(least=0)),
+        "deferrable": Parameter(readers.switch, templated=False),
+    }
+    template_fields: Sequence[str] = template_fields(parameters)
     ui_color = "#e9e4f2"
 
-    def __init__(self, *, max_transient_failures: int = 10, deferrable: bool | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, max_transient_failures: Templated[int] = 10, deferrable: bool | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.max_transient_failures = max_transient_failures
-        self.deferrable = conf.getboolean("operators", "default_deferrable", fallback=False) if deferrable is None else deferrable
+        self.max_transient_failures: int = max_transient_failures
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        # Decides how the task is run at all.
+        self.deferrable: bool = readers.switch("deferrable", not_rendered("deferrable", deferrable))
         self._failures = 0
         self._put_off = 0.0
         self._retry_after: float | None = None
@@ -123,6 +138,7 @@ class WaitSensor(BaseSensorOperator):
 
         self._put_off, self._retry_after = 0.0, None
         try:
+            self.read_parameters()
             wait = self.wait_for(context)
             look = wait.look(self.hook.client)
         except (ParameterError, ConnectionFieldError) as error:

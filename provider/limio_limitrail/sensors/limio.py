@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from limio_limitrail.links.pages import LimioAppLink
+from limio_limitrail.parameters import readers
+from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.sensors.base import WaitSensor
 from limio_limitrail.sensors.records import RecordsSensor
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
     from limio_limitrail.hooks.limio import LimioHook
+    from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.waiting.objects import ObjectWait
 
 
@@ -46,7 +49,8 @@ class LimioObjectSensor(_OfLimio, WaitSensor):
 
     :param path_type: the kind of object, such as ``orders``, ``subscriptions`` or ``process`` (an order's processing).
     :param object_id: its id.
-    :param target_statuses: the statuses that end the wait; left out, it is enough that the object is there.
+    :param target_statuses: the statuses that end the wait, as a list or as one text; left out, it is enough that the object is
+        there.
     :param failed_statuses: the statuses that fail the task at once.
     :param missing: what it means that the object is not there: ``wait``, or ``fail``.
     :param service: whose object it is.
@@ -54,36 +58,38 @@ class LimioObjectSensor(_OfLimio, WaitSensor):
     """
 
     operator_extra_links = (LimioAppLink(),)
-    template_fields: Sequence[str] = (
-        "path_type",
-        "object_id",
-        "target_statuses",
-        "failed_statuses",
-        "missing",
-        "service",
-        "limio_conn_id",
-    )
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **WaitSensor.parameters,
+        "path_type": Parameter(readers.text("a kind of object")),
+        "object_id": Parameter(readers.text("the id of an object")),
+        "target_statuses": Parameter(readers.names("statuses")),
+        "failed_statuses": Parameter(readers.names("statuses")),
+        "missing": Parameter(readers.choice("wait", "fail")),
+        "service": Parameter(readers.text("the name of a service")),
+        "limio_conn_id": Parameter(readers.text("the id of a connection")),
+    }
+    template_fields: Sequence[str] = template_fields(parameters)
 
     def __init__(
         self,
         *,
-        path_type: str,
-        object_id: str,
-        target_statuses: str | Sequence[str] = (),
-        failed_statuses: str | Sequence[str] = (),
-        missing: str = "wait",
-        service: str = "limio",
-        limio_conn_id: str = "limio_default",
+        path_type: Templated[str],
+        object_id: Templated[str],
+        target_statuses: Templated[Sequence[str]] = (),
+        failed_statuses: Templated[Sequence[str]] = (),
+        missing: Templated[str] = "wait",
+        service: Templated[str] = "limio",
+        limio_conn_id: Templated[str] = "limio_default",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.path_type = path_type
-        self.object_id = object_id
-        self.target_statuses = target_statuses
-        self.failed_statuses = failed_statuses
-        self.missing = missing
-        self.service = service
-        self.limio_conn_id = limio_conn_id
+        self.path_type: str = path_type
+        self.object_id: str = object_id
+        self.target_statuses: Sequence[str] = target_statuses
+        self.failed_statuses: Sequence[str] = failed_statuses
+        self.missing: str = missing
+        self.service: str = service
+        self.limio_conn_id: str = limio_conn_id
 
     def page_url(self) -> str:
         """Give the URL of the page that shows the object."""
@@ -94,19 +100,14 @@ class LimioObjectSensor(_OfLimio, WaitSensor):
 
         :raises ParameterError: a parameter does not fit.
         """
-        from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.waiting.objects import Missing, ObjectWait
 
-        try:
-            missing = Missing(self.missing)
-        except ValueError:
-            raise ParameterError(f"missing={self.missing!r} is neither {' nor '.join(Missing)}") from None
         return ObjectWait(
             path_type=self.path_type,
             object_id=self.object_id,
-            target_statuses=_several(self.target_statuses),
-            failed_statuses=_several(self.failed_statuses),
-            missing=missing,
+            target_statuses=tuple(self.target_statuses),
+            failed_statuses=tuple(self.failed_statuses),
+            missing=Missing(self.missing),
             service=self.service,
         )
 
@@ -118,12 +119,12 @@ class LimioResourceSensor(_OfLimio, RecordsSensor):
     """
 
     operator_extra_links = (LimioAppLink(),)
-    template_fields: Sequence[str] = ("limio_conn_id", *RecordsSensor.template_fields)
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **RecordsSensor.parameters,
+        "limio_conn_id": Parameter(readers.text("the id of a connection")),
+    }
+    template_fields: Sequence[str] = template_fields(parameters)
 
-    def __init__(self, *, limio_conn_id: str = "limio_default", **kwargs: Any) -> None:
+    def __init__(self, *, limio_conn_id: Templated[str] = "limio_default", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.limio_conn_id = limio_conn_id
-
-
-def _several(value: str | Sequence[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
+        self.limio_conn_id: str = limio_conn_id

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from limio_limitrail.parameters import places, readers, times
+from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.sensors.base import WaitSensor
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.hooks.time_range import TimeRange
+    from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.waiting.records import RecordsWait
 
 
@@ -30,32 +33,41 @@ class RecordsSensor(WaitSensor):
         has the start of the data interval where it is left out.
     :param page_size: records to ask for a page; else the connection's.
     :param predicate: says whether a record (a mapping) matches: a function, or its import path. To wait in the triggerer it
-        must be a path, and of a module that the triggerer has.
+        must be a path, and of a module that the triggerer has. No template.
     """
 
     # Only an API whose filters have an upper bound makes a parameter of it.
-    until: str | datetime | None = None
+    until: datetime | None = None
 
-    template_fields: Sequence[str] = ("resource", "request_params", "since")
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **WaitSensor.parameters,
+        "resource": Parameter(places.resource),
+        "request_params": Parameter(readers.query_values),
+        "min_records": Parameter(readers.whole_number(least=1)),
+        "since": Parameter(readers.optional(times.instant)),
+        "page_size": Parameter(readers.optional(readers.whole_number(least=1))),
+        "predicate": Parameter(readers.optional(places.function_or_path), templated=False),
+    }
+    template_fields: Sequence[str] = template_fields(parameters)
 
     def __init__(
         self,
         *,
-        resource: str | Resource,
-        request_params: Mapping[str, Any] | None = None,
-        min_records: int = 1,
-        since: str | datetime | None = None,
-        page_size: int | None = None,
+        resource: Templated[str | Resource],
+        request_params: Templated[Mapping[str, Any]] | None = None,
+        min_records: Templated[int] = 1,
+        since: Templated[datetime] | None = None,
+        page_size: Templated[int] | None = None,
         predicate: str | Callable[[Mapping[str, Any]], bool] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.resource = resource
-        self.request_params = request_params
-        self.min_records = min_records
-        self.since = since
-        self.page_size = page_size
-        self.predicate = predicate
+        self.resource: str | Resource = resource
+        self.request_params: Mapping[str, Any] | None = request_params
+        self.min_records: int = min_records
+        self.since: datetime | None = since
+        self.page_size: int | None = page_size
+        self.predicate = not_rendered("predicate", predicate)
 
     def page_url(self) -> str:
         """Give the URL of the page that shows the list."""
@@ -79,24 +91,18 @@ class RecordsSensor(WaitSensor):
     def time_range(self, context: Context, resource: Resource) -> TimeRange:
         """Return the range of time to look at, by the rule of the pulls.
 
-        :raises ParameterError: a bound is no time, or does not go with the list.
+        :raises ParameterError: a bound does not go with the list.
         """
-        from limio_limitrail.api.times import parse_time
         from limio_limitrail.hooks.time_range import RunTimes, choose_range
 
-        return choose_range(
-            resource,
-            run=RunTimes.of(context),
-            since=parse_time("since", self.since),
-            until=parse_time("until", self.until),
-        )
+        return choose_range(resource, run=RunTimes.of(context), since=self.since, until=self.until)
 
     def wait_for(self, context: Context) -> RecordsWait:
         """Give what is waited for.
 
         :raises ParameterError: a parameter does not fit.
         """
-        from limio_limitrail.waiting.records import RecordsWait, find_predicate
+        from limio_limitrail.waiting.records import RecordsWait
 
         resource = self.hook.find_resource(self.resource)
         chosen = self.time_range(context, resource)
@@ -107,5 +113,5 @@ class RecordsSensor(WaitSensor):
             until=chosen.until,
             min_records=self.min_records,
             page_size=self.page_size or self.hook.page_size,
-            predicate=find_predicate(self.predicate) if isinstance(self.predicate, str) else self.predicate,
+            predicate=None if self.predicate is None else places.function("predicate", self.predicate),
         )

@@ -9,11 +9,14 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
 from limio_limitrail.lineage.operator import TellsLineage
+from limio_limitrail.parameters import places, readers, times
+from limio_limitrail.parameters.declared import Parameter, ReadsParameters, not_rendered, template_fields
+from limio_limitrail.transfers.nested import nested_paths
 from limio_limitrail.transfers.ranges import RangedPull
 
 if TYPE_CHECKING:
@@ -28,7 +31,9 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.parts import PartFormat
     from limio_limitrail.landing.state import PullState, StateStore
     from limio_limitrail.lineage.flow import Place
+    from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.transfers.folders import RunIdentity
+    from limio_limitrail.transfers.names import KeyAndTime
     from limio_limitrail.transfers.placed import PlacedWalk
     from limio_limitrail.transfers.state import AssetWatermark
 
@@ -60,8 +65,11 @@ class Job:
     lost: str | None = None
 
 
-class ResourcePullOperator(RangedPull, TellsLineage, BaseOperator):
+class ResourcePullOperator(RangedPull, ReadsParameters, TellsLineage, BaseOperator):
     """Pull a resource into part files. The base of the operators that people use.
+
+    All parameters but ``transform`` are templates, and may be XComArgs. They are read and checked when the task runs, before the
+    first request: a text that a template gives counts as the number, the list or the time that it is.
 
     :param resource: a name of the API's table of resources, or a `Resource` of your own.
     :param request_params: the path's placeholders, such as ``service``, and further query parameters. (``params`` is Airflow's.)
@@ -70,58 +78,75 @@ class ResourcePullOperator(RangedPull, TellsLineage, BaseOperator):
     :param incremental: go on from the watermark that the last successful run left in the asset state store of the first outlet
         asset (Airflow 3.3 and later), or from the start of the data interval (before). A run that is made again begins where it
         began.
-    :param full_refresh: leave the watermark out of account for this run; it is moved all the same. May be a template.
-    :param overlap: how far an incremental pull goes back behind the watermark.
+    :param full_refresh: leave the watermark out of account for this run; it is moved all the same.
+    :param overlap: how far an incremental pull goes back behind the watermark: a timedelta, seconds, or an ISO 8601 duration such
+        as ``PT1H``.
     :param detail: fetch each record by its id, for lists that hold summaries.
     :param columns: nested values to lift into columns of their own, as column name → path, such as
         ``{"offer_path": "data.offer.path"}``.
-    :param drop_columns: columns to leave out.
-    :param transform: a function that is called with each part as a pandas frame and returns the frame to land.
+    :param drop_columns: columns to leave out: a list, or the name of one.
+    :param transform: a function that is called with each part as a pandas frame and returns the frame to land, or its import
+        path. No template.
     :param max_columns: the most columns that tables and Parquet parts may get, after which the pull fails: a record's keys become
         columns, and keys that are data, such as ids, would never stop coming. JSON Lines have none and are not counted.
     :param part_rows: records after which a part is full. Memory is bounded by a part.
     """
 
     # Only an API whose filters have an upper bound makes parameters of these.
-    until: str | datetime | None = None
+    until: datetime | None = None
     window: timedelta | None = None
     parallel: int = 1
 
-    template_fields: Sequence[str] = ("resource", "request_params", "since", "full_refresh")
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "resource": Parameter(places.resource),
+        "request_params": Parameter(readers.query_values),
+        "page_size": Parameter(readers.optional(readers.whole_number(least=1))),
+        "since": Parameter(readers.optional(times.instant)),
+        "incremental": Parameter(readers.switch),
+        "full_refresh": Parameter(readers.switch),
+        "overlap": Parameter(times.span()),
+        "detail": Parameter(readers.switch),
+        "columns": Parameter(nested_paths),
+        "drop_columns": Parameter(readers.names("columns")),
+        "transform": Parameter(readers.optional(places.function), templated=False),
+        "part_rows": Parameter(readers.whole_number(least=1)),
+        "max_columns": Parameter(readers.whole_number(least=1)),
+    }
+    template_fields: Sequence[str] = template_fields(parameters)
     ui_color = "#e8f4f2"
 
     def __init__(
         self,
         *,
-        resource: str | Resource,
-        request_params: Mapping[str, Any] | None = None,
-        page_size: int | None = None,
-        since: str | datetime | None = None,
-        incremental: bool = False,
-        full_refresh: bool | str = False,
-        overlap: timedelta = DEFAULT_OVERLAP,
-        detail: bool = False,
-        columns: Mapping[str, LiftPath] | None = None,
-        drop_columns: Sequence[str] = (),
-        transform: Callable[[pd.DataFrame], pd.DataFrame] | None = None,
-        part_rows: int = 50_000,
-        max_columns: int = DEFAULT_MAX_COLUMNS,
+        resource: Templated[str | Resource],
+        request_params: Templated[Mapping[str, Any]] | None = None,
+        page_size: Templated[int] | None = None,
+        since: Templated[datetime] | None = None,
+        incremental: Templated[bool] = False,
+        full_refresh: Templated[bool] = False,
+        overlap: Templated[timedelta] = DEFAULT_OVERLAP,
+        detail: Templated[bool] = False,
+        columns: Templated[Mapping[str, LiftPath]] | None = None,
+        drop_columns: Templated[Sequence[str]] = (),
+        transform: Callable[[pd.DataFrame], pd.DataFrame] | str | None = None,
+        part_rows: Templated[int] = 50_000,
+        max_columns: Templated[int] = DEFAULT_MAX_COLUMNS,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.resource = resource
-        self.request_params = request_params
-        self.page_size = page_size
-        self.since = since
-        self.incremental = incremental
-        self.full_refresh = full_refresh
-        self.overlap = overlap
-        self.detail = detail
-        self.columns = columns
-        self.drop_columns = drop_columns
-        self.transform = transform
-        self.part_rows = part_rows
-        self.max_columns = max_columns
+        self.resource: str | Resource = resource
+        self.request_params: Mapping[str, Any] | None = request_params
+        self.page_size: int | None = page_size
+        self.since: datetime | None = since
+        self.incremental: bool = incremental
+        self.full_refresh: bool = full_refresh
+        self.overlap: timedelta = overlap
+        self.detail: bool = detail
+        self.columns: Mapping[str, LiftPath] | None = columns
+        self.drop_columns: Sequence[str] = drop_columns
+        self.transform: Any = not_rendered("transform", transform)
+        self.part_rows: int = part_rows
+        self.max_columns: int = max_columns
 
     @property
     @abstractmethod
@@ -145,14 +170,11 @@ class ResourcePullOperator(RangedPull, TellsLineage, BaseOperator):
         :param target: what the watermark is about besides the resource: a table, or a destination.
         :raises ParameterError: a parameter does not fit.
         """
-        from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.api.slices import check_parallel
         from limio_limitrail.transfers.folders import RunIdentity, run_folder, safe_name
         from limio_limitrail.transfers.state import asset_watermark, task_state_store
 
         check_parallel(self.parallel, window=self.window)
-        if isinstance(self.max_columns, bool) or not isinstance(self.max_columns, int) or self.max_columns < 1:
-            raise ParameterError(f"max_columns={self.max_columns!r} must be a whole number from 1 on")
         resource = self.hook.find_resource(self.resource)
         stray = sorted(set(resource.placeholders()) & set(context.get("params") or {}) - set(self.request_params or {}))
         if stray:
@@ -190,6 +212,7 @@ class ResourcePullOperator(RangedPull, TellsLineage, BaseOperator):
         from limio_limitrail.landing.pull import PartLimits, Pull, run_pull
         from limio_limitrail.landing.shaping import Shaping
         from limio_limitrail.transfers.folders import prepare_folder
+        from limio_limitrail.transfers.names import GivenNames
         from limio_limitrail.transfers.pull_identity import pull_signature
 
         resource = job.resource
@@ -213,7 +236,7 @@ class ResourcePullOperator(RangedPull, TellsLineage, BaseOperator):
             part_format=part_format,
             shaping=shaping,
         )
-        return run_pull(
+        manifest = run_pull(
             Pull(
                 resource=resource.name,
                 run_id=str(job.run),
@@ -227,8 +250,22 @@ class ResourcePullOperator(RangedPull, TellsLineage, BaseOperator):
                 store=job.store,
                 walk=lambda state: self._walk(job, state),
                 limits=PartLimits(rows=self.part_rows),
+                checks=GivenNames(
+                    resource=resource.name,
+                    dropped=tuple(self.drop_columns),
+                    nested=self.columns or {},
+                    lifted=tuple(columns),
+                    needed=self.needed_columns(job),
+                ),
             )
         )
+        if manifest.rows and manifest.newest is None and resource.time_column is not None and job.watermark is None:
+            self.log.warning("%s: no time could be read from %r in any record.", resource.name, resource.time_column)
+        return manifest
+
+    def needed_columns(self, job: Job) -> KeyAndTime | None:  # noqa: ARG002 - for those that load a table
+        """Give the columns that a table needs; none where there is no table."""
+        return None
 
     def _walk(self, job: Job, state: PullState) -> PlacedWalk:
         from limio_limitrail.transfers.placed import PlacedWalk
@@ -269,3 +306,9 @@ class ResourcePullOperator(RangedPull, TellsLineage, BaseOperator):
         from limio_limitrail.hooks.outlets import announce
 
         announce(context, outlets=self.outlets, summary=summary)
+
+
+def some_of(names: Sequence[str]) -> list[str]:
+    """Give the first few of what may be hundreds of names, for a summary that stays small."""
+    shown = [name[:60] for name in names[:8]]
+    return shown if len(names) <= len(shown) else [*shown, f"and {len(names) - len(shown)} more"]

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from limio_limitrail.links.pages import LimioAppLink
+from limio_limitrail.parameters import readers
+from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.transfers.to_sql import ResourceToSqlOperator
 
 if TYPE_CHECKING:
     from limio_limitrail.hooks.limio import LimioHook
+    from limio_limitrail.parameters.declared import Templated
 
 
 class LimioToSqlOperator(ResourceToSqlOperator):
@@ -21,11 +24,15 @@ class LimioToSqlOperator(ResourceToSqlOperator):
     """
 
     operator_extra_links = (LimioAppLink(),)
-    template_fields: Sequence[str] = ("limio_conn_id", *ResourceToSqlOperator.template_fields)
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **ResourceToSqlOperator.parameters,
+        "limio_conn_id": Parameter(readers.text("the id of a connection")),
+    }
+    template_fields: Sequence[str] = template_fields(parameters)
 
-    def __init__(self, *, limio_conn_id: str = "limio_default", **kwargs: Any) -> None:
+    def __init__(self, *, limio_conn_id: Templated[str] = "limio_default", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.limio_conn_id = limio_conn_id
+        self.limio_conn_id: str = limio_conn_id
 
     @property
     def api_conn_id(self) -> str:

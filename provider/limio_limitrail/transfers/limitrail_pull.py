@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from limio_limitrail.api.slices import MOST_AT_ONCE
 from limio_limitrail.links.pages import LimitRailConsoleLink
+from limio_limitrail.parameters import readers, times
+from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.transfers.base import ResourcePullOperator
 
 if TYPE_CHECKING:
     from limio_limitrail.hooks.limitrail import LimitRailHook
+    from limio_limitrail.parameters.declared import Templated
 
 
 class LimitRailPull(ResourcePullOperator):
@@ -31,24 +35,32 @@ class LimitRailPull(ResourcePullOperator):
     """
 
     operator_extra_links = (LimitRailConsoleLink(),)
-    template_fields: Sequence[str] = ("limitrail_conn_id", "until")
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **ResourcePullOperator.parameters,
+        "limitrail_conn_id": Parameter(readers.text("the id of a connection")),
+        "scope": Parameter(readers.scopes),
+        "until": Parameter(readers.optional(times.instant)),
+        "window": Parameter(readers.optional(times.span(least=timedelta(seconds=1), whole_seconds=True))),
+        "parallel": Parameter(readers.whole_number(least=1, most=MOST_AT_ONCE)),
+    }
+    template_fields: Sequence[str] = template_fields(parameters)
 
     def __init__(
         self,
         *,
-        limitrail_conn_id: str = "limitrail_default",
-        scope: str | Sequence[str] | None = None,
-        until: str | datetime | None = None,
-        window: timedelta | None = None,
-        parallel: int = 1,
+        limitrail_conn_id: Templated[str] = "limitrail_default",
+        scope: Templated[Sequence[str]] | None = None,
+        until: Templated[datetime] | None = None,
+        window: Templated[timedelta] | None = None,
+        parallel: Templated[int] = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.limitrail_conn_id = limitrail_conn_id
-        self.scope = scope
-        self.until = until
-        self.window = window
-        self.parallel = parallel
+        self.limitrail_conn_id: str = limitrail_conn_id
+        self.scope: Sequence[str] | None = scope
+        self.until: datetime | None = until
+        self.window: timedelta | None = window
+        self.parallel: int = parallel
 
     @property
     def api_conn_id(self) -> str:

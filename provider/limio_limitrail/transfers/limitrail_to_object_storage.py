@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
+from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.transfers.limitrail_pull import LimitRailPull
 from limio_limitrail.transfers.to_object_storage import ResourceToObjectStorageOperator
 
@@ -15,4 +17,5 @@ class LimitRailToObjectStorageOperator(LimitRailPull, ResourceToObjectStorageOpe
     All parameters are those of the two bases.
     """
 
-    template_fields: Sequence[str] = (*LimitRailPull.template_fields, *ResourceToObjectStorageOperator.template_fields)
+    parameters: ClassVar[Mapping[str, Parameter]] = {**ResourceToObjectStorageOperator.parameters, **LimitRailPull.parameters}
+    template_fields: Sequence[str] = template_fields(parameters)

@@ -26,10 +26,10 @@ class RangedPull:
     """What a pull does with time. Goes before `BaseOperator`; the parameters are those of `ResourcePullOperator`."""
 
     incremental: bool
-    full_refresh: bool | str
+    full_refresh: bool
     overlap: timedelta
-    since: str | datetime | None
-    until: str | datetime | None
+    since: datetime | None
+    until: datetime | None
     window: timedelta | None
 
     def own_rows(self) -> bool:
@@ -63,14 +63,13 @@ class RangedPull:
         :raises ParameterError: a parameter does not fit, or what this run asked for before has been forgotten.
         """
         from limio_limitrail.hooks.time_range import RunTimes, choose_range
-        from limio_limitrail.transfers.window import parse_time
 
         times = RunTimes.of(context)
         return choose_range(
             resource,
             run=times,
-            since=parse_time("since", self.since),
-            until=parse_time("until", self.until),
+            since=self.since,
+            until=self.until,
             slice_size=self.window,
             incremental=self._going_on(times, run=run, folder=folder, watermark=watermark) if self.incremental else None,
             own_rows=self.own_rows(),
@@ -96,13 +95,8 @@ class RangedPull:
             stored=watermark is not None,
             watermark=progress.watermark,
             past=past,
-            full_refresh=self._full_refresh(),
+            full_refresh=self.full_refresh,
         )
-
-    def _full_refresh(self) -> bool:
-        from limio_limitrail.transfers.window import parse_switch
-
-        return parse_switch("full_refresh", self.full_refresh)
 
     def _progress(self, watermark: AssetWatermark | None) -> Progress:
         from limio_limitrail.transfers.state import Progress
@@ -112,7 +106,7 @@ class RangedPull:
         try:
             return watermark.read()
         except ParameterError:
-            if self._full_refresh():
+            if self.full_refresh:
                 # It is set anew in the end.
                 return Progress()
             raise
@@ -125,7 +119,7 @@ class RangedPull:
         :return: what was lost; None where the watermark counts.
         :raises ParameterError: the pull would have to read from the start, and does not know where that is.
         """
-        if watermark is None or resource.time_filter is None or self._full_refresh():
+        if watermark is None or resource.time_filter is None or self.full_refresh:
             return None
         progress = watermark.read()
         if progress.watermark is None:

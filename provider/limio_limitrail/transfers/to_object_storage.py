@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
-from limio_limitrail.transfers.base import ResourcePullOperator
+from limio_limitrail.parameters import places, readers
+from limio_limitrail.parameters.declared import Parameter, template_fields
+from limio_limitrail.transfers.base import ResourcePullOperator, some_of
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
+
+    from limio_limitrail.parameters.declared import Templated
 
 
 class ResourceToObjectStorageOperator(ResourcePullOperator):
@@ -24,12 +28,23 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         zstandard.
     """
 
-    template_fields: Sequence[str] = (*ResourcePullOperator.template_fields, "destination")
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **ResourcePullOperator.parameters,
+        "destination": Parameter(places.folder),
+        "format": Parameter(readers.choice("jsonl", "parquet")),
+    }
+    template_fields: Sequence[str] = template_fields(parameters)
 
-    def __init__(self, *, destination: str | ObjectStoragePath, format: str = "jsonl", **kwargs: Any) -> None:  # noqa: A002
+    def __init__(
+        self,
+        *,
+        destination: Templated[str | ObjectStoragePath],
+        format: Templated[str] = "jsonl",  # noqa: A002
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.destination = destination
-        self.format = format
+        self.destination: str | ObjectStoragePath = destination
+        self.format: str = format
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Pull, and give a small summary.
@@ -44,17 +59,14 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
     def _execute(self, context: Context) -> dict[str, Any]:
         from airflow.sdk import ObjectStoragePath
 
-        from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.api.meter import Meter
         from limio_limitrail.hooks.observe import count, stage
         from limio_limitrail.landing.manifest import MANIFEST_NAME
         from limio_limitrail.landing.parts import PartFormat
         from limio_limitrail.lineage.flow import folder_place
 
-        try:
-            part_format = PartFormat(self.format)
-        except ValueError:
-            raise ParameterError(f"format={self.format!r} is neither {' nor '.join(PartFormat)}") from None
+        self.read_parameters()
+        part_format = PartFormat(self.format)
         meter = Meter(self.hook.client)
         root = ObjectStoragePath(self.destination)
         job = self.plan(context, root=root, target=str(self.destination))
@@ -74,6 +86,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
             "parts": len(manifest.parts),
             "folder": str(job.folder),
             "manifest": str(job.folder / MANIFEST_NAME),
+            "columns_not_found": some_of(manifest.not_found),
             **job.window.summary(),
             "watermark": watermark.isoformat() if watermark else None,
             "reason": job.window.reason,

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
-from limio_limitrail.transfers.base import Job, ResourcePullOperator
+from limio_limitrail.parameters import places, readers
+from limio_limitrail.parameters.declared import Parameter, template_fields
+from limio_limitrail.transfers.base import Job, ResourcePullOperator, some_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.sql import LoadResult, WriteMode
+    from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.transfers.folders import RunIdentity
+    from limio_limitrail.transfers.names import KeyAndTime
 
 
 class ResourceToSqlOperator(ResourcePullOperator):
@@ -31,7 +35,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
     :param table: the table, with its schema where it is not the default one: ``analytics.subscriptions``.
     :param mode: ``merge`` replaces rows by primary key and adds new ones; ``append`` adds this run's rows, once however often the
         run is made again; ``replace`` puts the new rows in the place of all old ones.
-    :param primary_key: the columns that identify a row; else the resource's.
+    :param primary_key: the columns that identify a row: a list, or the name of one; else the resource's.
     :param time_column: the column whose newest value wins where two records have the same key, in one pull or in several; else
         the resource's.
     :param staging: the folder below which parts wait to be loaded: an `ObjectStoragePath`, or its URL. Left out, it is a folder
@@ -39,26 +43,35 @@ class ResourceToSqlOperator(ResourcePullOperator):
         should go on there.
     """
 
-    template_fields: Sequence[str] = (*ResourcePullOperator.template_fields, "sql_conn_id", "table", "mode", "staging")
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **ResourcePullOperator.parameters,
+        "sql_conn_id": Parameter(readers.text("the id of a connection")),
+        "table": Parameter(readers.text("the name of a table")),
+        "mode": Parameter(readers.choice("merge", "append", "replace")),
+        "primary_key": Parameter(readers.optional(readers.names("columns"))),
+        "time_column": Parameter(readers.optional(readers.text("the name of a column"))),
+        "staging": Parameter(readers.optional(places.folder)),
+    }
+    template_fields: Sequence[str] = template_fields(parameters)
 
     def __init__(
         self,
         *,
-        sql_conn_id: str,
-        table: str,
-        mode: str = "merge",
-        primary_key: Sequence[str] | None = None,
-        time_column: str | None = None,
-        staging: str | ObjectStoragePath | None = None,
+        sql_conn_id: Templated[str],
+        table: Templated[str],
+        mode: Templated[str] = "merge",
+        primary_key: Templated[Sequence[str]] | None = None,
+        time_column: Templated[str] | None = None,
+        staging: Templated[str | ObjectStoragePath] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.sql_conn_id = sql_conn_id
-        self.table = table
-        self.mode = mode
-        self.primary_key = primary_key
-        self.time_column = time_column
-        self.staging = staging
+        self.sql_conn_id: str = sql_conn_id
+        self.table: str = table
+        self.mode: str = mode
+        self.primary_key: Sequence[str] | None = primary_key
+        self.time_column: str | None = time_column
+        self.staging: str | ObjectStoragePath | None = staging
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Pull and load, and give a small summary.
@@ -77,10 +90,12 @@ class ResourceToSqlOperator(ResourcePullOperator):
         from limio_limitrail.api.meter import Meter
         from limio_limitrail.hooks.observe import count, stage
         from limio_limitrail.landing.parts import PartFormat
+        from limio_limitrail.landing.sql import WriteMode
         from limio_limitrail.lineage.flow import table_place
         from limio_limitrail.transfers.folders import default_staging
 
-        mode = self._write_mode()
+        self.read_parameters()
+        mode = WriteMode(self.mode)
         database = self._database()
         meter = Meter(self.hook.client)
         root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
@@ -107,8 +122,9 @@ class ResourceToSqlOperator(ResourcePullOperator):
             "outdated": result.outdated,
             "deleted": result.deleted,
             "duplicates": result.duplicates,
-            "columns_added": _some(result.columns_added),
-            "columns_widened": _some(result.columns_widened),
+            "columns_added": some_of(result.columns_added),
+            "columns_widened": some_of(result.columns_widened),
+            "columns_not_found": some_of(manifest.not_found),
             **job.window.summary(),
             "watermark": watermark.isoformat() if watermark else None,
             "reason": job.window.reason if job.lost is None else f"{job.lost}: {job.window.reason}",
@@ -134,7 +150,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
 
     def own_rows(self) -> bool:
         """Whether each run keeps rows of its own."""
-        return self._write_mode() == "append"
+        return self.mode == "append"
 
     def loss(self, resource: Resource, *, watermark: datetime) -> tuple[str, bool] | None:
         """Find out whether the table has lost what the watermark stands for."""
@@ -142,13 +158,13 @@ class ResourceToSqlOperator(ResourcePullOperator):
         from limio_limitrail.landing.shaping import Shaping
         from limio_limitrail.landing.sql.lost_rows import Loss, find_loss
 
-        if resource.time_column is None or self._write_mode() == "replace":
+        if resource.time_column is None or self.mode == "replace":
             return None
         shaping = Shaping(
             time_column=resource.time_column,
             time_path=resource.columns.get(resource.time_column, (resource.time_column,)),
             columns={**resource.columns, **(self.columns or {})},
-            dropped=tuple(self.drop_columns),
+            dropped=self.drop_columns,
         )
         # A transform may leave rows out or change times.
         whole = shaping.lands_time and self.transform is None
@@ -169,15 +185,6 @@ class ResourceToSqlOperator(ResourcePullOperator):
         from limio_limitrail.landing.sql.lost_rows import has_rows_of
 
         return has_rows_of(find_database(self.sql_conn_id), table=self.table, run_id=str(run))
-
-    def _write_mode(self) -> WriteMode:
-        from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.landing.sql import WriteMode
-
-        try:
-            return WriteMode(self.mode)
-        except ValueError:
-            raise ParameterError(f"mode={self.mode!r} is none of {', '.join(WriteMode)}") from None
 
     def _database(self) -> DbApiHook:
         from limio_limitrail.hooks.databases import find_database
@@ -215,6 +222,17 @@ class ResourceToSqlOperator(ResourcePullOperator):
         except LandingError as unfit:
             raise ParameterError(f"table={self.table!r}: {unfit.what}") from None
 
+    def needed_columns(self, job: Job) -> KeyAndTime:
+        """Give the columns that the table needs."""
+        from limio_limitrail.transfers.names import KeyAndTime
+
+        return KeyAndTime(
+            key=self._key(job),
+            key_given=self.primary_key is not None,
+            merges=self.mode == "merge",
+            time_column=self.time_column,
+        )
+
     def _key(self, job: Job) -> tuple[str, ...]:
         return tuple(self.primary_key) if self.primary_key is not None else job.resource.primary_key
 
@@ -222,13 +240,15 @@ class ResourceToSqlOperator(ResourcePullOperator):
         from limio_limitrail.landing.parts import ParquetPart
         from limio_limitrail.landing.sql import Target, load
 
+        time_column = self.time_column or job.resource.time_column
         return load(
             hook=database,
             target=Target(
                 table=self.table,
                 mode=mode,
                 primary_key=self._key(job),
-                time_column=self.time_column or job.resource.time_column,
+                # One that is left out says nothing of what comes, and what the table has of it is from before.
+                time_column=None if time_column in self.drop_columns else time_column,
                 run_id=str(job.run),
                 extracted_at=manifest.started_at,
             ),
@@ -247,9 +267,3 @@ class ResourceToSqlOperator(ResourcePullOperator):
             remove_empty(job.folder, root=job.root)
         except Exception as error:  # noqa: BLE001 - the rows are in the table: the task has done what it was asked for
             self.log.warning("The staging folder %s could not be removed (%s).", job.folder, type(error).__name__)
-
-
-def _some(names: Sequence[str]) -> list[str]:
-    """Give the first few of what may be hundreds of names, for a summary that stays small."""
-    shown = [name[:60] for name in names[:8]]
-    return shown if len(names) <= len(shown) else [*shown, f"and {len(names) - len(shown)} more"]

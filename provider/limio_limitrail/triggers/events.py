@@ -6,16 +6,15 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Hashable, Mapping
-from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.query import as_text
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.api.times import parse_time
+from limio_limitrail.parameters import places, readers, times
+from limio_limitrail.parameters.declared import Parameter, not_rendered, read_all
 from limio_limitrail.triggers.connected import Connected
 from limio_limitrail.triggers.kept import KWARGS_FORMAT, unmade
 from limio_limitrail.triggers.threads import in_thread
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_INTERVAL = timedelta(minutes=1)
 DEFAULT_OVERLAP = timedelta(minutes=5)
+LONGEST = timedelta(days=10 * 365)
 
 
 class WatchParameterError(ParameterError, TypeError):
@@ -43,15 +43,27 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
     it. Airflow 3.3 and later keep in the state store of each watched asset how far the watch has come; on 3.2, a triggerer that
     starts anew begins with what comes from then on.
 
+    No parameter is a template: Airflow renders nothing of a watch. All are read and checked when the Dag is parsed.
+
     :param resource: a name of the API's table of resources, or a `Resource` of your own.
     :param request_params: the path's placeholders, and further query parameters.
     :param predicate: the import path of a function that says whether a record (a mapping) is of interest.
     :param since: announce what has changed since then, too, when the watch begins: a datetime, or an ISO 8601 text.
-    :param interval: from one look to the next, in seconds or as a timedelta.
-    :param overlap: how much later than a newer one a record may show up, in seconds or as a timedelta.
+    :param interval: from one look to the next: seconds, a timedelta, or an ISO 8601 duration such as ``PT5M``.
+    :param overlap: how much later than a newer one a record may show up, likewise.
     :param page_size: records to ask for a page.
     :param format_version: leave it out; Airflow keeps it with the others, for a version of this package that comes later.
     """
+
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "resource": Parameter(places.resource, templated=False),
+        "request_params": Parameter(readers.query_values, templated=False),
+        "predicate": Parameter(readers.optional(places.import_path), templated=False),
+        "since": Parameter(readers.optional(times.instant), templated=False),
+        "interval": Parameter(times.span(least=timedelta(milliseconds=10), most=LONGEST), templated=False),
+        "overlap": Parameter(times.span(most=LONGEST), templated=False),
+        "page_size": Parameter(readers.whole_number(least=1), templated=False),
+    }
 
     def __init__(
         self,
@@ -60,8 +72,8 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
         request_params: Mapping[str, Any] | str | None = None,
         predicate: str | None = None,
         since: str | datetime | None = None,
-        interval: float | timedelta = DEFAULT_INTERVAL,
-        overlap: float | timedelta = DEFAULT_OVERLAP,
+        interval: float | str | timedelta = DEFAULT_INTERVAL,
+        overlap: float | str | timedelta = DEFAULT_OVERLAP,
         page_size: int = 100,
         format_version: int = 1,
         **kwargs: Any,
@@ -75,26 +87,44 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
         if kwargs:
             # Airflow's would swallow them, and nobody would hear of a misspelt one.
             raise WatchParameterError(f"{type(self).__name__} has no parameter {min(kwargs)!r}: correct it, or leave it out")
+        read = self.read_given(
+            ResourceEventTrigger.parameters,
+            resource=resource,
+            request_params=request_params,
+            predicate=predicate,
+            since=since,
+            interval=interval,
+            overlap=overlap,
+            page_size=page_size,
+        )
         try:
+            resource = read["resource"]
             self.named = resource if isinstance(resource, str) and not resource.startswith("{") else None
             self.resource = self._read_resource(resource)
-            self.request_params = _texts(request_params)
+            self.request_params: dict[str, str] = read["request_params"]
             self.resource.path_for(self.request_params)
-            self.since = _instant(since)
-            self.interval = _seconds("interval", interval, least=0.01)
-            self.overlap = _seconds("overlap", overlap, least=0.0)
         except ParameterError as error:
             raise WatchParameterError(str(error)) from None
+        self.predicate: str | None = read["predicate"]
+        self.since: datetime | None = read["since"]
+        self.interval: float = read["interval"].total_seconds()
+        self.overlap: float = read["overlap"].total_seconds()
+        self.page_size: int = read["page_size"]
         if self.since is not None and self.resource.time_column is None:
             raise WatchParameterError(f"resource {self.resource.name!r} tells no time: leave since out")
-        if predicate is not None and not isinstance(predicate, str):
-            raise WatchParameterError(
-                "predicate= must be an import path, such as my_package.my_module.my_function, of a module that the triggerer has"
-            )
-        if not isinstance(page_size, int) or page_size < 1:
-            raise WatchParameterError(f"page_size is {page_size!r}; give a whole number of records, at least 1")
-        self.predicate = predicate
-        self.page_size = page_size
+
+    @staticmethod
+    def read_given(parameters: Mapping[str, Parameter], **given: object) -> dict[str, Any]:
+        """Read parameters.
+
+        :param parameters: how.
+        :param given: the values.
+        :raises WatchParameterError: some do not fit, or are templates, which nothing would render.
+        """
+        try:
+            return read_all(parameters, {name: not_rendered(name, value) for name, value in given.items()})
+        except ParameterError as error:
+            raise WatchParameterError(error.what) from None
 
     @classmethod
     @abstractmethod
@@ -198,33 +228,3 @@ def _import_watcher() -> Any:
     from limio_limitrail.triggers.watcher import Watcher
 
     return Watcher
-
-
-def _texts(params: Mapping[str, Any] | str | None) -> dict[str, str]:
-    if isinstance(params, str):
-        with suppress(ValueError):
-            params = json.loads(params)
-    if not isinstance(params, Mapping | None):
-        raise ParameterError(f"request_params is {type(params).__name__}; give a mapping of names to values")
-    return {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}
-
-
-def _instant(since: str | datetime | None) -> datetime | None:
-    if not isinstance(since, str | datetime | None):
-        raise ParameterError(f"since is {type(since).__name__}; give a datetime, or an ISO 8601 text")
-    try:
-        return parse_time("since", since)
-    except OverflowError:
-        raise ParameterError(
-            f"since={str(since)!r} is beyond the times that there are in UTC; give one between the years 2 and 9998"
-        ) from None
-
-
-def _seconds(name: str, value: float | timedelta, *, least: float) -> float:
-    try:
-        seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ParameterError(f"{name} is {str(value)[:40]!r}; give seconds, or a timedelta") from None
-    if not least <= seconds <= 10 * 365 * 86_400:
-        raise ParameterError(f"{name} is {seconds:g} seconds; it must be at least {least:g}, and less than ten years")
-    return seconds

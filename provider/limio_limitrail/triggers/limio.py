@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from limio_limitrail.api.resource import Resource
+from limio_limitrail.parameters import readers
+from limio_limitrail.parameters.declared import Parameter
 from limio_limitrail.triggers.base import WaitTrigger
 from limio_limitrail.triggers.connected import Connected, Reached
 from limio_limitrail.triggers.events import ResourceEventTrigger
@@ -61,9 +64,14 @@ class LimioResourceEventTrigger(_OfLimio, ResourceEventTrigger):
     :param limio_conn_id: the Limio connection.
     """
 
+    own_parameters: ClassVar[Mapping[str, Parameter]] = {
+        "limio_conn_id": Parameter(readers.text("the id of a connection"), templated=False)
+    }
+    parameters: ClassVar[Mapping[str, Parameter]] = {**ResourceEventTrigger.parameters, **own_parameters}
+
     def __init__(self, *, limio_conn_id: str = "limio_default", **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.limio_conn_id = limio_conn_id
+        self.limio_conn_id = self.read_given(self.own_parameters, limio_conn_id=limio_conn_id)["limio_conn_id"]
 
     @classmethod
     def find_resource(cls, name: str) -> Resource:

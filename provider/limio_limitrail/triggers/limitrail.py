@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from limio_limitrail.api.resource import Resource
+from limio_limitrail.parameters import readers
+from limio_limitrail.parameters.declared import Parameter
 from limio_limitrail.triggers.base import WaitTrigger
 from limio_limitrail.triggers.connected import Connected, Reached
 from limio_limitrail.triggers.events import ResourceEventTrigger
@@ -66,10 +68,17 @@ class LimitRailResourceEventTrigger(_OfLimitRail, ResourceEventTrigger):
     :param scope: OAuth scopes to ask for besides the connection's, as a list or as a text with spaces.
     """
 
+    own_parameters: ClassVar[Mapping[str, Parameter]] = {
+        "limitrail_conn_id": Parameter(readers.text("the id of a connection"), templated=False),
+        "scope": Parameter(readers.scopes, templated=False),
+    }
+    parameters: ClassVar[Mapping[str, Parameter]] = {**ResourceEventTrigger.parameters, **own_parameters}
+
     def __init__(self, *, limitrail_conn_id: str = "limitrail_default", scope: str | Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.limitrail_conn_id = limitrail_conn_id
-        self.scopes = scope.split() if isinstance(scope, str) else list(scope)
+        read = self.read_given(self.own_parameters, limitrail_conn_id=limitrail_conn_id, scope=scope)
+        self.limitrail_conn_id = read["limitrail_conn_id"]
+        self.scopes = list(read["scope"])
 
     def own_kwargs(self) -> dict[str, Any]:
         return {"limitrail_conn_id": self.limitrail_conn_id, "scope": " ".join(self.scopes)}

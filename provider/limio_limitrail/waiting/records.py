@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +12,7 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.query import Query, build_query
 from limio_limitrail.api.records import decode_page
 from limio_limitrail.api.walk import Walk
+from limio_limitrail.parameters.places import import_function
 from limio_limitrail.waiting.look import ONE_TRY, Look, Standing
 
 if TYPE_CHECKING:
@@ -122,15 +122,4 @@ def find_predicate(path: str) -> Predicate:
 
     :raises ParameterError: there is none.
     """
-    module, _, name = path.rpartition(".")
-    found, why = None, ""
-    try:
-        found = getattr(importlib.import_module(module), name) if module else None
-    except Exception as error:  # noqa: BLE001 - a module may raise anything while it is imported
-        why = f" ({type(error).__name__}: {error})"
-    if not callable(found):
-        raise ParameterError(
-            f"predicate={path!r} cannot be imported here{why}: give the path of a function in a module that workers and "
-            "triggerers have, such as my_package.my_module.my_function"
-        )
-    return found  # type: ignore[no-any-return] # whatever it gives is taken for a truth value
+    return import_function("predicate", path)

@@ -39,11 +39,12 @@ MANIFEST = Manifest(
     since=datetime(2026, 9, 1, tzinfo=UTC),
     until=datetime(2026, 10, 1, tzinfo=UTC),
     newest=datetime(2026, 9, 30, 23, 59, 59, tzinfo=UTC),
+    not_found=("email",),
 )
 MANIFESTS = {
     "manifest": MANIFEST,
     "manifest_of_nothing": replace(
-        MANIFEST, part_format=PartFormat.JSONL, parts=(), schema={}, pages=1, since=None, until=None, newest=None
+        MANIFEST, part_format=PartFormat.JSONL, parts=(), schema={}, pages=1, since=None, until=None, newest=None, not_found=()
     ),
 }
 STATE = PullState(
@@ -58,11 +59,12 @@ STATE = PullState(
     parts=PARTS,
     schema={kind.value: kind for kind in Kind},
     newest=BEGAN,
+    found=("email",),
 )
 STATES = {
     "pull_state": STATE,
     "pull_state_at_the_end": replace(
-        STATE, cursor=None, page_size=None, total=None, parts=(), schema={}, newest=None, finished=True
+        STATE, cursor=None, page_size=None, total=None, parts=(), schema={}, newest=None, finished=True, found=()
     ),
 }
 

@@ -14,12 +14,17 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.ledger.model import Entry, OnUnknown, Outcome, State
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.ledger.tally import Tally
-from limio_limitrail.operators.usage_choices import Allowance, as_columns, check_numbers, one_of, read_decisions, read_policy
+from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+from limio_limitrail.operators.usage_choices import Allowance, number_or_share, one_of, read_policy
 from limio_limitrail.operators.usage_rows import rows_of_list
 from limio_limitrail.operators.usage_verdict import UsageFailedError, UsageUnknownError, judge, summarize, tell
 
 NONE = Allowance(name="max_rejected", most=0)
 NO_PARKED = Allowance(name="max_parked", most=0)
+
+
+def read_allowance(name, value):
+    return Allowance(name=name, most=number_or_share(name, value))
 
 
 @pytest.mark.parametrize(
@@ -32,14 +37,14 @@ NO_PARKED = Allowance(name="max_parked", most=0)
     ],
 )  # fmt: skip
 def test_an_allowance_is_a_number_or_a_share(value, of, allowed):
-    allowance = Allowance.read("max_rejected", value)
+    allowance = read_allowance("max_rejected", value)
     assert not allowance.exceeded_by(allowed, of=of)
     assert allowance.exceeded_by(allowed + 1, of=of)
 
 
 @given(st.integers(1, 999), st.integers(1, 5000))
 def test_a_share_is_taken_as_it_is_written(thousandths, rows):
-    allowance = Allowance.read("max_parked", f"0.{thousandths:03}")
+    allowance = read_allowance("max_parked", f"0.{thousandths:03}")
     assert allowance.exceeded_by(rows, of=rows)
     most = thousandths * rows // 1000
     assert not allowance.exceeded_by(most, of=rows)
@@ -51,19 +56,20 @@ def test_a_share_is_taken_as_it_is_written(thousandths, rows):
     [-1, "-1", -0.1, 1.5, "1.5", 2.0, "nan", float("nan"), "inf", float("inf"), "", "None", None, True, "ten", "10%", [1], b"1"],
 )
 def test_what_is_no_allowance_is_refused(value):
-    with pytest.raises(ParameterError, match=r"max_parked=.* neither a number of rows, such as 10, nor a share"):
-        Allowance.read("max_parked", value)
+    with pytest.raises(ParameterError, match=r"max_parked must be a number of rows, such as 10, or a share"):
+        number_or_share("max_parked", value)
 
 
-@pytest.mark.parametrize(("concurrency", "batch_size"), [(0, 1), (65, 1), (1, 0), (1, 1001), (-1, 5)])
-def test_numbers_have_bounds(concurrency, batch_size):
-    with pytest.raises(ParameterError):
-        check_numbers(concurrency=concurrency, batch_size=batch_size)
+def read(name, value):
+    return LimitRailCommitUsageOperator.parameters[name].read(name, value)
 
 
-def test_numbers_within_bounds_are_fine():
-    check_numbers(concurrency=1, batch_size=1)
-    check_numbers(concurrency=64, batch_size=1000)
+@pytest.mark.parametrize(("name", "least", "most"), [("concurrency", 1, 64), ("batch_size", 1, 1000)])
+def test_numbers_have_bounds(name, least, most):
+    assert [read(name, least), read(name, str(most))] == [least, most]
+    for value in (least - 1, most + 1, -1, None, True, 1.5):
+        with pytest.raises(ParameterError, match=f"{name} must be a whole number from {least} to {most}, got"):
+            read(name, value)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +77,7 @@ def test_numbers_within_bounds_are_fine():
     [
         (("park", None, True), Policy(on_unknown=OnUnknown.PARK)),
         (("resend", "", True), Policy(on_unknown=OnUnknown.RESEND)),
-        (("park", "None", True), Policy(on_unknown=OnUnknown.PARK)),
+        (("Park", "None", True), Policy(on_unknown=OnUnknown.PARK)),
         (("park", "parked", True), Policy(on_unknown=OnUnknown.PARK, replay=State.PARKED)),
         (("resend", "rejected", True), Policy(on_unknown=OnUnknown.RESEND, replay=State.REJECTED)),
         (("park", None, False), Policy(on_unknown=OnUnknown.RESEND)),
@@ -79,22 +85,25 @@ def test_numbers_within_bounds_are_fine():
 )
 def test_policies(given_, policy):
     on_unknown, replay, changes = given_
-    assert read_policy(on_unknown=on_unknown, replay=replay, changes=changes) == policy
+    chosen = {"on_unknown": read("on_unknown", on_unknown), "replay": read("replay", replay)}
+    assert read_policy(**chosen, changes=changes) == policy
 
 
 @pytest.mark.parametrize(
-    ("on_unknown", "replay"), [("send", None), ("", None), ("park", "committed"), ("park", "unknown"), ("park", "all")]
+    ("name", "value"),
+    [("on_unknown", "send"), ("on_unknown", ""), ("replay", "committed"), ("replay", "unknown"), ("replay", "all"), ("mode", "")],
 )
-def test_policies_that_are_none(on_unknown, replay):
-    with pytest.raises(ParameterError):
-        read_policy(on_unknown=on_unknown, replay=replay, changes=True)
+def test_words_that_are_none(name, value):
+    with pytest.raises(ParameterError, match=f"{name} must be one of "):
+        read(name, value)
 
 
 def test_decisions_mean_committed_or_denied():
-    assert read_decisions({"OK": "committed", "NO": "denied"}) == {"OK": State.COMMITTED, "NO": State.DENIED}
-    for meaning in ("rejected", "parked", "sending", "", "Committed"):
-        with pytest.raises(ParameterError, match="a decision means committed or denied"):
-            read_decisions({"X": meaning})
+    assert read("decisions", {"OK": "committed", "NO": "Denied"}) == {"OK": "committed", "NO": "denied"}
+    assert read("decisions", None) == {}
+    for meaning in ("rejected", "parked", "sending", "", None):
+        with pytest.raises(ParameterError, match=r"decisions\['X'\] must be one of committed, denied"):
+            read("decisions", {"X": meaning})
 
 
 def test_one_source_of_rows():
@@ -107,11 +116,11 @@ def test_one_source_of_rows():
 
 
 def test_key_columns():
-    assert as_columns("key", "id") == ("id",)
-    assert as_columns("key", ["a", "b"]) == ("a", "b")
-    for wrong in ("", [], [""], ["a", None], [1]):
-        with pytest.raises(ParameterError, match="key="):
-            as_columns("key", wrong)
+    assert read("key", "id") == ("id",)
+    assert read("key", ["a", "b"]) == ("a", "b")
+    for wrong in ("", [], [""], ["a", None], "a,b", None):
+        with pytest.raises(ParameterError, match="key must be a list of columns"):
+            read("key", wrong)
 
 
 def test_lists_are_taken_as_they_are():
@@ -197,7 +206,7 @@ def test_rejected_and_parked_rows_are_both_told():
     assert "1 of 3 rows were rejected" in str(failure)
     assert "1 of 3 rows are parked" in str(failure)
     assert "'committed'" in str(failure)
-    enough = {"rejected": Allowance.read("max_rejected", "0.34"), "parked": Allowance.read("max_parked", 1)}
+    enough = {"rejected": read_allowance("max_rejected", "0.34"), "parked": read_allowance("max_parked", 1)}
     assert verdict(tally_of(rejected("no"), Outcome(state=State.PARKED), Outcome(state=State.COMMITTED)), **enough) is None
 
 

@@ -18,9 +18,9 @@ from stored import bad_values
 import limio_limitrail
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.hooks.time_range import PastRange
-from limio_limitrail.transfers import folders, window
+from limio_limitrail.transfers import folders
+from limio_limitrail.transfers.base import some_of
 from limio_limitrail.transfers.state import REMEMBERED_RUNS, AssetWatermark, Progress, asset_watermark, mark_of
-from limio_limitrail.transfers.to_sql import _some
 
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
@@ -182,31 +182,6 @@ def test_runs_keep_their_names():
     assert mark_of("pull/land/scheduled__2026-10-01") == "436eb37ebc24a7f5"
 
 
-@pytest.mark.parametrize(
-    ("text", "instant"),
-    [
-        ("", None),
-        (" None", None),
-        (None, None),
-        ("2026-01-01", datetime(2026, 1, 1, tzinfo=UTC)),
-        ("2026-01-01T13:00:00+01:00", NOON),
-        (datetime(2026, 1, 1, 12), NOON),
-        ("0001-01-01T00:00:00+02:00", datetime(1, 1, 1, tzinfo=UTC)),
-        ("9999-12-31T23:59:59-01:00", datetime.max.replace(tzinfo=UTC)),
-    ],
-)
-def test_since_is_read(text, instant):
-    assert window.parse_time("since", text) == instant
-
-
-@pytest.mark.parametrize(
-    "call", [lambda: window.parse_time("until", "soon"), lambda: window.parse_switch("full_refresh", "perhaps")]
-)
-def test_what_cannot_be_read_is_named(call):
-    with pytest.raises(ParameterError, match=r"soon|full_refresh='perhaps'"):
-        call()
-
-
 def test_incremental_needs_an_outlet():
     with pytest.raises(ParameterError, match="outlets="):
         asset_watermark({"asset_state_store": {}}, outlets=[], target="t")
@@ -223,5 +198,5 @@ def test_names_stay_apart():
 
 
 def test_a_summary_names_a_few_of_many_columns():
-    assert _some(["a", "b"]) == ["a", "b"]
-    assert _some([f"{n}" * 99 for n in range(300)])[-1] == "and 292 more"
+    assert some_of(["a", "b"]) == ["a", "b"]
+    assert some_of([f"{n}" * 99 for n in range(300)])[-1] == "and 292 more"
