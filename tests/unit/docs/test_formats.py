@@ -17,7 +17,7 @@ NUMBERS = {
     "idempotency keys": "",
     "manifest": manifest.FORMAT_VERSION,
     "saved pull": state.FORMAT_VERSION,
-    "watermark, and where runs began": watermark.FORMAT_VERSION,
+    "watermark, and the ranges of runs": watermark.FORMAT_VERSION,
     "counted failures of a sensor in `reschedule` mode": base.FAILURES_FORMAT,
     "the trigger of a wait": kept.KWARGS_FORMAT,
     "what such a trigger tells its task": kept.EVENT_FORMAT,
