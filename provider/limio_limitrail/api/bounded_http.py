@@ -272,10 +272,11 @@ class _BoundedResponse(http.client.HTTPResponse):
             raise http.client.HTTPException
 
     def _read_status(self) -> tuple[str, int, str]:
-        """Read the status line, after any that are not final: http.client itself passes over nothing but 100."""
+        """Read the status line, after any that are not final: http.client itself passes over 100 alone, and in a tunnel not even
+        over that."""
         while True:
             found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
-            if not http.HTTPStatus.SWITCHING_PROTOCOLS < found[1] < http.HTTPStatus.OK:
+            if found[1] >= http.HTTPStatus.OK or found[1] == http.HTTPStatus.SWITCHING_PROTOCOLS:
                 return found
             http.client.parse_headers(self.fp)
 

@@ -67,7 +67,7 @@ OWN = {
     "silent": resource("silent", paging=Silent()),
     "told": resource("told", paging=Told()),
     "loud": resource("loud", paging=Loud()),
-    "one page": resource("one_page", paging=SinglePage(refuse_more=True)),
+    "one page": resource("one_page", paging=SinglePage()),
     "replaced": dataclasses.replace(RESOURCES["campaigns"], path="/campaigns2"),
 }
 SERIALIZABLE = [OWN[name] for name in OWN if name not in {"silent", "told", "loud"}]
