@@ -104,7 +104,7 @@ def test_what_cannot_be_asked_fails_at_once_and_sends_nothing(make_home, write_d
         "CronDataIntervalTimetable(...), or [scheduler] create_cron_data_intervals = True",
         "since=2026-03-02T00:00:00+00:00 (since=) is not before until=2026-03-01T00:00:00+00:00 (until=)",
         "cannot be filtered by time: leave since and until out",
-        "no span of whole seconds",
+        "in whole seconds: a timedelta, seconds, or an ISO 8601 duration",
         "known are: accounts, reservations, usage",
         "LimitRail requires a scope",
         "separate scopes by spaces",

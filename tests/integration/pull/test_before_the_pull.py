@@ -21,7 +21,7 @@ CASES = {
     "loose_key": ("orders", "pg", "loose", {}, "column 'id' takes different texts for equal (its type is interval)"),
     "loose_key_in_sqlite": ("orders", "lite", "loose", {}, "column 'ID' takes different texts for equal"),
     "too_many_columns": ("orders", "pg", "t", {"max_columns": 1601}, "a table in Postgres has 1600 columns at most"),
-    "no_number": ("orders", "lite", "t", {"max_columns": 0}, "max_columns=0 must be a whole number"),
+    "no_number": ("orders", "lite", "t", {"max_columns": 0}, "max_columns must be a whole number of at least 1, got 0"),
 }
 
 
