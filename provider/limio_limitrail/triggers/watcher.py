@@ -162,13 +162,13 @@ class Watcher:
             return ()
 
     def _is_of(self, source: Source | None) -> bool:
-        """Return whether a look can be judged; where it was at another list or tenant than the last one, the watch begins anew."""
+        """Return whether a look can be judged. At the list of another tenant, or another list, begin anew."""
         known = self._progress
         if known is None or source is None or not (differ := differences(known.source, source)):
             return True
         log.warning(
-            "The watch of %s is of another list or tenant now (what differs: %s), and begins anew: what %s is news. What the former "
-            "one had is not announced any more.",
+            "The watch of %s is of another list or tenant now (what differs: %s), and begins anew: what %s is news. What the "
+            "former one had is not announced any more.",
             self.resource.name,
             ", ".join(differ),
             "comes from now on" if self.since is None else f"has changed since {self.since.isoformat()}",
