@@ -76,6 +76,10 @@ class ApiHook(BaseHook):
         client = [] if settings.auth_mode is AuthMode.API_KEY else [settings.auth_url, settings.client_id]
         return [self.conn_type, self.base_url, settings.auth_mode, *client]
 
+    def owner(self) -> dict[str, str]:
+        """Return what decides whose lists these are, by name: less than `source`, because it outlives a run."""
+        return self.settings.owner()
+
     @property
     def page_size(self) -> int:
         """Records to ask for a page where a caller does not say: the connection's, else `DEFAULT_PAGE_SIZE`."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.list_source import TENANT
 from limio_limitrail.api.origin import origin_of
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.scopes import split_scopes, unfit_scopes
@@ -38,6 +39,10 @@ class LimitRailSettings(Settings):
     def tenant_name(self) -> str:
         """What stands for the tenant: the client decides it (LimitRail developer console), on one host."""
         return self.tenant or f"{self.client_id}@{origin_of(self.app_url)}"
+
+    def owner(self) -> dict[str, str]:
+        """Return what decides whose lists these are: where the connection names the tenant, its client may change."""
+        return {**super().owner(), **({} if self.tenant is None else {TENANT: self.tenant})}
 
 
 def read_limitrail_connection(connection: AirflowConnection) -> LimitRailSettings:

@@ -28,6 +28,9 @@ class ResourceHook(Protocol):
     def source(self) -> list[str]:
         """Return what decides whose records come. Nothing in it is secret."""
 
+    def owner(self) -> Mapping[str, str]:
+        """Return what decides whose lists these are, and stays the same for the same tenant."""
+
     @property
     def client(self) -> ApiClient:
         """The client of the hook's connection."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from limio_limitrail.api.deadline import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT
+from limio_limitrail.api.list_source import CLIENT
 from limio_limitrail.api.origin import is_loopback, origin_of
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.retry import RetryLimits
@@ -70,6 +71,14 @@ class Settings:
     page_size: int | None
     verify: bool | str
     pages: tuple[tuple[str, str], ...] = ()
+
+    def owner(self) -> dict[str, str]:
+        """Return what decides whose lists these are, by name. Nothing in it is secret.
+
+        The token endpoint and scopes do not: they may change for the same tenant. A key has no client.
+        """
+        client = {} if self.auth_mode is AuthMode.API_KEY else {CLIENT: self.client_id}
+        return {"base URL": self.app_url, **client}
 
 
 def retry_limits(settings: Settings) -> RetryLimits:

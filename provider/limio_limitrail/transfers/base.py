@@ -64,6 +64,11 @@ class Job:
     watermark: AssetWatermark | None
     lost: str | None = None
 
+    @property
+    def reason(self) -> str:
+        """Where the range of time comes from, for a task's summary."""
+        return self.window.reason if self.lost is None else f"{self.lost}: {self.window.reason}"
+
 
 class ResourcePullOperator(RangedPull, ReadsParameters, TellsLineage, BaseOperator):
     """Pull a resource into part files. The base of the operators that people use.
@@ -170,6 +175,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, TellsLineage, BaseOperat
         :param target: what the watermark is about besides the resource: a table, or a destination.
         :raises ParameterError: a parameter does not fit.
         """
+        from limio_limitrail.api.list_source import list_source
         from limio_limitrail.api.slices import check_parallel
         from limio_limitrail.transfers.folders import RunIdentity, run_folder, safe_name
         from limio_limitrail.transfers.state import asset_watermark, task_state_store
@@ -186,9 +192,12 @@ class ResourcePullOperator(RangedPull, ReadsParameters, TellsLineage, BaseOperat
         if self.incremental:
             about = json.dumps([self.api_conn_id, resource.name, self.request_params, target], default=str, sort_keys=True)
             key = f"{safe_name(resource.name)}:{hashlib.sha256(about.encode()).hexdigest()[:16]}"
-            watermark = asset_watermark(context, outlets=self.outlets, target=key)
+            source = list_source(resource, params=self.request_params, owner=self.hook.owner())
+            watermark = asset_watermark(context, outlets=self.outlets, target=key, source=source)
         folder = run_folder(root, resource=resource.name, run=run)
-        lost = self.notice_loss(resource, watermark)
+        lost = self.notice_other_source(context, resource=resource, target=target, watermark=watermark) or self.notice_loss(
+            resource, watermark
+        )
         chosen = self.choose_range(context, resource=resource, run=run, folder=folder, watermark=watermark)
         self.log.info("%s: pulling %s (%s).", resource.name, chosen, chosen.reason)
         if chosen.warning is not None:

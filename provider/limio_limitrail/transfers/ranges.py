@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MOMENT = timedelta(microseconds=1)
+
 
 class RangedPull:
     """What a pull does with time. Goes before `BaseOperator`; the parameters are those of `ResourcePullOperator`."""
@@ -86,9 +88,9 @@ class RangedPull:
         may_be_forgotten = progress.forgotten is not None and (times.due is None or times.due <= progress.forgotten)
         if past is None and may_be_forgotten and self.own_rows() and self.made_before(run, folder=folder):
             raise ParameterError(
-                "this run was made before, and so many came after it that its range of time is not known any more: made again, "
-                "it would replace what it left by less. Leave it as it is, or pull its days with a task of its own, with since= "
-                "and without incremental"
+                "this run was made before, and its range of time is not known any more, because too many runs came after it, or "
+                "because it was made of another list or tenant: made again, it would replace what it left by less. Leave it as "
+                "it is, or pull its days with a task of its own, with since= and without incremental"
             )
         return Incremental(
             overlap=self.overlap,
@@ -110,6 +112,48 @@ class RangedPull:
                 # It is set anew in the end.
                 return Progress()
             raise
+
+    def notice_other_source(
+        self, context: Context, *, resource: Resource, target: str, watermark: AssetWatermark | None
+    ) -> str | None:
+        """Forget the watermark where it is about the list of another tenant, or another list, and say so.
+
+        It is forgotten before the pull, so that a retry after a load that was not noted reads from the start as well.
+
+        :param target: names where the records land.
+        :return: what differs; None where the watermark counts.
+        :raises ParameterError: the pull would have to read from the start, and does not know where that is.
+        """
+        from limio_limitrail.hooks.time_range import RunTimes
+
+        if watermark is None:
+            return None
+        try:
+            differ = watermark.differences()
+        except ParameterError:
+            if self.full_refresh:
+                # It is set anew in the end.
+                return None
+            raise
+        if not differ:
+            return None
+        what = f"the watermark of {target} is about another list or tenant (what differs: {', '.join(differ)})"
+        time_filter = resource.time_filter
+        if time_filter is not None and time_filter.required and self.since is None and not self.full_refresh:
+            raise ParameterError(
+                f"{what}, so the pull has to read from the start, and {resource.name!r} needs one: give since=..., or run once "
+                "with full_refresh=True to go on without what was there"
+            )
+        due = RunTimes.of(context).due
+        watermark.reset(forgotten=None if due is None else due - _MOMENT)
+        log.warning(
+            "%s. It is set anew, and the pull reads from %s. Where the records of both must not be together, give this one a "
+            "target of its own, or remove the former ones from %s.",
+            what,
+            "the start" if self.since is None else f"since={self.since.isoformat()}",
+            target,
+        )
+        return what
 
     def notice_loss(self, resource: Resource, watermark: AssetWatermark | None) -> str | None:
         """Forget the watermark where the target has lost what it stands for, and say so.

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.list_source import Source, differences, read_source
 from limio_limitrail.formats import UNREADABLE, instant, maybe, text, trouble
 from limio_limitrail.hooks.time_range import PastRange, just_after
 
@@ -74,12 +75,14 @@ class Progress:
     :param forgotten: up to when the ranges of runs may have been forgotten, because too many came after them.
     :param reread: True where the watermark was set anew because rows were missing from the table, and no run has found them
         there since.
+    :param source: what it is about; None where nobody has noted it.
     """
 
     watermark: datetime | None = None
     runs: Mapping[str, PastRange] = field(default_factory=dict)
     forgotten: datetime | None = None
     reread: bool = False
+    source: Source | None = None
 
 
 class AssetWatermark:
@@ -87,10 +90,12 @@ class AssetWatermark:
 
     :param accessor: the asset's state store.
     :param target: what the watermark is about; one asset can hold those of several mapped pulls.
+    :param source: whose list the pull reads.
     """
 
-    def __init__(self, accessor: Any, *, target: str) -> None:
+    def __init__(self, accessor: Any, *, target: str, source: Source) -> None:
         self._accessor = accessor
+        self._source = source
         self._key = f"{WATERMARK_KEY}:{target}"
 
     def read(self) -> Progress:
@@ -114,6 +119,7 @@ class AssetWatermark:
                 },
                 forgotten=maybe(instant, value.get("forgotten")),
                 reread=value.get("reread") is True,
+                source=read_source(value.get("source")),
             )
         except UNREADABLE as error:
             raise self._unreadable(f"is damaged ({type(error).__name__}: {error})") from None
@@ -123,6 +129,13 @@ class AssetWatermark:
             f"the watermark stored under {self._key!r} {why}. Run the version that has written it, or run once with "
             "full_refresh=True to set it anew"
         )
+
+    def differences(self) -> tuple[str, ...]:
+        """Name in what the list that the watermark is about differs from the one that the pull reads.
+
+        :raises ParameterError: as `read`.
+        """
+        return differences(self.read().source, self._source)
 
     def move(self, reached: datetime | None, *, run: str, past: PastRange, started_at: datetime) -> datetime | None:
         """Move the watermark, after what it stands for is safe, but never back; return where it stands.
@@ -140,6 +153,12 @@ class AssetWatermark:
             # Only a full refresh comes this far, and pulls that read the whole list anyway.
             log.warning("The watermark is set anew: %s", error.what)
             progress = Progress()
+        if differ := differences(progress.source, self._source):
+            log.warning(
+                "A pull of another list or tenant (%s) has begun meanwhile, and the watermark is about that one now: it stays.",
+                ", ".join(differ),
+            )
+            return None
         watermark = progress.watermark
         if past.until is None:
             past = replace(past, until=just_after(watermark or started_at))
@@ -158,12 +177,13 @@ class AssetWatermark:
         )
         return watermark
 
-    def reset(self, *, reread: bool) -> None:
-        """Forget everything, because the table is not what it was: the next pull reads from the start.
+    def reset(self, *, reread: bool = False, forgotten: datetime | None = None) -> None:
+        """Forget everything, because the table or the list is not what it was: the next pull reads from the start.
 
         :param reread: True where the table is there and rows are missing from it.
+        :param forgotten: up to when runs are forgotten that may still have rows there.
         """
-        self._write(Progress(reread=reread))
+        self._write(Progress(reread=reread, forgotten=forgotten))
 
     def settle(self) -> None:
         """Note that the table was found as the last run left it."""
@@ -181,6 +201,7 @@ class AssetWatermark:
                 "runs": [[mark, _text(past.since), _text(past.until)] for mark, past in progress.runs.items()],
                 "forgotten": _text(progress.forgotten),
                 "reread": progress.reread,
+                "source": dict(self._source),
             },
         )
 
@@ -189,7 +210,7 @@ def _text(when: datetime | None) -> str | None:
     return None if when is None else when.isoformat()
 
 
-def asset_watermark(context: Context, *, outlets: list[Any], target: str) -> AssetWatermark | None:
+def asset_watermark(context: Context, *, outlets: list[Any], target: str, source: Source) -> AssetWatermark | None:
     """Give the watermark on the task's first outlet asset; None where Airflow has no asset state store.
 
     :raises ParameterError: the task has no asset among its outlets.
@@ -206,4 +227,4 @@ def asset_watermark(context: Context, *, outlets: list[Any], target: str) -> Ass
             "incremental=True keeps its watermark in the state store of the task's outlet asset, and the task has none: "
             'give it one, such as outlets=[Asset("warehouse/subscriptions")]'
         )
-    return AssetWatermark(accessors[asset], target=target)
+    return AssetWatermark(accessors[asset], target=target, source=source)

@@ -89,7 +89,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
             "columns_not_found": some_of(manifest.not_found),
             **job.window.summary(),
             "watermark": watermark.isoformat() if watermark else None,
-            "reason": job.window.reason,
+            "reason": job.reason,
             **meter.read(),
         }
         job.store.clear()

@@ -127,7 +127,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             "columns_not_found": some_of(manifest.not_found),
             **job.window.summary(),
             "watermark": watermark.isoformat() if watermark else None,
-            "reason": job.window.reason if job.lost is None else f"{job.lost}: {job.window.reason}",
+            "reason": job.reason,
             **meter.read(),
         }
         self._clean_up(job)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,12 @@ class Reached:
     """A connection, read.
 
     :param client: its client, shared with all triggers of the process that have the same credentials.
+    :param owner: whose lists they are.
     :param paths: paths that the connection gives resources, by name.
     """
 
     client: ApiClient
+    owner: Mapping[str, str]
     paths: tuple[tuple[str, str], ...] = ()
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 if TYPE_CHECKING:
+    from limio_limitrail.api.list_source import Source
     from limio_limitrail.triggers.watcher import Watcher
     from limio_limitrail.watching.sighting import Sighting
     from limio_limitrail.watching.watch import PredicateError
@@ -21,10 +22,12 @@ class Finding:
     """What one look has shown to each of those who watch.
 
     :param seen: what each has seen, or that its predicate failed. Who came while the look was under way is not among them.
+    :param source: whose list it was.
     :param on_heard: what to do when all events that were made of it are kept by Airflow.
     """
 
     seen: Mapping[Watcher, tuple[Sighting, ...] | PredicateError] = field(default_factory=dict)
+    source: Source | None = None
     on_heard: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
 
     async def heard(self) -> None:

@@ -42,7 +42,7 @@ class _OfLimio(Connected):
             mask_secret(settings.secret.reveal())
             return make_limio_client(settings, connections=THREADS)
 
-        return Reached(client=client_of_process(("limio", settings), make))
+        return Reached(client=client_of_process(("limio", settings), make), owner=settings.owner())
 
 
 class LimioWaitTrigger(_OfLimio, WaitTrigger):

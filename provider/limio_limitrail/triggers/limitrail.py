@@ -43,7 +43,8 @@ class _OfLimitRail(Connected):
             mask_secret(settings.secret.reveal())
             return make_limitrail_client(settings, scopes=scopes)
 
-        return Reached(client=client_of_process(("limitrail", settings, scopes), make), paths=settings.paths)
+        client = client_of_process(("limitrail", settings, scopes), make)
+        return Reached(client=client, owner=settings.owner(), paths=settings.paths)
 
 
 class LimitRailWaitTrigger(_OfLimitRail, WaitTrigger):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import random
 from collections.abc import AsyncIterator
@@ -32,6 +33,7 @@ async def looks(trigger: ResourceEventTrigger, desk: Desk) -> AsyncIterator[Find
     """
     await in_thread(_import_all)
     from limio_limitrail.api.errors import ApiError, CredentialsError
+    from limio_limitrail.api.list_source import list_source
     from limio_limitrail.waiting.patience import Patience
     from limio_limitrail.watching.watch import Watch
 
@@ -60,6 +62,9 @@ async def looks(trigger: ResourceEventTrigger, desk: Desk) -> AsyncIterator[Find
                 if reached.client is known.client:
                     raise
                 seen = await in_thread(placed.look, reached.client, eyes=eyes, now=datetime.now(tz=UTC))
+            # Records are known again by their key.
+            owner = {**reached.owner, "primary key": json.dumps(placed.resource.primary_key)}
+            source = list_source(placed.resource, params=trigger.request_params, owner=owner)
         except Exception as error:  # noqa: BLE001 - a watch that ends would be started anew every second
             passing = patience.may_pass(error)
             failures = failures + 1 if passing else max(failures, LOST)
@@ -78,7 +83,7 @@ async def looks(trigger: ResourceEventTrigger, desk: Desk) -> AsyncIterator[Find
             await asyncio.sleep(pause)
             continue
         failures = 0
-        yield Finding(seen=seen)
+        yield Finding(seen=seen, source=source)
         await asyncio.sleep(patience.pause())
 
 
@@ -90,6 +95,7 @@ def _placed(trigger: ResourceEventTrigger, reached: Reached) -> Resource:
 def _import_all() -> None:
     """Import what a look needs: the first time, this takes longer than an event loop may stand still."""
     import limio_limitrail.api.client
+    import limio_limitrail.api.list_source
     import limio_limitrail.hooks.settings
     import limio_limitrail.waiting.patience
     import limio_limitrail.watching.watch  # noqa: F401

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.list_source import Source, differences
 from limio_limitrail.triggers.threads import in_thread
 from limio_limitrail.waiting.records import Predicate, find_predicate
 from limio_limitrail.watching.news import News
@@ -64,6 +65,7 @@ class Watcher:
         self._predicate: Predicate | None = None
         self._progress: Progress | None = None
         self._start: Position | None = None
+        self._begun = self.since is not None
         self._again: tuple[News, ...] = ()
         self._kept = False
         self._storing = asyncio.Lock()
@@ -94,6 +96,7 @@ class Watcher:
         )
         if newest is not None:
             self._progress, self._again = newest, newest.unheard
+            self._begun = True
             self._kept = all(progress == newest for progress in found)
             return newest.position
         if not self.stores:
@@ -102,6 +105,9 @@ class Watcher:
                 "from then on. Airflow 3.3 keeps how far it has come",
                 self.resource.name,
             )
+        return self._beginning()
+
+    def _beginning(self) -> Position:
         floor = None
         if self.resource.time_column is not None:
             floor = self.since or datetime.now(tz=UTC) - self.overlap
@@ -122,7 +128,7 @@ class Watcher:
         news: tuple[News, ...] = ()
         if await self.prepare() and self in finding.seen:
             try:
-                news = await self._news(finding.seen[self])
+                news = await self._news(finding.seen[self], source=finding.source)
             except Exception as error:  # noqa: BLE001 - likewise
                 self._complain("announces nothing", error)
         again, self._again = self._again, ()
@@ -130,31 +136,54 @@ class Watcher:
             finding.on_heard.append(partial(self._heard, tuple(one.event_id for one in told)))
         return told
 
-    async def _news(self, seen: tuple[Sighting, ...] | PredicateError) -> tuple[News, ...]:
+    async def _news(self, seen: tuple[Sighting, ...] | PredicateError, *, source: Source | None) -> tuple[News, ...]:
         if isinstance(seen, PredicateError):
             raise ParameterError(
                 f"predicate={self._predicate_path!r} fails with {seen}. Mend it: what comes meanwhile is announced then"
             )
         async with self._storing:
-            begun = self._progress is not None or self.since is not None
+            if not self._is_of(source):
+                # It has looked from where the former list stood: whether that is enough, the next look tells.
+                return ()
+            begun = self._begun
+            if self._progress is not None and self._progress.source != source:
+                self._kept = False
             # In a thread, because the first look of a watch may show very many records.
-            progress, news = await in_thread(self._judge, seen, begun=begun)
+            progress, news = await in_thread(self._judge, seen, source=source)
             if news is not None:
                 await self._store(progress)
-                self._progress = progress
+                self._progress, self._begun = progress, True
                 return (news,)
-            self._progress = progress
+            self._progress, self._begun = progress, True
             if not self._kept:
                 await self._store(progress)
             if not begun:
                 log.info("The watch of %s begins: what comes from now on is news.", self.resource.name)
             return ()
 
-    def _judge(self, seen: tuple[Sighting, ...], *, begun: bool) -> tuple[Progress, News | None]:
+    def _is_of(self, source: Source | None) -> bool:
+        """Return whether a look can be judged. At the list of another tenant, or another list, begin anew."""
+        known = self._progress
+        if known is None or source is None or not (differ := differences(known.source, source)):
+            return True
+        log.warning(
+            "The watch of %s is of another list or tenant now (what differs: %s), and begins anew: what %s is news. What the "
+            "former one had is not announced any more.",
+            self.resource.name,
+            ", ".join(differ),
+            "comes from now on" if self.since is None else f"has changed since {self.since.isoformat()}",
+        )
+        looked_from, start = known.position.floor, self._beginning()
+        # Their number goes on, so that no event of the new list has the id of one of the former.
+        self._progress = replace(known, position=start, source=source)
+        self._begun, self._kept = self.since is not None, False
+        return looked_from is None or (start.floor is not None and looked_from <= start.floor)
+
+    def _judge(self, seen: tuple[Sighting, ...], *, source: Source | None) -> tuple[Progress, News | None]:
         assert self._start is not None
-        known = self._progress or Progress(position=self._start)
+        known = replace(self._progress or Progress(position=self._start), source=source)
         moved = self._moved(known.position, seen)
-        fresh = known.position.news(seen) if begun else ()
+        fresh = known.position.news(seen) if self._begun else ()
         if not fresh:
             return replace(known, position=moved), None
         news = News.of(fresh, resource=self.resource.name, watch=self.key, number=known.announced)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.list_source import Source, read_source
 from limio_limitrail.formats import UNREADABLE, number, trouble
 from limio_limitrail.watching.news import News
 from limio_limitrail.watching.position import Position
@@ -27,15 +28,17 @@ class Progress:
     :param position: how far it has come.
     :param announced: how many events it has announced.
     :param unheard: those of them of which it is not known that Airflow has kept them.
+    :param source: whose list it watches; None where nobody has noted it.
     """
 
     position: Position
     announced: int = 0
     unheard: tuple[News, ...] = ()
+    source: Source | None = None
 
     def with_news(self, news: News, *, position: Position) -> Progress:
         """Give the progress with one more event."""
-        return Progress(position=position, announced=self.announced + 1, unheard=(*self.unheard, news))
+        return replace(self, position=position, announced=self.announced + 1, unheard=(*self.unheard, news))
 
     def heard(self, event_ids: Collection[str]) -> Progress:
         """Give the progress when events were kept by Airflow."""
@@ -48,6 +51,7 @@ class Progress:
             "position": self.position.to_json(),
             "announced": self.announced,
             "unheard": [news.to_json() for news in self.unheard],
+            "source": None if self.source is None else dict(self.source),
         }
 
     @classmethod
@@ -65,6 +69,7 @@ class Progress:
                 position=Position.from_json(data["position"]),
                 announced=number(data["announced"]),
                 unheard=tuple(News.from_json(news) for news in data["unheard"]),
+                source=read_source(data.get("source")),
             )
         except UNREADABLE as error:
             raise _unreadable(f"it is damaged: {type(error).__name__}: {error}") from None

@@ -48,6 +48,7 @@ class Accessor(dict):
 
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+SOURCE = {"base URL": "0123456789abcdef"}
 PROGRESS = {
     "format_version": 1,
     "watermark": "2026-01-01T12:00:00+00:00",
@@ -57,6 +58,7 @@ PROGRESS = {
     ],
     "forgotten": None,
     "reread": False,
+    "source": SOURCE,
 }
 """A watermark as it is stored."""
 
@@ -70,7 +72,7 @@ def move(mark, reached, *, run, since=None, until=NOON):
 
 
 def test_a_watermark_is_kept_with_the_ranges_of_runs():
-    mark = AssetWatermark(Accessor(), target="t")
+    mark = AssetWatermark(Accessor(), target="t", source=SOURCE)
     assert mark.read() == Progress()
     assert move(mark, NOON, run="one") == NOON
     assert move(mark, NOON - timedelta(days=1), run="two", since=NOON) == NOON
@@ -84,7 +86,7 @@ def test_a_watermark_is_kept_with_the_ranges_of_runs():
 
 
 def test_a_range_that_begins_after_the_watermark_does_not_move_it():
-    mark = AssetWatermark(Accessor(), target="t")
+    mark = AssetWatermark(Accessor(), target="t", source=SOURCE)
     move(mark, NOON, run="one")
     later = NOON + timedelta(days=9)
     assert move(mark, later, run="two", since=NOON + timedelta(days=1)) == NOON
@@ -92,7 +94,7 @@ def test_a_range_that_begins_after_the_watermark_does_not_move_it():
 
 
 def test_so_many_runs_are_remembered():
-    mark = AssetWatermark(Accessor(), target="t")
+    mark = AssetWatermark(Accessor(), target="t", source=SOURCE)
     move(mark, NOON, run="first", until=NOON + timedelta(days=1))
     move(mark, NOON, run="again", until=NOON)
     for number in range(REMEMBERED_RUNS - 1):
@@ -105,12 +107,12 @@ def test_so_many_runs_are_remembered():
 
 
 def test_a_watermark_can_be_set_anew():
-    mark = AssetWatermark(Accessor(), target="t")
+    mark = AssetWatermark(Accessor(), target="t", source=SOURCE)
     move(mark, NOON, run="one")
     mark.settle()
     assert mark.read().watermark == NOON
     mark.reset(reread=True)
-    assert mark.read() == Progress(reread=True)
+    assert mark.read() == Progress(reread=True, source=SOURCE)
     assert move(mark, NOON - timedelta(days=1), run="two") == NOON - timedelta(days=1), "back, this once"
     assert mark.read().reread
     mark.settle()
@@ -133,11 +135,13 @@ def test_a_watermark_can_be_set_anew():
         {**PROGRESS, "runs": [[1, None, None]]},
         {**PROGRESS, "forgotten": "soon"},
         {**PROGRESS, "format_version": True},
+        {**PROGRESS, "source": "x"},
+        {**PROGRESS, "source": {"base URL": 7}},
     ],
 )
 def test_a_watermark_of_another_form_is_an_error_that_a_full_refresh_mends(stored, caplog):
     accessor = Accessor({"limio_limitrail.watermark:t": stored})
-    mark = AssetWatermark(accessor, target="t")
+    mark = AssetWatermark(accessor, target="t", source=SOURCE)
     with pytest.raises(ParameterError, match="full_refresh=True"):
         mark.read()
     assert caplog.text == ""
@@ -147,23 +151,24 @@ def test_a_watermark_of_another_form_is_an_error_that_a_full_refresh_mends(store
 
 
 def test_a_watermark_of_a_newer_version_says_so():
-    mark = AssetWatermark(Accessor({"limio_limitrail.watermark:t": {**PROGRESS, "format_version": 2}}), target="t")
+    mark = AssetWatermark(Accessor({"limio_limitrail.watermark:t": {**PROGRESS, "format_version": 2}}), target="t", source=SOURCE)
     with pytest.raises(ParameterError, match=r"'limio_limitrail.watermark:t' has format 2, and this version reads format 1"):
         mark.read()
 
 
 def test_watermarks_stay_readable():
     accessor = Accessor({"limio_limitrail.watermark:t": PROGRESS})
-    mark = AssetWatermark(accessor, target="t")
+    mark = AssetWatermark(accessor, target="t", source=SOURCE)
     hour = timedelta(hours=1)
-    assert mark.read() == Progress(watermark=NOON, runs={mark_of("one"): past(), mark_of("two"): past(NOON, NOON + hour)})
+    runs = {mark_of("one"): past(), mark_of("two"): past(NOON, NOON + hour)}
+    assert mark.read() == Progress(watermark=NOON, runs=runs, source=SOURCE)
     assert move(mark, None, run="two", since=NOON, until=NOON + hour) == NOON
     assert accessor["limio_limitrail.watermark:t"] == PROGRESS
 
 
 @given(bad_values(PROGRESS))
 def test_no_watermark_raises_anything_else(value):
-    mark = AssetWatermark(Accessor({"limio_limitrail.watermark:t": value}), target="t")
+    mark = AssetWatermark(Accessor({"limio_limitrail.watermark:t": value}), target="t", source=SOURCE)
     try:
         progress = mark.read()
     except ParameterError:
@@ -184,10 +189,10 @@ def test_runs_keep_their_names():
 
 def test_incremental_needs_an_outlet():
     with pytest.raises(ParameterError, match="outlets="):
-        asset_watermark({"asset_state_store": {}}, outlets=[], target="t")
+        asset_watermark({"asset_state_store": {}}, outlets=[], target="t", source=SOURCE)
     with pytest.raises(ParameterError, match="outlets="):
-        asset_watermark({"task_state_store": object()}, outlets=[], target="t")
-    assert asset_watermark({}, outlets=[], target="t") is None
+        asset_watermark({"task_state_store": object()}, outlets=[], target="t", source=SOURCE)
+    assert asset_watermark({}, outlets=[], target="t", source=SOURCE) is None
 
 
 def test_names_stay_apart():

@@ -19,6 +19,7 @@ from limio_limitrail.transfers.state import AssetWatermark
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
+SOURCE = {"base URL": "0123456789abcdef", "client": "0123456789abcdef"}
 CATALOG = Resource(name="catalog", path="/catalog", time_column="at", time_filter=TimeFilter(since="after", field="at"))
 BASKETS = Resource(name="b", path="/b", time_column="at", time_filter=TimeFilter(since="after", field="at", required=True))
 
@@ -35,7 +36,7 @@ class Pull(RangedPull):
     appends: bool = True
     full_refresh: bool | str = False
     since: str | None = None
-    watermark: AssetWatermark = field(default_factory=lambda: AssetWatermark(Accessor(), target="t"))
+    watermark: AssetWatermark = field(default_factory=lambda: AssetWatermark(Accessor(), target="t", source=SOURCE))
 
     incremental, overlap, until, window = True, timedelta(minutes=5), None, None
 

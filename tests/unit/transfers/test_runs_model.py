@@ -19,6 +19,7 @@ from limio_limitrail.transfers.state import AssetWatermark
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+SOURCE = {"base URL": "0123456789abcdef"}
 LISTS = {
     "both ends": TimeFilter(since="from", until="to", field="time", required=True),
     "one end": TimeFilter(since="after", field="time", required=True),
@@ -70,7 +71,7 @@ class Table(RangedPull):
     incremental, full_refresh = True, False
 
     def __post_init__(self) -> None:
-        self.watermark = AssetWatermark(Accessor(), target="t")
+        self.watermark = AssetWatermark(Accessor(), target="t", source=SOURCE)
 
     def own_rows(self) -> bool:
         return self.appends

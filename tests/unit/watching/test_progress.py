@@ -32,6 +32,7 @@ PROGRESS = Progress(
     position=Position(floor=START, seen={1: 1_790_000_000, 2**64 - 1: 2**32 - 1, 2: 0}),
     announced=7,
     unheard=(news(5), news(6)),
+    source={"base URL": "0123456789abcdef"},
 )
 KEPT = {"progress": PROGRESS, "progress_of_a_list_without_times": Progress(position=Position(floor=None, seen={3: 0}))}
 
@@ -85,6 +86,8 @@ def test_events_come_and_are_heard():
         {**PROGRESS.to_json(), "unheard": 7},
         {**PROGRESS.to_json(), "unheard": [{}]},
         {**PROGRESS.to_json(), "unheard": ["x"]},
+        {**PROGRESS.to_json(), "source": ["x"]},
+        {**PROGRESS.to_json(), "source": {"base URL": None}},
     ],
 )
 def test_what_cannot_be_read(broken):
