@@ -107,7 +107,7 @@ def test_what_cannot_be_asked_fails_at_once_and_sends_nothing(make_home, write_d
         "in whole seconds: a timedelta, seconds, or an ISO 8601 duration",
         "known are: accounts, reservations, usage",
         "LimitRail requires a scope",
-        "separate scopes by spaces",
+        "as a list or as a text with spaces between them",
         "field 'paths'",
     ):
         assert said in output, said
