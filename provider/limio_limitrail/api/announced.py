@@ -30,27 +30,39 @@ _ABOUT_PAGES = frozenset(
 _NEXT = re.compile(
     r"(?:odata)?next(?:(?:page|batch|results?|records?|items?|rows?|chunk)"
     r"(?:cursor|link|url|uri|href|token|marker|offset|key|start|id|number|index|path)?"
-    r"|cursor|link|url|uri|href|token|marker|offset|key|bookmark|continuation(?:token)?|pointer)(?:str)?"
+    r"|cursor|link|url|uri|href|token|marker|offset|skip|(?:start)?key|bookmark|continuation(?:token)?|pointer)(?:str)?"
     r"|querymore|continuationtoken|lastevaluatedkey|scrollid"
 )
 _MORE = re.compile(
     r"hasmore(?:results|items|pages|records|data|rows|entries)?|hasnext(?:page)?|hasadditional(?:results|pages)"
-    r"|more(?:results|items|pages|records|data)?(?:available|exist|remaining)|istruncated|exceededtransferlimit"
+    r"|more(?:results|items|pages|records|data)?(?:available|exist|remaining|incollection)|istruncated|exceededtransferlimit"
+    r"|max(?:imum)?(?:results|records|rows|items)(?:reached|exceeded|hit)"
+    r"|(?:result|record|row|item|page|response)s?(?:size|count)?limit(?:reached|exceeded|hit)"
 )
-_LAST = re.compile(r"islast(?:page)?|isend|islastbatch|endof(?:list|results|records)")
+_LAST = re.compile(r"islast(?:page)?|isend|islastbatch|endof(?:list|results|records|file)|eof")
 _VAGUE_NEXT = frozenset({"next", "continue", "continuation"})
 _VAGUE_MORE = frozenset({"more", "moreresults", "moreitems", "morepages", "morerecords", "truncated"})
 _VAGUE_LAST = frozenset({"last", "lastpage", "complete", "iscomplete", "done", "isdone", "finished", "isfinal"})
 _TOTAL = re.compile(
-    r"(?:odata)?(?:total|count)|found|hits|numfound|nbhits"
-    r"|total(?:number)?(?:of)?(?:count|records?|items?|results?|rows|elements|hits|entries|size|objects|matches)(?:count)?"
+    r"(?:odata)?(?:total|count)|found|hits|numfound|nbhits|matche[ds]|full(?:result)?count"
+    r"|total(?:number)?(?:of)?(?:count|records?|items?|results?|rows|elements|hits|entries|size|objects|matches|resources|documents)(?:count)?"
     r"|(?:record|item|result|row|element|object|hit)s?(?:count|total|found|filtered)"
     r"|num(?:ber)?(?:of)?(?:records|items|results|rows|hits|entries)"
 )
 _LEFT = re.compile(r"remaining(?:item|record|result|page|row)s?(?:count)?")
-_PAGES = re.compile(r"totalpages?|totalpagecount|pages?count|pages|num(?:ber)?(?:of)?pages|pagetotal|pagestotal|lastpage")
+_PAGES = re.compile(
+    r"totalpages?|totalpagecount|pages?count|pages|num(?:ber)?(?:of)?pages|pagetotal|pagestotal|(?:last|max)page(?:number)?"
+)
 _HERE = frozenset({"self", "current", "currentpage", "page", "pagenumber", "pageno", "cursor", "currentcursor", "first"})
 _TARGETS = frozenset({"href", "url", "uri", "link", "target", "cursor", "token", "after", "page", "offset", "path"})
+_ELSEWHERE = frozenset(
+    {
+        "facets", "facet", "aggregations", "aggs", "filters", "suggest", "suggestions", "included", "includes", "expanded",
+        "related", "schema", "schemas", "definitions", "ratelimit", "ratelimits", "quota",
+    }
+)  # fmt: skip
+"""Objects about something else than the list: what announces more in them is about that."""
+_MONEY = frozenset({"currency", "currencycode"})
 _NOTHING = frozenset({"", "0", "-1", "null", "none", "nil", "undefined", "false", "no"})
 _HEADERS = re.compile(r"x-|pagination-|total-|next-|has-|page-", re.IGNORECASE)
 _LINK = re.compile(r"<([^>]*)>((?:\s*;\s*[^\s;,=]+(?:\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]*))?)*)")
@@ -67,12 +79,14 @@ class Ended:
     :param records: how many have come.
     :param pages: how many pages have come; none where it is not known.
     :param target: the path and the query of the last request, by which a link to itself is known.
-    :param ignored: dotted paths of members that say nothing about pages.
+    :param asked: the cursor of the last request, which an answer may repeat.
+    :param ignored: dotted paths of members, and names of headers, that say nothing about pages.
     """
 
     records: int
     pages: int | None
     target: str
+    asked: frozenset[str] = frozenset()
     ignored: frozenset[str] = frozenset()
 
 
@@ -121,13 +135,17 @@ def _word(name: str) -> str:
 def _in_object(
     members: Mapping[str, msgspec.Raw], above: tuple[str, ...], *, ended: Ended, about_pages: bool
 ) -> Iterator[Announcement]:
-    here = [one for name, raw in members.items() if _word(name) in _HERE and (one := _value(raw)) is not None]
+    here: list[Any] = [one for name, raw in members.items() if _word(name) in _HERE and (one := _value(raw)) is not None]
+    here += ended.asked
+    is_money = bool(above) and any(_word(name) in _MONEY for name in members)
     for name, raw in members.items():
         path, text = (*above, name), bytes(raw)
         dotted = ".".join(path)
-        if dotted in ended.ignored:
+        if dotted in ended.ignored or _word(name) in _ELSEWHERE:
             continue
         word = _word(name)
+        if is_money and _TOTAL.fullmatch(word):
+            continue
         if _announces(word, text, here=here, ended=ended, vague=about_pages):
             is_cursor = (
                 bool(_NEXT.fullmatch(word) or word in _VAGUE_NEXT)
@@ -139,6 +157,8 @@ def _in_object(
             yield from _in_object(_object(text), path, ended=ended, about_pages=about_pages and word in _ABOUT_PAGES)
         elif text.startswith(b"[") and word in {"links", "link"} and about_pages:
             yield from (Announcement(path=dotted) for one in _links(text) if _leads_on(one, here=here, ended=ended))
+        elif word in {"links", "link"} and about_pages and _has_next(str(_value(raw)), ended=ended):
+            yield Announcement(path=dotted)
 
 
 def _announces(word: str, text: bytes, *, here: list[Any], ended: Ended, vague: bool) -> bool:
@@ -203,13 +223,12 @@ def _links(text: bytes) -> Iterator[Any]:
 
 def _in_headers(headers: Mapping[str, str], *, ended: Ended) -> Iterator[Announcement]:
     for name, value in headers.items():
-        if name in ended.ignored:
+        # Proxies write their names in other cases.
+        if name.lower() in {one.lower() for one in ended.ignored}:
             continue
         if name.lower() == "link":
-            for link in _LINK.finditer(value):
-                rels = " ".join(quoted or bare for quoted, bare in _REL.findall(link[2])).lower().split()
-                if "next" in rels and not _is_same(link[1], ended.target, here=[]):
-                    yield Announcement(path=name, is_header=True)
+            if _has_next(value, ended=ended):
+                yield Announcement(path=name, is_header=True)
         elif name.lower() == "content-range":
             if (found := _RANGE.fullmatch(value)) and int(found[1]) > ended.records:
                 yield Announcement(path=name, is_header=True)
@@ -221,6 +240,15 @@ def _in_headers(headers: Mapping[str, str], *, ended: Ended) -> Iterator[Announc
             vague=not name.lower().startswith("x-rate"),
         ):
             yield Announcement(path=name, is_header=True)
+
+
+def _has_next(links: str, *, ended: Ended) -> bool:
+    """Tell whether one of the links of a ``Link`` header is the next page."""
+    for link in _LINK.finditer(links):
+        rels = " ".join(quoted or bare for quoted, bare in _REL.findall(link[2])).lower().split()
+        if "next" in rels and not _is_same(link[1], ended.target, here=[]):
+            return True
+    return False
 
 
 def _object(text: bytes) -> Mapping[str, msgspec.Raw]:
@@ -240,9 +268,9 @@ def _value(raw: msgspec.Raw) -> Any:
 def _truth(text: bytes, *, numbers: bool = True) -> bool | None:
     """Read a switch; None where it is none."""
     word = text.strip(b'"').lower()
-    if word in {b"true", b"yes"}:
+    if word in {b"true", b"yes", b"y"}:
         return True
-    if word in {b"false", b"no"}:
+    if word in {b"false", b"no", b"n"}:
         return False
     return _number(text) != 0 if numbers and _number(text) is not None else None
 

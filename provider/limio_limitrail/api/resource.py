@@ -91,7 +91,7 @@ class Resource:
 
         :raises ParameterError: a field holds something else than its names, mappings or ways to authenticate.
         """
-        for name in ("primary_key", "timestamps", "assumed"):
+        for name in ("primary_key", "timestamps", "assumed", "ignored_members"):
             object.__setattr__(self, name, self._names(name))
         for name in ("columns", "params", "path_defaults"):
             value = getattr(self, name)

@@ -84,6 +84,7 @@ class Walk:
     _tried_again: bool = field(default=False, init=False)
     """True where a request with a cursor may have reached the API more than once."""
     _target: str = field(default="", init=False)
+    _asked: frozenset[str] = field(default=frozenset(), init=False)
     _envelope: EnvelopeReader = field(init=False)
 
     def __post_init__(self) -> None:
@@ -109,6 +110,7 @@ class Walk:
             self._cursors.add(_mark_of(cursor))
         while True:
             number += 1
+            self._asked = frozenset((cursor or {}).values()) - set(self.resource.paging.first().values())
             came = self._fetch(cursor=cursor, number=number)
             ended = not came.raw_records and self._ends(came, number=number)
             self._look_at_cursor(came, resumed=resumed)
@@ -258,7 +260,7 @@ class Walk:
     def _check_announced(self, page: Page, *, pages: int | None) -> None:
         own = getattr(self.resource.paging, "cursor_member", None)
         ignored = frozenset({*self.resource.ignored_members, *([] if own is None else [own]), self.resource.total or ""})
-        ended = Ended(records=self.seen, pages=pages, target=self._target, ignored=ignored)
+        ended = Ended(records=self.seen, pages=pages, target=self._target, asked=self._asked, ignored=ignored)
         found = announced_more(page.meta, page.headers, ended=ended)
         if found is None:
             return

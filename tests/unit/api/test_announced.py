@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from limio_limitrail.api.announced import Ended, announced_more
-from limio_limitrail.api.errors import ProtocolError
+from limio_limitrail.api.errors import ParameterError, ProtocolError
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.api.walk import Walk
@@ -85,6 +85,21 @@ MORE = [
     ({"current_page": 1, "last_page": 2}, "last_page"),
     ({"info": {"count": 2, "pages": 3}}, "info.pages"),
     ({"result_info": {"page": 1, "total_pages": 3}}, "result_info.total_pages"),
+    ({"meta": {"totalResources": 9}}, "meta.totalResources"),
+    ({"matches": 9}, "matches"),
+    ({"fullCount": 9}, "fullCount"),
+    ({"maxPage": 3}, "maxPage"),
+    ({"total": 9, "currency": "EUR"}, "total"),
+    ({"header": {"total": 9}}, "header.total"),
+    ({"nextSkip": 2}, "nextSkip"),
+    ({"nextStartKey": {"id": 1}}, "nextStartKey"),
+    ({"more": "Y"}, "more"),
+    ({"eof": False}, "eof"),
+    ({"more_items_in_collection": True}, "more_items_in_collection"),
+    ({"resultLimitExceeded": True}, "resultLimitExceeded"),
+    ({"maxResultsReached": "yes"}, "maxResultsReached"),
+    ({"link": '</b>; rel="next"'}, "link"),
+    ({"headers": {"Link": '</b>; rel="next"'}}, "headers.Link"),
 ]
 
 NO_MORE = [
@@ -119,6 +134,12 @@ NO_MORE = [
     {"rateLimit": {"remaining": 99, "limit": 100, "total": 100}, "remaining": 99},
     {"header": {"commitId": "f" * 40}, "unpackedItems": [1, 2, 3, 4]},
     {"moreInfo": "https://x", "complete": True, "size": 9, "length": 9},
+    {"facets": {"status": {"active": 70, "hasMore": True, "nextPageToken": "x"}}, "aggregations": {"by": {"hasMore": True}}},
+    {"included": {"offers": {"nextPageToken": "x"}}, "related": {"hasMore": True}},
+    {"schema": {"nextCursor": {"type": "string"}}, "rateLimit": {"nextPage": 3}},
+    {"header": {"total": 250, "currency": "EUR"}, "link": "https://next", "more": "n"},
+    {"rateLimitExceeded": True, "limitReached": True, "maxPageSize": 500, "maxResults": 500},
+    {"nextSyncToken": "x", "@odata.deltaLink": "/x", "deltaLink": "/x"},
 ]
 
 
@@ -240,6 +261,31 @@ def test_a_healthy_end(site, make_client, paging, end):
         resource = Resource(name="usage", path="/v1/usage", paging=paging, params={"from": "a", "to": "b"})
         walk = Walk(client=make_client(site), resource=resource, path="/v1/usage", params=resource.params, page_size=100)
         assert [len(page.raw_records) for page in walk.pages()] == [2], more
+
+
+@pytest.mark.parametrize("name", ["request", "query", "meta"])
+def test_a_cursor_that_the_answer_repeats_leads_nowhere(site, make_client, name):
+    def respond(request):
+        asked = request["target"].partition("queryMore=")[2].partition("&")[0] or None
+        at = int((asked or "c0")[1:])
+        more = {"queryMore": f"c{at + 1}"} if at < 2 else {}
+        return {"items": [{"id": at}], name: {"limit": 100, "queryMore": asked, "nextCursor": asked}, **more}
+
+    answers(site, respond)
+    assert len(list_of(site, make_client, PAGED)) == 3
+
+
+@pytest.mark.parametrize("ignored", ["total", ["total"], {"total"}, ("x-total", "total")])
+def test_names_to_ignore_are_read_like_other_names(site, make_client, ignored):
+    answers(site, {"items": RECORDS, "total": 300}, {"X-Total": "9"} if isinstance(ignored, tuple) else {})
+    own = Resource(name="usage", path="/v1/usage", paging=SinglePage(), ignored_members=ignored)
+    assert own.ignored_members[-1] == "total"
+    assert [len(page.raw_records) for page in list_of(site, make_client, own)] == [2]
+
+
+def test_what_is_no_name_to_ignore_is_refused():
+    with pytest.raises(ParameterError, match="ignored_members must be a list of texts"):
+        Resource(name="usage", path="/v1/usage", ignored_members=5)
 
 
 def test_pages_that_came_count(site, make_client):
