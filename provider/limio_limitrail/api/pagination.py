@@ -64,6 +64,7 @@ class CursorPair:
     """
 
     cursor_member: ClassVar[str] = "queryMore"
+    cursor_params: ClassVar[tuple[str, ...]] = ("opt.queryMoreFrom", "opt.queryMoreAlias")
 
     page_size_param: str | None = "opt.pageSize"
     cursor_repeats: bool = True
@@ -108,6 +109,11 @@ class CursorString:
     cursor_member: str = "queryMore"
     cursor_repeats: bool = False
     resumable: bool = True
+
+    @property
+    def cursor_params(self) -> tuple[str, ...]:
+        """The query parameters that a cursor is made of."""
+        return (self.cursor_param,)
 
     def first(self) -> Cursor:
         return {}

@@ -37,11 +37,16 @@ def build_query(
     :param since: the lower bound in time, for resources that filter by it. It is rounded down to the second.
     :param until: the upper bound in time, for resources that filter by it. It is rounded up to the second.
     :raises ParameterError: a placeholder is missing, a value has no text form, the resource needs a bound in time and has none,
-        or has one and cannot filter by it.
+        or has one and cannot filter by it, or a parameter is the paging's cursor.
     """
     given = {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}
     in_path = resource.placeholders()
     path = resource.path_for({name: given[name] for name in in_path if name in given})
+    if own := [name for name in getattr(resource.paging, "cursor_params", ()) if name in given and name not in in_path]:
+        raise ParameterError(
+            f"parameter {own[0]!r} is the place in the list of {resource.name!r}, which each page sets anew: with a place of "
+            "your own, the records before it would be missing. Leave it out"
+        )
     query = dict(resource.params) | {name: value for name, value in given.items() if name not in in_path}
     _cut(query, resource, since=since, until=until)
     return Query(path=path, params=query)

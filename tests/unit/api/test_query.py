@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.query import as_text, build_query, time_text
 from limio_limitrail.api.resource import Resource, TimeFilter
 
@@ -51,6 +52,30 @@ def test_a_placeholder_without_a_value_is_named():
     with pytest.raises(ParameterError, match="needs a value for 'id'"):
         build_query(THING)
     assert build_query(THING, params={"id": 5, "kind": None}).path == "/things/k/x-5/list"
+
+
+@pytest.mark.parametrize(
+    ("paging", "name"),
+    [
+        (CursorString(), "queryMore"),
+        (CursorString(cursor_param="after"), "after"),
+        (CursorPair(), "opt.queryMoreFrom"),
+        (CursorPair(), "opt.queryMoreAlias"),
+    ],
+)
+def test_a_place_in_the_list_cannot_be_given(paging, name):
+    """The records before it would be missing, and the table would be green."""
+    with pytest.raises(ParameterError, match=rf"'{name}' is the place in the list of 'things'"):
+        build_query(Resource(name="things", path="/things", paging=paging), params={name: "x"})
+
+
+@pytest.mark.parametrize("name", ["limit", "queryMore", "after"])
+def test_what_is_no_place_in_this_list_can_be_given(name):
+    for resource in (
+        Resource(name="things", path="/things", paging=SinglePage()),
+        Resource(name="things", path="/{" + name + "}", paging=CursorString(cursor_param=name)),
+    ):
+        assert build_query(resource, params={name: "x", "other": None}) is not None
 
 
 @pytest.mark.parametrize("params", [{"id": "\ud800"}, {"id": "x", "q": "a\udfff"}])
