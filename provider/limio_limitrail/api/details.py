@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class _Identified(msgspec.Struct):
-    id: str
+    id: str | int
 
 
 _ID = msgspec.json.Decoder(_Identified)
@@ -53,10 +53,7 @@ def with_details(
     gone = 0
 
     def fetch(summary: msgspec.Raw) -> tuple[bytes, bool]:
-        try:
-            identity = _ID.decode(summary).id
-        except msgspec.DecodeError:
-            identity = ""
+        identity = _identity_of(summary)
         if identity in {"", ".", ".."}:
             raise ProtocolError(
                 Failure(
@@ -79,7 +76,10 @@ def with_details(
             return bytes(summary), True
         status = answer.status
         # Looked at before it goes among the others: one broken body would spoil the whole page.
-        return read_record(answer, broken=broken)[0].strip(), False
+        record, _ = read_record(answer, broken=broken)
+        if _identity_of(record) != identity:
+            raise broken("it is another record than the one that was asked for: its 'id' differs")
+        return record.strip(), False
 
     with ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="limio-detail") as pool:
         for page in pages:
@@ -90,6 +90,14 @@ def with_details(
         log.warning(
             "%s: %d objects were gone when they were fetched; they keep the summary that the list held.", resource.name, gone
         )
+
+
+def _identity_of(record: bytes | msgspec.Raw) -> str:
+    """Return a record's id as a text; an empty one where it has none that can be asked for."""
+    try:
+        return str(_ID.decode(record).id)
+    except (msgspec.DecodeError, RecursionError):
+        return ""
 
 
 def _parts_of(list_path: str, *, resource: Resource) -> dict[str, str]:

@@ -27,22 +27,28 @@ _SAID = frozenset(
     {
         "error", "errors", "fault", "faults", "exception", "exceptions", "errormessage", "errormessages", "errortype", "failure",
         "failures", "odataerror", "partialfailure", "partialfailures", "partialfailureerror", "unreachable", "unprocesseditems",
-        "unprocessedkeys", "errordetails", "errorinfo",
+        "unprocessedkeys", "errordetails", "errorinfo", "err", "errmsg", "errorlist", "errordescription", "failedshards",
     }
 )  # fmt: skip
 """What is not empty here says that something failed."""
 _YES = frozenset(
     {
         "haserror", "haserrors", "iserror", "incomplete", "isincomplete", "incompleteresults", "partial", "ispartial",
-        "partialresults", "partialresult", "timedout", "terminatedearly",
+        "partialresults", "partialresult", "timedout", "terminatedearly", "failed", "degraded",
     }
 )  # fmt: skip
 """What is true here says so."""
-_NO = frozenset({"success", "issuccess", "successful", "ok"})
+_NO = frozenset({"success", "issuccess", "successful", "ok", "isok"})
 """What is false here says so."""
-_CODES = frozenset({"status", "statuscode", "httpstatus", "httpstatuscode"})
+_CODES = frozenset({"status", "statuscode", "httpstatus", "httpstatuscode", "responsestatus", "code"})
 _FAILED = frozenset({"error", "fail"})
-_CODE_WORDS = frozenset({"0", "ok", "none", "success", "noerror", "null", "200"})
+_CODE_WORDS = frozenset({"0", "200"})
+_NO_FAILURE = frozenset({"", "0", "ok", "none", "success", "noerror", "noerrors", "null", "false", "no", "n/a", "-"})
+"""Texts that say that nothing failed."""
+_ABOUT_ANSWER = frozenset({"meta", "metadata", "status", "response", "responsemetadata", "responsestatus", "result"})
+"""Objects that are about the answer: what says in them that it failed counts as well."""
+_KINDS_OF_FAILURES = ("errors", "failures")
+"""What ends with these, such as ``upstreamErrors``, holds them where it is a list or an object; others may be options."""
 _COUNTED = {"shards": ("failed",), "clusters": ("failed", "skipped", "partial")}
 """Elasticsearch's: parts of an index that did not answer."""
 _WARNINGS = frozenset({"warning", "warnings"})
@@ -68,15 +74,16 @@ def failure_member(members: Mapping[str, msgspec.Raw], *, ignored: frozenset[str
 def read_record(answer: Answer, *, broken: Broken) -> tuple[bytes, Mapping[str, msgspec.Raw]]:
     """Give a single record, undecoded, and its members.
 
-    A record may have an ``error`` of its own. An answer that has no ``id`` is none where one of its members says that it failed.
+    A record may have an ``error`` of its own. An answer that has no ``id`` is none, whether a member says that it failed or not.
 
     :raises ProtocolError: the answer is no record.
     """
     if answer.status != OK:
         raise broken("this status is no record: only 200 is a whole answer")
     body, members = read_object(answer.body, broken=broken)
-    if "id" not in members and (member := failure_member(members)) is not None:
-        raise broken(f"its member {member!r} says that it failed, and it has no 'id'")
+    if "id" not in members:
+        member = failure_member(members)
+        raise broken(f"its member {member!r} says that it failed, and it has no 'id'" if member else "no record: it has no 'id'")
     return body, members
 
 
@@ -91,9 +98,12 @@ def warning_member(members: Mapping[str, msgspec.Raw], *, ignored: frozenset[str
 
 def _found(members: Mapping[str, msgspec.Raw], judge: Callable[[str, msgspec.Raw], str | None]) -> Iterator[str]:
     for name, raw in members.items():
-        word = "".join(letter for letter in name.lower() if letter.isalnum())
-        if (below := judge(word, raw)) is not None:
+        if (below := judge(_word(name), raw)) is not None:
             yield f"{name}.{below}" if below else name
+
+
+def _word(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def _fails(word: str, raw: msgspec.Raw) -> str | None:
@@ -103,17 +113,37 @@ def _fails(word: str, raw: msgspec.Raw) -> str | None:
     if word in _YES:
         return "" if str(_value(raw)).lower() in {"true", "yes", "1"} else None
     if word in _NO:
-        return "" if str(_value(raw)).lower() in {"false", "no"} else None
-    if word in _CODES:
+        return "" if str(_value(raw)).lower() in {"false", "no", "0"} else None
+    if word in _CODES and not _is_object(raw):
         return "" if _is_failure(_value(raw)) else None
     if word == "errorcode":
         value = _value(raw)
-        return "" if _says_something(value) and str(value).replace("_", "").lower() not in _CODE_WORDS else None
+        return "" if _says_something(value) and str(value) not in _CODE_WORDS else None
+    if word.endswith(_KINDS_OF_FAILURES):
+        value = _value(raw)
+        return "" if isinstance(value, list | dict) and _says_something(value) else None
+    if word == "result" and isinstance(value := _value(raw), str):
+        return "" if value.lower() in _FAILED else None
+    if word in _ABOUT_ANSWER and _is_object(raw):
+        return next(
+            _found(_members(raw), lambda inner, one: None if _is_object(one) and inner not in _SAID else _fails(inner, one)), None
+        )
     if word in _COUNTED:
         counts = _value(raw)
         if isinstance(counts, dict):
             return next((name for name in _COUNTED[word] if _says_something(counts.get(name))), None)
     return None
+
+
+def _members(raw: msgspec.Raw) -> Mapping[str, msgspec.Raw]:
+    try:
+        return msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, RecursionError):
+        return {}
+
+
+def _is_object(raw: msgspec.Raw) -> bool:
+    return bytes(raw).startswith(b"{")
 
 
 def _is_failure(value: Any) -> bool:
@@ -127,11 +157,11 @@ def _is_failure(value: Any) -> bool:
 
 def _says_something(value: Any) -> bool:
     if isinstance(value, str):
-        return value.strip() != ""
+        return value.strip().lower().replace(" ", "").replace("_", "") not in _NO_FAILURE
     if isinstance(value, dict):
         return any(_says_something(one) for one in value.values())
     if isinstance(value, list):
-        return bool(value)
+        return any(_says_something(one) for one in value)
     return value not in (None, False, 0)
 
 

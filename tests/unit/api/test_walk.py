@@ -383,11 +383,11 @@ def test_a_broken_object_does_not_spoil_the_page(body):
 
 
 def test_an_object_with_half_a_surrogate_pair_is_mended():
-    rows = detailed(lambda _: SimpleNamespace(status=200, body=rb' {"id":"\ud800"} '))
-    assert rows == [{"id": "\ufffd"}, {"id": "\ufffd"}]
+    rows = detailed(lambda path: SimpleNamespace(status=200, body=rb' {"v":"\ud800","id":"%s"} ' % path[-1:].encode()))
+    assert rows == [{"v": "\ufffd", "id": "a"}, {"v": "\ufffd", "id": "b"}]
 
 
-@pytest.mark.parametrize("identity", [None, 5, "", ".", ".."])
+@pytest.mark.parametrize("identity", [None, True, 5.5, ["a"], "", ".", ".."])
 def test_a_record_without_a_usable_id_breaks_the_contract(identity):
     from limio_limitrail.api.details import with_details
 

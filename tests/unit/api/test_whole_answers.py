@@ -122,6 +122,28 @@ FAILED = [
     ({"status": 500}, "status"),
     ({"statusCode": 502}, "statusCode"),
     ({"statusCode": "429"}, "statusCode"),
+    ({"code": 500, "message": "canary"}, "code"),
+    ({"responseStatus": "ERROR"}, "responseStatus"),
+    ({"result": "error"}, "result"),
+    ({"status": {"code": 500, "message": "canary"}}, "status.code"),
+    ({"meta": {"error": "canary"}}, "meta.error"),
+    ({"meta": {"errors": [{"message": "canary"}]}}, "meta.errors"),
+    ({"meta": {"error": {"code": "canary"}}}, "meta.error"),
+    ({"metadata": {"partial": True}}, "metadata.partial"),
+    ({"response": {"success": False}}, "response.success"),
+    ({"failed": True}, "failed"),
+    ({"degraded": True}, "degraded"),
+    ({"success": 0}, "success"),
+    ({"ok": 0}, "ok"),
+    ({"isOk": False}, "isOk"),
+    ({"err": "canary"}, "err"),
+    ({"errmsg": "canary"}, "errmsg"),
+    ({"errorList": ["canary"]}, "errorList"),
+    ({"error_description": "canary"}, "error_description"),
+    ({"upstreamErrors": ["canary"]}, "upstreamErrors"),
+    ({"criticalPluginErrors": [{"canary": 1}]}, "criticalPluginErrors"),
+    ({"shardFailures": {"canary": 1}}, "shardFailures"),
+    ({"failedShards": 2}, "failedShards"),
 ]
 FINE = [
     {"errors": []},
@@ -146,7 +168,13 @@ FINE = [
     {"status": "active"},
     {"status": "failed"},
     {"errorRate": 0.5, "errorsUrl": "/errors", "message": "fine", "partialAmount": 3, "failover": True},
-    {"meta": {"errors": ["of another request"]}},
+    {"meta": {"errors": [], "error": None, "code": 200, "request": {"errors": ["of another request"]}}},
+    {"data": {"errors": ["of another request"]}},
+    {"error": "none", "errorMessage": "OK", "fault": "null", "exception": "false", "errmsg": "No errors", "failures": "0"},
+    {"errors": [None], "failures": [{}, []], "exceptions": [{"message": ""}]},
+    {"criticalPluginErrors": [], "maxErrors": 10, "ignoreErrors": True, "upstreamErrors": 0, "validationErrors": {}},
+    {"failed": 0, "result": "success", "response": {"code": 200, "message": "fine"}, "status": {"code": 200}},
+    {"code": "GB", "result": 450, "responseStatus": "OK", "degraded": False},
 ]
 
 
@@ -236,6 +264,9 @@ def test_sensors_and_watches_tell_records_that_are_too_deep(site, make_client):
         (200, {"errors": [{"message": "canary"}]}, "its member 'errors' says that it failed"),
         (200, {"errorMessage": "canary", "errorType": "x"}, "its member 'errorMessage' says that it failed"),
         (200, b'{"id": "a", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}", "nested deeper"),
+        (200, {"item": {"id": "a"}}, "it has no 'id'"),
+        (200, {"message": "canary"}, "it has no 'id'"),
+        (200, {}, "it has no 'id'"),
     ],
 )
 def test_what_is_fetched_by_id_is_a_record_or_an_error(site, make_client, status, body, said):
@@ -250,6 +281,25 @@ def test_what_is_fetched_by_id_is_a_record_or_an_error(site, make_client, status
     answering(site, (status, body))
     with pytest.raises(ProtocolError, match=said):
         ObjectWait(path_type="orders", object_id="a").look(make_client(site))
+
+
+@pytest.mark.parametrize("other", ["b", "A", "a ", None, 1, ["a"]])
+def test_another_record_than_the_one_that_was_asked_for(site, make_client, other):
+    """As a cache that mixes up its keys gives it: the list's own record would be missing, and the other come twice."""
+    answering(site, (200, {"items": [{"id": "a"}]}), (200, {"id": other, "v": "canary"}))
+    walk = walk_of(site, make_client)
+    pages = with_details(walk.pages(), client=walk.client, resource=LIST, list_path="/things", concurrency=2)
+    with pytest.raises(ProtocolError, match=r"GET /things/a.*another record than the one that was asked for") as caught:
+        list(pages)
+    assert "canary" not in str(caught.value)
+
+
+def test_an_id_may_be_a_number(site, make_client):
+    answering(site, (200, {"items": [{"id": 7}]}), (200, {"id": 7, "whole": True}))
+    walk = walk_of(site, make_client)
+    [page] = with_details(walk.pages(), client=walk.client, resource=LIST, list_path="/things", concurrency=2)
+    assert json.loads(page.records) == [{"id": 7, "whole": True}]
+    assert site.seen[-1]["target"].endswith("/things/7")
 
 
 def test_a_record_may_have_an_error_of_its_own(site, make_client):
