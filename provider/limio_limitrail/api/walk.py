@@ -123,6 +123,10 @@ class Walk:
             if following is None:
                 break
             cursor = following
+        if cursor is not None and self._tried_again and not (resumed or self.keeps_place or self.cursors_change):
+            raise CursorRefusedError(
+                self._call("a page was asked for twice, and an only cursor does not tell whether the API has moved on meanwhile")
+            )
         self._check_total(resumed=resumed)
         self._check_announced(came, pages=None if resumed else number)
 

@@ -190,7 +190,8 @@ class ResourcePullOperator(RangedPull, ReadsParameters, TellsLineage, BaseOperat
         run = RunIdentity.of(context)
         watermark = None
         if self.incremental:
-            about = json.dumps([self.api_conn_id, resource.name, self.request_params, target], default=str, sort_keys=True)
+            params = self.request_params or None
+            about = json.dumps([self.api_conn_id, resource.name, params, target], default=str, sort_keys=True)
             key = f"{safe_name(resource.name)}:{hashlib.sha256(about.encode()).hexdigest()[:16]}"
             source = list_source(resource, params=self.request_params, owner=self.hook.owner())
             watermark = asset_watermark(context, outlets=self.outlets, target=key, source=source)
