@@ -74,6 +74,7 @@ class Dialect:
     :param foreign_value: turns a staged expression of a kind into a foreign type.
     :param foreign_loss: tells whether a foreign type fails to give back the value of a staged expression of a kind.
     :param keeps_types: whether a column holds values of its type only; else its times have to be read to be compared.
+    :param insert: the verb that adds rows to the table.
     :param update: writes the statement that overwrites rows of a table from the staged ones: table, stage, assignments and
         condition, with the table's columns named by ``t`` and the staged ones by ``s``.
     """
@@ -96,6 +97,7 @@ class Dialect:
     foreign_loss: Callable[[str, Kind, str], str]
     update: Callable[[str, str, Sequence[tuple[str, str]], str], str]
     keeps_types: bool = True
+    insert: str = "INSERT"
 
     def stage_type(self, kind: Kind) -> str:
         """Give the type that holds a kind on its way; JSON travels as text, since only text can be compared."""
@@ -141,6 +143,10 @@ class Session(Protocol):
 
         :raises LandingError: the name belongs to something that is no table.
         """
+        ...
+
+    def may_skip_rows(self, table: TableName) -> bool:
+        """Tell whether the table has something, such as a trigger, that may leave a row as it is without a word."""
         ...
 
     def create_stage(self, *, stage: str, columns: Sequence[tuple[str, str]]) -> None:

@@ -198,6 +198,10 @@ class GenericSession:
             for name, type_, plain in described
         )
 
+    def may_skip_rows(self, table: TableName) -> bool:  # noqa: ARG002
+        """Tell that something may: standard SQL does not say."""
+        return True
+
     def create_stage(self, *, stage: str, columns: Sequence[tuple[str, str]]) -> None:
         """Make a temporary table."""
         self.execute(f"CREATE TEMPORARY TABLE {quoted(stage)} ({', '.join(f'{name} {type_}' for name, type_ in columns)})")

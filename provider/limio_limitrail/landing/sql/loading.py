@@ -17,7 +17,7 @@ from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSour
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.outdated import drop_outdated
 from limio_limitrail.landing.sql.plan import Landed, Plan, check_key_column, key_columns, make_plan
-from limio_limitrail.landing.sql.prepare import prepared
+from limio_limitrail.landing.sql.prepare import STORED_NUL, forms_of_nul, prepared
 from limio_limitrail.landing.sql.sessions import open_session
 from limio_limitrail.landing.sql.statements import Statements
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 log = logging.getLogger("limio_limitrail.landing.sql")
+
+KEPT_AWAY = (
+    "A trigger or a rule of the table may keep rows from being written; change it, or load into another table; nothing was kept"
+)
 
 UNDONE = "Nothing was written; a retry goes on from the finished parts"
 
@@ -103,7 +107,9 @@ def _load(
         plan=plan,
         stage=f"_limio_stage_{uuid.uuid4().hex}",
         time=time,
-        lost_time=plan.vacated_by(target.time_column) if target.time_column is not None and time is None else None,
+        lost_time=None
+        if target.time_column is None or time is not None
+        else plan.vacated_by(target.time_column, same=session.dialect.same_name),
     )
     fresh = load_fresh(session=session, write=write, target=target, parts=parts, progress=progress) if schema else None
     if fresh is not None:
@@ -111,7 +117,7 @@ def _load(
     with during(f"while creating the staging table of {table}"):
         session.create_stage(stage=write.stage, columns=write.stage_columns())
     with during(f"while copying rows into the staging table of {table}"):
-        rows = _stage(session=session, write=write, parts=parts, progress=progress)
+        rows = _stage(session=session, write=write, keys=target.primary_key, parts=parts, progress=progress)
     if not plan.exists and not schema and not rows:
         # Nothing is known of a table yet, so none is made.
         return LoadResult()
@@ -134,16 +140,31 @@ def _load(
     )
 
 
-def _stage(*, session: Session, write: Statements, parts: Sequence[PartSource], progress: Callable[[int], None] | None) -> int:
+def _stage(
+    *,
+    session: Session,
+    write: Statements,
+    keys: Sequence[str],
+    parts: Sequence[PartSource],
+    progress: Callable[[int], None] | None,
+) -> int:
     rows = 0
+    forms: set[tuple[str, str]] = set()
     for part in parts:
         for group in part.groups():
+            forms |= forms_of_nul(group, keys=keys)
             table = prepared(rows=group, part=part.name, plan=write.plan, time=write.time, start=rows)
             if table.num_rows:
                 session.fill(stage=write.stage, rows=table)
             rows += table.num_rows
         if progress is not None:
             progress(rows)
+    if twice := [key for key in keys if {(key, "\0"), (key, STORED_NUL)} <= forms]:
+        raise LandingError(
+            f"{write.plan.table}: some values of {twice[0]!r}, which belongs to the primary key, have a NUL character, and "
+            f"others the six characters {STORED_NUL} that stand for it, so that two keys could become one; name other columns in "
+            f"primary_key=; nothing was written"
+        )
     session.ready(stage=write.stage)
     return rows
 
@@ -179,9 +200,10 @@ def _check_foreign(*, session: Session, write: Statements) -> None:
             if misfits:
                 problem = f"the type would change {misfits} of the values"
         if problem:
+            types = (session.dialect.types[column.incoming], session.dialect.text_type)
             raise LandingError(
                 f"{write.plan.table}: column {column.name!r} is {column.existing.type} and {column.incoming} comes: {problem}. "
-                f"Change the column to {session.dialect.types[column.incoming]} or {session.dialect.text_type}, "
+                f"Change the column to {' or '.join(dict.fromkeys(types))}, "
                 f"or rename it; nothing was written"
             )
 
@@ -231,8 +253,14 @@ def _apply(
             return _merge(session=session, write=write, target=target, keys=keys or (), rows=rows, kept=kept)
         case WriteMode.APPEND:
             deleted = session.execute(write.delete_run(), target.run_id)
+            [(left,)] = session.query(write.left_of_run(), target.run_id)
         case WriteMode.REPLACE:
             deleted = session.execute(write.delete_all())
+            [(left,)] = session.query(write.left_of_all())
+    if left:
+        raise LandingError(
+            f"{write.plan.table}: rows that were deleted are still there, and would stand beside those that come. {KEPT_AWAY}"
+        )
     inserted = session.execute(write.insert_in_order(), *own)
     _expect(found=inserted, wanted=kept, write=write)
     return LoadResult(inserted=inserted, deleted=deleted)
@@ -245,7 +273,12 @@ def _merge(*, session: Session, write: Statements, target: Target, keys: Sequenc
     rivals = drop_outdated(session=session, write=write, keys=keys, extracted_at=target.extracted_at, rows=rows)
     matches = rivals.matches
     overwrite = write.update(keys)
-    updated = session.execute(overwrite, *own) if overwrite is not None and matches > rivals.outdated else 0
+    updated = 0
+    if overwrite is not None and matches > rivals.outdated:
+        differing = session.query(write.differing(keys)) if session.may_skip_rows(write.plan.table) else None
+        updated = session.execute(overwrite, *own)
+        if differing is not None:
+            _expect(found=updated, wanted=int(differing[0][0]), write=write)
     inserted = session.execute(write.insert_missing(keys), *own)
     if matches > kept - inserted:
         raise LandingError(
@@ -268,6 +301,4 @@ def _merge(*, session: Session, write: Statements, target: Target, keys: Sequenc
 def _expect(*, found: int, wanted: int, write: Statements) -> None:
     """Refuse to commit when the database's own count of rows does not add up."""
     if found != wanted:
-        raise LandingError(
-            f"{write.plan.table}: {wanted} rows were to be written and the database counts {found}; nothing was kept"
-        )
+        raise LandingError(f"{write.plan.table}: {wanted} rows were to be written and the database counts {found}. {KEPT_AWAY}")

@@ -46,7 +46,8 @@ def find_loss(hook: DbApiHook, *, table: str, time_column: str | None, reached: 
         if time_column is None:
             return None
         by_name = {column.name: column for column in columns}
-        column = by_name.get(column_names([time_column], existing=by_name)[time_column])
+        names = column_names([time_column], existing=by_name, same=session.dialect.same_name)
+        column = by_name.get(names[time_column])
         if column is None or column.kind is not Kind.TIMESTAMP:
             # Of a text, or of a type of the user's own, nobody knows how it compares.
             return None
@@ -62,9 +63,10 @@ def has_rows_of(hook: DbApiHook, *, table: str, run_id: str) -> bool:
     with open_session(hook) as session:
         name = _name(table, session=session)
         columns = session.columns(name)
-        if columns is None or RUN_ID not in {column.name for column in columns}:
+        same = session.dialect.same_name
+        if columns is None or same(RUN_ID) not in {same(column.name) for column in columns}:
             return False
-        return _any(session, name, f"{session.dialect.quote(RUN_ID)} = {VALUE}", run_id)
+        return _any(session, name, f"{session.dialect.exact(session.dialect.quote(RUN_ID), Kind.TEXT)} = {VALUE}", run_id)
 
 
 def _name(table: str, *, session: Session) -> TableName:

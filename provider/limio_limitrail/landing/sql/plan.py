@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, widen
@@ -75,9 +75,13 @@ class Plan:
         """Find the column of a record key."""
         return next((column for column in self.columns if column.key == key), None)
 
-    def vacated_by(self, key: str) -> TableColumn | None:
-        """Find the table's column of a record key that no row brings."""
-        [name] = column_names([key], existing=[column.name for column in self.vacated]).values()
+    def vacated_by(self, key: str, *, same: Callable[[str], str]) -> TableColumn | None:
+        """Find the table's column of a record key that no row brings.
+
+        :param key: the record key.
+        :param same: gives equal texts for names that the database takes for one.
+        """
+        [name] = column_names([key], existing=[column.name for column in self.vacated], same=same).values()
         return next((column for column in self.vacated if column.name == name), None)
 
 
@@ -109,6 +113,8 @@ def make_plan(*, session: Session, table: TableName, schema: Mapping[str, Kind])
     )
     brought = {same(name) for name in (*names.values(), EXTRACTED_AT, RUN_ID)}
     own_missing = tuple(name for name in (EXTRACTED_AT, RUN_ID) if present is not None and same(name) not in present_alike)
+    own = {name: by_name[present_alike[same(name)]] for name in (EXTRACTED_AT, RUN_ID) if same(name) in present_alike}
+    _check_own(own, dialect=session.dialect, table=table)
     _check_number(dialect=session.dialect, table=table, total=len({*by_name, *names.values(), EXTRACTED_AT, RUN_ID}))
     return Plan(
         table=table,
@@ -116,7 +122,7 @@ def make_plan(*, session: Session, table: TableName, schema: Mapping[str, Kind])
         columns=columns,
         vacated=tuple(column for column in present or () if column.managed and same(column.name) not in brought),
         own_missing=own_missing,
-        extracted_at=by_name.get(EXTRACTED_AT),
+        extracted_at=own.get(EXTRACTED_AT),
     )
 
 
@@ -144,6 +150,21 @@ def _landed(
     if held is Kind.BIGINT and incoming is Kind.DOUBLE and _fits_double(session=session, table=table, name=name):
         held = Kind.INTEGER
     return Landed(key=key, name=name, staged=staged, incoming=incoming, kind=widen(held, incoming), existing=existing, held=held)
+
+
+def _check_own(own: Mapping[str, TableColumn], *, dialect: Dialect, table: TableName) -> None:
+    """Refuse a column of one of the two own names in which its values cannot stand."""
+    fitting = {
+        EXTRACTED_AT: (dialect.instant_type, {Kind.TIMESTAMP, Kind.TEXT, None}),
+        RUN_ID: (dialect.text_type, {Kind.TEXT, None}),
+    }
+    for name, column in own.items():
+        type_, kinds = fitting[name]
+        if dialect.keeps_types and column.kind not in kinds:
+            raise LandingError(
+                f"{table}: column {column.name!r} is {column.type}, and every load writes its own {name} there, which is "
+                f"{type_}; change the column's type, or rename it; nothing was written"
+            )
 
 
 def _check_number(*, dialect: Dialect, table: TableName, total: int) -> None:

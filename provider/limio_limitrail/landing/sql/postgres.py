@@ -258,6 +258,7 @@ class PostgresSession:
             )
         if relation not in ("r", "p"):
             raise LandingError(f"{table} is {_KINDS_OF_RELATION.get(relation, 'no table')}; a pull can only be landed in a table")
+        self._check_rows_are_seen(table)
         described = self.query(
             f"SELECT attname, format_type(atttypid, atttypmod), NOT atthasdef AND attidentity = '' AND attgenerated = '', "
             f"coalesce(collisdeterministic, true), based.typname, based.typtype::text, based.typnamespace::regnamespace::text, "
@@ -277,6 +278,36 @@ class PostgresSession:
             TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(plain), equality=equality(*about))
             for name, type_, plain, *about in described
         )
+
+    def _check_rows_are_seen(self, table: TableName) -> None:
+        """Refuse a table some rows of which may be hidden from the connection's user."""
+        everything = (
+            "polcmd = '*' AND polpermissive AND pg_get_expr(polqual, polrelid) = 'true' AND EXISTS (SELECT 1 "
+            "FROM unnest(polroles) AS role WHERE CASE role WHEN 0 THEN true ELSE pg_has_role(role, 'USAGE') END)"
+        )
+        shown = (
+            f"SELECT bool_or({everything}) AND bool_and(polpermissive) FROM pg_catalog.pg_policy WHERE polrelid = pg_class.oid"
+        )
+        hidden = self.query(
+            f"SELECT 1 FROM pg_catalog.pg_class "
+            f"WHERE oid = to_regclass({VALUE}) AND row_security_active(oid) AND NOT coalesce(({shown}), false)",
+            self.dialect.qualified(table),
+        )
+        if hidden:
+            raise LandingError(
+                f"{table}: its row-level security may hide rows from the connection's user, which would be doubled or stay "
+                f"behind; load as a user with BYPASSRLS, or give this one a policy FOR ALL USING (true); nothing was written"
+            )
+
+    def may_skip_rows(self, table: TableName) -> bool:
+        """Tell whether the table, or a partition of it, has triggers or rules, each of which may leave a row as it is."""
+        found = self.query(
+            f"SELECT 1 FROM pg_catalog.pg_class WHERE (relhastriggers OR relhasrules) "
+            f"AND oid IN (SELECT to_regclass({VALUE}) UNION ALL SELECT relid FROM pg_partition_tree(to_regclass({VALUE})))",
+            self.dialect.qualified(table),
+            self.dialect.qualified(table),
+        )
+        return bool(found)
 
     def create_stage(self, *, stage: str, columns: Sequence[tuple[str, str]]) -> None:
         """Make a temporary table."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.arrays import integer_array
@@ -60,6 +61,17 @@ def in_kinds(*, rows: pa.Table, part: str, plan: Plan) -> pa.Table:
         )
     arrays = {column.staged: _array(rows=rows, part=part, column=column, to=column.kind, plan=plan) for column in plan.columns}
     return pa.table(arrays) if arrays else without_columns(rows.num_rows)
+
+
+def forms_of_nul(rows: pa.Table, *, keys: Collection[str]) -> set[tuple[str, str]]:
+    """Find out which columns of a key have a NUL character, and which what stands for one in the table."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = [key for key in keys if key in rows.column_names and pa.types.is_string(rows.schema.field(key).type)]
+    return {
+        (key, form) for key in texts for form in ("\0", STORED_NUL) if pc.any(pc.match_substring(rows.column(key), form)).as_py()
+    }
 
 
 def _array(*, rows: pa.Table, part: str, column: Landed, to: Kind, plan: Plan) -> pa.ChunkedArray:

@@ -94,8 +94,10 @@ SQLITE = Dialect(
     foreign_value=lambda expression, _kind, _foreign: expression,
     # A column of another type may turn texts into numbers at will, and says so only afterwards.
     foreign_loss=lambda _expression, _kind, _foreign: "1 = 1",
-    update=update_from,
+    update=lambda *parts: update_from(*parts).replace("UPDATE", "UPDATE OR ABORT", 1),
     keeps_types=False,
+    # A constraint of the table may say that a row is to be replaced or left out where another has its value.
+    insert="INSERT OR ABORT",
 )
 
 
@@ -221,6 +223,14 @@ class SqliteSession(GenericSession):
                 equality=Equality.LOOSE if name in loose else Equality.EXACT,
             )
             for name, type_, plain in described
+        )
+
+    def may_skip_rows(self, table: TableName) -> bool:
+        """Tell whether the table has triggers, each of which may leave a row as it is."""
+        schema = quoted(table.schema or "main")
+        triggers = " UNION ALL ".join(f"SELECT type, tbl_name FROM {place}.sqlite_master" for place in (schema, "temp"))
+        return bool(
+            self.query(f"SELECT 1 FROM ({triggers}) WHERE type = 'trigger' AND lower(tbl_name) = lower({VALUE})", table.table)
         )
 
     def direct_text(self, name: str, source: Kind) -> str | None:

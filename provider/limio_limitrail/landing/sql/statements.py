@@ -100,6 +100,10 @@ class Statements:
         """Count the pairs of a staged row and a row of the table that share a key."""
         return f"SELECT count(*) FROM {self._pairs(keys)}"
 
+    def differing(self, keys: Sequence[Landed]) -> str:
+        """Count the rows of the table that differ from the staged one of their key."""
+        return f"SELECT count(*) FROM {self._pairs(keys)} WHERE {self._any_differs(keys)}"
+
     @property
     def staged_times_are_keys(self) -> bool:
         """Whether the staged times are texts, with what they sort by beside them."""
@@ -169,7 +173,7 @@ class Statements:
         names += [self.dialect.quote(name) for name in (EXTRACTED_AT, RUN_ID)]
         values = [self._value(column) for column in self.plan.columns]
         values += [VALUE, VALUE]
-        return f"INSERT INTO {self.table} ({', '.join(names)}) SELECT {', '.join(values)} FROM {self.staged} AS s"
+        return f"{self.dialect.insert} INTO {self.table} ({', '.join(names)}) SELECT {', '.join(values)} FROM {self.staged} AS s"
 
     def insert_in_order(self) -> str:
         """Add all staged rows to the table, in the order in which they came."""
@@ -182,11 +186,26 @@ class Statements:
 
     def delete_run(self) -> str:
         """Remove the rows of a run. Binds the run."""
-        return f"DELETE FROM {self.table} WHERE {self.dialect.quote(RUN_ID)} = {VALUE}"
+        return f"DELETE FROM {self.table} WHERE {self._of_run()}"
 
     def delete_all(self) -> str:
         """Remove all rows."""
         return f"DELETE FROM {self.table}"
+
+    def left_of_run(self) -> str:
+        """Tell by 1 or 0 whether the table has rows of a run. Binds the run."""
+        return self._left(f" WHERE {self._of_run()}")
+
+    def left_of_all(self) -> str:
+        """Tell by 1 or 0 whether the table has rows."""
+        return self._left("")
+
+    def _left(self, where: str) -> str:
+        return f"SELECT CASE WHEN EXISTS (SELECT 1 FROM {self.table}{where}) THEN 1 ELSE 0 END"
+
+    def _of_run(self) -> str:
+        # A column that disregards case takes two runs for one.
+        return f"{self.dialect.exact(self.dialect.quote(RUN_ID), Kind.TEXT)} = {VALUE}"
 
     def _value(self, column: Landed) -> str:
         """Give a staged column's value as the table stores it."""
