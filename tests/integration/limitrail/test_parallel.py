@@ -53,9 +53,10 @@ def asked(server):
 
 
 def saved_pages(home, run_id):
-    """How many pages are in parts that a retry keeps."""
+    """How many pages are in parts that a retry keeps: none as long as the cursors have not been seen to change."""
     found = home.do("state_of", "pull", run_id=run_id).result["task"]
-    return json.loads(found[0][1])["pages"] if found else 0
+    state = json.loads(found[0][1]) if found else {"resumable": False}
+    return state["pages"] if state["resumable"] else 0
 
 
 STEPS = [

@@ -80,6 +80,11 @@ def test_a_temporary_table_of_the_connection_does_not_swallow_the_rows(opened, n
     hook.get_conn = get_conn
     with pytest.raises(LandingError, match="is a temporary table"):
         db.land("merge", {"id": (INT, [1])}, hook=hook)
+    if name == "duckdb":
+        # It looks for main.subs among the temporary tables as well.
+        with pytest.raises(LandingError, match="is a temporary table"):
+            db.land("merge", {"id": (INT, [1])}, hook=hook, table="main.subs")
+        return
     schema = "public" if name.startswith("psycopg") else "main"
     assert db.land("merge", {"id": (INT, [1])}, hook=hook, table=f"{schema}.subs").inserted == 1
 

@@ -292,13 +292,15 @@ class DuckSession:
 
     def _check_schema(self, table: TableName) -> None:
         """Refuse a table that a statement would look for elsewhere: in another database, or among the temporary tables."""
-        if table.schema is None:
+        # Temporary tables have a schema main of their own, which DuckDB looks into first.
+        if table.schema is None or ascii_lower(table.schema) == "main":
             hidden = f"SELECT 1 FROM duckdb_tables() WHERE temporary AND {_lower('table_name')} = {VALUE}"
             if self.query(hidden, ascii_lower(table.table)):
                 raise LandingError(
-                    f"{table} is a temporary table of the connection, which ends with it and hides a table of this name; write "
-                    f"schema.table, or choose another name"
+                    f"{table} is a temporary table of the connection, which ends with it and hides a table of this name; choose "
+                    f"another name, or leave the temporary table out"
                 )
+        if table.schema is None:
             return
         schema = ascii_lower(table.schema)
         of_databases = f"SELECT 1 FROM duckdb_databases() WHERE {_lower('database_name')} = {VALUE}"
