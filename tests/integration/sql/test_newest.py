@@ -193,7 +193,7 @@ def test_a_date_column_and_a_server_that_writes_dates_in_its_own_way(opened):
     db.execute("CREATE TABLE subs (id BIGINT, at DATE, v TEXT)", "INSERT INTO subs VALUES (1, '2026-05-02', 'theirs')")
     for day, left in ((datetime(2026, 5, 1, tzinfo=UTC), "theirs"), (datetime(2026, 5, 3, tzinfo=UTC), "ours")):
         db.land("merge", {"id": (INT, [1]), "at": (S, [day]), "v": (T, ["ours"])}, time="at")
-        assert [row["v"] for row in db.rows()] == [left]
+        assert [v for (v,) in db.query("SELECT v FROM subs")] == [left]  # psycopg reads no instants of that style
 
 
 def test_texts_of_every_spelling_that_stand_in_a_table(db, table):
