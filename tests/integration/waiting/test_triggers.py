@@ -92,7 +92,7 @@ def test_it_sleeps_before_its_first_look(script):
         ([400], (), "ended", "answered 400", 1),
         ([401], (), "ended", "answered 401", 2),
         ([404, 401, "active"], (), "found", "active", 3),
-        ([Reply(200, b"<html>", content_type="text/html")], (), "ended", "expected a JSON object", 1),
+        ([Reply(200, b"<html>", content_type="text/html")], (), "ended", "expected JSON, found something else", 1),
         ([503, 503, 503], (), "no_answer", "3 looks in a row have failed", 3),
         ([503, 503, 404, 503, 503, 404, "active"], (), "found", "active", 7),
     ],
