@@ -74,7 +74,7 @@ CASES: dict[str, Case] = {
     **ended("forbidden", 403, ways=MERCIFUL, says="answered 403"),
     **ended("forbidden_later", NOT_THERE, 403, ways=MERCIFUL, requests=2, says="answered 403"),
     **ended("bad_request", 400, says="answered 400"),
-    **ended("html", HTML, says="expected a JSON object"),
+    **ended("html", HTML, says="expected JSON, found something else"),
     "slow_down": Case(answers=[LATER, "active"], requests=2, status="active"),
     "slow_down_later": Case(answers=[NOT_THERE, LATER, "active"], requests=3, status="active"),
     "slow_down_too_long": failed(TOO_LONG, "active", arguments="timeout=2"),
