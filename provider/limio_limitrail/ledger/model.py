@@ -33,6 +33,8 @@ class State(StrEnum):
     """Whether the API has carried it out is not known; it is sent again under the same key."""
     PARKED = "parked"
     """Whether the API has carried it out is not known; it waits for a person."""
+    GIVEN_UP = "given_up"
+    """A person has decided that it will not be sent. Only people set this state."""
 
 
 class OnUnknown(StrEnum):

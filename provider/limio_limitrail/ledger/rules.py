@@ -43,7 +43,7 @@ def next_move(entry: Entry, *, digest: str, me: Worker, now: int, policy: Policy
     :param now: the ledger's time, in milliseconds since 1970.
     """
     match entry.state:
-        case State.COMMITTED | State.DENIED:
+        case State.COMMITTED | State.DENIED | State.GIVEN_UP:
             return Move.LEAVE
         case State.REJECTED | State.PARKED:
             # A retry of the run that replayed a row must not replay it again: whoever asked for it asked for one more request.

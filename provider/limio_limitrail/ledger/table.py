@@ -33,8 +33,9 @@ class Type(Enum):
 
 KEY = "idempotency_key"
 
-FORMAT = 2
-"""What a row means, as this version writes it. Format 1 is the same without the column that says so."""
+FORMAT = 3
+"""What a row means, as this version writes it. Format 1 lacks the column that says so; format 2 lacks what tells a row under
+another key, and since when it has been in doubt."""
 
 FORMAT_COLUMN = "ledger_format"
 
@@ -64,9 +65,14 @@ COLUMNS: dict[str, Type] = {
     "claimed_at": Type.INSTANT,
     "finished_at": Type.INSTANT,
     FORMAT_COLUMN: Type.NUMBER,
+    "in_doubt_since": Type.NUMBER,
+    "row_identity": Type.TEXT,
+    "tenant": Type.TEXT,
+    "key_namespace": Type.TEXT,
+    "body_members": Type.TEXT,
 }
 
-ADDED = frozenset({FORMAT_COLUMN})
+ADDED = frozenset({FORMAT_COLUMN, "in_doubt_since", "row_identity", "tenant", "key_namespace", "body_members"})
 """Columns that ledgers of former formats lack. They come last in a table, because that is where they are added."""
 
 OUTCOME = ("http_status", "decision", "reservation_id", "error_code", "resource_key", "trace_id", "field", "detail")

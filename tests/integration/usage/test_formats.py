@@ -51,8 +51,8 @@ def test_an_older_ledger_keeps_rows_from_being_sent_again(place_of, conn_id):
     assert last.state == "success"
     assert (last.summary["sent"], last.summary["committed"], last.summary["parked"]) == (3, 21, 2)
     assert len(place.journal()) == len(place.sent()) == 23
-    assert formats(place) == [("committed", 0)] * 18 + [("committed", 2)] * 3 + [("parked", 0)] * 2
-    assert "made by an older version; it has format 2 now" in place.output()
+    assert formats(place) == [("committed", 0)] * 18 + [("committed", 3)] * 3 + [("parked", 0)] * 2
+    assert "made by an older version; it has format 3 now" in place.output()
 
 
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
@@ -61,13 +61,13 @@ def test_a_row_of_a_newer_version_stops_the_task(place_of, conn_id):
     place.write_dag(retries=3)
     assert place.attempt("one").state == "success"
     key = next(iter(place.database.ledger()))
-    place.database.execute(f"UPDATE {LEDGER} SET ledger_format = 3, state = 'half' WHERE idempotency_key = '{key}'")
+    place.database.execute(f"UPDATE {LEDGER} SET ledger_format = 4, state = 'half' WHERE idempotency_key = '{key}'")
     before = place.database.ledger()
     place.database.fill(make_rows(25))
     last = place.attempt("two")
     assert last.state == "failed"
     assert key in last.error
-    assert "has format 3, and this version reads formats 1 to 2" in last.error
+    assert "has format 4, and this version reads formats 1 to 3" in last.error
     assert len(place.sent()) == 20
     assert place.database.ledger() == before
 
