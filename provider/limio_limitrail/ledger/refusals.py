@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from limio_limitrail.ledger.model import Outcome, State, UsageRow
-from limio_limitrail.ledger.tally import describe
+from limio_limitrail.ledger.tally import MOST_KEPT, describe
 from limio_limitrail.troubleshooting import ExplainedError
 
 MOST_UNEXPLAINED = 20
@@ -47,7 +47,7 @@ class Refusals:
         self._allowed = allowed
         self._table = table
         self._label = label
-        self._runs: dict[tuple[int, str], _Run] = {}
+        self._runs: dict[tuple[int | None, str], _Run] = {}
         self._most_explained = MOST_AT_FIRST
 
     def add(self, row: UsageRow, outcome: Outcome) -> RepeatedRefusalError | None:
@@ -60,18 +60,24 @@ class Refusals:
             self._runs.clear()
             self._most_explained = MOST_LATER
             return None
-        status = outcome.http_status
-        if status is None or not 400 <= status < 500:
+        # A row that was in doubt before stays so when it is refused: most likely its key is known, which is about that row alone.
+        if outcome.state is not State.REJECTED:
             return None
         # What a gateway says may differ from one answer to the next: the status is what is the same.
         explained = bool(outcome.error_code or outcome.resource_key or outcome.field)
-        run = self._runs.setdefault((status, describe(outcome) if explained else ""), _Run(example=str(row)))
+        said = "" if outcome.http_status and not explained else describe(outcome)
+        alike = (outcome.http_status, said)
+        if alike not in self._runs:
+            if len(self._runs) >= MOST_KEPT:
+                return None
+            self._runs[alike] = _Run(example=str(row))
+        run = self._runs[alike]
         run.count += 1
         most = max(self._most_explained, self._allowed + 1) if explained else MOST_UNEXPLAINED
         return self._error(run, outcome, explained=explained) if run.count >= most else None
 
     def _error(self, run: _Run, outcome: Outcome, *, explained: bool) -> RepeatedRefusalError:
-        if explained:
+        if explained or outcome.http_status is None:
             guess = (
                 "So many equal refusals look like something that is wrong for all rows: check the path, the tenant and the "
                 "accounts, or allow more with max_rejected=."

@@ -42,8 +42,10 @@ def stops_after(outcomes, *, allowed=0):
         # What each answer says may differ where nobody's words are known.
         ([Outcome(state=State.REJECTED, http_status=404, detail=f"x{chr(97 + n)}") for n in range(26)], 0, 20),
         ([PAGE, Outcome(state=State.REJECTED, http_status=405)] * 50, 0, 39),
-        # In doubt before, and refused now: it stays in doubt, and was refused all the same.
-        ([Outcome(state=State.PARKED, http_status=404, detail="in doubt before")] * 30, 0, 20),
+        # In doubt before, and refused now because the API knows their keys: nothing is wrong with the other rows.
+        ([Outcome(state=State.PARKED, http_status=409, detail="in doubt before")] * 300, 0, None),
+        # Refused on this side of the wire.
+        ([Outcome(state=State.REJECTED, detail="a path begins with one slash")] * 30, 0, 20),
         ([SUSPENDED] * 200, 0, 100),
         ([SUSPENDED] * 200, 150, 151),
         ([SUSPENDED] * 200, 200, None),
