@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator
 
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
 from limio_limitrail.limitrail.operations import OPERATIONS
+from limio_limitrail.limitrail.responses import ResponseMapping, response_mapping
 from limio_limitrail.lineage.operator import TellsLineage
 from limio_limitrail.links.pages import LedgerQueryLink, LimitRailConsoleLink
 from limio_limitrail.operators import usage_choices
@@ -75,6 +76,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
     :param decision_field: the member of an answer that holds the decision; None: every success counts as carried out.
     :param reservation_field: the member that holds a reservation's id.
     :param decisions: what further decisions mean: decision → ``committed`` or ``denied``.
+    :param response: what further answers mean: a `ResponseMapping` (from ``limio_limitrail.limitrail.responses``), or a mapping
+        with its members.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
@@ -101,6 +104,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         "decision_field": Parameter(readers.optional(readers.text("the name of a member"))),
         "reservation_field": Parameter(readers.text("the name of a member")),
         "decisions": Parameter(usage_choices.decisions),
+        "response": Parameter(response_mapping),
     }
     template_fields: Sequence[str] = template_fields(parameters)
     template_ext: Sequence[str] = (".sql",)
@@ -134,6 +138,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         decision_field: Templated[str] | None = "decision",
         reservation_field: Templated[str] = "reservationId",
         decisions: Templated[Mapping[str, str]] | None = None,
+        response: Templated[ResponseMapping] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -160,6 +165,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         self.decision_field: str | None = decision_field
         self.reservation_field: str = reservation_field
         self.decisions: Mapping[str, str] | None = decisions
+        self.response: ResponseMapping | Mapping[str, Any] | None = response
         self._batch: Batch | None = None
         self._killed = False
         self._query: str | None = None
