@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,7 +18,7 @@ from limio_limitrail.lineage.operator import TellsLineage
 from limio_limitrail.links.pages import LedgerQueryLink, LimitRailConsoleLink
 from limio_limitrail.operators import usage_choices
 from limio_limitrail.operators.usage_choices import ON_UNKNOWN, REPLAYS
-from limio_limitrail.parameters import places, readers
+from limio_limitrail.parameters import places, readers, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 
 if TYPE_CHECKING:
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql.held import HeldDatabase
     from limio_limitrail.ledger.batch import Batch
     from limio_limitrail.ledger.ledger import Ledger
-    from limio_limitrail.ledger.model import OnUnknown, Worker
+    from limio_limitrail.ledger.model import Worker
     from limio_limitrail.ledger.previews import Previews
+    from limio_limitrail.ledger.rules import Policy
     from limio_limitrail.limitrail.operations import Operation
     from limio_limitrail.limitrail.usage import UsageTemplate
     from limio_limitrail.operators.usage_rows import Source
@@ -68,6 +70,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
     :param idempotency_field: a member of the body that takes it instead, with dots between nested names.
     :param on_unknown: what to do with a row that may have been carried out without an answer: ``park`` leaves it to a person;
         ``resend`` sends it again under its key, which is right only if the API honours idempotency keys.
+    :param resend_within: for how long after its first request ``resend`` may send such a row again: a timedelta, seconds, or a
+        text such as ``PT20H``. Less than the API remembers keys; an older one is parked.
     :param replay: ``rejected`` or ``parked``: send the rows in that state again, once a Dag run.
     :param concurrency: the most requests at once, up to 64.
     :param batch_size: the most rows that are claimed, or whose outcomes are written, in one transaction.
@@ -96,6 +100,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         "idempotency_header": Parameter(usage_choices.header),
         "idempotency_field": Parameter(readers.optional(readers.text("the name of a member"))),
         "on_unknown": Parameter(readers.choice(*ON_UNKNOWN)),
+        "resend_within": Parameter(times.span()),
         "replay": Parameter(readers.optional(readers.choice(*REPLAYS))),
         "concurrency": Parameter(readers.whole_number(least=1, most=usage_choices.MOST_CONCURRENCY)),
         "batch_size": Parameter(readers.whole_number(least=1, most=usage_choices.MOST_IN_A_BATCH)),
@@ -130,6 +135,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         idempotency_header: Templated[str] = "Idempotency-Key",
         idempotency_field: Templated[str] | None = None,
         on_unknown: Templated[str] = "park",
+        resend_within: Templated[timedelta] = timedelta(hours=20),
         replay: Templated[str] | None = None,
         concurrency: Templated[int] = 8,
         batch_size: Templated[int] = 500,
@@ -157,6 +163,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         self.idempotency_header: str = idempotency_header
         self.idempotency_field: str | None = idempotency_field
         self.on_unknown: str = on_unknown
+        self.resend_within: timedelta = resend_within
         self.replay: str | None = replay
         self.concurrency: int = concurrency
         self.batch_size: int = batch_size
@@ -231,7 +238,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         from limio_limitrail.hooks.outlets import announce
         from limio_limitrail.ledger.batch import Batch
         from limio_limitrail.ledger.spool import Spool
-        from limio_limitrail.operators.usage_choices import Allowance, one_of, read_policy
+        from limio_limitrail.operators.usage_choices import Allowance, asked_at, one_of, read_policy
         from limio_limitrail.operators.usage_query import QUERY_KEY, ledger_query
         from limio_limitrail.operators.usage_rows import fill_spool
         from limio_limitrail.operators.usage_verdict import judge, summarize, tell
@@ -241,9 +248,15 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         operation = self._operation
         rejected = Allowance(name="max_rejected", most=self.max_rejected)
         parked = Allowance(name="max_parked", most=self.max_parked)
-        policy = read_policy(on_unknown=self.on_unknown, replay=self.replay, changes=operation.changes)
+        policy = read_policy(
+            on_unknown=self.on_unknown,
+            replay=self.replay,
+            changes=operation.changes,
+            resend_within=self.resend_within,
+            asked_at=asked_at(context.get("dag_run")),
+        )
         template = self._template(operation)
-        sender = self._sender(operation, on_unknown=policy.on_unknown)
+        sender = self._sender(operation, policy=policy)
         meter = Meter(self.hook.client)
         with self._held() as database, Spool() as spool:
             book = self._book(database, context=context, operation=operation)
@@ -315,7 +328,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
             key_field=self.idempotency_field,
         )
 
-    def _sender(self, operation: Operation, *, on_unknown: OnUnknown) -> Any:
+    def _sender(self, operation: Operation, *, policy: Policy) -> Any:
         from limio_limitrail.api.async_client import AsyncApiClient
         from limio_limitrail.api.async_transport import AsyncTransport
         from limio_limitrail.ledger.model import State
@@ -333,7 +346,9 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
                 required=operation.decides,
             ),
             key_header=None if self.idempotency_field else self.idempotency_header,
-            on_unknown=on_unknown,
+            on_unknown=policy.on_unknown,
+            resend_within=policy.resend_within,
+            response=response_mapping("response", self.response) if operation.changes else ResponseMapping(),
             keep_answers=self.mode == "preview",
         )
 
