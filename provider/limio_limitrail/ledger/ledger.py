@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, State, StoppedError, UsageRow, Worker
-from limio_limitrail.ledger.rules import Move, Policy, next_move
+from limio_limitrail.ledger.rules import Move, Policy, may_be_done, next_move, resolve, why_kept, why_parked
 from limio_limitrail.ledger.statements import Statements
 from limio_limitrail.ledger.table import ADDED, COLUMNS, FORMAT, add_columns, addition, find_name, make_table
 
@@ -33,9 +33,6 @@ _INTERRUPTED = "Query interrupted"
 """What DuckDB makes of whatever a signal handler raises while it works: Airflow's execution_timeout must not be taken for a
 failure of the database, and tried again."""
 
-_AGAIN_IN_DOUBT = "the worker that sent it ended without writing down an answer"
-_CHANGED = "it was sent with another body, and whether that was carried out is not known"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
@@ -49,6 +46,11 @@ class Claim:
     row: UsageRow
     granted: bool
     entry: Entry | None
+
+    @property
+    def in_doubt(self) -> bool:
+        """True where an earlier request of the row may have been carried out."""
+        return self.entry is not None and may_be_done(self.entry)
 
     @property
     def waits(self) -> bool:
@@ -83,6 +85,8 @@ class Ledger:
         self._operation = operation
         self._conn_id = conn_id
         self._clock = clock
+        self._in_doubt: set[str] = set()
+        self._told: set[str] = set()
 
     def prepare(self) -> None:
         """Make the table where there is none; one of a former format gets the columns that it lacks, and keeps its rows.
@@ -133,7 +137,26 @@ class Ledger:
             }
             return {key: found[key] for key, move in moves.items() if move is Move.LEAVE}
 
-        return self._persistently(read)
+        settled = self._persistently(read)
+        if policy.replay is not None:
+            for row in rows:
+                if (entry := settled.get(row.key)) and (why := why_kept(entry, policy=policy)):
+                    self._tell_kept(row, entry, why=why)
+        return settled
+
+    def _tell_kept(self, row: UsageRow, entry: Entry, *, why: str) -> None:
+        """Say once why a replay does not send rows that it was asked to send."""
+        if why in self._told:
+            return
+        self._told.add(why)
+        if entry.state is State.PARKED:
+            advice = "Look it up in the API, then trigger another run"
+        else:
+            advice = (
+                f"Look it up in the API. If it is there, set its state in {self.table} to 'committed'. If not, set its state to "
+                "'rejected', its in_doubt_since to NULL and its attempts to 1: the next replay sends it"
+            )
+        log.warning("%s is %s, and is not replayed: %s. %s. The same goes for others like it.", row, entry.state, why, advice)
 
     def claim(self, rows: Sequence[UsageRow], *, policy: Policy) -> list[Claim]:
         """Claim rows to send them; once this has returned, the claims outlive this process.
@@ -168,14 +191,16 @@ class Ledger:
                 if move is Move.TAKE:
                     sql.take(row, entry=entry, now=now, lease_until=lease_until)
                 elif move is Move.PARK:
-                    changed = entry.digest != row.digest
-                    sql.park(row, entry=entry, detail=_CHANGED if changed else entry.outcome.detail or _AGAIN_IN_DOUBT)
+                    why = why_parked(entry, digest=row.digest, now=now, policy=policy)
+                    sql.park(row, entry=entry, detail=why, now=now)
         settled = sql.entries([key for key, move in moves.items() if move in (Move.TAKE, Move.PARK)])
         claims = []
         for row in rows:
             is_there = settled.get(row.key, found.get(row.key))
             granted = is_there is None or (moves[row.key] is Move.TAKE and self._is_mine(is_there))
             claims.append(Claim(row=row, granted=granted, entry=before.get(row.key) if granted else is_there))
+        # A row that is claimed once more by the same worker stays in doubt.
+        self._in_doubt |= {claim.row.key for claim in claims if claim.granted and claim.in_doubt}
         return claims
 
     def record(self, outcomes: Mapping[str, Outcome]) -> None:
@@ -186,7 +211,10 @@ class Ledger:
         """
         if not outcomes:
             return
+        # Whoever gives the outcomes knows of the doubt as well; this is where no way leads past it.
+        outcomes = {key: resolve(outcome, in_doubt=key in self._in_doubt) for key, outcome in outcomes.items()}
         written = self._persistently(lambda sql: sql.record(outcomes, now=self._now(sql)))
+        self._in_doubt.difference_update(outcomes)
         if written == len(outcomes):
             return
         # Fewer, too, where the same outcomes had been written by a try whose success went unnoticed.
@@ -216,6 +244,7 @@ class Ledger:
 
         if granted:
             self._persistently(release)
+            self._in_doubt.difference_update(claim.row.key for claim in granted)
 
     def renew(self, keys: Sequence[str]) -> None:
         """Give a sign of life for rows that are still on their way.

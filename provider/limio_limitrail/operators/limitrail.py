@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,11 +13,12 @@ from airflow.sdk import BaseOperator
 
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
 from limio_limitrail.limitrail.operations import OPERATIONS
+from limio_limitrail.limitrail.responses import ResponseMapping, response_mapping
 from limio_limitrail.lineage.operator import TellsLineage
 from limio_limitrail.links.pages import LedgerQueryLink, LimitRailConsoleLink
 from limio_limitrail.operators import usage_choices
 from limio_limitrail.operators.usage_choices import ON_UNKNOWN, REPLAYS
-from limio_limitrail.parameters import places, readers
+from limio_limitrail.parameters import places, readers, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 
 if TYPE_CHECKING:
@@ -27,8 +29,9 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql.held import HeldDatabase
     from limio_limitrail.ledger.batch import Batch
     from limio_limitrail.ledger.ledger import Ledger
-    from limio_limitrail.ledger.model import OnUnknown, Worker
+    from limio_limitrail.ledger.model import Worker
     from limio_limitrail.ledger.previews import Previews
+    from limio_limitrail.ledger.rules import Policy
     from limio_limitrail.limitrail.operations import Operation
     from limio_limitrail.limitrail.usage import UsageTemplate
     from limio_limitrail.operators.usage_rows import Source
@@ -67,6 +70,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
     :param idempotency_field: a member of the body that takes it instead, with dots between nested names.
     :param on_unknown: what to do with a row that may have been carried out without an answer: ``park`` leaves it to a person;
         ``resend`` sends it again under its key, which is right only if the API honours idempotency keys.
+    :param resend_within: for how long after its first request ``resend`` may send such a row again: a timedelta, seconds, or a
+        text such as ``PT20H``. Less than the API remembers keys; an older one is parked.
     :param replay: ``rejected`` or ``parked``: send the rows in that state again, once a Dag run.
     :param concurrency: the most requests at once, up to 64.
     :param batch_size: the most rows that are claimed, or whose outcomes are written, in one transaction.
@@ -75,6 +80,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
     :param decision_field: the member of an answer that holds the decision; None: every success counts as carried out.
     :param reservation_field: the member that holds a reservation's id.
     :param decisions: what further decisions mean: decision → ``committed`` or ``denied``.
+    :param response: what further answers mean: a `ResponseMapping` (from ``limio_limitrail.limitrail.responses``), or a mapping
+        with its members.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
@@ -93,6 +100,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         "idempotency_header": Parameter(usage_choices.header),
         "idempotency_field": Parameter(readers.optional(readers.text("the name of a member"))),
         "on_unknown": Parameter(readers.choice(*ON_UNKNOWN)),
+        "resend_within": Parameter(times.span()),
         "replay": Parameter(readers.optional(readers.choice(*REPLAYS))),
         "concurrency": Parameter(readers.whole_number(least=1, most=usage_choices.MOST_CONCURRENCY)),
         "batch_size": Parameter(readers.whole_number(least=1, most=usage_choices.MOST_IN_A_BATCH)),
@@ -101,6 +109,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         "decision_field": Parameter(readers.optional(readers.text("the name of a member"))),
         "reservation_field": Parameter(readers.text("the name of a member")),
         "decisions": Parameter(usage_choices.decisions),
+        "response": Parameter(response_mapping),
     }
     template_fields: Sequence[str] = template_fields(parameters)
     template_ext: Sequence[str] = (".sql",)
@@ -126,6 +135,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         idempotency_header: Templated[str] = "Idempotency-Key",
         idempotency_field: Templated[str] | None = None,
         on_unknown: Templated[str] = "park",
+        resend_within: Templated[timedelta] = timedelta(hours=20),
         replay: Templated[str] | None = None,
         concurrency: Templated[int] = 8,
         batch_size: Templated[int] = 500,
@@ -134,6 +144,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         decision_field: Templated[str] | None = "decision",
         reservation_field: Templated[str] = "reservationId",
         decisions: Templated[Mapping[str, str]] | None = None,
+        response: Templated[ResponseMapping] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -152,6 +163,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         self.idempotency_header: str = idempotency_header
         self.idempotency_field: str | None = idempotency_field
         self.on_unknown: str = on_unknown
+        self.resend_within: timedelta = resend_within
         self.replay: str | None = replay
         self.concurrency: int = concurrency
         self.batch_size: int = batch_size
@@ -160,6 +172,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         self.decision_field: str | None = decision_field
         self.reservation_field: str = reservation_field
         self.decisions: Mapping[str, str] | None = decisions
+        self.response: ResponseMapping | Mapping[str, Any] | None = response
         self._batch: Batch | None = None
         self._killed = False
         self._query: str | None = None
@@ -225,7 +238,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         from limio_limitrail.hooks.outlets import announce
         from limio_limitrail.ledger.batch import Batch
         from limio_limitrail.ledger.spool import Spool
-        from limio_limitrail.operators.usage_choices import Allowance, one_of, read_policy
+        from limio_limitrail.operators.usage_choices import Allowance, asked_at, one_of, read_policy
         from limio_limitrail.operators.usage_query import QUERY_KEY, ledger_query
         from limio_limitrail.operators.usage_rows import fill_spool
         from limio_limitrail.operators.usage_verdict import judge, summarize, tell
@@ -235,9 +248,15 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         operation = self._operation
         rejected = Allowance(name="max_rejected", most=self.max_rejected)
         parked = Allowance(name="max_parked", most=self.max_parked)
-        policy = read_policy(on_unknown=self.on_unknown, replay=self.replay, changes=operation.changes)
+        policy = read_policy(
+            on_unknown=self.on_unknown,
+            replay=self.replay,
+            changes=operation.changes,
+            resend_within=self.resend_within,
+            asked_at=asked_at(context.get("dag_run")),
+        )
         template = self._template(operation)
-        sender = self._sender(operation, on_unknown=policy.on_unknown)
+        sender = self._sender(operation, policy=policy)
         meter = Meter(self.hook.client)
         with self._held() as database, Spool() as spool:
             book = self._book(database, context=context, operation=operation)
@@ -309,7 +328,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
             key_field=self.idempotency_field,
         )
 
-    def _sender(self, operation: Operation, *, on_unknown: OnUnknown) -> Any:
+    def _sender(self, operation: Operation, *, policy: Policy) -> Any:
         from limio_limitrail.api.async_client import AsyncApiClient
         from limio_limitrail.api.async_transport import AsyncTransport
         from limio_limitrail.ledger.model import State
@@ -327,7 +346,9 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
                 required=operation.decides,
             ),
             key_header=None if self.idempotency_field else self.idempotency_header,
-            on_unknown=on_unknown,
+            on_unknown=policy.on_unknown,
+            resend_within=policy.resend_within,
+            response=response_mapping("response", self.response) if operation.changes else ResponseMapping(),
             keep_answers=self.mode == "preview",
         )
 
