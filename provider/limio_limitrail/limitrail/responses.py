@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 
 from limio_limitrail.api.errors import ParameterError
@@ -37,9 +37,12 @@ class ResponseMapping:
     :param already_committed: refusals that mean that the API knows the idempotency key and has carried its row out: such a row is
         ``committed``. An error code tells them from refusals of the row itself; leave it out only where a status never means
         anything else.
+    :param committed_statuses: statuses from 200 to 299 with which an empty answer means that the row was carried out, such as
+        204, and which count like 200 where the answer is not empty.
     """
 
     already_committed: Sequence[Refusal] = ()
+    committed_statuses: Sequence[int] = ()
 
     def is_committed(self, *, status: int | None, error_code: str | None) -> bool:
         """Say whether a refusal means that the row has been carried out."""
@@ -58,7 +61,23 @@ def response_mapping(name: str, value: object) -> ResponseMapping:
         given = {field.name: getattr(found, field.name) for field in fields(found)}
     else:
         given = _members(name, found, of=ResponseMapping)
-    return ResponseMapping(already_committed=_refusals(f"{name}['already_committed']", given.get("already_committed")))
+    return ResponseMapping(
+        already_committed=_refusals(f"{name}['already_committed']", given.get("already_committed")),
+        committed_statuses=_statuses(f"{name}['committed_statuses']", given.get("committed_statuses")),
+    )
+
+
+def _statuses(name: str, value: object) -> tuple[int, ...]:
+    found = plain(value)
+    if isinstance(found, str):
+        found = as_native(found)
+    if is_nothing(found):
+        return ()
+    # One status is a list of one.
+    items = [found] if isinstance(found, int | float) else found
+    if not isinstance(items, Sequence | Set) or isinstance(items, str | bytes):
+        raise unfit(name, value, expected="a list of statuses from 200 to 299, such as [204]")
+    return tuple(sorted(whole_number(least=200, most=299)(f"{name}[{at}]", item) for at, item in enumerate(items)))
 
 
 def _refusals(name: str, value: object) -> tuple[Refusal, ...]:

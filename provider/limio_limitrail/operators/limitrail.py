@@ -77,8 +77,9 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
     :param batch_size: the most rows that are claimed, or whose outcomes are written, in one transaction.
     :param max_rejected: how many rows may be rejected: a number, or a share below 1. With more, the task fails in the end.
     :param max_parked: how many may be parked, likewise.
-    :param decision_field: the member of an answer that holds the decision; None: every success counts as carried out.
-    :param reservation_field: the member that holds a reservation's id.
+    :param decision_field: the member of an answer that holds the decision, with dots between nested names; None: an answer needs
+        no decision to count as carried out, and is a JSON object all the same.
+    :param reservation_field: the member that holds a reservation's id, likewise.
     :param decisions: what further decisions mean: decision → ``committed`` or ``denied``.
     :param response: what further answers mean: a `ResponseMapping` (from ``limio_limitrail.limitrail.responses``), or a mapping
         with its members.
@@ -336,6 +337,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         from limio_limitrail.operators.usage_sender import UsageSender
 
         client = self.hook.client
+        response = response_mapping("response", self.response)
         return UsageSender(
             client=AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=self.concurrency)),
             operation=operation,
@@ -344,6 +346,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
                 reservation_field=self.reservation_field,
                 decisions={**DECISIONS, **{decision: State(meaning) for decision, meaning in (self.decisions or {}).items()}},
                 required=operation.decides,
+                committed_statuses=frozenset(response.committed_statuses),
             ),
             key_header=None if self.idempotency_field else self.idempotency_header,
             on_unknown=policy.on_unknown,

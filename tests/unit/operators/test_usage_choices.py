@@ -140,6 +140,19 @@ def test_a_refusal_without_a_code_is_any_of_its_status():
     assert not found.is_committed(status=400, error_code=None)
 
 
+@pytest.mark.parametrize("given_", [[204], (204,), {204}, 204, "204", ["204"], "[204]", 204.0])
+def test_statuses_of_empty_answers_are_read_from_what_a_template_gives(given_):
+    found = read("response", {"committed_statuses": given_})
+    assert found == ResponseMapping(committed_statuses=(204,)) == read("response", found)
+    assert read("response", ResponseMapping(committed_statuses=given_)) == found
+
+
+@pytest.mark.parametrize("wrong", [[404], [199], [300], True, [204.5], "no content", [[204]], {"204": True}, [None]])
+def test_statuses_of_empty_answers_are_of_2xx(wrong):
+    with pytest.raises(ParameterError, match=r"response\['committed_statuses'\]"):
+        read("response", {"committed_statuses": wrong})
+
+
 def test_one_source_of_rows():
     assert one_of(sql=None, parts="x", rows=None) == "parts"
     assert one_of(sql=None, parts=None, rows=[]) == "rows"
