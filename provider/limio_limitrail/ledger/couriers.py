@@ -16,6 +16,7 @@ from limio_limitrail.ledger.clock import uptime
 from limio_limitrail.ledger.ledger import Claim
 from limio_limitrail.ledger.model import Outcome, State, UsageRow
 from limio_limitrail.ledger.pace import Pace
+from limio_limitrail.ledger.refusals import Refusals
 from limio_limitrail.ledger.rules import resolve
 
 
@@ -57,11 +58,23 @@ class Doubt:
     cause: Exception
 
 
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A row that was refused like so many before it that no other is sent.
+
+    :param outcome: how it stands in the ledger.
+    :param cause: what to say of all of them.
+    """
+
+    outcome: Outcome
+    cause: Exception
+
+
 class Unsent:
     """A row that comes back without having been sent."""
 
 
-Result = Outcome | Doubt | Slower | Halt
+Result = Outcome | Doubt | Refused | Slower | Halt
 Wait = Callable[[float], Awaitable[None]]
 """Waits that many seconds; raises `EndedError` when nothing more is to be sent, or not by this claim."""
 
@@ -93,13 +106,15 @@ class Couriers:
     :param concurrency: the most requests at once.
     :param in_doubt: how a row stands whose sending broke in a way that nobody foresaw.
     :param most_doubts: so many rows in a row without a clear answer, and nothing more is sent.
+    :param refusals: counts equal refusals, and says when nothing more is sent because of them.
     """
 
-    def __init__(self, *, sender: Sender, concurrency: int, in_doubt: State, most_doubts: int) -> None:
+    def __init__(self, *, sender: Sender, concurrency: int, in_doubt: State, most_doubts: int, refusals: Refusals) -> None:
         self._sender = sender
         self._concurrency = concurrency
         self._in_doubt = in_doubt
         self._most_doubts = most_doubts
+        self._refusals = refusals
         self._doubts = 0
         self._pace = Pace(concurrency)
         self._todo: deque[tuple[Claim, float]] = deque()
@@ -269,6 +284,10 @@ class Couriers:
                 result = resolve(result, in_doubt=claim.in_doubt)
                 self._doubts = 0
                 self._pace.leave(began=began)
+                if (refused := self._refusals.add(claim.row, result)) is not None:
+                    # At once, as below.
+                    self.end()
+                    return Refused(outcome=result, cause=refused)
             case Slower():
                 self._pace.refused(began=began, retry_after=result.retry_after)
             case Halt():

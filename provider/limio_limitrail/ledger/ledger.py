@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.ledger.left_in_doubt import LeftInDoubt, find_left
 from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, State, StoppedError, UsageRow, Worker
 from limio_limitrail.ledger.rules import Move, Policy, may_be_done, next_move, resolve, why_kept, why_parked
 from limio_limitrail.ledger.statements import Statements
@@ -253,6 +254,14 @@ class Ledger:
         """
         if keys:
             self._persistently(lambda sql: sql.renew(keys, lease_until=self._lease(sql)))
+
+    def left_in_doubt(self, among: Callable[[Sequence[str]], Collection[str]]) -> LeftInDoubt:
+        """Count the rows of this operation that stand in doubt and are not among the task's rows.
+
+        :param among: returns those of some keys that are among the task's rows.
+        :raises LandingError: the database refused in every try.
+        """
+        return self._persistently(lambda sql: find_left(sql, operation=self._operation, now=self._now(sql), among=among))
 
     def _is_mine(self, entry: Entry) -> bool:
         return entry.worker.claim_id == self.worker.claim_id and entry.state is State.SENDING

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from limio_limitrail.limitrail.operations import Operation
     from limio_limitrail.limitrail.usage import UsageTemplate
     from limio_limitrail.operators.usage_rows import Source
+    from limio_limitrail.operators.usage_verdict import Thresholds
     from limio_limitrail.parameters.declared import Templated
 
 DUCKDB_WAIT = 60.0
@@ -77,6 +78,9 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
     :param batch_size: the most rows that are claimed, or whose outcomes are written, in one transaction.
     :param max_rejected: how many rows may be rejected: a number, or a share below 1. With more, the task fails in the end.
     :param max_parked: how many may be parked, likewise.
+    :param max_rejected_before: how many may have been rejected in earlier Dag runs, likewise; None: any number.
+    :param max_in_doubt: how many rows of the operation may stand in doubt in the ledger that are not among the task's rows. With
+        more, the task fails in the end; None: any number.
     :param decision_field: the member of an answer that holds the decision, with dots between nested names; None: an answer needs
         no decision to count as carried out, and is a JSON object all the same.
     :param reservation_field: the member that holds a reservation's id, likewise.
@@ -107,6 +111,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         "batch_size": Parameter(readers.whole_number(least=1, most=usage_choices.MOST_IN_A_BATCH)),
         "max_rejected": Parameter(usage_choices.number_or_share),
         "max_parked": Parameter(usage_choices.number_or_share),
+        "max_rejected_before": Parameter(readers.optional(usage_choices.number_or_share)),
+        "max_in_doubt": Parameter(readers.optional(readers.whole_number(least=0))),
         "decision_field": Parameter(readers.optional(readers.text("the name of a member"))),
         "reservation_field": Parameter(readers.text("the name of a member")),
         "decisions": Parameter(usage_choices.decisions),
@@ -142,6 +148,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         batch_size: Templated[int] = 500,
         max_rejected: Templated[float] = 0,
         max_parked: Templated[float] = 0,
+        max_rejected_before: Templated[float] | None = None,
+        max_in_doubt: Templated[int] | None = None,
         decision_field: Templated[str] | None = "decision",
         reservation_field: Templated[str] = "reservationId",
         decisions: Templated[Mapping[str, str]] | None = None,
@@ -170,6 +178,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         self.batch_size: int = batch_size
         self.max_rejected: float = max_rejected
         self.max_parked: float = max_parked
+        self.max_rejected_before: float | None = max_rejected_before
+        self.max_in_doubt: int | None = max_in_doubt
         self.decision_field: str | None = decision_field
         self.reservation_field: str = reservation_field
         self.decisions: Mapping[str, str] | None = decisions
@@ -222,13 +232,14 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
 
         from limio_limitrail.landing.sql.model import LandingError
         from limio_limitrail.ledger.model import LedgerError
+        from limio_limitrail.ledger.refusals import RepeatedRefusalError
         from limio_limitrail.ledger.spool import ClashError
         from limio_limitrail.operators.usage_verdict import UsageFailedError
 
         with hopeless_failures_end_the_task():
             try:
                 return self._execute(context)
-            except (ClashError, LedgerError, UsageFailedError) as error:
+            except (ClashError, LedgerError, RepeatedRefusalError, UsageFailedError) as error:
                 raise AirflowFailException(str(error)) from error
             except LandingError as error:
                 raise LandingError(f"the ledger's database {self.sql_conn_id!r}: {error}") from error
@@ -239,16 +250,15 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         from limio_limitrail.hooks.outlets import announce
         from limio_limitrail.ledger.batch import Batch
         from limio_limitrail.ledger.spool import Spool
-        from limio_limitrail.operators.usage_choices import Allowance, asked_at, one_of, read_policy
+        from limio_limitrail.operators.usage_choices import asked_at, one_of, read_policy
         from limio_limitrail.operators.usage_query import QUERY_KEY, ledger_query
         from limio_limitrail.operators.usage_rows import fill_spool
-        from limio_limitrail.operators.usage_verdict import judge, summarize, tell
+        from limio_limitrail.operators.usage_verdict import judge, summarize, tell, tell_left
 
         self.read_parameters()
         one_of(sql=self.sql, parts=self.parts, rows=self.rows)
         operation = self._operation
-        rejected = Allowance(name="max_rejected", most=self.max_rejected)
-        parked = Allowance(name="max_parked", most=self.max_parked)
+        allowed = self._thresholds()
         policy = read_policy(
             on_unknown=self.on_unknown,
             replay=self.replay,
@@ -267,6 +277,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
             with stage("read rows", operation=operation.name), self._source(database.hook) as source:
                 fill_spool(spool, source=source, template=template)
             self.log.info("%s: %s rows, %s of them repeat others.", operation.name, f"{spool.total:,}", f"{spool.duplicates:,}")
+            left = book.left_in_doubt(spool.among)
+            tell_left(left, operation=operation.name, table=book.table)
             if spool.total:
                 # A scope that is missing shows here, before anything is claimed.
                 self.hook.client.auth.credential()
@@ -277,16 +289,20 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
                 concurrency=self.concurrency,
                 batch_size=self.batch_size,
                 label=operation.name,
+                allowed=allowed.rejected.rows(of=spool.total - spool.duplicates),
             )
             if self._killed:
                 self._batch.stop()
             try:
                 with stage(f"send {operation.name}", operation=operation.name, rows=spool.total - spool.duplicates):
                     self._batch.run(spool.rows(), total=spool.total - spool.duplicates)
+                if allowed.in_doubt is not None and left.count > allowed.in_doubt:
+                    # Somebody may have settled some of them meanwhile.
+                    left = book.left_in_doubt(spool.among)
             finally:
                 tally = self._batch.tally
                 summary = {
-                    **summarize(tally, operation=operation.name, table=book.table, duplicates=spool.duplicates),
+                    **summarize(tally, operation=operation.name, table=book.table, duplicates=spool.duplicates, left=left),
                     **meter.read(),
                 }
                 tell(tally, summary=summary)
@@ -295,7 +311,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
                 # A task that fails leaves no return value, and the numbers are what a person will look for.
                 context["ti"].xcom_push(key="return_value", value=summary)
                 context["ti"].xcom_push(key=QUERY_KEY, value=self._query)
-        failure = judge(tally, table=book.table, operation=operation.name, rejected=rejected, parked=parked)
+        failure = judge(tally, table=book.table, operation=operation.name, allowed=allowed, left=left)
         if failure is not None:
             raise failure
         announce(context, outlets=self.outlets, summary=summary)
@@ -311,6 +327,18 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
             return Flow(source=None, targets=(usage, ledger) if operation.changes else (ledger,))
 
         self.note_flow(flow)
+
+    def _thresholds(self) -> Thresholds:
+        from limio_limitrail.operators.usage_choices import Allowance
+        from limio_limitrail.operators.usage_verdict import Thresholds
+
+        before = self.max_rejected_before
+        return Thresholds(
+            rejected=Allowance(name="max_rejected", most=self.max_rejected),
+            parked=Allowance(name="max_parked", most=self.max_parked),
+            rejected_before=None if before is None else Allowance(name="max_rejected_before", most=before),
+            in_doubt=self.max_in_doubt,
+        )
 
     # -- what is asked for -----------------------------------------------------------------------------------------
 

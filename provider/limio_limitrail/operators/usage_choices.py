@@ -44,6 +44,10 @@ class Allowance:
         # A share as it is written: 0.29 of 100 rows are 29, and not a little less.
         return count > (Decimal(repr(self.most)) * of if isinstance(self.most, float) else self.most)
 
+    def rows(self, *, of: int) -> int:
+        """Return how many rows that is."""
+        return int(Decimal(repr(self.most)) * of if isinstance(self.most, float) else self.most)
+
     def __str__(self) -> str:
         return f"{self.name}={self.most}"
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ledgers import make_row, make_worker
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.ledger.model import Entry, OnUnknown, Outcome, State
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.ledger.tally import Tally
@@ -18,9 +19,10 @@ from limio_limitrail.limitrail.responses import Refusal, ResponseMapping
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.operators.usage_choices import Allowance, number_or_share, one_of, read_policy
 from limio_limitrail.operators.usage_rows import rows_of_list
-from limio_limitrail.operators.usage_verdict import UsageFailedError, UsageUnknownError, judge, summarize, tell
+from limio_limitrail.operators.usage_verdict import Thresholds, UsageFailedError, UsageUnknownError, judge, summarize, tell
 
 NONE = Allowance(name="max_rejected", most=0)
+NOTHING_LEFT = LeftInDoubt()
 NO_PARKED = Allowance(name="max_parked", most=0)
 
 
@@ -192,7 +194,7 @@ def test_a_row_that_is_no_mapping_is_named():
 
 
 def tally_of(*outcomes: Outcome, rows: int | None = None) -> Tally:
-    tally = Tally(len(outcomes) if rows is None else rows)
+    tally = Tally(len(outcomes) if rows is None else rows, worker=make_worker())
     for number, outcome in enumerate(outcomes, start=1):
         tally.add(make_row(number, number=number), outcome)
     return tally
@@ -202,8 +204,9 @@ def rejected(detail, **more) -> Outcome:
     return Outcome(state=State.REJECTED, http_status=400, detail=detail, **more)
 
 
-def verdict(tally, **more):
-    return judge(tally, **{"table": "book.ledger", "operation": "usage.commit", "rejected": NONE, "parked": NO_PARKED, **more})
+def verdict(tally, *, left=NOTHING_LEFT, **allowed):
+    thresholds = Thresholds(**{"rejected": NONE, "parked": NO_PARKED, **allowed})
+    return judge(tally, table="book.ledger", operation="usage.commit", allowed=thresholds, left=left)
 
 
 def test_all_well_is_no_failure():
@@ -269,7 +272,7 @@ def test_a_summary_counts_every_row_once(caplog):
         outcome=Outcome(state=State.COMMITTED, decision="ALLOWED"),
     )  # fmt: skip
     tally.add_settled(make_row("old", number=5), entry)
-    summary = summarize(tally, operation="usage.commit", table="ledger", duplicates=2)
+    summary = summarize(tally, operation="usage.commit", table="ledger", duplicates=2, left=NOTHING_LEFT)
     assert {name: summary[name] for name in ("rows", "sent", "settled_before", "changed", "not_tried", "duplicates")} == {
         "rows": 7, "sent": 4, "settled_before": 1, "changed": 1, "not_tried": 2, "duplicates": 2,
     }  # fmt: skip
