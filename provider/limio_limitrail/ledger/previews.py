@@ -40,7 +40,7 @@ class Previews:
     def __init__(self, *, database: HeldDatabase, table: str, worker: Worker) -> None:
         self.table = table
         self._database = database
-        self._worker = worker
+        self.worker = worker
         self._rows: dict[str, UsageRow] = {}
 
     def prepare(self) -> None:
@@ -66,7 +66,7 @@ class Previews:
         if not outcomes:
             return
         now = instant(int(time.time() * 1000))
-        worker = {name: getattr(self._worker, name) for name in WORKER if name != "claim_id"}
+        worker = {name: getattr(self.worker, name) for name in WORKER if name != "claim_id"}
         with self._database.transaction() as session:
             dialect = session.dialect
             table = dialect.qualified(find_name(self.table, dialect=dialect))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from limio_limitrail.ledger.model import Entry, OnUnknown, State, Worker
@@ -73,3 +73,11 @@ def _uncertain(entry: Entry, *, digest: str, policy: Policy) -> Move:
     if policy.on_unknown is OnUnknown.RESEND and entry.digest == digest:
         return Move.TAKE
     return Move.PARK
+
+
+def settled_under_another_key(entry: Entry) -> Entry:
+    """Return what an entry means for a row that stands there under another key, and is not sent: a doubt stays a doubt."""
+    if entry.state not in (State.SENDING, State.UNKNOWN):
+        return entry
+    detail = "it stands in the ledger under another key, and whether it was carried out is not known"
+    return replace(entry, state=State.PARKED, outcome=replace(entry.outcome, state=State.PARKED, detail=detail))

@@ -20,6 +20,9 @@ MOST_IN_A_BATCH = 1000
 ON_UNKNOWN = tuple(word.value for word in OnUnknown)
 REPLAYS = (State.REJECTED.value, State.PARKED.value)
 
+ON_REKEYED = ("fail", "settle", "send")
+CHANGES_HOLD = ("members", "bodies")
+
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 

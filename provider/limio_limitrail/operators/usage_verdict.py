@@ -20,7 +20,7 @@ class UsageUnknownError(ExplainedError):
 
 
 class UsageFailedError(ExplainedError):
-    """More rows were rejected or parked than the task allows. Everything else has been carried out; no retry can mend it."""
+    """More rows were rejected, parked or changed than the task allows. All else has been carried out; no retry can mend it."""
 
 
 def summarize(tally: Tally, *, operation: str, table: str, duplicates: int) -> dict[str, Any]:
@@ -39,7 +39,16 @@ def summarize(tally: Tally, *, operation: str, table: str, duplicates: int) -> d
     }
 
 
-def judge(tally: Tally, *, table: str, operation: str, rejected: Allowance, parked: Allowance) -> Exception | None:
+def judge(
+    tally: Tally,
+    *,
+    table: str,
+    operation: str,
+    rejected: Allowance,
+    parked: Allowance,
+    changed: Allowance | None = None,
+    changes_table: str = "",
+) -> Exception | None:
     """Say whether the task has failed, and why.
 
     :param table: where the reasons stand.
@@ -63,6 +72,13 @@ def judge(tally: Tally, *, table: str, operation: str, rejected: Allowance, park
             f"{tally.states[State.PARKED]:,} of {tally.rows:,} rows are parked ({parked}): nobody knows whether they have been "
             f"carried out. Look each one up in the API; where it is there, set its state in the ledger to 'committed'; send the "
             f"rest with a run with replay='parked'. {_reasons(tally, State.PARKED)}"
+        )
+    if changed is not None and changed.exceeded_by(tally.changed, of=tally.rows):
+        failures.append(
+            f"{tally.changed:,} of {tally.rows:,} rows were carried out earlier with another body ({changed}), for example "
+            f"{tally.changed_example}; they were not sent again. The table {changes_table} lists them and the members that "
+            f"differ: correct each in the API, and settle it as docs/usage.md#changed-rows says. If two different things share "
+            f"their key columns, tell them apart with key_namespace=."
         )
     if not failures:
         return None
