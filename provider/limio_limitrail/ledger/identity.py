@@ -23,11 +23,11 @@ import msgspec
 LONGEST_VALUE = 200
 """Characters of a key column's value that the ledger shows."""
 
-CUT = "…"
-"""The last of them where there are more."""
-
 UNKNOWN = ""
 """The identity of an entry whose values the ledger does not hold in full."""
+
+_CUT = re.compile(r"…(?: \([0-9,]+ characters, SHA-256 [0-9a-f]+\))?\Z")
+"""How a value ends of which there is more."""
 
 _DECODER = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
@@ -62,7 +62,7 @@ def read_row_key(text: str | None) -> dict[str, Any] | None:
 
 
 def _is_cut(value: object) -> bool:
-    return isinstance(value, str) and len(value) >= LONGEST_VALUE and value.endswith(CUT)
+    return isinstance(value, str) and len(value) >= LONGEST_VALUE and _CUT.search(value) is not None
 
 
 def identity_of_entry(operation: str | None, row_key: str | None) -> str:

@@ -20,7 +20,7 @@ from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.resource import fill_path
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.ledger.digests import by_value, digest_by_value, member_digests
-from limio_limitrail.ledger.identity import CUT, LONGEST_VALUE, row_identity
+from limio_limitrail.ledger.identity import row_identity
 from limio_limitrail.ledger.model import Outcome, State, UsageRow
 from limio_limitrail.limitrail.body import Row, Text, UsageRowError, as_json, as_text, columns_of, encode, fill, is_missing
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from limio_limitrail.api.client import Answer
 
 _NAMESPACE = uuid.UUID("7f1d8a52-6f0e-5a57-9a0b-0d5a7c3d9e41")
+_LONGEST_VALUE = 200
 
 _LEFT_OUT = '"left out: it repeats a credential"'
 """What is kept of an answer that does so."""
@@ -107,7 +108,7 @@ class UsageTemplate:
         named = [self.tenant, self.operation, parts, *(() if self.namespace is None else (self.namespace,))]
         key = str(uuid.uuid5(_NAMESPACE, json.dumps(named, ensure_ascii=True)))
         values = {name: as_json(row[name], number=number, column=name) for name in self.key}
-        row_key = {name: _shown(value) for name, value in values.items()}
+        row_key = {name: _shown(value, number=number, column=name) for name, value in values.items()}
         body, content, members = None, None, None
         if self.body is not None:
             filled = fill(self.body, row, number=number)
@@ -149,8 +150,9 @@ def _canonical(value: object, *, number: int, column: str) -> str:
     return f"s:{as_text(value, number=number, column=column)}"
 
 
-def _shown(plain: Any) -> Any:
-    return plain if not isinstance(plain, str) or len(plain) <= LONGEST_VALUE else plain[: LONGEST_VALUE - 1] + CUT
+def _shown(value: object, *, number: int, column: str) -> Any:
+    plain = as_json(value, number=number, column=column)
+    return plain if not isinstance(plain, str) or len(plain) <= _LONGEST_VALUE else plain[: _LONGEST_VALUE - 1] + "…"
 
 
 def _put(body: dict[str, Any], place: str, key: str, *, number: int) -> None:
