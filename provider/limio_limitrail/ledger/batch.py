@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Protocol
 
 from limio_limitrail.ledger.alarm import alarm_waits
+from limio_limitrail.ledger.clock import uptime
 from limio_limitrail.ledger.couriers import Couriers, Doubt, Halt, Refused, Result, Sender, Slower, Unsent
 from limio_limitrail.ledger.ledger import LEASE, Claim
 from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
@@ -206,11 +207,12 @@ class Batch:
     def _claim(self, rows: list[UsageRow], *, known: dict[str, Claim] | None = None) -> None:
         if not rows:
             return
-        valid_until = time.monotonic() + LEASE - 5.0
+        valid_until = uptime() + LEASE - 5.0
         granted = []
         for claim in self._ledger.claim(rows, policy=self._policy):
             if claim.granted:
-                if known and claim.row.key in known:
+                # Unless another worker has had it in between: what that one left is what the claim replaces.
+                if claim.entry is None and known and claim.row.key in known:
                     claim = replace(claim, entry=known[claim.row.key].entry)
                 self._flying[claim.row.key] = claim
                 granted.append(claim)
@@ -295,7 +297,9 @@ class Batch:
     def _renew_if_due(self) -> None:
         if time.monotonic() - self._renewed > LEASE / 3:
             self._renewed = time.monotonic()
+            valid_until = uptime() + LEASE - 5.0
             self._ledger.renew(list(self._flying))
+            self._couriers.renew(valid_until=valid_until)
 
     def _end(self, patience: float) -> None:
         """Send no more, take in the answers that are on their way, write down what is known, and give back what was not sent."""

@@ -15,6 +15,7 @@ from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.ledger.model import Entry, OnUnknown, Outcome, State
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.ledger.tally import Tally
+from limio_limitrail.limitrail.responses import Refusal, ResponseMapping
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.operators.usage_choices import Allowance, number_or_share, one_of, read_policy
 from limio_limitrail.operators.usage_rows import rows_of_list
@@ -106,6 +107,52 @@ def test_decisions_mean_committed_or_denied():
     for meaning in ("rejected", "parked", "sending", "", None):
         with pytest.raises(ParameterError, match=r"decisions\['X'\] must be one of committed, denied"):
             read("decisions", {"X": meaning})
+
+
+KNOWN = ResponseMapping(already_committed=(Refusal(status=409, error_code="KEY_KNOWN"),))
+
+
+@pytest.mark.parametrize(
+    "given_",
+    [
+        KNOWN,
+        ResponseMapping(already_committed=[{"status": "409", "error_code": "KEY_KNOWN"}]),
+        {"already_committed": [Refusal(status=409, error_code="KEY_KNOWN")]},
+        {"already_committed": {"status": 409, "error_code": "KEY_KNOWN"}},
+        {"already_committed": '[{"status": 409, "error_code": "KEY_KNOWN"}]'},
+        '{"already_committed": [{"status": 409, "error_code": "KEY_KNOWN"}]}',
+    ],
+)
+def test_a_response_mapping_is_read_from_what_a_template_gives(given_):
+    found = read("response", given_)
+    assert found == KNOWN == read("response", found)
+    assert found.is_committed(status=409, error_code="KEY_KNOWN")
+    for status, code in ((409, "OTHER"), (409, None), (422, "KEY_KNOWN"), (None, None)):
+        assert not found.is_committed(status=status, error_code=code)
+
+
+@pytest.mark.parametrize("nothing", [None, "", "None", {}, ResponseMapping(), {"already_committed": None}])
+def test_no_response_mapping_means_nothing_more(nothing):
+    assert read("response", nothing) == ResponseMapping()
+
+
+def test_a_refusal_without_a_code_is_any_of_its_status():
+    found = read("response", {"already_committed": [{"status": 409}]})
+    assert all(found.is_committed(status=409, error_code=code) for code in (None, "A", "B"))
+    assert not found.is_committed(status=400, error_code=None)
+
+
+@pytest.mark.parametrize("given_", [[204], (204,), {204}, 204, "204", ["204"], "[204]", 204.0])
+def test_statuses_of_empty_answers_are_read_from_what_a_template_gives(given_):
+    found = read("response", {"committed_statuses": given_})
+    assert found == ResponseMapping(committed_statuses=(204,)) == read("response", found)
+    assert read("response", ResponseMapping(committed_statuses=given_)) == found
+
+
+@pytest.mark.parametrize("wrong", [[404], [199], [300], True, [204.5], "no content", [[204]], {"204": True}, [None]])
+def test_statuses_of_empty_answers_are_of_2xx(wrong):
+    with pytest.raises(ParameterError, match=r"response\['committed_statuses'\]"):
+        read("response", {"committed_statuses": wrong})
 
 
 def test_one_source_of_rows():
