@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from itertools import count
 
@@ -147,6 +148,25 @@ def test_successes_in_between_are_no_reason_to_stop(place_of):
     place.write_dag(concurrency=1, max_rejected=1.0)
     last = place.attempt()
     assert (last.state, last.summary["committed"]) == ("success", len(passes)), last.error
+
+
+def test_keys_that_the_api_knows_already_are_no_reason_to_stop(place_of):
+    place = place_of("duck", make_rows(60))
+    place.write_dag(on_unknown="resend")
+    assert place.attempt("one").state == "success"
+    # As a kill would leave them: in doubt, and first in order.
+    place.database.execute(
+        "UPDATE limitrail_usage_ledger SET state = 'sending', lease_until = 1, claim_id = 'dead', "
+        f"in_doubt_since = {int(time.time() * 1000)} "
+        "WHERE row_key < (SELECT row_key FROM limitrail_usage_ledger ORDER BY row_key LIMIT 1 OFFSET 45)"
+    )
+    place.database.fill([*make_rows(60), *make_rows(20, account="new")])
+    place.server.limitrail.add_accounts(f"new-{n}" for n in range(20))
+    refusing(place, lambda _: Reply(409, b"{}"), of=lambda body: body["externalAccount"].startswith("acme"))
+    place.write_dag(on_unknown="resend", max_parked=45)
+    last = place.attempt("two")
+    assert last.state == "success", last.error
+    assert (last.summary["committed"], last.summary["parked"], last.summary["rejected"]) == (35, 45, 0)
 
 
 def test_previews_stop_too(place_of):
