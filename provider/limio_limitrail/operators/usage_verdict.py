@@ -77,7 +77,7 @@ def judge(
         failures.append(
             f"{tally.changed:,} of {tally.rows:,} rows were carried out earlier with another body ({changed}), for example "
             f"{tally.changed_example}; they were not sent again. The table {changes_table} lists them and the members that "
-            f"differ: correct each in the API, and settle it as docs/usage.md#changed-rows says. If two different things share "
+            f"differ: correct each in the API, and settle it as 'Changed rows' in docs/usage.md says. If two different things share "
             f"their key columns, tell them apart with key_namespace=."
         )
     if not failures:
