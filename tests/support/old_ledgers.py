@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from usage import Database
 
 FORMATS = Path(__file__).parent.parent / "integration" / "ledger" / "formats"
 KINDS = {"duckdb": "duckdb", "duck": "duckdb", "sqlite": "sqlite", "lite": "sqlite", "standard": "standard"}
@@ -35,6 +38,17 @@ def old_insert(rows: list[dict[str, Any]], *, table: str = "ledger") -> str:
     names = ", ".join(f'"{name}"' for name in rows[0])
     values = ", ".join(f"({', '.join(_literal(value) for value in row.values())})" for row in rows)
     return f'INSERT INTO "{table}" ({names}) VALUES {values}'
+
+
+def make_older(database: Database, *, table: str = "limitrail_usage_ledger") -> None:
+    """Turn a ledger into what the first version would have left."""
+    names = ", ".join(old_rows()[0])
+    database.execute(
+        f"CREATE TABLE kept AS SELECT * FROM {table}",
+        f"DROP TABLE {table}",
+        old_table(database.conn_id, table=table),
+        f"INSERT INTO {table} ({names}) SELECT {names} FROM kept",
+    )
 
 
 def _literal(value: str | int | None) -> str:

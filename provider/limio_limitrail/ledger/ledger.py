@@ -5,15 +5,25 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.ledger.changes import make_changes_table, write_changes
+from limio_limitrail.ledger.left_in_doubt import LeftInDoubt, find_left
 from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, State, StoppedError, UsageRow, Worker
 from limio_limitrail.ledger.rekeyed import OtherEntry, default_zone, fill_identities, find_others, lacks_identities
-from limio_limitrail.ledger.rules import Move, Policy, next_move, settled_under_another_key
+from limio_limitrail.ledger.rules import (
+    Move,
+    Policy,
+    may_be_done,
+    next_move,
+    resolve,
+    settled_under_another_key,
+    why_kept,
+    why_parked,
+)
 from limio_limitrail.ledger.statements import Statements
 from limio_limitrail.ledger.table import ADDED, COLUMNS, FORMAT, INDEXED, add_columns, addition, find_name, make_table
 
@@ -37,9 +47,6 @@ _INTERRUPTED = "Query interrupted"
 """What DuckDB makes of whatever a signal handler raises while it works: Airflow's execution_timeout must not be taken for a
 failure of the database, and tried again."""
 
-_AGAIN_IN_DOUBT = "the worker that sent it ended without writing down an answer"
-_CHANGED = "it was sent with another body, and whether that was carried out is not known"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
@@ -53,6 +60,11 @@ class Claim:
     row: UsageRow
     granted: bool
     entry: Entry | None
+
+    @property
+    def in_doubt(self) -> bool:
+        """True where an earlier request of the row may have been carried out."""
+        return self.entry is not None and may_be_done(self.entry)
 
     @property
     def waits(self) -> bool:
@@ -95,6 +107,8 @@ class Ledger:
         self._elsewhere: dict[str, str] = {}
         self._about = {"operation": operation, "conn_id": conn_id, "tenant": tenant, "key_namespace": namespace}
         self._clock = clock
+        self._in_doubt: set[str] = set()
+        self._told: set[str] = set()
 
     def prepare(self) -> None:
         """Make the table where there is none; one of a former format gets the columns that it lacks, and keeps its rows.
@@ -148,7 +162,26 @@ class Ledger:
             elsewhere = self._settled_elsewhere(sql, [row for row in rows if row.key not in found])
             return elsewhere | {key: found[key] for key, move in moves.items() if move is Move.LEAVE}
 
-        return self._persistently(read)
+        settled = self._persistently(read)
+        if policy.replay is not None:
+            for row in rows:
+                if (entry := settled.get(row.key)) and (why := why_kept(entry, policy=policy)):
+                    self._tell_kept(row, entry, why=why)
+        return settled
+
+    def _tell_kept(self, row: UsageRow, entry: Entry, *, why: str) -> None:
+        """Say once why a replay does not send rows that it was asked to send."""
+        if why in self._told:
+            return
+        self._told.add(why)
+        if entry.state is State.PARKED:
+            advice = "Look it up in the API, then trigger another run"
+        else:
+            advice = (
+                f"Look it up in the API. If it is there, set its state in {self.table} to 'committed'. If not, set its state to "
+                "'rejected', its in_doubt_since to NULL and its attempts to 1: the next replay sends it"
+            )
+        log.warning("%s is %s, and is not replayed: %s. %s. The same goes for others like it.", row, entry.state, why, advice)
 
     # -- rows under other keys -------------------------------------------------------------------------------------
 
@@ -227,14 +260,16 @@ class Ledger:
                 if move is Move.TAKE:
                     sql.take(row, entry=entry, now=now, lease_until=lease_until)
                 elif move is Move.PARK:
-                    changed = entry.digest != digest
-                    sql.park(row, entry=entry, detail=_CHANGED if changed else entry.outcome.detail or _AGAIN_IN_DOUBT)
+                    why = why_parked(entry, digest=digest, now=now, policy=policy)
+                    sql.park(row, entry=entry, detail=why, now=now)
         settled = sql.entries([key for key, move in moves.items() if move in (Move.TAKE, Move.PARK)])
         claims = []
         for row in rows:
             is_there = settled.get(row.key, found.get(row.key))
             granted = is_there is None or (moves[row.key] is Move.TAKE and self._is_mine(is_there))
             claims.append(Claim(row=row, granted=granted, entry=before.get(row.key) if granted else is_there))
+        # A row that is claimed once more by the same worker stays in doubt.
+        self._in_doubt |= {claim.row.key for claim in claims if claim.granted and claim.in_doubt}
         return claims
 
     def record(self, outcomes: Mapping[str, Outcome]) -> None:
@@ -245,7 +280,10 @@ class Ledger:
         """
         if not outcomes:
             return
+        # Whoever gives the outcomes knows of the doubt as well; this is where no way leads past it.
+        outcomes = {key: resolve(outcome, in_doubt=key in self._in_doubt) for key, outcome in outcomes.items()}
         written = self._persistently(lambda sql: sql.record(outcomes, now=self._now(sql)))
+        self._in_doubt.difference_update(outcomes)
         if written == len(outcomes):
             return
         # Fewer, too, where the same outcomes had been written by a try whose success went unnoticed.
@@ -275,6 +313,7 @@ class Ledger:
 
         if granted:
             self._persistently(release)
+            self._in_doubt.difference_update(claim.row.key for claim in granted)
 
     def renew(self, keys: Sequence[str]) -> None:
         """Give a sign of life for rows that are still on their way.
@@ -283,6 +322,14 @@ class Ledger:
         """
         if keys:
             self._persistently(lambda sql: sql.renew(keys, lease_until=self._lease(sql)))
+
+    def left_in_doubt(self, among: Callable[[Sequence[str]], Collection[str]]) -> LeftInDoubt:
+        """Count the rows of this operation that stand in doubt and are not among the task's rows.
+
+        :param among: returns those of some keys that are among the task's rows.
+        :raises LandingError: the database refused in every try.
+        """
+        return self._persistently(lambda sql: find_left(sql, operation=self.operation, now=self._now(sql), among=among))
 
     def list_changes(self, rows: Sequence[UsageRow], *, table: str, with_bodies: bool) -> None:
         """List rows that were carried out with other bodies.

@@ -38,6 +38,10 @@ class State(StrEnum):
     """A person has decided that it will not be sent. Only people set this state."""
 
 
+IN_DOUBT = frozenset({State.SENDING, State.UNKNOWN, State.PARKED})
+"""States of rows that may have been carried out."""
+
+
 class OnUnknown(StrEnum):
     """What becomes of a row when nobody knows whether the API has carried it out."""
 
@@ -122,6 +126,9 @@ class Entry:
     :param attempts: how often it has been claimed.
     :param outcome: what came of it so far.
     :param format: what its row means, by the version that has written it.
+    :param in_doubt_since: when the first request that may have been carried out was claimed, in milliseconds since 1970; 0 where
+        that is not known. None where there is none.
+    :param finished_at: when its outcome was written, in milliseconds since 1970. Read for ``parked`` rows only.
     """
 
     state: State
@@ -131,6 +138,8 @@ class Entry:
     attempts: int
     outcome: Outcome
     format: int = 1
+    in_doubt_since: int | None = None
+    finished_at: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

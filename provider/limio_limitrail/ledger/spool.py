@@ -6,7 +6,7 @@ from __future__ import annotations
 import tempfile
 import uuid
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
@@ -116,6 +116,18 @@ class Spool:
             if index not in self._skipped:
                 yield self._read(index)
 
+    def among(self, keys: Sequence[str]) -> frozenset[str]:
+        """Return those of some keys that rows here have."""
+        import numpy as np
+
+        wanted = {words: key for key in keys if (words := _words(key)) is not None}
+        marks = np.frombuffer(self._marks, dtype=np.uint64).reshape(-1, 3)
+        if not wanted or not len(marks):
+            return frozenset()
+        near = np.isin(marks[:, 0], np.array([first for first, _ in wanted], dtype=np.uint64))
+        here = {(int(first), int(second)) for first, second in marks[near][:, :2]}
+        return frozenset(key for words, key in wanted.items() if words in here)
+
     def row(self, index: int) -> UsageRow:
         """Give one row by its place, from 0."""
         return self._read(index)
@@ -150,3 +162,14 @@ class Spool:
         end = self._places[index + 1] if index + 1 < len(self._places) else self._place
         self._file.seek(self._places[index])
         return _DECODER.decode(self._file.read(end - self._places[index]))
+
+
+def _words(key: str) -> tuple[int, int] | None:
+    """Split a key as the marks have it; none where it is no UUID, and so no row's."""
+    try:
+        found = bytes.fromhex(key.replace("-", ""))
+    except ValueError:
+        return None
+    if len(found) != 2 * _WORD:
+        return None
+    return int.from_bytes(found[:_WORD], "big"), int.from_bytes(found[_WORD:], "big")

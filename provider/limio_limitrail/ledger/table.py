@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
@@ -81,7 +82,7 @@ INDEXED = ("row_identity",)
 
 OUTCOME = ("http_status", "decision", "reservation_id", "error_code", "resource_key", "trace_id", "field", "detail")
 WORKER = ("dag_id", "task_id", "run_id", "map_index", "try_number", "claim_id")
-ENTRY = (KEY, FORMAT_COLUMN, "state", "lease_until", "body_digest", "attempts", *WORKER, *OUTCOME)
+ENTRY = (KEY, FORMAT_COLUMN, "state", "lease_until", "body_digest", "attempts", "in_doubt_since", *WORKER, *OUTCOME)
 _ALWAYS = ("lease_until", "body_digest", "attempts", *WORKER)
 _COUNTS = frozenset({"lease_until", "attempts", "map_index", "try_number"})
 
@@ -117,7 +118,25 @@ def read_entry(values: Sequence[Any]) -> tuple[str, Entry]:
         attempts=row["attempts"],
         outcome=Outcome(state=state, **{name: row[name] for name in OUTCOME}),
         format=format_,
+        in_doubt_since=None if row["in_doubt_since"] is None else _count(row, "in_doubt_since"),
     )
+
+
+def with_times(entry: Entry, *, claimed_at: object, finished_at: object) -> Entry:
+    """Add to an entry what its instants say, given as the texts that the database makes of them."""
+    since = entry.in_doubt_since
+    if since is None:
+        # A former version has claimed it. After more than one claim, the last one does not tell when the first was.
+        since = (_milliseconds(claimed_at) if entry.attempts == 1 else None) or 0
+    return replace(entry, in_doubt_since=since, finished_at=_milliseconds(finished_at))
+
+
+def _milliseconds(text: object) -> int | None:
+    try:
+        found = datetime.fromisoformat(str(text))
+        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _count(row: Mapping[str, Any], name: str) -> int:
