@@ -72,6 +72,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
     :param batch_size: the most rows that are claimed, or whose outcomes are written, in one transaction.
     :param max_rejected: how many rows may be rejected: a number, or a share below 1. With more, the task fails in the end.
     :param max_parked: how many may be parked, likewise.
+    :param max_duplicates: how many rows may repeat others exactly, likewise; with more, the task fails before anything is sent.
+        None: any number. Rows that do so are sent once in any case.
     :param decision_field: the member of an answer that holds the decision; None: every success counts as carried out.
     :param reservation_field: the member that holds a reservation's id.
     :param decisions: what further decisions mean: decision → ``committed`` or ``denied``.
@@ -98,6 +100,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         "batch_size": Parameter(readers.whole_number(least=1, most=usage_choices.MOST_IN_A_BATCH)),
         "max_rejected": Parameter(usage_choices.number_or_share),
         "max_parked": Parameter(usage_choices.number_or_share),
+        "max_duplicates": Parameter(readers.optional(usage_choices.number_or_share)),
         "decision_field": Parameter(readers.optional(readers.text("the name of a member"))),
         "reservation_field": Parameter(readers.text("the name of a member")),
         "decisions": Parameter(usage_choices.decisions),
@@ -131,6 +134,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         batch_size: Templated[int] = 500,
         max_rejected: Templated[float] = 0,
         max_parked: Templated[float] = 0,
+        max_duplicates: Templated[float] | None = None,
         decision_field: Templated[str] | None = "decision",
         reservation_field: Templated[str] = "reservationId",
         decisions: Templated[Mapping[str, str]] | None = None,
@@ -157,6 +161,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         self.batch_size: int = batch_size
         self.max_rejected: float = max_rejected
         self.max_parked: float = max_parked
+        self.max_duplicates: float | None = max_duplicates
         self.decision_field: str | None = decision_field
         self.reservation_field: str = reservation_field
         self.decisions: Mapping[str, str] | None = decisions
@@ -207,6 +212,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         from airflow.sdk.exceptions import AirflowFailException
 
         from limio_limitrail.landing.sql.model import LandingError
+        from limio_limitrail.landing.sql.queries import WrongQueryError
         from limio_limitrail.ledger.model import LedgerError
         from limio_limitrail.ledger.spool import ClashError
         from limio_limitrail.operators.usage_verdict import UsageFailedError
@@ -214,7 +220,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         with hopeless_failures_end_the_task():
             try:
                 return self._execute(context)
-            except (ClashError, LedgerError, UsageFailedError) as error:
+            except (ClashError, LedgerError, UsageFailedError, WrongQueryError) as error:
                 raise AirflowFailException(str(error)) from error
             except LandingError as error:
                 raise LandingError(f"the ledger's database {self.sql_conn_id!r}: {error}") from error
@@ -235,6 +241,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         operation = self._operation
         rejected = Allowance(name="max_rejected", most=self.max_rejected)
         parked = Allowance(name="max_parked", most=self.max_parked)
+        duplicates = None if self.max_duplicates is None else Allowance(name="max_duplicates", most=self.max_duplicates)
         policy = read_policy(on_unknown=self.on_unknown, replay=self.replay, changes=operation.changes)
         template = self._template(operation)
         sender = self._sender(operation, on_unknown=policy.on_unknown)
@@ -245,7 +252,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
             self._query = ledger_query(table=book.table, worker=self._worker(context))
             self._note_usage(database.hook, operation=operation, table=book.table)
             with stage("read rows", operation=operation.name), self._source(database.hook) as source:
-                fill_spool(spool, source=source, template=template)
+                fill_spool(spool, source=source, template=template, duplicates=duplicates)
             self.log.info("%s: %s rows, %s of them repeat others.", operation.name, f"{spool.total:,}", f"{spool.duplicates:,}")
             if spool.total:
                 # A scope that is missing shows here, before anything is claimed.
