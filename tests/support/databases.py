@@ -10,9 +10,10 @@ import shutil
 import tempfile
 import urllib.parse
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,13 @@ from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.providers.sqlite.hooks.sqlite import SqliteHook
 from airflow.sdk import Connection
 
-from limio_limitrail.landing.kinds import Kind, arrow_field, arrow_type, widen_all
+from limio_limitrail.landing.kinds import Kind, arrow_field, arrow_type, widen
 from limio_limitrail.landing.sql import LoadResult, Target, WriteMode, load
+
+
+def widest(kinds: Iterable[Kind]) -> Kind:
+    return reduce(widen, kinds, Kind.NULL)
+
 
 NOON = datetime(2024, 5, 6, 12, 0, tzinfo=UTC)
 
@@ -176,7 +182,7 @@ class Database:
     ) -> LoadResult:
         if schema is None:
             keys = list(dict.fromkeys(key_ for part in parts for key_ in part))
-            schema = {key_: widen_all(part[key_][0] for part in parts if key_ in part) for key_ in keys}
+            schema = {key_: widest(part[key_][0] for part in parts if key_ in part) for key_ in keys}
         return load(
             hook=hook if hook is not None else self.hook(),
             target=Target(

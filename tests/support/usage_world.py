@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +26,7 @@ from limio_limitrail.ledger.ledger import LEASE, Claim
 from limio_limitrail.ledger.model import OnUnknown, Outcome, State, UsageRow
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.limitrail.operations import find_operation
+from limio_limitrail.limitrail.responses import Refusal, ResponseMapping
 from limio_limitrail.limitrail.usage import AnswerReading
 from limio_limitrail.operators.usage_sender import UsageSender
 
@@ -60,41 +61,67 @@ class FakeAuth:
         return ()
 
 
-class Api:
-    """What the API has carried out, with or without regard to keys.
+@dataclass(frozen=True, kw_only=True)
+class Ways:
+    """What an API does with keys.
 
-    :param honours: whether a key that was decided once gets the same answer for ever.
+    :param honours: whether it carries out no key twice, as long as it knows it.
+    :param refuses: the status with which it refuses a key that it has carried out; None: it answers again as it did.
+    :param window: seconds after which it forgets a key.
+    :param mapped: whether its users say that such a refusal means that the row is committed.
     """
 
-    def __init__(self, *, honours: bool) -> None:
-        self.honours = honours
+    honours: bool = True
+    refuses: int | None = None
+    window: float = float("inf")
+    mapped: bool = False
+
+    @property
+    def answers_for_ever(self) -> bool:
+        """Whether sending a row again tells what became of it, whenever that is."""
+        return self.honours and self.refuses is None and self.window == float("inf")
+
+
+class Api:
+    """What the API has carried out, with or without regard to keys."""
+
+    def __init__(self, ways: Ways) -> None:
+        self.ways = ways
+        self.now = 0.0
         self.carried_out: Counter[str] = Counter()
-        self.decided: dict[str, bytes] = {}
+        self.decided: dict[str, tuple[str, float]] = {}
         self.late: list[str] = []
 
-    def take(self, key: str, decision: str = "ALLOWED") -> bytes:
-        if self.honours and key in self.decided:
-            return self.decided[key]
-        if decision == "ALLOWED":
-            self.carried_out[key] += 1
-        return self.decided.setdefault(key, b'{"decision":"%s"}' % decision.encode())
+    def knows(self, key: str) -> bool:
+        return self.ways.honours and key in self.decided and self.now - self.decided[key][1] <= self.ways.window
+
+    def take(self, key: str, decision: str = "ALLOWED") -> tuple[int, bytes]:
+        """Carry a row out, and give status and body."""
+        if self.knows(key):
+            decision = self.decided[key][0]
+            if self.ways.refuses is not None and decision == "ALLOWED":
+                return self.ways.refuses, b'{"detail":"the key is known","errorCode":"KEY_KNOWN"}'
+        else:
+            self.carried_out[key] += decision == "ALLOWED"
+            self.decided[key] = decision, self.now
+        return 200, b'{"decision":"%s"}' % decision.encode()
 
     def answer(self, fate: str, key: str, *, tries: int) -> tuple[int, bytes] | str:
         """Give status and body, or the word for how the exchange broke."""
-        known = self.honours and key in self.decided
+        known = self.knows(key)
         match fate:
             case "answer":
-                return 200, self.take(key)
+                return self.take(key)
             case "deny":
-                return 200, self.take(key, "DENIED_BY_POLICY")
+                return self.take(key, "DENIED_BY_POLICY")
             case "undecided":
                 self.take(key)
                 return 200, b"{}"
             case "reject":
-                return (200, self.decided[key]) if known else (400, b'{"detail":"no"}')
+                return self.take(key) if known else (400, b'{"detail":"no"}')
             case "conflict":
                 # An earlier try of the same sending is still being worked on.
-                return (409, b'{"detail":"in progress"}') if known and tries > 1 else (200, self.take(key))
+                return (409, b'{"detail":"in progress"}') if known and tries > 1 else self.take(key)
             case "answer lost":
                 self.take(key)
                 return "broken"
@@ -131,6 +158,8 @@ class Crew:
             reading=AnswerReading(),
             key_header="Idempotency-Key",
             on_unknown=policy.on_unknown,
+            resend_within=policy.resend_within,
+            response=ResponseMapping(already_committed=world.already_committed),
         )
         settled = self.ledger.settled(rows, policy=policy)
         self.todo = [row for row in rows if row.key not in settled]
@@ -142,9 +171,10 @@ class Crew:
     def claim(self, rows: list[UsageRow], known: dict[str, Claim] | None = None) -> None:
         for claim in self.ledger.claim(rows, policy=self.policy):
             if claim.granted:
-                before = known[claim.row.key].entry if known else claim.entry
+                before = known[claim.row.key].entry if known and claim.entry is None else claim.entry
                 self.claims[claim.row.key] = (replace(claim, entry=before), self.world.now)
                 if before is not None and before.state is State.PARKED and self.policy.replay is State.PARKED:
+                    assert self.policy.asked_at is None or (before.finished_at or 0) <= self.policy.asked_at, "nobody looked"
                     self.world.asked.setdefault(claim.row.key, set()).add(self.run)
             elif claim.waits:
                 self.todo.append(claim.row)
@@ -235,11 +265,14 @@ class Crew:
 class World:
     """A ledger in a SQLite file, an API, and whoever lives at the moment."""
 
-    def __init__(self, folder: Path, *, honours: bool) -> None:
+    def __init__(self, folder: Path, *, honours: bool = True, ways: Ways | None = None) -> None:
         place = make_database("sqlite", folder=folder)
         self.database = FailingDatabase(place.hook())
         self.now = 1_800_000_000.0
-        self.api = Api(honours=honours)
+        self.ways = ways or Ways(honours=honours)
+        self.api = Api(self.ways)
+        refuses = self.ways.refuses if self.ways.mapped else None
+        self.already_committed = () if refuses is None else (Refusal(status=refuses, error_code="KEY_KNOWN"),)
         self.client = ApiClient(
             api="LimitRail",
             base_url="http://limitrail.invalid",
@@ -287,7 +320,8 @@ class World:
         entry = self.entries().get(key)
         assert entry is not None, "a request left without an entry"
         self._tries += 1
-        if worker.in_doubt is State.PARKED and not self.api.honours:
+        self.api.now = self.now
+        if worker.in_doubt is State.PARKED and not self.ways.honours:
             # A worker that was taken for dead may find its row parked, never as another worker's.
             assert entry["claim_id"] == worker.ledger.worker.claim_id
         fate = self._fates.pop(0) if self._fates else "answer"
@@ -298,7 +332,17 @@ class World:
 
     def arrive(self) -> None:
         """Let a late request arrive."""
+        self.api.now = self.now
         self.api.take(self.api.late.pop(0))
+
+    def look_up(self, key: str) -> None:
+        """Have a person look a parked row up, and say in the ledger what there is."""
+        entry = self.entries()[key]
+        if entry["state"] != "parked" or key in self.api.late or any(key in crew.claims for crew in self.crews):
+            return
+        not_there = "state = 'rejected', in_doubt_since = NULL, attempts = 1"
+        change = "state = 'committed'" if self.api.carried_out[key] else not_there
+        self._reader.execute(f"UPDATE ledger SET {change} WHERE idempotency_key = '{key}'")
 
     # -- what must hold --------------------------------------------------------------------------------------------
 
@@ -306,7 +350,7 @@ class World:
         """Check what must hold at any time."""
         entries = self.entries()
         for key, count in self.api.carried_out.items():
-            most = 1 if self.api.honours else 1 + len(self.asked.get(key, ()))
+            most = 1 if self.ways.answers_for_ever else 1 + len(self.asked.get(key, ()))
             assert count <= most, f"carried out {count} times"
             assert key in entries, "carried out, and forgotten"
         for key, state in self.written.items():
@@ -314,10 +358,15 @@ class World:
         for key, entry in entries.items():
             if entry["state"] == "committed":
                 assert self.api.carried_out[key], "committed, and never carried out"
-            if entry["state"] in ("denied", "rejected") and not (self.asked.get(key) and not self.api.honours):
-                assert not self.api.carried_out[key], f"{entry['state']}, and carried out"
+            if entry["state"] == "rejected":
+                assert not self.api.carried_out[key], "rejected, and carried out"
+            if entry["state"] == "denied" and not (self.asked.get(key) and not self.ways.answers_for_ever):
+                assert not self.api.carried_out[key], "denied, and carried out"
             if entry["state"] == "parked":
                 assert entry["detail"], "parked without a word"
+            # A person need not clear what says since when a row was in doubt.
+            in_doubt = entry["state"] in ("sending", "unknown", "parked")
+            assert entry["state"] == "committed" or (entry["in_doubt_since"] is not None) == in_doubt
 
     def finish(self) -> None:
         """Let everybody die, one more run go through everything, and check how things stand then."""
@@ -325,7 +374,7 @@ class World:
             crew.die()
         self.database.failures.clear()
         self.now += 1000.0
-        on_unknown = OnUnknown.RESEND if self.api.honours else OnUnknown.PARK
+        on_unknown = OnUnknown.RESEND if self.ways.honours else OnUnknown.PARK
         last = self.start("last", names=list(NAMES), policy=Policy(on_unknown=on_unknown), body=b"{}")
         last.claim_next(len(NAMES))
         assert last.todo == []
@@ -339,5 +388,5 @@ class World:
         assert len(entries) == len(NAMES)
         for key, entry in entries.items():
             assert entry["state"] in ("committed", "denied", "rejected", "parked"), entry["state"]
-            if entry["state"] != "parked" and not (self.asked.get(key) and not self.api.honours):
+            if entry["state"] != "parked" and not (self.asked.get(key) and not self.ways.answers_for_ever):
                 assert (entry["state"] == "committed") == bool(self.api.carried_out[key])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from limio_limitrail.api.errors import (
     ApiError,
@@ -18,6 +19,7 @@ from limio_limitrail.api.errors import (
     RateLimitError,
     ScopeError,
     ServerError,
+    TransportError,
 )
 from limio_limitrail.api.json_body import NotJSONError, decode_json
 from limio_limitrail.api.redact import safe_text
@@ -26,6 +28,9 @@ from limio_limitrail.api.secret import Secret
 
 _TRACE_HEADERS = ("x-trace-id", "x-request-id", "x-amzn-requestid", "x-amz-request-id", "x-correlation-id", "request-id")
 _TRACE_LENGTH = 100
+
+_PROXY_REFUSED = 407
+"""Asks for credentials of the proxy, which has not passed the request on."""
 
 _BY_STATUS: dict[int, type[ApiError]] = {
     400: InvalidRequestError,
@@ -124,6 +129,11 @@ def judge(
         required_scope=call.required_scope,
         granted_scopes=call.granted_scopes,
     )
+    if status == _PROXY_REFUSED:
+        error = TransportError(replace(failure, reason="the proxy refused to pass the request on", reached=False))
+        # Nothing has changed by the next second.
+        error.tries_spent = True
+        return error
     if status in _BY_STATUS:
         return _BY_STATUS[status](failure)
     if status >= 500:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -52,6 +53,7 @@ _KINDS_OF_FAILURES = ("errors", "failures")
 _COUNTED = {"shards": ("failed",), "clusters": ("failed", "skipped", "partial")}
 """Elasticsearch's: parts of an index that did not answer."""
 _WARNINGS = frozenset({"warning", "warnings"})
+_TELLING = _SAID | _YES | _NO | _CODES | _ABOUT_ANSWER | _COUNTED.keys() | _WARNINGS | {"errorcode"}
 
 
 def unfit_status(status: int) -> str | None:
@@ -68,7 +70,25 @@ def failure_member(members: Mapping[str, msgspec.Raw], *, ignored: frozenset[str
     :param members: the answer's members besides the records, undecoded.
     :param ignored: members that say nothing of that kind.
     """
-    return next((name for name in _found(members, _fails) if name not in ignored), None)
+    return next((name for name in failure_members(members) if name not in ignored), None)
+
+
+def failure_members(members: Mapping[str, msgspec.Raw]) -> Iterator[str]:
+    """Name the members which say that an answer failed, in whole or in part.
+
+    :param members: the answer's members, undecoded.
+    """
+    return _found(members, _fails)
+
+
+def is_success_member(name: str) -> bool:
+    """Tell whether a member says by true or false how it went, such as ``success``."""
+    return _word(name) in _NO
+
+
+def meaning_of(status: int) -> str | None:
+    """Say what a status of 2xx other than 200 and 204 says of an answer; None where that is not known."""
+    return _MEANINGS.get(status)
 
 
 def read_record(answer: Answer, *, broken: Broken) -> tuple[bytes, Mapping[str, msgspec.Raw]]:
@@ -97,9 +117,16 @@ def warning_member(members: Mapping[str, msgspec.Raw], *, ignored: frozenset[str
 
 
 def _found(members: Mapping[str, msgspec.Raw], judge: Callable[[str, msgspec.Raw], str | None]) -> Iterator[str]:
-    for name, raw in members.items():
-        if (below := judge(_word(name), raw)) is not None:
+    for name, word in _telling(tuple(members)):
+        if (below := judge(word, members[name])) is not None:
             yield f"{name}.{below}" if below else name
+
+
+@lru_cache(maxsize=256)
+def _telling(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Give the names that may tell of a failure or a warning, with their words. All answers of an API have nearly the same."""
+    words = ((name, _word(name)) for name in names)
+    return tuple((name, word) for name, word in words if word in _TELLING or word.endswith(_KINDS_OF_FAILURES))
 
 
 def _word(name: str) -> str:

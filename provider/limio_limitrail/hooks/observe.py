@@ -14,6 +14,10 @@ COUNTED = ("rows", "requests", "retries", "tokens", "committed", "denied", "reje
 """Numbers of a task's summary that become metrics of the same name."""
 
 
+GAUGED = ("left_in_doubt",)
+"""Numbers that are a gauge: each run sees the same rows again."""
+
+
 @contextmanager
 def stage(title: str, **attributes: str | int) -> Iterator[None]:
     """Put a stretch of work into a group of the log, which Airflow's pages fold, and into an OpenTelemetry span.
@@ -56,6 +60,9 @@ def count(summary: Mapping[str, Any], *, api: str, what: str) -> None:
         for name in COUNTED:
             if summary.get(name):
                 Stats.incr(f"limio_limitrail.{name}", int(summary[name]), tags=tags)
+        for name in GAUGED:
+            if name in summary:
+                Stats.gauge(f"limio_limitrail.{name}", int(summary[name]), tags=tags)
         for name in ("seconds", "waited"):
             Stats.timing(f"limio_limitrail.{name}", 1000 * float(summary[name]), tags=tags)
     except Exception as error:  # noqa: BLE001 - what was done is done, whoever cannot be told of it

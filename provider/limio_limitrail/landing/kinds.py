@@ -7,7 +7,6 @@ when a value comes that the narrow kind cannot give back as it was written. Wide
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -51,14 +50,6 @@ def widen(one: Kind, other: Kind) -> Kind:
     if pair == {Kind.INTEGER, Kind.DOUBLE}:
         return Kind.DOUBLE
     return Kind.TEXT
-
-
-def widen_all(kinds: Iterable[Kind]) -> Kind:
-    """Fold `widen` over any number of kinds; no kinds at all give ``NULL``."""
-    widest = Kind.NULL
-    for kind in kinds:
-        widest = widen(widest, kind)
-    return widest
 
 
 def arrow_type(kind: Kind) -> pa.DataType:

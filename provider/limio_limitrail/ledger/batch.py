@@ -6,16 +6,19 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from typing import Protocol
 
 from limio_limitrail.ledger.alarm import alarm_waits
-from limio_limitrail.ledger.couriers import Couriers, Doubt, Halt, Result, Sender, Slower, Unsent
+from limio_limitrail.ledger.clock import uptime
+from limio_limitrail.ledger.couriers import Couriers, Doubt, Halt, Refused, Result, Sender, Slower, Unsent
 from limio_limitrail.ledger.ledger import LEASE, Claim
-from limio_limitrail.ledger.model import Entry, Outcome, StoppedError, UsageRow
+from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
+from limio_limitrail.ledger.model import Entry, Outcome, StoppedError, UsageRow, Worker
+from limio_limitrail.ledger.refusals import Refusals
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.ledger.tally import Tally
 
@@ -48,6 +51,13 @@ class Book(Protocol):
     def table(self) -> str:
         """The table's name."""
 
+    @property
+    def worker(self) -> Worker:
+        """Who sends."""
+
+    def left_in_doubt(self, among: Callable[[Sequence[str]], Collection[str]]) -> LeftInDoubt:
+        """Count what stands in doubt and is not among the rows of this task."""
+
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:
         """Give the entries of those rows that are not to be sent."""
 
@@ -73,15 +83,32 @@ class Batch:
     :param concurrency: the most requests at once.
     :param batch_size: the most rows that are claimed, or written down, in one transaction.
     :param label: what the rows are called in the log.
+    :param allowed: how many rows may be rejected; so many do not stop it, unless it looks like something before the API.
     """
 
-    def __init__(self, *, ledger: Book, policy: Policy, sender: Sender, concurrency: int, batch_size: int, label: str) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Book,
+        policy: Policy,
+        sender: Sender,
+        concurrency: int,
+        batch_size: int,
+        label: str,
+        allowed: int = 0,
+    ) -> None:
         self._ledger = ledger
         self._policy = policy
         self._batch_size = batch_size
         self._label = label
         self._in_doubt = policy.on_unknown.in_doubt
-        self._couriers = Couriers(sender=sender, concurrency=concurrency, in_doubt=self._in_doubt, most_doubts=MOST_DOUBTS)
+        self._couriers = Couriers(
+            sender=sender,
+            concurrency=concurrency,
+            in_doubt=self._in_doubt,
+            most_doubts=MOST_DOUBTS,
+            refusals=Refusals(allowed=allowed, table=ledger.table, label=label),
+        )
         self._killed = False
         self._next: deque[UsageRow] = deque()
         self._flying: dict[str, Claim] = {}
@@ -93,7 +120,7 @@ class Batch:
         self._doubts = 0
         self._refused_since: float | None = None
         self._unsent: list[Claim] = []
-        self.tally = Tally(0)
+        self.tally = Tally(0, worker=ledger.worker)
         self._began = self._said = self._renewed = self._asked_others = time.monotonic()
 
     def stop(self) -> None:
@@ -108,7 +135,7 @@ class Batch:
         :raises StoppedError: it was told to stop.
         :raises Exception: what made it give up; what had an answer is written down, what was not sent is free for another try.
         """
-        self.tally = Tally(total)
+        self.tally = Tally(total, worker=self._ledger.worker)
         with alarm_waits(self.stop):
             self._run(iter(rows))
         if self._halt is not None:
@@ -180,11 +207,12 @@ class Batch:
     def _claim(self, rows: list[UsageRow], *, known: dict[str, Claim] | None = None) -> None:
         if not rows:
             return
-        valid_until = time.monotonic() + LEASE - 5.0
+        valid_until = uptime() + LEASE - 5.0
         granted = []
         for claim in self._ledger.claim(rows, policy=self._policy):
             if claim.granted:
-                if known and claim.row.key in known:
+                # Unless another worker has had it in between: what that one left is what the claim replaces.
+                if claim.entry is None and known and claim.row.key in known:
                     claim = replace(claim, entry=known[claim.row.key].entry)
                 self._flying[claim.row.key] = claim
                 granted.append(claim)
@@ -216,6 +244,9 @@ class Batch:
                 self._doubts += 1
                 if self._doubts >= MOST_DOUBTS:
                     self._give_up(result.cause)
+            case Refused():
+                self._answer(claim, result.outcome)
+                self._give_up(result.cause)
             case Slower():
                 self._refused_since = self._refused_since or time.monotonic()
                 if time.monotonic() - self._refused_since > LONGEST_REFUSAL:
@@ -266,7 +297,9 @@ class Batch:
     def _renew_if_due(self) -> None:
         if time.monotonic() - self._renewed > LEASE / 3:
             self._renewed = time.monotonic()
+            valid_until = uptime() + LEASE - 5.0
             self._ledger.renew(list(self._flying))
+            self._couriers.renew(valid_until=valid_until)
 
     def _end(self, patience: float) -> None:
         """Send no more, take in the answers that are on their way, write down what is known, and give back what was not sent."""

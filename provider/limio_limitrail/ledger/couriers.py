@@ -12,13 +12,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from limio_limitrail.ledger.clock import uptime
 from limio_limitrail.ledger.ledger import Claim
 from limio_limitrail.ledger.model import Outcome, State, UsageRow
 from limio_limitrail.ledger.pace import Pace
+from limio_limitrail.ledger.refusals import Refusals
+from limio_limitrail.ledger.rules import resolve
 
 
 class EndedError(Exception):
-    """Raised out of a wait between two tries, when nothing more is to be sent."""
+    """Raised out of a wait between two tries, when nothing more is to be sent, or not by this claim."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,13 +58,25 @@ class Doubt:
     cause: Exception
 
 
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A row that was refused like so many before it that no other is sent.
+
+    :param outcome: how it stands in the ledger.
+    :param cause: what to say of all of them.
+    """
+
+    outcome: Outcome
+    cause: Exception
+
+
 class Unsent:
     """A row that comes back without having been sent."""
 
 
-Result = Outcome | Doubt | Slower | Halt
+Result = Outcome | Doubt | Refused | Slower | Halt
 Wait = Callable[[float], Awaitable[None]]
-"""Waits that many seconds; raises `EndedError` when nothing more is to be sent."""
+"""Waits that many seconds; raises `EndedError` when nothing more is to be sent, or not by this claim."""
 
 _ENDS = 1.0
 """Seconds in which a loop without requests under way ends."""
@@ -91,13 +106,15 @@ class Couriers:
     :param concurrency: the most requests at once.
     :param in_doubt: how a row stands whose sending broke in a way that nobody foresaw.
     :param most_doubts: so many rows in a row without a clear answer, and nothing more is sent.
+    :param refusals: counts equal refusals, and says when nothing more is sent because of them.
     """
 
-    def __init__(self, *, sender: Sender, concurrency: int, in_doubt: State, most_doubts: int) -> None:
+    def __init__(self, *, sender: Sender, concurrency: int, in_doubt: State, most_doubts: int, refusals: Refusals) -> None:
         self._sender = sender
         self._concurrency = concurrency
         self._in_doubt = in_doubt
         self._most_doubts = most_doubts
+        self._refusals = refusals
         self._doubts = 0
         self._pace = Pace(concurrency)
         self._todo: deque[tuple[Claim, float]] = deque()
@@ -106,6 +123,8 @@ class Couriers:
         self._began = threading.Event()
         self._has_ended = False
         self._dismissed = False
+        self._renewed_without_gap_since = float("inf")
+        self._renewed_until = float("-inf")
         self._broken: Exception | None = None
         self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
 
@@ -127,10 +146,21 @@ class Couriers:
     def give(self, claims: Iterable[Claim], *, valid_until: float) -> None:
         """Hand rows over.
 
-        :param valid_until: when the claims become too old to be used, in seconds of the monotonic clock.
+        :param valid_until: when the claims become too old to be used, in seconds of `uptime`.
         """
         self._todo.extend((claim, valid_until) for claim in claims)
         self._tell(self._rouse)
+
+    def renew(self, *, valid_until: float) -> None:
+        """Let claims be used for longer that were still valid: their leases have been renewed.
+
+        :param valid_until: when they become too old after that.
+        """
+        now = uptime()
+        if now > self._renewed_until:
+            # The process stood still, or the database did: others may have taken what was claimed before.
+            self._renewed_without_gap_since = now
+        self._renewed_until = valid_until
 
     def results(self, *, patience: float) -> Iterator[tuple[Claim, Result | Unsent]]:
         """Give what has come back, waiting until it is worth while.
@@ -232,12 +262,18 @@ class Couriers:
             return Unsent()
         began = time.monotonic()
         result: Result | Unsent
-        if self._has_ended or began > valid_until:
+        if self._has_ended or uptime() > valid_until:
             # The process stood still: others may have taken this worker for dead.
             result = Unsent()
         else:
+
+            async def wait(seconds: float) -> None:
+                await self._wait(seconds)
+                if not self._is_held(valid_until):
+                    raise EndedError
+
             try:
-                result = await self._sender(claim.row, self._wait)
+                result = await self._sender(claim.row, wait)
             except EndedError:
                 result = Unsent()
             except Exception as error:  # noqa: BLE001 - whether the row has left is not known, whatever it was
@@ -245,8 +281,13 @@ class Couriers:
                 result = Doubt(outcome=outcome, cause=error)
         match result:
             case Outcome():
+                result = resolve(result, in_doubt=claim.in_doubt)
                 self._doubts = 0
                 self._pace.leave(began=began)
+                if (refused := self._refusals.add(claim.row, result)) is not None:
+                    # At once, as below.
+                    self.end()
+                    return Refused(outcome=result, cause=refused)
             case Slower():
                 self._pace.refused(began=began, retry_after=result.retry_after)
             case Halt():
@@ -262,6 +303,11 @@ class Couriers:
             case _:
                 self._pace.lost()
         return result
+
+    def _is_held(self, valid_until: float) -> bool:
+        """Say whether a claim has been valid without a gap."""
+        now = uptime()
+        return now <= valid_until or (valid_until >= self._renewed_without_gap_since and now <= self._renewed_until)
 
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):

@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from limio_limitrail.ledger.digests import BY_VALUE, is_former_digest
 from limio_limitrail.troubleshooting import ExplainedError
 
 
@@ -35,6 +36,10 @@ class State(StrEnum):
     """Whether the API has carried it out is not known; it waits for a person."""
     GIVEN_UP = "given_up"
     """A person has decided that it will not be sent. Only people set this state."""
+
+
+IN_DOUBT = frozenset({State.SENDING, State.UNKNOWN, State.PARKED})
+"""States of rows that may have been carried out."""
 
 
 class OnUnknown(StrEnum):
@@ -117,10 +122,13 @@ class Entry:
     :param state: what is known of it.
     :param worker: who claimed it last.
     :param lease_until: until when, in milliseconds since 1970, that worker counts as alive without a sign of life.
-    :param digest: the SHA-256 of the body that was sent.
+    :param digest: of path and body of the request that was sent.
     :param attempts: how often it has been claimed.
     :param outcome: what came of it so far.
     :param format: what its row means, by the version that has written it.
+    :param in_doubt_since: when the first request that may have been carried out was claimed, in milliseconds since 1970; 0 where
+        that is not known. None where there is none.
+    :param finished_at: when its outcome was written, in milliseconds since 1970. Read for ``parked`` rows only.
     """
 
     state: State
@@ -130,6 +138,8 @@ class Entry:
     attempts: int
     outcome: Outcome
     format: int = 1
+    in_doubt_since: int | None = None
+    finished_at: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +151,9 @@ class UsageRow:
     :param row_key: the key columns and their values, as JSON text.
     :param path: where it is sent to.
     :param body: the request's JSON; none where the endpoint takes none.
-    :param digest: the SHA-256 of path and body.
+    :param digest: of path and body, with numbers by value.
+    :param identity: what the row is, apart from its key: see `limio_limitrail.ledger.identity`; empty where nobody looks.
+    :param members: a short digest for each member of the body, as a JSON object; none where there is no body.
     """
 
     number: int
@@ -150,6 +162,14 @@ class UsageRow:
     path: str
     body: bytes | None
     digest: str
+    identity: str = ""
+    members: str | None = None
+
+    def digest_like(self, other: str) -> str:
+        """Return the row's digest in the form that another one has, so that the two can be compared."""
+        if other == self.digest or other.startswith(BY_VALUE):
+            return self.digest
+        return other if is_former_digest(other, path=self.path, body=self.body) else self.digest
 
     def __str__(self) -> str:
         return f"row {self.number} {self.row_key}"

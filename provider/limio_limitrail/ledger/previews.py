@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.ledger.ledger import Claim
+from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.ledger.statements import instant
@@ -40,7 +41,7 @@ class Previews:
     def __init__(self, *, database: HeldDatabase, table: str, worker: Worker) -> None:
         self.table = table
         self._database = database
-        self._worker = worker
+        self.worker = worker
         self._rows: dict[str, UsageRow] = {}
 
     def prepare(self) -> None:
@@ -66,7 +67,7 @@ class Previews:
         if not outcomes:
             return
         now = instant(int(time.time() * 1000))
-        worker = {name: getattr(self._worker, name) for name in WORKER if name != "claim_id"}
+        worker = {name: getattr(self.worker, name) for name in WORKER if name != "claim_id"}
         with self._database.transaction() as session:
             dialect = session.dialect
             table = dialect.qualified(find_name(self.table, dialect=dialect))
@@ -89,3 +90,7 @@ class Previews:
 
     def renew(self, keys: Sequence[str]) -> None:
         """Have no lease to renew."""
+
+    def left_in_doubt(self, among: Callable[[Sequence[str]], Collection[str]]) -> LeftInDoubt:  # noqa: ARG002 - likewise
+        """Have nothing in doubt: a preview changes nothing."""
+        return LeftInDoubt()

@@ -10,8 +10,20 @@ from datetime import UTC, datetime
 import msgspec
 
 from limio_limitrail.landing.sql.dialect import VALUE, Session
-from limio_limitrail.ledger.model import Entry, Outcome, State, UsageRow, Worker
-from limio_limitrail.ledger.table import COLUMNS, ENTRY, FORMAT, FORMAT_COLUMN, KEY, OUTCOME, WORKER, find_name, read_entry
+from limio_limitrail.ledger.model import IN_DOUBT, Entry, Outcome, State, UsageRow, Worker
+from limio_limitrail.ledger.rules import may_be_done
+from limio_limitrail.ledger.table import (
+    COLUMNS,
+    ENTRY,
+    FORMAT,
+    FORMAT_COLUMN,
+    KEY,
+    OUTCOME,
+    WORKER,
+    find_name,
+    read_entry,
+    with_times,
+)
 
 _STAGE = "_limitrail_outcomes"
 _NUMBERS = frozenset({"http_status"})
@@ -39,36 +51,51 @@ class Statements:
         columns = ", ".join(self._quote(name) for name in ENTRY)
         among, values = self._among(keys)
         sql = f"SELECT {columns} FROM {self._place} WHERE {among}"
-        return dict(read_entry(values) for values in self.session.query(sql, *values))
+        found = dict(read_entry(values) for values in self.session.query(sql, *values))
+        # Few rows need their instants, which take the longest to read.
+        dated = [
+            key
+            for key, entry in found.items()
+            if entry.state is State.PARKED or (entry.state in IN_DOUBT and entry.in_doubt_since is None)
+        ]
+        if dated:
+            times = ", ".join(self.session.dialect.legible(self._quote(name)) for name in ("claimed_at", "finished_at"))
+            among, values = self._among(dated)
+            for key, claimed_at, finished_at in self.session.query(
+                f"SELECT {self._quote(KEY)}, {times} FROM {self._place} WHERE {among}", *values
+            ):
+                found[key] = with_times(found[key], claimed_at=claimed_at, finished_at=finished_at)
+        return found
 
-    def insert(self, rows: Sequence[UsageRow], *, operation: str, conn_id: str, now: int, lease_until: int) -> frozenset[str]:
+    def insert(self, rows: Sequence[UsageRow], *, about: Mapping[str, str | None], now: int, lease_until: int) -> frozenset[str]:
         """Add entries in the state ``sending``; a row that another worker has added meanwhile stays as it is.
 
+        :param about: columns that are the same for all of them.
         :returns: the keys of those that were added, as far as the database tells.
         """
         fixed = {
             "state": State.SENDING.value,
-            "operation": operation,
             "attempts": 1,
-            "conn_id": conn_id,
+            **about,
             **_worker(self.worker),
             "lease_until": lease_until,
             "claimed_at": instant(now),
             FORMAT_COLUMN: FORMAT,
+            "in_doubt_since": now,
         }
-        names = [KEY, "row_key", "body_digest", *fixed]
+        names = [KEY, "row_key", "body_digest", "row_identity", "body_members", *fixed]
         columns = ", ".join(self._quote(name) for name in names)
         if self.database == "postgresql":
             bound = ", ".join(self._bound(name) for name in fixed)
             added = self.session.query(
-                f"INSERT INTO {self._place} ({columns}) SELECT s.k, s.r, s.d, {bound} "
-                f"FROM json_to_recordset(CAST({VALUE} AS json)) AS s(k text, r text, d text) "
+                f"INSERT INTO {self._place} ({columns}) SELECT s.k, s.r, s.d, s.i, s.m, {bound} "
+                f"FROM json_to_recordset(CAST({VALUE} AS json)) AS s(k text, r text, d text, i text, m text) "
                 f"ON CONFLICT ({self._quote(KEY)}) DO NOTHING RETURNING {self._quote(KEY)}",
                 *fixed.values(),
-                _json([{"k": row.key, "r": _storable(row.row_key), "d": row.digest} for row in rows]),
+                _json([_told(row) for row in rows]),
             )
             return frozenset(key for (key,) in added)
-        values = [value for row in rows for value in (row.key, row.row_key, row.digest, *fixed.values())]
+        values = [value for row in rows for value in (*_about(row), *fixed.values())]
         one = f"({', '.join(self._bound(name) for name in names)})"
         # Where a database has no such clause, two workers at the same row collide, and the transaction is made again.
         known = self.database in ("duckdb", "sqlite")
@@ -83,17 +110,26 @@ class Statements:
             "state": State.SENDING.value,
             **_worker(self.worker),
             "body_digest": row.digest,
+            "row_identity": row.identity or None,
+            "body_members": row.members,
             "lease_until": lease_until,
             "claimed_at": instant(now),
             "finished_at": None,
             FORMAT_COLUMN: FORMAT,
+            "in_doubt_since": entry.in_doubt_since if may_be_done(entry) else now,
         }
         more = f", {self._quote('attempts')} = {self._quote('attempts')} + 1"
         self._update(values, more=more, where=self._unchanged(row.key, entry))
 
-    def park(self, row: UsageRow, *, entry: Entry, detail: str) -> None:
+    def park(self, row: UsageRow, *, entry: Entry, detail: str, now: int) -> None:
         """Park a row, unless its entry is no longer the one that was read."""
-        self._update({"state": State.PARKED.value, "detail": detail}, where=self._unchanged(row.key, entry))
+        values = {
+            "state": State.PARKED.value,
+            "detail": detail,
+            "finished_at": instant(now),
+            "in_doubt_since": entry.in_doubt_since,
+        }
+        self._update(values, where=self._unchanged(row.key, entry))
 
     def restore(self, row: UsageRow, *, entry: Entry) -> None:
         """Put an entry back that this worker's claim has replaced."""
@@ -104,6 +140,9 @@ class Statements:
             "body_digest": entry.digest,
             "attempts": entry.attempts,
             FORMAT_COLUMN: entry.format,
+            "in_doubt_since": entry.in_doubt_since,
+            # Those of the body that was sent before are not known any more, unless this is it.
+            "body_members": row.members if row.digest == entry.digest else None,
         }
         self._update(values, where={KEY: row.key, **self._mine()})
 
@@ -150,7 +189,8 @@ class Statements:
         condition = f"t.{quote(KEY)} = s.{quote('s_key')} AND {self._open('t')}"
         written = session.execute(dialect.update(self._place, quote(_STAGE), assignments, condition))
         session.execute(
-            f"UPDATE {self._place} SET {quote('finished_at')} = {self._bound('finished_at')} "
+            f"UPDATE {self._place} SET {quote('finished_at')} = {self._bound('finished_at')}, "
+            f"{quote('in_doubt_since')} = {self._doubt_left(quote('state'), quote('in_doubt_since'))} "
             f"WHERE {quote(KEY)} IN ({_values(list(outcomes))}) AND {quote('claim_id')} = {VALUE} "
             f"AND {quote('state')} <> {VALUE}",
             instant(now),
@@ -170,8 +210,10 @@ class Statements:
         ]
         columns = ", ".join(f"{self._quote(name)} {COLUMNS[name].of(self.session.dialect)}" for name in names)
         settings = ", ".join(f"{self._quote(name)} = s.{self._quote(name)}" for name in names)
+        state, since = self._quote("state"), self._quote("in_doubt_since")
         return self.session.execute(
-            f"UPDATE {self._place} AS t SET {settings}, {self._quote('finished_at')} = {self._bound('finished_at')} "
+            f"UPDATE {self._place} AS t SET {settings}, {self._quote('finished_at')} = {self._bound('finished_at')}, "
+            f"{since} = {self._doubt_left(f's.{state}', f't.{since}')} "
             f"FROM json_to_recordset(CAST({VALUE} AS json)) AS s(k text, {columns}) "
             f"WHERE t.{self._quote(KEY)} = s.k AND {self._open('t')}",
             instant(now),
@@ -212,6 +254,12 @@ class Statements:
         claim, state = (f"{table}.{self._quote(name)}" for name in ("claim_id", "state"))
         return f"{claim} = '{self.worker.claim_id}' AND {state} IN ({states})"
 
+    @staticmethod
+    def _doubt_left(state: str, since: str) -> str:
+        """Write since when a row is in doubt after an outcome: a clear one ends the doubt."""
+        clear = ", ".join(f"'{one.value}'" for one in State if one not in IN_DOUBT)
+        return f"CASE WHEN {state} IN ({clear}) THEN NULL ELSE {since} END"
+
     def _among(self, keys: Sequence[str]) -> tuple[str, list[object]]:
         """Write the condition that a row has one of several keys, and give what is bound in it."""
         if self.database == "postgresql":
@@ -236,6 +284,15 @@ class Statements:
 
 def _worker(worker: Worker) -> dict[str, str | int]:
     return {name: getattr(worker, name) for name in WORKER}
+
+
+def _about(row: UsageRow) -> tuple[str | None, ...]:
+    """Give what an entry holds of a row: key, key columns, digest, identity and digests of the members."""
+    return row.key, row.row_key, row.digest, row.identity or None, row.members
+
+
+def _told(row: UsageRow) -> dict[str, str | int | None]:
+    return {name: _storable(value) for name, value in zip("krdim", _about(row), strict=True)}
 
 
 def _storable(value: str | int | None) -> str | int | None:

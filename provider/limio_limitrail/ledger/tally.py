@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from dataclasses import dataclass
 
-from limio_limitrail.ledger.model import Entry, Outcome, State, UsageRow
+from limio_limitrail.ledger.model import Entry, Outcome, State, UsageRow, Worker
 
 MOST_REASONS = 5
 """Reasons that a message shows."""
@@ -18,6 +19,9 @@ MOST_LISTED = 50
 MOST_KEPT = 1000
 """Different reasons that are told apart; beyond that they count as others."""
 
+REJECTED_BEFORE = "rejected before"
+"""How messages call rows that were rejected in an earlier run, and were not sent in this one."""
+
 _PARTICULARS = re.compile(r"['\"`][^'\"`]*['\"`]|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
 
 
@@ -25,13 +29,13 @@ _PARTICULARS = re.compile(r"['\"`][^'\"`]*['\"`]|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}
 class Reason:
     """Why rows came to nothing.
 
-    :param state: what they are.
+    :param state: what they are: a state, or `REJECTED_BEFORE`.
     :param text: the reason, without what is particular to one row.
     :param count: how many.
     :param example: one of them.
     """
 
-    state: State
+    state: str
     text: str
     count: int
     example: str
@@ -44,24 +48,32 @@ class Tally:
     """Counts rows by what they are in the end, however and whenever they came to that.
 
     :param rows: how many there are, exact repetitions left out.
+    :param worker: who counts: what other runs have left is counted apart where that matters.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, *, worker: Worker) -> None:
         self.rows = rows
+        self._worker = worker
         self.states: Counter[State] = Counter()
         self.decisions: Counter[str] = Counter()
         self.sent = 0
         self.settled_before = 0
-        self.changed = 0
+        self.rejected_before = 0
+        self.changed_rows = array("Q")
         self.changed_example: str | None = None
         self.parked: list[str] = []
-        self._reasons: Counter[tuple[State, str]] = Counter()
-        self._examples: dict[tuple[State, str], str] = {}
+        self._reasons: Counter[tuple[str, str]] = Counter()
+        self._examples: dict[tuple[str, str], str] = {}
+
+    @property
+    def changed(self) -> int:
+        """Rows that were carried out before with another body; `changed_rows` has their numbers."""
+        return len(self.changed_rows)
 
     @property
     def done(self) -> int:
         """Rows that are counted."""
-        return sum(self.states.values())
+        return sum(self.states.values()) + self.rejected_before
 
     def add(self, row: UsageRow, outcome: Outcome) -> None:
         """Count a row that was sent."""
@@ -71,9 +83,13 @@ class Tally:
     def add_settled(self, row: UsageRow, entry: Entry) -> None:
         """Count a row that was not sent, because its entry stands."""
         self.settled_before += 1
-        if entry.digest != row.digest and entry.state in (State.COMMITTED, State.DENIED):
-            self.changed += 1
+        if entry.digest != row.digest_like(entry.digest) and entry.state in (State.COMMITTED, State.DENIED):
+            self.changed_rows.append(row.number)
             self.changed_example = self.changed_example or str(row)
+        if entry.state is State.REJECTED and not entry.worker.same_task_run(self._worker):
+            self.rejected_before += 1
+            self._note(row, REJECTED_BEFORE, describe(entry.outcome))
+            return
         self._count(row, entry.outcome)
 
     def _count(self, row: UsageRow, outcome: Outcome) -> None:
@@ -84,13 +100,16 @@ class Tally:
             return
         if outcome.state is State.PARKED and len(self.parked) < MOST_LISTED:
             self.parked.append(str(row))
-        reason = (outcome.state, describe(outcome))
+        self._note(row, outcome.state, describe(outcome))
+
+    def _note(self, row: UsageRow, state: str, text: str) -> None:
+        reason = (state, text)
         if reason not in self._examples and len(self._examples) >= MOST_KEPT:
-            reason = (outcome.state, "other reasons")
+            reason = (state, "other reasons")
         self._reasons[reason] += 1
         self._examples.setdefault(reason, str(row))
 
-    def reasons(self, *states: State) -> list[Reason]:
+    def reasons(self, *states: str) -> list[Reason]:
         """Give the most frequent reasons of the rows in some states."""
         found = [
             Reason(state=state, text=text, count=count, example=self._examples[state, text])

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,15 +12,26 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import msgspec
-
 from limio_limitrail.api.errors import ApiError, Failure, ProtocolError
-from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
+from limio_limitrail.api.faults import meaning_of
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.resource import fill_path
 from limio_limitrail.api.secret import Secret
+from limio_limitrail.ledger.digests import by_value, digest_by_value, member_digests
+from limio_limitrail.ledger.identity import row_identity
 from limio_limitrail.ledger.model import Outcome, State, UsageRow
 from limio_limitrail.limitrail.body import Row, Text, UsageRowError, as_json, as_text, columns_of, encode, fill, is_missing
+from limio_limitrail.limitrail.members import (
+    AmbiguousMemberError,
+    JsonObject,
+    Member,
+    NoObjectError,
+    OtherCaseError,
+    failed_members,
+    find_member,
+    kind_of,
+    read_object,
+)
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import Answer
@@ -42,6 +52,12 @@ DECISIONS: Mapping[str, State] = MappingProxyType(
 )
 """The decisions that LimitRail's documentation names, and what they mean for a row."""
 
+_WHOLE = frozenset({200, 201})
+"""Statuses with which an answer means what it says."""
+
+_ACCEPTED = 202
+"""Means that a request was taken, and that what becomes of it is open: unless the answer says so itself."""
+
 
 class UndecidedAnswerError(ProtocolError):
     """The API has accepted a request, and its answer holds no decision that is known."""
@@ -49,7 +65,7 @@ class UndecidedAnswerError(ProtocolError):
     hopeless: ClassVar[bool] = True
     advice = (
         "Rows that were answered so are parked, and not sent again by themselves. If your API answers like this, say so with "
-        "decision_field= and decisions=."
+        "decision_field=, decisions= and response=."
     )
 
 
@@ -64,6 +80,7 @@ class UsageTemplate:
     :param body: what the JSON is made of; none where there is none.
     :param key_field: the member of the body that takes the idempotency key, with dots between nested names; none where a header
         does.
+    :param namespace: goes into the idempotency key, too, to tell rows apart that share their key columns; none for keys without.
     """
 
     tenant: str
@@ -72,6 +89,7 @@ class UsageTemplate:
     key: tuple[str, ...]
     body: Mapping[str, Any] | None
     key_field: str | None = None
+    namespace: str | None = None
 
     def columns(self) -> frozenset[str]:
         """Name the columns that a row must have."""
@@ -102,14 +120,18 @@ class UsageTemplate:
             if is_missing(row.get(name)):
                 raise UsageRowError(number, f"key column {name!r} has no value, and every row needs a key of its own")
             parts.append([name, _canonical(row[name], number=number, column=name)])
-        key = str(uuid.uuid5(_NAMESPACE, json.dumps([self.tenant, self.operation, parts], ensure_ascii=True)))
-        row_key = {name: _shown(row[name], number=number, column=name) for name in self.key}
-        body = None
+        named = [self.tenant, self.operation, parts, *(() if self.namespace is None else (self.namespace,))]
+        key = str(uuid.uuid5(_NAMESPACE, json.dumps(named, ensure_ascii=True)))
+        values = {name: as_json(row[name], number=number, column=name) for name in self.key}
+        row_key = {name: _shown(value, number=number, column=name) for name, value in values.items()}
+        body, content, members = None, None, None
         if self.body is not None:
             filled = fill(self.body, row, number=number)
             if self.key_field is not None:
                 _put(filled, self.key_field, key, number=number)
             body = encode(filled)
+            content = by_value(filled)
+            members = member_digests(content, salt=key)
         in_path = {
             name: as_text(row[name], number=number, column=name)
             for name in self._columns_of_path
@@ -125,7 +147,9 @@ class UsageTemplate:
             row_key=encode(row_key).decode(),
             path=path,
             body=body,
-            digest=hashlib.sha256(path.encode() + b"\n" + (body or b"")).hexdigest(),
+            digest=digest_by_value(path, content),
+            identity=row_identity(self.operation, values),
+            members=members,
         )
 
 
@@ -163,13 +187,15 @@ def _put(body: dict[str, Any], place: str, key: str, *, number: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerReading:
-    """Where an answer says what.
+    """Where an answer says what. Members of objects in it are named with dots between the names.
 
     :param decision_field: the member that holds the decision; none where every success counts as carried out.
     :param reservation_field: the member that holds the reservation's id.
     :param fees_field: the member that holds the fees.
     :param decisions: the decisions that are known, and what they mean.
     :param required: whether an answer without a decision is none.
+    :param committed_statuses: statuses with which an empty answer means that the row was carried out, and which count like 200
+        where the answer is not empty.
     """
 
     decision_field: str | None = "decision"
@@ -177,61 +203,85 @@ class AnswerReading:
     fees_field: str = "fees"
     decisions: Mapping[str, State] = field(default_factory=lambda: DECISIONS)
     required: bool = True
+    committed_statuses: frozenset[int] = frozenset()
 
 
 def read_answer(answer: Answer, *, reading: AnswerReading, keep: bool = False, secrets: Iterable[Secret] = ()) -> Outcome:
-    """Say what a success means for its row; ``parked`` where it holds no decision that is known.
+    """Say what a success means for its row; ``parked`` where it does not say so itself, in a JSON object.
 
     :param keep: whether the outcome keeps the whole answer.
     :param secrets: credentials that nothing may repeat.
     """
     secrets = tuple(secrets)
+    if not answer.body.strip():
+        if answer.status in reading.committed_statuses:
+            return Outcome(state=State.COMMITTED, http_status=answer.status, answer="" if keep else None)
+        way_out = f"say response=ResponseMapping(committed_statuses=({answer.status},))"
+        detail = f"the answer is empty; where that means that the row was carried out, {way_out}"
+        return Outcome(state=State.PARKED, http_status=answer.status, answer="" if keep else None, detail=detail)
+    found = None
     try:
-        found = decode_json(answer.body) if answer.body.strip() else {}
-        # As it is without the escapes that JSON may have.
-        plain = json.dumps(found, ensure_ascii=False) if keep else ""
-    except (NotJSONError, RecursionError) as error:
-        found, plain = None, ""
-        what = "nested too deeply" if isinstance(error, NestedTooDeeplyError | RecursionError) else "no JSON object"
-    else:
-        what = "no JSON object"
-    members: dict[str, Any] = found if isinstance(found, dict) else {}
-    decision = members.get(reading.decision_field) if reading.decision_field else None
-    if not (isinstance(decision, str) and decision in reading.decisions):
-        decision = safe_text(decision, secrets=secrets)
-    reservation = members.get(reading.reservation_field)
-    whole = answer.body.decode("utf-8", "replace").replace("\0", "\ufffd") if keep else ""
-    echoes = keep and holds_secret(whole + plain, secrets=secrets)
+        top, found = read_object(answer.body)
+        decision = find_member(top, reading.decision_field) if reading.decision_field else None
+        reservation = _find_well_spelt(top, reading.reservation_field)
+        fees = _find_well_spelt(top, reading.fees_field) if keep else None
+    except (NoObjectError, AmbiguousMemberError) as error:
+        kept = _kept(answer.body, secrets=secrets, found=found) if keep else None
+        return Outcome(state=State.PARKED, http_status=answer.status, answer=kept, detail=str(error))
+    value = decision.value if decision else None
+    state = reading.decisions.get(value, State.PARKED) if isinstance(value, str) else State.PARKED
+    is_known = state is not State.PARKED
+    reserved = reservation.value if reservation else None
     outcome = Outcome(
-        state=State.COMMITTED,
+        state=state,
         http_status=answer.status,
-        decision=decision,
-        reservation_id=safe_text(str(reservation), secrets=secrets) if isinstance(reservation, str | int) else None,
-        trace_id=safe_text(members.get("traceId"), secrets=secrets),
-        fees=_raw_member(answer.body, reading.fees_field) if keep and not echoes else None,
-        answer=(_LEFT_OUT if echoes else whole) if keep else None,
+        decision=value if is_known else safe_text(value, secrets=secrets),
+        reservation_id=safe_text(str(reserved), secrets=secrets) if type(reserved) in (str, int) else None,
+        trace_id=safe_text(found.get("traceId"), secrets=secrets),
     )
-    if decision is None:
-        if reading.decision_field is None or not reading.required:
-            return outcome
-        names = ", ".join(sorted(str(safe_text(name, secrets=secrets))[:40] for name in list(members)[:8])) or "nothing"
-        is_object = isinstance(found, dict)
-        detail = f"the answer has no {reading.decision_field!r}; it has {names}" if is_object else f"the answer is {what}"
-        return replace(outcome, state=State.PARKED, detail=detail)
-    if decision not in reading.decisions:
+    if keep:
+        kept = _kept(answer.body, secrets=secrets, found=found)
+        outcome = replace(outcome, answer=kept, fees=fees.raw.decode() if fees and kept is not _LEFT_OUT else None)
+    if (failed := next(failed_members(decision, top=top, denied=state is State.DENIED), None)) is not None:
+        said = safe_text(failed, secrets=secrets)
+        return replace(outcome, state=State.PARKED, detail=f"the answer's member {said!r} says that something failed")
+    if value is None and (reading.decision_field is None or not reading.required):
+        state = State.COMMITTED
+        outcome = replace(outcome, state=state)
+    elif value is None:
+        names = ", ".join(sorted(str(safe_text(name, secrets=secrets))[:40] for name in list(found)[:8])) or "nothing"
+        return replace(outcome, detail=f"the answer has no {reading.decision_field!r}; it has {names}")
+    elif not is_known:
         known = ", ".join(reading.decisions)
-        return replace(outcome, state=State.PARKED, detail=f"the decision {decision!r} is none of those that are known ({known})")
-    state = reading.decisions[decision]
-    return outcome if state is outcome.state else replace(outcome, state=state)
+        what = f"the decision {outcome.decision!r}" if outcome.decision else f"the answer's decision is {kind_of(value)}, and"
+        return replace(outcome, detail=f"{what} is none of those that are known ({known})")
+    if answer.status not in _WHOLE | reading.committed_statuses and not (answer.status == _ACCEPTED and is_known):
+        meaning = meaning_of(answer.status)
+        detail = f"status {answer.status} does not say that the row was carried out{f' ({meaning})' if meaning else ''}"
+        way_out = f"where it does, say response=ResponseMapping(committed_statuses=({answer.status},))"
+        return replace(outcome, state=State.PARKED, detail=f"{detail}; {way_out}")
+    return outcome
 
 
-def _raw_member(body: bytes, name: str) -> str | None:
-    """Give a member's JSON as it came, every digit of it."""
+def _find_well_spelt(top: JsonObject, path: str) -> Member | None:
+    """Find a member that an answer need not have: one in another case is another one.
+
+    :raises AmbiguousMemberError: it is there more than once.
+    """
     try:
-        found = msgspec.json.decode(body, type=dict[str, msgspec.Raw]).get(name)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return find_member(top, path)
+    except OtherCaseError:
         return None
-    return None if found is None else bytes(found).decode("utf-8", "replace")
+
+
+def _kept(body: bytes, *, secrets: tuple[Secret, ...], found: object = None) -> str:
+    """Give what is kept of an answer: all of it, unless it repeats a credential, with or without the escapes of JSON."""
+    whole = body.decode("utf-8", "replace").replace("\0", "\ufffd")
+    try:
+        plain = json.dumps(found, ensure_ascii=False)
+    except RecursionError:
+        return _LEFT_OUT
+    return _LEFT_OUT if holds_secret(whole + plain, secrets=secrets) else whole
 
 
 def undecided(outcome: Outcome, *, path: str, operation: str) -> UndecidedAnswerError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,11 +13,12 @@ from airflow.sdk import BaseOperator
 
 from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
 from limio_limitrail.limitrail.operations import OPERATIONS
+from limio_limitrail.limitrail.responses import ResponseMapping, response_mapping
 from limio_limitrail.lineage.operator import TellsLineage
 from limio_limitrail.links.pages import LedgerQueryLink, LimitRailConsoleLink
 from limio_limitrail.operators import usage_choices
 from limio_limitrail.operators.usage_choices import ON_UNKNOWN, REPLAYS
-from limio_limitrail.parameters import places, readers
+from limio_limitrail.parameters import places, readers, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 
 if TYPE_CHECKING:
@@ -27,11 +29,13 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql.held import HeldDatabase
     from limio_limitrail.ledger.batch import Batch
     from limio_limitrail.ledger.ledger import Ledger
-    from limio_limitrail.ledger.model import OnUnknown, Worker
+    from limio_limitrail.ledger.model import Worker
     from limio_limitrail.ledger.previews import Previews
+    from limio_limitrail.ledger.rules import Policy
     from limio_limitrail.limitrail.operations import Operation
     from limio_limitrail.limitrail.usage import UsageTemplate
     from limio_limitrail.operators.usage_rows import Source
+    from limio_limitrail.operators.usage_verdict import Thresholds
     from limio_limitrail.parameters.declared import Templated
 
 DUCKDB_WAIT = 60.0
@@ -67,6 +71,13 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
     :param idempotency_field: a member of the body that takes it instead, with dots between nested names.
     :param on_unknown: what to do with a row that may have been carried out without an answer: ``park`` leaves it to a person;
         ``resend`` sends it again under its key, which is right only if the API honours idempotency keys.
+    :param resend_within: for how long after its first request ``resend`` may send such a row again: a timedelta, seconds, or a
+        text such as ``PT20H``. Less than the API remembers keys; an older one is parked.
+    :param key_namespace: a text that goes into the idempotency keys, too: it tells rows apart that have the same key columns and
+        are different things, such as two meters.
+    :param on_rekeyed: what to do with rows that the ledger holds under other keys, because a key column changed its type or the
+        connection its client: ``fail`` sends nothing and fails; ``settle`` counts them as done by what stands there; ``send``
+        sends them as rows of their own.
     :param replay: ``rejected`` or ``parked``: send the rows in that state again, once a Dag run.
     :param concurrency: the most requests at once, up to 64.
     :param batch_size: the most rows that are claimed, or whose outcomes are written, in one transaction.
@@ -74,9 +85,18 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
     :param max_parked: how many may be parked, likewise.
     :param max_duplicates: how many rows may repeat others exactly, likewise; with more, the task fails before anything is sent.
         None: any number. Rows that do so are sent once in any case.
-    :param decision_field: the member of an answer that holds the decision; None: every success counts as carried out.
-    :param reservation_field: the member that holds a reservation's id.
+    :param max_rejected_before: how many may have been rejected in earlier Dag runs, likewise; None: any number.
+    :param max_changed: how many rows may come with another body than the one that was carried out, likewise. They are not sent.
+    :param changes_table: where such rows are listed; made when there are some.
+    :param changes_hold: ``members`` lists the names of the members that differ; ``bodies`` the new bodies, too.
+    :param max_in_doubt: how many rows of the operation may stand in doubt in the ledger that are not among the task's rows. With
+        more, the task fails in the end; None: any number.
+    :param decision_field: the member of an answer that holds the decision, with dots between nested names; None: an answer needs
+        no decision to count as carried out, and is a JSON object all the same.
+    :param reservation_field: the member that holds a reservation's id, likewise.
     :param decisions: what further decisions mean: decision → ``committed`` or ``denied``.
+    :param response: what further answers mean: a `ResponseMapping` (from ``limio_limitrail.limitrail.responses``), or a mapping
+        with its members.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
@@ -95,15 +115,24 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         "idempotency_header": Parameter(usage_choices.header),
         "idempotency_field": Parameter(readers.optional(readers.text("the name of a member"))),
         "on_unknown": Parameter(readers.choice(*ON_UNKNOWN)),
+        "resend_within": Parameter(times.span()),
+        "key_namespace": Parameter(readers.optional(readers.text("a text"))),
+        "on_rekeyed": Parameter(readers.choice(*usage_choices.ON_REKEYED)),
         "replay": Parameter(readers.optional(readers.choice(*REPLAYS))),
         "concurrency": Parameter(readers.whole_number(least=1, most=usage_choices.MOST_CONCURRENCY)),
         "batch_size": Parameter(readers.whole_number(least=1, most=usage_choices.MOST_IN_A_BATCH)),
         "max_rejected": Parameter(usage_choices.number_or_share),
         "max_parked": Parameter(usage_choices.number_or_share),
         "max_duplicates": Parameter(readers.optional(usage_choices.number_or_share)),
+        "max_rejected_before": Parameter(readers.optional(usage_choices.number_or_share)),
+        "max_in_doubt": Parameter(readers.optional(readers.whole_number(least=0))),
+        "max_changed": Parameter(usage_choices.number_or_share),
+        "changes_table": Parameter(readers.text("the name of a table")),
+        "changes_hold": Parameter(readers.choice(*usage_choices.CHANGES_HOLD)),
         "decision_field": Parameter(readers.optional(readers.text("the name of a member"))),
         "reservation_field": Parameter(readers.text("the name of a member")),
         "decisions": Parameter(usage_choices.decisions),
+        "response": Parameter(response_mapping),
     }
     template_fields: Sequence[str] = template_fields(parameters)
     template_ext: Sequence[str] = (".sql",)
@@ -129,15 +158,24 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         idempotency_header: Templated[str] = "Idempotency-Key",
         idempotency_field: Templated[str] | None = None,
         on_unknown: Templated[str] = "park",
+        resend_within: Templated[timedelta] = timedelta(hours=20),
+        key_namespace: Templated[str] | None = None,
+        on_rekeyed: Templated[str] = "fail",
         replay: Templated[str] | None = None,
         concurrency: Templated[int] = 8,
         batch_size: Templated[int] = 500,
         max_rejected: Templated[float] = 0,
         max_parked: Templated[float] = 0,
         max_duplicates: Templated[float] | None = None,
+        max_rejected_before: Templated[float] | None = None,
+        max_in_doubt: Templated[int] | None = None,
+        max_changed: Templated[float] = 0,
+        changes_table: Templated[str] = "limitrail_usage_changes",
+        changes_hold: Templated[str] = "members",
         decision_field: Templated[str] | None = "decision",
         reservation_field: Templated[str] = "reservationId",
         decisions: Templated[Mapping[str, str]] | None = None,
+        response: Templated[ResponseMapping] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -156,15 +194,24 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         self.idempotency_header: str = idempotency_header
         self.idempotency_field: str | None = idempotency_field
         self.on_unknown: str = on_unknown
+        self.resend_within: timedelta = resend_within
+        self.key_namespace: str | None = key_namespace
+        self.on_rekeyed: str = on_rekeyed
         self.replay: str | None = replay
         self.concurrency: int = concurrency
         self.batch_size: int = batch_size
         self.max_rejected: float = max_rejected
         self.max_parked: float = max_parked
         self.max_duplicates: float | None = max_duplicates
+        self.max_rejected_before: float | None = max_rejected_before
+        self.max_in_doubt: int | None = max_in_doubt
+        self.max_changed: float = max_changed
+        self.changes_table: str = changes_table
+        self.changes_hold: str = changes_hold
         self.decision_field: str | None = decision_field
         self.reservation_field: str = reservation_field
         self.decisions: Mapping[str, str] | None = decisions
+        self.response: ResponseMapping | Mapping[str, Any] | None = response
         self._batch: Batch | None = None
         self._killed = False
         self._query: str | None = None
@@ -214,13 +261,17 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         from limio_limitrail.landing.sql.model import LandingError
         from limio_limitrail.landing.sql.queries import WrongQueryError
         from limio_limitrail.ledger.model import LedgerError
+        from limio_limitrail.ledger.refusals import RepeatedRefusalError
+        from limio_limitrail.ledger.rekeyed import RekeyedRowsError
         from limio_limitrail.ledger.spool import ClashError
         from limio_limitrail.operators.usage_verdict import UsageFailedError
 
         with hopeless_failures_end_the_task():
             try:
                 return self._execute(context)
-            except (ClashError, LedgerError, UsageFailedError, WrongQueryError) as error:
+            except (
+                ClashError, LedgerError, RekeyedRowsError, RepeatedRefusalError, UsageFailedError, WrongQueryError,
+            ) as error:  # fmt: skip
                 raise AirflowFailException(str(error)) from error
             except LandingError as error:
                 raise LandingError(f"the ledger's database {self.sql_conn_id!r}: {error}") from error
@@ -231,20 +282,25 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         from limio_limitrail.hooks.outlets import announce
         from limio_limitrail.ledger.batch import Batch
         from limio_limitrail.ledger.spool import Spool
-        from limio_limitrail.operators.usage_choices import Allowance, one_of, read_policy
+        from limio_limitrail.operators.usage_choices import asked_at, one_of, read_policy
         from limio_limitrail.operators.usage_query import QUERY_KEY, ledger_query
         from limio_limitrail.operators.usage_rows import fill_spool
-        from limio_limitrail.operators.usage_verdict import judge, summarize, tell
+        from limio_limitrail.operators.usage_same_rows import check_same_rows, list_changes
+        from limio_limitrail.operators.usage_verdict import judge, summarize, tell, tell_left
 
         self.read_parameters()
         one_of(sql=self.sql, parts=self.parts, rows=self.rows)
         operation = self._operation
-        rejected = Allowance(name="max_rejected", most=self.max_rejected)
-        parked = Allowance(name="max_parked", most=self.max_parked)
-        duplicates = None if self.max_duplicates is None else Allowance(name="max_duplicates", most=self.max_duplicates)
-        policy = read_policy(on_unknown=self.on_unknown, replay=self.replay, changes=operation.changes)
+        allowed = self._thresholds()
+        policy = read_policy(
+            on_unknown=self.on_unknown,
+            replay=self.replay,
+            changes=operation.changes,
+            resend_within=self.resend_within,
+            asked_at=asked_at(context.get("dag_run")),
+        )
         template = self._template(operation)
-        sender = self._sender(operation, on_unknown=policy.on_unknown)
+        sender = self._sender(operation, policy=policy)
         meter = Meter(self.hook.client)
         with self._held() as database, Spool() as spool:
             book = self._book(database, context=context, operation=operation)
@@ -252,8 +308,11 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
             self._query = ledger_query(table=book.table, worker=self._worker(context))
             self._note_usage(database.hook, operation=operation, table=book.table)
             with stage("read rows", operation=operation.name), self._source(database.hook) as source:
-                fill_spool(spool, source=source, template=template, duplicates=duplicates)
+                fill_spool(spool, source=source, template=template, duplicates=allowed.duplicates)
             self.log.info("%s: %s rows, %s of them repeat others.", operation.name, f"{spool.total:,}", f"{spool.duplicates:,}")
+            rekeyed = check_same_rows(book, spool=spool, worker=book.worker, on_rekeyed=self.on_rekeyed)
+            left = book.left_in_doubt(spool.among)
+            tell_left(left, operation=operation.name, table=book.table)
             if spool.total:
                 # A scope that is missing shows here, before anything is claimed.
                 self.hook.client.auth.credential()
@@ -264,16 +323,33 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
                 concurrency=self.concurrency,
                 batch_size=self.batch_size,
                 label=operation.name,
+                allowed=allowed.rejected.rows(of=spool.total - spool.duplicates),
             )
             if self._killed:
                 self._batch.stop()
             try:
                 with stage(f"send {operation.name}", operation=operation.name, rows=spool.total - spool.duplicates):
                     self._batch.run(spool.rows(), total=spool.total - spool.duplicates)
+                if allowed.in_doubt is not None and left.count > allowed.in_doubt:
+                    # Somebody may have settled some of them meanwhile.
+                    left = book.left_in_doubt(spool.among)
             finally:
                 tally = self._batch.tally
+                unlisted = (
+                    None
+                    if self._killed
+                    else list_changes(
+                        book,
+                        spool=spool,
+                        tally=tally,
+                        table=self.changes_table,
+                        with_bodies=self.changes_hold == "bodies",
+                        batch_size=self.batch_size,
+                    )
+                )
                 summary = {
-                    **summarize(tally, operation=operation.name, table=book.table, duplicates=spool.duplicates),
+                    **summarize(tally, operation=operation.name, table=book.table, duplicates=spool.duplicates, left=left),
+                    "rekeyed": rekeyed,
                     **meter.read(),
                 }
                 tell(tally, summary=summary)
@@ -282,9 +358,11 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
                 # A task that fails leaves no return value, and the numbers are what a person will look for.
                 context["ti"].xcom_push(key="return_value", value=summary)
                 context["ti"].xcom_push(key=QUERY_KEY, value=self._query)
-        failure = judge(tally, table=book.table, operation=operation.name, rejected=rejected, parked=parked)
-        if failure is not None:
-            raise failure
+        failure = judge(
+            tally, table=book.table, operation=operation.name, allowed=allowed, left=left, changes_table=self.changes_table
+        )
+        if (error := failure or unlisted) is not None:
+            raise error
         announce(context, outlets=self.outlets, summary=summary)
         return summary
 
@@ -298,6 +376,20 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
             return Flow(source=None, targets=(usage, ledger) if operation.changes else (ledger,))
 
         self.note_flow(flow)
+
+    def _thresholds(self) -> Thresholds:
+        from limio_limitrail.operators.usage_choices import Allowance
+        from limio_limitrail.operators.usage_verdict import Thresholds
+
+        before, duplicates = self.max_rejected_before, self.max_duplicates
+        return Thresholds(
+            rejected=Allowance(name="max_rejected", most=self.max_rejected),
+            parked=Allowance(name="max_parked", most=self.max_parked),
+            rejected_before=None if before is None else Allowance(name="max_rejected_before", most=before),
+            changed=Allowance(name="max_changed", most=self.max_changed),
+            in_doubt=self.max_in_doubt,
+            duplicates=None if duplicates is None else Allowance(name="max_duplicates", most=duplicates),
+        )
 
     # -- what is asked for -----------------------------------------------------------------------------------------
 
@@ -314,9 +406,10 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
             key=tuple(self.key),
             body=self.body,
             key_field=self.idempotency_field,
+            namespace=self.key_namespace,
         )
 
-    def _sender(self, operation: Operation, *, on_unknown: OnUnknown) -> Any:
+    def _sender(self, operation: Operation, *, policy: Policy) -> Any:
         from limio_limitrail.api.async_client import AsyncApiClient
         from limio_limitrail.api.async_transport import AsyncTransport
         from limio_limitrail.ledger.model import State
@@ -324,6 +417,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         from limio_limitrail.operators.usage_sender import UsageSender
 
         client = self.hook.client
+        response = response_mapping("response", self.response)
         return UsageSender(
             client=AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=self.concurrency)),
             operation=operation,
@@ -332,9 +426,12 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
                 reservation_field=self.reservation_field,
                 decisions={**DECISIONS, **{decision: State(meaning) for decision, meaning in (self.decisions or {}).items()}},
                 required=operation.decides,
+                committed_statuses=frozenset(response.committed_statuses),
             ),
             key_header=None if self.idempotency_field else self.idempotency_header,
-            on_unknown=on_unknown,
+            on_unknown=policy.on_unknown,
+            resend_within=policy.resend_within,
+            response=response_mapping("response", self.response) if operation.changes else ResponseMapping(),
             keep_answers=self.mode == "preview",
         )
 
@@ -361,6 +458,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
             worker=worker,
             operation=operation.name,
             conn_id=self.limitrail_conn_id,
+            tenant=self.hook.settings.tenant,
+            namespace=self.key_namespace,
         )
 
     def _worker(self, context: Context) -> Worker:

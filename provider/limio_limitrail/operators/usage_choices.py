@@ -7,11 +7,13 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.ledger.model import OnUnknown, State
-from limio_limitrail.ledger.rules import Policy
+from limio_limitrail.ledger.rules import RESEND_WITHIN, Policy
 from limio_limitrail.parameters.given import as_native, is_nothing, plain, type_of, unfit
 from limio_limitrail.parameters.readers import choice, mapping, text
 
@@ -19,6 +21,11 @@ MOST_CONCURRENCY = 64
 MOST_IN_A_BATCH = 1000
 ON_UNKNOWN = tuple(word.value for word in OnUnknown)
 REPLAYS = (State.REJECTED.value, State.PARKED.value)
+
+_BY_SOMEBODY = frozenset({"manual", "operator_triggered"})
+"""Types of Dag runs that are made when somebody asks for them."""
+ON_REKEYED = ("fail", "settle", "send")
+CHANGES_HOLD = ("members", "bodies")
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -38,6 +45,10 @@ class Allowance:
         """Tell whether so many rows are too many."""
         # A share as it is written: 0.29 of 100 rows are 29, and not a little less.
         return count > (Decimal(repr(self.most)) * of if isinstance(self.most, float) else self.most)
+
+    def rows(self, *, of: int) -> int:
+        """Return how many rows that is."""
+        return int(Decimal(repr(self.most)) * of if isinstance(self.most, float) else self.most)
 
     def __str__(self) -> str:
         return f"{self.name}={self.most}"
@@ -103,15 +114,38 @@ def rows(name: str, value: object) -> object:
     return found
 
 
-def read_policy(*, on_unknown: str, replay: str | None, changes: bool) -> Policy:
+def read_policy(
+    *,
+    on_unknown: str,
+    replay: str | None,
+    changes: bool,
+    resend_within: timedelta = timedelta(seconds=RESEND_WITHIN),
+    asked_at: int | None = None,
+) -> Policy:
     """Give what to do with rows that the ledger knows.
 
     :param changes: False where the operation changes nothing, so that asking again does no harm.
+    :param resend_within: for how long after its first request a row in doubt may be sent again.
+    :param asked_at: when the run was asked for, in milliseconds since 1970.
     """
     return Policy(
         on_unknown=OnUnknown(on_unknown) if changes else OnUnknown.RESEND,
         replay=None if replay is None else State(replay),
+        resend_within=resend_within.total_seconds(),
+        asked_at=asked_at,
     )
+
+
+def asked_at(run: Any) -> int | None:
+    """Return when somebody asked for a Dag run, in milliseconds since 1970; None where that is not known.
+
+    :param run: the Dag run, as a task's context has it.
+    """
+    # One that waits in a queue was asked for before it began. That of a schedule is due at times that may be long past.
+    type_ = getattr(run, "run_type", None)
+    asked = getattr(run, "run_after", None) if getattr(type_, "value", type_) in _BY_SOMEBODY else None
+    moment = asked or getattr(run, "start_date", None)
+    return None if moment is None else int(moment.timestamp() * 1000)
 
 
 def one_of(**given: object) -> str:

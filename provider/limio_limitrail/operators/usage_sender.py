@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from limio_limitrail.api.errors import (
@@ -18,8 +18,11 @@ from limio_limitrail.api.errors import (
     ScopeError,
 )
 from limio_limitrail.api.retry import Repeat, call_with_retries_async, is_transient, is_undone
+from limio_limitrail.ledger.clock import uptime
 from limio_limitrail.ledger.couriers import Doubt, EndedError, Halt, Result, Slower, Wait
-from limio_limitrail.ledger.model import OnUnknown, State, UsageRow
+from limio_limitrail.ledger.model import OnUnknown, Outcome, State, UsageRow
+from limio_limitrail.ledger.rules import RESEND_WITHIN, resolve
+from limio_limitrail.limitrail.responses import ResponseMapping
 from limio_limitrail.limitrail.usage import AnswerReading, outcome_of, read_answer, undecided
 
 if TYPE_CHECKING:
@@ -32,8 +35,8 @@ _REFUSALS = (InvalidRequestError, NotFoundError, ConflictError, PageTooLargeErro
 _TIMED_OUT = 408
 """Says that the request came too slowly, and not how much of it was carried out."""
 
-_ABOUT_ONE_TRY = (CredentialsError, ScopeError, RateLimitError, ConflictError, NotFoundError)
-"""Refusals that leave open what became of an earlier try of the same row; a conflict may even be with that one."""
+_PROXY_WANTS_CREDENTIALS = 407
+"""Comes from a proxy on the way: the request has not reached the API."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,8 @@ class UsageSender:
     :param reading: where an answer says what.
     :param key_header: the header that takes the idempotency key; none where the body does.
     :param on_unknown: whether a row that may have been carried out is sent again.
+    :param resend_within: seconds after its first try in which that may be done.
+    :param response: what refusals mean beyond what is documented.
     :param keep_answers: whether outcomes keep whole answers.
     """
 
@@ -53,6 +58,8 @@ class UsageSender:
     reading: AnswerReading
     key_header: str | None
     on_unknown: OnUnknown
+    resend_within: float = RESEND_WITHIN
+    response: ResponseMapping = field(default_factory=ResponseMapping)
     keep_answers: bool = False
 
     async def __call__(self, row: UsageRow, wait: Wait, /) -> Result:
@@ -64,8 +71,11 @@ class UsageSender:
         resends = self.on_unknown is OnUnknown.RESEND
         in_doubt = self.on_unknown.in_doubt
         doubts: list[ApiError] = []
+        began = uptime()
 
-        async def send_once() -> Answer:
+        async def send_once() -> Answer | ApiError:
+            if doubts and uptime() - began > self.resend_within:
+                raise EndedError
             try:
                 return await self.client.send(
                     method="POST",
@@ -77,6 +87,8 @@ class UsageSender:
                     repeat=Repeat.NONE,
                 )
             except ApiError as error:
+                if self.response.is_committed(status=error.status, error_code=error.failure.problem.error_code):
+                    return error
                 if is_transient(error) and not is_undone(error):
                     doubts.append(error)
                 elif isinstance(error, RateLimitError) and not doubts:
@@ -97,10 +109,17 @@ class UsageSender:
                 raise
             return Doubt(outcome=outcome_of(doubts[-1], state=in_doubt), cause=doubts[-1])
         except ApiError as error:
-            earlier = [doubt for doubt in doubts if doubt is not error]
-            if earlier and (isinstance(error, _ABOUT_ONE_TRY) or not error.failure.reached):
-                return Doubt(outcome=outcome_of(earlier[-1], state=in_doubt), cause=error)
-            return self._failed(error, in_doubt=in_doubt)
+            result = self._failed(error, in_doubt=in_doubt)
+            if earlier := [doubt for doubt in doubts if doubt is not error]:
+                if isinstance(result, Halt | Slower):
+                    # It says nothing of the earlier tries.
+                    return Doubt(outcome=outcome_of(earlier[-1], state=in_doubt), cause=error)
+                if isinstance(result, Outcome):
+                    return resolve(result, in_doubt=True)
+            return result
+        if isinstance(answer, ApiError):
+            outcome = outcome_of(answer, state=State.COMMITTED)
+            return replace(outcome, detail=f"refused as already committed: {outcome.detail}")
         secrets = self.client.parent.auth.secrets()
         outcome = read_answer(answer, reading=self.reading, keep=self.keep_answers, secrets=secrets)
         if outcome.state is State.PARKED:
@@ -112,7 +131,8 @@ class UsageSender:
         await self.client.close()
 
     def _failed(self, error: ApiError, *, in_doubt: State) -> Result:
-        if not error.failure.reached or isinstance(error, CredentialsError | ScopeError):
+        about_the_client = isinstance(error, CredentialsError | ScopeError) or error.status == _PROXY_WANTS_CREDENTIALS
+        if not error.failure.reached or about_the_client:
             return Halt(cause=error)
         if isinstance(error, RateLimitError):
             if (error.retry_after or 0.0) > self.client.parent.limits.longest_retry_after:

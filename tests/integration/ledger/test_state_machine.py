@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 from ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, make_row
-from usage_world import FATES, NAMES, World
+from usage_world import FATES, NAMES, Ways, World
 
 from limio_limitrail.ledger.model import OnUnknown, State
 from limio_limitrail.ledger.rules import Policy
@@ -21,6 +22,16 @@ BODIES = (b"{}", b"{}", b"{}", b"[]")
 LIKELY = (*FATES, *("answer lost", "undecided", "504 after") * 3, *("refused",) * 2)
 fates = st.lists(st.sampled_from(LIKELY), min_size=1, max_size=3)
 names = st.just(list(NAMES)) | st.lists(st.sampled_from(NAMES), min_size=1, unique=True)
+HOUR = 3600.0
+ways = st.sampled_from(
+    [
+        Ways(),
+        Ways(honours=False),
+        Ways(window=24 * HOUR),
+        *(Ways(refuses=status, window=window) for status in (400, 409, 422) for window in (24 * HOUR, float("inf"))),
+        Ways(refuses=409, mapped=True, window=24 * HOUR),
+    ]
+)
 policies = st.sampled_from([PARK, RESEND, RESEND, REPLAY_PARKED, REPLAY_PARKED, REPLAY_REJECTED])
 
 
@@ -30,10 +41,10 @@ class UsageMachine(RuleBasedStateMachine):
     Two runs that both replay parked rows are never retried in turns here: the ledger remembers the last one only.
     """
 
-    @initialize(honours=st.booleans())
-    def begin(self, honours: bool) -> None:
+    @initialize(ways=ways)
+    def begin(self, ways: Ways) -> None:
         self._folder = tempfile.TemporaryDirectory()
-        self.world = World(Path(self._folder.name), honours=honours)
+        self.world = World(Path(self._folder.name), ways=ways)
         self.replaying: str | None = None
         self.runs = 0
 
@@ -57,10 +68,11 @@ class UsageMachine(RuleBasedStateMachine):
         self.start_run(policy, names, body)
 
     def start_run(self, policy, names, body):
-        if self.world.api.honours and policy.replay is not None:
+        if self.world.ways.honours and policy.replay is not None:
             policy = Policy(on_unknown=OnUnknown.RESEND, replay=policy.replay)
-        if not self.world.api.honours and policy.on_unknown is OnUnknown.RESEND:
+        if not self.world.ways.honours and policy.on_unknown is OnUnknown.RESEND:
             policy = PARK
+        policy = replace(policy, asked_at=int(self.world.now * 1000))
         self.runs += 1
         run = f"run-{self.runs}"
         if policy.replay is State.PARKED:
@@ -150,9 +162,17 @@ class UsageMachine(RuleBasedStateMachine):
 
     # -- what happens to them ----------------------------------------------------------------------------------------
 
-    @rule(seconds=st.sampled_from([10.0, 50.0, 61.0]))
+    @rule(seconds=st.sampled_from([10.0, 50.0, 61.0, 19 * HOUR, 25 * HOUR]))
     def time_passes(self, seconds) -> None:
+        while seconds >= HOUR and self.world.api.late:
+            # No request is on its way for hours.
+            self.world.arrive()
         self.world.now += seconds
+
+    @rule(name=st.sampled_from(NAMES))
+    def a_person_looks_a_row_up(self, name) -> None:
+        if make_row(name).key in self.world.entries():
+            self.world.look_up(make_row(name).key)
 
     @precondition(lambda self: self.world.api.late)
     @rule()
@@ -191,7 +211,7 @@ def test_a_row_whose_answer_was_lost_is_parked_and_replayed_once(tmp_path, no_pa
     world.close()
 
 
-@pytest.mark.parametrize("then", ["429", "refused", "401", "conflict"])
+@pytest.mark.parametrize("then", ["429", "refused", "401"])
 @pytest.mark.parametrize("ends_waiting", [False, True])
 def test_a_doubt_is_not_forgotten_for_what_comes_after_it(tmp_path, no_pauses, then, ends_waiting):
     world = World(tmp_path, honours=True)
@@ -207,4 +227,73 @@ def test_a_doubt_is_not_forgotten_for_what_comes_after_it(tmp_path, no_pauses, t
     second.end()
     assert world.entries()[key]["state"] == "committed"
     assert world.api.carried_out[key] == 1
+    world.close()
+
+
+@pytest.mark.parametrize("status", [400, 409, 422])
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("found_by", ["the same try", "the next try", "the next run"])
+def test_a_key_that_is_known_and_refused(tmp_path, no_pauses, status, mapped, found_by):
+    world = World(tmp_path, ways=Ways(refuses=status, mapped=mapped))
+    key = make_row("a").key
+    crew = world.start("run-1", names=["a"], policy=RESEND, body=b"{}")
+    crew.claim_next(1)
+    crew.send(key, ["answer lost"], end_after=None if found_by == "the same try" else 1)
+    crew.end()
+    if found_by != "the same try":
+        assert world.entries()[key]["state"] == "unknown"
+        crew = world.start("run-1" if found_by == "the next try" else "run-2", names=["a"], policy=RESEND, body=b"{}")
+        crew.claim_next(1)
+        crew.send(key, [])
+        crew.end()
+    entry = world.entries()[key]
+    assert entry["state"] == ("committed" if mapped else "parked")
+    assert (entry["http_status"], entry["error_code"]) == (status, "KEY_KNOWN")
+    assert "the key is known" in entry["detail"]
+    replay = world.start("run-3", names=["a"], policy=REPLAY_REJECTED, body=b"{}")
+    assert replay.todo == []
+    assert world.api.carried_out[key] == 1
+    world.check()
+    world.close()
+
+
+def test_a_row_that_a_person_has_looked_up_in_vain_is_sent_once_more(tmp_path, no_pauses):
+    world = World(tmp_path, honours=False)
+    key = make_row("a").key
+    crew = world.start("run-1", names=["a"], policy=PARK, body=b"{}")
+    crew.claim_next(1)
+    crew.send(key, ["request lost"])
+    crew.end()
+    world.look_up(key)
+    assert world.entries()[key]["state"] == "rejected"
+    for run, policy, sent in (("run-2", PARK, 0), ("run-1", REPLAY_REJECTED, 0), ("run-3", REPLAY_REJECTED, 1)):
+        again = world.start(run, names=["a"], policy=policy, body=b"{}")
+        again.claim_next(1)
+        for claimed in list(again.claims):
+            again.send(claimed, ["reject"])
+        again.end()
+        assert world.attempts[run]
+        assert world.entries()[key]["attempts"] == 1 + sent
+    # Never in doubt since: the refusal counts.
+    assert world.entries()[key]["state"] == "rejected"
+    world.close()
+
+
+def test_what_another_worker_left_in_doubt_is_not_forgotten_for_an_older_claim(tmp_path, no_pauses):
+    """A worker stood still, and another one took its row, sent it, and got no answer."""
+    world = World(tmp_path, honours=True)
+    key = make_row("a").key
+    still = world.start("run-1", names=["a"], policy=RESEND, body=b"{}")
+    still.claim_next(1)
+    world.now += 100
+    other = world.start("run-2", names=["a"], policy=RESEND, body=b"{}")
+    other.claim_next(1)
+    other.send(key, ["answer lost"], end_after=1)
+    other.end()
+    assert world.entries()[key]["state"] == "unknown"
+    # It finds its claim too old, and claims the row anew; then it is told to stop before it is sent.
+    still.send(key, [])
+    still.end()
+    assert world.entries()[key]["state"] == "unknown"
+    world.check()
     world.close()

@@ -15,10 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from databases import widest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, arrow_type, cast, widen, widen_all
+from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, arrow_type, cast, widen
 from limio_limitrail.landing.sql import LandingError, LoadResult
 from limio_limitrail.landing.sql.names import ascii_lower, column_names
 
@@ -60,7 +61,7 @@ class Pull:
     @property
     def schema(self) -> dict[str, Kind]:
         names = list(dict.fromkeys(name for part in self.parts for name in part))
-        return {name: widen_all(part[name][0] for part in self.parts if name in part) for name in names}
+        return {name: widest(part[name][0] for part in self.parts if name in part) for name in names}
 
 
 @st.composite

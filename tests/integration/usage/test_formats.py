@@ -9,23 +9,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from old_ledgers import old_rows, old_table
+from old_ledgers import make_older
 from usage import Code, make_rows
 
 FORMATS = Path(__file__).parent / "formats"
 LEDGER = "limitrail_usage_ledger"
 BODY = Code('{"externalAccount": Column("account"), "operation": Column("operation"), "amount": Column("amount")}')
-
-
-def make_older(place):
-    """Turn the ledger into what the first version would have left."""
-    names = ", ".join(old_rows()[0])
-    place.database.execute(
-        f"CREATE TABLE kept AS SELECT * FROM {LEDGER}",
-        f"DROP TABLE {LEDGER}",
-        old_table(place.database.conn_id, table=LEDGER),
-        f"INSERT INTO {LEDGER} ({names}) SELECT {names} FROM kept",
-    )
 
 
 def formats(place):
@@ -39,7 +28,7 @@ def test_an_older_ledger_keeps_rows_from_being_sent_again(place_of, conn_id):
     place.database.fill(make_rows(20))
     place.write_dag()
     assert place.attempt("one").summary["committed"] == 20
-    make_older(place)
+    make_older(place.database)
     key, other = list(place.database.ledger())[:2]
     place.database.execute(
         f"UPDATE {LEDGER} SET state = 'parked' WHERE idempotency_key = '{key}'",

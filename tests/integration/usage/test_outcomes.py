@@ -175,10 +175,42 @@ def test_further_decisions_and_none_at_all(place_of):
     assert (last.summary["committed"], last.summary["denied"]) == (40 - held, held)
     stop()
     answering(place, lambda _: Reply(204, b""))
-    place.write_dag(decision_field=None, ledger_table="other")
+    place.write_dag(decision_field=None, ledger_table="other", response={"committed_statuses": [204]})
     last = place.attempt("next")
     assert last.state == "success"
     assert last.summary["committed"] == 40
+
+
+@pytest.mark.parametrize("body", [b"<html>We will be back soon.</html>", b"", b'["ALLOWED"]', b'{"error": "try later"}'])
+@pytest.mark.parametrize("decision_field", [None, "decision"])
+def test_a_page_with_status_200_carries_nothing_out(place_of, body, decision_field):
+    place = place_of("duck", make_rows(60))
+    answering(place, lambda _: Reply(200, body))
+    place.write_dag(decision_field=decision_field, retries=3)
+    last = place.attempt()
+    assert last.state == "failed"
+    assert set(place.database.states()) == {"parked"}
+    assert last.summary["committed"] == 0
+    assert "soon" not in place.output()
+
+
+def test_a_nested_decision(place_of):
+    place = place_of("duck", make_rows(40))
+    answering(
+        place,
+        lambda body: Reply(
+            200,
+            b'{"result": {"decision": "%s", "reservation": {"id": "%s"}}}'
+            % (b"DENIED_BY_POLICY" if body["externalAccount"] == "acme-7" else b"ALLOWED", body["externalAccount"].encode()),
+        ),
+    )
+    place.write_dag(decision_field="result.decision", reservation_field="result.reservation.id")
+    last = place.attempt()
+    assert last.state == "success"
+    assert (last.summary["committed"], last.summary["denied"]) == (39, 1)
+    for entry in place.database.ledger().values():
+        assert entry["reservation_id"] == json.loads(entry["row_key"])["account"]
+        assert (entry["state"] == "denied") == (entry["reservation_id"] == "acme-7")
 
 
 def test_a_token_that_expires_in_mid_run(place_of):

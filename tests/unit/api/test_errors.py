@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from limio_limitrail.api import errors
 from limio_limitrail.api.answer import judge
 from limio_limitrail.api.redact import LONGEST, holds_secret, safe_text
+from limio_limitrail.api.retry import is_transient
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.emulator import Fault
 
@@ -233,3 +234,12 @@ def test_a_404_of_limitrail_speaks_of_the_tenant():
     assert "account of another tenant looks the same as none" in limitrail
     limio = str(errors.NotFoundError(errors.Failure(api="Limio", status=404)))
     assert "another tenant" not in limio
+
+
+def test_a_proxy_that_asks_for_credentials_has_not_passed_the_request_on():
+    error = said(407, b"<html>Proxy Authentication Required</html>")
+    assert isinstance(error, errors.TransportError)
+    assert not error.failure.reached
+    assert not error.hopeless
+    assert not is_transient(error)
+    assert "the proxy refused to pass the request on" in str(error)

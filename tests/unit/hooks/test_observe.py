@@ -37,6 +37,7 @@ def metrics(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, dict[str,
 
     monkeypatch.setattr(Stats, "incr", note)
     monkeypatch.setattr(Stats, "timing", note)
+    monkeypatch.setattr(Stats, "gauge", note)
     return found
 
 
@@ -83,3 +84,9 @@ def test_metrics_that_fail_fail_no_task(monkeypatch, caplog):
 
 def test_where_metrics_are_off_nothing_happens():
     count(SUMMARY, api="limio", what="orders")
+
+
+@pytest.mark.parametrize("left", [0, 7])
+def test_rows_left_in_doubt_are_a_gauge_that_goes_back_to_zero(metrics, left):
+    count({"rows": 1, "left_in_doubt": left, "seconds": 1, "waited": 0}, api="limitrail", what="usage.commit")
+    assert metrics["limio_limitrail.left_in_doubt"] == (left, {"api": "limitrail", "what": "usage.commit"})

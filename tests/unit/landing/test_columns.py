@@ -11,12 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from databases import widest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.columns import ColumnReader
 from limio_limitrail.landing.errors import RecordError
-from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, widen, widen_all
+from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, widen
 from limio_limitrail.landing.lifts import LiftReader
 from limio_limitrail.landing.tables import merge_schemas, schema_of, stack
 
@@ -118,7 +119,7 @@ def test_any_records_in_any_pages_become_the_same_table(records, cuts):
     kinds = schema_of(table)
     for name in names:
         values = [record.get(name, "null") for record in records]
-        assert kinds[name] is widen_all(model_kind(value) for value in values)
+        assert kinds[name] is widest(model_kind(value) for value in values)
         for landed, value in zip(table.column(name).to_pylist(), values, strict=True):
             assert same(landed, value, kinds[name]), (name, value, landed, kinds[name])
 

@@ -13,6 +13,7 @@ from ledgers import make_rows
 from limio_limitrail.ledger.couriers import Couriers, Doubt, Halt, Slower, Unsent
 from limio_limitrail.ledger.ledger import Claim
 from limio_limitrail.ledger.model import Outcome, State
+from limio_limitrail.ledger.refusals import Refusals
 
 GOOD = Outcome(state=State.COMMITTED)
 ENDS = 60.0
@@ -45,7 +46,9 @@ def make_couriers():
     made = []
 
     def make(sender, *, concurrency=4) -> Couriers:
-        made.append(Couriers(sender=sender, concurrency=concurrency, in_doubt=State.PARKED, most_doubts=10))
+        refusals = Refusals(allowed=0, table="ledger", label="usage")
+        couriers = Couriers(sender=sender, concurrency=concurrency, in_doubt=State.PARKED, most_doubts=10, refusals=refusals)
+        made.append(couriers)
         made[-1].start()
         return made[-1]
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from itertools import product
 
@@ -10,9 +11,18 @@ import pytest
 from ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, make_worker
 
 from limio_limitrail.ledger.model import Entry, OnUnknown, Outcome, State
-from limio_limitrail.ledger.rules import Move, Policy, is_alive, next_move
+from limio_limitrail.ledger.rules import (
+    Move,
+    Policy,
+    is_alive,
+    may_be_done,
+    next_move,
+    resolve,
+    why_kept,
+    why_parked,
+)
 
-NOW = 1_000_000
+NOW = 361_000_000
 ME = make_worker("mine", attempt=2)
 OTHERS = {
     "me": ME,
@@ -32,12 +42,30 @@ POLICIES = {
     "replay rejected": REPLAY_REJECTED,
     "resend, replay parked": Policy(on_unknown=OnUnknown.RESEND, replay=State.PARKED),
 }
+HOUR = 3_600_000
+AGES = {
+    "fresh": (0, True),
+    "19 h 59": (20 * HOUR - 60_000, True),
+    "20 h": (20 * HOUR, True),
+    "20 h and a moment": (20 * HOUR + 1, False),
+    "not known": (NOW, False),
+    "a little in the future": (-60_000, True),
+    "far in the future": (-60_001, False),
+}
+"""How long a row has been in doubt, and whether it may be sent again."""
 
 
-def expected(state, who, *, alive, same_body, policy) -> Move:
-    doubt = Move.TAKE if policy.on_unknown is OnUnknown.RESEND and same_body else Move.PARK
+def entry_of(state, **more) -> Entry:
+    usual = {
+        "worker": OTHERS["another run"], "lease_until": NOW, "digest": "d", "attempts": 1, "format": 3, "in_doubt_since": None
+    }  # fmt: skip
+    return Entry(state=state, outcome=Outcome(state=state), **{**usual, **more})
+
+
+def expected(state, who, *, alive, same_body, young, policy) -> Move:
+    doubt = Move.TAKE if policy.on_unknown is OnUnknown.RESEND and same_body and young else Move.PARK
     match state:
-        case State.COMMITTED | State.DENIED:
+        case State.COMMITTED | State.DENIED | State.GIVEN_UP:
             return Move.LEAVE
         case State.REJECTED | State.PARKED:
             return Move.TAKE if policy.replay is state and who in STRANGERS else Move.LEAVE
@@ -52,17 +80,98 @@ def expected(state, who, *, alive, same_body, policy) -> Move:
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("name", POLICIES)
 def test_every_case(state, name):
-    for who, alive, same_body in product(OTHERS, (True, False), (True, False)):
-        entry = Entry(
-            state=state,
+    for who, alive, same_body, (age, young) in product(OTHERS, (True, False), (True, False), AGES.values()):
+        entry = entry_of(
+            state,
             worker=OTHERS[who],
             lease_until=NOW + 1 if alive else NOW,
             digest="d" if same_body else "e",
-            attempts=1,
-            outcome=Outcome(state=state),
+            in_doubt_since=None if state is State.REJECTED else NOW - age,
         )
         move = next_move(entry, digest="d", me=ME, now=NOW, policy=POLICIES[name])
-        assert move is expected(state, who, alive=alive, same_body=same_body, policy=POLICIES[name]), (who, alive, same_body)
+        case = {"alive": alive, "same_body": same_body, "young": young}
+        assert move is expected(state, who, policy=POLICIES[name], **case), (who, case)
+
+
+@pytest.mark.parametrize(
+    ("within", "age", "move"),
+    [(0, 0, "take"), (0, 1, "park"), (60, 60_000, "take"), (60, 60_001, "park"), (10**9, 10**11, "take")],
+)
+def test_how_long_a_row_may_be_sent_again_is_the_users_choice(within, age, move):
+    policy = Policy(on_unknown=OnUnknown.RESEND, resend_within=within)
+    now = 10**12
+    assert next_move(entry_of(State.UNKNOWN, in_doubt_since=now - age), digest="d", me=ME, now=now, policy=policy).value == move
+
+
+KEPT = {
+    "never in doubt": ({}, True),
+    "rejected twice": ({"attempts": 2}, True),
+    "its doubt is not cleared": ({"in_doubt_since": NOW}, False),
+    "once, by a former version": ({"format": 2}, True),
+    "claimed again, by a former version": ({"format": 2, "attempts": 2}, False),
+    "claimed again, by the first version": ({"format": 1, "attempts": 3}, False),
+    "in doubt, by a former version": ({"format": 2, "in_doubt_since": 1}, False),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_rejected_rows_that_were_in_doubt_are_not_replayed(name):
+    more, taken = KEPT[name]
+    entry = entry_of(State.REJECTED, **more)
+    move = next_move(entry, digest="other", me=ME, now=NOW, policy=REPLAY_REJECTED)
+    assert move is (Move.TAKE if taken else Move.LEAVE)
+    assert (why_kept(entry, policy=REPLAY_REJECTED) is None) == taken
+    assert why_kept(entry, policy=PARK) is None
+
+
+@pytest.mark.parametrize(
+    ("parked_at", "asked", "taken"),
+    [(NOW - 1, NOW, True), (NOW, NOW, True), (NOW + 1, NOW, False), (None, NOW, True), (NOW, None, True)],
+)
+def test_rows_that_were_parked_after_the_run_was_asked_for_are_not_replayed(parked_at, asked, taken):
+    policy = replace(REPLAY_PARKED, asked_at=asked)
+    entry = entry_of(State.PARKED, in_doubt_since=1, finished_at=parked_at)
+    assert (next_move(entry, digest="d", me=ME, now=NOW, policy=policy) is Move.TAKE) == taken
+
+
+def test_an_outcome_by_what_was_known_before():
+    for state, in_doubt in product(State, (True, False)):
+        outcome = Outcome(state=state, http_status=409, error_code="KEY_REUSED", trace_id="t", detail="already exists")
+        found = resolve(outcome, in_doubt=in_doubt)
+        if state is State.REJECTED and in_doubt:
+            assert found == replace(
+                outcome, state=State.PARKED, detail="already exists; an earlier request of this row may have been carried out"
+            )
+            assert resolve(found, in_doubt=True) == found
+        else:
+            assert found is outcome
+
+
+@pytest.mark.parametrize("state", State)
+def test_which_rows_may_have_been_carried_out(state):
+    assert may_be_done(entry_of(state)) == (state in (State.SENDING, State.UNKNOWN, State.PARKED))
+
+
+@pytest.mark.parametrize(
+    ("more", "policy", "says"),
+    [
+        ({"digest": "e"}, RESEND, "it was sent with another body"),
+        ({"state": State.SENDING}, PARK, "the worker that sent it ended without writing down an answer$"),
+        ({"state": State.SENDING, "said": "no account"}, PARK, "without writing down an answer; before that: no account$"),
+        ({"said": "no answer"}, PARK, "^no answer$"),
+        ({}, PARK, "^no answer was written down$"),
+        ({"said": "no answer", "in_doubt_since": 1_700_000_000_000}, RESEND,
+         r"^no answer; it is in doubt since 2023-11-14 22:13:20 UTC, for 62\.5 h: .* \(resend_within is 20\.0 h\)$"),
+        ({"in_doubt_since": 0}, RESEND, "since when it is in doubt is not known"),
+        ({"in_doubt_since": 1_800_000_000_000}, RESEND, "since 2027-01-15 08:00:00 UTC, which is in the future: a clock"),
+        ({"in_doubt_since": 1 << 60}, RESEND, "which is in the future"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_a_row_that_is_parked(more, policy, says):
+    state, said = more.pop("state", State.UNKNOWN), more.pop("said", None)
+    entry = replace(entry_of(state, **more), outcome=Outcome(state=state, detail=said))
+    now = 1_700_000_000_000 + int(62.5 * HOUR)
+    assert re.search(says, why_parked(entry, digest="d", now=now, policy=policy))
 
 
 def test_a_worker_lives_until_its_lease_ends_or_its_next_try_begins():

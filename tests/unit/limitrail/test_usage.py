@@ -430,7 +430,7 @@ def test_an_answer_means_what_its_decision_says(body, state, decision):
     assert bool(outcome.detail) == (state is State.PARKED)
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"<html>", b'{"status":"ok"}'])
+@pytest.mark.parametrize("body", [b"{}", b'{"status":"ok"}'])
 def test_an_answer_that_need_not_decide_is_carried_out(body):
     assert read(body, required=False).state is State.COMMITTED
     assert read(body, decision_field=None).state is State.COMMITTED

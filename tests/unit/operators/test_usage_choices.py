@@ -11,15 +11,18 @@ from hypothesis import strategies as st
 from ledgers import make_row, make_worker
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.ledger.model import Entry, OnUnknown, Outcome, State
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.ledger.tally import Tally
+from limio_limitrail.limitrail.responses import Refusal, ResponseMapping
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.operators.usage_choices import Allowance, number_or_share, one_of, read_policy
 from limio_limitrail.operators.usage_rows import rows_of_list
-from limio_limitrail.operators.usage_verdict import UsageFailedError, UsageUnknownError, judge, summarize, tell
+from limio_limitrail.operators.usage_verdict import Thresholds, UsageFailedError, UsageUnknownError, judge, summarize, tell
 
 NONE = Allowance(name="max_rejected", most=0)
+NOTHING_LEFT = LeftInDoubt()
 NO_PARKED = Allowance(name="max_parked", most=0)
 
 
@@ -106,6 +109,52 @@ def test_decisions_mean_committed_or_denied():
             read("decisions", {"X": meaning})
 
 
+KNOWN = ResponseMapping(already_committed=(Refusal(status=409, error_code="KEY_KNOWN"),))
+
+
+@pytest.mark.parametrize(
+    "given_",
+    [
+        KNOWN,
+        ResponseMapping(already_committed=[{"status": "409", "error_code": "KEY_KNOWN"}]),
+        {"already_committed": [Refusal(status=409, error_code="KEY_KNOWN")]},
+        {"already_committed": {"status": 409, "error_code": "KEY_KNOWN"}},
+        {"already_committed": '[{"status": 409, "error_code": "KEY_KNOWN"}]'},
+        '{"already_committed": [{"status": 409, "error_code": "KEY_KNOWN"}]}',
+    ],
+)
+def test_a_response_mapping_is_read_from_what_a_template_gives(given_):
+    found = read("response", given_)
+    assert found == KNOWN == read("response", found)
+    assert found.is_committed(status=409, error_code="KEY_KNOWN")
+    for status, code in ((409, "OTHER"), (409, None), (422, "KEY_KNOWN"), (None, None)):
+        assert not found.is_committed(status=status, error_code=code)
+
+
+@pytest.mark.parametrize("nothing", [None, "", "None", {}, ResponseMapping(), {"already_committed": None}])
+def test_no_response_mapping_means_nothing_more(nothing):
+    assert read("response", nothing) == ResponseMapping()
+
+
+def test_a_refusal_without_a_code_is_any_of_its_status():
+    found = read("response", {"already_committed": [{"status": 409}]})
+    assert all(found.is_committed(status=409, error_code=code) for code in (None, "A", "B"))
+    assert not found.is_committed(status=400, error_code=None)
+
+
+@pytest.mark.parametrize("given_", [[204], (204,), {204}, 204, "204", ["204"], "[204]", 204.0])
+def test_statuses_of_empty_answers_are_read_from_what_a_template_gives(given_):
+    found = read("response", {"committed_statuses": given_})
+    assert found == ResponseMapping(committed_statuses=(204,)) == read("response", found)
+    assert read("response", ResponseMapping(committed_statuses=given_)) == found
+
+
+@pytest.mark.parametrize("wrong", [[404], [199], [300], True, [204.5], "no content", [[204]], {"204": True}, [None]])
+def test_statuses_of_empty_answers_are_of_2xx(wrong):
+    with pytest.raises(ParameterError, match=r"response\['committed_statuses'\]"):
+        read("response", {"committed_statuses": wrong})
+
+
 def test_one_source_of_rows():
     assert one_of(sql=None, parts="x", rows=None) == "parts"
     assert one_of(sql=None, parts=None, rows=[]) == "rows"
@@ -145,7 +194,7 @@ def test_a_row_that_is_no_mapping_is_named():
 
 
 def tally_of(*outcomes: Outcome, rows: int | None = None) -> Tally:
-    tally = Tally(len(outcomes) if rows is None else rows)
+    tally = Tally(len(outcomes) if rows is None else rows, worker=make_worker())
     for number, outcome in enumerate(outcomes, start=1):
         tally.add(make_row(number, number=number), outcome)
     return tally
@@ -155,8 +204,9 @@ def rejected(detail, **more) -> Outcome:
     return Outcome(state=State.REJECTED, http_status=400, detail=detail, **more)
 
 
-def verdict(tally, **more):
-    return judge(tally, **{"table": "book.ledger", "operation": "usage.commit", "rejected": NONE, "parked": NO_PARKED, **more})
+def verdict(tally, *, left=NOTHING_LEFT, **allowed):
+    thresholds = Thresholds(**{"rejected": NONE, "parked": NO_PARKED, **allowed})
+    return judge(tally, table="book.ledger", operation="usage.commit", allowed=thresholds, left=left)
 
 
 def test_all_well_is_no_failure():
@@ -222,7 +272,7 @@ def test_a_summary_counts_every_row_once(caplog):
         outcome=Outcome(state=State.COMMITTED, decision="ALLOWED"),
     )  # fmt: skip
     tally.add_settled(make_row("old", number=5), entry)
-    summary = summarize(tally, operation="usage.commit", table="ledger", duplicates=2)
+    summary = summarize(tally, operation="usage.commit", table="ledger", duplicates=2, left=NOTHING_LEFT)
     assert {name: summary[name] for name in ("rows", "sent", "settled_before", "changed", "not_tried", "duplicates")} == {
         "rows": 7, "sent": 4, "settled_before": 1, "changed": 1, "not_tried": 2, "duplicates": 2,
     }  # fmt: skip

@@ -71,6 +71,12 @@ WRONG: dict[str, list[Any]] = {
     "limio_conn_id": ["", None], "limitrail_conn_id": ["", None], "predicate": ["f", "no way"], "transform": ["f",
     "no.such.module"],
     "interval": [0, "x", True], "reservation_field": ["", None],
+    "response": [
+        "x", [1], {"already_done": []}, {"already_committed": [{"status": 200}]}, {"already_committed": [{"status": 429}]},
+        {"already_committed": 409}, {"already_committed": [409]}, {"already_committed": [{"error_code": "X"}]},
+        {"already_committed": [{"status": 409, "error_code": ""}]}, {"already_committed": [{"status": 409, "code": "X"}]},
+        {"committed_statuses": [404]}, {"committed_statuses": True},
+    ],
 }  # fmt: skip
 """More of what does not fit; an `object` never does."""
 
