@@ -59,6 +59,7 @@ class Thresholds:
     :param rejected_before: how many may have been rejected in earlier runs; none: any number.
     :param changed: how many may come with another body than the one that was carried out; none: any number.
     :param in_doubt: how many rows may stand in doubt besides the task's; none: any number.
+    :param duplicates: how many may repeat others exactly; none: any number.
     """
 
     rejected: Allowance
@@ -66,6 +67,7 @@ class Thresholds:
     rejected_before: Allowance | None = None
     changed: Allowance | None = None
     in_doubt: int | None = None
+    duplicates: Allowance | None = None
 
 
 def judge(
