@@ -39,7 +39,8 @@ FILLED_AT_ONCE = 10_000
 
 _STAGE = "_limitrail_identities"
 _COLUMNS = ("row_key", "state", "conn_id", "dag_id", "task_id", "run_id", "map_index", "tenant", "key_namespace", "attempts",
-            FORMAT_COLUMN)  # fmt: skip
+            "in_doubt_since", FORMAT_COLUMN)  # fmt: skip
+_NUMBERS = ("map_index", "attempts", "in_doubt_since", FORMAT_COLUMN)
 _MOST_REASONS = 3
 _FIRST_PROVING_FORMAT = 3
 _PROGRESS_EVERY = 5.0
@@ -68,6 +69,7 @@ class OtherEntry:
     tenant: str | None
     key_namespace: str | None
     attempts: int | None
+    in_doubt_since: int | None
     ledger_format: int | None
     when: str | None
 
@@ -76,7 +78,7 @@ class OtherEntry:
         """True where the API has refused the row and was never in doubt about it: it may be sent under any key."""
         # Versions before this format called a row rejected, too, that may have been carried out by an earlier request.
         proven = (self.ledger_format or 1) >= _FIRST_PROVING_FORMAT or (self.attempts or 0) <= 1
-        return self.state == State.REJECTED and proven
+        return self.state == State.REJECTED and proven and self.in_doubt_since is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,7 +236,7 @@ def find_others(sql: Statements, wanted: Sequence[tuple[str, str]], *, operation
 
 def _read(values: Sequence[Any]) -> OtherEntry:
     row = dict(zip(("key", *_COLUMNS, "when"), values, strict=True))
-    row |= {name: None if row[name] is None else int(row[name]) for name in ("map_index", "attempts", FORMAT_COLUMN)}
+    row |= {name: None if row[name] is None else int(row[name]) for name in _NUMBERS}
     row["when"] = None if row["when"] is None else str(row["when"])
     return OtherEntry(**row)
 

@@ -105,9 +105,9 @@ def judge(
     if allowed.changed is not None and allowed.changed.exceeded_by(tally.changed, of=tally.rows):
         failures.append(
             f"{tally.changed:,} of {tally.rows:,} rows were carried out earlier with another body ({allowed.changed}), for "
-            f"example {tally.changed_example}; they were not sent again. The table {changes_table} lists them and the members that "
-            f"differ: correct each in the API, and settle it as docs/usage.md#changed-rows says. If two different things share "
-            f"their key columns, tell them apart with key_namespace=."
+            f"example {tally.changed_example}; they were not sent again. The table {changes_table} lists them and the members "
+            "that differ: correct each in the API, and settle it as 'Changed rows' in docs/usage.md says. If two different "
+            "things share their key columns, tell them apart with key_namespace=."
         )
     if allowed.in_doubt is not None and left.count > allowed.in_doubt:
         failures.append(f"{_describe(left, table=table)} (max_in_doubt={allowed.in_doubt}). {_settle_left(left)}.")

@@ -109,6 +109,7 @@ def test_what_the_other_entry_says(db, ledger_in, outcome, is_found):
     [
         ("state = 'given_up'", True),
         ("state = 'rejected'", False),
+        ("state = 'rejected', in_doubt_since = 1790000000000", True),
         ("state = 'rejected', attempts = 2", False),
         ("state = 'rejected', attempts = 2, ledger_format = 2", True),
         ("state = 'rejected', attempts = 1, ledger_format = 2", False),

@@ -128,6 +128,15 @@ def test_the_order_of_key_columns_does_not_matter_and_their_names_do():
     assert key_of({"a": "x", "b": "yz"}, key=("a", "b")) != key_of({"a": "xy", "b": "z"}, key=("a", "b"))
 
 
+def test_a_namespace_goes_into_the_key_and_only_there():
+    row = {"id": 5}
+    keys = [key_of(row, namespace=namespace) for namespace in (None, "a", "b", "")]
+    assert len(set(keys)) == 4
+    assert keys[0] == PINNED[0][2]
+    one, other = (template(namespace=namespace).build(row, number=1) for namespace in (None, "a"))
+    assert (one.identity, one.digest, one.row_key) == (other.identity, other.digest, other.row_key)
+
+
 def test_a_key_depends_on_nothing_but_tenant_operation_and_key():
     row = {"id": 1, "amount": 2}
     other = {"id": 1, "amount": 3}
