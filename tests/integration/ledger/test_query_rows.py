@@ -9,6 +9,8 @@ from decimal import Decimal
 import pytest
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.limitrail.body import Column, UsageRowError
+from limio_limitrail.limitrail.usage import UsageTemplate
 from limio_limitrail.operators.usage_rows import rows_of_query
 
 
@@ -105,3 +107,47 @@ def test_sqlite_gives_what_it_keeps(lite):
 def test_an_error_in_the_query_is_told_and_closes_the_connection(db):
     with pytest.raises(Exception, match=r"(?i)nothing_here"):
         read(db, "SELECT * FROM nothing_here")
+
+
+TIME = "CAST(CAST('2026-10-25 23:30:00+00' AS TIMESTAMP WITH TIME ZONE) AS {})"
+
+
+@pytest.mark.parametrize("name", ["duckdb", "psycopg3", "psycopg2", "standard"])
+def test_a_query_runs_in_utc_wherever_it_runs(opened, name):
+    db = opened(name)
+    if db.postgres:
+        zone = "Pacific/Auckland"
+        schema = db.connection["schema"]
+        db.execute(f"ALTER DATABASE {schema} SET timezone = '{zone}'", f"ALTER DATABASE {schema} SET datestyle = 'German'")
+        hook = db.hook()
+    else:
+        hook = db.hook()
+        usual = hook.get_conn
+
+        def moved():
+            connection = usual()
+            connection.execute("SET GLOBAL TimeZone = 'Pacific/Auckland'")
+            return connection
+
+        hook.get_conn = moved
+    with rows_of_query(hook, f"SELECT {TIME.format('DATE')} AS day, {TIME.format('VARCHAR(40)')} AS told") as source:
+        [row] = source.rows
+    assert row == {"day": date(2026, 10, 25), "told": "2026-10-25 23:30:00+00"}
+
+
+@pytest.mark.parametrize("name", ["duckdb", "psycopg3", "psycopg2", "standard"])
+@pytest.mark.parametrize(
+    "value",
+    ["CAST('infinity' AS DATE)", "CAST('-infinity' AS TIMESTAMP)", "CAST('infinity' AS TIMESTAMP WITH TIME ZONE)",
+     "CAST('20000-01-01' AS DATE)", "CAST('20000-01-01' AS TIMESTAMP)", "CAST('24:00:00' AS TIME)"],
+)  # fmt: skip
+def test_times_that_python_cannot_hold_are_named_by_row_and_column(opened, name, value):
+    template = UsageTemplate(tenant="t", operation="o", path="/p", key=("n",), body={"v": Column("v")})
+    rows = read(opened(name), f"SELECT 1 AS n, {value} AS v")[1]
+    with pytest.raises(UsageRowError, match="row 1: column 'v' holds an infinite time, or one that Python cannot hold"):
+        template.build(rows[0], number=1)
+
+
+@pytest.mark.parametrize("name", ["duckdb", "psycopg3", "psycopg2", "standard"])
+def test_the_last_day_of_the_calendar_is_a_day(opened, name):
+    assert read(opened(name), "SELECT CAST('9999-12-31' AS DATE) AS v;")[1] == [{"v": date(9999, 12, 31)}]
