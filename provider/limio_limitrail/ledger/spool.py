@@ -138,7 +138,8 @@ class Spool:
         for index in range(self.total):
             identity = self._identities[16 * index : 16 * (index + 1)]
             if index not in self._skipped and identity != _NONE:
-                found.append((index, str(uuid.UUID(bytes=self._key(index))), identity.hex()))
+                key = self._key(index).hex()
+                found.append((index, f"{key[:8]}-{key[8:12]}-{key[12:16]}-{key[16:20]}-{key[20:]}", identity.hex()))
             if len(found) == at_once:
                 yield found
                 found = []
