@@ -56,6 +56,7 @@ class Spool:
         self._places = array("Q")
         self._place = 0
         self._skipped: frozenset[int] = frozenset()
+        self._repetition: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +86,14 @@ class Spool:
         """Rows that repeat an earlier one exactly."""
         return len(self._skipped)
 
+    @property
+    def repetition(self) -> tuple[UsageRow, UsageRow] | None:
+        """A row and the first one that repeats it; None where no row does."""
+        if self._repetition is None:
+            return None
+        first, again = self._repetition
+        return self._read(first), self._read(again)
+
     def check(self) -> None:
         """Find rows that repeat an earlier one.
 
@@ -103,12 +112,11 @@ class Spool:
         if clashes.any():
             self._raise_clash(order, clashes)
         self._skipped = frozenset(int(place) for place in order[1:][repeats])
+        self._repetition = _first_pair(order, repeats) if self._skipped else None
 
     def _raise_clash(self, order: np.ndarray, clashes: np.ndarray) -> None:
-        later = order[1:][clashes]
-        first = int(later.min())
-        at = int((order == first).argmax())
-        raise ClashError(self._read(int(order[at - 1])), self._read(first), clashes=len(later))
+        one, other = _first_pair(order, clashes)
+        raise ClashError(self._read(one), self._read(other), clashes=int(clashes.sum()))
 
     def rows(self) -> Iterator[UsageRow]:
         """Give each row once, in the order in which they came."""
@@ -163,6 +171,16 @@ class Spool:
         end = self._places[index + 1] if index + 1 < len(self._places) else self._place
         self._file.seek(self._places[index])
         return _DECODER.decode(self._file.read(end - self._places[index]))
+
+
+def _first_pair(order: np.ndarray, marked: np.ndarray) -> tuple[int, int]:
+    """Give the first of the marked rows in the order of the input, behind the row before it in the order of keys.
+
+    :param order: all rows by key.
+    :param marked: True for a row that has something to do with the row before it; one shorter than `order`.
+    """
+    first = int(order[1:][marked].min())
+    return int(order[int((order == first).argmax()) - 1]), first
 
 
 def _words(key: str) -> tuple[int, int] | None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -155,19 +156,23 @@ class UsageTemplate:
 
 def _canonical(value: object, *, number: int, column: str) -> str:
     """Write a key's value in one way, however a database or a file gives it: 5, 5.0 and 5.00 are one number."""
-    if isinstance(value, bool):
-        return f"b:{value}"
-    if isinstance(value, int | float | Decimal):
-        exact = as_json(value, number=number, column=column)
+    exact = as_json(value, number=number, column=column)
+    if isinstance(exact, bool):
+        return f"b:{exact}"
+    if isinstance(exact, int | float | Decimal):
         digits = format(Decimal(repr(exact)) if isinstance(exact, float) else Decimal(exact), "f")
         digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
         return f"n:{'0' if digits == '-0' else digits}"
-    return f"s:{as_text(value, number=number, column=column)}"
+    return f"s:{as_text(exact, number=number, column=column)}"
 
 
 def _shown(value: object, *, number: int, column: str) -> Any:
     plain = as_json(value, number=number, column=column)
-    return plain if not isinstance(plain, str) or len(plain) <= _LONGEST_VALUE else plain[: _LONGEST_VALUE - 1] + "…"
+    if not isinstance(plain, str) or len(plain) <= _LONGEST_VALUE:
+        return plain
+    # The digest tells values apart that begin alike.
+    mark = f"… ({len(plain):,} characters, SHA-256 {hashlib.sha256(plain.encode()).hexdigest()[:12]})"
+    return plain[: _LONGEST_VALUE - len(mark)] + mark
 
 
 def _put(body: dict[str, Any], place: str, key: str, *, number: int) -> None:

@@ -83,6 +83,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
     :param batch_size: the most rows that are claimed, or whose outcomes are written, in one transaction.
     :param max_rejected: how many rows may be rejected: a number, or a share below 1. With more, the task fails in the end.
     :param max_parked: how many may be parked, likewise.
+    :param max_duplicates: how many rows may repeat others exactly, likewise; with more, the task fails before anything is sent.
+        None: any number. Rows that do so are sent once in any case.
     :param max_rejected_before: how many may have been rejected in earlier Dag runs, likewise; None: any number.
     :param max_changed: how many rows may come with another body than the one that was carried out, likewise. They are not sent.
     :param changes_table: where such rows are listed; made when there are some.
@@ -121,6 +123,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         "batch_size": Parameter(readers.whole_number(least=1, most=usage_choices.MOST_IN_A_BATCH)),
         "max_rejected": Parameter(usage_choices.number_or_share),
         "max_parked": Parameter(usage_choices.number_or_share),
+        "max_duplicates": Parameter(readers.optional(usage_choices.number_or_share)),
         "max_rejected_before": Parameter(readers.optional(usage_choices.number_or_share)),
         "max_in_doubt": Parameter(readers.optional(readers.whole_number(least=0))),
         "max_changed": Parameter(usage_choices.number_or_share),
@@ -163,6 +166,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         batch_size: Templated[int] = 500,
         max_rejected: Templated[float] = 0,
         max_parked: Templated[float] = 0,
+        max_duplicates: Templated[float] | None = None,
         max_rejected_before: Templated[float] | None = None,
         max_in_doubt: Templated[int] | None = None,
         max_changed: Templated[float] = 0,
@@ -198,6 +202,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         self.batch_size: int = batch_size
         self.max_rejected: float = max_rejected
         self.max_parked: float = max_parked
+        self.max_duplicates: float | None = max_duplicates
         self.max_rejected_before: float | None = max_rejected_before
         self.max_in_doubt: int | None = max_in_doubt
         self.max_changed: float = max_changed
@@ -254,6 +259,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         from airflow.sdk.exceptions import AirflowFailException
 
         from limio_limitrail.landing.sql.model import LandingError
+        from limio_limitrail.landing.sql.queries import WrongQueryError
         from limio_limitrail.ledger.model import LedgerError
         from limio_limitrail.ledger.refusals import RepeatedRefusalError
         from limio_limitrail.ledger.rekeyed import RekeyedRowsError
@@ -263,7 +269,9 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         with hopeless_failures_end_the_task():
             try:
                 return self._execute(context)
-            except (ClashError, LedgerError, RekeyedRowsError, RepeatedRefusalError, UsageFailedError) as error:
+            except (
+                ClashError, LedgerError, RekeyedRowsError, RepeatedRefusalError, UsageFailedError, WrongQueryError,
+            ) as error:  # fmt: skip
                 raise AirflowFailException(str(error)) from error
             except LandingError as error:
                 raise LandingError(f"the ledger's database {self.sql_conn_id!r}: {error}") from error
@@ -300,7 +308,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
             self._query = ledger_query(table=book.table, worker=self._worker(context))
             self._note_usage(database.hook, operation=operation, table=book.table)
             with stage("read rows", operation=operation.name), self._source(database.hook) as source:
-                fill_spool(spool, source=source, template=template)
+                fill_spool(spool, source=source, template=template, duplicates=allowed.duplicates)
             self.log.info("%s: %s rows, %s of them repeat others.", operation.name, f"{spool.total:,}", f"{spool.duplicates:,}")
             rekeyed = check_same_rows(book, spool=spool, worker=book.worker, on_rekeyed=self.on_rekeyed)
             left = book.left_in_doubt(spool.among)
@@ -373,13 +381,14 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         from limio_limitrail.operators.usage_choices import Allowance
         from limio_limitrail.operators.usage_verdict import Thresholds
 
-        before = self.max_rejected_before
+        before, duplicates = self.max_rejected_before, self.max_duplicates
         return Thresholds(
             rejected=Allowance(name="max_rejected", most=self.max_rejected),
             parked=Allowance(name="max_parked", most=self.max_parked),
             rejected_before=None if before is None else Allowance(name="max_rejected_before", most=before),
             changed=Allowance(name="max_changed", most=self.max_changed),
             in_doubt=self.max_in_doubt,
+            duplicates=None if duplicates is None else Allowance(name="max_duplicates", most=duplicates),
         )
 
     # -- what is asked for -----------------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ class Thresholds:
     :param rejected_before: how many may have been rejected in earlier runs; none: any number.
     :param changed: how many may come with another body than the one that was carried out; none: any number.
     :param in_doubt: how many rows may stand in doubt besides the task's; none: any number.
+    :param duplicates: how many may repeat others exactly; none: any number.
     """
 
     rejected: Allowance
@@ -66,6 +67,7 @@ class Thresholds:
     rejected_before: Allowance | None = None
     changed: Allowance | None = None
     in_doubt: int | None = None
+    duplicates: Allowance | None = None
 
 
 def judge(
@@ -104,8 +106,8 @@ def judge(
         failures.append(
             f"{tally.changed:,} of {tally.rows:,} rows were carried out earlier with another body ({allowed.changed}), for "
             f"example {tally.changed_example}; they were not sent again. The table {changes_table} lists them and the members "
-            f"that differ: correct each in the API, and settle it as 'Changed rows' in docs/usage.md says. If two different "
-            f"things share their key columns, tell them apart with key_namespace=."
+            "that differ: correct each in the API, and settle it as 'Changed rows' in docs/usage.md says. If two different "
+            "things share their key columns, tell them apart with key_namespace=."
         )
     if allowed.in_doubt is not None and left.count > allowed.in_doubt:
         failures.append(f"{_describe(left, table=table)} (max_in_doubt={allowed.in_doubt}). {_settle_left(left)}.")

@@ -117,7 +117,7 @@ def former(body: bytes, path="/p") -> str:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (Decimal("1.50"), b"1.50"), (Decimal("0E-18"), b"0E-18"), (Decimal("1E-18"), b"1E-18"), (0.1, b"0.1"), (1e22, b"1e22"),
+        (Decimal("1.50"), b"1.50"), (Decimal("0E-18"), b"0E-18"), (Decimal("1E-18"), b"1E-18"), (0.1, b"0.1"),
         (1e-7, b"1e-7"), (5, b"5"), ("x", b'"x"'),
     ],
     ids=str,
