@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 from airflow_cluster import CeleryAirflow
 from airflow_whole import Run
+from usage import digest_of
 
 from limio_limitrail.emulator import Call, EmulatorServer, Fault
 
@@ -227,7 +228,7 @@ class ClusterWorld:
         assert found == sorted(self.query(sql))
         for key, entry in ledger.items():
             assert json.loads(entry["row_key"]) == {"subscription_id": bodies[key]["metadata"]["subscription"], "day": day}
-            assert entry["body_digest"] == hashlib.sha256(b"/v1/usage/commit\n" + journal[key].body).hexdigest()
+            assert entry["body_digest"] == digest_of("/v1/usage/commit", journal[key].body)
 
     def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
         database = self._warehouse

@@ -15,20 +15,26 @@ KINDS = {"duckdb": "duckdb", "duck": "duckdb", "sqlite": "sqlite", "lite": "sqli
 """The file of each database that the tests have; all others are Postgres."""
 
 
-def old_table(database: str, *, table: str = "ledger") -> str:
-    """Give the statement by which the first version made a ledger."""
-    text = (FORMATS / f"ledger_1_{KINDS.get(database, 'postgres')}.sql").read_text()
+def old_table(database: str, *, table: str = "ledger", number: int = 1) -> str:
+    """Give the statement by which a former version made a ledger.
+
+    :param number: of its format.
+    """
+    text = (FORMATS / f"ledger_{number}_{KINDS.get(database, 'postgres')}.sql").read_text()
     return text.replace('"ledger"', f'"{table}"', 1).strip().rstrip(";")
 
 
-def old_rows() -> list[dict[str, Any]]:
-    """Give a row in each state, as the first version wrote them."""
-    found: list[dict[str, Any]] = json.loads((FORMATS / "rows_1.json").read_text())
+def old_rows(number: int = 1) -> list[dict[str, Any]]:
+    """Give a row in each state, as a former version wrote them.
+
+    :param number: of its format.
+    """
+    found: list[dict[str, Any]] = json.loads((FORMATS / f"rows_{number}.json").read_text())
     return found
 
 
 def old_insert(rows: list[dict[str, Any]], *, table: str = "ledger") -> str:
-    """Give the statement that adds rows; it names the columns that the first version knew."""
+    """Give the statement that adds rows; it names the columns that they have."""
     names = ", ".join(f'"{name}"' for name in rows[0])
     values = ", ".join(f"({', '.join(_literal(value) for value in row.values())})" for row in rows)
     return f'INSERT INTO "{table}" ({names}) VALUES {values}'

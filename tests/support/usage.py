@@ -10,6 +10,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,27 @@ def make_rows(count: int, *, account: str = "acme") -> list[UsageRow]:
 
 def accounts_of(rows: Iterable[UsageRow]) -> list[str]:
     return sorted({row[0] for row in rows})
+
+
+def digest_of(path: str, body: bytes) -> str:
+    """The digest of a request, with each number in its shortest plain form."""
+
+    def shortest(text: str) -> Any:
+        digits = format(Decimal(text), "f")
+        digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
+        return Code("0" if digits == "-0" else digits)
+
+    def written(value: Any) -> str:
+        if isinstance(value, Code):
+            return str(value)
+        if isinstance(value, dict):
+            return "{" + ",".join(f"{written(name)}:{written(value[name])}" for name in sorted(value)) + "}"
+        if isinstance(value, list):
+            return "[" + ",".join(map(written, value)) + "]"
+        return json.dumps(value, ensure_ascii=False)
+
+    plain = written(json.loads(body, parse_float=shortest, parse_int=shortest))
+    return "v2:" + hashlib.sha256(f"{path}\n{plain}".encode()).hexdigest()
 
 
 @dataclass
@@ -237,7 +259,7 @@ class Place:
             assert entry["decision"] == done.decision
             assert entry["state"] == ("denied" if done.decision == "DENIED_BY_POLICY" else "committed")
             assert entry["http_status"] == 200
-            assert entry["body_digest"] == hashlib.sha256(path.encode() + b"\n" + done.body).hexdigest()
+            assert entry["body_digest"] == digest_of(path, done.body)
             body, row_key = json.loads(done.body), json.loads(entry["row_key"])
             assert row_key == {"account": body["externalAccount"], "day": body["metadata"]["day"]}
         return ledger

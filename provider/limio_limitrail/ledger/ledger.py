@@ -6,17 +6,30 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.ledger.changes import make_changes_table, write_changes
 from limio_limitrail.ledger.left_in_doubt import LeftInDoubt, find_left
 from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, State, StoppedError, UsageRow, Worker
-from limio_limitrail.ledger.rules import Move, Policy, may_be_done, next_move, resolve, why_kept, why_parked
+from limio_limitrail.ledger.rekeyed import OtherEntry, default_zone, fill_identities, find_others, lacks_identities
+from limio_limitrail.ledger.rules import (
+    Move,
+    Policy,
+    may_be_done,
+    next_move,
+    resolve,
+    settled_under_another_key,
+    why_kept,
+    why_parked,
+)
 from limio_limitrail.ledger.statements import Statements
-from limio_limitrail.ledger.table import ADDED, COLUMNS, FORMAT, add_columns, addition, find_name, make_table
+from limio_limitrail.ledger.table import ADDED, COLUMNS, FORMAT, INDEXED, add_columns, addition, find_name, make_table
 
 if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
+
     from limio_limitrail.landing.sql.held import HeldDatabase
     from limio_limitrail.landing.sql.names import TableName
 
@@ -67,6 +80,8 @@ class Ledger:
     :param worker: who claims rows.
     :param operation: what is done with the rows, such as ``usage.commit``.
     :param conn_id: the API's connection.
+    :param tenant: the tenant that the connection names; none where its client and host stand for one.
+    :param namespace: what else the idempotency keys are made of; none where nothing is.
     :param clock: seconds since 1970, for databases without a clock that all workers share.
     """
 
@@ -78,13 +93,19 @@ class Ledger:
         worker: Worker,
         operation: str,
         conn_id: str,
+        tenant: str | None = None,
+        namespace: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.table = table
         self.worker = worker
         self._database = database
-        self._operation = operation
-        self._conn_id = conn_id
+        self.operation = operation
+        self.conn_id = conn_id
+        self.tenant = tenant
+        self.namespace = namespace
+        self._elsewhere: dict[str, str] = {}
+        self._about = {"operation": operation, "conn_id": conn_id, "tenant": tenant, "key_namespace": namespace}
         self._clock = clock
         self._in_doubt: set[str] = set()
         self._told: set[str] = set()
@@ -97,7 +118,9 @@ class Ledger:
         """
         with self._database.transaction() as session:
             table = find_name(self.table, dialect=session.dialect)
-            current = make_table(session, table, columns=COLUMNS, unfit="is no ledger", parameter="ledger_table", added=ADDED)
+            current = make_table(
+                session, table, columns=COLUMNS, unfit="is no ledger", parameter="ledger_table", added=ADDED, indexed=INDEXED
+            )
         if not current:
             self._upgrade(table)
 
@@ -132,11 +155,12 @@ class Ledger:
             now = self._now(sql)
             found = sql.entries([row.key for row in rows])
             moves = {
-                row.key: next_move(found[row.key], digest=row.digest, me=self.worker, now=now, policy=policy)
+                row.key: next_move(entry, digest=row.digest_like(entry.digest), me=self.worker, now=now, policy=policy)
                 for row in rows
-                if row.key in found
+                if (entry := found.get(row.key))
             }
-            return {key: found[key] for key, move in moves.items() if move is Move.LEAVE}
+            elsewhere = self._settled_elsewhere(sql, [row for row in rows if row.key not in found])
+            return elsewhere | {key: found[key] for key, move in moves.items() if move is Move.LEAVE}
 
         settled = self._persistently(read)
         if policy.replay is not None:
@@ -159,6 +183,49 @@ class Ledger:
             )
         log.warning("%s is %s, and is not replayed: %s. %s. The same goes for others like it.", row, entry.state, why, advice)
 
+    # -- rows under other keys -------------------------------------------------------------------------------------
+
+    def settle_elsewhere(self, keys: Mapping[str, str]) -> None:
+        """Have rows count as settled by what the ledger holds under other keys.
+
+        :param keys: by the key of a row the other one.
+        """
+        self._elsewhere = dict(keys)
+
+    def _settled_elsewhere(self, sql: Statements, rows: Sequence[UsageRow]) -> dict[str, Entry]:
+        keys = {row.key: self._elsewhere[row.key] for row in rows if row.key in self._elsewhere}
+        found = sql.entries(list(keys.values()))
+        # Bodies may hold the key, and are not compared.
+        return {
+            row.key: replace(settled_under_another_key(found[keys[row.key]]), digest=row.digest)
+            for row in rows
+            if keys.get(row.key) in found
+        }
+
+    def find_others(self, wanted: Sequence[tuple[str, str]]) -> list[tuple[str, OtherEntry]]:
+        """Read the entries under other keys of rows that have no entry under their own, by the rows' keys.
+
+        :param wanted: keys and identities of rows.
+        """
+        return self._persistently(lambda sql: find_others(sql, wanted, operation=self.operation))
+
+    def lacks_identities(self) -> bool:
+        """Tell whether there are entries that a former version has written without what tells their rows."""
+        return self._persistently(lambda sql: lacks_identities(sql, operation=self.operation))
+
+    def fill_identities(self, *, after: str) -> tuple[int, str | None]:
+        """Give some of those entries what tells their rows; give their number and the last of their keys.
+
+        :param after: the last key that was looked at; empty at first.
+        """
+        return self._persistently(lambda sql: fill_identities(sql, operation=self.operation, after=after))
+
+    def default_zone(self) -> ZoneInfo | None:
+        """Return the zone that sessions of the database have unless they are told another; none where it is UTC or unknown."""
+        return self._persistently(default_zone)
+
+    # -- claims ----------------------------------------------------------------------------------------------------
+
     def claim(self, rows: Sequence[UsageRow], *, policy: Policy) -> list[Claim]:
         """Claim rows to send them; once this has returned, the claims outlive this process.
 
@@ -178,7 +245,7 @@ class Ledger:
         for row in new:
             before.pop(row.key, None)
         while new:
-            added = sql.insert(new, operation=self._operation, conn_id=self._conn_id, now=now, lease_until=lease_until)
+            added = sql.insert(new, about=self._about, now=now, lease_until=lease_until)
             new = [row for row in new if row.key not in added]
             # Another worker may have been faster with some of them, and may have given some of those up again already.
             there = sql.entries([row.key for row in new])
@@ -188,11 +255,12 @@ class Ledger:
         moves: dict[str, Move] = {}
         for row in rows:
             if entry := found.get(row.key):
-                move = moves[row.key] = next_move(entry, digest=row.digest, me=self.worker, now=now, policy=policy)
+                digest = row.digest_like(entry.digest)
+                move = moves[row.key] = next_move(entry, digest=digest, me=self.worker, now=now, policy=policy)
                 if move is Move.TAKE:
                     sql.take(row, entry=entry, now=now, lease_until=lease_until)
                 elif move is Move.PARK:
-                    why = why_parked(entry, digest=row.digest, now=now, policy=policy)
+                    why = why_parked(entry, digest=digest, now=now, policy=policy)
                     sql.park(row, entry=entry, detail=why, now=now)
         settled = sql.entries([key for key, move in moves.items() if move in (Move.TAKE, Move.PARK)])
         claims = []
@@ -261,7 +329,24 @@ class Ledger:
         :param among: returns those of some keys that are among the task's rows.
         :raises LandingError: the database refused in every try.
         """
-        return self._persistently(lambda sql: find_left(sql, operation=self._operation, now=self._now(sql), among=among))
+        return self._persistently(lambda sql: find_left(sql, operation=self.operation, now=self._now(sql), among=among))
+
+    def list_changes(self, rows: Sequence[UsageRow], *, table: str, with_bodies: bool) -> None:
+        """List rows that were carried out with other bodies.
+
+        :param rows: some of them.
+        :param table: the table of changed rows, made where there is none.
+        :param with_bodies: whether their new bodies are listed, too.
+        :raises LedgerError: there is a table of that name that holds no changed rows.
+        :raises LandingError: the database refused in every try.
+        """
+
+        def write(sql: Statements) -> None:
+            make_changes_table(sql.session, table)
+            now = self._now(sql)
+            write_changes(sql, rows, operation=self.operation, table=table, with_bodies=with_bodies, now=now)
+
+        self._persistently(write)
 
     def _is_mine(self, entry: Entry) -> bool:
         return entry.worker.claim_id == self.worker.claim_id and entry.state is State.SENDING

@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from limio_limitrail.ledger.digests import BY_VALUE, is_former_digest
 from limio_limitrail.troubleshooting import ExplainedError
 
 
@@ -121,7 +122,7 @@ class Entry:
     :param state: what is known of it.
     :param worker: who claimed it last.
     :param lease_until: until when, in milliseconds since 1970, that worker counts as alive without a sign of life.
-    :param digest: the SHA-256 of the body that was sent.
+    :param digest: of path and body of the request that was sent.
     :param attempts: how often it has been claimed.
     :param outcome: what came of it so far.
     :param format: what its row means, by the version that has written it.
@@ -150,7 +151,9 @@ class UsageRow:
     :param row_key: the key columns and their values, as JSON text.
     :param path: where it is sent to.
     :param body: the request's JSON; none where the endpoint takes none.
-    :param digest: the SHA-256 of path and body.
+    :param digest: of path and body, with numbers by value.
+    :param identity: what the row is, apart from its key: see `limio_limitrail.ledger.identity`; empty where nobody looks.
+    :param members: a short digest for each member of the body, as a JSON object; none where there is no body.
     """
 
     number: int
@@ -159,6 +162,14 @@ class UsageRow:
     path: str
     body: bytes | None
     digest: str
+    identity: str = ""
+    members: str | None = None
+
+    def digest_like(self, other: str) -> str:
+        """Return the row's digest in the form that another one has, so that the two can be compared."""
+        if other == self.digest or other.startswith(BY_VALUE):
+            return self.digest
+        return other if is_former_digest(other, path=self.path, body=self.body) else self.digest
 
     def __str__(self) -> str:
         return f"row {self.number} {self.row_key}"

@@ -165,3 +165,11 @@ def _utc(milliseconds: int) -> str:
         return datetime.fromtimestamp(milliseconds / 1000, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):
         return str(milliseconds)
+
+
+def settled_under_another_key(entry: Entry) -> Entry:
+    """Return what an entry means for a row that stands there under another key, and is not sent: a doubt stays a doubt."""
+    if entry.state not in (State.SENDING, State.UNKNOWN):
+        return entry
+    detail = "it stands in the ledger under another key, and whether it was carried out is not known"
+    return replace(entry, state=State.PARKED, outcome=replace(entry.outcome, state=State.PARKED, detail=detail))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import tempfile
+import uuid
 from array import array
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -11,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 import msgspec
 
+from limio_limitrail.ledger.digests import BY_VALUE
 from limio_limitrail.ledger.model import UsageRow
 from limio_limitrail.troubleshooting import ExplainedError
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(UsageRow)
 _WORD = 8
+_NONE = bytes(16)
+"""Stands for the identity of a row that has none."""
 
 
 class ClashError(ExplainedError, ValueError):
@@ -41,15 +45,18 @@ class ClashError(ExplainedError, ValueError):
 class Spool:
     """Rows in a file without a name, which only this process can read and which ends with it.
 
-    Some 40 bytes a row stay in memory.
+    Some 60 bytes a row stay in memory.
     """
 
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile(buffering=1 << 20)  # noqa: SIM115 - closed with the spool
         self._marks = array("Q")
+        self._identities = bytearray()
+        self._keys: frozenset[bytes] | None = None
         self._places = array("Q")
         self._place = 0
         self._skipped: frozenset[int] = frozenset()
+        self._repetition: tuple[int, int] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -64,7 +71,8 @@ class Spool:
         key = bytes.fromhex(row.key.replace("-", ""))
         self._marks.append(int.from_bytes(key[:_WORD], "big"))
         self._marks.append(int.from_bytes(key[_WORD:], "big"))
-        self._marks.append(int(row.digest[: 2 * _WORD], 16))
+        self._marks.append(int(row.digest.removeprefix(BY_VALUE)[: 2 * _WORD], 16))
+        self._identities += bytes.fromhex(row.identity) if row.identity else _NONE
         self._places.append(self._place)
         self._place += len(data)
 
@@ -77,6 +85,14 @@ class Spool:
     def duplicates(self) -> int:
         """Rows that repeat an earlier one exactly."""
         return len(self._skipped)
+
+    @property
+    def repetition(self) -> tuple[UsageRow, UsageRow] | None:
+        """A row and the first one that repeats it; None where no row does."""
+        if self._repetition is None:
+            return None
+        first, again = self._repetition
+        return self._read(first), self._read(again)
 
     def check(self) -> None:
         """Find rows that repeat an earlier one.
@@ -96,12 +112,11 @@ class Spool:
         if clashes.any():
             self._raise_clash(order, clashes)
         self._skipped = frozenset(int(place) for place in order[1:][repeats])
+        self._repetition = _first_pair(order, repeats) if self._skipped else None
 
     def _raise_clash(self, order: np.ndarray, clashes: np.ndarray) -> None:
-        later = order[1:][clashes]
-        first = int(later.min())
-        at = int((order == first).argmax())
-        raise ClashError(self._read(int(order[at - 1])), self._read(first), clashes=len(later))
+        one, other = _first_pair(order, clashes)
+        raise ClashError(self._read(one), self._read(other), clashes=int(clashes.sum()))
 
     def rows(self) -> Iterator[UsageRow]:
         """Give each row once, in the order in which they came."""
@@ -121,10 +136,50 @@ class Spool:
         here = {(int(first), int(second)) for first, second in marks[near][:, :2]}
         return frozenset(key for words, key in wanted.items() if words in here)
 
+    def row(self, index: int) -> UsageRow:
+        """Give one row by its place, from 0."""
+        return self._read(index)
+
+    def identities(self, *, at_once: int) -> Iterator[list[tuple[int, str, str]]]:
+        """Give place, key and identity of each row that has one, so many at a time."""
+        found: list[tuple[int, str, str]] = []
+        for index in range(self.total):
+            identity = self._identities[16 * index : 16 * (index + 1)]
+            if index not in self._skipped and identity != _NONE:
+                found.append((index, str(uuid.UUID(bytes=self._key(index))), identity.hex()))
+            if len(found) == at_once:
+                yield found
+                found = []
+        if found:
+            yield found
+
+    def has_key(self, key: str) -> bool:
+        """Tell whether one of the rows has a key."""
+        if self._keys is None:
+            self._keys = frozenset(self._key(index) for index in range(self.total))
+        try:
+            return uuid.UUID(key).bytes in self._keys
+        except ValueError:
+            return False
+
+    def _key(self, index: int) -> bytes:
+        high, low = self._marks[3 * index], self._marks[3 * index + 1]
+        return high.to_bytes(_WORD, "big") + low.to_bytes(_WORD, "big")
+
     def _read(self, index: int) -> UsageRow:
         end = self._places[index + 1] if index + 1 < len(self._places) else self._place
         self._file.seek(self._places[index])
         return _DECODER.decode(self._file.read(end - self._places[index]))
+
+
+def _first_pair(order: np.ndarray, marked: np.ndarray) -> tuple[int, int]:
+    """Give the first of the marked rows in the order of the input, behind the row before it in the order of keys.
+
+    :param order: all rows by key.
+    :param marked: True for a row that has something to do with the row before it; one shorter than `order`.
+    """
+    first = int(order[1:][marked].min())
+    return int(order[int((order == first).argmax()) - 1]), first
 
 
 def _words(key: str) -> tuple[int, int] | None:

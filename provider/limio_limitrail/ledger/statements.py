@@ -67,35 +67,35 @@ class Statements:
                 found[key] = with_times(found[key], claimed_at=claimed_at, finished_at=finished_at)
         return found
 
-    def insert(self, rows: Sequence[UsageRow], *, operation: str, conn_id: str, now: int, lease_until: int) -> frozenset[str]:
+    def insert(self, rows: Sequence[UsageRow], *, about: Mapping[str, str | None], now: int, lease_until: int) -> frozenset[str]:
         """Add entries in the state ``sending``; a row that another worker has added meanwhile stays as it is.
 
+        :param about: columns that are the same for all of them.
         :returns: the keys of those that were added, as far as the database tells.
         """
         fixed = {
             "state": State.SENDING.value,
-            "operation": operation,
             "attempts": 1,
-            "conn_id": conn_id,
+            **about,
             **_worker(self.worker),
             "lease_until": lease_until,
             "claimed_at": instant(now),
             FORMAT_COLUMN: FORMAT,
             "in_doubt_since": now,
         }
-        names = [KEY, "row_key", "body_digest", *fixed]
+        names = [KEY, "row_key", "body_digest", "row_identity", "body_members", *fixed]
         columns = ", ".join(self._quote(name) for name in names)
         if self.database == "postgresql":
             bound = ", ".join(self._bound(name) for name in fixed)
             added = self.session.query(
-                f"INSERT INTO {self._place} ({columns}) SELECT s.k, s.r, s.d, {bound} "
-                f"FROM json_to_recordset(CAST({VALUE} AS json)) AS s(k text, r text, d text) "
+                f"INSERT INTO {self._place} ({columns}) SELECT s.k, s.r, s.d, s.i, s.m, {bound} "
+                f"FROM json_to_recordset(CAST({VALUE} AS json)) AS s(k text, r text, d text, i text, m text) "
                 f"ON CONFLICT ({self._quote(KEY)}) DO NOTHING RETURNING {self._quote(KEY)}",
                 *fixed.values(),
-                _json([{"k": row.key, "r": _storable(row.row_key), "d": row.digest} for row in rows]),
+                _json([_told(row) for row in rows]),
             )
             return frozenset(key for (key,) in added)
-        values = [value for row in rows for value in (row.key, row.row_key, row.digest, *fixed.values())]
+        values = [value for row in rows for value in (*_about(row), *fixed.values())]
         one = f"({', '.join(self._bound(name) for name in names)})"
         # Where a database has no such clause, two workers at the same row collide, and the transaction is made again.
         known = self.database in ("duckdb", "sqlite")
@@ -110,6 +110,8 @@ class Statements:
             "state": State.SENDING.value,
             **_worker(self.worker),
             "body_digest": row.digest,
+            "row_identity": row.identity or None,
+            "body_members": row.members,
             "lease_until": lease_until,
             "claimed_at": instant(now),
             "finished_at": None,
@@ -139,6 +141,8 @@ class Statements:
             "attempts": entry.attempts,
             FORMAT_COLUMN: entry.format,
             "in_doubt_since": entry.in_doubt_since,
+            # Those of the body that was sent before are not known any more, unless this is it.
+            "body_members": row.members if row.digest == entry.digest else None,
         }
         self._update(values, where={KEY: row.key, **self._mine()})
 
@@ -280,6 +284,15 @@ class Statements:
 
 def _worker(worker: Worker) -> dict[str, str | int]:
     return {name: getattr(worker, name) for name in WORKER}
+
+
+def _about(row: UsageRow) -> tuple[str | None, ...]:
+    """Give what an entry holds of a row: key, key columns, digest, identity and digests of the members."""
+    return row.key, row.row_key, row.digest, row.identity or None, row.members
+
+
+def _told(row: UsageRow) -> dict[str, str | int | None]:
+    return {name: _storable(value) for name, value in zip("krdim", _about(row), strict=True)}
 
 
 def _storable(value: str | int | None) -> str | int | None:

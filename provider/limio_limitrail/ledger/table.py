@@ -77,6 +77,9 @@ COLUMNS: dict[str, Type] = {
 ADDED = frozenset({FORMAT_COLUMN, "in_doubt_since", "row_identity", "tenant", "key_namespace", "body_members"})
 """Columns that ledgers of former formats lack. They come last in a table, because that is where they are added."""
 
+INDEXED = ("row_identity",)
+"""Columns that rows are looked up by. DuckDB finds them as fast without an index, and changes an indexed row by deleting it."""
+
 OUTCOME = ("http_status", "decision", "reservation_id", "error_code", "resource_key", "trace_id", "field", "detail")
 WORKER = ("dag_id", "task_id", "run_id", "map_index", "try_number", "claim_id")
 ENTRY = (KEY, FORMAT_COLUMN, "state", "lease_until", "body_digest", "attempts", "in_doubt_since", *WORKER, *OUTCOME)
@@ -163,6 +166,7 @@ def make_table(
     unfit: str,
     parameter: str,
     added: Collection[str] = (),
+    indexed: Collection[str] = (),
 ) -> bool:
     """Make a table with one row a key, where there is none; False where it is of a former format.
 
@@ -170,6 +174,7 @@ def make_table(
     :param unfit: what to say of a table of that name that lacks some, such as ``is no ledger``.
     :param parameter: the parameter that names it.
     :param added: columns that tables of former formats lack.
+    :param indexed: columns that get an index in a table that is made.
     :raises LedgerError: there is a table of that name that lacks others.
     """
     dialect = session.dialect
@@ -181,6 +186,8 @@ def make_table(
         described.append(f"PRIMARY KEY ({dialect.quote(KEY)})")
         with during(f"while creating {table}"):
             session.execute(f"CREATE TABLE {dialect.qualified(table)} ({', '.join(described)})")
+            for name in indexed:
+                _index(session, table, column=name)
         return True
     if loose := next((column for column in found if column.name.lower() == KEY and column.takes_for_equal(Kind.TEXT)), None):
         raise LedgerError(
@@ -194,6 +201,16 @@ def make_table(
             f"Give another {parameter}=, or add the columns"
         )
     return not lacking
+
+
+def _index(session: Session, table: TableName, *, column: str) -> None:
+    dialect = session.dialect
+    match dialect.name:
+        case "Postgres":
+            session.execute(f"CREATE INDEX ON {dialect.qualified(table)} ({dialect.quote(column)})")
+        case "SQLite":
+            name = replace(table, table=f"{table.table}_{column}")
+            session.execute(f"CREATE INDEX {dialect.qualified(name)} ON {dialect.quote(table.table)} ({dialect.quote(column)})")
 
 
 def add_columns(session: Session, table: TableName) -> list[str]:

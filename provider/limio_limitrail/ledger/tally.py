@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from dataclasses import dataclass
 
@@ -58,11 +59,16 @@ class Tally:
         self.sent = 0
         self.settled_before = 0
         self.rejected_before = 0
-        self.changed = 0
+        self.changed_rows = array("Q")
         self.changed_example: str | None = None
         self.parked: list[str] = []
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._examples: dict[tuple[str, str], str] = {}
+
+    @property
+    def changed(self) -> int:
+        """Rows that were carried out before with another body; `changed_rows` has their numbers."""
+        return len(self.changed_rows)
 
     @property
     def done(self) -> int:
@@ -77,8 +83,8 @@ class Tally:
     def add_settled(self, row: UsageRow, entry: Entry) -> None:
         """Count a row that was not sent, because its entry stands."""
         self.settled_before += 1
-        if entry.digest != row.digest and entry.state in (State.COMMITTED, State.DENIED):
-            self.changed += 1
+        if entry.digest != row.digest_like(entry.digest) and entry.state in (State.COMMITTED, State.DENIED):
+            self.changed_rows.append(row.number)
             self.changed_example = self.changed_example or str(row)
         if entry.state is State.REJECTED and not entry.worker.same_task_run(self._worker):
             self.rejected_before += 1

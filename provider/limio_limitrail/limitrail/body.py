@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from string import Formatter
 from typing import Any
 
@@ -21,8 +21,62 @@ Row = Mapping[str, Any]
 _PLAIN = frozenset({str, int, float, bool, Decimal})
 """What most values are; they are told apart from the others first, because that is quick."""
 
-_JSON = msgspec.json.Decoder(float_hook=Decimal)
-_ENCODER = msgspec.json.Encoder(decimal_format="number", order="deterministic")
+MOST_DIGITS = 1000
+"""Digits that a number may have when it is written out without an exponent."""
+
+_BEYOND = Decimal(f"1E+{MOST_DIGITS}")
+
+
+class PlainNumber(Decimal):
+    """A number whose usual text form has an exponent; it goes out without one."""
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """Stands for a value that no row can hold, so that the message about it can name row and column.
+
+    :param what: what it is, in words.
+    """
+
+    what: str
+
+
+UNREADABLE_TIME = Unfit("an infinite time, or one that Python cannot hold")
+
+
+class _TooManyDigitsError(Exception):
+    """A number of JSON has more than `MOST_DIGITS` digits."""
+
+
+def json_number(text: str) -> Decimal:
+    """Read a number of JSON; one that is too large even for a decimal becomes another one with too many digits."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return _BEYOND
+
+
+def _plain_number(value: Decimal) -> Decimal:
+    text = str(value)
+    if "E" in text:
+        _, digits, exponent = value.as_tuple()
+        assert isinstance(exponent, int)
+        if max(-exponent, len(digits) + exponent) > MOST_DIGITS:
+            raise _TooManyDigitsError
+        return PlainNumber(value)
+    if len(text) > MOST_DIGITS and sum(map(str.isdigit, text)) > MOST_DIGITS:
+        raise _TooManyDigitsError
+    return value
+
+
+def _written_out(value: object) -> msgspec.Raw:
+    if isinstance(value, PlainNumber):
+        return msgspec.Raw(format(value, "f").encode())
+    raise NotImplementedError
+
+
+_JSON = msgspec.json.Decoder(float_hook=lambda text: _plain_number(json_number(text)))
+_ENCODER = msgspec.json.Encoder(decimal_format="number", order="deterministic", enc_hook=_written_out)
 
 
 class UsageRowError(ParameterError):
@@ -41,7 +95,8 @@ class UsageRowError(ParameterError):
 class Column:
     """The value of a column.
 
-    Numbers go out digit by digit as the database gives them, times in ISO 8601 (those with a zone in UTC), nested values as JSON.
+    Numbers go out digit by digit as the database gives them and never with an exponent, times in ISO 8601 (those with a zone in
+    UTC), nested values as JSON.
 
     :param name: the column.
     :param required: whether a row without a value is an error; else the member is left out.
@@ -164,6 +219,8 @@ def is_missing(value: object) -> bool:
         return False
     if isinstance(value, str | int | float | Decimal | date | time | Mapping | Sequence) and not _is_nat(value):
         return False
+    if type(value).__module__ == "numpy" and type(value).__name__ != "datetime64":
+        return False
     try:
         # pandas' missing values differ from themselves, or will not be compared. A float NaN is an error instead, and no gap.
         return bool(value != value)
@@ -183,8 +240,20 @@ def _parsed(value: object, *, number: int, column: str) -> Any:
         return as_json(value, number=number, column=column)
     try:
         return _JSON.decode(value)
+    except (_TooManyDigitsError, msgspec.ValidationError):
+        raise _unfit(_TOO_MANY_DIGITS, number=number, column=column) from None
     except (msgspec.DecodeError, UnicodeError):
         raise UsageRowError(number, f"column {column!r} holds no JSON") from None
+
+
+_TOO_MANY_DIGITS = f"a number of more than {MOST_DIGITS:,} digits"
+_NOT_FINITE = "NaN or infinity"
+_LARGE = 10**MOST_DIGITS
+
+
+def _unfit(what: str, *, number: int, column: str | None) -> UsageRowError:
+    where = f"column {column!r}" if column is not None else "the body"
+    return UsageRowError(number, f"{where} holds {what}, which JSON cannot")
 
 
 def as_json(value: object, *, number: int, column: str | None) -> Any:
@@ -192,33 +261,46 @@ def as_json(value: object, *, number: int, column: str | None) -> Any:
 
     :raises UsageRowError: it has none.
     """
-
-    def unfit(what: str) -> UsageRowError:
-        where = f"column {column!r}" if column is not None else "the body"
-        return UsageRowError(number, f"{where} holds {what}, which JSON cannot")
-
-    if type(value) is str and value.isascii():
+    kind = type(value)
+    if kind is str and value.isascii():  # type: ignore[attr-defined]
         return value
     match value:
-        case bool() | int() | None:
-            return value
-        case str():
-            if not _is_encodable(value):
-                raise unfit("half a surrogate pair")
-            return value
-        case float():
-            if not math.isfinite(value):
-                raise unfit("NaN or infinity")
-            return float(value)
         case Decimal():
             if not value.is_finite():
-                raise unfit("NaN or infinity")
+                raise _unfit(_NOT_FINITE, number=number, column=column)
+            try:
+                return _plain_number(value)
+            except _TooManyDigitsError:
+                raise _unfit(_TOO_MANY_DIGITS, number=number, column=column) from None
+        case bool() | None:
             return value
+        case int():
+            if not -_LARGE < value < _LARGE:
+                raise _unfit(_TOO_MANY_DIGITS, number=number, column=column)
+            return value if kind is int else int(value)
+        case str():
+            if not _is_encodable(value):
+                raise _unfit("half a surrogate pair", number=number, column=column)
+            return value if kind is str else str.__str__(value)
+        case float():
+            if not math.isfinite(value):
+                raise _unfit(_NOT_FINITE, number=number, column=column)
+            # JSON's writer takes an exponent for all others.
+            return float(value) if value == 0 or 1e-5 <= abs(value) < 1e16 else _plain_number(Decimal(float.__repr__(value)))
         case datetime():
             if _is_nat(value):
-                raise unfit("a missing time")
-            return _instant(value)
-        case date() | time():
+                raise _unfit("a missing time", number=number, column=column)
+            if value.replace(tzinfo=None) in _ENDS_OF_TIME:
+                raise _unfit(UNREADABLE_TIME.what, number=number, column=column)
+            try:
+                return _instant(value)
+            except OverflowError:
+                raise _unfit(UNREADABLE_TIME.what, number=number, column=column) from None
+        case date():
+            if value == date.min:
+                raise _unfit(UNREADABLE_TIME.what, number=number, column=column)
+            return value.isoformat()
+        case time():
             return value.isoformat()
         case uuid.UUID():
             return str(value)
@@ -229,8 +311,59 @@ def as_json(value: object, *, number: int, column: str | None) -> Any:
             }
         case list() | tuple():
             return [as_json(one, number=number, column=column) for one in value]
+        case Unfit():
+            raise _unfit(value.what, number=number, column=column)
         case _:
-            raise unfit(f"a {type(value).__name__}")
+            plain = _of_numpy(value)
+            if plain is None:
+                raise _unfit(f"a {kind.__name__}", number=number, column=column)
+            return as_json(plain, number=number, column=column)
+
+
+_ENDS_OF_TIME = (datetime.min, datetime.max)  # noqa: DTZ901 - as databases give them, without a zone
+"""What drivers give for an infinite time."""
+
+
+def _of_numpy(value: Any) -> Any:
+    """Turn a scalar of numpy into a plain value; None where it is none, or has no plain form."""
+    if type(value).__module__ != "numpy":
+        return None
+    import numpy as np
+
+    match value:
+        case np.timedelta64():
+            return None
+        case np.bool_():
+            return bool(value)
+        case np.integer():
+            return int(value)
+        case np.floating():
+            # Its own digits: 0.1 in 32 bits, and not the 0.10000000149011612 of 64 that is nearest to it.
+            return Decimal(str(value))
+        case np.datetime64():
+            return _of_datetime64(value)
+        case _:
+            return None
+
+
+def _of_datetime64(value: Any) -> Any:
+    import numpy as np
+
+    if np.isnat(value):
+        return Unfit("a missing time")
+    unit, _ = np.datetime_data(value.dtype)
+    if unit in ("Y", "M", "W", "D"):
+        plain = value.astype("datetime64[D]").tolist()
+    else:
+        try:
+            exact = value.astype("datetime64[us]")
+        except OverflowError:
+            return UNREADABLE_TIME
+        if exact != value:
+            return str(value) if unit == "ns" else UNREADABLE_TIME
+        plain = exact.tolist()
+    # Beyond the years that Python knows it is a bare number.
+    return plain if isinstance(plain, date) else UNREADABLE_TIME
 
 
 def as_text(value: object, *, number: int, column: str) -> str:

@@ -19,6 +19,8 @@ from limio_limitrail.api.faults import meaning_of
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.resource import fill_path
 from limio_limitrail.api.secret import Secret
+from limio_limitrail.ledger.digests import by_value, digest_by_value, member_digests
+from limio_limitrail.ledger.identity import row_identity
 from limio_limitrail.ledger.model import Outcome, State, UsageRow
 from limio_limitrail.limitrail.body import Row, Text, UsageRowError, as_json, as_text, columns_of, encode, fill, is_missing
 from limio_limitrail.limitrail.members import (
@@ -89,6 +91,7 @@ class UsageTemplate:
     :param body: what the JSON is made of; none where there is none.
     :param key_field: the member of the body that takes the idempotency key, with dots between nested names; none where a header
         does.
+    :param namespace: goes into the idempotency key, too, to tell rows apart that share their key columns; none for keys without.
     """
 
     tenant: str
@@ -97,6 +100,7 @@ class UsageTemplate:
     key: tuple[str, ...]
     body: Mapping[str, Any] | None
     key_field: str | None = None
+    namespace: str | None = None
 
     def columns(self) -> frozenset[str]:
         """Name the columns that a row must have."""
@@ -127,14 +131,18 @@ class UsageTemplate:
             if is_missing(row.get(name)):
                 raise UsageRowError(number, f"key column {name!r} has no value, and every row needs a key of its own")
             parts.append([name, _canonical(row[name], number=number, column=name)])
-        key = str(uuid.uuid5(_NAMESPACE, json.dumps([self.tenant, self.operation, parts], ensure_ascii=True)))
-        row_key = {name: _shown(row[name], number=number, column=name) for name in self.key}
-        body = None
+        named = [self.tenant, self.operation, parts, *(() if self.namespace is None else (self.namespace,))]
+        key = str(uuid.uuid5(_NAMESPACE, json.dumps(named, ensure_ascii=True)))
+        values = {name: as_json(row[name], number=number, column=name) for name in self.key}
+        row_key = {name: _shown(value, number=number, column=name) for name, value in values.items()}
+        body, content, members = None, None, None
         if self.body is not None:
             filled = fill(self.body, row, number=number)
             if self.key_field is not None:
                 _put(filled, self.key_field, key, number=number)
             body = encode(filled)
+            content = by_value(filled)
+            members = member_digests(content, salt=key)
         in_path = {
             name: as_text(row[name], number=number, column=name)
             for name in self._columns_of_path
@@ -150,25 +158,31 @@ class UsageTemplate:
             row_key=encode(row_key).decode(),
             path=path,
             body=body,
-            digest=hashlib.sha256(path.encode() + b"\n" + (body or b"")).hexdigest(),
+            digest=digest_by_value(path, content),
+            identity=row_identity(self.operation, values),
+            members=members,
         )
 
 
 def _canonical(value: object, *, number: int, column: str) -> str:
     """Write a key's value in one way, however a database or a file gives it: 5, 5.0 and 5.00 are one number."""
-    if isinstance(value, bool):
-        return f"b:{value}"
-    if isinstance(value, int | float | Decimal):
-        exact = as_json(value, number=number, column=column)
+    exact = as_json(value, number=number, column=column)
+    if isinstance(exact, bool):
+        return f"b:{exact}"
+    if isinstance(exact, int | float | Decimal):
         digits = format(Decimal(repr(exact)) if isinstance(exact, float) else Decimal(exact), "f")
         digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
         return f"n:{'0' if digits == '-0' else digits}"
-    return f"s:{as_text(value, number=number, column=column)}"
+    return f"s:{as_text(exact, number=number, column=column)}"
 
 
 def _shown(value: object, *, number: int, column: str) -> Any:
     plain = as_json(value, number=number, column=column)
-    return plain if not isinstance(plain, str) or len(plain) <= _LONGEST_VALUE else plain[: _LONGEST_VALUE - 1] + "…"
+    if not isinstance(plain, str) or len(plain) <= _LONGEST_VALUE:
+        return plain
+    # The digest tells values apart that begin alike.
+    mark = f"… ({len(plain):,} characters, SHA-256 {hashlib.sha256(plain.encode()).hexdigest()[:12]})"
+    return plain[: _LONGEST_VALUE - len(mark)] + mark
 
 
 def _put(body: dict[str, Any], place: str, key: str, *, number: int) -> None:

@@ -73,12 +73,22 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         ``resend`` sends it again under its key, which is right only if the API honours idempotency keys.
     :param resend_within: for how long after its first request ``resend`` may send such a row again: a timedelta, seconds, or a
         text such as ``PT20H``. Less than the API remembers keys; an older one is parked.
+    :param key_namespace: a text that goes into the idempotency keys, too: it tells rows apart that have the same key columns and
+        are different things, such as two meters.
+    :param on_rekeyed: what to do with rows that the ledger holds under other keys, because a key column changed its type or the
+        connection its client: ``fail`` sends nothing and fails; ``settle`` counts them as done by what stands there; ``send``
+        sends them as rows of their own.
     :param replay: ``rejected`` or ``parked``: send the rows in that state again, once a Dag run.
     :param concurrency: the most requests at once, up to 64.
     :param batch_size: the most rows that are claimed, or whose outcomes are written, in one transaction.
     :param max_rejected: how many rows may be rejected: a number, or a share below 1. With more, the task fails in the end.
     :param max_parked: how many may be parked, likewise.
+    :param max_duplicates: how many rows may repeat others exactly, likewise; with more, the task fails before anything is sent.
+        None: any number. Rows that do so are sent once in any case.
     :param max_rejected_before: how many may have been rejected in earlier Dag runs, likewise; None: any number.
+    :param max_changed: how many rows may come with another body than the one that was carried out, likewise. They are not sent.
+    :param changes_table: where such rows are listed; made when there are some.
+    :param changes_hold: ``members`` lists the names of the members that differ; ``bodies`` the new bodies, too.
     :param max_in_doubt: how many rows of the operation may stand in doubt in the ledger that are not among the task's rows. With
         more, the task fails in the end; None: any number.
     :param decision_field: the member of an answer that holds the decision, with dots between nested names; None: an answer needs
@@ -106,13 +116,19 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         "idempotency_field": Parameter(readers.optional(readers.text("the name of a member"))),
         "on_unknown": Parameter(readers.choice(*ON_UNKNOWN)),
         "resend_within": Parameter(times.span()),
+        "key_namespace": Parameter(readers.optional(readers.text("a text"))),
+        "on_rekeyed": Parameter(readers.choice(*usage_choices.ON_REKEYED)),
         "replay": Parameter(readers.optional(readers.choice(*REPLAYS))),
         "concurrency": Parameter(readers.whole_number(least=1, most=usage_choices.MOST_CONCURRENCY)),
         "batch_size": Parameter(readers.whole_number(least=1, most=usage_choices.MOST_IN_A_BATCH)),
         "max_rejected": Parameter(usage_choices.number_or_share),
         "max_parked": Parameter(usage_choices.number_or_share),
+        "max_duplicates": Parameter(readers.optional(usage_choices.number_or_share)),
         "max_rejected_before": Parameter(readers.optional(usage_choices.number_or_share)),
         "max_in_doubt": Parameter(readers.optional(readers.whole_number(least=0))),
+        "max_changed": Parameter(usage_choices.number_or_share),
+        "changes_table": Parameter(readers.text("the name of a table")),
+        "changes_hold": Parameter(readers.choice(*usage_choices.CHANGES_HOLD)),
         "decision_field": Parameter(readers.optional(readers.text("the name of a member"))),
         "reservation_field": Parameter(readers.text("the name of a member")),
         "decisions": Parameter(usage_choices.decisions),
@@ -143,13 +159,19 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         idempotency_field: Templated[str] | None = None,
         on_unknown: Templated[str] = "park",
         resend_within: Templated[timedelta] = timedelta(hours=20),
+        key_namespace: Templated[str] | None = None,
+        on_rekeyed: Templated[str] = "fail",
         replay: Templated[str] | None = None,
         concurrency: Templated[int] = 8,
         batch_size: Templated[int] = 500,
         max_rejected: Templated[float] = 0,
         max_parked: Templated[float] = 0,
+        max_duplicates: Templated[float] | None = None,
         max_rejected_before: Templated[float] | None = None,
         max_in_doubt: Templated[int] | None = None,
+        max_changed: Templated[float] = 0,
+        changes_table: Templated[str] = "limitrail_usage_changes",
+        changes_hold: Templated[str] = "members",
         decision_field: Templated[str] | None = "decision",
         reservation_field: Templated[str] = "reservationId",
         decisions: Templated[Mapping[str, str]] | None = None,
@@ -173,13 +195,19 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         self.idempotency_field: str | None = idempotency_field
         self.on_unknown: str = on_unknown
         self.resend_within: timedelta = resend_within
+        self.key_namespace: str | None = key_namespace
+        self.on_rekeyed: str = on_rekeyed
         self.replay: str | None = replay
         self.concurrency: int = concurrency
         self.batch_size: int = batch_size
         self.max_rejected: float = max_rejected
         self.max_parked: float = max_parked
+        self.max_duplicates: float | None = max_duplicates
         self.max_rejected_before: float | None = max_rejected_before
         self.max_in_doubt: int | None = max_in_doubt
+        self.max_changed: float = max_changed
+        self.changes_table: str = changes_table
+        self.changes_hold: str = changes_hold
         self.decision_field: str | None = decision_field
         self.reservation_field: str = reservation_field
         self.decisions: Mapping[str, str] | None = decisions
@@ -231,15 +259,19 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         from airflow.sdk.exceptions import AirflowFailException
 
         from limio_limitrail.landing.sql.model import LandingError
+        from limio_limitrail.landing.sql.queries import WrongQueryError
         from limio_limitrail.ledger.model import LedgerError
         from limio_limitrail.ledger.refusals import RepeatedRefusalError
+        from limio_limitrail.ledger.rekeyed import RekeyedRowsError
         from limio_limitrail.ledger.spool import ClashError
         from limio_limitrail.operators.usage_verdict import UsageFailedError
 
         with hopeless_failures_end_the_task():
             try:
                 return self._execute(context)
-            except (ClashError, LedgerError, RepeatedRefusalError, UsageFailedError) as error:
+            except (
+                ClashError, LedgerError, RekeyedRowsError, RepeatedRefusalError, UsageFailedError, WrongQueryError,
+            ) as error:  # fmt: skip
                 raise AirflowFailException(str(error)) from error
             except LandingError as error:
                 raise LandingError(f"the ledger's database {self.sql_conn_id!r}: {error}") from error
@@ -253,6 +285,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         from limio_limitrail.operators.usage_choices import asked_at, one_of, read_policy
         from limio_limitrail.operators.usage_query import QUERY_KEY, ledger_query
         from limio_limitrail.operators.usage_rows import fill_spool
+        from limio_limitrail.operators.usage_same_rows import check_same_rows, list_changes
         from limio_limitrail.operators.usage_verdict import judge, summarize, tell, tell_left
 
         self.read_parameters()
@@ -275,8 +308,9 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
             self._query = ledger_query(table=book.table, worker=self._worker(context))
             self._note_usage(database.hook, operation=operation, table=book.table)
             with stage("read rows", operation=operation.name), self._source(database.hook) as source:
-                fill_spool(spool, source=source, template=template)
+                fill_spool(spool, source=source, template=template, duplicates=allowed.duplicates)
             self.log.info("%s: %s rows, %s of them repeat others.", operation.name, f"{spool.total:,}", f"{spool.duplicates:,}")
+            rekeyed = check_same_rows(book, spool=spool, worker=book.worker, on_rekeyed=self.on_rekeyed)
             left = book.left_in_doubt(spool.among)
             tell_left(left, operation=operation.name, table=book.table)
             if spool.total:
@@ -301,8 +335,21 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
                     left = book.left_in_doubt(spool.among)
             finally:
                 tally = self._batch.tally
+                unlisted = (
+                    None
+                    if self._killed
+                    else list_changes(
+                        book,
+                        spool=spool,
+                        tally=tally,
+                        table=self.changes_table,
+                        with_bodies=self.changes_hold == "bodies",
+                        batch_size=self.batch_size,
+                    )
+                )
                 summary = {
                     **summarize(tally, operation=operation.name, table=book.table, duplicates=spool.duplicates, left=left),
+                    "rekeyed": rekeyed,
                     **meter.read(),
                 }
                 tell(tally, summary=summary)
@@ -311,9 +358,11 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
                 # A task that fails leaves no return value, and the numbers are what a person will look for.
                 context["ti"].xcom_push(key="return_value", value=summary)
                 context["ti"].xcom_push(key=QUERY_KEY, value=self._query)
-        failure = judge(tally, table=book.table, operation=operation.name, allowed=allowed, left=left)
-        if failure is not None:
-            raise failure
+        failure = judge(
+            tally, table=book.table, operation=operation.name, allowed=allowed, left=left, changes_table=self.changes_table
+        )
+        if (error := failure or unlisted) is not None:
+            raise error
         announce(context, outlets=self.outlets, summary=summary)
         return summary
 
@@ -332,12 +381,14 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         from limio_limitrail.operators.usage_choices import Allowance
         from limio_limitrail.operators.usage_verdict import Thresholds
 
-        before = self.max_rejected_before
+        before, duplicates = self.max_rejected_before, self.max_duplicates
         return Thresholds(
             rejected=Allowance(name="max_rejected", most=self.max_rejected),
             parked=Allowance(name="max_parked", most=self.max_parked),
             rejected_before=None if before is None else Allowance(name="max_rejected_before", most=before),
+            changed=Allowance(name="max_changed", most=self.max_changed),
             in_doubt=self.max_in_doubt,
+            duplicates=None if duplicates is None else Allowance(name="max_duplicates", most=duplicates),
         )
 
     # -- what is asked for -----------------------------------------------------------------------------------------
@@ -355,6 +406,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
             key=tuple(self.key),
             body=self.body,
             key_field=self.idempotency_field,
+            namespace=self.key_namespace,
         )
 
     def _sender(self, operation: Operation, *, policy: Policy) -> Any:
@@ -406,6 +458,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
             worker=worker,
             operation=operation.name,
             conn_id=self.limitrail_conn_id,
+            tenant=self.hook.settings.tenant,
+            namespace=self.key_namespace,
         )
 
     def _worker(self, context: Context) -> Worker:

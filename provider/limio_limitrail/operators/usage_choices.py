@@ -24,6 +24,8 @@ REPLAYS = (State.REJECTED.value, State.PARKED.value)
 
 _BY_SOMEBODY = frozenset({"manual", "operator_triggered"})
 """Types of Dag runs that are made when somebody asks for them."""
+ON_REKEYED = ("fail", "settle", "send")
+CHANGES_HOLD = ("members", "bodies")
 
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 

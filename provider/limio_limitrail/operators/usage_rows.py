@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
@@ -18,12 +16,17 @@ if TYPE_CHECKING:
 
     from limio_limitrail.ledger.spool import Spool
     from limio_limitrail.limitrail.usage import UsageTemplate
+    from limio_limitrail.operators.usage_choices import Allowance
+
+log = logging.getLogger("limio_limitrail.usage")
 
 MOST_SHOWN = 10
 """Rows that cannot be sent, and that a message names one by one."""
 
-_FETCH = 2000
-"""Rows that are fetched at a time."""
+_BATCH_ROWS = 2000
+"""Rows of a part that become plain values at a time."""
+
+_UTC = frozenset({"UTC", "Etc/UTC", "GMT", "Etc/GMT", "Zulu", "Etc/Zulu", "Universal", "Etc/Universal", "UCT", "Etc/UCT"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,53 +43,32 @@ class Source:
 
 @contextmanager
 def rows_of_query(hook: DbApiHook, sql: str) -> Iterator[Source]:
-    """Run a query and give its rows, once.
+    """Run a query in UTC and give its rows, once.
 
     Decimals come as decimals, and the numbers within JSON columns too.
 
     :raises ParameterError: two columns have the same name.
+    :raises QueryError: the query failed.
+    :raises DatabaseError: the database cannot be reached.
     """
-    with closing(hook.get_conn()) as connection:
-        cursor = _cursor(connection)
-        cursor.execute(sql)
-        first = cursor.fetchmany(_FETCH)  # a cursor on the server tells its columns only now
-        columns = tuple(column[0] for column in cursor.description or ())
+    from limio_limitrail.landing.sql.queries import run_query
+    from limio_limitrail.limitrail.body import UNREADABLE_TIME, json_number
+
+    with run_query(hook, sql, parse_float=json_number, unreadable_time=UNREADABLE_TIME) as result:
+        columns = result.columns
         twice = sorted({name for name in columns if columns.count(name) > 1})
         if twice:
             raise ParameterError(
                 f"the query gives {', '.join(repr(name) for name in twice)} more than once: name each column with AS"
             )
-
-        def rows() -> Iterator[Mapping[str, Any]]:
-            batch = first
-            while batch:
-                for values in batch:
-                    yield dict(zip(columns, values, strict=True))
-                batch = cursor.fetchmany(_FETCH)
-
-        yield Source(columns=columns, rows=rows())
-
-
-def _cursor(connection: Any) -> Any:
-    module = type(connection).__module__
-    loads = partial(json.loads, parse_float=Decimal)
-    if module.startswith("psycopg2"):
-        import psycopg2.extensions  # type: ignore[import-untyped]
-        import psycopg2.extras  # type: ignore[import-untyped]
-
-        psycopg2.extras.register_default_json(connection, loads=loads)
-        psycopg2.extras.register_default_jsonb(connection, loads=loads)
-        # A cursor with a name stays on the server, so that the result need not fit into memory.
-        return connection.cursor(name="limitrail_usage", cursor_factory=psycopg2.extensions.cursor)
-    if module.startswith("psycopg"):
-        from psycopg.rows import tuple_row
-        from psycopg.types.json import set_json_loads
-
-        set_json_loads(loads, connection)
-        return connection.cursor(name="limitrail_usage", row_factory=tuple_row)
-    with suppress(AttributeError):
-        connection.row_factory = None  # SQLite's hook may give rows of another kind
-    return connection.cursor()
+        if result.time_zone is not None and result.time_zone not in _UTC:
+            log.info(
+                "The query of rows runs in UTC, and not in the connection's time zone %s: days and texts that it makes of "
+                "instants are those of UTC.",
+                result.time_zone,
+            )
+        rows = (dict(zip(columns, values, strict=True)) for batch in result.batches for values in batch)
+        yield Source(columns=columns, rows=rows)
 
 
 def rows_of_parts(folder: str) -> Source:
@@ -118,16 +100,20 @@ def _read_parts(place: Any, manifest: Any) -> Iterator[Mapping[str, Any]]:
     import pyarrow as pa
 
     from limio_limitrail.landing.parts import ParquetPart, PartFormat, read_verified
+    from limio_limitrail.limitrail.body import json_number
 
-    decoder = msgspec.json.Decoder(float_hook=Decimal)
+    decoder = msgspec.json.Decoder(float_hook=json_number)
     for part in manifest.parts:
         if manifest.part_format is PartFormat.PARQUET:
-            for batch in ParquetPart(folder=place, part=part).read().to_batches(max_chunksize=_FETCH):
+            for batch in ParquetPart(folder=place, part=part).read().to_batches(max_chunksize=_BATCH_ROWS):
                 yield from batch.to_pylist()
             continue
         with pa.CompressedInputStream(pa.BufferReader(read_verified(place, part)), "zstd") as stream:
-            for line in stream.read().splitlines():
-                yield decoder.decode(line)
+            for number, line in enumerate(stream.read().splitlines(), start=1):
+                try:
+                    yield decoder.decode(line)
+                except msgspec.ValidationError:
+                    raise ParameterError(f"record {number} of the part {part.name} holds a number of too many digits") from None
 
 
 def rows_of_list(rows: object) -> Source:
@@ -147,10 +133,11 @@ def rows_of_list(rows: object) -> Source:
     return Source(columns=None, rows=checked(rows))
 
 
-def fill_spool(spool: Spool, *, source: Source, template: UsageTemplate) -> None:
+def fill_spool(spool: Spool, *, source: Source, template: UsageTemplate, duplicates: Allowance | None = None) -> None:
     """Make all rows ready, and find all that is wrong with them before the first one leaves.
 
-    :raises ParameterError: rows cannot be sent as they are.
+    :param duplicates: how many rows may repeat others exactly; None: any number.
+    :raises ParameterError: rows cannot be sent as they are, or too many of them repeat others.
     :raises ClashError: two rows have the same key and different bodies.
     """
     from limio_limitrail.limitrail.body import UsageRowError
@@ -171,3 +158,22 @@ def fill_spool(spool: Spool, *, source: Source, template: UsageTemplate) -> None
         more = f"; and {wrong - len(problems):,} more" if wrong > len(problems) else ""
         raise ParameterError(f"{wrong:,} rows cannot be sent, so nothing was sent: {'; '.join(problems)}{more}")
     spool.check()
+    _check_duplicates(spool, allowed=duplicates)
+
+
+def _check_duplicates(spool: Spool, *, allowed: Allowance | None) -> None:
+    if spool.repetition is None:
+        return
+    first, again = spool.repetition
+    numbers = f"{spool.duplicates:,} of {spool.total:,} rows"
+    told = f"{numbers} repeat earlier ones exactly, for example row {again.number} repeats {first}"
+    advice = (
+        "If each is a use of its own, as in the hour that comes twice when clocks go back, make the key columns tell them apart "
+        "(an hour by its time in UTC)"
+    )
+    if allowed is not None and allowed.exceeded_by(spool.duplicates, of=spool.total):
+        raise ParameterError(
+            f"{told} ({allowed}). Nothing was sent. {advice}; if not, leave the repetitions out, or allow them with "
+            f"{allowed.name}"
+        )
+    log.warning("%s: each is sent once. %s. max_duplicates= lets the task fail for them.", told, advice)

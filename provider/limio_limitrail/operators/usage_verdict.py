@@ -24,8 +24,8 @@ class UsageUnknownError(ExplainedError):
 
 
 class UsageFailedError(ExplainedError):
-    """More rows were rejected, parked or left in doubt than the task allows. Everything else has been carried out; no retry
-    can mend it."""
+    """More rows were rejected, parked, changed or left in doubt than the task allows. All else has been carried out; no retry can
+    mend it."""
 
 
 def summarize(tally: Tally, *, operation: str, table: str, duplicates: int, left: LeftInDoubt) -> dict[str, Any]:
@@ -57,16 +57,22 @@ class Thresholds:
     :param rejected: how many rows may have been rejected in this run.
     :param parked: how many may have been parked.
     :param rejected_before: how many may have been rejected in earlier runs; none: any number.
+    :param changed: how many may come with another body than the one that was carried out; none: any number.
     :param in_doubt: how many rows may stand in doubt besides the task's; none: any number.
+    :param duplicates: how many may repeat others exactly; none: any number.
     """
 
     rejected: Allowance
     parked: Allowance
     rejected_before: Allowance | None = None
+    changed: Allowance | None = None
     in_doubt: int | None = None
+    duplicates: Allowance | None = None
 
 
-def judge(tally: Tally, *, table: str, operation: str, allowed: Thresholds, left: LeftInDoubt) -> Exception | None:
+def judge(
+    tally: Tally, *, table: str, operation: str, allowed: Thresholds, left: LeftInDoubt, changes_table: str
+) -> Exception | None:
     """Say whether the task has failed, and why.
 
     :param table: where the reasons stand.
@@ -95,6 +101,13 @@ def judge(tally: Tally, *, table: str, operation: str, allowed: Thresholds, left
             f"{tally.states[State.PARKED]:,} of {tally.rows:,} rows are parked ({allowed.parked}): nobody knows whether they "
             f"have been carried out. Look each one up in the API; where it is there, set its state in the ledger to 'committed'; "
             f"send the rest with a run with replay='parked'. {_reasons(tally, State.PARKED)}"
+        )
+    if allowed.changed is not None and allowed.changed.exceeded_by(tally.changed, of=tally.rows):
+        failures.append(
+            f"{tally.changed:,} of {tally.rows:,} rows were carried out earlier with another body ({allowed.changed}), for "
+            f"example {tally.changed_example}; they were not sent again. The table {changes_table} lists them and the members "
+            "that differ: correct each in the API, and settle it as 'Changed rows' in docs/usage.md says. If two different "
+            "things share their key columns, tell them apart with key_namespace=."
         )
     if allowed.in_doubt is not None and left.count > allowed.in_doubt:
         failures.append(f"{_describe(left, table=table)} (max_in_doubt={allowed.in_doubt}). {_settle_left(left)}.")

@@ -26,10 +26,16 @@ RESEND_FOR_EVER = replace(RESEND, resend_within=10**9)
 ROWS = {name: make_row(name) for name in ("committed", "denied", "rejected", "unknown", "parked", "dead", "alive", "new")}
 
 
+@pytest.fixture(params=range(1, FORMAT), ids="format {}".format)
+def number(request):
+    """Every former format in turn."""
+    return request.param
+
+
 @pytest.fixture
-def old(db):
-    """A database with a ledger of the first version, and a row in each state in it."""
-    db.execute(old_table(db.name), old_insert(old_rows()))
+def old(db, number):
+    """A database with a ledger of a former version, and a row in each state in it."""
+    db.execute(old_table(db.name, number=number), old_insert(old_rows(number)))
     return db
 
 
@@ -57,10 +63,10 @@ def test_every_database_has_a_file_of_every_former_format():
 # -- older ones ----------------------------------------------------------------------------------------------------
 
 
-def test_an_older_ledger_is_taken_over_with_its_rows(old, ledger_in, caplog):
-    assert "ledger_format" not in old.types("ledger")
+def test_an_older_ledger_is_taken_over_with_its_rows(old, number, ledger_in, caplog):
     types = old.types("ledger")
-    before = {row["idempotency_key"]: row for row in old_rows()}
+    assert ("ledger_format" in types) is (number > 1)
+    before = {row["idempotency_key"]: row for row in old_rows(number)}
     with caplog.at_level(logging.INFO):
         for _ in range(2):
             ledger_in(old)
@@ -74,11 +80,11 @@ def test_an_older_ledger_is_taken_over_with_its_rows(old, ledger_in, caplog):
             name: value for name, value in after[key].items() if name in row
         }
         assert after[key]["finished"] == (row["finished_at"] is not None)
-        assert after[key]["ledger_format"] is None
+        assert after[key]["ledger_format"] == row.get("ledger_format")
 
 
 @pytest.mark.parametrize("policy", [PARK, RESEND, RESEND_FOR_EVER], ids=["park", "resend", "resend for ever"])
-def test_what_an_older_ledger_says_of_its_rows_stands(old, ledger_in, policy):
+def test_what_an_older_ledger_says_of_its_rows_stands(old, number, ledger_in, policy):
     ledger = ledger_in(old, "run-2")
     settled = ledger.settled(list(ROWS.values()), policy=policy)
     assert {entry.state.value for entry in settled.values()} == {"committed", "denied", "rejected", "parked"}
@@ -91,39 +97,40 @@ def test_what_an_older_ledger_says_of_its_rows_stands(old, ledger_in, policy):
     assert {name for name, claim in claims.items() if claim.granted} == {"new"} | again
     assert {name for name, claim in claims.items() if claim.waits} == {"alive"}
     ledger.record({claim.row.key: COMMITTED for claim in claims.values() if claim.granted})
+    former = old_rows(number)[0].get("ledger_format")
     assert told(old) == {
-        "committed": ("committed", None),
-        "denied": ("denied", None),
-        "rejected": ("rejected", None),
-        "parked": ("parked", None),
-        "alive": ("sending", None),
-        "unknown": ("parked", None),
-        "dead": ("committed", FORMAT) if again else ("parked", None),
+        "committed": ("committed", former),
+        "denied": ("denied", former),
+        "rejected": ("rejected", former),
+        "parked": ("parked", former),
+        "alive": ("sending", former),
+        "unknown": ("parked", former),
+        "dead": ("committed", FORMAT) if again else ("parked", former),
         "new": ("committed", FORMAT),
     }
 
 
-def test_an_older_row_that_is_given_back_is_what_it_was(old, ledger_in):
+def test_an_older_row_that_is_given_back_is_what_it_was(old, number, ledger_in):
     ledger = ledger_in(old, "run-2")
     before = entries(old)[ROWS["parked"].key]
     [claim] = ledger.claim([ROWS["parked"]], policy=REPLAY_PARKED)
     assert claim.granted
     assert told(old)["parked"] == ("sending", FORMAT)
     ledger.release([claim])
-    assert entries(old)[ROWS["parked"].key] == {**before, "finished": 0, "ledger_format": 1}
+    assert entries(old)[ROWS["parked"].key] == {**before, "finished": 0, "ledger_format": number}
 
 
-def test_workers_of_both_versions_at_one_ledger(old, ledger_in):
+def test_workers_of_both_versions_at_one_ledger(old, number, ledger_in):
     """A worker of the former version goes on with the columns that it knows."""
     ledger = ledger_in(old, "run-2")
-    late, later = ({**old_rows()[number], "idempotency_key": make_row(f"late {number}").key} for number in (0, 6))
+    late, later = ({**old_rows(number)[at], "idempotency_key": make_row(f"late {at}").key} for at in (0, 6))
     old.execute(old_insert([late, later]))
     settled, waiting = ledger.claim([make_row("late 0"), make_row("late 6")], policy=PARK)
     assert (settled.granted, settled.waits, waiting.granted, waiting.waits) == (False, False, False, True)
     [claim] = ledger.claim([ROWS["new"]], policy=PARK)
-    names = ", ".join(old_rows()[0])
-    found = old.query(f"SELECT {names} FROM ledger WHERE idempotency_key = '{claim.row.key}'")
-    assert dict(zip(old_rows()[0], found[0], strict=True))["state"] == "sending"
+    names = list(old_rows(number)[0])
+    found = old.query(f"SELECT {', '.join(names)} FROM ledger WHERE idempotency_key = '{claim.row.key}'")
+    assert dict(zip(names, found[0], strict=True))["state"] == "sending"
 
 
 def test_many_workers_take_an_older_ledger_over_at_once(old, no_pauses):

@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 from ledgers import PARK, make_rows, make_worker
+from pages import blocks
 
 from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.ledger.model import Outcome, State
 from limio_limitrail.ledger.spool import Spool
 
 ROWS = make_rows(8)
-DOCS = Path(__file__).parents[3] / "docs" / "usage.md"
 
 
 def left(ledger, *own) -> LeftInDoubt:
@@ -84,8 +81,8 @@ def test_many_rows_are_told_apart(lite, ledger_in):
 
 
 def index() -> str:
-    [statement] = re.findall(r"CREATE INDEX limitrail_usage_in_doubt .*?;", DOCS.read_text(), re.DOTALL)
-    return statement.replace("limitrail_usage_ledger", "ledger").rstrip(";")
+    [block] = blocks("docs/usage.md", section="Left in doubt", language="sql")
+    return block.text.replace("limitrail_usage_ledger", "ledger").strip().rstrip(";")
 
 
 def test_the_index_that_the_docs_advise_serves_in_sqlite(lite, ledger_in, monkeypatch):

@@ -120,13 +120,13 @@ def test_a_killed_day_is_spoken_of_by_all_that_follow(place_of, conn_id):
     for number, rows in enumerate((day(2), [], day(3)), start=2):
         place.database.fill(rows)
         place.server.limitrail.add_accounts({row[0] for row in rows})
-        last = place.attempt(f"day {number}")
+        last = place.attempt(f"day-{number}")
         assert last.state == "success", last.error
         assert last.summary["left_in_doubt"] == left
         assert last.summary["left_in_doubt_ages"] == {**NO_AGES, "under_1h": left}
         assert f"stand in doubt in {LEDGER}: {left} (" in place.output()
     place.write_dag(max_in_doubt=0, mode="preview")
-    last = place.attempt("a look")
+    last = place.attempt("a-look")
     assert (last.state, last.summary["left_in_doubt"]) == ("success", 0)
 
 

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from itertools import count
 
 import pytest
+from pages import blocks
 from usage import make_rows
 
 from limio_limitrail.emulator import Reply
 
-LEDGER = "limitrail_usage_ledger"
 DATABASES = ["duck", "lite", "pg"]
 AT_ONCE = 8
 
@@ -46,7 +47,7 @@ def refusing(place, reply, *, after=0, of=lambda body: True):
     return place.server.on_request(
         lambda call: (
             reply(numbers)
-            if call.path.startswith("/v1/usage") and len(place.sent()) > after and of(json.loads(call.body))
+            if call.path.startswith("/v1/usage") and len(place.sent("/v1/usage")) > after and of(json.loads(call.body))
             else None
         )
     )
@@ -149,6 +150,25 @@ def test_successes_in_between_are_no_reason_to_stop(place_of):
     assert (last.state, last.summary["committed"]) == ("success", len(passes)), last.error
 
 
+def test_keys_that_the_api_knows_already_are_no_reason_to_stop(place_of):
+    place = place_of("duck", make_rows(60))
+    place.write_dag(on_unknown="resend")
+    assert place.attempt("one").state == "success"
+    # As a kill would leave them: in doubt, and first in order.
+    place.database.execute(
+        "UPDATE limitrail_usage_ledger SET state = 'sending', lease_until = 1, claim_id = 'dead', "
+        f"in_doubt_since = {int(time.time() * 1000)} "
+        "WHERE row_key < (SELECT row_key FROM limitrail_usage_ledger ORDER BY row_key LIMIT 1 OFFSET 45)"
+    )
+    place.database.fill([*make_rows(60), *make_rows(20, account="new")])
+    place.server.limitrail.add_accounts(f"new-{n}" for n in range(20))
+    refusing(place, lambda _: Reply(409, b"{}"), of=lambda body: body["externalAccount"].startswith("acme"))
+    place.write_dag(on_unknown="resend", max_parked=45)
+    last = place.attempt("two")
+    assert last.state == "success", last.error
+    assert (last.summary["committed"], last.summary["parked"], last.summary["rejected"]) == (35, 45, 0)
+
+
 def test_previews_stop_too(place_of):
     place = place_of("duck", make_rows(100))
     refusing(place, BEFORE_THE_API["a gateway's page"])
@@ -195,13 +215,14 @@ def test_a_row_that_was_rejected_once_does_not_fail_every_later_run(place_of, co
 
     for most, state in ((2, "failed"), (3, "success"), (0.2, "failed"), ("0.25", "success"), (0, "failed")):
         place.write_dag(max_rejected_before=most)
-        last, found = numbers(f"at most {most}")
+        last, found = numbers(f"at-most-{most}")
         assert (last.state, found["rejected_before"], found["sent"]) == (state, 3, 0), most
         if state == "failed":
             assert f"3 of 13 rows were rejected in earlier runs (max_rejected_before={most})" in last.error
 
-    # The documented step.
-    place.database.execute(f"UPDATE {LEDGER} SET state = 'given_up' WHERE row_key LIKE '%ghost-1%'")
+    [step] = blocks("docs/usage.md", section="Rejected rows", language="sql")
+    [key] = [key for key, entry in place.database.ledger().items() if "ghost-1" in entry["row_key"]]
+    place.database.execute(step.text.strip().rstrip(";").replace("'...'", f"'{key}'"))
     place.write_dag(max_rejected_before=2, max_in_doubt=0)
     last, found = numbers("four")
     assert (last.state, found["rejected_before"], found["given_up"]) == ("success", 2, 1)

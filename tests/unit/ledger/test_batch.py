@@ -17,8 +17,10 @@ from ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_ro
 
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.ledger import batch as batch_module
+from limio_limitrail.ledger import couriers as couriers_module
 from limio_limitrail.ledger import ledger as ledger_module
 from limio_limitrail.ledger.batch import Batch, StoppedError
+from limio_limitrail.ledger.clock import uptime
 from limio_limitrail.ledger.couriers import Doubt, EndedError, Halt, Slower
 from limio_limitrail.ledger.model import Outcome, State
 
@@ -310,6 +312,49 @@ def test_rows_of_another_worker_are_waited_for(db, make_batch, monkeypatch, capl
     assert found["tally"].states == {State.COMMITTED: 5, State.PARKED: 1}
     assert sorted(batch.script.sent) == [2, 4, 5, 6]
     assert caplog.text.count("another worker is sending some of these rows") == 1
+
+
+def test_what_another_worker_left_in_doubt_is_not_forgotten_for_a_claim_that_grew_too_old(db, make_batch, monkeypatch):
+    """This worker stood still after its claim: another one took its row, sent it, and got no answer."""
+    [row] = make_rows(1)
+    batch, other = make_batch(GOOD, policy=RESEND), make_batch(GOOD, "other", policy=RESEND)
+    claim_ = batch.ledger.claim
+
+    def claim(rows, *, policy):
+        claims = claim_(rows, policy=policy)
+        if other.script.sent:
+            batch._couriers.end()
+            return claims
+        db.execute("UPDATE ledger SET lease_until = 1")
+        [taken] = other.ledger.claim([row], policy=RESEND)
+        assert taken.granted
+        other.script.sent.append(row.number)
+        other.ledger.record({row.key: Outcome(state=State.UNKNOWN, detail="no answer")})
+        monkeypatch.setattr(couriers_module, "uptime", lambda: uptime() + 1000)
+        return claims
+
+    batch.ledger.claim = claim
+    batch.run([row], total=1)
+    assert batch.script.sent == []
+    assert states(db) == {row.key: "unknown"}
+
+
+def test_a_row_in_doubt_whose_key_is_refused_is_parked_and_counted_so(db, make_batch):
+    refused = Outcome(state=State.REJECTED, http_status=409, error_code="KEY_REUSED", detail="the key is known")
+    rows = make_rows(30)
+    first = make_batch(Doubt(outcome=Outcome(state=State.UNKNOWN, detail="no answer"), cause=RuntimeError()), policy=RESEND)
+    first.ledger.claim(rows[:15], policy=RESEND)
+    first.ledger.record({row.key: Outcome(state=State.UNKNOWN, detail="no answer") for row in rows[:15]})
+    batch = make_batch(refused, "next", policy=RESEND)
+    tally = batch.run(rows, total=30)
+    assert tally.states == {State.PARKED: 15, State.REJECTED: 15}
+    found = entries(db)
+    for number, row in enumerate(rows):
+        entry = found[row.key]
+        assert (entry["state"], entry["http_status"], entry["error_code"]) == (
+            "parked" if number < 15 else "rejected", 409, "KEY_REUSED",
+        )  # fmt: skip
+        assert "the key is known" in entry["detail"]
 
 
 def test_only_few_rows_are_claimed_at_once(db, make_batch):

@@ -6,13 +6,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
-from ledgers import make_rows
+from ledgers import make_rows, make_worker
 
-from limio_limitrail.ledger.couriers import Couriers, Doubt, Halt, Slower, Unsent
+from limio_limitrail.ledger import couriers as couriers_module
+from limio_limitrail.ledger.clock import uptime
+from limio_limitrail.ledger.couriers import Couriers, Doubt, EndedError, Halt, Slower, Unsent
 from limio_limitrail.ledger.ledger import Claim
-from limio_limitrail.ledger.model import Outcome, State
+from limio_limitrail.ledger.model import Entry, Outcome, State
 from limio_limitrail.ledger.refusals import Refusals
 
 GOOD = Outcome(state=State.COMMITTED)
@@ -72,7 +76,7 @@ def collect(couriers, count):
 
 
 def later():
-    return time.monotonic() + ENDS
+    return uptime() + ENDS
 
 
 def test_all_that_is_given_comes_back_and_never_too_many_are_under_way(make_couriers):
@@ -91,7 +95,7 @@ def test_all_that_is_given_comes_back_and_never_too_many_are_under_way(make_cour
 def test_a_claim_that_is_too_old_is_not_used(make_couriers):
     sender = Loop()
     couriers = make_couriers(sender)
-    couriers.give(claims(3), valid_until=time.monotonic() - 0.001)
+    couriers.give(claims(3), valid_until=uptime() - 0.001)
     assert all(isinstance(result, Unsent) for result in collect(couriers, 3).values())
     assert sender.sent == []
 
@@ -102,7 +106,7 @@ def test_a_claim_that_grows_too_old_during_a_pause_is_not_used(make_couriers):
 
     sender = Loop(send)
     couriers = make_couriers(sender, concurrency=1)
-    couriers.give(claims(2), valid_until=time.monotonic() + 0.2)
+    couriers.give(claims(2), valid_until=uptime() + 0.2)
     found = collect(couriers, 2)
     assert isinstance(found[1], Slower)
     assert isinstance(found[2], Unsent)
@@ -238,3 +242,73 @@ def test_a_row_out_of_the_ordinary_is_told_at_once(make_couriers):
     assert isinstance(result, Slower)
     assert time.monotonic() - began < ENDS / 2
     release.set()
+
+
+@pytest.mark.parametrize("state", [None, *State])
+def test_a_refusal_settles_only_rows_that_were_never_in_doubt(make_couriers, state):
+    refusal = Outcome(state=State.REJECTED, http_status=422, error_code="KEY_REUSED", detail="the key is known")
+
+    async def send(row, wait):
+        return refusal
+
+    [claim] = claims(1)
+    if state is not None:
+        held = Outcome(state=state, detail="earlier")
+        entry = Entry(state=state, worker=make_worker(), lease_until=0, digest="", attempts=1, outcome=held, format=3)
+        claim = replace(claim, entry=entry)
+    couriers = make_couriers(Loop(send))
+    couriers.give([claim], valid_until=later())
+    found = collect(couriers, 1)[1]
+    if state in (State.SENDING, State.UNKNOWN, State.PARKED):
+        assert (found.state, found.http_status, found.error_code) == (State.PARKED, 422, "KEY_REUSED")
+        assert "the key is known" in found.detail
+    else:
+        assert found is refusal
+
+
+def test_rows_that_are_refused_while_in_doubt_do_not_stop_the_sending(make_couriers):
+    """The API is well, and its answers are clear."""
+
+    async def send(row, wait):
+        return Outcome(state=State.REJECTED, http_status=409)
+
+    held = Entry(
+        state=State.UNKNOWN, worker=make_worker(), lease_until=0, digest="", attempts=1, outcome=Outcome(state=State.UNKNOWN)
+    )
+    couriers = make_couriers(Loop(send), concurrency=1)
+    couriers.give([replace(claim, entry=held) for claim in claims(40)], valid_until=later())
+    assert {result.state for result in collect(couriers, 40).values()} == {State.PARKED}
+    assert not couriers.ended
+
+
+@pytest.mark.parametrize(
+    ("passes", "renewals", "goes_on"),
+    [
+        (50, [], True),
+        (56, [], False),
+        (100, [20, 40, 60, 80], True),
+        (100, [20, 40], False),
+        (100, [54, 99], True),
+        # The process stood still for longer than a lease, and then renewed what others may have had by then.
+        (100, [20, 90], False),
+        (100, [60, 80], False),
+        (100_000, [99_999], False),
+    ],
+)
+def test_between_two_tries_a_claim_must_have_been_valid_without_a_gap(make_couriers, monkeypatch, passes, renewals, goes_on):
+    async def send(row, wait):
+        for moment in renewals:
+            clock.now = moment
+            couriers.renew(valid_until=moment + 55)
+        clock.now = passes
+        try:
+            await wait(0)
+        except EndedError:
+            return Outcome(state=State.UNKNOWN)
+        return GOOD
+
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(couriers_module, "uptime", lambda: clock.now)
+    couriers = make_couriers(Loop(send))
+    couriers.give(claims(1), valid_until=55.0)
+    assert (collect(couriers, 1)[1] is GOOD) == goes_on

@@ -69,10 +69,20 @@ def test_rows_come_back_whole(body, name):
         assert list(spool.rows()) == [row]
 
 
+def test_the_first_repetition_is_shown_with_what_it_repeats():
+    rows = spooled([("c", b"1"), ("a", b"1"), ("b", b"1"), ("b", b"1"), ("a", b"1"), ("b", b"1"), ("c", b"1")])
+    with Spool() as spool:
+        for row in rows:
+            spool.add(row)
+        spool.check()
+        assert spool.repetition == (rows[2], rows[3])
+        assert spool.duplicates == 4
+
+
 def test_nothing_is_nothing():
     with Spool() as spool:
         spool.check()
-        assert (list(spool.rows()), spool.total, spool.duplicates) == ([], 0, 0)
+        assert (list(spool.rows()), spool.total, spool.duplicates, spool.repetition) == ([], 0, 0, None)
 
 
 def test_rows_may_be_added_after_a_check():

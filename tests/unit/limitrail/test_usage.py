@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import uuid
 from datetime import UTC, date, datetime, time, timedelta, timezone
@@ -18,9 +19,17 @@ from limio_limitrail.api.client import Answer
 from limio_limitrail.api.errors import Failure, InvalidRequestError, ParameterError, ProblemDetails
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.ledger.model import State
-from limio_limitrail.limitrail.body import Column, Json, Text, UsageRowError, columns_of, encode, fill
+from limio_limitrail.limitrail.body import UNREADABLE_TIME, Column, Json, Text, UsageRowError, columns_of, encode, fill
 from limio_limitrail.limitrail.operations import OPERATIONS, find_operation
 from limio_limitrail.limitrail.usage import AnswerReading, UsageTemplate, check_columns, outcome_of, read_answer
+
+
+class Word(str, enum.Enum):  # noqa: UP042 - a text whose str() is another one
+    GOLD = "gold"
+
+
+class Size(enum.IntEnum):
+    BIG = 7
 
 
 def template(**more) -> UsageTemplate:
@@ -68,9 +77,12 @@ def test_all_pinned_keys_differ():
 @pytest.mark.parametrize(
     "values",
     [
-        [5, 5.0, Decimal(5), Decimal("5.00"), Decimal("0.5E+1"), np.float64(5)],
+        [5, 5.0, Decimal(5), Decimal("5.00"), Decimal("0.5E+1"), np.float64(5), np.int64(5), np.float32(5), Size(7) - 2],
+        [True, np.bool_(True)],
+        ["gold", np.str_("gold"), Word.GOLD],
+        [datetime(2026, 11, 1, 12), np.datetime64("2026-11-01T12"), np.datetime64("2026-11-01T12:00:00.000000000")],
         [0, 0.0, -0.0, Decimal("0.000"), Decimal("-0"), Decimal("0E+3"), Decimal("-0E-7")],
-        [0.1, Decimal("0.1"), Decimal("0.1000")],
+        [0.1, Decimal("0.1"), Decimal("0.1000"), np.float32(0.1)],
         [500, Decimal("5E+2"), 500.0],
         [1e22, 10**22, Decimal("1E22")],
         [-1.5, Decimal("-1.50")],
@@ -81,7 +93,7 @@ def test_all_pinned_keys_differ():
             "2026-11-01T12:00:00Z",
         ],
         [uuid.UUID(int=1), str(uuid.UUID(int=1))],
-        [date(2026, 1, 2), "2026-01-02"],
+        [date(2026, 1, 2), "2026-01-02", np.datetime64("2026-01-02")],
     ],
     ids=lambda values: str(values[0]),
 )
@@ -116,6 +128,15 @@ def test_the_order_of_key_columns_does_not_matter_and_their_names_do():
     assert key_of({"a": "x", "b": "yz"}, key=("a", "b")) != key_of({"a": "xy", "b": "z"}, key=("a", "b"))
 
 
+def test_a_namespace_goes_into_the_key_and_only_there():
+    row = {"id": 5}
+    keys = [key_of(row, namespace=namespace) for namespace in (None, "a", "b", "")]
+    assert len(set(keys)) == 4
+    assert keys[0] == PINNED[0][2]
+    one, other = (template(namespace=namespace).build(row, number=1) for namespace in (None, "a"))
+    assert (one.identity, one.digest, one.row_key) == (other.identity, other.digest, other.row_key)
+
+
 def test_a_key_depends_on_nothing_but_tenant_operation_and_key():
     row = {"id": 1, "amount": 2}
     other = {"id": 1, "amount": 3}
@@ -125,23 +146,40 @@ def test_a_key_depends_on_nothing_but_tenant_operation_and_key():
     assert str(built) == 'row 9 {"id":1}'
 
 
-@pytest.mark.parametrize("missing", [None, pd.NaT, pd.NA], ids=str)
+@pytest.mark.parametrize("missing", [None, pd.NaT, pd.NA, np.datetime64("NaT")], ids=str)
 def test_a_key_without_a_value_is_refused(missing):
     for row in ({"id": missing}, {}) if missing is None else ({"id": missing},):
         with pytest.raises(UsageRowError, match=r"row 3: key column 'id' has no value"):
             template().build(row, number=3)
 
 
-@pytest.mark.parametrize("unfit", [float("nan"), float("inf"), Decimal("NaN"), Decimal("sNaN"), b"x", [1], {"a": 1}, "\ud800"])
+@pytest.mark.parametrize(
+    "unfit",
+    [float("nan"), float("inf"), Decimal("NaN"), Decimal("sNaN"), b"x", [1], {"a": 1}, "\ud800", datetime.max, date.min,
+     UNREADABLE_TIME, Decimal("1E+1000"), 10**1000, np.datetime64("20000-01-01"), np.timedelta64(1, "s"), np.float32("nan")],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
 def test_a_key_that_is_no_value_is_refused(unfit):
     with pytest.raises(UsageRowError, match=r"row 3: column 'id'"):
         template().build({"id": unfit}, number=3)
 
 
 def test_a_long_key_is_shown_short():
-    row = template().build({"id": "x" * 5000}, number=1)
-    assert len(row.row_key) < 220
-    assert row.key != key_of({"id": "x" * 5001})
+    texts = ["x" * 5000, "x" * 5001, "x" * 5000 + "y", "x" * 4999 + "y", "é" * 201, "x" * 201]
+    rows = [template().build({"id": text}, number=1) for text in texts]
+    assert len({row.key for row in rows}) == len({row.row_key for row in rows}) == len(texts)
+    for row, text in zip(rows, texts, strict=True):
+        shown = json.loads(row.row_key)["id"]
+        assert len(shown) == 200
+        cut, mark = shown.split("… (")
+        assert text.startswith(cut)
+        assert mark.startswith(f"{len(text):,} characters, SHA-256 ")
+
+
+def test_a_key_that_is_not_too_long_is_shown_whole():
+    row = template().build({"id": "x" * 200, "n": Decimal("1E-7")}, number=1)
+    assert json.loads(row.row_key) == {"id": "x" * 200}
+    assert template(key=("n",)).build({"n": Decimal("1E-7")}, number=1).row_key == '{"n":0.0000001}'
 
 
 # -- bodies ----------------------------------------------------------------------------------------------------------
@@ -152,8 +190,41 @@ def test_a_long_key_is_shown_short():
     [
         (Decimal("0.1000"), "0.1000"),
         (Decimal("123456789012345678901234567890.123456789012345678901234567890"),) * 2,
-        (Decimal("1E+3"), "1E+3"),
-        (Decimal("-1E-30"), "-1E-30"),
+        (Decimal("1E+3"), "1000"),
+        (Decimal("-1E-30"), f"-0.{'0' * 29}1"),
+        (Decimal("0E-18"), f"0.{'0' * 18}"),
+        (Decimal("1E-18"), f"0.{'0' * 17}1"),
+        (Decimal("-0E-7"), "-0.0000000"),
+        (Decimal("0E+3"), "0"),
+        (Decimal("1.20E-10"), "0.000000000120"),
+        (Decimal("9E-1000"), f"0.{'0' * 999}9"),
+        (Decimal("1E+999"), f"1{'0' * 999}"),
+        (1e16, f"1{'0' * 16}"),
+        (1e15, "1000000000000000.0"),
+        (-1e22, f"-1{'0' * 22}"),
+        (1e-5, "0.00001"),
+        (1e-6, "0.000001"),
+        (-1.5e-7, "-0.00000015"),
+        (5e-324, f"0.{'0' * 323}5"),
+        (0.0, "0.0"),
+        (np.int64(-7), "-7"),
+        (np.uint64(2**64 - 1), str(2**64 - 1)),
+        (np.int8(5), "5"),
+        (np.float64(0.1), "0.1"),
+        (np.float64(1e-7), "0.0000001"),
+        (np.float32(0.1), "0.1"),
+        (np.float32(1e20), f"1{'0' * 20}"),
+        (np.bool_(True), "true"),
+        (np.str_("ä"), '"ä"'),
+        (np.datetime64("2026-11-01"), '"2026-11-01"'),
+        (np.datetime64("2026-11-01T12:30"), '"2026-11-01T12:30:00"'),
+        (np.datetime64("2026-11-01T12:30:00.000005000"), '"2026-11-01T12:30:00.000005"'),
+        (np.datetime64("2026-11-01T12:30:00.000000005"), '"2026-11-01T12:30:00.000000005"'),
+        (pd.Series([5], dtype="int32")[0], "5"),
+        ([np.int64(1), {"a": np.float32(2.5), "b": Decimal("1E-7")}], '[1,{"a":2.5,"b":0.0000001}]'),
+        (Word.GOLD, '"gold"'),
+        (Size.BIG, "7"),
+        (date(9999, 12, 31), '"9999-12-31"'),
         (2**64, "18446744073709551616"),
         (-(2**200), str(-(2**200))),
         (0.1, "0.1"),
@@ -183,7 +254,11 @@ def test_a_value_goes_out_to_the_last_digit(value, text):
         float("nan"), float("inf"), -float("inf"), Decimal("NaN"), Decimal("Infinity"), Decimal("sNaN"), b"bytes",
         bytearray(b"x"),
         memoryview(b"x"), "\ud800", ["\udfff"], {"\ud800": 1}, {"a": float("nan")}, [pd.NaT], {"a": pd.NA}, timedelta(1), {1, 2},
-        object(), 1j, np.array([1, 2]),
+        object(), 1j, np.array([1, 2]), np.array(5), np.timedelta64(5, "D"), np.bytes_(b"x"), np.float32("nan"),
+        [np.datetime64("NaT")], np.datetime64("20000-01-01"), np.datetime64("20000-01-01T00:00"), np.datetime64(1, "ps"),
+        Decimal("1E+1000"), Decimal("1E-1001"), Decimal("9" * 1001), Decimal("1E+999999999"), 10**1000, -(10**5000),
+        {"a": [Decimal("1E-99999")]}, datetime.max, datetime.min, datetime.max.replace(tzinfo=UTC), date.min, UNREADABLE_TIME,
+        datetime(1, 1, 1, 1, tzinfo=timezone(timedelta(hours=2))), np.datetime64(datetime.max),
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
@@ -214,10 +289,9 @@ def test_a_float_nan_is_no_gap():
 
 def test_json_columns_keep_every_digit():
     text = '{"b": 0.1000, "a": [123456789012345678901234567890, 1e400, null, "x\\u00e9"]}'
-    assert (
-        body_of(Json("v"), {"v": text}, key_field=None)
-        == b'{"a":[123456789012345678901234567890,1E+400,null,"x\xc3\xa9"],"b":0.1000}'
-    )
+    assert body_of(
+        Json("v"), {"v": text}, key_field=None
+    ) == b'{"a":[123456789012345678901234567890,1%s,null,"x\xc3\xa9"],"b":0.1000}' % (b"0" * 400)
     assert body_of({"v": Json("v")}, {"v": {"a": Decimal("1.00")}}) == b'{"v":{"a":1.00}}'
     assert body_of({"v": Json("v")}, {"v": "null"}) == b'{"v":null}'
 
@@ -226,6 +300,29 @@ def test_json_columns_keep_every_digit():
 def test_what_is_no_json_is_refused(text):
     with pytest.raises(UsageRowError, match="row 1: column 'v' holds no JSON"):
         body_of({"v": Json("v")}, {"v": text})
+
+
+@pytest.mark.parametrize("text", ["1e1001", "[1E-1001]", "1e99999999999999999999", "1" * 5000, "0." + "1" * 1001], ids=len)
+def test_a_number_of_too_many_digits_within_json_is_refused(text):
+    with pytest.raises(UsageRowError, match="row 1: column 'v' holds a number of more than 1,000 digits"):
+        body_of({"v": Json("v")}, {"v": text})
+
+
+@given(
+    st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**40), max_value=10**40)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.integers(-(10**40), 10**40)
+)
+def test_every_number_goes_out_in_plain_digits_and_keeps_its_value(number):
+    [text] = [body_of({"v": Column("v")}, {"v": number}).decode().removeprefix('{"v":').removesuffix("}")]
+    assert set(text) <= set("-.0123456789")
+    assert Decimal(text) == Decimal(repr(number) if isinstance(number, float) else number)
+    assert json.loads(text) == pytest.approx(float(number))
+    in_text = fill(Text("{v}"), {"v": number}, number=1)
+    assert in_text == text
+    in_json = body_of(Json("v"), {"v": repr(number) if isinstance(number, float) else str(number)}, key_field=None).decode()
+    assert set(in_json) <= set("-.0123456789")
+    assert Decimal(in_json) == Decimal(text)
 
 
 def test_texts_are_made_of_columns():

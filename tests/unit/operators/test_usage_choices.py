@@ -206,7 +206,7 @@ def rejected(detail, **more) -> Outcome:
 
 def verdict(tally, *, left=NOTHING_LEFT, **allowed):
     thresholds = Thresholds(**{"rejected": NONE, "parked": NO_PARKED, **allowed})
-    return judge(tally, table="book.ledger", operation="usage.commit", allowed=thresholds, left=left)
+    return judge(tally, table="book.ledger", operation="usage.commit", allowed=thresholds, left=left, changes_table="changes")
 
 
 def test_all_well_is_no_failure():

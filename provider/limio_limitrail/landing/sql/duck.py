@@ -180,7 +180,8 @@ def _same_file(database: str) -> str:
     return database if database.startswith("md:") else str(Path(database).resolve())
 
 
-def _describe(error: Exception) -> Refusal:
+def describe(error: Exception) -> Refusal:
+    """Tell why a statement failed, without any value."""
     kind, message = type(error).__name__, str(error).strip().partition("\n")[0]
     told, cause = f"DuckDB refused ({kind})", Cause.OTHER
     if re.search(r"No space left|Disk quota|max_temp_directory_size", str(error)):
@@ -192,7 +193,9 @@ def _describe(error: Exception) -> Refusal:
     elif kind == "OutOfMemoryException":
         cause = Cause.LIMIT
     if kind in _SPEAK_OF_NAMES:
-        return Refusal(told=told, words=message, cause=cause)
+        # An attached database's own refusal, which may quote rows, comes as an error of input and output.
+        words = before_values(message) if "ERROR:" in str(error) else message
+        return Refusal(told=told, words=words, cause=cause)
     prefix, _, rest = message.partition(": ")
     if rest.startswith("NOT NULL constraint failed"):
         return Refusal(told=told, words=rest, cause=Cause.ROWS)
@@ -252,7 +255,7 @@ class DuckSession:
         return guarded(
             lambda: self._connection.execute(sql.replace(VALUE, "?"), list(values)).fetchall(),
             refused=duckdb.Error,
-            describe=_describe,
+            describe=describe,
         )
 
     def roll_back(self) -> None:
@@ -385,7 +388,7 @@ class DuckSession:
         guarded(
             lambda: self._connection.from_arrow(rows).insert_into(stage),
             refused=duckdb.Error,
-            describe=_describe,
+            describe=describe,
         )
 
     def ready(self, *, stage: str) -> None:

@@ -51,8 +51,11 @@ def describe(error: Exception, *, lost: bool) -> Refusal:
     message = str(getattr(diagnosis, "message_primary", None) or "")
     class_ = f"({type(error).__name__}{f', SQLSTATE {state}' if state else ''})"
     words = ""
-    if state[:2] in _SPEAK_OF_NAMES and message:
-        words = message
+    if getattr(diagnosis, "source_function", None) == "exec_stmt_raise":
+        pass  # words of a user's function, which may choose any SQLSTATE
+    elif state[:2] in _SPEAK_OF_NAMES and message:
+        # A statement that a function has put together may hold values where others hold names.
+        words = before_values(message) if getattr(diagnosis, "internal_query", None) else message
     elif state[:2] in _QUOTES_VALUES and message:
         words = before_values(message)
     cause = cause_of(state)

@@ -151,13 +151,13 @@ class SqliteSession(GenericSession):
     dialect = SQLITE
 
     def describe(self, error: Exception) -> Refusal:
-        """Tell what happened; SQLite's own words name tables and columns, never values, but a trigger's may be anything."""
+        """Tell what happened; SQLite's own words name tables and columns, those of a trigger or of the driver may quote rows."""
         if not isinstance(error, sqlite3.Error):
             return Refusal(told=f"SQLite's driver refused ({type(error).__name__})", cause=Cause.ROWS)
         code = str(getattr(error, "sqlite_errorname", None) or "")
         cause = next((cause for start, cause in _CAUSES.items() if code.startswith(start)), Cause.OTHER)
         told = f"SQLite refused ({type(error).__name__}{f', {code}' if code else ''})"
-        return Refusal(told=told, words="" if code == "SQLITE_CONSTRAINT_TRIGGER" else str(error), cause=cause)
+        return Refusal(told=told, words="" if code in ("", "SQLITE_CONSTRAINT_TRIGGER") else str(error), cause=cause)
 
     def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
         """Put a wider column in the place of a column."""

@@ -1,0 +1,378 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Run a query that a person wrote, in UTC, and fetch its rows in batches. What fails is reported without any value."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from limio_limitrail.landing.sql.dialect import quoted
+from limio_limitrail.landing.sql.errors import Cause, Refusal, before_values, connected
+from limio_limitrail.landing.sql.sessions import database_name
+from limio_limitrail.troubleshooting import ExplainedError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+log = logging.getLogger("limio_limitrail.landing.sql")
+
+T = TypeVar("T")
+Values = tuple[Any, ...]
+
+BATCH_ROWS = 2000
+"""Rows that are fetched at a time."""
+
+_CURSOR = "limitrail_usage"
+
+# The text form of a time, a number or a span must not depend on who asks, and from where: it may become a part of a key.
+_POSTGRES_SESSION = (
+    "SET LOCAL TIME ZONE 'UTC'; SET LOCAL datestyle = 'ISO'; SET LOCAL intervalstyle = 'postgres'; "
+    "SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'"
+)
+_POSTGRES_TIMES = {"date": (1082, 1182), "timestamp": (1114, 1115), "timestamptz": (1184, 1185), "time": (1083, 1183)}
+"""Types whose values Python cannot always hold: their oids, and those of their arrays."""
+
+_SQLITE_SPEAKS_OF_NAMES = (
+    "no such ", "ambiguous column name: ", 'near "', "unrecognized token: ", "misuse of ", "incomplete input", "wrong number of ",
+)  # fmt: skip
+"""How messages of SQLite begin that quote the query alone; others may quote what a row holds, such as a JSON path."""
+
+_PERMANENT = frozenset({"ProgrammingError", "DataError", "NotSupportedError", "IntegrityError"})
+"""Classes of PEP 249 whose errors come again with each try."""
+
+_DRIVERS = frozenset({"DatabaseError", "InterfaceError"})
+_UNREADABLE = (ValueError, ArithmeticError, RecursionError)
+"""What drivers raise over a value that they cannot turn into one of Python's."""
+
+_INTERRUPTED = "Query interrupted"
+"""What DuckDB makes of an exception in a signal handler, such as that of Airflow's execution_timeout."""
+
+
+class QueryError(ExplainedError):
+    """A query could not be run or fetched to its end; another try may succeed. The message holds no value of the data."""
+
+
+class WrongQueryError(QueryError):
+    """A query cannot succeed as it is: it is wrong, a value does not fit it, or a right is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryResult:
+    """The rows of a query, to be read once.
+
+    :param columns: the names of the columns.
+    :param time_zone: the time zone that the session would have had; None where it is not known.
+    :param batches: the rows, as many at a time as were fetched at once.
+    """
+
+    columns: tuple[str, ...]
+    time_zone: str | None
+    batches: Iterator[Sequence[Values]]
+
+
+@contextmanager
+def run_query(
+    hook: DbApiHook, sql: str, *, parse_float: Callable[[str], object], unreadable_time: object
+) -> Iterator[QueryResult]:
+    """Run a query and fetch its rows, in a session in UTC where the database is Postgres or DuckDB.
+
+    :param parse_float: reads a number with a fraction or an exponent within JSON.
+    :param unreadable_time: stands for a time that Python cannot hold, such as infinity.
+    :raises QueryError: the query failed, here or while rows are fetched; another try may succeed.
+    :raises WrongQueryError: the query failed, and will fail again as it is.
+    :raises DatabaseError: the database cannot be reached.
+    """
+    connection = _connect(hook)
+    try:
+        guard = partial(_guarded, describe=partial(_describe, connection, hook=hook))
+        reader = _reader(connection, parse_float=parse_float, unreadable_time=unreadable_time)
+        guard(partial(reader.execute, sql))
+        # A cursor on the server has columns only after the first fetch.
+        first = guard(reader.fetch)
+
+        def batches() -> Iterator[Sequence[Values]]:
+            batch = first
+            while batch:
+                yield batch
+                batch = guard(reader.fetch)
+
+        yield QueryResult(columns=reader.columns, time_zone=reader.time_zone, batches=batches())
+    finally:
+        # Closing a broken connection must not hide what broke it.
+        with suppress(Exception):
+            connection.close()
+
+
+def _connect(hook: DbApiHook) -> Any:
+    match database_name(hook):
+        case "postgresql":
+            from limio_limitrail.landing.sql.postgres import open_postgres
+
+            return open_postgres(hook)
+        case "sqlite":
+            from limio_limitrail.landing.sql.sqlite import open_sqlite
+
+            return open_sqlite(hook)
+        case _:
+            return connected(hook, name="the database")
+
+
+def _guarded(call: Callable[[], T], *, describe: Callable[[Exception], QueryError]) -> T:
+    try:
+        return call()
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] == "airflow":
+            raise
+        failure = describe(error)
+    # Raised here and not in the handler, so that the driver's error, which may quote rows, is not even its context.
+    raise failure
+
+
+class _Reader:
+    """Runs a query through a driver of which nothing is known.
+
+    :param connection: the open database.
+    """
+
+    time_zone: str | None = None
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._cursor: Any = None
+
+    def execute(self, sql: str) -> None:
+        """Run the query."""
+        self._cursor = self._connection.cursor()
+        self._cursor.execute(sql)
+
+    def fetch(self) -> Sequence[Values]:
+        """Fetch the next rows; none at the end."""
+        rows: Sequence[Values] = self._cursor.fetchmany(BATCH_ROWS)
+        return rows
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(column[0] for column in self._cursor.description or ())
+
+
+class _SqliteReader(_Reader):
+    def execute(self, sql: str) -> None:
+        self._connection.row_factory = None  # the hook may give rows of another kind
+        super().execute(sql)
+
+
+class _DuckReader(_Reader):
+    """Runs a query in DuckDB, which gives the last day of the calendar for infinity, and a text for days after it."""
+
+    def __init__(self, connection: Any, *, unreadable_time: object) -> None:
+        super().__init__(connection)
+        self._unreadable_time = unreadable_time
+        self._sql = ""
+        self._times: dict[int, str] | None = None
+        self._infinite: dict[int, bool] = {}
+
+    def execute(self, sql: str) -> None:
+        self._sql = sql
+        self._cursor = self._connection.cursor()
+        [(self.time_zone,)] = self._cursor.execute("SELECT current_setting('TimeZone')").fetchall()
+        self._cursor.execute("SET TimeZone = 'UTC'")
+        self._cursor.execute(sql)
+
+    def fetch(self) -> Sequence[Values]:
+        rows = super().fetch()
+        if self._times is None:
+            described = enumerate(self._cursor.description or ())
+            self._times = {index: str(column[1]) for index, column in described if str(column[1]).startswith(("DATE", "TIME"))}
+        for index, type_ in self._times.items():
+            wrong = [
+                at
+                for at, row in enumerate(rows)
+                if type(row[index]) is str or (type_ == "DATE" and row[index] == date.max and self._is_infinite(index))
+            ]
+            if wrong:
+                rows = list(rows)
+                for at in wrong:
+                    rows[at] = (*rows[at][:index], self._unreadable_time, *rows[at][index + 1 :])
+        return rows
+
+    def _is_infinite(self, index: int) -> bool:
+        """Tell whether a column of days holds infinity, rather than the last day that Python knows."""
+        if index not in self._infinite:
+            asked = self._connection.cursor()
+            name = quoted(self.columns[index])
+            try:
+                asked.execute("SET TimeZone = 'UTC'")
+                asked.execute(f"SELECT 1 FROM ({self._sql.strip().rstrip(';')}\n) WHERE isinf({name}) LIMIT 1")
+                self._infinite[index] = asked.fetchone() is not None
+            except Exception:  # noqa: BLE001 - several statements, or a result that is gone: it may be infinity
+                self._infinite[index] = True
+            finally:
+                asked.close()
+        return self._infinite[index]
+
+
+class _PostgresReader(_Reader):
+    """Runs a query in Postgres with a cursor on the server, so that the result need not fit into memory."""
+
+    def __init__(self, connection: Any, *, parse_float: Callable[[str], object], unreadable_time: object) -> None:
+        super().__init__(connection)
+        self._loads = partial(json.loads, parse_float=parse_float)
+        self._unreadable_time = unreadable_time
+
+    def execute(self, sql: str) -> None:
+        from psycopg.rows import tuple_row
+        from psycopg.types.json import set_json_loads
+
+        self.time_zone = self._connection.info.parameter_status("TimeZone")
+        set_json_loads(self._loads, self._connection)
+        self._read_times()
+        self._begin()
+        self._cursor = self._connection.cursor(name=_CURSOR, row_factory=tuple_row)
+        self._cursor.execute(sql)
+
+    def _begin(self) -> None:
+        """Begin a transaction, which a cursor on the server needs, with the settings that hold for it alone."""
+        if self._connection.autocommit:
+            self._connection.autocommit = False
+        self._connection.cursor().execute(_POSTGRES_SESSION)
+
+    def _read_times(self) -> None:
+        from psycopg import DataError
+        from psycopg.adapt import Loader
+        from psycopg.pq import Format
+
+        adapters = self._connection.adapters
+        unreadable_time = self._unreadable_time
+
+        def guarded(usual: Any) -> type[Loader]:
+            class TimeLoader(Loader):
+                def __init__(self, oid: int, context: Any = None) -> None:
+                    super().__init__(oid, context)
+                    self._usual = usual(oid, context)
+
+                def load(self, data: Any) -> Any:
+                    try:
+                        return self._usual.load(data)
+                    except DataError:
+                        return unreadable_time
+
+            return TimeLoader
+
+        for name, (oid, _) in _POSTGRES_TIMES.items():
+            adapters.register_loader(name, guarded(adapters.get_loader(oid, Format.TEXT)))
+
+
+class _Psycopg2Reader(_PostgresReader):
+    def execute(self, sql: str) -> None:
+        from psycopg2 import extensions, extras  # type: ignore[import-untyped]
+
+        self.time_zone = self._connection.get_parameter_status("TimeZone")
+        extras.register_default_json(self._connection, loads=self._loads)
+        extras.register_default_jsonb(self._connection, loads=self._loads)
+        self._read_times()
+        self._begin()
+        self._cursor = self._connection.cursor(name=_CURSOR, cursor_factory=extensions.cursor)
+        self._cursor.execute(sql)
+
+    def _read_times(self) -> None:
+        from psycopg2 import Error, extensions
+
+        usual = {
+            "date": extensions.PYDATE,
+            "timestamp": extensions.PYDATETIME,
+            "timestamptz": extensions.PYDATETIMETZ,
+            "time": extensions.PYTIME,
+        }
+
+        def guarded(read: Any) -> Callable[[str | None, Any], object]:
+            def load(text: str | None, cursor: Any) -> object:
+                if text is None:
+                    return None
+                # The driver would give the last day of the calendar, and midnight for the end of a day.
+                if text.endswith("infinity") or text.startswith("24:"):
+                    return self._unreadable_time
+                try:
+                    return read(text, cursor)
+                except (ValueError, OverflowError, Error):
+                    return self._unreadable_time
+
+            return load
+
+        for name, (oid, array_oid) in _POSTGRES_TIMES.items():
+            one = extensions.new_type((oid,), name, guarded(usual[name]))
+            extensions.register_type(one, self._connection)
+            extensions.register_type(extensions.new_array_type((array_oid,), f"{name}[]", one), self._connection)
+
+
+def _reader(connection: Any, *, parse_float: Callable[[str], object], unreadable_time: object) -> _Reader:
+    module = type(connection).__module__
+    if module.startswith("psycopg"):
+        kind = _Psycopg2Reader if module.startswith("psycopg2") else _PostgresReader
+        return kind(connection, parse_float=parse_float, unreadable_time=unreadable_time)
+    if isinstance(connection, sqlite3.Connection):
+        return _SqliteReader(connection)
+    if module.partition(".")[0] in ("duckdb", "_duckdb"):
+        return _DuckReader(connection, unreadable_time=unreadable_time)
+    return _Reader(connection)
+
+
+def _describe(connection: Any, error: Exception, *, hook: DbApiHook) -> QueryError:
+    """Say why a query failed, without any value, and whether it would fail again."""
+    refusal = _refusal(connection, error, hook=hook)
+    permanent = refusal.cause is not Cause.LOST and _is_permanent(error)
+    conn_id = getattr(hook, str(getattr(hook, "conn_name_attr", "")), None)
+    words = f": {refusal.words.rstrip('.')}" if refusal.words else ""
+    if refusal.cause is Cause.RIGHTS:
+        advice = "Grant the connection's user SELECT on what the query reads"
+    elif permanent:
+        advice = "Correct the query or the value; run it in the database to see the whole message, which may quote rows"
+    else:
+        advice = "A retry may help"
+    raised = WrongQueryError if permanent else QueryError
+    return raised(f"the query failed in the database {conn_id!r}: {refusal.told}{words}. {advice}")
+
+
+def _classes(error: Exception) -> frozenset[str]:
+    return frozenset(base.__name__ for base in type(error).__mro__)
+
+
+def _is_permanent(error: Exception) -> bool:
+    if _classes(error).isdisjoint(_DRIVERS):
+        return isinstance(error, _UNREADABLE)
+    if isinstance(error, sqlite3.OperationalError):
+        return getattr(error, "sqlite_errorname", None) in (None, "SQLITE_ERROR")
+    return not _classes(error).isdisjoint(_PERMANENT)
+
+
+def _refusal(connection: Any, error: Exception, *, hook: DbApiHook) -> Refusal:
+    if str(error) == _INTERRUPTED:
+        return Refusal(told="it was interrupted, most likely by the task's execution_timeout", cause=Cause.TIMEOUT)
+    if _classes(error).isdisjoint(_DRIVERS):
+        what = "could not read a value" if isinstance(error, _UNREADABLE) else "failed"
+        return Refusal(told=f"the driver {what} ({type(error).__name__})")
+    module = type(connection).__module__
+    if module.startswith("psycopg"):
+        from limio_limitrail.landing.sql.postgres_words import describe
+
+        return describe(error, lost=bool(connection.closed))
+    if isinstance(connection, sqlite3.Connection):
+        from limio_limitrail.landing.sql.sqlite import SqliteSession
+
+        refusal = SqliteSession(connection, placeholder="?").describe(error)
+        if getattr(error, "sqlite_errorname", None) == "SQLITE_ERROR" and not refusal.words.startswith(_SQLITE_SPEAKS_OF_NAMES):
+            return Refusal(told=refusal.told, words=before_values(refusal.words), cause=refusal.cause)
+        return refusal
+    if module.partition(".")[0] in ("duckdb", "_duckdb"):
+        from limio_limitrail.landing.sql.duck import describe as describe_duckdb
+
+        return describe_duckdb(error)
+    from limio_limitrail.landing.sql.generic import GenericSession
+
+    return GenericSession(connection, placeholder=hook.placeholder).describe(error)

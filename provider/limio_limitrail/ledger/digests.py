@@ -1,0 +1,95 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Digests of requests that compare by value, and of their members, so that later it can be said which ones differ."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from limio_limitrail.ledger.identity import plain_number
+
+BY_VALUE = "v2:"
+"""Marks digests in which numbers count by value. One without it is the SHA-256 of path and body, byte by byte."""
+
+_MEMBER_DIGITS = 6
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+_AS_BEFORE = msgspec.json.Encoder(decimal_format="number", order="deterministic")
+_DECIMALS = msgspec.json.Decoder(float_hook=Decimal)
+
+
+def digest_by_value(path: str, content: object) -> str:
+    """Return the digest of a request.
+
+    :param path: where it goes.
+    :param content: its JSON as `by_value` returns it; none where there is none.
+    """
+    body = b"" if content is None else _ENCODER.encode(content)
+    return BY_VALUE + hashlib.sha256(path.encode() + b"\n" + body).hexdigest()
+
+
+def by_value(content: Any) -> Any:
+    """Return JSON whose numbers are written in one way: 1.5, 1.50 and 15E-1 are the same."""
+    if isinstance(content, str) or content is None or isinstance(content, bool):
+        return content
+    if isinstance(content, Mapping):
+        return {name: by_value(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [by_value(value) for value in content]
+    return msgspec.Raw(plain_number(content).encode())
+
+
+def member_digests(content: Any, *, salt: str) -> str:
+    """Return a JSON object with a short digest for each member of a request's JSON, nested ones by their path with dots.
+
+    :param content: the JSON as `by_value` returns it.
+    :param salt: goes into each digest, so that equal values of different rows do not show.
+    """
+    key = salt.encode()[:64]
+    digests = {
+        path: hashlib.blake2b(_ENCODER.encode(value), digest_size=_MEMBER_DIGITS // 2, key=key).hexdigest()
+        for path, value in _members(content, "")
+    }
+    return _ENCODER.encode(digests).decode()
+
+
+def _members(content: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(content, dict) and content:
+        for name, value in content.items():
+            yield from _members(value, f"{path}.{name}" if path else name)
+    else:
+        yield path, content
+
+
+def differing_members(now: str | None, before: str | None) -> list[str] | None:
+    """Name the members that differ between two requests of one row; none where that is not known.
+
+    :param now: digests of the members, as `member_digests` returns them.
+    :param before: likewise of the request that was sent.
+    """
+    try:
+        ours, theirs = (msgspec.json.decode(text or "", type=dict[str, str]) for text in (now, before))
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+    return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+
+
+def is_former_digest(digest: str, *, path: str, body: bytes | None) -> bool:
+    """Tell whether a digest of a former version is one of this request, whichever way that version wrote its numbers."""
+    return digest in (_bytewise(path, form) for form in _former_forms(body))
+
+
+def _former_forms(body: bytes | None) -> Iterator[bytes]:
+    yield body or b""
+    try:
+        yield _AS_BEFORE.encode(_DECIMALS.decode(body or b""))
+        yield _AS_BEFORE.encode(msgspec.json.decode(body or b""))
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return
+
+
+def _bytewise(path: str, body: bytes) -> str:
+    return hashlib.sha256(path.encode() + b"\n" + body).hexdigest()

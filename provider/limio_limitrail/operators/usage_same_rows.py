@@ -1,0 +1,61 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Rows that the ledger knows already: under other keys, or with other bodies."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from limio_limitrail.ledger.ledger import Ledger
+from limio_limitrail.ledger.rekeyed import Sender, fill_all_identities, find_rekeyed, refuse_rekeyed
+from limio_limitrail.troubleshooting import ExplainedError
+
+if TYPE_CHECKING:
+    from limio_limitrail.ledger.model import Worker
+    from limio_limitrail.ledger.previews import Previews
+    from limio_limitrail.ledger.spool import Spool
+    from limio_limitrail.ledger.tally import Tally
+
+log = logging.getLogger("limio_limitrail.usage")
+
+
+def check_same_rows(book: Ledger | Previews, *, spool: Spool, worker: Worker, on_rekeyed: str) -> int:
+    """Look for rows that the ledger holds under other keys, before anything is sent.
+
+    :param on_rekeyed: what to do with them: ``fail``, ``settle`` or ``send``.
+    :returns: how many count as settled by what stands there.
+    :raises RekeyedRowsError: there are some, and they are to fail the task.
+    """
+    if not isinstance(book, Ledger) or on_rekeyed == "send" or not spool.total:
+        return 0
+    total = spool.total - spool.duplicates
+    fill_all_identities(book)
+    sender = Sender(worker=worker, conn_id=book.conn_id, tenant=book.tenant, namespace=book.namespace, zone=book.default_zone())
+    found = find_rekeyed(book, spool, sender=sender, total=total)
+    if found.keys and on_rekeyed == "fail":
+        raise refuse_rekeyed(found, operation=book.operation, table=book.table, total=total)
+    book.settle_elsewhere(found.keys)
+    return len(found.keys)
+
+
+def list_changes(
+    book: Ledger | Previews, *, spool: Spool, tally: Tally, table: str, with_bodies: bool, batch_size: int
+) -> Exception | None:
+    """List the rows that were carried out earlier with other bodies.
+
+    :param table: where they are listed.
+    :param with_bodies: whether their new bodies are listed, too.
+    :param batch_size: how many are written in one transaction.
+    :returns: the error, where they could not be listed.
+    """
+    if not isinstance(book, Ledger):
+        return None
+    try:
+        for at in range(0, tally.changed, batch_size):
+            rows = [spool.row(number - 1) for number in tally.changed_rows[at : at + batch_size]]
+            book.list_changes(rows, table=table, with_bodies=with_bodies)
+    except Exception as error:  # noqa: BLE001 - raised by the caller when everything else is done
+        why = error.what if isinstance(error, ExplainedError) else type(error).__name__
+        log.warning("%s rows that came with another body could not be listed in %s: %s", f"{tally.changed:,}", table, why)
+        return error
+    return None
