@@ -21,7 +21,7 @@ _MOST_RESTING = 32
 
 
 class SpokeFirstError(aiohttp.ClientConnectionError):
-    """A server sends before it is asked. Nothing was sent to it."""
+    """A server sends something, or hangs up, before it is asked. Nothing was sent to it."""
 
 
 class KeptConnection(ResponseHandler):
