@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -85,6 +86,7 @@ class KeptConnections(aiohttp.TCPConnector):
     def __init__(self, *, connections: int, rest: float, ssl: Any) -> None:
         super().__init__(limit=connections + (_MOST_RESTING if rest else 0), ssl=ssl)
         self._rest = rest
+        self._resting: deque[tuple[float, ConnectionKey, ResponseHandler]] = deque()
         self._factory: Any = lambda: KeptConnection(self._loop)
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
@@ -92,6 +94,9 @@ class KeptConnections(aiohttp.TCPConnector):
 
         :raises SpokeFirstError: something came over a new one.
         """
+        # Not by timers: the loop would wake up for each of them.
+        while self._resting and self._resting[0][0] <= self._loop.time():
+            self._end_rest()
         while True:
             connection = await super().connect(*args, **kwargs)
             kept = connection.protocol
@@ -109,14 +114,16 @@ class KeptConnections(aiohttp.TCPConnector):
                 raise SpokeFirstError
 
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
-        if self._rest and not (should_close or protocol.should_close):
-            self._loop.call_later(self._rest, self._release_rested, key, protocol)
-        else:
+        if not self._rest or should_close or protocol.should_close:
             super()._release(key, protocol, should_close=should_close)
+            return
+        self._resting.append((self._loop.time() + self._rest, key, protocol))
+        if len(self._resting) > _MOST_RESTING:
+            self._end_rest()
 
-    def _release_rested(self, key: ConnectionKey, protocol: ResponseHandler) -> None:
-        unfit = isinstance(protocol, KeptConnection) and protocol.is_unfit
-        super()._release(key, protocol, should_close=unfit)
+    def _end_rest(self) -> None:
+        _, key, protocol = self._resting.popleft()
+        super()._release(key, protocol, should_close=isinstance(protocol, KeptConnection) and protocol.is_unfit)
 
 
 class KeptResponse(aiohttp.ClientResponse):
