@@ -18,6 +18,7 @@ from limio_limitrail.ledger.couriers import Couriers, Doubt, Halt, Provisional, 
 from limio_limitrail.ledger.ledger import LEASE, Claim
 from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.ledger.model import Entry, Outcome, StoppedError, UsageRow, Worker
+from limio_limitrail.ledger.reductions import UnwrittenError
 from limio_limitrail.ledger.refusals import Refusals
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.ledger.tally import Tally
@@ -303,10 +304,18 @@ class Batch:
                 self._answered[key] = (self._answered[key][0], doubt.outcome)
                 self._count(doubt)
         answered = self._answered
-        self._ledger.record({key: outcome for key, (_, outcome) in answered.items()})
-        self._answered = {}
-        for row, outcome in answered.values():
-            self.tally.add(row, outcome)
+        try:
+            self._ledger.record({key: outcome for key, (_, outcome) in answered.items()})
+        except UnwrittenError as error:
+            self._written(answered, but=error.keys)
+            raise
+        self._written(answered)
+
+    def _written(self, answered: Mapping[str, tuple[UsageRow, Outcome]], *, but: Collection[str] = ()) -> None:
+        self._answered = {key: answered[key] for key in but}
+        for key, (row, outcome) in answered.items():
+            if key not in but:
+                self.tally.add(row, outcome)
 
     def _renew_if_due(self) -> None:
         if time.monotonic() - self._renewed > LEASE / 3:
