@@ -9,6 +9,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pages import blocks
 from usage import COMMIT, SIGKILL, Code, make_rows
 
 from limio_limitrail.emulator import Fault, Reply
@@ -280,9 +281,10 @@ def test_a_row_that_a_person_has_looked_up_is_settled_by_itself(place_of, conn_i
     assert place.attempt("one").summary["parked"] == 3
     done = {entry.key for entry in place.server.limitrail.journal}
     assert len(done) == 1
+    _, is_there, is_not_there = blocks("docs/usage.md", section="Parked rows", language="sql")
     for key in place.database.ledger():
-        change = "state = 'committed'" if key in done else "state = 'rejected', in_doubt_since = NULL, attempts = 1"
-        place.database.execute(f"UPDATE {LEDGER} SET {change} WHERE idempotency_key = '{key}'")
+        step = (is_there if key in done else is_not_there).text.strip().rstrip(";")
+        place.database.execute(step.replace("'...'", f"'{key}'"))
     assert place.attempt("two").summary["sent"] == 0
     place.write_dag(replay="rejected")
     last = place.attempt("three")

@@ -45,7 +45,7 @@ NOT_RUN = {
     "airflow dags test limio_subscriptions": "needs a tenant; against the emulator test_start_page runs it",
     "uv pip compile": "asks a package index for everything anew",
 }
-PICTURES = {("docs/object-storage.md", "What stands in the folder")}
+PICTURES = {("docs/object-storage.md", "What stands in the folder"), ("docs/usage.md", "What can happen to a row")}
 """Blocks without a language: drawings."""
 
 
