@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
+import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,12 +58,22 @@ class FailingDatabase(HeldDatabase):
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
+        with self._failing(super().transaction) as session:
+            yield session
+
+    @contextmanager
+    def reading(self) -> Iterator[Any]:
+        with self._failing(super().reading) as session:
+            yield session
+
+    @contextmanager
+    def _failing(self, opened: Callable[[], Any]) -> Iterator[Any]:
         self.transactions += 1
         failure = self.failures.pop(0) if self.failures else None
         if failure == "early":
             self.close()
             raise LandingError("the database is away")
-        with super().transaction() as session:
+        with opened() as session:
             yield session
             if failure == "late":
                 raise LandingError("the database has undone everything")
@@ -99,4 +111,30 @@ def claim_in_pieces(connection: dict[str, Any], names: list[str], run: str) -> l
         claims = ledger.claim([make_row(name) for name in rows.values()], policy=PARK)
         granted += [rows[claim.row.key] for claim in claims if claim.granted]
     held.close()
+    return granted
+
+
+def compete(ledgers, rows, *, policy, size):
+    """Claim all rows with several workers at once, each in an order of its own; give who was granted what."""
+    granted: list[tuple[int, str]] = []
+    errors: list[BaseException] = []
+    ready = threading.Barrier(len(ledgers))
+
+    def work(number, ledger):
+        order = list(rows)
+        random.Random(number).shuffle(order)
+        try:
+            ready.wait(timeout=30)
+            for at in range(0, len(order), size):
+                claims = ledger.claim(order[at : at + size], policy=policy)
+                granted.extend((number, claim.row.key) for claim in claims if claim.granted)
+        except BaseException as error:  # noqa: BLE001 - told below
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=pair) for pair in enumerate(ledgers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert errors == []
     return granted

@@ -83,8 +83,11 @@ def read_problem(body: bytes, *, secrets: Iterable[Secret] = ()) -> ProblemDetai
 
 def find_trace_id(problem: ProblemDetails, headers: Mapping[str, str], *, secrets: Iterable[Secret] = ()) -> str | None:
     """Give the API's id of a call: from the body, else from the headers that gateways commonly use."""
-    if problem.trace_id:
-        return problem.trace_id
+    return problem.trace_id or trace_id_in(headers, secrets=secrets)
+
+
+def trace_id_in(headers: Mapping[str, str], *, secrets: Iterable[Secret] = ()) -> str | None:
+    """Give the API's id of a call from the headers that gateways commonly use."""
     secrets = tuple(secrets)
     for name in _TRACE_HEADERS:
         if found := safe_text(headers.get(name), secrets=secrets):
@@ -128,6 +131,7 @@ def judge(
         retry_after=parse_retry_after(headers.get("Retry-After")),
         required_scope=call.required_scope,
         granted_scopes=call.granted_scopes,
+        provenance=call.provenance,
     )
     if status == _PROXY_REFUSED:
         error = TransportError(replace(failure, reason="the proxy refused to pass the request on", reached=False))

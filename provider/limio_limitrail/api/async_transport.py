@@ -21,16 +21,19 @@ from multidict import CIMultiDictProxy
 from urllib3.util.ssl_ import create_urllib3_context
 
 from limio_limitrail.api import breaks
+from limio_limitrail.api.async_connections import KeptConnections, KeptResponse, SpokeFirstError
 from limio_limitrail.api.bounded_http import AnswerBounds
 from limio_limitrail.api.breaks import decoded
 from limio_limitrail.api.content_encoding import BodyTooLargeError
 from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, TransportError
+from limio_limitrail.api.provenance import SURPLUS
 from limio_limitrail.api.transport import MAX_ERROR_BODY, Body, RawAnswer, Timeouts, Transport
 
 _NO_BODY = Body()
 _QUICK = 1 << 16
 """Bytes that are decoded in the loop."""
 _PROXIES = ("http", "https")
+_READS = frozenset({"GET", "HEAD"})
 
 
 class AsyncTransport:
@@ -40,12 +43,15 @@ class AsyncTransport:
     to be closed.)
 
     :param transport: whose settings count.
-    :param connections: the most connections at once.
+    :param connections: the most requests at once, each over a connection of its own.
+    :param rest: seconds in which a connection is not used again after an answer. An API that sends an answer twice is noticed in
+        that time, before the second one can be taken for the next request's.
     """
 
-    def __init__(self, transport: Transport, *, connections: int) -> None:
+    def __init__(self, transport: Transport, *, connections: int, rest: float = 0.0) -> None:
         self._transport = transport
         self._connections = connections
+        self._rest = rest
         self._session: aiohttp.ClientSession | None = None
         self._proxy: str | None = None
         self._usual = _timeout(transport.timeouts, transport.timeouts.total)
@@ -60,7 +66,11 @@ class AsyncTransport:
         params: Mapping[str, str] | None = None,
         body: Body = _NO_BODY,
     ) -> RawAnswer:
-        """Send one request and read its answer to the end; the parameters and errors are those of `Transport.exchange`."""
+        """Send one request and read its answer to the end; the parameters and errors are those of `Transport.exchange`.
+
+        A read whose answer may be the one to an earlier request ends with a `TransportError`. Whoever sends a write asks the
+        answer's provenance, now and later on.
+        """
         try:
             target, headers, data = _prepare(method, url, headers=headers, params=params, body=body)
         except (requests.exceptions.RequestException, ValueError, TypeError) as error:
@@ -86,9 +96,11 @@ class AsyncTransport:
             raise TransportError(replace(call, reason=_why(error), reached=not _never_left(error))) from None
         except (ValueError, TypeError) as error:
             raise _unfit(error, call) from None
+        assert isinstance(response, KeptResponse)
         call = replace(call, status=response.status)
         if breaks.is_error(response.status):
-            return RawAnswer(status=response.status, headers=response.headers, body=await self._error_body(response))
+            body_of_error = await self._error_body(response)
+            return RawAnswer(status=response.status, headers=response.headers, body=body_of_error, provenance=response.provenance)
         max_bytes = self._transport.max_response
         try:
             content = await _read(response, max_bytes=max_bytes)
@@ -102,7 +114,9 @@ class AsyncTransport:
                 raise breaks.timed_out(call, seconds=seconds, total=timeouts.total) from None
             reason = breaks.READ_TIMEOUT if isinstance(error, TimeoutError) else breaks.BROKE_OFF
             raise TransportError(replace(call, reason=reason)) from None
-        return RawAnswer(status=response.status, headers=response.headers, body=content)
+        if method in _READS and response.provenance.is_in_doubt:
+            raise TransportError(replace(call, reason=SURPLUS))
+        return RawAnswer(status=response.status, headers=response.headers, body=content, provenance=response.provenance)
 
     async def _error_body(self, response: aiohttp.ClientResponse) -> bytes:
         """Read the body of an error as far as that is worth it."""
@@ -133,7 +147,8 @@ class AsyncTransport:
             reason = f"the CA bundle cannot be read ({type(error).__name__})"
             raise TransportError(replace(call, reason=reason, reached=False)) from None
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, ssl=tls),
+            connector=KeptConnections(connections=self._connections, rest=self._rest, ssl=tls),
+            response_class=KeptResponse,
             headers=self._transport.headers,
             skip_auto_headers=["Content-Type"],
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -232,7 +247,12 @@ def _unfit(error: Exception, call: Failure) -> InvalidRequestError:
     return InvalidRequestError(replace(call, reason=f"the request cannot be sent ({type(error).__name__})"))
 
 
-_NEVER_LEFT = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.ConnectionTimeoutError)
+_NEVER_LEFT = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ConnectionTimeoutError,
+    SpokeFirstError,
+)
 """Errors that come before the first byte of a request is written: no connection, or none through the proxy, or none of TLS."""
 
 
@@ -251,6 +271,8 @@ def _why(error: Exception) -> str:
             if isinstance(error.os_error, socket.gaierror):
                 return breaks.NAME
             return breaks.REFUSED if error.os_error.errno == errno.ECONNREFUSED else breaks.NO_CONNECTION
+        case SpokeFirstError():
+            return breaks.SPOKE_FIRST
         case aiohttp.ConnectionTimeoutError():
             return breaks.CONNECT_TIMEOUT
         case TimeoutError():

@@ -24,6 +24,7 @@ READ_TIMEOUT = "no answer within the read timeout"
 BROKE = "the connection broke before an answer came"
 BROKE_OFF = "the answer broke off before its end"
 NO_HTTP = "what came is no HTTP answer"
+SPOKE_FIRST = "the server sent something, or hung up, before it was asked"
 
 _NEVER_LEFT = (
     urllib3.exceptions.NameResolutionError,

@@ -27,6 +27,7 @@ from limio_limitrail.api.transport import Body, Transport
 if TYPE_CHECKING:
     import requests
 
+    from limio_limitrail.api.provenance import Provenance
     from limio_limitrail.api.secret import Secret
 
 log = logging.getLogger(__name__)
@@ -44,11 +45,13 @@ class Answer:
     :param status: the HTTP status.
     :param headers: the headers, looked up without case.
     :param body: the whole body, decompressed.
+    :param provenance: what tells whether it belongs to its request; none where nothing else can have come.
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    provenance: Provenance | None = None
 
     def json(self) -> object:
         """Decode the body.
@@ -270,11 +273,13 @@ class ApiClient:
                 status=answer.status,
                 headers=answer.headers,
                 body=answer.body,
-                call=replace(call, granted_scopes=self.auth.granted_scopes()),
+                call=replace(call, granted_scopes=self.auth.granted_scopes(), provenance=answer.provenance),
                 secrets=(credential, *self.auth.secrets()),
             )
             assert error is not None
-            if error.status == 401 and not renewed and self.auth.renew(credential):
+            # A refusal that may be another request's says nothing of this one, which may have been carried out.
+            is_its_own = answer.provenance is None or not answer.provenance.is_in_doubt
+            if error.status == 401 and not renewed and is_its_own and self.auth.renew(credential):
                 log.info("%s refused the token; minting another one.", self.api)
                 renewed = True
                 continue
@@ -296,7 +301,7 @@ class ApiClient:
                 self.counters.requests += 1
                 self.counters.bytes += len(answer.body)
             if answer.status not in _REDIRECTS or "Location" not in answer.headers:
-                return Answer(status=answer.status, headers=answer.headers, body=answer.body)
+                return Answer(status=answer.status, headers=answer.headers, body=answer.body, provenance=answer.provenance)
             call = replace(call, status=answer.status)
             url, query = self._redirected(call=call, url=url, location=answer.headers["Location"], credential=credential), None
         raise ProtocolError(replace(call, reason=f"more than {_MOST_REDIRECTS} redirects in a row"))

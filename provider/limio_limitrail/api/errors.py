@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
+from limio_limitrail.api.provenance import Provenance
 from limio_limitrail.troubleshooting import ExplainedError
 
 
@@ -72,6 +73,7 @@ class Failure:
     :param required_scope: the OAuth scope that the endpoint needs, where it is known.
     :param granted_scopes: the scopes that the token answer listed; none where it listed none.
     :param reached: False where the request that was asked for certainly never reached the API.
+    :param provenance: what tells whether the answer belongs to the request; none where nothing else can have come.
     """
 
     api: str
@@ -86,6 +88,7 @@ class Failure:
     required_scope: str | None = None
     granted_scopes: tuple[str, ...] | None = None
     reached: bool = True
+    provenance: Provenance | None = field(default=None, compare=False, repr=False)
 
 
 class ApiError(ExplainedError):

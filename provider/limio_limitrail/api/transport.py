@@ -24,6 +24,7 @@ from limio_limitrail.api.origin import Origin, same_origin
 
 if TYPE_CHECKING:
     from limio_limitrail.api.auth import Auth
+    from limio_limitrail.api.provenance import Provenance
     from limio_limitrail.api.secret import Secret
 
 
@@ -54,11 +55,15 @@ class Timeouts:
 
 @dataclass(frozen=True, kw_only=True)
 class RawAnswer:
-    """Whatever came back, error or not."""
+    """Whatever came back, error or not.
+
+    :param provenance: what tells whether it belongs to its request; none where nothing else can have come.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    provenance: Provenance | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

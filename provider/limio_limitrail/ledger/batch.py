@@ -14,10 +14,11 @@ from typing import Protocol
 
 from limio_limitrail.ledger.alarm import alarm_waits
 from limio_limitrail.ledger.clock import uptime
-from limio_limitrail.ledger.couriers import Couriers, Doubt, Halt, Refused, Result, Sender, Slower, Unsent
+from limio_limitrail.ledger.couriers import Couriers, Doubt, Halt, Provisional, Refused, Result, Sender, Slower, Unsent
 from limio_limitrail.ledger.ledger import LEASE, Claim
 from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.ledger.model import Entry, Outcome, StoppedError, UsageRow, Worker
+from limio_limitrail.ledger.reductions import UnwrittenError
 from limio_limitrail.ledger.refusals import Refusals
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.ledger.tally import Tally
@@ -38,6 +39,9 @@ KILL_PATIENCE = 3.0
 
 HALT_PATIENCE = 90.0
 """Seconds to wait for answers that are on their way when the rest is not sent for another reason."""
+
+_SETTLES = 0.02
+"""Seconds in which the last answers may turn out to be other rows'."""
 
 _PROGRESS_EVERY = 5.0
 _POLL = 0.1
@@ -117,7 +121,7 @@ class Batch:
         self._answered: dict[str, tuple[UsageRow, Outcome]] = {}
         self._oldest_answer = 0.0
         self._halt: Exception | None = None
-        self._doubts = 0
+        self._doubts = self._added_up = 0
         self._refused_since: float | None = None
         self._unsent: list[Claim] = []
         self.tally = Tally(0, worker=ledger.worker)
@@ -241,9 +245,7 @@ class Batch:
                 self._answer(claim, result)
             case Doubt():
                 self._answer(claim, result.outcome)
-                self._doubts += 1
-                if self._doubts >= MOST_DOUBTS:
-                    self._give_up(result.cause)
+                self._count(result)
             case Refused():
                 self._answer(claim, result.outcome)
                 self._give_up(result.cause)
@@ -270,6 +272,12 @@ class Batch:
             self._unsent.append(claim)
             raise
 
+    def _count(self, doubt: Doubt) -> None:
+        self._doubts += 1
+        self._added_up += doubt.adds_up
+        if max(self._doubts, self._added_up) >= MOST_DOUBTS:
+            self._give_up(doubt.cause)
+
     def _give_up(self, cause: Exception) -> None:
         self._halt = self._halt or cause
         self._couriers.end()
@@ -288,11 +296,26 @@ class Batch:
             self._write()
 
     def _write(self) -> None:
+        provisional = {key: outcome for key, (_, outcome) in self._answered.items() if isinstance(outcome, Provisional)}
+        if provisional and not self._flying:
+            time.sleep(_SETTLES)
+        for key, answered_so in provisional.items():
+            if (doubt := answered_so.recheck()) is not None:
+                self._answered[key] = (self._answered[key][0], doubt.outcome)
+                self._count(doubt)
         answered = self._answered
-        self._ledger.record({key: outcome for key, (_, outcome) in answered.items()})
-        self._answered = {}
-        for row, outcome in answered.values():
-            self.tally.add(row, outcome)
+        try:
+            self._ledger.record({key: outcome for key, (_, outcome) in answered.items()})
+        except UnwrittenError as error:
+            self._written(answered, but=error.keys)
+            raise
+        self._written(answered)
+
+    def _written(self, answered: Mapping[str, tuple[UsageRow, Outcome]], *, but: Collection[str] = ()) -> None:
+        self._answered = {key: answered[key] for key in but}
+        for key, (row, outcome) in answered.items():
+            if key not in but:
+                self.tally.add(row, outcome)
 
     def _renew_if_due(self) -> None:
         if time.monotonic() - self._renewed > LEASE / 3:

@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from limio_limitrail.ledger.clock import uptime
@@ -52,10 +52,22 @@ class Doubt:
 
     :param outcome: how it stands in the ledger.
     :param cause: what happened.
+    :param adds_up: whether such doubts count together, whatever clear answers come in between.
     """
 
     outcome: Outcome
     cause: Exception
+    adds_up: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provisional(Outcome):
+    """An outcome that is looked at once more when it is written down.
+
+    :param recheck: says what becomes of it then; None where it stands. Called in another thread.
+    """
+
+    recheck: Callable[[], Doubt | None] = field(compare=False, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +117,7 @@ class Couriers:
     :param sender: sends rows.
     :param concurrency: the most requests at once.
     :param in_doubt: how a row stands whose sending broke in a way that nobody foresaw.
-    :param most_doubts: so many rows in a row without a clear answer, and nothing more is sent.
+    :param most_doubts: so many rows in a row without a clear answer, or so many doubts that add up, and nothing more is sent.
     :param refusals: counts equal refusals, and says when nothing more is sent because of them.
     """
 
@@ -115,7 +127,7 @@ class Couriers:
         self._in_doubt = in_doubt
         self._most_doubts = most_doubts
         self._refusals = refusals
-        self._doubts = 0
+        self._doubts = self._added_up = 0
         self._pace = Pace(concurrency)
         self._todo: deque[tuple[Claim, float]] = deque()
         self._results: deque[tuple[Claim, Result | Unsent]] = deque()
@@ -296,7 +308,8 @@ class Couriers:
                 self._pace.lost()
             case Doubt():
                 self._doubts += 1
-                if self._doubts >= self._most_doubts:
+                self._added_up += result.adds_up
+                if max(self._doubts, self._added_up) >= self._most_doubts:
                     # At once, likewise: that thread counts the same doubts, and says why it gives up.
                     self.end()
                 self._pace.lost()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -33,9 +33,9 @@ def digest_by_value(path: str, content: object) -> str:
 
 def by_value(content: Any) -> Any:
     """Return JSON whose numbers are written in one way: 1.5, 1.50 and 15E-1 are the same."""
-    if isinstance(content, str) or content is None or isinstance(content, bool):
+    if content is None or isinstance(content, str | bool):
         return content
-    if isinstance(content, Mapping):
+    if isinstance(content, dict):
         return {name: by_value(value) for name, value in content.items()}
     if isinstance(content, list | tuple):
         return [by_value(value) for value in content]
@@ -48,20 +48,18 @@ def member_digests(content: Any, *, salt: str) -> str:
     :param content: the JSON as `by_value` returns it.
     :param salt: goes into each digest, so that equal values of different rows do not show.
     """
-    key = salt.encode()[:64]
-    digests = {
-        path: hashlib.blake2b(_ENCODER.encode(value), digest_size=_MEMBER_DIGITS // 2, key=key).hexdigest()
-        for path, value in _members(content, "")
-    }
+    digests: dict[str, str] = {}
+    _add_members(digests, content, path="", salt=salt.encode()[:64])
     return _ENCODER.encode(digests).decode()
 
 
-def _members(content: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _add_members(digests: dict[str, str], content: Any, *, path: str, salt: bytes) -> None:
     if isinstance(content, dict) and content:
         for name, value in content.items():
-            yield from _members(value, f"{path}.{name}" if path else name)
+            _add_members(digests, value, path=f"{path}.{name}" if path else name, salt=salt)
     else:
-        yield path, content
+        digest = hashlib.blake2b(_ENCODER.encode(content), digest_size=_MEMBER_DIGITS // 2, key=salt)
+        digests[path] = digest.hexdigest()
 
 
 def differing_members(now: str | None, before: str | None) -> list[str] | None:

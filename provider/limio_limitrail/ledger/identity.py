@@ -36,6 +36,9 @@ _TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
     r"(?:[Tt ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?(?: ?([Zz]|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2}){0,2}))?)?"
 )
+_WORD = re.compile(r"[A-Za-z][!-~]{5,30}")
+"""What is no number, time, UUID or truth value, and has no blanks at its ends."""
+
 _TRUTH = {"true": 1, "t": 1, "false": 0, "f": 0}
 _MOST_DIGITS = 400
 
@@ -75,9 +78,10 @@ def identity_of_entry(operation: str | None, row_key: str | None) -> str:
 
 def coarse(value: object) -> str:
     """Return a value in a form that is equal wherever `same_value` takes two values for the same."""
-    if isinstance(value, str):
-        return _coarse_text(value)
-    return "n" + plain_number(value)
+    if not isinstance(value, str):
+        return "n" + plain_number(value)
+    # Most keys are words, which are quicker to look at than to remember; days come again and again.
+    return f"s{value}" if _WORD.fullmatch(value) else _coarse_text(value)
 
 
 @lru_cache(maxsize=4096)

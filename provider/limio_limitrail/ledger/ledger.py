@@ -9,10 +9,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from limio_limitrail.landing.sql.errors import Cause
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.ledger.changes import make_changes_table, write_changes
 from limio_limitrail.ledger.left_in_doubt import LeftInDoubt, find_left
-from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, State, StoppedError, UsageRow, Worker
+from limio_limitrail.ledger.liveness import Liveness
+from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, State, UsageRow, Worker
+from limio_limitrail.ledger.presence import Presence
+from limio_limitrail.ledger.reductions import record_apart
 from limio_limitrail.ledger.rekeyed import OtherEntry, default_zone, fill_identities, find_others, lacks_identities
 from limio_limitrail.ledger.rules import (
     Move,
@@ -25,13 +29,14 @@ from limio_limitrail.ledger.rules import (
     why_parked,
 )
 from limio_limitrail.ledger.statements import Statements
-from limio_limitrail.ledger.table import ADDED, COLUMNS, FORMAT, INDEXED, add_columns, addition, find_name, make_table
+from limio_limitrail.ledger.table import ADDED, COLUMNS, FORMAT, INDEXED, add_columns, addition, find_name, prepare_table
+from limio_limitrail.ledger.transactions import PAUSES, Transactions
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
+    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.held import HeldDatabase
-    from limio_limitrail.landing.sql.names import TableName
 
 log = logging.getLogger("limio_limitrail.ledger")
 
@@ -40,12 +45,10 @@ T = TypeVar("T")
 LEASE = 60.0
 """Seconds without a sign of life after which a worker of another task run counts as dead."""
 
-_PAUSES = (0.3, 1.0, 2.0)
-"""Seconds between the tries of a transaction: a database that restarts must not cost what the API has answered."""
+_PAUSES = PAUSES
 
-_INTERRUPTED = "Query interrupted"
-"""What DuckDB makes of whatever a signal handler raises while it works: Airflow's execution_timeout must not be taken for a
-failure of the database, and tried again."""
+_ALTER_WAIT = 2.0
+"""Seconds that a new column waits for its lock: all others wait behind it for as long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +109,10 @@ class Ledger:
         self.namespace = namespace
         self._elsewhere: dict[str, str] = {}
         self._about = {"operation": operation, "conn_id": conn_id, "tenant": tenant, "key_namespace": namespace}
+        self._transactions = Transactions(database, table=table)
+        self._presence = Presence(worker.claim_id)
+        # All workers of a file are on one machine.
+        self._liveness = Liveness(self._presence, has_clock=database.name in ("postgresql", "duckdb", "sqlite"))
         self._clock = clock
         self._in_doubt: set[str] = set()
         self._told: set[str] = set()
@@ -116,32 +123,43 @@ class Ledger:
         :raises LedgerError: there is a table of that name that is no ledger.
         :raises LandingError: the database refused.
         """
-        with self._database.transaction() as session:
-            table = find_name(self.table, dialect=session.dialect)
-            current = make_table(
-                session, table, columns=COLUMNS, unfit="is no ledger", parameter="ledger_table", added=ADDED, indexed=INDEXED
-            )
+        current = prepare_table(
+            self._transactions,
+            self.table,
+            columns=COLUMNS,
+            unfit="is no ledger",
+            parameter="ledger_table",
+            added=ADDED,
+            indexed=INDEXED,
+        )
         if not current:
-            self._upgrade(table)
+            self._upgrade()
 
-    def _upgrade(self, table: TableName) -> None:
+    def _upgrade(self) -> None:
         """Bring a ledger of a former format to this one, while workers of a former version may go on with it."""
+
+        def add(session: Session) -> list[str]:
+            if self._database.name == "postgresql":
+                session.execute(f"SET LOCAL lock_timeout = {int(1000 * _ALTER_WAIT)}")
+            return add_columns(session, find_name(self.table, dialect=session.dialect))
+
+        def missing(session: Session) -> list[str]:
+            table = find_name(self.table, dialect=session.dialect)
+            there = {column.name.lower() for column in session.columns(table) or ()}
+            return [addition(session.dialect, table, name) for name in COLUMNS if name in ADDED - there]
+
         try:
-            with self._database.transaction() as session:
-                added = add_columns(session, table)
-        except LandingError as error:
-            with self._database.transaction() as session:
-                there = {column.name.lower() for column in session.columns(table) or ()}
-                missing = [addition(session.dialect, table, name) for name in COLUMNS if name in ADDED - there]
+            added = self._transactions.run(add, pauses=(), readers=True)
+        except (LandingError, LedgerError) as error:
             # Another worker may have been faster.
-            if missing:
-                raise LandingError(
-                    f"the ledger {table} was made by an older version, and a column could not be added ({error.what}). "
-                    f"Have somebody who may run: {'; '.join(missing)}"
+            if statements := self._transactions.read(missing):
+                raise type(error)(
+                    f"the ledger {self.table} was made by an older version, and a column could not be added ({error.what}). "
+                    f"Have somebody who may run: {'; '.join(statements)}"
                 ) from None
             return
         if added:
-            log.info("The ledger %s was made by an older version; it has format %d now, and its rows stand.", table, FORMAT)
+            log.info("The ledger %s was made by an older version; it has format %d now, and its rows stand.", self.table, FORMAT)
 
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:
         """Give the entries of those rows that are not to be sent, because what the ledger holds of them stands.
@@ -154,15 +172,11 @@ class Ledger:
         def read(sql: Statements) -> dict[str, Entry]:
             now = self._now(sql)
             found = sql.entries([row.key for row in rows])
-            moves = {
-                row.key: next_move(entry, digest=row.digest_like(entry.digest), me=self.worker, now=now, policy=policy)
-                for row in rows
-                if (entry := found.get(row.key))
-            }
+            moves = {row.key: self._move(row, found[row.key], now=now, policy=policy) for row in rows if row.key in found}
             elsewhere = self._settled_elsewhere(sql, [row for row in rows if row.key not in found])
             return elsewhere | {key: found[key] for key, move in moves.items() if move is Move.LEAVE}
 
-        settled = self._persistently(read)
+        settled = self._read(read)
         if policy.replay is not None:
             for row in rows:
                 if (entry := settled.get(row.key)) and (why := why_kept(entry, policy=policy)):
@@ -207,11 +221,11 @@ class Ledger:
 
         :param wanted: keys and identities of rows.
         """
-        return self._persistently(lambda sql: find_others(sql, wanted, operation=self.operation))
+        return self._read(lambda sql: find_others(sql, wanted, operation=self.operation))
 
     def lacks_identities(self) -> bool:
         """Tell whether there are entries that a former version has written without what tells their rows."""
-        return self._persistently(lambda sql: lacks_identities(sql, operation=self.operation))
+        return self._read(lambda sql: lacks_identities(sql, operation=self.operation))
 
     def fill_identities(self, *, after: str) -> tuple[int, str | None]:
         """Give some of those entries what tells their rows; give their number and the last of their keys.
@@ -222,7 +236,7 @@ class Ledger:
 
     def default_zone(self) -> ZoneInfo | None:
         """Return the zone that sessions of the database have unless they are told another; none where it is UTC or unknown."""
-        return self._persistently(default_zone)
+        return self._read(default_zone)
 
     # -- claims ----------------------------------------------------------------------------------------------------
 
@@ -241,7 +255,9 @@ class Ledger:
         now = self._now(sql)
         lease_until = now + int(LEASE * 1000)
         found = sql.entries([row.key for row in rows])
-        new = [row for row in rows if row.key not in found]
+        # All workers take rows in the same order: no two wait for each other.
+        ordered = sorted(rows, key=lambda row: row.key)
+        new = [row for row in ordered if row.key not in found]
         for row in new:
             before.pop(row.key, None)
         while new:
@@ -253,14 +269,13 @@ class Ledger:
             new = [row for row in new if row.key not in there]
         before |= {key: entry for key, entry in found.items() if not self._is_mine(entry)}
         moves: dict[str, Move] = {}
-        for row in rows:
+        for row in ordered:
             if entry := found.get(row.key):
-                digest = row.digest_like(entry.digest)
-                move = moves[row.key] = next_move(entry, digest=digest, me=self.worker, now=now, policy=policy)
+                move = moves[row.key] = self._move(row, entry, now=now, policy=policy)
                 if move is Move.TAKE:
                     sql.take(row, entry=entry, now=now, lease_until=lease_until)
                 elif move is Move.PARK:
-                    why = why_parked(entry, digest=digest, now=now, policy=policy)
+                    why = why_parked(entry, digest=row.digest_like(entry.digest), now=now, policy=policy)
                     sql.park(row, entry=entry, detail=why, now=now)
         settled = sql.entries([key for key, move in moves.items() if move in (Move.TAKE, Move.PARK)])
         claims = []
@@ -270,19 +285,26 @@ class Ledger:
             claims.append(Claim(row=row, granted=granted, entry=before.get(row.key) if granted else is_there))
         # A row that is claimed once more by the same worker stays in doubt.
         self._in_doubt |= {claim.row.key for claim in claims if claim.granted and claim.in_doubt}
+        self._liveness.tell([claim.entry for claim in claims if claim.waits and claim.entry is not None], lease=LEASE)
         return claims
+
+    def _move(self, row: UsageRow, entry: Entry, *, now: int, policy: Policy) -> Move:
+        alive = entry.state is State.SENDING and self._liveness.is_alive(row.key, entry, me=self.worker, now=now, lease=LEASE)
+        digest = row.digest_like(entry.digest)
+        return next_move(entry, digest=digest, me=self.worker, now=now, policy=policy, alive=alive)
 
     def record(self, outcomes: Mapping[str, Outcome]) -> None:
         """Write down what came of rows that this worker has claimed.
 
         :param outcomes: by key.
+        :raises UnwrittenError: the table does not take some outcomes at all; all others are written.
         :raises LandingError: the database refused in every try.
         """
         if not outcomes:
             return
         # Whoever gives the outcomes knows of the doubt as well; this is where no way leads past it.
         outcomes = {key: resolve(outcome, in_doubt=key in self._in_doubt) for key, outcome in outcomes.items()}
-        written = self._persistently(lambda sql: sql.record(outcomes, now=self._now(sql)))
+        written = record_apart(outcomes, write=self._record, table=self.table)
         self._in_doubt.difference_update(outcomes)
         if written == len(outcomes):
             return
@@ -295,6 +317,9 @@ class Ledger:
                 lost,
                 len(outcomes),
             )
+
+    def _record(self, outcomes: Mapping[str, Outcome]) -> int:
+        return self._persistently(lambda sql: sql.record(outcomes, now=self._now(sql)), at_once=frozenset({Cause.ROWS}))
 
     def release(self, claims: Iterable[Claim]) -> None:
         """Give up claims whose rows have certainly not been sent: the ledger is then as it was before.
@@ -329,7 +354,16 @@ class Ledger:
         :param among: returns those of some keys that are among the task's rows.
         :raises LandingError: the database refused in every try.
         """
-        return self._persistently(lambda sql: find_left(sql, operation=self.operation, now=self._now(sql), among=among))
+
+        def find(sql: Statements) -> LeftInDoubt:
+            now = self._now(sql)
+
+            def may_live(entry: Entry) -> bool:
+                return self._liveness.may_live(entry, me=self.worker, now=now, lease=LEASE)
+
+            return find_left(sql, operation=self.operation, now=now, among=among, may_live=may_live)
+
+        return self._read(find)
 
     def list_changes(self, rows: Sequence[UsageRow], *, table: str, with_bodies: bool) -> None:
         """List rows that were carried out with other bodies.
@@ -359,23 +393,17 @@ class Ledger:
     def _lease(self, sql: Statements) -> int:
         return self._now(sql) + int(LEASE * 1000)
 
-    def _persistently(self, step: Callable[[Statements], T]) -> T:
+    def _persistently(self, step: Callable[[Statements], T], *, at_once: Collection[Cause] = frozenset()) -> T:
         """Run a transaction, and run it again if it fails: each step may be repeated even where it had succeeded unnoticed."""
-        for pause in (*_PAUSES, None):
-            try:
-                with self._database.transaction() as session:
-                    sql = Statements(session=session, database=self._database.name, table=self.table, worker=self.worker)
-                    sql.insist_on_durability()
-                    return step(sql)
-            except LedgerError:
-                raise
-            except Exception as error:
-                if str(error) == _INTERRUPTED:
-                    why = "interrupted while the ledger was written, most likely by the task's execution_timeout"
-                    raise StoppedError(why) from error
-                if pause is None:
-                    raise
-                told = error.what if isinstance(error, LandingError) else type(error).__name__
-                log.warning("The ledger %s could not be written (%s). Trying again in %.1f s.", self.table, told, pause)
-                time.sleep(pause)
-        raise AssertionError
+        return self._transactions.run(lambda session: step(self._statements(session)), pauses=_PAUSES, at_once=at_once)
+
+    def _read(self, step: Callable[[Statements], T]) -> T:
+        return self._transactions.read(lambda session: step(self._statements(session)), pauses=_PAUSES)
+
+    def _statements(self, session: Session) -> Statements:
+        self._presence.enter(self._database)
+        if self._presence.claim_id != self.worker.claim_id:
+            self.worker = replace(self.worker, claim_id=self._presence.claim_id)
+        sql = Statements(session=session, database=self._database.name, table=self.table, worker=self.worker)
+        sql.insist_on_durability()
+        return sql

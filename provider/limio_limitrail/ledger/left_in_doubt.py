@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from limio_limitrail.landing.sql.dialect import VALUE
-from limio_limitrail.ledger.model import LedgerError, State
-from limio_limitrail.ledger.rules import is_alive
+from limio_limitrail.ledger.model import Entry, LedgerError, State
 from limio_limitrail.ledger.statements import Statements
 from limio_limitrail.ledger.table import ENTRY, KEY, find_name, read_entry
 
@@ -47,7 +46,14 @@ class LeftInDoubt:
         return sum(self.states.values())
 
 
-def find_left(sql: Statements, *, operation: str, now: int, among: Callable[[Sequence[str]], Collection[str]]) -> LeftInDoubt:
+def find_left(
+    sql: Statements,
+    *,
+    operation: str,
+    now: int,
+    among: Callable[[Sequence[str]], Collection[str]],
+    may_live: Callable[[Entry], bool],
+) -> LeftInDoubt:
     """Count the rows of an operation that stand in doubt and are not among a task's rows.
 
     Rows that a live worker is sending do not stand in doubt, and those of other mapped copies of the task in the same run are
@@ -56,9 +62,10 @@ def find_left(sql: Statements, *, operation: str, now: int, among: Callable[[Seq
     :param sql: the statements of the open transaction.
     :param now: the ledger's time, in milliseconds since 1970.
     :param among: gives those of some keys that are among the task's rows.
+    :param may_live: tells whether the worker that has claimed a row may still send it.
     """
     reader = _Reader(sql=sql, operation=operation)
-    found = reader.unclear() + [row for row in reader.sending() if not _is_alive(row, sql=sql, now=now)]
+    found = reader.unclear() + [row for row in reader.sending() if not _is_alive(row, may_live=may_live)]
     own = among([row[0] for row in found])
     left = [(_age(row[2], row[3], now=now), str(row[1]), row[0]) for row in found if row[0] not in own]
     if not left:
@@ -132,13 +139,13 @@ def _in_doubt(state: str) -> str:
     return f"({state} IS NULL OR {state} NOT IN ({', '.join(repr(clear.value) for clear in _CLEAR)}))"
 
 
-def _is_alive(row: tuple[Any, ...], *, sql: Statements, now: int) -> bool:
+def _is_alive(row: tuple[Any, ...], *, may_live: Callable[[Entry], bool]) -> bool:
     try:
         _, entry = read_entry(row[4:])
     except LedgerError:
         # Damaged: whoever was sending it, nobody can tell.
         return False
-    return is_alive(entry, me=sql.worker, now=now)
+    return may_live(entry)
 
 
 def _age(since: object, claimed_at: object, *, now: int) -> int | None:

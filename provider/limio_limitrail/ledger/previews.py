@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from limio_limitrail.landing.sql.dialect import VALUE
+from limio_limitrail.landing.sql.dialect import VALUE, Session
 from limio_limitrail.ledger.ledger import Claim
 from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.ledger.statements import instant
-from limio_limitrail.ledger.table import KEY, OUTCOME, WORKER, Type, find_name, make_table
+from limio_limitrail.ledger.table import KEY, OUTCOME, WORKER, Type, find_name, prepare_table
+from limio_limitrail.ledger.transactions import PAUSES, Transactions
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.held import HeldDatabase
@@ -40,7 +41,7 @@ class Previews:
 
     def __init__(self, *, database: HeldDatabase, table: str, worker: Worker) -> None:
         self.table = table
-        self._database = database
+        self._transactions = Transactions(database, table=table)
         self.worker = worker
         self._rows: dict[str, UsageRow] = {}
 
@@ -48,10 +49,9 @@ class Previews:
         """Make the table where there is none.
 
         :raises LedgerError: there is a table of that name that holds no previews.
+        :raises LandingError: the database refused.
         """
-        with self._database.transaction() as session:
-            table = find_name(self.table, dialect=session.dialect)
-            make_table(session, table, columns=COLUMNS, unfit="holds no previews", parameter="preview_table")
+        prepare_table(self._transactions, self.table, columns=COLUMNS, unfit="holds no previews", parameter="preview_table")
 
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:  # noqa: ARG002 - as a ledger is called
         """Have nothing that stands."""
@@ -68,7 +68,8 @@ class Previews:
             return
         now = instant(int(time.time() * 1000))
         worker = {name: getattr(self.worker, name) for name in WORKER if name != "claim_id"}
-        with self._database.transaction() as session:
+
+        def write(session: Session) -> None:
             dialect = session.dialect
             table = dialect.qualified(find_name(self.table, dialect=dialect))
             keys = ", ".join([VALUE] * len(outcomes))
@@ -81,6 +82,8 @@ class Previews:
                 values += [getattr(outcome, name) for name in OUTCOME]
                 values += [outcome.fees, outcome.answer, *worker.values(), now]
             session.execute(f"INSERT INTO {table} ({names}) VALUES {', '.join([one] * len(outcomes))}", *values)
+
+        self._transactions.run(write, pauses=PAUSES)
         # Only now: what could not be written is written down once more.
         for key in outcomes:
             del self._rows[key]

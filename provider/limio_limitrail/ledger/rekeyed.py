@@ -34,7 +34,7 @@ log = logging.getLogger("limio_limitrail.ledger")
 PAIRS_A_QUERY = 50_000
 """Rows that are looked up in one query."""
 
-FILLED_AT_ONCE = 10_000
+FILLED_AT_ONCE = 50_000
 """Entries of former versions that get their identities in one transaction."""
 
 _STAGE = "_limitrail_identities"

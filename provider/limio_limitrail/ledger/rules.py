@@ -53,13 +53,14 @@ class Policy:
     asked_at: int | None = None
 
 
-def next_move(entry: Entry, *, digest: str, me: Worker, now: int, policy: Policy) -> Move:
+def next_move(entry: Entry, *, digest: str, me: Worker, now: int, policy: Policy, alive: bool | None = None) -> Move:
     """Say what to do with a row.
 
     :param entry: what the ledger holds of it.
     :param digest: of the body that would be sent.
     :param me: who asks.
     :param now: the ledger's time, in milliseconds since 1970.
+    :param alive: whether the worker that has claimed it may still send it; none: its lease tells.
     """
     match entry.state:
         case State.COMMITTED | State.DENIED | State.GIVEN_UP:
@@ -73,18 +74,23 @@ def next_move(entry: Entry, *, digest: str, me: Worker, now: int, policy: Policy
         case State.SENDING:
             if entry.worker.claim_id == me.claim_id:
                 return Move.TAKE
-            if is_alive(entry, me=me, now=now):
+            if is_alive(entry, me=me, now=now) if alive is None else alive:
                 return Move.WAIT
             return _uncertain(entry, digest=digest, now=now, policy=policy)
 
 
 def is_alive(entry: Entry, *, me: Worker, now: int) -> bool:
-    """Tell whether the worker that has claimed a row may still send it."""
-    if entry.worker.same_task_run(me) and entry.worker.try_number < me.try_number:
-        # Airflow ends a try before it begins the next, unless only the process is gone that watched it: then this one parks what
-        # the older one is sending, or sends it under the same key.
-        return False
-    return now < entry.lease_until
+    """Tell by its lease whether the worker that has claimed a row may still send it."""
+    return not is_superseded(entry, me=me) and now < entry.lease_until
+
+
+def is_superseded(entry: Entry, *, me: Worker) -> bool:
+    """Tell whether the worker that has claimed a row is an earlier try of one's own task.
+
+    Airflow ends a try before it begins the next, unless only the process is gone that watched it: then this one parks what the
+    older one is sending, or sends it under the same key.
+    """
+    return entry.worker.same_task_run(me) and entry.worker.try_number < me.try_number
 
 
 def may_be_done(entry: Entry) -> bool:

@@ -146,12 +146,27 @@ class Spool:
         for index in range(self.total):
             identity = self._identities[16 * index : 16 * (index + 1)]
             if index not in self._skipped and identity != _NONE:
-                found.append((index, str(uuid.UUID(bytes=self._key(index))), identity.hex()))
+                key = self._key(index).hex()
+                found.append((index, f"{key[:8]}-{key[8:12]}-{key[12:16]}-{key[16:20]}-{key[20:]}", identity.hex()))
             if len(found) == at_once:
                 yield found
                 found = []
         if found:
             yield found
+
+    def alike(self) -> Iterator[tuple[UsageRow, UsageRow]]:
+        """Give pairs of rows that have one identity and different keys."""
+        import numpy as np
+
+        identities = np.frombuffer(bytes(self._identities), dtype=np.uint64).reshape(-1, 2)
+        order = np.lexsort((identities[:, 1], identities[:, 0]))
+        order = order[~np.isin(order, list(self._skipped))]
+        ordered = identities[order]
+        repeats = (ordered[1:] == ordered[:-1]).all(axis=1) & ordered[1:].any(axis=1)
+        for at in np.flatnonzero(repeats):
+            first, second = int(order[at]), int(order[at + 1])
+            if self._key(first) != self._key(second):
+                yield self._read(first), self._read(second)
 
     def has_key(self, key: str) -> bool:
         """Tell whether one of the rows has a key."""

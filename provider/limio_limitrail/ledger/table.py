@@ -7,14 +7,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.formats import trouble
 from limio_limitrail.landing.kinds import Kind
-from limio_limitrail.landing.sql.dialect import Dialect, Session
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Session
 from limio_limitrail.landing.sql.errors import during
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.ledger.model import Entry, LedgerError, Outcome, State, Worker
+
+if TYPE_CHECKING:
+    from limio_limitrail.ledger.transactions import Transactions
 
 
 class Type(Enum):
@@ -158,7 +161,33 @@ def find_name(text: str, *, dialect: Dialect) -> TableName:
         raise LedgerError(str(wrong)) from None
 
 
-def make_table(
+def prepare_table(transactions: Transactions, text: str, *, columns: Mapping[str, Type], **about: Any) -> bool:
+    """Have a table as `make_table` does; False where it is of a former format.
+
+    A table that is there is only looked at: whoever writes to it, or has it locked, keeps nobody from beginning.
+
+    :param text: the table, as the user wrote it.
+    :param columns: its columns, the key first.
+    :param about: as `make_table` takes it.
+    :raises LedgerError: as `make_table` does, or the connection's user lacks a right.
+    """
+    unmade = {name: value for name, value in about.items() if name != "indexed"}
+
+    def look(session: Session) -> bool | None:
+        table = find_name(text, dialect=session.dialect)
+        found = _is_current(session, table, columns=columns, **unmade)
+        if found is not None:
+            _check_rights(session, table)
+        return found
+
+    def make(session: Session) -> bool:
+        return make_table(session, find_name(text, dialect=session.dialect), columns=columns, **about)
+
+    found = transactions.read(look)
+    return transactions.run(make) if found is None else found
+
+
+def _is_current(
     session: Session,
     table: TableName,
     *,
@@ -166,29 +195,11 @@ def make_table(
     unfit: str,
     parameter: str,
     added: Collection[str] = (),
-    indexed: Collection[str] = (),
-) -> bool:
-    """Make a table with one row a key, where there is none; False where it is of a former format.
-
-    :param columns: its columns, the key first.
-    :param unfit: what to say of a table of that name that lacks some, such as ``is no ledger``.
-    :param parameter: the parameter that names it.
-    :param added: columns that tables of former formats lack.
-    :param indexed: columns that get an index in a table that is made.
-    :raises LedgerError: there is a table of that name that lacks others.
-    """
-    dialect = session.dialect
-    session.lock(table)
+) -> bool | None:
+    """Look at a table, as `make_table` does; None where there is none."""
     found = session.columns(table)
     if found is None:
-        described = [f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in columns.items()]
-        described[0] += " NOT NULL"
-        described.append(f"PRIMARY KEY ({dialect.quote(KEY)})")
-        with during(f"while creating {table}"):
-            session.execute(f"CREATE TABLE {dialect.qualified(table)} ({', '.join(described)})")
-            for name in indexed:
-                _index(session, table, column=name)
-        return True
+        return None
     if loose := next((column for column in found if column.name.lower() == KEY and column.takes_for_equal(Kind.TEXT)), None):
         raise LedgerError(
             f"the table {table}: its column {loose.name!r} takes different keys for equal (its type is {loose.type}), so rows "
@@ -211,6 +222,70 @@ def _index(session: Session, table: TableName, *, column: str) -> None:
         case "SQLite":
             name = replace(table, table=f"{table.table}_{column}")
             session.execute(f"CREATE INDEX {dialect.qualified(name)} ON {dialect.quote(table.table)} ({dialect.quote(column)})")
+
+
+def _check_rights(session: Session, table: TableName) -> None:
+    """Find out what Postgres will not let the connection's user do, before anything is sent."""
+    if session.dialect.name != "Postgres":
+        return
+    name = session.dialect.qualified(table)
+    lacking = session.query(
+        f"SELECT may, current_user FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS may "
+        f"WHERE NOT has_table_privilege(CAST(to_regclass({VALUE}) AS oid), may) AND (may = 'DELETE' OR EXISTS ("
+        f"SELECT 1 FROM pg_catalog.pg_attribute WHERE attrelid = to_regclass({VALUE}) AND attnum > 0 AND NOT attisdropped "
+        f"AND NOT has_column_privilege(attrelid, attnum, may)))",
+        name,
+        name,
+    )
+    if lacking:
+        rights = ", ".join(right for right, _ in lacking)
+        raise LedgerError(
+            f"the connection's user {lacking[0][1]!r} may not {rights} in the table {table}. Nothing was sent. "
+            f"Have its owner run: GRANT {rights} ON {name} TO {session.dialect.quote(lacking[0][1])}"
+        )
+
+
+def make_table(
+    session: Session,
+    table: TableName,
+    *,
+    columns: Mapping[str, Type],
+    unfit: str,
+    parameter: str,
+    added: Collection[str] = (),
+    indexed: Collection[str] = (),
+) -> bool:
+    """Make a table with one row a key, where there is none; False where it is of a former format.
+
+    A table that is there is not locked.
+
+    :param columns: its columns, the key first.
+    :param unfit: what to say of a table of that name that lacks some, such as ``is no ledger``.
+    :param parameter: the parameter that names it.
+    :param added: columns that tables of former formats lack.
+    :param indexed: columns that get an index in a table that is made.
+    :raises LedgerError: there is a table of that name that lacks others.
+    """
+
+    def look() -> bool | None:
+        return _is_current(session, table, columns=columns, unfit=unfit, parameter=parameter, added=added)
+
+    found = look()
+    if found is None:
+        session.lock(table)
+        # Another worker may have been faster.
+        found = look()
+    if found is not None:
+        return found
+    dialect = session.dialect
+    described = [f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in columns.items()]
+    described[0] += " NOT NULL"
+    described.append(f"PRIMARY KEY ({dialect.quote(KEY)})")
+    with during(f"while creating {table}"):
+        session.execute(f"CREATE TABLE {dialect.qualified(table)} ({', '.join(described)})")
+        for name in indexed:
+            _index(session, table, column=name)
+    return True
 
 
 def add_columns(session: Session, table: TableName) -> list[str]:

@@ -13,7 +13,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from limio_limitrail.api.errors import ApiError, Failure, ProtocolError
+from limio_limitrail.api.answer import trace_id_in
+from limio_limitrail.api.errors import ApiError, Failure, ProtocolError, TransportError
 from limio_limitrail.api.faults import meaning_of
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.resource import fill_path
@@ -67,6 +68,15 @@ class UndecidedAnswerError(ProtocolError):
     advice = (
         "Rows that were answered so are parked, and not sent again by themselves. If your API answers like this, say so with "
         "decision_field=, decisions= and response=."
+    )
+
+
+class MisplacedAnswerError(TransportError):
+    """An answer belongs to another request, or may do so: the API, or a proxy before it, sends answers twice."""
+
+    advice = (
+        "Whether the row was carried out is not known. Tell whoever runs the API, or the proxy before it, that an answer came "
+        "twice on one connection."
     )
 
 
@@ -238,7 +248,7 @@ def read_answer(answer: Answer, *, reading: AnswerReading, keep: bool = False, s
         http_status=answer.status,
         decision=value if is_known else safe_text(value, secrets=secrets),
         reservation_id=safe_text(str(reserved), secrets=secrets) if type(reserved) in (str, int) else None,
-        trace_id=safe_text(found.get("traceId"), secrets=secrets),
+        trace_id=safe_text(found.get("traceId"), secrets=secrets) or trace_id_in(answer.headers, secrets=secrets),
     )
     if keep:
         kept = _kept(answer.body, secrets=secrets, found=found)
@@ -295,6 +305,25 @@ def undecided(outcome: Outcome, *, path: str, operation: str) -> UndecidedAnswer
             path=path,
             status=outcome.http_status,
             reason=outcome.detail or "",
+            trace_id=outcome.trace_id,
+        )
+    )
+
+
+def misplaced(outcome: Outcome, *, path: str, operation: str, reason: str) -> MisplacedAnswerError:
+    """Make the error that says that an answer may be another row's.
+
+    :param outcome: what it says.
+    :param reason: what shows it.
+    """
+    return MisplacedAnswerError(
+        Failure(
+            api="LimitRail",
+            resource=operation,
+            method="POST",
+            path=path,
+            status=outcome.http_status,
+            reason=reason,
             trace_id=outcome.trace_id,
         )
     )

@@ -414,12 +414,12 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         from limio_limitrail.api.async_transport import AsyncTransport
         from limio_limitrail.ledger.model import State
         from limio_limitrail.limitrail.usage import DECISIONS, AnswerReading
-        from limio_limitrail.operators.usage_sender import UsageSender
+        from limio_limitrail.operators.usage_sender import REST, UsageSender
 
         client = self.hook.client
         response = response_mapping("response", self.response)
         return UsageSender(
-            client=AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=self.concurrency)),
+            client=AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=self.concurrency, rest=REST)),
             operation=operation,
             reading=AnswerReading(
                 decision_field=self.decision_field,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from limio_limitrail.ledger.identity import read_row_key, same_row
 from limio_limitrail.ledger.ledger import Ledger
 from limio_limitrail.ledger.rekeyed import Sender, fill_all_identities, find_rekeyed, refuse_rekeyed
 from limio_limitrail.troubleshooting import ExplainedError
@@ -29,6 +30,7 @@ def check_same_rows(book: Ledger | Previews, *, spool: Spool, worker: Worker, on
     if not isinstance(book, Ledger) or on_rekeyed == "send" or not spool.total:
         return 0
     total = spool.total - spool.duplicates
+    _warn_of_twins(spool, operation=book.operation)
     fill_all_identities(book)
     sender = Sender(worker=worker, conn_id=book.conn_id, tenant=book.tenant, namespace=book.namespace, zone=book.default_zone())
     found = find_rekeyed(book, spool, sender=sender, total=total)
@@ -36,6 +38,24 @@ def check_same_rows(book: Ledger | Previews, *, spool: Spool, worker: Worker, on
         raise refuse_rekeyed(found, operation=book.operation, table=book.table, total=total)
     book.settle_elsewhere(found.keys)
     return len(found.keys)
+
+
+def _warn_of_twins(spool: Spool, *, operation: str) -> None:
+    """Warn of rows of one task that seem to be one row written in two ways; each is sent."""
+    example, count = "", 0
+    for one, other in spool.alike():
+        values = [read_row_key(row.row_key) for row in (one, other)]
+        if values[0] is not None and values[1] is not None and same_row(values[0], values[1]):
+            count += 1
+            example = example or f"{one} and {other}"
+    if count:
+        log.warning(
+            "%s: %s rows are written like others of this task but for types, blanks, zones or forms of letters, for example %s. "
+            "They have different keys, and each is sent. If they are one row, write their key columns in one way in the query.",
+            operation,
+            f"{count:,}",
+            example,
+        )
 
 
 def list_changes(

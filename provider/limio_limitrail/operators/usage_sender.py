@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from limio_limitrail.api.errors import (
@@ -17,23 +19,37 @@ from limio_limitrail.api.errors import (
     ResponseTooLargeError,
     ScopeError,
 )
+from limio_limitrail.api.provenance import SURPLUS, Provenance
 from limio_limitrail.api.retry import Repeat, call_with_retries_async, is_transient, is_undone
 from limio_limitrail.ledger.clock import uptime
-from limio_limitrail.ledger.couriers import Doubt, EndedError, Halt, Result, Slower, Wait
+from limio_limitrail.ledger.couriers import Doubt, EndedError, Halt, Provisional, Result, Slower, Wait
 from limio_limitrail.ledger.model import OnUnknown, Outcome, State, UsageRow
 from limio_limitrail.ledger.rules import RESEND_WITHIN, resolve
+from limio_limitrail.limitrail.answer_ids import AnswerIds, Owner
 from limio_limitrail.limitrail.responses import ResponseMapping
-from limio_limitrail.limitrail.usage import AnswerReading, outcome_of, read_answer, undecided
+from limio_limitrail.limitrail.usage import (
+    AnswerReading,
+    MisplacedAnswerError,
+    misplaced,
+    outcome_of,
+    read_answer,
+    undecided,
+)
 
 if TYPE_CHECKING:
     from limio_limitrail.api.async_client import AsyncApiClient
-    from limio_limitrail.api.client import Answer
     from limio_limitrail.limitrail.operations import Operation
 
 _REFUSALS = (InvalidRequestError, NotFoundError, ConflictError, PageTooLargeError)
 
 _TIMED_OUT = 408
 """Says that the request came too slowly, and not how much of it was carried out."""
+
+REST = 0.01
+"""Seconds in which a connection is not used again after an answer: an answer that comes twice mostly does so at once."""
+
+SETTLES = 0.02
+"""Seconds in which a refusal may turn out to be another row's."""
 
 _PROXY_WANTS_CREDENTIALS = 407
 """Comes from a proxy on the way: the request has not reached the API."""
@@ -61,6 +77,7 @@ class UsageSender:
     resend_within: float = RESEND_WITHIN
     response: ResponseMapping = field(default_factory=ResponseMapping)
     keep_answers: bool = False
+    ids: AnswerIds = field(default_factory=AnswerIds, init=False, repr=False, compare=False)
 
     async def __call__(self, row: UsageRow, wait: Wait, /) -> Result:
         """Send a row.
@@ -73,22 +90,12 @@ class UsageSender:
         doubts: list[ApiError] = []
         began = uptime()
 
-        async def send_once() -> Answer | ApiError:
+        async def send_once() -> Outcome:
             if doubts and uptime() - began > self.resend_within:
                 raise EndedError
             try:
-                return await self.client.send(
-                    method="POST",
-                    path=row.path,
-                    content=row.body,
-                    headers={self.key_header: row.key} if self.key_header else {},
-                    resource=self.operation.name,
-                    scope=self.operation.scope,
-                    repeat=Repeat.NONE,
-                )
+                return await self._ask(row)
             except ApiError as error:
-                if self.response.is_committed(status=error.status, error_code=error.failure.problem.error_code):
-                    return error
                 if is_transient(error) and not is_undone(error):
                     doubts.append(error)
                 elif isinstance(error, RateLimitError) and not doubts:
@@ -96,7 +103,7 @@ class UsageSender:
                 raise
 
         try:
-            answer = await call_with_retries_async(
+            outcome = await call_with_retries_async(
                 send_once,
                 limits=self.client.parent.limits,
                 repeat=Repeat.ANY if resends else Repeat.UNDONE,
@@ -117,11 +124,6 @@ class UsageSender:
                 if isinstance(result, Outcome):
                     return resolve(result, in_doubt=True)
             return result
-        if isinstance(answer, ApiError):
-            outcome = outcome_of(answer, state=State.COMMITTED)
-            return replace(outcome, detail=f"refused as already committed: {outcome.detail}")
-        secrets = self.client.parent.auth.secrets()
-        outcome = read_answer(answer, reading=self.reading, keep=self.keep_answers, secrets=secrets)
         if outcome.state is State.PARKED:
             return Doubt(outcome=outcome, cause=undecided(outcome, path=row.path, operation=self.operation.name))
         return outcome
@@ -129,6 +131,64 @@ class UsageSender:
     async def close(self) -> None:
         """Close all connections."""
         await self.client.close()
+
+    async def _ask(self, row: UsageRow) -> Outcome:
+        """Send a request, and read its answer.
+
+        :raises MisplacedAnswerError: the answer may be another row's.
+        :raises ApiError: it is a refusal, or did not come.
+        """
+        try:
+            answer = await self.client.send(
+                method="POST",
+                path=row.path,
+                content=row.body,
+                headers={self.key_header: row.key} if self.key_header else {},
+                resource=self.operation.name,
+                scope=self.operation.scope,
+                repeat=Repeat.NONE,
+            )
+        except ApiError as error:
+            refusal = outcome_of(error, state=State.COMMITTED)
+            provenance = error.failure.provenance
+            if provenance is not None and not self._is_certain(refusal, row=row, provenance=provenance):
+                # If it was another's, the next row would get this one's answer, which nothing would tell from its own.
+                provenance.connection.distrusted = True
+                await asyncio.sleep(SETTLES)
+                if provenance.is_in_doubt:
+                    raise self._misplaced(refusal, row=row) from None
+            if self.response.is_committed(status=error.status, error_code=error.failure.problem.error_code):
+                return replace(refusal, detail=f"refused as already committed: {refusal.detail}")
+            raise
+        secrets = self.client.parent.auth.secrets()
+        outcome = read_answer(answer, reading=self.reading, keep=self.keep_answers, secrets=secrets)
+        if answer.provenance is None or self._is_certain(outcome, row=row, provenance=answer.provenance):
+            return outcome
+        return Provisional(**vars(outcome), recheck=partial(self._recheck, outcome, row=row, provenance=answer.provenance))
+
+    def _is_certain(self, outcome: Outcome, *, row: UsageRow, provenance: Provenance) -> bool:
+        """Say whether an answer is certainly the row's own. If not, what comes over its connection later may tell.
+
+        :raises MisplacedAnswerError: it may be another row's, by what is known now.
+        """
+        ids = (outcome.trace_id, outcome.reservation_id)
+        owner = self.ids.owner(ids, row=row, connection=provenance.connection)
+        if owner is Owner.ANOTHER_ROW:
+            provenance.connection.distrusted = True
+            raise self._misplaced(outcome, row=row, reason="another row's answer on the same connection had the same id")
+        if owner is Owner.UNKNOWN and provenance.is_in_doubt:
+            raise self._misplaced(outcome, row=row)
+        return owner is Owner.THIS_ROW or provenance.number == 1
+
+    def _recheck(self, outcome: Outcome, *, row: UsageRow, provenance: Provenance) -> Doubt | None:
+        """Say what becomes of an outcome now that it is written down; None where it stands. Any thread may ask."""
+        if not provenance.is_in_doubt:
+            return None
+        error = self._misplaced(outcome, row=row)
+        return Doubt(outcome=outcome_of(error, state=self.on_unknown.in_doubt), cause=error, adds_up=True)
+
+    def _misplaced(self, outcome: Outcome, *, row: UsageRow, reason: str = SURPLUS) -> MisplacedAnswerError:
+        return misplaced(outcome, path=row.path, operation=self.operation.name, reason=reason)
 
     def _failed(self, error: ApiError, *, in_doubt: State) -> Result:
         about_the_client = isinstance(error, CredentialsError | ScopeError) or error.status == _PROXY_WANTS_CREDENTIALS
@@ -141,4 +201,5 @@ class UsageSender:
         # An answer that is too large to be read is none of these: the API may have done what was asked.
         if isinstance(error, _REFUSALS) and error.status != _TIMED_OUT and not isinstance(error, ResponseTooLargeError):
             return outcome_of(error, state=State.REJECTED)
-        return Doubt(outcome=outcome_of(error, state=in_doubt), cause=error)
+        is_misplaced = isinstance(error, MisplacedAnswerError)
+        return Doubt(outcome=outcome_of(error, state=in_doubt), cause=error, adds_up=is_misplaced)

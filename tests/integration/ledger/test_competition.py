@@ -5,40 +5,13 @@ from __future__ import annotations
 
 import multiprocessing
 import random
-import threading
 from collections import Counter
 
 import pytest
-from ledgers import PARK, REPLAY_PARKED, RESEND, claim_in_pieces, entries, make_row, make_rows
+from ledgers import PARK, REPLAY_PARKED, RESEND, claim_in_pieces, compete, entries, make_row, make_rows
 
 from limio_limitrail.ledger.model import Outcome, State
 from limio_limitrail.ledger.statements import Statements
-
-
-def compete(ledgers, rows, *, policy, size):
-    """Claim all rows with several workers at once, each in an order of its own; give who was granted what."""
-    granted: list[tuple[int, str]] = []
-    errors: list[BaseException] = []
-    ready = threading.Barrier(len(ledgers))
-
-    def work(number, ledger):
-        order = list(rows)
-        random.Random(number).shuffle(order)
-        try:
-            ready.wait(timeout=30)
-            for at in range(0, len(order), size):
-                claims = ledger.claim(order[at : at + size], policy=policy)
-                granted.extend((number, claim.row.key) for claim in claims if claim.granted)
-        except BaseException as error:  # noqa: BLE001 - told below
-            errors.append(error)
-
-    threads = [threading.Thread(target=work, args=pair) for pair in enumerate(ledgers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert errors == []
-    return granted
 
 
 def test_two_workers_in_turn(db, ledger_in):

@@ -15,7 +15,6 @@ import pytest
 from ledgers import PARK, REPLAY_PARKED, RESEND, FailingDatabase, entries, make_ledger, make_row, make_worker
 from old_ledgers import FORMATS, old_insert, old_rows, old_table
 
-from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.ledger import ledger as ledger_module
 from limio_limitrail.ledger.ledger import Ledger
 from limio_limitrail.ledger.model import LedgerError, Outcome, State
@@ -93,9 +92,11 @@ def test_what_an_older_ledger_says_of_its_rows_stands(old, number, ledger_in, po
     )
     claims = by_name(ledger.claim(list(ROWS.values()), policy=policy))
     # The other one was claimed twice, and when it was first is not known.
-    again = {"dead"} if policy is RESEND_FOR_EVER else set()
+    # Whoever has a DuckDB file is alone: nobody else lives.
+    dead = {"dead", "alive"} if old.name == "duckdb" else {"dead"}
+    again = dead if policy is RESEND_FOR_EVER else set()
     assert {name for name, claim in claims.items() if claim.granted} == {"new"} | again
-    assert {name for name, claim in claims.items() if claim.waits} == {"alive"}
+    assert {name for name, claim in claims.items() if claim.waits} == {"alive"} - dead
     ledger.record({claim.row.key: COMMITTED for claim in claims.values() if claim.granted})
     former = old_rows(number)[0].get("ledger_format")
     assert told(old) == {
@@ -105,7 +106,7 @@ def test_what_an_older_ledger_says_of_its_rows_stands(old, number, ledger_in, po
         "parked": ("parked", former),
         "alive": ("sending", former),
         "unknown": ("parked", former),
-        "dead": ("committed", FORMAT) if again else ("parked", former),
+        **dict.fromkeys(dead, ("committed", FORMAT) if again else ("parked", former)),
         "new": ("committed", FORMAT),
     }
 
@@ -126,7 +127,7 @@ def test_workers_of_both_versions_at_one_ledger(old, number, ledger_in):
     late, later = ({**old_rows(number)[at], "idempotency_key": make_row(f"late {at}").key} for at in (0, 6))
     old.execute(old_insert([late, later]))
     settled, waiting = ledger.claim([make_row("late 0"), make_row("late 6")], policy=PARK)
-    assert (settled.granted, settled.waits, waiting.granted, waiting.waits) == (False, False, False, True)
+    assert (settled.granted, settled.waits, waiting.granted, waiting.waits) == (False, False, False, old.name != "duckdb")
     [claim] = ledger.claim([ROWS["new"]], policy=PARK)
     names = list(old_rows(number)[0])
     found = old.query(f"SELECT {', '.join(names)} FROM ledger WHERE idempotency_key = '{claim.row.key}'")
@@ -159,7 +160,7 @@ def test_many_workers_take_an_older_ledger_over_at_once(old, no_pauses):
 def test_a_worker_that_was_faster(old, ledger_in, monkeypatch):
     take_over = Ledger._upgrade
 
-    def beaten(self, table):
+    def beaten(self):
         monkeypatch.setattr(Ledger, "_upgrade", take_over)
         ledger_in(old, "faster")
 
@@ -168,7 +169,7 @@ def test_a_worker_that_was_faster(old, ledger_in, monkeypatch):
             session.execute(addition(session.dialect, table, "ledger_format"))
 
         monkeypatch.setattr(ledger_module, "add_columns", add_blindly)
-        take_over(self, table)
+        take_over(self)
 
     monkeypatch.setattr(Ledger, "_upgrade", beaten)
     ledger = ledger_in(old)
@@ -209,7 +210,7 @@ def test_a_worker_that_may_not_add_columns(opened, ledger_in):
     db.execute(old_table(db.name), old_insert(old_rows()), f"CREATE ROLE {clerk} LOGIN", f"GRANT ALL ON ledger TO {clerk}")
     db.connection["login"] = clerk
     try:
-        with pytest.raises(LandingError, match=r'ALTER TABLE "ledger" ADD COLUMN "ledger_format" bigint') as caught:
+        with pytest.raises(LedgerError, match=r'ALTER TABLE "ledger" ADD COLUMN "ledger_format" bigint') as caught:
             ledger_in(db)
         assert "made by an older version" in str(caught.value)
     finally:

@@ -389,7 +389,7 @@ def test_a_sign_of_life_moves_the_leases_of_one_worker_only(db, ledger_in):
     assert only(ledger_in(db, "run-3").claim(rows[:1], policy=PARK)).waits
 
 
-@pytest.mark.parametrize("name", ["duckdb", "sqlite", "standard"])
+@pytest.mark.parametrize("name", ["duckdb", "sqlite"])
 def test_a_lease_ends_by_the_clock(opened, ledger_in, name):
     db = opened(name)
     time = 1_800_000_000.0

@@ -40,12 +40,13 @@ def test_the_newest_preview_stands(db, previews):
     assert found == [("ALLOWED", '[{"amount":0.1000}]', '{"it\'s": "naïve %s ?"}', 200, "run-1")] * 3
 
 
-def test_what_could_not_be_written_is_written_later(db, previews):
+def test_what_could_not_be_written_is_written_later(db, previews, monkeypatch):
+    monkeypatch.setattr("limio_limitrail.ledger.previews.PAUSES", (0.0, 0.0, 0.0))
     previews.prepare()
     rows = make_rows(2)
     previews.claim(rows, policy=PARK)
     outcomes = {row.key: decided("ALLOWED") for row in rows}
-    previews.failures.append("late")
+    previews.failures.extend(["late"] * 4)
     with pytest.raises(LandingError):
         previews.record(outcomes)
     previews.record(outcomes)

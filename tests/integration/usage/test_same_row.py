@@ -153,6 +153,17 @@ def test_two_meters_with_the_same_key_columns(place_of):
     assert "key_namespace is 'traffic', and was None (10 rows)" in said_by(last)
 
 
+def test_two_rows_of_one_task_that_seem_to_be_one(place_of):
+    place = place_of("duck", [*make_rows(5), ("acme-3 ", "day-0000", "PAYMENT", "1"), ("ACME-3", "day-0000", "PAYMENT", "1")])
+    place.write_dag(body=BODY)
+    place.server.limitrail.add_accounts(["acme"])
+    assert place.attempt().state == "success"
+    assert billed(place) == 7
+    output = place.output()
+    assert "1 rows are written like others of this task" in output
+    assert "acme-3 " in output
+
+
 def test_previews_are_asked_for_under_any_key(place_of):
     place = place_of("duck", make_rows(5))
     place.write_dag(mode="preview")

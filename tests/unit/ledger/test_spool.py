@@ -8,9 +8,10 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledgers import make_row
+from ledgers import make_row, make_rows
 
 from limio_limitrail.ledger.spool import ClashError, Spool
+from limio_limitrail.limitrail.usage import UsageTemplate
 
 ROWS = st.lists(st.tuples(st.integers(0, 12), st.sampled_from([b"1", b"1", b"1", b"22", b""])), max_size=40)
 
@@ -94,3 +95,30 @@ def test_rows_may_be_added_after_a_check():
         spool.add(three)
         spool.check()
         assert list(spool.rows()) == [one, two]
+
+
+def test_rows_that_are_alike_and_have_other_keys():
+    template = UsageTemplate(tenant="t", operation="o", path="/p", key=("id",), body=None)
+    values = ["x", "x ", "x", "X", "\u00e9", "e\u0301", 5, "5", "y"]
+    with Spool() as spool:
+        assert list(spool.alike()) == []
+        for number, value in enumerate(values, start=1):
+            spool.add(template.build({"id": value}, number=number))
+        spool.check()
+        assert {(one.number, other.number) for one, other in spool.alike()} == {(1, 2), (5, 6), (7, 8)}
+        assert [spool.row(index).number for index in (0, 8)] == [1, 9]
+        found = [pair for pairs in spool.identities(at_once=3) for pair in pairs]
+        assert [index for index, _, _ in found] == [0, 1, 3, 4, 5, 6, 7, 8]
+        assert all(spool.row(index).key == key and spool.row(index).identity == identity for index, key, identity in found)
+        assert all(spool.has_key(key) for _, key, _ in found)
+        assert not spool.has_key("9b69959e-b092-5f53-b059-6ac49fcb3b30")
+        assert not spool.has_key("no key")
+
+
+def test_rows_without_an_identity_are_not_looked_at():
+    with Spool() as spool:
+        for row in make_rows(3):
+            spool.add(row)
+        spool.check()
+        assert list(spool.alike()) == []
+        assert list(spool.identities(at_once=10)) == []

@@ -142,10 +142,20 @@ def duckdb_session(hook: DbApiHook) -> Iterator[DuckSession]:
 
 
 @contextmanager
-def duckdb_transaction(hook: DbApiHook, connection: duckdb.DuckDBPyConnection) -> Iterator[DuckSession]:
-    """Open a transaction on a connection that stays open; other threads of this process wait."""
-    with _WRITERS[_same_file(lasting_database(hook))], _transaction(connection) as session:
-        yield session
+def duckdb_transaction(hook: DbApiHook, connection: duckdb.DuckDBPyConnection, *, lock_wait: float) -> Iterator[DuckSession]:
+    """Open a transaction on a connection that stays open; other threads of this process wait.
+
+    :param lock_wait: seconds that they wait at most.
+    :raises DatabaseError: another thread has been writing for so long.
+    """
+    writer = _WRITERS[_same_file(lasting_database(hook))]
+    if not writer.acquire(timeout=lock_wait):
+        raise DatabaseError(Refusal(told="another thread of this process writes into the DuckDB file", cause=Cause.TIMEOUT))
+    try:
+        with _transaction(connection) as session:
+            yield session
+    finally:
+        writer.release()
 
 
 @contextmanager
@@ -192,6 +202,8 @@ def describe(error: Exception) -> Refusal:
         cause = Cause.CONFLICT
     elif kind == "OutOfMemoryException":
         cause = Cause.LIMIT
+    elif kind in ("ConversionException", "OutOfRangeException"):
+        cause = Cause.ROWS
     if kind in _SPEAK_OF_NAMES:
         # An attached database's own refusal, which may quote rows, comes as an error of input and output.
         words = before_values(message) if "ERROR:" in str(error) else message

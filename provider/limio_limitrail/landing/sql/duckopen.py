@@ -8,6 +8,8 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from limio_limitrail.landing.sql.blockers import process
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Refusal
 from limio_limitrail.landing.sql.model import LandingError
 
 if TYPE_CHECKING:
@@ -25,6 +27,14 @@ _SETTINGS = {"memory_limit": "max_memory", "threads": "worker_threads", "preserv
 _HELD = re.compile("could not set lock on file|being used by another process", re.IGNORECASE)
 """What DuckDB says while another process has the file, in Linux and in Windows; a path or a damaged block may say lock, too."""
 
+_HOLDER = re.compile(r"\(PID (\d+)\)")
+"""Where DuckDB says who that is."""
+
+_RIGHTS = re.compile("Permission denied|Read-only file system|read-only mode", re.IGNORECASE)
+
+TELL_EVERY = 5.0
+"""Seconds after which it is said again who is waited for."""
+
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
 
@@ -36,7 +46,7 @@ def lasting_database(hook: DbApiHook) -> str:
     """
     database = str(hook.get_database())
     if getattr(hook, "read_only", False):
-        raise LandingError("the DuckDB connection is read-only; a pull needs one that may write")
+        raise DatabaseError(Refusal(told="the DuckDB connection is read-only", cause=Cause.READ_ONLY))
     if database in ("", ":memory:"):
         raise LandingError(
             "the DuckDB connection names no file, so all that is written would be gone when the task ends; "
@@ -57,12 +67,14 @@ def opened(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
 
     :param wait: seconds to wait for that.
     :raises LandingError: the connection names no lasting database, it cannot be opened, or another process keeps the file.
+        That one is named, with the cause `Cause.TIMEOUT`.
     """
     import duckdb
 
     database = lasting_database(hook)
     file = database.partition("?")[0]  # behind it stands MotherDuck's token
     start = time.monotonic()
+    told_at: float | None = None
     pause = _FIRST_PAUSE
     while True:
         try:
@@ -74,15 +86,33 @@ def opened(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
             return connection
         unborn = "not a valid DuckDB database" in message
         if not unborn and not _HELD.search(message):
+            if _RIGHTS.search(message):
+                raise DatabaseError(Refusal(told=f"DuckDB cannot open {file}", words=message, cause=Cause.READ_ONLY))
             raise LandingError(f"DuckDB cannot open {file}: {message}")
         if unborn and time.monotonic() + pause > start + BIRTH_WAIT:
             raise LandingError(f"the file {file} is not a DuckDB database")
         if time.monotonic() + pause > start + wait:
-            raise LandingError(
-                f"another process has had the DuckDB file {file} open for {wait:.0f} seconds. DuckDB lets one process "
-                f"write, and none read meanwhile: close the other program, or give the tasks that use this file one pool slot"
+            raise DatabaseError(
+                Refusal(
+                    told=f"another process has had the DuckDB file {file} open for {wait:.0f} seconds{_named(message)}",
+                    words="DuckDB lets one process write, and none read meanwhile: close the other program, or give the tasks "
+                    "that use this file one pool slot",
+                    cause=Cause.TIMEOUT,
+                )
             )
-        if pause == _FIRST_PAUSE:
-            log.info("Another process has the DuckDB file %s open; waiting up to %.0f seconds for it", file, wait)
+        if told_at is None or time.monotonic() - told_at >= TELL_EVERY:
+            told_at = time.monotonic()
+            log.info(
+                "Another process has the DuckDB file %s open; waiting up to %.0f seconds for it%s",
+                file,
+                wait - (told_at - start),
+                _named(message),
+            )
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+def _named(message: str) -> str:
+    """Name the process that DuckDB says has the file."""
+    holder = _HOLDER.search(message)
+    return f": {process(int(holder.group(1)))}" if holder else ""

@@ -103,11 +103,16 @@ class DatabaseError(LandingError):
         self._words = refusal.words
 
     @property
+    def told(self) -> str:
+        """Who refused, with the class or code of the error; no advice."""
+        return Exception.__str__(self)
+
+    @property
     def what(self) -> str:
         """The message alone."""
         step = f" {self.step}" if self.step else ""
         words = f": {self._words}" if self._words else ""
-        sentences = [f"{Exception.__str__(self)}{step}{words}"]
+        sentences = [f"{self.told}{step}{words}"]
         if self.obstacles:
             sentences.append(f"In the way: {', '.join(self.obstacles)}")
         sentences += [advice] if (advice := _ADVICE.get(self.cause)) is not None else []

@@ -15,7 +15,7 @@ from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.sql.binary_copy import HEADER, TRAILER
 from limio_limitrail.landing.sql.copied import ChunkFile, binary_slices, noted, pieces_of
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, unchanged, update_from
-from limio_limitrail.landing.sql.errors import Cause, DatabaseError, connected, during, guarded
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Refusal, connected, during, guarded
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
 from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, ascii_lower
 from limio_limitrail.landing.sql.postgres_words import describe, equality, unreachable
@@ -127,8 +127,11 @@ def open_postgres(hook: DbApiHook) -> Any:
 
 
 @contextmanager
-def postgres_transaction(connection: Any) -> Iterator[PostgresSession]:
-    """Open a transaction: committed at the end, rolled back if anything is raised."""
+def postgres_transaction(connection: Any, *, limits: str = "") -> Iterator[PostgresSession]:
+    """Open a transaction: committed at the end, rolled back if anything is raised.
+
+    :param limits: further settings of the transaction, as statements.
+    """
     connection.autocommit = False
     session = PostgresSession(connection)
     _prepare_connection(connection)
@@ -136,7 +139,7 @@ def postgres_transaction(connection: Any) -> Iterator[PostgresSession]:
         # Every statement has to see what the load before this one committed while this one waited for its lock.
         session.execute(
             "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL TIME ZONE 'UTC'; "
-            "SET LOCAL extra_float_digits = 1; SET LOCAL standard_conforming_strings = on; SET LOCAL datestyle = 'ISO'"
+            "SET LOCAL extra_float_digits = 1; SET LOCAL standard_conforming_strings = on; SET LOCAL datestyle = 'ISO'" + limits
         )
         yield session
         with during("while committing"):
@@ -426,7 +429,10 @@ class PostgresSession:
             missing = f"there is no schema {table.schema!r}" if table.schema else "the search_path names no schema that exists"
             raise LandingError(f"{table}: {missing}; create it, or write the name of another as schema.table")
         if not found[0][1]:
-            raise LandingError(
-                f"{table}: there is no such table, and the connection's user may not create one in the schema {found[0][0]!r}; "
-                f"grant CREATE on it, or create the table"
+            raise DatabaseError(
+                Refusal(
+                    told=f"{table}: there is no such table, and the connection's user may not create one in the schema "
+                    f"{found[0][0]!r}; grant CREATE on it, or create the table",
+                    cause=Cause.RIGHTS,
+                )
             )

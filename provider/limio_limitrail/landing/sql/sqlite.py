@@ -128,13 +128,19 @@ def _unreachable(message: str) -> Refusal:
 
 
 @contextmanager
-def sqlite_transaction(connection: sqlite3.Connection) -> Iterator[SqliteSession]:
-    """Open a transaction of a writer: committed at the end, rolled back if anything is raised."""
+def sqlite_transaction(
+    connection: sqlite3.Connection, *, lock_wait: float | None = None, begin: str = "BEGIN IMMEDIATE"
+) -> Iterator[SqliteSession]:
+    """Open a transaction: committed at the end, rolled back if anything is raised.
+
+    :param lock_wait: seconds to wait for others; none: `LOCK_WAIT`.
+    :param begin: how it begins; as it stands, it is a writer's from the start.
+    """
     # Left to itself, the driver opens no transaction for changes of a table's columns.
     connection.isolation_level = None
     session = SqliteSession(connection, placeholder="?")
-    session.execute(f"PRAGMA busy_timeout = {LOCK_WAIT * 1000}")
-    session.execute("BEGIN IMMEDIATE")
+    session.execute(f"PRAGMA busy_timeout = {int(1000 * (LOCK_WAIT if lock_wait is None else lock_wait))}")
+    session.execute(begin)
     try:
         yield session
         with during("while committing"):
