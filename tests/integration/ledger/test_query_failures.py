@@ -73,8 +73,10 @@ OF_DATABASES = {
     ],
 }  # fmt: skip
 FUNCTIONS = (
-    "CREATE FUNCTION told(t text, state text) RETURNS int LANGUAGE plpgsql AS "
-    "$$ BEGIN RAISE EXCEPTION 'nobody is called %', t USING ERRCODE = state; END $$",
+    (
+        "CREATE FUNCTION told(t text, state text) RETURNS int LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'nobody is called %', t USING ERRCODE = state; END $$"
+    ),
     "CREATE FUNCTION run(t text) RETURNS int LANGUAGE plpgsql AS $$ DECLARE r int; BEGIN EXECUTE t INTO r; RETURN r; END $$",
 )
 
@@ -108,7 +110,7 @@ def test_a_missing_right_says_what_to_grant(postgres):
     postgres.execute("CREATE TABLE people (id INTEGER)", "DROP ROLE IF EXISTS poor", "CREATE ROLE poor LOGIN")
     try:
         postgres.connection["login"] = "poor"
-        with pytest.raises(WrongQueryError, match="SQLSTATE 42501.*people.*Grant the connection's user SELECT"):
+        with pytest.raises(WrongQueryError, match=r"SQLSTATE 42501.*people.*Grant the connection's user SELECT"):
             read(postgres, "SELECT * FROM people")
     finally:
         postgres.connection["login"] = "postgres"
@@ -119,18 +121,22 @@ def test_a_missing_right_says_what_to_grant(postgres):
 def test_a_query_that_somebody_ends_may_be_tried_again(postgres, end, said):
     postgres.execute("CREATE TABLE people AS SELECT n, 'jane' AS name FROM generate_series(1, 9000) AS n")
     sql = f"SELECT n, name, CASE WHEN n = 4001 THEN pg_{end}_backend(pg_backend_pid()) END AS e, pg_sleep(0) FROM people"
-    seen = 0
-    with pytest.raises(QueryError, match=f"{said}.*A retry may help") as caught, rows_of_query(postgres.hook(), sql) as source:
-        for _ in source.rows:
-            seen += 1
+    seen: list[int] = []
+
+    def read_slowly():
+        with rows_of_query(postgres.hook(), sql) as source:
+            seen.extend(row["n"] for row in source.rows)
+
+    with pytest.raises(QueryError, match=f"{said}.*A retry may help") as caught:
+        read_slowly()
     assert not isinstance(caught.value, WrongQueryError)
-    assert seen >= 4000, "what came before was read"
+    assert len(seen) >= 4000, "what came before was read"
     assert "jane" not in str(caught.value)
 
 
 def test_a_query_that_takes_too_long_for_the_database_may_be_tried_again(postgres):
     postgres.execute(f"ALTER DATABASE {postgres.connection['schema']} SET statement_timeout = '200ms'")
-    with pytest.raises(QueryError, match="SQLSTATE 57014.*A retry may help") as caught:
+    with pytest.raises(QueryError, match=r"SQLSTATE 57014.*A retry may help") as caught:
         read(postgres, "SELECT pg_sleep(60)")
     assert not isinstance(caught.value, WrongQueryError)
 
@@ -141,7 +147,7 @@ def test_a_locked_file_may_be_tried_again(lite):
     holder.execute("PRAGMA locking_mode = EXCLUSIVE")
     holder.execute("BEGIN EXCLUSIVE")
     try:
-        with pytest.raises(QueryError, match="SQLITE_BUSY.*A retry may help") as caught:
+        with pytest.raises(QueryError, match=r"SQLITE_BUSY.*A retry may help") as caught:
             read(lite, "SELECT * FROM people")
     finally:
         holder.close()
