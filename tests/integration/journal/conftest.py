@@ -1,0 +1,53 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Tasks that bill usage to the API with the journal."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from journal import JournalServer
+from journal_runs import Billing, Runner
+from usage import Database
+
+# The same examples every time, unless somebody wants more of them; no clock: a busy machine is no reason to fail.
+settings.register_profile(
+    "steady",
+    deadline=None,
+    derandomize="LIMIO_LIMITRAIL_TEST_EXAMPLES" not in os.environ,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
+settings.load_profile("steady")
+
+
+@pytest.fixture(scope="session")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
+    """A process that tries tasks in processes of their own."""
+    home = tmp_path_factory.mktemp("journal") / "home"
+    (home / "dags").mkdir(parents=True)
+    (home / "tmp").mkdir()
+    found = Runner(home)
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def billing_of(request: pytest.FixtureRequest, tmp_path: Path, runner: Runner) -> Iterator[Callable[..., Billing]]:
+    """Make an API and a database: ``lite``, ``duck`` or ``pg``."""
+    with contextlib.ExitStack() as stack:
+
+        def make(conn_id: str = "lite", **options: Any) -> Billing:
+            server = stack.enter_context(JournalServer(**options))
+            connection: dict[str, Any] = {
+                "duck": {"conn_type": "duckdb", "host": str(tmp_path / "warehouse.duckdb")},
+                "lite": {"conn_type": "sqlite", "host": str(tmp_path / "warehouse.sqlite")},
+            }.get(conn_id) or request.getfixturevalue("postgres_connection")
+            return Billing(server=server, database=Database(conn_id, connection), runner=runner, folder=tmp_path)
+
+        yield make
