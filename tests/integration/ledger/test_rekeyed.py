@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from ledgers import PARK, RESEND, entries, make_worker
 from old_ledgers import FORMATS, old_insert, old_rows, old_table
+from pages import blocks
 from same_rows import DIFFERENT, SAME
 
 from limio_limitrail.ledger import rekeyed as rekeyed_module
@@ -306,6 +307,22 @@ def test_new_ledgers_have_an_index(opened, ledger_in):
     lite = opened("sqlite")
     ledger_in(lite)
     assert next(name for _, name, *_ in lite.query("PRAGMA index_list(ledger)")) == "ledger_row_identity"
+
+
+@pytest.mark.parametrize(("database", "at"), [("psycopg3", 0), ("sqlite", 1)])
+def test_the_index_that_the_docs_advise_for_older_ledgers(opened, ledger_in, database, at):
+    [block] = blocks("docs/usage.md", section="The ledger", language="sql")
+    db = opened(database)
+    db.execute(old_table(db.name, number=2), old_insert(old_rows(2)))
+    ledger_in(db)
+    # A connection of these tests is in a transaction, where CONCURRENTLY cannot be.
+    statement = block.text.splitlines()[at].partition(";")[0].replace(" CONCURRENTLY", "")
+    db.execute(statement.replace("limitrail_usage_ledger", "ledger"))
+    asked = (
+        "SELECT count(*) FROM pg_indexes WHERE tablename = 'ledger' AND indexdef LIKE '%row_identity%'",
+        "SELECT count(*) FROM pragma_index_list('ledger') WHERE name = 'ledger_row_identity'",
+    )
+    assert db.query(asked[at]) == [(1,)]
 
 
 def test_the_files_of_former_formats_hold_the_same_rows():

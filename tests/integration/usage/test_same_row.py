@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-from pathlib import Path
 
 import pytest
+from pages import blocks
 from usage import COMMIT, Code, make_rows
 
 from limio_limitrail.emulator import Fault
@@ -181,9 +180,10 @@ def changes(place, table="limitrail_usage_changes"):
     return [(json.loads(row["row_key"])["account"], json.loads(row["members"] or "null")) for row in found]
 
 
-def settling_of_the_docs():
-    page = (Path(__file__).parents[3] / "docs" / "usage.md").read_text()
-    return re.search(r"```sql\n(UPDATE limitrail_usage_ledger SET\n  body_digest.*?);\n```", page, re.DOTALL).group(1)
+def of_the_docs():
+    """Return the statement that settles changed rows, and the query for those that are open."""
+    settle, still_open = blocks("docs/usage.md", section="Changed rows", language="sql")
+    return settle.text.rstrip().rstrip(";"), still_open.text.rstrip().rstrip(";")
 
 
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
@@ -215,7 +215,10 @@ def test_rows_that_were_corrected_are_listed_and_fail_the_task(place_of, conn_id
     [listed, _] = place.database.query("SELECT * FROM limitrail_usage_changes ORDER BY row_key")
     assert json.loads(listed["body"])["operation"] == "DEPOSIT"
     # Settled as the docs say, they are as they are now.
-    place.database.execute(settling_of_the_docs())
+    settle, still_open = of_the_docs()
+    assert len(place.database.query(still_open)) == 2
+    place.database.execute(settle)
+    assert place.database.query(still_open) == []
     place.write_dag()
     last = place.attempt("four")
     assert (last.state, last.summary["changed"]) == ("success", 0)

@@ -30,6 +30,8 @@ RUN_ELSEWHERE = {
     ("docs/recipes.md", "Replay rejected usage", "json"): "tests/system/test_recipes.py",
     ("docs/usage.md", "Parked rows", "sql"): "tests/system/test_recipes.py",
     ("docs/usage.md", "Left in doubt", "sql"): "tests/integration/ledger/test_left_in_doubt.py",
+    ("docs/usage.md", "Changed rows", "sql"): "tests/integration/usage/test_same_row.py",
+    ("docs/usage.md", "The ledger", "sql"): "tests/integration/ledger/test_rekeyed.py",
     ("docs/usage.md", "Rejected rows", "sql"): "tests/integration/usage/test_refused_again.py",
     ("docs/object-storage.md", "S3", "json"): "tests/integration/s3/test_page.py",
     ("docs/object-storage.md", "What the key may do", "json"): "tests/integration/s3/test_access.py",
