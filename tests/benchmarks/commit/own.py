@@ -11,7 +11,8 @@ from typing import Any
 from rows import QUERY
 
 from limio_limitrail.ledger.ledger import Claim
-from limio_limitrail.ledger.model import Entry, Outcome, UsageRow
+from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
+from limio_limitrail.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.ledger.rules import Policy
 from limio_limitrail.limitrail.body import Column
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
@@ -46,6 +47,12 @@ class NoBook:
 
     table = "none"
 
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    def left_in_doubt(self, among: object) -> LeftInDoubt:
+        return LeftInDoubt()
+
     def prepare(self) -> None:
         pass
 
@@ -68,8 +75,8 @@ class NoBook:
 class WithoutLedger(LimitRailCommitUsageOperator):
     """The same operator without a ledger."""
 
-    def _book(self, database: Any, **_: Any) -> Any:
-        return NoBook()
+    def _book(self, database: Any, *, context: Any, **_: Any) -> Any:
+        return NoBook(self._worker(context))
 
 
 def commit(url: str, *, rows: int, in_flight: int) -> int:
