@@ -69,7 +69,7 @@ def digest_of(path: str, body: bytes) -> str:
         return json.dumps(value, ensure_ascii=False)
 
     plain = written(json.loads(body, parse_float=shortest, parse_int=shortest))
-    return "v2:" + hashlib.sha256(f"{path}\n{plain}".encode()).hexdigest()
+    return f"v2:{hashlib.sha256(plain.encode()).hexdigest()}:{hashlib.sha256(path.encode()).hexdigest()[:16]}"
 
 
 @dataclass

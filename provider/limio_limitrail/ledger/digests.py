@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -13,22 +13,38 @@ import msgspec
 from limio_limitrail.ledger.identity import plain_number
 
 BY_VALUE = "v2:"
-"""Marks digests in which numbers count by value. One without it is the SHA-256 of path and body, byte by byte."""
+"""Marks digests in which numbers count by value: one of what is said about the row, and after a colon one of the path. A digest
+without it is the SHA-256 of path and body, byte by byte."""
 
 _MEMBER_DIGITS = 6
+_PATH_DIGITS = 16
+_LEAST_WITH_EXPONENT = 10**16
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _AS_BEFORE = msgspec.json.Encoder(decimal_format="number", order="deterministic")
 _DECIMALS = msgspec.json.Decoder(float_hook=Decimal)
 
 
-def digest_by_value(path: str, content: object) -> str:
+def digest_by_value(path: str, content: object, *, in_path: Mapping[str, str]) -> str:
     """Return the digest of a request.
 
     :param path: where it goes.
     :param content: its JSON as `by_value` returns it; none where there is none.
+    :param in_path: what the path says about the row besides its key, by column.
     """
-    body = b"" if content is None else _ENCODER.encode(content)
-    return BY_VALUE + hashlib.sha256(path.encode() + b"\n" + body).hexdigest()
+    said = b"" if content is None else _ENCODER.encode(content)
+    if in_path:
+        said += b"\n" + _ENCODER.encode(in_path)
+    return f"{BY_VALUE}{hashlib.sha256(said).hexdigest()}:{hashlib.sha256(path.encode()).hexdigest()[:_PATH_DIGITS]}"
+
+
+def says_the_same(one: str, other: str) -> bool:
+    """Tell whether two digests are of requests that say the same about their row, wherever they went.
+
+    In a digest of a former version the path cannot be told from the rest.
+    """
+    if one.startswith(BY_VALUE) and other.startswith(BY_VALUE):
+        return one.rpartition(":")[0] == other.rpartition(":")[0]
+    return one == other
 
 
 def by_value(content: Any) -> Any:
@@ -84,9 +100,24 @@ def _former_forms(body: bytes | None) -> Iterator[bytes]:
     yield body or b""
     try:
         yield _AS_BEFORE.encode(_DECIMALS.decode(body or b""))
-        yield _AS_BEFORE.encode(msgspec.json.decode(body or b""))
-    except (msgspec.DecodeError, RecursionError, ValueError):
+        content = msgspec.json.decode(body or b"")
+        yield _AS_BEFORE.encode(content)
+        yield _AS_BEFORE.encode(_with_floats(content))
+    except (msgspec.DecodeError, RecursionError, ValueError, OverflowError):
         return
+
+
+def _with_floats(content: Any) -> Any:
+    """Return JSON whose large whole numbers are floats, which former versions wrote with an exponent."""
+    match content:
+        case dict():
+            return {name: _with_floats(value) for name, value in content.items()}
+        case list():
+            return [_with_floats(value) for value in content]
+        case int() if abs(content) >= _LEAST_WITH_EXPONENT:
+            return float(content)
+        case _:
+            return content
 
 
 def _bytewise(path: str, body: bytes) -> str:

@@ -8,6 +8,7 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass
 
+from limio_limitrail.ledger.digests import says_the_same
 from limio_limitrail.ledger.model import Entry, Outcome, State, UsageRow, Worker
 
 MOST_REASONS = 5
@@ -83,7 +84,8 @@ class Tally:
     def add_settled(self, row: UsageRow, entry: Entry) -> None:
         """Count a row that was not sent, because its entry stands."""
         self.settled_before += 1
-        if entry.digest != row.digest_like(entry.digest) and entry.state in (State.COMMITTED, State.DENIED):
+        carried_out = entry.state in (State.COMMITTED, State.DENIED)
+        if carried_out and not says_the_same(row.digest_like(entry.digest), entry.digest):
             self.changed_rows.append(row.number)
             self.changed_example = self.changed_example or str(row)
         if entry.state is State.REJECTED and not entry.worker.same_task_run(self._worker):

@@ -158,7 +158,7 @@ class UsageTemplate:
             row_key=encode(row_key).decode(),
             path=path,
             body=body,
-            digest=digest_by_value(path, content),
+            digest=digest_by_value(path, content, in_path={name: in_path[name] for name in in_path if name not in self.key}),
             identity=row_identity(self.operation, values),
             members=members,
         )

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from usage import digest_of
 
-from limio_limitrail.ledger.digests import by_value, differing_members, member_digests
+from limio_limitrail.ledger.digests import by_value, differing_members, member_digests, says_the_same
+from limio_limitrail.ledger.spool import ClashError, Spool
 from limio_limitrail.limitrail.body import Column, Json, encode
 from limio_limitrail.limitrail.usage import UsageTemplate
 
@@ -117,7 +118,7 @@ def former(body: bytes, path="/p") -> str:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (Decimal("1.50"), b"1.50"), (Decimal("0E-18"), b"0E-18"), (Decimal("1E-18"), b"1E-18"), (0.1, b"0.1"),
+        (Decimal("1.50"), b"1.50"), (Decimal("0E-18"), b"0E-18"), (Decimal("1E-18"), b"1E-18"), (0.1, b"0.1"), (1e22, b"1e22"),
         (1e-7, b"1e-7"), (5, b"5"), ("x", b'"x"'),
     ],
     ids=str,
@@ -136,3 +137,33 @@ def test_a_row_without_a_body():
     assert row.members is None
     assert row.digest_like(former(b"")) == former(b"")
     assert row.digest_like(former(b"{}")) != former(b"{}")
+
+
+# -- the path ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "is_same"),
+    [
+        (("/v2/usage", {"v": 1}), ("/v1/usage", {"v": 1}), True),
+        (("/v1/usage", {"v": 2}), ("/v1/usage", {"v": 1}), False),
+        # The key says so already.
+        (("/v1/{id}/usage", {"v": 1}), ("/v1/usage", {"v": 1}), True),
+        (("/v1/{v}", {"v": 1}), ("/v1/{v}", {"v": 2}), False),
+        (("/v1/{v}", {"v": 1}), ("/v2/{v}", {"v": 1}), True),
+    ],
+)
+def test_a_corrected_path_says_the_same_of_a_row_and_is_another_request(now, before, is_same):
+    body = {"a": "x"} if "{v}" in now[0] else {"a": Column("v")}
+    one, other = (build(body, row, path=path) for path, row in (now, before))
+    assert says_the_same(one.digest, other.digest) is is_same
+    assert (one.digest == other.digest) is (is_same and one.path == other.path)
+
+
+def test_rows_that_differ_in_their_path_alone_clash():
+    one, other = (build(None, {"v": value}, path="/v1/{v}") for value in (1, 2))
+    with Spool() as spool:
+        spool.add(one)
+        spool.add(other)
+        with pytest.raises(ClashError):
+            spool.check()
