@@ -26,6 +26,11 @@ class Process:
     pid: int
     has_ended: bool = False
 
+    @property
+    def name(self) -> str:
+        """What the kernel calls it: the test's runner gives its processes names of their own."""
+        return Path(f"/proc/{self.pid}/comm").read_text().strip()
+
     def kill(self) -> None:
         if not self.has_ended:
             os.kill(self.pid, signal.SIGKILL)

@@ -23,6 +23,9 @@ _TEXTS = tuple(name for name in OUTCOME if name != "http_status")
 _MOST_IN_VAIN = 8
 """So many outcomes in a row that are not taken in one form, and the next smaller one is tried for all that are left."""
 
+_MOST_AT_FIRST = 4
+"""The same as long as none is taken in that form."""
+
 
 class UnwrittenError(LedgerError):
     """Not even the state of some rows could be written. All others are written.
@@ -50,7 +53,7 @@ def record_apart(outcomes: Mapping[str, Outcome], *, write: Write, table: str) -
     example = next(iter(left))
     for form in _FORMS:
         if left:
-            left = parts.write({key: form(outcomes[key]) for key in left}, most_in_vain=_MOST_IN_VAIN)
+            left = parts.write_reduced({key: form(outcomes[key]) for key in left})
     if reduced > len(left):
         log.warning(
             "The table %s did not take %d outcomes as they are, such as that of %s (%s). Their states are written, and of the "
@@ -81,16 +84,21 @@ class _Parts:
         self.found = 0
         self.refusals: list[DatabaseError] = []
 
-    def write(self, outcomes: Mapping[str, Outcome], *, most_in_vain: int | None = None) -> dict[str, Outcome]:
-        """Write what is taken, and give the rest.
+    def write(self, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+        """Write what is taken, and give the rest."""
+        return self._halves(outcomes, most_in_vain=None)
 
-        :param most_in_vain: so many single ones in a row that are not taken, and those after them are not tried.
-        """
-        self._vain = 0
-        return self._halves(outcomes, most_in_vain=most_in_vain)
+    def write_reduced(self, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+        """Do the same in a form that may not be taken by any: single ones are tried first."""
+        keys = list(outcomes)
+        for at, key in enumerate(keys[:_MOST_AT_FIRST], start=1):
+            if not self._halves({key: outcomes[key]}, most_in_vain=None):
+                left = self._halves({key: outcomes[key] for key in keys[at:]}, most_in_vain=_MOST_IN_VAIN)
+                return {key: outcomes[key] for key in keys[: at - 1]} | left
+        return dict(outcomes)
 
     def _halves(self, outcomes: Mapping[str, Outcome], *, most_in_vain: int | None) -> dict[str, Outcome]:
-        if most_in_vain is not None and self._vain >= most_in_vain:
+        if not outcomes or (most_in_vain is not None and self._vain >= most_in_vain):
             return dict(outcomes)
         try:
             self.found += self._write(outcomes)

@@ -297,7 +297,7 @@ def test_many_that_are_refused_do_not_take_long(opened, ledger_in):
     ledger.claim(rows, policy=PARK)
     before = ledger._database.transactions
     ledger.record({row.key: REJECTED for row in rows})
-    assert ledger._database.transactions - before < 300
+    assert ledger._database.transactions - before < 150
     assert {(entry["state"], entry["error_code"]) for entry in entries(db).values()} == {("rejected", "bad")}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sqlite3
 import threading
 import uuid
@@ -243,7 +244,7 @@ def test_a_sqlite_file_that_another_process_writes_to(lite, ledger_in, short, ca
         with caplog.at_level(logging.WARNING), pytest.raises(LedgerLockedError) as caught:
             ledger.record({OLD.key: COMMITTED})
         for told in (str(caught.value), caplog.text):
-            assert f"held by process {stopped.pid} (" in told
+            assert f"held by process {stopped.pid} ({stopped.name}" in told
             assert ", stopped)" in told
     ledger.record({OLD.key: COMMITTED})
     assert entries(lite)[OLD.key]["state"] == "committed"
@@ -268,7 +269,10 @@ def test_a_duckdb_file_that_a_stopped_process_has(opened, ledger_in, caplog, mon
         make_ledger(made, make_worker()).prepare()
     with another_worker(db, "new", stops=True) as stopped:
         held = FailingDatabase(db.hook(), duckdb_wait=1.0)
-        with caplog.at_level(logging.INFO), pytest.raises(LandingError, match=rf"process {stopped.pid} \(.*, stopped\)"):
+        with (
+            caplog.at_level(logging.INFO),
+            pytest.raises(LandingError, match=rf"process {stopped.pid} \({re.escape(stopped.name)}.*, stopped\)"),
+        ):
             make_ledger(held, make_worker("run-2")).prepare()
         assert caplog.text.count(f"process {stopped.pid} (") > 1
 
