@@ -32,6 +32,10 @@ class Twice:
     ids: str = "body"
     every: int = 3
     latency: float = 0.0
+    refusal: int | None = None
+    """What the first three connections answer to their first request, without an id and without carrying it out. That answer, and
+    no other, comes twice."""
+    refused: list[str] = field(default_factory=list)
     journal: list[tuple[str, str, str]] = field(default_factory=list)
     """Key, decision and reservation of what was carried out, in the order in which it was."""
     connections: int = 0
@@ -55,6 +59,12 @@ class Twice:
         self._answers[key] = answer(200, json.dumps(body).encode(), **headers)
         return self._answers[key]
 
+    def refuse(self, key: str) -> bytes:
+        """Refuse a request."""
+        assert self.refusal is not None
+        self.refused.append(key)
+        return answer(self.refusal, b"")
+
     def talk(self, connection: socket.socket) -> None:
         """Answer the requests of a connection."""
         with self._lock:
@@ -71,10 +81,11 @@ class Twice:
                 late = b""
                 time.sleep(0.002)
             self.requests.append(key)
-            made = self.carry_out(key)
-            time.sleep(self.latency)
             count += 1
-            if count % self.every:
+            refuses = self.refusal is not None and count == 1 and len(self.refused) < 3
+            made = self.refuse(key) if refuses else self.carry_out(key)
+            time.sleep(self.latency)
+            if not refuses if self.refusal else count % self.every:
                 connection.sendall(made)
             else:
                 late = WAYS[self.way](connection, made) or b""

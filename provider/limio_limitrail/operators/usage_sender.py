@@ -151,10 +151,11 @@ class UsageSender:
         except ApiError as error:
             refusal = outcome_of(error, state=State.COMMITTED)
             provenance = error.failure.provenance
-            if provenance is not None and not self._is_certain(refusal, row=row, provenance=provenance):
-                # If it was another's, the next row would get this one's answer, which nothing would tell from its own.
+            if provenance is not None and self._owner(refusal, row=row, provenance=provenance) is not Owner.THIS_ROW:
+                # The next row would get a copy of it, or this row's own answer, which nothing would tell from its own.
                 provenance.connection.distrusted = True
-                await asyncio.sleep(SETTLES)
+                if provenance.number > 1:
+                    await asyncio.sleep(SETTLES)
                 if provenance.is_in_doubt:
                     raise self._misplaced(refusal, row=row) from None
             if self.response.is_committed(status=error.status, error_code=error.failure.problem.error_code):
@@ -162,12 +163,13 @@ class UsageSender:
             raise
         secrets = self.client.parent.auth.secrets()
         outcome = read_answer(answer, reading=self.reading, keep=self.keep_answers, secrets=secrets)
-        if answer.provenance is None or self._is_certain(outcome, row=row, provenance=answer.provenance):
+        provenance = answer.provenance
+        if provenance is None or self._owner(outcome, row=row, provenance=provenance) is Owner.THIS_ROW or provenance.number == 1:
             return outcome
-        return Provisional(**vars(outcome), recheck=partial(self._recheck, outcome, row=row, provenance=answer.provenance))
+        return Provisional(**vars(outcome), recheck=partial(self._recheck, outcome, row=row, provenance=provenance))
 
-    def _is_certain(self, outcome: Outcome, *, row: UsageRow, provenance: Provenance) -> bool:
-        """Say whether an answer is certainly the row's own. If not, what comes over its connection later may tell.
+    def _owner(self, outcome: Outcome, *, row: UsageRow, provenance: Provenance) -> Owner:
+        """Say whose answer an answer is. Where it bears no id, what comes over its connection later may tell.
 
         :raises MisplacedAnswerError: it may be another row's, by what is known now.
         """
@@ -178,7 +180,7 @@ class UsageSender:
             raise self._misplaced(outcome, row=row, reason="another row's answer on the same connection had the same id")
         if owner is Owner.UNKNOWN and provenance.is_in_doubt:
             raise self._misplaced(outcome, row=row)
-        return owner is Owner.THIS_ROW or provenance.number == 1
+        return owner
 
     def _recheck(self, outcome: Outcome, *, row: UsageRow, provenance: Provenance) -> Doubt | None:
         """Say what becomes of an outcome now that it is written down; None where it stands. Any thread may ask."""
