@@ -33,8 +33,10 @@ class Twice:
     every: int = 3
     latency: float = 0.0
     refusal: int | None = None
-    """What the first three connections answer to their first request, without an id and without carrying it out. That answer, and
-    no other, comes twice."""
+    """What the first connections answer to their first request, without an id and without carrying it out. That answer, and no
+    other, comes twice."""
+    refusals: int = 3
+    """How many connections do so."""
     refused: list[str] = field(default_factory=list)
     journal: list[tuple[str, str, str]] = field(default_factory=list)
     """Key, decision and reservation of what was carried out, in the order in which it was."""
@@ -82,7 +84,7 @@ class Twice:
                 time.sleep(0.002)
             self.requests.append(key)
             count += 1
-            refuses = self.refusal is not None and count == 1 and len(self.refused) < 3
+            refuses = self.refusal is not None and count == 1 and len(self.refused) < self.refusals
             made = self.refuse(key) if refuses else self.carry_out(key)
             time.sleep(self.latency)
             if not refuses if self.refusal else count % self.every:

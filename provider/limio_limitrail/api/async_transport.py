@@ -99,6 +99,8 @@ class AsyncTransport:
         assert isinstance(response, KeptResponse)
         call = replace(call, status=response.status)
         if breaks.is_error(response.status):
+            # The next request would get a copy of it for its answer, and take what was carried out for refused.
+            response.provenance.connection.distrusted = True
             body_of_error = await self._error_body(response)
             return RawAnswer(status=response.status, headers=response.headers, body=body_of_error, provenance=response.provenance)
         max_bytes = self._transport.max_response

@@ -152,8 +152,6 @@ class UsageSender:
             refusal = outcome_of(error, state=State.COMMITTED)
             provenance = error.failure.provenance
             if provenance is not None and self._owner(refusal, row=row, provenance=provenance) is not Owner.THIS_ROW:
-                # The next row would get a copy of it, or this row's own answer, which nothing would tell from its own.
-                provenance.connection.distrusted = True
                 if provenance.number > 1:
                     await asyncio.sleep(SETTLES)
                 if provenance.is_in_doubt:
