@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # uv installs the packages; it must use the Python that is here, because it may not be able to download one.
 export UV_PYTHON_DOWNLOADS := never
 export UV_NO_PROGRESS := 1
+# Tests and the demo start hundreds of processes: each would compile all of Airflow where this is set.
+export PYTHONDONTWRITEBYTECODE :=
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 READY := $(VENV)/.ready
 WORKERS ?= 2

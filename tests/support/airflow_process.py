@@ -18,6 +18,7 @@ import resource
 import runpy
 import signal
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -446,6 +447,7 @@ def warm_up() -> None:
     import airflow.providers.duckdb.hooks.duckdb
     import airflow.providers.sqlite.hooks.sqlite
     import airflow.serialization.serialized_objects  # noqa: F401
+    import sqlalchemy.orm
     from airflow.providers_manager import ProvidersManager
     from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
 
@@ -456,6 +458,23 @@ def warm_up() -> None:
             one._cadwyn_initialize()
     ProvidersManager().initialize_providers_hooks()
     assert ProvidersManagerTaskRuntime().hooks
+    sqlalchemy.orm.configure_mappers()
+
+
+def installed_modules() -> set[str]:
+    """Return the names of the imported modules that are installed: none of a test's own."""
+    folders = (sysconfig.get_path("purelib"), str(Path(limio_limitrail.__file__).parent))
+    return {name for name, module in sys.modules.items() if str(getattr(module, "__file__", None)).startswith(folders)}
+
+
+def catch_up(modules: Path) -> None:
+    """Import what a fork had to import, so that the next one need not."""
+    if not modules.exists():
+        return
+    for name in json.loads(modules.read_text()):
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    modules.unlink()
 
 
 def move_in(command: dict[str, Any]) -> None:
@@ -486,13 +505,19 @@ def main() -> None:
             answers.write(json.dumps(join(command["pid"], answer=running.pop(command["pid"]))) + "\n")
             continue
         folder = Path(command["environment"]["AIRFLOW_HOME"])
+        modules = Path(tempfile.gettempdir()) / f"modules-{os.getpid()}.json"
+        catch_up(modules)
         child = os.fork()
         if child == 0:
             code = 1
             try:
                 move_in(command)
+                known = installed_modules()
                 result = COMMANDS[command["do"]](*command["args"], **command["kwargs"])
                 (folder / f"answer-{os.getpid()}.json").write_text(json.dumps(result, default=str))
+                found = folder / f"modules-{os.getpid()}.json"
+                found.write_text(json.dumps(sorted(installed_modules() - known)))
+                found.replace(modules)
                 code = 0
             except BaseException:  # noqa: BLE001 - this is the end of the process
                 traceback.print_exc()
