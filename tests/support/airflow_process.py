@@ -498,6 +498,8 @@ def main() -> None:
     with contextlib.suppress(ImportError):
         warm_up()
     answers.write("ready\n")
+    # Beside the template, whose copies are the homes of tests.
+    own_folder = Path(os.environ["AIRFLOW_HOME"]).parent
     running: dict[int, Path] = {}
     for line in sys.stdin:
         command = json.loads(line)
@@ -505,7 +507,7 @@ def main() -> None:
             answers.write(json.dumps(join(command["pid"], answer=running.pop(command["pid"]))) + "\n")
             continue
         folder = Path(command["environment"]["AIRFLOW_HOME"])
-        modules = Path(tempfile.gettempdir()) / f"modules-{os.getpid()}.json"
+        modules = own_folder / f"modules-{os.getpid()}.json"
         catch_up(modules)
         child = os.fork()
         if child == 0:
