@@ -265,7 +265,6 @@ class ApiClient:
                 params=params,
                 body=body,
                 headers={**headers, "Authorization": self.auth.header(credential)},
-                credential=credential,
             )
             if is_success(answer.status):
                 return answer
@@ -274,7 +273,6 @@ class ApiClient:
                 headers=answer.headers,
                 body=answer.body,
                 call=replace(call, granted_scopes=self.auth.granted_scopes(), provenance=answer.provenance),
-                secrets=(credential, *self.auth.secrets()),
             )
             assert error is not None
             # A refusal that may be another request's says nothing of this one, which may have been carried out.
@@ -290,9 +288,7 @@ class ApiClient:
                 # which everything in a process stands still.
                 del error
 
-    def _follow(
-        self, *, call: Failure, params: Mapping[str, str], body: Body, headers: Mapping[str, str], credential: Secret
-    ) -> Steps[Answer]:
+    def _follow(self, *, call: Failure, params: Mapping[str, str], body: Body, headers: Mapping[str, str]) -> Steps[Answer]:
         url = self.base_url + call.path
         query: Mapping[str, str] | None = params
         for _ in range(_MOST_REDIRECTS + 1):
@@ -303,26 +299,25 @@ class ApiClient:
             if answer.status not in _REDIRECTS or "Location" not in answer.headers:
                 return Answer(status=answer.status, headers=answer.headers, body=answer.body, provenance=answer.provenance)
             call = replace(call, status=answer.status)
-            url, query = self._redirected(call=call, url=url, location=answer.headers["Location"], credential=credential), None
+            url, query = self._redirected(call=call, url=url, location=answer.headers["Location"]), None
         raise ProtocolError(replace(call, reason=f"more than {_MOST_REDIRECTS} redirects in a row"))
 
-    def _redirected(self, *, call: Failure, url: str, location: str, credential: Secret) -> str:
+    def _redirected(self, *, call: Failure, url: str, location: str) -> str:
         """Give the redirect's target, which must lie on the same origin: a credential goes nowhere else."""
         try:
             target = urljoin(url, location)
             origin = origin_of(target)
         except ValueError:
             raise ProtocolError(replace(call, reason="a redirect whose target cannot be read")) from None
-        secrets = (credential, *self.auth.secrets())
         if origin != self._origin:
-            where = safe_text(str(origin), secrets=secrets)
+            where = safe_text(str(origin))
             raise ProtocolError(
                 replace(
                     call,
                     reason=f"a redirect to another origin ({where}), which is not followed: credentials stay on {self._origin}",
                 )
             )
-        if holds_secret(location, secrets=secrets):
+        if holds_secret(location):
             raise ProtocolError(replace(call, reason="a redirect that repeats a credential, which is not followed"))
         if call.method not in _SAFE_METHODS:
             raise ProtocolError(replace(call, reason="a redirect of a write, which is not followed"))

@@ -10,7 +10,7 @@ from typing import NoReturn
 class Secret:
     """Hold a credential so that no log line, traceback, repr, pickle or JSON can carry it by accident."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("__weakref__", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value

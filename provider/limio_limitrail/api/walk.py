@@ -172,7 +172,6 @@ class Walk:
                     envelope=self._envelope,
                     call=self._call(),
                     number=number,
-                    secrets=self.client.auth.secrets(),
                     warned=self._warned,
                 )
 
@@ -268,7 +267,7 @@ class Walk:
         found = announced_more(page.meta, page.headers, ended=ended)
         if found is None:
             return
-        where = safe_text(str(found), secrets=self.client.auth.secrets())
+        where = safe_text(str(found))
         raise ProtocolError(
             self._call(
                 f"{where} announces more than the {self.seen} records that came, and this Resource does not know how to get it. "

@@ -1,0 +1,158 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Read a text in each of the ways in which it may have been written: escaped, escaped twice, in Base64, in hexadecimal."""
+
+from __future__ import annotations
+
+import binascii
+import html
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+_MOST_LAYERS = 8
+"""Escapes within escapes that are undone."""
+
+_ESCAPE = re.compile(
+    r"""
+    %u[0-9a-f]{4} | %[0-9a-f]{2} | =[0-9a-f]{2}                                           # URLs, and quoted-printable
+    | \\u\{[0-9a-f]{1,6}\} | \\u[0-9a-f]{4} | (?-i:\\U)[0-9a-f]{8} | \\x[0-9a-f]{2} | \\[0-7]{3} | \\.    # JSON and programs
+    | &(?:\#0*[0-9]{1,7} | \#x0*[0-9a-f]{1,6} | [a-z][a-z0-9]{1,31});?                    # HTML
+    | [\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff]              # line breaks, and what nobody sees
+    """,
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}")
+_HEX = re.compile(r"(?:[0-9a-fA-F]{2}[\s:-]?){6,}")
+_HEX_DIGITS = re.compile(r"[0-9a-fA-F]")
+_READABLE = re.compile(rb"[\x20-\x7e]{4}")
+_SPACES = str.maketrans(dict.fromkeys(" \t\xa0", "+"))
+_STANDARD = str.maketrans("-_", "+/")
+
+_PERHAPS_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{11,}")
+_NO_BASE64 = re.compile(r"[0-9a-fA-F-]*")
+_PERHAPS_HEX = re.compile(r"[0-9a-fA-F]{12}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A text, read in one way.
+
+    :param text: what it says.
+    :param starts: where each of its characters begins in the text as it came.
+    :param ends: where each of them ends there.
+    """
+
+    text: str
+    starts: Sequence[int]
+    ends: Sequence[int]
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """Return where a stretch of it stands in the text as it came."""
+        return self.starts[start], self.ends[end - 1]
+
+
+def readings(text: str) -> Iterator[Reading]:
+    """Yield a text as it came, then without its escapes, then without those that this has brought to light, and so on.
+
+    All escapes of a layer are undone at once, whatever their kind: of a text that went through several hands each character may
+    bear another one.
+    """
+    reading = Reading(text=text, starts=range(len(text)), ends=range(1, len(text) + 1))
+    yield reading
+    for _ in range(_MOST_LAYERS):
+        if _ESCAPE.search(reading.text) is None:
+            return
+        reading = _without_escapes(reading)
+        yield reading
+
+
+def folded(text: str) -> str:
+    """Return a text, as long as it was, in which case and the ways to write a space make no difference."""
+    if text.isascii():
+        return text.lower().translate(_SPACES)
+    return "".join(one if len(one.casefold()) != 1 else one.casefold() for one in text).translate(_SPACES)
+
+
+def folded_base64(text: str) -> str:
+    """Return a folded text in which both alphabets of Base64 are one."""
+    return text.translate(_STANDARD)
+
+
+def decodings(text: str) -> Iterator[Reading]:
+    """Yield what stretches of a text say if they are Base64 or hexadecimal, wherever in them it may begin.
+
+    Where that is in the text is given in the positions of the text.
+    """
+    # Whoever takes a plus for a space leaves one.
+    for run in _BASE64.finditer(text.translate(_SPACES)):
+        whole = run[0].translate(_STANDARD)
+        for offset in range(4):
+            chunk = whole[offset:]
+            chunk = chunk[: len(chunk) - (len(chunk) % 4 == 1)]
+            if len(chunk) < 6:
+                continue
+            raw = binascii.a2b_base64(chunk + "=" * (-len(chunk) % 4))
+            if _is_readable(raw):
+                first = run.start() + offset
+                yield Reading(
+                    text=raw.decode("latin-1"),
+                    starts=[first + at * 4 // 3 for at in range(len(raw))],
+                    ends=[first - (-(at + 1) * 4 // 3) for at in range(len(raw))],
+                )
+    for run in _HEX.finditer(text):
+        places = [match.start() for match in _HEX_DIGITS.finditer(text, *run.span())]
+        for offset in range(2):
+            used = places[offset:]
+            used = used[: len(used) // 2 * 2]
+            raw = bytes.fromhex("".join(text[at] for at in used))
+            if _is_readable(raw):
+                yield Reading(text=raw.decode("latin-1"), starts=used[::2], ends=[at + 1 for at in used[1::2]])
+
+
+def is_plain(text: str) -> bool:
+    """Tell at a glance that a text has no escapes and is nothing in Base64 or hexadecimal: False where it may be."""
+    if _ESCAPE.search(text) is not None or " " in text:
+        return False
+    if _PERHAPS_BASE64.search(text) is None:
+        return True
+    return _NO_BASE64.fullmatch(text) is not None and _PERHAPS_HEX.search(text) is None
+
+
+def _without_escapes(reading: Reading) -> Reading:
+    text, starts, ends = reading.text, reading.starts, reading.ends
+    said: list[str] = []
+    all_starts: list[int] = []
+    all_ends: list[int] = []
+    at = 0
+    for match in _ESCAPE.finditer(text):
+        first, after = match.span()
+        meaning = _meaning(match[0])
+        said += [text[at:first], meaning]
+        all_starts += [*starts[at:first], *[starts[first]] * len(meaning)]
+        all_ends += [*ends[at:first], *[ends[after - 1]] * len(meaning)]
+        at = after
+    said.append(text[at:])
+    return Reading(text="".join(said), starts=[*all_starts, *starts[at:]], ends=[*all_ends, *ends[at:]])
+
+
+def _meaning(escape: str) -> str:
+    """Return what an escape stands for."""
+    sign, rest = escape[0], escape[1:]
+    if sign == "&":
+        return html.unescape(escape)
+    if sign in "%=":
+        return _character(rest.lstrip("uU"), base=16)
+    if sign != "\\":
+        return ""
+    if len(rest) == 1:
+        return {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}.get(rest, rest)
+    return _character(rest[1:].strip("{}"), base=16) if rest[0] in "uUx" else _character(rest, base=8)
+
+
+def _character(digits: str, *, base: int) -> str:
+    number = int(digits, base)
+    return chr(number) if number <= 0x10FFFF else ""
+
+
+def _is_readable(raw: bytes) -> bool:
+    return _READABLE.search(raw.replace(b"\0", b"")) is not None
