@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import html
+import re
 import urllib.parse
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,3 +30,44 @@ def holders(contents: dict[str, bytes], secrets: Iterable[str]) -> set[str]:
     """Name the contents that hold one of the secrets."""
     forms = [form for secret in secrets for form in forms_of(secret)]
     return {name for name, content in contents.items() if any(form in content for form in forms)}
+
+
+_SHORTEST_PIECE = 6
+_UNICODE = re.compile(r"\\+u([0-9a-fA-F]{4})|\\+x([0-9a-fA-F]{2})|%u([0-9a-fA-F]{4})")
+
+
+def readable_pieces(text: str, secret: str, *, layers: int = 5) -> set[str]:
+    """Return the pieces of a secret that a person can read in a text with whatever decodes it."""
+    wanted = {fold(secret[at : at + _SHORTEST_PIECE]) for at in range(len(secret) - _SHORTEST_PIECE + 1)}
+    found, seen, left = set(), set(), [text]
+    for _ in range(layers):
+        ahead = []
+        for one in left:
+            if one in seen:
+                continue
+            seen.add(one)
+            low = fold(one)
+            found |= {piece for piece in wanted if piece in low}
+            ahead += decoded(one)
+        left = ahead
+    return found
+
+
+def fold(text: str) -> str:
+    return text.casefold().replace("+", " ")
+
+
+def decoded(text: str) -> Iterator[str]:
+    """Yield what a text may stand for: by one decoder each."""
+    yield urllib.parse.unquote(text)
+    yield html.unescape(text)
+    yield _UNICODE.sub(lambda match: chr(int(match[1] or match[2] or match[3], 16)), text)
+    yield re.sub(r"\\(.)", r"\1", text)
+    yield re.sub(r"[\r\n\0]", "", text)
+    for run in re.findall(r"[A-Za-z0-9+/_-]{8,}", text):
+        for offset in range(4):
+            with contextlib.suppress(ValueError):
+                chunk = run[offset:].replace("-", "+").replace("_", "/")
+                yield base64.b64decode(chunk[: len(chunk) // 4 * 4]).decode("latin-1")
+    for run in re.findall(r"(?:[0-9a-fA-F]{2}){8,}", text):
+        yield bytes.fromhex(run).decode("latin-1")

@@ -39,7 +39,7 @@ _DEPTH = 3
 """Base64 in Base64, and so on."""
 
 _END = "\0"
-_CUTS = frozenset(_END + "?#&=/;,:+%@\\\"'<> ")
+_CUTS = frozenset(_END + "?#&=/;,:%@\\\"'<>")
 """Where a URL, a form or a header is cut."""
 
 _UNLIKE_WORDS = re.compile(r"[^A-Za-z0-9._+ -]|[a-z][A-Z]|[A-Za-z].*[0-9]|[0-9].*[A-Za-z]")
@@ -78,17 +78,19 @@ class _Needles:
         """Return where a folded text has one of them, or a piece that is none by chance."""
         found, at, size = self.whole(text), 0, self._shortest
         while at <= len(text) - size:
-            longest = 0
-            if text[at : at + _GLANCE] in self.glances:
-                place = self._lower.find(text[at : at + size])
-                while place >= 0:
-                    length = self._common(text, at, place)
-                    if length > longest and self._is_telling(place, length):
-                        longest = length
-                    place = self._lower.find(text[at : at + size], place + 1)
-            if longest:
+            # The longest that they have in common; of what is in it by chance no part is looked at again.
+            longest, is_telling = size - 1, False
+            piece = text[at : at + size]
+            place = self._lower.find(piece) if piece[:_GLANCE] in self.glances else -1
+            while place >= 0:
+                length = self._common(text, at, place)
+                if length >= longest:
+                    telling = self._is_telling(place, length, alone=_stands_alone(text, at, at + length))
+                    longest, is_telling = length, telling or (is_telling and length == longest)
+                place = self._lower.find(piece, place + 1)
+            if is_telling:
                 found.append((at, at + longest))
-            at += max(longest - size + 1, 1)
+            at += longest - size + 2
         return found
 
     def _common(self, text: str, at: int, place: int) -> int:
@@ -98,16 +100,23 @@ class _Needles:
             length += 1
         return length
 
-    def _is_telling(self, place: int, length: int) -> bool:
-        """Tell whether a piece is more than words that the secret and the text happen to have in common."""
+    def _is_telling(self, place: int, length: int, *, alone: bool) -> bool:
+        """Tell whether a piece is more than words that the secret and the text happen to have in common.
+
+        :param alone: whether it stands alone in the text.
+        """
         piece, before, after = self._text[place : place + length], self._text[place - 1], self._text[place + length]
         return (
             length >= _LONG_PIECE
             or _UNLIKE_WORDS.search(piece) is not None
             or _is_one_word(before, piece[0])
             or _is_one_word(piece[-1], after)
-            or (before in _CUTS and after in _CUTS)
+            or (alone and before in _CUTS and after in _CUTS)
         )
+
+
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    return not any(one.isalnum() or one == "_" for one in text[max(start - 1, 0) : start] + text[end : end + 1])
 
 
 def _is_one_word(one: str, other: str) -> bool:

@@ -12,7 +12,7 @@ __all__ = ["LONGEST", "holds_secret", "remember_secret", "safe_text", "safe_uri"
 LONGEST = 200
 """Characters of an API's text that an error keeps."""
 
-_MOST_READ = 20 * LONGEST
+_MOST_READ = 10 * LONGEST
 """Masking reads a bounded piece: an error page of megabytes must not cost seconds."""
 
 _MASK = "***"
@@ -25,8 +25,8 @@ _UNFIT = (
         # Between name and value stand quotes and signs, which JSON or HTML may have escaped; so may the value's own.
         re.compile(
             r"(?i)\b(client_secret|access_token|token|password|secret|recover)"
-            r"((?:&\w{2,6};|[\\\"':={]){1,24}\s?(?:&\w{2,6};|[\\\"']){0,12}|\W{1,4})"
-            r"(?:[\w.~+/%-]|\\[\w/\"']|&#?\w{2,8};){4,}"
+            r"((?:&\w{2,6};|[\\\"':={\s]){1,24}|\W{1,4})"
+            r"(?:[\w.~+/%-]|\\+[/u]|&#?\w{2,8};){4,}"
         ),
         r"\1\2***",
     ),

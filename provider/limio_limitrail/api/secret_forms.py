@@ -6,6 +6,7 @@ from __future__ import annotations
 import binascii
 import html
 import re
+import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -14,23 +15,53 @@ _MOST_LAYERS = 8
 
 _ESCAPE = re.compile(
     r"""
-    %u[0-9a-f]{4} | %[0-9a-f]{2} | =[0-9a-f]{2}                                           # URLs, and quoted-printable
+    %u[0-9a-f]{4} | %[0-9a-f]{2}                                                          # URLs
     | \\u\{[0-9a-f]{1,6}\} | \\u[0-9a-f]{4} | (?-i:\\U)[0-9a-f]{8} | \\x[0-9a-f]{2} | \\[0-7]{3} | \\.    # JSON and programs
     | &(?:\#0*[0-9]{1,7} | \#x0*[0-9a-f]{1,6} | [a-z][a-z0-9]{1,31});?                    # HTML
     | [\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff]              # line breaks, and what nobody sees
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
+_SIGN = re.compile(r"[%\\&\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff]")
+"""Without one of these a text has no escape: quicker to be told than that there is none."""
+
+_ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}")
 _HEX = re.compile(r"(?:[0-9a-fA-F]{2}[\s:-]?){6,}")
+_READABLE = re.compile(rb"[\x20-\x7e]{6}")
 _HEX_DIGITS = re.compile(r"[0-9a-fA-F]")
-_READABLE = re.compile(rb"[\x20-\x7e]{4}")
+
+
+def _base64_of_ascii() -> re.Pattern[str]:
+    """Make what finds Base64 of six printable characters: of each character of the Base64, some bits are known."""
+    first = "".join(sign for value, sign in enumerate(_ALPHABET) if 0x20 <= value << 2 < 0x80)
+    second = "".join(sign for value, sign in enumerate(_ALPHABET) if 0x2 <= value & 0xF < 0x8)
+    third = "".join(sign for value, sign in enumerate(_ALPHABET) if value & 0x3 < 0x2)
+    return re.compile(f"(?:[{first}][{second}][{third}][A-Za-z0-9+/_-]){{2}}")
+
+
+_PERHAPS_BASE64 = _base64_of_ascii()
+_PERHAPS_HEX = re.compile(r"(?:[2-7][0-9a-fA-F][\s:-]?){6}")
 _SPACES = str.maketrans(dict.fromkeys(" \t\xa0", "+"))
 _STANDARD = str.maketrans("-_", "+/")
 
-_PERHAPS_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{11,}")
-_NO_BASE64 = re.compile(r"[0-9a-fA-F-]*")
-_PERHAPS_HEX = re.compile(r"[0-9a-fA-F]{12}")
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """What a stretch of a text says if it is Base64 or hexadecimal.
+
+    :param text: its bytes, one by one.
+    :param places: where it stands in the text: its first character, or the characters that begin its bytes.
+    """
+
+    text: str
+    places: int | Sequence[int]
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """Return where a stretch of it stands in the text that it was found in."""
+        if isinstance(self.places, int):
+            return self.places + start * 4 // 3, self.places - (-end * 4 // 3)
+        return self.places[start], self.places[end - 1] + 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +91,7 @@ def readings(text: str) -> Iterator[Reading]:
     reading = Reading(text=text, starts=range(len(text)), ends=range(1, len(text) + 1))
     yield reading
     for _ in range(_MOST_LAYERS):
-        if _ESCAPE.search(reading.text) is None:
+        if _SIGN.search(reading.text) is None or _ESCAPE.search(reading.text) is None:
             return
         reading = _without_escapes(reading)
         yield reading
@@ -69,7 +100,7 @@ def readings(text: str) -> Iterator[Reading]:
 def folded(text: str) -> str:
     """Return a text, as long as it was, in which case and the ways to write a space make no difference."""
     if text.isascii():
-        return text.lower().translate(_SPACES)
+        return text.lower().replace(" ", "+").replace("\t", "+")
     return "".join(one if len(one.casefold()) != 1 else one.casefold() for one in text).translate(_SPACES)
 
 
@@ -78,13 +109,12 @@ def folded_base64(text: str) -> str:
     return text.translate(_STANDARD)
 
 
-def decodings(text: str) -> Iterator[Reading]:
-    """Yield what stretches of a text say if they are Base64 or hexadecimal, wherever in them it may begin.
-
-    Where that is in the text is given in the positions of the text.
-    """
+def decodings(text: str) -> Iterator[Decoding]:
+    """Yield what stretches of a text say if they are Base64 or hexadecimal, wherever in them it may begin."""
     # Whoever takes a plus for a space leaves one.
     for run in _BASE64.finditer(text.translate(_SPACES)):
+        if _PERHAPS_BASE64.search(run[0]) is None:
+            continue
         whole = run[0].translate(_STANDARD)
         for offset in range(4):
             chunk = whole[offset:]
@@ -93,29 +123,25 @@ def decodings(text: str) -> Iterator[Reading]:
                 continue
             raw = binascii.a2b_base64(chunk + "=" * (-len(chunk) % 4))
             if _is_readable(raw):
-                first = run.start() + offset
-                yield Reading(
-                    text=raw.decode("latin-1"),
-                    starts=[first + at * 4 // 3 for at in range(len(raw))],
-                    ends=[first - (-(at + 1) * 4 // 3) for at in range(len(raw))],
-                )
-    for run in _HEX.finditer(text):
+                yield Decoding(text=raw.decode("latin-1"), places=run.start() + offset)
+    for run in _HEX.finditer(text) if _PERHAPS_HEX.search(text) else ():
         places = [match.start() for match in _HEX_DIGITS.finditer(text, *run.span())]
         for offset in range(2):
             used = places[offset:]
             used = used[: len(used) // 2 * 2]
             raw = bytes.fromhex("".join(text[at] for at in used))
             if _is_readable(raw):
-                yield Reading(text=raw.decode("latin-1"), starts=used[::2], ends=[at + 1 for at in used[1::2]])
+                yield Decoding(text=raw.decode("latin-1"), places=used[::2])
 
 
 def is_plain(text: str) -> bool:
     """Tell at a glance that a text has no escapes and is nothing in Base64 or hexadecimal: False where it may be."""
-    if _ESCAPE.search(text) is not None or " " in text:
-        return False
-    if _PERHAPS_BASE64.search(text) is None:
-        return True
-    return _NO_BASE64.fullmatch(text) is not None and _PERHAPS_HEX.search(text) is None
+    return (
+        " " not in text
+        and _SIGN.search(text) is None
+        and _PERHAPS_BASE64.search(text) is None
+        and _PERHAPS_HEX.search(text) is None
+    )
 
 
 def _without_escapes(reading: Reading) -> Reading:
@@ -140,7 +166,7 @@ def _meaning(escape: str) -> str:
     sign, rest = escape[0], escape[1:]
     if sign == "&":
         return html.unescape(escape)
-    if sign in "%=":
+    if sign == "%":
         return _character(rest.lstrip("uU"), base=16)
     if sign != "\\":
         return ""
