@@ -190,15 +190,17 @@ class _KnownSecrets:
             entry.hold(secret)
             self._entries[key] = entry
             if is_new:
-                self._forget_unused()
-                self._build()
+                self._forget(but=MOST_UNUSED)
 
-    def _forget_unused(self) -> None:
+    def forget_unused(self) -> None:
+        """Forget all secrets that nobody holds any more."""
+        with self._lock:
+            self._forget(but=0)
+
+    def _forget(self, *, but: int) -> None:
         unused = [key for key, entry in self._entries.items() if not entry.is_used]
-        for key in unused[:-MOST_UNUSED]:
+        for key in unused[: max(len(unused) - but, 0)]:
             del self._entries[key]
-
-    def _build(self) -> None:
         entries = self._entries.values()
         plain = _Needles((value for entry in entries for value in entry.values), shortest=_SHORTEST_PIECE)
         encoded = _Needles((folded_base64(core) for entry in entries for core in entry.encoded), shortest=_SHORTEST_BASE64)
@@ -214,6 +216,11 @@ class _KnownSecrets:
 
 
 _known = _KnownSecrets()
+
+
+def forget_unused_secrets() -> None:
+    """Forget what nobody holds any more: for tests, of which one must not mask what another one says."""
+    _known.forget_unused()
 
 
 def remember_secret(secret: Secret) -> None:

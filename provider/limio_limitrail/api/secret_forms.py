@@ -18,30 +18,32 @@ _ESCAPE = re.compile(
     %u[0-9a-f]{4} | %[0-9a-f]{2}                                                          # URLs
     | \\u\{[0-9a-f]{1,6}\} | \\u[0-9a-f]{4} | (?-i:\\U)[0-9a-f]{8} | \\x[0-9a-f]{2} | \\[0-7]{3} | \\.    # JSON and programs
     | &(?:\#0*[0-9]{1,7} | \#x0*[0-9a-f]{1,6} | [a-z][a-z0-9]{1,31});?                    # HTML
-    | [\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff]              # line breaks, and what nobody sees
+    | [\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff\ufffd]       # line breaks, and what nobody sees
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
-_SIGN = re.compile(r"[%\\&\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff]")
+_SIGN = re.compile(r"[%\\&\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff\ufffd]")
 """Without one of these a text has no escape: quicker to be told than that there is none."""
 
 _ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}")
-_HEX = re.compile(r"(?:[0-9a-fA-F]{2}[\s:-]?){6,}")
+_HEX = re.compile(r"(?:[0-9a-fA-F]{2}[\s:-]?){6,}[0-9a-fA-F]?")
 _READABLE = re.compile(rb"[\x20-\x7e]{6}")
 _HEX_DIGITS = re.compile(r"[0-9a-fA-F]")
 
 
 def _base64_of_ascii() -> re.Pattern[str]:
-    """Make what finds Base64 of six printable characters: of each character of the Base64, some bits are known."""
+    """Make what finds Base64 of six printable characters, or of three in UTF-16: of each sign of it, some bits are known."""
     first = "".join(sign for value, sign in enumerate(_ALPHABET) if 0x20 <= value << 2 < 0x80)
     second = "".join(sign for value, sign in enumerate(_ALPHABET) if 0x2 <= value & 0xF < 0x8)
     third = "".join(sign for value, sign in enumerate(_ALPHABET) if value & 0x3 < 0x2)
-    return re.compile(f"(?:[{first}][{second}][{third}][A-Za-z0-9+/_-]){{2}}")
+    outer = f"[{first}][AQgw][AB][A-Za-z0-9+/_-]"
+    inner = f"A[C-H][{_ALPHABET[::4]}]A"
+    return re.compile(f"(?:[{first}][{second}][{third}][A-Za-z0-9+/_-]){{2}}|{outer}{inner}|{inner}{outer}")
 
 
 _PERHAPS_BASE64 = _base64_of_ascii()
-_PERHAPS_HEX = re.compile(r"(?:[2-7][0-9a-fA-F][\s:-]?){6}")
+_PERHAPS_HEX = re.compile(r"(?:[2-7][0-9a-fA-F](?:00)?[\s:-]?){6}")
 _SPACES = str.maketrans(dict.fromkeys(" \t\xa0", "+"))
 _STANDARD = str.maketrans("-_", "+/")
 
@@ -165,14 +167,15 @@ def _meaning(escape: str) -> str:
     """Return what an escape stands for."""
     sign, rest = escape[0], escape[1:]
     if sign == "&":
-        return html.unescape(escape)
+        meaning = html.unescape(escape)
+        return html.unescape(escape.lower()) if meaning == escape else meaning
     if sign == "%":
         return _character(rest.lstrip("uU"), base=16)
     if sign != "\\":
         return ""
     if len(rest) == 1:
         return {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}.get(rest, rest)
-    return _character(rest[1:].strip("{}"), base=16) if rest[0] in "uUx" else _character(rest, base=8)
+    return _character(rest[1:].strip("{}"), base=16) if rest[0] in "uUxX" else _character(rest, base=8)
 
 
 def _character(digits: str, *, base: int) -> str:
