@@ -30,7 +30,7 @@ _LONG_PIECE = 12
 """Words of a secret that stand together so are no coincidence."""
 
 _GLANCE = 4
-"""Every third group of so many characters is looked at to tell that a text repeats nothing: each piece has one whole."""
+"""To tell that a text repeats nothing, groups of so many characters are looked at."""
 
 _LONGEST_IN_BASE64 = 128
 """Of longer ones, which are tokens, the Base64 is found by decoding only, which a change of case prevents."""
@@ -41,6 +41,9 @@ _DEPTH = 3
 _END = "\0"
 _CUTS = frozenset(_END + "?#&=/;,:%@\\\"'<>")
 """Where a URL, a form or a header is cut."""
+
+_HEX = re.compile(r"[0-9a-fA-F]{1,9}")
+"""Ids are full of these: such a piece tells something only where it stands alone and begins or ends where the secret does."""
 
 _UNLIKE_WORDS = re.compile(r"[^A-Za-z0-9._+ -]|[a-z][A-Z]|[A-Za-z].*[0-9]|[0-9].*[A-Za-z]")
 
@@ -77,6 +80,8 @@ class _Needles:
     def pieces(self, text: str) -> Spans:
         """Return where a folded text has one of them, or a piece that is none by chance."""
         found, at, size = self.whole(text), 0, self._shortest
+        if self.glances.isdisjoint(_groups(text, size=size)):
+            return found
         while at <= len(text) - size:
             # The longest that they have in common; of what is in it by chance no part is looked at again.
             longest, is_telling = size - 1, False
@@ -106,6 +111,8 @@ class _Needles:
         :param alone: whether it stands alone in the text.
         """
         piece, before, after = self._text[place : place + length], self._text[place - 1], self._text[place + length]
+        if _HEX.fullmatch(piece):
+            return alone and (before in _CUTS or after in _CUTS)
         return (
             length >= _LONG_PIECE
             or _UNLIKE_WORDS.search(piece) is not None
@@ -113,6 +120,11 @@ class _Needles:
             or _is_one_word(piece[-1], after)
             or (alone and before in _CUTS and after in _CUTS)
         )
+
+
+def _groups(text: str, *, size: int) -> list[str]:
+    """Return groups of characters of which each piece of a size has one whole."""
+    return [text[at : at + _GLANCE] for at in range(0, len(text) - _GLANCE + 1, size - _GLANCE + 1)]
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
@@ -211,8 +223,7 @@ class _KnownSecrets:
         if not self.glances:
             return False
         low = folded(text)
-        groups = [low[at : at + _GLANCE] for at in range(0, len(low) - _GLANCE + 1, _SHORTEST_PIECE - _GLANCE + 1)]
-        return not self.glances.isdisjoint(groups) or not is_plain(text)
+        return not self.glances.isdisjoint(_groups(low, size=_SHORTEST_PIECE)) or not is_plain(text)
 
 
 _known = _KnownSecrets()

@@ -15,7 +15,7 @@ from limio_limitrail.api.envelope import EnvelopeReader
 from limio_limitrail.api.errors import Failure, ProtocolError
 from limio_limitrail.api.faults import NO_CONTENT, failure_member, unfit_status, warning_member
 from limio_limitrail.api.pagination import BadCursorError, Cursor, Meta
-from limio_limitrail.api.redact import safe_text
+from limio_limitrail.api.redact import repeats_secret, safe_text
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.api.totals import read_total
 
@@ -82,7 +82,7 @@ def split(
     :param number: the page's place in the walk.
     :param warned: what has been said about this list already, so that it is said once.
     :raises ProtocolError: the answer is no list: its status is none of 200 and 204, a member says that it failed, the body is not
-        JSON, the records are missing or no list, or the cursor cannot be read.
+        JSON, the records are missing or no list, or the cursor cannot be read or repeats a credential.
     """
     warned = set() if warned is None else warned
     ignored = frozenset(resource.ignored_members)
@@ -113,6 +113,8 @@ def split(
         following = resource.paging.following(meta)
     except BadCursorError as error:
         raise broken(str(error)) from None
+    if following is not None and repeats_secret(following):
+        raise broken("its cursor repeats a credential, so that it is neither kept nor sent back")
     raw_total = meta.get(resource.total) if resource.total is not None else None
     total = None if raw_total is None else read_total(raw_total)
     if raw_total is not None and total is None and "total" not in warned:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from limio_limitrail.api.known_secrets import find_secrets, holds_secret, remember_secret
 
-__all__ = ["LONGEST", "holds_secret", "remember_secret", "safe_text", "safe_uri"]
+__all__ = ["LONGEST", "holds_secret", "remember_secret", "repeats_piece", "repeats_secret", "safe_text", "safe_uri"]
 
 LONGEST = 200
 """Characters of an API's text that an error keeps."""
@@ -59,6 +60,16 @@ def safe_uri(text: object) -> str | None:
         return None
     bare = _masked(text[:_MOST_READ]).partition("?")[0].partition("#")[0]
     return _fit(bare) if bare.strip() else None
+
+
+def repeats_piece(text: str) -> bool:
+    """Tell whether a text repeats a credential or a piece of one: what `safe_text` would mask."""
+    return bool(find_secrets(text))
+
+
+def repeats_secret(values: Mapping[str, str]) -> bool:
+    """Tell whether one of several values, such as those of a cursor, repeats a credential, or its name does."""
+    return any(holds_secret(value) or holds_secret(name) for name, value in values.items())
 
 
 def _masked(text: str) -> str:

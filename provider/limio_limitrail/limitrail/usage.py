@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from limio_limitrail.api.answer import trace_id_in
 from limio_limitrail.api.errors import ApiError, Failure, ProtocolError, TransportError
 from limio_limitrail.api.faults import meaning_of
-from limio_limitrail.api.redact import holds_secret, safe_text
+from limio_limitrail.api.redact import holds_secret, repeats_piece, safe_text
 from limio_limitrail.api.resource import fill_path
 from limio_limitrail.ledger.digests import by_value, digest_by_value, member_digests
 from limio_limitrail.ledger.identity import row_identity
@@ -147,6 +147,9 @@ class UsageTemplate:
             for name in self._columns_of_path
             if not is_missing(row.get(name))
         }
+        for name, value in in_path.items():
+            if holds_secret(value):
+                raise UsageRowError(number, f"column {name!r} repeats a credential, which goes into no path")
         try:
             path = fill_path(self.path, in_path, resource=self.operation)
         except ValueError:
@@ -239,13 +242,16 @@ def read_answer(answer: Answer, *, reading: AnswerReading, keep: bool = False) -
     value = decision.value if decision else None
     state = reading.decisions.get(value, State.PARKED) if isinstance(value, str) else State.PARKED
     is_known = state is not State.PARKED
-    reserved = reservation.value if reservation else None
+    reserved = str(reservation.value) if reservation and type(reservation.value) in (str, int) else None
+    is_secret = reserved is not None and holds_secret(reserved)
     outcome = Outcome(
         state=state,
         http_status=answer.status,
         decision=value if is_known else safe_text(value),
-        reservation_id=safe_text(str(reserved)) if type(reserved) in (str, int) else None,
+        reservation_id=None if is_secret else safe_text(reserved),
         trace_id=safe_text(found.get("traceId")) or trace_id_in(answer.headers),
+        # What became of the row is known all the same.
+        detail="the reservation's id repeats a credential, and is left out" if is_secret else None,
     )
     if keep:
         kept = _kept(answer.body, found=found)
@@ -289,7 +295,7 @@ def _kept(body: bytes, *, found: object = None) -> str:
         plain = json.dumps(found, ensure_ascii=False)
     except RecursionError:
         return _LEFT_OUT
-    return _LEFT_OUT if holds_secret(whole + plain) else whole
+    return _LEFT_OUT if repeats_piece(whole) or repeats_piece(plain) else whole
 
 
 def undecided(outcome: Outcome, *, path: str, operation: str) -> UndecidedAnswerError:
