@@ -13,15 +13,22 @@ from dataclasses import dataclass
 _MOST_LAYERS = 8
 """Escapes within escapes that are undone."""
 
-_ESCAPE = re.compile(
-    r"""
-    %u[0-9a-f]{4} | %[0-9a-f]{2}                                                          # URLs
-    | \\u\{[0-9a-f]{1,6}\} | \\u[0-9a-f]{4} | (?-i:\\U)[0-9a-f]{8} | \\x[0-9a-f]{2} | \\[0-7]{3} | \\.    # JSON and programs
-    | &(?:\#0*[0-9]{1,7} | \#x0*[0-9a-f]{1,6} | [a-z][a-z0-9]{1,31});?                    # HTML
-    | [\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff\ufffd]       # line breaks, and what nobody sees
-    """,
-    re.VERBOSE | re.IGNORECASE | re.DOTALL,
-)
+_URL = r"%u[0-9a-f]{4} | %[0-9a-f]{2}"
+_PROGRAM = r"\\u\{[0-9a-f]{1,6}\} | \\u[0-9a-f]{4} | (?-i:\\U)[0-9a-f]{8} | \\x[0-9a-f]{2} | \\[0-7]{3} | \\."
+_HTML = r"&(?:\#0*[0-9]{1,7} | \#x0*[0-9a-f]{1,6} | [a-z][a-z0-9]{1,31});?"
+_UNSEEN = r"[\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff\ufffd]"
+
+
+def _escapes(*kinds: str) -> re.Pattern[str]:
+    return re.compile(" | ".join(kinds), re.VERBOSE | re.IGNORECASE | re.DOTALL)
+
+
+_ESCAPE = _escapes(_URL, _PROGRAM, _HTML, _UNSEEN)
+"""What stands for a character; line breaks, and what nobody sees, for none."""
+
+_ESCAPE_BUT_BACKSLASH = _escapes(_URL, _HTML, _UNSEEN)
+"""Before or behind a secret, or as a part of it, a backslash may be no escape: of a folder, of a domain's user."""
+
 _SIGN = re.compile(r"[%\\&\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff\ufffd]")
 """Without one of these a text has no escape: quicker to be told than that there is none."""
 
@@ -90,13 +97,17 @@ def readings(text: str) -> Iterator[Reading]:
     All escapes of a layer are undone at once, whatever their kind: of a text that went through several hands each character may
     bear another one.
     """
-    reading = Reading(text=text, starts=range(len(text)), ends=range(1, len(text) + 1))
-    yield reading
-    for _ in range(_MOST_LAYERS):
-        if _SIGN.search(reading.text) is None or _ESCAPE.search(reading.text) is None:
-            return
-        reading = _without_escapes(reading)
-        yield reading
+    whole = Reading(text=text, starts=range(len(text)), ends=range(1, len(text) + 1))
+    yield whole
+    if _SIGN.search(text) is None:
+        return
+    for escape in (_ESCAPE, _ESCAPE_BUT_BACKSLASH) if "\\" in text else (_ESCAPE,):
+        reading = whole
+        for _ in range(_MOST_LAYERS):
+            if escape.search(reading.text) is None:
+                break
+            reading = _without(escape, reading)
+            yield reading
 
 
 def folded(text: str) -> str:
@@ -146,13 +157,13 @@ def is_plain(text: str) -> bool:
     )
 
 
-def _without_escapes(reading: Reading) -> Reading:
+def _without(escape: re.Pattern[str], reading: Reading) -> Reading:
     text, starts, ends = reading.text, reading.starts, reading.ends
     said: list[str] = []
     all_starts: list[int] = []
     all_ends: list[int] = []
     at = 0
-    for match in _ESCAPE.finditer(text):
+    for match in escape.finditer(text):
         first, after = match.span()
         meaning = _meaning(match[0])
         said += [text[at:first], meaning]

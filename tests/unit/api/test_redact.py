@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-import base64
 import gc
-import html
-import json
 import os
 import string
 import threading
-from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from secrets_left import readable_pieces
+from secrets_left import FORMS, readable_pieces
 
 from limio_limitrail.api import known_secrets, redact
 from limio_limitrail.api.redact import holds_secret, remember_secret, safe_text, safe_uri
@@ -40,41 +36,6 @@ WORDS = (
 PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 
 
-def in_json(text: str) -> str:
-    return json.dumps(text)[1:-1]
-
-
-def in_base64_of_a_pair(text: str) -> str:
-    return base64.b64encode(f"client-7:{text}".encode()).decode()
-
-
-FORMS = {
-    "plain": str,
-    "percent": lambda text: quote(text, safe=""),
-    "percent, lower case": lambda text: quote(text, safe="").replace("%2F", "%2f").replace("%2B", "%2b").replace("%3D", "%3d"),
-    "percent of every character": lambda text: "".join(f"%{ord(one):02x}" for one in text),
-    "path": quote,
-    "form": quote_plus,
-    "encodeURIComponent": lambda text: quote(text, safe="!'()*~"),
-    "escape": lambda text: "".join(one if one.isalnum() else f"%u{ord(one):04X}" for one in text),
-    "JSON": in_json,
-    "JSON of PHP": lambda text: in_json(text).replace("/", "\\/"),
-    "JSON of .NET": lambda text: "".join(one if one.isalnum() else f"\\u{ord(one):04X}" for one in text),
-    "JSON of every character": lambda text: "".join(f"\\u{ord(one):04x}" for one in text),
-    "JavaScript": lambda text: "".join(one if one.isalnum() else f"\\x{ord(one):02x}" for one in text),
-    "HTML": html.escape,
-    "HTML, decimal": lambda text: "".join(one if one.isalnum() else f"&#{ord(one)};" for one in text),
-    "HTML, hexadecimal": lambda text: "".join(f"&#x{ord(one):X};" for one in text),
-    "HTML, named": lambda text: text.replace("&", "&amp;").replace("/", "&sol;").replace("+", "&plus;").replace("=", "&equals;"),
-    "pair": in_base64_of_a_pair,
-    "pair, safe for URLs": lambda text: in_base64_of_a_pair(text).replace("+", "-").replace("/", "_").rstrip("="),
-    "pair after RFC 6749": lambda text: in_base64_of_a_pair(quote_plus(text)),
-    "Base64 alone": lambda text: base64.b64encode(text.encode()).decode(),
-    "Base64 of JSON": lambda text: base64.b64encode(json.dumps({"a": [text]}).encode()).decode(),
-    "Base64 in lines": lambda text: base64.encodebytes(f"{'x' * 50}{text}".encode()).decode(),
-    "hexadecimal": lambda text: text.encode().hex(),
-    "with voids": "\0".join,
-}  # fmt: skip
 CASES = {"as it is": str, "upper": str.upper, "lower": str.lower, "swapped": str.swapcase}
 DISTORTS_CASE = {"pair", "pair, safe for URLs", "pair after RFC 6749", "Base64 alone", "Base64 of JSON", "Base64 in lines"}
 
