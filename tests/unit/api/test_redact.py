@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from secrets_left import FORMS, readable_pieces
 
 from limio_limitrail.api import known_secrets, redact
+from limio_limitrail.api.proxy_passwords import remember_proxy_passwords
 from limio_limitrail.api.redact import holds_secret, remember_secret, safe_text, safe_uri
 from limio_limitrail.api.secret import Secret
 
@@ -236,6 +237,15 @@ class TestWhatIsRemembered:
         seen = [known_secrets._known, known_secrets._known.plain, *known_secrets._known._entries.values()]
         assert "shown-to-nobody" not in repr(seen)
         assert held
+
+
+@pytest.mark.parametrize("name", ["https_proxy", "HTTP_PROXY", "all_proxy"])
+def test_the_passwords_of_proxies_are_masked(monkeypatch, name):
+    monkeypatch.setenv(name, "http://somebody:pr0xy%2Fp%40ss-77@proxy.example:3128")
+    remember_proxy_passwords()
+    assert safe_text("the proxy says: pr0xy/p@ss-77 and pr0xy%2Fp%40ss-77") == "the proxy says: *** and ***"
+    monkeypatch.setenv(name, "http://[broken")
+    remember_proxy_passwords()
 
 
 def test_what_is_looked_at_is_bounded():
