@@ -149,8 +149,8 @@ class _Entry:
         # A text whose UTF-8 is read byte by byte.
         forms += [form.encode("utf-8", "replace").decode("latin-1") for form in forms if not form.isascii()]
         self.values = [form for form in forms if len(form) >= SHORTEST]
-        short = len(value) <= _LONGEST_IN_BASE64
-        self.encoded = [core for form in {value, quote(value, safe=""), quote_plus(value)} for core in _cores(form) if short]
+        written = {value, quote(value, safe="", errors="replace"), quote_plus(value, errors="replace")}
+        self.encoded = [core for form in written for core in _cores(form)] if len(value) <= _LONGEST_IN_BASE64 else []
 
     def hold(self, secret: Secret) -> None:
         """Note that somebody has the secret."""
@@ -196,12 +196,11 @@ class _KnownSecrets:
         # What is kept is not what others hold: else nobody could tell that they do not hold it any more.
         key = Secret(value)
         with self._lock:
-            entry = self._entries.pop(key, None)
-            is_new = entry is None
-            entry = entry or _Entry(value)
+            known = self._entries.get(key)
+            entry = known or _Entry(value)
             entry.hold(secret)
-            self._entries[key] = entry
-            if is_new:
+            if known is None:
+                self._entries[key] = entry
                 self._forget(but=MOST_UNUSED)
 
     def forget_unused(self) -> None:

@@ -104,6 +104,7 @@ def test_no_form_is_shown(hook_of, server, caplog, place, where):
         shown += shown_by(hook.test_connection)
         shown += [caplog.text, *(repr(vars(record)) for record in caplog.records if record.name.startswith("limio"))]
         remove()
+        assert not any(entry["path"].startswith("/api/echo") for entry in server.counters.log), "a credential was sent in a URL"
         whole = {str(number): text.lower().encode() for number, text in enumerate(shown)}
         assert holders(whole, [SECRET, TOKEN]) == set(), name
         for text in shown[:-1]:

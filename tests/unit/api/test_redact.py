@@ -64,6 +64,7 @@ def gated(text: str, *, secret: str) -> str:
 )
 @example(secret="a9B/c8D+e7F==x", forms=["JSON of PHP", "JSON"], case="as it is", before="", after="")
 @example(secret="a9B/c8D?e7F#=x", forms=["plain"], case="as it is", before="https://host/", after="?x=1")
+@example(secret="top/Secret+99x", forms=["percent"], case="as it is", before="DOMAIN\\", after="")
 @example(secret="two words %41&amp;", forms=["HTML", "form", "JSON"], case="lower", before="{", after="}")
 def test_no_form_of_a_secret_can_be_read(secret, forms, case, before, after):
     # A void and a backslash that belongs to the secret are undone in one layer, of which nobody can tell which came first.
@@ -141,6 +142,16 @@ def test_texts_that_hold_no_secret_pass_unharmed(text):
     shown = gated(text, secret="q8Zt-Lw_92kd.Xx7").splitlines()[0]
     assert shown == (" ".join(text.split()) or "None")
     assert not holds_secret(text)
+
+
+@given(text=st.text(st.characters(exclude_categories=()), max_size=300) | st.text("%\\\\u0aF&#x;=+/-_ \0", max_size=300))
+def test_no_text_is_too_strange(text):
+    held = Secret("\udcff-strange-itself")
+    remember_secret(held)
+    shown = safe_text(text)
+    assert len(shown or "") <= redact.LONGEST
+    assert safe_uri(text) is None or "?" not in safe_uri(text).replace("***", "")
+    assert holds_secret(text) is False
 
 
 def test_words_that_a_secret_happens_to_have_stay_readable():
