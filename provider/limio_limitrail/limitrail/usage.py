@@ -243,12 +243,14 @@ def read_answer(answer: Answer, *, reading: AnswerReading, keep: bool = False) -
     state = reading.decisions.get(value, State.PARKED) if isinstance(value, str) else State.PARKED
     is_known = state is not State.PARKED
     reserved = str(reservation.value) if reservation and type(reservation.value) in (str, int) else None
-    is_secret = reserved is not None and holds_secret(reserved)
+    shown = safe_text(reserved)
+    # What was not masked repeats nothing.
+    is_secret = reserved is not None and shown != reserved and holds_secret(reserved)
     outcome = Outcome(
         state=state,
         http_status=answer.status,
         decision=value if is_known else safe_text(value),
-        reservation_id=None if is_secret else safe_text(reserved),
+        reservation_id=None if is_secret else shown,
         trace_id=safe_text(found.get("traceId")) or trace_id_in(answer.headers),
         # What became of the row is known all the same.
         detail="the reservation's id repeats a credential, and is left out" if is_secret else None,

@@ -141,3 +141,25 @@ def test_an_ordinary_cursor_and_an_ordinary_id_pass(hook_of, server):
     assert list(hook.iter_records("identities", page_size=40, detail=True))
     with contextlib.suppress(ApiError):
         hook.request(path="/nowhere")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_legacy_key_is_masked_too(key_hook, limio_emulator, form):
+    said = FORMS[form](limio_emulator.api_key)
+    for answer in (Reply(400, body(said)), listed(queryMore={"from": said, "alias": "a"}), Reply(200, body(said))):
+        remove = limio_emulator.on_request(lambda _, answer=answer: answer)
+        shown = shown_by(lambda: list(key_hook.iter_records("catalog.offers2"))) + shown_by(key_hook.test_connection)
+        remove()
+        assert len(shown) > 4
+        for text in shown:
+            assert readable_pieces(text, limio_emulator.api_key, layers=3) == set(), text
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_another_connections_secret_is_masked_as_well(hook_of, server, limio_emulator, form):
+    """Both may be known to a gateway before both APIs."""
+    other = hook_of(server)
+    assert other.settings
+    limio_emulator.on_request(lambda _: Reply(400, body(FORMS[form](SECRET))))
+    for text in shown_by(lambda: list(hook_of(limio_emulator).iter_records("orders"))):
+        assert readable_pieces(text, SECRET, layers=3) == set(), text
