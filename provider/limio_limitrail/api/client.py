@@ -17,6 +17,7 @@ from limio_limitrail.api.auth import Auth
 from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, ProtocolError
 from limio_limitrail.api.forks import begin_anew_in_children
 from limio_limitrail.api.json_body import decode_json
+from limio_limitrail.api.library_logs import guard_library_logs
 from limio_limitrail.api.origin import origin_of
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.resource import AuthMode
@@ -100,6 +101,7 @@ class ApiClient:
         limits: RetryLimits | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        guard_library_logs()
         self.api = api
         self.base_url = base_url.rstrip("/")
         self.transport = transport
