@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 from airflow_home import AirflowHome, AirflowProcess, make_template  # noqa: E402 - the path is set above
 from airflow_versions import MISSING  # noqa: E402
 
+from limio_limitrail.api.known_secrets import forget_unused_secrets  # noqa: E402
 from limio_limitrail.emulator import EmulatorServer  # noqa: E402
 
 
@@ -58,6 +59,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=elsewhere)
         items[:] = [item for item in items if item not in elsewhere]
     items.sort(key=lambda item: "system" not in item.path.parts)
+
+
+@pytest.fixture(autouse=True)
+def secrets_of_other_tests_are_forgotten() -> None:
+    """A test's secrets may be another test's words."""
+    forget_unused_secrets()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
+from limio_limitrail.api.redact import safe_text
 from limio_limitrail.api.totals import read_total
 
 _ABOUT_PAGES = frozenset(
@@ -103,6 +104,11 @@ class Announcement:
     is_header: bool = False
     is_cursor: bool = False
 
+    @classmethod
+    def of(cls, path: str, *, is_header: bool = False, is_cursor: bool = False) -> Announcement:
+        """Make one of a name in the answer, which may be any text."""
+        return cls(path=safe_text(path) or "", is_header=is_header, is_cursor=is_cursor)
+
     def __str__(self) -> str:
         """Name it."""
         return f"the header {self.path!r}" if self.is_header else f"its member {self.path!r}"
@@ -152,13 +158,13 @@ def _in_object(
                 and not text.startswith((b"{", b"[", b"t"))
                 and b"/" not in text
             )
-            yield Announcement(path=dotted, is_cursor=is_cursor)
+            yield Announcement.of(path=dotted, is_cursor=is_cursor)
         elif text.startswith(b"{") and len(path) < _DEEPEST:
             yield from _in_object(_object(text), path, ended=ended, about_pages=about_pages and word in _ABOUT_PAGES)
         elif text.startswith(b"[") and word in {"links", "link"} and about_pages:
-            yield from (Announcement(path=dotted) for one in _links(text) if _leads_on(one, here=here, ended=ended))
+            yield from (Announcement.of(path=dotted) for one in _links(text) if _leads_on(one, here=here, ended=ended))
         elif word in {"links", "link"} and about_pages and _has_next(str(_value(raw)), ended=ended):
-            yield Announcement(path=dotted)
+            yield Announcement.of(path=dotted)
 
 
 def _announces(word: str, text: bytes, *, here: list[Any], ended: Ended, vague: bool) -> bool:
@@ -228,10 +234,10 @@ def _in_headers(headers: Mapping[str, str], *, ended: Ended) -> Iterator[Announc
             continue
         if name.lower() == "link":
             if _has_next(value, ended=ended):
-                yield Announcement(path=name, is_header=True)
+                yield Announcement.of(path=name, is_header=True)
         elif name.lower() == "content-range":
             if (found := _RANGE.fullmatch(value)) and int(found[1]) > ended.records:
-                yield Announcement(path=name, is_header=True)
+                yield Announcement.of(path=name, is_header=True)
         elif _HEADERS.match(name) and _announces(
             _word(name).removeprefix("x").removeprefix("pagination"),
             msgspec.json.encode(value),
@@ -239,7 +245,7 @@ def _in_headers(headers: Mapping[str, str], *, ended: Ended) -> Iterator[Announc
             ended=ended,
             vague=not name.lower().startswith("x-rate"),
         ):
-            yield Announcement(path=name, is_header=True)
+            yield Announcement.of(path=name, is_header=True)
 
 
 def _has_next(links: str, *, ended: Ended) -> bool:

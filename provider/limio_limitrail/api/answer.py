@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from limio_limitrail.api.errors import (
@@ -22,9 +22,8 @@ from limio_limitrail.api.errors import (
     TransportError,
 )
 from limio_limitrail.api.json_body import NotJSONError, decode_json
-from limio_limitrail.api.redact import safe_text
+from limio_limitrail.api.redact import safe_text, safe_uri
 from limio_limitrail.api.retry import parse_retry_after
-from limio_limitrail.api.secret import Secret
 
 _TRACE_HEADERS = ("x-trace-id", "x-request-id", "x-amzn-requestid", "x-amz-request-id", "x-correlation-id", "request-id")
 _TRACE_LENGTH = 100
@@ -45,7 +44,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
-def read_problem(body: bytes, *, secrets: Iterable[Secret] = ()) -> ProblemDetails:
+def read_problem(body: bytes) -> ProblemDetails:
     """Take out of an error body what is worth keeping, shortened and masked.
 
     Limio documents ``message``; LimitRail documents ProblemDetails with ``errorCode``, ``resourceKey``, ``traceId`` and
@@ -58,15 +57,13 @@ def read_problem(body: bytes, *, secrets: Iterable[Secret] = ()) -> ProblemDetai
         return ProblemDetails()
     if not isinstance(answer, dict):
         return ProblemDetails()
-    secrets = tuple(secrets)
 
     def text(*names: str) -> str | None:
-        return next((said for name in names if (said := safe_text(answer.get(name), secrets=secrets))), None)
+        return next((said for name in names if (said := safe_text(answer.get(name)))), None)
 
     def uri(name: str) -> str | None:
-        value = answer.get(name)
-        bare = value.partition("?")[0].partition("#")[0] if isinstance(value, str) else None
-        return None if bare in (None, "about:blank") else safe_text(bare, secrets=secrets)
+        said = safe_uri(answer.get(name))
+        return None if said == "about:blank" else said
 
     message, title = text("message", "detail", "title", "error"), text("title")
     return ProblemDetails(
@@ -81,16 +78,15 @@ def read_problem(body: bytes, *, secrets: Iterable[Secret] = ()) -> ProblemDetai
     )
 
 
-def find_trace_id(problem: ProblemDetails, headers: Mapping[str, str], *, secrets: Iterable[Secret] = ()) -> str | None:
+def find_trace_id(problem: ProblemDetails, headers: Mapping[str, str]) -> str | None:
     """Give the API's id of a call: from the body, else from the headers that gateways commonly use."""
-    return problem.trace_id or trace_id_in(headers, secrets=secrets)
+    return problem.trace_id or trace_id_in(headers)
 
 
-def trace_id_in(headers: Mapping[str, str], *, secrets: Iterable[Secret] = ()) -> str | None:
+def trace_id_in(headers: Mapping[str, str]) -> str | None:
     """Give the API's id of a call from the headers that gateways commonly use."""
-    secrets = tuple(secrets)
     for name in _TRACE_HEADERS:
-        if found := safe_text(headers.get(name), secrets=secrets):
+        if found := safe_text(headers.get(name)):
             return found[:_TRACE_LENGTH]
     return None
 
@@ -106,7 +102,6 @@ def judge(
     headers: Mapping[str, str],
     body: bytes,
     call: Failure,
-    secrets: Iterable[Secret] = (),
 ) -> ApiError | None:
     """Say which error an answer is; none where it is a success.
 
@@ -114,12 +109,10 @@ def judge(
     :param headers: the answer's headers, looked up without case.
     :param body: the whole body.
     :param call: what is known of the call so far.
-    :param secrets: credentials that no error may repeat.
     """
     if is_success(status):
         return None
-    secrets = tuple(secrets)
-    problem = read_problem(body, secrets=secrets)
+    problem = read_problem(body)
     failure = Failure(
         api=call.api,
         method=call.method,
@@ -127,7 +120,7 @@ def judge(
         resource=call.resource,
         status=status,
         problem=problem,
-        trace_id=find_trace_id(problem, headers, secrets=secrets),
+        trace_id=find_trace_id(problem, headers),
         retry_after=parse_retry_after(headers.get("Retry-After")),
         required_scope=call.required_scope,
         granted_scopes=call.granted_scopes,

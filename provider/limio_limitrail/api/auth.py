@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,6 +16,7 @@ from typing import Protocol
 from limio_limitrail.api.errors import Failure, ProtocolError
 from limio_limitrail.api.forks import begin_anew_in_children
 from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
+from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.secret import Secret
 
@@ -39,6 +39,9 @@ class Token:
     value: Secret
     lifetime: float
     scopes: tuple[str, ...] | None
+
+    def __post_init__(self) -> None:
+        remember_secret(self.value)
 
 
 class Auth(Protocol):
@@ -63,15 +66,12 @@ class Auth(Protocol):
     def granted_scopes(self) -> tuple[str, ...] | None:
         """Give the scopes of the credential in use, where they are known."""
 
-    def secrets(self) -> tuple[Secret, ...]:
-        """Give everything that must never show in a text."""
-
 
 class TokenSource:
     """Mint a token, keep it while it lives, mint the next one.
 
     :param mint: asks the token endpoint. It is called by one thread at a time.
-    :param client_secret: what `secrets` adds to the tokens.
+    :param client_secret: what a token is minted with; no text may repeat it.
     :param mask: told each new token before anybody else sees it.
     :param clock: monotonic seconds.
     """
@@ -88,14 +88,13 @@ class TokenSource:
     ) -> None:
         self._mint = mint
         self._client_secret = client_secret
+        remember_secret(client_secret)
         self._mask = mask
         self._clock = clock
         self._lock = threading.Lock()
         self._held = threading.Lock()
         self._token: Token | None = None
         self._renew_at = 0.0
-        # A server may echo a token that has been replaced since: errors must not repeat that one either.
-        self._known: deque[Secret] = deque(maxlen=16)
         self.minted = 0
         begin_anew_in_children(self)
 
@@ -118,7 +117,6 @@ class TokenSource:
             self._hold(None)
             token = self._mint()
             self._mask(token.value.reveal())
-            self._known.append(token.value)
             self._hold(token, renew_at=asked_at + token.lifetime - min(EARLY, token.lifetime / 10))
             self.minted += 1
             return token.value
@@ -145,9 +143,6 @@ class TokenSource:
         token = self._token
         return token.scopes if token else None
 
-    def secrets(self) -> tuple[Secret, ...]:
-        return (self._client_secret, *self._known.copy())
-
     def __repr__(self) -> str:
         return f"TokenSource(minted={self.minted})"
 
@@ -159,6 +154,7 @@ class ApiKey:
 
     def __init__(self, key: Secret) -> None:
         self._key = key
+        remember_secret(key)
 
     def credential(self) -> Secret:
         return self._key
@@ -174,9 +170,6 @@ class ApiKey:
 
     def granted_scopes(self) -> tuple[str, ...] | None:
         return None
-
-    def secrets(self) -> tuple[Secret, ...]:
-        return (self._key,)
 
     def __repr__(self) -> str:
         return "ApiKey(***)"

@@ -17,6 +17,7 @@ from limio_limitrail.api.auth import Auth
 from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, ProtocolError
 from limio_limitrail.api.forks import begin_anew_in_children
 from limio_limitrail.api.json_body import decode_json
+from limio_limitrail.api.library_logs import guard_library_logs
 from limio_limitrail.api.origin import origin_of
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.resource import AuthMode
@@ -100,6 +101,7 @@ class ApiClient:
         limits: RetryLimits | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        guard_library_logs()
         self.api = api
         self.base_url = base_url.rstrip("/")
         self.transport = transport
@@ -265,7 +267,6 @@ class ApiClient:
                 params=params,
                 body=body,
                 headers={**headers, "Authorization": self.auth.header(credential)},
-                credential=credential,
             )
             if is_success(answer.status):
                 return answer
@@ -274,7 +275,6 @@ class ApiClient:
                 headers=answer.headers,
                 body=answer.body,
                 call=replace(call, granted_scopes=self.auth.granted_scopes(), provenance=answer.provenance),
-                secrets=(credential, *self.auth.secrets()),
             )
             assert error is not None
             # A refusal that may be another request's says nothing of this one, which may have been carried out.
@@ -290,9 +290,7 @@ class ApiClient:
                 # which everything in a process stands still.
                 del error
 
-    def _follow(
-        self, *, call: Failure, params: Mapping[str, str], body: Body, headers: Mapping[str, str], credential: Secret
-    ) -> Steps[Answer]:
+    def _follow(self, *, call: Failure, params: Mapping[str, str], body: Body, headers: Mapping[str, str]) -> Steps[Answer]:
         url = self.base_url + call.path
         query: Mapping[str, str] | None = params
         for _ in range(_MOST_REDIRECTS + 1):
@@ -303,26 +301,25 @@ class ApiClient:
             if answer.status not in _REDIRECTS or "Location" not in answer.headers:
                 return Answer(status=answer.status, headers=answer.headers, body=answer.body, provenance=answer.provenance)
             call = replace(call, status=answer.status)
-            url, query = self._redirected(call=call, url=url, location=answer.headers["Location"], credential=credential), None
+            url, query = self._redirected(call=call, url=url, location=answer.headers["Location"]), None
         raise ProtocolError(replace(call, reason=f"more than {_MOST_REDIRECTS} redirects in a row"))
 
-    def _redirected(self, *, call: Failure, url: str, location: str, credential: Secret) -> str:
+    def _redirected(self, *, call: Failure, url: str, location: str) -> str:
         """Give the redirect's target, which must lie on the same origin: a credential goes nowhere else."""
         try:
             target = urljoin(url, location)
             origin = origin_of(target)
         except ValueError:
             raise ProtocolError(replace(call, reason="a redirect whose target cannot be read")) from None
-        secrets = (credential, *self.auth.secrets())
         if origin != self._origin:
-            where = safe_text(str(origin), secrets=secrets)
+            where = safe_text(str(origin))
             raise ProtocolError(
                 replace(
                     call,
                     reason=f"a redirect to another origin ({where}), which is not followed: credentials stay on {self._origin}",
                 )
             )
-        if holds_secret(location, secrets=secrets):
+        if holds_secret(location):
             raise ProtocolError(replace(call, reason="a redirect that repeats a credential, which is not followed"))
         if call.method not in _SAFE_METHODS:
             raise ProtocolError(replace(call, reason="a redirect of a write, which is not followed"))

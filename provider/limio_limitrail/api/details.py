@@ -17,6 +17,7 @@ from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import Failure, NotFoundError, ParameterError, ProtocolError
 from limio_limitrail.api.faults import OK, read_record
 from limio_limitrail.api.page import Page
+from limio_limitrail.api.redact import holds_secret
 from limio_limitrail.api.resource import Resource, fill_path
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,12 @@ def with_details(
                     api=client.api,
                     resource=resource.name,
                     reason="a record of the list has no usable text in 'id', so it cannot be fetched",
+                )
+            )
+        if holds_secret(identity):
+            raise ProtocolError(
+                Failure(
+                    api=client.api, resource=resource.name, reason="the 'id' of a record repeats a credential, and is not sent"
                 )
             )
         path = fill_path(template, {**parts, "id": identity}, resource=resource.name)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from limio_limitrail.api.envelope import Broken, read_object
+from limio_limitrail.api.redact import safe_text
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import Answer
@@ -103,7 +104,9 @@ def read_record(answer: Answer, *, broken: Broken) -> tuple[bytes, Mapping[str, 
     body, members = read_object(answer.body, broken=broken)
     if "id" not in members:
         member = failure_member(members)
-        raise broken(f"its member {member!r} says that it failed, and it has no 'id'" if member else "no record: it has no 'id'")
+        raise broken(
+            f"its member {safe_text(member)!r} says that it failed, and it has no 'id'" if member else "no record: it has no 'id'"
+        )
     return body, members
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -15,9 +15,8 @@ from limio_limitrail.api.envelope import EnvelopeReader
 from limio_limitrail.api.errors import Failure, ProtocolError
 from limio_limitrail.api.faults import NO_CONTENT, failure_member, unfit_status, warning_member
 from limio_limitrail.api.pagination import BadCursorError, Cursor, Meta
-from limio_limitrail.api.redact import safe_text
+from limio_limitrail.api.redact import repeats_secret, safe_text
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.totals import read_total
 
 if TYPE_CHECKING:
@@ -72,7 +71,6 @@ def split(
     envelope: EnvelopeReader,
     call: Failure,
     number: int,
-    secrets: Iterable[Secret] = (),
     warned: set[str] | None = None,
 ) -> Page:
     """Take an answer apart.
@@ -82,19 +80,18 @@ def split(
     :param envelope: reads the answers of this walk.
     :param call: what errors say about the call.
     :param number: the page's place in the walk.
-    :param secrets: credentials that no error may repeat.
     :param warned: what has been said about this list already, so that it is said once.
     :raises ProtocolError: the answer is no list: its status is none of 200 and 204, a member says that it failed, the body is not
-        JSON, the records are missing or no list, or the cursor cannot be read.
+        JSON, the records are missing or no list, or the cursor cannot be read or repeats a credential.
     """
-    secrets, warned = tuple(secrets), set() if warned is None else warned
+    warned = set() if warned is None else warned
     ignored = frozenset(resource.ignored_members)
 
     def broken(reason: str) -> ProtocolError:
         return ProtocolError(replace(call, status=answer.status, reason=reason))
 
     def named(member: str) -> str:
-        return repr((safe_text(member, secrets=secrets) or "")[:80])
+        return repr((safe_text(member) or "")[:80])
 
     def check(meta: Meta) -> None:
         if (member := failure_member(meta, ignored=ignored)) is not None:
@@ -116,6 +113,8 @@ def split(
         following = resource.paging.following(meta)
     except BadCursorError as error:
         raise broken(str(error)) from None
+    if following is not None and repeats_secret(following):
+        raise broken("its cursor repeats a credential, so that it is neither kept nor sent back")
     raw_total = meta.get(resource.total) if resource.total is not None else None
     total = None if raw_total is None else read_total(raw_total)
     if raw_total is not None and total is None and "total" not in warned:

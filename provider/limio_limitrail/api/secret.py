@@ -10,7 +10,7 @@ from typing import NoReturn
 class Secret:
     """Hold a credential so that no log line, traceback, repr, pickle or JSON can carry it by accident."""
 
-    __slots__ = ("_value",)
+    __slots__ = ("__weakref__", "_value")
 
     def __init__(self, value: str) -> None:
         self._value = value
@@ -25,7 +25,10 @@ class Secret:
     __str__ = __repr__
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and hmac.compare_digest(self._value.encode(), other._value.encode())
+        return isinstance(other, Secret) and hmac.compare_digest(self._bytes(), other._bytes())
+
+    def _bytes(self) -> bytes:
+        return self._value.encode(errors="surrogatepass")
 
     def __hash__(self) -> int:
         return hash(self._value)

@@ -19,7 +19,7 @@ from limio_limitrail.api.errors import (
     ScopeError,
 )
 from limio_limitrail.api.json_body import NotJSONError, decode_json
-from limio_limitrail.api.redact import safe_text
+from limio_limitrail.api.redact import remember_secret, safe_text
 from limio_limitrail.api.retry import RetryLimits, call_with_retries
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Body, Transport
@@ -43,6 +43,9 @@ class ClientCredentials:
     client_id: str
     client_secret: Secret
     scope: str | None = None
+
+    def __post_init__(self) -> None:
+        remember_secret(self.client_secret)
 
 
 def mint(
@@ -87,13 +90,7 @@ def mint(
         except ResponseTooLargeError as large:
             reason = f"{large.failure.reason}, which no token is: check auth_url"
             raise ProtocolError(replace(large.failure, reason=reason)) from None
-        error = judge(
-            status=answer.status,
-            headers=answer.headers,
-            body=answer.body,
-            call=call,
-            secrets=(credentials.client_secret,),
-        )
+        error = judge(status=answer.status, headers=answer.headers, body=answer.body, call=call)
         if error is None:
             token = parse_token(answer.body, api=api, path=path)
             return _checked(token, credentials=credentials, call=replace(call, status=answer.status))
@@ -109,9 +106,8 @@ def _checked(token: Token, *, credentials: ClientCredentials, call: Failure) -> 
     """Give the token back if it was granted all that was asked for."""
     if token.scopes is None:
         return token
-    secrets = (credentials.client_secret, token.value)
     # A server may echo anything, and these are shown in errors.
-    granted = tuple(shown for scope in token.scopes if (shown := safe_text(scope, secrets=secrets)))
+    granted = tuple(shown for scope in token.scopes if (shown := safe_text(scope)))
     missing = sorted(set((credentials.scope or "").split()) - set(token.scopes))
     if missing:
         raise ScopeError(

@@ -30,7 +30,7 @@ from limio_limitrail.api.errors import (
 )
 from limio_limitrail.api.page import Page, split
 from limio_limitrail.api.pagination import Cursor
-from limio_limitrail.api.redact import safe_text
+from limio_limitrail.api.redact import repeats_secret
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.api.scrolls import is_scroll, opens_with_nothing
@@ -102,6 +102,8 @@ class Walk:
         number = empty = 0
         cursor, resumed = self.cursor, self.cursor is not None
         if cursor is not None:
+            if repeats_secret(cursor):
+                raise CursorRefusedError(self._call("the cursor to go on from repeats a credential, and is not sent"))
             self.keeps_place = self.keeps_place or is_scroll(cursor)
             if self.keeps_place:
                 raise CursorRefusedError(
@@ -172,7 +174,6 @@ class Walk:
                     envelope=self._envelope,
                     call=self._call(),
                     number=number,
-                    secrets=self.client.auth.secrets(),
                     warned=self._warned,
                 )
 
@@ -268,10 +269,9 @@ class Walk:
         found = announced_more(page.meta, page.headers, ended=ended)
         if found is None:
             return
-        where = safe_text(str(found), secrets=self.client.auth.secrets())
         raise ProtocolError(
             self._call(
-                f"{where} announces more than the {self.seen} records that came, and this Resource does not know how to get it. "
+                f"{found} announces more than the {self.seen} records that came, and this Resource does not know how to get it. "
                 f"{found.advice}; or, if that is not what it means, ignored_members=({found.path!r},)"
             )
         )

@@ -7,6 +7,7 @@ from airflow.sdk.log import mask_secret
 
 from limio_limitrail.api.auth import ApiKey, Auth, TokenSource
 from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.proxy_passwords import remember_proxy_passwords
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
@@ -28,6 +29,7 @@ def make_limio_client(settings: Settings, *, connections: int = 8) -> ApiClient:
 
     :param connections: the most connections that are kept open.
     """
+    remember_proxy_passwords()
     transport = Transport(
         user_agent=user_agent(),
         timeouts=Timeouts(read=settings.read_timeout, total=settings.total_timeout),

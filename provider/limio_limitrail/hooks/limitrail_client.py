@@ -7,6 +7,7 @@ from airflow.sdk.log import mask_secret
 
 from limio_limitrail.api.auth import TokenSource
 from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.proxy_passwords import remember_proxy_passwords
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.hooks.limitrail_settings import LimitRailSettings
@@ -27,6 +28,7 @@ def shared_limitrail_client(settings: LimitRailSettings, *, scopes: tuple[str, .
 
 def make_limitrail_client(settings: LimitRailSettings, *, scopes: tuple[str, ...]) -> ApiClient:
     """Make a client of its own for a connection's settings and a set of scopes, sorted."""
+    remember_proxy_passwords()
     transport = Transport(
         user_agent=user_agent(),
         timeouts=Timeouts(read=settings.read_timeout, total=settings.total_timeout),

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from limio_limitrail.api.deadline import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT
 from limio_limitrail.api.list_source import CLIENT
 from limio_limitrail.api.origin import is_loopback, origin_of
+from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
@@ -137,7 +138,9 @@ class Fields:
             raise self.error("password", f"it is empty; put the {meaning} there")
         if not value.isprintable() or not value.isascii():
             raise self.error("password", f"it holds characters that no {meaning} has; was it pasted whole and alone?")
-        return Secret(value)
+        secret = Secret(value)
+        remember_secret(secret)
+        return secret
 
     def mapping(self, field: str) -> Mapping[str, str]:
         """Read an object of texts that may come as JSON text, as URIs give it."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from limio_limitrail.api.answer import trace_id_in
 from limio_limitrail.api.errors import ApiError, Failure, ProtocolError, TransportError
 from limio_limitrail.api.faults import meaning_of
-from limio_limitrail.api.redact import holds_secret, safe_text
+from limio_limitrail.api.redact import holds_secret, repeats_piece, safe_text
 from limio_limitrail.api.resource import fill_path
-from limio_limitrail.api.secret import Secret
 from limio_limitrail.ledger.digests import by_value, digest_by_value, member_digests
 from limio_limitrail.ledger.identity import row_identity
 from limio_limitrail.ledger.model import Outcome, State, UsageRow
@@ -148,6 +147,9 @@ class UsageTemplate:
             for name in self._columns_of_path
             if not is_missing(row.get(name))
         }
+        for name, value in in_path.items():
+            if holds_secret(value):
+                raise UsageRowError(number, f"column {name!r} repeats a credential, which goes into no path")
         try:
             path = fill_path(self.path, in_path, resource=self.operation)
         except ValueError:
@@ -217,13 +219,11 @@ class AnswerReading:
     committed_statuses: frozenset[int] = frozenset()
 
 
-def read_answer(answer: Answer, *, reading: AnswerReading, keep: bool = False, secrets: Iterable[Secret] = ()) -> Outcome:
+def read_answer(answer: Answer, *, reading: AnswerReading, keep: bool = False) -> Outcome:
     """Say what a success means for its row; ``parked`` where it does not say so itself, in a JSON object.
 
     :param keep: whether the outcome keeps the whole answer.
-    :param secrets: credentials that nothing may repeat.
     """
-    secrets = tuple(secrets)
     if not answer.body.strip():
         if answer.status in reading.committed_statuses:
             return Outcome(state=State.COMMITTED, http_status=answer.status, answer="" if keep else None)
@@ -237,30 +237,35 @@ def read_answer(answer: Answer, *, reading: AnswerReading, keep: bool = False, s
         reservation = _find_well_spelt(top, reading.reservation_field)
         fees = _find_well_spelt(top, reading.fees_field) if keep else None
     except (NoObjectError, AmbiguousMemberError) as error:
-        kept = _kept(answer.body, secrets=secrets, found=found) if keep else None
+        kept = _kept(answer.body, found=found) if keep else None
         return Outcome(state=State.PARKED, http_status=answer.status, answer=kept, detail=str(error))
     value = decision.value if decision else None
     state = reading.decisions.get(value, State.PARKED) if isinstance(value, str) else State.PARKED
     is_known = state is not State.PARKED
-    reserved = reservation.value if reservation else None
+    reserved = str(reservation.value) if reservation and type(reservation.value) in (str, int) else None
+    shown = safe_text(reserved)
+    # What was not masked repeats nothing.
+    is_secret = reserved is not None and shown != reserved and holds_secret(reserved)
     outcome = Outcome(
         state=state,
         http_status=answer.status,
-        decision=value if is_known else safe_text(value, secrets=secrets),
-        reservation_id=safe_text(str(reserved), secrets=secrets) if type(reserved) in (str, int) else None,
-        trace_id=safe_text(found.get("traceId"), secrets=secrets) or trace_id_in(answer.headers, secrets=secrets),
+        decision=value if is_known else safe_text(value),
+        reservation_id=None if is_secret else shown,
+        trace_id=safe_text(found.get("traceId")) or trace_id_in(answer.headers),
+        # What became of the row is known all the same.
+        detail="the reservation's id repeats a credential, and is left out" if is_secret else None,
     )
     if keep:
-        kept = _kept(answer.body, secrets=secrets, found=found)
+        kept = _kept(answer.body, found=found)
         outcome = replace(outcome, answer=kept, fees=fees.raw.decode() if fees and kept is not _LEFT_OUT else None)
     if (failed := next(failed_members(decision, top=top, denied=state is State.DENIED), None)) is not None:
-        said = safe_text(failed, secrets=secrets)
+        said = safe_text(failed)
         return replace(outcome, state=State.PARKED, detail=f"the answer's member {said!r} says that something failed")
     if value is None and (reading.decision_field is None or not reading.required):
         state = State.COMMITTED
         outcome = replace(outcome, state=state)
     elif value is None:
-        names = ", ".join(sorted(str(safe_text(name, secrets=secrets))[:40] for name in list(found)[:8])) or "nothing"
+        names = ", ".join(sorted(str(safe_text(name))[:40] for name in list(found)[:8])) or "nothing"
         return replace(outcome, detail=f"the answer has no {reading.decision_field!r}; it has {names}")
     elif not is_known:
         known = ", ".join(reading.decisions)
@@ -285,14 +290,14 @@ def _find_well_spelt(top: JsonObject, path: str) -> Member | None:
         return None
 
 
-def _kept(body: bytes, *, secrets: tuple[Secret, ...], found: object = None) -> str:
+def _kept(body: bytes, *, found: object = None) -> str:
     """Give what is kept of an answer: all of it, unless it repeats a credential, with or without the escapes of JSON."""
     whole = body.decode("utf-8", "replace").replace("\0", "\ufffd")
     try:
         plain = json.dumps(found, ensure_ascii=False)
     except RecursionError:
         return _LEFT_OUT
-    return _LEFT_OUT if holds_secret(whole + plain, secrets=secrets) else whole
+    return _LEFT_OUT if repeats_piece(whole) or repeats_piece(plain) else whole
 
 
 def undecided(outcome: Outcome, *, path: str, operation: str) -> UndecidedAnswerError:

@@ -159,8 +159,7 @@ class UsageSender:
             if self.response.is_committed(status=error.status, error_code=error.failure.problem.error_code):
                 return replace(refusal, detail=f"refused as already committed: {refusal.detail}")
             raise
-        secrets = self.client.parent.auth.secrets()
-        outcome = read_answer(answer, reading=self.reading, keep=self.keep_answers, secrets=secrets)
+        outcome = read_answer(answer, reading=self.reading, keep=self.keep_answers)
         provenance = answer.provenance
         if provenance is None or self._owner(outcome, row=row, provenance=provenance) is Owner.THIS_ROW or provenance.number == 1:
             return outcome

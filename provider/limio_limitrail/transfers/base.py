@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
+from limio_limitrail.api.redact import safe_text
 from limio_limitrail.lineage.operator import TellsLineage
 from limio_limitrail.parameters import places, readers, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, not_rendered, template_fields
@@ -261,6 +262,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, TellsLineage, BaseOperat
                 walk=lambda state: self._walk(job, state),
                 limits=PartLimits(rows=self.part_rows),
                 checks=GivenNames(
+                    api=self.hook.client.api,
                     resource=resource.name,
                     dropped=tuple(self.drop_columns),
                     nested=self.columns or {},
@@ -320,5 +322,5 @@ class ResourcePullOperator(RangedPull, ReadsParameters, TellsLineage, BaseOperat
 
 def some_of(names: Sequence[str]) -> list[str]:
     """Give the first few of what may be hundreds of names, for a summary that stays small."""
-    shown = [name[:60] for name in names[:8]]
+    shown = [(safe_text(name) or "")[:60] for name in names[:8]]
     return shown if len(names) <= len(shown) else [*shown, f"and {len(names) - len(shown)} more"]

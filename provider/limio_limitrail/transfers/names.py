@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.errors import Failure, ParameterError, ProtocolError
+from limio_limitrail.api.redact import holds_secret, safe_text
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.kinds import Kind
@@ -40,6 +41,7 @@ class KeyAndTime:
 class GivenNames:
     """Compares the names of a task with those of the records.
 
+    :param api: the API's name as people know it.
     :param resource: what is pulled.
     :param dropped: the columns to leave out.
     :param nested: the nested columns that the task names, as column name → path.
@@ -47,6 +49,7 @@ class GivenNames:
     :param needed: what a table needs; none for files.
     """
 
+    api: str
     resource: str
     dropped: tuple[str, ...]
     nested: Mapping[str, LiftPath]
@@ -62,10 +65,12 @@ class GivenNames:
         )
 
     def check_part(self, schema: Mapping[str, Kind]) -> None:
-        """Refuse a part without the key, into which no row can be merged.
+        """Refuse a part without the key, into which no row can be merged, or with a column that cannot be named anywhere.
 
         :raises ParameterError: a column of the key is missing.
+        :raises ProtocolError: the name of a column repeats a credential.
         """
+        self._check_secrets(schema)
         if self.needed is not None and self.needed.merges:
             self._check_key(self.needed, schema)
 
@@ -91,6 +96,12 @@ class GivenNames:
                 f"time_column names {column!r}, which no record of {self.resource!r} has{_alike(column, schema)}. Nothing was "
                 "loaded: correct the name, or leave time_column out"
             )
+
+    def _check_secrets(self, schema: Mapping[str, Kind]) -> None:
+        """Refuse a name that must not get into state stores, lineage and logs."""
+        if any(holds_secret(name) for name in schema):
+            reason = "a key of its records repeats a credential, and can be no column's name. Nothing was handed on"
+            raise ProtocolError(Failure(api=self.api, resource=self.resource, reason=reason))
 
     def _tell(self, name: str, landing: list[str]) -> None:
         if name in self.nested:
@@ -150,4 +161,4 @@ def _alike(name: str, others: Iterable[str]) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    return ", ".join(repr(name[:60]) for name in names)
+    return ", ".join(repr((safe_text(name) or "")[:60]) for name in names)

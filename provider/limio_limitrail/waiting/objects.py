@@ -93,7 +93,7 @@ class ObjectWait:
             found = msgspec.json.decode(members["status"])
         except (KeyError, msgspec.DecodeError, RecursionError):
             found = None
-        status = safe_text(found, secrets=client.auth.secrets())
+        status = safe_text(found)
         result = {"path_type": self.path_type, "id": self.object_id, "status": status}
         shown = "it has no status" if status is None else f"its status is {status!r}"
         folded = (status or "").casefold()

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.errors import Failure, ParameterError, ProtocolError
 from limio_limitrail.api.query import Query, build_query
 from limio_limitrail.api.records import decode_page
+from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.walk import Walk
 from limio_limitrail.parameters.places import import_function
 from limio_limitrail.waiting.look import ONE_TRY, Look, Standing
@@ -77,7 +78,7 @@ class RecordsWait:
                     continue
                 count += 1
                 if len(ids) < MOST_IDS:
-                    ids.append(identity_of(record, resource=self.resource))
+                    ids.append(identity_of(record, api=client.api, resource=self.resource))
                 when = time_of(record, resource=self.resource)
                 newest = when if newest is None or (when is not None and when > newest) else newest
             if count >= self.min_records:
@@ -85,7 +86,7 @@ class RecordsWait:
         what = f"{count} of {seen} records match" if self.predicate else f"there are {count} records"
         if count < self.min_records:
             return Look(standing=Standing.NOT_YET, what=what)
-        result = {"resource": self.resource.name, "count": count, "ids": ids, "watermark": newest}
+        result = {"resource": self.resource.name, "count": count, "ids": ids, "watermark": safe_text(newest)}
         return Look(standing=Standing.FOUND, what=what, result=result)
 
 
@@ -101,10 +102,16 @@ def walk_for_look(client: ApiClient, *, resource: Resource, query: Query, page_s
     )
 
 
-def identity_of(record: Mapping[str, Any], *, resource: Resource) -> str:
-    """Give what tells a record from others, as a short text."""
-    values = [str(record.get(name)) for name in resource.primary_key]
-    return "/".join(values)[:200]
+def identity_of(record: Mapping[str, Any], *, api: str, resource: Resource) -> str:
+    """Return what tells a record from others, as a short text.
+
+    :raises ProtocolError: it repeats a credential.
+    """
+    identity = "/".join(str(record.get(name)) for name in resource.primary_key)
+    if holds_secret(identity):
+        reason = "the key of a record repeats a credential, and is neither kept nor told"
+        raise ProtocolError(Failure(api=api, resource=resource.name, reason=reason))
+    return identity[:200]
 
 
 def time_of(record: Mapping[str, Any], *, resource: Resource) -> str | None:

@@ -30,8 +30,11 @@ class Sighting:
     when: datetime | None
 
 
-def sight(record: Mapping[str, Any], *, resource: Resource) -> Sighting:
-    """See a record."""
+def sight(record: Mapping[str, Any], *, api: str, resource: Resource) -> Sighting:
+    """See a record.
+
+    :raises ProtocolError: its key repeats a credential.
+    """
     text = time_of(record, resource=resource)
     when = _instant(text)
     key = [record.get(name) for name in resource.primary_key]
@@ -39,7 +42,7 @@ def sight(record: Mapping[str, Any], *, resource: Resource) -> Sighting:
     is_known_by_key = when is not None and key and not any(value in (None, "") for value in key)
     known = json.dumps([*key, text] if is_known_by_key else record, sort_keys=True, ensure_ascii=True, default=str)
     digest = hashlib.blake2b(known.encode("ascii"), digest_size=8).digest()
-    return Sighting(identity=identity_of(record, resource=resource), digest=int.from_bytes(digest, "big"), when=when)
+    return Sighting(identity=identity_of(record, api=api, resource=resource), digest=int.from_bytes(digest, "big"), when=when)
 
 
 def _instant(text: str | None) -> datetime | None:

@@ -72,7 +72,7 @@ class Watch:
         failed: dict[Who, PredicateError] = {}
         for page in walk.pages():
             for record in decode_page(page, api=client.api, resource=self.resource.name):
-                sighting = sight(record, resource=self.resource)
+                sighting = sight(record, api=client.api, resource=self.resource)
                 for who, eye in eyes.items():
                     if who in failed or (eye.floor is not None and sighting.when is not None and sighting.when < eye.floor):
                         continue

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, quote_plus
 
 import pytest
+from secrets_left import FORMS, holders
 
 from limio_limitrail.emulator import Fault, LimitRailClient, LimitRailOptions, Reply
 
@@ -100,6 +101,24 @@ def test_a_server_that_echoes_credentials(hook_of, server, watch, where, name):
     assert watch.errors
     assert watch.leaks(server) == []
     assert "opaque-token-x" not in "".join(watch.texts)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_scopes_that_repeat_a_credential(hook_of, server, watch, form):
+    """A token answer's scopes are shown in errors and by the Test button."""
+    token = "opaque.Token-42/x"
+    for said in (FORMS[form](SECRET), FORMS[form](token)):
+        for scope in (f"limitrail.usage.write {said}", f"{said} else"):
+            answer = json.dumps({"access_token": token, "scope": scope}).encode()
+            remove = server.on_request(
+                lambda call, answer=answer: Reply(200, answer) if call.path == "/connect/token" else Reply(403, b"{}")
+            )
+            everything(hook_of(server), watch)
+            remove()
+    assert watch.errors
+    left = {str(number): text.encode() for number, text in enumerate(watch.texts)}
+    assert holders(left, [SECRET, token]) == set()
+    assert watch.leaks(server) == []
 
 
 @pytest.mark.parametrize("kind", ["reset", "truncated", "bad_json", "html"])

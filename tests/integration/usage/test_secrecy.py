@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-import base64
+import contextlib
 import json
-from urllib.parse import quote
+import urllib.parse
 
 import pytest
+from secrets_left import FORMS, files_below, holders
 from usage import COMMIT, make_rows
 
 from limio_limitrail.emulator import Fault, Reply
@@ -16,41 +17,32 @@ from limio_limitrail.emulator.limitrail_options import LimitRailClient
 SECRET = "Opaque+Client/Secret=42"
 
 
-def forms(secret: str) -> set[bytes]:
-    """How a secret may look when it is repeated."""
-    written = {secret, quote(secret, safe=""), json.dumps(secret)[1:-1], base64.b64encode(secret.encode()).decode()}
-    return {text.encode() for text in written}
-
-
-def leaks(place) -> list[str]:
-    """Name the files that hold a secret."""
-    secrets = set().union(*(forms(one) for one in (SECRET, *place.server.limitrail.tokens)))
-    assert len(secrets) > 4
-    found = []
-    for path in place.folder.rglob("*"):
-        if path.is_file():
-            content = path.read_bytes()
-            found += [str(path) for secret in secrets if secret in content]
-    for table in ("limitrail_usage_ledger", "limitrail_usage_preview"):
-        try:
-            content = repr(place.database.query(f"SELECT * FROM {table}")).encode()
-        except Exception:  # noqa: BLE001 - there may be none
-            continue
-        found += [table for secret in secrets if secret in content]
-    return found
+def leaks(place, *tables: str) -> set[str]:
+    """Name the files and tables that hold a secret, in whatever form."""
+    contents = files_below(place.folder)
+    for table in ("limitrail_usage_ledger", "limitrail_usage_preview", *tables):
+        with contextlib.suppress(Exception):  # there may be none
+            contents[table] = repr(place.database.query(f"SELECT * FROM {table}")).encode()
+    secrets = (SECRET, *place.server.limitrail.tokens)
+    assert len(secrets) > 1
+    return holders(contents, secrets)
 
 
 def echo(place, status: int) -> None:
-    """Have the API repeat what it was sent, in every member that is read."""
+    """Have the API repeat what it was sent, in every member that is read; for each row in another form."""
 
     def answer(call):
-        if not call.path.startswith("/v1/") or json.loads(call.body)["amount"] % 2 == 0:
+        if not call.path.startswith("/v1/") or (number := json.loads(call.body)["amount"]) % 2 == 0:
             return None
-        sent = call.headers["authorization"]
-        body = dict.fromkeys(("title", "detail", "errorCode", "resourceKey", "field", "traceId"), sent.removeprefix("Bearer "))
-        body |= {"message": sent, "decision": sent, "reservationId": sent, "fees": [sent], sent: sent}
+        form = list(FORMS.values())[int(number) // 2 % len(FORMS)]
+        sent = form(call.headers["authorization"].removeprefix("Bearer "))
+        body = dict.fromkeys(("title", "detail", "errorCode", "resourceKey", "field", "traceId", "type", "instance"), sent)
+        # Where the decision is clear, the row is carried out, whatever else the answer says.
+        decision = "ALLOWED" if number % 4 == 1 else sent
+        body |= {"message": sent, "decision": decision, "reservationId": sent, "fees": [sent], sent: sent}
         kind = "application/problem+json" if status >= 400 else "application/json"
-        return Reply(status, json.dumps(body).encode(), {"X-Trace-Id": sent}, content_type=kind)
+        header = urllib.parse.quote(sent)
+        return Reply(status, json.dumps(body).encode(), {"X-Trace-Id": header, "X-Request-Id": header}, content_type=kind)
 
     place.server.on_request(answer)
 
@@ -60,7 +52,7 @@ def echo(place, status: int) -> None:
     [("commit", (200, 400, 401, 403, 404, 409, 422, 429, 500)), ("preview", (200, 400)), ("reserve", (200, 404))],
 )
 def test_an_api_that_repeats_what_it_was_sent(place_of, mode, statuses):
-    rows = [(account, day, operation, str(n)) for n, (account, day, operation, _) in enumerate(make_rows(30))]
+    rows = [(account, day, operation, str(n)) for n, (account, day, operation, _) in enumerate(make_rows(60))]
     client = LimitRailClient("lr_demo", SECRET, "demo")
     for number, status in enumerate(statuses):
         if number == 0:
@@ -74,8 +66,13 @@ def test_an_api_that_repeats_what_it_was_sent(place_of, mode, statuses):
         if status == 200 and mode == "preview":
             kept = place.database.query("SELECT answer, fees, decision FROM preview_200 WHERE state = 'parked'")
             assert kept
+        if status == 200:
+            table = f"ledger_{status}" if mode != "preview" else f"preview_{status}"
+            done = place.database.query(f"SELECT state, reservation_id FROM {table} WHERE http_status = 200")
+            assert {row["state"] for row in done} == {"committed", "parked"}
     assert place.sent("/v1/")
-    assert leaks(place) == []
+    tables = [f"{kind}_{status}" for kind in ("ledger", "preview") for status in statuses]
+    assert leaks(place, *tables) == set()
 
 
 def test_runs_that_fail_in_many_ways(place_of):
@@ -96,4 +93,4 @@ def test_runs_that_fail_in_many_ways(place_of):
         place.server.faults.remove(fault.number)
     place.write_dag(scope=SECRET.replace("+", " "))
     place.attempt("scope")
-    assert leaks(place) == []
+    assert leaks(place) == set()

@@ -7,10 +7,12 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from secrets_left import FORMS, holders
 from watched import PERSONAL, Baskets, watch
 
 from limio_limitrail.emulator import EmulatorServer
@@ -118,6 +120,30 @@ def test_what_does_not_pass_by_itself(baskets, limio_emulator, monkeypatch, capl
     asyncio.run(scenario())
     for secret in (PERSONAL, "demo-secret", "a-new-secret", *limio_emulator.minted_tokens):
         assert secret not in caplog.text
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_id_that_repeats_a_credential_gets_into_no_event(baskets, limio_emulator, caplog, form):
+    def said() -> str:
+        return FORMS[form](next(iter(limio_emulator.minted_tokens)))
+
+    async def scenario() -> None:
+        store = AssetStore()
+        triggerer = await begin(baskets, store)
+        baskets.shown.append({"id": f"b-{said()}", "created": datetime.now(tz=UTC).isoformat(), "customer": {}})
+        baskets.add(1)
+        await triggerer.until(lambda: len(complaints(caplog)) >= 1)
+        assert triggerer.payloads() == []
+        assert "the key of a record repeats a credential" in complaints(caplog)[0]
+        baskets.shown.clear()
+        baskets.add(1)
+        await triggerer.until(lambda: ids(triggerer.payloads()) == ["basket-1"])
+        await triggerer.kill()
+        left = {"log": caplog.text, "store": json.dumps(store.values), "events": repr(triggerer.events)}
+        assert holders({name: text.encode() for name, text in left.items()}, limio_emulator.minted_tokens) == set()
+
+    caplog.set_level(logging.INFO)
+    asyncio.run(scenario())
 
 
 def test_a_secret_that_is_rotated_in_time(baskets, limio_emulator, monkeypatch, caplog):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.answer import judge
-from limio_limitrail.api.redact import LONGEST, holds_secret, safe_text
+from limio_limitrail.api.redact import LONGEST, holds_secret, remember_secret, safe_text
 from limio_limitrail.api.retry import is_transient
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.emulator import Fault
@@ -20,6 +20,12 @@ from limio_limitrail.emulator import Fault
 LEAVES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ApiError)]
 CALL = errors.Failure(api="Limio", method="GET", path="/objects/limio/orders", resource="orders", required_scope="MMA")
 SECRETS = (Secret("s3cret/value+1"), Secret("Opaque.Token-123"))
+
+
+@pytest.fixture(autouse=True)
+def secrets_are_known():
+    for secret in SECRETS:
+        remember_secret(secret)
 
 
 def failure() -> errors.Failure:
@@ -59,7 +65,7 @@ def test_a_message_names_resource_status_trace_and_advice(kind):
 
 
 def said(status: int, body: bytes, **headers: str) -> errors.ApiError:
-    error = judge(status=status, headers=headers, body=body, call=CALL, secrets=SECRETS)
+    error = judge(status=status, headers=headers, body=body, call=CALL)
     assert error is not None
     return error
 
@@ -103,13 +109,13 @@ def test_the_trace_id_may_stand_in_a_header():
 @pytest.mark.parametrize("secret", SECRETS, ids=["secret", "token"])
 def test_a_body_that_echoes_a_credential_does_not_get_it_into_an_error(name, secret):
     error = said(400, b'{"%s": "got %s from you"}' % (name.encode(), secret.reveal().encode()))
-    assert not holds_secret(f"{error} {error!r} {vars(error)}", secrets=SECRETS)
+    assert not holds_secret(f"{error} {error!r} {vars(error)}")
 
 
 @pytest.mark.parametrize("name", ["x-trace-id", "x-request-id", "x-amzn-requestid"])
 def test_a_header_that_echoes_a_credential_does_not_get_it_into_an_error(name):
     error = said(500, b"", **{name: SECRETS[1].reveal()})
-    assert not holds_secret(f"{error} {error!r} {vars(error)}", secrets=SECRETS)
+    assert not holds_secret(f"{error} {error!r} {vars(error)}")
 
 
 def test_the_query_is_never_in_a_message(make_client, limio_emulator):
@@ -129,7 +135,9 @@ PLAIN = st.text(st.characters(codec="utf-8"), max_size=80)
 @example(before="x" * 195, after="", secret="abcdefgh")
 @example(before="x" * 1995, after="", secret="abcdefgh")
 def test_no_secret_survives_anywhere_in_a_text(before, after, secret):
-    masked = safe_text(f"{before}{secret}{after}", secrets=[Secret(secret)])
+    remember_secret(held := Secret(secret))
+    masked = safe_text(f"{before}{secret}{after}")
+    assert held
     assert masked is not None
     # Asterisks that masking itself puts in are no leak.
     assert secret.lower() not in masked.replace("***", "").lower()
@@ -166,7 +174,9 @@ def test_what_looks_like_a_credential_or_a_person_is_masked(text):
 
 @pytest.mark.parametrize("form", ["a+b/c=d e", "a%2Bb%2Fc%3Dd%20e", "a%2bb%2fc%3dd+e", "A+B/C=D E"])
 def test_a_secret_is_masked_as_a_form_or_a_url_writes_it(form):
-    assert safe_text(f"got {form}!", secrets=[Secret("a+b/c=d e")]) == "got ***!"
+    remember_secret(held := Secret("a+b/c=d e"))
+    assert safe_text(f"got {form}!") == "got ***!"
+    assert held
 
 
 @pytest.mark.parametrize("value", [None, 1, [], {}, "", "  \n"])
@@ -177,9 +187,9 @@ def test_only_a_text_says_something(value):
 # -- LimitRail's error bodies ----------------------------------------------------------------------------------------
 
 
-def problem_of(body: bytes, *, secrets=()) -> errors.ProblemDetails:
+def problem_of(body: bytes) -> errors.ProblemDetails:
     call = errors.Failure(api="LimitRail", method="POST", path="/v1/usage/commit")
-    return judge(status=400, headers={}, body=body, call=call, secrets=secrets).failure.problem
+    return judge(status=400, headers={}, body=body, call=call).failure.problem
 
 
 def test_all_members_of_a_problem_are_kept():
@@ -226,7 +236,7 @@ def test_a_type_that_says_nothing_is_left_out(value):
 
 def test_a_problem_repeats_no_credential():
     body = b'{"type":"https://x/Opaque.Token-123","instance":"/Opaque.Token-123","title":"Opaque.Token-123","detail":"d"}'
-    assert "Opaque.Token-123" not in repr(problem_of(body, secrets=SECRETS))
+    assert "Opaque.Token-123" not in repr(problem_of(body))
 
 
 def test_a_404_of_limitrail_speaks_of_the_tenant():

@@ -16,6 +16,7 @@ from limio_limitrail.api.envelope import MOST_MEMBERS, EnvelopeReader, replace_l
 from limio_limitrail.api.errors import Failure, ProtocolError
 from limio_limitrail.api.page import Page, split
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
+from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.api.secret import Secret
 
@@ -100,8 +101,10 @@ def test_a_cursor_pair_of_another_shape_is_refused(more):
 
 
 def test_member_names_that_repeat_a_credential_are_masked():
+    remember_secret(held := Secret("a-token-of-ours"))
     with pytest.raises(ProtocolError) as caught:
-        page_of(b'{"a-token-of-ours": 1, "b": 2}', secrets=[Secret("a-token-of-ours")])
+        page_of(b'{"a-token-of-ours": 1, "b": 2}')
+    assert held
     assert "a-token-of-ours" not in str(caught.value)
     assert "'b'" in str(caught.value)
 

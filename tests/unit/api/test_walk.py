@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from secrets_left import FORMS, readable_pieces
 
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import (
@@ -23,6 +24,7 @@ from limio_limitrail.api.errors import (
     ServerError,
 )
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
+from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import RawAnswer
@@ -403,3 +405,29 @@ def test_a_resource_without_a_detail_path_says_so():
     walk = walk_of(lambda _: {"items": []})
     with pytest.raises(ParameterError, match="has no path for a single record"):
         list(with_details(walk.pages(), client=walk.client, resource=LIST, list_path="/things", concurrency=2))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_saved_cursor_that_repeats_a_credential_is_not_sent(form):
+    """An older version may have saved it: the pull begins its window again, instead of failing at each try."""
+    remember_secret(held := Secret("q8Zt+Lw/92kd=Xx7?m"))
+    asked = []
+    walk = walk_of(lambda query: asked.append(query) or {"items": []}, cursor={"queryMore": f"a{FORMS[form](held.reveal())}"})
+    with pytest.raises(CursorRefusedError, match="repeats a credential") as caught:
+        list(walk.pages())
+    assert asked == []
+    assert readable_pieces(str(caught.value), held.reveal()) == set()
+
+
+@pytest.mark.parametrize("resource", [LIST, CATALOG], ids=["string", "pair"])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_cursor_that_repeats_a_credential_is_neither_given_on_nor_sent(resource, form):
+    remember_secret(held := Secret("q8Zt+Lw/92kd=Xx7?m"))
+    said = FORMS[form](held.reveal())
+    more = {"from": "f", "alias": said} if resource is CATALOG else said
+    asked = []
+    walk = walk_of(lambda query: asked.append(query) or {"items": [{"id": 1}], "queryMore": more}, resource)
+    with pytest.raises(ProtocolError, match="its cursor repeats a credential") as caught:
+        next(walk.pages())
+    assert len(asked) == 1
+    assert readable_pieces(str(caught.value), held.reveal()) == set()

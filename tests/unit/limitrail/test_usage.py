@@ -14,9 +14,11 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from secrets_left import FORMS, readable_pieces
 
 from limio_limitrail.api.client import Answer
 from limio_limitrail.api.errors import Failure, InvalidRequestError, ParameterError, ProblemDetails
+from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.ledger.model import State
 from limio_limitrail.limitrail.body import UNREADABLE_TIME, Column, Json, Text, UsageRowError, columns_of, encode, fill
@@ -406,9 +408,9 @@ def test_no_body_is_none():
 # -- answers ---------------------------------------------------------------------------------------------------------
 
 
-def read(body: bytes, *, secrets=(), keep=False, **reading):
+def read(body: bytes, *, keep=False, **reading):
     answer = Answer(status=200, headers={}, body=body)
-    return read_answer(answer, reading=AnswerReading(**reading), secrets=secrets, keep=keep)
+    return read_answer(answer, reading=AnswerReading(**reading), keep=keep)
 
 
 @pytest.mark.parametrize(
@@ -467,11 +469,29 @@ def test_a_kept_answer_keeps_every_digit():
 
 
 def test_an_outcome_repeats_no_credential():
-    secret = Secret("s3cret-token-value")
-    outcome = read(
-        b'{"decision":"s3cret-token-value","reservationId":"s3cret-token-value","s3cret-token-value":1}', secrets=[secret]
-    )
+    remember_secret(held := Secret("s3cret-token-value"))
+    outcome = read(b'{"decision":"s3cret-token-value","reservationId":"s3cret-token-value","s3cret-token-value":1}')
+    assert held
     assert "s3cret" not in repr(outcome)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_reservation_id_that_repeats_a_credential_is_left_out_and_the_decision_stands(form):
+    remember_secret(held := Secret("q8Zt+Lw/92kd=Xx7?m"))
+    said = FORMS[form](held.reveal())
+    body = {"decision": "ALLOWED", "reservationId": f"r-{said}", "traceId": said, "fees": [said]}
+    outcome = read(json.dumps(body).encode(), keep=True)
+    assert (outcome.state, outcome.reservation_id) == (State.COMMITTED, None)
+    assert "repeats a credential" in (outcome.detail or "")
+    assert readable_pieces(repr(outcome), held.reveal()) == set()
+
+
+@pytest.mark.parametrize("form", sorted(set(FORMS) - {"with voids", "Base64 in lines"}))
+def test_an_id_that_repeats_a_credential_goes_into_no_path(form):
+    remember_secret(held := Secret("q8Zt+Lw/92kd=Xx7?m"))
+    with pytest.raises(UsageRowError, match="column 'rid' repeats a credential") as caught:
+        template(path="/r/{rid}").build({"id": 1, "rid": FORMS[form](held.reveal())}, number=5)
+    assert readable_pieces(str(caught.value), held.reveal()) == set()
 
 
 def test_a_refusal_becomes_an_outcome():

@@ -31,7 +31,7 @@ def record(number: int, when: datetime | None = None, **more: Any) -> dict[str, 
 
 
 def see(*records: dict[str, Any], resource: Resource = TIMED) -> tuple[Sighting, ...]:
-    return tuple(sight(one, resource=resource) for one in records)
+    return tuple(sight(one, api="Limio", resource=resource) for one in records)
 
 
 def through_json(position: Position) -> Position:
@@ -291,7 +291,7 @@ def test_what_is_no_position(broken):
 
 
 def digest(one: dict[str, Any], resource: Resource = TIMED) -> int:
-    return sight(one, resource=resource).digest
+    return sight(one, api="Limio", resource=resource).digest
 
 
 def test_a_record_is_its_key_and_its_time():
@@ -312,7 +312,7 @@ def test_without_a_time_all_of_it_counts():
     assert digest(one, TIMELESS) != digest({"id": "a", "of": {"x": 1, "y": [2, 1]}}, TIMELESS)
     assert digest(one, TIMELESS) != digest({**one, "z": None}, TIMELESS)
     for time in (None, "yesterday", 7, {}, "0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00"):
-        sighting = sight({"id": "a", "updated": time, "n": 1}, resource=TIMED)
+        sighting = sight({"id": "a", "updated": time, "n": 1}, api="Limio", resource=TIMED)
         assert sighting.when is None
         assert sighting.digest != digest({"id": "a", "updated": time, "n": 2})
 
@@ -324,10 +324,10 @@ def test_records_that_lack_their_key(key):
     assert digest(first) != digest(second)
     del first["id"], second["id"]
     assert digest(first) != digest(second)
-    assert sight(first, resource=TIMED).when == START
+    assert sight(first, api="Limio", resource=TIMED).when == START
     keyless = replace(TIMED, primary_key=())
     assert digest(first, keyless) != digest(second, keyless)
-    assert sight(first, resource=keyless).identity == ""
+    assert sight(first, api="Limio", resource=keyless).identity == ""
 
 
 def test_keys_that_look_alike():
@@ -335,13 +335,13 @@ def test_keys_that_look_alike():
     pairs = [("a/b", "c"), ("a", "b/c"), ("a", 1), ("a", "1"), ("x" * 300, "1"), ("x" * 300, "2"), ("a", None), (None, "a")]
     found = {digest({"kind": kind, "number": number, "updated": START.isoformat()}, two) for kind, number in pairs}
     assert len(found) == len(pairs)
-    sighting = sight({"kind": "small", "number": 7, "updated": START.isoformat()}, resource=two)
+    sighting = sight({"kind": "small", "number": 7, "updated": START.isoformat()}, api="Limio", resource=two)
     assert sighting.identity == "small/7"
 
 
 def test_texts_of_any_kind():
     for text in ("\ud800", "\udfff\ud800", "\U0001f600", "\u00e9", "\0", "x" * 10_000):
-        one = sight({"id": text, "updated": START.isoformat()}, resource=TIMED)
+        one = sight({"id": text, "updated": START.isoformat()}, api="Limio", resource=TIMED)
         assert one.digest == digest({"id": text, "updated": START.isoformat()})
         assert len(one.identity) <= 200
         assert digest({"id": "a", "text": text}, TIMELESS) != digest({"id": "a", "text": "a"}, TIMELESS)
@@ -350,11 +350,13 @@ def test_texts_of_any_kind():
 def test_times_deep_in_a_record():
     catalog = RESOURCES["published_catalog.offers2"]
     one = {"path": "/offers2/a", "data": {"modified": "2026-10-01T14:00:00+02:00"}}
-    sighting = sight(one, resource=catalog)
+    sighting = sight(one, api="Limio", resource=catalog)
     assert (sighting.identity, sighting.when) == ("/offers2/a", START)
-    assert sighting.digest != sight({**one, "data": {"modified": "2026-10-01T14:00:01+02:00"}}, resource=catalog).digest
+    assert (
+        sighting.digest != sight({**one, "data": {"modified": "2026-10-01T14:00:01+02:00"}}, api="Limio", resource=catalog).digest
+    )
     for data in (None, {}, [], "x", {"modified": None}, {"modified": {}}):
-        assert sight({**one, "data": data}, resource=catalog).when is None
+        assert sight({**one, "data": data}, api="Limio", resource=catalog).when is None
 
 
 @pytest.mark.parametrize(

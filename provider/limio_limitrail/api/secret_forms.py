@@ -1,0 +1,198 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Read a text in each of the ways in which it may have been written: escaped, escaped twice, in Base64, in hexadecimal."""
+
+from __future__ import annotations
+
+import binascii
+import html
+import re
+import string
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+_MOST_LAYERS = 8
+"""Escapes within escapes that are undone."""
+
+_URL = r"%u[0-9a-f]{4} | %[0-9a-f]{2}"
+_PROGRAM = r"\\u\{[0-9a-f]{1,6}\} | \\u[0-9a-f]{4} | (?-i:\\U)[0-9a-f]{8} | \\x[0-9a-f]{2} | \\[0-7]{3} | \\."
+_HTML = r"&(?:\#0*[0-9]{1,7} | \#x0*[0-9a-f]{1,6} | [a-z][a-z0-9]{1,31});?"
+_UNSEEN = r"[\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff\ufffd]"
+
+
+def _escapes(*kinds: str) -> re.Pattern[str]:
+    return re.compile(" | ".join(kinds), re.VERBOSE | re.IGNORECASE | re.DOTALL)
+
+
+_ESCAPE = _escapes(_URL, _PROGRAM, _HTML, _UNSEEN)
+"""What stands for a character; line breaks, and what nobody sees, for none."""
+
+_ESCAPE_BUT_BACKSLASH = _escapes(_URL, _HTML, _UNSEEN)
+"""Before or behind a secret, or as a part of it, a backslash may be no escape: of a folder, of a domain's user."""
+
+_SIGN = re.compile(r"[%\\&\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff\ufffd]")
+"""Without one of these a text has no escape: quicker to be told than that there is none."""
+
+_ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}")
+_HEX = re.compile(r"(?:[0-9a-fA-F]{2}[\s:-]?){6,}[0-9a-fA-F]?")
+_READABLE = re.compile(rb"[\x20-\x7e]{6}")
+_HEX_DIGITS = re.compile(r"[0-9a-fA-F]")
+
+
+def _base64_of_ascii() -> re.Pattern[str]:
+    """Make what finds Base64 of six printable characters, or of three in UTF-16: of each sign of it, some bits are known."""
+    first = "".join(sign for value, sign in enumerate(_ALPHABET) if 0x20 <= value << 2 < 0x80)
+    second = "".join(sign for value, sign in enumerate(_ALPHABET) if 0x2 <= value & 0xF < 0x8)
+    third = "".join(sign for value, sign in enumerate(_ALPHABET) if value & 0x3 < 0x2)
+    outer = f"[{first}][AQgw][AB][A-Za-z0-9+/_-]"
+    inner = f"A[C-H][{_ALPHABET[::4]}]A"
+    return re.compile(f"(?:[{first}][{second}][{third}][A-Za-z0-9+/_-]){{2}}|{outer}{inner}|{inner}{outer}")
+
+
+_PERHAPS_BASE64 = _base64_of_ascii()
+_PERHAPS_HEX = re.compile(r"(?:[2-7][0-9a-fA-F](?:00)?[\s:-]?){6}")
+_SPACES = str.maketrans(dict.fromkeys(" \t\xa0", "+"))
+_STANDARD = str.maketrans("-_", "+/")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoding:
+    """What a stretch of a text says if it is Base64 or hexadecimal.
+
+    :param text: its bytes, one by one.
+    :param places: where it stands in the text: its first character, or the characters that begin its bytes.
+    """
+
+    text: str
+    places: int | Sequence[int]
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """Return where a stretch of it stands in the text that it was found in."""
+        if isinstance(self.places, int):
+            return self.places + start * 4 // 3, self.places - (-end * 4 // 3)
+        return self.places[start], self.places[end - 1] + 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """A text, read in one way.
+
+    :param text: what it says.
+    :param starts: where each of its characters begins in the text as it came.
+    :param ends: where each of them ends there.
+    """
+
+    text: str
+    starts: Sequence[int]
+    ends: Sequence[int]
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """Return where a stretch of it stands in the text as it came."""
+        return self.starts[start], self.ends[end - 1]
+
+
+def readings(text: str) -> Iterator[Reading]:
+    """Yield a text as it came, then without its escapes, then without those that this has brought to light, and so on.
+
+    All escapes of a layer are undone at once, whatever their kind: of a text that went through several hands each character may
+    bear another one.
+    """
+    whole = Reading(text=text, starts=range(len(text)), ends=range(1, len(text) + 1))
+    yield whole
+    if _SIGN.search(text) is None:
+        return
+    for escape in (_ESCAPE, _ESCAPE_BUT_BACKSLASH) if "\\" in text else (_ESCAPE,):
+        reading = whole
+        for _ in range(_MOST_LAYERS):
+            if escape.search(reading.text) is None:
+                break
+            reading = _without(escape, reading)
+            yield reading
+
+
+def folded(text: str) -> str:
+    """Return a text, as long as it was, in which case and the ways to write a space make no difference."""
+    if text.isascii():
+        return text.lower().replace(" ", "+").replace("\t", "+")
+    return "".join(one if len(one.casefold()) != 1 else one.casefold() for one in text).translate(_SPACES)
+
+
+def folded_base64(text: str) -> str:
+    """Return a folded text in which both alphabets of Base64 are one."""
+    return text.translate(_STANDARD)
+
+
+def decodings(text: str) -> Iterator[Decoding]:
+    """Yield what stretches of a text say if they are Base64 or hexadecimal, wherever in them it may begin."""
+    # Whoever takes a plus for a space leaves one.
+    for run in _BASE64.finditer(text.translate(_SPACES)):
+        if _PERHAPS_BASE64.search(run[0]) is None:
+            continue
+        whole = run[0].translate(_STANDARD)
+        for offset in range(4):
+            chunk = whole[offset:]
+            chunk = chunk[: len(chunk) - (len(chunk) % 4 == 1)]
+            if len(chunk) < 6:
+                continue
+            raw = binascii.a2b_base64(chunk + "=" * (-len(chunk) % 4))
+            if _is_readable(raw):
+                yield Decoding(text=raw.decode("latin-1"), places=run.start() + offset)
+    for run in _HEX.finditer(text) if _PERHAPS_HEX.search(text) else ():
+        places = [match.start() for match in _HEX_DIGITS.finditer(text, *run.span())]
+        for offset in range(2):
+            used = places[offset:]
+            used = used[: len(used) // 2 * 2]
+            raw = bytes.fromhex("".join(text[at] for at in used))
+            if _is_readable(raw):
+                yield Decoding(text=raw.decode("latin-1"), places=used[::2])
+
+
+def is_plain(text: str) -> bool:
+    """Tell at a glance that a text has no escapes and is nothing in Base64 or hexadecimal: False where it may be."""
+    return (
+        " " not in text
+        and _SIGN.search(text) is None
+        and _PERHAPS_BASE64.search(text) is None
+        and _PERHAPS_HEX.search(text) is None
+    )
+
+
+def _without(escape: re.Pattern[str], reading: Reading) -> Reading:
+    text, starts, ends = reading.text, reading.starts, reading.ends
+    said: list[str] = []
+    all_starts: list[int] = []
+    all_ends: list[int] = []
+    at = 0
+    for match in escape.finditer(text):
+        first, after = match.span()
+        meaning = _meaning(match[0])
+        said += [text[at:first], meaning]
+        all_starts += [*starts[at:first], *[starts[first]] * len(meaning)]
+        all_ends += [*ends[at:first], *[ends[after - 1]] * len(meaning)]
+        at = after
+    said.append(text[at:])
+    return Reading(text="".join(said), starts=[*all_starts, *starts[at:]], ends=[*all_ends, *ends[at:]])
+
+
+def _meaning(escape: str) -> str:
+    """Return what an escape stands for."""
+    sign, rest = escape[0], escape[1:]
+    if sign == "&":
+        meaning = html.unescape(escape)
+        return html.unescape(escape.lower()) if meaning == escape else meaning
+    if sign == "%":
+        return _character(rest.lstrip("uU"), base=16)
+    if sign != "\\":
+        return ""
+    if len(rest) == 1:
+        return {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}.get(rest, rest)
+    return _character(rest[1:].strip("{}"), base=16) if rest[0] in "uUxX" else _character(rest, base=8)
+
+
+def _character(digits: str, *, base: int) -> str:
+    number = int(digits, base)
+    return chr(number) if number <= 0x10FFFF else ""
+
+
+def _is_readable(raw: bytes) -> bool:
+    return _READABLE.search(raw.replace(b"\0", b"")) is not None
