@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from limio_limitrail.api.bare_errors import raises_bare
 from limio_limitrail.api.errors import Failure, ProtocolError
 from limio_limitrail.api.forks import begin_anew_in_children
 from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
@@ -54,8 +55,8 @@ class Auth(Protocol):
     def at_hand(self) -> Secret | None:
         """Give the credential that is valid now, if that takes no waiting."""
 
-    def header(self, credential: Secret) -> str:
-        """Give the Authorization header's value for it."""
+    def header(self, credential: Secret) -> Secret:
+        """Return the Authorization header's value for it."""
 
     def renew(self, refused: Secret) -> bool:
         """Take note that the API refused a credential; True where another one may do better."""
@@ -117,7 +118,7 @@ class TokenSource:
             asked_at = self._clock()
             self._hold(None)
             token = self._mint()
-            self._mask(token.value.reveal())
+            raises_bare(self._mask)(token.value.reveal())
             self._known.append(token.value)
             self._hold(token, renew_at=asked_at + token.lifetime - min(EARLY, token.lifetime / 10))
             self.minted += 1
@@ -131,8 +132,8 @@ class TokenSource:
         with self._held:
             self._token, self._renew_at = token, renew_at
 
-    def header(self, credential: Secret) -> str:
-        return f"Bearer {credential.reveal()}"
+    def header(self, credential: Secret) -> Secret:
+        return Secret(f"Bearer {credential.reveal()}")
 
     def renew(self, refused: Secret) -> bool:
         with self._held:
@@ -166,8 +167,8 @@ class ApiKey:
     def at_hand(self) -> Secret:
         return self._key
 
-    def header(self, credential: Secret) -> str:
-        return credential.reveal()
+    def header(self, credential: Secret) -> Secret:
+        return credential
 
     def renew(self, refused: Secret) -> bool:  # noqa: ARG002 - a key has no successor
         return False
@@ -182,6 +183,7 @@ class ApiKey:
         return "ApiKey(***)"
 
 
+@raises_bare
 def parse_token(body: bytes, *, api: str, path: str) -> Token:
     """Read a token endpoint's answer.
 

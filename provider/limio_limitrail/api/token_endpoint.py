@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from limio_limitrail.api.answer import judge
 from limio_limitrail.api.auth import Token, parse_token
+from limio_limitrail.api.bare_errors import raises_bare
 from limio_limitrail.api.errors import (
     ApiError,
     CredentialsError,
@@ -66,14 +67,15 @@ def mint(
     """
     path = urlsplit(credentials.auth_url).path or "/"
     call = Failure(api=api, resource="token", method="POST", path=path)
-    form = {
+    form: dict[str, str | Secret] = {
         "grant_type": "client_credentials",
         "client_id": credentials.client_id,
-        "client_secret": credentials.client_secret.reveal(),
+        "client_secret": credentials.client_secret,
     }
     if credentials.scope:
         form["scope"] = credentials.scope
 
+    @raises_bare
     def attempt() -> Token:
         try:
             answer = transport.exchange(
