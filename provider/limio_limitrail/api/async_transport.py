@@ -54,9 +54,14 @@ class AsyncTransport:
         self._transport = transport
         self._connections = connections
         self._rest = rest
-        self._session: Sealed[aiohttp.ClientSession] | None = None
+        # A proxy's password is in both.
+        self._sealed: Sealed[aiohttp.ClientSession] | None = None
         self._proxy: Secret | None = None
         self._usual = _timeout(transport.timeouts, transport.timeouts.total)
+
+    @property
+    def _session(self) -> aiohttp.ClientSession | None:
+        return None if self._sealed is None else self._sealed.open()
 
     @raises_bare_async
     async def exchange(
@@ -84,7 +89,7 @@ class AsyncTransport:
         if seconds <= 0:
             raise breaks.out_of_time(call)
         try:
-            response = await session.open().request(
+            response = await session.request(
                 method,
                 target,
                 data=data,
@@ -137,10 +142,10 @@ class AsyncTransport:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.open().close()
+        if (session := self._session) is not None:
+            await session.close()
 
-    def _open(self, url: str, call: Failure) -> Sealed[aiohttp.ClientSession]:
+    def _open(self, url: str, call: Failure) -> aiohttp.ClientSession:
         route = self._transport.route(url)
         if route.proxy is not None:
             proxy = route.proxy if "://" in route.proxy else f"http://{route.proxy}"
@@ -162,8 +167,8 @@ class AsyncTransport:
             auto_decompress=False,
             trust_env=False,
         )
-        self._session = Sealed(session)
-        return self._session
+        self._sealed = Sealed(session)
+        return session
 
 
 def _timeout(timeouts: Timeouts, seconds: float) -> aiohttp.ClientTimeout:
