@@ -22,7 +22,6 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from limio_limitrail.api import breaks
 from limio_limitrail.api.async_connections import KeptConnections, KeptResponse, SpokeFirstError
-from limio_limitrail.api.bare_errors import raises_bare_async
 from limio_limitrail.api.bounded_http import AnswerBounds
 from limio_limitrail.api.breaks import decoded
 from limio_limitrail.api.content_encoding import BodyTooLargeError
@@ -30,6 +29,7 @@ from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, T
 from limio_limitrail.api.provenance import SURPLUS
 from limio_limitrail.api.secret import Sealed, Secret, revealed
 from limio_limitrail.api.transport import MAX_ERROR_BODY, Body, RawAnswer, Timeouts, Transport
+from limio_limitrail.bare_errors import raises_bare_async
 
 _NO_BODY = Body()
 _QUICK = 1 << 16

@@ -14,12 +14,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from limio_limitrail.api.bare_errors import raises_bare
 from limio_limitrail.api.errors import Failure, ProtocolError
 from limio_limitrail.api.forks import begin_anew_in_children
 from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.secret import Secret
+from limio_limitrail.bare_errors import raises_bare
 
 DEFAULT_LIFETIME = 3600.0
 """Seconds that a token is taken to live where the answer does not say (both APIs show 3600 in their samples)."""

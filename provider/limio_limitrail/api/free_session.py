@@ -15,10 +15,10 @@ import requests.adapters
 import requests.auth
 from requests.cookies import RequestsCookieJar
 
-from limio_limitrail.api.bare_errors import raises_bare
 from limio_limitrail.api.origin import Origin, origin_of, same_origin
 from limio_limitrail.api.redact import safe_text
 from limio_limitrail.api.secret import revealed
+from limio_limitrail.bare_errors import raises_bare
 
 if TYPE_CHECKING:
     from limio_limitrail.api.auth import Auth

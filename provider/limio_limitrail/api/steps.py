@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias, TypeVar, cast
 
-from limio_limitrail.api.bare_errors import raises_bare, raises_bare_async
 from limio_limitrail.api.errors import Failure
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Body, RawAnswer
+from limio_limitrail.bare_errors import raises_bare, raises_bare_async
 
 T = TypeVar("T")
 

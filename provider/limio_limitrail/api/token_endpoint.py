@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from limio_limitrail.api.answer import judge
 from limio_limitrail.api.auth import Token, parse_token
-from limio_limitrail.api.bare_errors import raises_bare
 from limio_limitrail.api.errors import (
     ApiError,
     CredentialsError,
@@ -24,6 +23,7 @@ from limio_limitrail.api.redact import safe_text
 from limio_limitrail.api.retry import RetryLimits, call_with_retries
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Body, Transport
+from limio_limitrail.bare_errors import raises_bare
 
 _LARGEST_ANSWER = 1_000_000
 """Bytes of a token endpoint's answer."""

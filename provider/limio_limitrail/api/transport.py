@@ -13,7 +13,6 @@ import requests.utils
 import urllib3.exceptions
 
 from limio_limitrail.api import breaks
-from limio_limitrail.api.bare_errors import raises_bare
 from limio_limitrail.api.bounded_http import AnswerBounds, BoundedAdapter, TooManyBytesError, read_body, within
 from limio_limitrail.api.deadline import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT, seconds_left
 from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, TransportError
@@ -21,6 +20,7 @@ from limio_limitrail.api.forks import begin_anew_in_children
 from limio_limitrail.api.free_session import NoAuth, NoCookies, OriginSession
 from limio_limitrail.api.origin import Origin
 from limio_limitrail.api.secret import Sealed, Secret, revealed
+from limio_limitrail.bare_errors import raises_bare
 
 if TYPE_CHECKING:
     from limio_limitrail.api.auth import Auth

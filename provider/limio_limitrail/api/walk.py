@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
 from limio_limitrail.api.announced import Ended, announced_more
-from limio_limitrail.api.bare_errors import raises_bare
 from limio_limitrail.api.envelope import EnvelopeReader
 from limio_limitrail.api.errors import (
     ApiError,
@@ -35,6 +34,7 @@ from limio_limitrail.api.redact import safe_text
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.api.scrolls import is_scroll, opens_with_nothing
+from limio_limitrail.bare_errors import raises_bare
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import Answer, ApiClient
