@@ -50,9 +50,12 @@ def raises_bare(function: Callable[P, T]) -> Callable[P, T]:
     @wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return function(*args, **kwargs)
-        except BaseException as error:  # noqa: BLE001 - raised below
-            failed = bare(error)
+            try:
+                return function(*args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - raised below
+                failed = bare(error)
+        except BaseException as late:  # noqa: BLE001 - of a signal that came while a driver was busy, and is handled only now
+            failed = bare(late)
         # Not in the handler, where the error would get itself for its context; and this frame is one that it keeps.
         del args, kwargs
         try:
@@ -69,9 +72,12 @@ def raises_bare_async(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable
     @wraps(function)
     async def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return await function(*args, **kwargs)
-        except BaseException as error:  # noqa: BLE001 - raised below
-            failed = bare(error)
+            try:
+                return await function(*args, **kwargs)
+            except BaseException as error:  # noqa: BLE001 - raised below
+                failed = bare(error)
+        except BaseException as late:  # noqa: BLE001 - likewise
+            failed = bare(late)
         del args, kwargs
         try:
             raise failed
