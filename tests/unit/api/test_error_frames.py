@@ -29,6 +29,10 @@ from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.api.walk import Walk
+from limio_limitrail.ledger.model import OnUnknown, UsageRow
+from limio_limitrail.limitrail.operations import OPERATIONS
+from limio_limitrail.limitrail.usage import AnswerReading
+from limio_limitrail.operators.usage_sender import UsageSender
 
 TOKEN = "token-of-the-wire-1234567890"
 SECRET = "Opaque+Client/Secret=42"
@@ -507,6 +511,50 @@ def test_a_page_that_fails(name, cursor):
             check(error, errors.ApiError)
         else:
             assert name in ("no records", "a total that is not reached", "another page announced")
+
+
+# -- the send loop of usage --------------------------------------------------------------------------------------------
+
+UNCLEAR = {
+    "no decision": Behaviour(answer(200, json.dumps({"said": f"{TOKEN} {SECRET}"}).encode())),
+    "no JSON": Behaviour(answer(200, ECHO[:-1])),
+    "an answer and more": Behaviour(answer(200, ECHO) + answer(200, ECHO)),
+    "an id that echoes": Behaviour(
+        answer(200, json.dumps({"decision": "ALLOWED", "traceId": TOKEN}).encode(), X_Request_Id=TOKEN)
+    ),
+}
+
+
+@pytest.mark.parametrize("on_unknown", [OnUnknown.PARK, OnUnknown.RESEND])
+@pytest.mark.parametrize("name", [*FAILING, *UNCLEAR])
+def test_a_row_that_fails(name, on_unknown):
+    """Three rows over one connection, so that an answer may be another row's as well."""
+
+    async def send(client: ApiClient) -> list[object]:
+        sender = UsageSender(
+            client=AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=1)),
+            operation=OPERATIONS["commit"],
+            reading=AnswerReading(),
+            key_header="Idempotency-Key",
+            on_unknown=on_unknown,
+        )
+
+        async def wait(seconds: float) -> None: ...
+
+        try:
+            rows = [
+                UsageRow(number=n, key=f"k-{n}", row_key="{}", path="/v1/usage/commit", body=b"{}", digest=f"d{n}")
+                for n in range(3)
+            ]
+            return [await sender(row, wait) for row in rows]
+        finally:
+            await sender.close()
+
+    with wire_server() as server, contextlib.closing(make_client(server.url)) as client:
+        server.script = [{**FAILING, **UNCLEAR}[name]] * 12
+        for result in asyncio.run(send(client)):
+            if isinstance(cause := getattr(result, "cause", None), BaseException):
+                check(cause, errors.ApiError)
 
 
 # -- the walk itself -------------------------------------------------------------------------------------------------
