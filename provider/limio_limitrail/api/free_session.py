@@ -19,13 +19,14 @@ from limio_limitrail.api.origin import Origin, origin_of, same_origin
 from limio_limitrail.api.redact import safe_text
 from limio_limitrail.api.secret import revealed
 from limio_limitrail.bare_errors import raises_bare
+from limio_limitrail.troubleshooting import ExplainedError
 
 if TYPE_CHECKING:
     from limio_limitrail.api.auth import Auth
     from limio_limitrail.api.secret import Secret
 
 
-class RedirectRefusedError(requests.exceptions.RequestException):
+class RedirectRefusedError(ExplainedError, requests.exceptions.RequestException):
     """A redirect leads to another origin."""
 
 
