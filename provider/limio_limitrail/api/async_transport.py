@@ -27,7 +27,9 @@ from limio_limitrail.api.breaks import decoded
 from limio_limitrail.api.content_encoding import BodyTooLargeError
 from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, TransportError
 from limio_limitrail.api.provenance import SURPLUS
+from limio_limitrail.api.secret import Sealed, Secret, revealed
 from limio_limitrail.api.transport import MAX_ERROR_BODY, Body, RawAnswer, Timeouts, Transport
+from limio_limitrail.bare_errors import raises_bare_async
 
 _NO_BODY = Body()
 _QUICK = 1 << 16
@@ -52,16 +54,22 @@ class AsyncTransport:
         self._transport = transport
         self._connections = connections
         self._rest = rest
-        self._session: aiohttp.ClientSession | None = None
-        self._proxy: str | None = None
+        # A proxy's password is in both.
+        self._sealed: Sealed[aiohttp.ClientSession] | None = None
+        self._proxy: Secret | None = None
         self._usual = _timeout(transport.timeouts, transport.timeouts.total)
 
+    @property
+    def _session(self) -> aiohttp.ClientSession | None:
+        return None if self._sealed is None else self._sealed.open()
+
+    @raises_bare_async
     async def exchange(
         self,
         *,
         method: str,
         url: str,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str | Secret],
         call: Failure,
         params: Mapping[str, str] | None = None,
         body: Body = _NO_BODY,
@@ -72,7 +80,7 @@ class AsyncTransport:
         answer's provenance, now and later on.
         """
         try:
-            target, headers, data = _prepare(method, url, headers=headers, params=params, body=body)
+            target, sent_headers, data = _prepare(method, url, headers=revealed(headers), params=params, body=body)
         except (requests.exceptions.RequestException, ValueError, TypeError) as error:
             raise _unfit(error, call) from None
         session = self._session or self._open(url, call)
@@ -85,8 +93,8 @@ class AsyncTransport:
                 method,
                 target,
                 data=data,
-                headers=headers,
-                proxy=self._proxy,
+                headers=sent_headers,
+                proxy=self._proxy.reveal() if self._proxy else None,
                 allow_redirects=False,
                 timeout=self._usual if seconds == timeouts.total else _timeout(timeouts, seconds),
             )
@@ -134,21 +142,22 @@ class AsyncTransport:
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
+        if (session := self._session) is not None:
+            await session.close()
 
     def _open(self, url: str, call: Failure) -> aiohttp.ClientSession:
         route = self._transport.route(url)
         if route.proxy is not None:
-            self._proxy = route.proxy if "://" in route.proxy else f"http://{route.proxy}"
-            if not self._proxy.startswith(tuple(f"{scheme}://" for scheme in _PROXIES)):
+            proxy = route.proxy if "://" in route.proxy else f"http://{route.proxy}"
+            if not proxy.startswith(tuple(f"{scheme}://" for scheme in _PROXIES)):
                 raise TransportError(replace(call, reason="the proxy is neither one of HTTP nor of HTTPS", reached=False))
+            self._proxy = Secret(proxy)
         try:
             tls = _tls(route.verify) if url.startswith("https:") else True
         except (OSError, ssl.SSLError) as error:
             reason = f"the CA bundle cannot be read ({type(error).__name__})"
             raise TransportError(replace(call, reason=reason, reached=False)) from None
-        self._session = aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=KeptConnections(connections=self._connections, rest=self._rest, ssl=tls),
             response_class=KeptResponse,
             headers=self._transport.headers,
@@ -158,7 +167,8 @@ class AsyncTransport:
             auto_decompress=False,
             trust_env=False,
         )
-        return self._session
+        self._sealed = Sealed(session)
+        return session
 
 
 def _timeout(timeouts: Timeouts, seconds: float) -> aiohttp.ClientTimeout:
@@ -213,7 +223,8 @@ def _prepare(
 ) -> tuple[yarl.URL, Mapping[str, str], Any]:
     """Write a request as `requests` would, without making one where that is not needed."""
     if params or body.json is not None or body.form is not None:
-        made = requests.Request(method, url, params=params, json=body.json, data=body.content or body.form, headers=dict(headers))
+        form = body.form and revealed(body.form)
+        made = requests.Request(method, url, params=params, json=body.json, data=body.content or form, headers=dict(headers))
         prepared = made.prepare()
         assert prepared.url is not None
         prepared.headers.pop("Content-Length", None)

@@ -19,6 +19,7 @@ from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, de
 from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.secret import Secret
+from limio_limitrail.bare_errors import raises_bare
 
 DEFAULT_LIFETIME = 3600.0
 """Seconds that a token is taken to live where the answer does not say (both APIs show 3600 in their samples)."""
@@ -57,8 +58,8 @@ class Auth(Protocol):
     def at_hand(self) -> Secret | None:
         """Give the credential that is valid now, if that takes no waiting."""
 
-    def header(self, credential: Secret) -> str:
-        """Give the Authorization header's value for it."""
+    def header(self, credential: Secret) -> Secret:
+        """Return the Authorization header's value for it."""
 
     def renew(self, refused: Secret) -> bool:
         """Take note that the API refused a credential; True where another one may do better."""
@@ -116,7 +117,7 @@ class TokenSource:
             asked_at = self._clock()
             self._hold(None)
             token = self._mint()
-            self._mask(token.value.reveal())
+            raises_bare(self._mask)(token.value.reveal())
             self._hold(token, renew_at=asked_at + token.lifetime - min(EARLY, token.lifetime / 10))
             self.minted += 1
             return token.value
@@ -129,8 +130,8 @@ class TokenSource:
         with self._held:
             self._token, self._renew_at = token, renew_at
 
-    def header(self, credential: Secret) -> str:
-        return f"Bearer {credential.reveal()}"
+    def header(self, credential: Secret) -> Secret:
+        return Secret(f"Bearer {credential.reveal()}")
 
     def renew(self, refused: Secret) -> bool:
         with self._held:
@@ -162,8 +163,8 @@ class ApiKey:
     def at_hand(self) -> Secret:
         return self._key
 
-    def header(self, credential: Secret) -> str:
-        return credential.reveal()
+    def header(self, credential: Secret) -> Secret:
+        return credential
 
     def renew(self, refused: Secret) -> bool:  # noqa: ARG002 - a key has no successor
         return False
@@ -175,6 +176,7 @@ class ApiKey:
         return "ApiKey(***)"
 
 
+@raises_bare
 def parse_token(body: bytes, *, api: str, path: str) -> Token:
     """Read a token endpoint's answer.
 

@@ -21,6 +21,8 @@ from typing import Any
 import requests
 import requests.adapters
 
+from limio_limitrail.api.secret import Sealed
+
 _RECORD = 1 << 14
 """Bytes that are written at a time: one TLS record, because a socket's timeout holds for each of them."""
 
@@ -164,6 +166,15 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
         self._timeout = (connect, read)
         self._total = total
         self._max_bytes = max_bytes
+
+    @property
+    def proxy_manager(self) -> Any:
+        """What connects through proxies, by their URLs, which may hold passwords."""
+        return self._through_proxies.open()
+
+    @proxy_manager.setter
+    def proxy_manager(self, managers: Any) -> None:
+        self._through_proxies = Sealed(managers)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)

@@ -22,6 +22,7 @@ from limio_limitrail.api.origin import origin_of
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries
+from limio_limitrail.api.secret import Sealed
 from limio_limitrail.api.steps import CREDENTIAL, Request, Steps, take
 from limio_limitrail.api.transport import Body, Transport
 
@@ -111,7 +112,7 @@ class ApiClient:
         self._origin = origin_of(base_url)
         self._sleep = sleep
         self._counting = threading.Lock()
-        self._session: requests.Session | None = None
+        self._session: Sealed[requests.Session] | None = None
         begin_anew_in_children(self)
 
     def after_fork(self) -> None:
@@ -227,14 +228,14 @@ class ApiClient:
         """Give the session for free use, which authorises requests to the API's own origin and no others; always the same one."""
         with self._counting:
             if self._session is None:
-                self._session = self.transport.session(self.auth, self._origin)
-            return self._session
+                self._session = Sealed(self.transport.session(self.auth, self._origin))
+            return self._session.open()
 
     def close(self) -> None:
         """Close all connections; the next request makes new ones."""
         self.transport.close()
         if self._session is not None:
-            self._session.close()
+            self._session.open().close()
 
     def count_retry(self, seconds: float) -> None:
         """Count a try that is made again.
@@ -290,7 +291,9 @@ class ApiClient:
                 # which everything in a process stands still.
                 del error
 
-    def _follow(self, *, call: Failure, params: Mapping[str, str], body: Body, headers: Mapping[str, str]) -> Steps[Answer]:
+    def _follow(
+        self, *, call: Failure, params: Mapping[str, str], body: Body, headers: Mapping[str, str | Secret]
+    ) -> Steps[Answer]:
         url = self.base_url + call.path
         query: Mapping[str, str] | None = params
         for _ in range(_MOST_REDIRECTS + 1):

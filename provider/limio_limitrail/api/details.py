@@ -19,6 +19,7 @@ from limio_limitrail.api.faults import OK, read_record
 from limio_limitrail.api.page import Page
 from limio_limitrail.api.redact import holds_secret
 from limio_limitrail.api.resource import Resource, fill_path
+from limio_limitrail.bare_errors import raises_bare
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ def with_details(
     parts = _parts_of(list_path, resource=resource)
     gone = 0
 
+    @raises_bare
     def fetch(summary: msgspec.Raw) -> tuple[bytes, bool]:
         identity = _identity_of(summary)
         if identity in {"", ".", ".."}:

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import hmac
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from typing import Generic, NoReturn, TypeVar
+
+T = TypeVar("T")
 
 
 class Secret:
@@ -38,3 +41,32 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret stays in memory: it cannot be pickled, copied into XCom or sent to a trigger")
+
+
+def revealed(values: Mapping[str, str | Secret]) -> dict[str, str]:
+    """Return headers, or a form, as they are sent."""
+    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in values.items()}
+
+
+class Sealed(Generic[T]):
+    """Hold an object that has to hold a credential in plain, such as a session of a library whose proxy wants a password.
+
+    What looks through an error's frames for the values of variables does not come past it.
+
+    :param value: the object.
+    """
+
+    __slots__ = ("_open",)
+
+    def __init__(self, value: T) -> None:
+        self._open: Callable[[], T] = lambda: value
+
+    def open(self) -> T:
+        """Return the object."""
+        return self._open()
+
+    def __repr__(self) -> str:
+        return "Sealed(***)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("what is sealed stays in memory: it cannot be pickled")

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, TypeVar, cast
 from limio_limitrail.api.errors import Failure
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Body, RawAnswer
+from limio_limitrail.bare_errors import raises_bare, raises_bare_async
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ class Request:
 
     :param method: the HTTP method.
     :param url: where it goes.
-    :param headers: its headers, the credential among them.
+    :param headers: its headers, the credential among them as a `Secret`.
     :param call: what errors say about the call.
     :param params: the query.
     :param body: what it carries.
@@ -42,7 +43,7 @@ class Request:
 
     method: str
     url: str
-    headers: Mapping[str, str]
+    headers: Mapping[str, str | Secret]
     call: Failure
     params: Mapping[str, str] | None
     body: Body
@@ -62,6 +63,7 @@ class Request:
 Steps: TypeAlias = Generator[Need | Request, Any, T]
 
 
+@raises_bare
 def take(steps: Steps[T], *, exchange: Callable[..., RawAnswer], credential: Callable[[], Secret]) -> T:
     """Take the steps of a try, waiting for each.
 
@@ -77,6 +79,7 @@ def take(steps: Steps[T], *, exchange: Callable[..., RawAnswer], credential: Cal
         return cast("T", done.value)
 
 
+@raises_bare_async
 async def take_async(
     steps: Steps[T], *, exchange: Callable[..., Awaitable[RawAnswer]], credential: Callable[[], Awaitable[Secret]]
 ) -> T:

@@ -23,6 +23,7 @@ from limio_limitrail.api.redact import remember_secret, safe_text
 from limio_limitrail.api.retry import RetryLimits, call_with_retries
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Body, Transport
+from limio_limitrail.bare_errors import raises_bare
 
 _LARGEST_ANSWER = 1_000_000
 """Bytes of a token endpoint's answer."""
@@ -69,14 +70,15 @@ def mint(
     """
     path = urlsplit(credentials.auth_url).path or "/"
     call = Failure(api=api, resource="token", method="POST", path=path)
-    form = {
+    form: dict[str, str | Secret] = {
         "grant_type": "client_credentials",
         "client_id": credentials.client_id,
-        "client_secret": credentials.client_secret.reveal(),
+        "client_secret": credentials.client_secret,
     }
     if credentials.scope:
         form["scope"] = credentials.scope
 
+    @raises_bare
     def attempt() -> Token:
         try:
             answer = transport.exchange(

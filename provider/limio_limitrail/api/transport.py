@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import http.cookiejar
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import requests
-import requests.auth
-import requests.hooks
 import requests.utils
 import urllib3.exceptions
 
@@ -20,12 +17,14 @@ from limio_limitrail.api.bounded_http import AnswerBounds, BoundedAdapter, TooMa
 from limio_limitrail.api.deadline import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT, seconds_left
 from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, TransportError
 from limio_limitrail.api.forks import begin_anew_in_children
-from limio_limitrail.api.origin import Origin, same_origin
+from limio_limitrail.api.free_session import NoAuth, NoCookies, OriginSession
+from limio_limitrail.api.origin import Origin
+from limio_limitrail.api.secret import Sealed, Secret, revealed
+from limio_limitrail.bare_errors import raises_bare
 
 if TYPE_CHECKING:
     from limio_limitrail.api.auth import Auth
     from limio_limitrail.api.provenance import Provenance
-    from limio_limitrail.api.secret import Secret
 
 
 _AnySession = TypeVar("_AnySession", bound=requests.Session)
@@ -71,12 +70,12 @@ class Body:
     """What a request carries; at most one of these.
 
     :param json: sent as JSON.
-    :param form: sent as a form.
+    :param form: sent as a form; a `Secret` in it shows itself there only.
     :param content: sent as it is.
     """
 
     json: object = None
-    form: Mapping[str, str] | None = None
+    form: Mapping[str, str | Secret] | None = None
     content: bytes | None = None
 
 
@@ -121,14 +120,18 @@ class Transport:
 
     def after_fork(self) -> None:
         """Begin with connections of this process: two processes that share one would read each other's answers."""
-        self._surroundings: dict[tuple[str, str], Mapping[str, Any]] = {}
-        self._session = self._equip(_PlainSession(), _NoAuth())
+        # A proxy's password is in both.
+        self._surroundings: Sealed[dict[tuple[str, str], Mapping[str, Any]]] = Sealed({})
+        self._sealed = Sealed(self._equip(_PlainSession()))
 
-    def _equip(self, session: _AnySession, auth: requests.auth.AuthBase) -> _AnySession:
+    @property
+    def _session(self) -> requests.Session:
+        return self._sealed.open()
+
+    def _equip(self, session: _AnySession) -> _AnySession:
         session.headers.update(self.headers)
-        # The API's gateways may set cookies; a token is all the state that a request should carry.
-        session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
-        session.auth = auth
+        session.cookies = NoCookies()
+        session.auth = NoAuth()
         session.verify = self._verify
         adapter = BoundedAdapter(
             connect=self.timeouts.connect,
@@ -141,12 +144,13 @@ class Transport:
         session.mount("http://", adapter)
         return session
 
+    @raises_bare
     def exchange(
         self,
         *,
         method: str,
         url: str,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str | Secret],
         call: Failure,
         params: Mapping[str, str] | None = None,
         body: Body = Body(),
@@ -156,6 +160,7 @@ class Transport:
 
         The body of an error is left out where it cannot be read: its status says enough.
 
+        :param headers: its headers; a `Secret` among them shows itself here only, and in no error.
         :param call: what errors say about the call.
         :param body: what the request carries.
         :param max_response: bytes of the largest answer, instead of the transport's.
@@ -164,17 +169,18 @@ class Transport:
         :raises ProtocolError: the answer is not encoded as its headers say.
         :raises InvalidRequestError: the request cannot be put on the wire as it is.
         """
+        session = self._session
         try:
             # Not by the session: it looks for more to put in than there is here, and takes longer than all else that is done.
             prepared = requests.PreparedRequest()
             prepared.prepare(
                 method=method,
                 url=url,
-                headers={**self._session.headers, **headers},
+                headers={**session.headers, **revealed(headers)},
                 params=params,
                 json=body.json,
-                data=body.content or body.form,
-                auth=_NoAuth(),
+                data=body.content or (body.form and revealed(body.form)),
+                auth=NoAuth(),
             )
             settings = self._settings(str(prepared.url))
         except (requests.exceptions.RequestException, ValueError, TypeError) as error:
@@ -186,7 +192,7 @@ class Transport:
         with within(bounds):
             try:
                 # stream=True and the raw read halve the cost of a body, and notice one that broke off.
-                response = self._session.send(
+                response = session.send(
                     prepared,
                     timeout=(min(self.timeouts.connect, seconds), self.timeouts.read),
                     allow_redirects=False,
@@ -255,62 +261,20 @@ class Transport:
     def _settings(self, url: str) -> Mapping[str, Any]:
         """Give what the environment says of an origin. It is read once: to read it takes as long as to send a request."""
         scheme, host, *_ = urlsplit(url)
-        known = self._surroundings.get((scheme, host))
+        surroundings = self._surroundings.open()
+        known = surroundings.get((scheme, host))
         if known is None:
             known = self._session.merge_environment_settings(url, {}, True, self._verify, None)
-            self._surroundings[scheme, host] = known
+            surroundings[scheme, host] = known
         return known
 
     def session(self, auth: Auth, origin: Origin) -> requests.Session:
         """Give a session of its own for free use, which authorises requests to one origin only."""
-        return self._equip(_OriginSession(origin), _OriginAuth(auth=auth, origin=origin))
+        return self._equip(OriginSession(auth=auth, origin=origin))
 
     def close(self) -> None:
         """Close all connections."""
         self._session.close()
-
-
-class _NoAuth(requests.auth.AuthBase):
-    """Keeps requests from looking for credentials in a netrc file and putting them in place of the token."""
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        return request
-
-
-class _OriginAuth(requests.auth.AuthBase):
-    """Authorises requests to one origin and leaves all others bare."""
-
-    def __init__(self, *, auth: Auth, origin: Origin) -> None:
-        self._auth = auth
-        self._origin = origin
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if same_origin(request.url, self._origin):
-            credential = self._auth.credential()
-            request.headers["Authorization"] = self._auth.header(credential)
-
-            def renew_once(response: requests.Response, **kwargs: Any) -> requests.Response:
-                return self._again(response, refused=credential, kwargs=kwargs)
-
-            request.hooks["response"] = [*request.hooks["response"], renew_once]
-        return request
-
-    def _again(self, response: requests.Response, *, refused: Secret, kwargs: Mapping[str, Any]) -> requests.Response:
-        """Send a request whose token was refused once more with another one: the API has not acted on it."""
-        repeatable = response.request.body is None or isinstance(response.request.body, str | bytes)
-        if response.status_code != 401 or not repeatable or not same_origin(response.request.url, self._origin):
-            return response
-        if not self._auth.renew(refused):
-            return response
-        response.content  # noqa: B018 - reads the answer to its end, so that its connection can be used again
-        response.close()
-        request = response.request.copy()
-        request.headers["Authorization"] = self._auth.header(self._auth.credential())
-        request.hooks = requests.hooks.default_hooks()
-        again: requests.Response = response.connection.send(request, **kwargs)
-        again.history.append(response)
-        again.request = request
-        return again
 
 
 class _PlainSession(requests.Session):
@@ -318,18 +282,3 @@ class _PlainSession(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
         return None
-
-
-class _OriginSession(requests.Session):
-    """Follows redirects, and takes the credential along to its own origin only.
-
-    requests itself keeps it where http turns into https on the same host, and puts in what a netrc file says of a host.
-    """
-
-    def __init__(self, origin: Origin) -> None:
-        super().__init__()
-        self._origin = origin
-
-    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:  # noqa: ARG002
-        if not same_origin(prepared_request.url, self._origin):
-            prepared_request.headers.pop("Authorization", None)

@@ -34,6 +34,7 @@ from limio_limitrail.api.redact import repeats_secret
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.api.scrolls import is_scroll, opens_with_nothing
+from limio_limitrail.bare_errors import raises_bare
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import Answer, ApiClient
@@ -150,7 +151,7 @@ class Walk:
             # A page that the API has moved on from is gone, whether it arrived or not.
             moves_on = cursor is not None and self.keeps_place
             try:
-                answer = self._send(query, is_first=cursor is None, once=moves_on, halved=halved)
+                return self._ask(query, is_first=cursor is None, once=moves_on, halved=halved, number=number)
             except (PageTooLargeError, ServerError, TransportError) as error:
                 smaller = self._halve(error)
                 if moves_on and error.failure.reached:
@@ -165,17 +166,20 @@ class Walk:
                 if cursor is None or error.status is None:
                     raise
                 raise CursorRefusedError(error.failure) from error
-            else:
-                if self.server_time is None:
-                    self.server_time = _date_of(answer.headers)
-                return split(
-                    answer,
-                    resource=self.resource,
-                    envelope=self._envelope,
-                    call=self._call(),
-                    number=number,
-                    warned=self._warned,
-                )
+
+    @raises_bare
+    def _ask(self, query: Mapping[str, str], *, is_first: bool, once: bool, halved: bool, number: int) -> Page:
+        answer = self._send(query, is_first=is_first, once=once, halved=halved)
+        if self.server_time is None:
+            self.server_time = _date_of(answer.headers)
+        return split(
+            answer,
+            resource=self.resource,
+            envelope=self._envelope,
+            call=self._call(),
+            number=number,
+            warned=self._warned,
+        )
 
     def _send(self, query: Mapping[str, str], *, is_first: bool, once: bool, halved: bool) -> Answer:
         def note(seconds: float) -> None:  # noqa: ARG001 - that it is tried again is all

@@ -18,8 +18,10 @@ def find_database(sql_conn_id: str) -> DbApiHook:
     from airflow.sdk import BaseHook
 
     from limio_limitrail.api.errors import ParameterError
+    from limio_limitrail.bare_errors import raises_bare
 
-    hook = BaseHook.get_hook(sql_conn_id)
+    # Airflow has the connection with its password in its hands meanwhile.
+    hook = raises_bare(BaseHook.get_hook)(sql_conn_id)
     if not isinstance(hook, DbApiHook):
         raise ParameterError(f"connection {sql_conn_id!r} is no database: its hook {type(hook).__name__} is no DbApiHook")
     return hook

@@ -42,10 +42,11 @@ class LimioHook(ApiHook):
         """
         from airflow.sdk.log import mask_secret
 
+        from limio_limitrail.bare_errors import raises_bare
         from limio_limitrail.hooks.limio_settings import read_limio_connection
 
         settings = read_limio_connection(self.get_connection(self.limio_conn_id))
-        mask_secret(settings.secret.reveal())
+        raises_bare(mask_secret)(settings.secret.reveal())
         return settings
 
     @cached_property

@@ -6,6 +6,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.hooks.pages import read_pages
 from limio_limitrail.hooks.settings import AirflowConnection, Fields, Settings
 
@@ -16,6 +17,7 @@ TOKEN_PATH = "/oauth2/token"  # noqa: S105 - a path (Limio documentation, "Authe
 API_PREFIX = "/api"
 
 
+@raises_bare
 def read_limio_connection(connection: AirflowConnection) -> Settings:
     """Read a ``limio`` connection.
 

@@ -48,10 +48,11 @@ class LimitRailHook(ApiHook):
         """
         from airflow.sdk.log import mask_secret
 
+        from limio_limitrail.bare_errors import raises_bare
         from limio_limitrail.hooks.limitrail_settings import read_limitrail_connection
 
         settings = read_limitrail_connection(self.get_connection(self.limitrail_conn_id))
-        mask_secret(settings.secret.reveal())
+        raises_bare(mask_secret)(settings.secret.reveal())
         return settings
 
     @cached_property

@@ -13,6 +13,7 @@ from limio_limitrail.api.list_source import TENANT
 from limio_limitrail.api.origin import origin_of
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.scopes import split_scopes, unfit_scopes
+from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.hooks.pages import read_pages
 from limio_limitrail.hooks.settings import AirflowConnection, ConnectionFieldError, Fields, Settings
 
@@ -45,6 +46,7 @@ class LimitRailSettings(Settings):
         return {**super().owner(), **({} if self.tenant is None else {TENANT: self.tenant})}
 
 
+@raises_bare
 def read_limitrail_connection(connection: AirflowConnection) -> LimitRailSettings:
     """Read a ``limitrail`` connection.
 

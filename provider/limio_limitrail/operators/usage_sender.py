@@ -161,6 +161,7 @@ class UsageSender:
             raise
         outcome = read_answer(answer, reading=self.reading, keep=self.keep_answers)
         provenance = answer.provenance
+        del answer  # what it echoes is not for an error's frames
         if provenance is None or self._owner(outcome, row=row, provenance=provenance) is Owner.THIS_ROW or provenance.number == 1:
             return outcome
         return Provisional(**vars(outcome), recheck=partial(self._recheck, outcome, row=row, provenance=provenance))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from limio_limitrail.bare_errors import raises_bare_async
 from limio_limitrail.triggers.threads import in_thread
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Connected(ABC):
         :raises ConnectionFieldError: a field of the connection is missing or wrong.
         """
 
+    @raises_bare_async
     async def reach(self) -> Reached:
         """Look the connection up, and read it."""
         from airflow.sdk import BaseHook

@@ -13,6 +13,7 @@ from limio_limitrail.api.errors import Failure, NotFoundError, ParameterError, P
 from limio_limitrail.api.faults import read_record
 from limio_limitrail.api.redact import safe_text
 from limio_limitrail.api.resource import fill_path
+from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.waiting.look import ONE_TRY, Look, Standing
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class ObjectWait:
         statuses = f" to be {' or '.join(self.target_statuses)}" if self.target_statuses else " to be there"
         return f"{self.path_type}/{self.object_id}{statuses}"
 
+    @raises_bare
     def look(self, client: ApiClient) -> Look:
         """Look once.
 

@@ -8,6 +8,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.landing.sql.blockers import process
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Refusal
 from limio_limitrail.landing.sql.model import LandingError
@@ -30,6 +31,8 @@ _HELD = re.compile("could not set lock on file|being used by another process", r
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 """Where DuckDB says who that is."""
 
+_TOKEN = re.compile(r"[?&]?motherduck_token=[^&\s\"']*", re.IGNORECASE)
+
 _RIGHTS = re.compile("Permission denied|Read-only file system|read-only mode", re.IGNORECASE)
 
 TELL_EVERY = 5.0
@@ -40,11 +43,11 @@ _LONGEST_PAUSE = 5.0
 
 
 def lasting_database(hook: DbApiHook) -> str:
-    """Give the database's file.
+    """Return the database's file, or the name of MotherDuck's database, without the token that may stand behind it.
 
     :raises LandingError: the connection names none, or may not write.
     """
-    database = str(hook.get_database())
+    database = _without_token(str(hook.get_database()))
     if getattr(hook, "read_only", False):
         raise DatabaseError(Refusal(told="the DuckDB connection is read-only", cause=Cause.READ_ONLY))
     if database in ("", ":memory:"):
@@ -69,21 +72,15 @@ def opened(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
     :raises LandingError: the connection names no lasting database, it cannot be opened, or another process keeps the file.
         That one is named, with the cause `Cause.TIMEOUT`.
     """
-    import duckdb
-
-    database = lasting_database(hook)
-    file = database.partition("?")[0]  # behind it stands MotherDuck's token
+    file = lasting_database(hook)
     start = time.monotonic()
     told_at: float | None = None
     pause = _FIRST_PAUSE
     while True:
-        try:
-            connection: duckdb.DuckDBPyConnection = hook.get_conn()
-        except duckdb.Error as error:
-            # DuckDB speaks of the file and its blocks here, not of rows.
-            message = str(error).replace(database, file).strip().partition("\n")[0]
-        else:
-            return connection
+        found = _try_to_open(hook)
+        if not isinstance(found, str):
+            return found
+        message = found
         unborn = "not a valid DuckDB database" in message
         if not unborn and not _HELD.search(message):
             if _RIGHTS.search(message):
@@ -110,6 +107,24 @@ def opened(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
             )
         time.sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)
+
+
+@raises_bare
+def _try_to_open(hook: DbApiHook) -> duckdb.DuckDBPyConnection | str:
+    """Open the database; return what DuckDB says where it cannot. It speaks of the file and its blocks here, not of rows."""
+    import duckdb
+
+    try:
+        connection: duckdb.DuckDBPyConnection = hook.get_conn()
+    except duckdb.Error as error:
+        database = str(hook.get_database())
+        said = _TOKEN.sub("", str(error).replace(database, _without_token(database)))
+        return said.strip().partition("\n")[0]
+    return connection
+
+
+def _without_token(database: str) -> str:
+    return database.partition("?")[0] if database.startswith(("md:", "motherduck:")) else database
 
 
 def _named(message: str) -> str:

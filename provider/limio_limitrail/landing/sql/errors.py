@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.landing.sql.model import LandingError
 
 if TYPE_CHECKING:
@@ -145,7 +146,8 @@ def connected(hook: DbApiHook, *, name: str, describe: Callable[[str], Refusal] 
     :raises DatabaseError: the database cannot be reached, or does not let the connection in.
     """
     try:
-        return hook.get_conn()
+        # The hook and the driver have the password in their hands meanwhile.
+        return raises_bare(hook.get_conn)()
     except Exception as error:
         # A connection that Airflow does not have, or a driver that is not installed, is told best by whoever noticed.
         if type(error).__module__.partition(".")[0] in ("airflow", "builtins"):
