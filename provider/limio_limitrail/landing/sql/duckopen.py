@@ -8,6 +8,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from limio_limitrail.addresses import mask_credentials, without_credentials
 from limio_limitrail.landing.sql.blockers import process
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Refusal
 from limio_limitrail.landing.sql.model import LandingError
@@ -72,7 +73,7 @@ def opened(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
     import duckdb
 
     database = lasting_database(hook)
-    file = database.partition("?")[0]  # behind it stands MotherDuck's token
+    file = without_credentials(database)  # MotherDuck's token may stand in it
     start = time.monotonic()
     told_at: float | None = None
     pause = _FIRST_PAUSE
@@ -81,7 +82,7 @@ def opened(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
             connection: duckdb.DuckDBPyConnection = hook.get_conn()
         except duckdb.Error as error:
             # DuckDB speaks of the file and its blocks here, not of rows.
-            message = str(error).replace(database, file).strip().partition("\n")[0]
+            message = mask_credentials(str(error).replace(database, file)).strip().partition("\n")[0]
         else:
             return connection
         unborn = "not a valid DuckDB database" in message
