@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +22,7 @@ from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries
 from limio_limitrail.api.steps import CREDENTIAL, Request, Steps, take
 from limio_limitrail.api.transport import Body, Transport
+from limio_limitrail.url_paths import unfit_path, unfit_target
 
 if TYPE_CHECKING:
     import requests
@@ -35,7 +35,6 @@ log = logging.getLogger(__name__)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
-_UNFIT_FOR_PATHS = re.compile(r"[\\?#\s\x00-\x1f\x7f]|(^|/)\.{1,2}(/|$)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,10 +208,8 @@ class ApiClient:
                     "nothing was sent",
                 )
             )
-        if not path.startswith("/") or path.startswith("//") or _UNFIT_FOR_PATHS.search(path):
-            raise InvalidRequestError(
-                replace(call, path="", reason="a path begins with one slash, stays on the API's host and holds no query")
-            )
+        if (unfit := unfit_path(path)) is not None:
+            raise InvalidRequestError(replace(call, path="", reason=f"the path cannot be sent: {unfit}"))
         sent_headers = dict(headers or {})
         if idempotency_key is not None:
             sent_headers["Idempotency-Key"] = idempotency_key
@@ -322,6 +319,8 @@ class ApiClient:
                     reason=f"a redirect to another origin ({where}), which is not followed: credentials stay on {self._origin}",
                 )
             )
+        if (unfit := unfit_target(location, path=urlsplit(target).path)) is not None:
+            raise ProtocolError(replace(call, reason=f"a redirect whose path cannot be followed: {unfit}"))
         if holds_secret(location, secrets=secrets):
             raise ProtocolError(replace(call, reason="a redirect that repeats a credential, which is not followed"))
         if call.method not in _SAFE_METHODS:

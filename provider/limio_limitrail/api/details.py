@@ -18,6 +18,7 @@ from limio_limitrail.api.errors import Failure, NotFoundError, ParameterError, P
 from limio_limitrail.api.faults import OK, read_record
 from limio_limitrail.api.page import Page
 from limio_limitrail.api.resource import Resource, fill_path
+from limio_limitrail.url_paths import unfit_part
 
 log = logging.getLogger(__name__)
 
@@ -54,14 +55,9 @@ def with_details(
 
     def fetch(summary: msgspec.Raw) -> tuple[bytes, bool]:
         identity = _identity_of(summary)
-        if identity in {"", ".", ".."}:
-            raise ProtocolError(
-                Failure(
-                    api=client.api,
-                    resource=resource.name,
-                    reason="a record of the list has no usable text in 'id', so it cannot be fetched",
-                )
-            )
+        if (unfit := unfit_part(identity)) is not None:
+            reason = f"a record of the list has no usable text in 'id', so it cannot be fetched: {unfit}"
+            raise ProtocolError(Failure(api=client.api, resource=resource.name, reason=reason))
         path = fill_path(template, {**parts, "id": identity}, resource=resource.name)
         status = OK
 

@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.addresses import without_credentials
+from limio_limitrail.url_paths import unfit_path
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
@@ -42,7 +43,7 @@ def _sanitize(uri: SplitResult, *, scheme: str, example: str) -> SplitResult:
         raise ValueError(f"the port of {_shown(uri)!r} is no number; write {example}") from None
     if not uri.hostname or uri.username is not None:
         raise ValueError(f"{_shown(uri)!r} must name a host, and no user; write {example}")
-    if not _PATH.fullmatch(uri.path) or any(part in {".", ".."} for part in uri.path.split("/")):
+    if not _PATH.fullmatch(uri.path) or unfit_path(uri.path) is not None:
         raise ValueError(f"{_shown(uri)!r} must name a resource after the host; write {example}")
     if uri.query:
         raise ValueError(f"{_shown(uri)!r} has a query, which tells no list from another; write {example}")

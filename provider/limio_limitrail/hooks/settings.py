@@ -17,6 +17,7 @@ from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.troubleshooting import ExplainedError
+from limio_limitrail.url_paths import unfit_path
 
 DEFAULT_READ_TIMEOUT = 60.0
 """Seconds between two pieces of an answer; neither API documents a timeout of its own."""
@@ -254,6 +255,8 @@ class Fields:
             raise self.error(field, "it is no host and no URL") from None
         if parts.query or parts.fragment:
             raise self.error(field, "it carries a query or a fragment")
+        if parts.path and (unfit := unfit_path(parts.path)) is not None:
+            raise self.error(field, f"its path cannot be sent: {unfit}")
         if origin.scheme not in {"http", "https"}:
             raise self.error(field, "expected https")
         if origin.scheme == "http" and not is_loopback(origin.host):
