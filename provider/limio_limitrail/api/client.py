@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -35,6 +36,8 @@ log = logging.getLogger(__name__)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"([!-~]([\t -~]*[!-~])?)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,18 @@ class Answer:
         :raises ValueError: it is not JSON, or nested too deeply.
         """
         return decode_json(self.body)
+
+
+def _unfit_request(method: str, headers: Mapping[str, str]) -> str | None:
+    """Say what of a request cannot be put on the wire, where a thread and an event loop would do different things with it."""
+    if not _TOKEN.fullmatch(method):
+        return "its method is no word"
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name):
+            return "the name of a header is no word"
+        if not _HEADER_VALUE.fullmatch(value):
+            return f"its header {name!r} holds other characters than printable ASCII, or white space at an end"
+    return None
 
 
 def usual_repeat(method: str, idempotency_key: str | None) -> Repeat:
@@ -215,6 +230,8 @@ class ApiClient:
             sent_headers["Idempotency-Key"] = idempotency_key
         if content is not None:
             sent_headers["Content-Type"] = "application/json"
+        if (unfit := _unfit_request(method, sent_headers)) is not None:
+            raise InvalidRequestError(replace(call, reason=f"the request cannot be sent: {unfit}"))
         body = Body(json=json, content=content)
         return lambda: self._attempt(call=call, params=params or {}, body=body, headers=sent_headers)
 

@@ -57,7 +57,8 @@ def read_limitrail_connection(connection: AirflowConnection) -> LimitRailSetting
     host, scheme = fields.host(example="stg-api.limitrail.com")
     api_url = fields.base(f"{scheme or 'https'}://{host}", field="host")
     if path := urlsplit(api_url).path:
-        raise fields.error("host", f"it ends in the path {path!r}; give the API's host alone, and paths in the field 'paths'")
+        what = f"it ends in the path {path[:60]!r}; give the API's host alone, and paths in the field 'paths'"
+        raise fields.error("host", what)
     scopes = split_scopes(fields.text("scope"))
     if unfit_scopes(scopes):
         raise fields.error("scope", "it holds characters that no scope has; separate scopes by spaces")

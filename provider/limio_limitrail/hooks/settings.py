@@ -23,6 +23,7 @@ DEFAULT_READ_TIMEOUT = 60.0
 """Seconds between two pieces of an answer; neither API documents a timeout of its own."""
 
 HTTPS_PORT = 443
+_LAST_PORT = 65_535
 
 
 class ConnectionFieldError(ExplainedError, ValueError):
@@ -214,7 +215,11 @@ class Fields:
             return True
         if word in {"false", "0", "no"}:
             return False
-        if not Path(value.strip()).exists():
+        try:
+            is_there = Path(value.strip()).exists()
+        except (OSError, ValueError):  # no system has such a path
+            is_there = False
+        if not is_there:
             raise self.error("verify", "expected true, false or the path of a CA bundle, found a path that is not there")
         return value.strip()
 
@@ -232,6 +237,8 @@ class Fields:
             raise self.error(field, f"the scheme {str(scheme)[:20]!r} is neither https nor http")
         name, slash, path = host.partition("/")
         port = self._connection.port
+        if port is not None and not 0 <= port <= _LAST_PORT:
+            raise self.error("port", f"expected a number from 0 to {_LAST_PORT}")
         # The port of https goes without saying: with it and without it, it is the same place under the same name.
         if port and not (port == HTTPS_PORT and scheme != "http") and ":" not in name.rpartition("]")[2]:
             name = f"{name}:{port}"

@@ -103,8 +103,15 @@ def walk_for_look(client: ApiClient, *, resource: Resource, query: Query, page_s
 
 def identity_of(record: Mapping[str, Any], *, resource: Resource) -> str:
     """Give what tells a record from others, as a short text."""
-    values = [str(record.get(name)) for name in resource.primary_key]
+    values = [_shown(record.get(name)) for name in resource.primary_key]
     return "/".join(values)[:200]
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(value)
+    except RecursionError:  # an id that is an object, nested as deeply as a decoder goes
+        return "…"
 
 
 def time_of(record: Mapping[str, Any], *, resource: Resource) -> str | None:
