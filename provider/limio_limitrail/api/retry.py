@@ -234,7 +234,7 @@ def _rules(*, limits: RetryLimits, repeat: Repeat, on_retry: Callable[[float], N
         seconds = limits.first_wait / 2 + backoff(state)
         if isinstance(error, ApiError) and error.retry_after is not None:
             # The jitter comes on top: what the API asked for is a lower bound, and all of its clients were told the same.
-            return error.retry_after + random.uniform(0.0, 0.1 * error.retry_after + 0.1)  # noqa: S311 - it spreads, it hides nothing
+            return error.retry_after + random.uniform(0.0, 0.1 * error.retry_after + 0.1)  # nosec B311 # noqa: S311 - it spreads only
         return seconds
 
     def stop(state: RetryCallState) -> bool:

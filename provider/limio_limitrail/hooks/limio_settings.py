@@ -12,7 +12,7 @@ from limio_limitrail.hooks.settings import AirflowConnection, Fields, Settings
 APP_HOSTS = {"eu": "{tenant}.prod.limio.com", "us": "{tenant}.prod-us.limio.com"}
 """Where an app is, by region (Limio documentation, "Authentication overview")."""
 
-TOKEN_PATH = "/oauth2/token"  # noqa: S105 - a path (Limio documentation, "Authentication overview")
+TOKEN_PATH = "/oauth2/token"  # nosec B105 # noqa: S105 - a path (Limio documentation)
 API_PREFIX = "/api"
 
 

@@ -17,7 +17,7 @@ from limio_limitrail.hooks.pages import read_pages
 from limio_limitrail.hooks.settings import AirflowConnection, ConnectionFieldError, Fields, Settings
 from limio_limitrail.url_paths import unfit_path
 
-TOKEN_PATH = "/connect/token"  # noqa: S105 - a path (LimitRail developer console)
+TOKEN_PATH = "/connect/token"  # nosec B105 # noqa: S105 - a path (LimitRail developer console)
 
 _PATH = re.compile(r"/(?!/)([^\\?#{}\s\x00-\x1f\x7f]|\{[A-Za-z_][A-Za-z0-9_]*\})*")
 
