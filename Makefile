@@ -11,7 +11,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-ui test-cluster needs-redis lint format docs bench bench-check dist test-matrix test-recipes test-s3 clean
+.PHONY: help setup demo test test-ui test-cluster needs-redis lint audit format docs bench bench-check dist test-matrix test-recipes test-s3 clean
 
 help:
 	@echo "make demo    run the main job against an emulated tenant, on real Airflow, into DuckDB"
@@ -19,6 +19,7 @@ help:
 	@echo "make test-ui    use Airflow's pages in a real browser (needs Chromium), and take the pictures in docs/images"
 	@echo "make test-cluster   Airflow with CeleryExecutor, Redis and two workers, one of which is killed (needs redis-server)"
 	@echo "make lint    ruff, mypy --strict, import-linter"
+	@echo "make audit   bandit over the code, pip-audit over constraints.txt; says so where there is no data on vulnerabilities"
 	@echo "make format  let ruff format the code"
 	@echo "make docs    build the site of the docs"
 	@echo "make bench   measure pulls, commits, what it costs to be there, and a thousand waits in a triggerer (into docs/performance.md)"
@@ -67,6 +68,10 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file= --strict tests/typing/user_dag.py
 	$(BIN)/lint-imports --no-cache
+
+audit: $(READY)
+	@$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group audit
+	@$(BIN)/python tests/packaging/audit.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

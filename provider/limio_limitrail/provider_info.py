@@ -150,7 +150,7 @@ _LIMIO_CONNECTION: dict[str, Any] = {
     "ui-field-behaviour": {
         # The port is shown, because Airflow 3.3.1 and 3.3.2 refuse to test a saved connection that has none.
         "hidden-fields": ["schema", "extra"],
-        "relabeling": {"host": "App host", "login": "Client id", "password": "Client secret"},
+        "relabeling": {"host": "App host", "login": "Client id", "password": "Client secret"},  # nosec B105 # a label
         "placeholders": {"host": "acme.prod.limio.com", "port": "443"},
     },
     "conn-fields": {
@@ -187,7 +187,7 @@ _LIMITRAIL_CONNECTION: dict[str, Any] = {
     "hook-name": "LimitRail",
     "ui-field-behaviour": {
         "hidden-fields": ["schema", "extra"],
-        "relabeling": {"host": "API host", "login": "Client id", "password": "Client secret"},
+        "relabeling": {"host": "API host", "login": "Client id", "password": "Client secret"},  # nosec B105 # a label
         "placeholders": {"host": "stg-api.limitrail.com", "port": "443"},
     },
     "conn-fields": {

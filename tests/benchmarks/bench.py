@@ -102,7 +102,7 @@ class Emulator:
     def ask(self, path: str, body: object = None) -> dict[str, Any]:
         """Ask its control."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}/_emulator/{path}", data=data)
+        request = urllib.request.Request(f"{self.url}/_emulator/{path}", data=data, headers={"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 

@@ -66,7 +66,7 @@ _ELSEWHERE = frozenset(
 _MONEY = frozenset({"currency", "currencycode"})
 _NOTHING = frozenset({"", "0", "-1", "null", "none", "nil", "undefined", "false", "no"})
 _HEADERS = re.compile(r"x-|pagination-|total-|next-|has-|page-", re.IGNORECASE)
-_LINK = re.compile(r"<([^>]*)>((?:\s*;\s*[^\s;,=]+(?:\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]*))?)*)")
+_LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[^\s;,=]+(?:\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]*))?)*)")
 _REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]*))", re.IGNORECASE)
 _RANGE = re.compile(r"\s*[A-Za-z]+\s+(?:[0-9]+-[0-9]+|\*)/([0-9]{1,15})\s*")
 _DEEPEST = 6
@@ -186,11 +186,20 @@ def _announces(word: str, text: bytes, *, here: list[Any], ended: Ended, vague: 
 
 def _leads_on(value: Any, *, here: list[Any], ended: Ended) -> bool:
     """Tell whether a value leads to another page than the one at hand."""
-    if isinstance(value, dict):
-        own = [one for name, one in value.items() if _word(name) in _TARGETS]
-        return any(_leads_on(one, here=here, ended=ended) for one in own or value.values())
-    if isinstance(value, list):
-        return any(_leads_on(one, here=here, ended=ended) for one in value)
+    # Not by recursion: a decoder goes deeper than functions do.
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, dict):
+            pending += [inner for name, inner in one.items() if _word(name) in _TARGETS] or one.values()
+        elif isinstance(one, list):
+            pending += one
+        elif _is_elsewhere(one, here=here, ended=ended):
+            return True
+    return False
+
+
+def _is_elsewhere(value: Any, *, here: list[Any], ended: Ended) -> bool:
     if value is None or value is False or str(value).strip().lower() in _NOTHING or _is_at(value, here):
         return False
     return not (isinstance(value, str) and _is_same(value, ended.target, here=here))
@@ -198,7 +207,7 @@ def _leads_on(value: Any, *, here: list[Any], ended: Ended) -> bool:
 
 def _is_at(value: Any, here: list[Any]) -> bool:
     flat = [inner for one in here for inner in (one.values() if isinstance(one, dict) else [one])]
-    return value is not True and any(str(value) == str(one) for one in flat)
+    return value is not True and any(str(value) == str(one) for one in flat if not isinstance(one, dict | list))
 
 
 def _is_same(link: str, target: str, *, here: list[Any]) -> bool:
@@ -222,7 +231,8 @@ def _links(text: bytes) -> Iterator[Any]:
     """Give the targets of those links in a list whose relation is ``next``."""
     for link in _value(msgspec.Raw(text)) or []:
         if isinstance(link, dict) and any(
-            _word(name) in {"rel", "relation"} and "next" in str(value).lower().split() for name, value in link.items()
+            _word(name) in {"rel", "relation"} and isinstance(value, str) and "next" in value.lower().split()
+            for name, value in link.items()
         ):
             yield {name: value for name, value in link.items() if _word(name) in _TARGETS}
 

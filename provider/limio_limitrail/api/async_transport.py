@@ -81,7 +81,7 @@ class AsyncTransport:
         """
         try:
             target, sent_headers, data = _prepare(method, url, headers=revealed(headers), params=params, body=body)
-        except (requests.exceptions.RequestException, ValueError, TypeError) as error:
+        except (requests.exceptions.RequestException, ValueError, TypeError, RecursionError, OverflowError) as error:
             raise _unfit(error, call) from None
         session = self._session or self._open(url, call)
         timeouts = self._transport.timeouts

@@ -275,6 +275,9 @@ class _BoundedResponse(http.client.HTTPResponse):
         super().begin()
         if begun:
             return
+        if self.headers.get_payload():
+            raise http.client.HTTPException  # a line that is no header, behind which all others were left out
+        self.headers.defects.clear()  # urllib3 would log them, with what the API said
         encodings = self.headers.get("Transfer-Encoding", "chunked").strip().lower()
         if encodings not in ("chunked", "identity"):
             raise http.client.UnknownTransferEncoding

@@ -25,6 +25,7 @@ from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries
 from limio_limitrail.api.secret import Sealed
 from limio_limitrail.api.steps import CREDENTIAL, Request, Steps, take
 from limio_limitrail.api.transport import Body, Transport
+from limio_limitrail.url_paths import unfit_path, unfit_target
 
 if TYPE_CHECKING:
     import requests
@@ -37,7 +38,8 @@ log = logging.getLogger(__name__)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
-_UNFIT_FOR_PATHS = re.compile(r"[\\?#\s\x00-\x1f\x7f]|(^|/)\.{1,2}(/|$)")
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"([!-~]([\t -~]*[!-~])?)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,18 @@ class Answer:
         :raises ValueError: it is not JSON, or nested too deeply.
         """
         return decode_json(self.body)
+
+
+def _unfit_request(method: str, headers: Mapping[str, str]) -> str | None:
+    """Say what of a request cannot be put on the wire, where a thread and an event loop would do different things with it."""
+    if not _TOKEN.fullmatch(method):
+        return "its method is no word"
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name):
+            return "the name of a header is no word"
+        if not _HEADER_VALUE.fullmatch(value):
+            return f"its header {name!r} holds other characters than printable ASCII, or white space at an end"
+    return None
 
 
 def usual_repeat(method: str, idempotency_key: str | None) -> Repeat:
@@ -212,15 +226,15 @@ class ApiClient:
                     "nothing was sent",
                 )
             )
-        if not path.startswith("/") or path.startswith("//") or _UNFIT_FOR_PATHS.search(path):
-            raise InvalidRequestError(
-                replace(call, path="", reason="a path begins with one slash, stays on the API's host and holds no query")
-            )
+        if (unfit := unfit_path(path)) is not None:
+            raise InvalidRequestError(replace(call, path="", reason=f"the path cannot be sent: {unfit}"))
         sent_headers = dict(headers or {})
         if idempotency_key is not None:
             sent_headers["Idempotency-Key"] = idempotency_key
         if content is not None:
             sent_headers["Content-Type"] = "application/json"
+        if (unfit := _unfit_request(method, sent_headers)) is not None:
+            raise InvalidRequestError(replace(call, reason=f"the request cannot be sent: {unfit}"))
         body = Body(json=json, content=content)
         return lambda: self._attempt(call=call, params=params or {}, body=body, headers=sent_headers)
 
@@ -322,6 +336,8 @@ class ApiClient:
                     reason=f"a redirect to another origin ({where}), which is not followed: credentials stay on {self._origin}",
                 )
             )
+        if (unfit := unfit_target(location, path=urlsplit(target).path)) is not None:
+            raise ProtocolError(replace(call, reason=f"a redirect whose path cannot be followed: {unfit}"))
         if holds_secret(location):
             raise ProtocolError(replace(call, reason="a redirect that repeats a credential, which is not followed"))
         if call.method not in _SAFE_METHODS:

@@ -20,6 +20,7 @@ from limio_limitrail.api.page import Page
 from limio_limitrail.api.redact import holds_secret
 from limio_limitrail.api.resource import Resource, fill_path
 from limio_limitrail.bare_errors import raises_bare
+from limio_limitrail.url_paths import unfit_part
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +58,9 @@ def with_details(
     @raises_bare
     def fetch(summary: msgspec.Raw) -> tuple[bytes, bool]:
         identity = _identity_of(summary)
-        if identity in {"", ".", ".."}:
-            raise ProtocolError(
-                Failure(
-                    api=client.api,
-                    resource=resource.name,
-                    reason="a record of the list has no usable text in 'id', so it cannot be fetched",
-                )
-            )
+        if (unfit := unfit_part(identity)) is not None:
+            reason = f"a record of the list has no usable text in 'id', so it cannot be fetched: {unfit}"
+            raise ProtocolError(Failure(api=client.api, resource=resource.name, reason=reason))
         if holds_secret(identity):
             raise ProtocolError(
                 Failure(

@@ -13,6 +13,9 @@ from typing import ClassVar
 from limio_limitrail.api.provenance import Provenance
 from limio_limitrail.troubleshooting import ExplainedError
 
+_LONGEST_PATH = 300
+"""Characters of a path that a message shows: ids in it may be of any length."""
+
 
 class ParameterError(ExplainedError, ValueError):
     """What was asked for cannot be asked of the API. The message says which parameter is wrong, and what to give instead."""
@@ -136,7 +139,8 @@ class ApiError(ExplainedError):
         """The message, without where the docs explain it."""
         failure = self.failure
         what = f"{failure.api}: {failure.resource}" if failure.resource else failure.api
-        where = f" ({failure.method} {failure.path})" if failure.path else ""
+        path = failure.path if len(failure.path) <= _LONGEST_PATH else failure.path[: _LONGEST_PATH - 1] + "…"
+        where = f" ({failure.method} {path})" if path else ""
         status = f" answered {failure.status}" if failure.status is not None else ""
         sentence = f"{what}{where}{status}"
         if failure.reason:

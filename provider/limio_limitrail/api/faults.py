@@ -141,14 +141,14 @@ def _fails(word: str, raw: msgspec.Raw) -> str | None:
     if word in _SAID:
         return "" if _says_something(_value(raw)) else None
     if word in _YES:
-        return "" if str(_value(raw)).lower() in {"true", "yes", "1"} else None
+        return "" if _scalar(raw) in {"true", "yes", "1"} else None
     if word in _NO:
-        return "" if str(_value(raw)).lower() in {"false", "no", "0"} else None
+        return "" if _scalar(raw) in {"false", "no", "0"} else None
     if word in _CODES and not _is_object(raw):
         return "" if _is_failure(_value(raw)) else None
     if word == "errorcode":
         value = _value(raw)
-        return "" if _says_something(value) and str(value) not in _CODE_WORDS else None
+        return "" if _says_something(value) and (isinstance(value, list | dict) or str(value) not in _CODE_WORDS) else None
     if word.endswith(_KINDS_OF_FAILURES):
         value = _value(raw)
         return "" if isinstance(value, list | dict) and _says_something(value) else None
@@ -181,18 +181,28 @@ def _is_failure(value: Any) -> bool:
         return value.lower() in _FAILED
     try:
         return 400 <= int(value) < 600
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 
 def _says_something(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.strip().lower().replace(" ", "").replace("_", "") not in _NO_FAILURE
-    if isinstance(value, dict):
-        return any(_says_something(one) for one in value.values())
-    if isinstance(value, list):
-        return any(_says_something(one) for one in value)
-    return value not in (None, False, 0)
+    # Not by recursion: a decoder goes deeper than functions do.
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, str):
+            if one.strip().lower().replace(" ", "").replace("_", "") not in _NO_FAILURE:
+                return True
+        elif isinstance(one, dict | list):
+            pending += one.values() if isinstance(one, dict) else one
+        elif one not in (None, False, 0):
+            return True
+    return False
+
+
+def _scalar(raw: msgspec.Raw) -> str:
+    """Return a text, a number or a switch as a text in small letters; an empty one for what is none of them."""
+    return "" if bytes(raw).startswith((b"{", b"[")) else str(_value(raw)).lower()
 
 
 def _value(raw: msgspec.Raw) -> Any:

@@ -19,6 +19,10 @@ Meta = Mapping[str, msgspec.Raw]
 """An answer's top-level members besides the records, undecoded."""
 
 
+LONGEST_CURSOR = 100_000
+"""Characters of a cursor. Elasticsearch's scroll ids, which grow with the shards, stay far below it."""
+
+
 class BadCursorError(ValueError):
     """The member of the answer that leads to the next page has a shape that no documentation knows."""
 
@@ -84,6 +88,7 @@ class CursorPair:
             return None
         if not isinstance(start, str) or not isinstance(alias, str | None):
             raise BadCursorError(f"queryMore.from is {_kind(start)} and queryMore.alias is {_kind(alias)}, expected two strings")
+        _check_length("queryMore", start, alias or "")
         cursor = {"opt.all": "true", "opt.queryMoreFrom": start}
         if alias:
             cursor["opt.queryMoreAlias"] = alias
@@ -124,6 +129,7 @@ class CursorString:
             return None
         if not isinstance(value, str):
             raise BadCursorError(f"{self.cursor_member} is {_kind(value)}, expected a string")
+        _check_length(self.cursor_member, value)
         return {self.cursor_param: value}
 
 
@@ -147,6 +153,8 @@ def _decode(raw: msgspec.Raw | None) -> object:
         return None if raw is None else msgspec.json.decode(raw)
     except RecursionError:
         raise BadCursorError("the member that leads to the next page is nested deeper than can be read") from None
+    except msgspec.DecodeError:
+        raise BadCursorError("the member that leads to the next page holds a number beyond all that can be read") from None
 
 
 def _at(meta: Meta, path: str) -> object:
@@ -158,6 +166,11 @@ def _at(meta: Meta, path: str) -> object:
     for name in rest:
         value = value.get(name) if isinstance(value, dict) else None
     return value
+
+
+def _check_length(member: str, *values: str) -> None:
+    if (length := max(map(len, values))) > LONGEST_CURSOR:
+        raise BadCursorError(f"{member} has {length:,} characters, and goes back in a URL: no more than {LONGEST_CURSOR:,} do")
 
 
 def _kind(value: object) -> str:

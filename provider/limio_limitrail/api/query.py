@@ -87,7 +87,11 @@ def as_text(name: str, value: object) -> str:
     if isinstance(value, datetime):
         return time_text(value)
     if isinstance(value, str | int | float):
-        return encodable(name, str(value))
+        try:
+            text = str(value)
+        except ValueError:
+            raise ParameterError(f"parameter {name!r} is a number with more digits than Python writes") from None
+        return encodable(name, text)
     raise ParameterError(f"parameter {name!r} is {type(value).__name__}; expected a text, a number, a boolean or a datetime")
 
 

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorString, Paging
 from limio_limitrail.api.stable_repr import stable_repr
+from limio_limitrail.url_paths import unfit_part, unfit_path
 
 
 class AuthMode(StrEnum):
@@ -125,7 +126,7 @@ class Resource:
 
     def placeholders(self) -> tuple[str, ...]:
         """Name the parts of the path that a caller can fill in."""
-        return tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(self.path) if name))
+        return names_in(self.path, resource=self.name)
 
     def path_for(self, parts: Mapping[str, str] | None = None) -> str:
         """Fill the path in.
@@ -139,19 +140,37 @@ class Resource:
 def fill_path(template: str, parts: Mapping[str, str], *, resource: str) -> str:
     """Put values into a path's placeholders, percent-encoded.
 
-    :raises ParameterError: a value is missing, empty, ``.`` or ``..``.
+    :raises ParameterError: a value is missing, or leads to another path.
     """
     values: dict[str, str] = {}
-    for _, name, _, _ in Formatter().parse(template):
-        if not name:
-            continue
+    for name in names_in(template, resource=resource):
         value = encodable(name, str(parts.get(name, "")))
-        if value in {"", ".", ".."}:
+        if not value:
             raise ParameterError(
                 f"resource {resource!r} needs a value for {name!r} in its path {template!r}: give params={{{name!r}: ...}}"
             )
+        if (unfit := unfit_part(value)) is not None:
+            raise ParameterError(f"the value of {name!r} cannot be put into the path {template!r} of {resource!r}: {unfit}")
         values[name] = quote(value, safe="")
-    return template.format_map(values)
+    path = template.format_map(values)
+    if (unfit := unfit_path(path)) is not None:
+        raise ParameterError(f"the path {template!r} of {resource!r} cannot be sent as it is filled in: {unfit}")
+    return path
+
+
+def names_in(template: str, *, resource: str) -> tuple[str, ...]:
+    """Name a path's placeholders, each once.
+
+    :raises ParameterError: what stands in its braces is no name.
+    """
+    try:
+        names = tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name is not None))
+        template.format_map(dict.fromkeys(names, ""))
+    except (ValueError, KeyError, IndexError, AttributeError, TypeError):
+        names = ("",)
+    if not all(names):
+        raise ParameterError(f"the path {template!r} of {resource!r} must have plain names in its braces, such as {{id}}")
+    return names
 
 
 def encodable(name: str, value: str) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?(\s*,\s*[0-9]+(\.[0-9]*)?)*")
+"""What a Retry-After header should hold, and what servers make of it."""
 
 TRANSIENT_STATUSES = frozenset({502, 503, 504})
 """Server errors that another try may not meet. 502 has a bound of its own: see `RetryLimits`."""
@@ -85,8 +89,9 @@ def parse_retry_after(value: str | None, *, now: datetime | None = None) -> floa
     if value is None:
         return None
     value = value.strip()
-    if value.isascii() and value.isdigit():
-        return float(value[:12])
+    if _SECONDS.fullmatch(value):
+        # Named twice, it comes as a list. Nobody waits for so long that more than twelve digits made a difference.
+        return max(float(one.strip().lstrip("0")[:12] or 0) for one in value.split(","))
     try:
         when = parsedate_to_datetime(value)
         if when.tzinfo is None:
@@ -229,7 +234,7 @@ def _rules(*, limits: RetryLimits, repeat: Repeat, on_retry: Callable[[float], N
         seconds = limits.first_wait / 2 + backoff(state)
         if isinstance(error, ApiError) and error.retry_after is not None:
             # The jitter comes on top: what the API asked for is a lower bound, and all of its clients were told the same.
-            return error.retry_after + random.uniform(0.0, 0.1 * error.retry_after + 0.1)  # noqa: S311 - it spreads, it hides nothing
+            return error.retry_after + random.uniform(0.0, 0.1 * error.retry_after + 0.1)  # nosec B311 # noqa: S311 - it spreads only
         return seconds
 
     def stop(state: RetryCallState) -> bool:

@@ -85,7 +85,7 @@ def check_parallel(parallel: int, *, window: timedelta | None) -> None:
     :raises ParameterError: it is no number from 1 to `MOST_AT_ONCE`, or nothing is cut into slices.
     """
     if not isinstance(parallel, int) or isinstance(parallel, bool) or not 1 <= parallel <= MOST_AT_ONCE:
-        raise ParameterError(f"parallel={parallel!r} is no whole number from 1 to {MOST_AT_ONCE}")
+        raise ParameterError(f"parallel must be a whole number from 1 to {MOST_AT_ONCE}")
     if parallel > 1 and window is None:
         raise ParameterError(
             f"parallel={parallel} fetches the slices of a window at the same time, and nothing cuts it into slices: "

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -112,7 +113,8 @@ class Transport:
     ) -> None:
         self.timeouts = timeouts or Timeouts()
         self.max_response = max_response
-        self.headers = {"User-Agent": user_agent, "Accept": "application/json", "Accept-Encoding": "gzip, deflate"}
+        agent = re.sub(r"[^ -~]+", "?", user_agent).strip()
+        self.headers = {"User-Agent": agent, "Accept": "application/json", "Accept-Encoding": "gzip, deflate"}
         self._verify = verify
         self._connections = connections
         self.after_fork()
@@ -183,7 +185,7 @@ class Transport:
                 auth=NoAuth(),
             )
             settings = self._settings(str(prepared.url))
-        except (requests.exceptions.RequestException, ValueError, TypeError) as error:
+        except (requests.exceptions.RequestException, ValueError, TypeError, RecursionError, OverflowError) as error:
             raise InvalidRequestError(replace(call, reason=f"the request cannot be sent ({type(error).__name__})")) from None
         seconds = self.timeouts.seconds_for_answer()
         if seconds <= 0:

@@ -297,5 +297,5 @@ def _mark_of(cursor: Cursor) -> int:
 def _date_of(headers: Mapping[str, str]) -> datetime | None:
     try:
         return parsedate_to_datetime(headers["Date"]).astimezone(UTC)
-    except (KeyError, ValueError, TypeError, OverflowError):
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError):
         return None

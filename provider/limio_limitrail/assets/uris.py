@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from limio_limitrail.addresses import without_credentials
+from limio_limitrail.url_paths import unfit_path
+
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
@@ -37,15 +40,19 @@ def _sanitize(uri: SplitResult, *, scheme: str, example: str) -> SplitResult:
     try:
         port = uri.port
     except ValueError:
-        raise ValueError(f"the port of {uri.geturl()!r} is no number; write {example}") from None
+        raise ValueError(f"the port of {_shown(uri)!r} is no number; write {example}") from None
     if not uri.hostname or uri.username is not None:
-        raise ValueError(f"{uri.geturl()!r} must name a host, and no user; write {example}")
-    if not _PATH.fullmatch(uri.path) or any(part in {".", ".."} for part in uri.path.split("/")):
-        raise ValueError(f"{uri.geturl()!r} must name a resource after the host; write {example}")
+        raise ValueError(f"{_shown(uri)!r} must name a host, and no user; write {example}")
+    if not _PATH.fullmatch(uri.path) or unfit_path(uri.path) is not None:
+        raise ValueError(f"{_shown(uri)!r} must name a resource after the host; write {example}")
     if uri.query:
-        raise ValueError(f"{uri.geturl()!r} has a query, which tells no list from another; write {example}")
+        raise ValueError(f"{_shown(uri)!r} has a query, which tells no list from another; write {example}")
     host = f"[{uri.hostname}]" if ":" in uri.hostname else uri.hostname
     return uri._replace(scheme=scheme, netloc=host if port in {None, 443} else f"{host}:{port}", fragment="")
+
+
+def _shown(uri: SplitResult) -> str:
+    return without_credentials(uri.geturl())
 
 
 def create_limio_asset(*, host: str, resource: str, name: str | None = None, extra: dict[str, Any] | None = None) -> Asset:
@@ -79,5 +86,5 @@ def convert_to_openlineage(asset: Asset, lineage_context: Any) -> Any:  # noqa: 
 
     from airflow.providers.common.compat.openlineage.facet import Dataset
 
-    parts = urlsplit(asset.uri)
+    parts = urlsplit(without_credentials(asset.uri))
     return Dataset(namespace=f"{parts.scheme}://{parts.netloc}", name=parts.path.lstrip("/"))

@@ -25,7 +25,14 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     defaults = EmulatorOptions()
     parser = argparse.ArgumentParser(prog="python -m limio_limitrail.emulator", description=__doc__)
     parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen at; it is not made for an open network")
+    parser.add_argument(
+        "--control-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name, with or without a port, under which /_emulator/ answers besides 127.0.0.1, [::1] and localhost",
+    )
     parser.add_argument("--port", type=int, default=8765, help="0: any free port")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="the same data for the same seed")
     parser.add_argument("--subscriptions", type=int, default=50_000)
@@ -74,7 +81,9 @@ def main(given: Sequence[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    server = EmulatorServer(options, host=chosen.host, port=chosen.port, limitrail=_limitrail(chosen))
+    server = EmulatorServer(
+        options, host=chosen.host, port=chosen.port, limitrail=_limitrail(chosen), control_hosts=chosen.control_host
+    )
     try:
         server.start()
     except (RuntimeError, OSError) as problem:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from limio_limitrail.emulator import wire
+from limio_limitrail.emulator import start_page, wire
 from limio_limitrail.emulator.compression import Compressor
 from limio_limitrail.emulator.exchange import Call, Reply, message
 from limio_limitrail.emulator.faults import EARLY_KINDS, Fault, early_reply, spoil
@@ -69,10 +69,10 @@ class App:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         call = Call(request.method, scope["path"], scope["query_string"].decode("latin-1"), headers, body)
         door = self._doors.get((scope.get("server") or ("", 0))[1])
-        if door is None and call.path.startswith(CONTROL_PREFIX):
+        if door is None and (call.path.startswith(CONTROL_PREFIX) or _asks_for_start_page(call)):
             # In another thread, so that a long digest does not hold up the API.
             reply = await asyncio.to_thread(self._control, call)
-            await self._respond(reply, reply.content(), {})(scope, receive, send)
+            await self._respond(reply, reply.content(), reply.headers)(scope, receive, send)
             return
         surfaces = self._surfaces if door is None else door
         surface = next((one for one in surfaces if one.owns(call.path)), None)
@@ -159,6 +159,10 @@ class App:
         if line is not None:
             wire.reset(line)
         await _gone(receive)
+
+
+def _asks_for_start_page(call: Call) -> bool:
+    return call.path in start_page.PATHS and call.method in {"GET", "HEAD"}
 
 
 async def _gone(receive: Receive) -> None:

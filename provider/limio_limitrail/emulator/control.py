@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from limio_limitrail.emulator import start_page
 from limio_limitrail.emulator.exchange import Call, Reply, answer, dumps
 from limio_limitrail.emulator.faults import Fault
 from limio_limitrail.emulator.limitrail_account import LIMIO_TENANT
@@ -47,10 +48,16 @@ class Control:
 
     def answer(self, call: Call) -> Reply:
         """The answer to a control request; what is asked wrongly is answered with 400 and the reason."""
+        if call.path in start_page.PATHS:
+            return start_page.start_page(_ROOMS)
+        if (refusal := self._server.guard.refuse(call, port=self._server.port)) is not None:
+            return refusal
         parts = call.path.removeprefix("/_emulator/").split("/", 1)
         handler = getattr(self, f"_{parts[0]}", None) if parts[0] in _ROOMS else None
         if handler is None:
             return answer(404, {"error": f"no such control; there are: {', '.join(_ROOMS)}"})
+        if call.method in {"GET", "HEAD"} and _changes(call, *parts):
+            return answer(405, {"error": "this changes the emulator: send a POST"})
         try:
             result: Reply = handler(call, parts[1] if len(parts) > 1 else "")
         except (ValueError, TypeError, KeyError, StopIteration, ArithmeticError) as problem:
@@ -164,6 +171,12 @@ class Control:
         options = options_as_json(account.options)
         counts = {"accounts": len(account.accounts_of(tenant)), "previews": account.previews}
         return answer(200, {"tenant": tenant, **counts, "usage": usage, "options": options})
+
+
+def _changes(call: Call, room: str, rest: str = "") -> bool:
+    """Whether a room changes something, whatever the method says."""
+    always = room in {"advance", "records", "expire", "configure"}
+    return always or (room, rest) == ("counters", "reset") or (room == "limitrail" and bool(call.body))
 
 
 _ROOMS = (

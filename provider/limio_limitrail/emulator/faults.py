@@ -105,7 +105,7 @@ class Planned:
 
     def __post_init__(self) -> None:
         """Begin the draws where the fault's seed says."""
-        self._random = random.Random(self.fault.seed)
+        self._random = random.Random(self.fault.seed)  # nosec B311 # the same faults for the same seed
 
     def strikes(self) -> bool:
         """Whether this fault befalls the request that is next in order of arrival."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from limio_limitrail.emulator.limitrail_options import LimitRailClient, LimitRailOptions
 
-TOKEN_PATH = "/connect/token"  # noqa: S105 - a path
+TOKEN_PATH = "/connect/token"  # nosec B105 # noqa: S105 - a path
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -57,7 +57,7 @@ class LimitRailDesk:
             return answer(400, {"error": "invalid_scope"})
         body: dict[str, Any] = {
             "access_token": self.book.mint(granted, tenant=client.tenant),
-            "token_type": "Bearer",
+            "token_type": "Bearer",  # nosec B105 # a word of the protocol
             "expires_in": int(options.token_seconds) if options.expires_in is None else options.expires_in,
         }
         if not options.omit_scope:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from limio_limitrail.emulator.options import EmulatorOptions
 
-TOKEN_PATH = "/oauth2/token"  # noqa: S105 - a path
+TOKEN_PATH = "/oauth2/token"  # nosec B105 # noqa: S105 - a path
 
 
 class TokenDesk:

@@ -15,6 +15,7 @@ from limio_limitrail.emulator.account import Account
 from limio_limitrail.emulator.control import Control
 from limio_limitrail.emulator.counters import Counters
 from limio_limitrail.emulator.faults import FaultBoard
+from limio_limitrail.emulator.guard import Guard
 from limio_limitrail.emulator.limio import LimioApi
 from limio_limitrail.emulator.limitrail import LimitRailApi, OnlyTokens
 from limio_limitrail.emulator.limitrail_account import LimitRailAccount
@@ -38,6 +39,8 @@ class EmulatorServer:
 
     Use it as a context manager, or call ``start`` and ``stop``. The keyword arguments are those of
     ``EmulatorOptions``; those of LimitRail are in ``limitrail``. With ``port`` 0 the system chooses a free one.
+    ``control_hosts`` are names, with or without a port, under which the control answers besides ``127.0.0.1``, ``[::1]`` and
+    ``localhost``.
     """
 
     def __init__(
@@ -48,8 +51,10 @@ class EmulatorServer:
         port: int = 0,
         surfaces: Iterable[Surface] = (),
         limitrail: LimitRailOptions | None = None,
+        control_hosts: Iterable[str] = (),
         **changes: Any,
     ) -> None:
+        self.guard = Guard(tuple(control_hosts))
         self.account = Account.of(replace(options or EmulatorOptions(), **changes))
         self.counters = Counters()
         self.account.desk.on_mint = self.counters.minted
@@ -135,7 +140,8 @@ class EmulatorServer:
         self._thread = self._server = None
 
     def _listen(self, port: int) -> int:
-        listening = socket.create_server((self._host, port), backlog=256)
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        listening = socket.create_server((self._host, port), family=family, backlog=256)
         self._sockets.append(listening)
         chosen: int = listening.getsockname()[1]
         return chosen
@@ -153,7 +159,16 @@ class EmulatorServer:
     @property
     def host_port(self) -> str:
         """``127.0.0.1:12345``."""
-        return f"{self._host}:{self._port}"
+        return f"{self._name}:{self._port}"
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._port
+
+    @property
+    def _name(self) -> str:
+        return f"[{self._host}]" if ":" in self._host else self._host
 
     @property
     def url(self) -> str:
@@ -163,7 +178,7 @@ class EmulatorServer:
     @property
     def oauth_url(self) -> str:
         """The same for LimitRail's token endpoint, which may have a port of its own."""
-        return f"http://{self._host}:{self._oauth_port}" if self.limitrail.options.separate_oauth else self.url
+        return f"http://{self._name}:{self._oauth_port}" if self.limitrail.options.separate_oauth else self.url
 
     @property
     def options(self) -> EmulatorOptions:

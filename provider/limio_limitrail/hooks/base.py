@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 DEFAULT_PAGE_SIZE = 100
 """Records a page where neither connection nor caller says otherwise (public client code uses it; no maximum is documented)."""
 
+MOST_PAGE_SIZE = 1_000_000
+"""Records that nobody gets on one page; a larger number is a mistake."""
+
 DETAIL_CONCURRENCY = 6
 """Requests under way at once when objects are fetched one by one; no rate limit is documented, so this is a polite guess."""
 
@@ -186,8 +189,8 @@ class ApiHook(BaseHook):
 
         endpoint = self.find_resource(resource)
         check_parallel(parallel, window=window)
-        if page_size is not None and page_size < 1:
-            raise ParameterError(f"page_size is {page_size}; a page holds at least one record")
+        if page_size is not None and not 1 <= page_size <= MOST_PAGE_SIZE:
+            raise ParameterError(f"page_size must be between 1 and {MOST_PAGE_SIZE:,}")
         size = page_size or self.page_size
 
         def stretch(

@@ -13,7 +13,7 @@ from limio_limitrail.hooks.settings import AirflowConnection, Fields, Settings
 APP_HOSTS = {"eu": "{tenant}.prod.limio.com", "us": "{tenant}.prod-us.limio.com"}
 """Where an app is, by region (Limio documentation, "Authentication overview")."""
 
-TOKEN_PATH = "/oauth2/token"  # noqa: S105 - a path (Limio documentation, "Authentication overview")
+TOKEN_PATH = "/oauth2/token"  # nosec B105 # noqa: S105 - a path (Limio documentation)
 API_PREFIX = "/api"
 
 
@@ -33,13 +33,13 @@ def read_limio_connection(connection: AirflowConnection) -> Settings:
         if region is None:
             raise fields.error(
                 "region",
-                f"host is the bare tenant {name!r}, so the region must say where it is: eu or us. Or give the whole host",
+                f"host is the bare tenant {name[:60]!r}, so the region must say where it is: eu or us. Or give the whole host",
             )
         host = APP_HOSTS[region].format(tenant=name) + host[len(name) :]
     app_url = fields.base(f"{scheme or 'https'}://{host}", field="host")
     path = urlsplit(app_url).path
     if path.rstrip("/") not in {"", API_PREFIX}:
-        raise fields.error("host", f"it ends in the path {path!r}; give the app's host alone")
+        raise fields.error("host", f"it ends in the path {path[:60]!r}; give the app's host alone")
     app_url = app_url[: len(app_url) - len(path)] if path else app_url
 
     mode = AuthMode(fields.choice("auth_mode", choices=tuple(AuthMode)) or AuthMode.OAUTH)

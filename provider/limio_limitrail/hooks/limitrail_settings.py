@@ -16,11 +16,11 @@ from limio_limitrail.api.scopes import split_scopes, unfit_scopes
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.hooks.pages import read_pages
 from limio_limitrail.hooks.settings import AirflowConnection, ConnectionFieldError, Fields, Settings
+from limio_limitrail.url_paths import unfit_path
 
-TOKEN_PATH = "/connect/token"  # noqa: S105 - a path (LimitRail developer console)
+TOKEN_PATH = "/connect/token"  # nosec B105 # noqa: S105 - a path (LimitRail developer console)
 
 _PATH = re.compile(r"/(?!/)([^\\?#{}\s\x00-\x1f\x7f]|\{[A-Za-z_][A-Za-z0-9_]*\})*")
-_DOTS = re.compile(r"/\.{1,2}(/|$)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +59,18 @@ def read_limitrail_connection(connection: AirflowConnection) -> LimitRailSetting
     host, scheme = fields.host(example="stg-api.limitrail.com")
     api_url = fields.base(f"{scheme or 'https'}://{host}", field="host")
     if path := urlsplit(api_url).path:
-        raise fields.error("host", f"it ends in the path {path!r}; give the API's host alone, and paths in the field 'paths'")
+        what = f"it ends in the path {path[:60]!r}; give the API's host alone, and paths in the field 'paths'"
+        raise fields.error("host", what)
     scopes = split_scopes(fields.text("scope"))
     if unfit_scopes(scopes):
         raise fields.error("scope", "it holds characters that no scope has; separate scopes by spaces")
     paths = fields.mapping("paths")
     for name, path in paths.items():
-        if not _PATH.fullmatch(path) or _DOTS.search(path):
+        if not _PATH.fullmatch(path) or unfit_path(path) is not None:
             raise fields.error(
                 "paths",
-                f"the path of {name[:60]!r} must begin with one slash and hold no query; "
-                "a part that a task fills in is a name in braces",
+                f"the path of {name[:60]!r} must begin with one slash and hold no query, and no . or .. between slashes, encoded "
+                "or not; a part that a task fills in is a name in braces",
             )
     read_timeout, total_timeout = fields.timeouts()
     return LimitRailSettings(

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
 from limio_limitrail.hooks.settings import Fields
+from limio_limitrail.url_paths import unfit_part
 
 OTHERS = "*"
 """The name of the page of everything that has none of its own."""
 
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _HOLE = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -44,12 +46,14 @@ def _is_page(page: str) -> bool:
 
 
 def page_url(page: str, *, base: str, values: Mapping[str, str | None]) -> str | None:
-    """Fill a page's braces in; none where a value is not known.
+    """Fill a page's braces in; none where a value is not known, or leads to another page.
 
     :param base: what a path is appended to.
     """
-    holes = _HOLE.findall(page)
-    if any(not values.get(hole) for hole in holes):
-        return None
+    in_path = set(_HOLE.findall(re.split(r"[?#]", page, maxsplit=1)[0]))
+    for hole in _HOLE.findall(page):
+        value = values.get(hole)
+        if not value or _SURROGATE.search(value) or (hole in in_path and unfit_part(value) is not None):
+            return None
     filled = _HOLE.sub(lambda hole: quote(str(values[hole[1]]), safe=""), page)
     return base + filled if filled.startswith("/") else filled

@@ -18,11 +18,13 @@ from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.troubleshooting import ExplainedError
+from limio_limitrail.url_paths import unfit_path
 
 DEFAULT_READ_TIMEOUT = 60.0
 """Seconds between two pieces of an answer; neither API documents a timeout of its own."""
 
 HTTPS_PORT = 443
+_LAST_PORT = 65_535
 
 
 class ConnectionFieldError(ExplainedError, ValueError):
@@ -216,7 +218,11 @@ class Fields:
             return True
         if word in {"false", "0", "no"}:
             return False
-        if not Path(value.strip()).exists():
+        try:
+            is_there = Path(value.strip()).exists()
+        except (OSError, ValueError):  # no system has such a path
+            is_there = False
+        if not is_there:
             raise self.error("verify", "expected true, false or the path of a CA bundle, found a path that is not there")
         return value.strip()
 
@@ -234,6 +240,8 @@ class Fields:
             raise self.error(field, f"the scheme {str(scheme)[:20]!r} is neither https nor http")
         name, slash, path = host.partition("/")
         port = self._connection.port
+        if port is not None and not 0 <= port <= _LAST_PORT:
+            raise self.error("port", f"expected a number from 0 to {_LAST_PORT}")
         # The port of https goes without saying: with it and without it, it is the same place under the same name.
         if port and not (port == HTTPS_PORT and scheme != "http") and ":" not in name.rpartition("]")[2]:
             name = f"{name}:{port}"
@@ -257,6 +265,8 @@ class Fields:
             raise self.error(field, "it is no host and no URL") from None
         if parts.query or parts.fragment:
             raise self.error(field, "it carries a query or a fragment")
+        if parts.path and (unfit := unfit_path(parts.path)) is not None:
+            raise self.error(field, f"its path cannot be sent: {unfit}")
         if origin.scheme not in {"http", "https"}:
             raise self.error(field, "expected https")
         if origin.scheme == "http" and not is_loopback(origin.host):

@@ -142,7 +142,7 @@ class Transactions:
                 f"holds it finish, or end it{end}; a retry then goes on"
             ) from error
         if error.cause is Cause.CONFLICT:
-            time.sleep(random.uniform(0.01, 0.3))  # noqa: S311 - so that those who met do not meet again
+            time.sleep(random.uniform(0.01, 0.3))  # nosec B311 # noqa: S311 - so that those who met do not meet again
             return
         # A limit of the user's own may end each try sooner.
         time.sleep(max(0.0, min(1.0, held.LOCK_WAIT) - (time.monotonic() - tried)))

@@ -198,8 +198,8 @@ def find_resource(resource: str | Resource) -> Resource:
         close = get_close_matches(str(resource), RESOURCES, n=3)
         hint = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
         raise ParameterError(
-            f"Limio has no resource {str(resource)!r} in this provider.{hint} Pass a Resource(...) of your own for an endpoint "
-            f"that is not in the table; known are: {', '.join(sorted(RESOURCES))}"
+            f"Limio has no resource {str(resource)[:60]!r} in this provider.{hint} Pass a Resource(...) of your own for an "
+            f"endpoint that is not in the table; known are: {', '.join(sorted(RESOURCES))}"
         ) from None
 
 

@@ -65,6 +65,6 @@ def find_resource(resource: str | Resource) -> Resource:
         return RESOURCES[resource]
     except KeyError:
         raise ParameterError(
-            f"LimitRail has no resource {str(resource)!r} in this provider. Pass a Resource(...) of your own for one that "
+            f"LimitRail has no resource {str(resource)[:60]!r} in this provider. Pass a Resource(...) of your own for one that "
             f"is not in the table; known are: {', '.join(sorted(RESOURCES))}"
         ) from None

@@ -153,7 +153,8 @@ class UsageTemplate:
         try:
             path = fill_path(self.path, in_path, resource=self.operation)
         except ValueError:
-            raise UsageRowError(number, f"the path {self.path!r} needs a value in each of its columns") from None
+            what = f"the path {self.path!r} needs a value in each of its columns, and none that leads to another path"
+            raise UsageRowError(number, what) from None
         return UsageRow(
             number=number,
             key=key,

@@ -7,15 +7,19 @@ up any more. Nothing is done where Airflow's OpenLineage provider is not install
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+
+from limio_limitrail.addresses import UNREADABLE, database_name, without_credentials
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import ObjectStoragePath
+
+_PORT = re.compile(r":\d{1,5}$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +65,8 @@ def is_lineage_wanted() -> bool:
 
 def list_place(*, scheme: str, base_url: str, resource: str) -> Place:
     """Name a list of an API's, as its asset URI does."""
-    return Place(namespace=f"{scheme}://{urlsplit(base_url).netloc.lower()}", name=resource)
+    host = without_credentials(base_url).partition("://")[2].partition("/")[0]
+    return Place(namespace=f"{scheme}://{host.lower()}", name=resource)
 
 
 def table_place(hook: DbApiHook, *, table: str) -> Place:
@@ -70,20 +75,33 @@ def table_place(hook: DbApiHook, *, table: str) -> Place:
     info = hook.get_openlineage_database_info(connection)
     if info is not None and info.authority:
         schema = None if "." in table else hook.get_openlineage_default_schema()
+        database = database_name(info.database) if info.database else None
         return Place(
-            namespace=f"{info.scheme}://{info.authority}", name=".".join(part for part in (info.database, schema, table) if part)
+            namespace=f"{info.scheme}://{_authority(info.authority, host=connection.host or '')}",
+            name=".".join(part for part in (database, schema, table) if part),
         )
-    host = connection.host or ""
-    return Place(namespace=f"{connection.conn_type}://{host}", name=table)
+    # DuckDB's hook knows more places for the database's name than the host.
+    database = str(hook.get_database()) if hasattr(hook, "get_database") else connection.host or ""
+    return Place(namespace=f"{connection.conn_type}://{without_credentials(database)}", name=table)
+
+
+def _authority(authority: str, *, host: str) -> str:
+    """Return what a hook calls a database's server; where the connection's host is more than a host, what is one of it."""
+    bare = without_credentials(host)
+    if bare == host.strip() or bare == UNREADABLE:
+        return without_credentials(authority)
+    bare = bare.rpartition("://")[2].partition("/")[0] or UNREADABLE
+    port = _PORT.search(authority)
+    return bare + port[0] if port and not _PORT.search(bare) else bare
 
 
 def folder_place(folder: ObjectStoragePath) -> Place:
     """Name a folder: a bucket or a file system, and a path."""
     protocol = folder.protocol or "file"
     if protocol in {"file", "local"}:
-        return Place(namespace="file", name=folder.path)
-    parts = urlsplit(str(folder))
-    return Place(namespace=f"{protocol}://{parts.netloc.rpartition('@')[2]}", name=parts.path.strip("/"))
+        return Place(namespace="file", name=without_credentials(folder.path))
+    bucket, _, path = without_credentials(str(folder)).rpartition("://")[2].partition("/")
+    return Place(namespace=f"{protocol}://{bucket}", name=path.strip("/"))
 
 
 def as_openlineage(flow: Flow) -> OperatorLineage:

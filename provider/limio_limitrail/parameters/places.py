@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource
@@ -17,6 +18,7 @@ from limio_limitrail.parameters.readers import text
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
+_QUERY = re.compile(r"[?#][^/]*=")
 _PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
@@ -34,13 +36,29 @@ def folder(name: str, value: object) -> str | ObjectStoragePath:
     from airflow.sdk import ObjectStoragePath
 
     if isinstance(value, ObjectStoragePath):
+        _without_secrets(name, str(value))
         return value
     url = text("the URL of a folder")(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
+    _without_secrets(name, url)
     try:
         ObjectStoragePath(url)
     except (ValueError, ImportError) as error:
         raise unfit(name, value, expected=f"the URL of a folder in a store that Airflow knows ({type(error).__name__})") from None
     return url
+
+
+def _without_secrets(name: str, url: str) -> None:
+    """See that a folder's URL may stand in logs, XComs and manifests.
+
+    :raises ParameterError: it holds a password, or a signature.
+    """
+    scheme, _, rest = url.partition("://")
+    user, at, _ = rest.partition("@")
+    if (at and ":" in unquote(user.partition("/")[0])) or (scheme not in {"", "file", "local"} and _QUERY.search(unquote(url))):
+        raise ParameterError(
+            f"{name} holds a password, a key or a signature: put it into an Airflow connection, and name that as in "
+            "s3://my_connection@bucket/folder. The folder's URL stands in logs and in XCom"
+        )
 
 
 def function_or_path(name: str, value: object) -> str | Callable[..., Any]:

@@ -42,7 +42,7 @@ async def looks(trigger: ResourceEventTrigger, desk: Desk) -> AsyncIterator[Find
     reached: Reached | None = None
     failures = 0
     # So that not all watches of a triggerer that starts ask at once.
-    await asyncio.sleep(trigger.interval * random.uniform(0, 0.1))  # noqa: S311 - it spreads, it hides nothing
+    await asyncio.sleep(trigger.interval * random.uniform(0, 0.1))  # nosec B311 # noqa: S311 - it spreads, it hides nothing
     while True:
         await desk.occupied()
         eyes = {watcher: eye for watcher in desk.watchers if (eye := watcher.eye()) is not None}

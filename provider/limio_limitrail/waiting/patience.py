@@ -36,5 +36,5 @@ class Patience:
         :param retry_after: seconds that the API asked to wait.
         """
         seconds = self.interval * min(2.0 ** min(failures, 10), MOST_BACKOFF)
-        seconds *= random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - it spreads, it hides nothing
+        seconds *= random.uniform(1 - JITTER, 1 + JITTER)  # nosec B311 # noqa: S311 - it spreads, it hides nothing
         return max(seconds, retry_after or 0.0)

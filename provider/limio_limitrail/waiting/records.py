@@ -107,11 +107,18 @@ def identity_of(record: Mapping[str, Any], *, api: str, resource: Resource) -> s
 
     :raises ProtocolError: it repeats a credential.
     """
-    identity = "/".join(str(record.get(name)) for name in resource.primary_key)
+    identity = "/".join(_shown(record.get(name)) for name in resource.primary_key)
     if holds_secret(identity):
         reason = "the key of a record repeats a credential, and is neither kept nor told"
         raise ProtocolError(Failure(api=api, resource=resource.name, reason=reason))
     return identity[:200]
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(value)
+    except RecursionError:  # an id that is an object, nested as deeply as a decoder goes
+        return "…"
 
 
 def time_of(record: Mapping[str, Any], *, resource: Resource) -> str | None:

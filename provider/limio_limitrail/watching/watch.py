@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
+from limio_limitrail.api.envelope import TOO_DEEP
+from limio_limitrail.api.errors import Failure, ProtocolError
+from limio_limitrail.api.faults import OK
 from limio_limitrail.api.query import build_query
 from limio_limitrail.api.records import decode_page
 from limio_limitrail.waiting.records import Predicate, walk_for_look
@@ -72,7 +75,11 @@ class Watch:
         failed: dict[Who, PredicateError] = {}
         for page in walk.pages():
             for record in decode_page(page, api=client.api, resource=self.resource.name):
-                sighting = sight(record, api=client.api, resource=self.resource)
+                try:
+                    sighting = sight(record, api=client.api, resource=self.resource)
+                except RecursionError:
+                    reason = f"page {page.number}: {TOO_DEEP}"
+                    raise ProtocolError(Failure(api=client.api, resource=self.resource.name, status=OK, reason=reason)) from None
                 for who, eye in eyes.items():
                     if who in failed or (eye.floor is not None and sighting.when is not None and sighting.when < eye.floor):
                         continue

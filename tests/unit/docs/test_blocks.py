@@ -118,7 +118,7 @@ def test_each_command(block: Block, command: str) -> None:
         target = command.split()[1]
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"the Makefile has no {target}"
         tests = {"test", "test-cluster", "test-matrix", "test-recipes", "test-s3", "test-ui"}
-        assert target in {"setup", "lint", "demo", "dist", "docs", "bench", *tests}
+        assert target in {"setup", "lint", "audit", "demo", "dist", "docs", "bench", *tests}
     elif connection := re.fullmatch(r"export AIRFLOW_CONN_(\w+)='(.*)'", command, re.DOTALL):
         accepted(connection[1].lower(), re.sub(r"'\$\w+'", "/home/me", connection[2]))
     elif install := re.match(r"pip install '(?:airflow-provider-limio-limitrail|\.)\[([a-z,]+)\]'", command):
@@ -147,6 +147,6 @@ def answers(command: str) -> None:
     with subprocess.Popen([sys.executable, *words[1:]], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            assert re.search(r"listening on http://127\.0\.0\.1:\d+$", process.stdout.readline().strip())
+            assert re.search(r"listening on http://(127\.0\.0\.1|0\.0\.0\.0):\d+$", process.stdout.readline().strip())
         finally:
             process.terminate()

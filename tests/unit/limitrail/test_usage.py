@@ -387,13 +387,13 @@ def test_a_key_that_has_no_place_is_refused(body, field, match):
 @pytest.mark.parametrize(
     ("value", "path"),
     [("r-1", "/r/r-1/commit"), ("a/b", "/r/a%2Fb/commit"), ("a b?c#d", "/r/a%20b%3Fc%23d/commit"), ("é", "/r/%C3%A9/commit"),
-     ("%2e", "/r/%252e/commit"), (17, "/r/17/commit"), ("...", "/r/.../commit")],
+     ("5%", "/r/5%25/commit"), (17, "/r/17/commit"), ("...", "/r/.../commit")],
 )  # fmt: skip
 def test_values_in_paths_are_percent_encoded(value, path):
     assert template(path="/r/{rid}/commit", body=None).build({"id": 1, "rid": value}, number=1).path == path
 
 
-@pytest.mark.parametrize("value", ["", ".", "..", None, pd.NaT])
+@pytest.mark.parametrize("value", ["", ".", "..", "%2e", None, pd.NaT])
 def test_a_path_needs_its_values(value):
     with pytest.raises(UsageRowError, match=r"row 5: the path '/r/\{rid\}' needs a value"):
         template(path="/r/{rid}").build({"id": 1, "rid": value}, number=5)

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pendulum
 import pytest
+from airflow.sdk import ObjectStoragePath
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,6 +145,8 @@ WRONG: dict[str, tuple[Any, str, list[Any]]] = {
     "import path": (places.import_path, "an import path", [json.dumps, "f", "", 5, None]),
     "resource": (places.resource, "the name of a resource", [5, "", None, ["orders"], {"name": "x"}, object()]),
     "folder": (places.folder, "the URL of a folder", ["", None, 5.5, "nowhere://x", [], object()]),
+    "folder with a secret": (places.folder, "", ["s3://key:hunter2@bucket/x", "s3://key:abcdefgh/x@bucket", "gs://key%3Ahunter2@b",
+         "s3://b/x?X-Amz-Signature=hunter2", "gs://b/x%3Fsig=hunter2", ObjectStoragePath("s3://key:hunter2@bucket/x")]),
 }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
+from limio_limitrail.addresses import mask_credentials, without_credentials
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.landing.sql.blockers import process
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Refusal
@@ -31,8 +32,6 @@ _HELD = re.compile("could not set lock on file|being used by another process", r
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 """Where DuckDB says who that is."""
 
-_TOKEN = re.compile(r"[?&]?motherduck_token=[^&\s\"']*", re.IGNORECASE)
-
 _RIGHTS = re.compile("Permission denied|Read-only file system|read-only mode", re.IGNORECASE)
 
 TELL_EVERY = 5.0
@@ -47,7 +46,9 @@ def lasting_database(hook: DbApiHook) -> str:
 
     :raises LandingError: the connection names none, or may not write.
     """
-    database = _without_token(str(hook.get_database()))
+    database = str(hook.get_database())
+    if database.startswith(("md:", "motherduck:")):
+        database = without_credentials(database)
     if getattr(hook, "read_only", False):
         raise DatabaseError(Refusal(told="the DuckDB connection is read-only", cause=Cause.READ_ONLY))
     if database in ("", ":memory:"):
@@ -118,13 +119,8 @@ def _try_to_open(hook: DbApiHook) -> duckdb.DuckDBPyConnection | str:
         connection: duckdb.DuckDBPyConnection = hook.get_conn()
     except duckdb.Error as error:
         database = str(hook.get_database())
-        said = _TOKEN.sub("", str(error).replace(database, _without_token(database)))
-        return said.strip().partition("\n")[0]
+        return mask_credentials(str(error).replace(database, without_credentials(database))).strip().partition("\n")[0]
     return connection
-
-
-def _without_token(database: str) -> str:
-    return database.partition("?")[0] if database.startswith(("md:", "motherduck:")) else database
 
 
 def _named(message: str) -> str:

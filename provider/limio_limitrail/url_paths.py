@@ -1,0 +1,87 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Paths of URLs: which of them every server, proxy and library on the way reads alike.
+
+``/a/%2e%2e/b`` is ``/b`` to some and a path of three parts to others, and libraries themselves decode and shorten it before they
+send it. Such a path is not sent: what is asked for must be what was meant.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from urllib.parse import unquote_to_bytes, urlsplit
+
+_MOST_DECODING = 8
+"""So often a path is decoded; what goes on for longer is no path."""
+
+_QUICK = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,=:@{}-][A-Za-z0-9._~!$&'()*+,=:@{}-]*)+/?")
+"""Nearly all paths: no percent sign, no part that begins with a dot."""
+
+_NOT_RAW = re.compile(r"[\\?#\s\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_PARTS = re.compile(r"[/\\]")
+_PERCENT_U = re.compile(r"%u[0-9A-Fa-f]{4}", re.IGNORECASE)
+
+
+def unfit_path(path: str) -> str | None:
+    """Say why a path cannot be asked for; none where it can.
+
+    :param path: a whole path, percent-encoded; braces may stand in it.
+    """
+    if _QUICK.fullmatch(path):
+        return None
+    if not path.startswith("/") or path.startswith("//"):
+        return "it must begin with exactly one slash"
+    if _NOT_RAW.search(path):
+        return "it holds a query, a fragment, a backslash, white space or a control character that is not percent-encoded"
+    return _unfit_text(path)
+
+
+def unfit_part(value: str) -> str | None:
+    """Say why a value cannot be put into a path, where it is percent-encoded; none where it can.
+
+    :param value: what is put in, such as an id.
+    """
+    return "it is empty" if not value else _unfit_text(value)
+
+
+def unfit_target(location: str, *, path: str) -> str | None:
+    """Say why a redirect cannot be followed; none where it can. Plain dots are a way that everybody reads alike.
+
+    :param location: where it leads, as it came.
+    :param path: the path that it leads to.
+    """
+    parts = urlsplit(location).path.split("/")
+    found = (_unfit_text(part) for part in parts if part not in {".", ".."})
+    return next((unfit for unfit in found if unfit is not None), None) or (unfit_path(path) if path else None)
+
+
+def _unfit_text(text: str) -> str | None:
+    if _SURROGATE.search(text):
+        return "it holds half a surrogate pair"
+    for _ in range(_MOST_DECODING):
+        if _CONTROL.search(text):
+            return "it holds a control character"
+        if _PERCENT_U.search(text):
+            return "it holds %u, which servers read in different ways"
+        if any(_is_dots(part) for part in _PARTS.split(text)):
+            return "a part of it is . or .., encoded or not, and would lead to another path"
+        if "%" not in text:
+            return None
+        try:
+            decoded = unquote_to_bytes(text).decode()
+        except UnicodeDecodeError:
+            return "what is percent-encoded in it is not UTF-8"
+        if decoded == text:
+            return None
+        text = decoded
+    return "it is percent-encoded over and over again"
+
+
+def _is_dots(part: str) -> bool:
+    """Tell whether a part is a dot or two to some server: without what is behind a semicolon, and in Unicode's other dots."""
+    return part[:1] not in _PLAIN and unicodedata.normalize("NFKC", part).partition(";")[0].strip() in {".", ".."}
+
+
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-{")
