@@ -26,6 +26,7 @@ from limio_limitrail.sensors.limio import LimioObjectSensor
 from limio_limitrail.triggers import clients, threads
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
+from limio_limitrail.triggers.turns import LOOKS_AT_ONCE
 from limio_limitrail.waiting.objects import ObjectWait
 from limio_limitrail.waiting.records import RecordsWait
 from limio_limitrail.waiting.wire import wait_to_json
@@ -246,15 +247,15 @@ def test_a_secret_that_is_wrong_and_stays_so(monkeypatch, limio_emulator, script
 
 
 def test_many_at_once(limio_emulator):
-    """Fifty triggers share a token and some connections, and none holds up the loop."""
-    names = [f"order-{number}" for number in range(50)]
+    """Some triggers share a token and few connections, and none holds up the loop."""
+    names = [f"order-{number}" for number in range(15)]
     limio_emulator.put_records("objects/limio/orders", [{"id": name, "status": "active"} for name in names])
     limio_emulator.faults.add(Fault("latency", match="/api/", times=None, seconds=3.0))
     gaps: list[float] = []
 
     async def everything() -> list[Any]:
         ticking = asyncio.create_task(tick(gaps))
-        found = await asyncio.gather(*(events_of(trigger(name, seconds=60)) for name in names))
+        found = await asyncio.gather(*(events_of(trigger(name, seconds=120)) for name in names))
         ticking.cancel()
         return found
 
@@ -263,7 +264,7 @@ def test_many_at_once(limio_emulator):
     counters = limio_emulator.counters
     assert counters.tokens_minted == 1
     assert counters.by_status[200] == len(names) + 1
-    assert counters.connections <= 34
+    assert counters.connections <= LOOKS_AT_ONCE + 1
     # A look in the loop would hold it for as long as an answer takes.
     assert max(gaps) < 2.5
 
