@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from limio_limitrail.triggers.clients import using
-from limio_limitrail.triggers.threads import LONGEST_LOOK, NotInTimeError, in_thread
+from limio_limitrail.triggers.threads import NotInTimeError, in_thread
 from limio_limitrail.triggers.turns import Lane
+from limio_limitrail.waiting.look import longest_look
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
@@ -47,7 +48,7 @@ async def look_once(
         looking,
         lane=Lane(place=reached.host, what=what, whose=whose, most=most),
         within=end - loop.time(),
-        seconds=_longest_look(client),
+        seconds=longest_look(client),
     )
 
 
@@ -64,7 +65,7 @@ async def _token(reached: Reached, *, within: float) -> None:
                 client.credential()
 
         lane = Lane(place=reached.token_host, what="tokens")
-        minting = asyncio.create_task(in_thread(mint, lane=lane, seconds=_longest_look(client)))
+        minting = asyncio.create_task(in_thread(mint, lane=lane, seconds=longest_look(client)))
         minting.add_done_callback(_take_note)
         _minting[client] = minting
     await asyncio.wait({minting}, timeout=within)
@@ -77,7 +78,3 @@ def _take_note(minting: asyncio.Task[Any]) -> None:
     """Look at how it ended: there may be nobody left who does, and asyncio would complain."""
     if not minting.cancelled():
         minting.exception()
-
-
-def _longest_look(client: ApiClient) -> float:
-    return max(LONGEST_LOOK, client.transport.timeouts.total)

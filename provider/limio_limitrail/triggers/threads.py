@@ -13,14 +13,12 @@ from typing import TypeVar
 
 from limio_limitrail.api.deadline import deadline_in
 from limio_limitrail.triggers.turns import Lane, turns_of_loop
+from limio_limitrail.waiting.look import LONGEST_LOOK
 
 T = TypeVar("T")
 
-LONGEST_LOOK = 1800.0
-"""Seconds for one look, with all the pages of a list; more where the connection's total_timeout is."""
-
 OVERRUN = 30.0
-"""Seconds that a look may go on after that, before nobody waits for it any more: it computes, or hangs in code of others."""
+"""Seconds that a look may go on after its time is up, before nobody waits for it any more: it hangs in somebody else's code."""
 
 
 class NotInTimeError(Exception):

@@ -196,6 +196,19 @@ def test_a_wait_ends_at_its_deadline_though_airflow_does_not_say_what_its_connec
     assert event["what"].startswith("Airflow has not said what the connection 'good' is within ")
 
 
+@pytest.mark.parametrize("problem", [ConnectionError("secret-in-a-text"), RuntimeError("secret-in-a-text"), TimeoutError()])
+def test_a_connection_that_airflow_cannot_look_up_now(good, monkeypatch, problem):
+    """A retry of the task may get through."""
+
+    async def fail(conn_id: str) -> Any:
+        raise problem
+
+    monkeypatch.setattr(BaseHook, "aget_connection", fail)
+    [event] = asyncio.run(all_events([trigger("good", "order-1")]))
+    assert event["kind"] == "no_answer"
+    assert event["what"] == f"Airflow has not said what the connection 'good' is ({type(problem).__name__})"
+
+
 def test_a_hanging_look_ends_its_thread_with_the_wait(good, monkeypatch):
     """Where a deadline comes first, the requests end with it, and not with the connection's own timeouts."""
     with bad_host("a byte at a time") as host:
@@ -209,7 +222,7 @@ def test_a_hanging_look_ends_its_thread_with_the_wait(good, monkeypatch):
 
 
 def test_a_list_without_an_end_ends_a_look(good, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.triggers.one_look.LONGEST_LOOK", 2.0)
+    monkeypatch.setattr("limio_limitrail.waiting.look.LONGEST_LOOK", 2.0)
     with bad_host("pages without an end") as host:
         connect(monkeypatch, good, host.url, timeout=0.5, total_timeout=2)
         wait = bad_wait("pages without an end")
@@ -362,7 +375,7 @@ def test_a_wait_ends_at_its_deadline_though_its_predicate_never_returns(good, pr
 
 
 def test_a_predicate_that_is_longer_under_way_than_any_look_may_be(good, predicates, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.triggers.one_look.LONGEST_LOOK", 0.5)
+    monkeypatch.setattr("limio_limitrail.waiting.look.LONGEST_LOOK", 0.5)
     monkeypatch.setattr("limio_limitrail.triggers.threads.OVERRUN", 0.5)
     connect(monkeypatch, good, good.url, timeout=0.5, total_timeout=1)
     [event] = asyncio.run(all_events([trigger("bad", "", wait=of_orders("hangs"), max_transient_failures=0)]))

@@ -54,7 +54,7 @@ def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
     vars(module).update(hangs=hangs, hangs_too=hangs_too, calls=calls)
     monkeypatch.setitem(sys.modules, "watched_predicates", module)
-    monkeypatch.setattr("limio_limitrail.triggers.one_look.LONGEST_LOOK", 1.0)
+    monkeypatch.setattr("limio_limitrail.waiting.look.LONGEST_LOOK", 1.0)
     monkeypatch.setattr("limio_limitrail.triggers.threads.OVERRUN", 1.0)
     yield over
     over.set()
@@ -152,7 +152,7 @@ def test_a_watch_says_that_airflow_does_not_answer(baskets, monkeypatch, caplog)
 
 
 def test_a_list_without_an_end_is_said(limio_emulator, monkeypatch, caplog):
-    monkeypatch.setattr("limio_limitrail.triggers.one_look.LONGEST_LOOK", 1.0)
+    monkeypatch.setattr("limio_limitrail.waiting.look.LONGEST_LOOK", 1.0)
     pages = iter(range(10**6))
 
     def another(call: Call) -> Any:
