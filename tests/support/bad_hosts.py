@@ -136,9 +136,12 @@ def _things_hang(host: BadHost, connection: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def bad_host(what: str) -> Iterator[BadHost]:
-    """Serve one; ``things alone`` is one that answers well for all but the list of things."""
-    host = BadHost(BAD.get(what, _things_hang))
+def bad_host(what: str | Callable[[BadHost, socket.socket], object]) -> Iterator[BadHost]:
+    """Serve one.
+
+    :param what: a name in `BAD`; ``things alone`` for one that hangs for the list of things; or what it does.
+    """
+    host = BadHost(what if callable(what) else BAD.get(what, _things_hang))
     with raw_server(host.serve) as host.url:
         try:
             yield host

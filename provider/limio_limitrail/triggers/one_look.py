@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -66,7 +67,7 @@ async def _token(reached: Reached, *, within: float) -> None:
 
         lane = Lane(place=reached.token_host, what="tokens")
         minting = asyncio.create_task(in_thread(mint, lane=lane, seconds=longest_look(client)))
-        minting.add_done_callback(_take_note)
+        minting.add_done_callback(partial(_forget, client))
         _minting[client] = minting
     await asyncio.wait({minting}, timeout=within)
     if not minting.done():
@@ -74,7 +75,9 @@ async def _token(reached: Reached, *, within: float) -> None:
     minting.result()
 
 
-def _take_note(minting: asyncio.Task[Any]) -> None:
-    """Look at how it ended: there may be nobody left who does, and asyncio would complain."""
+def _forget(client: ApiClient, minting: asyncio.Task[Any]) -> None:
+    """Keep no error. There may be nobody left who looks at it, and asyncio would complain."""
     if not minting.cancelled():
         minting.exception()
+    if _minting.get(client) is minting:
+        del _minting[client]

@@ -8,11 +8,11 @@ import math
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from typing import TypeVar
 
 from limio_limitrail.api.deadline import deadline_in
-from limio_limitrail.triggers.turns import Lane, turns_of_loop
+from limio_limitrail.triggers.turns import Lane, Turn, Turns, turns_of_loop
 from limio_limitrail.waiting.look import LONGEST_LOOK
 
 T = TypeVar("T")
@@ -42,20 +42,10 @@ async def in_thread(call: Callable[[], T], *, lane: Lane, within: float = math.i
             turn = await turns.take(lane)
     except TimeoutError:
         raise NotInTimeError(turns.why_none(lane)) from None
-    ended: asyncio.Future[T] = loop.create_future()
-
-    def end_turn(result: T | None, error: BaseException | None) -> None:
-        turns.give_back(turn)
-        if ended.done():
-            return
-        if error is None:
-            ended.set_result(result)  # type: ignore[arg-type] # there is one, where there is no error
-        else:
-            ended.set_exception(error)
-
     left = end - loop.time()
+    ended: asyncio.Future[T] = loop.create_future()
     try:
-        _start(call, end_turn, loop=loop, seconds=min(seconds, left + 1))
+        _start(call, partial(_end, turns, turn, ended), loop=loop, seconds=min(seconds, left + 1))
     except BaseException:
         turns.give_back(turn)
         raise
@@ -68,6 +58,19 @@ async def in_thread(call: Callable[[], T], *, lane: Lane, within: float = math.i
             raise
         since = loop.time() - turn.began
         raise NotInTimeError(f"busy with {lane} for {since:.0f} s, and not done") from None
+    finally:
+        # An error holds this frame. If the frame held the error, both would stay until Python collects its garbage.
+        del ended
+
+
+def _end(turns: Turns, turn: Turn, ended: asyncio.Future[T], result: T | None, error: BaseException | None) -> None:
+    turns.give_back(turn)
+    if ended.done():
+        return
+    if error is None:
+        ended.set_result(result)  # type: ignore[arg-type] # there is one, where there is no error
+    else:
+        ended.set_exception(error)
 
 
 def _start(
@@ -87,7 +90,7 @@ def _start(
         with deadline_in(seconds):
             return call()
 
-    def run() -> None:
+    def run(end: Callable[[T | None, BaseException | None], None]) -> None:
         result, error = None, None
         try:
             result = (bounded if threads_may_send() else _silent(bounded))()
@@ -98,8 +101,10 @@ def _start(
         # An event loop that has ended wants to know nothing any more.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(end, result, error)
+        # Likewise: they lead to the error.
+        del end, error
 
-    threading.Thread(target=run, name="limio-limitrail-look", daemon=True).start()
+    threading.Thread(target=run, args=(end,), name="limio-limitrail-look", daemon=True).start()
 
 
 def _foreign(error: BaseException) -> RuntimeError:

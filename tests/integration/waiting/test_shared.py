@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 from airflow.sdk import BaseHook
 from asgiref.sync import sync_to_async
-from bad_hosts import BAD, bad_host
-from wire import full_listener
+from bad_hosts import BAD, BadHost, bad_host
+from wire import TOKEN, answer, full_listener, read_request
 
 from limio_limitrail.api.pagination import CursorString
 from limio_limitrail.api.resource import Resource
@@ -307,19 +307,24 @@ def test_many_apis_with_one_token_endpoint_that_hangs(good, monkeypatch, limio_e
 
 
 def test_a_token_that_is_refused_while_its_endpoint_hangs(good, monkeypatch):
-    """The look that was refused asks for another one, and those beside it wait for that no longer than they may."""
-    with bad_host("a byte at a time") as host:
-        connect(monkeypatch, good, good.url, auth_url=f"{host.url}/oauth2/token")
-        host.mended.set()
+    """The looks that were refused ask for another one, or wait until another has: no longer than their waits do."""
+    asked = Counter[str]()
 
-        async def scenario() -> list[dict[str, Any]]:
-            waiting = [asyncio.create_task(event_of(trigger("bad", f"none-{number}", seconds=8))) for number in range(12)]
-            await until(lambda: good.counters.by_status.get(401, 0) > 0)
-            host.mended.clear()
-            return await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)
+    def talk(host: BadHost, connection: socket.socket) -> None:
+        while True:
+            what = "tokens" if b"/token" in read_request(connection).split(b"\r\n", 1)[0] else "orders"
+            asked[what] += 1
+            if what == "tokens" and asked[what] > 1:
+                host.pause(600)
+            connection.sendall(answer(200, TOKEN) if what == "tokens" else answer(404 if asked[what] < 20 else 401))
 
-        events = asyncio.run(scenario())
-    assert {event["kind"] for event in events} <= {"timeout", "no_answer", "ended"}
+    before = look_threads()
+    with bad_host(talk) as host:
+        connect(monkeypatch, good, host.url, auth_url=f"{host.url}/oauth2/token")
+        events = asyncio.run(all_events([trigger("bad", f"none-{number}", seconds=6) for number in range(12)]))
+        assert {event["kind"] for event in events} == {"timeout"}
+        assert asked["tokens"] > 1
+        assert look_threads() - before <= FEW
 
 
 # -- predicates ----------------------------------------------------------------------------------------------------
@@ -423,7 +428,7 @@ one = LimioWaitTrigger(
 
 async def run():
     waiting = asyncio.create_task(anext(one.run()))
-    await asyncio.sleep(float(sys.argv[1]))
+    await asyncio.to_thread(sys.stdin.readline)
     waiting.cancel()
 
 
@@ -435,10 +440,14 @@ print("over")
 def test_a_process_ends_though_a_look_hangs(good, monkeypatch):
     with bad_host("a byte at a time") as host:
         connect(monkeypatch, good, host.url)
-        process = subprocess.Popen([sys.executable, "-c", ENDING, "15"], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", ENDING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
         try:
-            assert process.communicate(timeout=2 * PATIENCE)[0].splitlines()[-1] == "over"
+            asyncio.run(until(lambda: host.under_way > 0))
+            told = process.communicate("end\n", timeout=PATIENCE)[0]
+            assert told.splitlines()[-1] == "over"
             assert process.returncode == 0
+            assert host.under_way <= 1
         finally:
             process.kill()
-        assert host.total > 0

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import time
@@ -17,6 +18,7 @@ from airflow.sdk.serde import deserialize, serialize
 from asgiref.sync import async_to_sync
 from watched import tick
 
+from limio_limitrail.api.errors import ApiError
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator.exchange import Call, Reply
 from limio_limitrail.emulator.faults import Fault
@@ -105,6 +107,19 @@ def test_what_it_tells(script, answers, targets, kind, says, requests):
     assert says in event["what"]
     assert script.asked["one"] == requests
     assert ("result" in event) == (kind == "found")
+
+
+@pytest.mark.parametrize("status", [503, 500, 429])
+def test_looks_that_fail_leave_nothing_that_only_a_collection_frees(script, status):
+    """A collection goes through all that Airflow has loaded, while the triggerer stands still."""
+    script.answers["one"] = [status] * 30 + ["active"]
+    gc.collect()
+    gc.disable()
+    try:
+        assert event_of(trigger(max_transient_failures=100, interval=0.001, seconds=60))["kind"] == "found"
+        assert [one for one in gc.get_objects() if isinstance(one, ApiError)] == []
+    finally:
+        gc.enable()
 
 
 def test_failures_before_it_count(script):
