@@ -42,6 +42,7 @@ async def looks(trigger: ResourceEventTrigger, desk: Desk) -> AsyncIterator[Find
     await in_thread(_import_all, lane=Lane(place="imports"))
     from limio_limitrail.api.errors import ApiError, CredentialsError
     from limio_limitrail.api.list_source import list_source
+    from limio_limitrail.waiting.look import longest_look
     from limio_limitrail.waiting.patience import Patience, cap_note
     from limio_limitrail.watching.watch import Watch
 
@@ -72,13 +73,13 @@ async def looks(trigger: ResourceEventTrigger, desk: Desk) -> AsyncIterator[Find
             # Those who hang keep their turn, and the others have one of their own.
             turn = partial(look_once, what=f"watches of {placed.resource.name}", whose=(desk, frozenset(hung)), most=1)
             try:
-                seen = await turn(look, reached, within=_longest_turn(reached))
+                seen = await turn(look, reached, within=LONGEST_TURN + longest_look(reached.client))
             except CredentialsError:
                 # The secret may have been rotated since the connection was looked up.
                 known, reached = reached, await trigger.reach(within=LONGEST_TURN)
                 if reached.client is known.client:
                     raise
-                seen = await turn(look, reached, within=_longest_turn(reached))
+                seen = await turn(look, reached, within=LONGEST_TURN + longest_look(reached.client))
             # Records are known again by their key.
             owner = {**reached.owner, "primary key": json.dumps(placed.resource.primary_key)}
             source = list_source(placed.resource, params=trigger.request_params, owner=owner)
@@ -107,10 +108,6 @@ async def looks(trigger: ResourceEventTrigger, desk: Desk) -> AsyncIterator[Find
         failures = 0
         yield Finding(seen=seen, source=source)
         await asyncio.sleep(patience.pause())
-
-
-def _longest_turn(reached: Reached) -> float:
-    return LONGEST_TURN + reached.client.transport.timeouts.total
 
 
 def _placed(trigger: ResourceEventTrigger, reached: Reached) -> Resource:

@@ -30,7 +30,9 @@ from limio_limitrail.api.pagination import CursorString
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.limio.resources import RESOURCES
+from limio_limitrail.sensors.limio import LimioResourceSensor
 from limio_limitrail.triggers.limio import LimioWaitTrigger
+from limio_limitrail.waiting.look import NoAnswerError
 from limio_limitrail.waiting.objects import ObjectWait
 from limio_limitrail.waiting.records import RecordsWait
 from limio_limitrail.waiting.wire import wait_to_json
@@ -233,6 +235,23 @@ def test_a_list_without_an_end_ends_a_look(good, monkeypatch):
     assert host.total <= 3
 
 
+def test_a_list_without_an_end_ends_a_look_on_a_worker(good, monkeypatch):
+    monkeypatch.setattr("limio_limitrail.waiting.look.LONGEST_LOOK", 1.0)
+    with bad_host("pages without an end") as host:
+        connect(monkeypatch, good, host.url, timeout=0.5, total_timeout=1)
+        sensor = LimioResourceSensor(
+            task_id="wait",
+            resource=THINGS,
+            min_records=10**9,
+            page_size=1,
+            limio_conn_id="bad",
+            poke_interval=0.1,
+            max_transient_failures=1,
+        )
+        with pytest.raises(NoAnswerError, match="2 looks in a row have failed"):
+            sensor.execute({"ti": types.SimpleNamespace(try_number=1)})
+
+
 # -- turns ---------------------------------------------------------------------------------------------------------
 
 
@@ -413,7 +432,9 @@ def test_a_predicate_whose_import_never_ends(good, tmp_path, monkeypatch):
 ENDING = """
 import asyncio, json, sys, time
 
+from limio_limitrail.sensors.limio import LimioResourceSensor
 from limio_limitrail.triggers.limio import LimioWaitTrigger
+from limio_limitrail.waiting.look import NoAnswerError
 from limio_limitrail.waiting.objects import ObjectWait
 from limio_limitrail.waiting.wire import wait_to_json
 
