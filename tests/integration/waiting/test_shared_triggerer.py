@@ -40,10 +40,19 @@ def test_forty_waits_that_hang_beside_forty_good_ones_in_a_real_triggerer(make_h
                     )
             """
         )
+        home.write_dag(
+            """
+            for number in range(3):
+                LimioObjectSensor(task_id=f"short_{number}", path_type="orders", object_id="one", limio_conn_id="bad")
+            """,
+            dag_id="short",
+            name="short",
+        )
         home.do("defer_all", "pull", run_id="one", interval=1.0, seconds=600.0)
+        home.do("defer_all", "short", run_id="one", interval=1.0, seconds=30.0)
 
-        def ended() -> list[str]:
-            states = home.do("deferred", "pull", run_id="one").result
+        def ended(dag_id: str = "pull") -> list[str]:
+            states = home.do("deferred", dag_id, run_id="one").result
             return sorted(name for name, found in states.items() if found["state"] != "deferred")
 
         triggerer = home.service("triggerer", **QUICK)
@@ -54,6 +63,9 @@ def test_forty_waits_that_hang_beside_forty_good_ones_in_a_real_triggerer(make_h
             assert until(lambda: len(ended()) >= WAITS, seconds=90), log.read_text()[-3000:]
             assert ended() == sorted(f"good_{number}" for number in range(WAITS))
             assert 1 <= host.most <= FEW
+            # Some that hang, too, had less time.
+            assert until(lambda: len(ended("short")) == 3, seconds=90), log.read_text()[-3000:]
+            assert len(ended()) == WAITS
             # What hangs does not keep the process from ending.
             os.kill(triggerer.pid, signal.SIGTERM)
             assert until(lambda: triggerer.poll() is not None, seconds=60), log.read_text()[-3000:]
@@ -61,5 +73,7 @@ def test_forty_waits_that_hang_beside_forty_good_ones_in_a_real_triggerer(make_h
             if triggerer.poll() is None:
                 os.killpg(triggerer.pid, signal.SIGKILL)
             triggerer.wait(timeout=30)
+        states = home.do("deferred", "short", run_id="one").result
+        assert all('"timeout"' in json.dumps(one["told"]) for one in states.values())
         states = home.do("deferred", "pull", run_id="one").result
         assert all('"found"' in json.dumps(states[f"good_{number}"]["told"]) for number in range(WAITS))
