@@ -46,7 +46,10 @@ class ApiRetryPolicy(RetryPolicy):
             return RetryDecision.fail(reason=f"{type(exception).__name__}: another try cannot help")
         if exception.retry_after is not None:
             # One second more: what the API asked for is a lower bound, and clocks differ.
-            seconds = min(exception.retry_after + 1, LONGEST_WAIT.total_seconds())
+            seconds, most = exception.retry_after + 1, LONGEST_WAIT.total_seconds()
+            if seconds > most:
+                reason = f"waiting {most:.0f} s, which is the most; the API asked for {exception.retry_after:.0f} s"
+                return RetryDecision.retry(delay=LONGEST_WAIT, reason=reason)
             return RetryDecision.retry(delay=timedelta(seconds=seconds), reason="waiting as long as the API asked")
         return RetryDecision.default()
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from limio_limitrail.api.errors import Failure, ProtocolError
+from limio_limitrail.api.deadline import seconds_left
+from limio_limitrail.api.errors import Failure, ProtocolError, TransportError
 from limio_limitrail.api.forks import begin_anew_in_children
 from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
 from limio_limitrail.api.redact import remember_secret
@@ -109,9 +111,9 @@ class TokenSource:
     def credential(self) -> Secret:
         """Give a token that is alive, minting one where there is none.
 
-        :raises ApiError: the token endpoint refused or could not be reached.
+        :raises ApiError: the token endpoint refused or could not be reached, or another thread's request to it takes too long.
         """
-        with self._lock:
+        with self._minting_alone():
             if (alive := self.at_hand()) is not None:
                 return alive
             asked_at = self._clock()
@@ -121,6 +123,17 @@ class TokenSource:
             self._hold(token, renew_at=asked_at + token.lifetime - min(EARLY, token.lifetime / 10))
             self.minted += 1
             return token.value
+
+    @contextmanager
+    def _minting_alone(self) -> Iterator[None]:
+        lock, left = self._lock, seconds_left()
+        if not lock.acquire(timeout=-1 if left >= threading.TIMEOUT_MAX else max(left, 0.0)):
+            reason = "the request for it that another thread has made was not answered in time"
+            raise TransportError(Failure(api="OAuth", resource="token", method="POST", reason=reason, reached=False))
+        try:
+            yield
+        finally:
+            lock.release()
 
     def at_hand(self) -> Secret | None:
         with self._held:

@@ -132,15 +132,19 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
 
     def _look(self, context: Context) -> Look | None:
         """Look once; none where it is not yet there."""
+        from limio_limitrail.api.deadline import deadline_in
         from limio_limitrail.api.errors import ApiError, ParameterError
         from limio_limitrail.hooks.settings import ConnectionFieldError
-        from limio_limitrail.waiting.look import NoAnswerError, Standing
+        from limio_limitrail.waiting.look import NoAnswerError, Standing, longest_look
+        from limio_limitrail.waiting.patience import cap_note, capped
 
         self._put_off, self._retry_after = 0.0, None
         try:
             self.read_parameters()
             wait = self.wait_for(context)
-            look = wait.look(self.hook.client)
+            client = self.hook.client
+            with deadline_in(longest_look(client)):
+                look = wait.look(client)
         except (ParameterError, ConnectionFieldError) as error:
             raise EndedError(str(error)) from error
         except ApiError as error:
@@ -149,9 +153,15 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
                 raise EndedError(str(error)) from error
             if failures > self.max_transient_failures:
                 raise EndedError(NoAnswerError(failures, error)) from error
-            self._retry_after = error.retry_after
+            self._retry_after = capped(error.retry_after)
             self._put_off = self.patience.pause(failures=failures, retry_after=self._retry_after)
-            self.log.warning("%s That was failure %d in a row; looking again in %.0f s.", error, failures, self._put_off)
+            self.log.warning(
+                "%s%s That was failure %d in a row; looking again in %.0f s.",
+                error,
+                cap_note(error.retry_after),
+                failures,
+                self._put_off,
+            )
             return None
         self._note_failures(context, 0)
         self.log.info("%s: %s.", wait, look.what)

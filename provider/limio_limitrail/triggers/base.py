@@ -12,7 +12,12 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from limio_limitrail.triggers.connected import Connected
 from limio_limitrail.triggers.kept import EVENT_FORMAT, KWARGS_FORMAT, unmade
-from limio_limitrail.triggers.threads import in_thread
+from limio_limitrail.triggers.one_look import look_once
+from limio_limitrail.triggers.threads import NotInTimeError, in_thread
+from limio_limitrail.triggers.turns import LOOKS_AT_ONE_LIST, Lane
+
+LAST_LOOK = 5.0
+"""Seconds that a look which begins at the deadline may take. Whatever takes longer ends at the deadline itself."""
 
 
 class WaitTrigger(Connected, BaseTrigger):
@@ -79,45 +84,67 @@ class WaitTrigger(Connected, BaseTrigger):
         yield TriggerEvent(event)  # type: ignore[no-untyped-call] # likewise
 
     async def _wait(self) -> dict[str, Any]:
-        await in_thread(_import_all)
+        # From here on a clock counts that nobody sets: one that is put right meanwhile neither ends a wait nor draws it out.
+        end = time.monotonic() + self.deadline - time.time()
+        not_before = self.not_before - time.time()
+        try:
+            with self.connection_in_use():
+                return await self._look_until(end, not_before=not_before)
+        except NotInTimeError as error:
+            # Before the deadline, it is no look that takes so long, but what has to be there before the first one.
+            return _event("timeout" if time.monotonic() >= end else "no_answer", str(error))
+
+    async def _look_until(self, end: float, *, not_before: float) -> dict[str, Any]:
+        """Look again and again.
+
+        :param end: the deadline, in monotonic seconds.
+        :param not_before: seconds from now in which the API is not to be asked.
+        :raises NotInTimeError: it could not even begin.
+        """
+        await in_thread(_import_all, lane=Lane(place="imports"), within=_left(end))
         from limio_limitrail.api.errors import ApiError, CredentialsError, ParameterError
         from limio_limitrail.hooks.settings import ConnectionFieldError
         from limio_limitrail.waiting.look import EventKind, Standing
-        from limio_limitrail.waiting.patience import Patience
+        from limio_limitrail.waiting.patience import Patience, cap_note, capped
         from limio_limitrail.waiting.wire import wait_from_json
 
         patience = Patience(interval=self.interval)
-        # From here on a clock counts that nobody sets: one that is put right meanwhile neither ends a wait nor draws it out.
-        end = time.monotonic() + self.deadline - time.time()
-        failures, ahead = self.failures, self.not_before - time.time()
-        retry_after = ahead if ahead > 0 else None
+        failures, retry_after = self.failures, capped(not_before) if not_before > 0 else None
         last = "no look was made"
+        predicate = self.wait.get("predicate")
         try:
-            # A predicate's module may take long to import.
-            wait = await in_thread(wait_from_json, self.wait)
-            client = (await self.reach()).client
+            # A predicate's module may take long to import, or for ever.
+            lane = Lane(place=f"the import of {predicate}" if predicate else "what is waited for", most=1)
+            wait = await in_thread(lambda: wait_from_json(self.wait), lane=lane, within=_left(end))
+            what = str(self.wait.get("path_type") or self.wait["resource"]["name"])
+            # A predicate may never return: it then holds one thread.
+            what, most = (f"{what} with {predicate}", 1) if predicate else (what, LOOKS_AT_ONE_LIST)
+            reached = await self.reach(within=_left(end))
             while True:
                 pause = patience.pause(failures=failures, retry_after=retry_after)
                 left = end - time.monotonic()
                 if left <= 0 or (retry_after is not None and left < retry_after):
                     return _event(EventKind.TIMEOUT, f"{wait}: {last}")
                 await asyncio.sleep(min(pause, left))
+                reached = self.newest(reached)
                 try:
-                    look = await in_thread(wait.look, client)
+                    look = await look_once(wait.look, reached, what=what, most=most, within=_left(end))
                 except CredentialsError as error:
                     # The secret may have been rotated while this waited.
-                    known, client = client, (await self.reach()).client
-                    if client is known:
+                    known, reached = reached, await self.reach(within=_left(end))
+                    if reached.client is known.client:
                         return _event(EventKind.ENDED, str(error))
                     continue
-                except ApiError as error:
-                    if not patience.may_pass(error):
+                except (ApiError, NotInTimeError) as error:
+                    if isinstance(error, NotInTimeError) and time.monotonic() >= end:
+                        return _event(EventKind.TIMEOUT, f"{wait}: {last}; {error}")
+                    if not (isinstance(error, NotInTimeError) or patience.may_pass(error)):
                         return _event(EventKind.ENDED, str(error))
-                    failures, retry_after, last = failures + 1, error.retry_after, str(error)
+                    asked = error.retry_after if isinstance(error, ApiError) else None
+                    failures, retry_after, last = failures + 1, capped(asked), f"{error}{cap_note(asked)}"
                     if failures > self.max_transient_failures:
-                        what = f"{failures} looks in a row have failed. The last one: {error}"
-                        return _event(EventKind.NO_ANSWER, what)
-                    self.log.warning("%s That was failure %d in a row.", error, failures)
+                        return _event(EventKind.NO_ANSWER, f"{failures} looks in a row have failed. The last one: {error}")
+                    self.log.warning("%s That was failure %d in a row.", last, failures)
                     continue
                 failures, retry_after, last = 0, None, look.what
                 if look.standing is Standing.FOUND:
@@ -158,6 +185,11 @@ def _import_all() -> None:
     import limio_limitrail.hooks.settings
     import limio_limitrail.waiting.patience
     import limio_limitrail.waiting.wire  # noqa: F401
+
+
+def _left(end: float) -> float:
+    """Return the seconds for what begins now: until the deadline, and a little longer where that is near."""
+    return max(end - time.monotonic(), LAST_LOOK)
 
 
 def _event(kind: str, what: str, **more: Any) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from limio_limitrail.parameters.declared import Parameter, not_rendered, read_al
 from limio_limitrail.triggers.connected import Connected
 from limio_limitrail.triggers.kept import KWARGS_FORMAT, unmade
 from limio_limitrail.triggers.threads import in_thread
+from limio_limitrail.triggers.turns import Lane
 
 if TYPE_CHECKING:
     from limio_limitrail.triggers.desk import Finding
@@ -201,7 +202,7 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
         watcher = await self._make_watcher()
         desk = Desk()
         last: Finding | None = None
-        with desk.place(watcher):
+        with desk.place(watcher), self.connection_in_use():
             async for finding in looks(self, desk):
                 # By now Airflow has had the time from one look to the next to keep what was announced.
                 if last is not None:
@@ -215,7 +216,7 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
             yield TriggerEvent(news.to_json())  # type: ignore[no-untyped-call] # likewise
 
     async def _make_watcher(self) -> Watcher:
-        make: Callable[..., Watcher] = await in_thread(_import_watcher)
+        make: Callable[..., Watcher] = await in_thread(_import_watcher, lane=Lane(place="imports"))
         # Private, because Airflow offers no other way to reach the stores of all assets that one trigger watches.
         stores = getattr(getattr(self, "asset_state_store", None), "_by_name", {})
         watcher = make(self, stores=tuple(stores.values()))

@@ -12,7 +12,7 @@ from limio_limitrail.parameters.declared import Parameter
 from limio_limitrail.triggers.base import WaitTrigger
 from limio_limitrail.triggers.connected import Connected, Reached
 from limio_limitrail.triggers.events import ResourceEventTrigger
-from limio_limitrail.triggers.threads import THREADS
+from limio_limitrail.triggers.turns import THREADS
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
@@ -31,6 +31,7 @@ class _OfLimio(Connected):
     def read_connection(self, connection: Any) -> Reached:
         from airflow.sdk.log import mask_secret
 
+        from limio_limitrail.api.origin import origin_of
         from limio_limitrail.hooks.limio_client import make_limio_client
         from limio_limitrail.hooks.limio_settings import read_limio_connection
         from limio_limitrail.triggers.clients import client_of_process
@@ -42,7 +43,12 @@ class _OfLimio(Connected):
             mask_secret(settings.secret.reveal())
             return make_limio_client(settings, connections=THREADS)
 
-        return Reached(client=client_of_process(("limio", settings), make), owner=settings.owner())
+        return Reached(
+            client=client_of_process(("limio", settings), make),
+            owner=settings.owner(),
+            host=str(origin_of(settings.app_url)),
+            token_host=str(origin_of(settings.auth_url)),
+        )
 
 
 class LimioWaitTrigger(_OfLimio, WaitTrigger):

@@ -31,6 +31,7 @@ class _OfLimitRail(Connected):
     def read_connection(self, connection: Any) -> Reached:
         from airflow.sdk.log import mask_secret
 
+        from limio_limitrail.api.origin import origin_of
         from limio_limitrail.hooks.limitrail_client import make_limitrail_client
         from limio_limitrail.hooks.limitrail_settings import read_limitrail_connection, scopes_to_ask
         from limio_limitrail.triggers.clients import client_of_process
@@ -44,7 +45,13 @@ class _OfLimitRail(Connected):
             return make_limitrail_client(settings, scopes=scopes)
 
         client = client_of_process(("limitrail", settings, scopes), make)
-        return Reached(client=client, owner=settings.owner(), paths=settings.paths)
+        return Reached(
+            client=client,
+            owner=settings.owner(),
+            host=str(origin_of(settings.app_url)),
+            token_host=str(origin_of(settings.auth_url)),
+            paths=settings.paths,
+        )
 
 
 class LimitRailWaitTrigger(_OfLimitRail, WaitTrigger):

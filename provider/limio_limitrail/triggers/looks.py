@@ -10,20 +10,28 @@ import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from limio_limitrail.triggers.desk import Desk, Finding
-from limio_limitrail.triggers.threads import in_thread
+from limio_limitrail.triggers.one_look import look_once
+from limio_limitrail.triggers.running import Running
+from limio_limitrail.triggers.threads import NotInTimeError, in_thread
+from limio_limitrail.triggers.turns import Lane
 
 if TYPE_CHECKING:
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.triggers.connected import Reached
     from limio_limitrail.triggers.events import ResourceEventTrigger
+    from limio_limitrail.triggers.watcher import Watcher
 
 log = logging.getLogger(__name__)
 
 LOST = 10
 """A failure that does not pass by itself puts the next look off as so many in a row do that may."""
+
+LONGEST_TURN = 1200.0
+"""Seconds after which a watch says that its turn has not come, or that Airflow has not said what its connection is."""
 
 
 async def looks(trigger: ResourceEventTrigger, desk: Desk) -> AsyncIterator[Finding]:
@@ -31,51 +39,66 @@ async def looks(trigger: ResourceEventTrigger, desk: Desk) -> AsyncIterator[Find
 
     :param trigger: one of those who share the loop.
     """
-    await in_thread(_import_all)
+    await in_thread(_import_all, lane=Lane(place="imports"))
     from limio_limitrail.api.errors import ApiError, CredentialsError
     from limio_limitrail.api.list_source import list_source
-    from limio_limitrail.waiting.patience import Patience
+    from limio_limitrail.waiting.look import longest_look
+    from limio_limitrail.waiting.patience import Patience, cap_note
     from limio_limitrail.watching.watch import Watch
 
     patience = Patience(interval=trigger.interval)
     watch = Watch(resource=trigger.resource, params=trigger.request_params, page_size=trigger.page_size)
     reached: Reached | None = None
+    hung: dict[Watcher, Running] = {}
     failures = 0
     # So that not all watches of a triggerer that starts ask at once.
     await asyncio.sleep(trigger.interval * random.uniform(0, 0.1))  # nosec B311 # noqa: S311 - it spreads, it hides nothing
     while True:
         await desk.occupied()
-        eyes = {watcher: eye for watcher in desk.watchers if (eye := watcher.eye()) is not None}
+        hung = {watcher: look for watcher, look in hung.items() if look.of is watcher and watcher in desk.watchers}
+        running = Running()
+        eyes = {
+            watcher: running.noting(watcher, eye)
+            for watcher in desk.watchers
+            if watcher not in hung and (eye := watcher.eye()) is not None
+        }
         if not eyes:
             yield Finding()
             await asyncio.sleep(patience.pause())
             continue
         try:
-            if reached is None:
-                reached = await trigger.reach()
+            reached = await trigger.reach(within=LONGEST_TURN) if reached is None else trigger.newest(reached)
             placed = replace(watch, resource=_placed(trigger, reached))
+            look = partial(placed.look, eyes=eyes, now=datetime.now(tz=UTC))
+            # Those who hang keep their turn, and the others have one of their own.
+            turn = partial(look_once, what=f"watches of {placed.resource.name}", whose=(desk, frozenset(hung)), most=1)
             try:
-                seen = await in_thread(placed.look, reached.client, eyes=eyes, now=datetime.now(tz=UTC))
+                seen = await turn(look, reached, within=LONGEST_TURN + longest_look(reached.client))
             except CredentialsError:
                 # The secret may have been rotated since the connection was looked up.
-                known, reached = reached, await trigger.reach()
+                known, reached = reached, await trigger.reach(within=LONGEST_TURN)
                 if reached.client is known.client:
                     raise
-                seen = await in_thread(placed.look, reached.client, eyes=eyes, now=datetime.now(tz=UTC))
+                seen = await turn(look, reached, within=LONGEST_TURN + longest_look(reached.client))
             # Records are known again by their key.
             owner = {**reached.owner, "primary key": json.dumps(placed.resource.primary_key)}
             source = list_source(placed.resource, params=trigger.request_params, owner=owner)
         except Exception as error:  # noqa: BLE001 - a watch that ends would be started anew every second
-            passing = patience.may_pass(error)
+            if isinstance(error, NotInTimeError) and running.of is not None:
+                running.of.hangs()
+                hung[running.of] = running
+                continue
+            passing = isinstance(error, NotInTimeError) or patience.may_pass(error)
             failures = failures + 1 if passing else max(failures, LOST)
             retry_after = error.retry_after if isinstance(error, ApiError) else None
             pause = patience.pause(failures=failures, retry_after=retry_after)
             told = str(error) if isinstance(error, ApiError | ValueError) else f"{type(error).__name__}: {error}"
+            told = told if told.endswith(".") else f"{told}."
             log.log(
                 logging.WARNING if passing else logging.ERROR,
                 "The watch of %s sees nothing: %s It goes on, and looks again in %.0f s.",
                 trigger.resource.name,
-                told if told.endswith(".") else f"{told}.",
+                f"{told}{cap_note(retry_after)}",
                 pause,
             )
             # Whoever puts the connection right, be it a host that does not answer, need not restart the triggerer.

@@ -29,8 +29,9 @@ class WatchProducer(SharedStreamProducer):
         # What was announced before a restart and may not have been heard need not wait for the API to answer.
         first = Finding()
         yield first, first
-        async for finding in looks(self.trigger, desk_of(self.trigger.shared_stream_key())):
-            yield finding, finding
+        with self.trigger.connection_in_use():
+            async for finding in looks(self.trigger, desk_of(self.trigger.shared_stream_key())):
+                yield finding, finding
 
     def get_advance_lane(self, broker_payload: Finding) -> Hashable:
         """Let no finding wait for another: a watch that hangs holds up what others have announced since."""

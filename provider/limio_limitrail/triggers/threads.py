@@ -4,37 +4,112 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import ParamSpec, TypeVar
+from contextlib import suppress
+from functools import cache, partial
+from typing import TypeVar
 
-P = ParamSpec("P")
+from limio_limitrail.api.deadline import deadline_in
+from limio_limitrail.triggers.turns import Lane, Turn, Turns, turns_of_loop
+from limio_limitrail.waiting.look import LONGEST_LOOK
+
 T = TypeVar("T")
 
-THREADS = 32
-"""Looks at once in a triggerer process; more of them wait for their turn."""
+OVERRUN = 30.0
+"""Seconds that a look may go on after its time is up, before nobody waits for it any more: it hangs in somebody else's code."""
 
 
-@cache
-def looking_threads() -> ThreadPoolExecutor:
-    """Give the threads in which all triggers of this process look."""
-    return ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="limio-limitrail-look")
+class NotInTimeError(Exception):
+    """Something did not get its turn, or did not end, in time. It may still go on in its thread."""
 
 
-async def in_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call something in a thread."""
+async def in_thread(call: Callable[[], T], *, lane: Lane, within: float = math.inf, seconds: float = LONGEST_LOOK) -> T:
+    """Call something in a thread of its own, when its turn has come.
 
-    def plainly() -> T:
+    The turn ends when the call does, and not when nobody waits for it any more.
+
+    :param within: seconds that the caller waits for the turn and the end of the call.
+    :param seconds: seconds for the requests that the call makes.
+    :raises NotInTimeError: it took longer.
+    """
+    loop, turns = asyncio.get_running_loop(), turns_of_loop()
+    end = loop.time() + within
+    bound = asyncio.timeout_at(end)
+    try:
+        async with bound:
+            turn = await turns.take(lane)
+    except TimeoutError:
+        raise NotInTimeError(turns.why_none(lane)) from None
+    left = end - loop.time()
+    ended: asyncio.Future[T] = loop.create_future()
+    try:
+        _start(call, partial(_end, turns, turn, ended), loop=loop, seconds=min(seconds, left + 1))
+    except BaseException:
+        turns.give_back(turn)
+        raise
+    bound = asyncio.timeout_at(loop.time() + min(left, seconds + OVERRUN))
+    try:
+        async with bound:
+            return await ended
+    except TimeoutError:
+        if not bound.expired():
+            raise
+        since = loop.time() - turn.began
+        raise NotInTimeError(f"busy with {lane} for {since:.0f} s, and not done") from None
+    finally:
+        # An error holds this frame. If the frame held the error, both would stay until Python collects its garbage.
+        del ended
+
+
+def _end(turns: Turns, turn: Turn, ended: asyncio.Future[T], result: T | None, error: BaseException | None) -> None:
+    turns.give_back(turn)
+    if ended.done():
+        return
+    if error is None:
+        ended.set_result(result)  # type: ignore[arg-type] # there is one, where there is no error
+    else:
+        ended.set_exception(error)
+
+
+def _start(
+    call: Callable[[], T],
+    end: Callable[[T | None, BaseException | None], None],
+    *,
+    loop: asyncio.AbstractEventLoop,
+    seconds: float,
+) -> None:
+    """Start a thread that an ending process does not wait for.
+
+    :param end: called in the event loop, with the result or the error.
+    :param seconds: seconds for the requests that the call makes.
+    """
+
+    def bounded() -> T:
+        with deadline_in(seconds):
+            return call()
+
+    def run(end: Callable[[T | None, BaseException | None], None]) -> None:
+        result, error = None, None
         try:
-            return call(*args, **kwargs)
-        except SystemExit as error:
-            # It would end the whole triggerer, and may come out of anything that a predicate's module does.
-            raise RuntimeError(f"SystemExit({error.code!r})") from None
+            result = (bounded if threads_may_send() else _silent(bounded))()
+        except Exception as raised:  # noqa: BLE001 - the caller gets it
+            error = _foreign(raised) if isinstance(raised, StopIteration | StopAsyncIteration) else raised
+        except BaseException as raised:  # noqa: BLE001 - it would end the whole triggerer, or pass for a cancellation
+            error = _foreign(raised)
+        # An event loop that has ended wants to know nothing any more.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(end, result, error)
+        # Likewise: they lead to the error.
+        del end, error
 
-    return await asyncio.get_running_loop().run_in_executor(
-        looking_threads(), plainly if threads_may_send() else _silent(plainly)
-    )
+    threading.Thread(target=run, args=(end,), name="limio-limitrail-look", daemon=True).start()
+
+
+def _foreign(error: BaseException) -> RuntimeError:
+    """Make an error of what means something else to an event loop, and may come out of anything that a predicate does."""
+    return RuntimeError(f"SystemExit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}()")
 
 
 @cache

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.list_source import Source, differences
 from limio_limitrail.triggers.threads import in_thread
+from limio_limitrail.triggers.turns import Lane
 from limio_limitrail.waiting.records import Predicate, find_predicate
 from limio_limitrail.watching.news import News
 from limio_limitrail.watching.position import Position
@@ -29,6 +30,10 @@ log = logging.getLogger(__name__)
 
 STORE_PATIENCE = 5.0
 """Seconds that Airflow has to store a watch's progress. A triggerer that is ending answers no more."""
+
+
+LONGEST_IMPORT = 60.0
+"""Seconds for the import of a predicate's module, before the watch says that it cannot begin."""
 
 
 class Store(Protocol):
@@ -76,7 +81,10 @@ class Watcher:
             if self._start is None:
                 self._start = await self._begin()
             if self._predicate_path is not None and self._predicate is None:
-                self._predicate = await in_thread(find_predicate, self._predicate_path)
+                path = self._predicate_path
+                self._predicate = await in_thread(
+                    lambda: find_predicate(path), lane=Lane(place=f"the import of {path}", most=1), within=LONGEST_IMPORT
+                )
         except Exception as error:  # noqa: BLE001 - a watch that ends would be started anew every second
             self._complain("cannot begin", error)
             return False
@@ -120,6 +128,15 @@ class Watcher:
             return None
         return Eye(floor=position.floor, predicate=self._predicate)
 
+    def hangs(self) -> None:
+        """Say that its predicate does not return, and that it is left out of the next looks."""
+        log.error(
+            "The watch of %s sees nothing: predicate=%r has not returned. It is not called again before it has, or the triggerer "
+            "is restarted: mend it",
+            self.resource.name,
+            self._predicate_path,
+        )
+
     async def take(self, finding: Finding) -> tuple[News, ...]:
         """Take in what a look has shown, and give what is to be announced. It is stored before.
 
@@ -149,7 +166,7 @@ class Watcher:
             if self._progress is not None and self._progress.source != source:
                 self._kept = False
             # In a thread, because the first look of a watch may show very many records.
-            progress, news = await in_thread(self._judge, seen, source=source)
+            progress, news = await in_thread(lambda: self._judge(seen, source=source), lane=Lane(place=self.key))
             if news is not None:
                 await self._store(progress)
                 self._progress, self._begun = progress, True

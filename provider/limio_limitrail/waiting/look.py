@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 ONE_TRY = RetryLimits(attempts=1, bad_gateway_attempts=1, rate_limit_attempts=1, budget=math.inf)
 """A look is made again at the next poll anyway: within one, nothing is tried twice (a refused token aside)."""
 
+LONGEST_LOOK = 1800.0
+"""Seconds for one look, with all the pages of a list; more where the connection's total_timeout, which is for one answer, is."""
+
+
+def longest_look(client: ApiClient) -> float:
+    """Return the seconds that one look may take."""
+    return max(LONGEST_LOOK, client.transport.timeouts.total)
+
 
 class Standing(StrEnum):
     """How things stand."""

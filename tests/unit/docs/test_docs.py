@@ -60,6 +60,7 @@ INTERNAL = {
     "ApiError", "BadCursorError", "PlaceLostError", "EndedError", "PredicateError", "ExplainedError", "NoPlaceError",
     "NobodyWaitsError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "BodyEncodingError", "TooManyBytesError",
     "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "SpokeFirstError", "_TooManyDigitsError",
+    "NotInTimeError",
 }  # fmt: skip
 """Bases, and errors that no user sees: they are caught within the package."""
 

@@ -69,11 +69,15 @@ def test_everything_else_is_left_to_the_task(problem):
 
 
 @pytest.mark.parametrize("kind", [errors.RateLimitError, errors.ServerError])
-@pytest.mark.parametrize(("asked", "waited"), [(0.0, 1), (90.0, 91), (1e15, LONGEST_WAIT.total_seconds())])
+@pytest.mark.parametrize(
+    ("asked", "waited"), [(0.0, 1), (90.0, 91), (86_399.0, 86_400), (86_400.0, 86_400), (1e15, 86_400), (float("inf"), 86_400)]
+)
 def test_the_next_try_waits_as_long_as_the_api_asked(kind, asked, waited):
     decision = decide(error(kind, status=429, retry_after=asked))
     assert decision.action is RetryAction.RETRY
-    assert decision.retry_delay == timedelta(seconds=waited)
+    assert decision.retry_delay == timedelta(seconds=waited) <= LONGEST_WAIT
+    assert (decision.reason == "waiting as long as the API asked") == (asked < waited)
+    assert f"the API asked for {asked:.0f} s" in decision.reason or asked < waited
 
 
 def test_airflow_asks_it_with_names():

@@ -1,0 +1,474 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""A triggerer is shared: hosts that hang hold few threads, and whoever waits at others does not notice.
+
+Nothing here says how long something takes: good waits end while bad ones hang, and `PATIENCE` is far more than any needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+import types
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from airflow.sdk import BaseHook
+from asgiref.sync import sync_to_async
+from bad_hosts import BAD, BadHost, bad_host
+from wire import TOKEN, answer, full_listener, read_request
+
+from limio_limitrail.api.pagination import CursorString
+from limio_limitrail.api.resource import Resource
+from limio_limitrail.emulator import EmulatorServer
+from limio_limitrail.limio.resources import RESOURCES
+from limio_limitrail.sensors.limio import LimioResourceSensor
+from limio_limitrail.triggers.limio import LimioWaitTrigger
+from limio_limitrail.waiting.look import NoAnswerError
+from limio_limitrail.waiting.objects import ObjectWait
+from limio_limitrail.waiting.records import RecordsWait
+from limio_limitrail.waiting.wire import wait_to_json
+
+PATIENCE = 60.0
+"""Seconds that are far more than what ends soon takes, and far less than a host would hang (the total_timeout of 300 s)."""
+FEW = 4
+THINGS = Resource(name="things", path="/custom/things", paging=CursorString())
+ORDERS = RESOURCES["orders"]
+
+
+def trigger(
+    conn_id: str, id_: str, *, seconds: float = PATIENCE, wait: dict[str, Any] | None = None, **more: Any
+) -> LimioWaitTrigger:
+    given = {
+        "limio_conn_id": conn_id,
+        "wait": wait or wait_to_json(ObjectWait(path_type="orders", object_id=id_)),
+        "interval": 0.1,
+        "deadline": time.time() + seconds,
+        "max_transient_failures": 5,
+    }
+    return LimioWaitTrigger(**given | more)
+
+
+async def event_of(one: Any) -> dict[str, Any]:
+    [event] = [event.payload async for event in one.run()]
+    return dict(event)
+
+
+async def until(what: Callable[[], bool]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.05)
+
+
+def look_threads() -> int:
+    return sum("limio-limitrail-look" in thread.name for thread in threading.enumerate())
+
+
+@pytest.fixture
+def good(limio_emulator: EmulatorServer, monkeypatch: pytest.MonkeyPatch) -> EmulatorServer:
+    """A host that answers, and the connection to it."""
+    monkeypatch.setenv("AIRFLOW_CONN_GOOD", limio_emulator.airflow_connection_json())
+    limio_emulator.put_records("objects/limio/orders", [{"id": f"order-{number}", "status": "active"} for number in range(40)])
+    return limio_emulator
+
+
+def connect(monkeypatch: pytest.MonkeyPatch, good: EmulatorServer, url: str, name: str = "bad", **extra: Any) -> None:
+    """Make a connection whose tokens come from the good host."""
+    more = {"auth_url": f"{good.url}/oauth2/token", **extra}
+    known = json.loads(good.airflow_connection_json(**more))
+    monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps({**known, "host": url}))
+
+
+def bad_wait(what: str) -> dict[str, Any] | None:
+    return wait_to_json(RecordsWait(resource=THINGS, min_records=10**9, page_size=1)) if what == "pages without an end" else None
+
+
+async def good_beside_bad(bad: list[LimioWaitTrigger], *, begun: Callable[[], bool], goods: int = 40) -> list[str]:
+    """Let waits hang, and others find theirs meanwhile. Return how those ended."""
+    hanging = [asyncio.create_task(event_of(one)) for one in bad]
+    await until(begun)
+    found = await asyncio.wait_for(
+        asyncio.gather(*(event_of(trigger("good", f"order-{number}")) for number in range(goods))), PATIENCE
+    )
+    assert not any(one.done() for one in hanging)
+    for one in hanging:
+        one.cancel()
+    await asyncio.gather(*hanging, return_exceptions=True)
+    return [event["kind"] for event in found]
+
+
+# -- one host that hangs, and a good one ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_forty_waits_that_hang_beside_forty_good_ones(good, monkeypatch, what):
+    with bad_host(what) as host:
+        connect(monkeypatch, good, host.url)
+        before = look_threads()
+        bad = [trigger("bad", f"order-{number}", seconds=600, wait=bad_wait(what)) for number in range(40)]
+        kinds = asyncio.run(good_beside_bad(bad, begun=lambda: host.under_way > 0))
+        assert kinds == ["found"] * 40
+        assert 1 <= host.most <= FEW
+        assert host.under_way <= look_threads() - before <= FEW
+
+
+def test_hosts_that_take_no_connections(good, monkeypatch):
+    with full_listener() as url:
+        connect(monkeypatch, good, url)
+        bad = [trigger("bad", "one", seconds=600, max_transient_failures=10**6) for _ in range(40)]
+        kinds = asyncio.run(good_beside_bad(bad, begun=lambda: look_threads() > 0))
+    assert kinds == ["found"] * 40
+
+
+def test_a_name_that_nobody_resolves(good, monkeypatch):
+    asked, over = Counter[str](), threading.Event()
+    resolve = socket.getaddrinfo
+
+    def hang(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host != "hangs.example.com":
+            return resolve(host, *args, **kwargs)
+        asked[host] += 1
+        over.wait(600)
+        raise socket.gaierror(socket.EAI_AGAIN, "no")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    connect(monkeypatch, good, "https://hangs.example.com")
+    try:
+        bad = [trigger("bad", "one", seconds=600) for _ in range(40)]
+        kinds = asyncio.run(good_beside_bad(bad, begun=lambda: bool(asked)))
+        assert kinds == ["found"] * 40
+        assert asked["hangs.example.com"] <= FEW
+    finally:
+        over.set()
+
+
+def test_many_hosts_that_hang(good, monkeypatch):
+    """Each host has one look at least, however many others hang."""
+    with contextlib.ExitStack() as opened:
+        hosts = [opened.enter_context(bad_host("silence")) for _ in range(16)]
+        for number, host in enumerate(hosts):
+            connect(monkeypatch, good, host.url, f"bad_{number}")
+        bad = [trigger(f"bad_{number}", str(of_it), seconds=600) for number in range(16) for of_it in range(4)]
+        kinds = asyncio.run(good_beside_bad(bad, begun=lambda: all(host.under_way for host in hosts)))
+        assert kinds == ["found"] * 40
+        assert max(host.most for host in hosts) <= FEW
+        assert sum(host.most for host in hosts) <= 32 + len(hosts)
+
+
+# -- deadlines -----------------------------------------------------------------------------------------------------
+
+
+async def all_events(triggers: list[LimioWaitTrigger]) -> list[dict[str, Any]]:
+    return await asyncio.wait_for(asyncio.gather(*(event_of(one) for one in triggers)), PATIENCE)
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_wait_ends_at_its_deadline_though_its_look_hangs(good, monkeypatch, what):
+    with bad_host(what) as host:
+        connect(monkeypatch, good, host.url)
+        events = asyncio.run(all_events([trigger("bad", "one", seconds=3, wait=bad_wait(what)) for _ in range(8)]))
+    assert [event["kind"] for event in events] == ["timeout"] * 8
+    told = " ".join(event["what"] for event in events)
+    assert f"busy with {'things' if bad_wait(what) else 'orders'} of {host.url} for " in told
+    assert f"no turn came: 3 others are busy with {'things' if bad_wait(what) else 'orders'} of {host.url}" in told
+
+
+async def never(*_: Any) -> Any:
+    await asyncio.sleep(600)
+
+
+async def never_in_a_thread(*_: Any) -> Any:
+    await sync_to_async(threading.Event().wait)(20)
+
+
+@pytest.mark.parametrize("lookup", [never, never_in_a_thread])
+def test_a_wait_ends_at_its_deadline_though_airflow_does_not_say_what_its_connection_is(good, monkeypatch, lookup):
+    monkeypatch.setattr(BaseHook, "aget_connection", lookup)
+    [event] = asyncio.run(all_events([trigger("good", "order-1", seconds=2)]))
+    assert event["kind"] == "timeout"
+    assert event["what"].startswith("Airflow has not said what the connection 'good' is within ")
+
+
+@pytest.mark.parametrize("problem", [ConnectionError("secret-in-a-text"), RuntimeError("secret-in-a-text"), TimeoutError()])
+def test_a_connection_that_airflow_cannot_look_up_now(good, monkeypatch, problem):
+    """A retry of the task may get through."""
+
+    async def fail(conn_id: str) -> Any:
+        raise problem
+
+    monkeypatch.setattr(BaseHook, "aget_connection", fail)
+    [event] = asyncio.run(all_events([trigger("good", "order-1")]))
+    assert event["kind"] == "no_answer"
+    assert event["what"] == f"Airflow has not said what the connection 'good' is ({type(problem).__name__})"
+
+
+def test_a_hanging_look_ends_its_thread_with_the_wait(good, monkeypatch):
+    """Where a deadline comes first, the requests end with it, and not with the connection's own timeouts."""
+    with bad_host("a byte at a time") as host:
+        connect(monkeypatch, good, host.url)
+
+        async def scenario() -> None:
+            await all_events([trigger("bad", "one", seconds=2) for _ in range(8)])
+            await until(lambda: host.under_way == 0)
+
+        asyncio.run(scenario())
+
+
+def test_a_list_without_an_end_ends_a_look(good, monkeypatch):
+    monkeypatch.setattr("limio_limitrail.waiting.look.LONGEST_LOOK", 2.0)
+    with bad_host("pages without an end") as host:
+        connect(monkeypatch, good, host.url, timeout=0.5, total_timeout=2)
+        wait = bad_wait("pages without an end")
+        [event] = asyncio.run(all_events([trigger("bad", "", wait=wait, max_transient_failures=1)]))
+    assert event["kind"] == "no_answer"
+    assert "2 looks in a row have failed" in event["what"]
+    assert "things" in event["what"]
+    assert host.total <= 3
+
+
+def test_a_list_without_an_end_ends_a_look_on_a_worker(good, monkeypatch):
+    monkeypatch.setattr("limio_limitrail.waiting.look.LONGEST_LOOK", 1.0)
+    with bad_host("pages without an end") as host:
+        connect(monkeypatch, good, host.url, timeout=0.5, total_timeout=1)
+        sensor = LimioResourceSensor(
+            task_id="wait",
+            resource=THINGS,
+            min_records=10**9,
+            page_size=1,
+            limio_conn_id="bad",
+            poke_interval=0.1,
+            max_transient_failures=1,
+        )
+        with pytest.raises(NoAnswerError, match="2 looks in a row have failed"):
+            sensor.execute({"ti": types.SimpleNamespace(try_number=1)})
+
+
+# -- turns ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_turn_ends_when_the_look_does_and_not_when_its_wait_is_cancelled(good, monkeypatch):
+    with bad_host("a byte at a time") as host:
+        connect(monkeypatch, good, host.url, timeout=1, total_timeout=6)
+
+        async def scenario() -> None:
+            for _ in range(5):
+                hanging = [asyncio.create_task(event_of(trigger("bad", str(number)))) for number in range(10)]
+                await until(lambda: host.under_way > 0)
+                for one in hanging:
+                    one.cancel()
+                await asyncio.gather(*hanging, return_exceptions=True)
+            host.mended.set()
+            # One that has just hung up may still be counted.
+            assert 1 <= host.most <= 2 * FEW
+            # Those who come now get the turns of those who hang, as soon as these have ended.
+            found = await all_events([trigger("bad", str(number)) for number in range(10)])
+            assert [event["kind"] for event in found] == ["found"] * 10, found
+
+        asyncio.run(scenario())
+
+
+def test_a_list_that_hangs_leaves_what_else_its_host_has_a_turn(good, monkeypatch):
+    with bad_host("things alone") as host:
+        connect(monkeypatch, good, host.url)
+        monkeypatch.setenv("AIRFLOW_CONN_GOOD", os.environ["AIRFLOW_CONN_BAD"])
+        wait = wait_to_json(RecordsWait(resource=THINGS))
+        bad = [trigger("bad", "", seconds=600, wait=wait) for _ in range(40)]
+        assert asyncio.run(good_beside_bad(bad, begun=lambda: host.hung > 0)) == ["found"] * 40
+        assert host.hung <= 3
+
+
+# -- tokens --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", [what for what in BAD if "pages" not in what])
+def test_forty_waits_for_a_token_that_does_not_come(good, monkeypatch, what):
+    """One asks for it, in one thread, for all of them."""
+    with bad_host(what) as host:
+        connect(monkeypatch, good, good.url, auth_url=f"{host.url}/oauth2/token")
+        bad = [trigger("bad", f"order-{number}", seconds=600) for number in range(40)]
+        assert asyncio.run(good_beside_bad(bad, begun=lambda: host.under_way > 0)) == ["found"] * 40
+        assert host.most == 1
+        events = asyncio.run(all_events([trigger("bad", "order-1", seconds=2) for _ in range(5)]))
+        assert {event["kind"] for event in events} == {"timeout"}
+
+
+def test_a_token_endpoint_that_mends_serves_all_who_wait(good, monkeypatch):
+    with bad_host("a byte at a time") as host:
+        connect(monkeypatch, good, host.url, auth_url=f"{host.url}/oauth2/token", timeout=1, total_timeout=5)
+
+        async def scenario() -> list[dict[str, Any]]:
+            waiting = [asyncio.create_task(event_of(trigger("bad", f"order-{number}"))) for number in range(40)]
+            await until(lambda: host.under_way == 1)
+            host.mended.set()
+            return await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)
+
+        events = asyncio.run(scenario())
+    assert [event["kind"] for event in events] == ["found"] * 40
+
+
+def test_many_apis_with_one_token_endpoint_that_hangs(good, monkeypatch, limio_emulator_factory):
+    with bad_host("a byte at a time") as host:
+        for number in range(20):
+            # Each is a client of its own: another id.
+            connect(monkeypatch, good, good.url, f"bad_{number}", auth_url=f"{host.url}/oauth2/token", page_size=100 + number)
+        bad = [trigger(f"bad_{number}", "order-1", seconds=600) for number in range(20) for _ in range(3)]
+        assert asyncio.run(good_beside_bad(bad, begun=lambda: host.under_way > 0)) == ["found"] * 40
+        assert host.most <= FEW
+
+
+def test_a_token_that_is_refused_while_its_endpoint_hangs(good, monkeypatch):
+    """The looks that were refused ask for another one, or wait until another has: no longer than their waits do."""
+    asked = Counter[str]()
+
+    def talk(host: BadHost, connection: socket.socket) -> None:
+        while True:
+            what = "tokens" if b"/token" in read_request(connection).split(b"\r\n", 1)[0] else "orders"
+            asked[what] += 1
+            if what == "tokens" and asked[what] > 1:
+                host.pause(600)
+            connection.sendall(answer(200, TOKEN) if what == "tokens" else answer(404 if asked[what] < 20 else 401))
+
+    before = look_threads()
+    with bad_host(talk) as host:
+        connect(monkeypatch, good, host.url, auth_url=f"{host.url}/oauth2/token")
+        events = asyncio.run(all_events([trigger("bad", f"none-{number}", seconds=6) for number in range(12)]))
+        assert {event["kind"] for event in events} == {"timeout"}
+        assert asked["tokens"] > 1
+        assert look_threads() - before <= FEW
+
+
+# -- predicates ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def predicates(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A module of a user's predicates."""
+    module = types.ModuleType("shared_predicates")
+    over = threading.Event()
+    calls = Counter[str]()
+
+    def hangs(record: Any) -> bool:
+        calls["hangs"] += 1
+        over.wait(600)
+        return True
+
+    def ends_the_loop(record: Any) -> bool:
+        return bool(next(iter(())))
+
+    def cancels(record: Any) -> bool:
+        raise asyncio.CancelledError
+
+    def interrupts(record: Any) -> bool:
+        raise KeyboardInterrupt
+
+    def times_out(record: Any) -> bool:
+        raise TimeoutError("of its own")
+
+    vars(module).update(
+        hangs=hangs, ends_the_loop=ends_the_loop, cancels=cancels, interrupts=interrupts, times_out=times_out, calls=calls
+    )
+    monkeypatch.setitem(sys.modules, "shared_predicates", module)
+    yield module
+    over.set()
+
+
+def of_orders(predicate: str) -> dict[str, Any]:
+    return wait_to_json(RecordsWait(resource=ORDERS), predicate=f"shared_predicates.{predicate}")
+
+
+def test_a_predicate_that_never_returns(good, predicates):
+    bad = [trigger("good", "", seconds=600, wait=of_orders("hangs")) for _ in range(40)]
+    assert asyncio.run(good_beside_bad(bad, begun=lambda: predicates.calls["hangs"] > 0)) == ["found"] * 40
+    assert predicates.calls["hangs"] == 1
+
+
+def test_a_wait_ends_at_its_deadline_though_its_predicate_never_returns(good, predicates):
+    events = asyncio.run(all_events([trigger("good", "", seconds=2, wait=of_orders("hangs")) for _ in range(3)]))
+    assert [event["kind"] for event in events] == ["timeout"] * 3
+    assert any("busy with orders with shared_predicates.hangs of " in event["what"] for event in events)
+    assert predicates.calls["hangs"] == 1
+
+
+def test_a_predicate_that_is_longer_under_way_than_any_look_may_be(good, predicates, monkeypatch):
+    monkeypatch.setattr("limio_limitrail.waiting.look.LONGEST_LOOK", 0.5)
+    monkeypatch.setattr("limio_limitrail.triggers.threads.OVERRUN", 0.5)
+    connect(monkeypatch, good, good.url, timeout=0.5, total_timeout=1)
+    [event] = asyncio.run(all_events([trigger("bad", "", wait=of_orders("hangs"), max_transient_failures=0)]))
+    assert event["kind"] == "no_answer"
+    assert "busy with orders with shared_predicates.hangs of " in event["what"]
+
+
+@pytest.mark.parametrize("predicate", ["ends_the_loop", "cancels", "interrupts", "times_out"])
+def test_a_predicate_that_raises_what_means_something_to_an_event_loop(good, predicates, predicate):
+    [event] = asyncio.run(all_events([trigger("good", "", wait=of_orders(predicate))]))
+    assert event["kind"] == "ended"
+    assert event["what"].startswith("the wait broke: ")
+
+
+def test_a_predicate_whose_import_never_ends(good, tmp_path, monkeypatch):
+    (tmp_path / "endless_import.py").write_text("import threading\nthreading.Event().wait(100)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    wait = wait_to_json(RecordsWait(resource=ORDERS), predicate="endless_import.anything")
+    before = look_threads()
+    bad = [trigger("good", "", seconds=600, wait=wait) for _ in range(40)]
+    assert asyncio.run(good_beside_bad(bad, begun=lambda: look_threads() > before)) == ["found"] * 40
+    assert look_threads() - before == 1
+    [event] = asyncio.run(all_events([trigger("good", "", seconds=1, wait=wait)]))
+    assert event["kind"] == "timeout"
+    assert "the import of endless_import.anything" in event["what"]
+
+
+# -- the process ---------------------------------------------------------------------------------------------------
+
+ENDING = """
+import asyncio, json, sys, time
+
+from limio_limitrail.sensors.limio import LimioResourceSensor
+from limio_limitrail.triggers.limio import LimioWaitTrigger
+from limio_limitrail.waiting.look import NoAnswerError
+from limio_limitrail.waiting.objects import ObjectWait
+from limio_limitrail.waiting.wire import wait_to_json
+
+one = LimioWaitTrigger(
+    limio_conn_id="bad",
+    wait=wait_to_json(ObjectWait(path_type="orders", object_id="one")),
+    interval=0.1,
+    deadline=time.time() + 600,
+    max_transient_failures=0,
+)
+
+
+async def run():
+    waiting = asyncio.create_task(anext(one.run()))
+    await asyncio.to_thread(sys.stdin.readline)
+    waiting.cancel()
+
+
+asyncio.run(run())
+print("over")
+"""
+
+
+def test_a_process_ends_though_a_look_hangs(good, monkeypatch):
+    with bad_host("a byte at a time") as host:
+        connect(monkeypatch, good, host.url)
+        process = subprocess.Popen(
+            [sys.executable, "-c", ENDING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        try:
+            asyncio.run(until(lambda: host.under_way > 0))
+            told = process.communicate("end\n", timeout=PATIENCE)[0]
+            assert told.splitlines()[-1] == "over"
+            assert process.returncode == 0
+            assert host.under_way <= 1
+        finally:
+            process.kill()

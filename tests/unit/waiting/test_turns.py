@@ -1,0 +1,260 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Who may look next, against a model that keeps all who wait in one list."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections import Counter
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from limio_limitrail.api.deadline import seconds_left
+from limio_limitrail.triggers.threads import NotInTimeError, in_thread
+from limio_limitrail.triggers.turns import LOOKS_AT_ONCE, LOOKS_AT_ONE_LIST, THREADS, Lane, Turn, Turns, turns_of_loop
+
+LANES = [
+    *(Lane(place=f"host-{place}", what=what) for place in range(12) for what in ("orders", "baskets", "catalog")),
+    *(Lane(place=f"host-{place}", what="orders with a predicate", most=1) for place in range(12)),
+]
+
+
+async def settle() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+class Model:
+    """All who wait, in the order in which they came; and who has a turn."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[int, Lane]] = []
+        self.given: list[tuple[int, Lane]] = []
+
+    def is_free(self, lane: Lane) -> bool:
+        there = sum(one.place == lane.place for _, one in self.given)
+        if sum(one == lane for _, one in self.given) >= lane.most:
+            return False
+        return there == 0 or (there < LOOKS_AT_ONCE and len(self.given) < THREADS)
+
+    def give(self) -> None:
+        while one := next((one for one in self.waiting if self.is_free(one[1])), None):
+            self.waiting.remove(one)
+            self.given.append(one)
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["come", "come", "come", "end", "leave"]), st.integers(0, len(LANES) - 1), st.integers(0, 10**6)),
+    max_size=120,
+)
+
+
+@given(STEPS)
+def test_turns_are_given_as_the_model_gives_them(steps):
+    async def scenario() -> None:
+        turns, model = Turns(), Model()
+        tasks: dict[int, asyncio.Task[Turn]] = {}
+        for number, (step, lane, choice) in enumerate(steps):
+            if step == "come":
+                tasks[number] = asyncio.create_task(turns.take(LANES[lane]))
+                model.waiting.append((number, LANES[lane]))
+            elif step == "end" and model.given:
+                one = model.given.pop(choice % len(model.given))
+                turns.give_back(tasks[one[0]].result())
+            elif step == "leave" and model.waiting:
+                one = model.waiting.pop(choice % len(model.waiting))
+                tasks[one[0]].cancel()
+            model.give()
+            await settle()
+            has = {number for number, task in tasks.items() if task.done() and not task.cancelled()}
+            assert {one[0] for one in model.given} <= has
+            assert not {one[0] for one in model.waiting} & has
+        for task in tasks.values():
+            task.cancel()
+
+    asyncio.run(scenario())
+
+
+@given(st.integers(1, 60), st.integers(0, 2**32))
+def test_whoever_leaves_in_any_moment_keeps_no_turn(takers, seed):
+    chance = random.Random(seed)
+
+    async def scenario() -> None:
+        turns = Turns()
+
+        async def come() -> None:
+            turn = await turns.take(LANES[0])
+            try:
+                await asyncio.sleep(0)
+            finally:
+                turns.give_back(turn)
+
+        tasks = [asyncio.create_task(come()) for _ in range(takers)]
+        while not all(task.done() for task in tasks):
+            if chance.random() < 0.3:
+                chance.choice(tasks).cancel()
+            await asyncio.sleep(0)
+        assert not turns._waiting
+        assert not turns._given
+        assert not turns._places
+
+    asyncio.run(scenario())
+
+
+def test_one_who_is_cancelled_just_when_the_turn_comes_gives_it_back():
+    async def scenario() -> None:
+        turns = Turns()
+        first = [await turns.take(LANES[0]) for _ in range(LOOKS_AT_ONE_LIST)]
+        second, third = asyncio.create_task(turns.take(LANES[0])), asyncio.create_task(turns.take(LANES[0]))
+        await settle()
+        turns.give_back(first.pop())
+        # It has the turn, and does not know of it.
+        second.cancel()
+        await settle()
+        assert second.cancelled()
+        assert third.done()
+        for turn in (*first, third.result()):
+            turns.give_back(turn)
+        assert not turns._given
+        assert not turns._places
+
+    asyncio.run(scenario())
+
+
+def test_why_no_turn_comes():
+    async def scenario() -> list[str]:
+        turns = Turns()
+        for lane in (LANES[0], LANES[0], LANES[0], LANES[1]):
+            await turns.take(lane)
+        return [turns.why_none(LANES[0]), turns.why_none(LANES[2])]
+
+    assert asyncio.run(scenario()) == [
+        "no turn came: 3 others are busy with orders of host-0, the first of them for 0 s",
+        "no turn came: 4 others are busy with host-0, the first of them for 0 s",
+    ]
+
+
+# -- in threads ----------------------------------------------------------------------------------------------------
+
+
+def test_no_more_threads_than_turns():
+    most, lock, under_way = Counter[str](), threading.Lock(), Counter[str]()
+
+    def work(place: str) -> str:
+        with lock:
+            under_way[place] += 1
+            most[place] = max(most[place], under_way[place])
+            most["all"] = max(most["all"], under_way.total())
+        threading.Event().wait(0.005)
+        with lock:
+            under_way[place] -= 1
+        return place
+
+    async def scenario() -> list[str]:
+        calls = [
+            in_thread(lambda lane=lane: work(lane.place), lane=lane)  # type: ignore[misc]
+            for _ in range(5)
+            for lane in LANES
+        ]
+        return await asyncio.gather(*calls)
+
+    assert len(asyncio.run(scenario())) == 5 * len(LANES)
+    assert most.pop("all") <= THREADS + 12
+    assert max(most.values()) <= LOOKS_AT_ONCE
+
+
+ERRORS = [
+    (ValueError("one"), ValueError, "one"),
+    (StopIteration(), RuntimeError, r"StopIteration\(\)"),
+    (StopAsyncIteration(), RuntimeError, r"StopAsyncIteration\(\)"),
+    (SystemExit(3), RuntimeError, r"SystemExit\(3\)"),
+    (KeyboardInterrupt(), RuntimeError, r"KeyboardInterrupt\(\)"),
+    (asyncio.CancelledError(), RuntimeError, r"CancelledError\(\)"),
+    (GeneratorExit(), RuntimeError, r"GeneratorExit\(\)"),
+    (TimeoutError("of its own"), TimeoutError, "of its own"),
+]
+
+
+@pytest.mark.parametrize(("raised", "comes", "says"), ERRORS, ids=lambda value: type(value).__name__)
+def test_what_a_call_raises(raised, comes, says):
+    def call() -> None:
+        raise raised
+
+    async def scenario() -> None:
+        with pytest.raises(comes, match=says):
+            await in_thread(call, lane=LANES[0], within=60)
+        assert not turns_of_loop()._given
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("end", ["cancelled", "late", "too late for any look"])
+def test_a_turn_is_given_back_when_the_call_ends(end, monkeypatch):
+    monkeypatch.setattr("limio_limitrail.triggers.threads.OVERRUN", 0.05)
+    over = threading.Event()
+    lane = Lane(place="host", what="orders", most=1)
+
+    async def scenario() -> None:
+        bounds: dict[str, Any] = {"late": {"within": 0.1}, "too late for any look": {"seconds": 0.05}}.get(end, {})
+        hanging = asyncio.create_task(in_thread(over.wait, lane=lane, **bounds))
+        await asyncio.sleep(0.05)
+        if end == "cancelled":
+            hanging.cancel()
+        with pytest.raises(asyncio.CancelledError if end == "cancelled" else NotInTimeError):
+            await hanging
+        with pytest.raises(NotInTimeError, match="no turn came: 1 others are busy with orders of host"):
+            await in_thread(lambda: 1, lane=lane, within=0.1)
+        over.set()
+        assert await in_thread(lambda: 1, lane=lane, within=60) == 1
+
+    asyncio.run(scenario())
+
+
+def test_requests_end_with_whoever_waits_for_them():
+    async def scenario() -> list[float]:
+        return [
+            await in_thread(seconds_left, lane=LANES[0]),
+            await in_thread(seconds_left, lane=LANES[0], seconds=7),
+            await in_thread(seconds_left, lane=LANES[0], within=5),
+            await in_thread(seconds_left, lane=LANES[0], within=5, seconds=2),
+        ]
+
+    usual, own, waited, shorter = asyncio.run(scenario())
+    assert 1000 < usual <= 1800
+    assert 5 < own <= 7
+    assert 2 < waited <= 6
+    assert shorter <= 2
+
+
+def test_a_thread_that_cannot_be_started_gives_its_turn_back(monkeypatch):
+    def refuse(self: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def scenario() -> None:
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            await in_thread(lambda: 1, lane=LANES[0])
+        assert not turns_of_loop()._given
+
+    asyncio.run(scenario())
+
+
+def test_a_loop_that_has_ended_is_told_nothing():
+    over, told = threading.Event(), threading.Event()
+
+    def call() -> None:
+        over.wait(60)
+        told.set()
+
+    async def scenario() -> None:
+        with suppress(NotInTimeError):
+            await in_thread(call, lane=LANES[0], within=0.05)
+
+    asyncio.run(scenario())
+    over.set()
+    assert told.wait(60)
