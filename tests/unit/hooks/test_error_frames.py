@@ -98,7 +98,7 @@ def test_a_wrong_field_in_a_triggerer(monkeypatch, trigger, fields):
     connect(monkeypatch, "limio" if is_limio else "limitrail", **{"scope": "a", **fields})
     watch = trigger(resource="abandoned_baskets" if is_limio else Resource(name="things", path="/things"))
     try:
-        asyncio.run(watch.reach())
+        asyncio.run(watch.reach(within=60))
     except ConnectionFieldError as error:
         check(error, ConnectionFieldError)
     else:
