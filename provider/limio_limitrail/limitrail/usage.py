@@ -295,7 +295,7 @@ def _find_well_spelt(top: JsonObject, path: str) -> Member | None:
 
 
 def _kept(body: bytes, *, found: object = None) -> str:
-    """Give what is kept of an answer: all of it, unless it is large or repeats a credential, as it came or without the escapes of JSON."""
+    """Return what is kept of an answer: all, unless it is large or repeats a credential, with or without JSON's escapes."""
     if len(body) > _LARGEST_KEPT:
         return _TOO_LARGE
     whole = body.decode("utf-8", "replace").replace("\0", "\ufffd")
