@@ -46,6 +46,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "JSON of PHP": lambda text: in_json(text).replace("/", "\\/"),
     "JSON of .NET": lambda text: "".join(one if one.isalnum() else f"\\u{ord(one):04X}" for one in text),
     "JSON of every character": lambda text: "".join(f"\\u{ord(one):04x}" for one in text),
+    "Python": lambda text: "".join(one if one.isalnum() else f"\\U{ord(one):08x}" for one in text),
     "JavaScript": lambda text: "".join(one if one.isalnum() else f"\\x{ord(one):02x}" for one in text),
     "HTML": html.escape,
     "HTML, decimal": lambda text: "".join(one if one.isalnum() else f"&#{ord(one)};" for one in text),
@@ -76,7 +77,7 @@ def holders(contents: dict[str, bytes], secrets: Iterable[str]) -> set[str]:
 
 
 _SHORTEST_PIECE = 6
-_UNICODE = re.compile(r"\\+u([0-9a-fA-F]{4})|\\+x([0-9a-fA-F]{2})|%u([0-9a-fA-F]{4})")
+_UNICODE = re.compile(r"\\+(?:U0000|u)([0-9a-fA-F]{4})|\\+x([0-9a-fA-F]{2})|%u([0-9a-fA-F]{4})")
 
 
 def readable_pieces(text: str, secret: str, *, layers: int = 5) -> set[str]:

@@ -79,6 +79,8 @@ class _Needles:
 
     def pieces(self, text: str) -> Spans:
         """Return where a folded text has one of them, or a piece that is none by chance."""
+        # What stands between the needles is none of them.
+        text = text.replace(_END, "\1")
         found, at, size = self.whole(text), 0, self._shortest
         if self.glances.isdisjoint(_groups(text, size=size)):
             return found

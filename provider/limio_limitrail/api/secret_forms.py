@@ -14,7 +14,7 @@ _MOST_LAYERS = 8
 """Escapes within escapes that are undone."""
 
 _URL = r"%u[0-9a-f]{4} | %[0-9a-f]{2}"
-_PROGRAM = r"\\u\{[0-9a-f]{1,6}\} | \\u[0-9a-f]{4} | (?-i:\\U)[0-9a-f]{8} | \\x[0-9a-f]{2} | \\[0-7]{3} | \\."
+_PROGRAM = r"(?-i:\\U)000[0-9a-f]{5} | \\u\{[0-9a-f]{1,6}\} | \\u[0-9a-f]{4} | \\x[0-9a-f]{2} | \\[0-7]{3} | \\."
 _HTML = r"&(?:\#0*[0-9]{1,7} | \#x0*[0-9a-f]{1,6} | [a-z][a-z0-9]{1,31});?"
 _UNSEEN = r"[\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff\ufffd]"
 

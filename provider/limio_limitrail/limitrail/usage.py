@@ -43,6 +43,10 @@ _LONGEST_VALUE = 200
 _LEFT_OUT = '"left out: it repeats a credential"'
 """What is kept of an answer that does so."""
 
+_TOO_LARGE = '"left out: it is larger than 1 MB"'
+_LARGEST_KEPT = 1_000_000
+"""Bytes of an answer that is kept: it is read for credentials in all forms, which takes a second a megabyte."""
+
 DECISIONS: Mapping[str, State] = MappingProxyType(
     {
         "ALLOWED": State.COMMITTED,
@@ -258,7 +262,7 @@ def read_answer(answer: Answer, *, reading: AnswerReading, keep: bool = False) -
     )
     if keep:
         kept = _kept(answer.body, found=found)
-        outcome = replace(outcome, answer=kept, fees=fees.raw.decode() if fees and kept is not _LEFT_OUT else None)
+        outcome = replace(outcome, answer=kept, fees=fees.raw.decode() if fees and kept not in (_LEFT_OUT, _TOO_LARGE) else None)
     if (failed := next(failed_members(decision, top=top, denied=state is State.DENIED), None)) is not None:
         said = safe_text(failed)
         return replace(outcome, state=State.PARKED, detail=f"the answer's member {said!r} says that something failed")
@@ -292,7 +296,9 @@ def _find_well_spelt(top: JsonObject, path: str) -> Member | None:
 
 
 def _kept(body: bytes, *, found: object = None) -> str:
-    """Give what is kept of an answer: all of it, unless it repeats a credential, with or without the escapes of JSON."""
+    """Return what is kept of an answer: all, unless it is large or repeats a credential, with or without JSON's escapes."""
+    if len(body) > _LARGEST_KEPT:
+        return _TOO_LARGE
     whole = body.decode("utf-8", "replace").replace("\0", "\ufffd")
     try:
         plain = json.dumps(found, ensure_ascii=False)

@@ -38,7 +38,15 @@ PRINTABLE = "".join(map(chr, range(0x20, 0x7F)))
 
 
 CASES = {"as it is": str, "upper": str.upper, "lower": str.lower, "swapped": str.swapcase}
-DISTORTS_CASE = {"pair", "pair, safe for URLs", "pair after RFC 6749", "Base64 alone", "Base64 of JSON", "Base64 in lines"}
+DISTORTS_CASE = {
+    "Python",
+    "pair",
+    "pair, safe for URLs",
+    "pair after RFC 6749",
+    "Base64 alone",
+    "Base64 of JSON",
+    "Base64 in lines",
+}
 
 secrets = st.text(alphabet=PRINTABLE, min_size=8, max_size=80).filter(lambda text: text == text.strip())
 
@@ -152,6 +160,15 @@ def test_no_text_is_too_strange(text):
     assert len(shown or "") <= redact.LONGEST
     assert safe_uri(text) is None or "?" not in safe_uri(text).replace("***", "")
     assert holds_secret(text) is False
+
+
+@pytest.mark.parametrize(
+    "text", ["{}\0", "\0{}", "\0{}\0\0", "a\0{}\0b", "{:.7}\0", "\0{:.6}\0", "\\u0000{}\\u0000", "%00{}%00%00"]
+)
+def test_voids_around_a_secret(text):
+    secret = "q8Zt-Lw_92kd.Xx7"
+    assert readable_pieces(gated(text.format(secret), secret=secret), secret) == set()
+    assert gated(text.format("some words"), secret=secret)
 
 
 def test_words_that_a_secret_happens_to_have_stay_readable():

@@ -494,6 +494,12 @@ def test_an_id_that_repeats_a_credential_goes_into_no_path(form):
     assert readable_pieces(str(caught.value), held.reveal()) == set()
 
 
+def test_an_answer_that_is_too_large_to_be_looked_through_is_not_kept():
+    body = b'{"decision":"ALLOWED","fees":[1],"more":"%s"}' % (b"x" * 1_000_000)
+    outcome = read(body, keep=True)
+    assert (outcome.state, outcome.answer, outcome.fees) == (State.COMMITTED, '"left out: it is larger than 1 MB"', None)
+
+
 def test_a_refusal_becomes_an_outcome():
     problem = ProblemDetails(
         message="no such meter", title="Bad request", error_code="E1", resource_key="m", field="meter", trace_id="t"
