@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequ
 
 
 def make_client(url: str, *, auth_url: str | None = None, verify: bool | str = True) -> ApiClient:
-    transport = Transport(user_agent="tests/1", timeouts=Timeouts(connect=5, read=5), verify=verify)
+    transport = Transport(user_agent="tests/1", timeouts=Timeouts(connect=60, read=60), verify=verify)
     credentials = ClientCredentials(auth_url=auth_url or f"{url}/token", client_id="wire", client_secret=Secret(SECRET))
     auth = TokenSource(
         mint=lambda: mint(api="Limio", credentials=credentials, transport=transport, sleep=lambda _: None),
