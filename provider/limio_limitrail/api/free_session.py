@@ -8,7 +8,7 @@ the user's to print, to copy and to send again, ever holds it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import requests
 import requests.adapters
@@ -58,6 +58,9 @@ class OriginSession(requests.Session):
         super().__init__()
         self._credentials = auth
         self._origin = origin
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("the session of get_conn() stays in its process: it cannot be pickled or copied")
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
         return _sent(super().request, args, kwargs)

@@ -47,8 +47,21 @@ class Alarm(BaseException):
     """What a signal's handler raises, such as Airflow's at the end of ``execution_timeout``."""
 
 
-def make_client(url: str, *, auth: Auth | None = None, auth_url: str | None = None, scope: str | None = None, **transport):
-    timeouts = Timeouts(connect=0.5, read=0.5, total=5.0)
+PATIENT = {"connect": 60.0, "read": 60.0}
+"""For what must not end by a timeout, however busy the machine is."""
+
+
+def make_client(
+    url: str,
+    *,
+    auth: Auth | None = None,
+    auth_url: str | None = None,
+    scope: str | None = None,
+    connect: float = 0.5,
+    read: float = 0.5,
+    **transport,
+):
+    timeouts = Timeouts(connect=connect, read=read, total=120.0)
     wire = Transport(user_agent="tests/1", timeouts=timeouts, max_response=MOST, **transport)
     credentials = ClientCredentials(
         auth_url=auth_url or f"{url}/token", client_id="wire", client_secret=Secret(SECRET), scope=scope
@@ -325,7 +338,7 @@ def test_a_token_that_cannot_be_told_to_the_masker():
         raise RuntimeError("the supervisor does not answer")
 
     with raw_server(_stays(_token())) as url:
-        client = make_client(url)
+        client = make_client(url, **PATIENT)
         client.auth._mask = mask  # type: ignore[attr-defined]
         check(by_thread(client), RuntimeError)
 
@@ -369,21 +382,21 @@ def test_an_alarm_in_the_midst_of_a_read(alarm, where, on):
         connection.recv(1)
 
     with raw_server(talk) as url:
-        error = by_thread(make_client(url), method="POST", content=b"{}")
+        error = by_thread(make_client(url, **PATIENT), method="POST", content=b"{}")
     assert reached.is_set()
     check(error, Alarm)
 
 
 def test_an_alarm_in_the_midst_of_a_handshake(alarm):
     with wire_server() as tokens, raw_server(lambda connection: (connection.recv(1), alarm(), connection.recv(9_000))) as url:
-        client = make_client(url.replace("http:", "https:"), auth_url=f"{tokens.url}/token")
+        client = make_client(url.replace("http:", "https:"), auth_url=f"{tokens.url}/token", **PATIENT)
         check(by_thread(client), Alarm)
 
 
 def test_an_alarm_between_two_tries(alarm):
     with wire_server() as server:
         server.script = [BEHAVIOURS["503"]]
-        client = make_client(server.url)
+        client = make_client(server.url, **PATIENT)
 
         def sleep(_: float) -> None:
             alarm()
@@ -398,6 +411,7 @@ def test_an_alarm_between_two_tries(alarm):
 def test_a_task_of_the_loop_that_is_cancelled(on):
     said = {"token": b"", "request": b"", "body": answer(200, ECHO, length=9_000), "error": answer(500, ECHO, length=9_000)}[on]
     caught: list[BaseException] = []
+    ended = threading.Event()
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -409,9 +423,9 @@ def test_a_task_of_the_loop_that_is_cancelled(on):
                 head = read_request(connection)
             connection.sendall(said)
             loop.call_soon_threadsafe(loop.call_later, 0.05, task.cancel)
-            connection.recv(1)
+            ended.wait(60)  # another thread may be waiting for the token still
 
-        with raw_server(talk) as url, contextlib.closing(make_client(url)) as client:
+        with raw_server(talk) as url, contextlib.closing(make_client(url, **PATIENT)) as client:
             loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=4))
             task = asyncio.create_task(loop_client.send(method="POST", path="/x", content=b"{}"))
             try:
@@ -419,6 +433,7 @@ def test_a_task_of_the_loop_that_is_cancelled(on):
             except asyncio.CancelledError as error:
                 caught.append(error)
             finally:
+                ended.set()
                 await loop_client.close()
 
     asyncio.run(main())
@@ -440,7 +455,7 @@ def test_an_error_that_nobody_foresaw_still_says_where_it_arose():
         raise ZeroDivisionError
 
     with wire_server() as server:
-        client = make_client(server.url)
+        client = make_client(server.url, **PATIENT)
         client.auth.at_hand = fail  # type: ignore[attr-defined]
         error = by_loop(client)
     assert isinstance(error, TypeError)
@@ -623,7 +638,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_kind_of_error(kind):
     first = Behaviour(answer(200, json.dumps({"items": [{"id": 0}], "queryMore": "c-1"}).encode()))
-    with wire_server() as server, contextlib.closing(make_client(server.url)) as client:
+    with wire_server() as server, contextlib.closing(make_client(server.url, **PATIENT)) as client:
         in_a_list = kind is errors.CursorRefusedError
         server.script = [*([first] if in_a_list else []), *[FAILING[KINDS[kind]]] * 8]
         with pytest.raises(errors.ApiError) as caught:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
+import pickle
 import socket
 from collections.abc import Iterator
 
@@ -32,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequ
 
 
 def make_client(url: str, *, auth_url: str | None = None, verify: bool | str = True) -> ApiClient:
-    transport = Transport(user_agent="tests/1", timeouts=Timeouts(connect=5, read=5), verify=verify)
+    transport = Transport(user_agent="tests/1", timeouts=Timeouts(connect=60, read=60), verify=verify)
     credentials = ClientCredentials(auth_url=auth_url or f"{url}/token", client_id="wire", client_secret=Secret(SECRET))
     auth = TokenSource(
         mint=lambda: mint(api="Limio", credentials=credentials, transport=transport, sleep=lambda _: None),
@@ -426,6 +428,12 @@ def test_neither_a_request_nor_its_answer_holds_the_credential(server, session):
     assert look.leaks(caught.value) == []
     roots = {str(n): vars(one.request) | {"h": one.headers} for n, one in enumerate([answered, *answered.history])}
     assert list(look.found_in(roots)) == []
+
+
+@pytest.mark.parametrize("leave", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_the_session_stays_in_its_process(session, leave):
+    with pytest.raises(TypeError, match="stays in its process"):
+        leave(session)
 
 
 def test_hooks_of_the_users_own_see_the_answer_to_the_renewed_token_only(server, session):
