@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 LOOKS_AT_ONCE = 4
 """Looks at one host (scheme, name and port) at once."""
 
-LOOKS_AT_ONE_LIST = 3
+LOOKS_AT_ONE_LIST = LOOKS_AT_ONCE - 1
 """Looks at one list, or one kind of object, at once: where it alone hangs, what else the host has gets the turn that is left."""
 
 THREADS = 32
