@@ -154,7 +154,7 @@ def test_what_cannot_be_cut_is_refused(resource, change, message):
 
 @pytest.mark.parametrize("parallel", [0, -1, 17, True, False, 2.0, "4", None])
 def test_a_number_that_is_none_is_refused(parallel):
-    with pytest.raises(ParameterError, match="no whole number from 1 to 16"):
+    with pytest.raises(ParameterError, match="must be a whole number from 1 to 16"):
         check_parallel(parallel, window=timedelta(hours=1))
 
 
