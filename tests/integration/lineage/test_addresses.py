@@ -199,6 +199,7 @@ BARE = {
     f"https://h/a\nAuthorization: Bearer {PLAIN}": f"https://h/{UNREADABLE}",
     q(f"https://u:{PLAIN}@h/a", 3): "https://h/a",
     q(f"https://u:{PLAIN}@h/a", 20): UNREADABLE,
+    f"https://h/{'a' * 5000}?sig={PLAIN}": UNREADABLE,
     "": "",
 }
 
