@@ -17,7 +17,9 @@ UNREADABLE = "***"
 _MOST_DECODING = 8
 """So often percent-encoded text is decoded; nothing that people write needs more than two."""
 
-_TELLING = re.compile(r"[@?;=#&\s\x00-\x1f\x7f]")
+_LONGEST = 4_096
+"""Characters of an address; what is longer is none."""
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _PREFIX = re.compile(r"(?i)(md|motherduck|file|sqlite|duckdb|ducklake|quack|postgres|postgresql|mysql):(?!//)(.*)", re.DOTALL)
 _LOCAL = re.compile(r"/|\./|\.\./|~|:memory:|[A-Za-z]:[\\/]")
@@ -45,7 +47,7 @@ def without_credentials(address: str) -> str:
 
     :param address: a URI, a host with or without a port, a path, or a connection string such as ``host=... password=...``.
     """
-    text = _decoded(address.strip())
+    text = _decoded(address.strip()) if len(address) <= _LONGEST else None
     if text is None:
         return UNREADABLE
     left = _address(text)
@@ -54,7 +56,7 @@ def without_credentials(address: str) -> str:
 
 def mask_credentials(text: str) -> str:
     """Mask what follows the names of credentials in a sentence, such as ``motherduck_token=...``."""
-    return _SECRET_PAIR.sub(rf"\1{UNREADABLE}", text)
+    return _SECRET_PAIR.sub(rf"\1{UNREADABLE}", text[:_LONGEST])
 
 
 def database_name(name: str) -> str:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
@@ -39,7 +40,6 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS = 5
 _SAFE_METHODS = frozenset({"GET", "HEAD"})
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_HEADER_VALUE = re.compile(r"([!-~]([\t -~]*[!-~])?)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,14 +67,19 @@ class Answer:
 
 def _unfit_request(method: str, headers: Mapping[str, str]) -> str | None:
     """Say what of a request cannot be put on the wire, where a thread and an event loop would do different things with it."""
-    if not _TOKEN.fullmatch(method):
+    if not _is_token(method):
         return "its method is no word"
     for name, value in headers.items():
-        if not _TOKEN.fullmatch(name):
+        if not _is_token(name):
             return "the name of a header is no word"
-        if not _HEADER_VALUE.fullmatch(value):
+        if not (value.isascii() and value.isprintable() and value == value.strip()):
             return f"its header {name!r} holds other characters than printable ASCII, or white space at an end"
     return None
+
+
+@lru_cache(maxsize=256)
+def _is_token(text: str) -> bool:
+    return _TOKEN.fullmatch(text) is not None
 
 
 def usual_repeat(method: str, idempotency_key: str | None) -> Repeat:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from string import Formatter
 from urllib.parse import quote
 
@@ -158,6 +159,7 @@ def fill_path(template: str, parts: Mapping[str, str], *, resource: str) -> str:
     return path
 
 
+@lru_cache(maxsize=256)
 def names_in(template: str, *, resource: str) -> tuple[str, ...]:
     """Name a path's placeholders, each once.
 

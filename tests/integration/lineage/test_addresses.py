@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from limio_limitrail.addresses import UNREADABLE, without_credentials
 from limio_limitrail.hooks.databases import find_database
+from limio_limitrail.landing.sql import LandingError
+from limio_limitrail.landing.sql.held import HeldDatabase
 from limio_limitrail.lineage.flow import Place, folder_place, list_place, table_place
 
 SECRET = "S3cr/et?P4ss#w=rd&x@y Z;q"
@@ -124,6 +126,31 @@ def test_databases(monkeypatch: pytest.MonkeyPatch, schema: str, name: str) -> N
     assert table_place(find_database("warehouse"), table="main.orders").name == name
 
 
+UNREACHABLE = [
+    ("postgres", {"host": f"u:{PLAIN}@nowhere.invalid"}),
+    ("postgres", {"host": f"postgresql://u:{PLAIN}@127.0.0.1:9/db"}),
+    ("postgres", {"host": f"host=127.0.0.1 port=9 password={PLAIN}"}),
+    ("postgres", {"host": "127.0.0.1", "port": 9, "schema": f"postgresql://u:{PLAIN}@127.0.0.1:9/db?x={PLAIN}"}),
+    ("postgres", {"host": "127.0.0.1", "port": 9, "extra": {"options": f"-c x={PLAIN}", "sslmode": PLAIN}}),
+    ("duckdb", {"host": f"s3://key:{PLAIN}@bucket/w.duckdb"}),
+    ("duckdb", {"host": f"postgres:host=127.0.0.1 port=9 password={PLAIN}"}),
+    ("duckdb", {"host": f"/nowhere/w.duckdb?password={PLAIN}"}),
+    ("duckdb", {"host": f"/nowhere/w.duckdb;token={PLAIN}"}),
+    ("duckdb", {"host": f"md:db?motherduck_token={PLAIN}"}),
+    ("duckdb", {"host": f"MD:db?saas_mode=true&MotherDuck_Token={PLAIN}"}),
+    ("sqlite", {"host": f"/nowhere/x.db?key={PLAIN}"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "fields"), UNREACHABLE, ids=range(len(UNREACHABLE)))
+def test_a_database_that_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, kind: str, fields: dict[str, Any]) -> None:
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": kind, "login": "me", **fields}))
+    database = HeldDatabase(find_database("warehouse"), duckdb_wait=0.1)
+    with pytest.raises(LandingError) as refused, database.transaction():
+        pass
+    assert not shows(str(refused.value), PLAIN)
+
+
 STORES = {
     "s3://bucket/a/b": ("s3://bucket", "a/b"),
     "S3://Bucket/a/b": ("s3://Bucket", "a/b"),
@@ -172,6 +199,7 @@ BARE = {
     f"https://h/a\nAuthorization: Bearer {PLAIN}": f"https://h/{UNREADABLE}",
     q(f"https://u:{PLAIN}@h/a", 3): "https://h/a",
     q(f"https://u:{PLAIN}@h/a", 20): UNREADABLE,
+    f"https://h/{'a' * 5000}?sig={PLAIN}": UNREADABLE,
     "": "",
 }
 
