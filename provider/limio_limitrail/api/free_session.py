@@ -16,7 +16,7 @@ import requests.auth
 from requests.cookies import RequestsCookieJar
 
 from limio_limitrail.api.origin import Origin, origin_of, same_origin
-from limio_limitrail.api.redact import safe_text
+from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.secret import revealed
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.troubleshooting import ExplainedError
@@ -102,6 +102,8 @@ class OriginSession(requests.Session):
                 f"{self._origin}",
                 response=response,
             )
+        if holds_secret(str(prepared_request.url)):
+            raise RedirectRefusedError("a redirect that repeats a credential, which is not followed", response=response)
         super().rebuild_method(prepared_request, response)
 
     def rebuild_proxies(self, prepared_request: requests.PreparedRequest, proxies: Any) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from limio_limitrail.api.known_secrets import find_secrets, holds_secret, remember_secret
 
-__all__ = ["LONGEST", "holds_secret", "remember_secret", "repeats_piece", "repeats_secret", "safe_text", "safe_uri"]
+__all__ = ["LONGEST", "holds_secret", "remember_secret", "repeats_piece", "repeats_secret", "safe_error", "safe_text", "safe_uri"]
 
 LONGEST = 200
 """Characters of an API's text that an error keeps."""
@@ -70,6 +70,12 @@ def repeats_piece(text: str) -> bool:
 def repeats_secret(values: Mapping[str, str]) -> bool:
     """Tell whether one of several values, such as those of a cursor, repeats a credential, or its name does."""
     return any(holds_secret(value) or holds_secret(name) for name, value in values.items())
+
+
+def safe_error(error: BaseException) -> str:
+    """Return the class of an error of somebody else's code, and what it says, masked and shortened."""
+    said = safe_text(str(error))
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def _masked(text: str) -> str:

@@ -80,7 +80,9 @@ class WaitTrigger(Connected, BaseTrigger):
         try:
             event = await self._wait()
         except Exception as error:  # noqa: BLE001 - a trigger that dies tells its task nothing
-            event = _event("ended", f"the wait broke: {type(error).__name__}: {error}")
+            from limio_limitrail.api.redact import safe_error
+
+            event = _event("ended", f"the wait broke: {safe_error(error)}")
         yield TriggerEvent(event)  # type: ignore[no-untyped-call] # likewise
 
     async def _wait(self) -> dict[str, Any]:

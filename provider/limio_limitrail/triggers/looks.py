@@ -42,6 +42,7 @@ async def looks(trigger: ResourceEventTrigger, desk: Desk) -> AsyncIterator[Find
     await in_thread(_import_all, lane=Lane(place="imports"))
     from limio_limitrail.api.errors import ApiError, CredentialsError
     from limio_limitrail.api.list_source import list_source
+    from limio_limitrail.api.redact import safe_error
     from limio_limitrail.waiting.look import longest_look
     from limio_limitrail.waiting.patience import Patience, cap_note
     from limio_limitrail.watching.watch import Watch
@@ -92,7 +93,7 @@ async def looks(trigger: ResourceEventTrigger, desk: Desk) -> AsyncIterator[Find
             failures = failures + 1 if passing else max(failures, LOST)
             retry_after = error.retry_after if isinstance(error, ApiError) else None
             pause = patience.pause(failures=failures, retry_after=retry_after)
-            told = str(error) if isinstance(error, ApiError | ValueError) else f"{type(error).__name__}: {error}"
+            told = str(error) if isinstance(error, ApiError | ValueError) else safe_error(error)
             told = told if told.endswith(".") else f"{told}."
             log.log(
                 logging.WARNING if passing else logging.ERROR,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.list_source import Source, differences
+from limio_limitrail.api.redact import safe_error
 from limio_limitrail.triggers.threads import in_thread
 from limio_limitrail.triggers.turns import Lane
 from limio_limitrail.waiting.records import Predicate, find_predicate
@@ -226,10 +227,9 @@ class Watcher:
                 await self._store(self._progress)
             except Exception as error:  # noqa: BLE001 - the next store says it, too
                 log.warning(
-                    "That an event of the watch of %s was kept could not be stored (%s: %s). A restart would announce it again.",
+                    "That an event of the watch of %s was kept could not be stored (%s). A restart would announce it again.",
                     self.resource.name,
-                    type(error).__name__,
-                    error,
+                    safe_error(error),
                 )
 
     async def _store(self, progress: Progress) -> None:
@@ -241,5 +241,5 @@ class Watcher:
         self._kept = True
 
     def _complain(self, what: str, error: Exception) -> None:
-        why = str(error) if isinstance(error, ParameterError) else f"{type(error).__name__}: {error}"
+        why = str(error) if isinstance(error, ParameterError) else safe_error(error)
         log.error("The watch of %s %s: %s. The next look tries again.", self.resource.name, what, why)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from bad_hosts import bad_host
 
 WAITS = 40
-FEW = 4
+FEW = 8
 QUICK = {"AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1", "AIRFLOW__TRIGGERER__DEFAULT_CAPACITY": "200"}
 
 

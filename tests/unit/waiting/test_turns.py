@@ -129,13 +129,13 @@ def test_one_who_is_cancelled_just_when_the_turn_comes_gives_it_back():
 def test_why_no_turn_comes():
     async def scenario() -> list[str]:
         turns = Turns()
-        for lane in (LANES[0], LANES[0], LANES[0], LANES[1]):
+        for lane in (*[LANES[0]] * 6, *[LANES[1]] * 2):
             await turns.take(lane)
         return [turns.why_none(LANES[0]), turns.why_none(LANES[2])]
 
     assert asyncio.run(scenario()) == [
-        "no turn came: 3 others are busy with orders of host-0, the first of them for 0 s",
-        "no turn came: 4 others are busy with host-0, the first of them for 0 s",
+        "no turn came: 6 others are busy with orders of host-0, the first of them for 0 s",
+        "no turn came: 8 others are busy with host-0, the first of them for 0 s",
     ]
 
 
