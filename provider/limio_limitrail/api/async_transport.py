@@ -103,7 +103,8 @@ class AsyncTransport:
                 raise breaks.timed_out(call, seconds=seconds, total=timeouts.total) from None
             raise TransportError(replace(call, reason=_why(error), reached=not _never_left(error))) from None
         except (ValueError, TypeError) as error:
-            raise _unfit(error, call) from None
+            # The request may have left: what cannot be sent is found out before.
+            raise TransportError(replace(call, reason=f"{breaks.NO_HTTP} ({type(error).__name__})")) from None
         assert isinstance(response, KeptResponse)
         call = replace(call, status=response.status)
         if breaks.is_error(response.status):
@@ -118,7 +119,7 @@ class AsyncTransport:
         except BodyTooLargeError:
             response.close()
             raise breaks.too_large(call, max_bytes=max_bytes) from None
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             response.close()
             if _is_total(error):
                 raise breaks.timed_out(call, seconds=seconds, total=timeouts.total) from None

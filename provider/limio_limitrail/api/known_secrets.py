@@ -13,6 +13,7 @@ from urllib.parse import quote, quote_plus
 from limio_limitrail.api.forks import begin_anew_in_children
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.secret_forms import decodings, folded, folded_base64, is_plain, readings
+from limio_limitrail.bare_errors import raises_bare
 
 MOST_UNUSED = 64
 """Secrets that nobody holds any more and that are still looked for: a server may echo a token that has been replaced since."""
@@ -235,6 +236,7 @@ def forget_unused_secrets() -> None:
     _known.forget_unused()
 
 
+@raises_bare
 def remember_secret(secret: Secret) -> None:
     """Have a secret masked from now on in whatever an API says.
 

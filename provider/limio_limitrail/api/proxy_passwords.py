@@ -8,11 +8,13 @@ from urllib.request import getproxies
 
 from limio_limitrail.api.known_secrets import remember_secret
 from limio_limitrail.api.secret import Secret
+from limio_limitrail.bare_errors import raises_bare
 
 _held: set[Secret] = set()
 """The environment holds them for as long as the process lives."""
 
 
+@raises_bare
 def remember_proxy_passwords() -> None:
     """Have the passwords masked that the environment's proxies are given."""
     for url in getproxies().values():

@@ -16,7 +16,7 @@ LOOKS_AT_ONCE = 8
 """Looks at one host (scheme, name and port) at once."""
 
 LOOKS_AT_ONE_LIST = LOOKS_AT_ONCE - 2
-"""Looks at one list, or one kind of object, at once: where it alone hangs, what else the host has gets the turns that are left."""
+"""Looks at one list, or one kind of object, at once: where it alone hangs, what else the host has gets the rest."""
 
 THREADS = 32
 """Looks at once in a triggerer process. While there are so many, a host has one look at a time; that one it always has."""
