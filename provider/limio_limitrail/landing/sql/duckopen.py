@@ -73,7 +73,7 @@ def opened(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
     :raises LandingError: the connection names no lasting database, it cannot be opened, or another process keeps the file.
         That one is named, with the cause `Cause.TIMEOUT`.
     """
-    file = lasting_database(hook)
+    file = without_credentials(lasting_database(hook))
     start = time.monotonic()
     told_at: float | None = None
     pause = _FIRST_PAUSE
