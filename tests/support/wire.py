@@ -172,7 +172,7 @@ class WireServer:
 
     def stop(self) -> None:
         self._over.set()
-        self._listener.close()
+        stop_listening(self._listener)
 
 
 @contextlib.contextmanager
@@ -238,7 +238,14 @@ def raw_server(talk: Callable[[socket.socket], object], *, tls: ssl.SSLContext |
     try:
         yield f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        listener.close()
+        stop_listening(listener)
+
+
+def stop_listening(listener: socket.socket) -> None:
+    """Close a socket and end the thread that accepts connections at it, which closing alone leaves waiting for ever."""
+    with contextlib.suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
 
 
 def read_request(connection: socket.socket) -> bytes:

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import make_row
+from wire import stop_listening
 
 from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
@@ -71,12 +72,14 @@ class Server:
     def _talk(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
             connection.settimeout(20)
-            while b"\r\n\r\n" not in (head := connection.recv(1 << 16, socket.MSG_PEEK)):
-                if not head:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                if not (came := connection.recv(1 << 16)):
                     return
+                head += came
             first = head.split(b"\r\n", 1)[0]
             length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
-            left = head.index(b"\r\n\r\n") + 4 + length
+            left = head.index(b"\r\n\r\n") + 4 + length - len(head)
             while left > 0 and (came := connection.recv(left)):
                 left -= len(came)
             following = self.answers.pop if len(self.answers) > 1 else self.answers.__getitem__
@@ -87,7 +90,7 @@ class Server:
                 pass
 
     def stop(self) -> None:
-        self._listener.close()
+        stop_listening(self._listener)
 
 
 @pytest.fixture(scope="module")

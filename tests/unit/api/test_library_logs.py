@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from secrets_left import FORMS, readable_pieces
+from wire import stop_listening
 
 from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
@@ -63,7 +64,7 @@ class RawServer:
                 connection.sendall(self.answer)
 
     def close(self) -> None:
-        self._socket.close()
+        stop_listening(self._socket)
 
 
 @pytest.fixture
