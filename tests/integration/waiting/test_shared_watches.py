@@ -27,7 +27,7 @@ from watching import AssetStore, Triggerer
 
 pytestmark = pytest.mark.usefixtures("connected")
 
-FEW = 4
+FEW = 8
 
 
 @pytest.fixture
