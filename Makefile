@@ -11,11 +11,12 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 READY := $(VENV)/.ready
 WORKERS ?= 2
 
-.PHONY: help setup demo test test-ui test-cluster needs-redis lint audit format docs bench bench-check dist test-matrix test-recipes test-s3 clean
+.PHONY: help setup demo test test-all test-ui test-cluster needs-redis lint audit format docs bench bench-check dist test-matrix test-recipes test-s3 clean
 
 help:
 	@echo "make demo    run the main job against an emulated tenant, on real Airflow, into DuckDB"
-	@echo "make test    run all tests"
+	@echo "make test    run the tests"
+	@echo "make test-all   run them with every driver, and with more examples"
 	@echo "make test-ui    use Airflow's pages in a real browser (needs Chromium), and take the pictures in docs/images"
 	@echo "make test-cluster   Airflow with CeleryExecutor, Redis and two workers, one of which is killed (needs redis-server)"
 	@echo "make lint    ruff, mypy --strict, import-linter"
@@ -50,6 +51,9 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-all: $(READY)
+	LIMIO_LIMITRAIL_TEST_ALL=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 test-ui: $(READY)
 	@$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group ui

@@ -35,13 +35,14 @@ pytest_plugins = ["limio_limitrail.emulator.pytest_plugin"]
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from airflow_home import AirflowHome, AirflowProcess, make_template  # noqa: E402 - the path is set above
-from airflow_versions import MISSING  # noqa: E402
+from airflow_versions import EVERYTHING, MISSING  # noqa: E402
 
 from limio_limitrail.api.known_secrets import forget_unused_secrets  # noqa: E402
 from limio_limitrail.emulator import EmulatorServer  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "exhaustive: asks a question once more, in another way; run by make test-all")
     for name in MISSING:
         config.addinivalue_line("markers", f"{name}: skipped where Airflow is too old for it, or lacks it")
 
@@ -54,10 +55,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what has a target of its own; begin with what takes longest: no worker is then left alone with it at the end."""
-    if MISSING["needs_s3"] is not None:
-        elsewhere = [item for item in items if item.get_closest_marker("needs_s3") is not None]
-        config.hook.pytest_deselected(items=elsewhere)
-        items[:] = [item for item in items if item not in elsewhere]
+    left_out = {"needs_s3"} if MISSING["needs_s3"] is not None else set()
+    if not EVERYTHING:
+        left_out.add("exhaustive")
+    elsewhere = {item for item in items if not left_out.isdisjoint(mark.name for mark in item.iter_markers())}
+    config.hook.pytest_deselected(items=list(elsewhere))
+    items[:] = [item for item in items if item not in elsewhere]
     items.sort(key=lambda item: "system" not in item.path.parts)
 
 

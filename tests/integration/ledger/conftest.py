@@ -21,7 +21,11 @@ settings.register_profile("steady", deadline=None, derandomize=True, suppress_he
 settings.load_profile("steady")
 
 
-@pytest.fixture(params=["duckdb", "psycopg3", "psycopg2", "sqlite", "standard"])
+_OTHERWISE = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("psycopg2", "standard")]
+"""The same databases, by another driver or in another way."""
+
+
+@pytest.fixture(params=["duckdb", "psycopg3", "sqlite", *_OTHERWISE])
 def db(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """Every database in turn."""
     yield from open_database(request.param, request=request, tmp_path=tmp_path, monkeypatch=monkeypatch)

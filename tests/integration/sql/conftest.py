@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from databases import Database, make_database, make_part, open_database
 
+_OTHERWISE = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("duckdb files", "psycopg2", "standard")]
+"""The same databases, by another driver or in another way."""
 
-@pytest.fixture(params=["duckdb", "duckdb files", "psycopg3", "psycopg2", "sqlite", "standard"])
+
+@pytest.fixture(params=["duckdb", "psycopg3", "sqlite", *_OTHERWISE])
 def db(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """Every database in turn; DuckDB once with parts that it reads itself."""
     yield from open_database(request.param, request=request, tmp_path=tmp_path, monkeypatch=monkeypatch)

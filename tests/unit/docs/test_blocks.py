@@ -117,7 +117,7 @@ def test_each_command(block: Block, command: str) -> None:
     if command.startswith("make "):
         target = command.split()[1]
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), f"the Makefile has no {target}"
-        tests = {"test", "test-cluster", "test-matrix", "test-recipes", "test-s3", "test-ui"}
+        tests = {"test", "test-all", "test-cluster", "test-matrix", "test-recipes", "test-s3", "test-ui"}
         assert target in {"setup", "lint", "audit", "demo", "dist", "docs", "bench", *tests}
     elif connection := re.fullmatch(r"export AIRFLOW_CONN_(\w+)='(.*)'", command, re.DOTALL):
         accepted(connection[1].lower(), re.sub(r"'\$\w+'", "/home/me", connection[2]))
