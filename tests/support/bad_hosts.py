@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
-from wire import TOKEN, answer, chunked, raw_server, read_request
+from wire import TOKEN, answer, chunked, raw_server, read_request, read_whole_request
 
 ORDER = b'{"id":"one","status":"active"}'
 
@@ -187,7 +187,7 @@ class CountingHost:
             self._tokens[me] = ""
         try:
             while True:
-                connection.sendall(self._answer(me, *_read(connection)))
+                connection.sendall(self._answer(me, *read_whole_request(connection)))
         finally:
             with self._lock:
                 del self._tokens[me]
@@ -213,19 +213,6 @@ class CountingHost:
         if token not in self.good:
             return answer(401, b"{}")
         return answer(200, ORDER) if self.there.is_set() else answer(404, b"{}")
-
-
-def _read(connection: socket.socket) -> tuple[bytes, bytes]:
-    head = b""
-    while not head.endswith(b"\r\n\r\n"):
-        if not (byte := connection.recv(1)):
-            raise ConnectionResetError
-        head += byte
-    found = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-    left, body = int(found[0].split(b":")[1]) if found else 0, b""
-    while len(body) < left:
-        body += connection.recv(left - len(body))
-    return head, body
 
 
 @contextlib.contextmanager

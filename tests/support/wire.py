@@ -250,16 +250,21 @@ def stop_listening(listener: socket.socket) -> None:
 
 def read_request(connection: socket.socket) -> bytes:
     """Read a request, and give its head."""
+    return read_whole_request(connection)[0]
+
+
+def read_whole_request(connection: socket.socket) -> tuple[bytes, bytes]:
+    """Read a request, and give its head and its body, or as much of that as comes."""
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         if not (byte := connection.recv(1)):
             raise ConnectionResetError
         head += byte
     found = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
-    left = int(found[0].split(b":")[1]) if found else 0
-    while left > 0:
-        left -= len(connection.recv(left)) or left
-    return head
+    length, body = int(found[0].split(b":")[1]) if found else 0, b""
+    while len(body) < length and (came := connection.recv(length - len(body))):
+        body += came
+    return head, body
 
 
 def trickle(connection: socket.socket, sent: bytes, *, seconds: float = 0.02) -> None:
