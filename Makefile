@@ -16,7 +16,7 @@ WORKERS ?= 2
 help:
 	@echo "make demo    run the main job against an emulated tenant, on real Airflow, into DuckDB"
 	@echo "make test    run the tests"
-	@echo "make test-all   run them with every driver, and with more examples"
+	@echo "make test-all   run them with every driver of each database"
 	@echo "make test-ui    use Airflow's pages in a real browser (needs Chromium), and take the pictures in docs/images"
 	@echo "make test-cluster   Airflow with CeleryExecutor, Redis and two workers, one of which is killed (needs redis-server)"
 	@echo "make lint    ruff, mypy --strict, import-linter"

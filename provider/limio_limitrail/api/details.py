@@ -58,15 +58,12 @@ def with_details(
     @raises_bare
     def fetch(summary: msgspec.Raw) -> tuple[bytes, bool]:
         identity = _identity_of(summary)
+        if holds_secret(identity):
+            reason = "the 'id' of a record repeats a credential, and is not sent"
+            raise ProtocolError(Failure(api=client.api, resource=resource.name, reason=reason))
         if (unfit := unfit_part(identity)) is not None:
             reason = f"a record of the list has no usable text in 'id', so it cannot be fetched: {unfit}"
             raise ProtocolError(Failure(api=client.api, resource=resource.name, reason=reason))
-        if holds_secret(identity):
-            raise ProtocolError(
-                Failure(
-                    api=client.api, resource=resource.name, reason="the 'id' of a record repeats a credential, and is not sent"
-                )
-            )
         path = fill_path(template, {**parts, "id": identity}, resource=resource.name)
         status = OK
 

@@ -127,7 +127,7 @@ def test_what_goes_on_is_refused(hook_of, server, name):
     for resource, answer in cases.items():
         remove = server.on_request(lambda call, answer=answer: answer() if call.path.startswith("/api/") else None)
         before = len(server.counters.log)
-        with pytest.raises(ProtocolError, match=r"repeats a credential|cannot be fetched: ") as caught:
+        with pytest.raises(ProtocolError, match="repeats a credential") as caught:
             list(hook_of(server).iter_records(resource, detail=resource == "identities"))
         remove()
         assert readable_pieces(str(caught.value), TOKEN) == set()

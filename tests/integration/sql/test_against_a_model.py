@@ -15,7 +15,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from airflow_versions import EVERYTHING
 from databases import widest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -222,11 +221,7 @@ def emptied(request, opened, file_database):
     return file_maker
 
 
-@settings(
-    max_examples=60 if EVERYTHING else 20,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(pulls=st.lists(pull(), min_size=1, max_size=5))
 def test_the_table_is_what_the_model_says(emptied, pulls):
     with emptied() as db:

@@ -11,7 +11,6 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from airflow_versions import EVERYTHING
 from databases import NOON, Database, open_database
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -266,11 +265,7 @@ VERSIONS = st.tuples(
 RUNS = st.lists(st.lists(VERSIONS, min_size=1, max_size=5), min_size=1, max_size=5)
 
 
-@settings(
-    max_examples=40 if EVERYTHING else 20,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(runs=RUNS, data=st.data())
 def test_runs_in_any_order_end_in_the_newest_of_everything(db, runs, data):
     """Cut into runs at will, loaded in any order and again: the table has of each key the newest version by time, and of equal

@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from airflow_versions import EVERYTHING
 from databases import NOON, Database, FilePart, Part, open_database
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -150,11 +149,7 @@ VALUES = st.sampled_from(
 ANY = st.lists(st.fixed_dictionaries({}, optional={"a": VALUES, "at": VALUES, "b": VALUES}), min_size=1, max_size=8)
 
 
-@settings(
-    max_examples=30 if EVERYTHING else 15,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(records=ANY, data=st.data())
 def test_any_cut_into_pages_parts_and_runs_lands_the_same_values(db, records, data):
     numbered = [{"row": str(at), **record} for at, record in enumerate(records)]

@@ -405,3 +405,16 @@ def test_a_second_loop_has_connections_of_its_own(server):
     for _ in range(2):
         assert by_loop(client, method="POST", content=b"{}")[1] == 200
     assert server.tokens == 1
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError])
+def test_what_a_library_cannot_read_is_no_refusal(server, monkeypatch, kind):
+    """The request has left: whoever sent it knows nothing of what became of it."""
+
+    async def fail(*args, **kwargs):
+        raise kind("from within")
+
+    monkeypatch.setattr("aiohttp.ClientResponse.start", fail)
+    found = by_loop(spared(make_client(server.url)), method="POST", content=b"{}")
+    assert found[:3] == ("TransportError", None, True)
+    assert "from within" not in found[4]

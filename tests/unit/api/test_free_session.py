@@ -9,6 +9,7 @@ import copy
 import pickle
 import socket
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -21,6 +22,7 @@ from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import TokenSource
 from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.free_session import RedirectRefusedError
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
@@ -329,6 +331,15 @@ def test_a_redirect_within_the_origin_is_followed_with_the_credential(server, se
     kept = status in (307, 308)
     assert server.requests[1].startswith(b"POST " if kept else b"GET ")
     assert server.requests[1].endswith(b'{"a":1}') is kept
+
+
+@pytest.mark.parametrize("echo", [TOKEN, quote(SECRET, safe=""), quote(quote(SECRET, safe=""), safe="")])
+def test_a_redirect_that_repeats_a_credential_is_refused(server, session, echo):
+    server.script = [_redirect(302, f"/moved?t={echo}")]
+    with pytest.raises(RedirectRefusedError, match="repeats a credential") as caught:
+        session.get(f"{server.url}/x")
+    assert len(server.requests) == 1
+    assert echo not in str(caught.value)
 
 
 def test_redirects_can_be_followed_by_hand(server, session):
