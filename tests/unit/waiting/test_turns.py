@@ -122,6 +122,23 @@ def test_a_host_has_a_few_turns_at_once_however_many_ask():
     asyncio.run(scenario())
 
 
+def test_a_host_has_one_turn_however_many_others_have():
+    async def scenario() -> None:
+        turns = Turns()
+        lanes = [lane for lane in LANES if lane.most > 1]
+        full = [asyncio.create_task(turns.take(lane)) for _ in range(LOOKS_AT_ONCE) for lane in lanes[: 3 * 4]]
+        await settle()
+        assert sum(one.done() for one in full) == THREADS
+        late = [asyncio.create_task(turns.take(lanes[-1])) for _ in range(2)]
+        await settle()
+        assert [one.done() for one in late] == [True, False]
+        turns.give_back(late[0].result())
+        await settle()
+        assert late[1].done()
+
+    asyncio.run(scenario())
+
+
 def test_one_who_is_cancelled_just_when_the_turn_comes_gives_it_back():
     async def scenario() -> None:
         turns = Turns()
