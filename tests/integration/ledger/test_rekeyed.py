@@ -11,10 +11,6 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
-from ledgers import PARK, RESEND, entries, make_worker
-from old_ledgers import FORMATS, old_insert, old_rows, old_table
-from pages import blocks
-from same_rows import DIFFERENT, SAME
 
 from limio_limitrail.ledger import rekeyed as rekeyed_module
 from limio_limitrail.ledger.identity import identity_of_entry
@@ -23,6 +19,10 @@ from limio_limitrail.ledger.rekeyed import Sender, fill_all_identities, find_rek
 from limio_limitrail.ledger.spool import Spool
 from limio_limitrail.limitrail.body import Column
 from limio_limitrail.limitrail.usage import UsageTemplate
+from tests.support.ledgers import PARK, RESEND, entries, make_worker
+from tests.support.old_ledgers import FORMATS, old_insert, old_rows, old_table
+from tests.support.pages import blocks
+from tests.support.same_rows import DIFFERENT, SAME
 
 COMMITTED = Outcome(state=State.COMMITTED, http_status=200, decision="ALLOWED")
 REJECTED = Outcome(state=State.REJECTED, http_status=400)

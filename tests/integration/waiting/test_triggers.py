@@ -16,7 +16,6 @@ from airflow.models.trigger import Trigger
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.serde import deserialize, serialize
 from asgiref.sync import async_to_sync
-from watched import tick
 
 from limio_limitrail.api.errors import ApiError
 from limio_limitrail.api.resource import Resource
@@ -32,6 +31,7 @@ from limio_limitrail.triggers.turns import LOOKS_AT_ONCE
 from limio_limitrail.waiting.objects import ObjectWait
 from limio_limitrail.waiting.records import RecordsWait
 from limio_limitrail.waiting.wire import wait_to_json
+from tests.support.watched import tick
 
 pytestmark = pytest.mark.usefixtures("connected")
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from ledgers import make_rows, make_worker
 
 from limio_limitrail.ledger import couriers as couriers_module
 from limio_limitrail.ledger.clock import uptime
@@ -18,6 +17,7 @@ from limio_limitrail.ledger.couriers import Couriers, Doubt, EndedError, Halt, S
 from limio_limitrail.ledger.ledger import Claim
 from limio_limitrail.ledger.model import Entry, Outcome, State
 from limio_limitrail.ledger.refusals import Refusals
+from tests.support.ledgers import make_rows, make_worker
 
 GOOD = Outcome(state=State.COMMITTED)
 ENDS = 60.0

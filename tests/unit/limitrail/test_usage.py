@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from secrets_left import FORMS, readable_pieces
 
 from limio_limitrail.api.client import Answer
 from limio_limitrail.api.errors import Failure, InvalidRequestError, ParameterError, ProblemDetails
@@ -24,6 +23,7 @@ from limio_limitrail.ledger.model import State
 from limio_limitrail.limitrail.body import UNREADABLE_TIME, Column, Json, Text, UsageRowError, columns_of, encode, fill
 from limio_limitrail.limitrail.operations import OPERATIONS, find_operation
 from limio_limitrail.limitrail.usage import AnswerReading, UsageTemplate, check_columns, outcome_of, read_answer
+from tests.support.secrets_left import FORMS, readable_pieces
 
 
 class Word(str, enum.Enum):  # noqa: UP042 - a text whose str() is another one

@@ -8,7 +8,6 @@ import logging
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledgers import make_row, make_worker
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
@@ -20,6 +19,7 @@ from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.operators.usage_choices import Allowance, number_or_share, one_of, read_policy
 from limio_limitrail.operators.usage_rows import rows_of_list
 from limio_limitrail.operators.usage_verdict import Thresholds, UsageFailedError, UsageUnknownError, judge, summarize, tell
+from tests.support.ledgers import make_row, make_worker
 
 NONE = Allowance(name="max_rejected", most=0)
 NOTHING_LEFT = LeftInDoubt()

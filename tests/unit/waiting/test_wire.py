@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stored import bad_values
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
@@ -27,6 +26,7 @@ from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
 from limio_limitrail.waiting.objects import Missing, ObjectWait
 from limio_limitrail.waiting.records import RecordsWait
 from limio_limitrail.waiting.wire import resource_from_json, resource_to_json, wait_from_json, wait_to_json
+from tests.support.stored import bad_values
 
 WIRE = Path(__file__).parent / "wire"
 OWN = Resource(

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from stored import bad_values
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.watching.news import News
 from limio_limitrail.watching.position import Position
 from limio_limitrail.watching.progress import Progress, watch_key
 from limio_limitrail.watching.sighting import Sighting
+from tests.support.stored import bad_values
 
 WIRE = Path(__file__).parent / "wire"
 START = datetime(2026, 10, 1, 12, 0, 0, 250_000, tzinfo=UTC)
