@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.api.async_client import AsyncApiClient
@@ -39,6 +39,7 @@ from limio_limitrail.waiting.records import RecordsWait
 from limio_limitrail.watching.watch import Eye, Watch
 from tests.support import hostile
 from tests.support.ledgers import make_row
+from tests.support.strategies import examples
 from tests.support.wire import stop_listening
 
 TOKEN = hostile.raw(b'{"access_token":"token-of-the-wire-1234567890","token_type":"Bearer","expires_in":3600,"scope":"a b"}')
@@ -371,6 +372,7 @@ STATUS = st.sampled_from(hostile.STATUSES) | st.integers(100, 700).map(str) | st
 
 
 @pytest.mark.parametrize("way", WAYS)
+@settings(max_examples=examples(60))
 @given(body=BROKEN, status=STATUS, lines=LINES)
 def test_whatever_comes_nothing_else_leaves(server: Server, ways: Any, way: str, body: bytes, status: str, lines: Any) -> None:
     server.answers = [hostile.raw(body, status=status, **dict(lines)), hostile.raw(b'{"items":[]}')]
@@ -378,6 +380,7 @@ def test_whatever_comes_nothing_else_leaves(server: Server, ways: Any, way: str,
     assert not found, "\n".join(found)
 
 
+@settings(max_examples=examples(60))
 @given(body=BROKEN, status=STATUS, lines=LINES)
 def test_whatever_a_token_endpoint_says_nothing_else_leaves(server: Server, body: bytes, status: str, lines: Any) -> None:
     server.token = hostile.raw(body, status=status, **dict(lines))

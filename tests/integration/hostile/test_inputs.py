@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import Connection
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.api.async_client import AsyncApiClient
@@ -28,6 +28,7 @@ from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limio_settings import read_limio_connection
 from limio_limitrail.hooks.limitrail_settings import read_limitrail_connection
 from limio_limitrail.limio.resources import RESOURCES
+from tests.support.strategies import examples
 from tests.support.wire import WireServer, wire_server
 
 KEY = frozenset({AuthMode.API_KEY})
@@ -312,6 +313,7 @@ VALUES = st.recursive(
 )
 
 
+@settings(max_examples=examples(60))
 @given(params=st.dictionaries(st.text(st.characters()), VALUES, max_size=3), resource=st.sampled_from(sorted(RESOURCES)))
 def test_any_parameters(params: dict[str, Any], resource: str) -> None:
     hook = LimioHook()
@@ -325,6 +327,7 @@ STILL = ApiClient(
 )
 
 
+@settings(max_examples=examples(60))
 @given(
     path=st.text(st.characters(), max_size=8),
     value=st.text(st.characters(), max_size=8),

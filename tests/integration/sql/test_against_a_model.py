@@ -15,13 +15,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, arrow_type, cast, widen
 from limio_limitrail.landing.sql import LandingError, LoadResult
 from limio_limitrail.landing.sql.names import ascii_lower, column_names
 from tests.support.databases import widest
+from tests.support.strategies import examples
 
 INT, L, T, D, B, J, S, N = (
     Kind.INTEGER, Kind.BIGINT, Kind.TEXT, Kind.DOUBLE, Kind.BOOLEAN, Kind.JSON, Kind.TIMESTAMP, Kind.NULL,
@@ -221,7 +222,7 @@ def emptied(request, opened, file_database):
     return file_maker
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=examples(60))
 @given(pulls=st.lists(pull(), min_size=1, max_size=5))
 def test_the_table_is_what_the_model_says(emptied, pulls):
     with emptied() as db:

@@ -11,12 +11,13 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.sql import LoadResult, outdated
 from tests.support.databases import NOON, Database, open_database
+from tests.support.strategies import examples
 
 INT, T, D, B, J, S, N = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.BOOLEAN, Kind.JSON, Kind.TIMESTAMP, Kind.NULL
 EARLIER, LATER = NOON - timedelta(hours=1), NOON + timedelta(hours=1)
@@ -265,7 +266,7 @@ VERSIONS = st.tuples(
 RUNS = st.lists(st.lists(VERSIONS, min_size=1, max_size=5), min_size=1, max_size=5)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=examples(40))
 @given(runs=RUNS, data=st.data())
 def test_runs_in_any_order_end_in_the_newest_of_everything(db, runs, data):
     """Cut into runs at will, loaded in any order and again: the table has of each key the newest version by time, and of equal

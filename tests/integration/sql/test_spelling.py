@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.builders import make_builder
@@ -21,6 +21,7 @@ from limio_limitrail.landing.sql import Target, WriteMode, load
 from limio_limitrail.landing.tables import merge_schemas
 from tests.support.databases import NOON, Database, FilePart, Part, open_database
 from tests.support.record_pages import RecordPage
+from tests.support.strategies import examples
 
 _numbers = itertools.count()
 
@@ -149,7 +150,7 @@ VALUES = st.sampled_from(
 ANY = st.lists(st.fixed_dictionaries({}, optional={"a": VALUES, "at": VALUES, "b": VALUES}), min_size=1, max_size=8)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=examples(30))
 @given(records=ANY, data=st.data())
 def test_any_cut_into_pages_parts_and_runs_lands_the_same_values(db, records, data):
     numbered = [{"row": str(at), **record} for at, record in enumerate(records)]

@@ -10,7 +10,7 @@ from functools import partial
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from limio_limitrail.api.errors import CursorRefusedError, ParameterError, ProtocolError
@@ -53,7 +53,6 @@ def walk_of(site, make_client):
 
 
 @pytest.mark.parametrize("resource", [USAGE, PAGED], ids=["whole", "paged"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_each_record_comes_once_and_any_cursor_leads_on(walk_of, resource, data):
     since = data.draw(instants)

@@ -20,6 +20,7 @@ from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
 from tests.support.record_pages import RecordPage
+from tests.support.strategies import examples
 
 
 def build(form, *pages, **shaping):
@@ -47,7 +48,7 @@ VALUES = st.recursive(
 WRITTEN = st.tuples(st.dictionaries(TEXTS, VALUES, max_size=4), st.booleans(), st.sampled_from([(",", ":"), (", ", " : ")]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.lists(WRITTEN, max_size=8))
 def test_lines_hold_records_byte_for_byte(records):
     texts = [json.dumps(record, ensure_ascii=escaped, separators=marks).encode() for record, escaped, marks in records]

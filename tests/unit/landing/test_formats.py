@@ -12,16 +12,13 @@ from typing import Any
 
 import pytest
 from airflow.sdk import ObjectStoragePath
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.manifest import Manifest, ManifestError, manifest_from_json, read_manifest, write_manifest
 from limio_limitrail.landing.parts import Part, PartFormat
 from limio_limitrail.landing.state import PullState, restore
 from tests.support.stored import bad_values
-
-settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
 
 WIRE = Path(__file__).parent / "wire"
 BEGAN = datetime(2026, 10, 1, 12, 0, 0, 250_000, tzinfo=UTC)

@@ -26,6 +26,7 @@ from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.pull import PartLimits, PlaceLostError, Pull, run_pull
 from limio_limitrail.landing.shaping import Shaping
 from tests.support.record_pages import RecordPage
+from tests.support.strategies import examples
 
 
 class CrashError(BaseException):
@@ -111,7 +112,7 @@ def make_pull(world: World, folder: Path, form: str, rows: int, **changes: Any) 
     return replace(whole, **changes)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(
     sizes=st.lists(st.integers(0, 4), min_size=1, max_size=8),
     crashes=st.lists(st.integers(1, 60), max_size=6),
