@@ -48,6 +48,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers",
         "sampled(count): make test runs a few cases that have each value of each parameter, or `count` of them",
     )
+    config.addinivalue_line("markers", "every_driver: asks the second drivers of each database, too, in make test-all")
+    config.addinivalue_line("markers", "other_processes: DuckDB's file is not kept open, because other processes open it")
     for name in MISSING:
         config.addinivalue_line("markers", f"{name}: skipped where Airflow is too old for it, or lacks it")
 

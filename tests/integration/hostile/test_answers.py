@@ -306,6 +306,7 @@ CASES = [
 ]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("way", "kind"), CASES)
 def test_nothing_else_leaves(server: Server, way: str, kind: str) -> None:
     run = WAYS[way](server)
@@ -316,6 +317,7 @@ def test_nothing_else_leaves(server: Server, way: str, kind: str) -> None:
     assert not found, "\n".join(found)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_nothing_else_leaves_a_token_endpoint(server: Server, kind: str) -> None:
     client = client_of(server)
@@ -330,6 +332,7 @@ def test_nothing_else_leaves_a_token_endpoint(server: Server, kind: str) -> None
     assert not found, "\n".join(found)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_nothing_else_leaves_where_objects_are_fetched(server: Server, kind: str) -> None:
     run = through(LimioHook, with_detail)(server)
@@ -371,6 +374,7 @@ LINES = st.lists(
 STATUS = st.sampled_from(hostile.STATUSES) | st.integers(100, 700).map(str) | st.just("200 OK")
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("way", WAYS)
 @settings(max_examples=examples(60))
 @given(body=BROKEN, status=STATUS, lines=LINES)

@@ -244,6 +244,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.billing.set("state = 'parked'", state="rejected", in_doubt_since=None, attempts=1)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("conn_id", "share"), [("lite", 1.0), ("pg", 0.2)])
 def test_any_order(runner, request, conn_id, share):
     def billing_of(**options):

@@ -13,6 +13,8 @@ from limio_limitrail.limitrail.body import Column, UsageRowError
 from limio_limitrail.limitrail.usage import UsageTemplate
 from limio_limitrail.operators.usage_rows import rows_of_query
 
+pytestmark = pytest.mark.every_driver
+
 
 def read(db, sql):
     with rows_of_query(db.hook(), sql) as source:

@@ -67,6 +67,7 @@ STEPS = [
 ]  # fmt: skip
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 def test_a_killed_pull_goes_on_exactly_with_any_number_at_once(home, write_dag, usage, limitrail_emulator, tmp_path):
     def dag(parallel):
@@ -100,6 +101,7 @@ def test_a_killed_pull_goes_on_exactly_with_any_number_at_once(home, write_dag, 
 LOAD_STEPS = [("before request", 12), ("half a part", 3), ("after part", 4), ("before load", 1), ("after load", 1)]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("database", ["duck", "post"])
 def test_a_killed_load_is_made_good(make_home, write_dag, usage, limitrail_emulator, tmp_path, database, request):
     connections = {}

@@ -45,6 +45,7 @@ def places(datasets: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(one["namespace"], one["name"]) for one in datasets]
 
 
+@pytest.mark.exhaustive
 def test_pulls_and_commits_tell_what_flows(make_home, limio_emulator, postgres_connection, tmp_path: Path):
     warehouse = {"conn_type": "postgres", **postgres_connection}
     home = make_home(limio_emulator)

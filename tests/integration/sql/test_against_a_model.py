@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, arrow_type, cast, widen
 from limio_limitrail.landing.sql import LandingError, LoadResult
 from limio_limitrail.landing.sql.names import ascii_lower, column_names
-from tests.support.databases import widest
+from tests.support.databases import kept_open, widest
 from tests.support.strategies import examples
 
 INT, L, T, D, B, J, S, N = (
@@ -201,7 +201,7 @@ def seen(value: Any) -> Any:
     return type(value).__name__, value
 
 
-@pytest.fixture(params=["duckdb", "duckdb files", "sqlite", "psycopg3"])
+@pytest.fixture(params=["duckdb", pytest.param("duckdb files", marks=pytest.mark.exhaustive), "sqlite", "psycopg3"])
 def emptied(request, opened, file_database):
     """A maker of empty databases, of which the model's test needs many."""
     if request.param == "psycopg3":
@@ -216,8 +216,11 @@ def emptied(request, opened, file_database):
 
     @contextlib.contextmanager
     def file_maker():
-        with tempfile.TemporaryDirectory() as folder:
-            yield file_database(request.param, folder=Path(folder))
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            kept_open(file_database(request.param, folder=Path(folder))) as database,
+        ):
+            yield database
 
     return file_maker
 

@@ -23,6 +23,8 @@ from limio_limitrail.landing.kinds import Kind
 from limio_limitrail.landing.sql import LandingError, LoadResult, duckopen
 from limio_limitrail.landing.sql import duck as duck_module
 
+pytestmark = [pytest.mark.every_driver, pytest.mark.other_processes]
+
 INT, T, D, B, J = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.BOOLEAN, Kind.JSON
 CANARY = "canary-7f3a"
 
@@ -78,6 +80,7 @@ LENIENT = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("table", "kind"),
     [
@@ -169,6 +172,7 @@ SECOND = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("point", ["staged", "_shape", "_apply"])
 def test_a_killed_load_leaves_the_table_as_it_was(db, point):
     db.land("merge", FIRST)
@@ -206,6 +210,7 @@ def land_many(db, gate, failures, worker: int) -> None:
         raise
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["psycopg3", "psycopg2", "duckdb", "sqlite"])
 def test_two_processes_merge_into_one_table(opened, name):
     """Neither has made the table yet, so they race for that as well."""
@@ -435,6 +440,7 @@ def test_a_database_that_cannot_be_opened_does_not_tell_its_token(duck, caplog):
     assert CANARY not in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_sqlite_waits_for_another_writer(lite):
     """For longer than the driver does by itself, which is five seconds."""
     lite.land("merge", {"id": (INT, [1])})

@@ -15,6 +15,8 @@ from limio_limitrail.landing.parts import DamagedPartError
 from limio_limitrail.landing.sql import LandingError, duck
 from tests.support.databases import FilePart, Part
 
+pytestmark = pytest.mark.every_driver
+
 INT, D, T, J, N = Kind.INTEGER, Kind.DOUBLE, Kind.TEXT, Kind.JSON, Kind.NULL
 STAGED = "they are staged first"
 

@@ -90,6 +90,7 @@ STRICTER = {
 """Where the loop is stricter: the row is in doubt then, and not taken for done."""
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("method", ["POST", "GET"])
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_every_behaviour_of_a_server_means_the_same(server, behaviour, method):
