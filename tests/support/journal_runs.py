@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from limio_limitrail.limitrail.body import Column
+from limio_limitrail.usage.body import Column
 from tests.support.airflow_home import environment
 from tests.support.journal import Call, JournalServer
 from tests.support.journal_process import read, write

@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from limio_limitrail.limitrail.responses import Refusal, ResponseMapping
+from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
 from tests.support.journal import CODE, FATES, KNOWN
 from tests.support.usage import SIGKILL, rows_from_environment
 from tests.support.usage_troubles import STEPS

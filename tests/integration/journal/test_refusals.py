@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from limio_limitrail.limitrail.responses import Refusal, ResponseMapping
+from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
 from tests.support.journal import CODE, FATES
 from tests.support.journal_runs import Billing, make_rows
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.ledger import ledger as ledger_module
-from limio_limitrail.ledger.ledger import Ledger
+from limio_limitrail.usage.ledger import ledger as ledger_module
+from limio_limitrail.usage.ledger.ledger import Ledger
 from tests.support.databases import Database, ask_databases, make_database, open_database
 from tests.support.ledgers import FailingDatabase, make_ledger, make_worker
 

@@ -9,8 +9,8 @@ from collections import Counter
 
 import pytest
 
-from limio_limitrail.ledger.model import Outcome, State
-from limio_limitrail.ledger.statements import Statements
+from limio_limitrail.usage.ledger.model import Outcome, State
+from limio_limitrail.usage.ledger.sql import Statements
 from tests.support.ledgers import PARK, REPLAY_PARKED, RESEND, claim_in_pieces, compete, entries, make_row, make_rows
 
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.parts import DamagedPartError
-from limio_limitrail.landing.sql import LandingError, duck
+from limio_limitrail.landing.sql import LandingError
+from limio_limitrail.landing.sql import duckdb as duck
 from tests.support.databases import FilePart, Part
 
 pytestmark = pytest.mark.every_driver

@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limio_limitrail.landing.kinds import Kind
-from limio_limitrail.landing.sql import LoadResult, outdated
+from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.sql import LoadResult
+from limio_limitrail.landing.sql import stale_rows as outdated
 from tests.support.databases import NOON, Database, kept_open, open_database
 from tests.support.strategies import examples
 

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limio_limitrail.landing.builders import make_builder
+from limio_limitrail.landing.arrow_tables import merge_schemas
+from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.landing.sql import Target, WriteMode, load
-from limio_limitrail.landing.tables import merge_schemas
 from tests.support.databases import NOON, Database, FilePart, Part, kept_open, open_database
 from tests.support.record_pages import RecordPage
 from tests.support.strategies import examples

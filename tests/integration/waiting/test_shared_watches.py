@@ -17,7 +17,7 @@ import pytest
 
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.exchange import Call, Reply
-from limio_limitrail.triggers import looks
+from limio_limitrail.triggers import poll_loop as looks
 from tests.support.bad_hosts import BAD, bad_host
 from tests.support.watched import Baskets, watch
 
@@ -54,7 +54,7 @@ def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
     vars(module).update(hangs=hangs, hangs_too=hangs_too, calls=calls)
     monkeypatch.setitem(sys.modules, "watched_predicates", module)
-    monkeypatch.setattr("limio_limitrail.waiting.look.LONGEST_LOOK", 1.0)
+    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_LOOK", 1.0)
     monkeypatch.setattr("limio_limitrail.triggers.threads.OVERRUN", 1.0)
     yield over
     over.set()
@@ -153,7 +153,7 @@ def test_a_watch_says_that_airflow_does_not_answer(baskets, monkeypatch, caplog)
 
 
 def test_a_list_without_an_end_is_said(limio_emulator, monkeypatch, caplog):
-    monkeypatch.setattr("limio_limitrail.waiting.look.LONGEST_LOOK", 1.0)
+    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_LOOK", 1.0)
     pages = iter(range(10**6))
 
     def another(call: Call) -> Any:

@@ -14,10 +14,10 @@ import pytest
 from airflow.sdk import ObjectStoragePath
 from hypothesis import given
 
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.checkpoint import PullState, restore
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.manifest import Manifest, ManifestError, manifest_from_json, read_manifest, write_manifest
 from limio_limitrail.landing.parts import Part, PartFormat
-from limio_limitrail.landing.state import PullState, restore
 from tests.support.stored import bad_values
 
 WIRE = Path(__file__).parent / "wire"

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from limio_limitrail.landing.builders import make_builder
-from limio_limitrail.landing.instants import keys_of, landed
-from limio_limitrail.landing.kinds import Kind, cast
+from limio_limitrail.landing.column_types import Kind, cast
+from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
+from limio_limitrail.landing.timestamps import keys_of, landed
 from limio_limitrail.landing.values import times_of
 from tests.support.record_pages import RecordPage
 
