@@ -49,16 +49,16 @@ def slices(*, since: datetime, until: datetime, window: timedelta) -> Iterator[S
 def check_slices(
     resource: Resource,
     *,
-    params: Mapping[str, object] | None,
+    query_params: Mapping[str, object] | None,
     since: datetime | None,
     until: datetime | None,
     window: timedelta,
 ) -> tuple[datetime, datetime]:
     """Give the bounds of a window that is to be cut into slices.
 
-    :param params: what a caller puts into the query of every slice.
+    :param query_params: what a caller puts into the query of every slice.
     :param window: how long a slice is to be.
-    :raises ParameterError: the resource cannot be cut, a bound is missing or in `params`, or `window` is no whole seconds.
+    :raises ParameterError: the resource cannot be cut, a bound is missing or in `query_params`, or `window` is no whole seconds.
     """
     time_filter = resource.time_filter
     if time_filter is None or time_filter.until is None:
@@ -66,9 +66,9 @@ def check_slices(
             f"resource {resource.name!r} has no filter by time with two ends, so it cannot be cut: leave window out"
         )
     bounds = (time_filter.since, time_filter.until)
-    if fixed := sorted(set(bounds) & {name for name, value in (params or {}).items() if value is not None}):
+    if fixed := sorted(set(bounds) & {name for name, value in (query_params or {}).items() if value is not None}):
         raise ParameterError(
-            f"window= sets {' and '.join(bounds)} for each slice: leave {' and '.join(fixed)} out of the parameters"
+            f"window= sets {' and '.join(bounds)} for each slice: leave {' and '.join(fixed)} out of query_params"
         )
     if since is None or until is None:
         raise ParameterError("window= cuts the time between since= and until= into slices: give both")

@@ -114,7 +114,7 @@ class ApiHook(BaseHook):
         *,
         path: str,
         method: str = "GET",
-        params: Mapping[str, object] | None = None,
+        query_params: Mapping[str, object] | None = None,
         json: object = None,
         idempotency_key: str | None = None,
     ) -> Answer:
@@ -122,20 +122,19 @@ class ApiHook(BaseHook):
 
         :param path: below `base_url`, beginning with a slash.
         :param method: the HTTP method. Only reads, and writes with an idempotency key, are tried again.
-        :param params: the query.
+        :param query_params: the query.
         :param json: a body, sent as JSON.
         :param idempotency_key: sent as ``Idempotency-Key``. Neither API documents such a key: give one only where you know that
             it is honoured.
         :raises ApiError: the request failed.
         """
-        from limio_limitrail.api.query import as_text
+        from limio_limitrail.api.query import texts_of
 
-        query = {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}
         method = method.upper()
         return self.client.send(
             method=method,
             path=path,
-            params=query,
+            params=texts_of(query_params),
             json=json,
             idempotency_key=idempotency_key,
             credentials=self._credentials_for(method=method, path=path),
@@ -156,7 +155,8 @@ class ApiHook(BaseHook):
         self,
         resource: str | Resource,
         *,
-        params: Mapping[str, object] | None = None,
+        path_params: Mapping[str, object] | None = None,
+        query_params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         window: timedelta | None = None,
@@ -169,7 +169,8 @@ class ApiHook(BaseHook):
         """Prepare a walk through a list, from its beginning or from a cursor.
 
         :param resource: a name of the table of resources, or a `Resource` of your own.
-        :param params: placeholders of the path, and query parameters.
+        :param path_params: values for the placeholders of the resource's path.
+        :param query_params: query parameters.
         :param since: the lower bound in time, for resources that filter by it.
         :param until: the upper bound in time, for resources that filter by it.
         :param window: the longest span of time that one request asks for; the walk is then cut into slices of it.
@@ -204,7 +205,7 @@ class ApiHook(BaseHook):
             limits: RetryLimits | None = None,
             sleep: Callable[[float], None] | None = None,
         ) -> Walk:
-            query = build_query(endpoint, params=params, since=since, until=until)
+            query = build_query(endpoint, path_params=path_params, query_params=query_params, since=since, until=until)
             return Walk(
                 client=self.client,
                 resource=endpoint,
@@ -222,7 +223,7 @@ class ApiHook(BaseHook):
         whole = stretch(since=since, until=until, page_size=size, cursor=cursor, seen=seen, total=total)
         if window is None:
             return whole
-        begin, end = check_slices(endpoint, params=params, since=since, until=until, window=window)
+        begin, end = check_slices(endpoint, query_params=query_params, since=since, until=until, window=window)
         return SlicedListReader(
             client=self.client,
             resource=endpoint,
@@ -261,7 +262,8 @@ class ApiHook(BaseHook):
         self,
         resource: str | Resource,
         *,
-        params: Mapping[str, object] | None = None,
+        path_params: Mapping[str, object] | None = None,
+        query_params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         window: timedelta | None = None,
@@ -276,7 +278,16 @@ class ApiHook(BaseHook):
         :param detail: fetch each object by its id, because the lists of objects hold summaries.
         :raises ApiError: a request failed, or an answer breaks the contract.
         """
-        walk = self.walk(resource, params=params, since=since, until=until, window=window, parallel=parallel, page_size=page_size)
+        walk = self.walk(
+            resource,
+            path_params=path_params,
+            query_params=query_params,
+            since=since,
+            until=until,
+            window=window,
+            parallel=parallel,
+            page_size=page_size,
+        )
         self._note_reading(walk.resource)
         return self.detailed(walk) if detail else walk.pages()
 
@@ -284,7 +295,8 @@ class ApiHook(BaseHook):
         self,
         resource: str | Resource,
         *,
-        params: Mapping[str, object] | None = None,
+        path_params: Mapping[str, object] | None = None,
+        query_params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         window: timedelta | None = None,
@@ -298,7 +310,16 @@ class ApiHook(BaseHook):
         """
         from limio_limitrail.api.records import decode_page
 
-        walk = self.walk(resource, params=params, since=since, until=until, window=window, parallel=parallel, page_size=page_size)
+        walk = self.walk(
+            resource,
+            path_params=path_params,
+            query_params=query_params,
+            since=since,
+            until=until,
+            window=window,
+            parallel=parallel,
+            page_size=page_size,
+        )
         self._note_reading(walk.resource)
         for page in self.detailed(walk) if detail else walk.pages():
             yield from decode_page(page, api=self.client.api, resource=walk.resource.name)
@@ -307,7 +328,8 @@ class ApiHook(BaseHook):
         self,
         resource: str | Resource,
         *,
-        params: Mapping[str, object] | None = None,
+        path_params: Mapping[str, object] | None = None,
+        query_params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         window: timedelta | None = None,
@@ -325,7 +347,8 @@ class ApiHook(BaseHook):
 
         records = self.iter_records(
             resource,
-            params=params,
+            path_params=path_params,
+            query_params=query_params,
             since=since,
             until=until,
             window=window,
@@ -339,7 +362,8 @@ class ApiHook(BaseHook):
         self,
         resource: str | Resource,
         *,
-        params: Mapping[str, object] | None = None,
+        path_params: Mapping[str, object] | None = None,
+        query_params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
         window: timedelta | None = None,
@@ -347,8 +371,20 @@ class ApiHook(BaseHook):
     ) -> int:
         """Count a list's records: by the API's own total where it gives one, else by walking through the list."""
         if window is None and self.find_resource(resource).total is not None:
-            first = next(self.walk(resource, params=params, since=since, until=until, page_size=1).pages())
+            first = next(
+                self.walk(
+                    resource, path_params=path_params, query_params=query_params, since=since, until=until, page_size=1
+                ).pages()
+            )
             if first.total is not None and first.total_is_exact:
                 return first.total
-        walk = self.walk(resource, params=params, since=since, until=until, window=window, parallel=parallel)
+        walk = self.walk(
+            resource,
+            path_params=path_params,
+            query_params=query_params,
+            since=since,
+            until=until,
+            window=window,
+            parallel=parallel,
+        )
         return sum(len(page.raw_records) for page in walk.pages())

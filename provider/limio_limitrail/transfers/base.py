@@ -78,7 +78,8 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
     first request: a text that a template gives counts as the number, the list or the time that it is.
 
     :param resource: a name of the API's table of resources, or a `Resource` of your own.
-    :param request_params: the path's placeholders, such as ``service``, and further query parameters. (``params`` is Airflow's.)
+    :param path_params: values for the placeholders of the resource's path, such as ``service``. (``params`` is Airflow's.)
+    :param query_params: further query parameters.
     :param page_size: records to ask for a page; else the connection's.
     :param since: the lower bound in time, for resources that filter by it: a datetime, or an ISO 8601 text.
     :param incremental: go on from the watermark that the last successful run left in the asset state store of the first outlet
@@ -105,7 +106,8 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "resource": Parameter(places.resource),
-        "request_params": Parameter(readers.query_values),
+        "path_params": Parameter(readers.param_values),
+        "query_params": Parameter(readers.param_values),
         "page_size": Parameter(readers.optional(readers.whole_number(least=1))),
         "since": Parameter(readers.optional(times.instant)),
         "incremental": Parameter(readers.switch),
@@ -125,7 +127,8 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         self,
         *,
         resource: Templated[str | Resource],
-        request_params: Templated[Mapping[str, Any]] | None = None,
+        path_params: Templated[Mapping[str, Any]] | None = None,
+        query_params: Templated[Mapping[str, Any]] | None = None,
         page_size: Templated[int] | None = None,
         since: Templated[datetime] | None = None,
         incremental: Templated[bool] = False,
@@ -141,7 +144,8 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
     ) -> None:
         super().__init__(**kwargs)
         self.resource: str | Resource = resource
-        self.request_params: Mapping[str, Any] | None = request_params
+        self.path_params: Mapping[str, Any] | None = path_params
+        self.query_params: Mapping[str, Any] | None = query_params
         self.page_size: int | None = page_size
         self.since: datetime | None = since
         self.incremental: bool = incremental
@@ -183,18 +187,18 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
 
         check_parallel(self.parallel, window=self.window)
         resource = self.hook.find_resource(self.resource)
-        stray = sorted(set(resource.placeholders()) & set(context.get("params") or {}) - set(self.request_params or {}))
+        stray = sorted(set(resource.placeholders()) & set(context.get("params") or {}) - set(self.path_params or {}))
         if stray:
             self.log.warning(
-                "params= is Airflow's own and does not reach the API: to set %s, use request_params=.", ", ".join(stray)
+                "params= is Airflow's own and does not reach the API: to set %s, use path_params=.", ", ".join(stray)
             )
         run = RunIdentity.of(context)
         watermark = None
         if self.incremental:
-            params = self.request_params or None
+            params = {**(self.path_params or {}), **(self.query_params or {})} or None
             about = json.dumps([self.api_conn_id, resource.name, params, target], default=str, sort_keys=True)
             key = f"{safe_name(resource.name)}:{hashlib.sha256(about.encode()).hexdigest()[:16]}"
-            source = list_source(resource, params=self.request_params, owner=self.hook.owner())
+            source = list_source(resource, path_params=self.path_params, owner=self.hook.owner())
             watermark = asset_watermark(context, outlets=self.outlets, target=key, source=source)
         folder = run_folder(root, resource=resource.name, run=run)
         lost = self.notice_other_source(context, resource=resource, target=target, watermark=watermark) or self.notice_loss(
@@ -241,7 +245,8 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         signature = pull_signature(
             job,
             hook=self.hook,
-            params=self.request_params,
+            path_params=self.path_params,
+            query_params=self.query_params,
             slice_size=self.window,
             detail=self.detail,
             part_format=part_format,
@@ -284,7 +289,8 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
 
         walk = self.hook.walk(
             job.resource,
-            params=self.request_params,
+            path_params=self.path_params,
+            query_params=self.query_params,
             since=job.window.since,
             until=job.window.asked_until,
             window=self.window,

@@ -179,7 +179,7 @@ def test_paths_of_the_connection_are_asked(hook_of, limitrail_emulator):
 
 def test_problem_details_are_told(hook, limitrail_emulator):
     with pytest.raises(InvalidRequestError) as caught:
-        hook.request(path="/v1/usage", params={"to": "2026-03-01"})
+        hook.request(path="/v1/usage", query_params={"to": "2026-03-01"})
     problem = caught.value.failure.problem
     assert problem.field == "From"
     assert problem.error_code

@@ -38,7 +38,7 @@ PARAMETERS = {
         "resource='abandoned_baskets', sql_conn_id='duck', table='t_{way}'",
         (
             "page_size=five, part_rows=two, since=since, overlap=hour, drop_columns=hidden, columns=nested, primary_key=key, "
-            "mode=mode, incremental=off, full_refresh=on, detail=off, time_column=nothing, request_params=query, staging=nothing"
+            "mode=mode, incremental=off, full_refresh=on, detail=off, time_column=nothing, query_params=query, staging=nothing"
         ),
     ),
     "LimioToObjectStorageOperator": (
@@ -63,7 +63,7 @@ PARAMETERS = {
     "LimioObjectSensor": ("path_type='orders'", "object_id=id, target_statuses=statuses, max_transient_failures=two"),
     "LimioResourceSensor": (
         "resource='abandoned_baskets'",
-        "min_records=two, since=since, page_size=five, max_transient_failures=two, request_params=query",
+        "min_records=two, since=since, page_size=five, max_transient_failures=two, query_params=query",
     ),
     "LimitRailResourceSensor": ("resource='usage'", "min_records=two, since=since, until=until, scope=scopes, page_size=five"),
 }

@@ -128,7 +128,7 @@ def test_a_key_that_is_not_there_ends_the_pull_at_its_first_part(try_all: Any, l
 
 
 def test_where_nothing_came_nothing_is_missing(try_all: Any) -> None:
-    wrong = "drop_columns='recoverylink', columns={'a': 'b.c'}, request_params={'createdAfter': '2040-01-01T00:00:00Z'}"
+    wrong = "drop_columns='recoverylink', columns={'a': 'b.c'}, query_params={'createdAfter': '2040-01-01T00:00:00Z'}"
     tasks, output = try_all([wrong, f"{wrong}, primary_key='nope', time_column='no'"], ways=WAYS[:1])
     for task in tasks:
         assert task["state"] == "success", output[-3000:]

@@ -69,7 +69,7 @@ SAME = {
         ("", "drop_columns=['x', 'y'], columns={'a': 'data.a', 'b': 'data.b'}, transform=operator.methodcaller('copy')"),
         ("", "drop_columns=['y', 'x'], columns={'b': ['data', 'b'], 'a': 'data.a'}, transform=operator.methodcaller('copy')"),
     ),
-    "a default that is said": (("", ""), ("", "request_params={'service': 'limio'}")),
+    "a default that is said": (("", ""), ("", "path_params={'service': 'limio'}")),
 }  # fmt: skip
 
 

@@ -221,4 +221,4 @@ def test_params_meant_for_the_api_are_pointed_out(home, limio_emulator):
         """
     )
     assert home.run().task("t")["state"] == "success"
-    assert "params= is Airflow's own and does not reach the API: to set service, use request_params=." in home.output()
+    assert "params= is Airflow's own and does not reach the API: to set service, use path_params=." in home.output()

@@ -140,7 +140,7 @@ LIMIO = replace(USAGE, time_filter=TimeFilter(since="from", field="at"))
         (replace(USAGE, time_filter=None), {}, "leave window out"),
         (USAGE, {"since": None}, "give both"),
         (USAGE, {"until": None}, "give both"),
-        (USAGE, {"params": {"to": "2026"}}, "leave to out"),
+        (USAGE, {"query_params": {"to": "2026"}}, "leave to out"),
         (USAGE, {"window": timedelta(0)}, "whole seconds"),
         (USAGE, {"window": timedelta(seconds=-5)}, "whole seconds"),
         (USAGE, {"window": timedelta(seconds=1.5)}, "whole seconds"),
@@ -148,8 +148,8 @@ LIMIO = replace(USAGE, time_filter=TimeFilter(since="from", field="at"))
 )
 def test_what_cannot_be_cut_is_refused(resource, change, message):
     with pytest.raises(ParameterError, match=message):
-        check_slices(resource, **{"params": {"from": None, "x": 1}, **DAY, **change})
-    assert check_slices(USAGE, params=None, **DAY) == (DAY["since"], DAY["until"])
+        check_slices(resource, **{"query_params": {"from": None, "x": 1}, **DAY, **change})
+    assert check_slices(USAGE, query_params=None, **DAY) == (DAY["since"], DAY["until"])
 
 
 @pytest.mark.parametrize("parallel", [0, -1, 17, True, False, 2.0, "4", None])

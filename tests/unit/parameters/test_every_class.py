@@ -64,7 +64,8 @@ WRONG: dict[str, list[Any]] = {
     "target_statuses": [None, ""],
     "failed_statuses": [None, "a,b"], "object_id": ["", "None"], "path_type": [None], "service": [""],
     "resource": ["", 5, None],
-    "request_params": ["x", {"a": []}, ["a"]], "full_refresh": ["perhaps"], "incremental": [2], "detail": ["maybe"],
+    "path_params": ["x", {"a": []}, ["a"]], "query_params": ["x", {"a": []}, ["a"]],
+    "full_refresh": ["perhaps"], "incremental": [2], "detail": ["maybe"],
     "primary_key": ["a,b", [""]], "time_column": [1.5], "staging": ["nowhere://x"], "destination": ["", "nowhere://x", None],
     "idempotency_header": ["", "a b", "a:b"], "decisions": [{"A": "rejected"}, "x"], "body": ["x", [1]],
     "rows": ["x", 5, {"a": 1}],
@@ -189,7 +190,7 @@ def test_a_watch_says_at_once_what_does_not_fit(cls: type[Any], name: str) -> No
         with pytest.raises(WatchParameterError, match=rf"\b{name}(\[.*\])? must be |resource"):
             cls(**{**WATCHES[cls], name: value})
     templates: list[Any] = [BaseOperator(task_id="first").output, "{{ params.x }}"]
-    if name == "request_params":
+    if name in {"path_params", "query_params"}:
         templates.append({"service": "{{ params.x }}"})
     for value in templates:
         with pytest.raises(WatchParameterError, match=f"{name} is not a template"):
