@@ -159,8 +159,8 @@ class ApiHook(BaseHook):
         query_params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        window: timedelta | None = None,
-        parallel: int = 1,
+        slice_size: timedelta | None = None,
+        concurrency: int = 1,
         page_size: int | None = None,
         cursor: Cursor | None = None,
         seen: int = 0,
@@ -173,9 +173,9 @@ class ApiHook(BaseHook):
         :param query_params: query parameters.
         :param since: the lower bound in time, for resources that filter by it.
         :param until: the upper bound in time, for resources that filter by it.
-        :param window: the longest span of time that one request asks for; the walk is then cut into slices of it.
-        :param parallel: how many of these slices are fetched at once. Their pages then come as they are answered, not in time's
-            order; each slice's own pages stay in order.
+        :param slice_size: the longest span of time that one request asks for; the walk is then cut into slices of it.
+        :param concurrency: how many of these slices are fetched at once. Their pages then come in no order of time; each slice's
+            own pages stay in order.
         :param page_size: records to ask for a page; else the connection's, else `DEFAULT_PAGE_SIZE`.
         :param cursor: where to go on.
         :param seen: records that came before the cursor.
@@ -186,10 +186,10 @@ class ApiHook(BaseHook):
         from limio_limitrail.api.list_reader import Walk
         from limio_limitrail.api.query import build_query
         from limio_limitrail.api.sliced_reader import SlicedListReader
-        from limio_limitrail.api.time_slices import check_parallel, check_slices
+        from limio_limitrail.api.time_slices import check_concurrency, check_slices
 
         endpoint = self.find_resource(resource)
-        check_parallel(parallel, window=window)
+        check_concurrency(concurrency, slice_size=slice_size)
         if page_size is not None and not 1 <= page_size <= MOST_PAGE_SIZE:
             raise ParameterError(f"page_size must be between 1 and {MOST_PAGE_SIZE:,}")
         size = page_size or self.page_size
@@ -221,20 +221,20 @@ class ApiHook(BaseHook):
 
         size = min(size, endpoint.max_page_size or size)
         whole = stretch(since=since, until=until, page_size=size, cursor=cursor, seen=seen, total=total)
-        if window is None:
+        if slice_size is None:
             return whole
-        begin, end = check_slices(endpoint, query_params=query_params, since=since, until=until, window=window)
+        begin, end = check_slices(endpoint, query_params=query_params, since=since, until=until, slice_size=slice_size)
         return SlicedListReader(
             client=self.client,
             resource=endpoint,
             path=whole.path,
             since=begin,
             until=end,
-            window=window,
+            window=slice_size,
             page_size=size,
             make_walk=stretch,
             cursor=cursor,
-            parallel=parallel,
+            parallel=concurrency,
         )
 
     def detailed(self, walk: Walk | SlicedListReader) -> Iterator[Page]:
@@ -266,8 +266,8 @@ class ApiHook(BaseHook):
         query_params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        window: timedelta | None = None,
-        parallel: int = 1,
+        slice_size: timedelta | None = None,
+        concurrency: int = 1,
         page_size: int | None = None,
         detail: bool = False,
     ) -> Iterator[Page]:
@@ -284,8 +284,8 @@ class ApiHook(BaseHook):
             query_params=query_params,
             since=since,
             until=until,
-            window=window,
-            parallel=parallel,
+            slice_size=slice_size,
+            concurrency=concurrency,
             page_size=page_size,
         )
         self._note_reading(walk.resource)
@@ -299,8 +299,8 @@ class ApiHook(BaseHook):
         query_params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        window: timedelta | None = None,
-        parallel: int = 1,
+        slice_size: timedelta | None = None,
+        concurrency: int = 1,
         page_size: int | None = None,
         detail: bool = False,
     ) -> Iterator[dict[str, Any]]:
@@ -316,8 +316,8 @@ class ApiHook(BaseHook):
             query_params=query_params,
             since=since,
             until=until,
-            window=window,
-            parallel=parallel,
+            slice_size=slice_size,
+            concurrency=concurrency,
             page_size=page_size,
         )
         self._note_reading(walk.resource)
@@ -332,8 +332,8 @@ class ApiHook(BaseHook):
         query_params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        window: timedelta | None = None,
-        parallel: int = 1,
+        slice_size: timedelta | None = None,
+        concurrency: int = 1,
         page_size: int | None = None,
         detail: bool = False,
         flatten: bool = False,
@@ -351,8 +351,8 @@ class ApiHook(BaseHook):
             query_params=query_params,
             since=since,
             until=until,
-            window=window,
-            parallel=parallel,
+            slice_size=slice_size,
+            concurrency=concurrency,
             page_size=page_size,
             detail=detail,
         )
@@ -366,11 +366,11 @@ class ApiHook(BaseHook):
         query_params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        window: timedelta | None = None,
-        parallel: int = 1,
+        slice_size: timedelta | None = None,
+        concurrency: int = 1,
     ) -> int:
         """Count a list's records: by the API's own total where it gives one, else by walking through the list."""
-        if window is None and self.find_resource(resource).total is not None:
+        if slice_size is None and self.find_resource(resource).total is not None:
             first = next(
                 self.walk(
                     resource, path_params=path_params, query_params=query_params, since=since, until=until, page_size=1
@@ -384,7 +384,7 @@ class ApiHook(BaseHook):
             query_params=query_params,
             since=since,
             until=until,
-            window=window,
-            parallel=parallel,
+            slice_size=slice_size,
+            concurrency=concurrency,
         )
         return sum(len(page.raw_records) for page in walk.pages())

@@ -101,8 +101,8 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
 
     # Only an API whose filters have an upper bound makes parameters of these.
     until: datetime | None = None
-    window: timedelta | None = None
-    parallel: int = 1
+    slice_size: timedelta | None = None
+    concurrency: int = 1
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "resource": Parameter(places.resource),
@@ -181,11 +181,11 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         :raises ParameterError: a parameter does not fit.
         """
         from limio_limitrail.api.list_identity import list_source
-        from limio_limitrail.api.time_slices import check_parallel
+        from limio_limitrail.api.time_slices import check_concurrency
         from limio_limitrail.transfers.folders import RunIdentity, run_folder, safe_name
         from limio_limitrail.transfers.state import asset_watermark, task_state_store
 
-        check_parallel(self.parallel, window=self.window)
+        check_concurrency(self.concurrency, slice_size=self.slice_size)
         resource = self.hook.find_resource(self.resource)
         stray = sorted(set(resource.placeholders()) & set(context.get("params") or {}) - set(self.path_params or {}))
         if stray:
@@ -247,7 +247,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
             hook=self.hook,
             path_params=self.path_params,
             query_params=self.query_params,
-            slice_size=self.window,
+            slice_size=self.slice_size,
             detail=self.detail,
             part_format=part_format,
             shaping=shaping,
@@ -293,8 +293,8 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
             query_params=self.query_params,
             since=job.window.since,
             until=job.window.asked_until,
-            window=self.window,
-            parallel=self.parallel,
+            slice_size=self.slice_size,
+            concurrency=self.concurrency,
             page_size=state.page_size or self.page_size,
             cursor=state.cursor,
             seen=state.read,

@@ -221,7 +221,7 @@ HOOKS: dict[str, Callable[[LimioHook, Any], object]] = {
     "since": lambda hook, value: list(hook.iter_pages("offers", since=value)) if isinstance(value, datetime) else None,
     "until": lambda hook, value: list(hook.iter_pages("offers", until=value)) if isinstance(value, datetime) else None,
     "page_size": lambda hook, value: list(hook.iter_pages("offers", page_size=value)) if type(value) is int else None,
-    "parallel": lambda hook, value: list(hook.iter_pages("offers", parallel=value)) if type(value) is int else None,
+    "concurrency": lambda hook, value: list(hook.iter_pages("offers", concurrency=value)) if type(value) is int else None,
     "a resource": lambda hook, value: list(hook.iter_pages(value)) if isinstance(value, str) else None,
     "a path": lambda hook, value: list(hook.iter_pages(Resource(name="r", path=f"/{value}"))) if isinstance(value, str) else None,
 }

@@ -44,7 +44,7 @@ def in_task():
 def test_records_frames_and_counts(hook, usage, limitrail_emulator):
     assert [row["id"] for row in hook.iter_records("usage", **DAY)] == [row["id"] for row in usage[:24]]
     assert hook.count("usage", **DAY) == 24
-    assert len(hook.get_df("usage", window=timedelta(hours=5), **DAY)) == 24
+    assert len(hook.get_df("usage", slice_size=timedelta(hours=5), **DAY)) == 24
     assert len(api_requests(limitrail_emulator)) == 1 + 1 + 5
     assert limitrail_emulator.counters.tokens_minted == 1
     assert list(hook.iter_records("reservations", **DAY)) == []

@@ -47,11 +47,11 @@ PARAMETERS = {
     ),
     "LimitRailToSqlOperator": (
         "resource='usage', sql_conn_id='duck', table='u_{way}'",
-        "page_size=five, since=since, until=until, window=day, parallel=two, scope=scopes, primary_key=key, part_rows=two",
+        "page_size=five, since=since, until=until, slice_size=day, concurrency=two, scope=scopes, primary_key=key, part_rows=two",
     ),
     "LimitRailToObjectStorageOperator": (
         "resource='usage', destination='file://{folder}'",
-        "page_size=nothing, since=since, until=until, window=day, parallel=two, scope=scopes",
+        "page_size=nothing, since=since, until=until, slice_size=day, concurrency=two, scope=scopes",
     ),
     "LimitRailCommitUsageOperator": (
         "key='account', sql_conn_id='duck', ledger_table='l_{way}'",

@@ -158,7 +158,7 @@ def test_another_client_of_limitrail_is_another_pull(home, limitrail_emulator, t
         """
         LimitRailToSqlOperator(
             task_id="load", resource="usage", sql_conn_id="duck", table="usage", since="2026-03-01", until="2026-03-02",
-            window=timedelta(hours=6),
+            slice_size=timedelta(hours=6),
         )
         """
     )

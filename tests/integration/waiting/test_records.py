@@ -301,7 +301,7 @@ def test_an_empty_interval(connected, deferrable):
 
 
 def test_no_interval(connected):
-    with pytest.raises(AirflowFailException, match="needs a window in time"):
+    with pytest.raises(AirflowFailException, match="needs a time range"):
         limitrail().execute({"ti": CONTEXT["ti"]})
     with pytest.raises(AirflowFailException, match="give until="):
         limitrail(since="2026-09-01").execute({"ti": CONTEXT["ti"]})

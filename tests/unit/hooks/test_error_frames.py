@@ -145,7 +145,7 @@ WRONG_CALLS: dict[str, Callable[[LimioHook], Any]] = {
     "a page of none": lambda hook: hook.walk("orders", page_size=0),
     "half a surrogate pair": lambda hook: hook.request(path="/x", query_params={"a": "\ud800"}),
     "a path that is none": lambda hook: hook.request(path="x"),
-    "too much at once": lambda hook: hook.walk("orders", parallel=10**6),
+    "too much at once": lambda hook: hook.walk("orders", concurrency=10**6),
     "a time that is none of the list's": lambda hook: hook.walk("orders", since=datetime(2024, 1, 1)),
     "no detail": lambda hook: list(hook.iter_pages("catalog.offers", detail=True)),
 }

@@ -52,12 +52,12 @@ WATCHES: dict[type[Any], dict[str, Any]] = {
     LimitRailResourceEventTrigger: {"resource": "usage"},
 }
 WRONG: dict[str, list[Any]] = {
-    "page_size": [0, "many", True], "part_rows": [0, None, "1.5"], "parallel": [0, 17, "x", None], "window": [0, "0.5",
+    "page_size": [0, "many", True], "part_rows": [0, None, "1.5"], "slice_size": [0, "0.5",
     "P1M", -1],
     "overlap": [-1, "PT", None], "drop_columns": ["a,b", None, "None"], "columns": [{"a": ""}, "x"],
     "since": ["soon", 1767225600],
     "until": ["soon", 1767225600], "min_records": [0, "1.5", None], "max_transient_failures": [-1, None],
-    "concurrency": [0, 65],
+    "concurrency": [0, 65, "x", None],
     "batch_size": [0, 1001], "max_rejected": [-1, 1.5, None], "max_parked": ["ten", True], "mode": ["upsert", "", None],
     "format": ["csv", None], "missing": ["perhaps", None], "on_unknown": ["", "send"], "replay": ["all", "committed"],
     "scope": ["a,b", 1.5], "table": ["", None], "sql_conn_id": ["", "None"], "key": ["", [], "a,b"],
