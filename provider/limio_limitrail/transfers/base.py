@@ -89,7 +89,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
     :param overlap: how far an incremental pull goes back behind the watermark: a timedelta, seconds, or an ISO 8601 duration such
         as ``PT1H``.
     :param detail: fetch each record by its id, for lists that hold summaries.
-    :param columns: nested values to lift into columns of their own, as column name → path, such as
+    :param nested_columns: nested values to lift into columns of their own, as column name → path, such as
         ``{"offer_path": "data.offer.path"}``.
     :param drop_columns: columns to leave out: a list, or the name of one.
     :param transform: a function that is called with each part as a pandas frame and returns the frame to land, or its import
@@ -114,7 +114,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         "full_refresh": Parameter(readers.switch),
         "overlap": Parameter(times.span()),
         "detail": Parameter(readers.switch),
-        "columns": Parameter(nested_paths),
+        "nested_columns": Parameter(nested_paths),
         "drop_columns": Parameter(readers.names("columns")),
         "transform": Parameter(readers.optional(places.function), templated=False),
         "part_rows": Parameter(readers.whole_number(least=1)),
@@ -135,7 +135,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         full_refresh: Templated[bool] = False,
         overlap: Templated[timedelta] = DEFAULT_OVERLAP,
         detail: Templated[bool] = False,
-        columns: Templated[Mapping[str, NestedPath]] | None = None,
+        nested_columns: Templated[Mapping[str, NestedPath]] | None = None,
         drop_columns: Templated[Sequence[str]] = (),
         transform: Callable[[pd.DataFrame], pd.DataFrame] | str | None = None,
         part_rows: Templated[int] = 50_000,
@@ -152,7 +152,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         self.full_refresh: bool = full_refresh
         self.overlap: timedelta = overlap
         self.detail: bool = detail
-        self.columns: Mapping[str, NestedPath] | None = columns
+        self.nested_columns: Mapping[str, NestedPath] | None = nested_columns
         self.drop_columns: Sequence[str] = drop_columns
         self.transform: Any = not_rendered("transform", transform)
         self.part_rows: int = part_rows
@@ -270,7 +270,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
                     api=self.hook.client.api,
                     resource=resource.name,
                     dropped=tuple(self.drop_columns),
-                    nested=self.columns or {},
+                    nested=self.nested_columns or {},
                     lifted=tuple(columns),
                     needed=self.needed_columns(job),
                 ),

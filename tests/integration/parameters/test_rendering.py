@@ -37,13 +37,13 @@ PARAMETERS = {
     "LimioToSqlOperator": (
         "resource='abandoned_baskets', sql_conn_id='duck', table='t_{way}'",
         (
-            "page_size=five, part_rows=two, since=since, overlap=hour, drop_columns=hidden, columns=nested, primary_key=key, "
-            "mode=mode, incremental=off, full_refresh=on, detail=off, time_column=nothing, query_params=query, staging=nothing"
+            "page_size=five, part_rows=two, since=since, overlap=hour, drop_columns=hidden, nested_columns=nested, "
+            "primary_key=key, mode=mode, incremental=off, full_refresh=on, detail=off, time_column=nothing, query_params=query, staging=nothing"
         ),
     ),
     "LimioToObjectStorageOperator": (
         "resource='abandoned_baskets', destination='file://{folder}'",
-        "page_size=five, part_rows=two, since=since, overlap=hour, drop_columns=hidden, columns=nested, full_refresh=on",
+        "page_size=five, part_rows=two, since=since, overlap=hour, drop_columns=hidden, nested_columns=nested, full_refresh=on",
     ),
     "LimitRailToSqlOperator": (
         "resource='usage', sql_conn_id='duck', table='u_{way}'",

@@ -66,8 +66,8 @@ SAME = {
     ),
     "words that only explain": (("", ""), (OWN.format(fields="assumed=('nothing',), scope=None"), "resource=own")),
     "the order of names": (
-        ("", "drop_columns=['x', 'y'], columns={'a': 'data.a', 'b': 'data.b'}, transform=operator.methodcaller('copy')"),
-        ("", "drop_columns=['y', 'x'], columns={'b': ['data', 'b'], 'a': 'data.a'}, transform=operator.methodcaller('copy')"),
+        ("", "drop_columns=['x', 'y'], nested_columns={'a': 'data.a', 'b': 'data.b'}, transform=operator.methodcaller('copy')"),
+        ("", "drop_columns=['y', 'x'], nested_columns={'b': ['data', 'b'], 'a': 'data.a'}, transform=operator.methodcaller('copy')"),
     ),
     "a default that is said": (("", ""), ("", "path_params={'service': 'limio'}")),
 }  # fmt: skip

@@ -38,7 +38,7 @@ def test_the_same_pull_into_each_database(make_home, limio_emulator, tmp_path, p
         for name in ("duck", "lite", "pg"):
             LimioToSqlOperator(
                 task_id=name, resource="subscriptions", sql_conn_id=name, table="subs", page_size=40, part_rows=80,
-                incremental=True, outlets=[Asset(name)], columns={"offer_path": "data.offer.path"}, drop_columns=["owner"],
+                incremental=True, outlets=[Asset(name)], nested_columns={"offer_path": "data.offer.path"}, drop_columns=["owner"],
             )
         """
     )

@@ -89,7 +89,7 @@ def dag(name):
 
 PULL = {
     "path_params": {"service": "limio"}, "query_params": {"since": datetime(2026, 1, 1)},
-    "drop_columns": ["a"], "columns": {"x": ("a", "b")},
+    "drop_columns": ["a"], "nested_columns": {"x": ("a", "b")},
     "overlap": timedelta(hours=1), **POLICY,
 }
 for number, function in enumerate([transform, lambda frame: frame, functools.partial(transform), Silent().decide]):

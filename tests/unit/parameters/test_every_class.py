@@ -54,7 +54,7 @@ WATCHES: dict[type[Any], dict[str, Any]] = {
 WRONG: dict[str, list[Any]] = {
     "page_size": [0, "many", True], "part_rows": [0, None, "1.5"], "slice_size": [0, "0.5",
     "P1M", -1],
-    "overlap": [-1, "PT", None], "drop_columns": ["a,b", None, "None"], "columns": [{"a": ""}, "x"],
+    "overlap": [-1, "PT", None], "drop_columns": ["a,b", None, "None"], "nested_columns": [{"a": ""}, "x"],
     "since": ["soon", 1767225600],
     "until": ["soon", 1767225600], "min_records": [0, "1.5", None], "max_transient_failures": [-1, None],
     "concurrency": [0, 65, "x", None],
