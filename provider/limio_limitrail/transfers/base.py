@@ -16,12 +16,11 @@ from airflow.sdk import BaseOperator
 from limio_limitrail.api.redact import safe_text
 from limio_limitrail.observability.lineage_mixin import LineageMixin
 from limio_limitrail.parameters import places, readers, times
-from limio_limitrail.parameters.declared import Parameter, ReadsParameters, not_rendered, template_fields
+from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 from limio_limitrail.transfers.incremental import RangedPull
 from limio_limitrail.transfers.nested_columns import nested_paths
 
 if TYPE_CHECKING:
-    import pandas as pd
     from airflow.sdk import Context, ObjectStoragePath
 
     from limio_limitrail.api.resource import Resource
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.parts import PartFormat
     from limio_limitrail.observability.lineage import Place
-    from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.transfers.column_checks import KeyAndTime
     from limio_limitrail.transfers.folders import RunIdentity
     from limio_limitrail.transfers.list_pages import PlacedWalk
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
 
 DEFAULT_OVERLAP = timedelta(minutes=5)
 DEFAULT_MAX_COLUMNS = 1000
+DEFAULT_PART_ROWS = 50_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +98,20 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
     :param part_rows: records after which a part is full. Memory is bounded by a part.
     """
 
+    resource: str | Resource
+    path_params: Mapping[str, Any] | None
+    query_params: Mapping[str, Any] | None
+    page_size: int | None
+    since: datetime | None
+    incremental: bool
+    full_refresh: bool
+    overlap: timedelta
+    detail: bool
+    nested_columns: Mapping[str, NestedPath] | None
+    drop_columns: Sequence[str]
+    transform: Any
+    part_rows: int
+    max_columns: int
     # Only an API whose filters have an upper bound makes parameters of these.
     until: datetime | None = None
     slice_size: timedelta | None = None
@@ -122,41 +135,6 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
     }
     template_fields: Sequence[str] = template_fields(parameters)
     ui_color = "#e8f4f2"
-
-    def __init__(
-        self,
-        *,
-        resource: Templated[str | Resource],
-        path_params: Templated[Mapping[str, Any]] | None = None,
-        query_params: Templated[Mapping[str, Any]] | None = None,
-        page_size: Templated[int] | None = None,
-        since: Templated[datetime] | None = None,
-        incremental: Templated[bool] = False,
-        full_refresh: Templated[bool] = False,
-        overlap: Templated[timedelta] = DEFAULT_OVERLAP,
-        detail: Templated[bool] = False,
-        nested_columns: Templated[Mapping[str, NestedPath]] | None = None,
-        drop_columns: Templated[Sequence[str]] = (),
-        transform: Callable[[pd.DataFrame], pd.DataFrame] | str | None = None,
-        part_rows: Templated[int] = 50_000,
-        max_columns: Templated[int] = DEFAULT_MAX_COLUMNS,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.resource: str | Resource = resource
-        self.path_params: Mapping[str, Any] | None = path_params
-        self.query_params: Mapping[str, Any] | None = query_params
-        self.page_size: int | None = page_size
-        self.since: datetime | None = since
-        self.incremental: bool = incremental
-        self.full_refresh: bool = full_refresh
-        self.overlap: timedelta = overlap
-        self.detail: bool = detail
-        self.nested_columns: Mapping[str, NestedPath] | None = nested_columns
-        self.drop_columns: Sequence[str] = drop_columns
-        self.transform: Any = not_rendered("transform", transform)
-        self.part_rows: int = part_rows
-        self.max_columns: int = max_columns
 
     @property
     @abstractmethod
