@@ -23,17 +23,18 @@ from limio_limitrail.transfers.nested_columns import nested_paths
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
+    from limio_limitrail.api.list_reader import Walk
     from limio_limitrail.api.resource import Resource
+    from limio_limitrail.api.sliced_reader import SlicedListReader
     from limio_limitrail.hooks.protocol import ResourceHook
     from limio_limitrail.hooks.time_range import TimeRange
-    from limio_limitrail.landing.checkpoint import PullState, StateStore
+    from limio_limitrail.landing.checkpoint import CheckpointStore, PullCheckpoint
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.parts import PartFormat
     from limio_limitrail.observability.lineage import Place
     from limio_limitrail.transfers.column_checks import KeyAndTime
     from limio_limitrail.transfers.folders import RunIdentity
-    from limio_limitrail.transfers.list_pages import PlacedWalk
     from limio_limitrail.transfers.state import AssetWatermark
 
 DEFAULT_OVERLAP = timedelta(minutes=5)
@@ -50,7 +51,7 @@ class Job:
     :param window: from when on, and until when.
     :param root: the folder below which runs have their own.
     :param folder: where the parts go.
-    :param store: where the pull's state goes.
+    :param store: where the pull's checkpoint goes.
     :param watermark: where the watermark goes; None where there is none to move.
     :param lost: why the watermark did not count, and was set anew; None where it counted.
     """
@@ -60,7 +61,7 @@ class Job:
     window: TimeRange
     root: ObjectStoragePath
     folder: ObjectStoragePath
-    store: StateStore
+    store: CheckpointStore
     watermark: AssetWatermark | None
     lost: str | None = None
 
@@ -160,8 +161,9 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         """
         from limio_limitrail.api.list_identity import list_source
         from limio_limitrail.api.time_slices import check_concurrency
+        from limio_limitrail.landing.checkpoint import CheckpointStore
         from limio_limitrail.transfers.folders import RunIdentity, run_folder, safe_name
-        from limio_limitrail.transfers.state import asset_watermark, task_state_store
+        from limio_limitrail.transfers.state import asset_watermark
 
         check_concurrency(self.concurrency, slice_size=self.slice_size)
         resource = self.hook.find_resource(self.resource)
@@ -192,7 +194,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
             window=chosen,
             root=root,
             folder=folder,
-            store=task_state_store(context),
+            store=CheckpointStore(context.get("task_state_store")),
             watermark=watermark,
             lost=lost,
         )
@@ -202,7 +204,8 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
 
         :param columns: the nested values to lift.
         """
-        from limio_limitrail.landing.pull import PartLimits, Pull, run_pull
+        from limio_limitrail.api.errors import CursorRefusedError
+        from limio_limitrail.landing.pull import PartLimits, Pull
         from limio_limitrail.landing.shaping import Shaping
         from limio_limitrail.transfers.column_checks import GivenNames
         from limio_limitrail.transfers.folders import prepare_folder
@@ -230,30 +233,32 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
             part_format=part_format,
             shaping=shaping,
         )
-        manifest = run_pull(
-            Pull(
+        pull = Pull(
+            resource=resource.name,
+            run_id=str(job.run),
+            signature=signature,
+            folder=job.folder,
+            part_format=part_format,
+            shaping=shaping,
+            since=job.window.since,
+            until=job.window.until,
+            upper_bound=job.window.kept_until,
+            store=job.store,
+            open_list=lambda checkpoint: self._open_list(job, checkpoint),
+            restart_on=CursorRefusedError,
+            limits=PartLimits(rows=self.part_rows),
+            checks=GivenNames(
+                api=self.hook.client.api,
                 resource=resource.name,
-                run_id=str(job.run),
-                signature=signature,
-                folder=job.folder,
-                part_format=part_format,
-                shaping=shaping,
-                since=job.window.since,
-                until=job.window.until,
-                kept_until=job.window.kept_until,
-                store=job.store,
-                walk=lambda state: self._walk(job, state),
-                limits=PartLimits(rows=self.part_rows),
-                checks=GivenNames(
-                    api=self.hook.client.api,
-                    resource=resource.name,
-                    dropped=tuple(self.drop_columns),
-                    nested=self.nested_columns or {},
-                    lifted=tuple(columns),
-                    needed=self.needed_columns(job),
-                ),
-            )
+                dropped=tuple(self.drop_columns),
+                nested=self.nested_columns or {},
+                lifted=tuple(columns),
+                needed=self.needed_columns(job),
+            ),
         )
+        if self.detail:
+            pull.pages = self.hook.detailed
+        manifest = pull.run()
         if manifest.rows and manifest.newest is None and resource.time_column is not None and job.watermark is None:
             self.log.warning("%s: no time could be read from %r in any record.", resource.name, resource.time_column)
         return manifest
@@ -262,10 +267,8 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         """Give the columns that a table needs; none where there is no table."""
         return None
 
-    def _walk(self, job: Job, state: PullState) -> PlacedWalk:
-        from limio_limitrail.transfers.list_pages import PlacedWalk
-
-        walk = self.hook.walk(
+    def _open_list(self, job: Job, checkpoint: PullCheckpoint) -> Walk | SlicedListReader:
+        return self.hook.walk(
             job.resource,
             path_params=self.path_params,
             query_params=self.query_params,
@@ -273,12 +276,11 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
             until=job.window.asked_until,
             slice_size=self.slice_size,
             concurrency=self.concurrency,
-            page_size=state.page_size or self.page_size,
-            cursor=state.cursor,
-            seen=state.read,
-            total=state.total,
+            page_size=checkpoint.page_size or self.page_size,
+            cursor=checkpoint.cursor,
+            seen=checkpoint.read,
+            total=checkpoint.total,
         )
-        return PlacedWalk(walk, detailed=self.hook.detailed if self.detail else None)
 
     def note_pull(self, job: Job, *, target: Callable[[], Place]) -> None:
         """Note for OpenLineage what the pull is about.

@@ -47,7 +47,7 @@ class RangedPull:
 
     def made_before(self, run: RunIdentity, *, folder: ObjectStoragePath) -> bool:  # noqa: ARG002 - as it is called
         """Tell whether a run has left rows or files."""
-        from limio_limitrail.landing.manifest import MANIFEST_NAME
+        from limio_limitrail.landing.parts import MANIFEST_NAME
 
         return (folder / MANIFEST_NAME).exists()
 

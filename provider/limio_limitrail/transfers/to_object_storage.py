@@ -50,8 +50,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         from airflow.sdk import ObjectStoragePath
 
         from limio_limitrail.api.request_stats import Meter
-        from limio_limitrail.landing.manifest import MANIFEST_NAME
-        from limio_limitrail.landing.parts import PartFormat
+        from limio_limitrail.landing.parts import MANIFEST_NAME, PartFormat
         from limio_limitrail.observability.lineage import folder_place
         from limio_limitrail.observability.metrics import count, stage
 

@@ -245,7 +245,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
 
     def _clean_up(self, job: Job) -> None:
         """Remove what waited to be loaded: it holds customers' data, and is of no use once it is in the table."""
-        from limio_limitrail.landing.pull import remove_parts
+        from limio_limitrail.landing.parts import remove_parts
         from limio_limitrail.transfers.folders import remove_empty
 
         job.store.clear()
