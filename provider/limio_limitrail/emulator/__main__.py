@@ -12,10 +12,8 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from limio_limitrail import __version__
-from limio_limitrail.emulator.limitrail_options import LimitRailOptions
-from limio_limitrail.emulator.options import EmulatorOptions
+from limio_limitrail.emulator.options import EmulatorOptions, LimitRailOptions, TenantSize
 from limio_limitrail.emulator.server import EmulatorServer
-from limio_limitrail.emulator.tenant import TenantSize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,8 +12,7 @@ import pytest
 from airflow_home import AirflowHome
 from usage import Database, Place, UsageRow, accounts_of
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.limitrail_options import LimitRailOptions
+from limio_limitrail.emulator import EmulatorServer, LimitRailOptions
 
 
 @pytest.fixture

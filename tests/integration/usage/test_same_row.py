@@ -10,8 +10,7 @@ import pytest
 from pages import blocks
 from usage import COMMIT, Code, make_rows
 
-from limio_limitrail.emulator import Fault
-from limio_limitrail.emulator.limitrail_options import LimitRailClient
+from limio_limitrail.emulator import Fault, LimitRailClient
 
 BODY = Code('{"externalAccount": "acme", "operation": "PAYMENT", "amount": Column("amount"), "metadata": {"day": "x"}}')
 CLIENTS = (LimitRailClient("lr_old", "old-secret-1", "demo"), LimitRailClient("lr_new", "new-secret-2", "demo"))

@@ -11,8 +11,7 @@ import pytest
 from secrets_left import FORMS, files_below, holders
 from usage import COMMIT, make_rows
 
-from limio_limitrail.emulator import Fault, Reply
-from limio_limitrail.emulator.limitrail_options import LimitRailClient
+from limio_limitrail.emulator import Fault, LimitRailClient, Reply
 
 SECRET = "Opaque+Client/Secret=42"
 

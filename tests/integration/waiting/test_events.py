@@ -17,8 +17,7 @@ from watched import PERSONAL, Baskets, tick, watch
 
 from limio_limitrail.api.pagination import SinglePage
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.emulator.exchange import Call, Reply
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import Call, Fault, Reply
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
 from limio_limitrail.watching.position import Position
 

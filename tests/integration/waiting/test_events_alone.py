@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from watched import PERSONAL, Baskets, tick, watch
 
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import Fault
 
 pytestmark = pytest.mark.usefixtures("connected")
 

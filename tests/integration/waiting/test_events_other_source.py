@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from watched import Baskets, watch
 
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import Fault
 from limio_limitrail.limio.resources import RESOURCES
 
 # Airflow 3.2 has none.

@@ -15,9 +15,7 @@ import pytest
 from secrets_left import FORMS, holders
 from watched import PERSONAL, Baskets, watch
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Reply
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import EmulatorServer, Fault, Reply
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
 from limio_limitrail.waiting.patience import Patience
 

@@ -12,8 +12,7 @@ import pytest
 from airflow_home import AirflowHome
 from airflow_versions import MISSING
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Reply
+from limio_limitrail.emulator import EmulatorServer, Reply
 
 MODES = {
     "poke": "mode='poke'",

@@ -13,8 +13,7 @@ from typing import Any
 
 from airflow_home import AirflowHome
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import EmulatorServer, Fault
 
 TASKS = """
 common = dict(poke_interval=1, timeout=60, deferrable=True)

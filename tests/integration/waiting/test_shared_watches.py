@@ -17,8 +17,7 @@ import pytest
 from bad_hosts import BAD, bad_host
 from watched import Baskets, watch
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Call, Reply
+from limio_limitrail.emulator import Call, EmulatorServer, Reply
 from limio_limitrail.triggers import looks
 
 # Airflow 3.2 has none.

@@ -20,8 +20,7 @@ from watched import tick
 
 from limio_limitrail.api.errors import ApiError
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.emulator.exchange import Call, Reply
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import Call, Fault, Reply
 from limio_limitrail.limio.resources import RESOURCES as LIMIO
 from limio_limitrail.limitrail.resources import RESOURCES
 from limio_limitrail.sensors.limio import LimioObjectSensor

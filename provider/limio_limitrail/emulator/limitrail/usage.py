@@ -1,0 +1,274 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""LimitRail's usage endpoints: commit, preview, reserve, and commit or cancel a reservation.
+
+The path ``/v1/usage/commit`` and the four decisions are LimitRail's; the other paths, all members, and what leads to
+which decision, are made up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.emulator.core.http_messages import json_reply
+from limio_limitrail.emulator.limitrail.errors import ProblemError, trace_id
+from limio_limitrail.emulator.limitrail.records import (
+    Reservation,
+    UsageRecord,
+    UsageRequest,
+    finite_decimal,
+    loads_exact,
+    new_id,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from limio_limitrail.emulator.core.http_messages import Call, Reply
+    from limio_limitrail.emulator.limitrail.account import LimitRailAccount
+    from limio_limitrail.emulator.options import LimitRailOptions
+
+    #: Carries out a request, given its tenant, its body and its idempotency key.
+    Operation = Callable[[Call, str, dict[str, Any], str | None], Reply]
+
+ALLOWED, DENIED, WARNING, FEE = "ALLOWED", "DENIED_BY_POLICY", "WARNING", "FEE_CALCULATED"
+
+
+# -- requests ------------------------------------------------------------------------------------------------------
+
+
+def read_body(call: Call, *, may_be_empty: bool = False) -> dict[str, Any]:
+    """Return the object in the body. ProblemError when there is none."""
+    if may_be_empty and not call.body.strip():
+        return {}
+    try:
+        value = loads_exact(call.body)
+    except (ValueError, RecursionError):
+        value = None
+    if type(value) is not dict:
+        raise ProblemError(call, 400, "The body must be a JSON object", code="BODY_INVALID")
+    return value
+
+
+def read_usage(call: Call, value: dict[str, Any]) -> UsageRequest:
+    """Return the usage request in a body. ProblemError names the member that is missing or of the wrong type."""
+    for name in ("externalAccount", "operation"):
+        if type(value.get(name)) is not str or not value[name]:
+            raise _invalid(call, name, "is required and must be a string")
+    exact = finite_decimal(value.get("amount"))
+    if exact is None or exact < 0:
+        raise _invalid(call, "amount", "is required and must be a finite decimal of at least 0")
+    currency, metadata = value.get("currency"), value.get("metadata")
+    if currency is not None and type(currency) is not str:
+        raise _invalid(call, "currency", "must be a string")
+    if metadata is not None and type(metadata) is not dict:
+        raise _invalid(call, "metadata", "must be an object")
+    return UsageRequest(
+        account=value["externalAccount"],
+        operation=value["operation"],
+        amount=value["amount"],
+        currency=currency,
+        metadata=metadata,
+    )
+
+
+def _invalid(call: Call, name: str, detail: str) -> ProblemError:
+    return ProblemError(call, 400, f"{name} {detail}", field=name[:1].upper() + name[1:])
+
+
+# -- decisions -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyDecision:
+    """The decision on a request, which follows from its body alone."""
+
+    outcome: str
+    fees: list[dict[str, Any]]
+    limits: list[dict[str, Any]]
+
+
+def decide(request: UsageRequest, options: LimitRailOptions) -> PolicyDecision:
+    """Return the decision on a request."""
+    amount = Decimal(request.amount)
+    if amount > options.warn_above or amount > options.deny_above:
+        limit = {"code": "SINGLE_AMOUNT", "limit": str(options.deny_above), "amount": request.amount}
+        return PolicyDecision(DENIED if amount > options.deny_above else WARNING, [], [limit])
+    if request.operation in options.fee_operations:
+        currency = request.currency or options.default_currency
+        fee = {"code": f"{request.operation}_FEE", "amount": str(options.fee_amount), "currency": currency}
+        return PolicyDecision(FEE, [fee], [])
+    return PolicyDecision(ALLOWED, [], [])
+
+
+# -- idempotency ---------------------------------------------------------------------------------------------------
+
+
+class IdempotencyStore:
+    """The successful replies by tenant, path and idempotency key, to replay them."""
+
+    def __init__(self) -> None:
+        self._replies: dict[tuple[str, str, str], tuple[bytes, Reply]] = {}
+
+    def replay(self, call: Call, tenant: str, key: str) -> Reply | None:
+        """Return the reply a key has had, or None. ProblemError (409) when it came with another body."""
+        known = self._replies.get((tenant, call.path, key))
+        if known is None:
+            return None
+        body, reply = known
+        if body != call.body:
+            raise ProblemError(call, 409, "The idempotency key was used with another body", code="IDEMPOTENCY_KEY_REUSED")
+        return replace(reply, headers={**reply.headers, "idempotency-replayed": "true"})
+
+    def save(self, call: Call, tenant: str, key: str, reply: Reply) -> None:
+        """Keep a successful reply; an error is raised and never saved."""
+        self._replies[tenant, call.path, key] = call.body, reply
+
+
+def idempotency_key(call: Call, value: dict[str, Any], options: LimitRailOptions) -> str | None:
+    """Return the idempotency key of a request, from where the options look for it; with ``off`` from anywhere."""
+    header = call.headers.get(options.idempotency_header.lower()) or None
+    member = value.get(options.idempotency_field)
+    if options.idempotency == "header":
+        return header
+    if options.idempotency == "field" and member is not None and type(member) is not str:
+        raise _invalid(call, options.idempotency_field, "must be a string")
+    found = member if type(member) is str and member else None
+    return found if options.idempotency == "field" else header or found
+
+
+# -- endpoints -----------------------------------------------------------------------------------------------------
+
+
+class UsageEndpoints:
+    """The endpoints that write."""
+
+    def __init__(self, account: LimitRailAccount) -> None:
+        self._account = account
+        self._idempotency = IdempotencyStore()
+
+    def preview(self, call: Call, tenant: str) -> Reply:
+        """Return the decision on a request, and count nothing."""
+        _, decision = self._evaluate(call, tenant, read_body(call))
+        self._account.previews += 1
+        return _reply(decision.outcome, usageId=None, fees=decision.fees, impactedLimits=decision.limits)
+
+    def commit(self, call: Call, tenant: str) -> Reply:
+        """Count usage at once."""
+        return self._idempotent(call, tenant, self._commit)
+
+    def reserve(self, call: Call, tenant: str) -> Reply:
+        """Set capacity aside, to be committed or cancelled."""
+        return self._idempotent(call, tenant, self._reserve)
+
+    def commit_reservation(self, call: Call, tenant: str, id_: str) -> Reply:
+        """Count what was reserved."""
+        return self._idempotent(call, tenant, partial(self._commit_reservation, id_), may_be_empty=True)
+
+    def cancel_reservation(self, call: Call, tenant: str, id_: str) -> Reply:
+        """Release what was reserved."""
+        return self._idempotent(call, tenant, partial(self._cancel_reservation, id_), may_be_empty=True)
+
+    def _idempotent(self, call: Call, tenant: str, operation: Operation, *, may_be_empty: bool = False) -> Reply:
+        """Carry out a request, or replay the reply that its key has had."""
+        value = read_body(call, may_be_empty=may_be_empty)
+        options = self._account.options
+        key = idempotency_key(call, value, options)
+        if key is None or options.idempotency == "off":
+            return operation(call, tenant, value, key)
+        reply = self._idempotency.replay(call, tenant, key)
+        if reply is None:
+            reply = operation(call, tenant, value, key)
+            self._idempotency.save(call, tenant, key, reply)
+        return reply
+
+    def _evaluate(self, call: Call, tenant: str, value: dict[str, Any]) -> tuple[UsageRequest, PolicyDecision]:
+        request = read_usage(call, value)
+        if not self._account.has_account(tenant, request.account):
+            raise ProblemError(call, 404, "There is no such external account", code="ACCOUNT_NOT_FOUND")
+        if not self._account.options.known_operation(request.operation):
+            raise ProblemError(call, 422, "There is no such operation", code="OPERATION_UNKNOWN", field="Operation")
+        return request, decide(request, self._account.options)
+
+    def _commit(self, call: Call, tenant: str, value: dict[str, Any], key: str | None) -> Reply:
+        request, decision = self._evaluate(call, tenant, value)
+        outcome, at = decision.outcome, self._account.journal_store.now()
+        usage_id = None if outcome == DENIED else self._count(tenant, request, outcome, key, at)
+        self._record(call, "commit", tenant, key, outcome, at, usage_id=usage_id)
+        return _reply(outcome, usageId=usage_id, fees=decision.fees, impactedLimits=decision.limits)
+
+    def _reserve(self, call: Call, tenant: str, value: dict[str, Any], key: str | None) -> Reply:
+        request, decision = self._evaluate(call, tenant, value)
+        outcome, at, id_ = decision.outcome, self._account.journal_store.now(), None
+        if outcome != DENIED:
+            id_ = new_id("rsv")
+            self._account.reservations[tenant].add(Reservation(id=id_, request=request, decision=outcome, key=key, at=at))
+        self._record(call, "reserve", tenant, key, outcome, at, reservation_id=id_)
+        return _reply(outcome, usageId=None, reservationId=id_, fees=decision.fees, impactedLimits=decision.limits)
+
+    def _commit_reservation(self, id_: str, call: Call, tenant: str, value: dict[str, Any], key: str | None) -> Reply:  # noqa: ARG002
+        reservation, at = self._open_reservation(call, tenant, id_), self._account.journal_store.now()
+        usage_id = self._count(tenant, reservation.request, ALLOWED, key, at, reservation_id=id_)
+        reservation.state, reservation.closed, reservation.usage_id = "COMMITTED", at, usage_id
+        self._record(call, "commit_reservation", tenant, key, ALLOWED, at, usage_id=usage_id, reservation_id=id_)
+        return _reply(ALLOWED, usageId=usage_id, reservationId=id_)
+
+    def _cancel_reservation(self, id_: str, call: Call, tenant: str, value: dict[str, Any], key: str | None) -> Reply:  # noqa: ARG002
+        reservation, at = self._open_reservation(call, tenant, id_), self._account.journal_store.now()
+        reservation.state, reservation.closed = "CANCELLED", at
+        self._record(call, "cancel_reservation", tenant, key, ALLOWED, at, reservation_id=id_)
+        return _reply(ALLOWED, reservationId=id_)
+
+    def _open_reservation(self, call: Call, tenant: str, id_: str) -> Reservation:
+        reservation = self._account.reservations[tenant].find(id_)
+        if reservation is None:
+            raise ProblemError(call, 404, "There is no such reservation", code="RESERVATION_NOT_FOUND")
+        if reservation.state != "OPEN":
+            raise ProblemError(call, 409, f"The reservation is {reservation.state}", code="RESERVATION_CLOSED")
+        return reservation
+
+    def _count(
+        self,
+        tenant: str,
+        request: UsageRequest,
+        decision: str,
+        key: str | None,
+        at: datetime,
+        *,
+        reservation_id: str | None = None,
+    ) -> str:
+        usage_id = new_id("use")
+        self._account.usage[tenant].add(
+            UsageRecord(id=usage_id, request=request, decision=decision, key=key, reservation_id=reservation_id, at=at)
+        )
+        return usage_id
+
+    def _record(
+        self,
+        call: Call,
+        operation: str,
+        tenant: str,
+        key: str | None,
+        decision: str,
+        at: datetime,
+        *,
+        usage_id: str | None = None,
+        reservation_id: str | None = None,
+    ) -> None:
+        self._account.journal_store.record(
+            tenant=tenant,
+            operation=operation,
+            key=key,
+            body=call.body,
+            decision=decision,
+            usage_id=usage_id,
+            reservation_id=reservation_id,
+            at=at,
+        )
+
+
+def _reply(decision: str, **members: Any) -> Reply:
+    return json_reply(200, {"decision": decision, **members, "traceId": trace_id()})
