@@ -68,7 +68,7 @@ class EmulatorServer:
         self._thread: threading.Thread | None = None
         self._server: Any = None
 
-    # -- life ------------------------------------------------------------------------------------------------------
+    # -- lifecycle ------------------------------------------------------------------------------------------------------
 
     def start(self) -> EmulatorServer:
         """Listen, and answer in a thread of its own; return when requests are answered.
@@ -222,15 +222,7 @@ class EmulatorServer:
 
     def airflow_connection_json(self, conn_type: str = "limio", **extra: Any) -> str:
         """Return a connection to this server in the JSON form of an ``AIRFLOW_CONN_`` variable."""
-        value: dict[str, Any] = {
-            "conn_type": conn_type,
-            "host": self.url,
-            "login": self.client_id,
-            "password": self.client_secret,
-        }
-        if extra:
-            value["extra"] = extra
-        return json.dumps(value)
+        return self._connection_json(conn_type, self.client_id, self.client_secret, extra)
 
     def limitrail_connection_json(self, client: int = 0, **extra: Any) -> str:
         """Return a connection to the LimitRail of this server, as one of its clients, in the JSON form."""
@@ -238,14 +230,11 @@ class EmulatorServer:
         more: dict[str, Any] = {"scope": " ".join(chosen.scopes)}
         if self.limitrail.options.separate_oauth:
             more["auth_url"] = self.oauth_url + TOKEN_PATH
-        value = {
-            "conn_type": "limitrail",
-            "host": self.url,
-            "login": chosen.client_id,
-            "password": chosen.client_secret,
-            "extra": {**more, **extra},
-        }
-        return json.dumps(value)
+        return self._connection_json("limitrail", chosen.client_id, chosen.client_secret, {**more, **extra})
+
+    def _connection_json(self, conn_type: str, login: str, password: str, extra: dict[str, Any]) -> str:
+        value = {"conn_type": conn_type, "host": self.url, "login": login, "password": password}
+        return json.dumps({**value, "extra": extra} if extra else value)
 
     # -- changes at run time -----------------------------------------------------------------------------------------------------
 

@@ -32,17 +32,12 @@ class RequestCounters:
     def reset(self) -> None:
         """Set all counts to zero."""
         with self._lock:
-            self.requests = 0
+            self.requests = self.connections = self.tokens_minted = self.faults = 0
+            self.bytes_in = self.bytes_out = 0
+            self.in_flight = self.most_in_flight = 0
             self.by_path: Counter[str] = Counter()
             self.by_status: Counter[int] = Counter()
             self.by_credential: Counter[str] = Counter()
-            self.tokens_minted = 0
-            self.connections = 0
-            self.bytes_in = 0
-            self.bytes_out = 0
-            self.faults = 0
-            self.in_flight = 0
-            self.most_in_flight = 0
             self._log: deque[dict[str, Any]] = deque(maxlen=self._log_size)
 
     def connection(self) -> None:
@@ -100,15 +95,11 @@ class RequestCounters:
     def snapshot(self) -> dict[str, Any]:
         """Return all counts as plain values, without the log."""
         with self._lock:
+            names = ("tokens_minted", "connections", "bytes_in", "bytes_out", "faults", "most_in_flight")
             return {
                 "requests": self.requests,
                 "by_path": dict(self.by_path),
                 "by_status": {str(status): count for status, count in self.by_status.items()},
                 "by_credential": dict(self.by_credential),
-                "tokens_minted": self.tokens_minted,
-                "connections": self.connections,
-                "bytes_in": self.bytes_in,
-                "bytes_out": self.bytes_out,
-                "faults": self.faults,
-                "most_in_flight": self.most_in_flight,
+                **{name: getattr(self, name) for name in names},
             }

@@ -18,22 +18,11 @@ if TYPE_CHECKING:
 
 #: Before the endpoint sees the request.
 EARLY_KINDS = ("status", "redirect", "html", "reset", "latency")
-#: What becomes of the endpoint's answer.
+#: After the endpoint has answered.
 LATE_KINDS = (
-    "truncated",
-    "bad_json",
-    "items_missing",
-    "items_not_list",
-    "repeat_cursor",
-    "repeat_page",
-    "drop_cursor",
-    "empty_page",
-    "hits_too_large",
-    "wrong_encoding",
-    "reset_after",
-    "status_after",
-    "latency_after",
-)
+    "truncated", "bad_json", "items_missing", "items_not_list", "repeat_cursor", "repeat_page", "drop_cursor", "empty_page",
+    "hits_too_large", "wrong_encoding", "reset_after", "status_after", "latency_after",
+)  # fmt: skip
 KINDS = EARLY_KINDS + LATE_KINDS
 _HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><h1>Please sign in</h1></body></html>"
 

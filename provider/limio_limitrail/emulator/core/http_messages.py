@@ -15,7 +15,7 @@ _ENDS: dict[str, Any] = {"null": None, "empty_object": {}, "empty_string": ""}
 
 
 def dumps(value: Any) -> bytes:
-    """JSON as a compact service writes it."""
+    """Return a value as compact JSON in UTF-8."""
     try:
         return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
     except UnicodeEncodeError:

@@ -33,8 +33,6 @@ LEGACY = {
 #: Where the publishable key is still accepted.
 KEY_PATHS = frozenset(LEGACY) - {"offers/v2", "add-ons"}
 
-Rows = list[bytes]
-
 
 class CatalogEndpoints:
     """The unified and the per-type endpoints of the catalog."""
@@ -62,62 +60,49 @@ class CatalogEndpoints:
         return self._answer(call, path, f"placed {path}", lambda: list(zip(custom.parsed, custom.rows, strict=True)))
 
     def _answer(self, call: Call, path: str, kind: str, items: Callable[[], list[tuple[Any, bytes | None]]]) -> Reply:
-        account = self._account
+        account, template = self._account, f"/api/{path}"
         size = account.limit(call.params.get("opt.pageSize"), "opt.pageSize")
         every = call.params.get("opt.all", "false").lower() == "true"
         sent = call.params.get("opt.queryMoreFrom")
         alias = "catalog_" + hashlib.sha1(kind.encode(), usedforsecurity=False).hexdigest()[:12]
-        page = self._next(call, sent, alias) if sent else self._first(_filtered(call, items()), size, alias, every=every)
-        if not every:
-            page = replace(page, cursor=None, end="absent")
+        if not sent:
+            state: dict[str, Any] = {"rows": _filtered(call, items()), "at": 0, "size": size}
+        elif call.params.get("opt.queryMoreAlias") == alias:
+            # As in Elasticsearch the page size is the one the scroll was opened with.
+            state = account.cursors.scroll(sent, alias)
+        else:
+            raise HttpError(message_reply(400, "opt.queryMoreAlias does not belong to opt.queryMoreFrom"))
         commit = hashlib.sha1(f"{account.tenant.seed}:{account.tenant.version}".encode(), usedforsecurity=False)
-        page = replace(page, header={"commitId": commit.hexdigest()})
-        template = f"/api/{path}"
+        header = {"commitId": commit.hexdigest()}
         if path == "journeys":
-            tags = {"start": "/journeys/start", "fallbackTag": "/tags/default"}
-            page = replace(page, header={**(page.header or {}), **tags})
+            header |= {"start": "/journeys/start", "fallbackTag": "/tags/default"}
+        page = replace(self._page(state, alias, sent, every=every), header=header)
         # The scroll has moved on by now: the caller cannot get the rows that were too large to send.
         if len(page.body()) > account.options.max_response_bytes:
             return replace(message_reply(account.options.too_large_status, "Response payload size exceeded"), template=template)
         return Reply(page=page, template=template)
 
-    def _first(self, rows: Rows, size: int, alias: str, *, every: bool) -> Page:
-        state: dict[str, Any] = {"rows": rows, "at": size, "size": size}
-        cursor = None
-        if every and self._more(rows[:size], size, rows):
-            cursor = {"from": self._account.cursors.open_scroll(alias, **state), "alias": alias}
-        return self._page(rows, 0, size, cursor, None)
-
-    def _next(self, call: Call, sent: str, alias: str) -> Page:
-        given = call.params.get("opt.queryMoreAlias")
-        if given != alias:
-            raise HttpError(message_reply(400, "opt.queryMoreAlias does not belong to opt.queryMoreFrom"))
-        cursors = self._account.cursors
-        state = cursors.scroll(sent, alias)
-        # As in Elasticsearch the page size is the one the scroll was opened with.
-        rows, start, size = state["rows"], state["at"], state["size"]
-        stop = min(start + size, len(rows))
-        cursor = None
-        if self._more(rows[start:stop], stop, rows):
-            follow = sent
-            if self._account.options.catalog_cursor == "scroll":
-                state["at"] = stop
-            else:
-                follow = cursors.open_scroll(alias, rows=rows, at=stop, size=size)
-            cursor = {"from": follow, "alias": alias}
-        elif self._account.options.catalog_cursor == "scroll":
+    def _page(self, state: dict[str, Any], alias: str, sent: str | None, *, every: bool) -> Page:
+        """Return the page at a position, with the cursor pair of the next one where ``every`` page was asked for."""
+        options, rows, start = self._account.options, state["rows"], state["at"]
+        stop = min(start + state["size"], len(rows))
+        moves = bool(sent) and options.catalog_cursor == "scroll"
+        if moves:
             state["at"] = stop
-        return self._page(rows, start, stop, cursor, {"from": sent, "alias": given})
+        cursor = None
+        if (every or sent) and (stop < len(rows) or (options.end_form == "empty_items" and stop > start)):
+            next_id = sent if moves else self._account.cursors.open_scroll(alias, rows=rows, at=stop, size=state["size"])
+            cursor = {"from": next_id, "alias": alias}
+        return Page(
+            (("items", b",".join(rows[start:stop])),),
+            cursor if every else None,
+            {"from": sent, "alias": alias} if sent else None,
+            hits=len(rows),
+            end=options.end_form if every else "absent",
+        )
 
-    def _more(self, page: Rows, stop: int, rows: Rows) -> bool:
-        return stop < len(rows) or (self._account.options.end_form == "empty_items" and bool(page))
 
-    def _page(self, rows: Rows, start: int, stop: int, cursor: Any, sent: Any) -> Page:
-        body = b",".join(rows[start:stop])
-        return Page((("items", body),), cursor, sent, hits=len(rows), end=self._account.options.end_form)
-
-
-def _filtered(call: Call, items: list[tuple[Any, bytes | None]]) -> Rows:
+def _filtered(call: Call, items: list[tuple[Any, bytes | None]]) -> list[bytes]:
     params = call.params
     after = None
     if "opt.modifiedAfter" in params:

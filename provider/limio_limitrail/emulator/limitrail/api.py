@@ -109,9 +109,8 @@ class LimitRailApi:
         id_, action = found.groups()
         template = f"/v1/usage/reservations/{{id}}/{action}"
         _authorize(call, grant, "POST", USAGE_WRITE, template=template)
-        handle = self._usage.commit_reservation if action == "commit" else self._usage.cancel_reservation
         try:
-            reply = handle(call, grant.tenant, id_)
+            reply = self._usage.close_reservation(call, grant.tenant, id_, action)
         except HttpError as refused:
             reply = refused.reply
         return replace(reply, template=template)

@@ -11,9 +11,12 @@ from bisect import bisect_left, bisect_right
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from limio_limitrail.emulator.core.times import parse_datetime
+
+if TYPE_CHECKING:
+    from limio_limitrail.emulator.core.http_messages import Call
 
 Kind = TypeVar("Kind", "UsageRecord", "Reservation")
 _DECIMAL = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,6})?\Z")
@@ -67,8 +70,8 @@ class JournalEntry:
     key: str | None
     body: bytes
     decision: str
-    usage_id: str | None
-    reservation_id: str | None
+    usage_id: str | None = None
+    reservation_id: str | None = None
     at: datetime
 
     def as_json(self) -> dict[str, Any]:
@@ -91,13 +94,11 @@ class Journal:
             self._latest = max(self._latest, datetime.now(UTC))
             return self._latest
 
-    def record(self, **what: Any) -> JournalEntry:
-        """Add an entry: all its members but the number."""
+    def record(self, call: Call, operation: str, **members: Any) -> None:
+        """Add an entry for a request; ``members`` are those of ``JournalEntry`` that are not its number or its request's."""
         with self._lock:
             self._number += 1
-            entry = JournalEntry(number=self._number, **what)
-            self._entries.append(entry)
-            return entry
+            self._entries.append(JournalEntry(number=self._number, operation=operation, body=call.body, **members))
 
     def entries(self, tenant: str | None = None) -> list[JournalEntry]:
         """Return all entries, or those of a tenant, in order."""

@@ -25,7 +25,6 @@ from limio_limitrail.emulator.limitrail.records import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
 
     from limio_limitrail.emulator.core.http_messages import Call, Reply
     from limio_limitrail.emulator.limitrail.account import LimitRailAccount
@@ -148,6 +147,7 @@ class UsageEndpoints:
 
     def __init__(self, account: LimitRailAccount) -> None:
         self._account = account
+        self._journal = account.journal_store
         self._idempotency = IdempotencyStore()
 
     def preview(self, call: Call, tenant: str) -> Reply:
@@ -164,13 +164,9 @@ class UsageEndpoints:
         """Set capacity aside, to be committed or cancelled."""
         return self._idempotent(call, tenant, self._reserve)
 
-    def commit_reservation(self, call: Call, tenant: str, id_: str) -> Reply:
-        """Count what was reserved."""
-        return self._idempotent(call, tenant, partial(self._commit_reservation, id_), may_be_empty=True)
-
-    def cancel_reservation(self, call: Call, tenant: str, id_: str) -> Reply:
-        """Release what was reserved."""
-        return self._idempotent(call, tenant, partial(self._cancel_reservation, id_), may_be_empty=True)
+    def close_reservation(self, call: Call, tenant: str, id_: str, action: str) -> Reply:
+        """Count (``commit``) or release (``cancel``) what was reserved."""
+        return self._idempotent(call, tenant, partial(self._close, action, id_), may_be_empty=True)
 
     def _idempotent(self, call: Call, tenant: str, operation: Operation, *, may_be_empty: bool = False) -> Reply:
         """Carry out a request, or replay the reply that its key has had."""
@@ -195,79 +191,39 @@ class UsageEndpoints:
 
     def _commit(self, call: Call, tenant: str, value: dict[str, Any], key: str | None) -> Reply:
         request, decision = self._evaluate(call, tenant, value)
-        outcome, at = decision.outcome, self._account.journal_store.now()
-        usage_id = None if outcome == DENIED else self._count(tenant, request, outcome, key, at)
-        self._record(call, "commit", tenant, key, outcome, at, usage_id=usage_id)
+        outcome, at, usage_id = decision.outcome, self._journal.now(), None
+        if outcome != DENIED:
+            usage_id = new_id("use")
+            usage = UsageRecord(id=usage_id, request=request, decision=outcome, key=key, reservation_id=None, at=at)
+            self._account.usage[tenant].add(usage)
+        self._journal.record(call, "commit", tenant=tenant, key=key, decision=outcome, usage_id=usage_id, at=at)
         return _reply(outcome, usageId=usage_id, fees=decision.fees, impactedLimits=decision.limits)
 
     def _reserve(self, call: Call, tenant: str, value: dict[str, Any], key: str | None) -> Reply:
         request, decision = self._evaluate(call, tenant, value)
-        outcome, at, id_ = decision.outcome, self._account.journal_store.now(), None
+        outcome, at, id_ = decision.outcome, self._journal.now(), None
         if outcome != DENIED:
             id_ = new_id("rsv")
             self._account.reservations[tenant].add(Reservation(id=id_, request=request, decision=outcome, key=key, at=at))
-        self._record(call, "reserve", tenant, key, outcome, at, reservation_id=id_)
+        self._journal.record(call, "reserve", tenant=tenant, key=key, decision=outcome, reservation_id=id_, at=at)
         return _reply(outcome, usageId=None, reservationId=id_, fees=decision.fees, impactedLimits=decision.limits)
 
-    def _commit_reservation(self, id_: str, call: Call, tenant: str, value: dict[str, Any], key: str | None) -> Reply:  # noqa: ARG002
-        reservation, at = self._open_reservation(call, tenant, id_), self._account.journal_store.now()
-        usage_id = self._count(tenant, reservation.request, ALLOWED, key, at, reservation_id=id_)
-        reservation.state, reservation.closed, reservation.usage_id = "COMMITTED", at, usage_id
-        self._record(call, "commit_reservation", tenant, key, ALLOWED, at, usage_id=usage_id, reservation_id=id_)
-        return _reply(ALLOWED, usageId=usage_id, reservationId=id_)
-
-    def _cancel_reservation(self, id_: str, call: Call, tenant: str, value: dict[str, Any], key: str | None) -> Reply:  # noqa: ARG002
-        reservation, at = self._open_reservation(call, tenant, id_), self._account.journal_store.now()
-        reservation.state, reservation.closed = "CANCELLED", at
-        self._record(call, "cancel_reservation", tenant, key, ALLOWED, at, reservation_id=id_)
-        return _reply(ALLOWED, reservationId=id_)
-
-    def _open_reservation(self, call: Call, tenant: str, id_: str) -> Reservation:
+    def _close(self, action: str, id_: str, call: Call, tenant: str, value: dict[str, Any], key: str | None) -> Reply:  # noqa: ARG002
         reservation = self._account.reservations[tenant].find(id_)
         if reservation is None:
             raise ProblemError(call, 404, "There is no such reservation", code="RESERVATION_NOT_FOUND")
         if reservation.state != "OPEN":
             raise ProblemError(call, 409, f"The reservation is {reservation.state}", code="RESERVATION_CLOSED")
-        return reservation
-
-    def _count(
-        self,
-        tenant: str,
-        request: UsageRequest,
-        decision: str,
-        key: str | None,
-        at: datetime,
-        *,
-        reservation_id: str | None = None,
-    ) -> str:
-        usage_id = new_id("use")
-        self._account.usage[tenant].add(
-            UsageRecord(id=usage_id, request=request, decision=decision, key=key, reservation_id=reservation_id, at=at)
-        )
-        return usage_id
-
-    def _record(
-        self,
-        call: Call,
-        operation: str,
-        tenant: str,
-        key: str | None,
-        decision: str,
-        at: datetime,
-        *,
-        usage_id: str | None = None,
-        reservation_id: str | None = None,
-    ) -> None:
-        self._account.journal_store.record(
-            tenant=tenant,
-            operation=operation,
-            key=key,
-            body=call.body,
-            decision=decision,
-            usage_id=usage_id,
-            reservation_id=reservation_id,
-            at=at,
-        )
+        at, usage_id = self._journal.now(), None
+        if action == "commit":
+            usage_id = new_id("use")
+            usage = UsageRecord(id=usage_id, request=reservation.request, decision=ALLOWED, key=key, reservation_id=id_, at=at)
+            self._account.usage[tenant].add(usage)
+        reservation.state, reservation.closed = "COMMITTED" if action == "commit" else "CANCELLED", at
+        reservation.usage_id = usage_id
+        made = {"usage_id": usage_id, "reservation_id": id_}
+        self._journal.record(call, f"{action}_reservation", tenant=tenant, key=key, decision=ALLOWED, at=at, **made)
+        return _reply(ALLOWED, **({"usageId": usage_id} if usage_id else {}), reservationId=id_)
 
 
 def _reply(decision: str, **members: Any) -> Reply:
