@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from decimal import Decimal
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from limio_limitrail.emulator.core.faults import Fault
 from limio_limitrail.emulator.core.http_messages import Call, Reply, json_reply
 from limio_limitrail.emulator.limitrail.account import LIMIO_TENANT
-from limio_limitrail.emulator.options import EmulatorOptions, TenantSize, options_as_json, options_from_json
+from limio_limitrail.emulator.options import TenantSize, options_as_json, options_from_json
 
 if TYPE_CHECKING:
     from limio_limitrail.emulator.limio.tenant import Tenant
@@ -227,8 +227,7 @@ class Control:
             changes["size"] = TenantSize(**changes["size"])
         self._server.configure(**changes)
         hidden = ("client_secret", "api_key")
-        shown = {one.name: getattr(self._server.options, one.name) for one in fields(EmulatorOptions)}
-        shown["size"] = asdict(self._server.options.size)
+        shown = asdict(self._server.options)
         return json_reply(200, {name: value for name, value in shown.items() if name not in hidden})
 
     def _journal(self, call: Call, rest: str) -> Reply:  # noqa: ARG002

@@ -91,7 +91,7 @@ class EmulatorServer:
             apis_by_port[self._oauth_port] = [TokenOnlyApi(self.limitrail.token_endpoint)]
         connections = TcpConnections()
         app = App(
-            self._apis,
+            apis=self._apis,
             control=Control(self).handle,
             is_control=is_control,
             counters=self.counters,

@@ -7,7 +7,7 @@ import asyncio
 import gzip
 import hashlib
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -55,39 +55,26 @@ class GzipCache:
         return result
 
 
+@dataclass(kw_only=True)
 class App:
     """Reads requests, lets the API that owns the path answer, and sends the reply, with a fault in it or not.
 
-    ``apis_by_port`` names the ports that serve other APIs than ``apis``, and no control. ``is_control`` says which
-    requests ``control`` answers; those are neither counted nor subject to faults.
+    ``apis_by_port`` names the ports that serve other APIs than ``apis``, and no control. ``is_control`` selects the
+    requests that ``control`` answers; those are neither counted nor subject to faults.
     """
 
-    def __init__(
-        self,
-        apis: Sequence[EmulatedApi],
-        *,
-        control: Callable[[Call], Reply],
-        is_control: Callable[[Call], bool],
-        counters: RequestCounters,
-        faults: FaultRules,
-        connections: TcpConnections,
-        hooks: Sequence[Callable[[Call], Reply | None]],
-        compress: Callable[[], bool],
-        apis_by_port: Mapping[int, Sequence[EmulatedApi]],
-        sleep: Callable[[float], Awaitable[None]],
-    ) -> None:
-        self._apis = apis
-        self._control = control
-        self._is_control = is_control
-        self._counters = counters
-        self._faults = faults
-        self._connections = connections
-        self._hooks = hooks
-        self._compress = compress
-        self._apis_by_port = apis_by_port
-        self._sleep = sleep
-        self._gzip = GzipCache()
-        self._previous_rows: dict[str, bytes] = {}
+    apis: Sequence[EmulatedApi]
+    apis_by_port: Mapping[int, Sequence[EmulatedApi]]
+    control: Callable[[Call], Reply]
+    is_control: Callable[[Call], bool]
+    counters: RequestCounters
+    faults: FaultRules
+    connections: TcpConnections
+    hooks: Sequence[Callable[[Call], Reply | None]]
+    compress: Callable[[], bool]
+    sleep: Callable[[float], Awaitable[None]]
+    _gzip: GzipCache = field(default_factory=GzipCache, init=False)
+    _previous_rows: dict[str, bytes] = field(default_factory=dict, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -100,36 +87,36 @@ class App:
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         call = Call(request.method, scope["path"], scope["query_string"].decode("latin-1"), headers, body)
-        apis = self._apis_by_port.get((scope.get("server") or ("", 0))[1])
-        if apis is None and self._is_control(call):
+        apis = self.apis_by_port.get((scope.get("server") or ("", 0))[1])
+        if apis is None and self.is_control(call):
             # In another thread, so that a long digest does not hold up the API.
-            reply = await asyncio.to_thread(self._control, call)
+            reply = await asyncio.to_thread(self.control, call)
             await _response(reply, reply.content(), reply.headers)(scope, receive, send)
             return
-        api = next((one for one in (self._apis if apis is None else apis) if one.owns(call.path)), None)
+        api = next((one for one in (self.apis if apis is None else apis) if one.owns(call.path)), None)
         await self._serve(call, api, scope, receive, send)
 
     async def _serve(self, call: Call, api: EmulatedApi | None, scope: Scope, receive: Receive, send: Send) -> None:
-        connection = self._connections.find(scope.get("client"), scope.get("server"))
+        connection = self.connections.find(scope.get("client"), scope.get("server"))
         if connection is not None and not connection.counted:
             connection.counted = True
-            self._counters.connection()
-        entry = self._counters.begin(call)
+            self.counters.connection()
+        entry = self.counters.begin(call)
         template, status, sent = call.path, 0, 0
         fault: Fault | None = None
         try:
             replaced = self._call_hooks(call)
-            seconds, fault = self._faults.select(call) if replaced is None else (0.0, None)
+            seconds, fault = self.faults.select(call) if replaced is None else (0.0, None)
             kind = fault.kind if fault is not None else None
             if seconds:
-                await self._sleep(seconds)
+                await self.sleep(seconds)
             if kind == "reset":
                 await _reset(connection, receive)
                 return
             reply = replaced or self._answer(call, api, fault)
             template = reply.template or call.path
             if fault is not None and kind == "latency_after":
-                await self._sleep(fault.seconds)
+                await self.sleep(fault.seconds)
             if kind == "reset_after":
                 await _reset(connection, receive)
                 return
@@ -142,15 +129,15 @@ class App:
                 return
             # Counted before it is sent: a client that has the answer also finds it counted.
             sent = len(content)
-            self._counters.end(entry, template, status, sent, fault=kind)
+            self.counters.end(entry, template, status, sent, fault=kind)
             entry = None  # type: ignore[assignment]
             await _response(reply, content, headers)(scope, receive, send)
         finally:
             if entry is not None:
-                self._counters.end(entry, template, status, sent, fault=fault.kind if fault else None)
+                self.counters.end(entry, template, status, sent, fault=fault.kind if fault else None)
 
     def _call_hooks(self, call: Call) -> Reply | None:
-        for hook in list(self._hooks):
+        for hook in list(self.hooks):
             try:
                 replaced = hook(call)
             except Exception as problem:  # noqa: BLE001 - it is the test's own code: say in the answer what it raised
@@ -179,7 +166,7 @@ class App:
         if fault_kind == "wrong_encoding":
             return content, {**reply.headers, "content-encoding": "gzip"}
         accepts = "gzip" in call.headers.get("accept-encoding", "")
-        if accepts and len(content) >= _GZIP_MIN_BYTES and self._compress():
+        if accepts and len(content) >= _GZIP_MIN_BYTES and self.compress():
             return self._gzip.compress(content), {**reply.headers, "content-encoding": "gzip"}
         return content, dict(reply.headers)
 

@@ -52,11 +52,6 @@ class Page:
     #: The name of the member with the cursor.
     cursor_name: str = "queryMore"
 
-    @property
-    def empty(self) -> bool:
-        """Whether it has no rows."""
-        return not any(rows for _, rows in self.lists)
-
     def body(self) -> bytes:
         """Return the envelope with the rows in it."""
         parts = []

@@ -151,11 +151,11 @@ class ObjectEndpoints:
             return _not_found(template)
         service, _, path_type = kind.partition("/")
         if path_type == "customers":
-            held = tenant.subscriptions_of(service, position)
+            held = tenant.links[service].subscriptions_of(position)
             rows = [tenant.at(f"{service}/subscriptions", one, full=True) for one in held]
             others: tuple[str, ...] = ("orders", "events", "identities")
         elif path_type == "subscriptions":
-            rows = [tenant.at(f"{service}/customers", tenant.owner(service, position), full=True)]
+            rows = [tenant.at(f"{service}/customers", tenant.links[service].owner(position), full=True)]
             others = ("orders", "events", "payment_methods", "subscription_offers", "address", "schedules")
         else:
             rows, others = [], ("subscriptions",)
@@ -172,7 +172,7 @@ class ObjectEndpoints:
         position = tenant.stores["salesforce/identities"].position(id_)
         if position is None:
             return _not_found(template)
-        held = tenant.subscriptions_of("salesforce", position)
+        held = tenant.links["salesforce"].subscriptions_of(position)
         rows = partial(tenant.rows, "salesforce/subscriptions")
         name = f"salesforce/identities/{id_}"
         page = self._account.cursors.page(call, name, first=held.start, total=held.stop, limit=1, rows=rows)

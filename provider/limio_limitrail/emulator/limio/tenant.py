@@ -87,7 +87,7 @@ class Tenant:
             self._add_store(f"catalog/{record_type}", "", self.size.catalog)
         self._add_store(BASKETS, "basket-", self.size.baskets, days=60, ordered=True)
         self._add_store(PARTNERS, "partner-", self.size.partners)
-        self._links = {
+        self.links = {
             service: Links(service, {kind: self.stores[f"{service}/{kind}"] for kind in PATH_TYPES}) for service in SERVICES
         }
 
@@ -168,7 +168,7 @@ class Tenant:
         store = self.stores[kind]
         service, _, path_type = kind.partition("/")
         render = _RENDERERS[path_type or kind]
-        links = self._links[service if path_type else "limio"]
+        links = self.links[service if path_type else "limio"]
         texts = []
         for position in positions:
             bits = store.bits(position)
@@ -194,14 +194,6 @@ class Tenant:
         """Return the position of the first basket created at or after an instant; baskets are in that order."""
         store = self.stores[BASKETS]
         return bisect_left(range(store.count), created_after, key=lambda position: store.created(position, store.bits(position)))
-
-    def subscriptions_of(self, service: str, customer: int) -> range:
-        """Return the positions of the subscriptions that a customer (by position) holds."""
-        return self._links[service].subscriptions_of(customer)
-
-    def owner(self, service: str, subscription: int) -> int:
-        """Return the position of the customer who holds a subscription."""
-        return self._links[service].owner(subscription)
 
     def _full(self, kind: str) -> str:
         return f"limio/{kind}" if kind in _PREFIXES else kind
@@ -246,7 +238,7 @@ class Tenant:
         positions = pick(count, wanted, self.seed, self.version, "subscriptions")
         self._touch("limio/subscriptions", positions, before, result)
         self._touch("limio/orders", positions[::2], before, result)
-        owners = dict.fromkeys(self.owner("limio", position) for position in positions[::3])
+        owners = dict.fromkeys(self.links["limio"].owner(position) for position in positions[::3])
         self._touch("limio/customers", list(owners), before, result)
 
     def _add(self, wanted: int, before: int, result: Advance) -> None:
@@ -256,11 +248,11 @@ class Tenant:
         old = self.stores["limio/subscriptions"].count
         for kind in ("subscriptions", "orders", "events"):
             self._grow(f"limio/{kind}", wanted, before, result)
-        first_owner = self.owner("limio", old)
+        first_owner = self.links["limio"].owner(old)
         if first_owner < customers.count:
             # Someone who was here already holds one more, and their record shows it.
             self._touch("limio/customers", [first_owner], before, result)
-        self._grow("limio/customers", self.owner("limio", old + wanted - 1) + 1 - customers.count, before, result)
+        self._grow("limio/customers", self.links["limio"].owner(old + wanted - 1) + 1 - customers.count, before, result)
 
     def _complete_baskets(self, wanted: int, before: int, result: Advance) -> None:
         store = self.stores[BASKETS]

@@ -12,7 +12,8 @@ import binascii
 import re
 from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from limio_limitrail.emulator.core.http_messages import Call, HttpError, Page, Reply, dumps
 from limio_limitrail.emulator.core.times import parse_datetime
@@ -21,14 +22,15 @@ from limio_limitrail.emulator.limitrail.usage import UsageEndpoints
 from limio_limitrail.emulator.options import ACCOUNTS_READ, USAGE_READ, USAGE_WRITE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from limio_limitrail.emulator.core.tokens import Grant
     from limio_limitrail.emulator.limitrail.account import LimitRailAccount, LimitRailTokenEndpoint
-    from limio_limitrail.emulator.limitrail.records import Reservation, UsageRecord
+    from limio_limitrail.emulator.limitrail.records import Reservation, Timeline, UsageRecord
 
-Row = TypeVar("Row")
+    Timelines = Mapping[str, Timeline[UsageRecord]] | Mapping[str, Timeline[Reservation]]
+
 _RESERVATION = re.compile(r"/v1/usage/reservations/([^/]+)/(commit|cancel)\Z")
 _WHOLE_NUMBER = re.compile(r"[0-9]{1,9}\Z")
 
@@ -68,8 +70,8 @@ class LimitRailApi:
             "/v1/usage/commit": _Route("POST", USAGE_WRITE, self._usage.commit),
             "/v1/usage/preview": _Route("POST", USAGE_WRITE, self._usage.preview),
             "/v1/usage/reserve": _Route("POST", USAGE_WRITE, self._usage.reserve),
-            "/v1/usage": _Route("GET", USAGE_READ, lists.usage),
-            "/v1/usage/reservations": _Route("GET", USAGE_READ, lists.reservations),
+            "/v1/usage": _Route("GET", USAGE_READ, partial(lists.records, account.usage)),
+            "/v1/usage/reservations": _Route("GET", USAGE_READ, partial(lists.records, account.reservations)),
             "/v1/accounts": _Route("GET", ACCOUNTS_READ, lists.accounts),
         }
 
@@ -134,13 +136,9 @@ class ListEndpoints:
         """Answer the external accounts of the tenant."""
         return self._page(call, tenant, self._account.created(tenant), _account_row)
 
-    def usage(self, call: Call, tenant: str) -> Reply:
-        """Answer the usage that was counted in a time range."""
-        return self._page(call, tenant, self._account.usage[tenant].between(*self._time_range(call)), _record_row)
-
-    def reservations(self, call: Call, tenant: str) -> Reply:
-        """Answer the reservations that were made in a time range, whatever their state."""
-        return self._page(call, tenant, self._account.reservations[tenant].between(*self._time_range(call)), _record_row)
+    def records(self, records: Timelines, call: Call, tenant: str) -> Reply:
+        """Answer the usage that was counted, or the reservations that were made, in a time range."""
+        return self._page(call, tenant, records[tenant].between(*self._time_range(call)), _record_row)
 
     def _time_range(self, call: Call) -> tuple[datetime, datetime]:
         start, stop = _read_instant(call, "from"), _read_instant(call, "to")
@@ -152,7 +150,7 @@ class ListEndpoints:
             raise ProblemError(call, 400, detail, code="WINDOW_TOO_LONG", field="To")
         return start, stop
 
-    def _page(self, call: Call, tenant: str, records: Sequence[Row], row: Callable[[Row], bytes]) -> Reply:
+    def _page(self, call: Call, tenant: str, records: Sequence[Any], row: Callable[[Any], bytes]) -> Reply:
         size = self._account.options.page_size
         if size is None:
             return Reply(page=Page((("items", b",".join(map(row, records))),)), template=call.path)

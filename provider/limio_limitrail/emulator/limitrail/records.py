@@ -116,33 +116,17 @@ def iso_micros(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-@dataclass(frozen=True, kw_only=True)
-class UsageRequest:
-    """The usage that a request reports; ``amount`` is as it was sent."""
-
-    account: str
-    operation: str
-    amount: str
-    currency: str | None = None
-    metadata: dict[str, Any] | None = None
-
-    def members(self) -> dict[str, Any]:
-        """Return its members of a list's item."""
-        return {
-            "externalAccount": self.account,
-            "operation": self.operation,
-            "amount": self.amount,
-            "currency": self.currency,
-            "metadata": self.metadata,
-        }
+#: The members that a usage request and the items of the lists share.
+REQUEST_MEMBERS = ("externalAccount", "operation", "amount", "currency", "metadata")
+_USAGE_MEMBERS = ("id", *REQUEST_MEMBERS, "decision", "idempotencyKey", "reservationId", "committedAt")
 
 
 @dataclass(frozen=True, kw_only=True)
 class UsageRecord:
-    """Usage that was counted."""
+    """Usage that was counted, with the members of its request as they were sent."""
 
     id: str
-    request: UsageRequest
+    request: dict[str, Any]
     decision: str
     key: str | None
     reservation_id: str | None
@@ -153,7 +137,7 @@ class UsageRecord:
         return dumps_exact(
             {
                 "id": self.id,
-                **self.request.members(),
+                **self.request,
                 "decision": self.decision,
                 "idempotencyKey": self.key,
                 "reservationId": self.reservation_id,
@@ -167,7 +151,7 @@ class Reservation:
     """Capacity that was reserved: ``OPEN``, ``COMMITTED`` or ``CANCELLED``."""
 
     id: str
-    request: UsageRequest
+    request: dict[str, Any]
     decision: str
     key: str | None
     at: datetime
@@ -180,7 +164,7 @@ class Reservation:
         return dumps_exact(
             {
                 "id": self.id,
-                **self.request.members(),
+                **self.request,
                 "decision": self.decision,
                 "state": self.state,
                 "idempotencyKey": self.key,
@@ -220,34 +204,25 @@ class Timeline(Generic[Kind]):
             return self._records[bisect_left(self._times, start) : bisect_left(self._times, stop)]
 
 
-_MEMBERS = (
-    "id", "externalAccount", "operation", "amount", "currency", "metadata", "decision", "idempotencyKey",
-    "reservationId", "committedAt",
-)  # fmt: skip
-
-
 def usage_record(record: dict[str, Any], *, account: str) -> UsageRecord:
     """Return a usage record of a test's own: the members of the list's items, of which only ``committedAt`` is required.
 
     ``account`` is the default of ``externalAccount``. ValueError for unknown members and without ``committedAt``.
     """
-    unknown = sorted(set(record) - set(_MEMBERS))
+    unknown = sorted(set(record) - set(_USAGE_MEMBERS))
     if unknown:
-        raise ValueError(f"a usage record has no {', '.join(unknown)}; it has {', '.join(_MEMBERS)}")
+        raise ValueError(f"a usage record has no {', '.join(unknown)}; it has {', '.join(_USAGE_MEMBERS)}")
     if "committedAt" not in record:
         raise ValueError("a usage record needs committedAt")
     given = record["committedAt"]
     at: datetime = given if isinstance(given, datetime) else parse_datetime(given)
-    amount = record.get("amount", 1)
+    defaults = {"externalAccount": account, "operation": "TRANSFER", "amount": 1, "currency": None, "metadata": None}
+    request = {name: record.get(name, default) for name, default in defaults.items()}
+    if not isinstance(request["amount"], str):
+        request["amount"] = JsonNumber(request["amount"])
     return UsageRecord(
         id=record.get("id") or new_id("use"),
-        request=UsageRequest(
-            account=record.get("externalAccount", account),
-            operation=record.get("operation", "TRANSFER"),
-            amount=amount if isinstance(amount, str) else JsonNumber(amount),
-            currency=record.get("currency"),
-            metadata=record.get("metadata"),
-        ),
+        request=request,
         decision=record.get("decision", "ALLOWED"),
         key=record.get("idempotencyKey"),
         reservation_id=record.get("reservationId"),

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from limio_limitrail.emulator.core.http_messages import json_reply
 from limio_limitrail.emulator.limitrail.errors import ProblemError, trace_id
 from limio_limitrail.emulator.limitrail.records import (
+    REQUEST_MEMBERS,
     Reservation,
     UsageRecord,
-    UsageRequest,
     finite_decimal,
     loads_exact,
     new_id,
@@ -52,8 +52,8 @@ def read_body(call: Call, *, may_be_empty: bool = False) -> dict[str, Any]:
     return value
 
 
-def read_usage(call: Call, value: dict[str, Any]) -> UsageRequest:
-    """Return the usage request in a body. ProblemError names the member that is missing or of the wrong type."""
+def read_usage(call: Call, value: dict[str, Any]) -> dict[str, Any]:
+    """Return the members of a usage request. ProblemError names the member that is missing or of the wrong type."""
     for name in ("externalAccount", "operation"):
         if type(value.get(name)) is not str or not value[name]:
             raise _invalid(call, name, "is required and must be a string")
@@ -65,13 +65,7 @@ def read_usage(call: Call, value: dict[str, Any]) -> UsageRequest:
         raise _invalid(call, "currency", "must be a string")
     if metadata is not None and type(metadata) is not dict:
         raise _invalid(call, "metadata", "must be an object")
-    return UsageRequest(
-        account=value["externalAccount"],
-        operation=value["operation"],
-        amount=value["amount"],
-        currency=currency,
-        metadata=metadata,
-    )
+    return {name: value.get(name) for name in REQUEST_MEMBERS}
 
 
 def _invalid(call: Call, name: str, detail: str) -> ProblemError:
@@ -90,15 +84,16 @@ class PolicyDecision:
     limits: list[dict[str, Any]]
 
 
-def decide(request: UsageRequest, options: LimitRailOptions) -> PolicyDecision:
+def decide(request: dict[str, Any], options: LimitRailOptions) -> PolicyDecision:
     """Return the decision on a request."""
-    amount = Decimal(request.amount)
+    amount = Decimal(request["amount"])
     if amount > options.warn_above or amount > options.deny_above:
-        limit = {"code": "SINGLE_AMOUNT", "limit": str(options.deny_above), "amount": request.amount}
+        limit = {"code": "SINGLE_AMOUNT", "limit": str(options.deny_above), "amount": request["amount"]}
         return PolicyDecision(DENIED if amount > options.deny_above else WARNING, [], [limit])
-    if request.operation in options.fee_operations:
-        currency = request.currency or options.default_currency
-        fee = {"code": f"{request.operation}_FEE", "amount": str(options.fee_amount), "currency": currency}
+    operation = request["operation"]
+    if operation in options.fee_operations:
+        currency = request["currency"] or options.default_currency
+        fee = {"code": f"{operation}_FEE", "amount": str(options.fee_amount), "currency": currency}
         return PolicyDecision(FEE, [fee], [])
     return PolicyDecision(ALLOWED, [], [])
 
@@ -181,11 +176,11 @@ class UsageEndpoints:
             self._idempotency.save(call, tenant, key, reply)
         return reply
 
-    def _evaluate(self, call: Call, tenant: str, value: dict[str, Any]) -> tuple[UsageRequest, PolicyDecision]:
+    def _evaluate(self, call: Call, tenant: str, value: dict[str, Any]) -> tuple[dict[str, Any], PolicyDecision]:
         request = read_usage(call, value)
-        if not self._account.has_account(tenant, request.account):
+        if not self._account.has_account(tenant, request["externalAccount"]):
             raise ProblemError(call, 404, "There is no such external account", code="ACCOUNT_NOT_FOUND")
-        if not self._account.options.known_operation(request.operation):
+        if not self._account.options.known_operation(request["operation"]):
             raise ProblemError(call, 422, "There is no such operation", code="OPERATION_UNKNOWN", field="Operation")
         return request, decide(request, self._account.options)
 
