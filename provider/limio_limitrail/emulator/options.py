@@ -166,10 +166,6 @@ class LimitRailOptions:
         if not ids or len(set(ids)) < len(ids):
             raise ValueError("clients needs at least one client, each with an id of its own")
 
-    def known_operation(self, operation: str) -> bool:
-        """Return whether there is such an operation."""
-        return self.operations is None or operation in self.operations
-
 
 def options_from_json(changes: dict[str, Any]) -> dict[str, Any]:
     """Return options read from JSON in the types of ``LimitRailOptions``."""

@@ -68,7 +68,7 @@ class EmulatorServer:
         self._thread: threading.Thread | None = None
         self._server: Any = None
 
-    # -- lifecycle ------------------------------------------------------------------------------------------------------
+    # -- lifecycle ---------------------------------------------------------------------------------------------------
 
     def start(self) -> EmulatorServer:
         """Listen, and answer in a thread of its own; return when requests are answered.
@@ -153,7 +153,7 @@ class EmulatorServer:
         """Stop."""
         self.stop()
 
-    # -- addresses and credentials ---------------------------------------------------------------------------------------------
+    # -- addresses and credentials -----------------------------------------------------------------------------------
 
     @property
     def host_port(self) -> str:
@@ -236,7 +236,7 @@ class EmulatorServer:
         value = {"conn_type": conn_type, "host": self.url, "login": login, "password": password}
         return json.dumps({**value, "extra": extra} if extra else value)
 
-    # -- changes at run time -----------------------------------------------------------------------------------------------------
+    # -- changes at run time -----------------------------------------------------------------------------------------
 
     def configure(self, **changes: Any) -> None:
         """Change options while it runs; the seed, the size and the start of the data can no longer change."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import json
 import random
 import threading
 from dataclasses import dataclass, field, replace
@@ -193,9 +194,10 @@ def corrupt(fault: Fault, reply: Reply, previous: bytes | None) -> Reply:
     if page is None or reply.status != 200:
         return reply
     if fault.kind == "items_missing":
-        return replace(reply, body=page.without_list(), page=None)
+        return replace(reply, body=replace(page, lists=page.lists[1:]).body(), page=None)
     if fault.kind == "items_not_list":
-        return replace(reply, body=page.with_object(), page=None)
+        rest = json.loads(replace(page, lists=page.lists[1:]).body())
+        return replace(reply, body=dumps({page.lists[0][0]: {"count": 1}, **rest}), page=None)
     if fault.kind == "repeat_cursor":
         page = replace(page, cursor=fault.cursor or page.sent or page.cursor)
     elif fault.kind == "drop_cursor":

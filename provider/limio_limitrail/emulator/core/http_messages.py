@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
@@ -62,15 +62,6 @@ class Page:
         parts += [b'"%s":[%s]' % (name.encode(), rows) for name, rows in self.lists]
         return b"{" + b",".join(parts + self._more()) + b"}"
 
-    def without_list(self) -> bytes:
-        """Return the envelope without its first list."""
-        return replace(self, lists=self.lists[1:]).body()
-
-    def with_object(self) -> bytes:
-        """Return the envelope with an object in place of its first list."""
-        body = json.loads(replace(self, lists=self.lists[1:]).body())
-        return dumps({self.lists[0][0]: {"count": 1}, **body})
-
     def _more(self) -> list[bytes]:
         name = dumps(self.cursor_name)
         if self.cursor is not None:
@@ -110,15 +101,12 @@ class EmulatedApi(Protocol):
 
     def owns(self, path: str) -> bool:
         """Return whether this API answers requests for a path."""
-        ...
 
     def handle(self, call: Call) -> Reply:
         """Answer one request."""
-        ...
 
     def error(self, call: Call, status: int, text: str) -> Reply:
         """Return an error in the form of this API."""
-        ...
 
 
 class HttpError(Exception):

@@ -47,7 +47,7 @@ class CursorStore:
         self._used.clear()
         self._scrolls.clear()
 
-    # -- pages -----------------------------------------------------------------------------------------------------
+    # -- pages -------------------------------------------------------------------------------------------------------
 
     def page(
         self, call: Call, list_name: str, *, total: int, limit: int, rows: Callable[[int, int], bytes], first: int = 0
@@ -78,7 +78,7 @@ class CursorStore:
         body = state["rows"](start, stop) if stop > start else b""
         return Page((("items", body),), cursor, sent)
 
-    # -- cursors that hold their position --------------------------------------------------------------------------
+    # -- cursors that hold their position ----------------------------------------------------------------------------
 
     def _issue(self, list_name: str, offset: int) -> str:
         options = self.options
@@ -109,7 +109,7 @@ class CursorStore:
             self._used.add(cursor)
         return int(offset)
 
-    # -- scrolls ---------------------------------------------------------------------------------------------------
+    # -- scrolls -----------------------------------------------------------------------------------------------------
 
     def open_scroll(self, alias: str, **state: Any) -> str:
         """Open a scroll with a state, and return its id."""

@@ -100,7 +100,7 @@ class Tenant:
         """The tenant's time, as the API writes instants."""
         return iso(self.now_ms)
 
-    # -- reading ---------------------------------------------------------------------------------------------------
+    # -- reading -----------------------------------------------------------------------------------------------------
 
     def count(self, kind: str) -> int:
         """Return how many records of a kind there are."""
@@ -198,7 +198,7 @@ class Tenant:
     def _full(self, kind: str) -> str:
         return f"limio/{kind}" if kind in _PREFIXES else kind
 
-    # -- changing ---------------------------------------------------------------------------------------------------
+    # -- changing ----------------------------------------------------------------------------------------------------
 
     def advance(
         self,

@@ -116,7 +116,7 @@ class LimitRailAccount:
         """Accept none of the tokens issued so far from now on."""
         self.token_endpoint.tokens.revoke_all()
 
-    # -- accounts --------------------------------------------------------------------------------------------------
+    # -- accounts ----------------------------------------------------------------------------------------------------
 
     @property
     def accounts(self) -> list[str]:
@@ -148,7 +148,7 @@ class LimitRailAccount:
         positions = range(store.count)
         return [(store.ids.at(each), iso(store.created(each, store.bits(each)))) for each in positions] + added
 
-    # -- usage -----------------------------------------------------------------------------------------------------
+    # -- usage -------------------------------------------------------------------------------------------------------
 
     def add_usage(self, records: Iterable[dict[str, Any]], tenant: str = LIMIO_TENANT) -> list[str]:
         """Add usage to the list at the times it names, as if committed then; return the ids.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 ALLOWED, DENIED, WARNING, FEE = "ALLOWED", "DENIED_BY_POLICY", "WARNING", "FEE_CALCULATED"
 
 
-# -- requests ------------------------------------------------------------------------------------------------------
+# -- requests --------------------------------------------------------------------------------------------------------
 
 
 def read_body(call: Call, *, may_be_empty: bool = False) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _invalid(call: Call, name: str, detail: str) -> ProblemError:
     return ProblemError(call, 400, f"{name} {detail}", field=name[:1].upper() + name[1:])
 
 
-# -- decisions -----------------------------------------------------------------------------------------------------
+# -- decisions -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def decide(request: dict[str, Any], options: LimitRailOptions) -> PolicyDecision
     return PolicyDecision(ALLOWED, [], [])
 
 
-# -- idempotency ---------------------------------------------------------------------------------------------------
+# -- idempotency -----------------------------------------------------------------------------------------------------
 
 
 class IdempotencyStore:
@@ -134,7 +134,7 @@ def idempotency_key(call: Call, value: dict[str, Any], options: LimitRailOptions
     return found if options.idempotency == "field" else header or found
 
 
-# -- endpoints -----------------------------------------------------------------------------------------------------
+# -- endpoints -------------------------------------------------------------------------------------------------------
 
 
 class UsageEndpoints:
@@ -180,7 +180,8 @@ class UsageEndpoints:
         request = read_usage(call, value)
         if not self._account.has_account(tenant, request["externalAccount"]):
             raise ProblemError(call, 404, "There is no such external account", code="ACCOUNT_NOT_FOUND")
-        if not self._account.options.known_operation(request["operation"]):
+        known = self._account.options.operations
+        if known is not None and request["operation"] not in known:
             raise ProblemError(call, 422, "There is no such operation", code="OPERATION_UNKNOWN", field="Operation")
         return request, decide(request, self._account.options)
 
