@@ -127,14 +127,14 @@ class LimitRailOptions:
     ``omit_scope`` leaves out which scopes were granted. A scope the client may not have is left out of the token, or
     refused with ``refuse_unknown_scopes``. ``separate_oauth`` serves ``/connect/token`` on a port of its own.
 
-    PolicyDecision: an amount over ``deny_above`` is denied, one over ``warn_above`` gets a warning, and an operation among
+    Decision: an amount over ``deny_above`` is denied, one over ``warn_above`` gets a warning, and an operation among
     ``fee_operations`` costs ``fee_amount``. An operation that is not among ``operations`` does not exist (None: all
     do).
 
     Idempotency: the key is looked for in the header ``idempotency_header`` or in the body's member
     ``idempotency_field``, or (``off``) every request counts.
 
-    ListEndpoints: with ``page_size`` they are paged, and ``max_window_seconds`` is the longest time between from and to.
+    Lists: with ``page_size`` they are paged, and ``max_window_seconds`` is the longest time between from and to.
     """
 
     clients: tuple[LimitRailClient, ...] = _CLIENTS

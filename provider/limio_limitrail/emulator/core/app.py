@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
-from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from starlette.responses import Response
 from limio_limitrail.emulator.core.connections import reset_connection, send_truncated
 from limio_limitrail.emulator.core.faults import EARLY_KINDS, Fault, corrupt, early_reply
 from limio_limitrail.emulator.core.http_messages import Call, Reply, message_reply
+from limio_limitrail.emulator.core.lru_cache import LruCache
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -31,28 +31,6 @@ if TYPE_CHECKING:
 
 _GZIP_MIN_BYTES = 1024
 _GZIP_CACHE_BYTES = 64 * 1024 * 1024
-
-
-class GzipCache:
-    """Compresses bodies, and keeps up to 64 MiB of the results: the same page asked for twice is compressed once."""
-
-    def __init__(self) -> None:
-        self._free_bytes = _GZIP_CACHE_BYTES
-        self._results: OrderedDict[bytes, bytes] = OrderedDict()
-
-    def compress(self, body: bytes) -> bytes:
-        """Return the body, compressed quickly rather than well."""
-        digest = hashlib.sha1(body, usedforsecurity=False).digest()
-        result = self._results.get(digest)
-        if result is not None:
-            self._results.move_to_end(digest)
-            return result
-        result = self._results[digest] = gzip.compress(body, 1, mtime=0)
-        self._free_bytes -= len(result)
-        while self._free_bytes < 0 and self._results:
-            _, dropped = self._results.popitem(last=False)
-            self._free_bytes += len(dropped)
-        return result
 
 
 @dataclass(kw_only=True)
@@ -73,7 +51,8 @@ class App:
     hooks: Sequence[Callable[[Call], Reply | None]]
     compress: Callable[[], bool]
     sleep: Callable[[float], Awaitable[None]]
-    _gzip: GzipCache = field(default_factory=GzipCache, init=False)
+    #: The same page asked for twice is compressed once.
+    _compressed: LruCache = field(default_factory=lambda: LruCache(_GZIP_CACHE_BYTES), init=False)
     _previous_rows: dict[str, bytes] = field(default_factory=dict, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -167,7 +146,9 @@ class App:
             return content, {**reply.headers, "content-encoding": "gzip"}
         accepts = "gzip" in call.headers.get("accept-encoding", "")
         if accepts and len(content) >= _GZIP_MIN_BYTES and self.compress():
-            return self._gzip.compress(content), {**reply.headers, "content-encoding": "gzip"}
+            digest = hashlib.sha1(content, usedforsecurity=False).digest()
+            compressed = self._compressed.fetch(digest, lambda: gzip.compress(content, 1, mtime=0))  # quickly rather than well
+            return compressed, {**reply.headers, "content-encoding": "gzip"}
         return content, dict(reply.headers)
 
 

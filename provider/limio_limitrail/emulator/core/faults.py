@@ -89,17 +89,13 @@ class FaultRule:
 
     number: int
     fault: Fault
+    generator: random.Random = field(repr=False)
     seen: int = 0
     hit: int = 0
-    _random: random.Random = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        """Start the random generator at the fault's seed."""
-        self._random = random.Random(self.fault.seed)  # nosec B311 # the same faults for the same seed
 
     def is_drawn(self) -> bool:
         """Return whether the share of this fault includes the next request, in order of arrival."""
-        return self.fault.share >= 1 or self._random.random() < self.fault.share
+        return self.fault.share >= 1 or self.generator.random() < self.fault.share
 
     @property
     def done(self) -> bool:
@@ -118,7 +114,8 @@ class FaultRules:
     def add(self, fault: Fault) -> FaultRule:
         """Add a fault; the returned rule counts the requests it has seen and hit."""
         with self._lock:
-            rule = FaultRule(next(self._numbers), fault)
+            generator = random.Random(fault.seed)  # nosec B311 # the same faults for the same seed
+            rule = FaultRule(next(self._numbers), fault, generator)
             self._rules.append(rule)
             return rule
 

@@ -6,10 +6,10 @@ from __future__ import annotations
 import json
 import threading
 from bisect import bisect_left
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from limio_limitrail.emulator.core.lru_cache import LruCache
 from limio_limitrail.emulator.core.random_values import mix, pick
 from limio_limitrail.emulator.core.times import DAY_MS, iso, parse_millis
 from limio_limitrail.emulator.limio.record_store import Links, RecordStore
@@ -76,8 +76,7 @@ class Tenant:
         self.now_ms = parse_millis(start)
         self.version = 0
         self._lock = threading.RLock()
-        self._pages: OrderedDict[tuple[str, int, int, int], bytes] = OrderedDict()
-        self._page_cache_free = _PAGE_CACHE_BYTES
+        self._pages = LruCache(_PAGE_CACHE_BYTES)
         self._catalog: dict[str, tuple[int, list[dict[str, Any]]]] = {}
         self.stores: dict[str, RecordStore] = {}
         for share, service in ((1, "limio"), (2, "zuora"), (4, "salesforce")):
@@ -152,17 +151,11 @@ class Tenant:
         """Return rows start..stop-1 of a list, joined by commas."""
         kind = self._full(kind)
         with self._lock:
-            wanted = (kind, start, min(stop, self.stores[kind].count), self.version)
-            page = self._pages.get(wanted)
-            if page is None:
-                page = ",".join(self._texts(kind, range(start, wanted[2]), full=False)).encode()
-                self._pages[wanted] = page
-                self._page_cache_free -= len(page)
-                while self._page_cache_free < 0:
-                    self._page_cache_free += len(self._pages.popitem(last=False)[1])
-            else:
-                self._pages.move_to_end(wanted)
-            return page
+            stop = min(stop, self.stores[kind].count)
+            wanted = range(start, stop)
+            return self._pages.fetch(
+                (kind, start, stop, self.version), lambda: ",".join(self._texts(kind, wanted, full=False)).encode()
+            )
 
     def _texts(self, kind: str, positions: range, *, full: bool) -> list[str]:
         store = self.stores[kind]
@@ -264,7 +257,7 @@ class Tenant:
         store = self.stores[kind]
         new = store.grow(wanted, before, self.now_ms)
         if new:
-            result.added[_short(kind)] = [store.ids.at(position) for position in new]
+            result.added[kind.removeprefix("limio/")] = [store.ids.at(position) for position in new]
 
     def _touch(self, kind: str, positions: list[int], before: int, result: Advance) -> None:
         store = self.stores[kind]
@@ -277,8 +270,4 @@ class Tenant:
                 ids = [items[position]["id"] for position in positions]
             else:
                 ids = [store.ids.at(position) for position in positions]
-            result.changed.setdefault(_short(kind), []).extend(ids)
-
-
-def _short(kind: str) -> str:
-    return kind.removeprefix("limio/")
+            result.changed.setdefault(kind.removeprefix("limio/"), []).extend(ids)

@@ -10,7 +10,7 @@ import uuid
 from bisect import bisect_left, bisect_right
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from limio_limitrail.emulator.core.times import parse_datetime
@@ -48,12 +48,7 @@ def dumps_exact(value: Any) -> str:
 
 def finite_decimal(value: Any) -> Decimal | None:
     """Return the exact value of a JSON number or of a decimal in a string; None for anything else."""
-    if not isinstance(value, str) or _DECIMAL.match(value) is None:
-        return None
-    try:
-        return Decimal(value)
-    except InvalidOperation:
-        return None
+    return Decimal(value) if isinstance(value, str) and _DECIMAL.match(value) else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

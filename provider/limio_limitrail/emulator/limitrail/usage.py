@@ -7,7 +7,7 @@ which decision, are made up.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
 
     #: Carries out a request, given its tenant, its body and its idempotency key.
     Operation = Callable[[Call, str, dict[str, Any], str | None], Reply]
+    #: The decision, its fees and its limits.
+    Decision = tuple[str, list[dict[str, Any]], list[dict[str, Any]]]
 
 ALLOWED, DENIED, WARNING, FEE = "ALLOWED", "DENIED_BY_POLICY", "WARNING", "FEE_CALCULATED"
-
-
-# -- requests --------------------------------------------------------------------------------------------------------
 
 
 def read_body(call: Call, *, may_be_empty: bool = False) -> dict[str, Any]:
@@ -60,11 +59,9 @@ def read_usage(call: Call, value: dict[str, Any]) -> dict[str, Any]:
     exact = finite_decimal(value.get("amount"))
     if exact is None or exact < 0:
         raise _invalid(call, "amount", "is required and must be a finite decimal of at least 0")
-    currency, metadata = value.get("currency"), value.get("metadata")
-    if currency is not None and type(currency) is not str:
-        raise _invalid(call, "currency", "must be a string")
-    if metadata is not None and type(metadata) is not dict:
-        raise _invalid(call, "metadata", "must be an object")
+    for name, kind, noun in (("currency", str, "a string"), ("metadata", dict, "an object")):
+        if value.get(name) is not None and type(value[name]) is not kind:
+            raise _invalid(call, name, f"must be {noun}")
     return {name: value.get(name) for name in REQUEST_MEMBERS}
 
 
@@ -72,54 +69,17 @@ def _invalid(call: Call, name: str, detail: str) -> ProblemError:
     return ProblemError(call, 400, f"{name} {detail}", field=name[:1].upper() + name[1:])
 
 
-# -- decisions -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyDecision:
-    """The decision on a request, which follows from its body alone."""
-
-    outcome: str
-    fees: list[dict[str, Any]]
-    limits: list[dict[str, Any]]
-
-
-def decide(request: dict[str, Any], options: LimitRailOptions) -> PolicyDecision:
-    """Return the decision on a request."""
-    amount = Decimal(request["amount"])
+def decide(request: dict[str, Any], options: LimitRailOptions) -> Decision:
+    """Return the decision on a request, which follows from its members alone, its fees and the limits it exceeds."""
+    amount, operation = Decimal(request["amount"]), request["operation"]
     if amount > options.warn_above or amount > options.deny_above:
         limit = {"code": "SINGLE_AMOUNT", "limit": str(options.deny_above), "amount": request["amount"]}
-        return PolicyDecision(DENIED if amount > options.deny_above else WARNING, [], [limit])
-    operation = request["operation"]
+        return DENIED if amount > options.deny_above else WARNING, [], [limit]
     if operation in options.fee_operations:
         currency = request["currency"] or options.default_currency
         fee = {"code": f"{operation}_FEE", "amount": str(options.fee_amount), "currency": currency}
-        return PolicyDecision(FEE, [fee], [])
-    return PolicyDecision(ALLOWED, [], [])
-
-
-# -- idempotency -----------------------------------------------------------------------------------------------------
-
-
-class IdempotencyStore:
-    """The successful replies by tenant, path and idempotency key, to replay them."""
-
-    def __init__(self) -> None:
-        self._replies: dict[tuple[str, str, str], tuple[bytes, Reply]] = {}
-
-    def replay(self, call: Call, tenant: str, key: str) -> Reply | None:
-        """Return the reply a key has had, or None. ProblemError (409) when it came with another body."""
-        known = self._replies.get((tenant, call.path, key))
-        if known is None:
-            return None
-        body, reply = known
-        if body != call.body:
-            raise ProblemError(call, 409, "The idempotency key was used with another body", code="IDEMPOTENCY_KEY_REUSED")
-        return replace(reply, headers={**reply.headers, "idempotency-replayed": "true"})
-
-    def save(self, call: Call, tenant: str, key: str, reply: Reply) -> None:
-        """Keep a successful reply; an error is raised and never saved."""
-        self._replies[tenant, call.path, key] = call.body, reply
+        return FEE, [fee], []
+    return ALLOWED, [], []
 
 
 def idempotency_key(call: Call, value: dict[str, Any], options: LimitRailOptions) -> str | None:
@@ -134,22 +94,20 @@ def idempotency_key(call: Call, value: dict[str, Any], options: LimitRailOptions
     return found if options.idempotency == "field" else header or found
 
 
-# -- endpoints -------------------------------------------------------------------------------------------------------
-
-
 class UsageEndpoints:
     """The endpoints that write."""
 
     def __init__(self, account: LimitRailAccount) -> None:
         self._account = account
         self._journal = account.journal_store
-        self._idempotency = IdempotencyStore()
+        #: The successful replies, each with the body of its request, by tenant, path and idempotency key.
+        self._replies: dict[tuple[str, str, str], tuple[bytes, Reply]] = {}
 
     def preview(self, call: Call, tenant: str) -> Reply:
         """Return the decision on a request, and count nothing."""
-        _, decision = self._evaluate(call, tenant, read_body(call))
+        _, (outcome, fees, limits) = self._evaluate(call, tenant, read_body(call))
         self._account.previews += 1
-        return _reply(decision.outcome, usageId=None, fees=decision.fees, impactedLimits=decision.limits)
+        return _reply(outcome, usageId=None, fees=fees, impactedLimits=limits)
 
     def commit(self, call: Call, tenant: str) -> Reply:
         """Count usage at once."""
@@ -164,19 +122,22 @@ class UsageEndpoints:
         return self._idempotent(call, tenant, partial(self._close, action, id_), may_be_empty=True)
 
     def _idempotent(self, call: Call, tenant: str, operation: Operation, *, may_be_empty: bool = False) -> Reply:
-        """Carry out a request, or replay the reply that its key has had."""
+        """Carry out a request, or replay the successful reply that its key has had; 409 when that had another body."""
         value = read_body(call, may_be_empty=may_be_empty)
         options = self._account.options
         key = idempotency_key(call, value, options)
         if key is None or options.idempotency == "off":
             return operation(call, tenant, value, key)
-        reply = self._idempotency.replay(call, tenant, key)
-        if reply is None:
-            reply = operation(call, tenant, value, key)
-            self._idempotency.save(call, tenant, key, reply)
+        body, reply = self._replies.get((tenant, call.path, key), (call.body, None))
+        if body != call.body:
+            raise ProblemError(call, 409, "The idempotency key was used with another body", code="IDEMPOTENCY_KEY_REUSED")
+        if reply is not None:
+            return replace(reply, headers={**reply.headers, "idempotency-replayed": "true"})
+        reply = operation(call, tenant, value, key)  # an error is raised, and so never kept
+        self._replies[tenant, call.path, key] = call.body, reply
         return reply
 
-    def _evaluate(self, call: Call, tenant: str, value: dict[str, Any]) -> tuple[dict[str, Any], PolicyDecision]:
+    def _evaluate(self, call: Call, tenant: str, value: dict[str, Any]) -> tuple[dict[str, Any], Decision]:
         request = read_usage(call, value)
         if not self._account.has_account(tenant, request["externalAccount"]):
             raise ProblemError(call, 404, "There is no such external account", code="ACCOUNT_NOT_FOUND")
@@ -186,23 +147,23 @@ class UsageEndpoints:
         return request, decide(request, self._account.options)
 
     def _commit(self, call: Call, tenant: str, value: dict[str, Any], key: str | None) -> Reply:
-        request, decision = self._evaluate(call, tenant, value)
-        outcome, at, usage_id = decision.outcome, self._journal.now(), None
+        request, (outcome, fees, limits) = self._evaluate(call, tenant, value)
+        at, usage_id = self._journal.now(), None
         if outcome != DENIED:
             usage_id = new_id("use")
             usage = UsageRecord(id=usage_id, request=request, decision=outcome, key=key, reservation_id=None, at=at)
             self._account.usage[tenant].add(usage)
         self._journal.record(call, "commit", tenant=tenant, key=key, decision=outcome, usage_id=usage_id, at=at)
-        return _reply(outcome, usageId=usage_id, fees=decision.fees, impactedLimits=decision.limits)
+        return _reply(outcome, usageId=usage_id, fees=fees, impactedLimits=limits)
 
     def _reserve(self, call: Call, tenant: str, value: dict[str, Any], key: str | None) -> Reply:
-        request, decision = self._evaluate(call, tenant, value)
-        outcome, at, id_ = decision.outcome, self._journal.now(), None
+        request, (outcome, fees, limits) = self._evaluate(call, tenant, value)
+        at, id_ = self._journal.now(), None
         if outcome != DENIED:
             id_ = new_id("rsv")
             self._account.reservations[tenant].add(Reservation(id=id_, request=request, decision=outcome, key=key, at=at))
         self._journal.record(call, "reserve", tenant=tenant, key=key, decision=outcome, reservation_id=id_, at=at)
-        return _reply(outcome, usageId=None, reservationId=id_, fees=decision.fees, impactedLimits=decision.limits)
+        return _reply(outcome, usageId=None, reservationId=id_, fees=fees, impactedLimits=limits)
 
     def _close(self, action: str, id_: str, call: Call, tenant: str, value: dict[str, Any], key: str | None) -> Reply:  # noqa: ARG002
         reservation = self._account.reservations[tenant].find(id_)
