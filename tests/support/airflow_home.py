@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SUPPORT = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -27,6 +27,7 @@ def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, 
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "TMPDIR": str(home / "tmp"),
+        "PYTHONPATH": str(ROOT),
         **(more or {}),
     }
 
@@ -68,7 +69,7 @@ class AirflowProcess:
     def __init__(self, template: Path) -> None:
         self._noise = (template.parent / "process.log").open("w+")
         self._process = subprocess.Popen(
-            [sys.executable, str(SUPPORT / "airflow_process.py")],
+            [sys.executable, "-m", "tests.support.airflow_process"],
             env=environment(template),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -132,7 +133,7 @@ class AirflowHome:
             "from datetime import datetime, timedelta\n"
             "from airflow.sdk import DAG, Asset, task\n"
             "from limio_limitrail.api.resource import Resource\n"
-            "from limio_limitrail.limitrail.body import Column, Json, Text\n"
+            "from limio_limitrail.usage.body import Column, Json, Text\n"
             "from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator\n"
             "from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor\n"
             "from limio_limitrail.sensors.limitrail import LimitRailResourceSensor\n"
@@ -158,7 +159,7 @@ class AirflowHome:
         return self._outcome(self._process.ask({"do": "join", "pid": pid}))
 
     def _command(self, command: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {"do": command, "args": args, "kwargs": kwargs, "patience": 200, "environment": self._environment}
+        return {"do": command, "args": args, "kwargs": kwargs, "policy": 200, "environment": self._environment}
 
     def _outcome(self, reply: Mapping[str, Any]) -> Outcome:
         assert reply["code"] <= 0, self.output()[-6000:]

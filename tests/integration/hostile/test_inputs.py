@@ -14,7 +14,6 @@ import pytest
 from airflow.sdk import Connection
 from hypothesis import given
 from hypothesis import strategies as st
-from wire import WireServer, wire_server
 
 from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
@@ -26,9 +25,10 @@ from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.hooks.limio import LimioHook
-from limio_limitrail.hooks.limio_settings import read_limio_connection
-from limio_limitrail.hooks.limitrail_settings import read_limitrail_connection
+from limio_limitrail.hooks.limio_connection import read_limio_connection
+from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
 from limio_limitrail.limio.resources import RESOURCES
+from tests.support.wire import WireServer, wire_server
 
 KEY = frozenset({AuthMode.API_KEY})
 ONE_TRY = RetryLimits(attempts=1, bad_gateway_attempts=1, rate_limit_attempts=1)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_home import AirflowHome
-from usage import Database, Place, UsageRow, accounts_of
 
 from limio_limitrail.emulator import EmulatorServer, LimitRailOptions
+from tests.support.airflow_home import AirflowHome
+from tests.support.usage import Database, Place, UsageRow, accounts_of
 
 
 @pytest.fixture

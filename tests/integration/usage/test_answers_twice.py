@@ -7,11 +7,6 @@ import contextlib
 from collections import Counter
 
 import pytest
-from databases import make_database
-from ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_rows, make_worker
-from twice import WAYS, twice_server
-from usage import make_rows as make_usage_rows
-from wire import answer, make_certificate
 
 from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
@@ -21,10 +16,15 @@ from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
-from limio_limitrail.ledger.batch import Batch
-from limio_limitrail.limitrail.operations import find_operation
-from limio_limitrail.limitrail.usage import AnswerReading, MisplacedAnswerError
-from limio_limitrail.operators.usage_sender import REST, UsageSender
+from limio_limitrail.usage.committer import UsageCommitter
+from limio_limitrail.usage.messages import AnswerReading, MisplacedAnswerError
+from limio_limitrail.usage.operations import find_operation
+from limio_limitrail.usage.sender import REST, UsageSender
+from tests.support.databases import make_database
+from tests.support.ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_rows, make_worker
+from tests.support.twice import WAYS, twice_server
+from tests.support.usage import make_rows as make_usage_rows
+from tests.support.wire import answer, make_certificate
 
 ROWS = 60
 LATE = frozenset({"a moment later", "three times", "another one behind it", "with the next request"})
@@ -50,7 +50,9 @@ def commit(server, *, folder, policy=PARK, concurrency=4, verify=True, rows=ROWS
     with contextlib.closing(client), contextlib.closing(FailingDatabase(database.hook())) as held:
         ledger = make_ledger(held, make_worker())
         ledger.prepare()
-        batch = Batch(ledger=ledger, policy=policy, sender=sender, concurrency=concurrency, batch_size=100, label="usage.commit")
+        batch = UsageCommitter(
+            ledger=ledger, policy=policy, sender=sender, concurrency=concurrency, batch_size=100, label="usage.commit"
+        )
         failure = None
         try:
             batch.run(make_rows(rows), total=rows)

@@ -8,10 +8,10 @@ import json
 import urllib.parse
 
 import pytest
-from secrets_left import FORMS, files_below, holders
-from usage import COMMIT, make_rows
 
 from limio_limitrail.emulator import Fault, LimitRailClient, Reply
+from tests.support.secrets_left import FORMS, files_below, holders
+from tests.support.usage import COMMIT, make_rows
 
 SECRET = "Opaque+Client/Secret=42"
 
@@ -59,7 +59,7 @@ def test_an_api_that_repeats_what_it_was_sent(place_of, mode, statuses):
         place.server._hooks.clear()
         echo(place, status)
         place.write_dag(mode=mode, ledger_table=f"ledger_{status}", preview_table=f"preview_{status}", max_rejected=0)
-        stop = {"limio_limitrail.ledger.batch.LONGEST_REFUSAL": 0.5, "limio_limitrail.ledger.batch.MOST_DOUBTS": 3}
+        stop = {"limio_limitrail.usage.committer.LONGEST_REFUSAL": 0.5, "limio_limitrail.usage.committer.MOST_DOUBTS": 3}
         last = place.attempt(f"run-{status}", patch=stop)
         assert last.code == 0
         if status == 200 and mode == "preview":

@@ -27,13 +27,13 @@ import pytest
 from airflow.models.trigger import Trigger
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 from airflow.sdk.module_loading import import_string
-from airflow_home import AirflowHome
 
 from limio_limitrail.emulator import Call, EmulatorServer, Fault, Reply
 from limio_limitrail.emulator.options import ACCOUNTS_READ, USAGE_READ, USAGE_WRITE
 from limio_limitrail.sensors.base import GRACE
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
+from tests.support.airflow_home import AirflowHome
 
 MODES = {
     "poke": "mode='poke'",

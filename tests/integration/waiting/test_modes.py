@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from airflow_home import AirflowHome
-from airflow_versions import MISSING
 
 from limio_limitrail.emulator import EmulatorServer, Reply
+from tests.support.airflow_home import AirflowHome
+from tests.support.airflow_versions import MISSING
 
 MODES = {
     "poke": "mode='poke'",

@@ -15,9 +15,9 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, T
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import Fault, Reply
 from limio_limitrail.emulator.options import USAGE_WRITE
+from limio_limitrail.polling.poll import NoAnswerError
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
-from limio_limitrail.waiting.look import NoAnswerError
 
 pytestmark = pytest.mark.usefixtures("connected")
 

@@ -16,21 +16,22 @@ from airflow.models.trigger import Trigger
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.serde import deserialize, serialize
 from asgiref.sync import async_to_sync
-from watched import tick
 
 from limio_limitrail.api.errors import ApiError
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import Call, Fault, Reply
 from limio_limitrail.limio.resources import RESOURCES as LIMIO
 from limio_limitrail.limitrail.resources import RESOURCES
+from limio_limitrail.polling.conditions import RecordsWait
+from limio_limitrail.polling.objects import ObjectWait
+from limio_limitrail.polling.serialization import wait_to_json
 from limio_limitrail.sensors.limio import LimioObjectSensor
-from limio_limitrail.triggers import clients, threads
+from limio_limitrail.triggers import client_cache as clients
+from limio_limitrail.triggers import threads
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
-from limio_limitrail.triggers.turns import LOOKS_AT_ONCE
-from limio_limitrail.waiting.objects import ObjectWait
-from limio_limitrail.waiting.records import RecordsWait
-from limio_limitrail.waiting.wire import wait_to_json
+from limio_limitrail.triggers.poll_slots import LOOKS_AT_ONCE
+from tests.support.watched import tick
 
 pytestmark = pytest.mark.usefixtures("connected")
 

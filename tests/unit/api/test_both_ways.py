@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire import BEHAVIOURS, Behaviour, WireServer, answer, full_listener, make_certificate, wire_server
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.async_client import AsyncApiClient
@@ -24,6 +23,7 @@ from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
+from tests.support.wire import BEHAVIOURS, Behaviour, WireServer, answer, full_listener, make_certificate, wire_server
 
 TOKEN_SECRET = "token-of-the-wire-1234567890"
 CLIENT_SECRET = "secret-of-the-wire-1234567890"
@@ -39,8 +39,8 @@ def make_client(url, *, read=READ, connect=5.0, verify=True, waits=None, **limit
         mint=lambda: mint(api="LimitRail", credentials=credentials, transport=transport, sleep=waits.append),
         client_secret=Secret(CLIENT_SECRET),
     )
-    patience = RetryLimits(**{"first_wait": 0.0, "longest_wait": 0.0, **limits})
-    return ApiClient(api="LimitRail", base_url=url, transport=transport, auth=auth, limits=patience, sleep=waits.append)
+    policy = RetryLimits(**{"first_wait": 0.0, "longest_wait": 0.0, **limits})
+    return ApiClient(api="LimitRail", base_url=url, transport=transport, auth=auth, limits=policy, sleep=waits.append)
 
 
 def described(send):
@@ -49,7 +49,15 @@ def described(send):
         found = send()
     except errors.ApiError as error:
         failure = error.failure
-        return type(error).__name__, error.status, failure.reached, error.retry_after, str(error), error.tries_spent, failure
+        return (
+            type(error).__name__,
+            error.status,
+            failure.reached,
+            error.retry_after,
+            str(error),
+            error.retries_exhausted,
+            failure,
+        )
     return "answered", found.status, found.body, sorted(name.lower() for name in found.headers)
 
 
@@ -282,7 +290,7 @@ def spared(client):
     client.auth = SimpleNamespace(
         mode=client.auth.mode,
         credential=lambda: credential,
-        at_hand=lambda: credential,
+        cached=lambda: credential,
         header=lambda given: f"Bearer {given.reveal()}",
         renew=lambda _: False,
         granted_scopes=lambda: None,

@@ -15,13 +15,13 @@ from types import SimpleNamespace
 import pytest
 import requests
 import urllib3.exceptions
-from wire import answer, full_listener, raw_server, read_request
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.origin import Origin, is_loopback, origin_of, same_origin
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Transport
 from limio_limitrail.emulator import Fault
+from tests.support.wire import answer, full_listener, raw_server, read_request
 
 ORDERS = "/objects/limio/orders"
 TOKEN = b'{"access_token":"site-token-1234567890","token_type":"Bearer","expires_in":3600}'
@@ -269,7 +269,7 @@ def test_a_body_that_is_not_encoded_as_it_says_breaks_the_contract(make_client, 
 def test_a_ca_bundle_that_is_gone_is_a_transport_error():
     transport = Transport(user_agent="tests/1", verify="/nowhere/bundle.pem")
     with pytest.raises(errors.TransportError):
-        transport.exchange(method="GET", url="https://127.0.0.1:9/x", headers={}, call=errors.Failure(api="Limio"))
+        transport.exchange(method="GET", url="https://127.0.0.1:9/x", headers={}, call=errors.RequestContext(api="Limio"))
 
 
 # -- forks and origins -----------------------------------------------------------------------------------------------
