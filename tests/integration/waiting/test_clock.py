@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Call, Reply
+from limio_limitrail.emulator import Call, EmulatorServer, Reply
 from limio_limitrail.polling.objects import ObjectWait
 from limio_limitrail.polling.serialization import wait_to_json
 from limio_limitrail.triggers.limio import LimioWaitTrigger

@@ -19,8 +19,7 @@ from asgiref.sync import async_to_sync
 
 from limio_limitrail.api.errors import ApiError
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.emulator.exchange import Call, Reply
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import Call, Fault, Reply
 from limio_limitrail.limio.resources import RESOURCES as LIMIO
 from limio_limitrail.limitrail.resources import RESOURCES
 from limio_limitrail.polling.conditions import RecordsWait
