@@ -30,7 +30,7 @@ from limio_limitrail.api.slice_cursors import read_places
 from limio_limitrail.api.time_slices import slices
 from tests.support.sliced import DAY, PAGED, START, USAGE, Usage, ids, join_slices, walk_through
 
-PATIENCE = 30
+PATIENCE = 120
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 HOURS = {**DAY, "window": timedelta(hours=1)}
 EVERY_TEN_MINUTES = [START + timedelta(minutes=10 * number) for number in range(144)]
