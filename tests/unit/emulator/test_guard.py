@@ -32,7 +32,7 @@ def no_faults(emulator: EmulatorServer) -> Iterator[None]:
 def ask(port: int, *lines: str, method: str = "POST", path: str = "/_emulator/faults", body: bytes = FAULT) -> tuple[int, str]:
     """Send a request as it is, and give status and body."""
     head = [f"{method} {path} HTTP/1.1", *lines, "Connection: close", f"Content-Length: {len(body)}", "", ""]
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         connection.sendall("\r\n".join(head).encode("latin-1") + body)
         came = b""
         while piece := connection.recv(65536):
@@ -201,7 +201,7 @@ def test_the_apis_themselves_have_any_name(emulator: EmulatorServer) -> None:
 def test_it_listens_at_the_other_loopback_too() -> None:
     with EmulatorServer(host="::1") as emulator:
         assert emulator.url == f"http://[::1]:{emulator.port}"
-        with socket.create_connection(("::1", emulator.port), timeout=20) as connection:
+        with socket.create_connection(("::1", emulator.port), timeout=120) as connection:
             connection.sendall(f"GET /_emulator/counters HTTP/1.1\r\nHost: [::1]:{emulator.port}\r\n\r\n".encode())
             assert connection.recv(100).startswith(b"HTTP/1.1 200")
 
