@@ -67,7 +67,7 @@ class Table(RangedPull):
     dropped: bool = False
     made: set[str] = field(default_factory=set)
 
-    since, until, window = BEGIN, None, None
+    since, until, slice_size = BEGIN, None, None
     incremental, full_refresh = True, False
 
     def __post_init__(self) -> None:
