@@ -96,20 +96,6 @@ class NameChecks(Protocol):
         """
 
 
-@dataclass(frozen=True, kw_only=True)
-class PartLimits:
-    """When a part is full; checked after each page.
-
-    :param rows: records.
-    :param size: bytes of JSON as they came.
-    :param seconds: time since the part was begun, which is the most work that a crash can cost.
-    """
-
-    rows: int = 50_000
-    size: int = 64 * 1024 * 1024
-    seconds: float = 60.0
-
-
 @dataclass(kw_only=True)
 class Pull:
     """One try of a pull. Another try with the same signature resumes after the last finished part.
@@ -123,7 +109,9 @@ class Pull:
     :param since: the lower bound of time, for the manifest.
     :param until: the upper bound, for the manifest.
     :param upper_bound: leave out records whose time is not before it; None if the API does so, or if they belong to this run.
-    :param limits: when a part is full.
+    :param part_rows: the records after which a part is full; as the next two, checked after each page.
+    :param part_size: the bytes of JSON after which a part is full.
+    :param part_seconds: the time after which a part is full; the most work that a crash can cost.
     :param checks: compares the given column names with those of the records.
     :param store: keeps the checkpoint across retries.
     :param open_list: returns a reader that begins at a checkpoint's cursor.
@@ -140,7 +128,9 @@ class Pull:
     since: datetime | None
     until: datetime | None = None
     upper_bound: datetime | None = None
-    limits: PartLimits = PartLimits()
+    part_rows: int = 50_000
+    part_size: int = 64 * 1024 * 1024
+    part_seconds: float = 60.0
     checks: NameChecks | None = None
     store: CheckpointStore
     open_list: Callable[[PullCheckpoint], PageReader]
@@ -262,11 +252,7 @@ class Pull:
             # The last page's part waits until the reader has checked the total, at the end of the list.
             if page.following is None:
                 continue
-            full = (
-                rows >= self.limits.rows
-                or builder.size >= self.limits.size
-                or time.monotonic() - part_began >= self.limits.seconds
-            )
+            full = rows >= self.part_rows or builder.size >= self.part_size or time.monotonic() - part_began >= self.part_seconds
             # After a minute of empty pages there is no part to write.
             if rows and (full or page.ends_slice):
                 checkpoint = self._finish_part(checkpoint, builder)
@@ -294,12 +280,12 @@ class Pull:
             found = (name for name in self.checks.watched if name in builder.names)
             checkpoint = replace(checkpoint, found=tuple(dict.fromkeys((*checkpoint.found, *found))))
             self._keys = builder.names.keys
-        self._unreadable_times += content.unreadable
+        self._unreadable_times += content.times.unreadable
         if content.rows or content.schema:
             name = part_name(number=len(checkpoint.parts), part_format=self.part_format)
             # The part is stored before the checkpoint that counts it: after a crash between the two it is written again.
             part = store_part(self.folder / name, content.data, rows=content.rows)
-            newest = max((time for time in (checkpoint.newest, content.newest) if time is not None), default=None)
+            newest = max((time for time in (checkpoint.newest, content.times.newest) if time is not None), default=None)
             schema = merge_schemas([checkpoint.schema, content.schema])
             if self.shaping.max_columns is not None:
                 # The columns of an earlier try's parts count, too.

@@ -205,7 +205,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         :param columns: the nested values to lift.
         """
         from limio_limitrail.api.errors import CursorRefusedError
-        from limio_limitrail.landing.pull import PartLimits, Pull
+        from limio_limitrail.landing.pull import Pull
         from limio_limitrail.landing.shaping import Shaping
         from limio_limitrail.transfers.column_checks import GivenNames
         from limio_limitrail.transfers.folders import prepare_folder
@@ -246,7 +246,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
             store=job.store,
             open_list=lambda checkpoint: self._open_list(job, checkpoint),
             restart_on=CursorRefusedError,
-            limits=PartLimits(rows=self.part_rows),
+            part_rows=self.part_rows,
             checks=GivenNames(
                 api=self.hook.client.api,
                 resource=resource.name,

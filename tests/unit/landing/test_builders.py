@@ -87,7 +87,7 @@ def test_lines_with_lifts_and_drops():
 def test_the_newest_time_is_found_however_the_part_is_shaped(form, transform, shaping):
     page = '[{"x":"2031-01-01T00:00:00Z","t":"2026-02-01T00:00:00Z","d":{"m":"2026-02-01T00:00:00Z"}},{"x":null,"t":null,"d":{}}]'
     content = build(form, page, **{"time_column": "t", "timestamps": ["t", "t2"], "transform": transform, **shaping})
-    assert content.newest == datetime(2026, 2, 1, tzinfo=UTC)
+    assert content.times.newest == datetime(2026, 2, 1, tzinfo=UTC)
 
 
 def with_transform(

@@ -26,7 +26,7 @@ from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import RawAnswer
 from limio_limitrail.landing.parts import PartFormat
-from limio_limitrail.landing.pull import PartLimits, Pull
+from limio_limitrail.landing.pull import Pull
 from limio_limitrail.landing.shaping import Shaping
 
 ELASTIC = "DnF1ZXJ5VGhlbkZldGNoAwAAAAAAAAAD"
@@ -154,7 +154,7 @@ def pull_of(listed: List, store: Store, folder: Path, rows: int) -> Pull:
     return Pull(
         resource="things", run_id="run", signature="s", folder=ObjectStoragePath(f"file://{folder}"),
         part_format=PartFormat.JSONL, shaping=Shaping(), since=None, store=store, open_list=open_list,
-        restart_on=CursorRefusedError, limits=PartLimits(rows=rows),
+        restart_on=CursorRefusedError, part_rows=rows,
     )  # fmt: skip
 
 

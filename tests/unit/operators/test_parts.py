@@ -15,7 +15,7 @@ from record_pages import RecordPage
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.landing.parts import DamagedPartError, PartFormat
-from limio_limitrail.landing.pull import PartLimits, Pull
+from limio_limitrail.landing.pull import Pull
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.usage.rows import rows_of_parts
 
@@ -48,7 +48,7 @@ def pull(folder, form, *pages: bytes):
         store=store,
         open_list=lambda checkpoint: Walk(list(pages)),
         restart_on=RuntimeError,
-        limits=PartLimits(rows=2),
+        part_rows=2,
     ).run()
     return f"file://{folder}"
 
