@@ -21,7 +21,7 @@ from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.bare_errors import raises_bare
-from limio_limitrail.concurrency.after_fork import after_fork
+from limio_limitrail.concurrency import after_fork
 
 DEFAULT_LIFETIME = 3600.0
 """Seconds that a token is taken to live where the answer does not say (both APIs show 3600 in their samples)."""

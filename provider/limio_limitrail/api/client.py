@@ -25,7 +25,7 @@ from limio_limitrail.api.responses import is_success, judge
 from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries
 from limio_limitrail.api.secret import Sealed
 from limio_limitrail.api.transport import Body, Transport
-from limio_limitrail.concurrency.after_fork import after_fork
+from limio_limitrail.concurrency import after_fork
 from limio_limitrail.url_paths import unfit_path, unfit_target
 
 if TYPE_CHECKING:

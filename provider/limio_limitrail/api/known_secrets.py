@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.secret_encodings import decodings, folded, folded_base64, is_plain, readings
 from limio_limitrail.bare_errors import raises_bare
-from limio_limitrail.concurrency.after_fork import after_fork
+from limio_limitrail.concurrency import after_fork
 
 MOST_UNUSED = 64
 """Secrets that nobody holds any more and that are still looked for: a server may echo a token that has been replaced since."""

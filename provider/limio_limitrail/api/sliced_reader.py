@@ -19,7 +19,7 @@ from limio_limitrail.api.resource import Resource
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.slice_cursors import NoPlaceError, Place, Places, read_places
 from limio_limitrail.api.time_slices import Slice
-from limio_limitrail.concurrency.interleave import Ending, interleave
+from limio_limitrail.concurrency import StopSignal, interleave
 
 
 class MakeWalk(Protocol):
@@ -103,11 +103,11 @@ class SlicedListReader:
     def _steps(self, places: Places) -> Iterator[_Step]:
         if self.parallel == 1:
             return chain.from_iterable(self._through(piece, place, limits=None, sleep=None) for piece, place in places.left())
-        ending = Ending()
+        stop = StopSignal()
         # They share what the API grants, so that each is refused that much more often.
         limits = replace(self.client.limits, rate_limit_attempts=self.client.limits.rate_limit_attempts * self.parallel)
-        rows = (self._through(piece, place, limits=limits, sleep=ending.sleep) for piece, place in places.left())
-        return interleave(rows, threads=self.parallel, ending=ending)
+        rows = (self._through(piece, place, limits=limits, sleep=stop.sleep) for piece, place in places.left())
+        return interleave(rows, threads=self.parallel, stop=stop)
 
     def _through(
         self, piece: Slice, place: Place, *, limits: RetryLimits | None, sleep: Callable[[float], None] | None

@@ -21,7 +21,7 @@ from limio_limitrail.api.origin import Origin
 from limio_limitrail.api.secret import Sealed, Secret, revealed
 from limio_limitrail.api.session import NoAuth, NoCookies, OriginSession
 from limio_limitrail.bare_errors import raises_bare
-from limio_limitrail.concurrency.after_fork import after_fork
+from limio_limitrail.concurrency import after_fork
 
 if TYPE_CHECKING:
     from limio_limitrail.api.auth import Auth

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from limio_limitrail.concurrency.background_writer import BackgroundWriter
+from limio_limitrail.concurrency import BackgroundWriter
 from limio_limitrail.landing import arrow_tables as tables
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.columns import ColumnReader, check_number
@@ -214,7 +214,7 @@ class ParquetBuilder:
             return
         self._begin_group()
         self._times.see_table(rows)
-        self._behind.do(self._groups.add, rows)
+        self._behind.submit(self._groups.add, rows)
 
     def finish(self) -> Content:
         if self._tables:

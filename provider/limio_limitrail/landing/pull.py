@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from limio_limitrail.concurrency.prefetch import prefetch
+from limio_limitrail.concurrency import prefetch
 from limio_limitrail.landing.arrow_tables import merge_schemas
 from limio_limitrail.landing.checkpoint import PullState, StateStore, begin, restore, saved_now
 from limio_limitrail.landing.columns import check_number
@@ -242,7 +242,7 @@ class _Run:
         builder = make_builder(pull.part_format, pull.shaping)
         rows = 0
         part_began = time.monotonic()
-        for fetched in prefetch(_fetched(walk), may_go_on=lambda fetched: not fetched.keeps_place):
+        for fetched in prefetch(_fetched(walk), may_prefetch=lambda fetched: not fetched.keeps_place):
             page = fetched.page
             self._page_size = fetched.page_size
             rows += self._add(page, builder)
