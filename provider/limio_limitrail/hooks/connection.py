@@ -258,7 +258,7 @@ class Fields:
             parts = urlsplit(url)
             if "@" in parts.netloc:
                 raise self.error(field, "it carries a user or a password; they belong into login and password")
-            origin = origin_of(url)
+            origin_of(url)
         except ConnectionFieldError:
             raise
         except ValueError:
@@ -267,8 +267,8 @@ class Fields:
             raise self.error(field, "it carries a query or a fragment")
         if parts.path and (unfit := unfit_path(parts.path)) is not None:
             raise self.error(field, f"its path cannot be sent: {unfit}")
-        if origin.scheme not in {"http", "https"}:
+        if parts.scheme not in {"http", "https"}:
             raise self.error(field, "expected https")
-        if origin.scheme == "http" and not is_loopback(origin.host):
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise self.error(field, "plain http would show the client secret to the network; use https")
         return url
