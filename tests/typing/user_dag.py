@@ -126,7 +126,7 @@ with DAG(
         outlets=[create_limio_asset(host="acme.prod.limio.com", resource="subscriptions")],
     )
     usage_files = LimitRailToObjectStorageOperator(
-        task_id="usage_files", resource="usage", destination="file:///tmp/usage", window=timedelta(hours=6)
+        task_id="usage_files", resource="usage", destination="file:///tmp/usage", slice_size=timedelta(hours=6)
     )
     usage_table = LimitRailToSqlOperator(
         task_id="usage_table",

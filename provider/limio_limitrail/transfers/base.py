@@ -78,7 +78,8 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
     first request: a text that a template gives counts as the number, the list or the time that it is.
 
     :param resource: a name of the API's table of resources, or a `Resource` of your own.
-    :param request_params: the path's placeholders, such as ``service``, and further query parameters. (``params`` is Airflow's.)
+    :param path_params: values for the placeholders of the resource's path, such as ``service``. (``params`` is Airflow's.)
+    :param query_params: further query parameters.
     :param page_size: records to ask for a page; else the connection's.
     :param since: the lower bound in time, for resources that filter by it: a datetime, or an ISO 8601 text.
     :param incremental: go on from the watermark that the last successful run left in the asset state store of the first outlet
@@ -88,7 +89,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
     :param overlap: how far an incremental pull goes back behind the watermark: a timedelta, seconds, or an ISO 8601 duration such
         as ``PT1H``.
     :param detail: fetch each record by its id, for lists that hold summaries.
-    :param columns: nested values to lift into columns of their own, as column name → path, such as
+    :param nested_columns: nested values to lift into columns of their own, as column name → path, such as
         ``{"offer_path": "data.offer.path"}``.
     :param drop_columns: columns to leave out: a list, or the name of one.
     :param transform: a function that is called with each part as a pandas frame and returns the frame to land, or its import
@@ -100,19 +101,20 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
 
     # Only an API whose filters have an upper bound makes parameters of these.
     until: datetime | None = None
-    window: timedelta | None = None
-    parallel: int = 1
+    slice_size: timedelta | None = None
+    concurrency: int = 1
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "resource": Parameter(places.resource),
-        "request_params": Parameter(readers.query_values),
+        "path_params": Parameter(readers.param_values),
+        "query_params": Parameter(readers.param_values),
         "page_size": Parameter(readers.optional(readers.whole_number(least=1))),
         "since": Parameter(readers.optional(times.instant)),
         "incremental": Parameter(readers.switch),
         "full_refresh": Parameter(readers.switch),
         "overlap": Parameter(times.span()),
         "detail": Parameter(readers.switch),
-        "columns": Parameter(nested_paths),
+        "nested_columns": Parameter(nested_paths),
         "drop_columns": Parameter(readers.names("columns")),
         "transform": Parameter(readers.optional(places.function), templated=False),
         "part_rows": Parameter(readers.whole_number(least=1)),
@@ -125,14 +127,15 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         self,
         *,
         resource: Templated[str | Resource],
-        request_params: Templated[Mapping[str, Any]] | None = None,
+        path_params: Templated[Mapping[str, Any]] | None = None,
+        query_params: Templated[Mapping[str, Any]] | None = None,
         page_size: Templated[int] | None = None,
         since: Templated[datetime] | None = None,
         incremental: Templated[bool] = False,
         full_refresh: Templated[bool] = False,
         overlap: Templated[timedelta] = DEFAULT_OVERLAP,
         detail: Templated[bool] = False,
-        columns: Templated[Mapping[str, NestedPath]] | None = None,
+        nested_columns: Templated[Mapping[str, NestedPath]] | None = None,
         drop_columns: Templated[Sequence[str]] = (),
         transform: Callable[[pd.DataFrame], pd.DataFrame] | str | None = None,
         part_rows: Templated[int] = 50_000,
@@ -141,14 +144,15 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
     ) -> None:
         super().__init__(**kwargs)
         self.resource: str | Resource = resource
-        self.request_params: Mapping[str, Any] | None = request_params
+        self.path_params: Mapping[str, Any] | None = path_params
+        self.query_params: Mapping[str, Any] | None = query_params
         self.page_size: int | None = page_size
         self.since: datetime | None = since
         self.incremental: bool = incremental
         self.full_refresh: bool = full_refresh
         self.overlap: timedelta = overlap
         self.detail: bool = detail
-        self.columns: Mapping[str, NestedPath] | None = columns
+        self.nested_columns: Mapping[str, NestedPath] | None = nested_columns
         self.drop_columns: Sequence[str] = drop_columns
         self.transform: Any = not_rendered("transform", transform)
         self.part_rows: int = part_rows
@@ -177,24 +181,24 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         :raises ParameterError: a parameter does not fit.
         """
         from limio_limitrail.api.list_identity import list_source
-        from limio_limitrail.api.time_slices import check_parallel
+        from limio_limitrail.api.time_slices import check_concurrency
         from limio_limitrail.transfers.folders import RunIdentity, run_folder, safe_name
         from limio_limitrail.transfers.state import asset_watermark, task_state_store
 
-        check_parallel(self.parallel, window=self.window)
+        check_concurrency(self.concurrency, slice_size=self.slice_size)
         resource = self.hook.find_resource(self.resource)
-        stray = sorted(set(resource.placeholders()) & set(context.get("params") or {}) - set(self.request_params or {}))
+        stray = sorted(set(resource.placeholders()) & set(context.get("params") or {}) - set(self.path_params or {}))
         if stray:
             self.log.warning(
-                "params= is Airflow's own and does not reach the API: to set %s, use request_params=.", ", ".join(stray)
+                "params= is Airflow's own and does not reach the API: to set %s, use path_params=.", ", ".join(stray)
             )
         run = RunIdentity.of(context)
         watermark = None
         if self.incremental:
-            params = self.request_params or None
+            params = {**(self.path_params or {}), **(self.query_params or {})} or None
             about = json.dumps([self.api_conn_id, resource.name, params, target], default=str, sort_keys=True)
             key = f"{safe_name(resource.name)}:{hashlib.sha256(about.encode()).hexdigest()[:16]}"
-            source = list_source(resource, params=self.request_params, owner=self.hook.owner())
+            source = list_source(resource, path_params=self.path_params, owner=self.hook.owner())
             watermark = asset_watermark(context, outlets=self.outlets, target=key, source=source)
         folder = run_folder(root, resource=resource.name, run=run)
         lost = self.notice_other_source(context, resource=resource, target=target, watermark=watermark) or self.notice_loss(
@@ -241,8 +245,9 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         signature = pull_signature(
             job,
             hook=self.hook,
-            params=self.request_params,
-            slice_size=self.window,
+            path_params=self.path_params,
+            query_params=self.query_params,
+            slice_size=self.slice_size,
             detail=self.detail,
             part_format=part_format,
             shaping=shaping,
@@ -265,7 +270,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
                     api=self.hook.client.api,
                     resource=resource.name,
                     dropped=tuple(self.drop_columns),
-                    nested=self.columns or {},
+                    nested=self.nested_columns or {},
                     lifted=tuple(columns),
                     needed=self.needed_columns(job),
                 ),
@@ -284,11 +289,12 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
 
         walk = self.hook.walk(
             job.resource,
-            params=self.request_params,
+            path_params=self.path_params,
+            query_params=self.query_params,
             since=job.window.since,
             until=job.window.asked_until,
-            window=self.window,
-            parallel=self.parallel,
+            slice_size=self.slice_size,
+            concurrency=self.concurrency,
             page_size=state.page_size or self.page_size,
             cursor=state.cursor,
             seen=state.read,

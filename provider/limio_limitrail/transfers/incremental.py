@@ -32,7 +32,7 @@ class RangedPull:
     overlap: timedelta
     since: datetime | None
     until: datetime | None
-    window: timedelta | None
+    slice_size: timedelta | None
 
     def own_rows(self) -> bool:
         """Whether each run keeps rows or files of its own, so that another run's records would come twice."""
@@ -72,7 +72,7 @@ class RangedPull:
             run=times,
             since=self.since,
             until=self.until,
-            slice_size=self.window,
+            slice_size=self.slice_size,
             incremental=self._going_on(times, run=run, folder=folder, watermark=watermark) if self.incremental else None,
             own_rows=self.own_rows(),
         )

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 class LimitRailPull(ResourcePullOperator):
     """Pull from LimitRail. Goes before the operator that says where to.
 
-    LimitRail's runtime lists need both ends of a window in time (LimitRail developer console). Left out, ``since`` and ``until``
+    LimitRail's runtime lists need both ends of a time range (LimitRail developer console). Left out, ``since`` and ``until``
     are the data interval's ends.
 
     :param limitrail_conn_id: the LimitRail connection.
     :param scope: OAuth scopes to ask for besides the connection's, as a list or as a text with spaces.
-    :param until: the upper bound in time, which does not belong to the window: a datetime, or an ISO 8601 text. Left out, it is
+    :param until: the upper bound in time, which does not belong to the range: a datetime, or an ISO 8601 text. Left out, it is
         the data interval's end, or the time after which the run was due.
-    :param window: the longest span of time that one request asks for. A pull goes on after the last finished span.
-    :param parallel: how many of these spans are fetched at once, in threads of this one task: at most 16. Needs ``window``. May
-        be another number in a retry.
+    :param slice_size: the longest span of time that one request asks for. A pull goes on after the last finished span.
+    :param concurrency: how many of these slices are fetched at once, in threads of this one task: at most 16. Needs
+        ``slice_size``. May be another number in a retry.
     """
 
     operator_extra_links = (LimitRailConsoleLink(),)
@@ -40,8 +40,8 @@ class LimitRailPull(ResourcePullOperator):
         "limitrail_conn_id": Parameter(readers.text("the id of a connection")),
         "scope": Parameter(readers.scopes),
         "until": Parameter(readers.optional(times.instant)),
-        "window": Parameter(readers.optional(times.span(least=timedelta(seconds=1), whole_seconds=True))),
-        "parallel": Parameter(readers.whole_number(least=1, most=MOST_AT_ONCE)),
+        "slice_size": Parameter(readers.optional(times.span(least=timedelta(seconds=1), whole_seconds=True))),
+        "concurrency": Parameter(readers.whole_number(least=1, most=MOST_AT_ONCE)),
     }
     template_fields: Sequence[str] = template_fields(parameters)
 
@@ -51,16 +51,16 @@ class LimitRailPull(ResourcePullOperator):
         limitrail_conn_id: Templated[str] = "limitrail_default",
         scope: Templated[Sequence[str]] | None = None,
         until: Templated[datetime] | None = None,
-        window: Templated[timedelta] | None = None,
-        parallel: Templated[int] = 1,
+        slice_size: Templated[timedelta] | None = None,
+        concurrency: Templated[int] = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.limitrail_conn_id: str = limitrail_conn_id
         self.scope: Sequence[str] | None = scope
         self.until: datetime | None = until
-        self.window: timedelta | None = window
-        self.parallel: int = parallel
+        self.slice_size: timedelta | None = slice_size
+        self.concurrency: int = concurrency
 
     @property
     def api_conn_id(self) -> str:

@@ -71,7 +71,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         root = ObjectStoragePath(self.destination)
         job = self.plan(context, root=root, target=str(self.destination))
         self.note_pull(job, target=lambda: folder_place(job.folder.parent))
-        columns = dict(self.columns or {})
+        columns = dict(self.nested_columns or {})
         if part_format is PartFormat.PARQUET:
             columns = {**job.resource.columns, **columns}
         with stage(f"pull {job.resource.name}", resource=job.resource.name):

@@ -103,7 +103,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         self._check_mode(job, mode)
         self._check_table(job, mode, database=database)
         self.note_pull(job, target=lambda: table_place(database, table=self.table))
-        columns = {**job.resource.columns, **(self.columns or {})}
+        columns = {**job.resource.columns, **(self.nested_columns or {})}
         with stage(f"pull {job.resource.name}", resource=job.resource.name):
             manifest = self.pull(job, part_format=PartFormat.PARQUET, columns=columns)
         self.note_parts(manifest)
@@ -163,7 +163,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         shaping = Shaping(
             time_column=resource.time_column,
             time_path=resource.columns.get(resource.time_column, (resource.time_column,)),
-            columns={**resource.columns, **(self.columns or {})},
+            columns={**resource.columns, **(self.nested_columns or {})},
             dropped=self.drop_columns,
         )
         # A transform may leave rows out or change times.

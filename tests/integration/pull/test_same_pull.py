@@ -66,10 +66,10 @@ SAME = {
     ),
     "words that only explain": (("", ""), (OWN.format(fields="assumed=('nothing',), scope=None"), "resource=own")),
     "the order of names": (
-        ("", "drop_columns=['x', 'y'], columns={'a': 'data.a', 'b': 'data.b'}, transform=operator.methodcaller('copy')"),
-        ("", "drop_columns=['y', 'x'], columns={'b': ['data', 'b'], 'a': 'data.a'}, transform=operator.methodcaller('copy')"),
+        ("", "drop_columns=['x', 'y'], nested_columns={'a': 'data.a', 'b': 'data.b'}, transform=operator.methodcaller('copy')"),
+        ("", "drop_columns=['y', 'x'], nested_columns={'b': ['data', 'b'], 'a': 'data.a'}, transform=operator.methodcaller('copy')"),
     ),
-    "a default that is said": (("", ""), ("", "request_params={'service': 'limio'}")),
+    "a default that is said": (("", ""), ("", "path_params={'service': 'limio'}")),
 }  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def test_another_client_of_limitrail_is_another_pull(home, limitrail_emulator, t
         """
         LimitRailToSqlOperator(
             task_id="load", resource="usage", sql_conn_id="duck", table="usage", since="2026-03-01", until="2026-03-02",
-            window=timedelta(hours=6),
+            slice_size=timedelta(hours=6),
         )
         """
     )

@@ -93,7 +93,7 @@ def test_a_resource_of_ones_own(limio_emulator):
     async def scenario() -> None:
         store, triggerer = AssetStore(), Triggerer()
         limio_emulator.put_records("custom/things", rows)
-        triggerer.start(watch(resource=things, request_params={"kind": "things", "all": True}), store)
+        triggerer.start(watch(resource=things, path_params={"kind": "things"}, query_params={"all": True}), store)
         await begun(triggerer, store)
         limio_emulator.put_records("custom/things", [*rows[:2], {**rows[2], "state": "sold"}, {**rows[2], "number": 3}])
         await triggerer.until(lambda: len(triggerer.events) == 1)
@@ -225,7 +225,7 @@ def test_watches_that_do_not_share():
     others = [
         watch(interval=0.2),
         watch(page_size=10),
-        watch(request_params={"a": "1"}),
+        watch(query_params={"a": "1"}),
         watch(limio_conn_id="limio_other"),
         watch(resource="orders"),
         watch(resource=Resource(name="abandoned_baskets", path="/other")),

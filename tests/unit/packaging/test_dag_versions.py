@@ -88,7 +88,8 @@ def dag(name):
     return made
 
 PULL = {
-    "request_params": {"service": "limio", "since": datetime(2026, 1, 1)}, "drop_columns": ["a"], "columns": {"x": ("a", "b")},
+    "path_params": {"service": "limio"}, "query_params": {"since": datetime(2026, 1, 1)},
+    "drop_columns": ["a"], "nested_columns": {"x": ("a", "b")},
     "overlap": timedelta(hours=1), **POLICY,
 }
 for number, function in enumerate([transform, lambda frame: frame, functools.partial(transform), Silent().decide]):
@@ -117,7 +118,8 @@ with dag("usage"):
     LimitRailCommitUsageOperator.partial(task_id="partial", body=BODY, **usage).expand(mode=["commit", "preview"])
     LimioObjectSensor(task_id="sensor", path_type="orders", object_id="1", target_statuses=["a", "b"], failed_statuses=("c",))
 for number, own in enumerate(SERIALIZABLE):
-    trigger = LimioResourceEventTrigger(resource=own, request_params={"service": "limio", **{word: "1" for word in WORDS}})
+    params = {"path_params": {name: "limio" for name in own.placeholders()}, "query_params": {word: "1" for word in WORDS}}
+    trigger = LimioResourceEventTrigger(resource=own, **params)
     other = LimitRailResourceEventTrigger(resource="accounts", interval=timedelta(minutes=1))
     watchers = [AssetWatcher(name="one", trigger=trigger), AssetWatcher(name="two", trigger=other)]
     DAGS.append(DAG(f"watch_{number}", schedule=[Asset("news", watchers=watchers)], start_date=datetime(2026, 1, 1)))

@@ -216,7 +216,7 @@ def test_too_many_that_tell_no_time():
     position = Position(changed_after=None)
     many = see(*({"id": number} for number in range(MOST_SEEN + 1)), resource=TIMELESS)
     assert len(position.moved(many[:-1], overlap=OVERLAP, now=START).seen) == MOST_SEEN
-    with pytest.raises(ParameterError, match=r"more than 3,000 records that tell no time.*Narrow it with request_params"):
+    with pytest.raises(ParameterError, match=r"more than 3,000 records that tell no time.*Narrow it with query_params"):
         position.moved(many, overlap=OVERLAP, now=START)
 
 
