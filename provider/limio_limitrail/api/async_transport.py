@@ -84,9 +84,7 @@ class AsyncTransport:
                 method, url, headers=revealed(headers), params=params, json=json, content=content
             )
         except (requests.exceptions.RequestException, ValueError, TypeError, RecursionError, OverflowError) as error:
-            raise InvalidRequestError(
-                replace(context, reason=f"the request cannot be sent ({type(error).__name__})")
-            ) from None
+            raise InvalidRequestError(replace(context, reason=f"the request cannot be sent ({type(error).__name__})")) from None
         session = self._session or self._open(url, context)
         timeouts = self._transport.timeouts
         seconds = timeouts.seconds_for_response()
@@ -105,9 +103,11 @@ class AsyncTransport:
         except (aiohttp.ClientError, OSError) as error:
             if _is_total(error):
                 raise transport_errors.timed_out(context, seconds=seconds, total=timeouts.total) from None
-            raise TransportError(replace(context, reason=_reason_for(error), reached=not isinstance(error, _WAS_NOT_SENT))) from None
+            raise TransportError(
+                replace(context, reason=_reason_for(error), reached=not isinstance(error, _WAS_NOT_SENT))
+            ) from None
         except (ValueError, TypeError) as error:
-            # The request may have left: what cannot be sent is found out before.
+            # The request may have been sent: what cannot be sent is detected before.
             raise TransportError(replace(context, reason=f"{transport_errors.NO_HTTP} ({type(error).__name__})")) from None
         assert isinstance(response, TrackedResponse)
         context = replace(context, status=response.status)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""One attempt of a request: a generator that yields I/O requests, and the drivers that execute them in a thread or an event loop."""
+"""One attempt of a request: a generator that yields I/O requests, which the sync and async drivers execute."""
 
 from __future__ import annotations
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from limio_limitrail.api.errors import ProtocolError, RequestContext, TransportError
+from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
 from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import AuthMode
-from limio_limitrail.api.responses import NestedTooDeeplyError, NotJSONError, decode_json
 from limio_limitrail.api.retry import seconds_left
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.bare_errors import raises_bare

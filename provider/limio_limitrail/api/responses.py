@@ -1,12 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""A response: what it holds, whose it is, and which error it stands for. Plain functions, the same in a thread and an event loop."""
+"""A response, the request that it belongs to, and the error that it stands for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-
-import msgspec
 
 from limio_limitrail.api.errors import (
     ApiError,
@@ -23,6 +21,7 @@ from limio_limitrail.api.errors import (
     ServerError,
     TransportError,
 )
+from limio_limitrail.api.json_body import NotJSONError, decode_json
 from limio_limitrail.api.redact import safe_text, safe_uri
 from limio_limitrail.api.retry import parse_retry_after
 
@@ -108,28 +107,6 @@ class Response:
         :raises NotJSONError: it is not JSON, or nested too deeply.
         """
         return decode_json(self.body)
-
-
-class NotJSONError(ValueError):
-    """A body is not JSON. The text says why, and repeats nothing of it."""
-
-
-class NestedTooDeeplyError(NotJSONError):
-    """A body is nested deeper than the decoder goes."""
-
-
-def decode_json(body: bytes) -> object:
-    """Decode a body that may hold anything.
-
-    :raises NestedTooDeeplyError: it is nested deeper than the decoder goes.
-    :raises NotJSONError: it is not JSON.
-    """
-    try:
-        return msgspec.json.decode(body)
-    except RecursionError:
-        raise NestedTooDeeplyError("it is nested too deeply") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise NotJSONError(str(error) if isinstance(error, msgspec.DecodeError) else "it is not UTF-8") from None
 
 
 def read_problem(body: bytes) -> ProblemDetails:

@@ -98,8 +98,8 @@ class OriginSession(requests.Session):
             stays = False
         if not stays:
             raise RedirectRefusedError(
-                f"a redirect to another origin ({_safe_origin(prepared_request.url)}), which is not followed: credentials stay on "
-                f"{self._origin}",
+                f"a redirect to another origin ({_safe_origin(prepared_request.url)}), which is not followed: "
+                f"credentials stay on {self._origin}",
                 response=response,
             )
         if holds_secret(str(prepared_request.url)):

@@ -18,8 +18,9 @@ from limio_limitrail.api.errors import (
     ResponseTooLargeError,
     ScopeError,
 )
+from limio_limitrail.api.json_body import NotJSONError, decode_json
 from limio_limitrail.api.redact import remember_secret, safe_text
-from limio_limitrail.api.responses import NotJSONError, classify, decode_json
+from limio_limitrail.api.responses import classify
 from limio_limitrail.api.retry import RetryLimits, call_with_retries
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.bare_errors import raises_bare

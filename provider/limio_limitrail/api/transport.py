@@ -14,7 +14,7 @@ import requests.utils
 import urllib3.exceptions
 
 from limio_limitrail.api import transport_errors
-from limio_limitrail.api.bounded_http import ResponseBounds, BoundedAdapter, TooManyBytesError, read_body, within
+from limio_limitrail.api.bounded_http import BoundedAdapter, ResponseBounds, TooManyBytesError, read_body, within
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, RequestContext, TransportError
 from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT, seconds_left
@@ -227,7 +227,9 @@ class Transport:
         reason = transport_errors.reason_for(error)
         if was_not_sent and reason == transport_errors.READ_TIMEOUT:
             reason = transport_errors.CONNECT_TIMEOUT
-        elif context.status is not None and (reason in (transport_errors.BROKE, transport_errors.NO_HTTP) or isinstance(error, ValueError)):
+        elif context.status is not None and (
+            reason in (transport_errors.BROKE, transport_errors.NO_HTTP) or isinstance(error, ValueError)
+        ):
             reason = transport_errors.BROKE_OFF
         return TransportError(replace(context, reason=reason))
 

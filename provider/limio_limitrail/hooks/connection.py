@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from limio_limitrail.api.deadline import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT
 from limio_limitrail.api.list_identity import CLIENT
 from limio_limitrail.api.origin import is_loopback, origin_of
 from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import AuthMode
-from limio_limitrail.api.retry import RetryLimits
+from limio_limitrail.api.retry import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT, RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.troubleshooting import ExplainedError
 from limio_limitrail.url_paths import unfit_path

@@ -52,7 +52,7 @@ class PulledPage(RecordPage, Protocol):
     """A page as it comes from an API."""
 
     @property
-    def following(self) -> Mapping[str, str] | None:
+    def next_cursor(self) -> Mapping[str, str] | None:
         """The next page's cursor; None on the last page."""
 
     @property
@@ -61,7 +61,7 @@ class PulledPage(RecordPage, Protocol):
 
     @property
     def resumable(self) -> bool:
-        """True where another walk can go on from `following`."""
+        """True where another walk can go on from `next_cursor`."""
 
 
 class Walk(Protocol):
@@ -250,7 +250,7 @@ class _Run:
                 state,
                 read=state.read + len(page.raw_records),
                 pages=state.pages + 1,
-                cursor=page.following,
+                cursor=page.next_cursor,
                 page_size=fetched.page_size,
                 total=fetched.total,
                 started_at=_earlier(state.started_at, fetched.server_time),
@@ -263,7 +263,7 @@ class _Run:
                 or time.monotonic() - part_began >= pull.limits.seconds
             )
             # The last page's part waits until the walk has ended well: only then the total has been checked.
-            if page.following is None:
+            if page.next_cursor is None:
                 continue
             # A part of no rows, after a minute of empty pages, would be none.
             if rows and (full or page.ends_slice):

@@ -297,7 +297,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
             concurrency=self.concurrency,
             page_size=state.page_size or self.page_size,
             cursor=state.cursor,
-            seen=state.read,
+            records_read=state.read,
             total=state.total,
         )
         return PlacedWalk(walk, detailed=self.hook.detailed if self.detail else None)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from limio_limitrail.api.list_reader import Walk
+    from limio_limitrail.api.list_reader import ListReader
     from limio_limitrail.api.page import Page
     from limio_limitrail.api.sliced_reader import SlicedListReader
 
@@ -21,7 +21,7 @@ class PlacedWalk:
     """
 
     def __init__(
-        self, walk: Walk | SlicedListReader, *, detailed: Callable[[Walk | SlicedListReader], Iterator[Page]] | None
+        self, walk: ListReader | SlicedListReader, *, detailed: Callable[[ListReader | SlicedListReader], Iterator[Page]] | None
     ) -> None:
         self._walk = walk
         self._detailed = detailed
