@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Undo a body's content encodings without ever holding more than was agreed on, however much a few bytes may stand for."""
+"""Decode a body's content encodings within a bound, however much a few compressed bytes may stand for."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ else:
 _PIECE = 1 << 16
 """Bytes that are decoded at a time. What follows the end of a member is copied once a member, so that this bounds that, too."""
 
-_FOREIGN = frozenset({"br", "compress", "x-compress"})
+_UNSUPPORTED = frozenset({"br", "compress", "x-compress"})
 """Encodings that are not asked for and not undone here."""
 
-_MOST_ENCODINGS = 5
+_MAX_ENCODINGS = 5
 """Encodings on top of one another; nobody needs more than one."""
 
 
@@ -48,7 +48,7 @@ class _Decompressor(Protocol):
 def decode_body(
     content: bytes, content_encoding: str, *, max_bytes: int, check_time: Callable[[], object] = lambda: None
 ) -> bytes:
-    """Undo the encodings that a Content-Encoding header names; those that are not known stay.
+    """Undo the encodings that a Content-Encoding header names; unknown ones are ignored.
 
     A body that ends within its encoding is decoded as far as it goes: whoever parses it sees that it is not whole. What follows
     the end of gzip data and is none is left out, as other clients do.
@@ -56,12 +56,12 @@ def decode_body(
     :param content: the body as it came.
     :param content_encoding: the header's value.
     :param max_bytes: the bound, for the body and for each step on the way to it.
-    :param check_time: called every few milliseconds; what it raises ends the work.
+    :param check_time: called every few milliseconds; what it raises ends the decoding.
     :raises BodyTooLargeError: it is larger than the bound.
     :raises BodyEncodingError: it is not encoded so.
     """
     encodings = _encodings(content_encoding)
-    if len(encodings) > _MOST_ENCODINGS:
+    if len(encodings) > _MAX_ENCODINGS:
         raise BodyEncodingError(f"expected a body in one content encoding, found {len(encodings)} on top of one another")
     for name in reversed(encodings):
         if name not in _DECODERS:
@@ -74,9 +74,9 @@ def decode_body(
 
 
 def _encodings(content_encoding: str) -> list[str]:
-    """Return the encodings that are known. Others are passed over, because some servers put a charset there."""
+    """Return the known encodings. Others are ignored, because some servers put a charset there."""
     names = (name.strip().lower() for name in content_encoding.split(","))
-    return [name for name in names if name in _DECODERS or name in _FOREIGN]
+    return [name for name in names if name in _DECODERS or name in _UNSUPPORTED]
 
 
 def _decompressed(

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What broke between this machine and an API, in words that never repeat a library's text, which holds the URL with its query."""
+"""What went wrong between this machine and an API, in words that never repeat a library's text, which holds the URL's query."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _WAS_NOT_SENT = (
 
 
 def was_not_sent(error: Exception) -> bool:
-    """Tell whether an error came before the first byte of a request was written."""
+    """Return whether an error came before the first byte of a request was written."""
     return any(isinstance(part, _WAS_NOT_SENT) for part in _chain(error))
 
 
-def why(error: Exception) -> str:
-    """Say what broke."""
+def reason_for(error: Exception) -> str:
+    """Return what went wrong."""
     chain = _chain(error)
     kinds = (
         ((requests.exceptions.SSLError, urllib3.exceptions.SSLError), TLS),
@@ -66,43 +66,38 @@ def why(error: Exception) -> str:
 
 
 def was_caused_by(error: Exception, kind: type[BaseException]) -> bool:
-    """Tell whether an error of a kind stands behind another one."""
+    """Return whether an error of a class led to another one."""
     return any(isinstance(part, kind) for part in _chain(error))
 
 
-def is_error(status: int) -> bool:
-    """Tell whether a status says enough, whatever becomes of the body."""
-    return not 200 <= status < 300
+def timed_out(context: RequestContext, *, seconds: float, total: float) -> TransportError:
+    """Return the error for a response that took too long.
 
-
-def timed_out(call: RequestContext, *, seconds: float, total: float) -> TransportError:
-    """Make the error for an answer that took too long.
-
-    :param seconds: what it was given.
-    :param total: what the connection gives an answer.
+    :param seconds: what it could take.
+    :param total: the connection's total_timeout.
     """
     if seconds < total:
         reason = f"the answer was not whole within the {seconds:.3g} s that were left for the request with all its tries"
     else:
         remedy = "use a smaller page_size, or raise the connection's total_timeout"
         reason = f"the answer was not whole within {seconds:g} s: {remedy}"
-    return TransportError(replace(call, reason=reason))
+    return TransportError(replace(context, reason=reason))
 
 
-def out_of_time(call: RequestContext) -> TransportError:
-    """Make the error for a request that is not sent any more."""
-    return TransportError(replace(call, reason="no time was left for the request; it was not sent", reached=False))
+def out_of_time(context: RequestContext) -> TransportError:
+    """Return the error for a request for which no time is left."""
+    return TransportError(replace(context, reason="no time was left for the request; it was not sent", reached=False))
 
 
-def too_large(call: RequestContext, *, max_bytes: int) -> ResponseTooLargeError:
-    """Make the error for an answer that is larger than a bound."""
-    return ResponseTooLargeError(replace(call, reason=f"the answer is larger than {max_bytes / 1e6:g} MB"))
+def too_large(context: RequestContext, *, max_bytes: int) -> ResponseTooLargeError:
+    """Return the error for a response that is larger than a bound."""
+    return ResponseTooLargeError(replace(context, reason=f"the answer is larger than {max_bytes / 1e6:g} MB"))
 
 
 def decoded(
     content: bytes,
     headers: Mapping[str, str],
-    call: RequestContext,
+    context: RequestContext,
     *,
     max_bytes: int,
     check_time: Callable[[], object] = lambda: None,
@@ -110,7 +105,7 @@ def decoded(
     """Decode a whole body as its headers say.
 
     :param max_bytes: the largest body.
-    :param check_time: called now and then; what it raises ends the work.
+    :param check_time: called every few milliseconds; what it raises ends the decoding.
     :raises ProtocolError: it is not encoded so.
     :raises ResponseTooLargeError: it is larger.
     """
@@ -120,13 +115,13 @@ def decoded(
     try:
         return decode_body(content, encoding, max_bytes=max_bytes, check_time=check_time)
     except BodyTooLargeError:
-        raise too_large(call, max_bytes=max_bytes) from None
+        raise too_large(context, max_bytes=max_bytes) from None
     except BodyEncodingError as error:
-        raise ProtocolError(replace(call, reason=str(error))) from None
+        raise ProtocolError(replace(context, reason=str(error))) from None
 
 
 def _chain(error: Exception) -> list[BaseException]:
-    """Give an error and all that led to it, in the ways that the libraries wrap errors."""
+    """Return an error and all that led to it, in the ways that the libraries wrap errors."""
     chain: list[BaseException] = []
     link: BaseException | None = error
     while link is not None and link not in chain:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
-    from limio_limitrail.api.list_reader import Walk
+    from limio_limitrail.api.list_reader import ListReader
     from limio_limitrail.api.page import Page
     from limio_limitrail.api.pagination import Cursor
     from limio_limitrail.api.resource import Resource
@@ -57,10 +57,10 @@ class ResourceHook(Protocol):
         concurrency: int = 1,
         page_size: int | None = None,
         cursor: Cursor | None = None,
-        seen: int = 0,
+        records_read: int = 0,
         total: int | None = None,
-    ) -> Walk | SlicedListReader:
+    ) -> ListReader | SlicedListReader:
         """Prepare a walk through a list."""
 
-    def detailed(self, walk: Walk | SlicedListReader) -> Iterator[Page]:
+    def detailed(self, walk: ListReader | SlicedListReader) -> Iterator[Page]:
         """Give a walk's pages with whole records in the place of summaries."""

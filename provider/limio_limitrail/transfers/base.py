@@ -23,7 +23,7 @@ from limio_limitrail.transfers.nested_columns import nested_paths
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
-    from limio_limitrail.api.list_reader import Walk
+    from limio_limitrail.api.list_reader import ListReader
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.api.sliced_reader import SlicedListReader
     from limio_limitrail.hooks.protocol import ResourceHook
@@ -267,7 +267,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         """Give the columns that a table needs; none where there is no table."""
         return None
 
-    def _open_list(self, job: Job, checkpoint: PullCheckpoint) -> Walk | SlicedListReader:
+    def _open_list(self, job: Job, checkpoint: PullCheckpoint) -> ListReader | SlicedListReader:
         return self.hook.walk(
             job.resource,
             path_params=self.path_params,
@@ -278,7 +278,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
             concurrency=self.concurrency,
             page_size=checkpoint.page_size or self.page_size,
             cursor=checkpoint.cursor,
-            seen=checkpoint.read,
+            records_read=checkpoint.read,
             total=checkpoint.total,
         )
 

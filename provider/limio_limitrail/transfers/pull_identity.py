@@ -52,7 +52,7 @@ def pull_signature(
     :raises ParameterError: the parameters do not fit the resource.
     """
     resource, window = job.resource, job.window
-    query = build_query(
+    path, params = build_query(
         resource, path_params=path_params, query_params=query_params, since=window.since, until=window.asked_until
     )
     time_path = path_parts(shaping.time_path) if shaping.time_path is not None else None
@@ -61,7 +61,7 @@ def pull_signature(
             "the API's URLs or client": _digest(hook.source()),
             "run": _digest([job.run.dag_id, job.run.task_id, job.run.run_id, job.run.map_index]),
             "folder": _digest(str(job.folder)),
-            "list": _digest([query.path, query.params, detail and resource.detail_path]),
+            "list": _digest([path, params, detail and resource.detail_path]),
             "paging": _code_of("the paging", _paging(resource)),
             "time range": _digest(
                 [_text(window.since), _text(window.until), _text(window.kept_until), slice_size and slice_size.total_seconds()]

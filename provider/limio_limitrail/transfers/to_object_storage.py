@@ -49,14 +49,13 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
     def _execute(self, context: Context) -> dict[str, Any]:
         from airflow.sdk import ObjectStoragePath
 
-        from limio_limitrail.api.request_stats import Meter
         from limio_limitrail.landing.parts import MANIFEST_NAME, PartFormat
         from limio_limitrail.observability.lineage import folder_place
         from limio_limitrail.observability.metrics import count, stage
 
         self.read_parameters()
         part_format = PartFormat(self.format)
-        meter = Meter(self.hook.client)
+        measured = self.hook.client.measure()
         root = ObjectStoragePath(self.destination)
         job = self.plan(context, root=root, target=str(self.destination))
         self.note_pull(job, target=lambda: folder_place(job.folder.parent))
@@ -79,7 +78,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
             **job.window.summary(),
             "watermark": watermark.isoformat() if watermark else None,
             "reason": job.reason,
-            **meter.read(),
+            **measured(),
         }
         job.store.clear()
         self.announce(context, summary)

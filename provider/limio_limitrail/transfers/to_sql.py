@@ -74,7 +74,6 @@ class ResourceToSqlOperator(ResourcePullOperator):
     def _execute(self, context: Context) -> dict[str, Any]:
         from airflow.sdk import ObjectStoragePath
 
-        from limio_limitrail.api.request_stats import Meter
         from limio_limitrail.landing.parts import PartFormat
         from limio_limitrail.landing.sql import WriteMode
         from limio_limitrail.observability.lineage import table_place
@@ -84,7 +83,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         self.read_parameters()
         mode = WriteMode(self.mode)
         database = self._database()
-        meter = Meter(self.hook.client)
+        measured = self.hook.client.measure()
         root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
         job = self.plan(context, root=root, target=f"{self.sql_conn_id}/{self.table}")
         self._check_mode(job, mode)
@@ -115,7 +114,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             **job.window.summary(),
             "watermark": watermark.isoformat() if watermark else None,
             "reason": job.reason,
-            **meter.read(),
+            **measured(),
         }
         self._clean_up(job)
         self.announce(context, summary)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.redact import LONGEST, holds_secret, remember_secret, safe_text
-from limio_limitrail.api.responses import judge
+from limio_limitrail.api.responses import Response, classify
 from limio_limitrail.api.retry import is_transient
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.emulator import Fault
@@ -51,7 +51,7 @@ def test_errors_survive_pickle_and_copy(kind):
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert type(twin) is kind
         assert str(twin) == str(error)
-        assert (twin.failure, twin.status, twin.retry_after, twin.trace_id) == (error.failure, 429, 7.0, "trace-1")
+        assert (twin.context, twin.status, twin.retry_after, twin.trace_id) == (error.context, 429, 7.0, "trace-1")
         assert twin.retries_exhausted
 
 
@@ -65,9 +65,7 @@ def test_a_message_names_resource_status_trace_and_advice(kind):
 
 
 def said(status: int, body: bytes, **headers: str) -> errors.ApiError:
-    error = judge(status=status, headers=headers, body=body, call=CALL)
-    assert error is not None
-    return error
+    return classify(Response(status=status, headers=headers, body=body), context=CALL)
 
 
 def test_a_403_names_the_scope_needed_and_those_granted(make_client, limio_emulator):
@@ -189,7 +187,7 @@ def test_only_a_text_says_something(value):
 
 def problem_of(body: bytes) -> errors.ProblemDetails:
     call = errors.RequestContext(api="LimitRail", method="POST", path="/v1/usage/commit")
-    return judge(status=400, headers={}, body=body, call=call).failure.problem
+    return classify(Response(status=400, headers={}, body=body), context=call).context.problem
 
 
 def test_all_members_of_a_problem_are_kept():
@@ -249,7 +247,7 @@ def test_a_404_of_limitrail_speaks_of_the_tenant():
 def test_a_proxy_that_asks_for_credentials_has_not_passed_the_request_on():
     error = said(407, b"<html>Proxy Authentication Required</html>")
     assert isinstance(error, errors.TransportError)
-    assert not error.failure.reached
-    assert not error.hopeless
+    assert not error.context.reached
+    assert not error.permanent
     assert not is_transient(error)
     assert "the proxy refused to pass the request on" in str(error)

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from secrets_left import FORMS, readable_pieces
 
 from limio_limitrail.api import known_secrets, redact
-from limio_limitrail.api.proxy_passwords import remember_proxy_passwords
-from limio_limitrail.api.redact import holds_secret, remember_secret, safe_text, safe_uri
+from limio_limitrail.api.redact import holds_secret, remember_proxy_passwords, remember_secret, safe_text, safe_uri
 from limio_limitrail.api.secret import Secret
 
 WORDS = (
@@ -208,20 +207,20 @@ class TestWhatIsRemembered:
     def test_for_as_long_as_somebody_holds_it(self):
         held = Secret("held-for-a-long-time-0")
         remember_secret(held)
-        for number in range(10 * known_secrets.MOST_UNUSED):
+        for number in range(10 * known_secrets.MAX_UNUSED):
             remember_secret(Secret(f"token-{number:05}-x9"))
         gc.collect()
         assert holds_secret("held-for-a-long-time-0")
-        assert len(known_secrets._known._entries) <= known_secrets.MOST_UNUSED + 2
+        assert len(known_secrets._known._entries) <= known_secrets.MAX_UNUSED + 2
         assert not holds_secret("token-00000-x9")
-        assert holds_secret(f"token-{10 * known_secrets.MOST_UNUSED - 1:05}-x9")
+        assert holds_secret(f"token-{10 * known_secrets.MAX_UNUSED - 1:05}-x9")
 
     def test_another_object_of_the_same_value_holds_it_too(self):
         first, second = Secret("held-by-two-objects-1"), Secret("held-by-two-objects-1")
         remember_secret(first)
         remember_secret(second)
         del first
-        for number in range(2 * known_secrets.MOST_UNUSED):
+        for number in range(2 * known_secrets.MAX_UNUSED):
             remember_secret(Secret(f"token-{number:05}-y9"))
         assert holds_secret("held-by-two-objects-1")
         assert second

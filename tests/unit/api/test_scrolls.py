@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limio_limitrail.api.errors import CursorRefusedError, ProtocolError
-from limio_limitrail.api.list_reader import Walk
-from limio_limitrail.api.pagination import CursorPair, CursorString
+from limio_limitrail.api.list_reader import ListReader
+from limio_limitrail.api.pagination import CursorPair, CursorString, is_scroll
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.api.retry import RetryLimits
-from limio_limitrail.api.scrolls import is_scroll
 from limio_limitrail.emulator import Fault
 
 ORDERS = Resource(name="orders", path="/objects/limio/orders")
@@ -104,7 +103,7 @@ def test_any_text_is_looked_at(text):
 
 def walk_of(make_client, server, resource=ORDERS, *, page_size=20, limits=None, **more):
     client = make_client(server, limits=limits)
-    return Walk(client=client, resource=resource, path=resource.path, params=resource.params, page_size=page_size, **more)
+    return ListReader(client=client, resource=resource, path=resource.path, params=resource.params, page_size=page_size, **more)
 
 
 def ids(pages):
@@ -132,9 +131,11 @@ def test_a_scroll_is_read_to_its_end(scrolled, make_client, resource, kind, page
 def test_no_cursor_leads_back_into_its_middle(scrolled, make_client, resource, kind):
     page = next(walk_of(make_client, scrolled, resource).pages())
     before = scrolled.counters.requests
-    with pytest.raises(CursorRefusedError, match="the API keeps the place in this list itself"):
+    with pytest.raises(CursorRefusedError, match="the API keeps the position in this list itself"):
         next(
-            walk_of(make_client, scrolled, resource, cursor=page.following, seen=20, total=len(scrolled.tenant.ids(kind))).pages()
+            walk_of(
+                make_client, scrolled, resource, cursor=page.next_cursor, records_read=20, total=len(scrolled.tenant.ids(kind))
+            ).pages()
         )
     assert scrolled.counters.requests == before
 
@@ -152,7 +153,7 @@ LOST = [
 def test_a_page_that_may_be_lost_is_not_asked_for_again(scrolled, make_client, fault):
     scrolled.faults.add(fault)
     found = []
-    with pytest.raises(CursorRefusedError, match="the API keeps the place in this list itself, so that the page may be gone"):  # noqa: PT012
+    with pytest.raises(CursorRefusedError, match="the API keeps the position in this list itself, so that the page may be gone"):  # noqa: PT012
         for page in walk_of(make_client, scrolled, page_size=60).pages():
             found += ids([page])
     assert found == scrolled.tenant.ids("orders")[:120]
@@ -218,7 +219,7 @@ def answering(site, respond):
 
 
 def scroll_site(site, pages, *, cursor, lose=(), end=None):
-    """A server that keeps the place behind a cursor of any form; it loses the answers to some requests."""
+    """A server that keeps the position behind a cursor of any form; it loses the answers to some requests."""
     state = {"at": 0, "asked": 0}
 
     def respond(request):
@@ -283,8 +284,8 @@ def test_a_page_that_was_asked_for_twice_before_the_cursor_was_known_is_a_lost_o
 def test_a_walk_that_was_gone_on_with_finds_out_that_it_cannot(site, make_client):
     state = scroll_site(site, PAGES, cursor=lambda _: "0f9e8d7c")
     state["at"] = 2
-    with pytest.raises(CursorRefusedError, match="the API keeps the place"):
-        list(walk_of(make_client, site, cursor={"queryMore": "0f9e8d7c"}, seen=1).pages())
+    with pytest.raises(CursorRefusedError, match="the API keeps the position"):
+        list(walk_of(make_client, site, cursor={"queryMore": "0f9e8d7c"}, records_read=1).pages())
 
 
 def test_a_first_cursor_does_not_show_yet_that_it_changes(site, make_client):
@@ -296,7 +297,7 @@ def test_a_first_cursor_does_not_show_yet_that_it_changes(site, make_client):
     answering(site, respond)
     pages = list(walk_of(make_client, site).pages())
     assert [page.resumable for page in pages] == [False, True, True, True]
-    again = list(walk_of(make_client, site, cursor=pages[1].following, seen=2).pages())
+    again = list(walk_of(make_client, site, cursor=pages[1].next_cursor, records_read=2).pages())
     assert (ids(again), [page.resumable for page in again]) == ([3, 4], [True, True])
 
 

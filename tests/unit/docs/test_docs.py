@@ -92,7 +92,7 @@ def test_every_error_is_explained_where_its_message_says() -> None:
             one = error.__new__(error)
             Exception.__init__(one, "why")
             if isinstance(one, ApiError):
-                one.failure = RequestContext(api="Limio")
+                one.context = RequestContext(api="Limio")
             assert str(one).endswith(where)
 
 
