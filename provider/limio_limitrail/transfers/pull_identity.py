@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Which pull a saved state belongs to: a retry goes on with it only where all of this is the same."""
+"""The identity of a pull: a retry resumes from a checkpoint only if all of it is the same."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PARTS_FORMAT = 1
-"""Raised where this package would make other parts of the same records: parts of two kinds do not go together."""
+"""Increased when this package begins to make different parts of the same records, which must not be mixed."""
 
 
 def pull_signature(
@@ -40,14 +40,14 @@ def pull_signature(
     part_format: PartFormat,
     shaping: Shaping,
 ) -> str:
-    """Return what tells one pull from another.
+    """Return the signature that identifies a pull and what it makes of the records.
 
-    Neither what only explains nor how fast the pull goes belongs to it: page size, slices at once, rows a part, retries, and the
-    order in which columns and parameters were given. No secret does, so that a rotated one leaves the pull what it is.
+    It ignores whatever does not change the records: page size, concurrency, rows a part, retries, and the order in which columns
+    and parameters are given. It ignores secrets, so that a pull stays the same when they are rotated.
 
     :param path_params: values for the placeholders of the path.
     :param query_params: query parameters.
-    :param slice_size: the longest span of time that one request asks for; None where the pull is not cut into slices.
+    :param slice_size: the longest time range of one request; None if the pull is not sliced.
     :param detail: whether each record is fetched by its id.
     :raises ParameterError: the parameters do not fit the resource.
     """
@@ -94,7 +94,7 @@ def _code_of(what: str, value: object) -> str:
     try:
         return code_digest(value)[:16]
     except UnknownCodeError as error:
-        log.warning("The code of %s cannot be compared, so that a retry of the task starts the pull over: %s", what, error)
+        log.warning("The code of %s cannot be compared, so a retry of the task starts the pull over: %s", what, error)
         return uuid.uuid4().hex[:16]
 
 

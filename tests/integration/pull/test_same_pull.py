@@ -108,7 +108,7 @@ def test_another_pull_starts_over(home, limio_emulator, tmp_path, case):
     assert ("What differs: " in home.output()) or not known
     if not known:
         assert (
-            "The code of transform cannot be compared, so that a retry of the task starts the pull over: it refers to 'LOCK'"
+            "The code of transform cannot be compared, so a retry of the task starts the pull over: it refers to 'LOCK'"
             in home.output()
         )
 

@@ -147,7 +147,7 @@ def test_a_watermark_of_another_form_is_an_error_that_a_full_refresh_mends(store
     assert caplog.text == ""
     assert move(mark, NOON, run="r") == NOON
     assert mark.read().watermark == NOON
-    assert "The watermark is set anew: the watermark stored under 'limio_limitrail.watermark:t'" in caplog.text
+    assert "The watermark is reset: the watermark stored under 'limio_limitrail.watermark:t'" in caplog.text
 
 
 def test_a_watermark_of_a_newer_version_says_so():
