@@ -13,11 +13,11 @@ from limio_limitrail.concurrency import BackgroundWriter
 from limio_limitrail.landing import arrow_tables as tables
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.columns import ColumnReader, FoundNames, check_number, name_clash
-from limio_limitrail.landing.max_timestamp import MaxTimestamp
 from limio_limitrail.landing.nested_paths import OBJECTS, NestedPathReader
 from limio_limitrail.landing.parquet_writer import GROUP_ROWS, GROUP_SIZE, RowGroupWriter
 from limio_limitrail.landing.parts import Compressor, PartFormat, parquet_bytes
 from limio_limitrail.landing.shaping import RecordError, Shaping, Transform
+from limio_limitrail.landing.time_column import MaxTimestamp
 from limio_limitrail.landing.transform import transformed
 from limio_limitrail.landing.values import Times
 

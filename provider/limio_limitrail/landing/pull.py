@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from limio_limitrail.concurrency import prefetch
 from limio_limitrail.landing.arrow_tables import merge_schemas
-from limio_limitrail.landing.checkpoint import CheckpointStore, PullCheckpoint, SavedPart, begin, restore
+from limio_limitrail.landing.checkpoint import CheckpointStore, PullCheckpoint, SavedPart, restore
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.columns import check_number
 from limio_limitrail.landing.manifest import Manifest, write_manifest
@@ -30,7 +30,7 @@ from limio_limitrail.landing.parts import (
     store_part,
 )
 from limio_limitrail.landing.shaping import RecordError, Shaping
-from limio_limitrail.landing.upper_bound import UpperBound
+from limio_limitrail.landing.time_column import UpperBound
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -226,7 +226,8 @@ class Pull:
         self._unreadable_times = 0
         make_folder(self.folder)
         remove_parts(self.folder)
-        return begin(self.signature, page_size=self._page_size)
+        now = datetime.now(UTC)
+        return PullCheckpoint(signature=self.signature, started_at=now, saved_at=now, page_size=self._page_size)
 
     def _read_list(self, reader: PageReader, checkpoint: PullCheckpoint) -> PullCheckpoint:
         """Read from a checkpoint to the end of the list, and save a checkpoint after each part."""
@@ -297,7 +298,7 @@ class Pull:
     def _save(self, checkpoint: PullCheckpoint) -> PullCheckpoint:
         """Save a checkpoint, unless it would replace a resumable one and is not resumable itself."""
         if checkpoint.resumable or not self._saved_resumable:
-            checkpoint = checkpoint.stamped()
+            checkpoint = replace(checkpoint, saved_at=datetime.now(UTC))
             self.store.save(checkpoint.to_json())
             self._saved_resumable = checkpoint.resumable
         return checkpoint

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from record_pages import RecordPage
 
-from limio_limitrail.landing.upper_bound import UpperBound
+from limio_limitrail.landing.time_column import UpperBound
 
 END = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
