@@ -127,8 +127,6 @@ class TrackedConnector(aiohttp.TCPConnector):
 
 
 class TrackedResponse(aiohttp.ClientResponse):
-    """A response that knows where it came from."""
-
     provenance: Provenance
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 from limio_limitrail.api.errors import ProtocolError, RequestContext, TransportError
 from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
@@ -45,29 +45,6 @@ class Token:
 
     def __post_init__(self) -> None:
         remember_secret(self.value)
-
-
-class Auth(Protocol):
-    """A source of credentials: a `TokenSource` or an `ApiKey`."""
-
-    @property
-    def mode(self) -> AuthMode:
-        """The kind of credential."""
-
-    def credential(self) -> Secret:
-        """Return the credential that is valid now."""
-
-    def cached(self) -> Secret | None:
-        """Return the credential that is valid now; None where one must be minted first."""
-
-    def header(self, credential: Secret) -> Secret:
-        """Return the Authorization header's value for it."""
-
-    def renew(self, refused: Secret) -> bool:
-        """Discard a credential that the API refused; return whether another one may be accepted."""
-
-    def granted_scopes(self) -> tuple[str, ...] | None:
-        """Return the scopes of the current credential; None where they are not known."""
 
 
 class TokenSource:
@@ -134,6 +111,7 @@ class TokenSource:
             lock.release()
 
     def cached(self) -> Secret | None:
+        """Return the token if it is valid; None where one must be minted first."""
         with self._token_lock:
             return self._token.value if self._token is not None and self._clock() < self._renew_at else None
 
@@ -145,6 +123,7 @@ class TokenSource:
         return Secret(f"Bearer {credential.reveal()}")
 
     def renew(self, refused: Secret) -> bool:
+        """Discard a credential that the API refused; return whether another one may be accepted."""
         with self._token_lock:
             # Another thread may have got the same 401 and renewed already: its token is kept.
             if self._token is not None and self._token.value == refused:
@@ -152,6 +131,7 @@ class TokenSource:
         return True
 
     def granted_scopes(self) -> tuple[str, ...] | None:
+        """Return the scopes of the current token; None where they are not known."""
         token = self._token
         return token.scopes if token else None
 
@@ -185,6 +165,10 @@ class ApiKey:
 
     def __repr__(self) -> str:
         return "ApiKey(***)"
+
+
+Auth: TypeAlias = TokenSource | ApiKey
+"""A source of credentials."""
 
 
 @raises_bare

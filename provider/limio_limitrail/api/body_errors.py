@@ -205,5 +205,4 @@ def _is_set(value: Any) -> bool:
 
 
 def _scalar(raw: msgspec.Raw) -> str:
-    """Return a text, a number or a boolean as a text in lower case; an empty one for anything else."""
     return "" if bytes(raw).startswith((b"{", b"[")) else str(_decoded(raw)).lower()

@@ -181,7 +181,6 @@ def _is_hint(word: str, text: bytes, *, here: list[Any], end: ListEnd, ambiguous
 
 
 def _is_other_page(value: Any, *, here: list[Any], end: ListEnd) -> bool:
-    """Return whether a value leads to another page than the current one."""
     # Not recursive: the decoder goes deeper than Python functions.
     pending = [value]
     while pending:
@@ -207,7 +206,6 @@ def _is_at(value: Any, here: list[Any]) -> bool:
 
 
 def _is_same(link: str, target: str, *, here: list[Any]) -> bool:
-    """Return whether a link leads to the page that it came from."""
     if not ("/" in link or link.startswith("?")):
         return False
     try:
@@ -224,7 +222,6 @@ def _is_same(link: str, target: str, *, here: list[Any]) -> bool:
 
 
 def _links(text: bytes) -> Iterator[Any]:
-    """Yield the targets of those links in a list whose relation is ``next``."""
     for link in value_of(text) or []:
         if isinstance(link, dict) and any(
             normalized(name) in {"rel", "relation"} and isinstance(value, str) and "next" in value.lower().split()
@@ -255,7 +252,6 @@ def _in_headers(headers: Mapping[str, str], *, end: ListEnd) -> Iterator[Continu
 
 
 def _has_next(links: str, *, end: ListEnd) -> bool:
-    """Return whether one of the links of a ``Link`` header is the next page."""
     for link in _LINK.finditer(links):
         rels = " ".join(quoted or bare for quoted, bare in _REL.findall(link[2])).lower().split()
         if "next" in rels and not _is_same(link[1], end.target, here=[]):

@@ -103,7 +103,6 @@ def _identity_of(record: bytes | msgspec.Raw) -> str:
 
 
 def _parts_of(list_path: str, *, resource: Resource) -> dict[str, str]:
-    """Return the values of the placeholders of a path that was filled in."""
     pattern, named = "", set[str]()
     for text, name, _, _ in Formatter().parse(resource.path):
         pattern += re.escape(text)

@@ -1,20 +1,22 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """The exceptions of an API request. * marks those that retrying cannot help until a person changes something (`permanent`).
 
-ParameterError                 a parameter that cannot be sent; a ValueError
-ApiError
-├── CredentialsError *         401, or the token endpoint refused the client
-├── ScopeError *               403, or a scope was not granted
-├── NotFoundError              404, 410
-├── InvalidRequestError *      400, 422 and other 4xx, or the request could not be built
-├── ConflictError              409
-├── PageTooLargeError          413
-│   └── ResponseTooLargeError  larger than max_response_mb
-├── RateLimitError             429
-├── ServerError                5xx
-├── TransportError             no whole response: connection, timeout, 407
-├── ProtocolError              a response that breaks the contract
-└── CursorRefusedError         the list must be read again from its beginning
+.. code-block:: text
+
+    ParameterError                 a parameter that cannot be sent; a ValueError
+    ApiError
+    ├── CredentialsError *         401, or the token endpoint refused the client
+    ├── ScopeError *               403, or a scope was not granted
+    ├── NotFoundError              404, 410
+    ├── InvalidRequestError *      400, 422 and other 4xx, or the request could not be built
+    ├── ConflictError              409
+    ├── PageTooLargeError          413
+    │   └── ResponseTooLargeError  larger than max_response_mb
+    ├── RateLimitError             429
+    ├── ServerError                5xx
+    ├── TransportError             no whole response: connection, timeout, 407
+    ├── ProtocolError              a response that breaks the contract
+    └── CursorRefusedError         the list must be read again from its beginning
 
 A message names the API, the request (method and path, never the query), the status, the trace id where there is one, what the
 API said (short and masked) and what to do next. It never holds a body, a query string or a credential.
@@ -61,20 +63,15 @@ class ProblemDetails:
     trace_id: str | None = None
 
     def __str__(self) -> str:
-        parts = [self.message or ""]
-        parts += [
-            f"{name}={value}"
-            for name, value in (
-                ("title", self.title),
-                ("errorCode", self.error_code),
-                ("resourceKey", self.resource_key),
-                ("field", self.field),
-                ("type", self.type),
-                ("instance", self.instance),
-            )
-            if value
-        ]
-        return " ".join(part for part in parts if part)
+        named = {
+            "title": self.title,
+            "errorCode": self.error_code,
+            "resourceKey": self.resource_key,
+            "field": self.field,
+            "type": self.type,
+            "instance": self.instance,
+        }
+        return " ".join([*filter(None, [self.message]), *(f"{name}={value}" for name, value in named.items() if value)])
 
 
 @dataclass(frozen=True, kw_only=True)

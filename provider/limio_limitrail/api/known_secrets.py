@@ -69,7 +69,6 @@ class _Needles:
         self.ngrams = frozenset(value[at : at + _NGRAM] for value in self._values for at in range(len(value) - _NGRAM + 1))
 
     def whole(self, text: str) -> Spans:
-        """Return where a folded text contains a whole one."""
         found = []
         for value in self._values:
             at = text.find(value)
@@ -126,7 +125,6 @@ class _Needles:
 
 
 def _ngrams_of(text: str, *, size: int) -> list[str]:
-    """Return n-grams of a text, of which each piece of that size contains one."""
     return [text[at : at + _NGRAM] for at in range(0, len(text) - _NGRAM + 1, size - _NGRAM + 1)]
 
 
@@ -156,7 +154,6 @@ class _Entry:
         self.encoded = [core for form in written for core in _cores(form)] if len(value) <= _MAX_IN_BASE64 else []
 
     def hold(self, secret: Secret) -> None:
-        """Note a holder of the secret."""
         living = [holder for holder in self._holders if holder() is not None]
         if all(holder() is not secret for holder in living):
             living.append(weakref.ref(secret))

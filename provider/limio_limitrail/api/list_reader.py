@@ -36,7 +36,6 @@ from limio_limitrail.bare_errors import raises_bare
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
-    from limio_limitrail.api.responses import Response
 
 log = logging.getLogger(__name__)
 
@@ -170,24 +169,11 @@ class ListReader:
 
     @raises_bare
     def _request(self, query: Mapping[str, str], *, is_first: bool, once: bool, halved: bool, number: int) -> Page:
-        response = self._send(query, is_first=is_first, once=once, halved=halved)
-        if self.server_time is None:
-            self.server_time = _date_of(response.headers)
-        return parse_page(
-            response,
-            resource=self.resource,
-            envelope=self._envelope,
-            context=self._context(),
-            number=number,
-            warned=self._warned,
-        )
-
-    def _send(self, query: Mapping[str, str], *, is_first: bool, once: bool, halved: bool) -> Response:
         def note_retry(seconds: float) -> None:  # noqa: ARG001 - that there is a retry is all
             self._cursor_sent_again = self._cursor_sent_again or not is_first
 
         self._target = f"{self.path}?{urlencode(query)}"
-        return self.client.send(
+        response = self.client.send(
             path=self.path,
             params=query,
             resource=self.resource.name,
@@ -198,6 +184,16 @@ class ListReader:
             repeat=Repeat.IF_NOT_PROCESSED if once else None,
             sleep=self.sleep,
             on_retry=note_retry,
+        )
+        if self.server_time is None:
+            self.server_time = _date_of(response.headers)
+        return parse_page(
+            response,
+            resource=self.resource,
+            envelope=self._envelope,
+            context=self._context(),
+            number=number,
+            warned=self._warned,
         )
 
     def _is_last(self, page: Page, *, number: int) -> bool:

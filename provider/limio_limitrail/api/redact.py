@@ -83,7 +83,6 @@ def safe_error(error: BaseException) -> str:
 
 
 def _masked(text: str) -> str:
-    """Replace the secrets of this process in a text."""
     kept, at = [], 0
     for start, end in find_secrets(text):
         kept += [text[at:start], _MASK]

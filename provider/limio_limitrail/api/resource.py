@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum, StrEnum
 from functools import lru_cache
 from string import Formatter
 from typing import Any
 from urllib.parse import quote
+
+import msgspec
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorPair, CursorString, Paging, SinglePage
@@ -214,36 +216,22 @@ def resource_to_json(resource: Resource) -> dict[str, Any]:
             f"resource {resource.name!r} has a paging of its own ({style}), which a triggerer cannot make: "
             "only a worker can look at it (deferrable=False)"
         )
-    members: dict[str, Any] = {}
-    for one in fields(resource):
-        value = getattr(resource, one.name)
-        match one.name:
-            case "paging":
-                members[one.name] = {"style": style, **asdict(value)}
-            case "time_filter":
-                members[one.name] = asdict(value) if value is not None else None
-            case "credentials":
-                members[one.name] = sorted(mode.value for mode in value)
-            case _:
-                members[one.name] = list(value) if isinstance(value, tuple) else dict(value) if hasattr(value, "items") else value
-    return members
-
-
-def resource_from_json(data: dict[str, Any]) -> Resource:
-    """Return the resource of `resource_to_json`."""
-    known = {one.name for one in fields(Resource)}
-    members: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name in known
+    members = msgspec.to_builtins(resource)
+    return {
+        **members,
+        "paging": {"style": style, **members["paging"]},
+        "credentials": sorted(members["credentials"]),
     }
-    members["paging"] = _paging(data["paging"])
-    members["time_filter"] = TimeFilter(**data["time_filter"]) if data.get("time_filter") else None
-    members["credentials"] = frozenset(AuthMode(mode) for mode in data["credentials"])
-    return Resource(**members)
 
 
-def _paging(data: dict[str, Any]) -> Paging:
-    made: Paging = _PAGING_STYLES[data["style"]](**{name: value for name, value in data.items() if name != "style"})
-    return made
+def resource_from_json(data: Mapping[str, Any]) -> Resource:
+    """Return the resource of `resource_to_json`."""
+    paging, time_filter = dict(data["paging"]), data["time_filter"]
+    made: dict[str, Any] = {
+        "paging": _PAGING_STYLES[paging.pop("style")](**paging),
+        "time_filter": time_filter and TimeFilter(**time_filter),
+    }
+    return Resource(**{**data, **made})
 
 
 def stable_repr(value: object, *, depth: int = 0) -> str:

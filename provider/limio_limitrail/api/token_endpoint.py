@@ -130,7 +130,6 @@ def _checked(token: Token, *, credentials: ClientCredentials, context: RequestCo
 
 
 def _is_invalid_scope(body: bytes) -> bool:
-    """Return whether an OAuth error is about the scopes (RFC 6749, section 5.2)."""
     try:
         members = decode_json(body)
     except NotJSONError:

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import http.client
 import ssl
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import requests
 import urllib3.exceptions
 
-from limio_limitrail.api.content_encoding import BodyEncodingError, BodyTooLargeError, decode_body
-from limio_limitrail.api.errors import ProtocolError, RequestContext, ResponseTooLargeError, TransportError
+from limio_limitrail.api.errors import RequestContext, ResponseTooLargeError, TransportError
 
 TLS = "the TLS connection could not be made or verified"
 PROXY = "the proxy could not be reached or refused"
@@ -92,32 +90,6 @@ def out_of_time(context: RequestContext) -> TransportError:
 def too_large(context: RequestContext, *, max_bytes: int) -> ResponseTooLargeError:
     """Return the error for a response that is larger than a bound."""
     return ResponseTooLargeError(replace(context, reason=f"the answer is larger than {max_bytes / 1e6:g} MB"))
-
-
-def decoded(
-    content: bytes,
-    headers: Mapping[str, str],
-    context: RequestContext,
-    *,
-    max_bytes: int,
-    check_time: Callable[[], object] = lambda: None,
-) -> bytes:
-    """Decode a whole body as its headers say.
-
-    :param max_bytes: the largest body.
-    :param check_time: called every few milliseconds; what it raises ends the decoding.
-    :raises ProtocolError: it is not encoded so.
-    :raises ResponseTooLargeError: it is larger.
-    """
-    encoding = headers.get("Content-Encoding")
-    if not encoding:
-        return content
-    try:
-        return decode_body(content, encoding, max_bytes=max_bytes, check_time=check_time)
-    except BodyTooLargeError:
-        raise too_large(context, max_bytes=max_bytes) from None
-    except BodyEncodingError as error:
-        raise ProtocolError(replace(context, reason=str(error))) from None
 
 
 def _chain(error: Exception) -> list[BaseException]:
