@@ -21,7 +21,7 @@ from multidict import CIMultiDictProxy
 from urllib3.util.ssl_ import create_urllib3_context
 
 from limio_limitrail.api import transport_errors
-from limio_limitrail.api.async_connections import SpokeFirstError, TrackedConnector, TrackedResponse
+from limio_limitrail.api.async_connections import TrackedConnector, TrackedResponse, UnsolicitedDataError
 from limio_limitrail.api.bounded_http import ResponseBounds
 from limio_limitrail.api.content_encoding import BodyTooLargeError, decode_body
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, RequestContext, TransportError
@@ -258,7 +258,7 @@ _WAS_NOT_SENT = (
     aiohttp.ClientConnectorError,
     aiohttp.ClientHttpProxyError,
     aiohttp.ConnectionTimeoutError,
-    SpokeFirstError,
+    UnsolicitedDataError,
 )
 """Errors that come before the first byte of a request is written: no connection, or none through the proxy, or none of TLS."""
 
@@ -274,8 +274,8 @@ def _reason_for(error: Exception) -> str:
             if isinstance(error.os_error, socket.gaierror):
                 return transport_errors.NAME
             return transport_errors.REFUSED if error.os_error.errno == errno.ECONNREFUSED else transport_errors.NO_CONNECTION
-        case SpokeFirstError():
-            return transport_errors.SPOKE_FIRST
+        case UnsolicitedDataError():
+            return transport_errors.UNSOLICITED
         case aiohttp.ConnectionTimeoutError():
             return transport_errors.CONNECT_TIMEOUT
         case TimeoutError():

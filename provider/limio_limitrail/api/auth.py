@@ -103,7 +103,7 @@ class TokenSource:
     def _exclusive_minting(self) -> Iterator[None]:
         lock, left = self._mint_lock, seconds_left()
         if not lock.acquire(timeout=-1 if left >= threading.TIMEOUT_MAX else max(left, 0.0)):
-            reason = "the request for it that another thread has made was not answered in time"
+            reason = "another thread's request for it got no response in time"
             raise TransportError(RequestContext(api="OAuth", resource="token", method="POST", reason=reason, reached=False))
         try:
             yield
@@ -185,26 +185,26 @@ def parse_token(body: bytes, *, api: str, path: str) -> Token:
         return ProtocolError(RequestContext(api=api, resource="token", method="POST", path=path, status=200, reason=reason))
 
     try:
-        answer = decode_json(body)
+        members = decode_json(body)
     except NestedTooDeeplyError:
-        raise broken("the token answer is nested too deeply") from None
+        raise broken("the token response is nested too deeply") from None
     except NotJSONError:
-        raise broken("the token answer is not JSON") from None
-    if not isinstance(answer, dict):
-        raise broken("the token answer is not a JSON object")
-    kind = answer.get("token_type")
+        raise broken("the token response is not JSON") from None
+    if not isinstance(members, dict):
+        raise broken("the token response is not a JSON object")
+    kind = members.get("token_type")
     if kind is not None and (not isinstance(kind, str) or kind.strip().lower() != "bearer"):
-        raise broken("the token answer's token_type is not Bearer")
-    value = answer.get("access_token")
+        raise broken("the token response's token_type is not Bearer")
+    value = members.get("access_token")
     if isinstance(value, str) and value[:7].lower() == "bearer ":
         value = value[7:]
     value = value.strip() if isinstance(value, str) else ""
     if not value or not value.isascii() or not value.isprintable() or " " in value:
-        raise broken("the token answer holds no usable access_token")
-    scope = answer.get("scope")
+        raise broken("the token response holds no usable access_token")
+    scope = members.get("scope")
     return Token(
         value=Secret(value),
-        lifetime=_lifetime(answer.get("expires_in")),
+        lifetime=_lifetime(members.get("expires_in")),
         scopes=tuple(scope.split()) if isinstance(scope, str) else None,
     )
 

@@ -22,7 +22,7 @@ _PIECE = 1 << 16
 """Bytes that are decoded at a time. What follows the end of a member is copied once a member, so that this bounds that, too."""
 
 _UNSUPPORTED = frozenset({"br", "compress", "x-compress"})
-"""Encodings that are not asked for and not undone here."""
+"""Encodings that are neither requested nor decoded here."""
 
 _MAX_ENCODINGS = 5
 """Encodings on top of one another; nobody needs more than one."""

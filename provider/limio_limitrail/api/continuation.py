@@ -125,8 +125,8 @@ class ContinuationHint:
 def find_continuation(meta: Mapping[str, msgspec.Raw], headers: Mapping[str, str], *, end: ListEnd) -> ContinuationHint | None:
     """Return what announces more than has come; None where nothing does.
 
-    :param meta: the answer's members besides the records, undecoded.
-    :param headers: the answer's headers.
+    :param meta: the response's members besides the records, undecoded.
+    :param headers: the response's headers.
     :param end: where the list seems to end.
     """
     return next(chain(_in_object(meta, (), end=end, about_pages=True), _in_headers(headers, end=end)), None)

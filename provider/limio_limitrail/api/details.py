@@ -80,7 +80,7 @@ def with_details(
         # Read before it joins the others: one broken body would make the whole page unreadable.
         record, _ = read_record(response, broken=broken)
         if _identity_of(record) != identity:
-            raise broken("it is another record than the one that was asked for: its 'id' differs")
+            raise broken("it is another record than the one requested: its 'id' differs")
         return record.strip(), False
 
     with ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="limio-detail") as pool:

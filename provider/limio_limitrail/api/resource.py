@@ -55,27 +55,27 @@ class TimeFilter:
 class Resource:
     """One list endpoint: everything that paging, watermarks and loading need to know of it.
 
-    A tenant may have endpoints that nobody documented: make a Resource of your own and pass it wherever a name is accepted.
-    It prints the same in every process. A list or a set of names may be given for a tuple, and one text for a list of one.
+    A tenant may have endpoints that nobody documented: create a `Resource` and pass it wherever a name is accepted.
+    Its repr is the same in every process. A list or a set is accepted instead of a tuple, and a text instead of a list of one.
 
     :param name: what logs, manifests and summaries call it.
     :param path: the path below the API's prefix, with ``{placeholders}`` for parts that a caller fills in.
     :param paging: how to get from one page to the next.
-    :param records: the member of the answer that holds the list.
+    :param records: the member of the response that holds the list.
     :param primary_key: the columns that identify a record; empty where nothing does.
-    :param time_column: the column that tells when a record last changed (or was made, where it never changes).
+    :param time_column: the column with the time of a record's last change (or of its creation, if it never changes).
     :param time_filter: the parameters that cut the list by time; none where every pull is a full scan.
     :param timestamps: the columns to land as instants when every value in them is one.
     :param columns: values to lift out of nested objects, as column name → dotted path.
     :param params: query parameters that always go along.
-    :param path_defaults: what placeholders of the path stand for when a caller leaves them out.
-    :param total: the member of the answer that tells how many records match, checked against what came.
+    :param path_defaults: values of placeholders that a caller leaves out.
+    :param total: the member of the response with the number of records that match, which is checked.
     :param detail_path: the path of one record by ``{id}``, where the list holds summaries only.
     :param credentials: the ways to authenticate that the endpoint accepts.
     :param scope: the OAuth scope that it needs, where it is known.
     :param assumed: the parts of this row that no document confirms, in words.
     :param max_page_size: the largest page size worth asking for; none where no limit is known.
-    :param ignored_members: members of the answer, as dotted paths, that say nothing of further pages or of failures although
+    :param ignored_members: members of the response, as dotted paths, that say nothing of further pages or of failures although
         their names sound like it, such as a ``total`` that is an amount.
     """
 

@@ -25,7 +25,7 @@ from limio_limitrail.api.json_body import NotJSONError, decode_json
 from limio_limitrail.api.redact import safe_text, safe_uri
 from limio_limitrail.api.retry import parse_retry_after
 
-SURPLUS = "more came over its connection than was asked for, so that the answer may be the one to an earlier request"
+SURPLUS = "more came over its connection than was requested, so that the response may belong to an earlier request"
 
 _TRACE_HEADERS = ("x-trace-id", "x-request-id", "x-amzn-requestid", "x-amz-request-id", "x-correlation-id", "request-id")
 _TRACE_LENGTH = 100
@@ -55,7 +55,7 @@ class ConnectionRecord:
         self.requests = 0
         """How many requests were sent over it."""
         self.surplus = False
-        """Whether more came over it than was asked for."""
+        """Whether more came over it than was requested."""
         self.distrusted = False
         """Whether it must not be used again, because of what a response said."""
 

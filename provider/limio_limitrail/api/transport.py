@@ -138,7 +138,7 @@ class Transport:
         """
         session = self._session
         try:
-            # Not by the session: it looks for more to put in than there is here, and takes longer than everything else.
+            # Not by the session: it merges settings that do not exist here, and takes longer than everything else.
             prepared = requests.PreparedRequest()
             prepared.prepare(
                 method=method,

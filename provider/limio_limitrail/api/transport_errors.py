@@ -18,11 +18,11 @@ NAME = "the host name could not be resolved"
 REFUSED = "the connection was refused"
 NO_CONNECTION = "no connection could be made"
 CONNECT_TIMEOUT = "no connection within the connect timeout"
-READ_TIMEOUT = "no answer within the read timeout"
-BROKE = "the connection broke before an answer came"
-BROKE_OFF = "the answer broke off before its end"
-NO_HTTP = "what came is no HTTP answer"
-SPOKE_FIRST = "the server sent something, or hung up, before it was asked"
+READ_TIMEOUT = "no response within the read timeout"
+BROKE = "the connection broke before a response came"
+BROKE_OFF = "the response broke off before its end"
+NO_HTTP = "what came is no HTTP response"
+UNSOLICITED = "the server sent data or closed the connection before the request was sent"
 
 _WAS_NOT_SENT = (
     urllib3.exceptions.NameResolutionError,
@@ -75,10 +75,10 @@ def timed_out(context: RequestContext, *, seconds: float, total: float) -> Trans
     :param total: the connection's total_timeout.
     """
     if seconds < total:
-        reason = f"the answer was not whole within the {seconds:.3g} s that were left for the request with all its tries"
+        reason = f"the response was not complete within the {seconds:.3g} s that were left for the request with all its tries"
     else:
         remedy = "use a smaller page_size, or raise the connection's total_timeout"
-        reason = f"the answer was not whole within {seconds:g} s: {remedy}"
+        reason = f"the response was not complete within {seconds:g} s: {remedy}"
     return TransportError(replace(context, reason=reason))
 
 
@@ -89,7 +89,7 @@ def out_of_time(context: RequestContext) -> TransportError:
 
 def too_large(context: RequestContext, *, max_bytes: int) -> ResponseTooLargeError:
     """Return the error for a response that is larger than a bound."""
-    return ResponseTooLargeError(replace(context, reason=f"the answer is larger than {max_bytes / 1e6:g} MB"))
+    return ResponseTooLargeError(replace(context, reason=f"the response is larger than {max_bytes / 1e6:g} MB"))
 
 
 def _chain(error: Exception) -> list[BaseException]:

@@ -80,7 +80,7 @@ class Walk(Protocol):
         """When the API began to answer, by its own clock."""
 
     @property
-    def keeps_place(self) -> bool:
+    def server_keeps_position(self) -> bool:
         """True as soon as it is known that the API keeps the place in the list itself, and moves it on with each request."""
 
     def pages(self) -> Iterator[PulledPage]:
@@ -242,7 +242,7 @@ class _Run:
         builder = make_builder(pull.part_format, pull.shaping)
         rows = 0
         part_began = time.monotonic()
-        for fetched in prefetch(_fetched(walk), may_prefetch=lambda fetched: not fetched.keeps_place):
+        for fetched in prefetch(_fetched(walk), may_prefetch=lambda fetched: not fetched.server_keeps_position):
             page = fetched.page
             self._page_size = fetched.page_size
             rows += self._add(page, builder)
@@ -340,7 +340,7 @@ class _Fetched:
     page_size: int
     total: int | None
     server_time: datetime | None
-    keeps_place: bool
+    server_keeps_position: bool
 
 
 def _fetched(walk: Walk) -> Iterator[_Fetched]:
@@ -350,7 +350,7 @@ def _fetched(walk: Walk) -> Iterator[_Fetched]:
             page_size=walk.page_size,
             total=walk.total,
             server_time=walk.server_time,
-            keeps_place=walk.keeps_place,
+            server_keeps_position=walk.server_keeps_position,
         )
 
 

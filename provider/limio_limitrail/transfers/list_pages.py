@@ -39,8 +39,8 @@ class PlacedWalk:
         return self._walk.server_time
 
     @property
-    def keeps_place(self) -> bool:
-        return self._walk.keeps_place
+    def server_keeps_position(self) -> bool:
+        return self._walk.server_keeps_position
 
     def pages(self) -> Iterator[Page]:
         from limio_limitrail.api.errors import CursorRefusedError

@@ -318,7 +318,7 @@ def test_each_scope_that_the_token_lacks_is_named(minted, site, scope, missing):
     assert caught.value.permanent
     assert failure.required_scope == missing
     assert failure.granted_scopes == tuple(scope.split())
-    assert f"lacks what was asked for: {missing.replace(' ', ', ')}" in str(caught.value)
+    assert f"lacks requested scopes: {missing.replace(' ', ', ')}" in str(caught.value)
     assert len(site.seen) == 1
 
 

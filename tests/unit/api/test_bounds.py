@@ -520,7 +520,7 @@ def test_a_token_endpoint_that_never_ends(name):
 def test_a_token_answer_that_is_nested_too_deeply(depth, form):
     opening, closing = form.format("|").split("|")
     body = (opening * depth + "1" + closing * depth).encode()
-    with pytest.raises(errors.ProtocolError, match="token answer is nested too deeply"):
+    with pytest.raises(errors.ProtocolError, match="token response is nested too deeply"):
         parse_token(body, api="Limio", path="/x")
     with raw_server(stays(answer(400, body))) as url, pytest.raises(errors.CredentialsError, match="answered 400"):
         minted(url, total=60.0)

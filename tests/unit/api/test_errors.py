@@ -69,7 +69,7 @@ def said(status: int, body: bytes, **headers: str) -> errors.ApiError:
 
 
 def test_a_403_names_the_scope_needed_and_those_granted(make_client, limio_emulator):
-    assert "the token answer did not say" in str(said(403, b""))
+    assert "the token response did not say" in str(said(403, b""))
     limio_emulator.configure(include_scope=True, scopes=("MMA", "checkout"))
     with pytest.raises(errors.ScopeError) as caught:
         make_client(limio_emulator).send(path="/partner-organisations", scope="partner")

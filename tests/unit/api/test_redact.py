@@ -261,7 +261,7 @@ class TestWhatIsRemembered:
 
     def test_nothing_shows_itself(self):
         remember_secret(held := Secret("shown-to-nobody-4x"))
-        seen = [known_secrets._known, known_secrets._known.plain, *known_secrets._known._entries.values()]
+        seen = [known_secrets._known, known_secrets._known.direct, *known_secrets._known._entries.values()]
         assert "shown-to-nobody" not in repr(seen)
         assert held
 

@@ -114,7 +114,7 @@ def test_a_connection_that_stays_broken_is_an_error(make_client, limio_emulator,
 
 def test_silence_is_a_timeout(make_client, silent_port, waits):
     client = make_client(SimpleNamespace(url=f"http://127.0.0.1:{silent_port}"), read=0.05)
-    with pytest.raises(errors.TransportError, match="no answer within the read timeout") as caught:
+    with pytest.raises(errors.TransportError, match="no response within the read timeout") as caught:
         client.send(path=ORDERS)
     assert len(waits) == 4
     assert not caught.value.permanent
