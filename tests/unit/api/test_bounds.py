@@ -216,7 +216,7 @@ def test_a_body_whose_end_cannot_be_known_is_no_answer(name, head, body):
     with raw_server(lambda one: (read_request(one), one.sendall(OK + head + b"\r\n\r\n" + body))) as url:
         error = ended(by_thread, make_client(url, total=60.0))
     assert type(error) is errors.TransportError, name
-    assert "no HTTP answer" in str(error) or "broke off" in str(error)
+    assert "no HTTP response" in str(error) or "broke off" in str(error)
     assert error.context.reached is True
 
 
