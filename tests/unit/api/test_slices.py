@@ -33,8 +33,8 @@ def test_slices_cover_the_window_exactly(since, length, slice_size):
     assert timedelta(0) <= since - found[0].since < SECOND
     assert timedelta(0) <= found[-1].until - until < SECOND
     assert all(before.until == after.since for before, after in pairwise(found))
-    assert all(timedelta(0) < piece.until - piece.since <= window for piece in found)
-    assert all(piece.until - piece.since == window for piece in found[:-1])
+    assert all(timedelta(0) < piece.until - piece.since <= slice_size for piece in found)
+    assert all(piece.until - piece.since == slice_size for piece in found[:-1])
     for number, piece in enumerate(found):
         assert list(slices(since=piece.since, until=until, slice_size=slice_size)) == found[number:]
 
