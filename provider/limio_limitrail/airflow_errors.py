@@ -22,7 +22,7 @@ def fail_fast_on_permanent_errors() -> Iterator[None]:
     try:
         yield
     except ApiError as error:
-        if error.hopeless:
+        if error.permanent:
             raise AirflowFailException(str(error)) from error
         raise
     except (ParameterError, ConnectionFieldError) as error:

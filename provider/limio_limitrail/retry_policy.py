@@ -42,7 +42,7 @@ class ApiRetryPolicy(RetryPolicy):
             return RetryDecision.fail(reason="wrong parameters or connection: another try cannot help")
         if not isinstance(exception, ApiError):
             return RetryDecision.default()
-        if exception.hopeless:
+        if exception.permanent:
             return RetryDecision.fail(reason=f"{type(exception).__name__}: another try cannot help")
         if exception.retry_after is not None:
             # One second more: what the API asked for is a lower bound, and clocks differ.

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from limio_limitrail.api.deadline import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT
 from limio_limitrail.api.list_identity import CLIENT
 from limio_limitrail.api.origin import is_loopback, origin_of
 from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import AuthMode
-from limio_limitrail.api.retry import RetryLimits
+from limio_limitrail.api.retry import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT, RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.troubleshooting import ExplainedError
 from limio_limitrail.url_paths import unfit_path
@@ -258,7 +257,7 @@ class Fields:
             parts = urlsplit(url)
             if "@" in parts.netloc:
                 raise self.error(field, "it carries a user or a password; they belong into login and password")
-            origin = origin_of(url)
+            origin_of(url)
         except ConnectionFieldError:
             raise
         except ValueError:
@@ -267,8 +266,8 @@ class Fields:
             raise self.error(field, "it carries a query or a fragment")
         if parts.path and (unfit := unfit_path(parts.path)) is not None:
             raise self.error(field, f"its path cannot be sent: {unfit}")
-        if origin.scheme not in {"http", "https"}:
+        if parts.scheme not in {"http", "https"}:
             raise self.error(field, "expected https")
-        if origin.scheme == "http" and not is_loopback(origin.host):
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise self.error(field, "plain http would show the client secret to the network; use https")
         return url

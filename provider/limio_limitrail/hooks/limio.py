@@ -83,7 +83,7 @@ class LimioHook(ApiHook):
             resource = "campaigns" if key else "subscriptions"
             next(self.walk(resource, page_size=1).pages())
         except ApiError as error:
-            return False, f"{step}. {error.without_answer()}"
+            return False, f"{step}. {error.without_problem()}"
         except ValueError as error:
             return False, f"{step}. {error}"
         how = "The key was accepted" if key else "A token was minted"

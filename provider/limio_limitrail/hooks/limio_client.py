@@ -7,7 +7,7 @@ from airflow.sdk.log import mask_secret
 
 from limio_limitrail.api.auth import ApiKey, Auth, TokenSource
 from limio_limitrail.api.client import ApiClient
-from limio_limitrail.api.proxy_passwords import remember_proxy_passwords
+from limio_limitrail.api.redact import remember_proxy_passwords
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport

@@ -116,7 +116,7 @@ class LimitRailHook(ApiHook):
             client.auth.credential()
             granted = client.auth.granted_scopes()
         except ApiError as error:
-            return False, f"{step}. {error.without_answer()}"
+            return False, f"{step}. {error.without_problem()}"
         except ValueError as error:
             return False, f"{step}. {error}"
         scopes = (

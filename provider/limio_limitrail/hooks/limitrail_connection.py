@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.list_identity import TENANT
 from limio_limitrail.api.origin import origin_of
-from limio_limitrail.api.resource import AuthMode
-from limio_limitrail.api.scopes import split_scopes, unfit_scopes
+from limio_limitrail.api.resource import AuthMode, split_scopes, unfit_scopes
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.hooks.connection import AirflowConnection, ConnectionFieldError, Fields, Settings
 from limio_limitrail.hooks.pages import read_pages

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from limio_limitrail.concurrency.background_writer import BackgroundWriter
+from limio_limitrail.concurrency import BackgroundWriter
 from limio_limitrail.landing import arrow_tables as tables
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.columns import ColumnReader, FoundNames, check_number, name_clash
@@ -204,7 +204,7 @@ class ParquetBuilder(_ColumnBuilder):
         self._tables = []
         self._group_rows = self._group_size = 0
         self._times.add_table(rows)
-        self._writer.do(self._groups.add, rows)
+        self._writer.submit(self._groups.add, rows)
 
     def finish(self) -> Content:
         if self._tables:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec.structs import replace
 
-from limio_limitrail.concurrency.prefetch import prefetch
+from limio_limitrail.concurrency import prefetch
 from limio_limitrail.landing.arrow_tables import merge_schemas
 from limio_limitrail.landing.checkpoint import CheckpointStore, PullCheckpoint, SavedPart, begin, restore
 from limio_limitrail.landing.column_types import Kind
@@ -45,7 +45,7 @@ class ListPage(RecordPage, Protocol):
     """A page of a list, as an API's reader returns it."""
 
     @property
-    def following(self) -> Mapping[str, str] | None:
+    def next_cursor(self) -> Mapping[str, str] | None:
         """The next page's cursor; None on the last page."""
 
     @property
@@ -54,7 +54,7 @@ class ListPage(RecordPage, Protocol):
 
     @property
     def resumable(self) -> bool:
-        """True if another reader can resume from `following`."""
+        """True if another reader can resume from `next_cursor`."""
 
 
 class PageReader(Protocol):
@@ -73,7 +73,7 @@ class PageReader(Protocol):
         """The time of the first response, by the server's clock."""
 
     @property
-    def keeps_place(self) -> bool:
+    def server_keeps_position(self) -> bool:
         """True once it is known that the server keeps the position in the list, and moves it on with each request."""
 
 
@@ -245,14 +245,14 @@ class Pull:
         part_began = time.monotonic()
         # The size belongs to the page: the reader, which runs ahead in a thread, may have shrunk further pages by now.
         sized_pages = ((page, reader.page_size) for page in self.pages(reader))
-        for page, page_size in prefetch(sized_pages, may_go_on=lambda _: not reader.keeps_place):
+        for page, page_size in prefetch(sized_pages, may_prefetch=lambda _: not reader.server_keeps_position):
             self._page_size = page_size
             rows += self._add(page, builder)
             checkpoint = replace(
                 checkpoint,
                 read=checkpoint.read + len(page.raw_records),
                 pages=checkpoint.pages + 1,
-                cursor=None if page.following is None else dict(page.following),
+                cursor=None if page.next_cursor is None else dict(page.next_cursor),
                 page_size=page_size,
                 total=reader.total,
                 started_at=min(checkpoint.started_at, reader.server_time or checkpoint.started_at),
@@ -260,7 +260,7 @@ class Pull:
             )
             self._log_progress(checkpoint)
             # The last page's part waits until the reader has checked the total, at the end of the list.
-            if page.following is None:
+            if page.next_cursor is None:
                 continue
             full = (
                 rows >= self.limits.rows

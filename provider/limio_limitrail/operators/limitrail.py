@@ -277,7 +277,6 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
                 raise LandingError(f"the ledger's database {self.sql_conn_id!r}: {error}") from error
 
     def _execute(self, context: Context) -> dict[str, Any]:
-        from limio_limitrail.api.request_stats import Meter
         from limio_limitrail.assets.outlet_events import add_to_outlet_events
         from limio_limitrail.observability.metrics import log_group, send_metrics
         from limio_limitrail.usage.committer import UsageCommitter
@@ -301,7 +300,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         )
         template = self._template(operation)
         sender = self._sender(operation, policy=policy)
-        meter = Meter(self.hook.client)
+        measured = self.hook.client.measure()
         with self._held() as database, RowBuffer() as row_buffer:
             book = self._book(database, context=context, operation=operation)
             book.prepare()
@@ -352,7 +351,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
                 summary = {
                     **summarize(tally, operation=operation.name, table=book.table, duplicates=row_buffer.duplicates, left=left),
                     "rekeyed": rekeyed,
-                    **meter.read(),
+                    **measured(),
                 }
                 tell(tally, summary=summary)
                 send_metrics(summary, api=self.hook.conn_type, what=operation.name)
@@ -421,7 +420,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         client = self.hook.client
         response = response_mapping("response", self.response)
         return UsageSender(
-            client=AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=self.concurrency, rest=REST)),
+            client=AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=self.concurrency, rest=REST)),
             operation=operation,
             reading=AnswerReading(
                 decision_field=self.decision_field,

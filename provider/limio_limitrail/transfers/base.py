@@ -23,7 +23,7 @@ from limio_limitrail.transfers.nested_columns import nested_paths
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
-    from limio_limitrail.api.list_reader import Walk
+    from limio_limitrail.api.list_reader import ListReader
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.api.sliced_reader import SlicedListReader
     from limio_limitrail.hooks.base import ApiHook
@@ -222,7 +222,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             source = list_dataset(scheme=self.hook.conn_type, base_url=self.hook.base_url, resource=resource.name)
             return TaskLineage(source=source, targets=(target(),))
 
-        def open_list(checkpoint: PullCheckpoint) -> Walk | SlicedListReader:
+        def open_list(checkpoint: PullCheckpoint) -> ListReader | SlicedListReader:
             return self.hook.walk(
                 resource,
                 path_params=self.path_params,
@@ -233,7 +233,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
                 concurrency=self.concurrency,
                 page_size=checkpoint.page_size or self.page_size,
                 cursor=checkpoint.cursor,
-                seen=checkpoint.read,
+                records_read=checkpoint.read,
                 total=checkpoint.total,
             )
 

@@ -52,7 +52,7 @@ def pull_signature(
     :raises ParameterError: the parameters do not fit the resource.
     """
     resource, time_range = plan.resource, plan.time_range
-    query = build_query(
+    path, params = build_query(
         resource, path_params=path_params, query_params=query_params, since=time_range.since, until=time_range.asked_until
     )
     time_path = path_parts(shaping.time_path) if shaping.time_path is not None else None
@@ -61,7 +61,7 @@ def pull_signature(
             "the API's URLs or client": _digest(hook.source()),
             "run": _digest([plan.run.dag_id, plan.run.task_id, plan.run.run_id, plan.run.map_index]),
             "folder": _digest(str(plan.folder)),
-            "list": _digest([query.path, query.params, detail and resource.detail_path]),
+            "list": _digest([path, params, detail and resource.detail_path]),
             "paging": _code_of("the paging", _paging(resource)),
             "time range": _digest(
                 [

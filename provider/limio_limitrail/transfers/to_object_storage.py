@@ -50,13 +50,12 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
     def _execute(self, context: Context) -> PullSummary:
         from airflow.sdk import ObjectStoragePath
 
-        from limio_limitrail.api.request_stats import Meter
         from limio_limitrail.landing.parts import MANIFEST_NAME, PartFormat
         from limio_limitrail.observability.lineage import folder_dataset
 
         self.read_parameters()
         part_format = PartFormat(self.format)
-        meter = Meter(self.hook.client)
+        measured = self.hook.client.measure()
         plan = self.plan(context, root=ObjectStoragePath(self.destination), target=str(self.destination))
         columns = dict(self.nested_columns or {})
         if part_format is PartFormat.PARQUET:
@@ -65,7 +64,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         manifest = self.pull(plan, part_format=part_format, columns=columns, target=lambda: folder_dataset(folder.parent))
         self.update_lineage(files=len(manifest.parts), size=sum(part.size for part in manifest.parts))
         summary = PullSummary(
-            **self.totals(plan, manifest, stats=meter.read()), folder=str(folder), manifest=str(folder / MANIFEST_NAME)
+            **self.totals(plan, manifest, stats=measured()), folder=str(folder), manifest=str(folder / MANIFEST_NAME)
         )
         plan.checkpoints.clear()
         self.publish_summary(context, summary)

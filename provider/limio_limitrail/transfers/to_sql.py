@@ -75,7 +75,6 @@ class ResourceToSqlOperator(ResourcePullOperator):
     def _execute(self, context: Context) -> LoadSummary:
         from airflow.sdk import ObjectStoragePath
 
-        from limio_limitrail.api.request_stats import Meter
         from limio_limitrail.landing.parts import PartFormat
         from limio_limitrail.landing.sql import WriteMode
         from limio_limitrail.observability.lineage import table_dataset
@@ -85,7 +84,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         self.read_parameters()
         mode = WriteMode(self.mode)
         database = self._database()
-        meter = Meter(self.hook.client)
+        measured = self.hook.client.measure()
         root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
         plan = self.plan(context, root=root, target=f"{self.sql_conn_id}/{self.table}")
         self._check_mode(plan, mode)
@@ -97,7 +96,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows):
             result = self._load(plan, manifest, database=database, mode=mode)
         summary = LoadSummary(
-            **self.totals(plan, manifest, stats=meter.read()),
+            **self.totals(plan, manifest, stats=measured()),
             table=self.table,
             inserted=result.inserted,
             updated=result.updated,

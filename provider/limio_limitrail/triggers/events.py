@@ -145,7 +145,7 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
     def _read_resource(self, resource: str | Resource) -> Resource:
         if isinstance(resource, str) and not resource.startswith("{"):
             return self.find_resource(resource)
-        from limio_limitrail.api.serialization import resource_from_json, resource_to_json
+        from limio_limitrail.api.resource import resource_from_json, resource_to_json
 
         try:
             return resource_from_json(resource_to_json(resource) if isinstance(resource, Resource) else json.loads(resource))
@@ -158,7 +158,7 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give what the trigger can be made of again: plain texts and numbers, because Airflow 3.2 gives mappings back in another
         shape. Nothing in it is secret."""
-        from limio_limitrail.api.serialization import resource_to_json
+        from limio_limitrail.api.resource import resource_to_json
 
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",

@@ -46,8 +46,8 @@ class _OfLimio(ConnectionMixin):
         return ResolvedConnection(
             client=client_of_process(("limio", settings), make),
             owner=settings.owner(),
-            host=str(origin_of(settings.app_url)),
-            token_host=str(origin_of(settings.auth_url)),
+            host=origin_of(settings.app_url),
+            token_host=origin_of(settings.auth_url),
         )
 
 

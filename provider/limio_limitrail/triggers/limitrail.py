@@ -48,8 +48,8 @@ class _OfLimitRail(ConnectionMixin):
         return ResolvedConnection(
             client=client,
             owner=settings.owner(),
-            host=str(origin_of(settings.app_url)),
-            token_host=str(origin_of(settings.auth_url)),
+            host=origin_of(settings.app_url),
+            token_host=origin_of(settings.auth_url),
             paths=settings.paths,
         )
 

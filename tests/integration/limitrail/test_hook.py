@@ -107,11 +107,11 @@ def test_a_scope_that_is_not_granted_is_named_before_the_api_is_asked(readers, h
     hook = hook_of(server, hook_scope=f"{WRITE} other.scope")
     with pytest.raises(ScopeError) as caught:
         hook.count("accounts")
-    failure = caught.value.failure
+    failure = caught.value.context
     assert failure.required_scope == f"{WRITE} other.scope"
     assert failure.granted_scopes == (ACCOUNTS, READ)
     assert WRITE in str(caught.value)
-    assert caught.value.hopeless
+    assert caught.value.permanent
     assert api_requests(server) == []
     assert server.counters.requests == 1
 
@@ -140,8 +140,8 @@ def test_a_403_names_what_was_granted_and_is_not_tried_again(readers, hook_of, w
     server.faults.add(Fault("status", "/v1/usage/commit", status=403, times=None))
     with pytest.raises(ScopeError) as caught:
         list(hook.iter_records(own))
-    assert caught.value.failure.required_scope == WRITE
-    assert caught.value.failure.granted_scopes == (ACCOUNTS, READ)
+    assert caught.value.context.required_scope == WRITE
+    assert caught.value.context.granted_scopes == (ACCOUNTS, READ)
     assert len(api_requests(server)) == 1
     assert server.counters.tokens_minted == 1
     assert waits == []
@@ -180,11 +180,11 @@ def test_paths_of_the_connection_are_asked(hook_of, limitrail_emulator):
 def test_problem_details_are_told(hook, limitrail_emulator):
     with pytest.raises(InvalidRequestError) as caught:
         hook.request(path="/v1/usage", query_params={"to": "2026-03-01"})
-    problem = caught.value.failure.problem
+    problem = caught.value.context.problem
     assert problem.field == "From"
     assert problem.error_code
     assert caught.value.trace_id
-    assert caught.value.failure.api == "LimitRail"
+    assert caught.value.context.api == "LimitRail"
 
 
 def test_the_session_stays_on_the_api(hook, limitrail_emulator, hook_of):

@@ -50,7 +50,7 @@ OTHER = {
         ("", ""),
         (
             "from limio_limitrail.api.pagination import CursorString\nclass Mine(CursorString):\n"
-            "    def following(self, meta):\n        return super().following(meta)\n" + OWN.format(fields="paging=Mine()"),
+            "    def next_cursor(self, meta):\n        return super().next_cursor(meta)\n" + OWN.format(fields="paging=Mine()"),
             "resource=own",
         ),
     ),

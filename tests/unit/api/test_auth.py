@@ -314,11 +314,11 @@ def test_a_token_with_all_scopes_or_without_a_word_about_them_is_taken(minted, s
 def test_each_scope_that_the_token_lacks_is_named(minted, site, scope, missing):
     with pytest.raises(ScopeError) as caught:
         minted(answered(scope=scope))
-    failure = caught.value.failure
-    assert caught.value.hopeless
+    failure = caught.value.context
+    assert caught.value.permanent
     assert failure.required_scope == missing
     assert failure.granted_scopes == tuple(scope.split())
-    assert f"lacks what was asked for: {missing.replace(' ', ', ')}" in str(caught.value)
+    assert f"lacks requested scopes: {missing.replace(' ', ', ')}" in str(caught.value)
     assert len(site.seen) == 1
 
 
@@ -342,5 +342,5 @@ def test_refused_scopes_are_no_refused_client(minted, site, status):
 def test_granted_scopes_that_repeat_a_credential_are_masked(minted):
     with pytest.raises(ScopeError) as caught:
         minted(answered(scope=f"the-secret {TOKEN} a"))
-    assert caught.value.failure.granted_scopes == ("***", "***", "a")
+    assert caught.value.context.granted_scopes == ("***", "***", "a")
     assert minted(answered(scope=f"b {TOKEN} a")).scopes == ("b", "***", "a")

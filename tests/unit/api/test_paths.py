@@ -20,7 +20,7 @@ from limio_limitrail.api.auth import ApiKey
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.details import with_details
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, ParameterError, ProtocolError
-from limio_limitrail.api.list_reader import Walk
+from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
@@ -83,7 +83,7 @@ def both(client: ApiClient, path: str) -> list[type[BaseException] | int]:
     client.attempts = lambda **request: attempts(**{**request, "credentials": KEY})  # type: ignore[method-assign]
 
     async def by_loop() -> int:
-        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=1))
+        loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=1))
         try:
             return (await loop_client.send(path=path)).status
         finally:
@@ -180,7 +180,7 @@ def test_an_id_of_a_record_leads_nowhere_else(identity: str) -> None:
     with wire_server() as server:
         server.script.append(Behaviour(answer(200, json.dumps({"items": [{"id": identity}]}).encode())))
         client = client_of(server.url)
-        walk = Walk(client=client, resource=resource, path="/things", params={}, page_size=10)
+        walk = ListReader(client=client, resource=resource, path="/things", params={}, page_size=10)
         with pytest.raises(ProtocolError, match="no usable text in 'id'"):
             list(with_details(walk.pages(), client=client, resource=resource, list_path="/things", concurrency=1))
         assert len(server.requests) == 1
