@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, PokeReturnValue
     from airflow.triggers.base import BaseTrigger
 
-    from limio_limitrail.hooks.protocol import ResourceHook
+    from limio_limitrail.hooks.base import ApiHook
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.polling.policy import PollPolicy
     from limio_limitrail.polling.poll import NoAnswerError, PollResult, Wait
@@ -82,7 +82,7 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
 
     @property
     @abstractmethod
-    def hook(self) -> ResourceHook:
+    def hook(self) -> ApiHook:
         """The hook of the API's connection."""
 
     @abstractmethod

@@ -18,10 +18,10 @@ from limio_limitrail.transfers.code_digest import UnknownCodeError, code_digest
 
 if TYPE_CHECKING:
     from limio_limitrail.api.resource import Resource
-    from limio_limitrail.hooks.protocol import ResourceHook
+    from limio_limitrail.hooks.base import ApiHook
     from limio_limitrail.landing.parts import PartFormat
     from limio_limitrail.landing.shaping import Shaping
-    from limio_limitrail.transfers.base import Job
+    from limio_limitrail.transfers.base import PullPlan
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,9 @@ PARTS_FORMAT = 1
 
 
 def pull_signature(
-    job: Job,
+    plan: PullPlan,
     *,
-    hook: ResourceHook,
+    hook: ApiHook,
     path_params: Mapping[str, Any] | None,
     query_params: Mapping[str, Any] | None,
     slice_size: timedelta | None,
@@ -51,20 +51,25 @@ def pull_signature(
     :param detail: whether each record is fetched by its id.
     :raises ParameterError: the parameters do not fit the resource.
     """
-    resource, window = job.resource, job.window
+    resource, time_range = plan.resource, plan.time_range
     path, params = build_query(
-        resource, path_params=path_params, query_params=query_params, since=window.since, until=window.asked_until
+        resource, path_params=path_params, query_params=query_params, since=time_range.since, until=time_range.asked_until
     )
     time_path = path_parts(shaping.time_path) if shaping.time_path is not None else None
     return signature_of(
         {
             "the API's URLs or client": _digest(hook.source()),
-            "run": _digest([job.run.dag_id, job.run.task_id, job.run.run_id, job.run.map_index]),
-            "folder": _digest(str(job.folder)),
+            "run": _digest([plan.run.dag_id, plan.run.task_id, plan.run.run_id, plan.run.map_index]),
+            "folder": _digest(str(plan.folder)),
             "list": _digest([path, params, detail and resource.detail_path]),
             "paging": _code_of("the paging", _paging(resource)),
             "time range": _digest(
-                [_text(window.since), _text(window.until), _text(window.kept_until), slice_size and slice_size.total_seconds()]
+                [
+                    _text(time_range.since),
+                    _text(time_range.until),
+                    _text(time_range.kept_until),
+                    slice_size and slice_size.total_seconds(),
+                ]
             ),
             "columns or part format": _digest(
                 [

@@ -200,7 +200,7 @@ def test_slices_of_pages_go_on_in_the_middle_of_a_slice(home, write_dag, usage, 
     home.do("put_state", "pull", run_id="lost", value=state)
     again = home.attempt("load", run_id="lost").task("load")
     assert again["state"] == "success", home.output()[-4000:]
-    assert "the place in the list is lost" in home.output()
+    assert "the position in the list is lost" in home.output()
     assert again["xcom"]["rows"] == 48
     assert duck(tmp_path / "warehouse.duckdb", "SELECT count(*), count(DISTINCT id) FROM usage") == [(48, 48)]
 

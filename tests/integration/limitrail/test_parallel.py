@@ -156,7 +156,7 @@ def test_a_place_that_one_slice_lost_begins_the_window_again(home, write_dag, us
     home.do("put_state", "pull", run_id="one", value={**state, "cursor": spoilt})
     again = home.attempt("load").task("load")
     assert again["state"] == "success", home.output()[-4000:]
-    assert "the place in the list is lost" in home.output()
+    assert "the position in the list is lost" in home.output()
     assert duck(tmp_path / "warehouse.duckdb", "SELECT count(*), count(DISTINCT id) FROM usage") == [(48, 48)]
 
 

@@ -38,7 +38,8 @@ PARAMETERS = {
         "resource='abandoned_baskets', sql_conn_id='duck', table='t_{way}'",
         (
             "page_size=five, part_rows=two, since=since, overlap=hour, drop_columns=hidden, nested_columns=nested, "
-            "primary_key=key, mode=mode, incremental=off, full_refresh=on, detail=off, time_column=nothing, query_params=query, staging=nothing"
+            "primary_key=key, mode=mode, incremental=off, full_refresh=on, detail=off, time_column=nothing, "
+            "query_params=query, staging=nothing"
         ),
     ),
     "LimioToObjectStorageOperator": (

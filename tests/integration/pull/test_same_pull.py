@@ -67,7 +67,13 @@ SAME = {
     "words that only explain": (("", ""), (OWN.format(fields="assumed=('nothing',), scope=None"), "resource=own")),
     "the order of names": (
         ("", "drop_columns=['x', 'y'], nested_columns={'a': 'data.a', 'b': 'data.b'}, transform=operator.methodcaller('copy')"),
-        ("", "drop_columns=['y', 'x'], nested_columns={'b': ['data', 'b'], 'a': 'data.a'}, transform=operator.methodcaller('copy')"),
+        (
+            "",
+            (
+                "drop_columns=['y', 'x'], nested_columns={'b': ['data', 'b'], 'a': 'data.a'}, "
+                "transform=operator.methodcaller('copy')"
+            ),
+        ),
     ),
     "a default that is said": (("", ""), ("", "path_params={'service': 'limio'}")),
 }  # fmt: skip

@@ -77,7 +77,7 @@ def test_parts_that_an_older_version_has_pulled(place_of, form):
     [
         ({"format_version": 2}, "has format 2, and this version reads format 1"),
         ({"parts": 7}, "is damaged"),
-        (None, "is no JSON"),
+        (None, "is not JSON"),
     ],
 )
 def test_parts_that_cannot_be_read(place_of, tmp_path, change, says):

@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from record_pages import RecordPage
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.errors import RecordError
 from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
-from limio_limitrail.landing.shaping import Shaping
+from limio_limitrail.landing.shaping import RecordError, Shaping
 
 
 def build(form, *pages, **shaping):
@@ -69,7 +68,7 @@ def test_lines_with_lifts_and_drops():
     assert lines(content) == [b'{"a":1.50,"c":[1e2]}', b'{"a":2}']
     with pytest.raises(RecordError, match="choose another name"):
         build("jsonl", '[{"a":1,"b":{"c":2}}]', columns={"a": "b.c"})
-    with pytest.raises(RecordError, match="no JSON object"):
+    with pytest.raises(RecordError, match="not a JSON object"):
         build("jsonl", "[1]", dropped=["d"])
 
 

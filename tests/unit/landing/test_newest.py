@@ -18,7 +18,7 @@ from limio_limitrail.landing.column_types import Kind, cast
 from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
-from limio_limitrail.landing.timestamps import keys_of, landed
+from limio_limitrail.landing.timestamps import keys_of, to_timestamps
 from limio_limitrail.landing.values import times_of
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
@@ -123,7 +123,7 @@ def test_against_a_model(found):
     assert sorted(range(len(texts)), key=lambda at: (keys[at], at)) == sorted(range(len(texts)), key=lambda at: (moments[at], at))
     newest = datetime(1, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(max(moments) * 10**6))
     assert times_of([json.dumps(text).encode() for text in texts]).newest == newest
-    kind, array = landed(pa.array(texts))
+    kind, array = to_timestamps(pa.array(texts))
     assert kind is (Kind.TIMESTAMP if all(exact) else Kind.TEXT)
     column = cast(pa.chunked_array([array]), source=kind, target=Kind.TEXT).to_pylist()
     for moment, text, same, spelled in zip(moments, texts, exact, column, strict=True):

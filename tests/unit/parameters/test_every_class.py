@@ -86,8 +86,10 @@ def own_parameters(cls: type[Any]) -> set[str]:
     """The parameters of a class that are not Airflow's own."""
     names: set[str] = set()
     for base in cls.__mro__:
-        if base.__module__.startswith("limio_limitrail"):
-            signature = inspect.signature(vars(base).get("__init__", lambda: None)).parameters.values()
+        init = vars(base).get("__init__")
+        # Airflow wraps what a class inherits, too.
+        if base.__module__.startswith("limio_limitrail") and init is not None and init.__module__.startswith("limio_limitrail"):
+            signature = inspect.signature(init).parameters.values()
             names |= {one.name for one in signature if one.kind is one.KEYWORD_ONLY}
     return names - {"format_version"}
 

@@ -19,7 +19,7 @@ import limio_limitrail
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.hooks.time_range import PastRange
 from limio_limitrail.transfers import folders
-from limio_limitrail.transfers.base import some_of
+from limio_limitrail.transfers.base import first_names
 from limio_limitrail.transfers.state import REMEMBERED_RUNS, AssetWatermark, Progress, asset_watermark, mark_of
 
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -203,5 +203,5 @@ def test_names_stay_apart():
 
 
 def test_a_summary_names_a_few_of_many_columns():
-    assert some_of(["a", "b"]) == ["a", "b"]
-    assert some_of([f"{n}" * 99 for n in range(300)])[-1] == "and 292 more"
+    assert first_names(["a", "b"]) == ["a", "b"]
+    assert first_names([f"{n}" * 99 for n in range(300)])[-1] == "and 292 more"
