@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Unpack
 
 from limio_limitrail.api.attempt import run_attempt_async
-from limio_limitrail.api.client import ApiClient, default_repeat
+from limio_limitrail.api.client import ApiClient, RequestParams, default_repeat
 from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries_async
 
 if TYPE_CHECKING:
@@ -31,33 +31,17 @@ class AsyncApiClient:
     async def send(
         self,
         *,
-        method: str = "GET",
-        path: str,
-        params: Mapping[str, str] | None = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        resource: str | None = None,
-        scope: str | None = None,
-        idempotency_key: str | None = None,
         repeat: Repeat | None = None,
         limits: RetryLimits | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        **request: Unpack[RequestParams],
     ) -> Response:
         """Send one request and return its response; the parameters and errors are those of `ApiClient.send`."""
-        new_attempt = self.parent.attempts(
-            method=method,
-            path=path,
-            params=params,
-            content=content,
-            headers=headers,
-            resource=resource,
-            scope=scope,
-            idempotency_key=idempotency_key,
-        )
+        new_attempt = self.parent.attempts(**request)
         return await call_with_retries_async(
             lambda: run_attempt_async(new_attempt(), exchange=self._transport.exchange, credential=self._credential),
             limits=limits or self.parent.limits,
-            repeat=repeat or default_repeat(method, idempotency_key),
+            repeat=repeat or default_repeat(request),
             sleep=sleep,
             on_retry=self.parent.count_retry,
         )

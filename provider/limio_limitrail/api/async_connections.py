@@ -21,8 +21,8 @@ _MAX_RESTING = 32
 """Connections that may rest at once, besides those in use."""
 
 
-class SpokeFirstError(aiohttp.ClientConnectionError):
-    """A server sends something, or hangs up, before it is asked. Nothing was sent to it."""
+class UnsolicitedDataError(aiohttp.ClientConnectionError):
+    """A server sent data, or closed the connection, before the request was sent."""
 
 
 class TrackedConnection(ResponseHandler):
@@ -76,7 +76,7 @@ class TrackedConnection(ResponseHandler):
 
 
 class TrackedConnector(aiohttp.TCPConnector):
-    """Makes connections, and keeps them.
+    """Makes and pools connections.
 
     :param connections: the most that are in use at once.
     :param rest: seconds in which a connection is not used again after a response, so that a second one is noticed before the
@@ -99,10 +99,10 @@ class TrackedConnector(aiohttp.TCPConnector):
             self._end_rest()
         while True:
             connection = await super().connect(*args, **kwargs)
-            kept = connection.protocol
-            assert isinstance(kept, TrackedConnection)
-            if not (kept.is_unfit or kept.has_more):
-                connection.add_callback(kept.finish)
+            tracked = connection.protocol
+            assert isinstance(tracked, TrackedConnection)
+            if not (tracked.is_unfit or tracked.has_more):
+                connection.add_callback(tracked.finish)
                 return connection
             try:
                 # The loop reads what waits, and sees whether it is a response or the end: the response before is in doubt then.
@@ -110,8 +110,8 @@ class TrackedConnector(aiohttp.TCPConnector):
                     await asyncio.sleep(0)
             finally:
                 connection.close()
-            if not kept.record.requests:
-                raise SpokeFirstError
+            if not tracked.record.requests:
+                raise UnsolicitedDataError
 
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         if not self._rest or should_close or protocol.should_close:
@@ -127,12 +127,10 @@ class TrackedConnector(aiohttp.TCPConnector):
 
 
 class TrackedResponse(aiohttp.ClientResponse):
-    """A response that knows where it came from."""
-
     provenance: Provenance
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        kept = connection.protocol
-        assert isinstance(kept, TrackedConnection)
-        self.provenance = Provenance(connection=kept.record, number=kept.record.requests)
+        tracked = connection.protocol
+        assert isinstance(tracked, TrackedConnection)
+        self.provenance = Provenance(connection=tracked.record, number=tracked.record.requests)
         return await super().start(connection)

@@ -21,14 +21,13 @@ from multidict import CIMultiDictProxy
 from urllib3.util.ssl_ import create_urllib3_context
 
 from limio_limitrail.api import transport_errors
-from limio_limitrail.api.async_connections import SpokeFirstError, TrackedConnector, TrackedResponse
+from limio_limitrail.api.async_connections import TrackedConnector, TrackedResponse, UnsolicitedDataError
 from limio_limitrail.api.bounded_http import ResponseBounds
-from limio_limitrail.api.content_encoding import BodyTooLargeError
+from limio_limitrail.api.content_encoding import BodyTooLargeError, decode_body
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, RequestContext, TransportError
 from limio_limitrail.api.responses import SURPLUS, Response
 from limio_limitrail.api.secret import Sealed, Secret, revealed
 from limio_limitrail.api.transport import MAX_ERROR_BODY, Timeouts, Transport
-from limio_limitrail.api.transport_errors import decoded
 from limio_limitrail.bare_errors import raises_bare_async
 
 _DECODED_IN_LOOP = 1 << 16
@@ -134,7 +133,6 @@ class AsyncTransport:
         return Response(status=response.status, headers=response.headers, body=received, provenance=response.provenance)
 
     async def _error_body(self, response: aiohttp.ClientResponse) -> bytes:
-        """Return the body of an error; an empty one where it is too large or too slow."""
         max_bytes = min(MAX_ERROR_BODY, self._transport.max_response)
         seconds = self._transport.timeouts.read
         try:
@@ -151,14 +149,14 @@ class AsyncTransport:
             await session.close()
 
     def _open(self, url: str, context: RequestContext) -> aiohttp.ClientSession:
-        route = self._transport.route(url)
-        if route.proxy is not None:
-            proxy = route.proxy if "://" in route.proxy else f"http://{route.proxy}"
+        proxy, verify = self._transport.route(url)
+        if proxy is not None:
+            proxy = proxy if "://" in proxy else f"http://{proxy}"
             if not proxy.startswith(tuple(f"{scheme}://" for scheme in _PROXIES)):
                 raise TransportError(replace(context, reason="the proxy is neither one of HTTP nor of HTTPS", reached=False))
             self._proxy = Secret(proxy)
         try:
-            tls = _tls(route.verify) if url.startswith("https:") else True
+            tls = _tls(verify) if url.startswith("https:") else True
         except (OSError, ssl.SSLError) as error:
             reason = f"the CA bundle cannot be read ({type(error).__name__})"
             raise TransportError(replace(context, reason=reason, reached=False)) from None
@@ -216,9 +214,8 @@ async def _decoded(
     encodings = headers.getall("Content-Encoding", None)
     if not encodings:
         return content
-    named = {"Content-Encoding": ", ".join(encodings)}
     bounds = ResponseBounds(seconds=seconds, max_bytes=max_bytes)
-    decode = partial(decoded, content, named, context, max_bytes=max_bytes, check_time=bounds.check_time)
+    decode = partial(decode_body, content, ", ".join(encodings), context, max_bytes=max_bytes, check_time=bounds.check_time)
     return decode() if len(content) <= _DECODED_IN_LOOP else await asyncio.to_thread(decode)
 
 
@@ -245,7 +242,6 @@ def _target(url: str) -> yarl.URL:
 
 
 def _tls(verify: bool | str) -> ssl.SSLContext:
-    """Return the TLS context that `requests` would use."""
     context = create_urllib3_context()
     if verify is False:
         context.check_hostname = False
@@ -262,7 +258,7 @@ _WAS_NOT_SENT = (
     aiohttp.ClientConnectorError,
     aiohttp.ClientHttpProxyError,
     aiohttp.ConnectionTimeoutError,
-    SpokeFirstError,
+    UnsolicitedDataError,
 )
 """Errors that come before the first byte of a request is written: no connection, or none through the proxy, or none of TLS."""
 
@@ -278,8 +274,8 @@ def _reason_for(error: Exception) -> str:
             if isinstance(error.os_error, socket.gaierror):
                 return transport_errors.NAME
             return transport_errors.REFUSED if error.os_error.errno == errno.ECONNREFUSED else transport_errors.NO_CONNECTION
-        case SpokeFirstError():
-            return transport_errors.SPOKE_FIRST
+        case UnsolicitedDataError():
+            return transport_errors.UNSOLICITED
         case aiohttp.ConnectionTimeoutError():
             return transport_errors.CONNECT_TIMEOUT
         case TimeoutError():

@@ -72,10 +72,10 @@ async def run_attempt_async(
 def unfit_request(method: str, headers: Mapping[str, str]) -> str | None:
     """Return why a request cannot be sent, where the two HTTP libraries would do different things with it; None where it can."""
     if not _is_token(method):
-        return "its method is no word"
+        return "its method is not a token"
     for name, value in headers.items():
         if not _is_token(name):
-            return "the name of a header is no word"
+            return "a header's name is not a token"
         if not (value.isascii() and value.isprintable() and value == value.strip()):
             return f"its header {name!r} holds other characters than printable ASCII, or white space at an end"
     return None

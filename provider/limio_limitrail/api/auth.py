@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 from limio_limitrail.api.errors import ProtocolError, RequestContext, TransportError
 from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
@@ -45,29 +45,6 @@ class Token:
 
     def __post_init__(self) -> None:
         remember_secret(self.value)
-
-
-class Auth(Protocol):
-    """A source of credentials: a `TokenSource` or an `ApiKey`."""
-
-    @property
-    def mode(self) -> AuthMode:
-        """The kind of credential."""
-
-    def credential(self) -> Secret:
-        """Return the credential that is valid now."""
-
-    def cached(self) -> Secret | None:
-        """Return the credential that is valid now; None where one must be minted first."""
-
-    def header(self, credential: Secret) -> Secret:
-        """Return the Authorization header's value for it."""
-
-    def renew(self, refused: Secret) -> bool:
-        """Discard a credential that the API refused; return whether another one may be accepted."""
-
-    def granted_scopes(self) -> tuple[str, ...] | None:
-        """Return the scopes of the current credential; None where they are not known."""
 
 
 class TokenSource:
@@ -126,7 +103,7 @@ class TokenSource:
     def _exclusive_minting(self) -> Iterator[None]:
         lock, left = self._mint_lock, seconds_left()
         if not lock.acquire(timeout=-1 if left >= threading.TIMEOUT_MAX else max(left, 0.0)):
-            reason = "the request for it that another thread has made was not answered in time"
+            reason = "another thread's request for it got no response in time"
             raise TransportError(RequestContext(api="OAuth", resource="token", method="POST", reason=reason, reached=False))
         try:
             yield
@@ -134,6 +111,7 @@ class TokenSource:
             lock.release()
 
     def cached(self) -> Secret | None:
+        """Return the token if it is valid; None where one must be minted first."""
         with self._token_lock:
             return self._token.value if self._token is not None and self._clock() < self._renew_at else None
 
@@ -145,6 +123,7 @@ class TokenSource:
         return Secret(f"Bearer {credential.reveal()}")
 
     def renew(self, refused: Secret) -> bool:
+        """Discard a credential that the API refused; return whether another one may be accepted."""
         with self._token_lock:
             # Another thread may have got the same 401 and renewed already: its token is kept.
             if self._token is not None and self._token.value == refused:
@@ -152,6 +131,7 @@ class TokenSource:
         return True
 
     def granted_scopes(self) -> tuple[str, ...] | None:
+        """Return the scopes of the current token; None where they are not known."""
         token = self._token
         return token.scopes if token else None
 
@@ -187,6 +167,10 @@ class ApiKey:
         return "ApiKey(***)"
 
 
+Auth: TypeAlias = TokenSource | ApiKey
+"""A source of credentials."""
+
+
 @raises_bare
 def parse_token(body: bytes, *, api: str, path: str) -> Token:
     """Read a token endpoint's response.
@@ -201,26 +185,26 @@ def parse_token(body: bytes, *, api: str, path: str) -> Token:
         return ProtocolError(RequestContext(api=api, resource="token", method="POST", path=path, status=200, reason=reason))
 
     try:
-        answer = decode_json(body)
+        members = decode_json(body)
     except NestedTooDeeplyError:
-        raise broken("the token answer is nested too deeply") from None
+        raise broken("the token response is nested too deeply") from None
     except NotJSONError:
-        raise broken("the token answer is not JSON") from None
-    if not isinstance(answer, dict):
-        raise broken("the token answer is not a JSON object")
-    kind = answer.get("token_type")
+        raise broken("the token response is not JSON") from None
+    if not isinstance(members, dict):
+        raise broken("the token response is not a JSON object")
+    kind = members.get("token_type")
     if kind is not None and (not isinstance(kind, str) or kind.strip().lower() != "bearer"):
-        raise broken("the token answer's token_type is not Bearer")
-    value = answer.get("access_token")
+        raise broken("the token response's token_type is not Bearer")
+    value = members.get("access_token")
     if isinstance(value, str) and value[:7].lower() == "bearer ":
         value = value[7:]
     value = value.strip() if isinstance(value, str) else ""
     if not value or not value.isascii() or not value.isprintable() or " " in value:
-        raise broken("the token answer holds no usable access_token")
-    scope = answer.get("scope")
+        raise broken("the token response holds no usable access_token")
+    scope = members.get("scope")
     return Token(
         value=Secret(value),
-        lifetime=_lifetime(answer.get("expires_in")),
+        lifetime=_lifetime(members.get("expires_in")),
         scopes=tuple(scope.split()) if isinstance(scope, str) else None,
     )
 

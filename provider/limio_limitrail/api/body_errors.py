@@ -20,10 +20,10 @@ NO_CONTENT = 204
 
 _MEANINGS = {
     201: "something was made",
-    202: "the answer is not ready",
-    203: "somebody on the way has changed the answer",
+    202: "the response is not ready",
+    203: "an intermediary has changed the response",
     205: "there is no content",
-    206: "only a part of the answer came",
+    206: "only a part of the response came",
 }
 _ERROR_MEMBERS = frozenset(
     {
@@ -71,7 +71,7 @@ def unfit_status(status: int) -> str | None:
     if status in (OK, NO_CONTENT):
         return None
     meaning = _MEANINGS.get(status)
-    return f"only 200 and 204 are whole answers{f' ({status} says that {meaning})' if meaning else ''}"
+    return f"only 200 and 204 are whole responses{f' ({status} says that {meaning})' if meaning else ''}"
 
 
 def failure_member(members: Mapping[str, msgspec.Raw], *, ignored: frozenset[str] = frozenset()) -> str | None:
@@ -107,7 +107,7 @@ def read_record(response: Response, *, broken: MakeError) -> tuple[bytes, Mappin
     :raises ProtocolError: the response is no record.
     """
     if response.status != OK:
-        raise broken("this status is no record: only 200 is a whole answer")
+        raise broken("this status is no record: only 200 is a whole response")
     body, members = read_object(response.body, broken=broken)
     if "id" not in members:
         member = failure_member(members)
@@ -205,5 +205,4 @@ def _is_set(value: Any) -> bool:
 
 
 def _scalar(raw: msgspec.Raw) -> str:
-    """Return a text, a number or a boolean as a text in lower case; an empty one for anything else."""
     return "" if bytes(raw).startswith((b"{", b"[")) else str(_decoded(raw)).lower()

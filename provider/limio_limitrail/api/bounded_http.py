@@ -112,7 +112,7 @@ class ResponseBounds:
             self.deadline = deadline
 
 
-_BOUNDS: ContextVar[ResponseBounds | None] = ContextVar("limio_limitrail.answer_bounds", default=None)
+_BOUNDS: ContextVar[ResponseBounds | None] = ContextVar("limio_limitrail.response_bounds", default=None)
 
 
 @contextmanager
@@ -155,7 +155,7 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
     """Applies bounds to every request: those of `within`, else its own.
 
     :param connect: seconds until a connection is made, where the request does not say.
-    :param read: seconds between two pieces of an answer, where the request does not say.
+    :param read: seconds between two pieces of a response, where the request does not say.
     :param total: seconds for one response.
     :param max_bytes: the largest body.
     :param connections: the most connections to one host that are kept open.
@@ -215,11 +215,11 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
             if max(size, length) > self._max_bytes:
                 response.close()
                 raise requests.exceptions.RequestException(
-                    f"the answer is larger than {self._max_bytes / 1e6:g} MB, the connection's max_response_mb; "
+                    f"the response is larger than {self._max_bytes / 1e6:g} MB, the connection's max_response_mb; "
                     "with stream=True it can be read in pieces",
                     response=response,
                 )
-        response._content = b"".join(pieces)  # noqa: SLF001 - where requests keeps it, as those do who replay answers
+        response._content = b"".join(pieces)  # noqa: SLF001 - where requests keeps it, as libraries that replay responses do
 
 
 def _bound(manager: Any) -> None:

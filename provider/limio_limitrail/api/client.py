@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Required, TypedDict, Unpack
 
 from limio_limitrail.api.attempt import SAFE_METHODS, Attempt, Exchange, redirect_target, run_attempt, unfit_request
 from limio_limitrail.api.auth import Auth
@@ -32,11 +32,37 @@ log = logging.getLogger(__name__)
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
+_OAUTH = frozenset({AuthMode.OAUTH})
 
 
-def default_repeat(method: str, idempotency_key: str | None) -> Repeat:
+class RequestParams(TypedDict, total=False):
+    """A request to an API. A ``path`` is required; the default method is GET."""
+
+    method: str
+    path: Required[str]
+    """Below the base URL, beginning with a slash, percent-encoded."""
+    params: Mapping[str, str] | None
+    """The query."""
+    json: object
+    """A body, sent as JSON."""
+    content: bytes | None
+    """A body that is JSON already, instead of `json`."""
+    headers: Mapping[str, str] | None
+    """Further headers."""
+    resource: str | None
+    """What errors call the requested resource."""
+    scope: str | None
+    """The scope that the endpoint needs, for the error on a 403."""
+    credentials: frozenset[AuthMode]
+    """The ways to authenticate that the endpoint accepts."""
+    idempotency_key: str | None
+    """Makes a write safe to repeat; sent as the header ``Idempotency-Key``."""
+
+
+def default_repeat(request: RequestParams) -> Repeat:
     """Return which failures of a request are retried where the caller does not say."""
-    return Repeat.ANY if method in SAFE_METHODS or idempotency_key is not None else Repeat.NONE
+    is_safe = request.get("method", "GET") in SAFE_METHODS or request.get("idempotency_key") is not None
+    return Repeat.ANY if is_safe else Repeat.NONE
 
 
 @dataclass
@@ -93,53 +119,25 @@ class ApiClient:
     def send(
         self,
         *,
-        method: str = "GET",
-        path: str,
-        params: Mapping[str, str] | None = None,
-        json: object = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        resource: str | None = None,
-        scope: str | None = None,
-        credentials: frozenset[AuthMode] = frozenset({AuthMode.OAUTH}),
-        idempotency_key: str | None = None,
         repeat: Repeat | None = None,
         limits: RetryLimits | None = None,
         sleep: Callable[[float], None] | None = None,
         on_retry: Callable[[float], None] | None = None,
+        **request: Unpack[RequestParams],
     ) -> Response:
         """Send one request and return its response.
 
         Reads are retried as `RetryLimits` allows. A write is retried only if it carries an idempotency key, unless `repeat` says
         otherwise.
 
-        :param path: below the base URL, beginning with a slash, percent-encoded.
-        :param params: the query.
-        :param json: a body, sent as JSON.
-        :param content: a body that is JSON already, instead of `json`.
-        :param headers: further headers.
-        :param resource: what errors call the requested resource.
-        :param scope: the scope that the endpoint needs, for the error on a 403.
-        :param credentials: the ways to authenticate that the endpoint accepts.
-        :param idempotency_key: makes a write safe to repeat; sent as the header ``Idempotency-Key``.
         :param repeat: which failures are retried.
         :param limits: retry limits of this request, instead of the client's.
         :param sleep: waits that many seconds between attempts, instead of the client's own; what it raises ends the request.
         :param on_retry: called before each retry with the seconds until then.
+        :param request: the request, as `RequestParams` says.
         :raises ApiError: as `limio_limitrail.api.errors` lists them.
         """
-        new_attempt = self.attempts(
-            method=method,
-            path=path,
-            params=params,
-            json=json,
-            content=content,
-            headers=headers,
-            resource=resource,
-            scope=scope,
-            credentials=credentials,
-            idempotency_key=idempotency_key,
-        )
+        new_attempt = self.attempts(**request)
 
         def retried(seconds: float) -> None:
             self.count_retry(seconds)
@@ -149,50 +147,41 @@ class ApiClient:
         return call_with_retries(
             lambda: run_attempt(new_attempt(), exchange=self.transport.exchange, credential=self.credential),
             limits=limits or self.limits,
-            repeat=repeat or default_repeat(method, idempotency_key),
+            repeat=repeat or default_repeat(request),
             sleep=sleep or self._sleep,
             on_retry=retried,
         )
 
-    def attempts(
-        self,
-        *,
-        method: str,
-        path: str,
-        params: Mapping[str, str] | None = None,
-        json: object = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        resource: str | None = None,
-        scope: str | None = None,
-        credentials: frozenset[AuthMode] = frozenset({AuthMode.OAUTH}),
-        idempotency_key: str | None = None,
-    ) -> Callable[[], Attempt[Response]]:
-        """Check a request, and return a function that begins an attempt of it. The parameters are those of `send`.
+    def attempts(self, **request: Unpack[RequestParams]) -> Callable[[], Attempt[Response]]:
+        """Check a request, and return a function that begins an attempt of it.
 
         :raises InvalidRequestError: it cannot be sent as it is.
         """
-        context = RequestContext(api=self.api, method=method, path=path, resource=resource, required_scope=scope)
+        method, path, content = request.get("method", "GET"), request["path"], request.get("content")
+        context = RequestContext(
+            api=self.api, method=method, path=path, resource=request.get("resource"), required_scope=request.get("scope")
+        )
+        credentials = request.get("credentials", _OAUTH)
         if self.auth.mode not in credentials:
             accepted = " or ".join(sorted(credentials))
             reason = f"this endpoint accepts auth_mode={accepted} only, and the connection has {self.auth.mode}; nothing was sent"
             raise InvalidRequestError(replace(context, reason=reason))
         if (unfit := unfit_path(path)) is not None:
             raise InvalidRequestError(replace(context, path="", reason=f"the path cannot be sent: {unfit}"))
-        sent_headers = dict(headers or {})
-        if idempotency_key is not None:
-            sent_headers["Idempotency-Key"] = idempotency_key
+        headers = dict(request.get("headers") or {})
+        if (key := request.get("idempotency_key")) is not None:
+            headers["Idempotency-Key"] = key
         if content is not None:
-            sent_headers["Content-Type"] = "application/json"
-        if (unfit := unfit_request(method, sent_headers)) is not None:
+            headers["Content-Type"] = "application/json"
+        if (unfit := unfit_request(method, headers)) is not None:
             raise InvalidRequestError(replace(context, reason=f"the request cannot be sent: {unfit}"))
         exchange = Exchange(
             method=method,
             url=self.base_url + path,
-            headers=sent_headers,
+            headers=headers,
             context=context,
-            params=params or {},
-            json=json,
+            params=request.get("params") or {},
+            json=request.get("json"),
             content=content,
         )
         return lambda: self._attempt(exchange)

@@ -74,7 +74,7 @@ _MAX_DEPTH = 6
 
 @dataclass(frozen=True, kw_only=True)
 class ListEnd:
-    """How a list has end.
+    """Where a list seems to end.
 
     :param records: how many have come.
     :param pages: how many pages have come; None where it is not known.
@@ -125,8 +125,8 @@ class ContinuationHint:
 def find_continuation(meta: Mapping[str, msgspec.Raw], headers: Mapping[str, str], *, end: ListEnd) -> ContinuationHint | None:
     """Return what announces more than has come; None where nothing does.
 
-    :param meta: the answer's members besides the records, undecoded.
-    :param headers: the answer's headers.
+    :param meta: the response's members besides the records, undecoded.
+    :param headers: the response's headers.
     :param end: where the list seems to end.
     """
     return next(chain(_in_object(meta, (), end=end, about_pages=True), _in_headers(headers, end=end)), None)
@@ -135,10 +135,8 @@ def find_continuation(meta: Mapping[str, msgspec.Raw], headers: Mapping[str, str
 def _in_object(
     members: Mapping[str, msgspec.Raw], parents: tuple[str, ...], *, end: ListEnd, about_pages: bool
 ) -> Iterator[ContinuationHint]:
-    here: list[Any] = [
-        one for name, raw in members.items() if normalized(name) in _CURRENT and (one := value_of(raw)) is not None
-    ]
-    here += end.sent_cursor
+    current = [value_of(raw) for name, raw in members.items() if normalized(name) in _CURRENT]
+    here: list[Any] = [*(one for one in current if one is not None), *end.sent_cursor]
     is_money = bool(parents) and any(normalized(name) in _MONEY for name in members)
     for name, raw in members.items():
         path, text = (*parents, name), bytes(raw)
@@ -149,11 +147,8 @@ def _in_object(
         if is_money and _TOTAL.fullmatch(word):
             continue
         if _is_hint(word, text, here=here, end=end, ambiguous=about_pages):
-            is_cursor = (
-                bool(_NEXT.fullmatch(word) or word in _AMBIGUOUS_NEXT)
-                and not text.startswith((b"{", b"[", b"t"))
-                and b"/" not in text
-            )
+            is_text = not text.startswith((b"{", b"[", b"t")) and b"/" not in text
+            is_cursor = is_text and bool(_NEXT.fullmatch(word) or word in _AMBIGUOUS_NEXT)
             yield ContinuationHint.of(path=dotted, is_cursor=is_cursor)
         elif text.startswith(b"{") and len(path) < _MAX_DEPTH:
             yield from _in_object(members_of(text), path, end=end, about_pages=about_pages and word in _PAGING_OBJECTS)
@@ -181,7 +176,6 @@ def _is_hint(word: str, text: bytes, *, here: list[Any], end: ListEnd, ambiguous
 
 
 def _is_other_page(value: Any, *, here: list[Any], end: ListEnd) -> bool:
-    """Return whether a value leads to another page than the current one."""
     # Not recursive: the decoder goes deeper than Python functions.
     pending = [value]
     while pending:
@@ -207,7 +201,6 @@ def _is_at(value: Any, here: list[Any]) -> bool:
 
 
 def _is_same(link: str, target: str, *, here: list[Any]) -> bool:
-    """Return whether a link leads to the page that it came from."""
     if not ("/" in link or link.startswith("?")):
         return False
     try:
@@ -224,7 +217,6 @@ def _is_same(link: str, target: str, *, here: list[Any]) -> bool:
 
 
 def _links(text: bytes) -> Iterator[Any]:
-    """Yield the targets of those links in a list whose relation is ``next``."""
     for link in value_of(text) or []:
         if isinstance(link, dict) and any(
             normalized(name) in {"rel", "relation"} and isinstance(value, str) and "next" in value.lower().split()
@@ -255,7 +247,6 @@ def _in_headers(headers: Mapping[str, str], *, end: ListEnd) -> Iterator[Continu
 
 
 def _has_next(links: str, *, end: ListEnd) -> bool:
-    """Return whether one of the links of a ``Link`` header is the next page."""
     for link in _LINK.finditer(links):
         rels = " ".join(quoted or bare for quoted, bare in _REL.findall(link[2])).lower().split()
         if "next" in rels and not _is_same(link[1], end.target, here=[]):

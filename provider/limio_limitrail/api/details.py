@@ -80,7 +80,7 @@ def with_details(
         # Read before it joins the others: one broken body would make the whole page unreadable.
         record, _ = read_record(response, broken=broken)
         if _identity_of(record) != identity:
-            raise broken("it is another record than the one that was asked for: its 'id' differs")
+            raise broken("it is another record than the one requested: its 'id' differs")
         return record.strip(), False
 
     with ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="limio-detail") as pool:
@@ -103,7 +103,6 @@ def _identity_of(record: bytes | msgspec.Raw) -> str:
 
 
 def _parts_of(list_path: str, *, resource: Resource) -> dict[str, str]:
-    """Return the values of the placeholders of a path that was filled in."""
     pattern, named = "", set[str]()
     for text, name, _, _ in Formatter().parse(resource.path):
         pattern += re.escape(text)

@@ -1,20 +1,22 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """The exceptions of an API request. * marks those that retrying cannot help until a person changes something (`permanent`).
 
-ParameterError                 a parameter that cannot be sent; a ValueError
-ApiError
-├── CredentialsError *         401, or the token endpoint refused the client
-├── ScopeError *               403, or a scope was not granted
-├── NotFoundError              404, 410
-├── InvalidRequestError *      400, 422 and other 4xx, or the request could not be built
-├── ConflictError              409
-├── PageTooLargeError          413
-│   └── ResponseTooLargeError  larger than max_response_mb
-├── RateLimitError             429
-├── ServerError                5xx
-├── TransportError             no whole response: connection, timeout, 407
-├── ProtocolError              a response that breaks the contract
-└── CursorRefusedError         the list must be read again from its beginning
+.. code-block:: text
+
+    ParameterError                 a parameter that cannot be sent; a ValueError
+    ApiError
+    ├── CredentialsError *         401, or the token endpoint refused the client
+    ├── ScopeError *               403, or a scope was not granted
+    ├── NotFoundError              404, 410
+    ├── InvalidRequestError *      400, 422 and other 4xx, or the request could not be built
+    ├── ConflictError              409
+    ├── PageTooLargeError          413
+    │   └── ResponseTooLargeError  larger than max_response_mb
+    ├── RateLimitError             429
+    ├── ServerError                5xx
+    ├── TransportError             no whole response: connection, timeout, 407
+    ├── ProtocolError              a response that breaks the contract
+    └── CursorRefusedError         the list must be read again from its beginning
 
 A message names the API, the request (method and path, never the query), the status, the trace id where there is one, what the
 API said (short and masked) and what to do next. It never holds a body, a query string or a credential.
@@ -61,20 +63,15 @@ class ProblemDetails:
     trace_id: str | None = None
 
     def __str__(self) -> str:
-        parts = [self.message or ""]
-        parts += [
-            f"{name}={value}"
-            for name, value in (
-                ("title", self.title),
-                ("errorCode", self.error_code),
-                ("resourceKey", self.resource_key),
-                ("field", self.field),
-                ("type", self.type),
-                ("instance", self.instance),
-            )
-            if value
-        ]
-        return " ".join(part for part in parts if part)
+        named = {
+            "title": self.title,
+            "errorCode": self.error_code,
+            "resourceKey": self.resource_key,
+            "field": self.field,
+            "type": self.type,
+            "instance": self.instance,
+        }
+        return " ".join([*filter(None, [self.message]), *(f"{name}={value}" for name, value in named.items() if value)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,7 +189,7 @@ class ScopeError(ApiError):
             else ("The scope that it needs is not documented")
         )
         if self.context.granted_scopes is None:
-            granted = "the token answer did not say which scopes were granted"
+            granted = "the token response did not say which scopes were granted"
         else:
             granted = f"the token was granted: {' '.join(self.context.granted_scopes) or 'none'}"
         return f"{needed}; {granted}. Ask whoever issued the client credentials to grant the scope. Trying again cannot help."
@@ -211,7 +208,7 @@ class NotFoundError(ApiError):
 
 
 class InvalidRequestError(ApiError):
-    """The API refused the request's parameters or body (400, 422), or the request could not be built from what was given."""
+    """The API refused the request's parameters or body (400, 422), or the request could not be built."""
 
     permanent = True
     advice = "Check the parameters of the task; the same request will be refused again."
@@ -224,13 +221,13 @@ class ConflictError(ApiError):
 
 
 class PageTooLargeError(ApiError):
-    """The answer would be larger than the API allows (413), even for one record a page."""
+    """The response would be larger than the API allows (413), even for one record a page."""
 
     advice = "Ask for fewer attributes, or for a smaller page_size."
 
 
 class ResponseTooLargeError(PageTooLargeError):
-    """The answer is larger than the connection's ``max_response_mb``, decoded. What was asked for may have been done."""
+    """The response is larger than the connection's ``max_response_mb``, decoded. A write may have been carried out."""
 
     advice = "Use a smaller page_size, ask for fewer attributes, or raise the connection's max_response_mb."
 
@@ -256,13 +253,13 @@ class ServerError(ApiError):
 
 
 class TransportError(ApiError):
-    """No whole answer came: no connection, a timeout, a body that broke off, or one that took too long."""
+    """No whole response came: no connection, a timeout, a body that ended early, or one that took too long."""
 
     advice = "Check the network between the worker and the host, and the connection's host and timeout."
 
 
 class ProtocolError(ApiError):
-    """An answer came that breaks the contract: not JSON, another shape, a cursor that repeats, records missing."""
+    """A response breaks the contract: not JSON, another shape, a cursor that repeats, records missing."""
 
     advice = "If it stays, the endpoint behaves otherwise than documented: check the Resource's path, records and paging."
 

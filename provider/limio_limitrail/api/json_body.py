@@ -79,7 +79,7 @@ def read_object(body: bytes, *, broken: MakeError) -> tuple[bytes, dict[str, msg
             except msgspec.DecodeError:
                 pass
             else:
-                log.warning("An answer holds half a surrogate pair, which no text can; it arrives as U+FFFD.")
+                log.warning("A response has half a surrogate pair, which is not valid text; it is replaced by U+FFFD.")
                 return repaired, meta
         found = kind_of(body.lstrip())
         raise broken(f"expected JSON, found something else ({error}; it begins as {found})") from None

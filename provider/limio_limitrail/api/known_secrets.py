@@ -69,7 +69,6 @@ class _Needles:
         self.ngrams = frozenset(value[at : at + _NGRAM] for value in self._values for at in range(len(value) - _NGRAM + 1))
 
     def whole(self, text: str) -> Spans:
-        """Return where a folded text contains a whole one."""
         found = []
         for value in self._values:
             at = text.find(value)
@@ -126,7 +125,6 @@ class _Needles:
 
 
 def _ngrams_of(text: str, *, size: int) -> list[str]:
-    """Return n-grams of a text, of which each piece of that size contains one."""
     return [text[at : at + _NGRAM] for at in range(0, len(text) - _NGRAM + 1, size - _NGRAM + 1)]
 
 
@@ -156,7 +154,6 @@ class _Entry:
         self.encoded = [core for form in written for core in _cores(form)] if len(value) <= _MAX_IN_BASE64 else []
 
     def hold(self, secret: Secret) -> None:
-        """Note a holder of the secret."""
         living = [holder for holder in self._holders if holder() is not None]
         if all(holder() is not secret for holder in living):
             living.append(weakref.ref(secret))
@@ -183,7 +180,7 @@ class _KnownSecrets:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._entries: dict[Secret, _Entry] = {}
-        self.plain = _Needles((), shortest=_MIN_PIECE)
+        self.direct = _Needles((), shortest=_MIN_PIECE)
         self.encoded = _Needles((), shortest=_MIN_BASE64)
         self.ngrams: frozenset[str] = frozenset()
         after_fork(self)
@@ -216,9 +213,9 @@ class _KnownSecrets:
         for key in unused[: max(len(unused) - but, 0)]:
             del self._entries[key]
         entries = self._entries.values()
-        plain = _Needles((value for entry in entries for value in entry.values), shortest=_MIN_PIECE)
+        direct = _Needles((value for entry in entries for value in entry.values), shortest=_MIN_PIECE)
         encoded = _Needles((folded_base64(core) for entry in entries for core in entry.encoded), shortest=_MIN_BASE64)
-        self.plain, self.encoded, self.ngrams = plain, encoded, plain.ngrams | encoded.ngrams
+        self.direct, self.encoded, self.ngrams = direct, encoded, direct.ngrams | encoded.ngrams
 
     def may_be_in(self, text: str) -> bool:
         """Return False if a text certainly repeats no secret. Called with each id of a response, so it must be cheap."""
@@ -250,9 +247,9 @@ def find_secrets(text: str) -> Spans:
     """Return where a text repeats a secret of this process or a piece of one, in any encoding, in order, without overlaps."""
     if not _known.may_be_in(text):
         return []
-    plain, encoded = _known.plain, _known.encoded
+    direct, encoded = _known.direct, _known.encoded
     merged: Spans = []
-    for start, end in sorted(_search(text, lambda low: plain.pieces(low) + encoded.pieces(folded_base64(low)))):
+    for start, end in sorted(_search(text, lambda low: direct.pieces(low) + encoded.pieces(folded_base64(low)))):
         if merged and start <= merged[-1][1]:
             merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
         else:
@@ -264,8 +261,8 @@ def holds_secret(text: str) -> bool:
     """Return whether a text repeats a whole secret of this process, in any encoding."""
     if not _known.may_be_in(text):
         return False
-    plain, encoded = _known.plain, _known.encoded
-    return next(_search(text, lambda low: plain.whole(low) + encoded.whole(folded_base64(low))), None) is not None
+    direct, encoded = _known.direct, _known.encoded
+    return next(_search(text, lambda low: direct.whole(low) + encoded.whole(folded_base64(low))), None) is not None
 
 
 def _search(text: str, find: Callable[[str], Spans], *, depth: int = _DEPTH) -> Iterator[tuple[int, int]]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlencode
 
 from limio_limitrail.api.continuation import ListEnd, find_continuation
@@ -36,7 +36,6 @@ from limio_limitrail.bare_errors import raises_bare
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
-    from limio_limitrail.api.responses import Response
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +74,7 @@ class ListReader:
     sleep: Callable[[float], None] | None = None
     server_time: datetime | None = field(default=None, init=False)
     """When the API began to respond, by its own clock."""
-    keeps_place: bool = field(default=False, init=False)
+    server_keeps_position: bool = field(default=False, init=False)
     """True as soon as it is known that the API keeps the position in the list itself."""
     _cursor_hashes: set[int] = field(default_factory=set, init=False)
     _page_hashes: dict[int, int] = field(default_factory=dict, init=False)
@@ -90,7 +89,7 @@ class ListReader:
     def __post_init__(self) -> None:
         self._envelope = EnvelopeReader(self.resource.records)
         paging = self.resource.paging
-        self.keeps_place = paging.cursor_repeats or not paging.resumable
+        self.server_keeps_position = paging.cursor_repeats or not paging.resumable
 
     def pages(self) -> Iterator[Page]:
         """Yield the pages in order.
@@ -103,12 +102,10 @@ class ListReader:
         cursor, resumed = self.cursor, self.cursor is not None
         if cursor is not None:
             if repeats_secret(cursor):
-                raise CursorRefusedError(self._context("the cursor to go on from repeats a credential, and is not sent"))
-            self.keeps_place = self.keeps_place or is_scroll(cursor)
-            if self.keeps_place:
-                raise CursorRefusedError(
-                    self._context("the API keeps the position in this list itself, so that no cursor leads back into its middle")
-                )
+                self._refuse("the cursor to continue from repeats a credential, and is not sent")
+            self.server_keeps_position = self.server_keeps_position or is_scroll(cursor)
+            if self.server_keeps_position:
+                self._refuse("the API keeps the position in this list itself, so no cursor leads back into its middle")
             self._cursor_hashes.add(_hash_of(cursor))
         while True:
             number += 1
@@ -117,7 +114,7 @@ class ListReader:
             ended = not received.raw_records and self._is_last(received, number=number)
             self._check_cursor(received, resumed=resumed)
             next_cursor = None if ended else received.next_cursor
-            resumable = next_cursor is None or (not self.keeps_place and (resumed or self.cursors_change))
+            resumable = next_cursor is None or (not self.server_keeps_position and (resumed or self.cursors_change))
             page = replace(received, next_cursor=next_cursor, resumable=resumable)
             empty = 0 if page.raw_records else empty + 1
             self._check_progress(page, empty=empty)
@@ -125,12 +122,8 @@ class ListReader:
             if next_cursor is None:
                 break
             cursor = next_cursor
-        if cursor is not None and self._cursor_sent_again and not (resumed or self.keeps_place or self.cursors_change):
-            raise CursorRefusedError(
-                self._context(
-                    "a page was asked for twice, and an only cursor does not tell whether the API has moved on meanwhile"
-                )
-            )
+        if cursor is not None and self._cursor_sent_again and not (resumed or self.server_keeps_position or self.cursors_change):
+            self._refuse("a page was requested twice, and a single cursor does not show whether the API advanced in between")
         self._check_total(resumed=resumed)
         self._check_continuation(received, pages=None if resumed else number)
 
@@ -138,7 +131,7 @@ class ListReader:
     def cursors_change(self) -> bool:
         """True where cursors have changed from page to page.
 
-        The first one does not tell yet: one that stays the same leads to wherever the API has advanced to.
+        A single cursor shows nothing: one that stays the same leads to wherever the API has advanced to.
         """
         return len(self._cursor_hashes) > 1
 
@@ -150,7 +143,7 @@ class ListReader:
             if paging.page_size_param:
                 query[paging.page_size_param] = str(self.page_size)
             # Such a server advances with this request, whether its response arrives or not.
-            advances = cursor is not None and self.keeps_place
+            advances = cursor is not None and self.server_keeps_position
             try:
                 return self._request(query, is_first=cursor is None, once=advances, halved=halved, number=number)
             except (PageTooLargeError, ServerError, TransportError) as error:
@@ -170,24 +163,11 @@ class ListReader:
 
     @raises_bare
     def _request(self, query: Mapping[str, str], *, is_first: bool, once: bool, halved: bool, number: int) -> Page:
-        response = self._send(query, is_first=is_first, once=once, halved=halved)
-        if self.server_time is None:
-            self.server_time = _date_of(response.headers)
-        return parse_page(
-            response,
-            resource=self.resource,
-            envelope=self._envelope,
-            context=self._context(),
-            number=number,
-            warned=self._warned,
-        )
-
-    def _send(self, query: Mapping[str, str], *, is_first: bool, once: bool, halved: bool) -> Response:
         def note_retry(seconds: float) -> None:  # noqa: ARG001 - that there is a retry is all
             self._cursor_sent_again = self._cursor_sent_again or not is_first
 
         self._target = f"{self.path}?{urlencode(query)}"
-        return self.client.send(
+        response = self.client.send(
             path=self.path,
             params=query,
             resource=self.resource.name,
@@ -198,6 +178,16 @@ class ListReader:
             repeat=Repeat.IF_NOT_PROCESSED if once else None,
             sleep=self.sleep,
             on_retry=note_retry,
+        )
+        if self.server_time is None:
+            self.server_time = _date_of(response.headers)
+        return parse_page(
+            response,
+            resource=self.resource,
+            envelope=self._envelope,
+            context=self._context(),
+            number=number,
+            warned=self._warned,
         )
 
     def _is_last(self, page: Page, *, number: int) -> bool:
@@ -210,7 +200,7 @@ class ListReader:
             return True
         if number == 1 and is_scan(page.next_cursor):
             return False
-        return self.keeps_place or is_scroll(page.next_cursor) or _hash_of(page.next_cursor) in self._cursor_hashes
+        return self.server_keeps_position or is_scroll(page.next_cursor) or _hash_of(page.next_cursor) in self._cursor_hashes
 
     def _check_cursor(self, page: Page, *, resumed: bool) -> None:
         """Detect by a page's cursor that the API keeps the position: it is a scroll id, or comes again with other records.
@@ -222,15 +212,11 @@ class ListReader:
         cursor_hash = _hash_of(page.next_cursor)
         repeats = cursor_hash in self._cursor_hashes and bool(page.raw_records)
         self._cursor_hashes.add(cursor_hash)
-        if self.keeps_place or not (repeats or is_scroll(page.next_cursor)):
+        if self.server_keeps_position or not (repeats or is_scroll(page.next_cursor)):
             return
-        self.keeps_place = True
+        self.server_keeps_position = True
         if resumed or (repeats and self._cursor_sent_again):
-            raise CursorRefusedError(
-                self._context(
-                    "the API keeps the position in this list itself, and may have moved on between two requests for a page"
-                )
-            )
+            self._refuse("the API keeps the position in this list itself, and may have advanced between two requests for a page")
 
     def _halve(self, error: ApiError) -> bool:
         """Halve the page size where that may help; return whether it did."""
@@ -251,33 +237,26 @@ class ListReader:
         if page.raw_records and (self._page_hashes or page.next_cursor is not None):
             page_hash = hash(page.records)
             if page_hash in self._page_hashes:
-                raise ProtocolError(
-                    self._context(f"page {page.number} repeats page {self._page_hashes[page_hash]}: the list would never end")
-                )
+                repeated = self._page_hashes[page_hash]
+                raise ProtocolError(self._context(f"page {page.number} repeats page {repeated}: the list would never end"))
             self._page_hashes[page_hash] = page.number
         if empty >= MAX_EMPTY_PAGES and page.next_cursor is not None:
-            raise ProtocolError(
-                self._context(f"{empty} empty pages came in a row, each with a new cursor: the list would never end")
-            )
+            reason = f"{empty} empty pages came in a row, each with a new cursor: the list would never end"
+            raise ProtocolError(self._context(reason))
         if self.total is None:
             self.total, self._is_total_exact = page.total, page.total_is_exact
         self.records_read += len(page.raw_records)
-        if (
-            self.total is not None
-            and self._is_total_exact
-            and self.records_read > 2 * self.total + self.page_size
-            and page.next_cursor
-        ):
-            raise ProtocolError(
-                self._context(f"{self.records_read} records came where the answer announced {self.total}: it runs in circles")
-            )
+        limit = 2 * self.total + self.page_size if self.total is not None and self._is_total_exact else None
+        if limit is not None and self.records_read > limit and page.next_cursor:
+            reason = f"{self.records_read} records came where the response announced {self.total}: it runs in circles"
+            raise ProtocolError(self._context(reason))
 
     def _check_total(self, *, resumed: bool) -> None:
         total, came = self.total, self.records_read
         if total is None or came >= total:
             return
-        missing = self._context(f"the answer announced {total} records and {came} came: {total - came} are missing")
-        if resumed or self.keeps_place:
+        missing = self._context(f"the response announced {total} records and {came} came: {total - came} are missing")
+        if resumed or self.server_keeps_position:
             raise CursorRefusedError(missing)
         raise ProtocolError(missing)
 
@@ -294,12 +273,15 @@ class ListReader:
         )
         raise ProtocolError(self._context(reason))
 
+    def _refuse(self, reason: str) -> NoReturn:
+        raise CursorRefusedError(self._context(reason))
+
     def _context(self, reason: str = "") -> RequestContext:
         return RequestContext(api=self.client.api, method="GET", path=self.path, resource=self.resource.name, reason=reason)
 
 
 def _lost(error: ApiError) -> CursorRefusedError:
-    lost = "no usable answer came, and the API keeps the position in this list itself, so that the page may be gone"
+    lost = "no usable response came, and the API keeps the position in this list itself, so that the page may be gone"
     reason = f"{error.context.reason}; {lost}" if error.context.reason else lost
     return CursorRefusedError(replace(error.context, reason=reason))
 

@@ -177,7 +177,7 @@ def parse_page(
             raise broken(f"its member {named(member)} says that it failed, or is not whole")
         if (member := warning_member(meta, ignored=ignored)) is not None and member not in warned:
             warned.add(member)
-            log.warning("%s: the answer holds a warning, in its member %s.", resource.name, named(member))
+            log.warning("%s: the response has a warning, in its member %s.", resource.name, named(member))
 
     if (reason := unfit_status(response.status)) is not None:
         raise broken(f"this status is no list: {reason}")
@@ -187,7 +187,7 @@ def parse_page(
     records, meta = envelope.read(body, broken=broken, check=check)
     if records is None:
         found = ", ".join(named(key) for key in sorted(meta)[:8]) or "nothing"
-        raise broken(f"expected a list in {resource.records!r}, found no such member (the answer has {found})")
+        raise broken(f"expected a list in {resource.records!r}, found no such member (the response has {found})")
     try:
         next_cursor = resource.paging.next_cursor(meta)
     except BadCursorError as error:

@@ -65,7 +65,6 @@ def texts_of(params: Mapping[str, object] | None) -> dict[str, str]:
 
 
 def _add_bounds(query: dict[str, str], resource: Resource, *, since: datetime | None, until: datetime | None) -> None:
-    """Add the bounds in time to a query."""
     time_filter = resource.time_filter
     if since is not None:
         if time_filter is None:

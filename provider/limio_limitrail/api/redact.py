@@ -34,7 +34,7 @@ _REPLACEMENTS = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), r"\1 ***"),
     (re.compile(r"\beyJ[\w-]+(\.[\w-]*){0,2}"), _MASK),
     (
-        # Between name and value stand quotes and signs, which JSON or HTML may have escaped; so may the value's own.
+        # Quotes and signs between name and value, and in the value, may be escaped as in JSON or HTML.
         re.compile(
             r"(?i)\b(client_secret|access_token|token|password|secret|recover)"
             r"((?:&\w{2,6};|[\\\"':={\s]){1,24}|\W{1,4})"
@@ -83,12 +83,11 @@ def safe_error(error: BaseException) -> str:
 
 
 def _masked(text: str) -> str:
-    """Replace the secrets of this process in a text."""
-    kept, at = [], 0
+    parts, at = [], 0
     for start, end in find_secrets(text):
-        kept += [text[at:start], _MASK]
+        parts += [text[at:start], _MASK]
         at = end
-    return "".join((*kept, text[at:])) if kept else text
+    return "".join((*parts, text[at:])) if parts else text
 
 
 def _fit(text: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum, StrEnum
 from functools import lru_cache
 from string import Formatter
 from typing import Any
 from urllib.parse import quote
+
+import msgspec
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorPair, CursorString, Paging, SinglePage
@@ -53,27 +55,27 @@ class TimeFilter:
 class Resource:
     """One list endpoint: everything that paging, watermarks and loading need to know of it.
 
-    A tenant may have endpoints that nobody documented: make a Resource of your own and pass it wherever a name is accepted.
-    It prints the same in every process. A list or a set of names may be given for a tuple, and one text for a list of one.
+    A tenant may have endpoints that nobody documented: create a `Resource` and pass it wherever a name is accepted.
+    Its repr is the same in every process. A list or a set is accepted instead of a tuple, and a text instead of a list of one.
 
     :param name: what logs, manifests and summaries call it.
     :param path: the path below the API's prefix, with ``{placeholders}`` for parts that a caller fills in.
     :param paging: how to get from one page to the next.
-    :param records: the member of the answer that holds the list.
+    :param records: the member of the response that holds the list.
     :param primary_key: the columns that identify a record; empty where nothing does.
-    :param time_column: the column that tells when a record last changed (or was made, where it never changes).
+    :param time_column: the column with the time of a record's last change (or of its creation, if it never changes).
     :param time_filter: the parameters that cut the list by time; none where every pull is a full scan.
     :param timestamps: the columns to land as instants when every value in them is one.
     :param columns: values to lift out of nested objects, as column name → dotted path.
     :param params: query parameters that always go along.
-    :param path_defaults: what placeholders of the path stand for when a caller leaves them out.
-    :param total: the member of the answer that tells how many records match, checked against what came.
+    :param path_defaults: values of placeholders that a caller leaves out.
+    :param total: the member of the response with the number of records that match, which is checked.
     :param detail_path: the path of one record by ``{id}``, where the list holds summaries only.
     :param credentials: the ways to authenticate that the endpoint accepts.
     :param scope: the OAuth scope that it needs, where it is known.
     :param assumed: the parts of this row that no document confirms, in words.
     :param max_page_size: the largest page size worth asking for; none where no limit is known.
-    :param ignored_members: members of the answer, as dotted paths, that say nothing of further pages or of failures although
+    :param ignored_members: members of the response, as dotted paths, that say nothing of further pages or of failures although
         their names sound like it, such as a ``total`` that is an amount.
     """
 
@@ -214,36 +216,22 @@ def resource_to_json(resource: Resource) -> dict[str, Any]:
             f"resource {resource.name!r} has a paging of its own ({style}), which a triggerer cannot make: "
             "only a worker can look at it (deferrable=False)"
         )
-    members: dict[str, Any] = {}
-    for one in fields(resource):
-        value = getattr(resource, one.name)
-        match one.name:
-            case "paging":
-                members[one.name] = {"style": style, **asdict(value)}
-            case "time_filter":
-                members[one.name] = asdict(value) if value is not None else None
-            case "credentials":
-                members[one.name] = sorted(mode.value for mode in value)
-            case _:
-                members[one.name] = list(value) if isinstance(value, tuple) else dict(value) if hasattr(value, "items") else value
-    return members
-
-
-def resource_from_json(data: dict[str, Any]) -> Resource:
-    """Return the resource of `resource_to_json`."""
-    known = {one.name for one in fields(Resource)}
-    members: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in data.items() if name in known
+    members = msgspec.to_builtins(resource)
+    return {
+        **members,
+        "paging": {"style": style, **members["paging"]},
+        "credentials": sorted(members["credentials"]),
     }
-    members["paging"] = _paging(data["paging"])
-    members["time_filter"] = TimeFilter(**data["time_filter"]) if data.get("time_filter") else None
-    members["credentials"] = frozenset(AuthMode(mode) for mode in data["credentials"])
-    return Resource(**members)
 
 
-def _paging(data: dict[str, Any]) -> Paging:
-    made: Paging = _PAGING_STYLES[data["style"]](**{name: value for name, value in data.items() if name != "style"})
-    return made
+def resource_from_json(data: Mapping[str, Any]) -> Resource:
+    """Return the resource of `resource_to_json`."""
+    paging, time_filter = dict(data["paging"]), data["time_filter"]
+    made: dict[str, Any] = {
+        "paging": _PAGING_STYLES[paging.pop("style")](**paging),
+        "time_filter": time_filter and TimeFilter(**time_filter),
+    }
+    return Resource(**{**data, **made})
 
 
 def stable_repr(value: object, *, depth: int = 0) -> str:

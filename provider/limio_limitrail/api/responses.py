@@ -6,26 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from limio_limitrail.api.errors import (
-    ApiError,
-    ConflictError,
-    CredentialsError,
-    InvalidRequestError,
-    NotFoundError,
-    PageTooLargeError,
-    ProblemDetails,
-    ProtocolError,
-    RateLimitError,
-    RequestContext,
-    ScopeError,
-    ServerError,
-    TransportError,
-)
+from limio_limitrail.api import errors
+from limio_limitrail.api.errors import ApiError, ProblemDetails, RequestContext
 from limio_limitrail.api.json_body import NotJSONError, decode_json
 from limio_limitrail.api.redact import safe_text, safe_uri
 from limio_limitrail.api.retry import parse_retry_after
 
-SURPLUS = "more came over its connection than was asked for, so that the answer may be the one to an earlier request"
+SURPLUS = "more came over its connection than was requested, so that the response may belong to an earlier request"
 
 _TRACE_HEADERS = ("x-trace-id", "x-request-id", "x-amzn-requestid", "x-amz-request-id", "x-correlation-id", "request-id")
 _TRACE_LENGTH = 100
@@ -34,15 +21,15 @@ _PROXY_REFUSED = 407
 """Asks for credentials of the proxy, which has not passed the request on."""
 
 _BY_STATUS: dict[int, type[ApiError]] = {
-    400: InvalidRequestError,
-    401: CredentialsError,
-    403: ScopeError,
-    404: NotFoundError,
-    409: ConflictError,
-    410: NotFoundError,
-    413: PageTooLargeError,
-    422: InvalidRequestError,
-    429: RateLimitError,
+    400: errors.InvalidRequestError,
+    401: errors.CredentialsError,
+    403: errors.ScopeError,
+    404: errors.NotFoundError,
+    409: errors.ConflictError,
+    410: errors.NotFoundError,
+    413: errors.PageTooLargeError,
+    422: errors.InvalidRequestError,
+    429: errors.RateLimitError,
 }
 
 
@@ -55,7 +42,7 @@ class ConnectionRecord:
         self.requests = 0
         """How many requests were sent over it."""
         self.surplus = False
-        """Whether more came over it than was asked for."""
+        """Whether more came over it than was requested."""
         self.distrusted = False
         """Whether it must not be used again, because of what a response said."""
 
@@ -166,12 +153,12 @@ def classify(response: Response, *, context: RequestContext) -> ApiError:
         provenance=response.provenance,
     )
     if status == _PROXY_REFUSED:
-        error = TransportError(replace(context, reason="the proxy refused to pass the request on", reached=False))
+        error = errors.TransportError(replace(context, reason="the proxy refused to pass the request on", reached=False))
         # Nothing has changed by the next second.
         error.retries_exhausted = True
         return error
     if status in _BY_STATUS:
         return _BY_STATUS[status](context)
     if status >= 500:
-        return ServerError(context)
-    return InvalidRequestError(context) if status >= 400 else ProtocolError(context)
+        return errors.ServerError(context)
+    return errors.InvalidRequestError(context) if status >= 400 else errors.ProtocolError(context)

@@ -174,7 +174,6 @@ def _unescaped(escape: re.Pattern[str], reading: Reading) -> Reading:
 
 
 def _meaning(escape: str) -> str:
-    """Return what an escape stands for."""
     sign, rest = escape[0], escape[1:]
     if sign == "&":
         meaning = html.unescape(escape)

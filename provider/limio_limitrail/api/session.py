@@ -76,7 +76,7 @@ class OriginSession(requests.Session):
         return response
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        # requests itself takes the environment's bundle before it looks at the session's.
+        # requests itself prefers the environment's bundle to the session's.
         return super().merge_environment_settings(url, proxies, stream, self.verify if verify is None else verify, cert)
 
     def get_adapter(self, url: Any) -> requests.adapters.BaseAdapter:
@@ -108,11 +108,11 @@ class OriginSession(requests.Session):
 
     def rebuild_proxies(self, prepared_request: requests.PreparedRequest, proxies: Any) -> Any:
         found = super().rebuild_proxies(prepared_request, proxies)  # type: ignore[no-untyped-call]
-        prepared_request.headers.pop("Proxy-Authorization", None)  # urllib3 puts it in by itself, where nobody prints it
+        prepared_request.headers.pop("Proxy-Authorization", None)  # urllib3 adds it itself, where nobody prints it
         return found
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:  # noqa: ARG002
-        # requests itself keeps it where http turns into https on the same host, and puts in what a netrc file says of a host.
+        # requests itself keeps it where http turns into https on the same host, and adds credentials from a netrc file.
         if not same_origin(prepared_request.url, self._origin):
             prepared_request.headers.pop("Authorization", None)
 

@@ -59,7 +59,7 @@ class SlicedListReader:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
 
     @property
-    def keeps_place(self) -> bool:
+    def server_keeps_position(self) -> bool:
         """True as soon as it is known that the API keeps the position in a slice itself."""
         return self._is_stateful or self.resource.paging.cursor_repeats or not self.resource.paging.resumable
 
@@ -81,7 +81,7 @@ class SlicedListReader:
                 next_cursor=left.cursor(),
                 number=number,
                 ends_slice=position is None and self._ends_part(left),
-                resumable=not left.begun or (not self.keeps_place and (resumed or self._cursors_change)),
+                resumable=not left.begun or (not self.server_keeps_position and (resumed or self._cursors_change)),
             )
 
     def _all_pages(self, left: SliceCursors) -> Iterator[_SlicePage]:
@@ -116,7 +116,7 @@ class SlicedListReader:
 
     def _note(self, reader: ListReader) -> None:
         with self._lock:
-            self._is_stateful = self._is_stateful or reader.keeps_place
+            self._is_stateful = self._is_stateful or reader.server_keeps_position
             self._cursors_change = self._cursors_change or reader.cursors_change
             self.page_size = min(self.page_size, reader.page_size)
             times = [time for time in (self.server_time, reader.server_time) if time is not None]
@@ -128,7 +128,7 @@ class SlicedListReader:
         Small slices that are read concurrently end faster than parts can be written; there a part ends only if the API keeps the
         position itself, because such a list can be continued only where no slice has been begun.
         """
-        return self.concurrency == 1 or (self.keeps_place and not left.begun)
+        return self.concurrency == 1 or (self.server_keeps_position and not left.begun)
 
 
 _SlicePage = tuple[datetime, Page, SliceCursor | None]

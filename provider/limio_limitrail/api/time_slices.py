@@ -224,10 +224,6 @@ def _written(since: datetime, position: SliceCursor) -> dict[str, str]:
 
 
 def _read(cursor: Cursor) -> tuple[datetime | None, dict[datetime, SliceCursor]]:
-    """Return the beginning of the rest, and the slices that are open.
-
-    :raises ValueError: the cursor is not one of a list in slices.
-    """
     if _FROM in cursor:
         return None, dict([_position(cursor)])
     written: dict[int, dict[str, str]] = {}

@@ -93,14 +93,14 @@ def mint(
                 max_response=min(_MAX_RESPONSE, transport.max_response),
             )
         except ResponseTooLargeError as large:
-            reason = f"{large.context.reason}, which no token is: check auth_url"
+            reason = f"{large.context.reason}, which is no token: check auth_url"
             raise ProtocolError(replace(large.context, reason=reason)) from None
         if response.is_success:
             token = parse_token(response.body, api=api, path=path)
             return _checked(token, credentials=credentials, context=replace(context, status=response.status))
         error = classify(response, context=context)
         if credentials.scope and _is_invalid_scope(response.body):
-            reason = "the token endpoint refuses the scopes that were asked for"
+            reason = "the token endpoint refuses the requested scopes"
             raise ScopeError(replace(error.context, reason=reason, required_scope=credentials.scope))
         raise _refusal(error)
 
@@ -121,7 +121,7 @@ def _checked(token: Token, *, credentials: ClientCredentials, context: RequestCo
         raise ScopeError(
             replace(
                 context,
-                reason=f"the token lacks what was asked for: {', '.join(missing)}. The API itself was not asked",
+                reason=f"the token lacks requested scopes: {', '.join(missing)}. No request was sent to the API itself",
                 required_scope=" ".join(missing),
                 granted_scopes=granted,
             )
@@ -130,7 +130,6 @@ def _checked(token: Token, *, credentials: ClientCredentials, context: RequestCo
 
 
 def _is_invalid_scope(body: bytes) -> bool:
-    """Return whether an OAuth error is about the scopes (RFC 6749, section 5.2)."""
     try:
         members = decode_json(body)
     except NotJSONError:

@@ -15,6 +15,7 @@ import urllib3.exceptions
 
 from limio_limitrail.api import transport_errors
 from limio_limitrail.api.bounded_http import BoundedAdapter, ResponseBounds, TooManyBytesError, read_body, within
+from limio_limitrail.api.content_encoding import decode_body
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, RequestContext, TransportError
 from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT, seconds_left
@@ -50,18 +51,6 @@ class Timeouts:
     def seconds_for_response(self) -> float:
         """Return the seconds that one response may take now: the total, or what is left for all attempts together."""
         return min(self.total, seconds_left())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Route:
-    """How a URL is reached.
-
-    :param proxy: the proxy's URL, which may hold a password; none where there is no proxy.
-    :param verify: True, False or the path of a CA bundle.
-    """
-
-    proxy: str | None
-    verify: bool | str
 
 
 class Transport:
@@ -149,7 +138,7 @@ class Transport:
         """
         session = self._session
         try:
-            # Not by the session: it looks for more to put in than there is here, and takes longer than everything else.
+            # Not by the session: it merges settings that do not exist here, and takes longer than everything else.
             prepared = requests.PreparedRequest()
             prepared.prepare(
                 method=method,
@@ -183,8 +172,12 @@ class Transport:
                 return Response(status=response.status_code, headers=response.headers, body=self._error_body(response, bounds))
             try:
                 received = read_body(response.raw, max_bytes=bounds.max_bytes)
-                received = transport_errors.decoded(
-                    received, response.headers, context, max_bytes=int(bounds.max_bytes), check_time=bounds.check_time
+                received = decode_body(
+                    received,
+                    response.headers.get("Content-Encoding"),
+                    context,
+                    max_bytes=int(bounds.max_bytes),
+                    check_time=bounds.check_time,
                 )
             except ApiError:
                 response.close()
@@ -201,9 +194,9 @@ class Transport:
         bounds.limit_time(self.timeouts.read)
         try:
             max_bytes = min(MAX_ERROR_BODY, int(bounds.max_bytes))
-            content = transport_errors.decoded(
+            content = decode_body(
                 read_body(response.raw, max_bytes=max_bytes),
-                response.headers,
+                response.headers.get("Content-Encoding"),
                 RequestContext(api=""),
                 max_bytes=max_bytes,
                 check_time=bounds.check_time,
@@ -215,7 +208,6 @@ class Transport:
         return content
 
     def _error_for(self, error: Exception, context: RequestContext, bounds: ResponseBounds, seconds: float) -> ApiError:
-        """Return the error for a response that did not come, or not to its end."""
         was_not_sent = bounds.connect_failed or transport_errors.was_not_sent(error)
         context = replace(context, reached=not was_not_sent)
         if transport_errors.was_caused_by(error, TooManyBytesError):
@@ -233,10 +225,13 @@ class Transport:
             reason = transport_errors.BROKE_OFF
         return TransportError(replace(context, reason=reason))
 
-    def route(self, url: str) -> Route:
-        """Return how a URL is reached: the environment may name a proxy and a CA bundle."""
+    def route(self, url: str) -> tuple[str | None, bool | str]:
+        """Return the proxy of a URL, which may hold a password, and how certificates are verified.
+
+        The environment may name a proxy and a CA bundle.
+        """
         settings = self._settings(url)
-        return Route(proxy=requests.utils.select_proxy(url, settings["proxies"]), verify=settings["verify"] or False)
+        return requests.utils.select_proxy(url, settings["proxies"]), settings["verify"] or False
 
     def _settings(self, url: str) -> Mapping[str, Any]:
         """Return the environment's settings for an origin. They are read once: reading takes as long as a request."""

@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import http.client
 import ssl
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import requests
 import urllib3.exceptions
 
-from limio_limitrail.api.content_encoding import BodyEncodingError, BodyTooLargeError, decode_body
-from limio_limitrail.api.errors import ProtocolError, RequestContext, ResponseTooLargeError, TransportError
+from limio_limitrail.api.errors import RequestContext, ResponseTooLargeError, TransportError
 
 TLS = "the TLS connection could not be made or verified"
 PROXY = "the proxy could not be reached or refused"
@@ -20,11 +18,11 @@ NAME = "the host name could not be resolved"
 REFUSED = "the connection was refused"
 NO_CONNECTION = "no connection could be made"
 CONNECT_TIMEOUT = "no connection within the connect timeout"
-READ_TIMEOUT = "no answer within the read timeout"
-BROKE = "the connection broke before an answer came"
-BROKE_OFF = "the answer broke off before its end"
-NO_HTTP = "what came is no HTTP answer"
-SPOKE_FIRST = "the server sent something, or hung up, before it was asked"
+READ_TIMEOUT = "no response within the read timeout"
+BROKE = "the connection broke before a response came"
+BROKE_OFF = "the response broke off before its end"
+NO_HTTP = "what came is no HTTP response"
+UNSOLICITED = "the server sent data or closed the connection before the request was sent"
 
 _WAS_NOT_SENT = (
     urllib3.exceptions.NameResolutionError,
@@ -77,10 +75,10 @@ def timed_out(context: RequestContext, *, seconds: float, total: float) -> Trans
     :param total: the connection's total_timeout.
     """
     if seconds < total:
-        reason = f"the answer was not whole within the {seconds:.3g} s that were left for the request with all its tries"
+        reason = f"the response was not complete within the {seconds:.3g} s that were left for the request with all its tries"
     else:
         remedy = "use a smaller page_size, or raise the connection's total_timeout"
-        reason = f"the answer was not whole within {seconds:g} s: {remedy}"
+        reason = f"the response was not complete within {seconds:g} s: {remedy}"
     return TransportError(replace(context, reason=reason))
 
 
@@ -91,33 +89,7 @@ def out_of_time(context: RequestContext) -> TransportError:
 
 def too_large(context: RequestContext, *, max_bytes: int) -> ResponseTooLargeError:
     """Return the error for a response that is larger than a bound."""
-    return ResponseTooLargeError(replace(context, reason=f"the answer is larger than {max_bytes / 1e6:g} MB"))
-
-
-def decoded(
-    content: bytes,
-    headers: Mapping[str, str],
-    context: RequestContext,
-    *,
-    max_bytes: int,
-    check_time: Callable[[], object] = lambda: None,
-) -> bytes:
-    """Decode a whole body as its headers say.
-
-    :param max_bytes: the largest body.
-    :param check_time: called every few milliseconds; what it raises ends the decoding.
-    :raises ProtocolError: it is not encoded so.
-    :raises ResponseTooLargeError: it is larger.
-    """
-    encoding = headers.get("Content-Encoding")
-    if not encoding:
-        return content
-    try:
-        return decode_body(content, encoding, max_bytes=max_bytes, check_time=check_time)
-    except BodyTooLargeError:
-        raise too_large(context, max_bytes=max_bytes) from None
-    except BodyEncodingError as error:
-        raise ProtocolError(replace(context, reason=str(error))) from None
+    return ResponseTooLargeError(replace(context, reason=f"the response is larger than {max_bytes / 1e6:g} MB"))
 
 
 def _chain(error: Exception) -> list[BaseException]:

@@ -73,7 +73,7 @@ class PageReader(Protocol):
         """The time of the first response, by the server's clock."""
 
     @property
-    def keeps_place(self) -> bool:
+    def server_keeps_position(self) -> bool:
         """True once it is known that the server keeps the position in the list, and moves it on with each request."""
 
 
@@ -236,7 +236,7 @@ class Pull:
         part_began = time.monotonic()
         # The size belongs to the page: the reader, which runs ahead in a thread, may have shrunk further pages by now.
         sized_pages = ((page, reader.page_size) for page in self.pages(reader))
-        for page, page_size in prefetch(sized_pages, may_prefetch=lambda _: not reader.keeps_place):
+        for page, page_size in prefetch(sized_pages, may_prefetch=lambda _: not reader.server_keeps_position):
             self._page_size = page_size
             rows += self._add(page, builder)
             checkpoint = replace(

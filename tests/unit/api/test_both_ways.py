@@ -89,10 +89,10 @@ def server():
 
 STRICTER = {
     # What a thread takes for the end of the headers, or leaves unread behind the body, is to aiohttp no answer at all.
-    "closed within the headers": "the connection broke before an answer came",
-    "more than its length": "what came is no HTTP answer",
+    "closed within the headers": "the connection broke before a response came",
+    "more than its length": "what came is no HTTP response",
     # aiohttp may look at the first chunk before it has handed over the headers.
-    "chunked and no chunks": "what came is no HTTP answer",
+    "chunked and no chunks": "what came is no HTTP response",
 }
 """Where the loop is stricter: the row is in doubt then, and not taken for done."""
 

@@ -216,7 +216,7 @@ def test_a_body_whose_end_cannot_be_known_is_no_answer(name, head, body):
     with raw_server(lambda one: (read_request(one), one.sendall(OK + head + b"\r\n\r\n" + body))) as url:
         error = ended(by_thread, make_client(url, total=60.0))
     assert type(error) is errors.TransportError, name
-    assert "no HTTP answer" in str(error) or "broke off" in str(error)
+    assert "no HTTP response" in str(error) or "broke off" in str(error)
     assert error.context.reached is True
 
 
@@ -520,7 +520,7 @@ def test_a_token_endpoint_that_never_ends(name):
 def test_a_token_answer_that_is_nested_too_deeply(depth, form):
     opening, closing = form.format("|").split("|")
     body = (opening * depth + "1" + closing * depth).encode()
-    with pytest.raises(errors.ProtocolError, match="token answer is nested too deeply"):
+    with pytest.raises(errors.ProtocolError, match="token response is nested too deeply"):
         parse_token(body, api="Limio", path="/x")
     with raw_server(stays(answer(400, body))) as url, pytest.raises(errors.CredentialsError, match="answered 400"):
         minted(url, total=60.0)

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from limio_limitrail.api import errors
-from limio_limitrail.api.redact import LONGEST, holds_secret, remember_secret, safe_text
+from limio_limitrail.api.redact import MAX_LENGTH, holds_secret, remember_secret, safe_text
 from limio_limitrail.api.responses import Response, classify
 from limio_limitrail.api.retry import is_transient
 from limio_limitrail.api.secret import Secret
@@ -69,7 +69,7 @@ def said(status: int, body: bytes, **headers: str) -> errors.ApiError:
 
 
 def test_a_403_names_the_scope_needed_and_those_granted(make_client, limio_emulator):
-    assert "the token answer did not say" in str(said(403, b""))
+    assert "the token response did not say" in str(said(403, b""))
     limio_emulator.configure(include_scope=True, scopes=("MMA", "checkout"))
     with pytest.raises(errors.ScopeError) as caught:
         make_client(limio_emulator).send(path="/partner-organisations", scope="partner")
@@ -139,7 +139,7 @@ def test_no_secret_survives_anywhere_in_a_text(before, after, secret):
     assert masked is not None
     # Asterisks that masking itself puts in are no leak.
     assert secret.lower() not in masked.replace("***", "").lower()
-    assert len(masked) <= LONGEST
+    assert len(masked) <= MAX_LENGTH
     assert "\n" not in masked
 
 
@@ -148,7 +148,7 @@ def test_no_secret_survives_anywhere_in_a_text(before, after, secret):
 def test_any_text_becomes_one_short_line_or_nothing(text):
     masked = safe_text(text)
     assert (masked is None) == (not text.strip())
-    assert len(masked or "") <= LONGEST
+    assert len(masked or "") <= MAX_LENGTH
     assert len((masked or "").splitlines()) <= 1
 
 

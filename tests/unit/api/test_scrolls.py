@@ -122,7 +122,7 @@ def test_a_scroll_is_read_to_its_end(scrolled, make_client, resource, kind, page
     pages = list(walk.pages())
     truth = scrolled.tenant.ids(kind)
     assert ids(pages) == truth
-    assert walk.keeps_place
+    assert walk.server_keeps_position
     assert [page.resumable for page in pages] == [False] * (len(pages) - 1) + [True]
     assert len(pages) == -(-len(truth) // page_size) + 1
 
@@ -250,7 +250,7 @@ def test_a_cursor_that_stays_leads_to_the_next_page_whatever_its_form(site, make
     walk = walk_of(make_client, site)
     pages = list(walk.pages())
     assert ids(pages) == [1, 2, 3, 4]
-    assert walk.keeps_place
+    assert walk.server_keeps_position
     assert state["asked"] == (4 if end else 5)
     assert not any(page.resumable for page in pages[:-1])
 
@@ -270,13 +270,13 @@ def test_two_cursors_that_take_turns_are_a_kept_place_as_well(site, make_client)
     scroll_site(site, PAGES, cursor=lambda at: "ab"[at % 2], end="absent")
     walk = walk_of(make_client, site)
     assert ids(walk.pages()) == [1, 2, 3, 4]
-    assert walk.keeps_place
+    assert walk.server_keeps_position
 
 
 def test_a_page_that_was_asked_for_twice_before_the_cursor_was_known_is_a_lost_one(site, make_client):
     """The cursor is of no known form. That it stays is seen only after the page behind it was asked for twice."""
     state = scroll_site(site, PAGES, cursor=lambda _: "0f9e8d7c", lose=(2,))
-    with pytest.raises(CursorRefusedError, match="may have moved on between two requests"):
+    with pytest.raises(CursorRefusedError, match="may have advanced between two requests"):
         list(walk_of(make_client, site).pages())
     assert state["asked"] == 3
 
@@ -336,7 +336,7 @@ def test_many_more_records_than_announced_are_an_error(site, make_client):
 def test_a_paging_style_may_say_so_beforehand(site, make_client, paging):
     resource = Resource(name="x", path="/x", paging=paging)
     walk = walk_of(make_client, site, resource)
-    assert walk.keeps_place
+    assert walk.server_keeps_position
     with pytest.raises(CursorRefusedError):
         next(walk_of(make_client, site, resource, cursor={"queryMore": "x"}).pages())
     assert site.seen == []

@@ -59,7 +59,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 INTERNAL = {
     "ApiError", "BadCursorError", "EndedError", "PredicateError", "ExplainedError", "NoPlaceError",
     "ConsumerStoppedError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "BodyEncodingError", "TooManyBytesError",
-    "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "SpokeFirstError", "_TooManyDigitsError",
+    "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "UnsolicitedDataError", "_TooManyDigitsError",
     "NotInTimeError",
 }  # fmt: skip
 """Bases, and errors that no user sees: they are caught within the package."""

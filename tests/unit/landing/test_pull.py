@@ -77,7 +77,7 @@ class Walk:
     page_size: int = 5
     total: int | None = None
     server_time: datetime | None = None
-    keeps_place: bool = False
+    server_keeps_position: bool = False
 
     def pages(self) -> Iterator[RecordPage]:
         for number in range(self.at, len(self.world.pages)):

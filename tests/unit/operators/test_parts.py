@@ -24,7 +24,7 @@ class Walk:
     page_size = 100
     total = None
     server_time = datetime(2026, 1, 1, tzinfo=UTC)
-    keeps_place = False
+    server_keeps_position = False
 
     def __init__(self, pages: list[bytes]) -> None:
         self._pages = pages
