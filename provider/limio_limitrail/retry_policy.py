@@ -35,8 +35,7 @@ class ApiRetryPolicy(RetryPolicy):
         context: Context | None = None,  # noqa: ARG002
     ) -> RetryDecision:
         """Decide what happens after a failure."""
-        from limio_limitrail.api.errors import ApiError, ParameterError
-        from limio_limitrail.hooks.connection import ConnectionFieldError
+        from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError
 
         if isinstance(exception, ParameterError | ConnectionFieldError):
             return RetryDecision.fail(reason="wrong parameters or connection: another try cannot help")

@@ -94,9 +94,9 @@ class ApiHook(BaseHook):
         :param what: the name of a resource, a kind of object, or an operation.
         :param values: what the page's braces stand for. A page that needs another value is passed over.
         """
-        from limio_limitrail.hooks.pages import OTHERS
+        from limio_limitrail.hooks.connection import ANY_PAGE
 
-        own = self.own_page_url(what, **values) or self.own_page_url(OTHERS, **values)
+        own = self.own_page_url(what, **values) or self.own_page_url(ANY_PAGE, **values)
         return own or self.settings.app_url + self.front_page
 
     def own_page_url(self, what: str, **values: str | None) -> str | None:
@@ -104,7 +104,7 @@ class ApiHook(BaseHook):
 
         :param values: what the page's braces stand for; none where one of them is not known.
         """
-        from limio_limitrail.hooks.pages import page_url
+        from limio_limitrail.hooks.connection import page_url
 
         page = dict(self.settings.pages).get(what)
         return None if page is None else page_url(page, base=self.settings.app_url, values=values)

@@ -52,7 +52,7 @@ class LimioHook(ApiHook):
     @cached_property
     def client(self) -> ApiClient:
         """The client of this connection, shared by all hooks of it in the task run."""
-        from limio_limitrail.hooks.limio_client import shared_limio_client
+        from limio_limitrail.hooks.clients import shared_limio_client
 
         return shared_limio_client(self.settings)
 

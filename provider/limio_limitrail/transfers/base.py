@@ -15,7 +15,7 @@ from airflow.sdk import BaseOperator
 
 from limio_limitrail.api.redact import safe_text
 from limio_limitrail.observability.lineage import LineageMixin
-from limio_limitrail.parameters import places, readers, times
+from limio_limitrail.parameters import readers, references, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 from limio_limitrail.transfers.incremental import IncrementalPull
 from limio_limitrail.transfers.nested_columns import nested_paths
@@ -120,7 +120,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
     concurrency: int = 1
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "resource": Parameter(places.resource),
+        "resource": Parameter(references.resource),
         "path_params": Parameter(readers.param_values),
         "query_params": Parameter(readers.param_values),
         "page_size": Parameter(readers.optional(readers.whole_number(least=1))),
@@ -131,7 +131,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         "detail": Parameter(readers.switch),
         "nested_columns": Parameter(nested_paths),
         "drop_columns": Parameter(readers.names("columns")),
-        "transform": Parameter(readers.optional(places.function), templated=False),
+        "transform": Parameter(readers.optional(references.function), templated=False),
         "part_rows": Parameter(readers.whole_number(least=1)),
         "max_columns": Parameter(readers.whole_number(least=1)),
     }
