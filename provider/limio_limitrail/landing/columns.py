@@ -78,7 +78,7 @@ class ColumnReader:
 
     :param timestamps: the columns that become timestamps if a timestamp in microseconds preserves all of their values; see
         `to_timestamps`.
-    :param columns: nested values to store as columns, as column name → path.
+    :param nested_columns: nested values to store as columns, as column name → path.
     :param dropped: the columns to leave out.
     :param max_columns: the most columns that all pages together may have; None for any number.
     """
@@ -87,13 +87,13 @@ class ColumnReader:
         self,
         *,
         timestamps: Sequence[str] = (),
-        columns: Mapping[str, NestedPath] | None = None,
+        nested_columns: Mapping[str, NestedPath] | None = None,
         dropped: Sequence[str] = (),
         max_columns: int | None = None,
     ) -> None:
         self._timestamps = frozenset(timestamps)
         self._dropped = frozenset(dropped)
-        nested_paths = {name: path for name, path in (columns or {}).items() if name not in self._dropped}
+        nested_paths = {name: path for name, path in (nested_columns or {}).items() if name not in self._dropped}
         self._nested_reader = NestedPathReader(nested_paths) if nested_paths else None
         self._nested = frozenset(nested_paths)
         self._decodings: dict[str, _Decoding | None] = {}

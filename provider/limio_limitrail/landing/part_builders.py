@@ -74,7 +74,7 @@ class LinesBuilder:
     def __init__(self, shaping: Shaping) -> None:
         self._times = MaxTimestamp(shaping.time_path)
         self._dropped = tuple(shaping.dropped)
-        self._nested_reader = NestedPathReader(shaping.columns) if shaping.columns else None
+        self._nested_reader = NestedPathReader(shaping.nested_columns) if shaping.nested_columns else None
         self.names = FoundNames(self._dropped)
         self._begin()
 
@@ -119,7 +119,10 @@ class _ColumnBuilder:
 
     def __init__(self, shaping: Shaping) -> None:
         self._reader = ColumnReader(
-            timestamps=shaping.timestamps, columns=shaping.columns, dropped=shaping.dropped, max_columns=shaping.max_columns
+            timestamps=shaping.timestamps,
+            nested_columns=shaping.nested_columns,
+            dropped=shaping.dropped,
+            max_columns=shaping.max_columns,
         )
         self.names = self._reader.names
         self._times = MaxTimestamp.of_columns(shaping)

@@ -39,7 +39,7 @@ class MaxTimestamp:
     @classmethod
     def of_columns(cls, shaping: Shaping) -> MaxTimestamp:
         """Make one for records that become columns: the watermark is made of the time as it came, in a column or not."""
-        return cls(None if shaping.lands_time else shaping.time_path, column=shaping.time_column)
+        return cls(None if shaping.stores_time else shaping.time_path, column=shaping.time_column)
 
     def add_page(self, records: bytes) -> None:
         """Read a page's JSON array of records."""

@@ -243,7 +243,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             time_column=resource.time_column,
             time_path=resource.columns.get(resource.time_column, (resource.time_column,)) if resource.time_column else None,
             timestamps=resource.timestamps,
-            columns=columns,
+            nested_columns=columns,
             dropped=tuple(self.drop_columns),
             transform=self.transform,
             max_columns=self.max_columns,

@@ -75,7 +75,7 @@ def pull_signature(
                 [
                     PARTS_FORMAT,
                     part_format,
-                    {name: list(path_parts(path)) for name, path in shaping.columns.items()},
+                    {name: list(path_parts(path)) for name, path in shaping.nested_columns.items()},
                     sorted(shaping.dropped),
                     sorted(shaping.timestamps),
                     [shaping.time_column, time_path],

@@ -139,11 +139,11 @@ class ResourceToSqlOperator(ResourcePullOperator):
         shaping = Shaping(
             time_column=resource.time_column,
             time_path=resource.columns.get(resource.time_column, (resource.time_column,)),
-            columns={**resource.columns, **(self.nested_columns or {})},
+            nested_columns={**resource.columns, **(self.nested_columns or {})},
             dropped=self.drop_columns,
         )
         # A transform may leave rows out or change times.
-        whole = shaping.lands_time and self.transform is None
+        whole = shaping.stores_time and self.transform is None
         found = find_loss(
             find_database(self.sql_conn_id),
             table=self.table,
