@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from limio_limitrail.landing import arrow_tables as tables
+from limio_limitrail.landing.arrow_tables import boolean_array, without_columns
 from limio_limitrail.landing.column_types import Kind, arrow_field
 from limio_limitrail.landing.nested_paths import MISSING, OBJECTS, ODD_KEY, NestedPath, NestedPathReader
 from limio_limitrail.landing.shaping import RecordError
 from limio_limitrail.landing.timestamps import to_timestamps
-from limio_limitrail.landing.values import from_booleans, from_integers, from_raw, from_texts
+from limio_limitrail.landing.values import from_integers, from_raw, from_texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +37,7 @@ class _Decoding(NamedTuple):
 
 
 _TEXT = _Decoding(str | None, None, from_texts)
-_BOOLEAN = _Decoding(bool | None, None, from_booleans)
+_BOOLEAN = _Decoding(bool | None, None, lambda values: (Kind.BOOLEAN, boolean_array(values)))
 _INTEGER = _Decoding(int | None, None, from_integers)
 _ANY = _Decoding(msgspec.Raw, MISSING, lambda raws: from_raw([bytes(raw) or None for raw in raws]))
 
@@ -141,7 +141,7 @@ class ColumnReader:
             self.names.add_nested(nested)
             for name, values in nested.items():
                 add(name, *from_raw(values))
-        return pa.Table.from_arrays(arrays, schema=pa.schema(fields)) if fields else tables.without_columns(len(rows))
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields)) if fields else without_columns(len(rows))
 
     def _decode(self, records: bytes) -> tuple[list[Any], Callable[[int, str], list[Any]]]:
         """Return the rows, and a function that returns a column's values by its index and name."""

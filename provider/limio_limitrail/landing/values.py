@@ -43,7 +43,7 @@ def from_raw(values: Sequence[bytes | None]) -> tuple[Kind, pa.Array]:
         whole = b"[" + b",".join(b"null" if value is None else value for value in values) + b"]"
         return from_texts(_TEXTS.decode(whole))
     if first <= {b"t", b"f"}:
-        return from_booleans([None if value is None else value == b"true" for value in values])
+        return Kind.BOOLEAN, boolean_array([None if value is None else value == b"true" for value in values])
     if first <= _NUMBER_STARTS:
         return _from_numbers(values)
     numbers = _formatted([value.decode() if value is not None and value[:1] in _NUMBER_STARTS else None for value in values])
@@ -55,11 +55,6 @@ def from_texts(values: Sequence[str | None]) -> tuple[Kind, pa.Array]:
     """Read strings."""
     array = text_array(values)
     return (Kind.TEXT if array.null_count < len(array) else Kind.NULL), array
-
-
-def from_booleans(values: Sequence[bool | None]) -> tuple[Kind, pa.Array]:
-    """Read booleans."""
-    return Kind.BOOLEAN, boolean_array(values)
 
 
 def from_integers(values: Sequence[int | None]) -> tuple[Kind, pa.Array]:
