@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.transfers.base import PullPlan
     from limio_limitrail.transfers.folders import RunIdentity
-    from limio_limitrail.transfers.state import AssetWatermark, Progress
+    from limio_limitrail.transfers.state import AssetWatermark, WatermarkState
 
 log = logging.getLogger(__name__)
 
@@ -100,17 +100,17 @@ class IncrementalPull:
             full_refresh=self.full_refresh,
         )
 
-    def _progress(self, watermark: AssetWatermark | None) -> Progress:
-        from limio_limitrail.transfers.state import Progress
+    def _progress(self, watermark: AssetWatermark | None) -> WatermarkState:
+        from limio_limitrail.transfers.state import WatermarkState
 
         if watermark is None:
-            return Progress()
+            return WatermarkState()
         try:
             return watermark.read()
         except ParameterError:
             if self.full_refresh:
                 # It is reset in the end.
-                return Progress()
+                return WatermarkState()
             raise
 
     def reset_for_other_source(

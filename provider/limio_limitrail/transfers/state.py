@@ -32,7 +32,7 @@ def mark_of(run: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
+class WatermarkState:
     """What is stored with a watermark.
 
     :param watermark: the time up to which the table is complete; None before the first load, and after the table was lost.
@@ -63,20 +63,20 @@ class AssetWatermark:
         self._source = source
         self._key = f"{WATERMARK_KEY}:{target}"
 
-    def read(self) -> Progress:
+    def read(self) -> WatermarkState:
         """Return what is stored.
 
         :raises ParameterError: a newer version wrote it, or it is damaged.
         """
         value = self._accessor.get(self._key)
         if value is None:
-            return Progress()
+            return WatermarkState()
         if not isinstance(value, Mapping):
             raise self._unreadable(f"is damaged ({type(value).__name__})")
         if (why := trouble(value.get("format_version"), reads=FORMAT_VERSION)) is not None:
             raise self._unreadable(why)
         try:
-            return Progress(
+            return WatermarkState(
                 watermark=maybe(instant, value["watermark"]),
                 runs={
                     text(mark): PastRange(since=maybe(instant, since), until=maybe(instant, until))
@@ -117,7 +117,7 @@ class AssetWatermark:
         except ParameterError as error:
             # Only a full refresh gets here, or a pull that reads the whole list anyway.
             log.warning("The watermark is reset: %s", error.what)
-            progress = Progress()
+            progress = WatermarkState()
         if differ := differences(progress.source, self._source):
             log.warning(
                 "The watermark is not moved: a pull of another list or tenant (%s) has begun meanwhile, and has made it its own.",
@@ -133,7 +133,7 @@ class AssetWatermark:
         dropped = [one.until for one in list(runs.values())[:-REMEMBERED_RUNS] if one.until is not None]
         forgotten = max([*dropped, *([] if progress.forgotten is None else [progress.forgotten])], default=None)
         self._write(
-            Progress(
+            WatermarkState(
                 watermark=watermark,
                 runs=dict(list(runs.items())[-REMEMBERED_RUNS:]),
                 forgotten=forgotten,
@@ -148,7 +148,7 @@ class AssetWatermark:
         :param reread: True if the table exists and rows are missing from it.
         :param forgotten: the time up to which the runs that are dropped may still have rows in the table.
         """
-        self._write(Progress(reread=reread, forgotten=forgotten))
+        self._write(WatermarkState(reread=reread, forgotten=forgotten))
 
     def settle(self) -> None:
         """Note that the table is as the last run left it."""
@@ -156,7 +156,7 @@ class AssetWatermark:
         if progress.reread:
             self._write(replace(progress, reread=False))
 
-    def _write(self, progress: Progress) -> None:
+    def _write(self, progress: WatermarkState) -> None:
         self._accessor.set(
             self._key,
             {

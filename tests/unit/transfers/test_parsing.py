@@ -20,7 +20,7 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.hooks.time_range import PastRange
 from limio_limitrail.transfers import folders
 from limio_limitrail.transfers.base import first_names
-from limio_limitrail.transfers.state import REMEMBERED_RUNS, AssetWatermark, Progress, asset_watermark, mark_of
+from limio_limitrail.transfers.state import REMEMBERED_RUNS, AssetWatermark, WatermarkState, asset_watermark, mark_of
 
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
@@ -73,7 +73,7 @@ def move(mark, reached, *, run, since=None, until=NOON):
 
 def test_a_watermark_is_kept_with_the_ranges_of_runs():
     mark = AssetWatermark(Accessor(), target="t", source=SOURCE)
-    assert mark.read() == Progress()
+    assert mark.read() == WatermarkState()
     assert move(mark, NOON, run="one") == NOON
     assert move(mark, NOON - timedelta(days=1), run="two", since=NOON) == NOON
     assert move(mark, None, run="three", since=NOON, until=None) == NOON
@@ -112,7 +112,7 @@ def test_a_watermark_can_be_set_anew():
     mark.settle()
     assert mark.read().watermark == NOON
     mark.reset(reread=True)
-    assert mark.read() == Progress(reread=True, source=SOURCE)
+    assert mark.read() == WatermarkState(reread=True, source=SOURCE)
     assert move(mark, NOON - timedelta(days=1), run="two") == NOON - timedelta(days=1), "back, this once"
     assert mark.read().reread
     mark.settle()
@@ -161,7 +161,7 @@ def test_watermarks_stay_readable():
     mark = AssetWatermark(accessor, target="t", source=SOURCE)
     hour = timedelta(hours=1)
     runs = {mark_of("one"): past(), mark_of("two"): past(NOON, NOON + hour)}
-    assert mark.read() == Progress(watermark=NOON, runs=runs, source=SOURCE)
+    assert mark.read() == WatermarkState(watermark=NOON, runs=runs, source=SOURCE)
     assert move(mark, None, run="two", since=NOON, until=NOON + hour) == NOON
     assert accessor["limio_limitrail.watermark:t"] == PROGRESS
 
