@@ -35,14 +35,13 @@ class ApiRetryPolicy(RetryPolicy):
         context: Context | None = None,  # noqa: ARG002
     ) -> RetryDecision:
         """Decide what happens after a failure."""
-        from limio_limitrail.api.errors import ApiError, ParameterError
-        from limio_limitrail.hooks.connection import ConnectionFieldError
+        from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError
 
         if isinstance(exception, ParameterError | ConnectionFieldError):
             return RetryDecision.fail(reason="wrong parameters or connection: another try cannot help")
         if not isinstance(exception, ApiError):
             return RetryDecision.default()
-        if exception.hopeless:
+        if exception.permanent:
             return RetryDecision.fail(reason=f"{type(exception).__name__}: another try cannot help")
         if exception.retry_after is not None:
             # One second more: what the API asked for is a lower bound, and clocks differ.

@@ -258,7 +258,7 @@ def arm(step: str, number: float, *, deadly: bool) -> None:
     wrap(parts.ParquetPart, "opened", "reading")
     wrap(parts.ParquetPart, "file", "reading")
     wrap(state.AssetWatermark, "move", "watermark")
-    wrap(ResourcePullOperator, "announce", "announcement")
+    wrap(ResourcePullOperator, "publish_summary", "announcement")
     wrap(folders, "remove_empty", "removal of folders")
     wrap(Ledger, "claim", "claim")
     wrap(Ledger, "record", "record")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import requests
 
-    from limio_limitrail.api.client import Answer, ApiClient
-    from limio_limitrail.api.list_reader import Walk
+    from limio_limitrail.api.client import ApiClient
+    from limio_limitrail.api.list_reader import ListReader
     from limio_limitrail.api.page import Page
     from limio_limitrail.api.pagination import Cursor
-    from limio_limitrail.api.retry import RetryLimits
+    from limio_limitrail.api.responses import Response
     from limio_limitrail.api.sliced_reader import SlicedListReader
     from limio_limitrail.hooks.connection import Settings
 
@@ -94,9 +94,9 @@ class ApiHook(BaseHook):
         :param what: the name of a resource, a kind of object, or an operation.
         :param values: what the page's braces stand for. A page that needs another value is passed over.
         """
-        from limio_limitrail.hooks.pages import OTHERS
+        from limio_limitrail.hooks.connection import ANY_PAGE
 
-        own = self.own_page_url(what, **values) or self.own_page_url(OTHERS, **values)
+        own = self.own_page_url(what, **values) or self.own_page_url(ANY_PAGE, **values)
         return own or self.settings.app_url + self.front_page
 
     def own_page_url(self, what: str, **values: str | None) -> str | None:
@@ -104,7 +104,7 @@ class ApiHook(BaseHook):
 
         :param values: what the page's braces stand for; none where one of them is not known.
         """
-        from limio_limitrail.hooks.pages import page_url
+        from limio_limitrail.hooks.connection import page_url
 
         page = dict(self.settings.pages).get(what)
         return None if page is None else page_url(page, base=self.settings.app_url, values=values)
@@ -117,7 +117,7 @@ class ApiHook(BaseHook):
         query_params: Mapping[str, object] | None = None,
         json: object = None,
         idempotency_key: str | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Send one request to any path of the API.
 
         :param path: below `base_url`, beginning with a slash.
@@ -163,9 +163,9 @@ class ApiHook(BaseHook):
         concurrency: int = 1,
         page_size: int | None = None,
         cursor: Cursor | None = None,
-        seen: int = 0,
+        records_read: int = 0,
         total: int | None = None,
-    ) -> Walk | SlicedListReader:
+    ) -> ListReader | SlicedListReader:
         """Prepare a walk through a list, from its beginning or from a cursor.
 
         :param resource: a name of the table of resources, or a `Resource` of your own.
@@ -178,12 +178,12 @@ class ApiHook(BaseHook):
             own pages stay in order.
         :param page_size: records to ask for a page; else the connection's, else `DEFAULT_PAGE_SIZE`.
         :param cursor: where to go on.
-        :param seen: records that came before the cursor.
+        :param records_read: records that came before the cursor.
         :param total: the total that the walk began with.
         :raises ParameterError: no such resource, or its parameters do not fit.
         """
         from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.api.list_reader import Walk
+        from limio_limitrail.api.list_reader import ListReader
         from limio_limitrail.api.query import build_query
         from limio_limitrail.api.sliced_reader import SlicedListReader
         from limio_limitrail.api.time_slices import check_concurrency, check_slices
@@ -194,33 +194,22 @@ class ApiHook(BaseHook):
             raise ParameterError(f"page_size must be between 1 and {MOST_PAGE_SIZE:,}")
         size = page_size or self.page_size
 
-        def stretch(
-            *,
-            since: datetime | None,
-            until: datetime | None,
-            page_size: int,
-            cursor: Cursor | None,
-            seen: int,
-            total: int | None,
-            limits: RetryLimits | None = None,
-            sleep: Callable[[float], None] | None = None,
-        ) -> Walk:
-            query = build_query(endpoint, path_params=path_params, query_params=query_params, since=since, until=until)
-            return Walk(
+        size = min(size, endpoint.max_page_size or size)
+
+        def reader(since: datetime | None, until: datetime | None) -> ListReader:
+            path, query = build_query(endpoint, path_params=path_params, query_params=query_params, since=since, until=until)
+            return ListReader(
                 client=self.client,
                 resource=endpoint,
-                path=query.path,
-                params=query.params,
-                page_size=page_size,
+                path=path,
+                params=query,
+                page_size=size,
                 cursor=cursor,
-                seen=seen,
+                records_read=records_read,
                 total=total,
-                limits=limits,
-                sleep=sleep,
             )
 
-        size = min(size, endpoint.max_page_size or size)
-        whole = stretch(since=since, until=until, page_size=size, cursor=cursor, seen=seen, total=total)
+        whole = reader(since, until)
         if slice_size is None:
             return whole
         begin, end = check_slices(endpoint, query_params=query_params, since=since, until=until, slice_size=slice_size)
@@ -230,14 +219,14 @@ class ApiHook(BaseHook):
             path=whole.path,
             since=begin,
             until=end,
-            window=slice_size,
+            slice_size=slice_size,
             page_size=size,
-            make_walk=stretch,
+            make_reader=reader,
             cursor=cursor,
-            parallel=concurrency,
+            concurrency=concurrency,
         )
 
-    def detailed(self, walk: Walk | SlicedListReader) -> Iterator[Page]:
+    def detailed(self, walk: ListReader | SlicedListReader) -> Iterator[Page]:
         """Give a walk's pages with whole objects in the place of the list's summaries.
 
         :raises ParameterError: the resource has no path for a single object.

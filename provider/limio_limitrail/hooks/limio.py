@@ -52,7 +52,7 @@ class LimioHook(ApiHook):
     @cached_property
     def client(self) -> ApiClient:
         """The client of this connection, shared by all hooks of it in the task run."""
-        from limio_limitrail.hooks.limio_client import shared_limio_client
+        from limio_limitrail.hooks.clients import shared_limio_client
 
         return shared_limio_client(self.settings)
 
@@ -83,7 +83,7 @@ class LimioHook(ApiHook):
             resource = "campaigns" if key else "subscriptions"
             next(self.walk(resource, page_size=1).pages())
         except ApiError as error:
-            return False, f"{step}. {error.without_answer()}"
+            return False, f"{step}. {error.without_problem()}"
         except ValueError as error:
             return False, f"{step}. {error}"
         how = "The key was accepted" if key else "A token was minted"

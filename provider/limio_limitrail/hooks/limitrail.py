@@ -69,7 +69,7 @@ class LimitRailHook(ApiHook):
     @cached_property
     def client(self) -> ApiClient:
         """The client of this connection and these scopes, shared by all such hooks in the task run."""
-        from limio_limitrail.hooks.limitrail_client import shared_limitrail_client
+        from limio_limitrail.hooks.clients import shared_limitrail_client
 
         return shared_limitrail_client(self.settings, scopes=self.scopes)
 
@@ -116,7 +116,7 @@ class LimitRailHook(ApiHook):
             client.auth.credential()
             granted = client.auth.granted_scopes()
         except ApiError as error:
-            return False, f"{step}. {error.without_answer()}"
+            return False, f"{step}. {error.without_problem()}"
         except ValueError as error:
             return False, f"{step}. {error}"
         scopes = (

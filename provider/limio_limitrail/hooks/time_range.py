@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.times import EARLIEST, LATEST, in_utc
+from limio_limitrail.api.query import EARLIEST, LATEST, in_utc
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -193,7 +193,7 @@ def param_values(name: str, value: object) -> dict[str, str]:
 
 def scopes(name: str, value: object) -> tuple[str, ...]:
     """Read OAuth scopes: a text with spaces between them, or a list. Sorted, each once; none where nothing is given."""
-    from limio_limitrail.api.scopes import split_scopes, unfit_scopes
+    from limio_limitrail.api.resource import split_scopes, unfit_scopes
 
     expected = "OAuth scopes, as a list or as a text with spaces between them"
     given = plain(value)

@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError, ProtocolError, RequestContext
-from limio_limitrail.api.list_reader import Walk
-from limio_limitrail.api.query import Query, build_query
+from limio_limitrail.api.list_reader import ListReader
+from limio_limitrail.api.query import build_query
 from limio_limitrail.api.records import decode_page
 from limio_limitrail.api.redact import holds_secret, safe_text
-from limio_limitrail.parameters.places import import_function
+from limio_limitrail.parameters.references import import_function
 from limio_limitrail.polling.poll import ONE_TRY, PollResult, PollStatus
 
 if TYPE_CHECKING:
@@ -68,14 +68,14 @@ class RecordsWait:
 
         :raises ApiError: a request failed, or an answer breaks the contract.
         """
-        query = build_query(
+        path, params = build_query(
             self.resource,
             path_params=self.path_params,
             query_params=self.query_params,
             since=self.since,
             until=self.until,
         )
-        walk = walk_for_look(client, resource=self.resource, query=query, page_size=self.page_size)
+        walk = walk_for_look(client, resource=self.resource, path=path, params=params, page_size=self.page_size)
         seen = count = 0
         ids: list[str] = []
         newest: str | None = None
@@ -98,13 +98,13 @@ class RecordsWait:
         return PollResult(standing=PollStatus.FOUND, what=what, result=result)
 
 
-def walk_for_look(client: ApiClient, *, resource: Resource, query: Query, page_size: int) -> Walk:
+def walk_for_look(client: ApiClient, *, resource: Resource, path: str, params: Mapping[str, str], page_size: int) -> ListReader:
     """Prepare the walk of one look: within it, nothing is tried twice."""
-    return Walk(
+    return ListReader(
         client=client,
         resource=resource,
-        path=query.path,
-        params=query.params,
+        path=path,
+        params=params,
         page_size=min(page_size, resource.max_page_size or page_size),
         limits=ONE_TRY,
     )

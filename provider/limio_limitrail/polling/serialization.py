@@ -12,7 +12,7 @@ from typing import Any
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.query import texts_of
-from limio_limitrail.api.serialization import resource_from_json, resource_to_json
+from limio_limitrail.api.resource import resource_from_json, resource_to_json
 from limio_limitrail.polling.conditions import RecordsWait, find_predicate
 from limio_limitrail.polling.objects import Missing, ObjectWait
 from limio_limitrail.polling.poll import Wait

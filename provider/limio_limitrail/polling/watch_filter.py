@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
 from limio_limitrail.api.body_errors import OK
-from limio_limitrail.api.envelope import TOO_DEEP
 from limio_limitrail.api.errors import ProtocolError, RequestContext
+from limio_limitrail.api.json_body import TOO_DEEP
 from limio_limitrail.api.query import build_query
 from limio_limitrail.api.records import decode_page
 from limio_limitrail.polling.conditions import Predicate, walk_for_look
@@ -71,14 +71,14 @@ class Watch:
         until = None
         if time_filter is not None and time_filter.until is not None:
             until = now if since is None else max(now, since + timedelta(seconds=1))
-        query = build_query(
+        path, params = build_query(
             self.resource,
             path_params=self.path_params,
             query_params=self.query_params,
             since=since,
             until=until,
         )
-        walk = walk_for_look(client, resource=self.resource, query=query, page_size=self.page_size)
+        walk = walk_for_look(client, resource=self.resource, path=path, params=params, page_size=self.page_size)
         seen: dict[Who, list[RecordFingerprint]] = {who: [] for who in eyes}
         failed: dict[Who, PredicateError] = {}
         for page in walk.pages():

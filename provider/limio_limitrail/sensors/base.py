@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, PokeReturnValue
     from airflow.triggers.base import BaseTrigger
 
-    from limio_limitrail.hooks.protocol import ResourceHook
+    from limio_limitrail.hooks.base import ApiHook
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.polling.policy import PollPolicy
     from limio_limitrail.polling.poll import NoAnswerError, PollResult, Wait
@@ -82,7 +82,7 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
 
     @property
     @abstractmethod
-    def hook(self) -> ResourceHook:
+    def hook(self) -> ApiHook:
         """The hook of the API's connection."""
 
     @abstractmethod
@@ -132,9 +132,8 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
 
     def _look(self, context: Context) -> PollResult | None:
         """Look once; none where it is not yet there."""
-        from limio_limitrail.api.deadline import deadline_in
-        from limio_limitrail.api.errors import ApiError, ParameterError
-        from limio_limitrail.hooks.connection import ConnectionFieldError
+        from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError
+        from limio_limitrail.api.retry import deadline_in
         from limio_limitrail.polling.policy import cap_note, capped
         from limio_limitrail.polling.poll import NoAnswerError, PollStatus, longest_look
 

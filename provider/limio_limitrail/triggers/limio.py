@@ -32,7 +32,7 @@ class _OfLimio(ConnectionMixin):
         from airflow.sdk.log import mask_secret
 
         from limio_limitrail.api.origin import origin_of
-        from limio_limitrail.hooks.limio_client import make_limio_client
+        from limio_limitrail.hooks.clients import make_limio_client
         from limio_limitrail.hooks.limio_connection import read_limio_connection
         from limio_limitrail.triggers.client_cache import client_of_process
 
@@ -46,8 +46,8 @@ class _OfLimio(ConnectionMixin):
         return ResolvedConnection(
             client=client_of_process(("limio", settings), make),
             owner=settings.owner(),
-            host=str(origin_of(settings.app_url)),
-            token_host=str(origin_of(settings.auth_url)),
+            host=origin_of(settings.app_url),
+            token_host=origin_of(settings.auth_url),
         )
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import cache, partial
 from typing import TypeVar
 
-from limio_limitrail.api.deadline import deadline_in
+from limio_limitrail.api.retry import deadline_in
 from limio_limitrail.polling.poll import LONGEST_LOOK
 from limio_limitrail.triggers.poll_slots import Lane, Turn, Turns, turns_of_loop
 

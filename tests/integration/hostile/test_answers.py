@@ -207,7 +207,7 @@ def by_loop(use: Callable[[AsyncApiClient], Any]) -> Callable[[Server], Callable
     def prepare(server: Server) -> Callable[[], object]:
         loop = asyncio.new_event_loop()
         parent = client_of(server)
-        client = AsyncApiClient(parent, wire=AsyncTransport(parent.transport, connections=4))
+        client = AsyncApiClient(parent, transport=AsyncTransport(parent.transport, connections=4))
 
         _OPENED.append((loop, client))
         return lambda: loop.run_until_complete(use(client))
@@ -269,10 +269,10 @@ WAYS: dict[str, Callable[[Server], Callable[[], object]]] = {
 
 
 def read_all(client: ApiClient, resource: Resource) -> object:
-    from limio_limitrail.api.list_reader import Walk
+    from limio_limitrail.api.list_reader import ListReader
     from limio_limitrail.api.records import decode_page
 
-    walk = Walk(client=client, resource=resource, path="/things", params={}, page_size=10)
+    walk = ListReader(client=client, resource=resource, path="/things", params={}, page_size=10)
     # The second page ends the list, however it is asked for.
     return [decode_page(page, api="Limio", resource="things") for page in walk.pages()]
 

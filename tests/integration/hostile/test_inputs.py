@@ -146,7 +146,7 @@ def by_loop(client: ApiClient, **request: Any) -> Callable[[], object]:
     client.attempts = lambda **given_: attempts(**{**given_, "credentials": KEY})  # type: ignore[method-assign]
 
     async def send() -> object:
-        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=1))
+        loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=1))
         try:
             return await loop_client.send(**{"path": "/x", **request})
         finally:

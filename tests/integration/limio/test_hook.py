@@ -8,6 +8,7 @@ import pytest
 
 from limio_limitrail import __version__
 from limio_limitrail.api.errors import (
+    ConnectionFieldError,
     CursorRefusedError,
     InvalidRequestError,
     NotFoundError,
@@ -17,7 +18,6 @@ from limio_limitrail.api.errors import (
     ServerError,
 )
 from limio_limitrail.emulator import Fault
-from limio_limitrail.hooks.connection import ConnectionFieldError
 from limio_limitrail.hooks.limio import DETAIL_CONCURRENCY, LimioHook
 
 

@@ -141,7 +141,7 @@ def test_a_resource_of_ones_own_works_wherever_a_name_does(hook, limio_emulator)
     assert hook.find_resource(OWN) is OWN
     walk = hook.walk(OWN, path_params=params, page_size=10)
     first = next(walk.pages())
-    rest = hook.walk(OWN, path_params=params, page_size=10, cursor=first.following, seen=walk.seen)
+    rest = hook.walk(OWN, path_params=params, page_size=10, cursor=first.next_cursor, records_read=walk.records_read)
     assert sum(len(page.raw_records) for page in rest.pages()) == 15
 
 

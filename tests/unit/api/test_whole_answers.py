@@ -9,7 +9,7 @@ import pytest
 
 from limio_limitrail.api.details import with_details
 from limio_limitrail.api.errors import ProtocolError
-from limio_limitrail.api.list_reader import Walk
+from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.polling.conditions import RecordsWait
@@ -36,7 +36,7 @@ def answering(site, *answers):
 
 
 def walk_of(site, make_client, resource=LIST, **more):
-    return Walk(client=make_client(site), resource=resource, path=resource.path, params={}, page_size=10, **more)
+    return ListReader(client=make_client(site), resource=resource, path=resource.path, params={}, page_size=10, **more)
 
 
 def read(site, make_client, resource=LIST):
@@ -243,7 +243,7 @@ def test_sensors_and_watches_do_not_take_it_for_a_list(site, make_client, bad):
     with pytest.raises(ProtocolError):
         RecordsWait(resource=LIST).look(client)
     with pytest.raises(ProtocolError):
-        Watch(resource=LIST).look(client, eyes={"me": WatchFilter(floor=None)}, now=None)
+        Watch(resource=LIST).look(client, eyes={"me": WatchFilter(changed_after=None)}, now=None)
 
 
 def test_sensors_and_watches_tell_records_that_are_too_deep(site, make_client):
@@ -290,7 +290,7 @@ def test_another_record_than_the_one_that_was_asked_for(site, make_client, other
     answering(site, (200, {"items": [{"id": "a"}]}), (200, {"id": other, "v": "canary"}))
     walk = walk_of(site, make_client)
     pages = with_details(walk.pages(), client=walk.client, resource=LIST, list_path="/things", concurrency=2)
-    with pytest.raises(ProtocolError, match=r"GET /things/a.*another record than the one that was asked for") as caught:
+    with pytest.raises(ProtocolError, match=r"GET /things/a.*another record than the one requested") as caught:
         list(pages)
     assert "canary" not in str(caught.value)
 

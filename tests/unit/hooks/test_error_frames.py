@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.api.errors import ApiError, ParameterError, TransportError
+from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError, TransportError
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import Fault, Reply
-from limio_limitrail.hooks.connection import ConnectionFieldError
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.sensors.limio import LimioObjectSensor

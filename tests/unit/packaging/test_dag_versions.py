@@ -43,7 +43,7 @@ class Silent:
         self.decide = lambda meta: None
         self.inner = object()
     def first(self): return {}
-    def following(self, meta): return self.decide(meta)
+    def next_cursor(self, meta): return self.decide(meta)
 
 @dataclasses.dataclass(frozen=True)
 class Told(CursorString):

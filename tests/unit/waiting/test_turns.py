@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.api.deadline import seconds_left
+from limio_limitrail.api.retry import seconds_left
 from limio_limitrail.triggers.poll_slots import LOOKS_AT_ONCE, LOOKS_AT_ONE_LIST, THREADS, Lane, Turn, Turns, turns_of_loop
 from limio_limitrail.triggers.threads import NotInTimeError, in_thread
 

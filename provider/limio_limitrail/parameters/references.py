@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Readers of what is elsewhere: lists of an API, folders, functions."""
+"""Readers of references: to lists of an API, folders and functions."""
 
 from __future__ import annotations
 
