@@ -40,6 +40,10 @@ class ParameterError(ExplainedError, ValueError):
     """A parameter is wrong. The message says which one, and what to give instead."""
 
 
+class ConnectionFieldError(ExplainedError, ValueError):
+    """A field of the Airflow connection is missing or wrong. The message names connection, field and remedy, never a secret."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProblemDetails:
     """What an error body says.
@@ -268,3 +272,8 @@ class CursorRefusedError(ApiError):
     """The API no longer knows a cursor, or its position in the list is lost. Reading the list from its beginning may succeed."""
 
     advice = "The position in the list is lost: begin the list again."
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Return whether an error stays as long as nobody changes the task, its connection or its permissions."""
+    return isinstance(error, ParameterError | ConnectionFieldError) or (isinstance(error, ApiError) and error.permanent)

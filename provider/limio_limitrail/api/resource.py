@@ -155,6 +155,26 @@ class Resource:
         return fill_path(self.path, {**self.path_defaults, **(path_params or {})}, resource=self.name)
 
 
+def find_in_table(resource: str | Resource, *, table: Mapping[str, Resource], api: str) -> Resource:
+    """Return a resource by name; a `Resource` is returned as it is.
+
+    :raises ParameterError: no resource has that name.
+    """
+    if isinstance(resource, Resource):
+        return resource
+    try:
+        return table[resource]
+    except KeyError:
+        from difflib import get_close_matches
+
+        close = get_close_matches(str(resource), table, n=3)
+        hint = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
+        raise ParameterError(
+            f"{api} has no resource {str(resource)[:60]!r} in this provider.{hint} Pass a Resource(...) of your own for an "
+            f"endpoint that is not in the table; known are: {', '.join(sorted(table))}"
+        ) from None
+
+
 def fill_path(template: str, parts: Mapping[str, str], *, resource: str) -> str:
     """Return a path with values for its placeholders, percent-encoded.
 

@@ -14,7 +14,7 @@ from airflow.sdk import BaseOperator
 from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
 from limio_limitrail.links.pages import LedgerQueryLink, LimitRailConsoleLink
 from limio_limitrail.observability.lineage import LineageMixin
-from limio_limitrail.parameters import places, readers, times
+from limio_limitrail.parameters import readers, references, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 from limio_limitrail.usage import parameters as usage_choices
 from limio_limitrail.usage.operations import OPERATIONS
@@ -104,7 +104,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         "sql_conn_id": Parameter(readers.text("the id of a connection")),
         "body": Parameter(readers.optional(readers.mapping)),
         "sql": Parameter(readers.optional(readers.text("a query"))),
-        "parts": Parameter(readers.optional(places.folder)),
+        "parts": Parameter(readers.optional(references.folder)),
         "rows": Parameter(readers.optional(usage_choices.rows)),
         "limitrail_conn_id": Parameter(readers.text("the id of a connection")),
         "mode": Parameter(readers.choice(*OPERATIONS)),

@@ -13,7 +13,7 @@ from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.query import build_query
 from limio_limitrail.api.records import decode_page
 from limio_limitrail.api.redact import holds_secret, safe_text
-from limio_limitrail.parameters.places import import_function
+from limio_limitrail.parameters.references import import_function
 from limio_limitrail.polling.poll import ONE_TRY, PollResult, PollStatus
 
 if TYPE_CHECKING:

@@ -132,9 +132,8 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
 
     def _look(self, context: Context) -> PollResult | None:
         """Look once; none where it is not yet there."""
-        from limio_limitrail.api.errors import ApiError, ParameterError
+        from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError
         from limio_limitrail.api.retry import deadline_in
-        from limio_limitrail.hooks.connection import ConnectionFieldError
         from limio_limitrail.polling.policy import cap_note, capped
         from limio_limitrail.polling.poll import NoAnswerError, PollStatus, longest_look
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from limio_limitrail.parameters import places, readers, times
+from limio_limitrail.parameters import readers, references, times
 from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.sensors.base import WaitSensor
 
@@ -42,13 +42,13 @@ class RecordsSensor(WaitSensor):
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **WaitSensor.parameters,
-        "resource": Parameter(places.resource),
+        "resource": Parameter(references.resource),
         "path_params": Parameter(readers.param_values),
         "query_params": Parameter(readers.param_values),
         "min_records": Parameter(readers.whole_number(least=1)),
         "since": Parameter(readers.optional(times.instant)),
         "page_size": Parameter(readers.optional(readers.whole_number(least=1))),
-        "predicate": Parameter(readers.optional(places.function_or_path), templated=False),
+        "predicate": Parameter(readers.optional(references.function_or_path), templated=False),
     }
     template_fields: Sequence[str] = template_fields(parameters)
 
@@ -118,5 +118,5 @@ class RecordsSensor(WaitSensor):
             until=chosen.until,
             min_records=self.min_records,
             page_size=self.page_size or self.hook.page_size,
-            predicate=None if self.predicate is None else places.function("predicate", self.predicate),
+            predicate=None if self.predicate is None else references.function("predicate", self.predicate),
         )

@@ -15,7 +15,7 @@ from airflow.sdk import BaseOperator
 
 from limio_limitrail.api.redact import safe_text
 from limio_limitrail.observability.lineage import LineageMixin
-from limio_limitrail.parameters import places, readers, times
+from limio_limitrail.parameters import readers, references, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 from limio_limitrail.transfers.incremental import IncrementalPull
 from limio_limitrail.transfers.nested_columns import nested_paths
@@ -68,7 +68,7 @@ class PullPlan:
 
     @property
     def reason(self) -> str:
-        """Where the time range comes from, for a task's summary."""
+        """The origin of the time range, for a task's summary."""
         reason = self.time_range.reason
         return reason if self.watermark_reset is None else f"{self.watermark_reset}: {reason}"
 
@@ -120,7 +120,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
     concurrency: int = 1
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "resource": Parameter(places.resource),
+        "resource": Parameter(references.resource),
         "path_params": Parameter(readers.param_values),
         "query_params": Parameter(readers.param_values),
         "page_size": Parameter(readers.optional(readers.whole_number(least=1))),
@@ -131,7 +131,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         "detail": Parameter(readers.switch),
         "nested_columns": Parameter(nested_paths),
         "drop_columns": Parameter(readers.names("columns")),
-        "transform": Parameter(readers.optional(places.function), templated=False),
+        "transform": Parameter(readers.optional(references.function), templated=False),
         "part_rows": Parameter(readers.whole_number(least=1)),
         "max_columns": Parameter(readers.whole_number(least=1)),
     }
@@ -223,7 +223,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             return TaskLineage(source=source, targets=(target(),))
 
         def open_list(checkpoint: PullCheckpoint) -> ListReader | SlicedListReader:
-            return self.hook.walk(
+            return self.hook.open_list(
                 resource,
                 path_params=self.path_params,
                 query_params=self.query_params,
@@ -281,7 +281,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             ),
         )
         if self.detail:
-            pull.pages = self.hook.detailed
+            pull.pages = self.hook.detailed_pages
         with log_group(f"pull {resource.name}", resource=resource.name):
             manifest = pull.run()
         if manifest.rows and manifest.newest is None and resource.time_column is not None and plan.watermark is None:

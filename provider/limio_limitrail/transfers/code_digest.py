@@ -43,7 +43,7 @@ _COMPILED = (
     types.MemberDescriptorType,
 )
 # What a class has besides the code and the values that somebody wrote into it.
-_OF_NO_ACCOUNT = frozenset(
+_IGNORED_ATTRIBUTES = frozenset(
     {
         "__annotations__", "__dataclass_fields__", "__dataclass_params__", "__dict__", "__doc__", "__firstlineno__",
         "__match_args__", "__module__", "__orig_bases__", "__parameters__", "__static_attributes__", "__weakref__",
@@ -62,7 +62,7 @@ _NOTHING = object()
 
 
 class UnknownCodeError(ExplainedError, ValueError):
-    """What a function does cannot be told from outside. The message names a class or a variable, never a value."""
+    """The code of a function cannot be compared. The message names a class or a variable, never a value."""
 
 
 def code_digest(value: object) -> str:
@@ -115,7 +115,7 @@ class _Digest:
         outermost, self._outermost = self._outermost, _DEEPEST
         self._open[id(value)] = place
         try:
-            digest = _hash(*self._told(value))
+            digest = _hash(*self._parts_of(value))
         finally:
             del self._open[id(value)]
         if self._outermost >= place:
@@ -125,7 +125,7 @@ class _Digest:
             self._outermost = min(outermost, self._outermost)
         return digest
 
-    def _told(self, value: Any) -> tuple[Any, ...]:
+    def _parts_of(self, value: Any) -> tuple[Any, ...]:
         kind = type(value)
         if kind in {tuple, list}:
             return (kind.__name__, *map(self.of, value))
@@ -171,7 +171,7 @@ class _Digest:
         yield self.of({name: one for name, one in vars(function).items() if name != "__wrapped__"})
 
     def _code(self, code: types.CodeType, *, names: dict[str, Any] | None) -> Iterator[bytes]:
-        """Tell a code object by its instructions, without where they stand.
+        """Return the digests of a code object's instructions, without their positions.
 
         :param names: the globals that it sees; None where it is a value and not about to run.
         """
@@ -190,7 +190,7 @@ class _Digest:
             yield from self._references(instructions, names)
 
     def _references(self, instructions: list[dis.Instruction], names: dict[str, Any]) -> Iterator[bytes]:
-        """Tell what the names in the code stand for: globals, members of modules, and what is imported on the way."""
+        """Return the digests of what the names in the code refer to: globals, members of modules, imports."""
         for place, instruction in enumerate(instructions):
             following = instructions[place + 1 :]
             if instruction.opname in {"LOAD_GLOBAL", "LOAD_NAME"}:
@@ -201,7 +201,7 @@ class _Digest:
                 yield from self._imported(instruction.argval, following, package=names.get("__package__"), before=before)
 
     def _member(self, value: Any, following: list[dis.Instruction], *, name: str) -> bytes:
-        """Tell a value; of a module that the code takes a member from, only that member."""
+        """Return the digest of a value; of a module whose member the code uses, only of that member."""
         for step in following:
             if step.opname not in {"LOAD_ATTR", "LOAD_METHOD"} or not _is_own_module(value):
                 break
@@ -238,7 +238,7 @@ class _Digest:
     # -- modules, classes, objects ---------------------------------------------------------------------------------
 
     def _module(self, module: types.ModuleType) -> Iterator[bytes]:
-        """Tell a whole module by its file, where the code does more with it than to take a member."""
+        """Return the digest of a whole module's file, if the code does more with it than use a member."""
         if (library := _library(module.__name__)) is not None:
             yield from _named(library, module.__name__)
             return
@@ -258,9 +258,9 @@ class _Digest:
         for base in kind.__bases__:
             yield self.of(base)
         for name, value in sorted(vars(kind).items()):
-            if name not in _OF_NO_ACCOUNT:
+            if name not in _IGNORED_ATTRIBUTES:
                 yield name.encode()
-                # The slots of a class are told by their names.
+                # The names of slots say all.
                 yield b"slot" if isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType) else self.of(value)
 
     def _compiled(self, value: Any) -> Iterator[bytes]:
@@ -280,7 +280,7 @@ class _Digest:
         yield from _named(library, f"{module}.{name}")
 
     def _object(self, value: Any) -> Iterator[bytes]:
-        """Tell an object as a copy of it would be made."""
+        """Return the digests of an object's state, as `copy` reads it."""
         reduce: Callable[[Any], Any] | None = copyreg.dispatch_table.get(type(value))
         try:
             reduced = reduce(value) if reduce is not None else value.__reduce_ex__(4)

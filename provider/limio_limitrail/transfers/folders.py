@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Where a run's parts go."""
+"""The folder of a run's parts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LONGEST = 60
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
-    """Which pull this is: one task in one run, and one of its mapped copies.
+    """The identity of a pull: a task in a Dag run, and the map index.
 
     :param dag_id: the Dag.
     :param task_id: the task in it.
@@ -37,7 +37,7 @@ class RunIdentity:
 
     @classmethod
     def of(cls, context: Context) -> RunIdentity:
-        """Read it out of the context."""
+        """Read the identity from the context."""
         task_instance: Any = context["ti"]
         map_index = task_instance.map_index
         return cls(
@@ -53,7 +53,7 @@ class RunIdentity:
 
 
 def safe_name(name: str) -> str:
-    """Make a name fit for a folder in any store, whether it minds the case of letters or not.
+    """Return a name that is valid for a folder in any store, case-sensitive or not.
 
     A name of up to 80 small letters, digits and ``-_.=`` stays as it is. Any other is cut and gets a digest of the whole, so that
     two names never become one.
@@ -62,9 +62,9 @@ def safe_name(name: str) -> str:
 
 
 def run_folder(root: ObjectStoragePath, *, resource: str, run: RunIdentity) -> ObjectStoragePath:
-    """Give the folder of one run of one pull below a destination; no two runs have the same."""
+    """Return the folder of a run below a destination; no two runs have the same."""
     task = f"{run.dag_id}.{run.task_id}"
-    # Of more than one dot nobody could say which of them ends the Dag's name.
+    # With more than one dot, the end of the Dag's name would be ambiguous.
     kept = task.count(".") == 1 and safe_name(task) == task
     half = _LONGEST // 2
     readable = f"{run.dag_id[:half]}.{run.task_id[:half]}"
@@ -79,7 +79,7 @@ def _digested(readable: str, *, of: str | list[str]) -> str:
 
 
 def prepare_folder(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> None:
-    """Make a run's folder where it is on this machine, and look whether it is safe for customers' data.
+    """Make a run's folder if it is on this machine, and check that it is safe for customers' data.
 
     :raises FolderError: it is not.
     """
@@ -91,7 +91,7 @@ def prepare_folder(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> Non
 
 
 def remove_empty(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> None:
-    """Remove a folder on this machine, and those between it and its root, as far as they are empty."""
+    """Remove a local folder and its parents up to the root, as far as they are empty."""
     from limio_limitrail.landing.parts import is_local
 
     while is_local(folder) and folder != root and folder.is_relative_to(root):
@@ -103,7 +103,7 @@ def remove_empty(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> None:
 
 
 def default_staging() -> str:
-    """Give the folder on this machine where parts wait to be loaded, readable by this user alone.
+    """Return the default staging folder on this machine, readable by this user alone.
 
     :raises FolderError: others can reach it.
     """

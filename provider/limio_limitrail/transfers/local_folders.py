@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Folders on this machine that hold customers' data: made for their owner alone, and never by way of somebody else's link."""
+"""Local folders for customers' data: private to their owner, and never reached through a symbolic link."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _make(folder: str, *, root: str) -> None:
 
 
 def make_own_folder(path: str) -> None:
-    """Make a folder, or take one that is there, which nobody but this user can reach.
+    """Make a folder, or use an existing one, that only this user can reach.
 
     :raises FolderError: it is a link, another user's, or open to others.
     """
@@ -69,7 +69,7 @@ def make_own_folder(path: str) -> None:
 
 
 def _refuse_shared(path: str, found: os.stat_result) -> None:
-    """Refuse a folder in which everybody could put something else in the place of a part.
+    """Refuse a folder in which everybody could replace a part.
 
     A group may write: its members are trusted, and volumes of Kubernetes are shared in this way. Where everybody may write and
     the sticky bit is set, as in /tmp, nobody but the folder's owner can touch what is another's.

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Which pull a saved state belongs to: a retry goes on with it only where all of this is the same."""
+"""The signature of a pull: a retry resumes from a checkpoint only if the signature is the same."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PARTS_FORMAT = 1
-"""Raised where this package would make other parts of the same records: parts of two kinds do not go together."""
+"""Increased when this package makes other parts of the same records: parts of two kinds do not go together."""
 
 
 def pull_signature(
@@ -40,10 +40,10 @@ def pull_signature(
     part_format: PartFormat,
     shaping: Shaping,
 ) -> str:
-    """Return what tells one pull from another.
+    """Return the signature of a pull.
 
-    Neither what only explains nor how fast the pull goes belongs to it: page size, slices at once, rows a part, retries, and the
-    order in which columns and parameters were given. No secret does, so that a rotated one leaves the pull what it is.
+    It does not depend on explanations or on speed: page size, concurrency, rows per part, retries, the order of columns and
+    parameters. Nor on secrets, so that a rotated one does not restart the pull.
 
     :param path_params: values for the placeholders of the path.
     :param query_params: query parameters.

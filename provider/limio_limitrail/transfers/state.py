@@ -27,19 +27,19 @@ REMEMBERED_RUNS = 400
 
 
 def mark_of(run: str) -> str:
-    """Give the short mark under which a run is remembered."""
+    """Return the short key of a run."""
     return hashlib.sha256(run.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a table has come.
+    """The progress of a table.
 
-    :param watermark: up to when it is complete; None before the first load, and after the table was lost.
+    :param watermark: the time up to which it is complete; None before the first load, and after the table was lost.
     :param runs: the ranges of time of recent runs, by their marks. A run that is made again asks for its own range again: from
         the watermark, which it moved itself, it would find less than it put into its own rows or folder the first time, and
         without its end also what newer runs have put into theirs.
-    :param forgotten: up to when the ranges of runs may have been forgotten, because too many came after them.
+    :param forgotten: the time up to which ranges of runs may have been dropped, because too many came after them.
     :param reread: True where the watermark was set anew because rows were missing from the table, and no run has found them
         there since.
     :param source: what it is about; None where nobody has noted it.
@@ -66,7 +66,7 @@ class AssetWatermark:
         self._key = f"{WATERMARK_KEY}:{target}"
 
     def read(self) -> Progress:
-        """Return how far the table has come.
+        """Return the progress of the table.
 
         :raises ParameterError: what is stored was written by a newer version, or is damaged.
         """
@@ -98,14 +98,14 @@ class AssetWatermark:
         )
 
     def differences(self) -> tuple[str, ...]:
-        """Name in what the list that the watermark is about differs from the one that the pull reads.
+        """Return the names of what differs between the watermark's list and the pull's.
 
         :raises ParameterError: as `read`.
         """
         return differences(self.read().source, self._source)
 
     def move(self, reached: datetime | None, *, run: str, past: PastRange, started_at: datetime) -> datetime | None:
-        """Move the watermark, after what it stands for is safe, but never back; return where it stands.
+        """Move the watermark, after its records are safe, but never back; return where it is then.
 
         A range that begins after the watermark does not move it: nobody has asked for what lies between the two.
 
@@ -145,15 +145,15 @@ class AssetWatermark:
         return watermark
 
     def reset(self, *, reread: bool = False, forgotten: datetime | None = None) -> None:
-        """Forget everything, because the table or the list is not what it was: the next pull reads from the start.
+        """Reset the watermark, because the table or the list has changed: the next pull reads from the start.
 
         :param reread: True where the table is there and rows are missing from it.
-        :param forgotten: up to when runs are forgotten that may still have rows there.
+        :param forgotten: the time up to which runs are dropped that may still have rows there.
         """
         self._write(Progress(reread=reread, forgotten=forgotten))
 
     def settle(self) -> None:
-        """Note that the table was found as the last run left it."""
+        """Record that the table is as the last run left it."""
         progress = self.read()
         if progress.reread:
             self._write(replace(progress, reread=False))
@@ -178,7 +178,7 @@ def _text(when: datetime | None) -> str | None:
 
 
 def asset_watermark(context: Context, *, outlets: list[Any], target: str, source: Source) -> AssetWatermark | None:
-    """Give the watermark on the task's first outlet asset; None where Airflow has no asset state store.
+    """Return the watermark of the task's first outlet asset; None if Airflow has no asset state store.
 
     :raises ParameterError: the task has no asset among its outlets.
     """

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
-from limio_limitrail.parameters import places, readers
+from limio_limitrail.parameters import readers, references
 from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.transfers.base import ResourcePullOperator
 from limio_limitrail.transfers.summaries import PullSummary
@@ -32,7 +32,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **ResourcePullOperator.parameters,
-        "destination": Parameter(places.folder),
+        "destination": Parameter(references.folder),
         "format": Parameter(readers.choice("jsonl", "parquet")),
     }
     template_fields: Sequence[str] = template_fields(parameters)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
 from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
-from limio_limitrail.parameters import places, readers
+from limio_limitrail.parameters import readers, references
 from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.transfers.base import PullPlan, ResourcePullOperator, first_names
 from limio_limitrail.transfers.summaries import LoadSummary
@@ -57,7 +57,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         "mode": Parameter(readers.choice("merge", "append", "replace")),
         "primary_key": Parameter(readers.optional(readers.names("columns"))),
         "time_column": Parameter(readers.optional(readers.text("the name of a column"))),
-        "staging": Parameter(readers.optional(places.folder)),
+        "staging": Parameter(readers.optional(references.folder)),
     }
     template_fields: Sequence[str] = template_fields(parameters)
 

@@ -104,8 +104,7 @@ class WaitTrigger(ConnectionMixin, BaseTrigger):
         :raises NotInTimeError: it could not even begin.
         """
         await in_thread(_import_all, lane=Lane(place="imports"), within=_left(end))
-        from limio_limitrail.api.errors import ApiError, CredentialsError, ParameterError
-        from limio_limitrail.hooks.connection import ConnectionFieldError
+        from limio_limitrail.api.errors import ApiError, ConnectionFieldError, CredentialsError, ParameterError
         from limio_limitrail.polling.policy import PollPolicy, cap_note, capped
         from limio_limitrail.polling.poll import EventKind, PollStatus
         from limio_limitrail.polling.serialization import wait_from_json

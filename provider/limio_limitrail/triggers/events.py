@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.query import check_query_params
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.parameters import places, readers, times
+from limio_limitrail.parameters import readers, references, times
 from limio_limitrail.parameters.declared import Parameter, not_rendered, read_all
 from limio_limitrail.triggers.connection import ConnectionMixin
 from limio_limitrail.triggers.poll_slots import Lane
@@ -59,10 +59,10 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "resource": Parameter(places.resource, templated=False),
+        "resource": Parameter(references.resource, templated=False),
         "path_params": Parameter(readers.param_values, templated=False),
         "query_params": Parameter(readers.param_values, templated=False),
-        "predicate": Parameter(readers.optional(places.import_path), templated=False),
+        "predicate": Parameter(readers.optional(references.import_path), templated=False),
         "since": Parameter(readers.optional(times.instant), templated=False),
         "interval": Parameter(times.span(least=timedelta(milliseconds=10), most=LONGEST), templated=False),
         "overlap": Parameter(times.span(most=LONGEST), templated=False),

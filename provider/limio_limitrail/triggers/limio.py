@@ -32,7 +32,7 @@ class _OfLimio(ConnectionMixin):
         from airflow.sdk.log import mask_secret
 
         from limio_limitrail.api.origin import origin_of
-        from limio_limitrail.hooks.limio_client import make_limio_client
+        from limio_limitrail.hooks.clients import make_limio_client
         from limio_limitrail.hooks.limio_connection import read_limio_connection
         from limio_limitrail.triggers.client_cache import client_of_process
 

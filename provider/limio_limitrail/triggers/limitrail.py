@@ -32,7 +32,7 @@ class _OfLimitRail(ConnectionMixin):
         from airflow.sdk.log import mask_secret
 
         from limio_limitrail.api.origin import origin_of
-        from limio_limitrail.hooks.limitrail_client import make_limitrail_client
+        from limio_limitrail.hooks.clients import make_limitrail_client
         from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection, scopes_to_ask
         from limio_limitrail.triggers.client_cache import client_of_process
 

@@ -11,6 +11,7 @@ import pytest
 from airflow.sdk.execution_time.context import set_current_context
 
 from limio_limitrail.api.errors import (
+    ConnectionFieldError,
     CredentialsError,
     InvalidRequestError,
     NotFoundError,
@@ -20,8 +21,7 @@ from limio_limitrail.api.errors import (
 )
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import Fault, LimitRailClient, LimitRailOptions
-from limio_limitrail.hooks import client_cache as task_run
-from limio_limitrail.hooks.connection import ConnectionFieldError
+from limio_limitrail.hooks import clients as task_run
 from limio_limitrail.hooks.limitrail import LimitRailHook
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -228,7 +228,7 @@ def test_without_scopes_nothing_is_sent(hook_of, limitrail_emulator):
 
 def test_secret_and_token_are_masked_before_they_are_used(hook_of, limitrail_emulator, monkeypatch):
     masked, unmasked = [], []
-    monkeypatch.setattr("limio_limitrail.hooks.limitrail_client.mask_secret", masked.append)
+    monkeypatch.setattr("limio_limitrail.hooks.clients.mask_secret", masked.append)
     monkeypatch.setattr("airflow.sdk.log.mask_secret", masked.append)
 
     def look(call):

@@ -233,10 +233,10 @@ def test_a_watch_closes_its_sockets_too(host, connect):
 
 def test_no_event_loop_waits_while_a_client_is_made(host, connect, monkeypatch):
     """Airflow's supervisor is told the secret out of a thread, for which the loop has to run."""
-    from limio_limitrail.hooks import limio_client
+    from limio_limitrail.hooks import clients
 
     made, go_on = threading.Event(), threading.Event()
-    make = limio_client.make_limio_client
+    make = clients.make_limio_client
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         made.set()
@@ -246,7 +246,7 @@ def test_no_event_loop_waits_while_a_client_is_made(host, connect, monkeypatch):
     async def scenario() -> None:
         waiting = begin(wait())
         await until(lambda: host.asked[FIRST] > 2)
-        monkeypatch.setattr(limio_client, "make_limio_client", slow)
+        monkeypatch.setattr(clients, "make_limio_client", slow)
         connect(page_size=77)
         waiting += begin(wait())
         await until(made.is_set)

@@ -15,8 +15,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
 import limio_limitrail
-from limio_limitrail.api.errors import ApiError, ParameterError, RateLimitError, RequestContext, ScopeError
-from limio_limitrail.hooks.connection import ConnectionFieldError
+from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError, RateLimitError, RequestContext, ScopeError
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.troubleshooting import ExplainedError, address_of, explained, set_site
 

@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 from error_walk import ErrorWalk
 
-from limio_limitrail.api.errors import ApiError, ParameterError, TransportError
+from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError, TransportError
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import Fault, Reply
-from limio_limitrail.hooks.connection import ConnectionFieldError
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.sensors.limio import LimioObjectSensor
@@ -140,13 +139,13 @@ def hook(monkeypatch, server) -> LimioHook:
 
 
 WRONG_CALLS: dict[str, Callable[[LimioHook], Any]] = {
-    "no such resource": lambda hook: hook.walk("nothing"),
+    "no such resource": lambda hook: hook.open_list("nothing"),
     "no such parameter": lambda hook: list(hook.iter_pages("orders", query_params={"limit": [2]})),
-    "a page of none": lambda hook: hook.walk("orders", page_size=0),
+    "a page of none": lambda hook: hook.open_list("orders", page_size=0),
     "half a surrogate pair": lambda hook: hook.request(path="/x", query_params={"a": "\ud800"}),
     "a path that is none": lambda hook: hook.request(path="x"),
-    "too much at once": lambda hook: hook.walk("orders", concurrency=10**6),
-    "a time that is none of the list's": lambda hook: hook.walk("orders", since=datetime(2024, 1, 1)),
+    "too much at once": lambda hook: hook.open_list("orders", concurrency=10**6),
+    "a time that is none of the list's": lambda hook: hook.open_list("orders", since=datetime(2024, 1, 1)),
     "no detail": lambda hook: list(hook.iter_pages("catalog.offers", detail=True)),
 }
 

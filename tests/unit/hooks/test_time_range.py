@@ -187,9 +187,9 @@ def test_the_range(row):
         (USAGE, HOURLY, {"since": NOON + DAY}, "nothing lies between them"),
         (USAGE, EMPTY, {"incremental": going_on(), "until": AGAIN.until}, r"the watermark .* is not before until=.* \(until=\)"),
         (OBJECTS, HOURLY, {"until": NOON}, "leave until out"),
-        (OBJECTS, HOURLY, {"since": NOON, "slice_size": HOUR}, "leave since and window out"),
+        (OBJECTS, HOURLY, {"since": NOON, "slice_size": HOUR}, "leave since and slice_size out"),
         (BASKETS, HOURLY, {"since": NOON, "until": NOON}, "leave until out"),
-        (BASKETS, HOURLY, {"since": NOON, "slice_size": HOUR}, "leave window out"),
+        (BASKETS, HOURLY, {"since": NOON, "slice_size": HOUR}, "leave slice_size out"),
         (BASKETS, replace(OLD_EMPTY, backfill=True), {"incremental": going_on()}, "empty.*no days of 'baskets' to load again"),
         (
             CATALOG,
