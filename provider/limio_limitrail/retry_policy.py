@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 LONGEST_WAIT = timedelta(days=1)
-"""The longest delay that is taken over from an answer: a clock that is wrong by years must not park a task for years."""
+"""The longest delay that a response can cause: a clock that is wrong by years must not delay a task for years."""
 
 
 class ApiRetryPolicy(RetryPolicy):
-    """Decide by the error that ended a try.
+    """Decide by the error of a try.
 
     Credentials, scopes, bad requests, wrong parameters and wrong connection fields fail the task at once. Where the API asked to
     wait, the next try waits as long, up to `LONGEST_WAIT`. Everything else is left to the task's own ``retries`` and
@@ -53,10 +53,10 @@ class ApiRetryPolicy(RetryPolicy):
         return RetryDecision.default()
 
     def serialize(self) -> dict[str, Any]:
-        """Give the policy as Dag serialization keeps it; it has no settings."""
+        """Return the serialized policy; it has no settings."""
         return {"__type": f"{type(self).__module__}.{type(self).__qualname__}"}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> ApiRetryPolicy:  # noqa: ARG003 - there are no settings to read
-        """Make the policy anew."""
+        """Return a policy."""
         return cls()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Read an Airflow connection's fields, and say clearly which one is wrong."""
+"""The fields of an Airflow connection: read, checked, and with a message of their own if they are wrong."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class AirflowConnection(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a client needs to know, read out of a connection.
+    """The settings of a client, read from a connection.
 
     :param app_url: scheme and host of the app, without a path.
     :param auth_url: the token endpoint.
@@ -86,7 +86,7 @@ class Settings:
 
 
 def retry_limits(settings: Settings) -> RetryLimits:
-    """Return how patient a request is: where one answer may take its time, another try must still fit in."""
+    """Return the retry limits of a request: if one response may take long, there must be time for another try."""
     usual = RetryLimits()
     return replace(usual, budget=max(usual.budget, 2 * settings.total_timeout))
 
@@ -243,7 +243,7 @@ class Fields:
         port = self._connection.port
         if port is not None and not 0 <= port <= _LAST_PORT:
             raise self.error("port", f"expected a number from 0 to {_LAST_PORT}")
-        # The port of https goes without saying: with it and without it, it is the same place under the same name.
+        # The port of https is left out, so that one host has one name.
         if port and not (port == HTTPS_PORT and scheme != "http") and ":" not in name.rpartition("]")[2]:
             name = f"{name}:{port}"
         return name + slash + path, scheme

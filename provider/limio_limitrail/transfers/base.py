@@ -68,7 +68,7 @@ class PullPlan:
 
     @property
     def reason(self) -> str:
-        """Where the time range comes from, for a task's summary."""
+        """The origin of the time range, for a task's summary."""
         reason = self.time_range.reason
         return reason if self.watermark_reset is None else f"{self.watermark_reset}: {reason}"
 
@@ -223,7 +223,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             return TaskLineage(source=source, targets=(target(),))
 
         def open_list(checkpoint: PullCheckpoint) -> ListReader | SlicedListReader:
-            return self.hook.walk(
+            return self.hook.open_list(
                 resource,
                 path_params=self.path_params,
                 query_params=self.query_params,
@@ -281,7 +281,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             ),
         )
         if self.detail:
-            pull.pages = self.hook.detailed
+            pull.pages = self.hook.detailed_pages
         with log_group(f"pull {resource.name}", resource=resource.name):
             manifest = pull.run()
         if manifest.rows and manifest.newest is None and resource.time_column is not None and plan.watermark is None:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What pulls of each API add: its connection, and with LimitRail scopes and time ranges with two ends."""
+"""The parameters of each API's pulls: the connection, and with LimitRail scopes and slices of time."""
 
 from __future__ import annotations
 

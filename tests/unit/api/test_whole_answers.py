@@ -209,7 +209,7 @@ def test_a_warning_is_said_once_and_not_repeated(site, make_client, caplog):
     page = {"items": [{"id": 1}], "warnings": ["canary"]}
     answering(site, (200, {**page, "queryMore": "x"}), (200, {**page, "items": [{"id": 2}]}))
     assert read(site, make_client) == [1, 1]
-    assert caplog.text.count("holds a warning, in its member 'warnings'") == 1
+    assert caplog.text.count("has a warning, in its member 'warnings'") == 1
     assert "canary" not in caplog.text
 
 

@@ -139,13 +139,13 @@ def hook(monkeypatch, server) -> LimioHook:
 
 
 WRONG_CALLS: dict[str, Callable[[LimioHook], Any]] = {
-    "no such resource": lambda hook: hook.walk("nothing"),
+    "no such resource": lambda hook: hook.open_list("nothing"),
     "no such parameter": lambda hook: list(hook.iter_pages("orders", query_params={"limit": [2]})),
-    "a page of none": lambda hook: hook.walk("orders", page_size=0),
+    "a page of none": lambda hook: hook.open_list("orders", page_size=0),
     "half a surrogate pair": lambda hook: hook.request(path="/x", query_params={"a": "\ud800"}),
     "a path that is none": lambda hook: hook.request(path="x"),
-    "too much at once": lambda hook: hook.walk("orders", concurrency=10**6),
-    "a time that is none of the list's": lambda hook: hook.walk("orders", since=datetime(2024, 1, 1)),
+    "too much at once": lambda hook: hook.open_list("orders", concurrency=10**6),
+    "a time that is none of the list's": lambda hook: hook.open_list("orders", since=datetime(2024, 1, 1)),
     "no detail": lambda hook: list(hook.iter_pages("catalog.offers", detail=True)),
 }
 
