@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SUPPORT = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -27,6 +27,7 @@ def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, 
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "TMPDIR": str(home / "tmp"),
+        "PYTHONPATH": str(ROOT),
         **(more or {}),
     }
 
@@ -40,7 +41,7 @@ def make_template(folder: Path, **more: str) -> Path:
     (home / "dags").mkdir(parents=True)
     (home / "tmp").mkdir()
     command = [sys.executable, "-m", "airflow", "db", "migrate"]
-    subprocess.run(command, env=environment(home, more), check=True, capture_output=True, timeout=240)
+    subprocess.run(command, env=environment(home, more), check=True, capture_output=True, timeout=800)
     # It holds the template's own paths.
     (home / "airflow.cfg").unlink(missing_ok=True)
     return home
@@ -68,7 +69,7 @@ class AirflowProcess:
     def __init__(self, template: Path) -> None:
         self._noise = (template.parent / "process.log").open("w+")
         self._process = subprocess.Popen(
-            [sys.executable, str(SUPPORT / "airflow_process.py")],
+            [sys.executable, "-m", "tests.support.airflow_process"],
             env=environment(template),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -93,7 +94,7 @@ class AirflowProcess:
         return line
 
     def stop(self) -> None:
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=600)
         self._noise.close()
 
 
@@ -158,7 +159,7 @@ class AirflowHome:
         return self._outcome(self._process.ask({"do": "join", "pid": pid}))
 
     def _command(self, command: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {"do": command, "args": args, "kwargs": kwargs, "policy": 200, "environment": self._environment}
+        return {"do": command, "args": args, "kwargs": kwargs, "timeout": 800, "environment": self._environment}
 
     def _outcome(self, reply: Mapping[str, Any]) -> Outcome:
         assert reply["code"] <= 0, self.output()[-6000:]

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from airflow_cluster import CeleryAirflow
-from airflow_whole import Run
-from usage import digest_of
 
 from limio_limitrail.emulator import Call, EmulatorServer, Fault
+from tests.support.airflow_cluster import CeleryAirflow
+from tests.support.airflow_whole import Run
+from tests.support.usage import digest_of
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "dags_examples"
 PULL, PARK, RESEND = "limitrail_sliced_pull", "limitrail_sharded_commit", "limitrail_sharded_commit_resend"
@@ -170,7 +170,9 @@ class ClusterWorld:
         """Check that both tables hold what LimitRail lists of the day, each record once and as it is there."""
         start = datetime.fromisoformat(f"{day}T00:00:00+00:00")
         listed = self.emulator.limitrail.usage["demo"].between(start, start + timedelta(days=1))
-        truth = sorted((one.id, one.request.account, one.request.operation, one.request.amount, one.at) for one in listed)
+        truth = sorted(
+            (one.id, *(one.request[name] for name in ("externalAccount", "operation", "amount")), one.at) for one in listed
+        )
         assert len(truth) == HOURS * an_hour
         for table in ("usage", "usage_landed"):
             sql = f'SELECT "id", "externalAccount", "operation", "amount", "committedAt" FROM {table}'

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 from airflow.sdk import Connection
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire import WireServer, wire_server
 
 from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
@@ -29,6 +28,8 @@ from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limio_connection import read_limio_connection
 from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
 from limio_limitrail.limio.resources import RESOURCES
+from tests.support.strategies import examples
+from tests.support.wire import WireServer, wire_server
 
 KEY = frozenset({AuthMode.API_KEY})
 ONE_TRY = RetryLimits(attempts=1, bad_gateway_attempts=1, rate_limit_attempts=1)
@@ -315,6 +316,7 @@ VALUES = st.recursive(
 PARAMS = st.dictionaries(st.text(st.characters()), VALUES, max_size=3)
 
 
+@settings(max_examples=examples(60))
 @given(path_params=PARAMS, query_params=PARAMS, resource=st.sampled_from(sorted(RESOURCES)))
 def test_any_parameters(path_params: dict[str, Any], query_params: dict[str, Any], resource: str) -> None:
     hook = LimioHook()
@@ -330,6 +332,7 @@ STILL = ApiClient(
 )
 
 
+@settings(max_examples=examples(60))
 @given(
     path=st.text(st.characters(), max_size=8),
     value=st.text(st.characters(), max_size=8),

@@ -8,10 +8,10 @@ import random
 from collections import Counter
 
 import pytest
-from ledgers import PARK, REPLAY_PARKED, RESEND, claim_in_pieces, compete, entries, make_row, make_rows
 
 from limio_limitrail.usage.ledger.model import Outcome, State
 from limio_limitrail.usage.ledger.sql import Statements
+from tests.support.ledgers import PARK, REPLAY_PARKED, RESEND, claim_in_pieces, compete, entries, make_row, make_rows
 
 
 def test_two_workers_in_turn(db, ledger_in):
@@ -57,7 +57,7 @@ def test_rows_are_granted_to_one_of_several_processes(opened, ledger_in):
             pool.apply_async(claim_in_pieces, (db.connection, random.Random(number).sample(names, len(names)), f"run-{number}"))
             for number in range(2)
         ]
-        granted = [name for one in waiting for name in one.get(timeout=120)]
+        granted = [name for one in waiting for name in one.get(timeout=600)]
     assert sorted(granted) == sorted(names)
 
 

@@ -10,10 +10,10 @@ import pickle
 import traceback
 
 import pytest
-from secrets_left import FORMS, holders, readable_pieces
 
 from limio_limitrail.api.errors import ApiError, ProtocolError
 from limio_limitrail.emulator import Reply
+from tests.support.secrets_left import FORMS, holders, readable_pieces
 
 SECRET = "q8Zt+Lw/92kd=Xx7?m#4 vB&u"
 TOKEN = "Op4que.t0ken~Value-7781"
@@ -23,14 +23,14 @@ NOT_IN_HEADERS = {"with voids", "Base64 in lines", "plain"}
 @pytest.fixture
 def server(limio_emulator_factory, monkeypatch):
     server = limio_emulator_factory(client_secret=SECRET)
-    shared_poll = server.account.shared_poll
-    mint = shared_poll.mint
+    endpoint = server.account.token_endpoint
+    mint = endpoint.mint
 
     def opaque(scopes=None):
-        shared_poll.grants[TOKEN] = shared_poll.grants.pop(mint(scopes))
+        endpoint.tokens.grants[TOKEN] = endpoint.tokens.grants.pop(mint(scopes))
         return TOKEN
 
-    monkeypatch.setattr(shared_poll, "mint", opaque)
+    monkeypatch.setattr(endpoint, "mint", opaque)
     return server
 
 

@@ -12,7 +12,7 @@ import traceback
 import pytest
 
 from limio_limitrail.emulator import Fault, Reply
-from limio_limitrail.emulator.faults import KINDS
+from limio_limitrail.emulator.core.faults import KINDS
 
 SECRET = "Opaque+Client/Secret=42"
 
@@ -60,6 +60,7 @@ def everything(hook, watch) -> None:
         watch.texts.append(repr(pickle.dumps(hook.settings)))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("path", ["/api/", "/oauth2/token"])
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"status", "latency", "redirect"}))
 def test_every_fault(hook_of, server, watch, kind, path):
@@ -105,20 +106,21 @@ def echoes(server):
 ECHOES = list(echoes(None))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("opaque", [False, True], ids=["jwt", "opaque"])
 @pytest.mark.parametrize("name", ECHOES)
 def test_an_api_that_echoes_credentials(hook_of, server, watch, monkeypatch, name, opaque):
     if opaque:  # what masking recognises by its look alone must not be all that is masked
         serial = iter(range(1000))
-        shared_poll = server.account.shared_poll
-        mint = shared_poll.mint
+        endpoint = server.account.token_endpoint
+        mint = endpoint.mint
 
         def plain(scopes=None):
             token = f"opaqueToken.{next(serial)}.Xx"
-            shared_poll.grants[token] = shared_poll.grants.pop(mint(scopes))
+            endpoint.tokens.grants[token] = endpoint.tokens.grants.pop(mint(scopes))
             return token
 
-        monkeypatch.setattr(shared_poll, "mint", plain)
+        monkeypatch.setattr(endpoint, "mint", plain)
     answer = echoes(server)[name]
     server.on_request(lambda call: None if call.path == "/oauth2/token" else answer(call))
     everything(hook_of(server), watch)

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl
 
 import pytest
-from landed import duck, duck_rows, manifest_of, records_of
 
 from limio_limitrail.emulator import Fault, LimitRailClient, LimitRailOptions
+from tests.support.landed import duck, duck_rows, manifest_of, records_of
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 READ, ACCOUNTS = "limitrail.usage.read", "limitrail.accounts.read"
@@ -143,6 +143,7 @@ STEPS = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.needs_state_store
 @pytest.mark.parametrize("hours", [0, 12], ids=["full slices", "an empty slice first"])
 def test_a_killed_pull_goes_on_with_the_slices_that_are_left(home, write_dag, usage, limitrail_emulator, tmp_path, hours):
@@ -168,6 +169,7 @@ def test_a_killed_pull_goes_on_with_the_slices_that_are_left(home, write_dag, us
         assert [row["id"] for row in records_of(again["xcom"]["folder"])] == [row["id"] for row in usage], step
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 def test_slices_of_pages_go_on_in_the_middle_of_a_slice(home, write_dag, usage, limitrail_emulator, tmp_path):
     limitrail_emulator.configure_limitrail(page_size=5)

@@ -4,23 +4,25 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
-from landed import duck, manifest_of, records_of
 
 from limio_limitrail.api.errors import CredentialsError, ParameterError, ScopeError, ServerError
 from limio_limitrail.api.pagination import CursorString
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.emulator import Fault
+from tests.support.landed import duck, manifest_of, records_of
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SPAN = {"since": START, "until": START + timedelta(days=2), "slice_size": timedelta(hours=6)}
 SIGKILL = -9
-PATIENCE = 60
+PATIENCE = 200
 # Eight slices of three pages of two records.
 PAGES = 24
 PAGED = (
@@ -65,6 +67,7 @@ STEPS = [
 ]  # fmt: skip
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 def test_a_killed_pull_goes_on_exactly_with_any_number_at_once(home, write_dag, usage, limitrail_emulator, tmp_path):
     def dag(parallel):
@@ -99,6 +102,7 @@ def test_a_killed_pull_goes_on_exactly_with_any_number_at_once(home, write_dag, 
 LOAD_STEPS = [("before request", 12), ("half a part", 3), ("after part", 4), ("before load", 1), ("after load", 1)]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("database", ["duck", "post"])
 def test_a_killed_load_is_made_good(make_home, write_dag, usage, limitrail_emulator, tmp_path, database, request):
     connections = {}
@@ -291,7 +295,7 @@ def test_who_stops_taking_pages_stops_the_requests(hook, usage, limitrail_emulat
 ENDS = """
 import signal, sys, threading, time
 from datetime import UTC, datetime, timedelta
-from sliced import PAGED, START, Usage, walk_through
+from tests.support.sliced import PAGED, START, Usage, walk_through
 
 def stop(*_):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -324,7 +328,6 @@ next(pages)
 
 
 def test_a_process_ends_whatever_is_under_way(tmp_path):
-    support = [path for path in sys.path if path.endswith("support")]
-    code = f"import sys; sys.path += {support!r}\n{ENDS}"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE * 3, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    ended = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, timeout=PATIENCE * 3, check=False, env=environment)
     assert ended.returncode == 3, ended.stderr.decode()

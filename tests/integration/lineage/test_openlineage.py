@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from airflow.sdk.lineage import HookLineageCollector
-from airflow_home import environment
 
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.observability import lineage as flow
 from limio_limitrail.observability.lineage import LineageDataset, folder_dataset, list_dataset
+from tests.support.airflow_home import environment
 
 pytest.importorskip("airflow.providers.openlineage")
 
@@ -31,7 +31,7 @@ def told(home, emulator, *, dag_id: str = "pull", **more: str) -> list[dict[str,
         **more,
     }
     command = [sys.executable, "-m", "airflow", "dags", "test", dag_id]
-    done = subprocess.run(command, env=environment(home.path, settings), capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=environment(home.path, settings), capture_output=True, text=True, timeout=600)
     (home.path / "output.log").write_text(done.stdout + done.stderr)
     return [json.loads(line) for line in events.read_text().splitlines()] if events.exists() else []
 
@@ -45,6 +45,7 @@ def places(datasets: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(one["namespace"], one["name"]) for one in datasets]
 
 
+@pytest.mark.exhaustive
 def test_pulls_and_commits_tell_what_flows(make_home, limio_emulator, postgres_connection, tmp_path: Path):
     warehouse = {"conn_type": "postgres", **postgres_connection}
     home = make_home(limio_emulator)

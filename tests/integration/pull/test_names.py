@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from landed import duck, lines_of, rows_of
+
+from tests.support.landed import duck, lines_of, rows_of
 
 LIST = "checkout/abandoned"
 SECRET = "https://take.over/SECRET"
@@ -93,6 +94,7 @@ def test_a_column_to_hide_is_hidden_however_it_is_written(try_all: Any, tmp_path
     assert "SECRET" not in output
 
 
+@pytest.mark.exhaustive
 def test_a_name_that_no_record_has_is_said(try_all: Any, tmp_path: Path) -> None:
     tasks, output = try_all(TOLD)
     for number, task in enumerate(tasks):
@@ -103,6 +105,7 @@ def test_a_name_that_no_record_has_is_said(try_all: Any, tmp_path: Path) -> None
     assert "nested_columns= reads 'total' from 'order.totl', which leads to nothing in any record" in output
 
 
+@pytest.mark.exhaustive
 def test_a_column_to_hide_that_has_another_spelling_is_not_handed_on(try_all: Any, tmp_path: Path) -> None:
     tasks, output = try_all(REFUSED)
     for number, task in enumerate(tasks):

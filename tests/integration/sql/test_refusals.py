@@ -15,6 +15,8 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError
 
+pytestmark = pytest.mark.every_driver
+
 
 def told(error: BaseException) -> str:
     """Everything that a log could hold of an error."""
@@ -290,5 +292,5 @@ def test_threads_that_are_refused_do_not_keep_the_lock(duck):
     duck.execute("DROP INDEX watch")
     done = threading.Thread(target=duck.land, args=("merge", {"id": (T, ["a"]), "seats": (T, ["x"])}), kwargs={"run": "2"})
     done.start()
-    done.join(60)
+    done.join(600)
     assert duck.rows() == [{"id": "a", "seats": "x"}]

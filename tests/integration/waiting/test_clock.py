@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Call, Reply
+from limio_limitrail.emulator import Call, EmulatorServer, Reply
 from limio_limitrail.polling.objects import ObjectWait
 from limio_limitrail.polling.serialization import wait_to_json
 from limio_limitrail.triggers.limio import LimioWaitTrigger
@@ -91,6 +90,7 @@ def test_a_jump_forward_does_not_end_a_wait_early(script, connected, clock, jump
     assert clock.ahead == sum(jumps)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("jumps", [[-HOUR], [-HOUR, -HOUR, HOUR], [HOUR, -2 * HOUR]])
 def test_a_jump_back_does_not_draw_a_wait_out(script, connected, clock, jumps):
     script.answers["one"] = [404]
@@ -216,7 +216,7 @@ print(json.dumps(asyncio.run(run())))
 
 def wait_among_jumps(jump: float, *, interval: float) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-c", JUMPING, str(jump), str(interval)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", JUMPING, str(jump), str(interval)], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     [event] = json.loads(done.stdout.splitlines()[-1])
@@ -227,6 +227,7 @@ def statuses(server: EmulatorServer) -> dict[int, int]:
     return dict(server.counters.by_status)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("jump", [2 * HOUR, -2 * HOUR])
 def test_a_token_that_lives_for_an_hour_is_minted_once(script, connected, jump):
     script.answers["one"] = [404] * 10 + ["active"]
@@ -235,6 +236,7 @@ def test_a_token_that_lives_for_an_hour_is_minted_once(script, connected, jump):
     assert connected.counters.tokens_minted == 1
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("jump", [2 * HOUR, -2 * HOUR])
 def test_a_token_that_lives_for_seconds_is_renewed_in_time(connected, jump):
     """It says that it lives for one second, and lives for three: none may be used after that."""

@@ -13,18 +13,17 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from watched import PERSONAL, Baskets, tick, watch
 
 from limio_limitrail.api.pagination import SinglePage
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.emulator.exchange import Call, Reply
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import Call, Fault, Reply
 from limio_limitrail.polling.watermark import Position
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
+from tests.support.watched import PERSONAL, Baskets, tick, watch
 
 # Airflow 3.2 has none.
 pytest.importorskip("airflow.triggers.shared_stream")
-from watching import AssetStore, Triggerer
+from tests.support.watching import AssetStore, Triggerer
 
 pytestmark = pytest.mark.usefixtures("connected")
 
@@ -337,6 +336,7 @@ class SlowStore(AssetStore):
         await asyncio.sleep(self.chance.uniform(0, 0.03))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_any_moment(baskets, seed):
     """Every record is announced; a record has one event, and an event is always the same."""
@@ -555,6 +555,7 @@ def test_a_store_with_garbage(baskets, caplog, garbage):
 # -- the loop ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_nothing_holds_up_the_event_loop(tmp_path, monkeypatch, baskets, limio_emulator):
     """Neither an API that takes its time nor a predicate that does, to be imported or to judge, nor many records."""
     text = "import time\ntime.sleep(3)\ndef slow(record):\n    if record['number'] > 3000: time.sleep(3)\n    return True\n"

@@ -10,9 +10,9 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sliced import DAY, START
 
 from limio_limitrail.api.time_slices import BEGINNING, SliceCursor, SliceCursors, read_slice_cursors, slices
+from tests.support.sliced import DAY, START
 
 SIX = timedelta(hours=6)
 PIECES = list(slices(**DAY))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from urllib.parse import parse_qsl, unquote
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.api.errors import ParameterError
@@ -15,13 +15,14 @@ from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.query import as_text, build_query, time_text
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.url_paths import unfit_part
+from tests.support.strategies import examples
 
 THING = Resource(name="things", path="/things/{kind}/x-{id}/list", path_defaults={"kind": "k"})
 FILTERED = Resource(name="f", path="/f", time_filter=TimeFilter(since="after", field="t", required=True))
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(value=TEXT, name=TEXT, other=TEXT)
 @example(value="../../admin", name="a&b=c", other="1&x=2#y")
 @example(value="%2e%2e", name="a", other="%26b%3D1")

@@ -11,11 +11,11 @@ import threading
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from secrets_left import FORMS, readable_pieces
 
 from limio_limitrail.api import known_secrets, redact
 from limio_limitrail.api.redact import holds_secret, remember_proxy_passwords, remember_secret, safe_text, safe_uri
 from limio_limitrail.api.secret import Secret
+from tests.support.secrets_left import FORMS, readable_pieces
 
 WORDS = (
     "the token",

@@ -10,14 +10,14 @@ from functools import partial
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from sliced import DAY, PAGED, START, USAGE, Usage, ids, walk_through
 
 from limio_limitrail.api.errors import CursorRefusedError, ParameterError, ProtocolError
 from limio_limitrail.api.pagination import CursorPair
 from limio_limitrail.api.resource import TimeFilter
 from limio_limitrail.api.time_slices import check_concurrency, check_slices, slices
+from tests.support.sliced import DAY, PAGED, START, USAGE, Usage, ids, walk_through
 
 SECOND = timedelta(seconds=1)
 
@@ -54,7 +54,6 @@ def walk_of(site, make_client):
 
 
 @pytest.mark.parametrize("resource", [USAGE, PAGED], ids=["whole", "paged"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_each_record_comes_once_and_any_cursor_leads_on(walk_of, resource, data):
     since = data.draw(instants)

@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from error_walk import ErrorWalk
 
 from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError, TransportError
 from limio_limitrail.api.resource import Resource
@@ -21,6 +20,7 @@ from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.sensors.limio import LimioObjectSensor
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
+from tests.support.error_walk import ErrorWalk
 
 SECRET = "Opaque+Client/Secret=42"
 WALK = ErrorWalk(SECRET, "lr-demo-secret", "demo-secret", "emulated-token")
@@ -161,6 +161,7 @@ def test_a_call_that_cannot_be_made(hook, server, name, used):
     assert walk.leaks(caught.value) == []
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["reset", "truncated", "html", "bad_json", "wrong_encoding"])
 @pytest.mark.parametrize("detail", [False, True])
 def test_a_list_that_fails(hook, server, monkeypatch, kind, detail):

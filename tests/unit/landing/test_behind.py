@@ -11,7 +11,7 @@ import pytest
 
 from limio_limitrail.concurrency import MAX_PENDING_WRITES, BackgroundWriter
 
-PATIENCE = 30
+PATIENCE = 120
 WHO = ContextVar("WHO", default="nobody")
 
 

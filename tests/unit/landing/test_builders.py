@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_pages import RecordPage
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import RecordError, Shaping
+from tests.support.record_pages import RecordPage
+from tests.support.strategies import examples
 
 
 def build(form, *pages, **shaping):
@@ -46,7 +47,7 @@ VALUES = st.recursive(
 WRITTEN = st.tuples(st.dictionaries(TEXTS, VALUES, max_size=4), st.booleans(), st.sampled_from([(",", ":"), (", ", " : ")]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.lists(WRITTEN, max_size=8))
 def test_lines_hold_records_byte_for_byte(records):
     texts = [json.dumps(record, ensure_ascii=escaped, separators=marks).encode() for record, escaped, marks in records]

@@ -28,6 +28,7 @@ from limio_limitrail.api.secret import Secret
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.pull import PartLimits, Pull
 from limio_limitrail.landing.shaping import Shaping
+from tests.support.strategies import examples
 
 ELASTIC = "DnF1ZXJ5VGhlbkZldGNoAwAAAAAAAAAD"
 KINDS = ["keys", "scroll that stays", "scroll that changes", "opaque that stays"]
@@ -164,7 +165,7 @@ def ids_in(folder: Path) -> Iterator[int]:
             yield from (json.loads(line)["id"] for line in stream.read().splitlines())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(
     kind=st.sampled_from(KINDS),
     rows=st.sets(st.integers(0, 30), max_size=14),

@@ -11,17 +11,14 @@ from typing import Any
 
 import pytest
 from airflow.sdk import ObjectStoragePath
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from msgspec.structs import replace
-from stored import bad_values
 
 from limio_limitrail.landing.checkpoint import PullCheckpoint, SavedPart, restore
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.manifest import Manifest, ManifestError, manifest_from_json, read_manifest, write_manifest
 from limio_limitrail.landing.parts import Part, PartFormat
-
-settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
+from tests.support.stored import bad_values
 
 WIRE = Path(__file__).parent / "wire"
 BEGAN = datetime(2026, 10, 1, 12, 0, 0, 250_000, tzinfo=UTC)

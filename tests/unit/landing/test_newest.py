@@ -10,9 +10,8 @@ from fractions import Fraction
 
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
-from record_pages import RecordPage
 
 from limio_limitrail.landing.column_types import Kind, cast
 from limio_limitrail.landing.part_builders import make_builder
@@ -20,6 +19,7 @@ from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.landing.timestamps import keys_of, to_timestamps
 from limio_limitrail.landing.values import times_of
+from tests.support.record_pages import RecordPage
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 NO_TIMES = [
@@ -73,7 +73,6 @@ def test_what_is_no_time(text):
     assert keys_of([text]) == keys_of([text, "2026-01-01T00:00:00.123Z"])[:1] == [None]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(SPELLINGS), min_size=2))
 @example(SPELLINGS)
 def test_times_compare_by_what_they_mean_however_they_are_written(spelled):
@@ -115,7 +114,6 @@ def written(draw):
     return seconds + fraction, text, offset is not None and (fraction * 10**6).denominator == 1
 
 
-@settings(deadline=None)
 @given(st.lists(written(), min_size=1))
 def test_against_a_model(found):
     moments, texts, exact = zip(*found, strict=True)
@@ -159,7 +157,6 @@ def test_one_value_that_is_no_time_hides_no_other(form, how, odd):
         assert content.unreadable == 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30)), min_size=1))
 def test_instants_that_are_written_alike(found):
     raw = [json.dumps(f"{when.isoformat(timespec='milliseconds')}Z").encode() for when in found]

@@ -20,13 +20,14 @@ from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
-from record_pages import RecordPage
 
 from limio_limitrail.landing import pull as module
 from limio_limitrail.landing.manifest import read_manifest
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.pull import PartLimits, Pull
 from limio_limitrail.landing.shaping import Shaping
+from tests.support.record_pages import RecordPage
+from tests.support.strategies import examples
 
 
 class RefusedError(Exception):
@@ -117,7 +118,7 @@ def make_pull(world: World, folder: Path, form: str, rows: int, **changes: Any) 
     return replace(whole, **changes)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(
     sizes=st.lists(st.integers(0, 4), min_size=1, max_size=8),
     crashes=st.lists(st.integers(1, 60), max_size=6),

