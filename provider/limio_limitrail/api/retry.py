@@ -16,9 +16,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
-from typing import TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from limio_limitrail.api.errors import ApiError, RateLimitError, ServerError, TransportError
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +97,11 @@ class RetryLimits:
     longest_retry_after: float = 300.0
 
     @property
+    def is_single_attempt(self) -> bool:
+        """Whether nothing is retried."""
+        return self.attempts == self.bad_gateway_attempts == self.rate_limit_attempts == 1
+
+    @property
     def shortest_attempt(self) -> float:
         """Seconds that must be left for a further attempt: one that is cut short leaves a write in doubt, for nothing."""
         return min(self.budget / 10, 10.0)
@@ -161,19 +170,18 @@ def call_with_retries(
     :param on_retry: called before each retry with the seconds until then.
     :raises ApiError: the last attempt's error, unchanged.
     """
-    began, attempt = time.monotonic(), 0
+    began = time.monotonic()
     with deadline_in(limits.budget):
-        while True:
-            attempt += 1
-            try:
-                return call()
-            except ApiError as error:
-                wait = _next_wait(error, attempt=attempt, began=began, limits=limits, repeat=repeat)
-                if wait is None:
-                    raise
-                on_retry(wait)
-                log.warning("%s Trying again in %.1f s (try %d).", error, wait, attempt + 1)
-            sleep(wait)
+        try:
+            return call()
+        except ApiError as error:
+            if not _is_retried(error, limits=limits, repeat=repeat):
+                raise
+            policy = _policy(limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
+            resume = _resume_after(error, call)
+        from tenacity import Retrying
+
+        return Retrying(sleep=sleep, **policy)(resume)
 
 
 async def call_with_retries_async(
@@ -185,19 +193,30 @@ async def call_with_retries_async(
     on_retry: Callable[[float], None] = lambda _: None,
 ) -> T:
     """Make a call, and retry it as long as that can help: `call_with_retries` for an event loop."""
-    began, attempt = time.monotonic(), 0
+    began = time.monotonic()
     with deadline_in(limits.budget):
-        while True:
-            attempt += 1
-            try:
-                return await call()
-            except ApiError as error:
-                wait = _next_wait(error, attempt=attempt, began=began, limits=limits, repeat=repeat)
-                if wait is None:
-                    raise
-                on_retry(wait)
-                log.warning("%s Trying again in %.1f s (try %d).", error, wait, attempt + 1)
-            await sleep(wait)
+        try:
+            return await call()
+        except ApiError as error:
+            if not _is_retried(error, limits=limits, repeat=repeat):
+                raise
+            policy = _policy(limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
+            resume = _resume_after(error, call)
+        from tenacity import AsyncRetrying
+
+        async def again() -> T:
+            return await resume()
+
+        return await AsyncRetrying(sleep=sleep, **policy)(again)
+
+
+def _is_retried(error: ApiError, *, limits: RetryLimits, repeat: Repeat) -> bool:
+    """Return whether a first attempt that failed so is retried."""
+    retryable = _is_retryable(error, repeat=repeat)
+    if limits.is_single_attempt and repeat is not Repeat.NONE:
+        error.retries_exhausted = error.retries_exhausted or retryable
+        return False
+    return retryable
 
 
 def _is_retryable(error: BaseException, *, repeat: Repeat) -> bool:
@@ -210,26 +229,68 @@ def _is_retryable(error: BaseException, *, repeat: Repeat) -> bool:
             return False
 
 
-def _next_wait(error: ApiError, *, attempt: int, began: float, limits: RetryLimits, repeat: Repeat) -> float | None:
-    """Return the seconds to wait before the next attempt: full jitter over an exponential backoff, or what the API asked for.
+def _resume_after(first: ApiError, call: Callable[[], T]) -> Callable[[], T]:
+    """Return a call whose first attempt raises `first`: nearly all calls succeed at once, and need no tenacity."""
+    failures = [first]
 
-    :param attempt: the number of the attempt that failed, from 1.
-    :param began: when the first attempt began, in monotonic seconds.
-    :returns: None where there is no further attempt.
+    def again() -> T:
+        if failures:
+            raise failures.pop()
+        return call()
+
+    return again
+
+
+def _policy(*, limits: RetryLimits, repeat: Repeat, on_retry: Callable[[float], None], spent: float) -> dict[str, Any]:
+    """Return tenacity's parameters.
+
+    :param spent: seconds that the first attempt took.
     """
-    if not _is_retryable(error, repeat=repeat):
-        return None
-    backoff = min(limits.first_wait * 2.0 ** min(attempt - 1, 64), limits.longest_wait)
-    # A floor keeps full jitter from turning a wait into none at all.
-    wait = limits.first_wait / 2 + random.uniform(0.0, backoff)  # nosec B311 # noqa: S311 - it only spreads the retries
-    if (asked := error.retry_after) is not None:
-        # Jitter is added: what the API asked for is a lower bound, and all of its clients got the same.
-        wait = asked + random.uniform(0.0, 0.1 * asked + 0.1)  # nosec B311 # noqa: S311 - likewise
-    ends = time.monotonic() - began + wait
-    # An outer request's deadline counts as well: that of the read which needs the token that is requested here.
-    too_late = ends > limits.budget - limits.shortest_attempt or wait > seconds_left()
-    if attempt < attempts_for(error, limits) and not too_late and (asked is None or asked <= limits.longest_retry_after):
-        return wait
-    # A request for a token has its own retries: the request that needs the token must not repeat them all.
-    error.retries_exhausted = True
-    return None
+    from tenacity import retry_if_exception, wait_random_exponential
+
+    backoff = wait_random_exponential(multiplier=limits.first_wait, max=limits.longest_wait)
+
+    def error_of(state: RetryCallState) -> BaseException:
+        error = state.outcome.exception() if state.outcome else None
+        assert error is not None
+        return error
+
+    def wait(state: RetryCallState) -> float:
+        error = error_of(state)
+        # A floor keeps full jitter from turning a wait into none at all.
+        seconds = limits.first_wait / 2 + backoff(state)
+        if isinstance(error, ApiError) and error.retry_after is not None:
+            # Jitter is added: what the API asked for is a lower bound, and all of its clients got the same.
+            return error.retry_after + random.uniform(0.0, 0.1 * error.retry_after + 0.1)  # nosec B311 # noqa: S311 - it spreads only
+        return seconds
+
+    def stop(state: RetryCallState) -> bool:
+        error = error_of(state)
+        if not is_last(state, error):
+            return False
+        if isinstance(error, ApiError):
+            # A request for a token has its own retries: the request that needs the token must not repeat them all.
+            error.retries_exhausted = True
+        return True
+
+    def is_last(state: RetryCallState, error: BaseException) -> bool:
+        if state.attempt_number >= attempts_for(error, limits):
+            return True
+        asked = error.retry_after if isinstance(error, ApiError) else None
+        if asked is not None and asked > limits.longest_retry_after:
+            return True
+        over = spent + (state.seconds_since_start or 0.0) + state.upcoming_sleep
+        # An outer request's budget counts as well: that of the read which needs the token that is requested here.
+        return over > limits.budget - limits.shortest_attempt or state.upcoming_sleep > seconds_left()
+
+    def before_sleep(state: RetryCallState) -> None:
+        on_retry(state.upcoming_sleep)
+        log.warning("%s Trying again in %.1f s (try %d).", error_of(state), state.upcoming_sleep, state.attempt_number + 1)
+
+    return {
+        "retry": retry_if_exception(partial(_is_retryable, repeat=repeat)),
+        "wait": wait,
+        "stop": stop,
+        "before_sleep": before_sleep,
+        "reraise": True,
+    }
