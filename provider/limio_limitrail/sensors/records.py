@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What the sensors on lists share, whichever API the list is of."""
+"""The base of the sensors on lists, whichever API they belong to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.parameters import places, readers, times
 from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.sensors.base import WaitSensor
@@ -15,25 +16,24 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from limio_limitrail.api.resource import Resource
-    from limio_limitrail.hooks.time_range import TimeRange
     from limio_limitrail.parameters.declared import Templated
-    from limio_limitrail.polling.conditions import RecordsWait
+    from limio_limitrail.polling.conditions import RecordsCondition
 
 
 class RecordsSensor(WaitSensor):
-    """Wait for a list to have records that match. The base of the sensors that people use.
+    """Wait for a list to have matching records. The base of the sensors that people use.
 
-    Each look reads the list from its beginning until enough records match. A list that cannot be filtered by time is read whole
+    Each poll reads the list from its beginning until enough records match. A list that cannot be filtered by time is read whole
     as long as they do not.
 
     :param resource: a name of the API's table of resources, or a `Resource` of your own.
     :param request_params: the path's placeholders, and further query parameters.
     :param min_records: how many records must match.
-    :param since: the lower bound in time, for lists that filter by it: a datetime, or an ISO 8601 text. A list that demands one
-        has the start of the data interval where it is left out.
-    :param page_size: records to ask for a page; else the connection's.
+    :param since: the lower bound in time, for lists that filter by it: a datetime, or an ISO 8601 text. For a list that demands
+        one, the default is the start of the data interval.
+    :param page_size: records to ask for per page; by default the connection's.
     :param predicate: says whether a record (a mapping) matches: a function, or its import path. To wait in the triggerer it
-        must be a path, and of a module that the triggerer has. No template.
+        must be a path, and of a module that the triggerer has. Not a template.
     """
 
     # Only an API whose filters have an upper bound makes a parameter of it.
@@ -54,11 +54,11 @@ class RecordsSensor(WaitSensor):
         self,
         *,
         resource: Templated[str | Resource],
-        request_params: Templated[Mapping[str, Any]] | None = None,
-        min_records: Templated[int] = 1,
-        since: Templated[datetime] | None = None,
-        page_size: Templated[int] | None = None,
-        predicate: str | Callable[[Mapping[str, Any]], bool] | None = None,
+        request_params: Templated[Mapping[str, Any]] | None,
+        min_records: Templated[int],
+        since: Templated[datetime] | None,
+        page_size: Templated[int] | None,
+        predicate: str | Callable[[Mapping[str, Any]], bool] | None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -70,17 +70,15 @@ class RecordsSensor(WaitSensor):
         self.predicate = not_rendered("predicate", predicate)
 
     def page_url(self) -> str:
-        """Give the URL of the page that shows the list."""
-        what = self.resource if isinstance(self.resource, str) else self.resource.name
-        return self.hook.page_url(what, resource=what)
+        """Return the URL of the page that shows the list."""
+        name = self.resource if isinstance(self.resource, str) else self.resource.name
+        return self.hook.page_url(name, resource=name)
 
     def predicate_path(self) -> str | None:
-        """Give the import path of the predicate.
+        """Return the import path of the predicate.
 
-        :raises ParameterError: it is a function that stands in the Dag.
+        :raises ParameterError: it is a function of the Dag file.
         """
-        from limio_limitrail.api.errors import ParameterError
-
         if callable(self.predicate):
             raise ParameterError(
                 "predicate= is a function, which cannot be handed to a triggerer: give its import path, such as "
@@ -88,29 +86,21 @@ class RecordsSensor(WaitSensor):
             )
         return self.predicate
 
-    def time_range(self, context: Context, resource: Resource) -> TimeRange:
-        """Return the range of time to look at, by the rule of the pulls.
+    def condition(self, context: Context) -> RecordsCondition:
+        """Return what to wait for, in the range of time that a pull would have.
 
-        :raises ParameterError: a bound does not go with the list.
+        :raises ParameterError: a parameter is wrong, or a bound does not suit the list.
         """
         from limio_limitrail.hooks.time_range import RunTimes, choose_range
-
-        return choose_range(resource, run=RunTimes.of(context), since=self.since, until=self.until)
-
-    def wait_for(self, context: Context) -> RecordsWait:
-        """Give what is waited for.
-
-        :raises ParameterError: a parameter does not fit.
-        """
-        from limio_limitrail.polling.conditions import RecordsWait
+        from limio_limitrail.polling.conditions import RecordsCondition
 
         resource = self.hook.find_resource(self.resource)
-        chosen = self.time_range(context, resource)
-        return RecordsWait(
+        time_range = choose_range(resource, run=RunTimes.of(context), since=self.since, until=self.until)
+        return RecordsCondition(
             resource=resource,
             params=dict(self.request_params or {}),
-            since=chosen.since,
-            until=chosen.until,
+            since=time_range.since,
+            until=time_range.until,
             min_records=self.min_records,
             page_size=self.page_size or self.hook.page_size,
             predicate=None if self.predicate is None else places.function("predicate", self.predicate),

@@ -1,2 +1,23 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Triggers: wait without a worker."""
+"""Triggers: wait and watch without a worker. `new_events` is for the tasks of a Dag that a watch starts.
+
+May import `hooks`, `polling` and what these may. Dag files import `limio` and `limitrail`, which are light; the poll loops
+(`wait_loop`, `watch_loop`) are imported in a thread. Begin with `base` (waits) and `events` (watches).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from limio_limitrail.polling import ChangeEvent, new_events
+
+__all__ = ["ChangeEvent", "new_events"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from limio_limitrail import polling
+
+    return getattr(polling, name)

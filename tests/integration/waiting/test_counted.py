@@ -44,7 +44,7 @@ def look(stored: Any, *, attempt: int = 1) -> tuple[Any, Any]:
     try:
         assert sensor().poke(context) is False
     except EndedError as ended:
-        return ended.why, store.get(FAILURES_KEY)
+        return ended.reason, store.get(FAILURES_KEY)
     return None, store.get(FAILURES_KEY)
 
 
@@ -58,7 +58,7 @@ def failing(connected: Any, script: Any) -> None:
 def test_counted_failures_go_on(stored):
     end, now = look(stored)
     assert isinstance(end, NoAnswerError)
-    assert "2 looks in a row" in str(end)
+    assert "2 polls in a row" in str(end)
     assert now == {**NOW, "failures": 2}
     # Those of an earlier try of the task count no more.
     assert look(stored, attempt=2) == (None, {"format": 1, "try_number": 2, "failures": 1})
@@ -80,7 +80,7 @@ def test_what_cannot_be_read_counts_as_none(stored, says, capsys):
     assert look(stored) == (None, NOW)
     said = capsys.readouterr().out
     assert says in said
-    assert "The count begins anew" in said
+    assert "It starts again at 0" in said
 
 
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

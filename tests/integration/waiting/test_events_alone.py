@@ -107,7 +107,7 @@ def test_a_predicate_that_is_there_late(tmp_path, monkeypatch, baskets, limio_em
     baskets.add(1)
 
     async def scenario() -> None:
-        running = Running(watch(interval=0.05, predicate="late_predicates_alone.is_good"))
+        running = Running(watch(poke_interval=0.05, predicate="late_predicates_alone.is_good"))
         await running.until(lambda: caplog.text.count("cannot be imported here") >= 3)
         assert limio_emulator.counters.requests == 0
         path.write_text("import time\ntime.sleep(0.5)\ndef is_good(record): return True\n")

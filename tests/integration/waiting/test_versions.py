@@ -57,7 +57,7 @@ def test_a_triggerer_that_is_of_another_version_than_the_waits(home, limio_emula
             assert f'"order-{number}"' in told
         else:
             assert '"no_answer"' in told, (name, told)
-            assert "has format 3, and this version reads formats 1 to 2" in told
+            assert "has format 2, and this version reads format 1" in told
 
 
 def test_airflow_replaces_the_trigger_of_a_watch_that_an_older_version_has_made(home):

@@ -118,7 +118,7 @@ with dag("usage"):
     LimioObjectSensor(task_id="sensor", path_type="orders", object_id="1", target_statuses=["a", "b"], failed_statuses=("c",))
 for number, own in enumerate(SERIALIZABLE):
     trigger = LimioResourceEventTrigger(resource=own, request_params={"service": "limio", **{word: "1" for word in WORDS}})
-    other = LimitRailResourceEventTrigger(resource="accounts", interval=timedelta(minutes=1))
+    other = LimitRailResourceEventTrigger(resource="accounts", poke_interval=timedelta(minutes=1))
     watchers = [AssetWatcher(name="one", trigger=trigger), AssetWatcher(name="two", trigger=other)]
     DAGS.append(DAG(f"watch_{number}", schedule=[Asset("news", watchers=watchers)], start_date=datetime(2026, 1, 1)))
 TEXTS = {name: [str(own), repr([own])] for name, own in OWN.items()} | {"body": repr(BODY), "policy": sorted(POLICY)}

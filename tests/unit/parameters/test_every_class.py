@@ -19,7 +19,7 @@ from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.sql import WriteMode
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.parameters.declared import Parameter
-from limio_limitrail.polling.objects import Missing
+from limio_limitrail.polling.conditions import Missing
 from limio_limitrail.provider_info import get_provider_info
 from limio_limitrail.sensors.base import EndedError
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
@@ -70,7 +70,7 @@ WRONG: dict[str, list[Any]] = {
     "rows": ["x", 5, {"a": 1}],
     "limio_conn_id": ["", None], "limitrail_conn_id": ["", None], "predicate": ["f", "no way"], "transform": ["f",
     "no.such.module"],
-    "interval": [0, "x", True], "reservation_field": ["", None],
+    "poke_interval": [0, "x", True], "reservation_field": ["", None],
     "response": [
         "x", [1], {"already_done": []}, {"already_committed": [{"status": 200}]}, {"already_committed": [{"status": 429}]},
         {"already_committed": 409}, {"already_committed": [409]}, {"already_committed": [{"error_code": "X"}]},
@@ -200,8 +200,8 @@ def test_a_watch_says_at_once_what_does_not_fit(cls: type[Any], name: str) -> No
 def test_a_watch_is_the_same_however_it_was_given(cls: type[Any]) -> None:
     from datetime import UTC, date, datetime, timedelta
 
-    usual = {"interval": timedelta(minutes=5), "overlap": 60, "page_size": 50, "since": datetime(2026, 1, 1, tzinfo=UTC)}
-    other = {"interval": "PT5M", "overlap": "60", "page_size": "50", "since": date(2026, 1, 1)}
+    usual = {"poke_interval": timedelta(minutes=5), "overlap": 60, "page_size": 50, "since": datetime(2026, 1, 1, tzinfo=UTC)}
+    other = {"poke_interval": "PT5M", "overlap": "60", "page_size": "50", "since": date(2026, 1, 1)}
     one, two = (cls(resource="abandoned_baskets" if "Limio" in cls.__name__ else "usage", **how) for how in (usual, other))
     assert one.serialize() == two.serialize()
     assert cls(**one.serialize()[1]).serialize() == one.serialize()
