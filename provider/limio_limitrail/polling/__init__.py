@@ -5,19 +5,6 @@ May import `api` and `parameters`, and nothing of Airflow.
 Begin with `poll` and `conditions` (waits), then `changes`, `watermark` and `watch_state` (watches).
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from limio_limitrail.polling.events import ChangeEvent, new_events
+from limio_limitrail.polling.events import ChangeEvent, new_events
 
 __all__ = ["ChangeEvent", "new_events"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from limio_limitrail.polling import events  # later: no other module of this package needs it
-
-    return getattr(events, name)

@@ -37,6 +37,10 @@ class RecordFingerprint:
     digest: int
     when: datetime | None
 
+    def is_since(self, bound: datetime | None) -> bool:
+        """Return whether the record may have changed since then."""
+        return bound is None or self.when is None or self.when >= bound
+
 
 def fingerprint_of(record: Mapping[str, Any], *, api: str, resource: Resource) -> RecordFingerprint:
     """Return a record's fingerprint.
@@ -75,10 +79,6 @@ class WatchFilter:
 
     changed_after: datetime | None
     predicate: Predicate | None = None
-
-    def covers(self, fingerprint: RecordFingerprint) -> bool:
-        """Return whether a record is recent enough."""
-        return self.changed_after is None or fingerprint.when is None or fingerprint.when >= self.changed_after
 
 
 class PredicateError(Exception):
@@ -122,7 +122,7 @@ class WatchedList:
                     )
                     raise ProtocolError(context) from None
                 for watch, one in filters.items():
-                    if watch in failed or not one.covers(fingerprint):
+                    if watch in failed or not fingerprint.is_since(one.changed_after):
                         continue
                     try:
                         if one.predicate is None or one.predicate(record):

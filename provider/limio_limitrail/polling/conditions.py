@@ -7,7 +7,7 @@ Each is polled by a sensor, or stored as JSON in Airflow's metadata database and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -238,8 +238,7 @@ def condition_to_json(condition: Condition, *, predicate: str | None = None) -> 
     """
     match condition:
         case ObjectCondition():
-            members = {name: list(value) if isinstance(value, tuple) else str(value) for name, value in asdict(condition).items()}
-            return {"kind": "object", **members}
+            return {"kind": "object", **msgspec.to_builtins(condition)}
         case RecordsCondition():
             return {
                 "kind": "records",
@@ -262,14 +261,7 @@ def condition_from_json(data: dict[str, Any]) -> Condition:
     try:
         match data["kind"]:
             case "object":
-                return ObjectCondition(
-                    path_type=data["path_type"],
-                    object_id=data["object_id"],
-                    target_statuses=tuple(data["target_statuses"]),
-                    failed_statuses=tuple(data["failed_statuses"]),
-                    missing=Missing(data["missing"]),
-                    service=data["service"],
-                )
+                return msgspec.convert({one.name: data[one.name] for one in fields(ObjectCondition)}, ObjectCondition)
             case "records":
                 return RecordsCondition(
                     resource=resource_from_json(data["resource"]),
@@ -282,6 +274,6 @@ def condition_from_json(data: dict[str, Any]) -> Condition:
                 )
     except ParameterError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, msgspec.ValidationError) as error:
         raise ParameterError(f"what the trigger waits for cannot be read ({type(error).__name__}: {error})") from None
     raise ParameterError(f"what the trigger waits for is of a kind that this version does not know: {str(data['kind'])[:40]!r}")

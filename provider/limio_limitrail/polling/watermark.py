@@ -45,13 +45,11 @@ class Watermark:
     remembered: Mapping[int, int] = field(default_factory=dict)
     truncated: bool = field(default=False, compare=False)
 
-    def covers(self, fingerprint: RecordFingerprint) -> bool:
-        """Return whether a record is recent enough."""
-        return fingerprint.when is None or self.changed_after is None or fingerprint.when >= self.changed_after
-
     def changes(self, fingerprints: Iterable[RecordFingerprint]) -> tuple[RecordFingerprint, ...]:
         """Return those that are new, each once."""
-        found = {one.digest: one for one in fingerprints if self.covers(one) and one.digest not in self.remembered}
+        found = {
+            one.digest: one for one in fingerprints if one.is_since(self.changed_after) and one.digest not in self.remembered
+        }
         return tuple(found.values())
 
     def advance(self, fingerprints: Iterable[RecordFingerprint], *, overlap: timedelta, now: datetime) -> Watermark:
@@ -62,7 +60,7 @@ class Watermark:
         :param now: a record with a later time moves the lower bound no further than this.
         :raises ParameterError: there are more records than can be remembered.
         """
-        covered = [one for one in fingerprints if self.covers(one)]
+        covered = [one for one in fingerprints if one.is_since(self.changed_after)]
         changed_after = self.changed_after
         newest = max((one.when for one in covered if one.when is not None), default=None)
         if newest is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from limio_limitrail.links.pages import LimitRailConsoleLink
 from limio_limitrail.parameters import readers, times
-from limio_limitrail.parameters.declared import Parameter, template_fields
+from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.sensors.records import RecordsSensor
 
 if TYPE_CHECKING:
@@ -59,20 +59,16 @@ class LimitRailResourceSensor(RecordsSensor):
         deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            resource=resource,
-            request_params=request_params,
-            min_records=min_records,
-            since=since,
-            page_size=page_size,
-            predicate=predicate,
-            max_transient_failures=max_transient_failures,
-            deferrable=deferrable,
-            **kwargs,
-        )
+        super().__init__(max_transient_failures=max_transient_failures, deferrable=deferrable, **kwargs)
+        self.resource = resource
+        self.request_params = request_params
+        self.min_records = min_records
+        self.since = since
+        self.page_size = page_size
+        self.predicate = not_rendered("predicate", predicate)
         self.limitrail_conn_id: str = limitrail_conn_id
         self.scope: str | Sequence[str] | None = scope
-        self.until: datetime | None = until
+        self.until = until
 
     @cached_property
     def hook(self) -> LimitRailHook:

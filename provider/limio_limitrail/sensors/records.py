@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.parameters import places, readers, times
-from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
+from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.sensors.base import WaitSensor
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from limio_limitrail.api.resource import Resource
-    from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.polling.conditions import RecordsCondition
 
 
@@ -36,8 +35,13 @@ class RecordsSensor(WaitSensor):
         must be a path, and of a module that the triggerer has. Not a template.
     """
 
-    # Only an API whose filters have an upper bound makes a parameter of it.
-    until: datetime | None = None
+    resource: str | Resource
+    request_params: Mapping[str, Any] | None
+    min_records: int
+    since: datetime | None
+    until: datetime | None = None  # a parameter only of an API whose filters have an upper bound
+    page_size: int | None
+    predicate: str | Callable[[Mapping[str, Any]], bool] | None
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **WaitSensor.parameters,
@@ -49,25 +53,6 @@ class RecordsSensor(WaitSensor):
         "predicate": Parameter(readers.optional(places.function_or_path), templated=False),
     }
     template_fields: Sequence[str] = template_fields(parameters)
-
-    def __init__(
-        self,
-        *,
-        resource: Templated[str | Resource],
-        request_params: Templated[Mapping[str, Any]] | None,
-        min_records: Templated[int],
-        since: Templated[datetime] | None,
-        page_size: Templated[int] | None,
-        predicate: str | Callable[[Mapping[str, Any]], bool] | None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.resource: str | Resource = resource
-        self.request_params: Mapping[str, Any] | None = request_params
-        self.min_records: int = min_records
-        self.since: datetime | None = since
-        self.page_size: int | None = page_size
-        self.predicate = not_rendered("predicate", predicate)
 
     def page_url(self) -> str:
         """Return the URL of the page that shows the list."""

@@ -5,19 +5,6 @@ May import `hooks`, `polling` and what these may. Dag files import `limio` and `
 (`wait_loop`, `watch_loop`) are imported in a thread. Begin with `base` (waits) and `events` (watches).
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from limio_limitrail.polling import ChangeEvent, new_events
+from limio_limitrail.polling import ChangeEvent, new_events
 
 __all__ = ["ChangeEvent", "new_events"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from limio_limitrail import polling
-
-    return getattr(polling, name)

@@ -78,7 +78,7 @@ class WaitTrigger(ConnectionMixin, BaseTrigger):
                 await run_in_thread(_import_wait_loop, key=SlotKey(host="imports"), within=seconds_left(end))
                 from limio_limitrail.triggers.wait_loop import poll_until
 
-                return await poll_until(end, self.spec, connection=self, not_before=not_before)
+                return await poll_until(end, self.spec, connection=self, not_before=not_before, log=self.log)
         except PollTimeoutError as error:
             # Before the deadline, this is not a poll, but what has to be done before the first one.
             if time.monotonic() >= end:

@@ -25,6 +25,7 @@ from limio_limitrail.triggers.threads import SlotKey, run_in_thread
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
+    from limio_limitrail.hooks.connection import Settings
 
 T = TypeVar("T")
 
@@ -188,19 +189,32 @@ class ConnectionMixin(ABC):
         return resolved
 
 
-def process_client(key: Hashable, make: Callable[[], ApiClient]) -> ApiClient:
-    """Return the process's client, made at the first call.
+def resolved_connection(settings: Settings, *, key: Hashable, make: Callable[[], ApiClient]) -> ResolvedConnection:
+    """Return a connection of its settings, with the process's client for them.
 
-    :param key: the credentials and all that decides how the client behaves: a changed connection makes another client.
+    :param key: what decides how the client behaves: a changed connection makes another client.
+    :param make: makes the client at the first call. Then the secret is masked, too: once for all triggers, because Airflow tells
+        its supervisor, and the thread waits for that.
     """
+    from airflow.sdk.log import mask_secret
+
+    from limio_limitrail.api.origin import origin_of
+
     with _making:
         with _lock:
-            known = _clients.get(key)
-        if known is None:
-            known = make()
+            client = _clients.get(key)
+        if client is None:
+            mask_secret(settings.secret.reveal())
+            client = make()
             with _lock:
-                _clients[key] = known
-        return known
+                _clients[key] = client
+    return ResolvedConnection(
+        client=client,
+        owner=settings.owner(),
+        host=str(origin_of(settings.app_url)),
+        token_host=str(origin_of(settings.auth_url)),
+        paths=getattr(settings, "paths", ()),
+    )
 
 
 @contextmanager

@@ -5,18 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Never, Unpack
+from functools import partial
+from typing import Any, ClassVar, Never, Unpack
 
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.parameters import readers
 from limio_limitrail.parameters.declared import Parameter
 from limio_limitrail.triggers.base import KWARGS_FORMAT, WaitArguments, WaitTrigger
-from limio_limitrail.triggers.connection import ConnectionMixin, ResolvedConnection, process_client
+from limio_limitrail.triggers.connection import ConnectionMixin, ResolvedConnection, resolved_connection
 from limio_limitrail.triggers.events import DEFAULT_INTERVAL, DEFAULT_OVERLAP, ResourceEventTrigger
 from limio_limitrail.triggers.threads import MAX_SLOTS
-
-if TYPE_CHECKING:
-    from limio_limitrail.api.client import ApiClient
 
 
 class _LimioConnectionMixin(ConnectionMixin):
@@ -30,25 +28,12 @@ class _LimioConnectionMixin(ConnectionMixin):
         return {"limio_conn_id": self.limio_conn_id}
 
     def read_connection(self, connection: Any) -> ResolvedConnection:
-        from airflow.sdk.log import mask_secret
-
-        from limio_limitrail.api.origin import origin_of
         from limio_limitrail.hooks.limio_client import make_limio_client
         from limio_limitrail.hooks.limio_connection import read_limio_connection
 
         settings = read_limio_connection(connection)
-
-        def make() -> ApiClient:
-            # Once for all triggers: Airflow tells its supervisor, and the thread waits for that.
-            mask_secret(settings.secret.reveal())
-            return make_limio_client(settings, connections=MAX_SLOTS)
-
-        return ResolvedConnection(
-            client=process_client(("limio", settings), make),
-            owner=settings.owner(),
-            host=str(origin_of(settings.app_url)),
-            token_host=str(origin_of(settings.auth_url)),
-        )
+        make = partial(make_limio_client, settings, connections=MAX_SLOTS)
+        return resolved_connection(settings, key=("limio", settings), make=make)
 
 
 class LimioWaitTrigger(_LimioConnectionMixin, WaitTrigger):

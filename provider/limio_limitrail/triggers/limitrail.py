@@ -5,17 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, Never, Unpack
+from functools import partial
+from typing import Any, ClassVar, Never, Unpack
 
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.parameters import readers
 from limio_limitrail.parameters.declared import Parameter
 from limio_limitrail.triggers.base import KWARGS_FORMAT, WaitArguments, WaitTrigger
-from limio_limitrail.triggers.connection import ConnectionMixin, ResolvedConnection, process_client
+from limio_limitrail.triggers.connection import ConnectionMixin, ResolvedConnection, resolved_connection
 from limio_limitrail.triggers.events import DEFAULT_INTERVAL, DEFAULT_OVERLAP, ResourceEventTrigger
-
-if TYPE_CHECKING:
-    from limio_limitrail.api.client import ApiClient
 
 
 class _LimitRailConnectionMixin(ConnectionMixin):
@@ -30,27 +28,13 @@ class _LimitRailConnectionMixin(ConnectionMixin):
         return {"limitrail_conn_id": self.limitrail_conn_id, "scope": " ".join(self.scope)}
 
     def read_connection(self, connection: Any) -> ResolvedConnection:
-        from airflow.sdk.log import mask_secret
-
-        from limio_limitrail.api.origin import origin_of
         from limio_limitrail.hooks.limitrail_client import make_limitrail_client
         from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection, scopes_to_ask
 
         settings = read_limitrail_connection(connection)
         scopes = scopes_to_ask(settings, scope=self.scope, conn_id=self.limitrail_conn_id)
-
-        def make() -> ApiClient:
-            # Once for all triggers: Airflow tells its supervisor, and the thread waits for that.
-            mask_secret(settings.secret.reveal())
-            return make_limitrail_client(settings, scopes=scopes)
-
-        return ResolvedConnection(
-            client=process_client(("limitrail", settings, scopes), make),
-            owner=settings.owner(),
-            host=str(origin_of(settings.app_url)),
-            token_host=str(origin_of(settings.auth_url)),
-            paths=settings.paths,
-        )
+        make = partial(make_limitrail_client, settings, scopes=scopes)
+        return resolved_connection(settings, key=("limitrail", settings, scopes), make=make)
 
 
 class LimitRailWaitTrigger(_LimitRailConnectionMixin, WaitTrigger):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import Any
 
@@ -25,14 +24,13 @@ from limio_limitrail.polling.poll import (
 from limio_limitrail.triggers.connection import ConnectionMixin
 from limio_limitrail.triggers.threads import SLOTS_PER_LIST, SlotKey, run_in_thread, seconds_left
 
-log = logging.getLogger(__name__)
 
-
-async def poll_until(end: float, spec: WaitSpec, *, connection: ConnectionMixin, not_before: float) -> dict[str, Any]:
+async def poll_until(end: float, spec: WaitSpec, *, connection: ConnectionMixin, not_before: float, log: Any) -> dict[str, Any]:
     """Poll until the condition is met, cannot be met any more, or the deadline.
 
     :param end: the deadline, in monotonic seconds.
     :param not_before: seconds from now in which the API does not want to be asked.
+    :param log: the trigger's logger, which writes to the task's log.
     :returns: the payload of the trigger's event.
     :raises PollTimeoutError: it could not even start.
     """

@@ -185,7 +185,7 @@ from limio_limitrail.polling.conditions import ObjectCondition
 from limio_limitrail.polling.conditions import condition_to_json
 
 jump, interval = map(float, sys.argv[1:])
-look = ObjectCondition.look
+look = ObjectCondition.poll
 
 
 def look_and_jump(self, client):
@@ -200,7 +200,7 @@ async def run():
     return [event.payload async for event in one.run()]
 
 
-ObjectCondition.look = look_and_jump
+ObjectCondition.poll = look_and_jump
 one = LimioWaitTrigger(
     limio_conn_id="limio_default",
     condition=condition_to_json(ObjectCondition(path_type="orders", object_id="one")),

@@ -563,13 +563,13 @@ def test_nothing_holds_up_the_event_loop(tmp_path, monkeypatch, baskets, limio_e
     (tmp_path / "slow_event_predicates.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     gaps: list[float] = []
-    moved = Watermark.moved
+    moved = Watermark.advance
 
     def as_if_there_were_more(position: Watermark, fingerprints: Any, **more: Any) -> Watermark:
         time.sleep(3 if len(fingerprints) > 2000 else 0)
         return moved(position, fingerprints, **more)
 
-    monkeypatch.setattr(Watermark, "moved", as_if_there_were_more)
+    monkeypatch.setattr(Watermark, "advance", as_if_there_were_more)
 
     async def scenario() -> None:
         stores, triggerer = [AssetStore(), AssetStore()], Triggerer()

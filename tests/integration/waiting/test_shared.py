@@ -67,8 +67,8 @@ async def until(what: Callable[[], bool]) -> None:
         await asyncio.sleep(0.05)
 
 
-def look_threads() -> int:
-    return sum("limio-limitrail-look" in thread.name for thread in threading.enumerate())
+def poll_threads() -> int:
+    return sum("limio-limitrail-poll" in thread.name for thread in threading.enumerate())
 
 
 @pytest.fixture
@@ -115,19 +115,19 @@ async def good_beside_bad(bad: list[LimioWaitTrigger], *, begun: Callable[[], bo
 def test_forty_waits_that_hang_beside_forty_good_ones(good, monkeypatch, what):
     with bad_host(what) as host:
         connect(monkeypatch, good, host.url)
-        before = look_threads()
+        before = poll_threads()
         bad = [trigger("bad", f"order-{number}", seconds=600, wait=bad_wait(what)) for number in range(40)]
         kinds = asyncio.run(good_beside_bad(bad, begun=lambda: host.under_way > 0))
         assert kinds == ["found"] * 40
         assert 1 <= host.most <= FEW
-        assert host.under_way <= look_threads() - before <= FEW
+        assert host.under_way <= poll_threads() - before <= FEW
 
 
 def test_hosts_that_take_no_connections(good, monkeypatch):
     with full_listener() as url:
         connect(monkeypatch, good, url)
         bad = [trigger("bad", "one", seconds=600, max_transient_failures=10**6) for _ in range(40)]
-        kinds = asyncio.run(good_beside_bad(bad, begun=lambda: look_threads() > 0))
+        kinds = asyncio.run(good_beside_bad(bad, begun=lambda: poll_threads() > 0))
     assert kinds == ["found"] * 40
 
 
@@ -339,13 +339,13 @@ def test_a_token_that_is_refused_while_its_endpoint_hangs(good, monkeypatch):
                 host.pause(600)
             connection.sendall(answer(200, TOKEN) if what == "tokens" else answer(404 if asked[what] < 20 else 401))
 
-    before = look_threads()
+    before = poll_threads()
     with bad_host(talk) as host:
         connect(monkeypatch, good, host.url, auth_url=f"{host.url}/oauth2/token")
         events = asyncio.run(all_events([trigger("bad", f"none-{number}", seconds=6) for number in range(12)]))
         assert {event["kind"] for event in events} == {"timeout"}
         assert asked["tokens"] > 1
-        assert look_threads() - before <= FEW
+        assert poll_threads() - before <= FEW
 
 
 # -- predicates ----------------------------------------------------------------------------------------------------
@@ -436,10 +436,10 @@ def test_a_predicate_whose_import_never_ends(good, tmp_path, monkeypatch):
     (tmp_path / "endless_import.py").write_text("import threading\nthreading.Event().wait(100)\n")
     monkeypatch.syspath_prepend(tmp_path)
     wait = condition_to_json(RecordsCondition(resource=ORDERS), predicate="endless_import.anything")
-    before = look_threads()
+    before = poll_threads()
     bad = [trigger("good", "", seconds=600, condition=wait) for _ in range(40)]
-    assert asyncio.run(good_beside_bad(bad, begun=lambda: look_threads() > before)) == ["found"] * 40
-    assert look_threads() - before == 1
+    assert asyncio.run(good_beside_bad(bad, begun=lambda: poll_threads() > before)) == ["found"] * 40
+    assert poll_threads() - before == 1
     [event] = asyncio.run(all_events([trigger("good", "", seconds=1, condition=wait)]))
     assert event["kind"] == "timeout"
     assert "the import of endless_import.anything" in event["message"]

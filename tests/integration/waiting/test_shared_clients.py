@@ -13,7 +13,7 @@ import pytest
 from bad_hosts import CountingHost, counting_host
 
 from limio_limitrail.polling.conditions import ObjectCondition, condition_to_json
-from limio_limitrail.triggers import client_cache as clients
+from limio_limitrail.triggers import connection as clients
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger, LimioWaitTrigger
 
 PATIENCE = 60.0

@@ -19,7 +19,7 @@ from watched import Baskets, watch
 
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.exchange import Call, Reply
-from limio_limitrail.triggers import poll_loop as looks
+from limio_limitrail.triggers import watch_loop
 
 # Airflow 3.2 has none.
 pytest.importorskip("airflow.triggers.shared_stream")
@@ -128,7 +128,7 @@ def test_watches_of_hosts_that_hang_beside_a_good_one(baskets, limio_emulator, m
 def test_a_watch_says_that_airflow_does_not_answer(baskets, monkeypatch, caplog):
     from airflow.sdk import BaseHook
 
-    monkeypatch.setattr(looks, "LONGEST_TURN", 0.5)
+    monkeypatch.setattr(watch_loop, "SLOT_TIMEOUT", 0.5)
     known = BaseHook.aget_connection
 
     async def never(conn_id: str) -> Any:

@@ -26,7 +26,7 @@ from limio_limitrail.limio.resources import RESOURCES as LIMIO
 from limio_limitrail.limitrail.resources import RESOURCES
 from limio_limitrail.polling.conditions import ObjectCondition, RecordsCondition, condition_to_json
 from limio_limitrail.sensors.limio import LimioObjectSensor
-from limio_limitrail.triggers import client_cache as clients
+from limio_limitrail.triggers import connection as clients
 from limio_limitrail.triggers import threads
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
@@ -170,15 +170,15 @@ def test_whatever_nobody_foresaw(monkeypatch, script):
     def look(self: object, client: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(ObjectCondition, "look", look)
+    monkeypatch.setattr(ObjectCondition, "poll", look)
     event = event_of(trigger())
-    assert event == {"format": 1, "kind": "ended", "what": "the wait broke: ZeroDivisionError: division by zero"}
+    assert event == {"format": 1, "kind": "ended", "message": "the wait broke: ZeroDivisionError: division by zero"}
 
 
 def test_events_that_a_sensor_does_not_know_end_it():
     sensor = LimioObjectSensor(task_id="wait", path_type="orders", object_id="one")
-    for event in (None, {}, "found", {"kind": "comet"}, {"kind": None, "what": 7}):
-        with pytest.raises(BaseException, match="without saying how it stands") as caught:
+    for event in (None, {}, "found", {"format": 1, "kind": "comet"}, {"format": 1, "kind": None, "message": 7}):
+        with pytest.raises(BaseException, match=r"without a result|carries no format") as caught:
             sensor.execute_complete({}, event)
         assert not isinstance(caught.value, Exception)
 
