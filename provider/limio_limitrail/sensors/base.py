@@ -49,7 +49,7 @@ GRACE = timedelta(seconds=60)
 """Airflow's own timeout of a deferral comes so much later than the trigger's, which can say more."""
 
 
-class EndedError(BaseException):
+class WaitFailedError(BaseException):
     """A wait has failed. Not an ``Exception``: Airflow skips the task for those under soft_fail and never_fail, and ignores them
     under silent_fail.
 
@@ -131,7 +131,7 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
         """
         try:
             return self._execute_deferrable(context) if self.deferrable else super().execute(context)
-        except EndedError as ended:
+        except WaitFailedError as ended:
             raise ended.for_airflow() from ended.__cause__
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
@@ -151,15 +151,15 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
             with deadline_in(longest_poll(client)):
                 found = condition.poll(client)
         except (ParameterError, ConnectionFieldError) as error:
-            raise EndedError(str(error)) from error
+            raise WaitFailedError(str(error)) from error
         except ApiError as error:
             policy = PollPolicy(poke_interval=float(self.poke_interval), max_transient_failures=self.max_transient_failures)
             failure = policy.failed(error, failures=self._failures_so_far(context))
             if not failure.is_transient:
-                raise EndedError(str(error)) from error
+                raise WaitFailedError(str(error)) from error
             self._note_failures(context, failure.count)
             if failure.is_last:
-                raise EndedError(NoAnswerError.after(failure.count, error)) from error
+                raise WaitFailedError(NoAnswerError.after(failure.count, error)) from error
             self._pause, self._retry_after = failure.pause, failure.retry_after
             self.log.warning(
                 "Polling failed (%d in a row): %s Retrying in %.0f s.", failure.count, failure.message, failure.pause
@@ -168,7 +168,7 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
         self._note_failures(context, 0)
         self.log.info("%s: %s.", condition, found.summary)
         if found.status is PollStatus.FAILED:
-            raise EndedError(f"{condition}: {found.summary}, and no target status can be reached any more.")
+            raise WaitFailedError(f"{condition}: {found.summary}, and no target status can be reached any more.")
         return found if found.status is PollStatus.FOUND else None
 
     # -- failures in a row, also if each poll is a process of its own ----------------------------------------------
@@ -211,7 +211,7 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
         try:
             condition = condition_to_json(self.condition(context), predicate=self.predicate_path())
         except ParameterError as error:
-            raise EndedError(str(error)) from error
+            raise WaitFailedError(str(error)) from error
         spec = WaitSpec(
             condition=condition,
             poke_interval=float(self.poke_interval),
@@ -230,7 +230,7 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
         """Handle the trigger's event. One that cannot be read is a failure."""
         event = event if isinstance(event, dict) else {}
         if (reason := trouble(event.get("format"), reads=EVENT_FORMAT)) is not None:
-            raise EndedError(f"the trigger's event {reason}. Clear the task to start a new wait, or run that version")
+            raise WaitFailedError(f"the trigger's event {reason}. Clear the task to start a new wait, or run that version")
         kind, message = event.get("kind"), str(event.get("message", ""))
         match kind:
             case EventKind.FOUND:
@@ -241,14 +241,14 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
             case EventKind.NO_ANSWER:
                 raise NoAnswerError(message)
             case EventKind.ENDED:
-                raise EndedError(message)
-        raise EndedError("the trigger ended the wait without a result")
+                raise WaitFailedError(message)
+        raise WaitFailedError("the trigger ended the wait without a result")
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Continue after a deferral. Airflow's own method skips the task for every failure under soft_fail."""
         try:
             return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
-        except EndedError as ended:
+        except WaitFailedError as ended:
             raise ended.for_airflow() from ended.__cause__
         except TaskDeferralTimeout:
             self._end_at_deadline("waiting for the trigger. Is a triggerer running?")

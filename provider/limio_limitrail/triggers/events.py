@@ -137,7 +137,8 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
             },
         )
 
-    def _spec(self) -> WatchSpec:
+    def spec(self) -> WatchSpec:
+        """Return what is watched."""
         from limio_limitrail.triggers.watch import WatchSpec
 
         return WatchSpec(
@@ -176,7 +177,7 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
         yield PollRound()
         shared_poll = shared_poll_of(self.shared_stream_key())
         with self.connection_in_use():
-            async for poll_round in poll_loop(self._spec(), connection=self, shared_poll=shared_poll):
+            async for poll_round in poll_loop(self.spec(), connection=self, shared_poll=shared_poll):
                 yield poll_round
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
@@ -216,7 +217,7 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
 
         # Private, because Airflow offers no other way to the stores of all assets that one trigger watches.
         stores = getattr(getattr(self, "asset_state_store", None), "_by_name", {})
-        watcher = Watcher(self._spec(), stores=tuple(stores.values()))
+        watcher = Watcher(self.spec(), stores=tuple(stores.values()))
         await watcher.prepare()
         return watcher
 

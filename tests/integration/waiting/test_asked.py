@@ -134,7 +134,7 @@ def test_a_watch_looks_again_after_a_day(limio_emulator, sleeps, caplog, asked):
     asyncio.run(scenario())
     [told] = said()
     assert SAYS in told
-    assert told.endswith("looks again in 86400 s.")
+    assert told.endswith("Retrying in 86400 s.")
     assert DAY <= max(sleeps) <= DAY + 1
 
 

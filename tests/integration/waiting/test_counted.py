@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from stored import bad_values
 
 from limio_limitrail.polling.poll import NoAnswerError
-from limio_limitrail.sensors.base import FAILURES_KEY, EndedError
+from limio_limitrail.sensors.base import FAILURES_KEY, WaitFailedError
 from limio_limitrail.sensors.limio import LimioObjectSensor
 
 
@@ -42,7 +42,7 @@ def look(stored: Any, *, attempt: int = 1) -> tuple[Any, Any]:
     context: Any = {"ti": SimpleNamespace(try_number=attempt), "task_state_store": store}
     try:
         assert sensor().poke(context) is False
-    except EndedError as ended:
+    except WaitFailedError as ended:
         return ended.reason, store.get(FAILURES_KEY)
     return None, store.get(FAILURES_KEY)
 

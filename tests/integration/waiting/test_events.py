@@ -46,7 +46,7 @@ def kept(store: AssetStore) -> dict[str, Any]:
 
 def all_heard(*stores: AssetStore):
     """Tell whether it is stored that Airflow has kept all events."""
-    return lambda: all(store.values and not kept(store)["unheard"] for store in stores)
+    return lambda: all(store.values and not kept(store)["unacknowledged"] for store in stores)
 
 
 async def begun(triggerer: Triggerer, *stores: AssetStore) -> None:
@@ -372,7 +372,7 @@ def test_killed_at_any_moment(baskets, seed):
         for payload in payloads:
             assert by_event.setdefault(payload["event_id"], payload) == payload
         assert ids(list(by_event.values())) == everything
-        stored = {news["event_id"] for value in store.written for news in value["unheard"]}
+        stored = {news["event_id"] for value in store.written for news in value["unacknowledged"]}
         assert by_event.keys() <= stored
         assert kept(store)["announced"] == len(by_event)
 
@@ -451,7 +451,7 @@ def test_a_store_that_fails_for_a_while(baskets, caplog):
 
         assert triggerer.failed() == []
         assert ids(triggerer.payloads(one)) == ["basket-1", "basket-2", "basket-3"]
-        stored = {news["event_id"] for value in store.written for news in value["unheard"]}
+        stored = {news["event_id"] for value in store.written for news in value["unacknowledged"]}
         assert {payload["event_id"] for payload in triggerer.payloads()} <= stored
         await triggerer.kill()
 

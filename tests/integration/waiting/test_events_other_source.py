@@ -138,7 +138,7 @@ def test_another_time_column_is_not_news(limio_emulator, caplog):
         await stands(triggerer, store)
         before = kept(store)["source"]
         ours.add(1, updated=earlier)
-        await triggerer.until(lambda: len(triggerer.events) == 1 and not kept(store)["unheard"])
+        await triggerer.until(lambda: len(triggerer.events) == 1 and not kept(store)["unacknowledged"])
         await triggerer.kill()
         again = Triggerer()
         again.start(watch(resource=replace(BASKETS, time_column="updated")), store)

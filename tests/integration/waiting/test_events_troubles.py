@@ -397,7 +397,7 @@ def test_a_watch_that_cannot_begin_does_not_hold_up_others(baskets, caplog):
         for number in range(4):
             baskets.add(number)
             await triggerer.until(lambda number=number: len(triggerer.events) == number + 1)
-            await triggerer.until(lambda: not any(json.loads(value)["unheard"] for value in stores[0].values.values()))
+            await triggerer.until(lambda: not any(json.loads(value)["unacknowledged"] for value in stores[0].values.values()))
             await asyncio.sleep(0.4)
         assert triggerer.failed() == []
         stores[1].fails = False
@@ -424,7 +424,7 @@ def test_what_one_watch_waits_for_is_not_what_others_wait_for(baskets):
         triggerer.keeps = True
         baskets.add(2)
         await triggerer.until(lambda: len(triggerer.events) == 4)
-        unacknowledged = lambda store: [ids([news]) for news in json.loads(next(iter(store.values.values())))["unheard"]]  # noqa: E731
+        unacknowledged = lambda store: [ids([news]) for news in json.loads(next(iter(store.values.values())))["unacknowledged"]]  # noqa: E731
         await triggerer.until(lambda: unacknowledged(stores[0]) == unacknowledged(stores[1]) == [["basket-1"]])
         await triggerer.kill()
 

@@ -21,7 +21,7 @@ from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.parameters.declared import Parameter
 from limio_limitrail.polling.conditions import Missing
 from limio_limitrail.provider_info import get_provider_info
-from limio_limitrail.sensors.base import EndedError
+from limio_limitrail.sensors.base import WaitFailedError
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
 from limio_limitrail.transfers.limio_to_object_storage import LimioToObjectStorageOperator
@@ -147,7 +147,7 @@ def test_a_sensor_is_never_skipped_for_it(cls: type[Any], how: dict[str, Any], r
     ti: Any = SimpleNamespace(get_first_reschedule_date=lambda context: None)
     with pytest.raises(AirflowFailException, match="max_transient_failures must be a whole number of at least 0, got 'few'"):
         cls(task_id="t", **{**GOOD[cls], **how, "max_transient_failures": "few"}).execute({"ti": ti})
-    with pytest.raises(EndedError):
+    with pytest.raises(WaitFailedError):
         cls(task_id="t", **{**GOOD[cls], **how, "max_transient_failures": "few"}).poke({})
     assert list(reached.counters.log) == []
 
