@@ -99,7 +99,7 @@ def check_failure(runs: Runs, name: str) -> None:
     assert {task: found.state for task, found in run.tasks.items()} == {"processed": "failed", "hand_over": "upstream_failed"}
     assert run.tasks["processed"].tries == 1
     assert run.tasks["processed"].xcom is None
-    why = f"process/{name} to be processed: its status is 'failed', and cannot get there any more."
+    why = f"process/{name} to be processed: its status is 'failed', and no target status can be reached any more."
     log = runs.airflow.task_log(runs.ids[name], "processed")
     assert f'"exc_type":"AirflowFailException","exc_value":"{why}"' in log
 

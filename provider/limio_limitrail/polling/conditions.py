@@ -238,7 +238,7 @@ def condition_to_json(condition: Condition, *, predicate: str | None = None) -> 
     """
     match condition:
         case ObjectCondition():
-            return {"kind": "object", **msgspec.to_builtins(condition)}
+            return {"kind": "object", **msgspec.json.decode(msgspec.json.encode(condition))}
         case RecordsCondition():
             return {
                 "kind": "records",

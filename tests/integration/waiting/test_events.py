@@ -422,7 +422,7 @@ def test_a_store_that_fails_for_a_while(baskets, caplog):
         store.fails = True
         triggerer = Triggerer()
         one = triggerer.start(watch(), store)
-        await triggerer.until(lambda: "cannot begin: ConnectionError: the store does not answer" in caplog.text)
+        await triggerer.until(lambda: "cannot start: ConnectionError: the store does not answer" in caplog.text)
         # Nobody needs to be asked before it is known how far the watch had come.
         assert baskets.asked() == []
         store.fails = False
@@ -445,7 +445,7 @@ def test_a_store_that_fails_for_a_while(baskets, caplog):
         await triggerer.until(baskets.looked())
         store.fails = True
         triggerer.manager.confirm_persisted(range(1000))
-        await triggerer.until(lambda: "was kept could not be stored" in caplog.text)
+        await triggerer.until(lambda: "was acknowledged could not be stored" in caplog.text)
         store.fails = False
         await triggerer.until(all_heard(store))
 

@@ -66,7 +66,7 @@ def test_a_repointed_connection(monkeypatch, limio_emulator, limio_emulator_fact
             limio_emulator.faults.add(Fault("status", match="/api", status=401, times=4))
         await stands(triggerer, store, before)
         assert "is of another list or tenant now (what differs: base URL" in caplog.text
-        assert "what comes from now on is news" in caplog.text
+        assert "what comes from now on is announced" in caplog.text
         await announce(triggerer, theirs, 4)
         assert not events & {payload["event_id"] for payload in triggerer.payloads()[-1:]}, "no event has another's id"
         assert kept(store)["announced"] == 2

@@ -310,7 +310,7 @@ def test_a_predicate_that_fails(tmp_path, monkeypatch, baskets, caplog):
         await triggerer.until(lambda: len(triggerer.events) == 2)
         for told in complaints(caplog):
             assert "predicate='fragile_predicates.is_good' fails with ValueError on record 'basket-" in told
-            assert "Mend it" in told
+            assert "Correct it" in told
         fragile_predicates.works = True
         await triggerer.until(lambda: ids(triggerer.payloads(fragile)) == ["basket-1", "basket-2", "basket-3"])
         assert triggerer.failed() == []

@@ -57,7 +57,7 @@ def test_too_late(mercy):
     expected = AirflowSkipException if "soft_fail" in mercy else AirflowSensorTimeout
     with pytest.raises(expected, match=r"Timed out after .* s waiting for orders/one to exist"):
         resume({"format": 1, "kind": "timeout", "message": "waiting for orders/one to exist"}, **mercy)
-    with pytest.raises(expected, match=r"Timed out after 7 s .*is a triggerer running\?"):
+    with pytest.raises(expected, match=r"Timed out after 7 s waiting for the trigger\. Is a triggerer running\?"):
         fail("Trigger timeout", **mercy)
 
 

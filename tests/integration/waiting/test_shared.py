@@ -180,7 +180,7 @@ def test_a_wait_ends_at_its_deadline_though_its_look_hangs(good, monkeypatch, wh
         events = asyncio.run(all_events([trigger("bad", "one", seconds=3, wait=bad_wait(what)) for _ in range(12)]))
     assert [event["kind"] for event in events] == ["timeout"] * 12
     told = " ".join(event["message"] for event in events)
-    assert f"busy with {'things' if bad_wait(what) else 'orders'} of {host.url} for " in told
+    assert f"still busy with {'things' if bad_wait(what) else 'orders'} of {host.url} after " in told
     assert f"no slot became free: 6 others are busy with {'things' if bad_wait(what) else 'orders'} of {host.url}" in told
 
 

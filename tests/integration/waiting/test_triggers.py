@@ -91,7 +91,7 @@ def test_it_sleeps_before_its_first_look(script):
 @pytest.mark.parametrize(
     ("answers", "targets", "kind", "says", "requests"),
     [
-        (["pending", "FAILED"], ("active",), "ended", "cannot get there any more", 2),
+        (["pending", "FAILED"], ("active",), "ended", "no target status can be reached any more", 2),
         ([404, 403], (), "ended", "answered 403", 2),
         ([400], (), "ended", "answered 400", 1),
         ([401], (), "ended", "answered 401", 2),
@@ -196,12 +196,12 @@ def test_a_deadline_stays_where_it_is(script):
         running.cancel()
         _, kwargs = first.serialize()
         second = LimioWaitTrigger(**kwargs)
-        assert second.deadline == first.deadline
+        assert second.spec.deadline == first.spec.deadline
         return await events_of(second)
 
     [event] = asyncio.run(move())
     assert event == {"format": 1, "kind": "timeout", "message": "waiting for orders/one to exist: it does not exist"}
-    assert 0 <= time.time() - first.deadline < 5
+    assert 0 <= time.time() - first.spec.deadline < 5
 
 
 def test_a_deadline_that_has_passed(script):
