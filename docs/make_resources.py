@@ -26,7 +26,7 @@ What no public document confirms is in the last column.
 If your tenant behaves otherwise, pass a `Resource` of your own, for example a copy with another path:
 `dataclasses.replace(RESOURCES["catalog.offers2"], path="/items")`, with `RESOURCES` from `limio_limitrail.limio.resources`.
 
-`service` is `limio` where it is left out; `zuora` and `salesforce` are the others: `request_params={"service": "zuora"}`.
+`service` is `limio` where it is left out; `zuora` and `salesforce` are the others: `path_params={"service": "zuora"}`.
 
 | name | path below `/api` | key | filter by time | paging | credentials | scope | assumed |
 |---|---|---|---|---|---|---|---|

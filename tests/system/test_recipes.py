@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
-from landed import duck, duck_rows
-from pages import blocks
 
 from limio_limitrail.emulator import EmulatorServer, Fault
+from tests.support.landed import duck, duck_rows
+from tests.support.pages import blocks
 
 if TYPE_CHECKING:
-    from airflow_home import AirflowHome
+    from tests.support.airflow_home import AirflowHome
 
 RECIPES = Path(__file__).resolve().parents[2] / "dags_examples" / "recipes"
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -78,6 +78,7 @@ def ids_in(path: Path, table: str) -> set[str]:
     return {identity for (identity,) in duck(path, f"SELECT id FROM {table}")}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 def test_a_backfill_that_breaks_goes_on_and_the_hourly_sync_goes_on_from_it(
     recipe_home: Callable[..., AirflowHome], limio_emulator: EmulatorServer, warehouse: Path

@@ -17,7 +17,7 @@ import pytest
 from limio_limitrail.emulator import Call, EmulatorServer
 
 if TYPE_CHECKING:
-    from airflow_whole import WholeAirflow
+    from tests.support.airflow_whole import WholeAirflow
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "dags_examples" / "limio_order_wait.py"
 DAG = "limio_order_wait"
@@ -114,6 +114,7 @@ def check_arguments(runs: Runs, name: str, hidden: list[str]) -> None:
     assert [text for text in hidden if text in plain] == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(600)
 def test_orders_are_waited_for(
     whole_airflow: Callable[..., WholeAirflow], limio_emulator_factory: Callable[..., EmulatorServer]

@@ -19,7 +19,7 @@ import pytest
 from limio_limitrail.emulator import EmulatorServer
 
 if TYPE_CHECKING:
-    from airflow_whole import WholeAirflow
+    from tests.support.airflow_whole import WholeAirflow
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "dags_examples" / "limio_abandoned_basket_followup.py"
 DAG = "limio_abandoned_basket_followup"
@@ -80,6 +80,7 @@ class Watched:
         self.airflow.wait_for(done, "all events belong to runs, which have ended", seconds=120)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(900)
 def test_each_basket_is_handed_over_once(
     whole_airflow: Callable[..., WholeAirflow],

@@ -93,12 +93,14 @@ Matches = tuple[RecordFingerprint, ...] | PredicateError
 class WatchedList:
     """A list that is polled for changes.
 
-    :param params: the path's placeholders, and query parameters.
+    :param path_params: values for the path's placeholders.
+    :param query_params: query parameters.
     :param page_size: records to ask for per page.
     """
 
     resource: Resource
-    params: Mapping[str, str] = field(default_factory=dict)
+    path_params: Mapping[str, str] = field(default_factory=dict)
+    query_params: Mapping[str, str] = field(default_factory=dict)
     page_size: int = 100
 
     def poll(self, client: ApiClient, *, filters: Mapping[K, WatchFilter], now: datetime) -> dict[K, Matches]:
@@ -140,4 +142,4 @@ class WatchedList:
             since = min((bound for bound in bounds if bound is not None), default=None) if None not in bounds else None
             if time_filter.until is not None:
                 until = now if since is None else max(now, since + timedelta(seconds=1))
-        return build_query(self.resource, params=self.params, since=since, until=until)
+        return build_query(self.resource, path_params=self.path_params, query_params=self.query_params, since=since, until=until)

@@ -17,7 +17,7 @@ import msgspec
 from limio_limitrail.api.body_errors import read_record
 from limio_limitrail.api.errors import NotFoundError, ParameterError, ProtocolError, RequestContext
 from limio_limitrail.api.list_reader import Walk
-from limio_limitrail.api.query import Query, as_text, build_query
+from limio_limitrail.api.query import Query, build_query, texts_of
 from limio_limitrail.api.records import decode_page
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.resource import fill_path
@@ -121,7 +121,8 @@ class ObjectCondition:
 class RecordsCondition:
     """A list has matching records.
 
-    :param params: the path's placeholders, and query parameters.
+    :param path_params: values for the path's placeholders.
+    :param query_params: query parameters.
     :param since: the lower bound in time, for lists that filter by it.
     :param until: the upper bound, for lists whose filter has one.
     :param min_records: how many records must match.
@@ -131,7 +132,8 @@ class RecordsCondition:
     """
 
     resource: Resource
-    params: Mapping[str, str] = field(default_factory=dict)
+    path_params: Mapping[str, str] = field(default_factory=dict)
+    query_params: Mapping[str, str] = field(default_factory=dict)
     since: datetime | None = None
     until: datetime | None = None
     min_records: int = 1
@@ -151,7 +153,9 @@ class RecordsCondition:
 
         :raises ApiError: a request failed, or a response breaks the contract.
         """
-        query = build_query(self.resource, params=self.params, since=self.since, until=self.until)
+        query = build_query(
+            self.resource, path_params=self.path_params, query_params=self.query_params, since=self.since, until=self.until
+        )
         reader = list_reader(client, resource=self.resource, query=query, page_size=self.page_size)
         total = count = 0
         ids: list[str] = []
@@ -243,7 +247,8 @@ def condition_to_json(condition: Condition, *, predicate: str | None = None) -> 
             return {
                 "kind": "records",
                 "resource": resource_to_json(condition.resource),
-                "params": {name: as_text(name, value) for name, value in condition.params.items() if value is not None},
+                "path_params": texts_of(condition.path_params),
+                "query_params": texts_of(condition.query_params),
                 "since": condition.since.isoformat() if condition.since else None,
                 "until": condition.until.isoformat() if condition.until else None,
                 "min_records": condition.min_records,
@@ -265,7 +270,8 @@ def condition_from_json(data: dict[str, Any]) -> Condition:
             case "records":
                 return RecordsCondition(
                     resource=resource_from_json(data["resource"]),
-                    params=data["params"],
+                    path_params=data["path_params"],
+                    query_params=data["query_params"],
                     since=datetime.fromisoformat(data["since"]) if data["since"] else None,
                     until=datetime.fromisoformat(data["until"]) if data["until"] else None,
                     min_records=data["min_records"],

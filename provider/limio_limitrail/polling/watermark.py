@@ -73,7 +73,7 @@ class Watermark:
         if len(timeless) > MAX_REMEMBERED:
             raise ParameterError(
                 f"the list has more than {MAX_REMEMBERED:,} records without a time, or with one later than tomorrow, which "
-                "is too many to watch. Narrow it with request_params, give a Resource whose time_column says when a record "
+                "is too many to watch. Narrow it with query_params, give a Resource whose time_column says when a record "
                 "changed, or pull it by a schedule"
             )
         timed = {digest: second for digest, second in self.remembered.items() if second != _NO_TIME}

@@ -135,7 +135,8 @@ class LimioResourceSensor(_LimioSensorMixin, RecordsSensor):
         self,
         *,
         resource: Templated[str | Resource],
-        request_params: Templated[Mapping[str, Any]] | None = None,
+        path_params: Templated[Mapping[str, Any]] | None = None,
+        query_params: Templated[Mapping[str, Any]] | None = None,
         min_records: Templated[int] = 1,
         since: Templated[datetime] | None = None,
         page_size: Templated[int] | None = None,
@@ -147,7 +148,8 @@ class LimioResourceSensor(_LimioSensorMixin, RecordsSensor):
     ) -> None:
         super().__init__(max_transient_failures=max_transient_failures, deferrable=deferrable, **kwargs)
         self.resource = resource
-        self.request_params = request_params
+        self.path_params = path_params
+        self.query_params = query_params
         self.min_records = min_records
         self.since = since
         self.page_size = page_size

@@ -47,7 +47,8 @@ class LimitRailResourceSensor(RecordsSensor):
         self,
         *,
         resource: Templated[str | Resource],
-        request_params: Templated[Mapping[str, Any]] | None = None,
+        path_params: Templated[Mapping[str, Any]] | None = None,
+        query_params: Templated[Mapping[str, Any]] | None = None,
         min_records: Templated[int] = 1,
         since: Templated[datetime] | None = None,
         until: Templated[datetime] | None = None,
@@ -61,7 +62,8 @@ class LimitRailResourceSensor(RecordsSensor):
     ) -> None:
         super().__init__(max_transient_failures=max_transient_failures, deferrable=deferrable, **kwargs)
         self.resource = resource
-        self.request_params = request_params
+        self.path_params = path_params
+        self.query_params = query_params
         self.min_records = min_records
         self.since = since
         self.page_size = page_size

@@ -26,7 +26,8 @@ class RecordsSensor(WaitSensor):
     as long as they do not.
 
     :param resource: a name of the API's table of resources, or a `Resource` of your own.
-    :param request_params: the path's placeholders, and further query parameters.
+    :param path_params: values for the placeholders of the resource's path, such as ``service``.
+    :param query_params: further query parameters.
     :param min_records: how many records must match.
     :param since: the lower bound in time, for lists that filter by it: a datetime, or an ISO 8601 text. For a list that demands
         one, the default is the start of the data interval.
@@ -36,7 +37,8 @@ class RecordsSensor(WaitSensor):
     """
 
     resource: str | Resource
-    request_params: Mapping[str, Any] | None
+    path_params: Mapping[str, Any] | None
+    query_params: Mapping[str, Any] | None
     min_records: int
     since: datetime | None
     until: datetime | None = None  # a parameter only of an API whose filters have an upper bound
@@ -46,7 +48,8 @@ class RecordsSensor(WaitSensor):
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **WaitSensor.parameters,
         "resource": Parameter(places.resource),
-        "request_params": Parameter(readers.query_values),
+        "path_params": Parameter(readers.param_values),
+        "query_params": Parameter(readers.param_values),
         "min_records": Parameter(readers.whole_number(least=1)),
         "since": Parameter(readers.optional(times.instant)),
         "page_size": Parameter(readers.optional(readers.whole_number(least=1))),
@@ -83,7 +86,8 @@ class RecordsSensor(WaitSensor):
         time_range = choose_range(resource, run=RunTimes.of(context), since=self.since, until=self.until)
         return RecordsCondition(
             resource=resource,
-            params=dict(self.request_params or {}),
+            path_params=dict(self.path_params or {}),
+            query_params=dict(self.query_params or {}),
             since=time_range.since,
             until=time_range.until,
             min_records=self.min_records,

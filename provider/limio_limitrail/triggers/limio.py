@@ -61,7 +61,8 @@ class LimioResourceEventTrigger(_LimioConnectionMixin, ResourceEventTrigger):
         self,
         *,
         resource: str | Resource,
-        request_params: Mapping[str, Any] | str | None = None,
+        path_params: Mapping[str, Any] | str | None = None,
+        query_params: Mapping[str, Any] | str | None = None,
         predicate: str | None = None,
         since: str | datetime | None = None,
         poke_interval: float | str | timedelta = DEFAULT_INTERVAL,
@@ -73,7 +74,8 @@ class LimioResourceEventTrigger(_LimioConnectionMixin, ResourceEventTrigger):
     ) -> None:
         super().__init__(
             resource=resource,
-            request_params=request_params,
+            path_params=path_params,
+            query_params=query_params,
             predicate=predicate,
             since=since,
             poke_interval=poke_interval,

@@ -50,7 +50,8 @@ class WatchSpec:
     conn_id: str
     resource: Resource
     is_named: bool
-    params: Mapping[str, str]
+    path_params: Mapping[str, str]
+    query_params: Mapping[str, str]
     predicate: str | None
     since: datetime | None
     poke_interval: float
@@ -124,7 +125,7 @@ class Watcher:
             conn_id=spec.conn_id,
             resource=spec.resource.name,
             path=spec.resource.path,
-            params=spec.params,
+            params={**spec.path_params, **spec.query_params},
             predicate=spec.predicate,
         )
         self._predicate: Predicate | None = None

@@ -111,7 +111,9 @@ async def _poll(
 ) -> PollRound:
     path = dict(resolved.paths).get(spec.resource.name) if spec.is_named else None
     resource = spec.resource if path is None else replace(spec.resource, path=path)
-    watched = WatchedList(resource=resource, params=spec.params, page_size=spec.page_size)
+    watched = WatchedList(
+        resource=resource, path_params=spec.path_params, query_params=spec.query_params, page_size=spec.page_size
+    )
     matches: dict[Watcher, Matches] = await resolved.poll(
         partial(watched.poll, filters=filters, now=datetime.now(tz=UTC)),
         target=f"watches of {resource.name}",
@@ -121,4 +123,4 @@ async def _poll(
     )
     # Records are recognized by their key.
     tenant = {**resolved.owner, "primary key": json.dumps(resource.primary_key)}
-    return PollRound(matches=matches, source=list_source(resource, params=spec.params, owner=tenant))
+    return PollRound(matches=matches, source=list_source(resource, path_params=spec.path_params, owner=tenant))

@@ -10,11 +10,11 @@ import random
 from collections import Counter
 
 import pytest
-from journal import CODE, FATES, KNOWN
-from usage import SIGKILL, rows_from_environment
-from usage_troubles import STEPS
 
 from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
+from tests.support.journal import CODE, FATES, KNOWN
+from tests.support.usage import SIGKILL, rows_from_environment
+from tests.support.usage_troubles import STEPS
 
 QUERY = "SELECT account, account AS k, amount FROM usage ORDER BY account"
 MOMENTS = ("received", "done", "answered")
@@ -55,6 +55,7 @@ def usage(count):
     return rows
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("conn_id", "known", "declared"), CASES)
 def test_each_row_is_billed_once(billing_of, conn_id, known, declared):
     count = rows_from_environment(100)

@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from journal import CODE, FATES
-from journal_runs import Billing, make_rows
 
 from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
+from tests.support.journal import CODE, FATES
+from tests.support.journal_runs import Billing, make_rows
 
 HELD = ("free", "rejected", "unknown", "parked", "sending", "committed", "denied", "given_up")
 WAS_IN_DOUBT = ("unknown", "parked", "sending")
@@ -91,6 +91,7 @@ def remember(billing: Billing, rows, *, truth):
     billing.check()
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("conn_id", "on_unknown", "replay", "truth"), POLICIES)
 def test_what_becomes_of_a_row(billing_of, conn_id, on_unknown, replay, truth):
     billing = billing_of(conn_id)

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
-from ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, make_row
-from usage_world import FATES, NAMES, Ways, World
 
 from limio_limitrail.usage.ledger.model import OnUnknown, State
 from limio_limitrail.usage.ledger.rules import Policy
+from tests.support.ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, make_row
+from tests.support.strategies import examples
+from tests.support.usage_world import FATES, NAMES, Ways, World
 
 BODIES = (b"{}", b"{}", b"{}", b"[]")
 # Most often in doubt, because an answer ends a row's story.
@@ -190,7 +191,7 @@ class UsageMachine(RuleBasedStateMachine):
 
 
 def test_no_row_is_carried_out_twice_or_forgotten(no_pauses):
-    run_state_machine_as_test(UsageMachine, settings=settings(max_examples=200, stateful_step_count=25))
+    run_state_machine_as_test(UsageMachine, settings=settings(max_examples=examples(200), stateful_step_count=25))
 
 
 def test_a_row_whose_answer_was_lost_is_parked_and_replayed_once(tmp_path, no_pauses):

@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from landed import duck_rows, manifest_of, records_of
+
+from tests.support.landed import duck_rows, manifest_of, records_of
 
 SIGKILL = -9
 PAGES = 12
@@ -86,6 +87,7 @@ def pages_saved(home, run_id, *, step, finished, emulator):
     return 0 if is_scroll(emulator) and finished < PAGES else saved
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("limio_emulator", "mode"),
     [({}, "merge"), ({}, "append"), ({}, "replace"), (STAY, "append"), (CHANGE, "replace")],
@@ -132,6 +134,7 @@ def test_a_killed_load_is_made_good(home, limio_emulator, tmp_path, place, mode)
         assert left == place.names() == [], step
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("limio_emulator", "form"),
     [({}, "jsonl"), ({}, "parquet"), (STAY, "jsonl"), (CHANGE, "parquet")],

@@ -6,11 +6,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from databases import NOON
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError
 from limio_limitrail.landing.sql.lost_rows import Loss, find_loss, has_rows_of
+from tests.support.databases import NOON
 
 ROWS = {"id": (Kind.TEXT, ["a", "b"]), "Updated": (Kind.TIMESTAMP, [NOON - timedelta(days=1), NOON])}
 
@@ -31,6 +31,7 @@ def loss(db, *, reached=NOON, time="Updated", table="subs"):
     return find_loss(db.hook(), table=table, time_column=time, reached=reached)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_noticed(db, case):
     db.land("append", ROWS, time="Updated")

@@ -6,9 +6,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from usage import COMMIT, Code, make_rows
+
+from tests.support.usage import COMMIT, Code, make_rows
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_what_is_done_is_not_sent_again(place_of, conn_id):
     rows = [*make_rows(100), ("ghost", "x", "PAYMENT", "1"), ("acme-1", "much", "PAYMENT", "1001")]
@@ -28,6 +30,7 @@ def test_what_is_done_is_not_sent_again(place_of, conn_id):
     assert place.database.ledger() == before
 
 
+@pytest.mark.exhaustive
 def test_other_types_of_the_same_key_are_the_same_row(place_of):
     place = place_of("duck", make_rows(1))
     body = Code('{"externalAccount": "acme-0", "operation": "PAYMENT", "amount": 1, "metadata": {"day": "x"}}')

@@ -8,11 +8,11 @@ import json
 import urllib.parse
 
 import pytest
-from secrets_left import FORMS, files_below, holders
-from usage import COMMIT, make_rows
 
 from limio_limitrail.emulator import Fault, Reply
 from limio_limitrail.emulator.limitrail_options import LimitRailClient
+from tests.support.secrets_left import FORMS, files_below, holders
+from tests.support.usage import COMMIT, make_rows
 
 SECRET = "Opaque+Client/Secret=42"
 
@@ -47,6 +47,7 @@ def echo(place, status: int) -> None:
     place.server.on_request(answer)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("mode", "statuses"),
     [("commit", (200, 400, 401, 403, 404, 409, 422, 429, 500)), ("preview", (200, 400)), ("reserve", (200, 404))],

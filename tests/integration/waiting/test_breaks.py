@@ -27,7 +27,6 @@ import pytest
 from airflow.models.trigger import Trigger
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 from airflow.sdk.module_loading import import_string
-from airflow_home import AirflowHome
 
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.exchange import Call, Reply
@@ -36,6 +35,7 @@ from limio_limitrail.emulator.limitrail_options import ACCOUNTS_READ, USAGE_READ
 from limio_limitrail.sensors.base import GRACE
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
+from tests.support.airflow_home import AirflowHome
 
 MODES = {
     "poke": "mode='poke'",
@@ -289,6 +289,7 @@ MISSING: dict[str, tuple[Callable[[EmulatorServer], None], list[Any]]] = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_missing_scope_is_never_skipped(
     mode: str, make_home: Callable[..., AirflowHome], limio_emulator_factory: Callable[..., EmulatorServer]
@@ -361,6 +362,7 @@ def test_a_deadline_counts_from_the_first_look(connected, first):
     assert handed.timeout == timedelta(seconds=30) + GRACE
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("soft_fail", [False, True])
 @pytest.mark.parametrize("answers", [[404], [503], [404, LATER]], ids=["not_there", "away", "slow_down"])
 def test_a_trigger_that_is_moved_again_and_again(connected, script, answers, soft_fail):

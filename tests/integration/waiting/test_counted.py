@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from hypothesis import HealthCheck, given, settings
-from stored import bad_values
+from hypothesis import given
 
 from limio_limitrail.polling.poll import NoAnswerError
 from limio_limitrail.sensors.base import FAILURES_KEY, WaitFailedError
 from limio_limitrail.sensors.limio import LimioObjectSensor
+from tests.support.stored import bad_values
 
 
 class Store(dict[str, str]):
@@ -79,10 +79,6 @@ def test_what_cannot_be_read_counts_as_none(stored, says, capsys):
     said = capsys.readouterr().out
     assert says in said
     assert "It starts again at 0" in said
-
-
-settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
 
 
 @given(bad_values(NOW))

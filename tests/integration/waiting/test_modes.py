@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from airflow_home import AirflowHome
-from airflow_versions import MISSING
 
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.exchange import Reply
+from tests.support.airflow_home import AirflowHome
+from tests.support.airflow_versions import MISSING
 
 MODES = {
     "poke": "mode='poke'",
@@ -116,6 +116,7 @@ CASES: dict[str, Case] = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("mode", MODES)
 def test_objects(mode: str, make_home: Callable[..., AirflowHome], limio_emulator: EmulatorServer, script: Any) -> None:
     # Between looks that are tasks of their own, failures are counted in the state store.

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from bad_hosts import CountingHost, counting_host
 
 from limio_limitrail.polling.conditions import ObjectCondition, condition_to_json
 from limio_limitrail.triggers import connection as clients
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger, LimioWaitTrigger
+from tests.support.bad_hosts import CountingHost, counting_host
 
 PATIENCE = 60.0
 FIRST, SECOND = "token-1-1234567890", "token-2-1234567890"
@@ -119,7 +119,7 @@ def test_whoever_waits_goes_on_with_what_another_has_read(host, connect):
 def test_one_that_sleeps_for_long_keeps_no_old_socket_open(host, connect):
     async def scenario() -> None:
         quick = begin(wait(), wait())
-        sleeping = begin(wait(interval=3600))
+        sleeping = begin(wait(poke_interval=3600))
         await until(lambda: host.asked[FIRST] > 4)
         host.secret = "another-secret"
         connect()

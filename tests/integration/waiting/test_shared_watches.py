@@ -14,16 +14,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from bad_hosts import BAD, bad_host
-from watched import Baskets, watch
 
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.exchange import Call, Reply
 from limio_limitrail.triggers import watch_loop
+from tests.support.bad_hosts import BAD, bad_host
+from tests.support.watched import Baskets, watch
 
 # Airflow 3.2 has none.
 pytest.importorskip("airflow.triggers.shared_stream")
-from watching import AssetStore, Triggerer
+from tests.support.watching import AssetStore, Triggerer
 
 pytestmark = pytest.mark.usefixtures("connected")
 
@@ -104,6 +104,7 @@ def test_a_predicate_that_never_returns_holds_up_no_other_watch_of_its_list(
     asyncio.run(scenario())
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("what", BAD)
 def test_watches_of_hosts_that_hang_beside_a_good_one(baskets, limio_emulator, monkeypatch, what):
     with bad_host(what) as host:

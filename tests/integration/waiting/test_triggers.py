@@ -16,7 +16,6 @@ from airflow.models.trigger import Trigger
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.serde import deserialize, serialize
 from asgiref.sync import async_to_sync
-from watched import tick
 
 from limio_limitrail.api.errors import ApiError
 from limio_limitrail.api.resource import Resource
@@ -31,6 +30,7 @@ from limio_limitrail.triggers import threads
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
 from limio_limitrail.triggers.threads import SLOTS_PER_HOST
+from tests.support.watched import tick
 
 pytestmark = pytest.mark.usefixtures("connected")
 
@@ -312,7 +312,7 @@ def test_a_predicate_whose_module_takes_long_to_import(tmp_path, monkeypatch, li
 
 
 def kept() -> list[Any]:
-    lists = RecordsCondition(resource=RESOURCES["usage"], params={"limit": "5"})
+    lists = RecordsCondition(resource=RESOURCES["usage"], query_params={"limit": "5"})
     return [
         trigger(targets=("a", "b")),
         LimitRailWaitTrigger(

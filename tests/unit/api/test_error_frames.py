@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote_plus
 
 import pytest
-from error_walk import ErrorWalk
-from wire import BEHAVIOURS, Behaviour, answer, chunked, full_listener, make_certificate, raw_server, read_request, wire_server
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.async_client import AsyncApiClient
@@ -33,6 +31,18 @@ from limio_limitrail.usage.ledger.model import OnUnknown, UsageRow
 from limio_limitrail.usage.messages import AnswerReading
 from limio_limitrail.usage.operations import OPERATIONS
 from limio_limitrail.usage.sender import UsageSender
+from tests.support.error_walk import ErrorWalk
+from tests.support.wire import (
+    BEHAVIOURS,
+    Behaviour,
+    answer,
+    chunked,
+    full_listener,
+    make_certificate,
+    raw_server,
+    read_request,
+    wire_server,
+)
 
 TOKEN = "token-of-the-wire-1234567890"
 SECRET = "Opaque+Client/Secret=42"
@@ -144,6 +154,7 @@ LENIENT = ("closed within the headers", "chunked and no chunks")
 """What a thread takes for an answer."""
 
 
+@pytest.mark.sampled(20)
 @BOTH
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("name", FAILING)
@@ -158,6 +169,7 @@ def test_an_answer_that_fails(name, method, send):
         check(send(make_client(server.url), method=method, content=content), errors.ApiError)
 
 
+@pytest.mark.sampled(5)
 @BOTH
 @pytest.mark.parametrize("name", FAILING_WITH_A_KEY)
 def test_an_answer_that_fails_with_a_key_of_the_old_kind(name, send):
@@ -218,6 +230,7 @@ CONNECTIONS = {
 }
 
 
+@pytest.mark.sampled
 @BOTH
 @pytest.mark.parametrize("with_token", [True, False])
 @pytest.mark.parametrize("name", CONNECTIONS)
@@ -259,6 +272,7 @@ PROXIES = {
 }
 
 
+@pytest.mark.sampled
 @BOTH
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("form", ["http://user:{}@", "user:{}@"])
@@ -540,6 +554,7 @@ UNCLEAR = {
 }
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("on_unknown", [OnUnknown.PARK, OnUnknown.RESEND])
 @pytest.mark.parametrize("name", [*FAILING, *UNCLEAR])
 def test_a_row_that_fails(name, on_unknown):

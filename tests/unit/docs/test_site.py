@@ -16,13 +16,14 @@ from limio_limitrail.provider_info import get_provider_info
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_retry_policy
 def test_it_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", str(DOCS), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
     reference = (tmp_path / "reference.html").read_text()
-    for name in ("LimioToSqlOperator", "LimioResourceEventTrigger", "announced", "ScopeError"):
+    for name in ("LimioToSqlOperator", "LimioResourceEventTrigger", "new_events", "ScopeError"):
         assert f">{name}<" in reference
     assert 'id="scopeerror"' in (tmp_path / "troubleshooting.html").read_text()
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stored import bad_values
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
@@ -26,6 +25,7 @@ from limio_limitrail.polling.conditions import Missing, ObjectCondition, Records
 from limio_limitrail.triggers.base import KWARGS_FORMAT
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
+from tests.support.stored import bad_values
 
 WIRE = Path(__file__).parent / "wire"
 OWN = Resource(
@@ -70,7 +70,7 @@ WAITS: dict[str, tuple[Any, str | None]] = {
         ),
         None,
     ),
-    "catalog_item": (RecordsCondition(resource=LIMIO["published_catalog.offers2"], params={"path": "/offers2/one"}), None),
+    "catalog_item": (RecordsCondition(resource=LIMIO["published_catalog.offers2"], query_params={"path": "/offers2/one"}), None),
     "usage": (
         RecordsCondition(
             resource=LIMITRAIL["usage"],
@@ -79,7 +79,7 @@ WAITS: dict[str, tuple[Any, str | None]] = {
         ),
         "operator.truth",
     ),
-    "own_resource": (RecordsCondition(resource=OWN, params={"kind": "large"}), None),
+    "own_resource": (RecordsCondition(resource=OWN, path_params={"kind": "large"}), None),
 }
 OFTEN = {"poke_interval": 60.0, "deadline": 1_800_000_000.25, "max_transient_failures": 10}
 TRIGGERS: dict[str, Any] = {
@@ -204,8 +204,8 @@ def test_any_resource(resource):
     assert resource_from_json(through_json(resource_to_json(resource))) == resource
 
 
-@given(st.builds(RecordsCondition, resource=RESOURCES, params=PAIRS, since=TIMES, until=TIMES, min_records=st.integers(1, 10**9),
-                 page_size=st.integers(1, 10**6)))  # fmt: skip
+@given(st.builds(RecordsCondition, resource=RESOURCES, path_params=PAIRS, query_params=PAIRS, since=TIMES, until=TIMES,
+                 min_records=st.integers(1, 10**9), page_size=st.integers(1, 10**6)))  # fmt: skip
 def test_any_wait_for_records(wait):
     assert condition_from_json(through_json(condition_to_json(wait))) == wait
 
@@ -299,12 +299,13 @@ def test_paging_of_ones_own():
             condition_to_json(RecordsCondition(resource=replace(OWN, paging=paging)))
 
 
-def test_params_become_text():
+@pytest.mark.parametrize("params", ["path_params", "query_params"])
+def test_params_become_text(params):
     moment = datetime(2026, 10, 1, tzinfo=UTC)
-    wait = RecordsCondition(resource=OWN, params={"a": True, "b": 7, "c": moment, "d": None, "e": "x"})  # type: ignore[dict-item]
-    assert condition_to_json(wait)["params"] == {"a": "true", "b": "7", "c": "2026-10-01T00:00:00Z", "e": "x"}
+    wait = RecordsCondition(resource=OWN, **{params: {"a": True, "b": 7, "c": moment, "d": None, "e": "x"}})  # type: ignore[arg-type]
+    assert condition_to_json(wait)[params] == {"a": "true", "b": "7", "c": "2026-10-01T00:00:00Z", "e": "x"}
     with pytest.raises(ParameterError, match="parameter 'a'"):
-        condition_to_json(replace(wait, params={"a": ["x"]}))  # type: ignore[dict-item]
+        condition_to_json(replace(wait, **{params: {"a": ["x"]}}))  # type: ignore[arg-type]
 
 
 def test_nothing_else_can_be_written():
