@@ -109,7 +109,7 @@ def check_arguments(runs: Runs, name: str, hidden: list[str]) -> None:
     plain = runs.airflow.plain(stored)
     arguments = json.loads(plain)
     assert arguments["limio_conn_id"] == "limio_default"
-    assert arguments["wait"]["object_id"] == name
+    assert arguments["condition"]["object_id"] == name
     assert arguments["poke_interval"] == 1.0
     assert [text for text in hidden if text in plain] == []
 
