@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from limio_limitrail.polling.poll import EventKind, PollTimeoutError, WaitSpec, event_of
 from limio_limitrail.stored_formats import trouble
 from limio_limitrail.triggers.connection import ConnectionMixin
-from limio_limitrail.triggers.threads import SlotKey, run_in_thread, seconds_left
+from limio_limitrail.triggers.threads import import_in_thread, seconds_left
 
 KWARGS_FORMAT = 1
 """The format of the arguments with which Airflow stores a trigger."""
@@ -74,8 +74,7 @@ class WaitTrigger(ConnectionMixin, BaseTrigger):
         not_before = self.spec.not_before - time.time()
         try:
             with self.connection_in_use():
-                # The first time, this takes longer than an event loop may wait.
-                await run_in_thread(_import_wait_loop, key=SlotKey(host="imports"), within=seconds_left(end))
+                await import_in_thread("limio_limitrail.triggers.wait_loop", within=seconds_left(end))
                 from limio_limitrail.triggers.wait_loop import poll_until
 
                 return await poll_until(end, self.spec, connection=self, not_before=not_before, log=self.log)
@@ -110,7 +109,3 @@ class UnsupportedTrigger(BaseTrigger):
             f"The trigger of the wait {self.reason}. A retry of the task starts a new wait with this version; or run that one"
         )
         yield TriggerEvent(event_of(EventKind.NO_ANSWER, message))  # type: ignore[no-untyped-call] # as above
-
-
-def _import_wait_loop() -> None:
-    import limio_limitrail.triggers.wait_loop  # noqa: F401

@@ -18,7 +18,7 @@ from limio_limitrail.parameters import places, readers, times
 from limio_limitrail.parameters.declared import Parameter, not_rendered, read_all
 from limio_limitrail.triggers.base import KWARGS_FORMAT, unsupported
 from limio_limitrail.triggers.connection import ConnectionMixin
-from limio_limitrail.triggers.threads import SlotKey, run_in_thread
+from limio_limitrail.triggers.threads import import_in_thread
 
 if TYPE_CHECKING:
     from limio_limitrail.triggers.watch import PollRound, Watcher, WatchSpec
@@ -176,7 +176,7 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
 
     async def shared_rounds(self) -> AsyncGenerator[PollRound]:
         """Poll for all watches of the list, for ever."""
-        await _import_watch_loop()
+        await import_in_thread("limio_limitrail.triggers.watch_loop")
         from limio_limitrail.triggers.watch import PollRound, shared_poll_of
         from limio_limitrail.triggers.watch_loop import poll_loop
 
@@ -219,7 +219,7 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
             yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call] # as above
 
     async def _make_watcher(self) -> Watcher:
-        await _import_watch_loop()
+        await import_in_thread("limio_limitrail.triggers.watch_loop")
         from limio_limitrail.triggers.watch import Watcher
 
         # Private, because Airflow offers no other way to the stores of all assets that one trigger watches.
@@ -227,12 +227,3 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
         watcher = Watcher(self.spec(), stores=tuple(stores.values()))
         await watcher.prepare()
         return watcher
-
-
-async def _import_watch_loop() -> None:
-    """Import what a watch needs: the first time, this takes longer than an event loop may wait."""
-
-    def call() -> None:
-        import limio_limitrail.triggers.watch_loop  # noqa: F401
-
-    await run_in_thread(call, key=SlotKey(host="imports"))

@@ -7,6 +7,7 @@ A triggerer is shared: a host that hangs occupies its own slots and no others, a
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
 import math
 import threading
@@ -184,6 +185,11 @@ async def run_in_thread(call: Callable[[], T], *, key: SlotKey, within: float = 
     finally:
         # An error holds this frame. If the frame held the error, both would stay until Python collects its garbage.
         del ended
+
+
+async def import_in_thread(module: str, *, within: float = math.inf) -> None:
+    """Import a module: the first time, this may take longer than an event loop may wait."""
+    await run_in_thread(lambda: importlib.import_module(module), key=SlotKey(host="imports"), within=within)
 
 
 def _end(slots: Slots, slot: Slot, ended: asyncio.Future[T], result: T | None, error: BaseException | None) -> None:
