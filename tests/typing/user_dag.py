@@ -19,8 +19,7 @@ from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.limio.resources import RESOURCES
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
-from limio_limitrail.polling import new_events
-from limio_limitrail.polling.events import ChangeEvent
+from limio_limitrail.polling import ChangeEvent, new_events
 from limio_limitrail.retry_policy import ApiRetryPolicy
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor

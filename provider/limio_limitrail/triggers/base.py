@@ -10,6 +10,7 @@ from typing import Any, Required, TypedDict
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from limio_limitrail.api.redact import safe_error
 from limio_limitrail.polling.poll import EventKind, PollTimeoutError, WaitSpec, event_of
 from limio_limitrail.stored_formats import trouble
 from limio_limitrail.triggers.connection import ConnectionMixin
@@ -63,8 +64,6 @@ class WaitTrigger(ConnectionMixin, BaseTrigger):
         try:
             event = await self._wait()
         except Exception as error:  # noqa: BLE001 - a trigger that dies tells its task nothing
-            from limio_limitrail.api.redact import safe_error
-
             event = event_of(EventKind.ENDED, f"the wait broke: {safe_error(error)}")
         yield TriggerEvent(event)  # type: ignore[no-untyped-call] # as above
 
