@@ -60,7 +60,7 @@ INTERNAL = {
     "ApiError", "BadCursorError", "EndedError", "PredicateError", "ExplainedError", "NoPlaceError",
     "ConsumerStoppedError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "BodyEncodingError", "TooManyBytesError",
     "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "SpokeFirstError", "_TooManyDigitsError",
-    "NotInTimeError",
+    "PollTimeoutError", "WaitFailedError",
 }  # fmt: skip
 """Bases, and errors that no user sees: they are caught within the package."""
 
