@@ -201,7 +201,7 @@ def test_a_wait_ends_at_its_deadline_though_airflow_does_not_say_what_its_connec
     monkeypatch.setattr(BaseHook, "aget_connection", lookup)
     [event] = asyncio.run(all_events([trigger("good", "order-1", seconds=2)]))
     assert event["kind"] == "timeout"
-    assert event["message"].startswith("Airflow has not said what the connection 'good' is within ")
+    assert event["message"].startswith("waiting for the first poll: Airflow has not said what the connection 'good' is within ")
 
 
 @pytest.mark.parametrize("problem", [ConnectionError("secret-in-a-text"), RuntimeError("secret-in-a-text"), TimeoutError()])
