@@ -119,7 +119,7 @@ def test_whoever_waits_goes_on_with_what_another_has_read(host, connect):
 def test_one_that_sleeps_for_long_keeps_no_old_socket_open(host, connect):
     async def scenario() -> None:
         quick = begin(wait(), wait())
-        sleeping = begin(wait(poke_interval=3600))
+        sleeping = begin(wait(interval=3600))
         await until(lambda: host.asked[FIRST] > 4)
         host.secret = "another-secret"
         connect()
