@@ -59,7 +59,7 @@ INTERNAL = {
     "ApiError", "BadCursorError", "EndedError", "PredicateError", "ExplainedError", "NoPlaceError",
     "ConsumerStoppedError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "BodyEncodingError", "TooManyBytesError",
     "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "UnsolicitedDataError", "_TooManyDigitsError",
-    "NotInTimeError",
+    "PollTimeoutError", "WaitFailedError",
 }  # fmt: skip
 """Bases, and errors that no user sees: they are caught within the package."""
 

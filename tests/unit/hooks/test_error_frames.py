@@ -97,7 +97,7 @@ def test_a_wrong_field_in_a_triggerer(monkeypatch, trigger, fields):
     connect(monkeypatch, "limio" if is_limio else "limitrail", **{"scope": "a", **fields})
     watch = trigger(resource="abandoned_baskets" if is_limio else Resource(name="things", path="/things"))
     try:
-        asyncio.run(watch.reach(within=60))
+        asyncio.run(watch.resolve(within=60))
     except ConnectionFieldError as error:
         check(error, ConnectionFieldError)
     else:
@@ -174,12 +174,12 @@ def test_a_list_that_fails(hook, server, monkeypatch, kind, detail):
 
 
 def test_an_object_that_echoes(hook, server):
-    from limio_limitrail.polling.objects import ObjectWait
+    from limio_limitrail.polling.conditions import ObjectCondition
 
     server.on_request(lambda call: None if call.path == "/oauth2/token" else Reply(200, call.headers["authorization"].encode()))
-    wait = ObjectWait(service="limio", path_type="orders", object_id="order-1", target_statuses=("active",))
+    wait = ObjectCondition(service="limio", path_type="orders", object_id="order-1", target_statuses=("active",))
     with pytest.raises(ApiError) as caught:
-        wait.look(hook.client)
+        wait.poll(hook.client)
     assert ErrorWalk(SECRET, *server.minted_tokens).leaks(caught.value) == []
 
 
