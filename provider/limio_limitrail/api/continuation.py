@@ -74,7 +74,7 @@ _MAX_DEPTH = 6
 
 @dataclass(frozen=True, kw_only=True)
 class ListEnd:
-    """How a list has end.
+    """Where a list seems to end.
 
     :param records: how many have come.
     :param pages: how many pages have come; None where it is not known.
@@ -135,10 +135,8 @@ def find_continuation(meta: Mapping[str, msgspec.Raw], headers: Mapping[str, str
 def _in_object(
     members: Mapping[str, msgspec.Raw], parents: tuple[str, ...], *, end: ListEnd, about_pages: bool
 ) -> Iterator[ContinuationHint]:
-    here: list[Any] = [
-        one for name, raw in members.items() if normalized(name) in _CURRENT and (one := value_of(raw)) is not None
-    ]
-    here += end.sent_cursor
+    current = [value_of(raw) for name, raw in members.items() if normalized(name) in _CURRENT]
+    here: list[Any] = [*(one for one in current if one is not None), *end.sent_cursor]
     is_money = bool(parents) and any(normalized(name) in _MONEY for name in members)
     for name, raw in members.items():
         path, text = (*parents, name), bytes(raw)
@@ -149,11 +147,8 @@ def _in_object(
         if is_money and _TOTAL.fullmatch(word):
             continue
         if _is_hint(word, text, here=here, end=end, ambiguous=about_pages):
-            is_cursor = (
-                bool(_NEXT.fullmatch(word) or word in _AMBIGUOUS_NEXT)
-                and not text.startswith((b"{", b"[", b"t"))
-                and b"/" not in text
-            )
+            is_text = not text.startswith((b"{", b"[", b"t")) and b"/" not in text
+            is_cursor = is_text and bool(_NEXT.fullmatch(word) or word in _AMBIGUOUS_NEXT)
             yield ContinuationHint.of(path=dotted, is_cursor=is_cursor)
         elif text.startswith(b"{") and len(path) < _MAX_DEPTH:
             yield from _in_object(members_of(text), path, end=end, about_pages=about_pages and word in _PAGING_OBJECTS)

@@ -4,6 +4,7 @@
 .. code-block:: text
 
     ParameterError                 a parameter that cannot be sent; a ValueError
+    ConnectionFieldError           a field of the Airflow connection; a ValueError
     ApiError
     ├── CredentialsError *         401, or the token endpoint refused the client
     ├── ScopeError *               403, or a scope was not granted

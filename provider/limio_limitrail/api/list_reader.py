@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlencode
 
 from limio_limitrail.api.continuation import ListEnd, find_continuation
@@ -102,12 +102,10 @@ class ListReader:
         cursor, resumed = self.cursor, self.cursor is not None
         if cursor is not None:
             if repeats_secret(cursor):
-                raise CursorRefusedError(self._context("the cursor to continue from repeats a credential, and is not sent"))
+                self._refuse("the cursor to continue from repeats a credential, and is not sent")
             self.server_keeps_position = self.server_keeps_position or is_scroll(cursor)
             if self.server_keeps_position:
-                raise CursorRefusedError(
-                    self._context("the API keeps the position in this list itself, so no cursor leads back into its middle")
-                )
+                self._refuse("the API keeps the position in this list itself, so no cursor leads back into its middle")
             self._cursor_hashes.add(_hash_of(cursor))
         while True:
             number += 1
@@ -125,9 +123,7 @@ class ListReader:
                 break
             cursor = next_cursor
         if cursor is not None and self._cursor_sent_again and not (resumed or self.server_keeps_position or self.cursors_change):
-            raise CursorRefusedError(
-                self._context("a page was requested twice, and a single cursor does not show whether the API advanced in between")
-            )
+            self._refuse("a page was requested twice, and a single cursor does not show whether the API advanced in between")
         self._check_total(resumed=resumed)
         self._check_continuation(received, pages=None if resumed else number)
 
@@ -220,11 +216,7 @@ class ListReader:
             return
         self.server_keeps_position = True
         if resumed or (repeats and self._cursor_sent_again):
-            raise CursorRefusedError(
-                self._context(
-                    "the API keeps the position in this list itself, and may have advanced between two requests for a page"
-                )
-            )
+            self._refuse("the API keeps the position in this list itself, and may have advanced between two requests for a page")
 
     def _halve(self, error: ApiError) -> bool:
         """Halve the page size where that may help; return whether it did."""
@@ -245,26 +237,19 @@ class ListReader:
         if page.raw_records and (self._page_hashes or page.next_cursor is not None):
             page_hash = hash(page.records)
             if page_hash in self._page_hashes:
-                raise ProtocolError(
-                    self._context(f"page {page.number} repeats page {self._page_hashes[page_hash]}: the list would never end")
-                )
+                repeated = self._page_hashes[page_hash]
+                raise ProtocolError(self._context(f"page {page.number} repeats page {repeated}: the list would never end"))
             self._page_hashes[page_hash] = page.number
         if empty >= MAX_EMPTY_PAGES and page.next_cursor is not None:
-            raise ProtocolError(
-                self._context(f"{empty} empty pages came in a row, each with a new cursor: the list would never end")
-            )
+            reason = f"{empty} empty pages came in a row, each with a new cursor: the list would never end"
+            raise ProtocolError(self._context(reason))
         if self.total is None:
             self.total, self._is_total_exact = page.total, page.total_is_exact
         self.records_read += len(page.raw_records)
-        if (
-            self.total is not None
-            and self._is_total_exact
-            and self.records_read > 2 * self.total + self.page_size
-            and page.next_cursor
-        ):
-            raise ProtocolError(
-                self._context(f"{self.records_read} records came where the response announced {self.total}: it runs in circles")
-            )
+        limit = 2 * self.total + self.page_size if self.total is not None and self._is_total_exact else None
+        if limit is not None and self.records_read > limit and page.next_cursor:
+            reason = f"{self.records_read} records came where the response announced {self.total}: it runs in circles"
+            raise ProtocolError(self._context(reason))
 
     def _check_total(self, *, resumed: bool) -> None:
         total, came = self.total, self.records_read
@@ -287,6 +272,9 @@ class ListReader:
             f"it. {found.advice}; or, if that is not what it means, ignored_members=({found.path!r},)"
         )
         raise ProtocolError(self._context(reason))
+
+    def _refuse(self, reason: str) -> NoReturn:
+        raise CursorRefusedError(self._context(reason))
 
     def _context(self, reason: str = "") -> RequestContext:
         return RequestContext(api=self.client.api, method="GET", path=self.path, resource=self.resource.name, reason=reason)

@@ -236,7 +236,7 @@ def resource_to_json(resource: Resource) -> dict[str, Any]:
             f"resource {resource.name!r} has a paging of its own ({style}), which a triggerer cannot make: "
             "only a worker can look at it (deferrable=False)"
         )
-    members = msgspec.to_builtins(resource)
+    members = msgspec.json.decode(msgspec.json.encode(resource))
     return {
         **members,
         "paging": {"style": style, **members["paging"]},
@@ -245,13 +245,14 @@ def resource_to_json(resource: Resource) -> dict[str, Any]:
 
 
 def resource_from_json(data: Mapping[str, Any]) -> Resource:
-    """Return the resource of `resource_to_json`."""
-    paging, time_filter = dict(data["paging"]), data["time_filter"]
-    made: dict[str, Any] = {
-        "paging": _PAGING_STYLES[paging.pop("style")](**paging),
-        "time_filter": time_filter and TimeFilter(**time_filter),
-    }
-    return Resource(**{**data, **made})
+    """Return the resource of `resource_to_json`; missing members have their defaults, unknown ones are ignored."""
+    known = {one.name for one in fields(Resource)}
+    members = {name: value for name, value in data.items() if name in known}
+    paging, time_filter = dict(data["paging"]), data.get("time_filter")
+    members["paging"] = _PAGING_STYLES[paging.pop("style")](**paging)
+    members["time_filter"] = TimeFilter(**time_filter) if time_filter else None
+    members["credentials"] = frozenset(AuthMode(mode) for mode in data["credentials"])
+    return Resource(**members)
 
 
 def stable_repr(value: object, *, depth: int = 0) -> str:

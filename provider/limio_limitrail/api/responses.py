@@ -6,21 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from limio_limitrail.api.errors import (
-    ApiError,
-    ConflictError,
-    CredentialsError,
-    InvalidRequestError,
-    NotFoundError,
-    PageTooLargeError,
-    ProblemDetails,
-    ProtocolError,
-    RateLimitError,
-    RequestContext,
-    ScopeError,
-    ServerError,
-    TransportError,
-)
+from limio_limitrail.api import errors
+from limio_limitrail.api.errors import ApiError, ProblemDetails, RequestContext
 from limio_limitrail.api.json_body import NotJSONError, decode_json
 from limio_limitrail.api.redact import safe_text, safe_uri
 from limio_limitrail.api.retry import parse_retry_after
@@ -34,15 +21,15 @@ _PROXY_REFUSED = 407
 """Asks for credentials of the proxy, which has not passed the request on."""
 
 _BY_STATUS: dict[int, type[ApiError]] = {
-    400: InvalidRequestError,
-    401: CredentialsError,
-    403: ScopeError,
-    404: NotFoundError,
-    409: ConflictError,
-    410: NotFoundError,
-    413: PageTooLargeError,
-    422: InvalidRequestError,
-    429: RateLimitError,
+    400: errors.InvalidRequestError,
+    401: errors.CredentialsError,
+    403: errors.ScopeError,
+    404: errors.NotFoundError,
+    409: errors.ConflictError,
+    410: errors.NotFoundError,
+    413: errors.PageTooLargeError,
+    422: errors.InvalidRequestError,
+    429: errors.RateLimitError,
 }
 
 
@@ -166,12 +153,12 @@ def classify(response: Response, *, context: RequestContext) -> ApiError:
         provenance=response.provenance,
     )
     if status == _PROXY_REFUSED:
-        error = TransportError(replace(context, reason="the proxy refused to pass the request on", reached=False))
+        error = errors.TransportError(replace(context, reason="the proxy refused to pass the request on", reached=False))
         # Nothing has changed by the next second.
         error.retries_exhausted = True
         return error
     if status in _BY_STATUS:
         return _BY_STATUS[status](context)
     if status >= 500:
-        return ServerError(context)
-    return InvalidRequestError(context) if status >= 400 else ProtocolError(context)
+        return errors.ServerError(context)
+    return errors.InvalidRequestError(context) if status >= 400 else errors.ProtocolError(context)

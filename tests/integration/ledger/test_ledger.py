@@ -26,7 +26,7 @@ COMMITTED = Outcome(
 REJECTED = Outcome(
     state=State.REJECTED, http_status=400, error_code="bad", resource_key="r", trace_id="t", field="amount", detail="no"
 )
-PARKED = Outcome(state=State.PARKED, http_status=504, trace_id="t-9", detail="no response within the read timeout")
+PARKED = Outcome(state=State.PARKED, http_status=504, trace_id="t-9", detail="no answer within the read timeout")
 
 
 def expire(db, table="ledger"):

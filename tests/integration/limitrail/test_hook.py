@@ -118,7 +118,7 @@ def test_a_scope_that_is_not_granted_is_named_before_the_api_is_asked(readers, h
 
 def test_the_token_endpoint_may_refuse_scopes(readers, hook_of):
     server = readers(refuse_unknown_scopes=True)
-    with pytest.raises(ScopeError, match=r"refuses the scopes.*limitrail\.usage\.write"):
+    with pytest.raises(ScopeError, match=r"refuses the requested scopes.*limitrail\.usage\.write"):
         hook_of(server, hook_scope=WRITE).count("accounts")
     assert api_requests(server) == []
     assert server.counters.requests == 1

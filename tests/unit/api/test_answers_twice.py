@@ -120,7 +120,7 @@ def test_nothing_is_sent_to_a_server_that_speaks_first(sent):
         error = asyncio.run(main(url))
     assert isinstance(error, TransportError)
     assert error.context.reached is False
-    assert "before it was asked" in str(error)
+    assert "before the request was sent" in str(error)
     assert heads == []
 
 

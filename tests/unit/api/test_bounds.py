@@ -152,7 +152,7 @@ def test_an_answer_that_never_ends_is_cut_off_in_time(name, send):
     with raw_server(SLOW[name]) as url:
         error = ended(send, make_client(url))
     assert type(error) is errors.TransportError
-    assert f"not whole within {TOTAL:g} s" in str(error)
+    assert f"not complete within {TOTAL:g} s" in str(error)
     assert "total_timeout" in str(error)
     assert error.context.reached is True, "what became of the request is not known"
 
@@ -217,7 +217,7 @@ def test_a_body_whose_end_cannot_be_known_is_no_answer(name, head, body):
     with raw_server(lambda one: (read_request(one), one.sendall(OK + head + b"\r\n\r\n" + body))) as url:
         error = ended(by_thread, make_client(url, total=60.0))
     assert type(error) is errors.TransportError, name
-    assert "no HTTP answer" in str(error) or "broke off" in str(error)
+    assert "no HTTP response" in str(error) or "broke off" in str(error)
     assert error.context.reached is True
 
 
@@ -433,7 +433,7 @@ def test_a_slow_answer_over_tls_is_cut_off_in_time(send, tmp_path):
     for name in ("headers", "chunks"):
         with raw_server(SLOW[name], tls=tls) as url:
             error = ended(send, make_client(url, total=2.0, transport={"verify": str(bundle)}))
-        assert "not whole within" in str(error), name
+        assert "not complete within" in str(error), name
 
 
 @BOTH
@@ -441,7 +441,7 @@ def test_a_server_that_never_takes_the_request_is_cut_off_in_time(send):
     with raw_server(trickle_in) as url:
         error = ended(send, make_client(url), content=b" " * 20_000_000)
     assert type(error) is errors.TransportError
-    assert "not whole within" in str(error)
+    assert "not complete within" in str(error)
     assert error.context.reached is True
 
 
@@ -516,7 +516,7 @@ def test_a_token_endpoint_that_gives_more_than_a_token(name):
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", SLOW)
 def test_a_token_endpoint_that_never_ends(name):
-    with raw_server(SLOW[name]) as url, pytest.raises(errors.TransportError, match="not whole within"):
+    with raw_server(SLOW[name]) as url, pytest.raises(errors.TransportError, match="not complete within"):
         minted(url)
 
 

@@ -68,7 +68,7 @@ def page_of(body: bytes, resource: Resource = LIST, **more: object) -> Page:
         (b"null", "a JSON object", "null"),
         (b"12", "a JSON object", "a number"),
         (b"{}", "a list in 'items'", "nothing"),
-        (b'{"results": [], "count": 1}', "a list in 'items'", "the answer has 'count', 'results'"),
+        (b'{"results": [], "count": 1}', "a list in 'items'", "the response has 'count', 'results'"),
         (b'{"items": {"a": "canary"}}', "a list in 'items'", "an object"),
         (b'{"items": null}', "a list in 'items'", "null"),
         (b'{"items": "canary"}', "a list in 'items'", "a string"),

@@ -50,11 +50,11 @@ def worlds(draw, **ways):
     return api, span
 
 
-def check_pages(pages, *, api, span, parallel):
+def check_pages(pages, *, api, span, concurrency):
     assert sorted(ids(pages)) == [row["id"] for row in api.records]
     assert [page.number for page in pages] == list(range(1, len(pages) + 1))
     assert [page.next_cursor is None for page in pages] == [False] * (len(pages) - 1) + [True]
-    assert api.most_at_once <= parallel
+    assert api.most_at_once <= concurrency
     # Within a slice the records stay in order.
     for piece in slices(**span):
         own = [row["id"] for row in api.records if piece.since <= row["at"] < piece.until]
@@ -65,15 +65,15 @@ def check_pages(pages, *, api, span, parallel):
 def test_each_record_comes_once_and_any_cursor_leads_on(data, world):
     api, span = world
     walk = partial(walk_through, replace(PAGED, total="total"), client=api.client(), **span)
-    parallel = data.draw(at_once)
-    pages = list(walk(concurrency=parallel).pages())
-    check_pages(pages, api=api, span=span, concurrency=parallel)
+    concurrency = data.draw(at_once)
+    pages = list(walk(concurrency=concurrency).pages())
+    check_pages(pages, api=api, span=span, concurrency=concurrency)
     # Left at any page, and again, and again.
     cursor, most, taken = None, 0, []
     while True:
-        parallel = data.draw(at_once)
-        most = max(most, parallel)
-        for left, page in enumerate(walk(cursor=cursor, concurrency=parallel).pages()):
+        concurrency = data.draw(at_once)
+        most = max(most, concurrency)
+        for left, page in enumerate(walk(cursor=cursor, concurrency=concurrency).pages()):
             taken.append(page)
             if left >= data.draw(st.integers(0, 9)):
                 break
@@ -86,10 +86,10 @@ def test_each_record_comes_once_and_any_cursor_leads_on(data, world):
     assert sorted(ids(taken)) == [row["id"] for row in api.records]
 
 
-def rest_of(api, span, *, cursor, parallel, resource):
+def rest_of(api, span, *, cursor, concurrency, resource):
     """Go on from a cursor as a pull does: None where the place is lost."""
     try:
-        return ids(walk_through(resource, client=api.client(), cursor=cursor, concurrency=parallel, **span).pages())
+        return ids(walk_through(resource, client=api.client(), cursor=cursor, concurrency=concurrency, **span).pages())
     except CursorRefusedError:
         return None
 
@@ -98,8 +98,8 @@ def rest_of(api, span, *, cursor, parallel, resource):
 def test_a_place_that_the_api_keeps_itself_is_lost_or_right(data, world, total):
     api, span = world
     resource = replace(PAGED, paging=replace(PAGED.paging, resumable=False), total=total)
-    parallel = data.draw(at_once)
-    pages = walk_through(resource, client=api.client(), concurrency=parallel, **span).pages()
+    concurrency = data.draw(at_once)
+    pages = walk_through(resource, client=api.client(), concurrency=concurrency, **span).pages()
     taken, cursor, resumable = [], None, True
     for number, page in enumerate(pages):
         taken += ids([page])
@@ -137,14 +137,14 @@ def test_parts_end_with_slices_only_one_after_another():
     assert sum(page.ends_slice for page in walk(concurrency=4).pages()) == 0
 
 
-@pytest.mark.parametrize("parallel", [2, 5, 16])
-def test_as_many_slices_as_asked_for_are_under_way_at_once(parallel):
-    api = Usage(EVERY_TEN_MINUTES[: parallel * 6], paged=False)
-    together = threading.Barrier(parallel, timeout=PATIENCE)
+@pytest.mark.parametrize("concurrency", [2, 5, 16])
+def test_as_many_slices_as_asked_for_are_under_way_at_once(concurrency):
+    api = Usage(EVERY_TEN_MINUTES[: concurrency * 6], paged=False)
+    together = threading.Barrier(concurrency, timeout=PATIENCE)
     api.before = lambda _: together.wait()
-    span = {**HOURS, "until": START + timedelta(hours=parallel)}
-    assert len(ids(walk_through(USAGE, client=api.client(), concurrency=parallel, **span).pages())) == parallel * 6
-    assert api.most_at_once == parallel
+    span = {**HOURS, "until": START + timedelta(hours=concurrency)}
+    assert len(ids(walk_through(USAGE, client=api.client(), concurrency=concurrency, **span).pages())) == concurrency * 6
+    assert api.most_at_once == concurrency
 
 
 def test_pages_that_nobody_takes_are_not_fetched_without_end():
@@ -195,9 +195,9 @@ def test_a_refused_place_of_one_slice_is_a_lost_one():
             raise InvalidRequestError(failure(400))
 
     api.before = refuse
-    for parallel in (1, 4):
+    for concurrency in (1, 4):
         with pytest.raises(CursorRefusedError):
-            list(walk(cursor=cursor, concurrency=parallel).pages())
+            list(walk(cursor=cursor, concurrency=concurrency).pages())
 
 
 def test_records_that_a_slice_lacks_are_noticed():

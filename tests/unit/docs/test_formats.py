@@ -19,7 +19,7 @@ NUMBERS = {
     "the usage ledger": table.FORMAT,
     "idempotency keys": "",
     "manifest": manifest.FORMAT_VERSION,
-    "saved pull": state.FORMAT_VERSION,
+    "checkpoint of a pull": state.FORMAT_VERSION,
     "watermark, and the ranges of runs": watermark.FORMAT_VERSION,
     "counted failures of a sensor in `reschedule` mode": base.FAILURES_FORMAT,
     "the trigger of a wait": kept.KWARGS_FORMAT,
