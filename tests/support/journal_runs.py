@@ -21,7 +21,7 @@ from journal import Call, JournalServer
 from journal_process import read, write
 from usage import SIGKILL, Database
 
-from limio_limitrail.usage.body import Column
+from limio_limitrail.usage import Column
 
 TABLE = "limitrail_usage_ledger"
 UNCERTAIN = ("sending", "unknown", "parked")
@@ -116,7 +116,7 @@ class Billing:
         self.tries[run_id] += 1
         usual: dict[str, Any] = {
             "sql_conn_id": self.database.conn_id,
-            "key": ["k"],
+            "key_columns": ["k"],
             "body": {"externalAccount": Column("account"), "amount": Column("amount")},
             "ledger_table": TABLE,
             **({} if rows is None else {"rows": list(rows)}),

@@ -12,10 +12,10 @@ from limio_limitrail.usage.ledger.rekeyed_rows import Sender, fill_all_identitie
 from limio_limitrail.usage.ledger.row_identity import read_row_key, same_row
 
 if TYPE_CHECKING:
-    from limio_limitrail.usage.commit_summary import CommitSummary
     from limio_limitrail.usage.ledger.model import Worker
     from limio_limitrail.usage.ledger.previews import Previews
     from limio_limitrail.usage.row_buffer import RowBuffer
+    from limio_limitrail.usage.summary import OutcomeCounts
 
 log = logging.getLogger("limio_limitrail.usage")
 
@@ -59,7 +59,7 @@ def _warn_of_twins(row_buffer: RowBuffer, *, operation: str) -> None:
 
 
 def list_changes(
-    book: Ledger | Previews, *, row_buffer: RowBuffer, tally: CommitSummary, table: str, with_bodies: bool, batch_size: int
+    book: Ledger | Previews, *, row_buffer: RowBuffer, counts: OutcomeCounts, table: str, with_bodies: bool, batch_size: int
 ) -> Exception | None:
     """List the rows that were carried out earlier with other bodies.
 
@@ -71,11 +71,11 @@ def list_changes(
     if not isinstance(book, Ledger):
         return None
     try:
-        for at in range(0, tally.changed, batch_size):
-            rows = [row_buffer.row(number - 1) for number in tally.changed_rows[at : at + batch_size]]
+        for at in range(0, counts.changed, batch_size):
+            rows = [row_buffer.row(number - 1) for number in counts.changed_rows[at : at + batch_size]]
             book.list_changes(rows, table=table, with_bodies=with_bodies)
     except Exception as error:  # noqa: BLE001 - raised by the caller when everything else is done
         why = error.what if isinstance(error, ExplainedError) else type(error).__name__
-        log.warning("%s rows that came with another body could not be listed in %s: %s", f"{tally.changed:,}", table, why)
+        log.warning("%s rows that came with another body could not be listed in %s: %s", f"{counts.changed:,}", table, why)
         return error
     return None

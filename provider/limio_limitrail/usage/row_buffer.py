@@ -12,9 +12,8 @@ from typing import IO, TYPE_CHECKING, Self
 
 import msgspec
 
-from limio_limitrail.troubleshooting import ExplainedError
 from limio_limitrail.usage.ledger.digests import BY_VALUE
-from limio_limitrail.usage.ledger.model import UsageRow
+from limio_limitrail.usage.ledger.model import PermanentUsageError, UsageRow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +25,7 @@ _NONE = bytes(16)
 """Stands for the identity of a row that has none."""
 
 
-class ClashError(ExplainedError, ValueError):
+class ClashError(PermanentUsageError, ValueError):
     """Two rows have the same key and different bodies.
 
     :param one: the first of them.

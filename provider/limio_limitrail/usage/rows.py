@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Where usage rows come from: a query, parts that a pull has left, or a list."""
+"""The sources of usage rows: a query, the parts of a pull, or a list."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.usage.parameters import one_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("limio_limitrail.usage")
 
 MOST_SHOWN = 10
-"""Rows that cannot be sent, and that a message names one by one."""
+"""Rows that cannot be sent and that a message names one by one."""
 
 _BATCH_ROWS = 2000
 """Rows of a part that become plain values at a time."""
@@ -42,10 +43,25 @@ class Source:
 
 
 @contextmanager
-def rows_of_query(hook: DbApiHook, sql: str) -> Iterator[Source]:
-    """Run a query in UTC and give its rows, once.
+def open_source(hook: DbApiHook, *, sql: str | None, parts_path: object, rows: object) -> Iterator[Source]:
+    """Open the one source of rows that was given.
 
-    Decimals come as decimals, and the numbers within JSON columns too.
+    :param hook: of the database that runs the query.
+    :raises ParameterError: none was given, or more than one, or it cannot be read.
+    """
+    match one_of(sql=sql, parts_path=parts_path, rows=rows):
+        case "sql":
+            with rows_of_query(hook, str(sql)) as source:
+                yield source
+        case "parts_path":
+            yield rows_of_parts(str(parts_path))
+        case _:
+            yield rows_of_list(rows)
+
+
+@contextmanager
+def rows_of_query(hook: DbApiHook, sql: str) -> Iterator[Source]:
+    """Run a query in UTC and return its rows, to be read once. Numbers are exact decimals, within JSON columns too.
 
     :raises ParameterError: two columns have the same name.
     :raises QueryError: the query failed.
@@ -72,7 +88,7 @@ def rows_of_query(hook: DbApiHook, sql: str) -> Iterator[Source]:
 
 
 def rows_of_parts(folder: str) -> Source:
-    """Read the parts that a finished pull has left, each checked against its manifest.
+    """Read the parts of a finished pull, each checked against the manifest.
 
     :param folder: the pull's folder, the one with the manifest.
     :raises ParameterError: there is no manifest, or none that can be read.
@@ -87,10 +103,10 @@ def rows_of_parts(folder: str) -> Source:
         manifest = read_manifest(place)
     except FileNotFoundError:
         raise ParameterError(
-            f"parts={folder!r} holds no manifest: give the folder of a finished pull, such as its summary's 'folder'"
+            f"parts_path={folder!r} holds no manifest: give the folder of a finished pull, such as its summary's 'folder'"
         ) from None
     except ManifestError as error:
-        raise ParameterError(f"parts={folder!r}: {error.what}") from None
+        raise ParameterError(f"parts_path={folder!r}: {error.what}") from None
     columns = tuple(manifest.schema) or None
     return Source(columns=columns, rows=_read_parts(place, manifest))
 
@@ -117,7 +133,7 @@ def _read_parts(place: Any, manifest: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def rows_of_list(rows: object) -> Source:
-    """Take rows as they are.
+    """Return a list of rows as a source.
 
     :raises ParameterError: they are no list of mappings.
     """
@@ -136,7 +152,7 @@ def rows_of_list(rows: object) -> Source:
 def fill_row_buffer(
     row_buffer: RowBuffer, *, source: Source, template: UsageTemplate, duplicates: ErrorBudget | None = None
 ) -> None:
-    """Make all rows ready, and find all that is wrong with them before the first one leaves.
+    """Build all rows, and report everything that is wrong with them before the first one is sent.
 
     :param duplicates: how many rows may repeat others exactly; None: any number.
     :raises ParameterError: rows cannot be sent as they are, or too many of them repeat others.
@@ -168,14 +184,14 @@ def _check_duplicates(row_buffer: RowBuffer, *, allowed: ErrorBudget | None) -> 
         return
     first, again = row_buffer.repetition
     numbers = f"{row_buffer.duplicates:,} of {row_buffer.total:,} rows"
-    told = f"{numbers} repeat earlier ones exactly, for example row {again.number} repeats {first}"
+    repeated = f"{numbers} repeat earlier ones exactly, for example row {again.number} repeats {first}"
     advice = (
         "If each is a use of its own, as in the hour that comes twice when clocks go back, make the key columns tell them apart "
         "(an hour by its time in UTC)"
     )
     if allowed is not None and allowed.exceeded_by(row_buffer.duplicates, of=row_buffer.total):
         raise ParameterError(
-            f"{told} ({allowed}). Nothing was sent. {advice}; if not, leave the repetitions out, or allow them with "
+            f"{repeated} ({allowed}). Nothing was sent. {advice}; if not, leave the repetitions out, or allow them with "
             f"{allowed.name}"
         )
-    log.warning("%s: each is sent once. %s. max_duplicates= lets the task fail for them.", told, advice)
+    log.warning("%s: each is sent once. %s. max_duplicates= lets the task fail for them.", repeated, advice)

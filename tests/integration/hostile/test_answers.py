@@ -36,7 +36,6 @@ from limio_limitrail.polling.conditions import RecordsWait
 from limio_limitrail.polling.objects import ObjectWait
 from limio_limitrail.polling.watch_filter import Watch, WatchFilter
 from limio_limitrail.usage.ledger.model import OnUnknown
-from limio_limitrail.usage.messages import AnswerReading
 from limio_limitrail.usage.operations import find_operation
 from limio_limitrail.usage.send_loop import EndedError
 from limio_limitrail.usage.sender import UsageSender
@@ -218,7 +217,6 @@ async def send_row(client: AsyncApiClient) -> object:
     sender = UsageSender(
         client=client,
         operation=find_operation("commit"),
-        reading=AnswerReading(),
         key_header="Idempotency-Key",
         on_unknown=OnUnknown.PARK,
         keep_answers=True,

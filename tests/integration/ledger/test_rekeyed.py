@@ -16,7 +16,7 @@ from old_ledgers import FORMATS, old_insert, old_rows, old_table
 from pages import blocks
 from same_rows import DIFFERENT, SAME
 
-from limio_limitrail.usage.body import Column
+from limio_limitrail.usage import Column
 from limio_limitrail.usage.ledger import rekeyed_rows as rekeyed_module
 from limio_limitrail.usage.ledger.model import Outcome, State
 from limio_limitrail.usage.ledger.rekeyed_rows import Sender, fill_all_identities, find_rekeyed

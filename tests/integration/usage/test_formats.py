@@ -65,7 +65,7 @@ def test_a_row_of_a_newer_version_stops_the_task(place_of, conn_id):
 def test_parts_that_an_older_version_has_pulled(place_of, form):
     place = place_of("duck", make_rows(5))
     assert {path.name for path in FORMATS.iterdir()} == {"jsonl_1", "parquet_1"}
-    place.write_dag(parts=f"file://{FORMATS}/{form}_1", body=BODY)
+    place.write_dag(parts_path=f"file://{FORMATS}/{form}_1", body=BODY)
     last = place.attempt()
     assert (last.state, last.summary["committed"]) == ("success", 5)
     sent = [json.loads(entry.body) for entry in place.journal().values()]
@@ -85,7 +85,7 @@ def test_parts_that_cannot_be_read(place_of, tmp_path, change, says):
     shutil.copytree(FORMATS / "jsonl_1", tmp_path / "parts")
     file = tmp_path / "parts" / "manifest.json"
     file.write_text("{" if change is None else json.dumps({**json.loads(file.read_text()), **change}))
-    place.write_dag(parts=f"file://{tmp_path}/parts", body=BODY, retries=3)
+    place.write_dag(parts_path=f"file://{tmp_path}/parts", body=BODY, retries=3)
     last = place.attempt()
     assert last.state == "failed"
     assert says in last.error

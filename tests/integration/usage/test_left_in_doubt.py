@@ -125,7 +125,7 @@ def test_a_killed_day_is_spoken_of_by_all_that_follow(place_of, conn_id):
         assert last.summary["left_in_doubt"] == left
         assert last.summary["left_in_doubt_ages"] == {**NO_AGES, "under_1h": left}
         assert f"stand in doubt in {LEDGER}: {left} (" in place.output()
-    place.write_dag(max_in_doubt=0, mode="preview")
+    place.write_dag(max_in_doubt=0, operation="preview")
     last = place.attempt("a-look")
     assert (last.state, last.summary["left_in_doubt"]) == ("success", 0)
 

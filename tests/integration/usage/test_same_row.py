@@ -40,7 +40,7 @@ def test_a_key_column_that_changes_its_type(place_of, conn_id):
     place = place_of(conn_id)
     numbers = "range(1, 31) AS t(k)" if conn_id == "duck" else "generate_series(1, 30) AS t(k)"
     fill(place, f"CREATE TABLE metered AS SELECT CAST(k AS integer) AS k, 1.25 AS amount FROM {numbers}")
-    usual = {"sql": "SELECT k, amount FROM metered ORDER BY k", "key": "k", "body": BODY}
+    usual = {"sql": "SELECT k, amount FROM metered ORDER BY k", "key_columns": "k", "body": BODY}
     place.write_dag(**usual)
     assert place.attempt("one").state == "success"
     place.database.execute("ALTER TABLE metered ALTER k TYPE text")
@@ -78,13 +78,13 @@ def test_every_key_column_changes_its_form_at_once(place_of, conn_id):
         "'Zo\u00eb', true, 1.5, 1)",
     )
     key = ["a", "b", "c", "d", "e", "f", "g"]
-    place.write_dag(sql="SELECT * FROM metered", key=key, body=BODY)
+    place.write_dag(sql="SELECT * FROM metered", key_columns=key, body=BODY)
     assert place.attempt("one").state == "success"
     changed = (
         "SELECT CAST(a AS timestamp) AS a, b AT TIME ZONE 'UTC' AS b, upper(CAST(c AS text)) AS c, d || ' ' AS d, "
         "'Zoe\u0308' AS e, CAST(f AS integer) AS f, CAST(g AS text) AS g, amount FROM metered"
     )
-    place.write_dag(sql=changed, key=key, body=BODY)
+    place.write_dag(sql=changed, key_columns=key, body=BODY)
     last = place.attempt("two")
     assert (last.state, billed(place)) == ("failed", 1)
     for said in (
@@ -165,10 +165,10 @@ def test_two_rows_of_one_task_that_seem_to_be_one(place_of):
 
 def test_previews_are_asked_for_under_any_key(place_of):
     place = place_of("duck", make_rows(5))
-    place.write_dag(mode="preview")
+    place.write_dag(operation="preview")
     assert place.attempt("one").state == "success"
     body = Code('{"externalAccount": "acme-1", "operation": "PAYMENT", "amount": 1, "metadata": {"day": "x"}}')
-    place.write_dag(mode="preview", sql="SELECT account || ' ' AS account, day FROM usage", body=body)
+    place.write_dag(operation="preview", sql="SELECT account || ' ' AS account, day FROM usage", body=body)
     assert place.attempt("two").state == "success"
 
 
@@ -305,7 +305,7 @@ def test_bodies_of_a_former_version_compare_byte_by_byte(place_of):
     [
         ({"on_rekeyed": "guess"}, "on_rekeyed must be one of fail, settle, send, got 'guess'"),
         ({"changes_hold": "all"}, "changes_hold must be one of members, bodies, got 'all'"),
-        ({"max_changed": -1}, "max_changed must be a number of rows"),
+        ({"max_changed": -1}, "max_changed must be a whole number of rows"),
         ({"changes_table": ""}, "changes_table must be the name of a table, not empty"),
     ],
 )

@@ -58,6 +58,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 INTERNAL = {
     "ApiError", "BadCursorError", "PlaceLostError", "EndedError", "PredicateError", "ExplainedError", "NoPlaceError",
+    "PermanentUsageError",
     "ConsumerStoppedError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "BodyEncodingError", "TooManyBytesError",
     "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "SpokeFirstError", "_TooManyDigitsError",
     "NotInTimeError",

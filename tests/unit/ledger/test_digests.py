@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from usage import digest_of
 
 from limio_limitrail.usage.body import Column, Json, encode
-from limio_limitrail.usage.ledger.digests import by_value, differing_members, member_digests, says_the_same
+from limio_limitrail.usage.ledger.digests import by_value, differing_members, member_digests, same_content
 from limio_limitrail.usage.messages import UsageTemplate
 from limio_limitrail.usage.row_buffer import ClashError, RowBuffer
 
 
 def build(tree, row, *, path="/p", key=1):
-    template = UsageTemplate(tenant="t", operation="o", path=path, key=("id",), body=tree)
+    template = UsageTemplate(tenant="t", operation="o", path=path, key_columns=("id",), body=tree)
     return template.build({"id": key, **row}, number=1)
 
 
@@ -153,10 +153,10 @@ def test_a_row_without_a_body():
         (("/v1/{v}", {"v": 1}), ("/v2/{v}", {"v": 1}), True),
     ],
 )
-def test_a_corrected_path_says_the_same_of_a_row_and_is_another_request(now, before, is_same):
+def test_a_corrected_path_same_content_of_a_row_and_is_another_request(now, before, is_same):
     body = {"a": "x"} if "{v}" in now[0] else {"a": Column("v")}
     one, other = (build(body, row, path=path) for path, row in (now, before))
-    assert says_the_same(one.digest, other.digest) is is_same
+    assert same_content(one.digest, other.digest) is is_same
     assert (one.digest == other.digest) is (is_same and one.path == other.path)
 
 

@@ -34,7 +34,7 @@ def plain(value):
 
 
 def built(value, **more):
-    usual = {"tenant": "t", "operation": "usage.commit", "path": "/p", "key": ("id",), "body": {}}
+    usual = {"tenant": "t", "operation": "usage.commit", "path": "/p", "key_columns": ("id",), "body": {}}
     return UsageTemplate(**{**usual, **more}).build({"id": value}, number=1)
 
 
@@ -99,7 +99,7 @@ def test_a_value_is_the_same_as_its_text(value, blanks):
 
 @given(st.dictionaries(st.text(min_size=1, max_size=5), VALUES, min_size=1, max_size=3))
 def test_an_entry_tells_the_identity_that_its_row_had(values):
-    template = UsageTemplate(tenant="t", operation="o", path="/p", key=tuple(values), body=None)
+    template = UsageTemplate(tenant="t", operation="o", path="/p", key_columns=tuple(values), body=None)
     try:
         row = template.build(values, number=1)
     except ValueError:

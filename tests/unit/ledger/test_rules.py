@@ -131,7 +131,7 @@ def test_rejected_rows_that_were_in_doubt_are_not_replayed(name):
     [(NOW - 1, NOW, True), (NOW, NOW, True), (NOW + 1, NOW, False), (None, NOW, True), (NOW, None, True)],
 )
 def test_rows_that_were_parked_after_the_run_was_asked_for_are_not_replayed(parked_at, asked, taken):
-    policy = replace(REPLAY_PARKED, asked_at=asked)
+    policy = replace(REPLAY_PARKED, requested_at=asked)
     entry = entry_of(State.PARKED, in_doubt_since=1, finished_at=parked_at)
     assert (next_action(entry, digest="d", me=ME, now=NOW, policy=policy) is Action.CLAIM) == taken
 

@@ -17,11 +17,10 @@ from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import TransportError
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.transport import RawAnswer
+from limio_limitrail.usage import Refusal, ResponseMapping
 from limio_limitrail.usage import sender as sender_module
 from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State
-from limio_limitrail.usage.messages import AnswerReading
 from limio_limitrail.usage.operations import find_operation
-from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
 from limio_limitrail.usage.send_loop import Abort, EndedError, RateLimited, Uncertain
 from limio_limitrail.usage.sender import UsageSender
 
@@ -52,7 +51,6 @@ def send(*answers, on_unknown=OnUnknown.RESEND, response=ResponseMapping(), wait
     sender = UsageSender(
         client=AsyncApiClient(client, wire=SimpleNamespace(exchange=exchange)),
         operation=find_operation("commit"),
-        reading=AnswerReading(),
         key_header="Idempotency-Key",
         on_unknown=on_unknown,
         response=response,

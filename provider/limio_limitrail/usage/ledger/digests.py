@@ -37,7 +37,7 @@ def digest_by_value(path: str, content: object, *, in_path: Mapping[str, str]) -
     return f"{BY_VALUE}{hashlib.sha256(said).hexdigest()}:{hashlib.sha256(path.encode()).hexdigest()[:_PATH_DIGITS]}"
 
 
-def says_the_same(one: str, other: str) -> bool:
+def same_content(one: str, other: str) -> bool:
     """Tell whether two digests are of requests that say the same about their row, wherever they went.
 
     In a digest of a former version the path cannot be told from the rest.

@@ -6,13 +6,18 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from limio_limitrail.troubleshooting import ExplainedError
 from limio_limitrail.usage.ledger.digests import BY_VALUE, is_former_digest
 
 
-class LedgerError(ExplainedError):
-    """The ledger cannot be kept as it is. The message says why and what to do; nothing was sent without an entry."""
+class PermanentUsageError(ExplainedError):
+    """An error of a usage task that no retry can mend."""
+
+
+class LedgerError(PermanentUsageError):
+    """The ledger cannot be used as it is. The message says why and what to do; nothing was sent without an entry."""
 
 
 class StoppedError(ExplainedError):
@@ -105,14 +110,19 @@ class Worker:
     try_number: int
     claim_id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
+    @classmethod
+    def of(cls, ti: Any) -> Worker:
+        """Return the worker of a task instance."""
+        map_index = -1 if ti.map_index is None else ti.map_index
+        return cls(dag_id=ti.dag_id, task_id=ti.task_id, run_id=ti.run_id, map_index=map_index, try_number=ti.try_number)
+
     def same_task_run(self, other: Worker) -> bool:
         """Tell whether two workers are tries of the same task in the same run."""
-        return (self.dag_id, self.task_id, self.run_id, self.map_index) == (
-            other.dag_id,
-            other.task_id,
-            other.run_id,
-            other.map_index,
-        )
+        return self._task_run == other._task_run
+
+    @property
+    def _task_run(self) -> tuple[str, str, str, int]:
+        return self.dag_id, self.task_id, self.run_id, self.map_index
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from limio_limitrail.landing.sql.dialect import VALUE
-from limio_limitrail.troubleshooting import ExplainedError
-from limio_limitrail.usage.ledger.model import State, UsageRow, Worker
+from limio_limitrail.usage.ledger.model import PermanentUsageError, State, UsageRow, Worker
 from limio_limitrail.usage.ledger.row_identity import (
     describe_change,
     identity_of_entry,
@@ -46,7 +45,7 @@ _FIRST_PROVING_FORMAT = 3
 _PROGRESS_EVERY = 5.0
 
 
-class RekeyedRowsError(ExplainedError):
+class RekeyedRowsError(PermanentUsageError):
     """Rows of this task stand in the ledger under other idempotency keys. Nothing was sent; a person has to say what they are."""
 
 

@@ -43,14 +43,14 @@ class Policy:
     :param on_unknown: what becomes of rows whose outcome is not known.
     :param replay: the state whose rows are sent again, once a Dag run; none for ordinary runs.
     :param resend_within: seconds after its first request in which a row in doubt may be sent again under its key.
-    :param asked_at: when the run was asked for, in milliseconds since 1970: rows that were parked later are not replayed, since
-        nobody can have looked at them. None where that is not known.
+    :param requested_at: when the run was requested, in milliseconds since 1970: rows that were parked later are not replayed,
+        since nobody can have looked them up. None if unknown.
     """
 
     on_unknown: OnUnknown
     replay: State | None = None
     resend_within: float = RESEND_WITHIN
-    asked_at: int | None = None
+    requested_at: int | None = None
 
 
 def next_action(entry: Entry, *, digest: str, me: Worker, now: int, policy: Policy, alive: bool | None = None) -> Action:
@@ -107,7 +107,7 @@ def why_kept(entry: Entry, *, policy: Policy) -> str | None:
         return None
     if entry.state is State.REJECTED and may_be_done(entry):
         return "it was in doubt before it was rejected, so that it may have been carried out"
-    if entry.state is State.PARKED and policy.asked_at is not None and (entry.finished_at or 0) > policy.asked_at:
+    if entry.state is State.PARKED and policy.requested_at is not None and (entry.finished_at or 0) > policy.requested_at:
         return "it was parked after this run was asked for, so that nobody can have looked it up"
     return None
 
