@@ -225,7 +225,7 @@ class Billing:
         assert set(done) <= set(ledger), "carried out, and forgotten"
 
     def uncertain(self) -> int:
-        """How many rows stand in doubt in the ledger."""
+        """How many rows are in doubt in the ledger."""
         return sum(entry["state"] in UNCERTAIN for entry in self.ledger().values())
 
 

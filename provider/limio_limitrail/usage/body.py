@@ -212,7 +212,7 @@ def _left_out(tree: Column | Json, *, number: int) -> _Omit:
 
 
 def is_missing(value: object) -> bool:
-    """Tell whether a row has no value there: none, or one of those that pandas has for it."""
+    """Return whether a row has no value there: none, or one of those that pandas has for it."""
     if value is None:
         return True
     if type(value) in _PLAIN:
@@ -257,7 +257,7 @@ def _unfit(what: str, *, number: int, column: str | None) -> UsageRowError:
 
 
 def as_json(value: object, *, number: int, column: str | None) -> Any:
-    """Give a value in a form that JSON has.
+    """Return a value in a form that JSON has.
 
     :raises UsageRowError: it has none.
     """
@@ -367,7 +367,7 @@ def _of_datetime64(value: Any) -> Any:
 
 
 def as_text(value: object, *, number: int, column: str) -> str:
-    """Give a value as it stands in a text.
+    """Return a value as it stands in a text.
 
     :raises UsageRowError: it is nested, or has no text form.
     """

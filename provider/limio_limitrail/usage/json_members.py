@@ -65,7 +65,7 @@ class Member:
 
 
 def kind_of(value: object) -> str:
-    """Say what kind of JSON a value is, without the value."""
+    """Return what kind of JSON a value is, without the value."""
     return "null" if value is None else _KINDS.get(type(value), "an object")
 
 

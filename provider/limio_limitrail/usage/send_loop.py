@@ -10,14 +10,17 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from limio_limitrail.usage.clock import uptime
 from limio_limitrail.usage.concurrency_limit import AdaptiveConcurrencyLimiter
 from limio_limitrail.usage.ledger.ledger import Claim
-from limio_limitrail.usage.ledger.model import Outcome, State, UsageRow
+from limio_limitrail.usage.ledger.model import Outcome, State
 from limio_limitrail.usage.ledger.rules import resolve
 from limio_limitrail.usage.repeated_refusals import RepeatedRefusals
+
+if TYPE_CHECKING:
+    from limio_limitrail.usage.sender import UsageSender
 
 
 class EndedError(Exception):
@@ -94,19 +97,6 @@ _JOIN_TIMEOUT = 1.0
 """Seconds in which a loop without requests in flight ends."""
 
 
-class Sender(Protocol):
-    """Sends rows, all in one event loop."""
-
-    async def __call__(self, row: UsageRow, wait: Wait, /) -> Result:
-        """Send a row.
-
-        :param wait: waits between two tries; its `EndedError` may pass if the row has certainly not been carried out.
-        """
-
-    async def close(self) -> None:
-        """Close all connections."""
-
-
 class SendLoop:
     """Sends rows, as many at once as the API bears.
 
@@ -121,7 +111,7 @@ class SendLoop:
     """
 
     def __init__(
-        self, *, sender: Sender, concurrency: int, in_doubt: State, most_doubts: int, refusals: RepeatedRefusals
+        self, *, sender: UsageSender, concurrency: int, in_doubt: State, most_doubts: int, refusals: RepeatedRefusals
     ) -> None:
         self._sender = sender
         self._concurrency = concurrency

@@ -318,7 +318,7 @@ def _describe(left: LeftInDoubt, *, table: str) -> str:
     states = ", ".join(f"{count:,} {state}" for state, count in left.states.items())
     ages = ", ".join(f"{count:,} {age.replace('_', ' ')}" for age, count in left.ages.items() if count)
     return (
-        f"Rows that are not among those of this task stand in doubt in {table}: {left.count:,} ({states}; {ages}), for example "
+        f"Rows that are not among those of this task are in doubt in {table}: {left.count:,} ({states}; {ages}), for example "
         f"{left.oldest}"
     )
 

@@ -530,7 +530,7 @@ def test_postgres_keeps_a_stricter_setting(postgres, ledger_in):
     with ledger._database.transaction() as session:
         from limio_limitrail.usage.ledger.sql import Statements
 
-        Statements(session=session, database="postgresql", table="ledger", worker=ledger.worker).insist_on_durability()
+        Statements(session=session, database="postgresql", table="ledger", worker=ledger.worker).require_durability()
         assert session.query("SHOW synchronous_commit") == [("remote_apply",)]
 
 

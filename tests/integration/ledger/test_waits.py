@@ -212,20 +212,6 @@ def test_a_lock_that_is_let_go_in_time_costs_nothing(postgres, ledger_in, monkey
     assert entries(postgres)[OLD.key]["state"] == "committed"
 
 
-def test_an_older_ledger_that_is_locked(opened, ledger_in, short, monkeypatch):
-    """The new column waits for a moment only, because all others wait behind it; then the task ends, and is tried again."""
-    from old_ledgers import old_insert, old_rows, old_table
-
-    monkeypatch.setattr("limio_limitrail.usage.ledger.ledger._ALTER_WAIT", 0.2)
-    db = opened("psycopg3")
-    db.execute(old_table(db.name), old_insert(old_rows()))
-    with session(db) as other:
-        other.cursor().execute("SELECT * FROM ledger")
-        with pytest.raises(LandingError, match=r"locked, held by process.*Have somebody who may run: ALTER TABLE"):
-            ledger_in(db)
-    ledger_in(db).claim([NEW], policy=PARK)
-
-
 def test_a_table_that_somebody_else_is_making(postgres, ledger_in, short):
     with session(postgres) as other:
         other.cursor().execute("CREATE TABLE ledger (note text)")

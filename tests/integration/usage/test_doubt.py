@@ -17,7 +17,7 @@ from limio_limitrail.emulator import Fault, Reply
 LEDGER = "limitrail_usage_ledger"
 HOUR = 3_600_000
 STATUSES = (200, 400, 404, 409, 410, 422, 423)
-HELD = ("nothing", "sending", "unknown", "parked", "rejected", "rejected by a former version")
+HELD = ("nothing", "sending", "unknown", "parked", "rejected", "rejected while in doubt")
 IN_DOUBT = ("sending", "unknown", "parked")
 POLICIES = {
     "park": {"on_unknown": "park"},
@@ -48,7 +48,7 @@ def hold(place, key: str, held: str) -> None:
     change = {
         "nothing": f"DELETE FROM {LEDGER}",
         "rejected": f"UPDATE {LEDGER} SET state = 'rejected', http_status = 400, detail = 'no account', attempts = 3",
-        "rejected by a former version": f"UPDATE {LEDGER} SET state = 'rejected', attempts = 2, ledger_format = 2",
+        "rejected while in doubt": f"UPDATE {LEDGER} SET state = 'rejected', in_doubt_since = {now() - HOUR}",
     }.get(
         held,
         f"UPDATE {LEDGER} SET state = '{held}', in_doubt_since = {now() - HOUR}, lease_until = 1, decision = NULL, "
@@ -89,7 +89,7 @@ def test_what_the_api_says_by_what_was_known(place_of, conn_id, name):
         "unknown": policy["on_unknown"] == "resend",
         "parked": policy.get("replay") == "parked",
         "rejected": policy.get("replay") == "rejected",
-        "rejected by a former version": False,
+        "rejected while in doubt": False,
     }
     ledger, after = place.database.ledger(), ages(place)
     for account, (held, status) in of.items():

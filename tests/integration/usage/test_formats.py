@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Tasks that meet what other versions have left: a ledger of a former format, rows of a newer one, and pulled parts. The folders
+"""Tasks that meet what other versions have left: rows of a newer ledger, and pulled parts. The folders
 in ``formats`` are what former versions pulled."""
 
 from __future__ import annotations
@@ -9,39 +9,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from old_ledgers import make_older
 from usage import Code, make_rows
 
 FORMATS = Path(__file__).parent / "formats"
 LEDGER = "limitrail_usage_ledger"
 BODY = Code('{"externalAccount": Column("account"), "operation": Column("operation"), "amount": Column("amount")}')
-
-
-def formats(place):
-    found = place.database.query(f"SELECT state, ledger_format FROM {LEDGER}")
-    return sorted((row["state"], row["ledger_format"] or 0) for row in found)
-
-
-@pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
-def test_an_older_ledger_keeps_rows_from_being_sent_again(place_of, conn_id):
-    place = place_of(conn_id, make_rows(23))
-    place.database.fill(make_rows(20))
-    place.write_dag()
-    assert place.attempt("one").summary["committed"] == 20
-    make_older(place.database)
-    key, other = list(place.database.ledger())[:2]
-    place.database.execute(
-        f"UPDATE {LEDGER} SET state = 'parked' WHERE idempotency_key = '{key}'",
-        f"UPDATE {LEDGER} SET state = 'sending', lease_until = 1 WHERE idempotency_key = '{other}'",
-    )
-    place.database.fill(make_rows(23))
-    place.write_dag(max_parked=2)
-    last = place.attempt("two")
-    assert last.state == "success"
-    assert (last.summary["sent"], last.summary["committed"], last.summary["parked"]) == (3, 21, 2)
-    assert len(place.journal()) == len(place.sent()) == 23
-    assert formats(place) == [("committed", 0)] * 18 + [("committed", 3)] * 3 + [("parked", 0)] * 2
-    assert "made by an older version; it has format 3 now" in place.output()
 
 
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
@@ -56,7 +28,7 @@ def test_a_row_of_a_newer_version_stops_the_task(place_of, conn_id):
     last = place.attempt("two")
     assert last.state == "failed"
     assert key in last.error
-    assert "has format 4, and this version reads formats 1 to 3" in last.error
+    assert "has format 4, and this version reads format 3" in last.error
     assert len(place.sent()) == 20
     assert place.database.ledger() == before
 

@@ -254,7 +254,7 @@ def test_a_refusal_settles_only_rows_that_were_never_in_doubt(make_send_loop, st
     [claim] = claims(1)
     if state is not None:
         held = Outcome(state=state, detail="earlier")
-        entry = Entry(state=state, worker=make_worker(), lease_until=0, digest="", attempts=1, outcome=held, format=3)
+        entry = Entry(state=state, worker=make_worker(), lease_until=0, digest="", attempts=1, outcome=held)
         claim = replace(claim, entry=entry)
     send_loop = make_send_loop(Loop(send))
     send_loop.submit([claim], valid_until=later())

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The table of changed rows: those that were carried out, and have come again with another body since."""
+"""The table of changed rows: rows that were carried out, and came again with another body."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ COLUMNS: dict[str, Type] = {
 }
 
 PATH = "(path)"
-"""Stands in the list of members where the request's path differs."""
+"""In the list of members: the request's path differs."""
 
 
 def make_changes_table(session: Session, table: str) -> None:
-    """Make the table where there is none.
+    """Create the table if it does not exist.
 
     :raises LedgerError: there is a table of that name that holds no changed rows.
     """
@@ -47,10 +47,10 @@ def make_changes_table(session: Session, table: str) -> None:
 
 
 def write_changes(sql: Statements, rows: Sequence[UsageRow], *, operation: str, table: str, with_bodies: bool, now: int) -> None:
-    """List rows in the place of what was listed of them before.
+    """List rows, and replace what was listed of them before.
 
     :param rows: rows that were carried out with other bodies.
-    :param operation: what was done with them.
+    :param operation: such as ``usage.commit``.
     :param table: the table of changed rows.
     :param with_bodies: whether the new bodies are listed, too.
     :param now: the ledger's time, in milliseconds since 1970.
@@ -63,7 +63,7 @@ def write_changes(sql: Statements, rows: Sequence[UsageRow], *, operation: str, 
     sent = dict(session.query(f"SELECT {quote(KEY)}, {quote('body_members')} FROM {ledger} WHERE {among}", *keys))
     session.execute(f"DELETE FROM {changes} WHERE {among}", *keys)
     names = [name for name in COLUMNS if name != "finished_at"]
-    one = f"({', '.join(f'CAST({VALUE} AS {COLUMNS[name].of(dialect)})' for name in names)})"
+    placeholders = f"({', '.join(f'CAST({VALUE} AS {COLUMNS[name].of(dialect)})' for name in names)})"
     values: list[object] = []
     for row in rows:
         worker = [getattr(sql.worker, name) for name in _WORKER]
@@ -71,12 +71,12 @@ def write_changes(sql: Statements, rows: Sequence[UsageRow], *, operation: str, 
         members = _differing(row, sent.get(row.key))
         values += [row.key, operation, row.row_key, members, instant(now), *worker, row.digest, row.members, body]
     columns = ", ".join(quote(name) for name in names)
-    session.execute(f"INSERT INTO {changes} ({columns}) VALUES {', '.join([one] * len(rows))}", *values)
+    session.execute(f"INSERT INTO {changes} ({columns}) VALUES {', '.join([placeholders] * len(rows))}", *values)
     finished = f"SELECT l.{quote('finished_at')} FROM {ledger} AS l WHERE l.{quote(KEY)} = {changes}.{quote(KEY)}"
     session.execute(f"UPDATE {changes} SET {quote('finished_at')} = ({finished}) WHERE {among}", *keys)
 
 
 def _differing(row: UsageRow, sent: Any) -> str | None:
-    """Name the members that differ, as a JSON list; none where those of the request that was sent are not known."""
+    """Return the names of the members that differ, as a JSON list; None if those of the request that was sent are not known."""
     differing = differing_members(row.members, sent)
     return None if differing is None else msgspec.json.encode(differing or [PATH]).decode()
