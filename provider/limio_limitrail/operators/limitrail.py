@@ -18,19 +18,12 @@ from limio_limitrail.observability.lineage_mixin import LineageMixin
 from limio_limitrail.parameters import places, readers
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 from limio_limitrail.usage import parameters as usage
+from limio_limitrail.usage import summary as usage_summary
 from limio_limitrail.usage.idempotency import Idempotency, idempotency
 from limio_limitrail.usage.ledger.model import PermanentUsageError, Worker
 from limio_limitrail.usage.operations import OPERATIONS, find_operation
 from limio_limitrail.usage.response_mapping import ResponseMapping, response_mapping
-from limio_limitrail.usage.summary import (
-    Thresholds,
-    UsageCommitSummary,
-    check_thresholds,
-    ledger_query,
-    log_left_in_doubt,
-    log_summary,
-    summarize,
-)
+from limio_limitrail.usage.summary import THRESHOLDS, Thresholds, UsageCommitSummary, ledger_query
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -50,29 +43,23 @@ if TYPE_CHECKING:
 DUCKDB_WAIT = 60.0
 """Seconds to wait until another process closes a DuckDB file; this task then keeps it open to its end."""
 
-LEDGER_QUERY_KEY = "ledger_query"
-"""The XCom that holds the query for the task's rows in the ledger."""
-
 
 class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
     """Commit usage rows to LimitRail, each once.
 
     Every row gets an idempotency key, made of the connection's tenant, the operation and the row's key columns: the same in every
     retry, re-run and backfill. A ledger table records each row before it is sent, and what came of it after. A row that the
-    ledger records as done is not sent again, whatever ran before and whatever runs beside this task.
+    ledger records as done is not sent again, whatever ran before and whatever runs beside this task. All rows are read and
+    checked before the first one is sent.
 
-    All rows are read and checked before the first one is sent.
-
-    All parameters are templates, and may be XComArgs. They are read and checked when the task runs, before anything else.
-    Thresholds are a whole number of rows, or a text such as ``"1%"``. The XCom is a
-    `limio_limitrail.usage.UsageCommitSummary`.
+    All parameters are templates, and may be XComArgs; they are read and checked first of all when the task runs. Thresholds are a
+    whole number of rows, or a text such as ``"1%"``. The XCom is a `limio_limitrail.usage.UsageCommitSummary`.
 
     :param key_columns: the columns that identify a row: a list, or the name of one.
     :param body: the request's JSON as a mapping, nested as the API wants it: `Column`, `Json` and `Text` (from
         ``limio_limitrail.usage``) stand for values of the row, everything else for itself. Texts may be templates.
     :param sql_conn_id: the database of the ledger: DuckDB, Postgres, SQLite, or another database of standard SQL.
-    :param sql: a query that returns the rows, run in that database. Exactly one of ``sql``, ``parts_path`` and ``rows`` must be
-        given.
+    :param sql: a query that returns the rows, run in that database. Give exactly one of ``sql``, ``parts_path`` and ``rows``.
     :param parts_path: the folder of a finished pull, whose records are the rows.
     :param rows: the rows themselves: a list of mappings, or the XCom that holds one.
     :param limitrail_conn_id: the LimitRail connection.
@@ -86,24 +73,20 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         ``limio_limitrail.usage``), or a mapping with its members. Default: the connection's ``idempotency``.
     :param on_unknown: what to do with a row that may have been carried out without a clear answer: ``park`` leaves it to a
         person; ``resend`` sends it again under its key, which is right only if the API honours idempotency keys.
-    :param key_namespace: a text that goes into the idempotency keys too, for rows with the same key columns that are different
-        things, such as two meters.
-    :param on_rekeyed: what to do with rows that the ledger holds under other keys, because a key column changed its type or the
-        connection its client: ``fail`` sends nothing and fails; ``settle`` counts them as done by those entries; ``send`` sends
-        them as rows of their own.
+    :param key_namespace: a text in the idempotency keys, for different things with the same key columns, such as two meters.
+    :param on_rekeyed: what to do with rows that the ledger holds under other keys, because a key column or the connection has
+        changed: ``fail`` sends nothing and fails; ``settle`` counts them as done; ``send`` sends them as rows of their own.
     :param replay: ``rejected`` or ``parked``: send the rows in that state again, once a Dag run.
     :param concurrency: the maximum number of requests at once, up to 64.
     :param batch_size: the maximum number of rows that are claimed, or whose outcomes are written, in one transaction.
     :param max_rejected: how many rows may be rejected. With more, the task fails in the end.
     :param max_parked: how many may be parked, likewise.
-    :param max_duplicates: how many rows may repeat others exactly; with more, the task fails before anything is sent. None: any
-        number. Duplicates are sent once in any case.
+    :param max_duplicates: how many rows may repeat others exactly, before anything is sent; None: any number. Each is sent once.
     :param max_rejected_before: how many may have been rejected in earlier Dag runs; None: any number.
     :param max_changed: how many rows may come with another body than the one that was carried out. They are not sent.
     :param changes_table: the table that lists such rows; created when there are some.
     :param changes_hold: ``members`` lists the names of the members that differ; ``bodies`` the new bodies, too.
-    :param max_in_doubt: how many rows of the operation may be in doubt in the ledger that are not among the task's rows: a whole
-        number. With more, the task fails in the end; None: any number.
+    :param max_in_doubt: how many rows in doubt the ledger may hold besides the task's rows: a whole number; None: any number.
     :param response: where the API's responses hold a decision and what they mean: a `ResponseMapping` (from
         ``limio_limitrail.usage``), or a mapping with its members. Default: the connection's ``response``.
     """
@@ -239,8 +222,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
     def execute(self, context: Context) -> UsageCommitSummary:
         """Send what has not been sent, and return a small summary.
 
-        :raises AirflowFailException: credentials, scope, parameters or rows are wrong, or more rows than allowed were rejected,
-            parked, changed or left in doubt.
+        :raises AirflowFailException: credentials, scope, parameters or rows are wrong, or more rows failed than allowed.
         :raises UsageUnknownError: whether some rows have been carried out is not known; a retry sends them again.
         :raises ApiError: the API failed in a way that a retry may get past.
         :raises StoppedError: the task was told to stop.
@@ -272,15 +254,9 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         self.read_parameters()
         usage.one_of(sql=self.sql, parts_path=self.parts_path, rows=self.rows)
         operation = find_operation(self.operation)
+        name = operation.name
         keys: Idempotency = self.idempotency or self.hook.settings.idempotency or Idempotency()
-        thresholds = Thresholds(
-            max_rejected=self.max_rejected,
-            max_parked=self.max_parked,
-            max_rejected_before=self.max_rejected_before,
-            max_changed=self.max_changed,
-            max_duplicates=self.max_duplicates,
-            max_in_doubt=self.max_in_doubt,
-        )
+        thresholds = Thresholds(**{parameter: getattr(self, parameter) for parameter in THRESHOLDS})
         policy = usage.read_policy(
             on_unknown=self.on_unknown,
             replay=self.replay,
@@ -289,6 +265,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
             requested_at=usage.requested_at(context.get("dag_run")),
         )
         template = self._template(operation, keys=keys)
+        sender = self._sender(operation, keys=keys, policy=policy)
         requests = Meter(self.hook.client)
         worker = Worker.of(context["ti"])
         database = PersistentConnection(find_database(self.sql_conn_id), duckdb_wait=DUCKDB_WAIT)
@@ -297,34 +274,30 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
             ledger.prepare()
             self._query = ledger_query(table=ledger.table, worker=worker)
             self._note_lineage(database.hook, operation=operation, table=ledger.table)
-            with (
-                stage("read rows", operation=operation.name),
-                open_source(database.hook, sql=self.sql, parts_path=self.parts_path, rows=self.rows) as source,
-            ):
+            source_of_rows = open_source(database.hook, sql=self.sql, parts_path=self.parts_path, rows=self.rows)
+            with stage("read rows", operation=name), source_of_rows as source:
                 fill_row_buffer(row_buffer, source=source, template=template, duplicates=thresholds.duplicates)
             total = row_buffer.total - row_buffer.duplicates
-            self.log.info(
-                "%s: %s rows, %s of them duplicates.", operation.name, f"{row_buffer.total:,}", f"{row_buffer.duplicates:,}"
-            )
+            self.log.info("%s: %s rows, %s of them duplicates.", name, f"{row_buffer.total:,}", f"{row_buffer.duplicates:,}")
             rekeyed = check_same_rows(ledger, row_buffer=row_buffer, worker=ledger.worker, on_rekeyed=self.on_rekeyed)
             left = ledger.left_in_doubt(row_buffer.among)
-            log_left_in_doubt(left, operation=operation.name, table=ledger.table)
+            usage_summary.log_left_in_doubt(left, operation=name, table=ledger.table)
             if row_buffer.total:
                 # Fails here if a scope is missing, before anything is claimed.
                 self.hook.client.auth.credential()
             self._committer = UsageCommitter(
                 ledger=ledger,
                 policy=policy,
-                sender=self._sender(operation, keys=keys, policy=policy),
+                sender=sender,
                 concurrency=self.concurrency,
                 batch_size=self.batch_size,
-                label=operation.name,
+                label=name,
                 max_rejected=thresholds.rejected.rows(of=total),
             )
             if self._killed:
                 self._committer.stop()
             try:
-                with stage(f"send {operation.name}", operation=operation.name, rows=total):
+                with stage(f"send {name}", operation=name, rows=total):
                     self._committer.run(row_buffer.rows(), total=total)
                 if thresholds.in_doubt is not None and left.count > thresholds.in_doubt:
                     # Somebody may have settled some of them meanwhile.
@@ -341,28 +314,23 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
                         with_bodies=self.changes_hold == "bodies",
                         batch_size=self.batch_size,
                     )
-                summary = summarize(
+                summary = usage_summary.summarize(
                     counts,
-                    operation=operation.name,
+                    operation=name,
                     table=ledger.table,
                     duplicates=row_buffer.duplicates,
                     rekeyed=rekeyed,
                     left=left,
                     requests=requests.read(),
                 )
-                log_summary(counts, summary=summary)
-                count(summary, api=self.hook.conn_type, what=operation.name)
+                usage_summary.log_summary(counts, summary=summary)
+                count(summary, api=self.hook.conn_type, what=name)
                 self.note_flowed(rows=summary["committed"])
                 # A failed task has no return value, and the numbers are what a person will look for.
                 context["ti"].xcom_push(key="return_value", value=summary)
-                context["ti"].xcom_push(key=LEDGER_QUERY_KEY, value=self._query)
-        failure = check_thresholds(
-            counts,
-            table=ledger.table,
-            operation=operation.name,
-            thresholds=thresholds,
-            left=left,
-            changes_table=self.changes_table,
+                context["ti"].xcom_push(key="ledger_query", value=self._query)
+        failure = usage_summary.check_thresholds(
+            counts, table=ledger.table, operation=name, thresholds=thresholds, left=left, changes_table=self.changes_table
         )
         if (error := failure or unlisted) is not None:
             raise error

@@ -172,16 +172,11 @@ def fill(tree: object, row: Row, *, number: int) -> Any:
     if type(tree) in _PLAIN:
         return as_json(tree, number=number, column=None)
     match tree:
-        case Column():
+        case Column() | Json():
             value = row.get(tree.name)
             if is_missing(value):
                 return _left_out(tree, number=number)
-            return as_json(value, number=number, column=tree.name)
-        case Json():
-            value = row.get(tree.name)
-            if is_missing(value):
-                return _left_out(tree, number=number)
-            return _parsed(value, number=number, column=tree.name)
+            return (_parsed if isinstance(tree, Json) else as_json)(value, number=number, column=tree.name)
         case Text():
             values = {}
             for name in tree.columns():

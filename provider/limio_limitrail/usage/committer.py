@@ -58,12 +58,6 @@ _ASK_OTHERS_EVERY = 1.0
 class UsageCommitter:
     """Commits the rows of one try of a task.
 
-    :param ledger: records claims and outcomes.
-    :param policy: what to do with rows that have an entry.
-    :param sender: sends rows, in an event loop of its own.
-    :param concurrency: the maximum number of requests at once.
-    :param batch_size: the maximum number of rows that are claimed, or whose outcomes are written, in one transaction.
-    :param label: the name of the operation in the log.
     :param max_rejected: how many rows may be rejected: up to so many equal refusals in the API's own words do not stop the task.
     """
 
@@ -112,7 +106,6 @@ class UsageCommitter:
         """Send what is to be sent, and return the counts of all rows.
 
         :param rows: rows with different keys.
-        :param total: how many there are.
         :raises StoppedError: `stop` was called.
         :raises Exception: the reason to stop early; outcomes are written, and rows that were not sent are free for another try.
         """

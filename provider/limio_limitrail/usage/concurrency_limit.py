@@ -34,8 +34,6 @@ class AdaptiveConcurrencyLimiter:
 
     For one event loop; only `limit` may be read in other threads.
 
-    :param max_limit: the largest limit.
-    :param clock: monotonic seconds.
     """
 
     def __init__(self, max_limit: int, *, clock: Callable[[], float] = time.monotonic) -> None:

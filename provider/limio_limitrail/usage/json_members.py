@@ -32,11 +32,7 @@ class OtherCaseError(AmbiguousMemberError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JsonObject:
-    """A JSON object.
-
-    :param text: the object as it came.
-    :param members: its members, undecoded.
-    """
+    """A JSON object."""
 
     text: bytes
     members: Mapping[str, msgspec.Raw]
@@ -47,7 +43,6 @@ class Member:
     """A member of an object, or of an object in it.
 
     :param owners: the object, and those in it down to the one that has the member.
-    :param name: the member's own name.
     """
 
     owners: tuple[JsonObject, ...]
@@ -70,10 +65,7 @@ def kind_of(value: object) -> str:
 
 
 def read_object(body: bytes) -> tuple[JsonObject, dict[str, Any]]:
-    """Read a body that should be a JSON object; gives it undecoded and decoded.
-
-    :raises NoObjectError: it is none.
-    """
+    """Read a body that should be a JSON object; gives it undecoded and decoded."""
     try:
         found = decode_json(body)
         if isinstance(found, dict):
@@ -158,7 +150,6 @@ def failed_members(member: Member | None, *, top: JsonObject, denied: bool) -> I
     """Name the members which say that an answer failed.
 
     :param member: what the answer is about: it and the objects around it are looked at.
-    :param top: the whole answer.
     :param denied: whether the answer is a denial, with which "success": false agrees.
     """
     for depth, owner in enumerate(member.owners if member else (top,), start=1):

@@ -61,9 +61,6 @@ def list_changes(
 ) -> Exception | None:
     """List the rows that were carried out earlier with other bodies.
 
-    :param table: the table of changed rows.
-    :param with_bodies: whether to list their new bodies, too.
-    :param batch_size: how many are written in one transaction.
     :returns: the error, if they could not be listed.
     """
     if not isinstance(ledger, Ledger):

@@ -77,9 +77,6 @@ class UsageTemplate:
 
     :param tenant: the tenant in idempotency keys, or the client and host that stand for it.
     :param operation: the operation's name, which stands for the endpoint in idempotency keys.
-    :param path: the endpoint's path, with columns in braces.
-    :param key_columns: the columns that identify a row.
-    :param body: the template of the JSON body; None for no body.
     :param key_field: the member of the body that carries the idempotency key; None where a header does.
     :param namespace: distinguishes rows of different kinds with the same key columns; None for keys without.
     """
@@ -107,7 +104,6 @@ class UsageTemplate:
     def build(self, row: Row, *, number: int) -> UsageRow:
         """Return a row that is ready to be sent.
 
-        :param number: its position in the input, from 1.
         :raises UsageRowError: it cannot be sent as it is.
         """
         try:
@@ -263,7 +259,6 @@ def undecided(outcome: Outcome, *, path: str, operation: str) -> UndecidedAnswer
 def misplaced(outcome: Outcome, *, path: str, operation: str, reason: str) -> MisplacedAnswerError:
     """Return the error for an answer that may be another row's.
 
-    :param outcome: what it says.
     :param reason: what shows it.
     """
     return MisplacedAnswerError(_context(outcome, path=path, operation=operation, reason=reason))

@@ -20,10 +20,7 @@ class Operation:
     :param short_name: the value of the operator's parameter ``operation``.
     :param name: its name in the ledger, the log and the connection's ``paths``. Idempotency keys contain it instead of the path,
         so that correcting a path does not change them.
-    :param path: the endpoint's path, with columns of the row in braces.
-    :param scope: the OAuth scope that it needs.
     :param decides: whether its response must hold a decision.
-    :param changes: whether it changes anything.
     :param assumed: what no document confirms.
     """
 
@@ -69,10 +66,7 @@ OPERATIONS: Mapping[str, Operation] = MappingProxyType({row.short_name: row for 
 
 
 def find_operation(short_name: str) -> Operation:
-    """Return an operation.
-
-    :raises ParameterError: there is none.
-    """
+    """Return an operation."""
     try:
         return OPERATIONS[short_name]
     except KeyError:

@@ -107,7 +107,6 @@ def rows(name: str, value: object) -> object:
 def read_members(name: str, value: object, *, of: type[T], readers: Mapping[str, Reader[Any]]) -> T:
     """Read a dataclass, or a mapping with its members, as a template or a connection gives it.
 
-    :param readers: for each member.
     :raises ParameterError: it is neither, or a member does not fit.
     """
     found = plain(value)
@@ -140,8 +139,6 @@ def read_policy(
     """Return what to do with rows that the ledger knows.
 
     :param changes: False where the operation changes nothing, so that it may be sent any number of times.
-    :param resend_within: for how long after its first request an uncertain row may be sent again.
-    :param requested_at: when the run was requested, in milliseconds since 1970.
     """
     return Policy(
         on_unknown=OnUnknown(on_unknown) if changes else OnUnknown.RESEND,
@@ -152,10 +149,7 @@ def read_policy(
 
 
 def requested_at(run: Any) -> int | None:
-    """Return when somebody requested a Dag run, in milliseconds since 1970; None if unknown.
-
-    :param run: the Dag run of a task's context.
-    """
+    """Return when somebody requested a Dag run, in milliseconds since 1970; None if unknown."""
     # A run that waits in a queue was requested before it began; the date of a scheduled one may lie far in the past.
     type_ = getattr(run, "run_type", None)
     asked = getattr(run, "run_after", None) if getattr(type_, "value", type_) in _TRIGGERED_BY_A_PERSON else None

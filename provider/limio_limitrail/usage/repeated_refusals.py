@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
 
 from limio_limitrail.usage.ledger.model import Outcome, PermanentUsageError, State, UsageRow
 from limio_limitrail.usage.summary import MAX_DISTINCT, describe_outcome
@@ -22,41 +22,25 @@ class RepeatedRefusalError(PermanentUsageError):
     """Many rows in a row were refused in the same way, without one success. What was not sent is free; no retry can mend it."""
 
 
-@dataclass
-class _Run:
-    """Rows in a row with the same refusal.
-
-    :param example: the first of them.
-    :param count: how many.
-    """
-
-    example: str
-    count: int = 0
-
-
 class RepeatedRefusals:
     """Counts equal refusals between two successes.
 
     :param max_rejected: how many rows may be rejected; up to so many refusals in the API's own words never stop a task.
-    :param table: the ledger table, for messages.
-    :param label: the name of the operation, for messages.
     """
 
     def __init__(self, *, max_rejected: int, table: str, label: str) -> None:
         self._max_rejected = max_rejected
         self._table = table
         self._label = label
-        self._runs: dict[tuple[int | None, str], _Run] = {}
+        self._counts: Counter[tuple[int | None, str]] = Counter()
+        self._examples: dict[tuple[int | None, str], str] = {}
         self._max_explained = MAX_BEFORE_SUCCESS
 
     def add(self, row: UsageRow, outcome: Outcome) -> RepeatedRefusalError | None:
-        """Count an outcome, and return the error to stop with, if any.
-
-        :param row: the row that was sent.
-        :param outcome: what came of it.
-        """
+        """Count an outcome, and return the error to stop with, if any."""
         if outcome.state in (State.COMMITTED, State.DENIED):
-            self._runs.clear()
+            self._counts.clear()
+            self._examples.clear()
             self._max_explained = MAX_AFTER_SUCCESS
             return None
         # The refusal of a row that was in doubt is about that row alone: most likely its key is known.
@@ -66,16 +50,16 @@ class RepeatedRefusals:
         explained = bool(outcome.error_code or outcome.resource_key or outcome.field)
         said = "" if outcome.http_status and not explained else describe_outcome(outcome)
         alike = (outcome.http_status, said)
-        if alike not in self._runs:
-            if len(self._runs) >= MAX_DISTINCT:
-                return None
-            self._runs[alike] = _Run(example=str(row))
-        run = self._runs[alike]
-        run.count += 1
+        if alike not in self._examples and len(self._examples) >= MAX_DISTINCT:
+            return None
+        self._examples.setdefault(alike, str(row))
+        self._counts[alike] += 1
         most = max(self._max_explained, self._max_rejected + 1) if explained else MAX_UNEXPLAINED
-        return self._error(run, outcome, explained=explained) if run.count >= most else None
+        if self._counts[alike] < most:
+            return None
+        return self._error(outcome, count=self._counts[alike], example=self._examples[alike], explained=explained)
 
-    def _error(self, run: _Run, outcome: Outcome, *, explained: bool) -> RepeatedRefusalError:
+    def _error(self, outcome: Outcome, *, count: int, example: str, explained: bool) -> RepeatedRefusalError:
         if explained or outcome.http_status is None:
             guess = (
                 "So many equal refusals look like something that is wrong for all rows: check the path, the tenant and the "
@@ -87,8 +71,8 @@ class RepeatedRefusals:
                 "connection's host and paths, path=, and what stands between the worker and the API."
             )
         return RepeatedRefusalError(
-            f"{self._label}: {run.count:,} rows in a row were refused in the same way, without one success: "
-            f"{describe_outcome(outcome)}; for example {run.example}. {guess} "
+            f"{self._label}: {count:,} rows in a row were refused in the same way, without one success: "
+            f"{describe_outcome(outcome)}; for example {example}. {guess} "
             f"The refused rows stand in {self._table}; the rest was not sent and is free. "
             "Then run the task once with replay='rejected'"
         )

@@ -25,12 +25,7 @@ _NO_IDENTITY = bytes(16)
 
 
 class ClashError(PermanentUsageError, ValueError):
-    """Two rows have the same key and different bodies.
-
-    :param one: the first of them.
-    :param other: the second.
-    :param clashes: how many rows clash with an earlier one.
-    """
+    """Two rows have the same key and different bodies."""
 
     def __init__(self, one: UsageRow, other: UsageRow, *, clashes: int) -> None:
         more = f" ({clashes:,} such rows in all)" if clashes > 1 else ""

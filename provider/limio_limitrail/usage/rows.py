@@ -35,7 +35,6 @@ class Source:
     """Rows, and the names of their columns where they are known before the first row.
 
     :param columns: the columns; none where each row has its own.
-    :param rows: the rows, to be read once.
     """
 
     columns: tuple[str, ...] | None
@@ -46,7 +45,6 @@ class Source:
 def open_source(hook: DbApiHook, *, sql: str | None, parts_path: object, rows: object) -> Iterator[Source]:
     """Open the one source of rows that was given.
 
-    :param hook: of the database that runs the query.
     :raises ParameterError: none was given, or more than one, or it cannot be read.
     """
     match one_of(sql=sql, parts_path=parts_path, rows=rows):

@@ -32,7 +32,6 @@ class RateLimited:
     """The API has rate-limited a row (429): it is to be sent later.
 
     :param retry_after: seconds that the API asked to wait.
-    :param cause: the error.
     """
 
     retry_after: float | None
@@ -41,10 +40,7 @@ class RateLimited:
 
 @dataclass(frozen=True, kw_only=True)
 class Abort:
-    """A row has certainly not been carried out, and the same reason will stop all others.
-
-    :param cause: the reason.
-    """
+    """A row has certainly not been carried out, and the same reason will stop all others."""
 
     cause: Exception
 
@@ -53,8 +49,6 @@ class Abort:
 class Uncertain:
     """A row without a clear answer.
 
-    :param outcome: what the ledger records.
-    :param cause: what happened.
     :param adds_up: whether such results count together, whatever clear answers come in between.
     """
 
@@ -75,11 +69,7 @@ class Provisional(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """A row that was refused like so many before it that sending stops.
-
-    :param outcome: what the ledger records.
-    :param cause: the error about all of them.
-    """
+    """A row that was refused like so many before it that sending stops."""
 
     outcome: Outcome
     cause: Exception
@@ -103,8 +93,6 @@ class SendLoop:
     One thread submits rows and takes results; another one runs an event loop that sends the rows. Rows and results cross threads
     in batches, to limit wake-ups.
 
-    :param sender: sends rows.
-    :param concurrency: the maximum number of requests at once.
     :param in_doubt: the state of a row whose sending failed with an unexpected error.
     :param most_doubts: stop after so many consecutive rows without a clear answer, or so many doubts that add up.
     :param refusals: counts equal refusals, and returns the error that stops sending.
@@ -155,10 +143,7 @@ class SendLoop:
         self._call_in_loop(self._wake_workers)
 
     def renew(self, *, valid_until: float) -> None:
-        """Extend the claims that are still valid: their leases have been renewed.
-
-        :param valid_until: when they expire after that.
-        """
+        """Extend the claims that are still valid: their leases have been renewed."""
         now = uptime()
         if now > self._renewed_until:
             # The process or the database was suspended: others may have taken what was claimed before.
@@ -168,7 +153,6 @@ class SendLoop:
     def results(self, *, timeout: float) -> Iterator[tuple[Claim, Result | NotSent]]:
         """Return the results so far, waiting for the first batch.
 
-        :param timeout: the longest wait, in seconds.
         :raises Exception: the event loop has broken down.
         """
         if timeout:

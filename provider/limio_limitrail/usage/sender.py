@@ -74,8 +74,6 @@ class AnswerIds:
         """Return whose answer an answer is, and remember its ids.
 
         :param ids: what it bears: trace id, reservation id.
-        :param row: the row whose request it was taken for.
-        :param connection: what it came over.
         """
         found = {self._owner(one, row=row, connection=connection) for one in ids if one and _is_id(one)}
         return next((owner for owner in (Owner.ANOTHER_ROW, Owner.THIS_ROW) if owner in found), Owner.UNKNOWN)
@@ -114,12 +112,7 @@ def _is_named_by(row: UsageRow, one: str) -> bool:
 class UsageSender:
     """Sends rows to one endpoint, in one event loop.
 
-    :param client: sends the requests.
-    :param operation: what is done with the rows.
-    :param response: where answers hold what, and what they mean.
     :param key_header: the header that carries the idempotency key; None where the body does.
-    :param on_unknown: whether a row that may have been carried out is sent again.
-    :param resend_within: seconds after its first request in which it may be sent again.
     :param keep_answers: whether outcomes keep whole answers.
     """
 

@@ -78,10 +78,7 @@ class UsageCommitSummary(TypedDict):
 class Reason:
     """Why rows were not committed.
 
-    :param state: their state, or `REJECTED_BEFORE`.
     :param text: the reason, without what is particular to one row.
-    :param count: how many rows.
-    :param example: one of them.
     """
 
     state: str
@@ -197,7 +194,6 @@ def summarize(
 
     :param rekeyed: rows that count as settled by entries under other keys.
     :param left: rows in doubt that are not among the task's rows.
-    :param requests: numbers and times of the task's requests.
     """
     return {
         "operation": operation,
@@ -221,6 +217,10 @@ def summarize(
         "rekeyed": rekeyed,
         **requests,  # type: ignore[typeddict-item]
     }
+
+
+THRESHOLDS = ("max_rejected", "max_parked", "max_rejected_before", "max_changed", "max_duplicates", "max_in_doubt")
+"""The parameters of `Thresholds`."""
 
 
 class Thresholds:
@@ -262,9 +262,7 @@ def check_thresholds(
     """Return the error that the task fails with; None if it has not failed.
 
     :param table: the table that holds the reasons.
-    :param thresholds: how many rows may go wrong.
     :param left: rows in doubt that are not among the task's rows.
-    :param changes_table: the table that lists changed rows.
     """
     unknown = counts.states[State.UNKNOWN]
     if unknown:

@@ -12,7 +12,7 @@ from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.usage.ledger.digests import differing_members
 from limio_limitrail.usage.ledger.model import UsageRow
 from limio_limitrail.usage.ledger.sql import instant
-from limio_limitrail.usage.ledger.table import KEY, Type, find_name, make_table
+from limio_limitrail.usage.ledger.table import KEY, find_name, make_table, typed
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.dialect import Session
@@ -20,18 +20,7 @@ if TYPE_CHECKING:
 
 _WORKER = ("dag_id", "task_id", "run_id", "map_index")
 
-COLUMNS: dict[str, Type] = {
-    KEY: Type.TEXT,
-    "operation": Type.TEXT,
-    "row_key": Type.TEXT,
-    "members": Type.TEXT,
-    "seen_at": Type.INSTANT,
-    "finished_at": Type.INSTANT,
-    **{name: Type.NUMBER if name == "map_index" else Type.TEXT for name in _WORKER},
-    "body_digest": Type.TEXT,
-    "body_members": Type.TEXT,
-    "body": Type.TEXT,
-}
+COLUMNS = typed(KEY, "operation", "row_key", "members", "seen_at", "finished_at", *_WORKER, "body_digest", "body_members", "body")
 
 PATH = "(path)"
 """In the list of members: the request's path differs."""
@@ -49,15 +38,11 @@ def make_changes_table(session: Session, table: str) -> None:
 def write_changes(sql: Statements, rows: Sequence[UsageRow], *, operation: str, table: str, with_bodies: bool, now: int) -> None:
     """List rows, and replace what was listed of them before.
 
-    :param rows: rows that were carried out with other bodies.
-    :param operation: such as ``usage.commit``.
-    :param table: the table of changed rows.
-    :param with_bodies: whether the new bodies are listed, too.
     :param now: the ledger's time, in milliseconds since 1970.
     """
     session, dialect = sql.session, sql.session.dialect
     quote = dialect.quote
-    ledger, changes = (dialect.qualified(find_name(name, dialect=dialect)) for name in (sql.table, table))
+    ledger, changes = sql.qualified_table, dialect.qualified(find_name(table, dialect=dialect))
     keys = [row.key for row in rows]
     among = f"{quote(KEY)} IN ({', '.join([VALUE] * len(keys))})"
     sent = dict(session.query(f"SELECT {quote(KEY)}, {quote('body_members')} FROM {ledger} WHERE {among}", *keys))

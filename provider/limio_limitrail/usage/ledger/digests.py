@@ -22,7 +22,6 @@ _ENCODER = msgspec.json.Encoder(order="deterministic")
 def digest_by_value(path: str, content: object, *, in_path: Mapping[str, str]) -> str:
     """Return the digest of a request.
 
-    :param path: the request's path.
     :param content: its JSON as `by_value` returns it; None for no body.
     :param in_path: the row's columns in the path that are not key columns.
     """
@@ -51,7 +50,6 @@ def by_value(content: Any) -> Any:
 def member_digests(content: Any, *, salt: str) -> str:
     """Return a JSON object with a short digest for each member of a request's JSON, nested ones by their path with dots.
 
-    :param content: the JSON as `by_value` returns it.
     :param salt: goes into each digest, so that equal values of different rows do not show.
     """
     digests: dict[str, str] = {}
@@ -72,7 +70,6 @@ def differing_members(now: str | None, before: str | None) -> list[str] | None:
     """Return the names of the members that differ between two requests of one row; None if unknown.
 
     :param now: digests of the members, as `member_digests` returns them.
-    :param before: of the request that was sent.
     """
     try:
         new, old = (msgspec.json.decode(text or "", type=dict[str, str]) for text in (now, before))

@@ -62,14 +62,7 @@ class LeaseMonitor:
         self._leases_seen: dict[str, tuple[str, int, float]] = {}
 
     def is_alive(self, key: str, entry: Entry, *, me: Worker, now: int, lease: float) -> bool:
-        """Return whether the worker that has claimed a row may still send it.
-
-        :param key: the row's key.
-        :param entry: its entry, in the state ``sending``.
-        :param me: the worker that asks.
-        :param now: the ledger's time, in milliseconds since 1970.
-        :param lease: seconds that a lease lasts.
-        """
+        """Return whether the worker that has claimed a row may still send it."""
         if is_superseded(entry, me=me):
             return False
         process = self._process_lock.state_of(entry.worker.claim_id)
@@ -129,7 +122,6 @@ class ProcessLock:
 
     It is a lock of an open file description, and not one of the process, which closing any other descriptor would release.
 
-    :param claim_id: the worker's id.
     """
 
     def __init__(self, claim_id: str) -> None:
@@ -142,10 +134,7 @@ class ProcessLock:
         self._file_id = ""
 
     def acquire(self, database: PersistentConnection) -> None:
-        """Lock this worker's byte until the database is closed.
-
-        :param database: must be open.
-        """
+        """Lock this worker's byte until the database is closed."""
         if self._is_held:
             return
         self._is_held = True

@@ -50,7 +50,6 @@ _PAUSES = PAUSES
 class Claim:
     """The ledger's answer to a worker that wants to send a row.
 
-    :param row: the row.
     :param granted: whether this worker, and no other, may send it now.
     :param entry: its entry before the claim, if granted, else its entry now; None if it was new.
     """
@@ -73,11 +72,7 @@ class Claim:
 class Ledger:
     """One worker's view of a ledger table. For one thread.
 
-    :param database: the database of the table.
     :param table: the table, with its schema if that is not the default one.
-    :param worker: the worker that claims rows.
-    :param operation: such as ``usage.commit``.
-    :param conn_id: the API's connection.
     :param tenant: the tenant that the connection names, if any.
     :param namespace: the ``key_namespace`` of the idempotency keys, if any.
     :param clock: seconds since 1970, for databases without a clock that all workers share.
@@ -123,12 +118,7 @@ class Ledger:
         )
 
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:
-        """Return the entries of those rows that are settled, and not to be sent.
-
-        :param rows: rows with different keys.
-        :param policy: what to do with those that have an entry.
-        :raises LandingError: the database refused in every try.
-        """
+        """Return the entries of those rows that are settled, and not to be sent."""
 
         def read(sql: Statements) -> dict[str, Entry]:
             now = self._now(sql)
@@ -195,8 +185,6 @@ class Ledger:
     def claim(self, rows: Sequence[UsageRow], *, policy: Policy) -> list[Claim]:
         """Claim rows to send them; once this has returned, the claims outlive this process.
 
-        :param rows: rows with different keys.
-        :param policy: what to do with those that have an entry.
         :raises LandingError: the database refused in every try; nothing may be sent.
         """
         # A claim that is retried after an unnoticed success finds its own entries; the former ones must not be lost.
@@ -251,7 +239,6 @@ class Ledger:
 
         :param outcomes: by key.
         :raises UnwrittenError: the table does not take some outcomes at all; all others are written.
-        :raises LandingError: the database refused in every try.
         """
         if not outcomes:
             return
@@ -275,10 +262,7 @@ class Ledger:
         return self._write(lambda sql: sql.record(outcomes, now=self._now(sql)), at_once=frozenset({Cause.ROWS}))
 
     def release(self, claims: Iterable[Claim]) -> None:
-        """Release claims whose rows have certainly not been sent: the ledger is then as it was before.
-
-        :raises LandingError: the database refused in every try.
-        """
+        """Release claims whose rows have certainly not been sent: the ledger is then as it was before."""
         granted = [claim for claim in claims if claim.granted]
         new = [claim.row.key for claim in granted if claim.entry is None]
 
@@ -302,7 +286,6 @@ class Ledger:
         """Count the rows of this operation that are in doubt and are not among the task's rows.
 
         :param among: returns which of some keys are among the task's rows.
-        :raises LandingError: the database refused in every try.
         """
 
         def find(sql: Statements) -> LeftInDoubt:
@@ -318,11 +301,7 @@ class Ledger:
     def list_changes(self, rows: Sequence[UsageRow], *, table: str, with_bodies: bool) -> None:
         """List rows that were carried out with other bodies.
 
-        :param rows: some of them.
-        :param table: the table of changed rows; created if it does not exist.
-        :param with_bodies: whether their new bodies are listed, too.
         :raises LedgerError: there is a table of that name that holds no changed rows.
-        :raises LandingError: the database refused in every try.
         """
 
         def write(sql: Statements) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.usage.ledger.model import Entry, LedgerError, State
 from limio_limitrail.usage.ledger.sql import Statements
-from limio_limitrail.usage.ledger.table import ENTRY, KEY, find_name, milliseconds, read_entry
+from limio_limitrail.usage.ledger.table import ENTRY, KEY, milliseconds, read_entry
 
 AGES: Mapping[str, int] = {"under_1h": 3_600_000, "under_1d": 86_400_000, "under_7d": 604_800_000}
 """The upper bound of each age, in milliseconds."""
@@ -29,7 +29,6 @@ _SKEW = 60_000
 class LeftInDoubt:
     """Rows of an operation that are in doubt and are not among a task's rows.
 
-    :param states: how many are in each state.
     :param ages: how many are how old; see `AGES`.
     :param oldest: a description of the oldest.
     :param query: the query that shows all rows in doubt.
@@ -59,8 +58,6 @@ def find_left(
     Rows that a live worker is sending are not in doubt, and those of other mapped copies of the task in the same run are
     counted by those.
 
-    :param sql: the statements of the open transaction.
-    :param now: the ledger's time, in milliseconds since 1970.
     :param among: returns which of some keys are among the task's rows.
     :param may_be_alive: returns whether the worker that has claimed a row may still send it.
     """
@@ -105,7 +102,7 @@ class _Reader:
         siblings = {"dag_id": worker.dag_id, "task_id": worker.task_id, "run_id": worker.run_id}
         alike = " AND ".join(f"{self._quote(name)} = {VALUE}" for name in siblings)
         return self.sql.session.query(
-            f"SELECT {', '.join(columns)} FROM {self._table} "
+            f"SELECT {', '.join(columns)} FROM {self.sql.qualified_table} "
             # As in the index that the docs recommend.
             f"WHERE {self._quote('operation')} = {VALUE} AND {_in_doubt(self._quote('state'))} AND {where} "
             # Also if a damaged row has a null in one of these columns.
@@ -120,15 +117,10 @@ class _Reader:
         names = ("row_key", "state", "dag_id", "task_id", "run_id")
         columns = ", ".join(map(self._quote, names))
         [(row_key, state, dag_id, task_id, run_id)] = self.sql.session.query(
-            f"SELECT {columns} FROM {self._table} WHERE {self._quote(KEY)} = {VALUE}", key
+            f"SELECT {columns} FROM {self.sql.qualified_table} WHERE {self._quote(KEY)} = {VALUE}", key
         )
         when = "" if since is None else f" since {datetime.fromtimestamp(since / 1000, tz=UTC):%Y-%m-%d %H:%M} UTC"
         return f"{row_key} ({state}{when}, of task {task_id} in run {run_id} of Dag {dag_id})"
-
-    @property
-    def _table(self) -> str:
-        dialect = self.sql.session.dialect
-        return dialect.qualified(find_name(self.sql.table, dialect=dialect))
 
     def _quote(self, name: str) -> str:
         return self.sql.session.dialect.quote(name)

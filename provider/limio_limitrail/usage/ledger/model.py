@@ -64,13 +64,7 @@ class OnUnknown(StrEnum):
 class Outcome:
     """What came of a row.
 
-    :param state: the row's state.
     :param http_status: the status of the answer; None if no answer came.
-    :param decision: the decision in the answer, in the API's own word.
-    :param reservation_id: the reservation in the answer.
-    :param error_code: ProblemDetails' ``errorCode``.
-    :param resource_key: ProblemDetails' ``resourceKey``.
-    :param trace_id: the API's id of the call.
     :param field: the field that the API blames.
     :param detail: what happened, short and redacted.
     :param fees: the fees in the answer as JSON text; previews only.
@@ -94,9 +88,6 @@ class Outcome:
 class Worker:
     """One try of one task.
 
-    :param dag_id: the Dag.
-    :param task_id: the task in it.
-    :param run_id: the Dag run.
     :param map_index: the mapped copy; -1 where the task is not mapped.
     :param try_number: the try; a later one means that all earlier ones have ended.
     :param claim_id: this worker's own id, never the same twice.
@@ -128,8 +119,6 @@ class Worker:
 class Entry:
     """What the ledger holds of a row.
 
-    :param state: what is known of it.
-    :param worker: who claimed it last.
     :param lease_until: until when, in milliseconds since 1970, that worker counts as alive without a heartbeat.
     :param digest: of path and body of the request that was sent.
     :param attempts: how often it has been claimed.
@@ -153,10 +142,7 @@ class Entry:
 class UsageRow:
     """A row that is ready to be sent.
 
-    :param number: its position in the input, from 1.
-    :param key: its idempotency key.
     :param row_key: the key columns and their values, as JSON text.
-    :param path: the request's path.
     :param body: the request's JSON; None for no body.
     :param digest: of path and body, with numbers by value.
     :param identity: what the row is, apart from its key: see `row_identity`.

@@ -13,30 +13,20 @@ from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.usage.ledger.rules import Policy
 from limio_limitrail.usage.ledger.sql import instant
-from limio_limitrail.usage.ledger.table import KEY, OUTCOME, WORKER, Type, find_name, prepare_table
+from limio_limitrail.usage.ledger.table import KEY, OUTCOME, WORKER, find_name, prepare_table, typed
 from limio_limitrail.usage.ledger.transactions import PAUSES, Transactions
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 
-COLUMNS: dict[str, Type] = {
-    KEY: Type.TEXT,
-    "state": Type.TEXT,
-    "row_key": Type.TEXT,
-    **{name: Type.NUMBER if name == "http_status" else Type.TEXT for name in OUTCOME},
-    "fees": Type.TEXT,
-    "answer": Type.TEXT,
-    **{name: Type.NUMBER if name in ("map_index", "try_number") else Type.TEXT for name in WORKER if name != "claim_id"},
-    "previewed_at": Type.INSTANT,
-}
+_WORKER = tuple(name for name in WORKER if name != "claim_id")
+COLUMNS = typed(KEY, "state", "row_key", *OUTCOME, "fees", "answer", *_WORKER, "previewed_at")
 
 
 class Previews:
     """The ledger of previews: rows that change nothing need no claim, and may be sent any number of times.
 
-    :param database: the database of the table.
     :param table: the table of previews; a row's newest preview replaces the one before.
-    :param worker: the worker that asks.
     """
 
     def __init__(self, *, database: PersistentConnection, table: str, worker: Worker) -> None:
@@ -67,7 +57,7 @@ class Previews:
         if not outcomes:
             return
         now = instant(int(time.time() * 1000))
-        worker = {name: getattr(self.worker, name) for name in WORKER if name != "claim_id"}
+        worker = [getattr(self.worker, name) for name in _WORKER]
 
         def write(session: Session) -> None:
             dialect = session.dialect
@@ -80,7 +70,7 @@ class Previews:
             for key, outcome in outcomes.items():
                 values += [key, outcome.state.value, self._rows[key].row_key]
                 values += [getattr(outcome, name) for name in OUTCOME]
-                values += [outcome.fees, outcome.answer, *worker.values(), now]
+                values += [outcome.fees, outcome.answer, *worker, now]
             session.execute(f"INSERT INTO {table} ({names}) VALUES {', '.join([placeholders] * len(outcomes))}", *values)
 
         self._transactions.run(write, pauses=PAUSES)

@@ -19,7 +19,7 @@ from limio_limitrail.usage.ledger.row_identity import (
     row_identity,
     same_row,
 )
-from limio_limitrail.usage.ledger.table import KEY, find_name
+from limio_limitrail.usage.ledger.table import KEY
 
 if TYPE_CHECKING:
     from limio_limitrail.usage.ledger.ledger import Ledger
@@ -56,7 +56,6 @@ class RekeyedRowsError(PermanentUsageError):
 class OtherEntry:
     """An entry of a row under another key.
 
-    :param key: that key.
     :param when: when it was settled or claimed, as the database formats it.
     """
 
@@ -85,7 +84,6 @@ class Rekeyed:
 
     :param keys: the key of the entry by the row's key.
     :param reasons: how often each difference was found.
-    :param example: a description of one of them.
     """
 
     keys: dict[str, str] = field(default_factory=dict)
@@ -111,13 +109,7 @@ class Rekeyed:
 
 
 def find_rekeyed(ledger: Ledger, row_buffer: RowBuffer, *, worker: Worker, zone: ZoneInfo | None, total: int) -> Rekeyed:
-    """Find the rows that have no entry under their key, and one under another.
-
-    :param row_buffer: all rows of the task.
-    :param worker: the task that is about to send them.
-    :param zone: the time zone of the database's sessions.
-    :param total: how many there are, for the log.
-    """
+    """Find the rows that have no entry under their key, and one under another."""
     found = Rekeyed()
     for pairs in row_buffer.identities(at_once=PAIRS_A_QUERY):
         indexes = {key: index for index, key, _ in pairs}
@@ -149,10 +141,7 @@ def _local_pairs(
 def why_same(row: UsageRow, entry: OtherEntry, *, ledger: Ledger, worker: Worker, zone: ZoneInfo | None) -> str | None:
     """Return how an entry under another key differs from a row; None if it is not the same row.
 
-    :param entry: an entry of the same identity.
     :param ledger: of the row: its connection, tenant and namespace count.
-    :param worker: the task that is about to send the row.
-    :param zone: the time zone of the database's sessions.
     """
     same_task = (entry.dag_id, entry.task_id, entry.map_index) == (worker.dag_id, worker.task_id, worker.map_index)
     if entry.certainly_refused or not (same_task or entry.conn_id == ledger.conn_id):
@@ -185,20 +174,16 @@ def default_zone(sql: Statements) -> ZoneInfo | None:
 
 
 def find_others(sql: Statements, wanted: Sequence[tuple[str, str]], *, operation: str) -> list[tuple[str, OtherEntry]]:
-    """Return the entries under other keys of rows that have no entry under their own, by the rows' keys.
-
-    :param wanted: keys and identities of rows.
-    :param operation: such as ``usage.commit``.
-    """
+    """Return the entries under other keys of rows that have no entry under their own, by the rows' keys."""
     session, dialect = sql.session, sql.session.dialect
-    quote, table = dialect.quote, _table_name(sql)
+    quote, table = dialect.quote, sql.qualified_table
     columns = [*(f"t.{quote(name)}" for name in (KEY, *_COLUMNS)),
                dialect.legible(f"coalesce(t.{quote('finished_at')}, t.{quote('claimed_at')})")]  # fmt: skip
     if sql.database == "postgresql":
         source = f"unnest(CAST({VALUE} AS text[]), CAST({VALUE} AS text[])) AS s(s_key, s_identity)"
         values: tuple[object, ...] = ([key for key, _ in wanted], [identity for _, identity in wanted])
     else:
-        _fill_stage(sql, wanted)
+        sql.fill_stage(_STAGE, {"s_key": [key for key, _ in wanted], "s_identity": [identity for _, identity in wanted]})
         source, values = f"{quote(_STAGE)} AS s", ()
     found = session.query(
         f"SELECT s.s_key, {', '.join(columns)} FROM {source} "
@@ -218,21 +203,6 @@ def _read(values: Sequence[Any]) -> OtherEntry:
     row |= {name: None if row[name] is None else int(row[name]) for name in _NUMBERS}
     row["when"] = None if row["when"] is None else str(row["when"])
     return OtherEntry(**row)
-
-
-def _fill_stage(sql: Statements, rows: Sequence[tuple[str, str]]) -> None:
-    import pyarrow as pa
-
-    dialect = sql.session.dialect
-    names = ("s_key", "s_identity")
-    sql.session.create_stage(stage=_STAGE, columns=[(name, dialect.text_type) for name in names])
-    columns = [pa.array([row[at] for row in rows], pa.string()) for at in range(2)]
-    sql.session.fill(stage=_STAGE, rows=pa.table(columns, names=list(names)))
-
-
-def _table_name(sql: Statements) -> str:
-    dialect = sql.session.dialect
-    return dialect.qualified(find_name(sql.table, dialect=dialect))
 
 
 def refuse_rekeyed(found: Rekeyed, *, operation: str, table: str, total: int) -> RekeyedRowsError:

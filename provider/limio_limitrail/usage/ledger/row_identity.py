@@ -45,7 +45,6 @@ def row_identity(operation: str, values: Mapping[str, Any]) -> str:
 
     It does not contain the names of the columns, so that a renamed column still finds its rows.
 
-    :param operation: such as ``usage.commit``.
     :param values: the values of the key columns by name, as JSON values.
     """
     encoded = msgspec.json.encode([operation, *sorted(coarse(value) for value in values.values())])
@@ -169,8 +168,6 @@ def local_times(values: Mapping[str, Any], zone: ZoneInfo) -> dict[str, Any] | N
 def same_row(one: Mapping[str, Any], other: Mapping[str, Any], *, renamed: bool = False, zone: ZoneInfo | None = None) -> bool:
     """Return whether two rows of one operation that have the same identity are the same by their key columns.
 
-    :param one: key columns and JSON values of the first row.
-    :param other: likewise of the second.
     :param renamed: whether columns may have other names.
     :param zone: the time zone of the database's sessions.
     """
@@ -184,10 +181,7 @@ def same_row(one: Mapping[str, Any], other: Mapping[str, Any], *, renamed: bool 
 
 
 def same_value(one: object, other: object, *, zone: ZoneInfo | None = None) -> bool:
-    """Return whether two values of a key column are one value, in whatever types a database or a file may hold it.
-
-    :param zone: see `same_row`.
-    """
+    """Return whether two values of a key column are one value, in whatever types a database or a file may hold it."""
     if isinstance(one, str) and isinstance(other, str):
         return _same_text(one, other, zone=zone)
     if isinstance(one, str):

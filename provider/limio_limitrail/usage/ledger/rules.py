@@ -53,10 +53,7 @@ class Policy:
 def next_action(entry: Entry, *, digest: str, me: Worker, now: int, policy: Policy, alive: bool | None = None) -> Action:
     """Return what to do with a row.
 
-    :param entry: its entry.
     :param digest: of the request that would be sent.
-    :param me: the worker that asks.
-    :param now: the ledger's time, in milliseconds since 1970.
     :param alive: whether the worker that has claimed it may still send it; None: by its lease.
     """
     match entry.state:

@@ -26,17 +26,13 @@ from limio_limitrail.usage.ledger.table import (
 )
 
 _STAGE = "_limitrail_outcomes"
-_NUMBERS = frozenset({"http_status"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Statements:
     """The statements of one transaction.
 
-    :param session: the open transaction.
-    :param database: what kind of database it is.
     :param table: the ledger's table, as the user wrote it.
-    :param worker: who claims rows.
     """
 
     session: Session
@@ -50,13 +46,13 @@ class Statements:
             return {}
         columns = ", ".join(self._quote(name) for name in ENTRY)
         among, values = self._among(keys)
-        sql = f"SELECT {columns} FROM {self._table} WHERE {among}"
+        sql = f"SELECT {columns} FROM {self.qualified_table} WHERE {among}"
         found = dict(read_entry(values) for values in self.session.query(sql, *values))
         # Few rows need their instants, which take the longest to read.
         if parked := [key for key, entry in found.items() if entry.state is State.PARKED]:
             finished_at = self.session.dialect.legible(self._quote("finished_at"))
             among, values = self._among(parked)
-            sql = f"SELECT {self._quote(KEY)}, {finished_at} FROM {self._table} WHERE {among}"
+            sql = f"SELECT {self._quote(KEY)}, {finished_at} FROM {self.qualified_table} WHERE {among}"
             for key, instant_ in self.session.query(sql, *values):
                 found[key] = replace(found[key], finished_at=milliseconds(instant_))
         return found
@@ -82,7 +78,7 @@ class Statements:
         if self.database == "postgresql":
             bound = ", ".join(self._bound(name) for name in fixed)
             added = self.session.query(
-                f"INSERT INTO {self._table} ({columns}) SELECT s.k, s.r, s.d, s.i, s.m, {bound} "
+                f"INSERT INTO {self.qualified_table} ({columns}) SELECT s.k, s.r, s.d, s.i, s.m, {bound} "
                 f"FROM json_to_recordset(CAST({VALUE} AS json)) AS s(k text, r text, d text, i text, m text) "
                 f"ON CONFLICT ({self._quote(KEY)}) DO NOTHING RETURNING {self._quote(KEY)}",
                 *fixed.values(),
@@ -95,7 +91,7 @@ class Statements:
         has_clause = self.database in ("duckdb", "sqlite")
         otherwise = f" ON CONFLICT ({self._quote(KEY)}) DO NOTHING" if has_clause else ""
         all_values = ", ".join([one] * len(rows))
-        self.session.execute(f"INSERT INTO {self._table} ({columns}) VALUES {all_values}{otherwise}", *values)
+        self.session.execute(f"INSERT INTO {self.qualified_table} ({columns}) VALUES {all_values}{otherwise}", *values)
         return frozenset()
 
     def claim(self, row: UsageRow, *, entry: Entry, now: int, lease_until: int) -> None:
@@ -142,31 +138,19 @@ class Statements:
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove entries that this worker has made and not used."""
-        condition = " AND ".join(f"{self._quote(name)} = {VALUE}" for name in self._mine())
-        among, values = self._among(keys)
-        self.session.execute(
-            f"DELETE FROM {self._table} WHERE {among} AND {condition}",
-            *values,
-            *self._mine().values(),
-        )
+        among, values = self._among_mine(keys)
+        self.session.execute(f"DELETE FROM {self.qualified_table} WHERE {among}", *values)
 
     def renew(self, keys: Sequence[str], *, lease_until: int) -> None:
         """Extend the leases of claims that this worker still has: its heartbeat."""
-        condition = " AND ".join(f"{self._quote(name)} = {VALUE}" for name in self._mine())
-        among, values = self._among(keys)
-        self.session.execute(
-            f"UPDATE {self._table} SET {self._quote('lease_until')} = {VALUE} WHERE {among} AND {condition}",
-            lease_until,
-            *values,
-            *self._mine().values(),
-        )
+        among, values = self._among_mine(keys)
+        sql = f"UPDATE {self.qualified_table} SET {self._quote('lease_until')} = {VALUE} WHERE {among}"
+        self.session.execute(sql, lease_until, *values)
 
     def record(self, outcomes: Mapping[str, Outcome], *, now: int) -> int:
         """Write the outcomes of rows that are still this worker's; return how many were."""
         if self.database == "postgresql":
             return self._record_at_once(outcomes, now=now)
-        import pyarrow as pa
-
         session, dialect, quote = self.session, self.session.dialect, self._quote
         # Names of their own, so that no condition is ambiguous.
         columns: dict[str, list[object]] = {
@@ -174,16 +158,12 @@ class Statements:
             "s_state": [outcome.state.value for outcome in outcomes.values()],
             **{f"s_{name}": [_storable(getattr(outcome, name)) for outcome in outcomes.values()] for name in OUTCOME},
         }
-        numbers = {f"s_{name}" for name in _NUMBERS}
-        arrays = [pa.array(values, pa.int64() if name in numbers else pa.string()) for name, values in columns.items()]
-        types = [(quote(name), dialect.integer_type if name in numbers else dialect.text_type) for name in columns]
-        session.create_stage(stage=_STAGE, columns=types)
-        session.fill(stage=_STAGE, rows=pa.table(arrays, names=list(columns)))
+        self.fill_stage(_STAGE, columns)
         assignments = [(quote(name), "s." + quote(f"s_{name}")) for name in ("state", *OUTCOME)]
         condition = f"t.{quote(KEY)} = s.{quote('s_key')} AND {self._open('t')}"
-        written = session.execute(dialect.update(self._table, quote(_STAGE), assignments, condition))
+        written = session.execute(dialect.update(self.qualified_table, quote(_STAGE), assignments, condition))
         session.execute(
-            f"UPDATE {self._table} SET {quote('finished_at')} = {self._bound('finished_at')}, "
+            f"UPDATE {self.qualified_table} SET {quote('finished_at')} = {self._bound('finished_at')}, "
             f"{quote('in_doubt_since')} = {self._in_doubt_since(quote('state'), quote('in_doubt_since'))} "
             f"WHERE {quote(KEY)} IN ({_values(list(outcomes))}) AND {quote('claim_id')} = {VALUE} "
             f"AND {quote('state')} <> {VALUE}",
@@ -206,7 +186,7 @@ class Statements:
         settings = ", ".join(f"{self._quote(name)} = s.{self._quote(name)}" for name in names)
         state, since = self._quote("state"), self._quote("in_doubt_since")
         return self.session.execute(
-            f"UPDATE {self._table} AS t SET {settings}, {self._quote('finished_at')} = {self._bound('finished_at')}, "
+            f"UPDATE {self.qualified_table} AS t SET {settings}, {self._quote('finished_at')} = {self._bound('finished_at')}, "
             f"{since} = {self._in_doubt_since(f's.{state}', f't.{since}')} "
             f"FROM json_to_recordset(CAST({VALUE} AS json)) AS s(k text, {columns}) "
             f"WHERE t.{self._quote(KEY)} = s.k AND {self._open('t')}",
@@ -228,8 +208,20 @@ class Statements:
                 "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
             )
 
+    def fill_stage(self, stage: str, columns: Mapping[str, Sequence[object]]) -> None:
+        """Create a temporary table and fill it; ``s_http_status`` is a number, and all other columns are texts."""
+        import pyarrow as pa
+
+        dialect = self.session.dialect
+        is_number = {name: name == "s_http_status" for name in columns}
+        types = [(self._quote(name), dialect.integer_type if is_number[name] else dialect.text_type) for name in columns]
+        arrays = [pa.array(values, pa.int64() if is_number[name] else pa.string()) for name, values in columns.items()]
+        self.session.create_stage(stage=stage, columns=types)
+        self.session.fill(stage=stage, rows=pa.table(arrays, names=list(columns)))
+
     @property
-    def _table(self) -> str:
+    def qualified_table(self) -> str:
+        """The table's name in SQL."""
         return self.session.dialect.qualified(find_name(self.table, dialect=self.session.dialect))
 
     def _quote(self, name: str) -> str:
@@ -261,6 +253,12 @@ class Statements:
             return f"{self._quote(KEY)} = ANY(CAST({VALUE} AS text[]))", [list(keys)]
         return f"{self._quote(KEY)} IN ({_values(keys)})", list(keys)
 
+    def _among_mine(self, keys: Sequence[str]) -> tuple[str, list[object]]:
+        """Return the same condition for this worker's claims only."""
+        among, values = self._among(keys)
+        mine = self._mine()
+        return " AND ".join([among, *(f"{self._quote(name)} = {VALUE}" for name in mine)]), [*values, *mine.values()]
+
     def _unchanged(self, key: str, entry: Entry) -> dict[str, object]:
         """Return what an entry must still be for a change to apply (optimistic locking)."""
         return {
@@ -273,7 +271,9 @@ class Statements:
     def _update(self, values: Mapping[str, object], *, where: Mapping[str, object], more: str = "") -> None:
         settings = ", ".join(f"{self._quote(name)} = {self._bound(name)}" for name in values)
         condition = " AND ".join(f"{self._quote(name)} = {VALUE}" for name in where)
-        self.session.execute(f"UPDATE {self._table} SET {settings}{more} WHERE {condition}", *values.values(), *where.values())
+        self.session.execute(
+            f"UPDATE {self.qualified_table} SET {settings}{more} WHERE {condition}", *values.values(), *where.values()
+        )
 
 
 def _worker(worker: Worker) -> dict[str, str | int]:

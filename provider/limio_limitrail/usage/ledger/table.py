@@ -38,47 +38,29 @@ FORMAT = 3
 
 FORMAT_COLUMN = "ledger_format"
 
-COLUMNS: dict[str, Type] = {
-    KEY: Type.TEXT,
-    "state": Type.TEXT,
-    "operation": Type.TEXT,
-    "row_key": Type.TEXT,
-    "http_status": Type.NUMBER,
-    "decision": Type.TEXT,
-    "reservation_id": Type.TEXT,
-    "error_code": Type.TEXT,
-    "resource_key": Type.TEXT,
-    "trace_id": Type.TEXT,
-    "field": Type.TEXT,
-    "detail": Type.TEXT,
-    "attempts": Type.NUMBER,
-    "body_digest": Type.TEXT,
-    "conn_id": Type.TEXT,
-    "dag_id": Type.TEXT,
-    "task_id": Type.TEXT,
-    "run_id": Type.TEXT,
-    "map_index": Type.NUMBER,
-    "try_number": Type.NUMBER,
-    "claim_id": Type.TEXT,
-    "lease_until": Type.NUMBER,
-    "claimed_at": Type.INSTANT,
-    "finished_at": Type.INSTANT,
-    FORMAT_COLUMN: Type.NUMBER,
-    "in_doubt_since": Type.NUMBER,
-    "row_identity": Type.TEXT,
-    "tenant": Type.TEXT,
-    "key_namespace": Type.TEXT,
-    "body_members": Type.TEXT,
-}
+OUTCOME = ("http_status", "decision", "reservation_id", "error_code", "resource_key", "trace_id", "field", "detail")
+WORKER = ("dag_id", "task_id", "run_id", "map_index", "try_number", "claim_id")
+
+_NUMBERS = frozenset({FORMAT_COLUMN, "http_status", "attempts", "map_index", "try_number", "lease_until", "in_doubt_since"})
+_INSTANTS = frozenset({"claimed_at", "finished_at", "seen_at", "previewed_at"})
+
+
+def typed(*names: str) -> dict[str, Type]:
+    """Return columns with their types; a column has one type in all tables."""
+    return {name: Type.NUMBER if name in _NUMBERS else Type.INSTANT if name in _INSTANTS else Type.TEXT for name in names}
+
+
+COLUMNS = typed(
+    KEY, "state", "operation", "row_key", *OUTCOME, "attempts", "body_digest", "conn_id", *WORKER, "lease_until", "claimed_at",
+    "finished_at", FORMAT_COLUMN, "in_doubt_since", "row_identity", "tenant", "key_namespace", "body_members",
+)  # fmt: skip
 
 INDEXED = ("row_identity",)
 """Columns with an index of their own, except in DuckDB: it needs none, and would update an indexed row by deleting it."""
 
-OUTCOME = ("http_status", "decision", "reservation_id", "error_code", "resource_key", "trace_id", "field", "detail")
-WORKER = ("dag_id", "task_id", "run_id", "map_index", "try_number", "claim_id")
 ENTRY = (KEY, FORMAT_COLUMN, "state", "lease_until", "body_digest", "attempts", "in_doubt_since", *WORKER, *OUTCOME)
 _REQUIRED = (FORMAT_COLUMN, "lease_until", "body_digest", "attempts", *WORKER)
-_NUMBERS = (FORMAT_COLUMN, "lease_until", "attempts", "map_index", "try_number")
+_REQUIRED_NUMBERS = (FORMAT_COLUMN, "lease_until", "attempts", "map_index", "try_number")
 
 
 def read_entry(values: Sequence[Any]) -> tuple[str, Entry]:
@@ -101,7 +83,7 @@ def read_entry(values: Sequence[Any]) -> tuple[str, Entry]:
         ) from None
     if empty := [name for name in _REQUIRED if row[name] is None]:
         raise LedgerError(f"the ledger's row {row[KEY]} is damaged: {', '.join(empty)} must not be empty")
-    row |= {name: _number(row, name) for name in _NUMBERS}
+    row |= {name: _number(row, name) for name in _REQUIRED_NUMBERS}
     since = None if row["in_doubt_since"] is None else _number(row, "in_doubt_since")
     return row[KEY], Entry(
         state=state,
@@ -133,10 +115,7 @@ def _number(row: Mapping[str, Any], name: str) -> int:
 
 
 def find_name(text: str, *, dialect: Dialect) -> TableName:
-    """Read a table's name as the user wrote it.
-
-    :raises LedgerError: it is not a table's name.
-    """
+    """Read a table's name as the user wrote it."""
     try:
         return dialect.table_name(text)
     except ValueError as error:
@@ -174,10 +153,7 @@ def prepare_table(
 
 
 def _check_columns(session: Session, table: TableName, *, columns: Mapping[str, Type], unfit: str, parameter: str) -> bool:
-    """Check the columns of a table; return False if it does not exist.
-
-    :raises LedgerError: its columns do not fit.
-    """
+    """Check the columns of a table; return False if it does not exist."""
     found = session.columns(table)
     if found is None:
         return False
@@ -236,10 +212,7 @@ def make_table(
 ) -> None:
     """Create a table with one row per key, if it does not exist. One that exists is not locked.
 
-    :param columns: its columns, the key first.
     :param unfit: what an error says of a table that lacks some, such as ``is no ledger``.
-    :param parameter: the parameter that names the table.
-    :param indexed: columns that get an index.
     :raises LedgerError: the table exists and lacks columns.
     """
     if _check_columns(session, table, columns=columns, unfit=unfit, parameter=parameter):

@@ -44,7 +44,6 @@ class LedgerLockedError(LandingError):
 class Transactions:
     """Runs transactions on one table. Each may be repeated, also after a success that went unnoticed.
 
-    :param database: the database of the table.
     :param table: the table, as the user wrote it.
     """
 

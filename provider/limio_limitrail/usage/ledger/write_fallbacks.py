@@ -39,9 +39,7 @@ class UnwrittenError(LedgerError):
 def record_apart(outcomes: Mapping[str, Outcome], *, write: Write, table: str) -> int:
     """Write outcomes together; those that the table does not accept are reduced to what it accepts.
 
-    :param outcomes: by key.
     :param write: raises a `DatabaseError` with `Cause.ROWS` where the table does not accept them.
-    :param table: the table's name, for messages.
     :returns: how many found their entries.
     :raises UnwrittenError: the table does not even accept the states of some rows.
     """
