@@ -26,7 +26,7 @@ from limio_limitrail.usage.ledger.ledger import LEASE, Claim
 from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State, UsageRow
 from limio_limitrail.usage.ledger.rules import Policy
 from limio_limitrail.usage.operations import find_operation
-from limio_limitrail.usage.send_loop import Abort, EndedError, RateLimited, Uncertain
+from limio_limitrail.usage.send_loop import Abort, RateLimited, SendingStoppedError, Uncertain
 from limio_limitrail.usage.sender import UsageSender
 
 FATES = (
@@ -204,12 +204,12 @@ class Crew:
             if waits == end_after:
                 self.ended = True
             if self.ended:
-                raise EndedError
+                raise SendingStoppedError
 
         self.world.begin(claim.row.key, fates, worker=self)
         try:
             result: Any = asyncio.run(self.sender(claim.row, wait))
-        except EndedError:
+        except SendingStoppedError:
             result = None
         if not taken_in:
             return

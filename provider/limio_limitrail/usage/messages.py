@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""A usage row becomes a request, and an answer becomes an outcome."""
+"""Build the request of a usage row, and read its answer as an outcome."""
 
 from __future__ import annotations
 
@@ -39,21 +39,19 @@ if TYPE_CHECKING:
 _LONGEST_VALUE = 200
 
 _LEFT_OUT = '"left out: it repeats a credential"'
-"""Kept instead of an answer that does so."""
-
 _TOO_LARGE = '"left out: it is larger than 1 MB"'
 _LARGEST_KEPT = 1_000_000
-"""Bytes of an answer that is kept: it is read for credentials in all forms, which takes a second a megabyte."""
+"""Bytes; the search for credentials in all encodings takes a second per megabyte."""
 
 _WHOLE = frozenset({200, 201})
-"""Statuses with which an answer means what it says."""
+"""Statuses with which the decision of an answer counts."""
 
 _ACCEPTED = 202
-"""Means that a request was taken, and that what becomes of it is open: unless the answer says so itself."""
+"""The request was accepted; whether it is carried out is open unless the answer has a known decision."""
 
 
 class UndecidedAnswerError(ProtocolError):
-    """The API has accepted a request, and its answer holds no decision that is known."""
+    """The API has accepted a request, and its answer has no known decision."""
 
     hopeless: ClassVar[bool] = True
     advice = (
@@ -182,8 +180,8 @@ def read_answer(answer: Answer, *, response: ResponseMapping, required: bool = T
     try:
         top, found = read_object(answer.body)
         decision = find_member(top, response.decision_field) if response.decision_field else None
-        reservation = _find_well_spelt(top, response.reservation_field)
-        fees = _find_well_spelt(top, response.fees_field) if keep else None
+        reservation = _find_optional(top, response.reservation_field)
+        fees = _find_optional(top, response.fees_field) if keep else None
     except (NoObjectError, AmbiguousMemberError) as error:
         kept = _kept(answer.body, found=found) if keep else None
         return Outcome(state=State.PARKED, http_status=answer.status, answer=kept, detail=str(error))
@@ -228,7 +226,7 @@ def read_answer(answer: Answer, *, response: ResponseMapping, required: bool = T
     return outcome
 
 
-def _find_well_spelt(top: JsonObject, path: str) -> Member | None:
+def _find_optional(top: JsonObject, path: str) -> Member | None:
     """Return an optional member; one that is spelt in another case is another one.
 
     :raises AmbiguousMemberError: it is there more than once.
@@ -296,7 +294,7 @@ def outcome_of(error: ApiError, *, state: State) -> Outcome:
 
 
 def check_columns(rows_have: Sequence[str], *, needed: frozenset[str]) -> None:
-    """Find out before the first row that the rows lack columns.
+    """Check the columns of all rows before the first one is read.
 
     :raises UsageRowError: they do.
     """

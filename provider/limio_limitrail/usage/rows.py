@@ -25,16 +25,16 @@ MOST_SHOWN = 10
 """Rows that cannot be sent and that a message names one by one."""
 
 _BATCH_ROWS = 2000
-"""Rows of a part that become plain values at a time."""
+"""Rows of a Parquet part that are converted at a time."""
 
 _UTC = frozenset({"UTC", "Etc/UTC", "GMT", "Etc/GMT", "Zulu", "Etc/Zulu", "Universal", "Etc/Universal", "UCT", "Etc/UCT"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Rows, and the names of their columns where they are known before the first row.
+    """Rows, and the names of their columns if they are known before the first row.
 
-    :param columns: the columns; none where each row has its own.
+    :param columns: the columns; None where each row has its own.
     """
 
     columns: tuple[str, ...] | None
@@ -96,9 +96,9 @@ def rows_of_parts(folder: str) -> Source:
 
     from limio_limitrail.landing.manifest import ManifestError, read_manifest
 
-    place = ObjectStoragePath(folder)
+    path = ObjectStoragePath(folder)
     try:
-        manifest = read_manifest(place)
+        manifest = read_manifest(path)
     except FileNotFoundError:
         raise ParameterError(
             f"parts_path={folder!r} holds no manifest: give the folder of a finished pull, such as its summary's 'folder'"
@@ -106,10 +106,10 @@ def rows_of_parts(folder: str) -> Source:
     except ManifestError as error:
         raise ParameterError(f"parts_path={folder!r}: {error.what}") from None
     columns = tuple(manifest.schema) or None
-    return Source(columns=columns, rows=_read_parts(place, manifest))
+    return Source(columns=columns, rows=_read_parts(path, manifest))
 
 
-def _read_parts(place: Any, manifest: Any) -> Iterator[Mapping[str, Any]]:
+def _read_parts(path: Any, manifest: Any) -> Iterator[Mapping[str, Any]]:
     import msgspec
     import pyarrow as pa
 
@@ -119,10 +119,10 @@ def _read_parts(place: Any, manifest: Any) -> Iterator[Mapping[str, Any]]:
     decoder = msgspec.json.Decoder(float_hook=json_number)
     for part in manifest.parts:
         if manifest.part_format is PartFormat.PARQUET:
-            for batch in ParquetPart(folder=place, part=part).read().to_batches(max_chunksize=_BATCH_ROWS):
+            for batch in ParquetPart(folder=path, part=part).read().to_batches(max_chunksize=_BATCH_ROWS):
                 yield from batch.to_pylist()
             continue
-        with pa.CompressedInputStream(pa.BufferReader(read_verified(place, part)), "zstd") as stream:
+        with pa.CompressedInputStream(pa.BufferReader(read_verified(path, part)), "zstd") as stream:
             for number, line in enumerate(stream.read().splitlines(), start=1):
                 try:
                     yield decoder.decode(line)

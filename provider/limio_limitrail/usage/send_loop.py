@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from limio_limitrail.usage.sender import UsageSender
 
 
-class EndedError(Exception):
+class SendingStoppedError(Exception):
     """Raised by a wait between two tries when sending has stopped, or the claim has expired."""
 
 
@@ -81,7 +81,7 @@ class NotSent:
 
 Result = Outcome | Uncertain | Refused | RateLimited | Abort
 Wait = Callable[[float], Awaitable[None]]
-"""Waits that many seconds; raises `EndedError` when sending has stopped, or the claim has expired."""
+"""Waits that many seconds; raises `SendingStoppedError` when sending has stopped, or the claim has expired."""
 
 _JOIN_TIMEOUT = 1.0
 """Seconds in which a loop without requests in flight ends."""
@@ -257,11 +257,11 @@ class SendLoop:
             async def wait(seconds: float) -> None:
                 await self._wait(seconds)
                 if not self._is_valid(valid_until):
-                    raise EndedError
+                    raise SendingStoppedError
 
             try:
                 result = await self._sender(claim.row, wait)
-            except EndedError:
+            except SendingStoppedError:
                 result = NotSent()
             except Exception as error:  # noqa: BLE001 - whether the row was sent is not known
                 outcome = Outcome(state=self._in_doubt, detail=f"{type(error).__name__} while it was sent")
@@ -301,4 +301,4 @@ class SendLoop:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stop_event.wait(), seconds)
         if self._stopped:
-            raise EndedError
+            raise SendingStoppedError

@@ -28,7 +28,7 @@ from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State, UsageR
 from limio_limitrail.usage.ledger.rules import RESEND_WITHIN, resolve
 from limio_limitrail.usage.messages import MisplacedAnswerError, misplaced, outcome_of, read_answer, undecided
 from limio_limitrail.usage.response_mapping import ResponseMapping
-from limio_limitrail.usage.send_loop import Abort, EndedError, Provisional, RateLimited, Result, Uncertain, Wait
+from limio_limitrail.usage.send_loop import Abort, Provisional, RateLimited, Result, SendingStoppedError, Uncertain, Wait
 
 if TYPE_CHECKING:
     from limio_limitrail.api.async_client import AsyncApiClient
@@ -37,30 +37,30 @@ if TYPE_CHECKING:
 _REFUSALS = (InvalidRequestError, NotFoundError, ConflictError, PageTooLargeError)
 
 _TIMED_OUT = 408
-"""Says that the request came too slowly, and not how much of it was carried out."""
+"""The request came too slowly; whether it was carried out is not known."""
 
 _MAX_IDS = 4096
-"""Ids that are remembered: a copy comes soon after its original."""
+"""Ids that are remembered: a copy arrives soon after its original."""
 
 REST = 0.01
-"""Seconds in which a connection is not used again after an answer: an answer that comes twice mostly does so at once."""
+"""Seconds in which a connection rests after an answer: a duplicate mostly arrives at once."""
 
-SETTLES = 0.02
+COPIES_ARRIVE_WITHIN = 0.02
 """Seconds in which a refusal may turn out to be another row's."""
 
 _PROXY_WANTS_CREDENTIALS = 407
-"""Comes from a proxy on the way: the request has not reached the API."""
+"""Sent by a proxy: the request has not reached the API."""
 
 
 class Owner(Enum):
     """Whose answer an answer is."""
 
     THIS_ROW = "this row"
-    """It bears an id that no answer had before: it is no copy of one."""
+    """It has an id that no answer had before, so it is no copy."""
     ANOTHER_ROW = "another row"
-    """It bears the id of another row's answer, which came over the same connection."""
+    """It has the id of another row's answer on the same connection."""
     UNKNOWN = "unknown"
-    """It bears no id that tells."""
+    """It has no id."""
 
 
 class AnswerIds:
@@ -73,7 +73,7 @@ class AnswerIds:
     def owner(self, ids: Iterable[str | None], *, row: UsageRow, connection: ConnectionRecord) -> Owner:
         """Return whose answer an answer is, and remember its ids.
 
-        :param ids: what it bears: trace id, reservation id.
+        :param ids: its trace id and reservation id.
         """
         found = {self._owner(one, row=row, connection=connection) for one in ids if one and _is_id(one)}
         return next((owner for owner in (Owner.ANOTHER_ROW, Owner.THIS_ROW) if owner in found), Owner.UNKNOWN)
@@ -89,7 +89,7 @@ class AnswerIds:
         if key == row.key:
             return Owner.THIS_ROW
         if where is not connection:
-            # A copy comes over the connection of its original: what comes over another one, too, is no id of one answer.
+            # A copy arrives on the connection of its original: an id on two connections is no id of one answer.
             if len(self._constant) < _MAX_IDS:
                 self._constant.add(one)
             return Owner.UNKNOWN
@@ -99,7 +99,7 @@ class AnswerIds:
 
 
 def _is_id(one: str) -> bool:
-    """Return whether a text may be an id: nothing that was masked or cut, and no zeros, which stand for none."""
+    """Return whether a text may be an id: not masked, shortened or all zeros."""
     return bool(one.strip("0-")) and "***" not in one and not one.endswith("…")
 
 
@@ -138,7 +138,7 @@ class UsageSender:
 
         async def send_once() -> Outcome:
             if doubts and uptime() - began > self.resend_within:
-                raise EndedError
+                raise SendingStoppedError
             try:
                 return await self._ask(row)
             except ApiError as error:
@@ -156,7 +156,7 @@ class UsageSender:
                 sleep=wait,
                 on_retry=self.client.parent.count_retry,
             )
-        except EndedError:
+        except SendingStoppedError:
             if not doubts:
                 # No try so far can have been carried out.
                 raise
@@ -199,7 +199,7 @@ class UsageSender:
             provenance = error.failure.provenance
             if provenance is not None and self._owner(refusal, row=row, provenance=provenance) is not Owner.THIS_ROW:
                 if provenance.number > 1:
-                    await asyncio.sleep(SETTLES)
+                    await asyncio.sleep(COPIES_ARRIVE_WITHIN)
                 if provenance.is_in_doubt:
                     raise self._misplaced(refusal, row=row) from None
             is_known_key = self.response.is_committed(status=error.status, error_code=error.failure.problem.error_code)

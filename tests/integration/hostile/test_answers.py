@@ -37,7 +37,7 @@ from limio_limitrail.polling.objects import ObjectWait
 from limio_limitrail.polling.watch_filter import Watch, WatchFilter
 from limio_limitrail.usage.ledger.model import OnUnknown
 from limio_limitrail.usage.operations import find_operation
-from limio_limitrail.usage.send_loop import EndedError
+from limio_limitrail.usage.send_loop import SendingStoppedError
 from limio_limitrail.usage.sender import UsageSender
 
 TOKEN = hostile.raw(b'{"access_token":"token-of-the-wire-1234567890","token_type":"Bearer","expires_in":3600,"scope":"a b"}')
@@ -224,11 +224,11 @@ async def send_row(client: AsyncApiClient) -> object:
 
     async def wait(seconds: float) -> None:
         assert 0 <= seconds < 10**6
-        raise EndedError
+        raise SendingStoppedError
 
     try:
         return await sender(make_row("a"), wait)
-    except EndedError:
+    except SendingStoppedError:
         return None
 
 

@@ -58,7 +58,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 INTERNAL = {
     "ApiError", "BadCursorError", "PlaceLostError", "EndedError", "PredicateError", "ExplainedError", "NoPlaceError",
-    "PermanentUsageError",
+    "PermanentUsageError", "SendingStoppedError",
     "ConsumerStoppedError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "BodyEncodingError", "TooManyBytesError",
     "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "SpokeFirstError", "_TooManyDigitsError",
     "NotInTimeError",

@@ -22,7 +22,7 @@ from limio_limitrail.usage.clock import uptime
 from limio_limitrail.usage.committer import StoppedError, UsageCommitter
 from limio_limitrail.usage.ledger import ledger as ledger_module
 from limio_limitrail.usage.ledger.model import Outcome, State
-from limio_limitrail.usage.send_loop import Abort, EndedError, RateLimited, Uncertain
+from limio_limitrail.usage.send_loop import Abort, RateLimited, SendingStoppedError, Uncertain
 
 GOOD = Outcome(state=State.COMMITTED, http_status=200, decision="ALLOWED")
 DOUBT = Uncertain(outcome=Outcome(state=State.PARKED, detail="no answer"), cause=RuntimeError("no answer"))
@@ -231,9 +231,9 @@ def test_a_wait_between_two_tries_ends_at_a_halt(db, make_batch):
             waiting.wait(ENDS)
             return Abort(cause=RuntimeError("halt"))
         waiting.set()
-        with pytest.raises(EndedError):
+        with pytest.raises(SendingStoppedError):
             wait(ENDS)
-        raise EndedError
+        raise SendingStoppedError
 
     batch = make_batch(answer, concurrency=2)
     began = time.monotonic()

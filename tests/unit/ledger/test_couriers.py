@@ -17,7 +17,7 @@ from limio_limitrail.usage.clock import uptime
 from limio_limitrail.usage.ledger.ledger import Claim
 from limio_limitrail.usage.ledger.model import Entry, Outcome, State
 from limio_limitrail.usage.repeated_refusals import RepeatedRefusals
-from limio_limitrail.usage.send_loop import Abort, EndedError, NotSent, RateLimited, SendLoop, Uncertain
+from limio_limitrail.usage.send_loop import Abort, NotSent, RateLimited, SendingStoppedError, SendLoop, Uncertain
 
 GOOD = Outcome(state=State.COMMITTED)
 ENDS = 60.0
@@ -303,7 +303,7 @@ def test_between_two_tries_a_claim_must_have_been_valid_without_a_gap(make_send_
         clock.now = passes
         try:
             await wait(0)
-        except EndedError:
+        except SendingStoppedError:
             return Outcome(state=State.UNKNOWN)
         return GOOD
 

@@ -21,7 +21,7 @@ from limio_limitrail.usage import Refusal, ResponseMapping
 from limio_limitrail.usage import sender as sender_module
 from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State
 from limio_limitrail.usage.operations import find_operation
-from limio_limitrail.usage.send_loop import Abort, EndedError, RateLimited, Uncertain
+from limio_limitrail.usage.send_loop import Abort, RateLimited, SendingStoppedError, Uncertain
 from limio_limitrail.usage.sender import UsageSender
 
 ALLOWED = b'{"decision": "ALLOWED"}'
@@ -153,10 +153,10 @@ def test_tries_that_never_left_have_no_age(monkeypatch):
 
 def test_a_claim_that_is_lost_between_two_tries(monkeypatch):
     def lost():
-        raise EndedError
+        raise SendingStoppedError
 
     result, made = send(LOST, 200, waited=[lost])
     assert isinstance(result, Uncertain)
     assert (result.outcome.state, made) == (State.UNKNOWN, 1)
-    with pytest.raises(EndedError):
+    with pytest.raises(SendingStoppedError):
         send(REFUSED, 200, waited=[lost])

@@ -16,7 +16,7 @@ from limio_limitrail.usage.ledger.table import KEY, find_name, make_table, typed
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.dialect import Session
-    from limio_limitrail.usage.ledger.sql import Statements
+    from limio_limitrail.usage.ledger.sql import LedgerStatements
 
 _WORKER = ("dag_id", "task_id", "run_id", "map_index")
 
@@ -35,7 +35,9 @@ def make_changes_table(session: Session, table: str) -> None:
     make_table(session, name, columns=COLUMNS, unfit="holds no changed rows", parameter="changes_table")
 
 
-def write_changes(sql: Statements, rows: Sequence[UsageRow], *, operation: str, table: str, with_bodies: bool, now: int) -> None:
+def write_changes(
+    sql: LedgerStatements, rows: Sequence[UsageRow], *, operation: str, table: str, with_bodies: bool, now: int
+) -> None:
     """List rows, and replace what was listed of them before.
 
     :param now: the ledger's time, in milliseconds since 1970.

@@ -25,7 +25,7 @@ from limio_limitrail.usage.ledger.rules import (
     resolve,
     settled_under_another_key,
 )
-from limio_limitrail.usage.ledger.sql import Statements
+from limio_limitrail.usage.ledger.sql import LedgerStatements
 from limio_limitrail.usage.ledger.table import COLUMNS, INDEXED, prepare_table
 from limio_limitrail.usage.ledger.transactions import PAUSES, Transactions
 from limio_limitrail.usage.ledger.write_fallbacks import record_apart
@@ -120,7 +120,7 @@ class Ledger:
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:
         """Return the entries of those rows that are settled, and not to be sent."""
 
-        def read(sql: Statements) -> dict[str, Entry]:
+        def read(sql: LedgerStatements) -> dict[str, Entry]:
             now = self._now(sql)
             found = sql.entries([row.key for row in rows])
             actions = {
@@ -159,7 +159,7 @@ class Ledger:
         """
         self._elsewhere = dict(keys)
 
-    def _settled_elsewhere(self, sql: Statements, rows: Sequence[UsageRow]) -> dict[str, Entry]:
+    def _settled_elsewhere(self, sql: LedgerStatements, rows: Sequence[UsageRow]) -> dict[str, Entry]:
         keys = {row.key: self._elsewhere[row.key] for row in rows if row.key in self._elsewhere}
         found = sql.entries(list(keys.values()))
         # Bodies may hold the key, and are not compared.
@@ -191,7 +191,7 @@ class Ledger:
         before: dict[str, Entry] = {}
         return self._write(lambda sql: self._claim(sql, rows, policy=policy, before=before))
 
-    def _claim(self, sql: Statements, rows: Sequence[UsageRow], *, policy: Policy, before: dict[str, Entry]) -> list[Claim]:
+    def _claim(self, sql: LedgerStatements, rows: Sequence[UsageRow], *, policy: Policy, before: dict[str, Entry]) -> list[Claim]:
         now = self._now(sql)
         lease_until = now + int(LEASE * 1000)
         found = sql.entries([row.key for row in rows])
@@ -266,7 +266,7 @@ class Ledger:
         granted = [claim for claim in claims if claim.granted]
         new = [claim.row.key for claim in granted if claim.entry is None]
 
-        def release(sql: Statements) -> None:
+        def release(sql: LedgerStatements) -> None:
             if new:
                 sql.delete(new)
             for claim in granted:
@@ -288,7 +288,7 @@ class Ledger:
         :param among: returns which of some keys are among the task's rows.
         """
 
-        def find(sql: Statements) -> LeftInDoubt:
+        def find(sql: LedgerStatements) -> LeftInDoubt:
             now = self._now(sql)
 
             def may_be_alive(entry: Entry) -> bool:
@@ -304,7 +304,7 @@ class Ledger:
         :raises LedgerError: there is a table of that name that holds no changed rows.
         """
 
-        def write(sql: Statements) -> None:
+        def write(sql: LedgerStatements) -> None:
             make_changes_table(sql.session, table)
             now = self._now(sql)
             write_changes(sql, rows, operation=self.operation, table=table, with_bodies=with_bodies, now=now)
@@ -314,22 +314,22 @@ class Ledger:
     def _is_mine(self, entry: Entry) -> bool:
         return entry.worker.claim_id == self.worker.claim_id and entry.state is State.SENDING
 
-    def _now(self, sql: Statements) -> int:
+    def _now(self, sql: LedgerStatements) -> int:
         """Return the time in milliseconds since 1970, by a clock that all workers share if there is one."""
         shared = sql.now()
         return int(self._clock() * 1000) if shared is None else shared
 
-    def _write(self, step: Callable[[Statements], T], *, at_once: Collection[Cause] = frozenset()) -> T:
+    def _write(self, step: Callable[[LedgerStatements], T], *, at_once: Collection[Cause] = frozenset()) -> T:
         """Run a transaction, and retry it if it fails. Each step is idempotent, because an unnoticed success is repeated."""
         return self._transactions.run(lambda session: step(self._statements(session)), pauses=_PAUSES, at_once=at_once)
 
-    def _read(self, step: Callable[[Statements], T]) -> T:
+    def _read(self, step: Callable[[LedgerStatements], T]) -> T:
         return self._transactions.read(lambda session: step(self._statements(session)), pauses=_PAUSES)
 
-    def _statements(self, session: Session) -> Statements:
+    def _statements(self, session: Session) -> LedgerStatements:
         self._process_lock.acquire(self._database)
         if self._process_lock.claim_id != self.worker.claim_id:
             self.worker = replace(self.worker, claim_id=self._process_lock.claim_id)
-        sql = Statements(session=session, database=self._database.name, table=self.table, worker=self.worker)
+        sql = LedgerStatements(session=session, database=self._database.name, table=self.table, worker=self.worker)
         sql.require_durability()
         return sql

@@ -11,7 +11,7 @@ from typing import Any
 
 from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.usage.ledger.model import Entry, LedgerError, State
-from limio_limitrail.usage.ledger.sql import Statements
+from limio_limitrail.usage.ledger.sql import LedgerStatements
 from limio_limitrail.usage.ledger.table import ENTRY, KEY, milliseconds, read_entry
 
 AGES: Mapping[str, int] = {"under_1h": 3_600_000, "under_1d": 86_400_000, "under_7d": 604_800_000}
@@ -46,7 +46,7 @@ class LeftInDoubt:
 
 
 def find_left(
-    sql: Statements,
+    sql: LedgerStatements,
     *,
     operation: str,
     now: int,
@@ -61,7 +61,7 @@ def find_left(
     :param among: returns which of some keys are among the task's rows.
     :param may_be_alive: returns whether the worker that has claimed a row may still send it.
     """
-    reader = _Reader(sql=sql, operation=operation)
+    reader = _DoubtReader(sql=sql, operation=operation)
     found = reader.unclear() + [row for row in reader.sending() if not _is_alive(row, may_be_alive=may_be_alive)]
     own = among([row[0] for row in found])
     left = [(_age(row[2], row[3], now=now), str(row[1]), row[0]) for row in found if row[0] not in own]
@@ -81,10 +81,10 @@ def find_left(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Reader:
+class _DoubtReader:
     """Reads rows in doubt: key, state, and the time since when they are in doubt, if known."""
 
-    sql: Statements
+    sql: LedgerStatements
     operation: str
 
     def unclear(self) -> list[tuple[Any, ...]]:

@@ -23,7 +23,7 @@ from limio_limitrail.usage.ledger.table import KEY
 
 if TYPE_CHECKING:
     from limio_limitrail.usage.ledger.ledger import Ledger
-    from limio_limitrail.usage.ledger.sql import Statements
+    from limio_limitrail.usage.ledger.sql import LedgerStatements
     from limio_limitrail.usage.row_buffer import RowBuffer
 
 log = logging.getLogger("limio_limitrail.usage.ledger")
@@ -158,7 +158,7 @@ def why_same(row: UsageRow, entry: OtherEntry, *, ledger: Ledger, worker: Worker
     return describe_change(now, before) or "the tenant, or the connection's client id or host, is another"
 
 
-def default_zone(sql: Statements) -> ZoneInfo | None:
+def default_zone(sql: LedgerStatements) -> ZoneInfo | None:
     """Return the default time zone of the database's sessions; None if it is UTC or unknown."""
     try:
         match sql.database:
@@ -173,7 +173,7 @@ def default_zone(sql: Statements) -> ZoneInfo | None:
         return None
 
 
-def find_others(sql: Statements, wanted: Sequence[tuple[str, str]], *, operation: str) -> list[tuple[str, OtherEntry]]:
+def find_others(sql: LedgerStatements, wanted: Sequence[tuple[str, str]], *, operation: str) -> list[tuple[str, OtherEntry]]:
     """Return the entries under other keys of rows that have no entry under their own, by the rows' keys."""
     session, dialect = sql.session, sql.session.dialect
     quote, table = dialect.quote, sql.qualified_table

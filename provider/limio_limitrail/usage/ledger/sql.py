@@ -29,7 +29,7 @@ _STAGE = "_limitrail_outcomes"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Statements:
+class LedgerStatements:
     """The statements of one transaction.
 
     :param table: the ledger's table, as the user wrote it.
