@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from limio_limitrail.api.body_errors import meaning_of
-from limio_limitrail.api.errors import ApiError, ProtocolError, RequestContext, TransportError
+from limio_limitrail.api.errors import ApiError, ProtocolError, TransportError
 from limio_limitrail.api.redact import holds_secret, repeats_piece, safe_text
 from limio_limitrail.api.resource import fill_path
 from limio_limitrail.api.responses import trace_id_in
@@ -247,31 +247,6 @@ def _kept(body: bytes, *, found: object = None) -> str:
     except RecursionError:
         return _LEFT_OUT
     return _LEFT_OUT if repeats_piece(whole) or repeats_piece(plain) else whole
-
-
-def undecided(outcome: Outcome, *, path: str, operation: str) -> UndecidedAnswerError:
-    """Return the error for a request that the API accepted without a known decision."""
-    return UndecidedAnswerError(_context(outcome, path=path, operation=operation, reason=outcome.detail or ""))
-
-
-def misplaced(outcome: Outcome, *, path: str, operation: str, reason: str) -> MisplacedAnswerError:
-    """Return the error for an answer that may be another row's.
-
-    :param reason: what shows it.
-    """
-    return MisplacedAnswerError(_context(outcome, path=path, operation=operation, reason=reason))
-
-
-def _context(outcome: Outcome, *, path: str, operation: str, reason: str) -> RequestContext:
-    return RequestContext(
-        api="LimitRail",
-        resource=operation,
-        method="POST",
-        path=path,
-        status=outcome.http_status,
-        reason=reason,
-        trace_id=outcome.trace_id,
-    )
 
 
 def outcome_of(error: ApiError, *, state: State) -> Outcome:

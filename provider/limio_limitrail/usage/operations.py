@@ -34,30 +34,22 @@ class Operation:
 
 
 _BODIES = "the fields of request and answer"
+_UNDOCUMENTED = ("the path", "the scope", _BODIES)
+_RESERVATION = "/v1/usage/reservations/{reservation_id}"
 
 _ROWS = (
     Operation(short_name="commit", name="usage.commit", path="/v1/usage/commit", assumed=("the method POST", _BODIES)),
-    Operation(
-        short_name="preview",
-        name="usage.preview",
-        path="/v1/usage/preview",
-        changes=False,
-        assumed=("the path", "the scope", _BODIES),
-    ),
-    Operation(short_name="reserve", name="usage.reserve", path="/v1/usage/reserve", assumed=("the path", "the scope", _BODIES)),
-    Operation(
-        short_name="commit_reservation",
-        name="usage.commit_reservation",
-        path="/v1/usage/reservations/{reservation_id}/commit",
-        decides=False,
-        assumed=("the path", "the scope", _BODIES),
-    ),
-    Operation(
-        short_name="cancel_reservation",
-        name="usage.cancel_reservation",
-        path="/v1/usage/reservations/{reservation_id}/cancel",
-        decides=False,
-        assumed=("the path", "the scope", _BODIES),
+    Operation(short_name="preview", name="usage.preview", path="/v1/usage/preview", changes=False, assumed=_UNDOCUMENTED),
+    Operation(short_name="reserve", name="usage.reserve", path="/v1/usage/reserve", assumed=_UNDOCUMENTED),
+    *(
+        Operation(
+            short_name=f"{verb}_reservation",
+            name=f"usage.{verb}_reservation",
+            path=f"{_RESERVATION}/{verb}",
+            decides=False,
+            assumed=_UNDOCUMENTED,
+        )
+        for verb in ("commit", "cancel")
     ),
 )
 

@@ -18,6 +18,7 @@ from limio_limitrail.api.errors import (
     NotFoundError,
     PageTooLargeError,
     RateLimitError,
+    RequestContext,
     ResponseTooLargeError,
     ScopeError,
 )
@@ -26,7 +27,7 @@ from limio_limitrail.api.retry import Repeat, call_with_retries_async, is_transi
 from limio_limitrail.usage.clock import uptime
 from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State, UsageRow
 from limio_limitrail.usage.ledger.rules import RESEND_WITHIN, resolve
-from limio_limitrail.usage.messages import MisplacedAnswerError, misplaced, outcome_of, read_answer, undecided
+from limio_limitrail.usage.messages import MisplacedAnswerError, UndecidedAnswerError, outcome_of, read_answer
 from limio_limitrail.usage.response_mapping import ResponseMapping
 from limio_limitrail.usage.send_loop import Abort, Provisional, RateLimited, Result, SendingStoppedError, Uncertain, Wait
 
@@ -171,7 +172,9 @@ class UsageSender:
                     return resolve(result, in_doubt=True)
             return result
         if outcome.state is State.PARKED:
-            return Uncertain(outcome=outcome, cause=undecided(outcome, path=row.path, operation=self.operation.name))
+            return Uncertain(
+                outcome=outcome, cause=UndecidedAnswerError(self._context(outcome, row=row, reason=outcome.detail or ""))
+            )
         return outcome
 
     async def close(self) -> None:
@@ -235,7 +238,18 @@ class UsageSender:
         return Uncertain(outcome=outcome_of(error, state=self.on_unknown.in_doubt), cause=error, adds_up=True)
 
     def _misplaced(self, outcome: Outcome, *, row: UsageRow, reason: str = SURPLUS) -> MisplacedAnswerError:
-        return misplaced(outcome, path=row.path, operation=self.operation.name, reason=reason)
+        return MisplacedAnswerError(self._context(outcome, row=row, reason=reason))
+
+    def _context(self, outcome: Outcome, *, row: UsageRow, reason: str) -> RequestContext:
+        return RequestContext(
+            api="LimitRail",
+            resource=self.operation.name,
+            method="POST",
+            path=row.path,
+            status=outcome.http_status,
+            reason=reason,
+            trace_id=outcome.trace_id,
+        )
 
     def _failed(self, error: ApiError, *, in_doubt: State) -> Result:
         about_the_client = isinstance(error, CredentialsError | ScopeError) or error.status == _PROXY_WANTS_CREDENTIALS

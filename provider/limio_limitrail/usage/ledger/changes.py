@@ -12,37 +12,30 @@ from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.usage.ledger.digests import differing_members
 from limio_limitrail.usage.ledger.model import UsageRow
 from limio_limitrail.usage.ledger.sql import instant
-from limio_limitrail.usage.ledger.table import KEY, find_name, make_table, typed
+from limio_limitrail.usage.ledger.table import KEY, TableSpec, find_name, make_table, typed
 
 if TYPE_CHECKING:
-    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.usage.ledger.sql import LedgerStatements
 
 _WORKER = ("dag_id", "task_id", "run_id", "map_index")
 
 COLUMNS = typed(KEY, "operation", "row_key", "members", "seen_at", "finished_at", *_WORKER, "body_digest", "body_members", "body")
 
+CHANGES = TableSpec(columns=COLUMNS, unfit="holds no changed rows", parameter="changes_table")
+
 PATH = "(path)"
 """In the list of members: the request's path differs."""
-
-
-def make_changes_table(session: Session, table: str) -> None:
-    """Create the table if it does not exist.
-
-    :raises LedgerError: there is a table of that name that holds no changed rows.
-    """
-    name = find_name(table, dialect=session.dialect)
-    make_table(session, name, columns=COLUMNS, unfit="holds no changed rows", parameter="changes_table")
 
 
 def write_changes(
     sql: LedgerStatements, rows: Sequence[UsageRow], *, operation: str, table: str, with_bodies: bool, now: int
 ) -> None:
-    """List rows, and replace what was listed of them before.
+    """List rows in the table, which is created if it does not exist, and replace what was listed of them before.
 
     :param now: the ledger's time, in milliseconds since 1970.
     """
     session, dialect = sql.session, sql.session.dialect
+    make_table(session, find_name(table, dialect=dialect), CHANGES)
     quote = dialect.quote
     ledger, changes = sql.qualified_table, dialect.qualified(find_name(table, dialect=dialect))
     keys = [row.key for row in rows]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from limio_limitrail.landing.sql.errors import Cause
-from limio_limitrail.usage.ledger.changes import make_changes_table, write_changes
+from limio_limitrail.usage.ledger.changes import write_changes
 from limio_limitrail.usage.ledger.leases import LeaseMonitor, ProcessLock
 from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt, find_left
 from limio_limitrail.usage.ledger.model import Entry, Outcome, State, UsageRow, Worker
@@ -26,7 +26,7 @@ from limio_limitrail.usage.ledger.rules import (
     settled_under_another_key,
 )
 from limio_limitrail.usage.ledger.sql import LedgerStatements
-from limio_limitrail.usage.ledger.table import COLUMNS, INDEXED, prepare_table
+from limio_limitrail.usage.ledger.table import LEDGER, prepare_table
 from limio_limitrail.usage.ledger.transactions import PAUSES, Transactions
 from limio_limitrail.usage.ledger.write_fallbacks import record_apart
 
@@ -113,9 +113,7 @@ class Ledger:
         :raises LedgerError: there is a table of that name that is no ledger.
         :raises LandingError: the database refused.
         """
-        prepare_table(
-            self._transactions, self.table, columns=COLUMNS, unfit="is no ledger", parameter="ledger_table", indexed=INDEXED
-        )
+        prepare_table(self._transactions, self.table, LEDGER)
 
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:
         """Return the entries of those rows that are settled, and not to be sent."""
@@ -305,7 +303,6 @@ class Ledger:
         """
 
         def write(sql: LedgerStatements) -> None:
-            make_changes_table(sql.session, table)
             now = self._now(sql)
             write_changes(sql, rows, operation=self.operation, table=table, with_bodies=with_bodies, now=now)
 

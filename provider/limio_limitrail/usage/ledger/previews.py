@@ -13,7 +13,7 @@ from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.usage.ledger.rules import Policy
 from limio_limitrail.usage.ledger.sql import instant
-from limio_limitrail.usage.ledger.table import KEY, OUTCOME, WORKER, find_name, prepare_table, typed
+from limio_limitrail.usage.ledger.table import KEY, OUTCOME, WORKER, TableSpec, find_name, prepare_table, typed
 from limio_limitrail.usage.ledger.transactions import PAUSES, Transactions
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _WORKER = tuple(name for name in WORKER if name != "claim_id")
 COLUMNS = typed(KEY, "state", "row_key", *OUTCOME, "fees", "answer", *_WORKER, "previewed_at")
+PREVIEWS = TableSpec(columns=COLUMNS, unfit="holds no previews", parameter="preview_table")
 
 
 class Previews:
@@ -41,7 +42,7 @@ class Previews:
         :raises LedgerError: there is a table of that name that holds no previews.
         :raises LandingError: the database refused.
         """
-        prepare_table(self._transactions, self.table, columns=COLUMNS, unfit="holds no previews", parameter="preview_table")
+        prepare_table(self._transactions, self.table, PREVIEWS)
 
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:  # noqa: ARG002 - as of a `Ledger`
         """Return nothing: every row is sent."""

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -55,8 +55,24 @@ COLUMNS = typed(
     "finished_at", FORMAT_COLUMN, "in_doubt_since", "row_identity", "tenant", "key_namespace", "body_members",
 )  # fmt: skip
 
-INDEXED = ("row_identity",)
-"""Columns with an index of their own, except in DuckDB: it needs none, and would update an indexed row by deleting it."""
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec:
+    """A table with one row per idempotency key.
+
+    :param columns: its columns, the key first.
+    :param unfit: what an error says of a table that lacks some, such as ``is no ledger``.
+    :param parameter: the parameter that names the table.
+    :param indexed: columns with an index, except in DuckDB: it needs none, and would update an indexed row by deleting it.
+    """
+
+    columns: Mapping[str, Type]
+    unfit: str
+    parameter: str
+    indexed: tuple[str, ...] = ()
+
+
+LEDGER = TableSpec(columns=COLUMNS, unfit="is no ledger", parameter="ledger_table", indexed=("row_identity",))
 
 ENTRY = (KEY, FORMAT_COLUMN, "state", "lease_until", "body_digest", "attempts", "in_doubt_since", *WORKER, *OUTCOME)
 _REQUIRED = (FORMAT_COLUMN, "lease_until", "body_digest", "attempts", *WORKER)
@@ -122,15 +138,7 @@ def find_name(text: str, *, dialect: Dialect) -> TableName:
         raise LedgerError(str(error)) from None
 
 
-def prepare_table(
-    transactions: Transactions,
-    text: str,
-    *,
-    columns: Mapping[str, Type],
-    unfit: str,
-    parameter: str,
-    indexed: Collection[str] = (),
-) -> None:
+def prepare_table(transactions: Transactions, text: str, spec: TableSpec) -> None:
     """Create a table as `make_table` does; one that exists is only read, without waiting for its writers.
 
     :param text: the table's name, as the user wrote it.
@@ -139,20 +147,16 @@ def prepare_table(
 
     def check(session: Session) -> bool:
         table = find_name(text, dialect=session.dialect)
-        exists = _check_columns(session, table, columns=columns, unfit=unfit, parameter=parameter)
+        exists = _check_columns(session, table, spec)
         if exists:
             _check_privileges(session, table)
         return exists
 
-    def make(session: Session) -> None:
-        table = find_name(text, dialect=session.dialect)
-        make_table(session, table, columns=columns, unfit=unfit, parameter=parameter, indexed=indexed)
-
     if not transactions.read(check):
-        transactions.run(make)
+        transactions.run(lambda session: make_table(session, find_name(text, dialect=session.dialect), spec))
 
 
-def _check_columns(session: Session, table: TableName, *, columns: Mapping[str, Type], unfit: str, parameter: str) -> bool:
+def _check_columns(session: Session, table: TableName, spec: TableSpec) -> bool:
     """Check the columns of a table; return False if it does not exist."""
     found = session.columns(table)
     if found is None:
@@ -160,12 +164,12 @@ def _check_columns(session: Session, table: TableName, *, columns: Mapping[str, 
     if loose := next((column for column in found if column.name.lower() == KEY and column.takes_for_equal(Kind.TEXT)), None):
         raise LedgerError(
             f"the table {table}: its column {loose.name!r} takes different keys for equal (its type is {loose.type}), so rows "
-            f"would be mixed up. Give another {parameter}=, or make the column a text with a deterministic collation"
+            f"would be mixed up. Give another {spec.parameter}=, or make the column a text with a deterministic collation"
         )
-    if lacking := sorted(set(columns) - {column.name.lower() for column in found}):
+    if lacking := sorted(set(spec.columns) - {column.name.lower() for column in found}):
         raise LedgerError(
-            f"the table {table} {unfit} of this version: it lacks {', '.join(lacking)}. "
-            f"Give another {parameter}=, or add the columns"
+            f"the table {table} {spec.unfit} of this version: it lacks {', '.join(lacking)}. "
+            f"Give another {spec.parameter}=, or add the columns"
         )
     return True
 
@@ -201,31 +205,22 @@ def _check_privileges(session: Session, table: TableName) -> None:
         )
 
 
-def make_table(
-    session: Session,
-    table: TableName,
-    *,
-    columns: Mapping[str, Type],
-    unfit: str,
-    parameter: str,
-    indexed: Collection[str] = (),
-) -> None:
+def make_table(session: Session, table: TableName, spec: TableSpec) -> None:
     """Create a table with one row per key, if it does not exist. One that exists is not locked.
 
-    :param unfit: what an error says of a table that lacks some, such as ``is no ledger``.
     :raises LedgerError: the table exists and lacks columns.
     """
-    if _check_columns(session, table, columns=columns, unfit=unfit, parameter=parameter):
+    if _check_columns(session, table, spec):
         return
     session.lock(table)
     # Another worker may have created it in the meantime.
-    if _check_columns(session, table, columns=columns, unfit=unfit, parameter=parameter):
+    if _check_columns(session, table, spec):
         return
     dialect = session.dialect
-    described = [f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in columns.items()]
+    described = [f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in spec.columns.items()]
     described[0] += " NOT NULL"
     described.append(f"PRIMARY KEY ({dialect.quote(KEY)})")
     with during(f"while creating {table}"):
         session.execute(f"CREATE TABLE {dialect.qualified(table)} ({', '.join(described)})")
-        for name in indexed:
+        for name in spec.indexed:
             _index(session, table, column=name)
