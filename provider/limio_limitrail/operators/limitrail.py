@@ -23,7 +23,7 @@ from limio_limitrail.usage.idempotency import Idempotency, idempotency
 from limio_limitrail.usage.ledger.model import PermanentUsageError, Worker
 from limio_limitrail.usage.operations import OPERATIONS, find_operation
 from limio_limitrail.usage.response_mapping import ResponseMapping, response_mapping
-from limio_limitrail.usage.summary import THRESHOLDS, Thresholds, UsageCommitSummary, ledger_query
+from limio_limitrail.usage.summary import THRESHOLDS, UsageCommitSummary, ledger_query
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -256,7 +256,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         operation = find_operation(self.operation)
         name = operation.name
         keys: Idempotency = self.idempotency or self.hook.settings.idempotency or Idempotency()
-        thresholds = Thresholds(**{parameter: getattr(self, parameter) for parameter in THRESHOLDS})
+        thresholds = {parameter: getattr(self, parameter) for parameter in THRESHOLDS}
         policy = usage.read_policy(
             on_unknown=self.on_unknown,
             replay=self.replay,
@@ -276,7 +276,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
             self._note_lineage(database.hook, operation=operation, table=ledger.table)
             source_of_rows = open_source(database.hook, sql=self.sql, parts_path=self.parts_path, rows=self.rows)
             with stage("read rows", operation=name), source_of_rows as source:
-                fill_row_buffer(row_buffer, source=source, template=template, duplicates=thresholds.duplicates)
+                fill_row_buffer(row_buffer, source=source, template=template, max_duplicates=self.max_duplicates)
             total = row_buffer.total - row_buffer.duplicates
             self.log.info("%s: %s rows, %s of them duplicates.", name, f"{row_buffer.total:,}", f"{row_buffer.duplicates:,}")
             rekeyed = check_same_rows(ledger, row_buffer=row_buffer, worker=ledger.worker, on_rekeyed=self.on_rekeyed)
@@ -292,14 +292,14 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
                 concurrency=self.concurrency,
                 batch_size=self.batch_size,
                 label=name,
-                max_rejected=thresholds.rejected.rows(of=total),
+                max_rejected=usage.ErrorBudget(name="max_rejected", most=self.max_rejected).rows(of=total),
             )
             if self._killed:
                 self._committer.stop()
             try:
                 with stage(f"send {name}", operation=name, rows=total):
                     self._committer.run(row_buffer.rows(), total=total)
-                if thresholds.in_doubt is not None and left.count > thresholds.in_doubt:
+                if self.max_in_doubt is not None and left.count > self.max_in_doubt:
                     # Somebody may have settled some of them meanwhile.
                     left = ledger.left_in_doubt(row_buffer.among)
             finally:

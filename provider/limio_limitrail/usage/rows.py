@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.usage.parameters import one_of
+from limio_limitrail.usage.parameters import ErrorBudget, one_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
     from limio_limitrail.usage.messages import UsageTemplate
-    from limio_limitrail.usage.parameters import ErrorBudget
     from limio_limitrail.usage.row_buffer import RowBuffer
 
 log = logging.getLogger("limio_limitrail.usage")
@@ -148,11 +147,11 @@ def rows_of_list(rows: object) -> Source:
 
 
 def fill_row_buffer(
-    row_buffer: RowBuffer, *, source: Source, template: UsageTemplate, duplicates: ErrorBudget | None = None
+    row_buffer: RowBuffer, *, source: Source, template: UsageTemplate, max_duplicates: int | str | None = None
 ) -> None:
     """Build all rows, and report everything that is wrong with them before the first one is sent.
 
-    :param duplicates: how many rows may repeat others exactly; None: any number.
+    :param max_duplicates: how many rows may repeat others exactly; None: any number.
     :raises ParameterError: rows cannot be sent as they are, or too many of them repeat others.
     :raises ClashError: two rows have the same key and different bodies.
     """
@@ -174,10 +173,10 @@ def fill_row_buffer(
         more = f"; and {wrong - len(problems):,} more" if wrong > len(problems) else ""
         raise ParameterError(f"{wrong:,} rows cannot be sent, so nothing was sent: {'; '.join(problems)}{more}")
     row_buffer.check()
-    _check_duplicates(row_buffer, allowed=duplicates)
+    _check_duplicates(row_buffer, max_duplicates=max_duplicates)
 
 
-def _check_duplicates(row_buffer: RowBuffer, *, allowed: ErrorBudget | None) -> None:
+def _check_duplicates(row_buffer: RowBuffer, *, max_duplicates: int | str | None) -> None:
     if row_buffer.repetition is None:
         return
     first, again = row_buffer.repetition
@@ -187,9 +186,10 @@ def _check_duplicates(row_buffer: RowBuffer, *, allowed: ErrorBudget | None) -> 
         "If each is a use of its own, as in the hour that comes twice when clocks go back, make the key columns tell them apart "
         "(an hour by its time in UTC)"
     )
-    if allowed is not None and allowed.exceeded_by(row_buffer.duplicates, of=row_buffer.total):
+    budget = None if max_duplicates is None else ErrorBudget(name="max_duplicates", most=max_duplicates)
+    if budget is not None and budget.exceeded_by(row_buffer.duplicates, of=row_buffer.total):
         raise ParameterError(
-            f"{repeated} ({allowed}). Nothing was sent. {advice}; if not, leave the repetitions out, or allow them with "
-            f"{allowed.name}"
+            f"{repeated} ({budget}). Nothing was sent. {advice}; if not, leave the repetitions out, or allow them with "
+            f"{budget.name}"
         )
     log.warning("%s: each is sent once. %s. max_duplicates= lets the task fail for them.", repeated, advice)

@@ -9,7 +9,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from limio_limitrail.troubleshooting import ExplainedError
 from limio_limitrail.usage.ledger.digests import same_content
@@ -220,48 +220,16 @@ def summarize(
 
 
 THRESHOLDS = ("max_rejected", "max_parked", "max_rejected_before", "max_changed", "max_duplicates", "max_in_doubt")
-"""The parameters of `Thresholds`."""
-
-
-class Thresholds:
-    """How many rows may go wrong before the task fails.
-
-    :param max_rejected: rows that were rejected in this run.
-    :param max_parked: rows that are parked.
-    :param max_rejected_before: rows that were rejected in earlier runs; None: any number.
-    :param max_changed: rows with another body than the one that was carried out; None: any number.
-    :param max_duplicates: rows that repeat others exactly; None: any number.
-    :param max_in_doubt: rows in doubt besides the task's; None: any number.
-    """
-
-    def __init__(
-        self,
-        *,
-        max_rejected: int | str = 0,
-        max_parked: int | str = 0,
-        max_rejected_before: int | str | None = None,
-        max_changed: int | str | None = None,
-        max_duplicates: int | str | None = None,
-        max_in_doubt: int | None = None,
-    ) -> None:
-        self.rejected = ErrorBudget(name="max_rejected", most=max_rejected)
-        self.parked = ErrorBudget(name="max_parked", most=max_parked)
-        self.rejected_before = _optional("max_rejected_before", max_rejected_before)
-        self.changed = _optional("max_changed", max_changed)
-        self.duplicates = _optional("max_duplicates", max_duplicates)
-        self.in_doubt = max_in_doubt
-
-
-def _optional(name: str, most: int | str | None) -> ErrorBudget | None:
-    return None if most is None else ErrorBudget(name=name, most=most)
+"""The operator's parameters that say how many rows may go wrong; None: any number."""
 
 
 def check_thresholds(
-    counts: OutcomeCounts, *, table: str, operation: str, thresholds: Thresholds, left: LeftInDoubt, changes_table: str
+    counts: OutcomeCounts, *, table: str, operation: str, thresholds: Mapping[str, Any], left: LeftInDoubt, changes_table: str
 ) -> Exception | None:
     """Return the error that the task fails with; None if it has not failed.
 
     :param table: the table that holds the reasons.
+    :param thresholds: the values of `THRESHOLDS`.
     :param left: rows in doubt that are not among the task's rows.
     """
     unknown = counts.states[State.UNKNOWN]
@@ -270,32 +238,39 @@ def check_thresholds(
             f"{operation}: whether {unknown:,} of {counts.rows:,} rows have been carried out is not known. "
             f"Another try of the task sends them again under the same keys. {_reasons(counts, State.UNKNOWN)}"
         )
+
+    def exceeded(name: str, count: int) -> ErrorBudget | None:
+        if thresholds[name] is None:
+            return None
+        budget = ErrorBudget(name=name, most=thresholds[name])
+        return budget if budget.exceeded_by(count, of=counts.rows) else None
+
     failures = []
-    if thresholds.rejected.exceeded_by(counts.states[State.REJECTED], of=counts.rows):
+    if limit := exceeded("max_rejected", counts.states[State.REJECTED]):
         failures.append(
-            f"{counts.states[State.REJECTED]:,} of {counts.rows:,} rows were rejected ({thresholds.rejected}). "
+            f"{counts.states[State.REJECTED]:,} of {counts.rows:,} rows were rejected ({limit}). "
             f"Mend them and run the task once with replay='rejected'. {_reasons(counts, State.REJECTED)}"
         )
-    if thresholds.rejected_before is not None and thresholds.rejected_before.exceeded_by(counts.rejected_before, of=counts.rows):
+    if limit := exceeded("max_rejected_before", counts.rejected_before):
         failures.append(
-            f"{counts.rejected_before:,} of {counts.rows:,} rows were rejected in earlier runs ({thresholds.rejected_before}). "
+            f"{counts.rejected_before:,} of {counts.rows:,} rows were rejected in earlier runs ({limit}). "
             f"{_SETTLE_REJECTED}. {_reasons(counts, REJECTED_BEFORE)}"
         )
-    if thresholds.parked.exceeded_by(counts.states[State.PARKED], of=counts.rows):
+    if limit := exceeded("max_parked", counts.states[State.PARKED]):
         failures.append(
-            f"{counts.states[State.PARKED]:,} of {counts.rows:,} rows are parked ({thresholds.parked}): nobody knows whether "
+            f"{counts.states[State.PARKED]:,} of {counts.rows:,} rows are parked ({limit}): nobody knows whether "
             f"they have been carried out. Look each one up in the API; where it is there, set its state in the ledger to "
             f"'committed'; send the rest with a run with replay='parked'. {_reasons(counts, State.PARKED)}"
         )
-    if thresholds.changed is not None and thresholds.changed.exceeded_by(counts.changed, of=counts.rows):
+    if limit := exceeded("max_changed", counts.changed):
         failures.append(
-            f"{counts.changed:,} of {counts.rows:,} rows were carried out earlier with another body ({thresholds.changed}), for "
+            f"{counts.changed:,} of {counts.rows:,} rows were carried out earlier with another body ({limit}), for "
             f"example {counts.changed_example}; they were not sent again. The table {changes_table} lists them and the members "
             "that differ: correct each in the API, and settle it as 'Changed rows' in docs/usage.md says. If two different "
             "things share their key columns, tell them apart with key_namespace=."
         )
-    if thresholds.in_doubt is not None and left.count > thresholds.in_doubt:
-        failures.append(f"{_describe(left, table=table)} (max_in_doubt={thresholds.in_doubt}). {_settle_left(left)}.")
+    if limit := exceeded("max_in_doubt", left.count):
+        failures.append(f"{_describe(left, table=table)} ({limit}). {_settle_left(left)}.")
     if not failures:
         return None
     return UsageFailedError(

@@ -22,8 +22,8 @@ from limio_limitrail.usage.ledger.rules import Policy
 from limio_limitrail.usage.parameters import ErrorBudget, one_of, read_policy, rows_or_percent
 from limio_limitrail.usage.rows import rows_of_list
 from limio_limitrail.usage.summary import (
+    THRESHOLDS,
     OutcomeCounts,
-    Thresholds,
     UsageCommitSummary,
     UsageFailedError,
     UsageUnknownError,
@@ -272,7 +272,7 @@ def rejected(detail, **more) -> Outcome:
 
 
 def verdict(counts, *, left=NOTHING_LEFT, **allowed):
-    thresholds = Thresholds(**allowed)
+    thresholds = {**dict.fromkeys(THRESHOLDS), "max_rejected": 0, "max_parked": 0, **allowed}
     return check_thresholds(
         counts, table="book.ledger", operation="usage.commit", thresholds=thresholds, left=left, changes_table="changes"
     )

@@ -12,7 +12,7 @@ from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.usage.ledger.digests import differing_members
 from limio_limitrail.usage.ledger.model import UsageRow
 from limio_limitrail.usage.ledger.sql import instant
-from limio_limitrail.usage.ledger.table import KEY, TableSpec, find_name, make_table, typed
+from limio_limitrail.usage.ledger.table import KEY, TableSpec, find_name, make_table, replace_rows, typed
 
 if TYPE_CHECKING:
     from limio_limitrail.usage.ledger.sql import LedgerStatements
@@ -41,17 +41,13 @@ def write_changes(
     keys = [row.key for row in rows]
     among = f"{quote(KEY)} IN ({', '.join([VALUE] * len(keys))})"
     sent = dict(session.query(f"SELECT {quote(KEY)}, {quote('body_members')} FROM {ledger} WHERE {among}", *keys))
-    session.execute(f"DELETE FROM {changes} WHERE {among}", *keys)
-    names = [name for name in COLUMNS if name != "finished_at"]
-    placeholders = f"({', '.join(f'CAST({VALUE} AS {COLUMNS[name].of(dialect)})' for name in names)})"
-    values: list[object] = []
+    changed = []
     for row in rows:
         worker = [getattr(sql.worker, name) for name in _WORKER]
         body = row.body.decode() if with_bodies and row.body is not None else None
         members = _differing(row, sent.get(row.key))
-        values += [row.key, operation, row.row_key, members, instant(now), *worker, row.digest, row.members, body]
-    columns = ", ".join(quote(name) for name in names)
-    session.execute(f"INSERT INTO {changes} ({columns}) VALUES {', '.join([placeholders] * len(rows))}", *values)
+        changed.append([row.key, operation, row.row_key, members, instant(now), None, *worker, row.digest, row.members, body])
+    replace_rows(session, changes, columns=COLUMNS, rows=changed)
     finished = f"SELECT l.{quote('finished_at')} FROM {ledger} AS l WHERE l.{quote(KEY)} = {changes}.{quote(KEY)}"
     session.execute(f"UPDATE {changes} SET {quote('finished_at')} = ({finished}) WHERE {among}", *keys)
 

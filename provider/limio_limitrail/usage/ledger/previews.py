@@ -7,20 +7,21 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from limio_limitrail.landing.sql.dialect import VALUE, Session
+from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.usage.ledger.ledger import Claim
 from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.usage.ledger.rules import Policy
 from limio_limitrail.usage.ledger.sql import instant
-from limio_limitrail.usage.ledger.table import KEY, OUTCOME, WORKER, TableSpec, find_name, prepare_table, typed
+from limio_limitrail.usage.ledger.table import KEY, OUTCOME, WORKER, TableSpec, find_name, prepare_table, replace_rows, typed
 from limio_limitrail.usage.ledger.transactions import PAUSES, Transactions
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 
 _WORKER = tuple(name for name in WORKER if name != "claim_id")
-COLUMNS = typed(KEY, "state", "row_key", *OUTCOME, "fees", "answer", *_WORKER, "previewed_at")
+_OUTCOME = (*OUTCOME, "fees", "answer")
+COLUMNS = typed(KEY, "state", "row_key", *_OUTCOME, *_WORKER, "previewed_at")
 PREVIEWS = TableSpec(columns=COLUMNS, unfit="holds no previews", parameter="preview_table")
 
 
@@ -61,18 +62,12 @@ class Previews:
         worker = [getattr(self.worker, name) for name in _WORKER]
 
         def write(session: Session) -> None:
-            dialect = session.dialect
-            table = dialect.qualified(find_name(self.table, dialect=dialect))
-            keys = ", ".join([VALUE] * len(outcomes))
-            session.execute(f"DELETE FROM {table} WHERE {dialect.quote(KEY)} IN ({keys})", *outcomes)
-            names = ", ".join(dialect.quote(name) for name in COLUMNS)
-            placeholders = f"({', '.join(f'CAST({VALUE} AS {type_.of(dialect)})' for type_ in COLUMNS.values())})"
-            values: list[object] = []
-            for key, outcome in outcomes.items():
-                values += [key, outcome.state.value, self._rows[key].row_key]
-                values += [getattr(outcome, name) for name in OUTCOME]
-                values += [outcome.fees, outcome.answer, *worker, now]
-            session.execute(f"INSERT INTO {table} ({names}) VALUES {', '.join([placeholders] * len(outcomes))}", *values)
+            table = session.dialect.qualified(find_name(self.table, dialect=session.dialect))
+            rows = [
+                [key, outcome.state.value, self._rows[key].row_key, *(getattr(outcome, name) for name in _OUTCOME), *worker, now]
+                for key, outcome in outcomes.items()
+            ]
+            replace_rows(session, table, columns=COLUMNS, rows=rows)
 
         self._transactions.run(write, pauses=PAUSES)
         # Only now: what could not be written is written again.

@@ -113,6 +113,20 @@ def read_entry(values: Sequence[Any]) -> tuple[str, Entry]:
     )
 
 
+def replace_rows(session: Session, table: str, *, columns: Mapping[str, Type], rows: Sequence[Sequence[object]]) -> None:
+    """Insert rows, and replace those with the same keys; the key is the first column.
+
+    :param table: its name in SQL.
+    """
+    dialect = session.dialect
+    keys = [row[0] for row in rows]
+    session.execute(f"DELETE FROM {table} WHERE {dialect.quote(KEY)} IN ({', '.join([VALUE] * len(keys))})", *keys)
+    names = ", ".join(map(dialect.quote, columns))
+    placeholders = f"({', '.join(f'CAST({VALUE} AS {type_.of(dialect)})' for type_ in columns.values())})"
+    sql = f"INSERT INTO {table} ({names}) VALUES {', '.join([placeholders] * len(rows))}"
+    session.execute(sql, *(value for row in rows for value in row))
+
+
 def milliseconds(instant: object) -> int | None:
     """Read an instant as a database or a person has written it, in milliseconds since 1970; None if it is not one."""
     try:
