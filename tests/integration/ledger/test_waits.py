@@ -29,7 +29,7 @@ KEYS = {"old": OLD.key, "new": NEW.key}
 def short(monkeypatch):
     """Waits of a moment."""
     monkeypatch.setattr(held_module, "LOCK_WAIT", 0.2)
-    monkeypatch.setattr(transactions_module, "PATIENCE", 0.7)
+    monkeypatch.setattr(transactions_module, "LOCK_TIMEOUT", 0.7)
 
 
 @contextlib.contextmanager
