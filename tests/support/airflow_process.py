@@ -264,7 +264,7 @@ def arm(step: str, number: float, *, deadly: bool) -> None:
     wrap(Ledger, "release", "release")
     # Within the transactions: what they did is not committed yet.
     wrap(LedgerStatements, "insert", "claiming")
-    wrap(LedgerStatements, "take", "taking")
+    wrap(LedgerStatements, "claim", "taking")
     wrap(LedgerStatements, "record", "recording")
     wrap(UsageSender, "__call__", "sending")
 
