@@ -133,8 +133,8 @@ class Transactions:
             if error.cause is Cause.CONFLICT:
                 raise error
             raise LedgerLockedError(
-                f"the table {self._table} is locked, {who}. It was waited for for {waited:.0f} s ({error.told}). Let whoever "
-                f"holds it finish, or end it{end}; a retry then goes on"
+                f"the table {self._table} is locked, {who}. Waited for {waited:.0f} s ({error.told}). Let the holder finish, "
+                f"or end it{end}; a retry then continues"
             ) from error
         if error.cause is Cause.CONFLICT:
             time.sleep(random.uniform(0.01, 0.3))  # nosec B311 # noqa: S311 - jitter
