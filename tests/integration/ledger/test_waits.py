@@ -240,7 +240,7 @@ def test_a_sqlite_file_that_a_thread_of_this_process_writes_to(lite, ledger_in, 
     ledger = ledger_in(lite)
     with contextlib.closing(sqlite3.connect(lite.connection["host"], isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(LedgerLockedError, match="by whom is not known"):
+        with pytest.raises(LedgerLockedError, match="the holder is not known"):
             ledger.claim([NEW], policy=PARK)
         other.execute("ROLLBACK")
     assert ledger.claim([NEW], policy=PARK)[0].granted
