@@ -54,7 +54,7 @@ class ErrorBudget:
         return self.most if isinstance(self.most, int) else Decimal(self.most[:-1]) * of / 100
 
     def __str__(self) -> str:
-        return f"{self.name}={self.most!r}"
+        return f"{self.name}={self.most}"
 
 
 def rows_or_percent(name: str, value: object) -> int | str:

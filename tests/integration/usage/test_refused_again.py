@@ -218,7 +218,7 @@ def test_a_row_that_was_rejected_once_does_not_fail_every_later_run(place_of, co
         last, found = numbers(f"at-most-{str(most).rstrip('%')}")
         assert (last.state, found["rejected_before"], found["sent"]) == (state, 3, 0), most
         if state == "failed":
-            assert f"3 of 13 rows were rejected in earlier runs (max_rejected_before={most!r})" in last.error
+            assert f"3 of 13 rows were rejected in earlier runs (max_rejected_before={most})" in last.error
 
     [in_doubt_before, step] = blocks("docs/usage.md", section="Rejected rows", language="sql")
     assert place.database.query(in_doubt_before.text.strip().rstrip(";")) == []

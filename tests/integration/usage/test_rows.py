@@ -62,7 +62,7 @@ def test_an_hour_that_comes_twice_can_fail_the_task(place_of, most):
     outcome = place.attempt()
     assert outcome.state == "failed"
     assert "1 of 25 rows repeat earlier ones exactly, for example row 4 repeats row 3 " in outcome.error
-    assert f"(max_duplicates={most!r})" in outcome.error
+    assert f"(max_duplicates={most})" in outcome.error
     assert place.server.counters.requests == 0
     place.write_dag(max_duplicates=1)
     place.output()
