@@ -57,6 +57,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 INTERNAL = {
     "ApiError", "BadCursorError", "EndedError", "PredicateError", "ExplainedError", "NoPlaceError",
+    "PermanentUsageError", "SendingStoppedError",
     "ConsumerStoppedError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "BodyEncodingError", "TooManyBytesError",
     "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "UnsolicitedDataError", "_TooManyDigitsError",
     "PollTimeoutError", "WaitFailedError",
