@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Write docs/resources.md from the tables of resources: ``python docs/make_resources.py``. A test compares the two."""
+"""Write docs/reference/resources.md from the tables of resources: ``python docs/make_resources.py``. A test compares the two."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.limio import resources as limio_resources
 from limio_limitrail.limitrail import resources as limitrail_resources
 
-PAGE = Path(__file__).with_name("resources.md")
+PAGE = Path(__file__).parent / "reference" / "resources.md"
 
 HEAD = """\
 # Resources
 
 A resource is a list endpoint: its path, its paging, the columns that identify a record, the filter by time where there is one.
 Pass its name to an operator or to the hook. Pass a `Resource(...)` of your own for an endpoint that is not here: see
-[the hook](hook.md#an-endpoint-of-your-own).
+[the hook](../how-to/hook.md#an-endpoint-of-your-own).
 
 What no public document confirms is in the last column.
 
@@ -38,7 +38,7 @@ HEAD_OF_LIMITRAIL = """
 LimitRail's public pages say of lists: those of the runtime need `from` and `to`, and rows are in `items`, which may be empty.
 They name neither paths nor members. If your tenant behaves otherwise:
 
-- another path: the connection's field [`paths`](connections.md#limitrail), `{"usage": "/v2/usage"}`;
+- another path: the connection's field [`paths`](../how-to/connections.md#limitrail), `{"usage": "/v2/usage"}`;
 - anything else: a `Resource` of your own, for example a copy,
   `dataclasses.replace(RESOURCES["usage"], time_column="at")`, with `RESOURCES` from `limio_limitrail.limitrail.resources`;
 - a scope that a list needs: name it in the connection or in the task. None is documented for lists.
@@ -46,7 +46,7 @@ They name neither paths nor members. If your tenant behaves otherwise:
 `from` and `to` go out as ISO 8601 in UTC, to the second: `from` is rounded down, `to` up.
 
 An answer that names a next page (`nextCursor`, `hasMore`, ...) is an error here, because the rest of the list would be lost:
-pass a `Resource` with the [paging](hook.md#an-endpoint-of-your-own) that it has.
+pass a `Resource` with the [paging](../how-to/hook.md#an-endpoint-of-your-own) that it has.
 
 | name | path | key | filter by time | time column | paging | assumed |
 |---|---|---|---|---|---|---|

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Measure pulls, commits and the cost of being there, and write docs/performance.md and its plots: ``report.py``.
+"""Measure pulls, commits and the cost of being there, and write docs/explanation/performance.md and its plots: ``report.py``.
 
 ``report.py --from FOLDER`` writes them out of figures that were measured before, ``--keep FOLDER`` keeps what is measured.
 """
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from plots import bars
 
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parents[1] / "docs" / "performance.md"
+PAGE = HERE.parents[1] / "docs" / "explanation" / "performance.md"
 IMAGES = PAGE.parent / "images"
 PULL = "tests/benchmarks/pull/compare.py"
 SLICES = "tests/benchmarks/pull/slices.py"

@@ -3,7 +3,7 @@
 
 Measured are `LimioObjectSensor`, the `HttpSensor` of Airflow's HTTP provider at the same endpoint, and a sensor that never
 looks, which is Airflow's own share. Each has an Airflow home, a triggerer and an emulator of its own, one after the other. With
-``--write``, the figures go into docs/performance.md.
+``--write``, the figures go into docs/explanation/performance.md.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REFUSALS: dict[str, dict[str, object]] = {
     "429 with `Retry-After: 60`": {"status": 429, "headers": {"Retry-After": "60"}},
     "503": {"status": 503},
 }
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "performance.md"
 BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
 
 Figures = dict[str, str]
@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--waits", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long all are watched")
-    parser.add_argument("--write", action="store_true", help="put the figures into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="put the figures into docs/explanation/performance.md")
     chosen = parser.parse_args()
     head = conditions()
     with tempfile.TemporaryDirectory(prefix="waits-") as folder:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The session of `get_conn()`: one of `requests`, for free use, with what docs/security.md promises of every request.
+"""The session of `get_conn()`: one of `requests`, for free use, with what docs/explanation/security.md promises of every request.
 
 The credential is put in where a request leaves, and only on its way to one origin. Neither the request nor its answer, which are
 the user's to print, to copy and to send again, ever holds it.

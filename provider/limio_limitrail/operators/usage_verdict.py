@@ -12,7 +12,7 @@ from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.ledger.model import State
 from limio_limitrail.ledger.tally import REJECTED_BEFORE, Tally
 from limio_limitrail.operators.usage_choices import Allowance
-from limio_limitrail.troubleshooting import ExplainedError
+from limio_limitrail.troubleshooting import USAGE, ExplainedError, address_of
 
 log = logging.getLogger("limio_limitrail.usage")
 
@@ -106,8 +106,8 @@ def judge(
         failures.append(
             f"{tally.changed:,} of {tally.rows:,} rows were carried out earlier with another body ({allowed.changed}), for "
             f"example {tally.changed_example}; they were not sent again. The table {changes_table} lists them and the members "
-            "that differ: correct each in the API, and settle it as 'Changed rows' in docs/usage.md says. If two different "
-            "things share their key columns, tell them apart with key_namespace=."
+            f"that differ: correct each in the API, then settle it in the ledger (see {address_of('changed-rows', page=USAGE)}). "
+            "If two different things share their key columns, tell them apart with key_namespace=."
         )
     if allowed.in_doubt is not None and left.count > allowed.in_doubt:
         failures.append(f"{_describe(left, table=table)} (max_in_doubt={allowed.in_doubt}). {_settle_left(left)}.")

@@ -29,7 +29,7 @@ NUMBERS = {
 
 
 def test_the_table_of_formats() -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "semantics.md").read_text()
+    page = (Path(__file__).resolve().parents[3] / "docs" / "explanation" / "semantics.md").read_text()
     section = page.partition("## Formats and versions")[2].partition("\n## ")[0]
     rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| ")][1:]
     assert {cells[0].strip(): cells[2].strip() for cells in rows} == {name: str(number) for name, number in NUMBERS.items()}

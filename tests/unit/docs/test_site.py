@@ -21,19 +21,20 @@ def test_it_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", str(DOCS), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
-    reference = (tmp_path / "reference.html").read_text()
+    reference = (tmp_path / "reference" / "api.html").read_text()
     for name in ("LimioToSqlOperator", "LimioResourceEventTrigger", "announced", "ScopeError"):
         assert f">{name}<" in reference
-    assert 'id="scopeerror"' in (tmp_path / "troubleshooting.html").read_text()
+    assert 'id="scopeerror"' in (tmp_path / "how-to" / "troubleshooting.html").read_text()
 
 
 def test_every_page_is_in_the_contents() -> None:
-    listed = re.findall(r"^[a-z-]+$", (DOCS / "site.md").read_text(), re.MULTILINE)
-    assert sorted(listed) == sorted(path.stem for path in DOCS.glob("*.md") if path.stem != "site")
+    listed = re.findall(r"^[a-z0-9/-]+$", (DOCS / "site.md").read_text(), re.MULTILINE)
+    pages = (path.relative_to(DOCS).with_suffix("").as_posix() for path in DOCS.rglob("*.md"))
+    assert sorted(listed) == sorted(page for page in pages if page != "site")
 
 
 def test_the_reference_names_every_public_class() -> None:
-    text = (DOCS / "reference.md").read_text()
+    text = (DOCS / "reference" / "api.md").read_text()
     named = set(re.findall(r"auto(?:class|function):: ([\w.]+)", text))
     info = get_provider_info()
     rooms = ("hooks", "operators", "sensors", "triggers")
