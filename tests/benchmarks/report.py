@@ -25,7 +25,7 @@ from plots import bars
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "explanation" / "performance.md"
-IMAGES = PAGE.parent / "images"
+IMAGES = HERE.parents[1] / "docs" / "images"
 PULL = "tests/benchmarks/pull/compare.py"
 SLICES = "tests/benchmarks/pull/slices.py"
 COMMIT = "tests/benchmarks/commit/compare.py"
