@@ -13,9 +13,9 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetWatcher, BaseHook, get_current_context, task
 
+from limio_limitrail.polling.events import new_events
 from limio_limitrail.transfers.limio_to_sql import LimioToSqlOperator
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger
-from limio_limitrail.watching.announced import announced
 
 # Whoever sends the reminders reads this table. Its key makes sure that a basket is handed over once.
 FOLLOW_UPS = "CREATE TABLE IF NOT EXISTS basket_follow_ups (id VARCHAR PRIMARY KEY, created TIMESTAMPTZ, noted TIMESTAMPTZ)"
@@ -48,7 +48,7 @@ with DAG(
     @task.short_circuit(inlets=[baskets])
     def news() -> dict[str, Any] | None:
         """Give the span of time in which the new baskets were left, or nothing where an earlier run had them."""
-        found = announced(get_current_context(), baskets)
+        found = new_events(get_current_context(), baskets)
         if not found:
             return None
         return {

@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, Param
 
-from limio_limitrail.limitrail.body import Column
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+from limio_limitrail.usage.body import Column
 
 # [START sharded_commit]
 # The first digit of a hash of the key: a row is in the same shard in every retry.

@@ -14,9 +14,9 @@ from datetime import datetime, timedelta
 from airflow.providers.common.sql.operators.sql import SQLCheckOperator, SQLExecuteQueryOperator
 from airflow.sdk import DAG, Asset
 
-from limio_limitrail.limitrail.body import Column, Text
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.transfers.limitrail_to_sql import LimitRailToSqlOperator
+from limio_limitrail.usage.body import Column, Text
 
 # What a subscription used in a day would come from your own meters; here it is made up out of its id.
 USAGE_ROWS = """

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, Asset, AssetWatcher, get_current_context, task
 
+from limio_limitrail.polling.events import new_events
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
-from limio_limitrail.watching.announced import announced
 
 # [START usage_watch]
 usage = Asset(
@@ -33,7 +33,7 @@ with DAG(
     @task(inlets=[usage])
     def how_many() -> int:
         """Count what is new."""
-        return sum(news.count for news in announced(get_current_context(), usage))
+        return sum(news.count for news in new_events(get_current_context(), usage))
 
     how_many()
 # [END usage_watch]

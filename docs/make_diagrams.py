@@ -19,18 +19,17 @@ ROOMS = {
     "sensors": "waits",
     "triggers": "waits and watches in a triggerer",
     "links": "from a task to its page",
-    "lineage": "what OpenLineage is told",
     "hooks": "connection to client",
     "limio": "its lists, as data",
-    "limitrail": "its lists and operations, as data",
-    "watching": "what is new in a list",
+    "limitrail": "its lists, as data",
+    "polling": "what is waited for, what is new",
+    "usage": "rows, requests, ledger",
+    "observability": "lineage, metrics",
     "parameters": "what people give, read and checked",
-    "waiting": "what is waited for, how patiently",
     "api": "token, request, retry, page",
     "landing": "pages to parts to a table",
-    "ledger": "which usage row stands how",
 }
-BESIDE = ("landing", "ledger")
+BESIDE = ("landing",)
 """Rooms that know nothing of the APIs; transfers and operators use them."""
 
 JOURNEYS = (

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, Param
 
-from limio_limitrail.limitrail.body import Column
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+from limio_limitrail.usage.body import Column
 
 # [START usage_with_replay]
 with DAG(

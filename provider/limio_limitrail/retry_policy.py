@@ -36,7 +36,7 @@ class ApiRetryPolicy(RetryPolicy):
     ) -> RetryDecision:
         """Decide what happens after a failure."""
         from limio_limitrail.api.errors import ApiError, ParameterError
-        from limio_limitrail.hooks.settings import ConnectionFieldError
+        from limio_limitrail.hooks.connection import ConnectionFieldError
 
         if isinstance(exception, ParameterError | ConnectionFieldError):
             return RetryDecision.fail(reason="wrong parameters or connection: another try cannot help")

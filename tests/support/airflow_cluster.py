@@ -42,9 +42,9 @@ def start_redis() -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        patience = time.monotonic() + 30
+        policy = time.monotonic() + 30
         while not place.exists():
-            if process.poll() is not None or time.monotonic() > patience:
+            if process.poll() is not None or time.monotonic() > policy:
                 raise AssertionError(f"Redis did not start: {(folder / 'redis.log').read_text()[-2000:]}")
             time.sleep(0.05)
         yield f"redis+socket://{place}"

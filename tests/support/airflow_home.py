@@ -132,7 +132,7 @@ class AirflowHome:
             "from datetime import datetime, timedelta\n"
             "from airflow.sdk import DAG, Asset, task\n"
             "from limio_limitrail.api.resource import Resource\n"
-            "from limio_limitrail.limitrail.body import Column, Json, Text\n"
+            "from limio_limitrail.usage.body import Column, Json, Text\n"
             "from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator\n"
             "from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor\n"
             "from limio_limitrail.sensors.limitrail import LimitRailResourceSensor\n"
@@ -158,7 +158,7 @@ class AirflowHome:
         return self._outcome(self._process.ask({"do": "join", "pid": pid}))
 
     def _command(self, command: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {"do": command, "args": args, "kwargs": kwargs, "patience": 200, "environment": self._environment}
+        return {"do": command, "args": args, "kwargs": kwargs, "policy": 200, "environment": self._environment}
 
     def _outcome(self, reply: Mapping[str, Any]) -> Outcome:
         assert reply["code"] <= 0, self.output()[-6000:]

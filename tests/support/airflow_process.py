@@ -40,11 +40,11 @@ import limio_limitrail.landing.sql
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.landing import parts, pull
-from limio_limitrail.ledger.ledger import Ledger
-from limio_limitrail.ledger.statements import Statements
-from limio_limitrail.operators.usage_sender import UsageSender
 from limio_limitrail.transfers import folders, state
 from limio_limitrail.transfers.base import ResourcePullOperator
+from limio_limitrail.usage.ledger.ledger import Ledger
+from limio_limitrail.usage.ledger.sql import Statements
+from limio_limitrail.usage.sender import UsageSender
 
 # Only make test-s3 has these.
 for name in ("s3fs", "airflow.providers.amazon.aws.fs.s3"):
@@ -121,7 +121,7 @@ def attempt(
     """Try one task once, in a run that stays: a further call is its next try. May end by a signal at a named step.
 
     :param kill: a step and for which time it is reached, or ``seconds`` and how many of them after the first claim.
-    :param patch: module attributes, such as ``limio_limitrail.ledger.ledger.LEASE``, and their values in this process.
+    :param patch: module attributes, such as ``limio_limitrail.usage.ledger.ledger.LEASE``, and their values in this process.
     :param times: of a new run: its data ``interval``, None for none; the time at which it is ``due``; its ``run_type``.
     """
     for name, value in (patch or {}).items():
@@ -487,7 +487,7 @@ def move_in(command: dict[str, Any]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     # A child that hangs says where, and ends.
-    faulthandler.dump_traceback_later(command["patience"], exit=True)
+    faulthandler.dump_traceback_later(command["policy"], exit=True)
     settings.configure_vars()
     settings.configure_orm()
 

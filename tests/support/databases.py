@@ -26,7 +26,7 @@ from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.providers.sqlite.hooks.sqlite import SqliteHook
 from airflow.sdk import Connection
 
-from limio_limitrail.landing.kinds import Kind, arrow_field, arrow_type, widen
+from limio_limitrail.landing.column_types import Kind, arrow_field, arrow_type, widen
 from limio_limitrail.landing.sql import LoadResult, Target, WriteMode, load
 
 

@@ -21,7 +21,7 @@ from journal import Call, JournalServer
 from journal_process import read, write
 from usage import SIGKILL, Database
 
-from limio_limitrail.limitrail.body import Column
+from limio_limitrail.usage.body import Column
 
 TABLE = "limitrail_usage_ledger"
 UNCERTAIN = ("sending", "unknown", "parked")

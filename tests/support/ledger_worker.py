@@ -15,8 +15,8 @@ from typing import Any
 from databases import Database
 from ledgers import PARK, FailingDatabase, make_ledger, make_row, make_worker
 
-from limio_limitrail.landing.sql import held as held_module
-from limio_limitrail.ledger.statements import Statements
+from limio_limitrail.landing.sql import persistent_connection as held_module
+from limio_limitrail.usage.ledger.sql import Statements
 
 
 @dataclass

@@ -14,11 +14,11 @@ from typing import Any
 
 from databases import Database
 
-from limio_limitrail.landing.sql.held import HeldDatabase
 from limio_limitrail.landing.sql.model import LandingError
-from limio_limitrail.ledger.ledger import Ledger
-from limio_limitrail.ledger.model import OnUnknown, State, UsageRow, Worker
-from limio_limitrail.ledger.rules import Policy
+from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
+from limio_limitrail.usage.ledger.ledger import Ledger
+from limio_limitrail.usage.ledger.model import OnUnknown, State, UsageRow, Worker
+from limio_limitrail.usage.ledger.rules import Policy
 
 PARK = Policy(on_unknown=OnUnknown.PARK)
 RESEND = Policy(on_unknown=OnUnknown.RESEND)
@@ -47,7 +47,7 @@ def make_worker(run: str = "run-1", *, attempt: int = 1, task: str = "send", dag
     return Worker(dag_id=dag, task_id=task, run_id=run, map_index=map_index, try_number=attempt)
 
 
-class FailingDatabase(HeldDatabase):
+class FailingDatabase(PersistentConnection):
     """Fails in its next transactions as it is told: ``early`` (nothing is done), ``late`` (all is undone), ``unheard`` (all is
     done, and nobody hears of it)."""
 

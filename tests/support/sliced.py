@@ -14,13 +14,13 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from limio_limitrail.api.client import Answer
+from limio_limitrail.api.list_reader import Walk
 from limio_limitrail.api.page import Page
 from limio_limitrail.api.pagination import CursorString, SinglePage
 from limio_limitrail.api.query import build_query
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.api.retry import RetryLimits
-from limio_limitrail.api.sliced_walk import SlicedWalk
-from limio_limitrail.api.walk import Walk
+from limio_limitrail.api.sliced_reader import SlicedListReader
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = {"since": START, "until": START + timedelta(days=1), "window": timedelta(hours=6)}
@@ -105,12 +105,12 @@ def walk_through(
     cursor: Mapping[str, str] | None = None,
     page_size: int = 2,
     parallel: int = 1,
-) -> SlicedWalk:
+) -> SlicedListReader:
     def stretch(*, since: datetime, until: datetime, **rest: Any) -> Walk:
         query = build_query(resource, since=since, until=until)
         return Walk(client=client, resource=resource, path=query.path, params=query.params, **rest)
 
-    return SlicedWalk(
+    return SlicedListReader(
         client=client, resource=resource, path=resource.path, since=since, until=until, window=window, page_size=page_size,
         make_walk=stretch, cursor=cursor, parallel=parallel,
     )  # fmt: skip

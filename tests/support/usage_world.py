@@ -21,14 +21,14 @@ from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import RawAnswer
-from limio_limitrail.ledger.couriers import Doubt, EndedError, Halt, Slower
-from limio_limitrail.ledger.ledger import LEASE, Claim
-from limio_limitrail.ledger.model import OnUnknown, Outcome, State, UsageRow
-from limio_limitrail.ledger.rules import Policy
-from limio_limitrail.limitrail.operations import find_operation
-from limio_limitrail.limitrail.responses import Refusal, ResponseMapping
-from limio_limitrail.limitrail.usage import AnswerReading
-from limio_limitrail.operators.usage_sender import UsageSender
+from limio_limitrail.usage.ledger.ledger import LEASE, Claim
+from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State, UsageRow
+from limio_limitrail.usage.ledger.rules import Policy
+from limio_limitrail.usage.messages import AnswerReading
+from limio_limitrail.usage.operations import find_operation
+from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
+from limio_limitrail.usage.send_loop import Abort, EndedError, RateLimited, Uncertain
+from limio_limitrail.usage.sender import UsageSender
 
 FATES = (
     "answer", "deny", "reject", "undecided", "answer lost", "request lost", "refused", "500 after", "504 after", "503 before",
@@ -45,7 +45,7 @@ class FakeAuth:
     def credential(self) -> Secret:
         return Secret("token-1234567890")
 
-    def at_hand(self) -> Secret:
+    def cached(self) -> Secret:
         return self.credential()
 
     def header(self, credential: Secret) -> str:
@@ -216,11 +216,11 @@ class Crew:
         match result:
             case Outcome():
                 self.answered[key] = result
-            case Doubt():
+            case Uncertain():
                 self.answered[key] = result.outcome
-            case Slower():
+            case RateLimited():
                 self.again(claim)
-            case Halt():
+            case Abort():
                 self.ended = True
                 self.unsent.append(claim)
             case None:

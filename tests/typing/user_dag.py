@@ -18,8 +18,9 @@ from limio_limitrail.emulator import EmulatorServer, Fault
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.limio.resources import RESOURCES
-from limio_limitrail.limitrail.body import Column, Json, Text
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+from limio_limitrail.polling.changes import ChangeEvent
+from limio_limitrail.polling.events import new_events
 from limio_limitrail.retry_policy import ApiRetryPolicy
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
@@ -29,8 +30,7 @@ from limio_limitrail.transfers.limitrail_to_object_storage import LimitRailToObj
 from limio_limitrail.transfers.limitrail_to_sql import LimitRailToSqlOperator
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
-from limio_limitrail.watching.announced import announced
-from limio_limitrail.watching.news import News
+from limio_limitrail.usage.body import Column, Json, Text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +83,7 @@ with DAG(
 
     @task(inlets=[baskets])
     def news() -> int:
-        found: list[News] = announced(get_current_context(), baskets)
+        found: list[ChangeEvent] = new_events(get_current_context(), baskets)
         return sum(one.count for one in found)
 
     @task

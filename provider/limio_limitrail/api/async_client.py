@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from limio_limitrail.api.attempt import take_async
 from limio_limitrail.api.client import Answer, ApiClient, usual_repeat
 from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries_async
-from limio_limitrail.api.steps import take_async
 
 if TYPE_CHECKING:
     from limio_limitrail.api.secret import Secret
@@ -78,5 +78,5 @@ class AsyncApiClient:
 
     async def _credential(self) -> Secret:
         """Give the credential that is valid now. A token is minted in another thread: the loop has other things to do."""
-        there = self.parent.auth.at_hand()
+        there = self.parent.auth.cached()
         return await asyncio.to_thread(self.parent.credential) if there is None else there

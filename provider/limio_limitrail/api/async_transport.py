@@ -20,15 +20,15 @@ import yarl
 from multidict import CIMultiDictProxy
 from urllib3.util.ssl_ import create_urllib3_context
 
-from limio_limitrail.api import breaks
+from limio_limitrail.api import transport_errors as breaks
 from limio_limitrail.api.async_connections import KeptConnections, KeptResponse, SpokeFirstError
 from limio_limitrail.api.bounded_http import AnswerBounds
-from limio_limitrail.api.breaks import decoded
 from limio_limitrail.api.content_encoding import BodyTooLargeError
-from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, TransportError
+from limio_limitrail.api.errors import ApiError, InvalidRequestError, RequestContext, TransportError
 from limio_limitrail.api.provenance import SURPLUS
 from limio_limitrail.api.secret import Sealed, Secret, revealed
 from limio_limitrail.api.transport import MAX_ERROR_BODY, Body, RawAnswer, Timeouts, Transport
+from limio_limitrail.api.transport_errors import decoded
 from limio_limitrail.bare_errors import raises_bare_async
 
 _NO_BODY = Body()
@@ -70,7 +70,7 @@ class AsyncTransport:
         method: str,
         url: str,
         headers: Mapping[str, str | Secret],
-        call: Failure,
+        call: RequestContext,
         params: Mapping[str, str] | None = None,
         body: Body = _NO_BODY,
     ) -> RawAnswer:
@@ -101,7 +101,7 @@ class AsyncTransport:
         except (aiohttp.ClientError, OSError) as error:
             if _is_total(error):
                 raise breaks.timed_out(call, seconds=seconds, total=timeouts.total) from None
-            raise TransportError(replace(call, reason=_why(error), reached=not _never_left(error))) from None
+            raise TransportError(replace(call, reason=_why(error), reached=not _was_not_sent(error))) from None
         except (ValueError, TypeError) as error:
             # The request may have left: what cannot be sent is found out before.
             raise TransportError(replace(call, reason=f"{breaks.NO_HTTP} ({type(error).__name__})")) from None
@@ -136,7 +136,7 @@ class AsyncTransport:
         try:
             async with asyncio.timeout(seconds):
                 content = await _read(response, max_bytes=most)
-            return await _decoded(content, response.headers, Failure(api=""), max_bytes=most, seconds=seconds)
+            return await _decoded(content, response.headers, RequestContext(api=""), max_bytes=most, seconds=seconds)
         except (ApiError, BodyTooLargeError, aiohttp.ClientError, OSError):
             response.close()
             return b""
@@ -146,7 +146,7 @@ class AsyncTransport:
         if (session := self._session) is not None:
             await session.close()
 
-    def _open(self, url: str, call: Failure) -> aiohttp.ClientSession:
+    def _open(self, url: str, call: RequestContext) -> aiohttp.ClientSession:
         route = self._transport.route(url)
         if route.proxy is not None:
             proxy = route.proxy if "://" in route.proxy else f"http://{route.proxy}"
@@ -205,7 +205,9 @@ async def _read(response: aiohttp.ClientResponse, *, max_bytes: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-async def _decoded(content: bytes, headers: CIMultiDictProxy[str], call: Failure, *, max_bytes: int, seconds: float) -> bytes:
+async def _decoded(
+    content: bytes, headers: CIMultiDictProxy[str], call: RequestContext, *, max_bytes: int, seconds: float
+) -> bytes:
     """Decode a whole body; a larger one in another thread, because the loop has other things to do.
 
     :param seconds: how long that may take.
@@ -257,11 +259,11 @@ def _tls(verify: bool | str) -> ssl.SSLContext:
     return context
 
 
-def _unfit(error: Exception, call: Failure) -> InvalidRequestError:
+def _unfit(error: Exception, call: RequestContext) -> InvalidRequestError:
     return InvalidRequestError(replace(call, reason=f"the request cannot be sent ({type(error).__name__})"))
 
 
-_NEVER_LEFT = (
+_WAS_NOT_SENT = (
     aiohttp.ClientConnectorError,
     aiohttp.ClientHttpProxyError,
     aiohttp.ConnectionTimeoutError,
@@ -270,8 +272,8 @@ _NEVER_LEFT = (
 """Errors that come before the first byte of a request is written: no connection, or none through the proxy, or none of TLS."""
 
 
-def _never_left(error: Exception) -> bool:
-    return isinstance(error, _NEVER_LEFT)
+def _was_not_sent(error: Exception) -> bool:
+    return isinstance(error, _WAS_NOT_SENT)
 
 
 def _why(error: Exception) -> str:

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from limio_limitrail.api.deadline import seconds_left
-from limio_limitrail.api.errors import Failure, ProtocolError, TransportError
-from limio_limitrail.api.forks import begin_anew_in_children
+from limio_limitrail.api.errors import ProtocolError, RequestContext, TransportError
 from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
 from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.bare_errors import raises_bare
+from limio_limitrail.concurrency.after_fork import after_fork
 
 DEFAULT_LIFETIME = 3600.0
 """Seconds that a token is taken to live where the answer does not say (both APIs show 3600 in their samples)."""
@@ -57,7 +57,7 @@ class Auth(Protocol):
     def credential(self) -> Secret:
         """Give the credential that is valid now."""
 
-    def at_hand(self) -> Secret | None:
+    def cached(self) -> Secret | None:
         """Give the credential that is valid now, if that takes no waiting."""
 
     def header(self, credential: Secret) -> Secret:
@@ -99,7 +99,7 @@ class TokenSource:
         self._token: Token | None = None
         self._renew_at = 0.0
         self.minted = 0
-        begin_anew_in_children(self)
+        after_fork(self)
 
     def after_fork(self) -> None:
         """Forget the parent's token, and its locks, which may have been held when it forked."""
@@ -114,7 +114,7 @@ class TokenSource:
         :raises ApiError: the token endpoint refused or could not be reached, or another thread's request to it takes too long.
         """
         with self._minting_alone():
-            if (alive := self.at_hand()) is not None:
+            if (alive := self.cached()) is not None:
                 return alive
             asked_at = self._clock()
             self._hold(None)
@@ -129,13 +129,13 @@ class TokenSource:
         lock, left = self._lock, seconds_left()
         if not lock.acquire(timeout=-1 if left >= threading.TIMEOUT_MAX else max(left, 0.0)):
             reason = "the request for it that another thread has made was not answered in time"
-            raise TransportError(Failure(api="OAuth", resource="token", method="POST", reason=reason, reached=False))
+            raise TransportError(RequestContext(api="OAuth", resource="token", method="POST", reason=reason, reached=False))
         try:
             yield
         finally:
             lock.release()
 
-    def at_hand(self) -> Secret | None:
+    def cached(self) -> Secret | None:
         with self._held:
             return self._token.value if self._token is not None and self._clock() < self._renew_at else None
 
@@ -173,7 +173,7 @@ class ApiKey:
     def credential(self) -> Secret:
         return self._key
 
-    def at_hand(self) -> Secret:
+    def cached(self) -> Secret:
         return self._key
 
     def header(self, credential: Secret) -> Secret:
@@ -200,7 +200,7 @@ def parse_token(body: bytes, *, api: str, path: str) -> Token:
     """
 
     def broken(reason: str) -> ProtocolError:
-        return ProtocolError(Failure(api=api, resource="token", method="POST", path=path, status=200, reason=reason))
+        return ProtocolError(RequestContext(api=api, resource="token", method="POST", path=path, status=200, reason=reason))
 
     try:
         answer = decode_json(body)

@@ -13,19 +13,19 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
-from limio_limitrail.api.answer import is_success, judge
+from limio_limitrail.api.attempt import CREDENTIAL, Request, Steps, take
 from limio_limitrail.api.auth import Auth
-from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, ProtocolError
-from limio_limitrail.api.forks import begin_anew_in_children
+from limio_limitrail.api.errors import ApiError, InvalidRequestError, ProtocolError, RequestContext
 from limio_limitrail.api.json_body import decode_json
 from limio_limitrail.api.library_logs import guard_library_logs
 from limio_limitrail.api.origin import origin_of
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.api.responses import is_success, judge
 from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries
 from limio_limitrail.api.secret import Sealed
-from limio_limitrail.api.steps import CREDENTIAL, Request, Steps, take
 from limio_limitrail.api.transport import Body, Transport
+from limio_limitrail.concurrency.after_fork import after_fork
 from limio_limitrail.url_paths import unfit_path, unfit_target
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class ApiClient:
         self._sleep = sleep
         self._counting = threading.Lock()
         self._session: Sealed[requests.Session] | None = None
-        begin_anew_in_children(self)
+        after_fork(self)
 
     def after_fork(self) -> None:
         """Take nothing over from the parent: neither a lock that may be held nor a connection."""
@@ -221,7 +221,7 @@ class ApiClient:
 
         :raises InvalidRequestError: it cannot be sent as it is.
         """
-        call = Failure(api=self.api, method=method, path=path, resource=resource, required_scope=scope)
+        call = RequestContext(api=self.api, method=method, path=path, resource=resource, required_scope=scope)
         if self.auth.mode not in credentials:
             needed = " or ".join(sorted(credentials))
             raise InvalidRequestError(
@@ -277,7 +277,9 @@ class ApiClient:
             error.failure = replace(error.failure, reached=False)
             raise
 
-    def _attempt(self, *, call: Failure, params: Mapping[str, str], body: Body, headers: Mapping[str, str]) -> Steps[Answer]:
+    def _attempt(
+        self, *, call: RequestContext, params: Mapping[str, str], body: Body, headers: Mapping[str, str]
+    ) -> Steps[Answer]:
         """Make one try, which may take a second request after a 401 and a few more along redirects."""
         renewed = False
         while True:
@@ -311,7 +313,7 @@ class ApiClient:
                 del error
 
     def _follow(
-        self, *, call: Failure, params: Mapping[str, str], body: Body, headers: Mapping[str, str | Secret]
+        self, *, call: RequestContext, params: Mapping[str, str], body: Body, headers: Mapping[str, str | Secret]
     ) -> Steps[Answer]:
         url = self.base_url + call.path
         query: Mapping[str, str] | None = params
@@ -326,7 +328,7 @@ class ApiClient:
             url, query = self._redirected(call=call, url=url, location=answer.headers["Location"]), None
         raise ProtocolError(replace(call, reason=f"more than {_MOST_REDIRECTS} redirects in a row"))
 
-    def _redirected(self, *, call: Failure, url: str, location: str) -> str:
+    def _redirected(self, *, call: RequestContext, url: str, location: str) -> str:
         """Give the redirect's target, which must lie on the same origin: a credential goes nowhere else."""
         try:
             target = urljoin(url, location)

@@ -13,9 +13,9 @@ from urllib.parse import unquote
 
 import msgspec
 
+from limio_limitrail.api.body_errors import OK, read_record
 from limio_limitrail.api.client import ApiClient
-from limio_limitrail.api.errors import Failure, NotFoundError, ParameterError, ProtocolError
-from limio_limitrail.api.faults import OK, read_record
+from limio_limitrail.api.errors import NotFoundError, ParameterError, ProtocolError, RequestContext
 from limio_limitrail.api.page import Page
 from limio_limitrail.api.redact import holds_secret
 from limio_limitrail.api.resource import Resource, fill_path
@@ -60,16 +60,16 @@ def with_details(
         identity = _identity_of(summary)
         if holds_secret(identity):
             reason = "the 'id' of a record repeats a credential, and is not sent"
-            raise ProtocolError(Failure(api=client.api, resource=resource.name, reason=reason))
+            raise ProtocolError(RequestContext(api=client.api, resource=resource.name, reason=reason))
         if (unfit := unfit_part(identity)) is not None:
             reason = f"a record of the list has no usable text in 'id', so it cannot be fetched: {unfit}"
-            raise ProtocolError(Failure(api=client.api, resource=resource.name, reason=reason))
+            raise ProtocolError(RequestContext(api=client.api, resource=resource.name, reason=reason))
         path = fill_path(template, {**parts, "id": identity}, resource=resource.name)
         status = OK
 
         def broken(reason: str) -> ProtocolError:
             return ProtocolError(
-                Failure(api=client.api, method="GET", path=path, resource=resource.name, status=status, reason=reason)
+                RequestContext(api=client.api, method="GET", path=path, resource=resource.name, status=status, reason=reason)
             )
 
         try:

@@ -61,7 +61,7 @@ class ProblemDetails:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class RequestContext:
     """The facts of one failed call.
 
     :param api: the API's name as people know it, such as ``Limio``.
@@ -104,10 +104,10 @@ class ApiError(ExplainedError):
     hopeless: ClassVar[bool] = False
     """True where trying again cannot help until a person changes something."""
 
-    tries_spent = False
+    retries_exhausted = False
     """True where all the tries that the error is worth have been made."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: RequestContext) -> None:
         super().__init__(failure)
         self.failure = failure
 

@@ -10,10 +10,10 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import quote, quote_plus
 
-from limio_limitrail.api.forks import begin_anew_in_children
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.api.secret_forms import decodings, folded, folded_base64, is_plain, readings
+from limio_limitrail.api.secret_encodings import decodings, folded, folded_base64, is_plain, readings
 from limio_limitrail.bare_errors import raises_bare
+from limio_limitrail.concurrency.after_fork import after_fork
 
 MOST_UNUSED = 64
 """Secrets that nobody holds any more and that are still looked for: a server may echo a token that has been replaced since."""
@@ -186,7 +186,7 @@ class _KnownSecrets:
         self.plain = _Needles((), shortest=_SHORTEST_PIECE)
         self.encoded = _Needles((), shortest=_SHORTEST_BASE64)
         self.glances: frozenset[str] = frozenset()
-        begin_anew_in_children(self)
+        after_fork(self)
 
     def after_fork(self) -> None:
         """Keep what the parent knew, which the child has in its memory too; its lock may have been held."""

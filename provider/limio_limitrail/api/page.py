@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from limio_limitrail.api.body_errors import NO_CONTENT, failure_member, unfit_status, warning_member
 from limio_limitrail.api.envelope import EnvelopeReader
-from limio_limitrail.api.errors import Failure, ProtocolError
-from limio_limitrail.api.faults import NO_CONTENT, failure_member, unfit_status, warning_member
+from limio_limitrail.api.errors import ProtocolError, RequestContext
 from limio_limitrail.api.pagination import BadCursorError, Cursor, Meta
 from limio_limitrail.api.redact import repeats_secret, safe_text
 from limio_limitrail.api.resource import Resource
@@ -69,7 +69,7 @@ def split(
     *,
     resource: Resource,
     envelope: EnvelopeReader,
-    call: Failure,
+    call: RequestContext,
     number: int,
     warned: set[str] | None = None,
 ) -> Page:

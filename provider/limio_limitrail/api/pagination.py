@@ -135,7 +135,7 @@ class CursorString:
 
 @dataclass(frozen=True, kw_only=True)
 class SinglePage:
-    """A list that comes whole in one answer. One that announces more is an error (`limio_limitrail.api.announced`)."""
+    """A list that comes whole in one answer. One that announces more is an error (`limio_limitrail.api.continuation`)."""
 
     page_size_param: str | None = None
     cursor_repeats: bool = False

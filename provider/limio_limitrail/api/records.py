@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from limio_limitrail.api.envelope import TOO_DEEP
-from limio_limitrail.api.errors import Failure, ProtocolError
+from limio_limitrail.api.errors import ProtocolError, RequestContext
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,7 @@ def decode_page(page: Page, *, api: str, resource: str) -> list[dict[str, Any]]:
         reason = f"page {page.number}: expected a list of objects ({error})"
     except RecursionError:
         reason = f"page {page.number}: {TOO_DEEP}"
-    raise ProtocolError(Failure(api=api, resource=resource, status=200, reason=reason))
+    raise ProtocolError(RequestContext(api=api, resource=resource, status=200, reason=reason))
 
 
 def to_frame(records: Iterable[dict[str, Any]], *, flatten: bool) -> pd.DataFrame:

@@ -103,7 +103,7 @@ def parse_retry_after(value: str | None, *, now: datetime | None = None) -> floa
 
 def is_transient(error: BaseException) -> bool:
     """Tell whether another try of the same request may end otherwise."""
-    if isinstance(error, ApiError) and error.tries_spent:
+    if isinstance(error, ApiError) and error.retries_exhausted:
         return False
     if isinstance(error, ServerError):
         return error.status in TRANSIENT_STATUSES
@@ -187,7 +187,7 @@ def _goes_on(error: ApiError, *, limits: RetryLimits, repeat: Repeat) -> bool:
     """Tell whether a first try that ended so is followed by another one."""
     passes = _passes(error, repeat=repeat)
     if limits.one_try and repeat is not Repeat.NONE:
-        error.tries_spent = error.tries_spent or passes
+        error.retries_exhausted = error.retries_exhausted or passes
         return False
     return passes
 
@@ -243,7 +243,7 @@ def _rules(*, limits: RetryLimits, repeat: Repeat, on_retry: Callable[[float], N
             return False
         if isinstance(error, ApiError):
             # A request for a token is tried again by itself: the request that needs the token must not repeat all of its tries.
-            error.tries_spent = True
+            error.retries_exhausted = True
         return True
 
     def is_last(state: RetryCallState, error: BaseException) -> bool:

@@ -8,18 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from limio_limitrail.api.answer import judge
 from limio_limitrail.api.auth import Token, parse_token
 from limio_limitrail.api.errors import (
     ApiError,
     CredentialsError,
-    Failure,
     ProtocolError,
+    RequestContext,
     ResponseTooLargeError,
     ScopeError,
 )
 from limio_limitrail.api.json_body import NotJSONError, decode_json
 from limio_limitrail.api.redact import remember_secret, safe_text
+from limio_limitrail.api.responses import judge
 from limio_limitrail.api.retry import RetryLimits, call_with_retries
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Body, Transport
@@ -69,7 +69,7 @@ def mint(
     :raises ApiError: it could not be reached, or its answer holds no token.
     """
     path = urlsplit(credentials.auth_url).path or "/"
-    call = Failure(api=api, resource="token", method="POST", path=path)
+    call = RequestContext(api=api, resource="token", method="POST", path=path)
     form: dict[str, str | Secret] = {
         "grant_type": "client_credentials",
         "client_id": credentials.client_id,
@@ -104,7 +104,7 @@ def mint(
     return call_with_retries(attempt, limits=limits or RetryLimits(), sleep=sleep)
 
 
-def _checked(token: Token, *, credentials: ClientCredentials, call: Failure) -> Token:
+def _checked(token: Token, *, credentials: ClientCredentials, call: RequestContext) -> Token:
     """Give the token back if it was granted all that was asked for."""
     if token.scopes is None:
         return token

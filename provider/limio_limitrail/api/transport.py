@@ -13,15 +13,15 @@ import requests
 import requests.utils
 import urllib3.exceptions
 
-from limio_limitrail.api import breaks
+from limio_limitrail.api import transport_errors as breaks
 from limio_limitrail.api.bounded_http import AnswerBounds, BoundedAdapter, TooManyBytesError, read_body, within
 from limio_limitrail.api.deadline import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT, seconds_left
-from limio_limitrail.api.errors import ApiError, Failure, InvalidRequestError, TransportError
-from limio_limitrail.api.forks import begin_anew_in_children
-from limio_limitrail.api.free_session import NoAuth, NoCookies, OriginSession
+from limio_limitrail.api.errors import ApiError, InvalidRequestError, RequestContext, TransportError
 from limio_limitrail.api.origin import Origin
 from limio_limitrail.api.secret import Sealed, Secret, revealed
+from limio_limitrail.api.session import NoAuth, NoCookies, OriginSession
 from limio_limitrail.bare_errors import raises_bare
+from limio_limitrail.concurrency.after_fork import after_fork
 
 if TYPE_CHECKING:
     from limio_limitrail.api.auth import Auth
@@ -118,7 +118,7 @@ class Transport:
         self._verify = verify
         self._connections = connections
         self.after_fork()
-        begin_anew_in_children(self)
+        after_fork(self)
 
     def after_fork(self) -> None:
         """Begin with connections of this process: two processes that share one would read each other's answers."""
@@ -153,7 +153,7 @@ class Transport:
         method: str,
         url: str,
         headers: Mapping[str, str | Secret],
-        call: Failure,
+        call: RequestContext,
         params: Mapping[str, str] | None = None,
         body: Body = Body(),
         max_response: int | None = None,
@@ -228,7 +228,7 @@ class Transport:
             content = breaks.decoded(
                 read_body(response.raw, max_bytes=most),
                 response.headers,
-                Failure(api=""),
+                RequestContext(api=""),
                 max_bytes=most,
                 check_time=bounds.check_time,
             )
@@ -238,10 +238,10 @@ class Transport:
         response.raw.release_conn()
         return content
 
-    def _broken(self, error: Exception, call: Failure, bounds: AnswerBounds, seconds: float) -> ApiError:
+    def _broken(self, error: Exception, call: RequestContext, bounds: AnswerBounds, seconds: float) -> ApiError:
         """Say what became of an answer that did not come, or not to its end."""
-        never_left = bounds.connect_failed or breaks.never_left(error)
-        call = replace(call, reached=not never_left)
+        was_not_sent = bounds.connect_failed or breaks.was_not_sent(error)
+        call = replace(call, reached=not was_not_sent)
         if breaks.was_caused_by(error, TooManyBytesError):
             if call.status is None:
                 return TransportError(replace(call, reason=breaks.NO_HTTP))
@@ -249,7 +249,7 @@ class Transport:
         if bounds.timed_out:
             return breaks.timed_out(call, seconds=seconds, total=self.timeouts.total)
         reason = breaks.why(error)
-        if never_left and reason == breaks.READ_TIMEOUT:
+        if was_not_sent and reason == breaks.READ_TIMEOUT:
             reason = breaks.CONNECT_TIMEOUT
         elif call.status is not None and (reason in (breaks.BROKE, breaks.NO_HTTP) or isinstance(error, ValueError)):
             reason = breaks.BROKE_OFF

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import requests
 
     from limio_limitrail.api.client import Answer, ApiClient
+    from limio_limitrail.api.list_reader import Walk
     from limio_limitrail.api.page import Page
     from limio_limitrail.api.pagination import Cursor
     from limio_limitrail.api.retry import RetryLimits
-    from limio_limitrail.api.sliced_walk import SlicedWalk
-    from limio_limitrail.api.walk import Walk
-    from limio_limitrail.hooks.settings import Settings
+    from limio_limitrail.api.sliced_reader import SlicedListReader
+    from limio_limitrail.hooks.connection import Settings
 
 DEFAULT_PAGE_SIZE = 100
 """Records a page where neither connection nor caller says otherwise (public client code uses it; no maximum is documented)."""
@@ -165,7 +165,7 @@ class ApiHook(BaseHook):
         cursor: Cursor | None = None,
         seen: int = 0,
         total: int | None = None,
-    ) -> Walk | SlicedWalk:
+    ) -> Walk | SlicedListReader:
         """Prepare a walk through a list, from its beginning or from a cursor.
 
         :param resource: a name of the table of resources, or a `Resource` of your own.
@@ -182,10 +182,10 @@ class ApiHook(BaseHook):
         :raises ParameterError: no such resource, or its parameters do not fit.
         """
         from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.api.list_reader import Walk
         from limio_limitrail.api.query import build_query
-        from limio_limitrail.api.sliced_walk import SlicedWalk
-        from limio_limitrail.api.slices import check_parallel, check_slices
-        from limio_limitrail.api.walk import Walk
+        from limio_limitrail.api.sliced_reader import SlicedListReader
+        from limio_limitrail.api.time_slices import check_parallel, check_slices
 
         endpoint = self.find_resource(resource)
         check_parallel(parallel, window=window)
@@ -223,7 +223,7 @@ class ApiHook(BaseHook):
         if window is None:
             return whole
         begin, end = check_slices(endpoint, params=params, since=since, until=until, window=window)
-        return SlicedWalk(
+        return SlicedListReader(
             client=self.client,
             resource=endpoint,
             path=whole.path,
@@ -236,7 +236,7 @@ class ApiHook(BaseHook):
             parallel=parallel,
         )
 
-    def detailed(self, walk: Walk | SlicedWalk) -> Iterator[Page]:
+    def detailed(self, walk: Walk | SlicedListReader) -> Iterator[Page]:
         """Give a walk's pages with whole objects in the place of the list's summaries.
 
         :raises ParameterError: the resource has no path for a single object.

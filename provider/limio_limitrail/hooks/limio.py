@@ -11,7 +11,7 @@ from limio_limitrail.hooks.base import DEFAULT_PAGE_SIZE, DETAIL_CONCURRENCY, Ap
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
-    from limio_limitrail.hooks.settings import Settings
+    from limio_limitrail.hooks.connection import Settings
 
 __all__ = ["DEFAULT_PAGE_SIZE", "DETAIL_CONCURRENCY", "LimioHook"]
 
@@ -43,7 +43,7 @@ class LimioHook(ApiHook):
         from airflow.sdk.log import mask_secret
 
         from limio_limitrail.bare_errors import raises_bare
-        from limio_limitrail.hooks.limio_settings import read_limio_connection
+        from limio_limitrail.hooks.limio_connection import read_limio_connection
 
         settings = read_limio_connection(self.get_connection(self.limio_conn_id))
         raises_bare(mask_secret)(settings.secret.reveal())

@@ -11,9 +11,9 @@ from limio_limitrail.api.proxy_passwords import remember_proxy_passwords
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
-from limio_limitrail.hooks.limio_settings import API_PREFIX
-from limio_limitrail.hooks.settings import Settings, retry_limits
-from limio_limitrail.hooks.task_run import shared_client, shared_token_source
+from limio_limitrail.hooks.client_cache import shared_client, shared_token_source
+from limio_limitrail.hooks.connection import Settings, retry_limits
+from limio_limitrail.hooks.limio_connection import API_PREFIX
 from limio_limitrail.hooks.user_agent import user_agent
 
 API = "Limio"

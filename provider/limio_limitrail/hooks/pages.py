@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
-from limio_limitrail.hooks.settings import Fields
+from limio_limitrail.hooks.connection import Fields
 from limio_limitrail.url_paths import unfit_part
 
 OTHERS = "*"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
+    from limio_limitrail.api.list_reader import Walk
     from limio_limitrail.api.page import Page
     from limio_limitrail.api.pagination import Cursor
     from limio_limitrail.api.resource import Resource
-    from limio_limitrail.api.sliced_walk import SlicedWalk
-    from limio_limitrail.api.walk import Walk
+    from limio_limitrail.api.sliced_reader import SlicedListReader
 
 
 class ResourceHook(Protocol):
@@ -58,8 +58,8 @@ class ResourceHook(Protocol):
         cursor: Cursor | None = None,
         seen: int = 0,
         total: int | None = None,
-    ) -> Walk | SlicedWalk:
+    ) -> Walk | SlicedListReader:
         """Prepare a walk through a list."""
 
-    def detailed(self, walk: Walk | SlicedWalk) -> Iterator[Page]:
+    def detailed(self, walk: Walk | SlicedListReader) -> Iterator[Page]:
         """Give a walk's pages with whole records in the place of summaries."""

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from limio_limitrail.landing import tables
+from limio_limitrail.landing import arrow_tables as tables
+from limio_limitrail.landing.column_types import Kind, arrow_field
 from limio_limitrail.landing.errors import RecordError
-from limio_limitrail.landing.instants import landed
-from limio_limitrail.landing.kinds import Kind, arrow_field
-from limio_limitrail.landing.lifts import ODD_KEY, LiftPath, LiftReader
-from limio_limitrail.landing.names import FoundNames
+from limio_limitrail.landing.field_names import FoundNames
+from limio_limitrail.landing.nested_paths import ODD_KEY, NestedPath, NestedPathReader
+from limio_limitrail.landing.timestamps import landed
 from limio_limitrail.landing.values import from_booleans, from_integers, from_raw, from_texts
 
 if TYPE_CHECKING:
@@ -62,15 +62,15 @@ class ColumnReader:
         self,
         *,
         timestamps: Sequence[str] = (),
-        columns: Mapping[str, LiftPath] | None = None,
+        columns: Mapping[str, NestedPath] | None = None,
         dropped: Sequence[str] = (),
         max_columns: int | None = None,
     ) -> None:
         self._timestamps = frozenset(timestamps)
         self._dropped = frozenset(dropped)
-        lifts = {name: path for name, path in (columns or {}).items() if name not in self._dropped}
-        self._lifts = LiftReader(lifts) if lifts else None
-        self._lifted = frozenset(lifts)
+        nested_paths = {name: path for name, path in (columns or {}).items() if name not in self._dropped}
+        self._lifts = NestedPathReader(nested_paths) if nested_paths else None
+        self._lifted = frozenset(nested_paths)
         self._shapes: dict[str, _Shape | None] = {}
         self.names = FoundNames(self._dropped)
         self._decoder: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[dict[str, Any]])

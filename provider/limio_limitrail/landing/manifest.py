@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.formats import UNREADABLE, instant, maybe, number, text, trouble
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.parts import LOCAL, Part, PartFormat, as_dict, part_from_dict, write_file
+from limio_limitrail.stored_formats import UNREADABLE, instant, maybe, number, text, trouble
 from limio_limitrail.troubleshooting import ExplainedError
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.formats import number, text
+from limio_limitrail.stored_formats import number, text
 from limio_limitrail.troubleshooting import ExplainedError
 
 if TYPE_CHECKING:

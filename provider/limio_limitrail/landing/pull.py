@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from limio_limitrail.landing.ahead import ahead
-from limio_limitrail.landing.builders import Builder, RecordPage, make_builder
+from limio_limitrail.concurrency.prefetch import prefetch
+from limio_limitrail.landing.arrow_tables import merge_schemas
+from limio_limitrail.landing.checkpoint import PullState, StateStore, begin, restore, saved_now
 from limio_limitrail.landing.columns import check_number
 from limio_limitrail.landing.errors import RecordError
+from limio_limitrail.landing.field_names import NameChecks
 from limio_limitrail.landing.manifest import MANIFEST_NAME, Manifest, write_manifest
-from limio_limitrail.landing.names import NameChecks
-from limio_limitrail.landing.own_end import OwnEnd
+from limio_limitrail.landing.part_builders import Builder, RecordPage, make_builder
 from limio_limitrail.landing.parts import LOCAL, DamagedPartError, PartFormat, part_name, read_verified, store_part
 from limio_limitrail.landing.shaping import Shaping
-from limio_limitrail.landing.state import PullState, StateStore, begin, restore, saved_now
-from limio_limitrail.landing.tables import merge_schemas
+from limio_limitrail.landing.upper_bound import OwnEnd
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -242,7 +242,7 @@ class _Run:
         builder = make_builder(pull.part_format, pull.shaping)
         rows = 0
         part_began = time.monotonic()
-        for fetched in ahead(_fetched(walk), may_go_on=lambda fetched: not fetched.keeps_place):
+        for fetched in prefetch(_fetched(walk), may_go_on=lambda fetched: not fetched.keeps_place):
             page = fetched.page
             self._page_size = fetched.page_size
             rows += self._add(page, builder)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from limio_limitrail.landing.lifts import LiftPath, path_parts
+from limio_limitrail.landing.nested_paths import NestedPath, path_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,9 +30,9 @@ class Shaping:
     """
 
     time_column: str | None = None
-    time_path: LiftPath | None = None
+    time_path: NestedPath | None = None
     timestamps: Sequence[str] = ()
-    columns: Mapping[str, LiftPath] = field(default_factory=dict)
+    columns: Mapping[str, NestedPath] = field(default_factory=dict)
     dropped: Sequence[str] = ()
     transform: Transform | None = None
     max_columns: int | None = None

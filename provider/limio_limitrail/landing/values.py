@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from limio_limitrail.landing.arrays import boolean_array, integer_array, text_array, utf8_array
-from limio_limitrail.landing.instants import count_times, newest_time, sort_keys
-from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, cast
+from limio_limitrail.landing.arrow_arrays import boolean_array, integer_array, text_array, utf8_array
+from limio_limitrail.landing.column_types import EXACT_IN_DOUBLE, Kind, cast
+from limio_limitrail.landing.timestamps import count_times, newest_time, sort_keys
 
 if TYPE_CHECKING:
     import pyarrow as pa

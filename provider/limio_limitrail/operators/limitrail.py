@@ -11,38 +11,38 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
-from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
-from limio_limitrail.limitrail.operations import OPERATIONS
-from limio_limitrail.limitrail.responses import ResponseMapping, response_mapping
-from limio_limitrail.lineage.operator import TellsLineage
+from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
 from limio_limitrail.links.pages import LedgerQueryLink, LimitRailConsoleLink
-from limio_limitrail.operators import usage_choices
-from limio_limitrail.operators.usage_choices import ON_UNKNOWN, REPLAYS
+from limio_limitrail.observability.lineage_mixin import LineageMixin
 from limio_limitrail.parameters import places, readers, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
+from limio_limitrail.usage import parameters as usage_choices
+from limio_limitrail.usage.operations import OPERATIONS
+from limio_limitrail.usage.parameters import ON_UNKNOWN, REPLAYS
+from limio_limitrail.usage.response_mapping import ResponseMapping, response_mapping
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
     from airflow.sdk import Context, ObjectStoragePath
 
     from limio_limitrail.hooks.limitrail import LimitRailHook
-    from limio_limitrail.landing.sql.held import HeldDatabase
-    from limio_limitrail.ledger.batch import Batch
-    from limio_limitrail.ledger.ledger import Ledger
-    from limio_limitrail.ledger.model import Worker
-    from limio_limitrail.ledger.previews import Previews
-    from limio_limitrail.ledger.rules import Policy
-    from limio_limitrail.limitrail.operations import Operation
-    from limio_limitrail.limitrail.usage import UsageTemplate
-    from limio_limitrail.operators.usage_rows import Source
-    from limio_limitrail.operators.usage_verdict import Thresholds
+    from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
     from limio_limitrail.parameters.declared import Templated
+    from limio_limitrail.usage.committer import UsageCommitter
+    from limio_limitrail.usage.ledger.ledger import Ledger
+    from limio_limitrail.usage.ledger.model import Worker
+    from limio_limitrail.usage.ledger.previews import Previews
+    from limio_limitrail.usage.ledger.rules import Policy
+    from limio_limitrail.usage.messages import UsageTemplate
+    from limio_limitrail.usage.operations import Operation
+    from limio_limitrail.usage.rows import Source
+    from limio_limitrail.usage.summary import Thresholds
 
 DUCKDB_WAIT = 60.0
 """Seconds to wait for another process to let go of a DuckDB file; this task then keeps it to its end."""
 
 
-class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
+class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
     """Commit usage rows to LimitRail, each once.
 
     Every row gets an idempotency key, made of the connection's tenant, the operation and the row's key columns: the same in every
@@ -55,7 +55,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
 
     :param key: the columns that identify a row: a list, or the name of one.
     :param body: the request's JSON as a mapping, nested as the API wants it: `Column`, `Json` and `Text` (from
-        ``limio_limitrail.limitrail.body``) stand for values of the row, everything else for itself. Texts may be templates.
+        ``limio_limitrail.usage.body``) stand for values of the row, everything else for itself. Texts may be templates.
     :param sql_conn_id: the database of the ledger: DuckDB, Postgres, SQLite, or another database of standard SQL.
     :param sql: a query that gives the rows, run in that database. One of ``sql``, ``parts`` and ``rows`` must be given.
     :param parts: the folder of a finished pull, whose records are the rows.
@@ -95,7 +95,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         no decision to count as carried out, and is a JSON object all the same.
     :param reservation_field: the member that holds a reservation's id, likewise.
     :param decisions: what further decisions mean: decision → ``committed`` or ``denied``.
-    :param response: what further answers mean: a `ResponseMapping` (from ``limio_limitrail.limitrail.responses``), or a mapping
+    :param response: what further answers mean: a `ResponseMapping` (``limio_limitrail.usage.response_mapping``), or a mapping
         with its members.
     """
 
@@ -212,7 +212,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         self.reservation_field: str = reservation_field
         self.decisions: Mapping[str, str] | None = decisions
         self.response: ResponseMapping | Mapping[str, Any] | None = response
-        self._batch: Batch | None = None
+        self._batch: UsageCommitter | None = None
         self._killed = False
         self._query: str | None = None
 
@@ -226,7 +226,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
 
     @property
     def _operation(self) -> Operation:
-        from limio_limitrail.limitrail.operations import find_operation
+        from limio_limitrail.usage.operations import find_operation
 
         return find_operation(self.mode)
 
@@ -236,7 +236,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
 
     def ledger_url(self, ti: Any) -> str | None:
         """Give the URL that shows the ledger's rows of this task: the connection's page, else Airflow's with the query."""
-        from limio_limitrail.operators.usage_query import xcom_page
+        from limio_limitrail.usage.ledger_query import xcom_page
 
         if self._query is None:
             return None
@@ -260,13 +260,13 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
 
         from limio_limitrail.landing.sql.model import LandingError
         from limio_limitrail.landing.sql.queries import WrongQueryError
-        from limio_limitrail.ledger.model import LedgerError
-        from limio_limitrail.ledger.refusals import RepeatedRefusalError
-        from limio_limitrail.ledger.rekeyed import RekeyedRowsError
-        from limio_limitrail.ledger.spool import ClashError
-        from limio_limitrail.operators.usage_verdict import UsageFailedError
+        from limio_limitrail.usage.ledger.model import LedgerError
+        from limio_limitrail.usage.ledger.rekeyed_rows import RekeyedRowsError
+        from limio_limitrail.usage.repeated_refusals import RepeatedRefusalError
+        from limio_limitrail.usage.row_buffer import ClashError
+        from limio_limitrail.usage.summary import UsageFailedError
 
-        with hopeless_failures_end_the_task():
+        with fail_fast_on_permanent_errors():
             try:
                 return self._execute(context)
             except (
@@ -277,16 +277,16 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
                 raise LandingError(f"the ledger's database {self.sql_conn_id!r}: {error}") from error
 
     def _execute(self, context: Context) -> dict[str, Any]:
-        from limio_limitrail.api.meter import Meter
-        from limio_limitrail.hooks.observe import count, stage
+        from limio_limitrail.api.request_stats import Meter
         from limio_limitrail.hooks.outlets import announce
-        from limio_limitrail.ledger.batch import Batch
-        from limio_limitrail.ledger.spool import Spool
-        from limio_limitrail.operators.usage_choices import asked_at, one_of, read_policy
-        from limio_limitrail.operators.usage_query import QUERY_KEY, ledger_query
-        from limio_limitrail.operators.usage_rows import fill_spool
-        from limio_limitrail.operators.usage_same_rows import check_same_rows, list_changes
-        from limio_limitrail.operators.usage_verdict import judge, summarize, tell, tell_left
+        from limio_limitrail.observability.metrics import count, stage
+        from limio_limitrail.usage.committer import UsageCommitter
+        from limio_limitrail.usage.known_rows import check_same_rows, list_changes
+        from limio_limitrail.usage.ledger_query import QUERY_KEY, ledger_query
+        from limio_limitrail.usage.parameters import asked_at, one_of, read_policy
+        from limio_limitrail.usage.row_buffer import RowBuffer
+        from limio_limitrail.usage.rows import fill_row_buffer
+        from limio_limitrail.usage.summary import judge, summarize, tell, tell_left
 
         self.read_parameters()
         one_of(sql=self.sql, parts=self.parts, rows=self.rows)
@@ -302,37 +302,39 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         template = self._template(operation)
         sender = self._sender(operation, policy=policy)
         meter = Meter(self.hook.client)
-        with self._held() as database, Spool() as spool:
+        with self._held() as database, RowBuffer() as row_buffer:
             book = self._book(database, context=context, operation=operation)
             book.prepare()
             self._query = ledger_query(table=book.table, worker=self._worker(context))
             self._note_usage(database.hook, operation=operation, table=book.table)
             with stage("read rows", operation=operation.name), self._source(database.hook) as source:
-                fill_spool(spool, source=source, template=template, duplicates=allowed.duplicates)
-            self.log.info("%s: %s rows, %s of them repeat others.", operation.name, f"{spool.total:,}", f"{spool.duplicates:,}")
-            rekeyed = check_same_rows(book, spool=spool, worker=book.worker, on_rekeyed=self.on_rekeyed)
-            left = book.left_in_doubt(spool.among)
+                fill_row_buffer(row_buffer, source=source, template=template, duplicates=allowed.duplicates)
+            self.log.info(
+                "%s: %s rows, %s of them repeat others.", operation.name, f"{row_buffer.total:,}", f"{row_buffer.duplicates:,}"
+            )
+            rekeyed = check_same_rows(book, row_buffer=row_buffer, worker=book.worker, on_rekeyed=self.on_rekeyed)
+            left = book.left_in_doubt(row_buffer.among)
             tell_left(left, operation=operation.name, table=book.table)
-            if spool.total:
+            if row_buffer.total:
                 # A scope that is missing shows here, before anything is claimed.
                 self.hook.client.auth.credential()
-            self._batch = Batch(
+            self._batch = UsageCommitter(
                 ledger=book,
                 policy=policy,
                 sender=sender,
                 concurrency=self.concurrency,
                 batch_size=self.batch_size,
                 label=operation.name,
-                allowed=allowed.rejected.rows(of=spool.total - spool.duplicates),
+                allowed=allowed.rejected.rows(of=row_buffer.total - row_buffer.duplicates),
             )
             if self._killed:
                 self._batch.stop()
             try:
-                with stage(f"send {operation.name}", operation=operation.name, rows=spool.total - spool.duplicates):
-                    self._batch.run(spool.rows(), total=spool.total - spool.duplicates)
+                with stage(f"send {operation.name}", operation=operation.name, rows=row_buffer.total - row_buffer.duplicates):
+                    self._batch.run(row_buffer.rows(), total=row_buffer.total - row_buffer.duplicates)
                 if allowed.in_doubt is not None and left.count > allowed.in_doubt:
                     # Somebody may have settled some of them meanwhile.
-                    left = book.left_in_doubt(spool.among)
+                    left = book.left_in_doubt(row_buffer.among)
             finally:
                 tally = self._batch.tally
                 unlisted = (
@@ -340,7 +342,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
                     if self._killed
                     else list_changes(
                         book,
-                        spool=spool,
+                        row_buffer=row_buffer,
                         tally=tally,
                         table=self.changes_table,
                         with_bodies=self.changes_hold == "bodies",
@@ -348,7 +350,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
                     )
                 )
                 summary = {
-                    **summarize(tally, operation=operation.name, table=book.table, duplicates=spool.duplicates, left=left),
+                    **summarize(tally, operation=operation.name, table=book.table, duplicates=row_buffer.duplicates, left=left),
                     "rekeyed": rekeyed,
                     **meter.read(),
                 }
@@ -368,7 +370,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
 
     def _note_usage(self, hook: DbApiHook, *, operation: Operation, table: str) -> None:
         """Note for OpenLineage where usage goes."""
-        from limio_limitrail.lineage.flow import Flow, list_place, table_place
+        from limio_limitrail.observability.lineage import Flow, list_place, table_place
 
         def flow() -> Flow:
             usage = list_place(scheme="limitrail", base_url=self.hook.base_url, resource="usage")
@@ -378,24 +380,24 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         self.note_flow(flow)
 
     def _thresholds(self) -> Thresholds:
-        from limio_limitrail.operators.usage_choices import Allowance
-        from limio_limitrail.operators.usage_verdict import Thresholds
+        from limio_limitrail.usage.parameters import ErrorBudget
+        from limio_limitrail.usage.summary import Thresholds
 
         before, duplicates = self.max_rejected_before, self.max_duplicates
         return Thresholds(
-            rejected=Allowance(name="max_rejected", most=self.max_rejected),
-            parked=Allowance(name="max_parked", most=self.max_parked),
-            rejected_before=None if before is None else Allowance(name="max_rejected_before", most=before),
-            changed=Allowance(name="max_changed", most=self.max_changed),
+            rejected=ErrorBudget(name="max_rejected", most=self.max_rejected),
+            parked=ErrorBudget(name="max_parked", most=self.max_parked),
+            rejected_before=None if before is None else ErrorBudget(name="max_rejected_before", most=before),
+            changed=ErrorBudget(name="max_changed", most=self.max_changed),
             in_doubt=self.max_in_doubt,
-            duplicates=None if duplicates is None else Allowance(name="max_duplicates", most=duplicates),
+            duplicates=None if duplicates is None else ErrorBudget(name="max_duplicates", most=duplicates),
         )
 
     # -- what is asked for -----------------------------------------------------------------------------------------
 
     def _template(self, operation: Operation) -> UsageTemplate:
         from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.limitrail.usage import UsageTemplate
+        from limio_limitrail.usage.messages import UsageTemplate
 
         if self.body is None and (operation.decides or self.idempotency_field):
             raise ParameterError(f"mode={self.mode!r} needs a body: a mapping from the request's members to columns and values")
@@ -412,9 +414,9 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
     def _sender(self, operation: Operation, *, policy: Policy) -> Any:
         from limio_limitrail.api.async_client import AsyncApiClient
         from limio_limitrail.api.async_transport import AsyncTransport
-        from limio_limitrail.ledger.model import State
-        from limio_limitrail.limitrail.usage import DECISIONS, AnswerReading
-        from limio_limitrail.operators.usage_sender import REST, UsageSender
+        from limio_limitrail.usage.ledger.model import State
+        from limio_limitrail.usage.messages import DECISIONS, AnswerReading
+        from limio_limitrail.usage.sender import REST, UsageSender
 
         client = self.hook.client
         response = response_mapping("response", self.response)
@@ -438,16 +440,16 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
     # -- rows and ledger -------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _held(self) -> Iterator[HeldDatabase]:
+    def _held(self) -> Iterator[PersistentConnection]:
         from limio_limitrail.hooks.databases import find_database
-        from limio_limitrail.landing.sql.held import HeldDatabase
+        from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 
-        with closing(HeldDatabase(find_database(self.sql_conn_id), duckdb_wait=DUCKDB_WAIT)) as database:
+        with closing(PersistentConnection(find_database(self.sql_conn_id), duckdb_wait=DUCKDB_WAIT)) as database:
             yield database
 
-    def _book(self, database: HeldDatabase, *, context: Context, operation: Operation) -> Ledger | Previews:
-        from limio_limitrail.ledger.ledger import Ledger
-        from limio_limitrail.ledger.previews import Previews
+    def _book(self, database: PersistentConnection, *, context: Context, operation: Operation) -> Ledger | Previews:
+        from limio_limitrail.usage.ledger.ledger import Ledger
+        from limio_limitrail.usage.ledger.previews import Previews
 
         worker = self._worker(context)
         if self.mode == "preview":
@@ -463,7 +465,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
         )
 
     def _worker(self, context: Context) -> Worker:
-        from limio_limitrail.ledger.model import Worker
+        from limio_limitrail.usage.ledger.model import Worker
 
         ti: Any = context["ti"]
         return Worker(
@@ -476,8 +478,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, TellsLineage, BaseOperator):
 
     @contextmanager
     def _source(self, hook: DbApiHook) -> Iterator[Source]:
-        from limio_limitrail.operators.usage_choices import one_of
-        from limio_limitrail.operators.usage_rows import rows_of_list, rows_of_parts, rows_of_query
+        from limio_limitrail.usage.parameters import one_of
+        from limio_limitrail.usage.rows import rows_of_list, rows_of_parts, rows_of_query
 
         match one_of(sql=self.sql, parts=self.parts, rows=self.rows):
             case "sql":

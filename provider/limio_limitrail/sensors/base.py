@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from limio_limitrail.hooks.protocol import ResourceHook
     from limio_limitrail.parameters.declared import Templated
-    from limio_limitrail.waiting.look import Look, NoAnswerError, Wait
-    from limio_limitrail.waiting.patience import Patience
+    from limio_limitrail.polling.policy import PollPolicy
+    from limio_limitrail.polling.poll import NoAnswerError, PollResult, Wait
 
 FAILURES_KEY = "limio_limitrail.failures"
 FAILURES_FORMAT = 1
@@ -104,11 +104,11 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
         return None
 
     @property
-    def patience(self) -> Patience:
+    def policy(self) -> PollPolicy:
         """How patiently it waits."""
-        from limio_limitrail.waiting.patience import Patience
+        from limio_limitrail.polling.policy import PollPolicy
 
-        return Patience(interval=float(self.poke_interval))
+        return PollPolicy(interval=float(self.poke_interval))
 
     def execute(self, context: Context) -> Any:
         """Wait, and give what was found.
@@ -130,13 +130,13 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
         look = self._look(context)
         return False if look is None else PokeReturnValue(is_done=True, xcom_value=dict(look.result or {}))
 
-    def _look(self, context: Context) -> Look | None:
+    def _look(self, context: Context) -> PollResult | None:
         """Look once; none where it is not yet there."""
         from limio_limitrail.api.deadline import deadline_in
         from limio_limitrail.api.errors import ApiError, ParameterError
-        from limio_limitrail.hooks.settings import ConnectionFieldError
-        from limio_limitrail.waiting.look import NoAnswerError, Standing, longest_look
-        from limio_limitrail.waiting.patience import cap_note, capped
+        from limio_limitrail.hooks.connection import ConnectionFieldError
+        from limio_limitrail.polling.policy import cap_note, capped
+        from limio_limitrail.polling.poll import NoAnswerError, PollStatus, longest_look
 
         self._put_off, self._retry_after = 0.0, None
         try:
@@ -149,12 +149,12 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
             raise EndedError(str(error)) from error
         except ApiError as error:
             failures = self._note_failures(context, self._failures_so_far(context) + 1)
-            if not self.patience.may_pass(error):
+            if not self.policy.may_pass(error):
                 raise EndedError(str(error)) from error
             if failures > self.max_transient_failures:
                 raise EndedError(NoAnswerError(failures, error)) from error
             self._retry_after = capped(error.retry_after)
-            self._put_off = self.patience.pause(failures=failures, retry_after=self._retry_after)
+            self._put_off = self.policy.pause(failures=failures, retry_after=self._retry_after)
             self.log.warning(
                 "%s%s That was failure %d in a row; looking again in %.0f s.",
                 error,
@@ -165,9 +165,9 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
             return None
         self._note_failures(context, 0)
         self.log.info("%s: %s.", wait, look.what)
-        if look.standing is Standing.FAILED:
+        if look.standing is PollStatus.FAILED:
             raise EndedError(f"{wait}: {look.what}, and cannot get there any more.")
-        return look if look.standing is Standing.FOUND else None
+        return look if look.standing is PollStatus.FOUND else None
 
     # -- failures in a row, also where each look is a process of its own -------------------------------------------
 
@@ -179,7 +179,7 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
 
     def _read_failures(self, kept: object, *, try_number: int) -> int:
         """Read what earlier looks have left; what cannot be read counts as none, which puts the end off and no more."""
-        from limio_limitrail.formats import UNREADABLE, number, trouble
+        from limio_limitrail.stored_formats import UNREADABLE, number, trouble
 
         if kept is None:
             return 0
@@ -209,7 +209,7 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
 
     def _execute_deferrable(self, context: Context) -> Any:
         from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.waiting.wire import wait_to_json
+        from limio_limitrail.polling.serialization import wait_to_json
 
         deadline = time.time() + self._longest_wait
         look = self._look(context)
@@ -234,9 +234,9 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:  # noqa: ARG002 - as Airflow calls it
         """Take in what the trigger has seen. Whatever cannot be understood is a failure."""
-        from limio_limitrail.formats import trouble
-        from limio_limitrail.triggers.kept import EVENT_FORMAT
-        from limio_limitrail.waiting.look import EventKind, NoAnswerError
+        from limio_limitrail.polling.poll import EventKind, NoAnswerError
+        from limio_limitrail.stored_formats import trouble
+        from limio_limitrail.triggers.stored_formats import EVENT_FORMAT
 
         event = event if isinstance(event, dict) else {}
         # Its first version carried no format.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from limio_limitrail.hooks.limio import LimioHook
     from limio_limitrail.parameters.declared import Templated
-    from limio_limitrail.waiting.objects import ObjectWait
+    from limio_limitrail.polling.objects import ObjectWait
 
 
 class _OfLimio:
@@ -100,7 +100,7 @@ class LimioObjectSensor(_OfLimio, WaitSensor):
 
         :raises ParameterError: a parameter does not fit.
         """
-        from limio_limitrail.waiting.objects import Missing, ObjectWait
+        from limio_limitrail.polling.objects import Missing, ObjectWait
 
         return ObjectWait(
             path_type=self.path_type,

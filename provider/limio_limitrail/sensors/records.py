@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.hooks.time_range import TimeRange
     from limio_limitrail.parameters.declared import Templated
-    from limio_limitrail.waiting.records import RecordsWait
+    from limio_limitrail.polling.conditions import RecordsWait
 
 
 class RecordsSensor(WaitSensor):
@@ -102,7 +102,7 @@ class RecordsSensor(WaitSensor):
 
         :raises ParameterError: a parameter does not fit.
         """
-        from limio_limitrail.waiting.records import RecordsWait
+        from limio_limitrail.polling.conditions import RecordsWait
 
         resource = self.hook.find_resource(self.resource)
         chosen = self.time_range(context, resource)

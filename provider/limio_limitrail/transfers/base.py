@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator
 
 from limio_limitrail.api.redact import safe_text
-from limio_limitrail.lineage.operator import TellsLineage
+from limio_limitrail.observability.lineage_mixin import LineageMixin
 from limio_limitrail.parameters import places, readers, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, not_rendered, template_fields
-from limio_limitrail.transfers.nested import nested_paths
-from limio_limitrail.transfers.ranges import RangedPull
+from limio_limitrail.transfers.incremental import RangedPull
+from limio_limitrail.transfers.nested_columns import nested_paths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.hooks.protocol import ResourceHook
     from limio_limitrail.hooks.time_range import TimeRange
-    from limio_limitrail.landing.lifts import LiftPath
+    from limio_limitrail.landing.checkpoint import PullState, StateStore
     from limio_limitrail.landing.manifest import Manifest
+    from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.parts import PartFormat
-    from limio_limitrail.landing.state import PullState, StateStore
-    from limio_limitrail.lineage.flow import Place
+    from limio_limitrail.observability.lineage import Place
     from limio_limitrail.parameters.declared import Templated
+    from limio_limitrail.transfers.column_checks import KeyAndTime
     from limio_limitrail.transfers.folders import RunIdentity
-    from limio_limitrail.transfers.names import KeyAndTime
-    from limio_limitrail.transfers.placed import PlacedWalk
+    from limio_limitrail.transfers.list_pages import PlacedWalk
     from limio_limitrail.transfers.state import AssetWatermark
 
 DEFAULT_OVERLAP = timedelta(minutes=5)
@@ -71,7 +71,7 @@ class Job:
         return self.window.reason if self.lost is None else f"{self.lost}: {self.window.reason}"
 
 
-class ResourcePullOperator(RangedPull, ReadsParameters, TellsLineage, BaseOperator):
+class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperator):
     """Pull a resource into part files. The base of the operators that people use.
 
     All parameters but ``transform`` are templates, and may be XComArgs. They are read and checked when the task runs, before the
@@ -132,7 +132,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, TellsLineage, BaseOperat
         full_refresh: Templated[bool] = False,
         overlap: Templated[timedelta] = DEFAULT_OVERLAP,
         detail: Templated[bool] = False,
-        columns: Templated[Mapping[str, LiftPath]] | None = None,
+        columns: Templated[Mapping[str, NestedPath]] | None = None,
         drop_columns: Templated[Sequence[str]] = (),
         transform: Callable[[pd.DataFrame], pd.DataFrame] | str | None = None,
         part_rows: Templated[int] = 50_000,
@@ -148,7 +148,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, TellsLineage, BaseOperat
         self.full_refresh: bool = full_refresh
         self.overlap: timedelta = overlap
         self.detail: bool = detail
-        self.columns: Mapping[str, LiftPath] | None = columns
+        self.columns: Mapping[str, NestedPath] | None = columns
         self.drop_columns: Sequence[str] = drop_columns
         self.transform: Any = not_rendered("transform", transform)
         self.part_rows: int = part_rows
@@ -176,8 +176,8 @@ class ResourcePullOperator(RangedPull, ReadsParameters, TellsLineage, BaseOperat
         :param target: what the watermark is about besides the resource: a table, or a destination.
         :raises ParameterError: a parameter does not fit.
         """
-        from limio_limitrail.api.list_source import list_source
-        from limio_limitrail.api.slices import check_parallel
+        from limio_limitrail.api.list_identity import list_source
+        from limio_limitrail.api.time_slices import check_parallel
         from limio_limitrail.transfers.folders import RunIdentity, run_folder, safe_name
         from limio_limitrail.transfers.state import asset_watermark, task_state_store
 
@@ -215,15 +215,15 @@ class ResourcePullOperator(RangedPull, ReadsParameters, TellsLineage, BaseOperat
             lost=lost,
         )
 
-    def pull(self, job: Job, *, part_format: PartFormat, columns: Mapping[str, LiftPath]) -> Manifest:
+    def pull(self, job: Job, *, part_format: PartFormat, columns: Mapping[str, NestedPath]) -> Manifest:
         """Pull into parts.
 
         :param columns: the nested values to lift.
         """
         from limio_limitrail.landing.pull import PartLimits, Pull, run_pull
         from limio_limitrail.landing.shaping import Shaping
+        from limio_limitrail.transfers.column_checks import GivenNames
         from limio_limitrail.transfers.folders import prepare_folder
-        from limio_limitrail.transfers.names import GivenNames
         from limio_limitrail.transfers.pull_identity import pull_signature
 
         resource = job.resource
@@ -280,7 +280,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, TellsLineage, BaseOperat
         return None
 
     def _walk(self, job: Job, state: PullState) -> PlacedWalk:
-        from limio_limitrail.transfers.placed import PlacedWalk
+        from limio_limitrail.transfers.list_pages import PlacedWalk
 
         walk = self.hook.walk(
             job.resource,
@@ -301,7 +301,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, TellsLineage, BaseOperat
 
         :param target: names the table or the folder.
         """
-        from limio_limitrail.lineage.flow import Flow, list_place
+        from limio_limitrail.observability.lineage import Flow, list_place
 
         def flow() -> Flow:
             source = list_place(scheme=self.hook.conn_type, base_url=self.hook.base_url, resource=job.resource.name)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from limio_limitrail.api.slices import MOST_AT_ONCE
+from limio_limitrail.api.time_slices import MOST_AT_ONCE
 from limio_limitrail.links.pages import LimitRailConsoleLink
 from limio_limitrail.parameters import readers, times
 from limio_limitrail.parameters.declared import Parameter, template_fields

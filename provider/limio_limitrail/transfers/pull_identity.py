@@ -12,8 +12,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.query import build_query
-from limio_limitrail.landing.lifts import path_parts
-from limio_limitrail.landing.state import signature_of
+from limio_limitrail.landing.checkpoint import signature_of
+from limio_limitrail.landing.nested_paths import path_parts
 from limio_limitrail.transfers.code_digest import UnknownCodeError, code_digest
 
 if TYPE_CHECKING:

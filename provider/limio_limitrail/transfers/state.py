@@ -11,14 +11,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.list_source import Source, differences, read_source
-from limio_limitrail.formats import UNREADABLE, instant, maybe, text, trouble
+from limio_limitrail.api.list_identity import Source, differences, read_source
 from limio_limitrail.hooks.time_range import PastRange, just_after
+from limio_limitrail.stored_formats import UNREADABLE, instant, maybe, text, trouble
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from limio_limitrail.landing.state import StateStore
+    from limio_limitrail.landing.checkpoint import StateStore
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class TaskStateStore:
 
 def task_state_store(context: Context) -> StateStore:
     """Give the task's state store, or a stand-in where Airflow has none."""
-    from limio_limitrail.landing.state import NoStateStore
+    from limio_limitrail.landing.checkpoint import NoStateStore
 
     accessor = context.get("task_state_store")
     return NoStateStore() if accessor is None else TaskStateStore(accessor)

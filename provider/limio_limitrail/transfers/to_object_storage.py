@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
+from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
 from limio_limitrail.parameters import places, readers
 from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.transfers.base import ResourcePullOperator, some_of
@@ -53,17 +53,17 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         :raises ApiError: the API failed in a way that a retry may get past.
         :raises RecordError: the records cannot be landed as they are.
         """
-        with hopeless_failures_end_the_task():
+        with fail_fast_on_permanent_errors():
             return self._execute(context)
 
     def _execute(self, context: Context) -> dict[str, Any]:
         from airflow.sdk import ObjectStoragePath
 
-        from limio_limitrail.api.meter import Meter
-        from limio_limitrail.hooks.observe import count, stage
+        from limio_limitrail.api.request_stats import Meter
         from limio_limitrail.landing.manifest import MANIFEST_NAME
         from limio_limitrail.landing.parts import PartFormat
-        from limio_limitrail.lineage.flow import folder_place
+        from limio_limitrail.observability.lineage import folder_place
+        from limio_limitrail.observability.metrics import count, stage
 
         self.read_parameters()
         part_format = PartFormat(self.format)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
+from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
 from limio_limitrail.parameters import places, readers
 from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.transfers.base import Job, ResourcePullOperator, some_of
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.sql import LoadResult, WriteMode
     from limio_limitrail.parameters.declared import Templated
+    from limio_limitrail.transfers.column_checks import KeyAndTime
     from limio_limitrail.transfers.folders import RunIdentity
-    from limio_limitrail.transfers.names import KeyAndTime
 
 
 class ResourceToSqlOperator(ResourcePullOperator):
@@ -81,17 +81,17 @@ class ResourceToSqlOperator(ResourcePullOperator):
         :raises RecordError: the records cannot be landed as they are.
         :raises LandingError: the table cannot take them; it is as it was before.
         """
-        with hopeless_failures_end_the_task():
+        with fail_fast_on_permanent_errors():
             return self._execute(context)
 
     def _execute(self, context: Context) -> dict[str, Any]:
         from airflow.sdk import ObjectStoragePath
 
-        from limio_limitrail.api.meter import Meter
-        from limio_limitrail.hooks.observe import count, stage
+        from limio_limitrail.api.request_stats import Meter
         from limio_limitrail.landing.parts import PartFormat
         from limio_limitrail.landing.sql import WriteMode
-        from limio_limitrail.lineage.flow import table_place
+        from limio_limitrail.observability.lineage import table_place
+        from limio_limitrail.observability.metrics import count, stage
         from limio_limitrail.transfers.folders import default_staging
 
         self.read_parameters()
@@ -224,7 +224,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
 
     def needed_columns(self, job: Job) -> KeyAndTime:
         """Give the columns that the table needs."""
-        from limio_limitrail.transfers.names import KeyAndTime
+        from limio_limitrail.transfers.column_checks import KeyAndTime
 
         return KeyAndTime(
             key=self._key(job),

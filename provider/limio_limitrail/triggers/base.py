@@ -10,17 +10,17 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from limio_limitrail.triggers.connected import Connected
-from limio_limitrail.triggers.kept import EVENT_FORMAT, KWARGS_FORMAT, unmade
-from limio_limitrail.triggers.one_look import look_once
+from limio_limitrail.triggers.connection import ConnectionMixin
+from limio_limitrail.triggers.poll_once import look_once
+from limio_limitrail.triggers.poll_slots import LOOKS_AT_ONE_LIST, Lane
+from limio_limitrail.triggers.stored_formats import EVENT_FORMAT, KWARGS_FORMAT, unmade
 from limio_limitrail.triggers.threads import NotInTimeError, in_thread
-from limio_limitrail.triggers.turns import LOOKS_AT_ONE_LIST, Lane
 
 LAST_LOOK = 5.0
 """Seconds that a look which begins at the deadline may take. Whatever takes longer ends at the deadline itself."""
 
 
-class WaitTrigger(Connected, BaseTrigger):
+class WaitTrigger(ConnectionMixin, BaseTrigger):
     """Look again and again until what is waited for has come, cannot come, or is late.
 
     :param wait: what is waited for, as plain JSON.
@@ -105,12 +105,12 @@ class WaitTrigger(Connected, BaseTrigger):
         """
         await in_thread(_import_all, lane=Lane(place="imports"), within=_left(end))
         from limio_limitrail.api.errors import ApiError, CredentialsError, ParameterError
-        from limio_limitrail.hooks.settings import ConnectionFieldError
-        from limio_limitrail.waiting.look import EventKind, Standing
-        from limio_limitrail.waiting.patience import Patience, cap_note, capped
-        from limio_limitrail.waiting.wire import wait_from_json
+        from limio_limitrail.hooks.connection import ConnectionFieldError
+        from limio_limitrail.polling.policy import PollPolicy, cap_note, capped
+        from limio_limitrail.polling.poll import EventKind, PollStatus
+        from limio_limitrail.polling.serialization import wait_from_json
 
-        patience = Patience(interval=self.interval)
+        policy = PollPolicy(interval=self.interval)
         failures, retry_after = self.failures, capped(not_before) if not_before > 0 else None
         last = "no look was made"
         predicate = self.wait.get("predicate")
@@ -123,7 +123,7 @@ class WaitTrigger(Connected, BaseTrigger):
             what, most = (f"{what} with {predicate}", 1) if predicate else (what, LOOKS_AT_ONE_LIST)
             reached = await self.reach(within=_left(end))
             while True:
-                pause = patience.pause(failures=failures, retry_after=retry_after)
+                pause = policy.pause(failures=failures, retry_after=retry_after)
                 left = end - time.monotonic()
                 if left <= 0 or (retry_after is not None and left < retry_after):
                     return _event(EventKind.TIMEOUT, f"{wait}: {last}")
@@ -140,7 +140,7 @@ class WaitTrigger(Connected, BaseTrigger):
                 except (ApiError, NotInTimeError) as error:
                     if isinstance(error, NotInTimeError) and time.monotonic() >= end:
                         return _event(EventKind.TIMEOUT, f"{wait}: {last}; {error}")
-                    if not (isinstance(error, NotInTimeError) or patience.may_pass(error)):
+                    if not (isinstance(error, NotInTimeError) or policy.may_pass(error)):
                         return _event(EventKind.ENDED, str(error))
                     asked = error.retry_after if isinstance(error, ApiError) else None
                     failures, retry_after, last = failures + 1, capped(asked), f"{error}{cap_note(asked)}"
@@ -149,9 +149,9 @@ class WaitTrigger(Connected, BaseTrigger):
                     self.log.warning("%s That was failure %d in a row.", last, failures)
                     continue
                 failures, retry_after, last = 0, None, look.what
-                if look.standing is Standing.FOUND:
+                if look.standing is PollStatus.FOUND:
                     return _event(EventKind.FOUND, f"{wait}: {look.what}", result=dict(look.result or {}))
-                if look.standing is Standing.FAILED:
+                if look.standing is PollStatus.FAILED:
                     return _event(EventKind.ENDED, f"{wait}: {look.what}, and cannot get there any more.")
         except (ParameterError, ConnectionFieldError) as error:
             return _event(EventKind.ENDED, str(error))
@@ -184,9 +184,9 @@ class UnmadeTrigger(BaseTrigger):
 def _import_all() -> None:
     """Import what a wait needs: the first time, this takes longer than an event loop may stand still."""
     import limio_limitrail.api.client
-    import limio_limitrail.hooks.settings
-    import limio_limitrail.waiting.patience
-    import limio_limitrail.waiting.wire  # noqa: F401
+    import limio_limitrail.hooks.connection
+    import limio_limitrail.polling.policy
+    import limio_limitrail.polling.serialization  # noqa: F401
 
 
 def _left(end: float) -> float:

@@ -15,14 +15,14 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.parameters import places, readers, times
 from limio_limitrail.parameters.declared import Parameter, not_rendered, read_all
-from limio_limitrail.triggers.connected import Connected
-from limio_limitrail.triggers.kept import KWARGS_FORMAT, unmade
+from limio_limitrail.triggers.connection import ConnectionMixin
+from limio_limitrail.triggers.poll_slots import Lane
+from limio_limitrail.triggers.stored_formats import KWARGS_FORMAT, unmade
 from limio_limitrail.triggers.threads import in_thread
-from limio_limitrail.triggers.turns import Lane
 
 if TYPE_CHECKING:
-    from limio_limitrail.triggers.desk import Finding
-    from limio_limitrail.triggers.watcher import Watcher
+    from limio_limitrail.triggers.shared_poll import PollRound
+    from limio_limitrail.triggers.watch import Watcher
 
 DEFAULT_INTERVAL = timedelta(minutes=1)
 DEFAULT_OVERLAP = timedelta(minutes=5)
@@ -36,7 +36,7 @@ class WatchParameterError(ParameterError, TypeError):
     """
 
 
-class ResourceEventTrigger(Connected, BaseEventTrigger):
+class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
     """Look at a list again and again, and announce what is new in it or has changed. The base of the triggers that people use.
 
     A record is new when its id and its time were not seen before; where a list tells no time, when anything in it has changed.
@@ -138,7 +138,7 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
     def _read_resource(self, resource: str | Resource) -> Resource:
         if isinstance(resource, str) and not resource.startswith("{"):
             return self.find_resource(resource)
-        from limio_limitrail.api.plain import resource_from_json, resource_to_json
+        from limio_limitrail.api.serialization import resource_from_json, resource_to_json
 
         try:
             return resource_from_json(resource_to_json(resource) if isinstance(resource, Resource) else json.loads(resource))
@@ -151,7 +151,7 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Give what the trigger can be made of again: plain texts and numbers, because Airflow 3.2 gives mappings back in another
         shape. Nothing in it is secret."""
-        from limio_limitrail.api.plain import resource_to_json
+        from limio_limitrail.api.serialization import resource_to_json
 
         return (
             f"{type(self).__module__}.{type(self).__qualname__}",
@@ -185,33 +185,33 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
 
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
         """Announce what of the looks is news for this watch."""
-        from limio_limitrail.triggers.desk import desk_of
+        from limio_limitrail.triggers.shared_poll import shared_poll_of
 
-        desk = desk_of(self.shared_stream_key())
+        shared_poll = shared_poll_of(self.shared_stream_key())
         watcher = await self._make_watcher()
-        with desk.place(watcher):
+        with shared_poll.place(watcher):
             async for finding in shared_stream:
                 async for event in self._tell(watcher, finding):
                     yield event
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch without sharing the loop, as Airflow 3.2 does."""
-        from limio_limitrail.triggers.desk import Desk
-        from limio_limitrail.triggers.looks import looks
+        from limio_limitrail.triggers.poll_loop import looks
+        from limio_limitrail.triggers.shared_poll import SharedPoll
 
         watcher = await self._make_watcher()
-        desk = Desk()
-        last: Finding | None = None
-        with desk.place(watcher), self.connection_in_use():
-            async for finding in looks(self, desk):
+        shared_poll = SharedPoll()
+        last: PollRound | None = None
+        with shared_poll.place(watcher), self.connection_in_use():
+            async for finding in looks(self, shared_poll):
                 # By now Airflow has had the time from one look to the next to keep what was announced.
                 if last is not None:
-                    await last.heard()
+                    await last.acknowledge()
                 async for event in self._tell(watcher, finding):
                     yield event
                 last = finding
 
-    async def _tell(self, watcher: Watcher, finding: Finding) -> AsyncIterator[TriggerEvent]:
+    async def _tell(self, watcher: Watcher, finding: PollRound) -> AsyncIterator[TriggerEvent]:
         for news in await watcher.take(finding):
             yield TriggerEvent(news.to_json())  # type: ignore[no-untyped-call] # likewise
 
@@ -226,6 +226,6 @@ class ResourceEventTrigger(Connected, BaseEventTrigger):
 
 def _import_watcher() -> Any:
     """Import what a watch needs: the first time, this takes longer than an event loop may stand still."""
-    from limio_limitrail.triggers.watcher import Watcher
+    from limio_limitrail.triggers.watch import Watcher
 
     return Watcher

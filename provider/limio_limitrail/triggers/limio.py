@@ -10,15 +10,15 @@ from limio_limitrail.api.resource import Resource
 from limio_limitrail.parameters import readers
 from limio_limitrail.parameters.declared import Parameter
 from limio_limitrail.triggers.base import WaitTrigger
-from limio_limitrail.triggers.connected import Connected, Reached
+from limio_limitrail.triggers.connection import ConnectionMixin, ResolvedConnection
 from limio_limitrail.triggers.events import ResourceEventTrigger
-from limio_limitrail.triggers.turns import THREADS
+from limio_limitrail.triggers.poll_slots import THREADS
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
 
 
-class _OfLimio(Connected):
+class _OfLimio(ConnectionMixin):
     limio_conn_id: str
 
     @property
@@ -28,13 +28,13 @@ class _OfLimio(Connected):
     def own_kwargs(self) -> dict[str, Any]:
         return {"limio_conn_id": self.limio_conn_id}
 
-    def read_connection(self, connection: Any) -> Reached:
+    def read_connection(self, connection: Any) -> ResolvedConnection:
         from airflow.sdk.log import mask_secret
 
         from limio_limitrail.api.origin import origin_of
         from limio_limitrail.hooks.limio_client import make_limio_client
-        from limio_limitrail.hooks.limio_settings import read_limio_connection
-        from limio_limitrail.triggers.clients import client_of_process
+        from limio_limitrail.hooks.limio_connection import read_limio_connection
+        from limio_limitrail.triggers.client_cache import client_of_process
 
         settings = read_limio_connection(connection)
 
@@ -43,7 +43,7 @@ class _OfLimio(Connected):
             mask_secret(settings.secret.reveal())
             return make_limio_client(settings, connections=THREADS)
 
-        return Reached(
+        return ResolvedConnection(
             client=client_of_process(("limio", settings), make),
             owner=settings.owner(),
             host=str(origin_of(settings.app_url)),

@@ -10,14 +10,14 @@ from limio_limitrail.api.resource import Resource
 from limio_limitrail.parameters import readers
 from limio_limitrail.parameters.declared import Parameter
 from limio_limitrail.triggers.base import WaitTrigger
-from limio_limitrail.triggers.connected import Connected, Reached
+from limio_limitrail.triggers.connection import ConnectionMixin, ResolvedConnection
 from limio_limitrail.triggers.events import ResourceEventTrigger
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
 
 
-class _OfLimitRail(Connected):
+class _OfLimitRail(ConnectionMixin):
     limitrail_conn_id: str
     scopes: list[str]
 
@@ -28,13 +28,13 @@ class _OfLimitRail(Connected):
     def own_kwargs(self) -> dict[str, Any]:
         return {"limitrail_conn_id": self.limitrail_conn_id, "scopes": self.scopes}
 
-    def read_connection(self, connection: Any) -> Reached:
+    def read_connection(self, connection: Any) -> ResolvedConnection:
         from airflow.sdk.log import mask_secret
 
         from limio_limitrail.api.origin import origin_of
         from limio_limitrail.hooks.limitrail_client import make_limitrail_client
-        from limio_limitrail.hooks.limitrail_settings import read_limitrail_connection, scopes_to_ask
-        from limio_limitrail.triggers.clients import client_of_process
+        from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection, scopes_to_ask
+        from limio_limitrail.triggers.client_cache import client_of_process
 
         settings = read_limitrail_connection(connection)
         scopes = scopes_to_ask(settings, scope=self.scopes, conn_id=self.limitrail_conn_id)
@@ -45,7 +45,7 @@ class _OfLimitRail(Connected):
             return make_limitrail_client(settings, scopes=scopes)
 
         client = client_of_process(("limitrail", settings, scopes), make)
-        return Reached(
+        return ResolvedConnection(
             client=client,
             owner=settings.owner(),
             host=str(origin_of(settings.app_url)),

@@ -12,8 +12,8 @@ from functools import cache, partial
 from typing import TypeVar
 
 from limio_limitrail.api.deadline import deadline_in
-from limio_limitrail.triggers.turns import Lane, Turn, Turns, turns_of_loop
-from limio_limitrail.waiting.look import LONGEST_LOOK
+from limio_limitrail.polling.poll import LONGEST_LOOK
+from limio_limitrail.triggers.poll_slots import Lane, Turn, Turns, turns_of_loop
 
 T = TypeVar("T")
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from rows import QUERY
 
-from limio_limitrail.ledger.ledger import Claim
-from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
-from limio_limitrail.ledger.model import Entry, Outcome, UsageRow, Worker
-from limio_limitrail.ledger.rules import Policy
-from limio_limitrail.limitrail.body import Column
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+from limio_limitrail.usage.body import Column
+from limio_limitrail.usage.ledger.ledger import Claim
+from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
+from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
+from limio_limitrail.usage.ledger.rules import Policy
 
 # What the operator imports as it goes: the others have their libraries imported when the clock starts.
 for name in (
@@ -26,10 +26,10 @@ for name in (
     "limio_limitrail.api.async_transport",
     "limio_limitrail.hooks.limitrail_client",
     "limio_limitrail.landing.sql.postgres",
-    "limio_limitrail.operators.usage_query",
-    "limio_limitrail.operators.usage_rows",
-    "limio_limitrail.operators.usage_sender",
-    "limio_limitrail.operators.usage_verdict",
+    "limio_limitrail.usage.ledger_query",
+    "limio_limitrail.usage.rows",
+    "limio_limitrail.usage.sender",
+    "limio_limitrail.usage.summary",
 ):
     importlib.import_module(name)
 

@@ -32,14 +32,14 @@ from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limitrail import LimitRailHook
-from limio_limitrail.ledger.couriers import EndedError
-from limio_limitrail.ledger.model import OnUnknown
-from limio_limitrail.limitrail.operations import find_operation
-from limio_limitrail.limitrail.usage import AnswerReading
-from limio_limitrail.operators.usage_sender import UsageSender
-from limio_limitrail.waiting.objects import ObjectWait
-from limio_limitrail.waiting.records import RecordsWait
-from limio_limitrail.watching.watch import Eye, Watch
+from limio_limitrail.polling.conditions import RecordsWait
+from limio_limitrail.polling.objects import ObjectWait
+from limio_limitrail.polling.watch_filter import Watch, WatchFilter
+from limio_limitrail.usage.ledger.model import OnUnknown
+from limio_limitrail.usage.messages import AnswerReading
+from limio_limitrail.usage.operations import find_operation
+from limio_limitrail.usage.send_loop import EndedError
+from limio_limitrail.usage.sender import UsageSender
 
 TOKEN = hostile.raw(b'{"access_token":"token-of-the-wire-1234567890","token_type":"Bearer","expires_in":3600,"scope":"a b"}')
 GOOD = hostile.raw()
@@ -242,11 +242,11 @@ def say(hook: LimioHook | LimitRailHook) -> None:
     ok, said = hook.test_connection()
     assert type(ok) is bool
     assert said.isprintable()
-    hook.client.auth.renew(hook.client.auth.at_hand() or Secret(""))
+    hook.client.auth.renew(hook.client.auth.cached() or Secret(""))
 
 
 def watch(client: ApiClient) -> object:
-    return Watch(resource=THINGS).look(client, eyes={"me": Eye(floor=NOW)}, now=NOW)
+    return Watch(resource=THINGS).look(client, eyes={"me": WatchFilter(floor=NOW)}, now=NOW)
 
 
 WAYS: dict[str, Callable[[Server], Callable[[], object]]] = {
@@ -268,8 +268,8 @@ WAYS: dict[str, Callable[[Server], Callable[[], object]]] = {
 
 
 def read_all(client: ApiClient, resource: Resource) -> object:
+    from limio_limitrail.api.list_reader import Walk
     from limio_limitrail.api.records import decode_page
-    from limio_limitrail.api.walk import Walk
 
     walk = Walk(client=client, resource=resource, path="/things", params={}, page_size=10)
     # The second page ends the list, however it is asked for.
@@ -325,7 +325,7 @@ def test_nothing_else_leaves_a_token_endpoint(server: Server, kind: str) -> None
         server.token = answer
         for label, run in {"a client": client.auth.credential, "Limio's test": hook, "LimitRail's test": limitrail}.items():
             found += problems(run, label=f"{name}, {label}")
-        client.auth.renew(client.auth.at_hand() or Secret(""))
+        client.auth.renew(client.auth.cached() or Secret(""))
     assert not found, "\n".join(found)
 
 

@@ -26,8 +26,8 @@ from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.hooks.limio import LimioHook
-from limio_limitrail.hooks.limio_settings import read_limio_connection
-from limio_limitrail.hooks.limitrail_settings import read_limitrail_connection
+from limio_limitrail.hooks.limio_connection import read_limio_connection
+from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
 from limio_limitrail.limio.resources import RESOURCES
 
 KEY = frozenset({AuthMode.API_KEY})

@@ -14,7 +14,7 @@ from journal import CODE, FATES, KNOWN
 from usage import SIGKILL, rows_from_environment
 from usage_troubles import STEPS
 
-from limio_limitrail.limitrail.responses import Refusal, ResponseMapping
+from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
 
 QUERY = "SELECT account, account AS k, amount FROM usage ORDER BY account"
 MOMENTS = ("received", "done", "answered")

@@ -9,7 +9,7 @@ import pytest
 from journal import CODE, FATES
 from journal_runs import Billing, make_rows
 
-from limio_limitrail.limitrail.responses import Refusal, ResponseMapping
+from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
 
 HELD = ("free", "rejected", "unknown", "parked", "sending", "committed", "denied", "given_up")
 WAS_IN_DOUBT = ("unknown", "parked", "sending")

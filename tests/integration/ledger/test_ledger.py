@@ -12,9 +12,9 @@ import pytest
 from ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, entries, make_row, make_rows
 
 from limio_limitrail.landing.sql.model import LandingError
-from limio_limitrail.ledger.ledger import LEASE, Ledger
-from limio_limitrail.ledger.model import LedgerError, Outcome, State, StoppedError, Worker
-from limio_limitrail.ledger.table import COLUMNS
+from limio_limitrail.usage.ledger.ledger import LEASE, Ledger
+from limio_limitrail.usage.ledger.model import LedgerError, Outcome, State, StoppedError, Worker
+from limio_limitrail.usage.ledger.table import COLUMNS
 
 ROW = make_row("a")
 OTHER_BODY = make_row("a", body=b'{"other":1}')
@@ -507,7 +507,7 @@ def test_a_row_that_a_person_has_settled_stays_settled(db, ledger_in):
 
 
 def test_postgres_writes_to_disk_even_where_it_is_set_not_to(postgres, ledger_in, monkeypatch):
-    from limio_limitrail.ledger.statements import Statements
+    from limio_limitrail.usage.ledger.sql import Statements
 
     postgres.execute(f"ALTER DATABASE {postgres.connection['schema']} SET synchronous_commit = off")
     assert postgres.query("SHOW synchronous_commit") == [("off",)]
@@ -528,7 +528,7 @@ def test_postgres_keeps_a_stricter_setting(postgres, ledger_in):
     postgres.execute(f"ALTER DATABASE {postgres.connection['schema']} SET synchronous_commit = remote_apply")
     ledger = ledger_in(postgres)
     with ledger._database.transaction() as session:
-        from limio_limitrail.ledger.statements import Statements
+        from limio_limitrail.usage.ledger.sql import Statements
 
         Statements(session=session, database="postgresql", table="ledger", worker=ledger.worker).insist_on_durability()
         assert session.query("SHOW synchronous_commit") == [("remote_apply",)]

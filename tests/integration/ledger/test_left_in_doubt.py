@@ -7,18 +7,18 @@ import pytest
 from ledgers import PARK, make_rows, make_worker
 from pages import blocks
 
-from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
-from limio_limitrail.ledger.model import Outcome, State
-from limio_limitrail.ledger.spool import Spool
+from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
+from limio_limitrail.usage.ledger.model import Outcome, State
+from limio_limitrail.usage.row_buffer import RowBuffer
 
 ROWS = make_rows(8)
 
 
 def left(ledger, *own) -> LeftInDoubt:
-    with Spool() as spool:
+    with RowBuffer() as row_buffer:
         for row in own:
-            spool.add(row)
-        return ledger.left_in_doubt(spool.among)
+            row_buffer.add(row)
+        return ledger.left_in_doubt(row_buffer.among)
 
 
 def test_only_what_stands_in_doubt_and_belongs_to_nobody_here(db, ledger_in):

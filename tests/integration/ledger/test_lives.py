@@ -11,9 +11,9 @@ import pytest
 from ledger_worker import another_worker
 from ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_row, make_worker
 
-from limio_limitrail.ledger import ledger as ledger_module
-from limio_limitrail.ledger.model import State
-from limio_limitrail.ledger.presence import SUFFIX
+from limio_limitrail.usage.ledger import ledger as ledger_module
+from limio_limitrail.usage.ledger.model import State
+from limio_limitrail.usage.ledger.process_lock import SUFFIX
 
 ROW = make_row("a")
 HOUR = 3600.0
@@ -212,7 +212,7 @@ def test_a_lease_of_the_day_before_yesterday_is_over_by_any_clock(db, ledger_in)
 
 
 def test_it_is_said_who_is_waited_for(opened, ledger_in, caplog, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.ledger.liveness.TELL_EVERY", 0.0)
+    monkeypatch.setattr("limio_limitrail.usage.ledger.leases.TELL_EVERY", 0.0)
     db = opened("sqlite")
     ledger_in(db).claim([ROW], policy=PARK)
     ledger = ledger_in(db, "run-2")

@@ -9,8 +9,8 @@ import pytest
 from ledgers import PARK, FailingDatabase, make_rows, make_worker
 
 from limio_limitrail.landing.sql.model import LandingError
-from limio_limitrail.ledger.model import LedgerError, Outcome, State
-from limio_limitrail.ledger.previews import COLUMNS, Previews
+from limio_limitrail.usage.ledger.model import LedgerError, Outcome, State
+from limio_limitrail.usage.ledger.previews import COLUMNS, Previews
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_the_newest_preview_stands(db, previews):
 
 
 def test_what_could_not_be_written_is_written_later(db, previews, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.ledger.previews.PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("limio_limitrail.usage.ledger.previews.PAUSES", (0.0, 0.0, 0.0))
     previews.prepare()
     rows = make_rows(2)
     previews.claim(rows, policy=PARK)

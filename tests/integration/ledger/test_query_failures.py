@@ -8,7 +8,7 @@ import sqlite3
 import pytest
 
 from limio_limitrail.landing.sql.queries import QueryError, WrongQueryError
-from limio_limitrail.operators.usage_rows import rows_of_query
+from limio_limitrail.usage.rows import rows_of_query
 
 SECRET = "jane.doe@example.com"
 

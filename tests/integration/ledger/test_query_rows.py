@@ -9,9 +9,9 @@ from decimal import Decimal
 import pytest
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.limitrail.body import Column, UsageRowError
-from limio_limitrail.limitrail.usage import UsageTemplate
-from limio_limitrail.operators.usage_rows import rows_of_query
+from limio_limitrail.usage.body import Column, UsageRowError
+from limio_limitrail.usage.messages import UsageTemplate
+from limio_limitrail.usage.rows import rows_of_query
 
 
 def read(db, sql):

@@ -16,13 +16,13 @@ from old_ledgers import FORMATS, old_insert, old_rows, old_table
 from pages import blocks
 from same_rows import DIFFERENT, SAME
 
-from limio_limitrail.ledger import rekeyed as rekeyed_module
-from limio_limitrail.ledger.identity import identity_of_entry
-from limio_limitrail.ledger.model import Outcome, State
-from limio_limitrail.ledger.rekeyed import Sender, fill_all_identities, find_rekeyed
-from limio_limitrail.ledger.spool import Spool
-from limio_limitrail.limitrail.body import Column
-from limio_limitrail.limitrail.usage import UsageTemplate
+from limio_limitrail.usage.body import Column
+from limio_limitrail.usage.ledger import rekeyed_rows as rekeyed_module
+from limio_limitrail.usage.ledger.model import Outcome, State
+from limio_limitrail.usage.ledger.rekeyed_rows import Sender, fill_all_identities, find_rekeyed
+from limio_limitrail.usage.ledger.row_identity import identity_of_entry
+from limio_limitrail.usage.messages import UsageTemplate
+from limio_limitrail.usage.row_buffer import RowBuffer
 
 COMMITTED = Outcome(state=State.COMMITTED, http_status=200, decision="ALLOWED")
 REJECTED = Outcome(state=State.REJECTED, http_status=400)
@@ -45,11 +45,11 @@ def settle(ledger, rows, outcome=COMMITTED):
 
 def find(ledger, rows, *, zone=None):
     sender = Sender(worker=ledger.worker, conn_id=ledger.conn_id, tenant=ledger.tenant, namespace=ledger.namespace, zone=zone)
-    with Spool() as spool:
+    with RowBuffer() as row_buffer:
         for row in rows:
-            spool.add(row)
-        spool.check()
-        return find_rekeyed(ledger, spool, sender=sender, total=len(rows))
+            row_buffer.add(row)
+        row_buffer.check()
+        return find_rekeyed(ledger, row_buffer, sender=sender, total=len(rows))
 
 
 def numbered(pairs, side):

@@ -14,8 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, make_row
 from usage_world import FATES, NAMES, Ways, World
 
-from limio_limitrail.ledger.model import OnUnknown, State
-from limio_limitrail.ledger.rules import Policy
+from limio_limitrail.usage.ledger.model import OnUnknown, State
+from limio_limitrail.usage.ledger.rules import Policy
 
 BODIES = (b"{}", b"{}", b"{}", b"[]")
 # Most often in doubt, because an answer ends a row's story.

@@ -14,11 +14,11 @@ import pytest
 from ledger_worker import another_worker
 from ledgers import PARK, RESEND, FailingDatabase, compete, entries, make_row, make_rows
 
-from limio_limitrail.landing.sql import held as held_module
+from limio_limitrail.landing.sql import persistent_connection as held_module
 from limio_limitrail.landing.sql.model import LandingError
-from limio_limitrail.ledger import transactions as transactions_module
-from limio_limitrail.ledger.model import Outcome, State
-from limio_limitrail.ledger.transactions import LedgerLockedError
+from limio_limitrail.usage.ledger import transactions as transactions_module
+from limio_limitrail.usage.ledger.model import Outcome, State
+from limio_limitrail.usage.ledger.transactions import LedgerLockedError
 
 OLD, NEW = make_row("old"), make_row("new")
 COMMITTED = Outcome(state=State.COMMITTED, http_status=200)
@@ -107,7 +107,7 @@ def test_a_sqlite_ledger_is_looked_at_without_a_lock(lite, ledger_in, short, mod
 def test_previews_that_are_there_are_looked_at_without_a_lock(postgres, short):
     from ledgers import make_worker
 
-    from limio_limitrail.ledger.previews import Previews
+    from limio_limitrail.usage.ledger.previews import Previews
 
     with contextlib.closing(FailingDatabase(postgres.hook())) as held:
         Previews(database=held, table="ledger", worker=make_worker()).prepare()
@@ -216,7 +216,7 @@ def test_an_older_ledger_that_is_locked(opened, ledger_in, short, monkeypatch):
     """The new column waits for a moment only, because all others wait behind it; then the task ends, and is tried again."""
     from old_ledgers import old_insert, old_rows, old_table
 
-    monkeypatch.setattr("limio_limitrail.ledger.ledger._ALTER_WAIT", 0.2)
+    monkeypatch.setattr("limio_limitrail.usage.ledger.ledger._ALTER_WAIT", 0.2)
     db = opened("psycopg3")
     db.execute(old_table(db.name), old_insert(old_rows()))
     with session(db) as other:
@@ -261,7 +261,7 @@ def test_a_sqlite_file_that_a_thread_of_this_process_writes_to(lite, ledger_in, 
 
 
 def test_a_duckdb_file_that_a_stopped_process_has(opened, ledger_in, caplog, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.landing.sql.duckopen.TELL_EVERY", 0.0)
+    monkeypatch.setattr("limio_limitrail.landing.sql.duckdb_connect.TELL_EVERY", 0.0)
     db = opened("duckdb")
     with contextlib.closing(FailingDatabase(db.hook())) as made:
         from ledgers import make_ledger, make_worker

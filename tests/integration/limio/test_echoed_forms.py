@@ -23,14 +23,14 @@ NOT_IN_HEADERS = {"with voids", "Base64 in lines", "plain"}
 @pytest.fixture
 def server(limio_emulator_factory, monkeypatch):
     server = limio_emulator_factory(client_secret=SECRET)
-    desk = server.account.desk
-    mint = desk.mint
+    shared_poll = server.account.shared_poll
+    mint = shared_poll.mint
 
     def opaque(scopes=None):
-        desk.grants[TOKEN] = desk.grants.pop(mint(scopes))
+        shared_poll.grants[TOKEN] = shared_poll.grants.pop(mint(scopes))
         return TOKEN
 
-    monkeypatch.setattr(desk, "mint", opaque)
+    monkeypatch.setattr(shared_poll, "mint", opaque)
     return server
 
 

@@ -17,8 +17,8 @@ from limio_limitrail.api.errors import (
     ServerError,
 )
 from limio_limitrail.emulator import Fault
+from limio_limitrail.hooks.connection import ConnectionFieldError
 from limio_limitrail.hooks.limio import DETAIL_CONCURRENCY, LimioHook
-from limio_limitrail.hooks.settings import ConnectionFieldError
 
 
 def ids(records):

@@ -110,15 +110,15 @@ ECHOES = list(echoes(None))
 def test_an_api_that_echoes_credentials(hook_of, server, watch, monkeypatch, name, opaque):
     if opaque:  # what masking recognises by its look alone must not be all that is masked
         serial = iter(range(1000))
-        desk = server.account.desk
-        mint = desk.mint
+        shared_poll = server.account.shared_poll
+        mint = shared_poll.mint
 
         def plain(scopes=None):
             token = f"opaqueToken.{next(serial)}.Xx"
-            desk.grants[token] = desk.grants.pop(mint(scopes))
+            shared_poll.grants[token] = shared_poll.grants.pop(mint(scopes))
             return token
 
-        monkeypatch.setattr(desk, "mint", plain)
+        monkeypatch.setattr(shared_poll, "mint", plain)
     answer = echoes(server)[name]
     server.on_request(lambda call: None if call.path == "/oauth2/token" else answer(call))
     everything(hook_of(server), watch)

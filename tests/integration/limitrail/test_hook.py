@@ -20,9 +20,9 @@ from limio_limitrail.api.errors import (
 )
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import Fault, LimitRailClient, LimitRailOptions
-from limio_limitrail.hooks import task_run
+from limio_limitrail.hooks import client_cache as task_run
+from limio_limitrail.hooks.connection import ConnectionFieldError
 from limio_limitrail.hooks.limitrail import LimitRailHook
-from limio_limitrail.hooks.settings import ConnectionFieldError
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = {"since": START, "until": START + timedelta(days=1)}

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from limio_limitrail.addresses import UNREADABLE, without_credentials
 from limio_limitrail.hooks.databases import find_database
 from limio_limitrail.landing.sql import LandingError
-from limio_limitrail.landing.sql.held import HeldDatabase
-from limio_limitrail.lineage.flow import Place, folder_place, list_place, table_place
+from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
+from limio_limitrail.observability.lineage import Place, folder_place, list_place, table_place
 
 SECRET = "S3cr/et?P4ss#w=rd&x@y Z;q"
 PLAIN = "eyJhbGciOiJIUzI1NiJ9.S3cretPart.signature"
@@ -145,7 +145,7 @@ UNREACHABLE = [
 @pytest.mark.parametrize(("kind", "fields"), UNREACHABLE, ids=range(len(UNREACHABLE)))
 def test_a_database_that_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, kind: str, fields: dict[str, Any]) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": kind, "login": "me", **fields}))
-    database = HeldDatabase(find_database("warehouse"), duckdb_wait=0.1)
+    database = PersistentConnection(find_database("warehouse"), duckdb_wait=0.1)
     with pytest.raises(LandingError) as refused, database.transaction():
         pass
     assert not shows(str(refused.value), PLAIN)

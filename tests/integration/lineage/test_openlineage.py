@@ -15,8 +15,8 @@ from airflow.sdk.lineage import HookLineageCollector
 from airflow_home import environment
 
 from limio_limitrail.hooks.limio import LimioHook
-from limio_limitrail.lineage import flow
-from limio_limitrail.lineage.flow import Place, folder_place, list_place
+from limio_limitrail.observability import lineage as flow
+from limio_limitrail.observability.lineage import Place, folder_place, list_place
 
 pytest.importorskip("airflow.providers.openlineage")
 

@@ -19,7 +19,7 @@ from databases import widest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, arrow_type, cast, widen
+from limio_limitrail.landing.column_types import EXACT_IN_DOUBLE, Kind, arrow_type, cast, widen
 from limio_limitrail.landing.sql import LandingError, LoadResult
 from limio_limitrail.landing.sql.names import ascii_lower, column_names
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError, LoadResult
 
 INT, L, T, D, B, J, S, N = (
@@ -230,13 +230,13 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize(("type_", "kind", "fits", "misfits"), FOREIGN)
-def test_foreign_types_take_what_they_give_back(typed, type_, kind, fits, misfits):
+@pytest.mark.parametrize(("type_", "kind", "fits", "values_lost"), FOREIGN)
+def test_foreign_types_take_what_they_give_back(typed, type_, kind, fits, values_lost):
     db = typed
     # DuckDB knows no length of texts, and its plain numeric has three digits after the point.
     if db.name == "duckdb" and type_ in ("varchar(5)", "numeric"):
         type_ = "numeric(38,10)"
-        kind, fits, misfits = D, [0.1, 123456.25], [1e-15]
+        kind, fits, values_lost = D, [0.1, 123456.25], [1e-15]
     db.execute(f"CREATE TABLE subs (id BIGINT, v {type_})")
     before = db.types()
     numbers = list(range(len(fits)))
@@ -245,7 +245,7 @@ def test_foreign_types_take_what_they_give_back(typed, type_, kind, fits, misfit
         assert result.columns_widened == ()
     assert not fits or result.unchanged == len(fits)
     assert {name: type_ for name, type_ in db.types().items() if name in before} == before
-    for misfit in misfits:
+    for misfit in values_lost:
         with pytest.raises(LandingError, match=r"column 'v' is .* and .* comes: .* Change the column to") as refused:
             db.land("merge", {"id": (INT, [99]), "v": (kind, [misfit])}, run="3")
         assert str(misfit) not in str(refused.value)

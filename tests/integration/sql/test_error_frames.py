@@ -22,11 +22,11 @@ from wire import raw_server
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.hooks.databases import find_database
 from limio_limitrail.landing.sql import LandingError, Target, WriteMode, load
-from limio_limitrail.landing.sql.held import HeldDatabase
 from limio_limitrail.landing.sql.lost_rows import has_rows_of
+from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 from limio_limitrail.landing.sql.queries import run_query
-from limio_limitrail.ledger.model import LedgerError
-from limio_limitrail.ledger.transactions import Transactions
+from limio_limitrail.usage.ledger.model import LedgerError
+from limio_limitrail.usage.ledger.transactions import Transactions
 
 PASSWORD = "Warehouse+Pass/word=42"
 TOKEN = "motherduck-token-1234567890"
@@ -63,12 +63,12 @@ def by_query(hook: Any) -> None:
 
 
 def by_ledger(hook: Any) -> None:
-    with HeldDatabase(hook, duckdb_wait=0.0).transaction():
+    with PersistentConnection(hook, duckdb_wait=0.0).transaction():
         pass
 
 
 def by_ledgers_transactions(hook: Any) -> None:
-    Transactions(HeldDatabase(hook, duckdb_wait=0.0), table="ledger").run(lambda session: None, pauses=())
+    Transactions(PersistentConnection(hook, duckdb_wait=0.0), table="ledger").run(lambda session: None, pauses=())
 
 
 WAYS = pytest.mark.parametrize(
@@ -176,8 +176,8 @@ def test_a_motherduck_that_cannot_be_opened(monkeypatch, name, said, use):
         raise duckdb.IOException(f"IO Error: {said.format(database)}")
 
     monkeypatch.setattr("airflow.providers.duckdb.hooks.duckdb.duckdb.connect", refuse)
-    monkeypatch.setattr("limio_limitrail.landing.sql.duckopen.BIRTH_WAIT", 0.0)
-    monkeypatch.setattr("limio_limitrail.landing.sql.duck.OPEN_WAIT", 0.0)
+    monkeypatch.setattr("limio_limitrail.landing.sql.duckdb_connect.BIRTH_WAIT", 0.0)
+    monkeypatch.setattr("limio_limitrail.landing.sql.duckdb.OPEN_WAIT", 0.0)
     hook = hook_to(DuckDBHook, conn_type="duckdb", **MOTHERDUCK[name])
     with pytest.raises((LandingError, LedgerError)) as caught:
         use(hook)

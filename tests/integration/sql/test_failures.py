@@ -19,9 +19,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from limio_limitrail.landing.kinds import Kind
-from limio_limitrail.landing.sql import LandingError, LoadResult, duckopen
-from limio_limitrail.landing.sql import duck as duck_module
+from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.sql import LandingError, LoadResult
+from limio_limitrail.landing.sql import duckdb as duck_module
+from limio_limitrail.landing.sql import duckdb_connect as duckopen
 
 INT, T, D, B, J = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.BOOLEAN, Kind.JSON
 CANARY = "canary-7f3a"

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from databases import FilePart, Part
 
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.parts import DamagedPartError
-from limio_limitrail.landing.sql import LandingError, duck
+from limio_limitrail.landing.sql import LandingError
+from limio_limitrail.landing.sql import duckdb as duck
 
 INT, D, T, J, N = Kind.INTEGER, Kind.DOUBLE, Kind.TEXT, Kind.JSON, Kind.NULL
 STAGED = "they are staged first"

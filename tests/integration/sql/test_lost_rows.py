@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from databases import NOON
 
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError
 from limio_limitrail.landing.sql.lost_rows import Loss, find_loss, has_rows_of
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 from airflow.providers.duckdb.hooks.duckdb import DuckDBHook
 
-from limio_limitrail.landing.kinds import Kind, arrow_field
+from limio_limitrail.landing.column_types import Kind, arrow_field
 from limio_limitrail.landing.sql import Target, WriteMode, load
 
 ROWS = 5_000

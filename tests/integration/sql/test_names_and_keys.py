@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError, LoadResult
 
 INT, T, D, J = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.JSON

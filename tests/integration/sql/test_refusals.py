@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from databases import NOON, Database
 
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError
 from limio_limitrail.landing.sql.lost_rows import Loss, find_loss, has_rows_of
 from limio_limitrail.landing.sql.preflight import check_target

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from record_pages import RecordPage
 
-from limio_limitrail.landing.builders import make_builder
+from limio_limitrail.landing.arrow_tables import merge_schemas
+from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.landing.sql import Target, WriteMode, load
-from limio_limitrail.landing.tables import merge_schemas
 
 _numbers = itertools.count()
 

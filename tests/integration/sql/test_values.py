@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.column_types import Kind
 
 INT, T, D, J, S = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.JSON, Kind.TIMESTAMP
 

@@ -21,10 +21,10 @@ from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
-from limio_limitrail.ledger.batch import Batch
-from limio_limitrail.limitrail.operations import find_operation
-from limio_limitrail.limitrail.usage import AnswerReading, MisplacedAnswerError
-from limio_limitrail.operators.usage_sender import REST, UsageSender
+from limio_limitrail.usage.committer import UsageCommitter
+from limio_limitrail.usage.messages import AnswerReading, MisplacedAnswerError
+from limio_limitrail.usage.operations import find_operation
+from limio_limitrail.usage.sender import REST, UsageSender
 
 ROWS = 60
 LATE = frozenset({"a moment later", "three times", "another one behind it", "with the next request"})
@@ -50,7 +50,9 @@ def commit(server, *, folder, policy=PARK, concurrency=4, verify=True, rows=ROWS
     with contextlib.closing(client), contextlib.closing(FailingDatabase(database.hook())) as held:
         ledger = make_ledger(held, make_worker())
         ledger.prepare()
-        batch = Batch(ledger=ledger, policy=policy, sender=sender, concurrency=concurrency, batch_size=100, label="usage.commit")
+        batch = UsageCommitter(
+            ledger=ledger, policy=policy, sender=sender, concurrency=concurrency, batch_size=100, label="usage.commit"
+        )
         failure = None
         try:
             batch.run(make_rows(rows), total=rows)

@@ -11,7 +11,7 @@ from usage import COMMIT, SIGKILL, make_rows
 
 from limio_limitrail.emulator import Fault
 
-LEASE = {"limio_limitrail.ledger.ledger.LEASE": 8.0, "limio_limitrail.ledger.batch.LEASE": 8.0}
+LEASE = {"limio_limitrail.usage.ledger.ledger.LEASE": 8.0, "limio_limitrail.usage.committer.LEASE": 8.0}
 
 
 def slow(place, *, seconds: float = 0.005) -> None:

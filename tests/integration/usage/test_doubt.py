@@ -208,7 +208,7 @@ MAPPINGS = {
 @pytest.mark.parametrize("name", MAPPINGS)
 def test_a_refusal_that_means_that_the_row_was_carried_out(place_of, name):
     place = place_of("duck", make_rows(12))
-    before = "from limio_limitrail.limitrail.responses import Refusal, ResponseMapping"
+    before = "from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping"
     place.write_dag(on_unknown="resend", retries=9, response=MAPPINGS[name], before=before, max_parked=1.0)
     lost = place.server.faults.add(Fault("status_after", COMMIT, status=500, times=6))
     assert place.attempt().summary["unknown"] == 6

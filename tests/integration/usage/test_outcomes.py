@@ -264,7 +264,7 @@ def test_503_throughout(place_of, on_unknown):
     place.write_dag(on_unknown=on_unknown, retries=3, retry_delay=0)
     # Fewer where each is tried several times.
     few = 10 if on_unknown == "park" else 3
-    last = place.attempt(patch={"limio_limitrail.ledger.batch.MOST_DOUBTS": few})
+    last = place.attempt(patch={"limio_limitrail.usage.committer.MOST_DOUBTS": few})
     assert last.state == "up_for_retry"
     states = place.database.states()
     assert set(states) == {"unknown" if on_unknown == "resend" else "parked"}

@@ -23,7 +23,7 @@ def test_a_scope_that_is_lost_in_the_middle(place_of):
             came.append(call)
             if len(came) == LOST_AT:
                 place.server.configure_limitrail(clients=(POORER,))
-                for grant in place.server.limitrail.desk.book.grants.values():
+                for grant in place.server.limitrail.shared_poll.book.grants.values():
                     grant.scopes = POORER.scopes
 
     place.server.on_request(lose)

@@ -60,7 +60,7 @@ def test_an_api_that_repeats_what_it_was_sent(place_of, mode, statuses):
         place.server._hooks.clear()
         echo(place, status)
         place.write_dag(mode=mode, ledger_table=f"ledger_{status}", preview_table=f"preview_{status}", max_rejected=0)
-        stop = {"limio_limitrail.ledger.batch.LONGEST_REFUSAL": 0.5, "limio_limitrail.ledger.batch.MOST_DOUBTS": 3}
+        stop = {"limio_limitrail.usage.committer.LONGEST_REFUSAL": 0.5, "limio_limitrail.usage.committer.MOST_DOUBTS": 3}
         last = place.attempt(f"run-{status}", patch=stop)
         assert last.code == 0
         if status == 200 and mode == "preview":

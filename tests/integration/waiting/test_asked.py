@@ -14,10 +14,10 @@ from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSensorTime
 
 from limio_limitrail.emulator.exchange import Reply
 from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.polling.objects import ObjectWait
+from limio_limitrail.polling.serialization import wait_to_json
 from limio_limitrail.sensors.limio import LimioObjectSensor
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger, LimioWaitTrigger
-from limio_limitrail.waiting.objects import ObjectWait
-from limio_limitrail.waiting.wire import wait_to_json
 
 pytestmark = pytest.mark.usefixtures("connected")
 
@@ -46,7 +46,7 @@ class Asyncio:
 def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     stand_in = Asyncio()
     monkeypatch.setattr("limio_limitrail.triggers.base.asyncio", stand_in)
-    monkeypatch.setattr("limio_limitrail.triggers.looks.asyncio", stand_in)
+    monkeypatch.setattr("limio_limitrail.triggers.poll_loop.asyncio", stand_in)
     return stand_in.slept
 
 

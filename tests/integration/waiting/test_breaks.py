@@ -72,7 +72,7 @@ def from_look(number: int, server: EmulatorServer, do: Callable[[], object]) -> 
 
 def withdraw_scopes(server: EmulatorServer) -> None:
     """Leave the tokens alive, and good for nothing."""
-    for grant in (*server.account.desk.grants.values(), *server.limitrail.desk.book.grants.values()):
+    for grant in (*server.account.shared_poll.grants.values(), *server.limitrail.shared_poll.book.grants.values()):
         grant.scopes = ()
 
 

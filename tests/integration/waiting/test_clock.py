@@ -17,9 +17,9 @@ import pytest
 
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.exchange import Call, Reply
+from limio_limitrail.polling.objects import ObjectWait
+from limio_limitrail.polling.serialization import wait_to_json
 from limio_limitrail.triggers.limio import LimioWaitTrigger
-from limio_limitrail.waiting.objects import ObjectWait
-from limio_limitrail.waiting.wire import wait_to_json
 
 pytestmark = pytest.mark.usefixtures("connected")
 
@@ -182,8 +182,8 @@ import json
 import sys
 
 from limio_limitrail.triggers.limio import LimioWaitTrigger
-from limio_limitrail.waiting.objects import ObjectWait
-from limio_limitrail.waiting.wire import wait_to_json
+from limio_limitrail.polling.objects import ObjectWait
+from limio_limitrail.polling.serialization import wait_to_json
 
 jump, interval = map(float, sys.argv[1:])
 look = ObjectWait.look

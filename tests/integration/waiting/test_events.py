@@ -19,8 +19,8 @@ from limio_limitrail.api.pagination import SinglePage
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator.exchange import Call, Reply
 from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.polling.watermark import Position
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
-from limio_limitrail.watching.position import Position
 
 # Airflow 3.2 has none.
 pytest.importorskip("airflow.triggers.shared_stream")
@@ -498,11 +498,11 @@ def test_a_store_that_lags_behind_another(baskets, behind):
         baskets.add(1)
         await first.until(lambda: len(first.events) == 1)
         # Stored before it was announced.
-        unheard = [dict(store.values) for store in stores]
+        unacknowledged = [dict(store.values) for store in stores]
         await first.until(all_heard(*stores))
         await first.kill()
 
-        for older in (early, unheard[behind]):
+        for older in (early, unacknowledged[behind]):
             stores[behind].values = dict(older)
             life = Triggerer()
             life.start(watch(), *stores)
@@ -513,7 +513,7 @@ def test_a_store_that_lags_behind_another(baskets, behind):
             assert kept(stores[behind])["announced"] == 1
 
         # Killed between the two writes before an announcement: it is made now.
-        stores[behind].values, stores[1 - behind].values = dict(early), dict(unheard[1 - behind])
+        stores[behind].values, stores[1 - behind].values = dict(early), dict(unacknowledged[1 - behind])
         last = Triggerer()
         last.start(watch(), *stores)
         await last.until(lambda: len(last.events) == 1)
@@ -563,9 +563,9 @@ def test_nothing_holds_up_the_event_loop(tmp_path, monkeypatch, baskets, limio_e
     gaps: list[float] = []
     moved = Position.moved
 
-    def as_if_there_were_more(position: Position, sightings: Any, **more: Any) -> Position:
-        time.sleep(3 if len(sightings) > 2000 else 0)
-        return moved(position, sightings, **more)
+    def as_if_there_were_more(position: Position, fingerprints: Any, **more: Any) -> Position:
+        time.sleep(3 if len(fingerprints) > 2000 else 0)
+        return moved(position, fingerprints, **more)
 
     monkeypatch.setattr(Position, "moved", as_if_there_were_more)
 

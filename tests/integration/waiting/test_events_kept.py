@@ -19,10 +19,10 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorString, SinglePage
 from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter
 from limio_limitrail.triggers.events import ResourceEventTrigger, WatchParameterError
-from limio_limitrail.triggers.kept import KWARGS_FORMAT
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
-from limio_limitrail.triggers.watcher import Watcher
+from limio_limitrail.triggers.stored_formats import KWARGS_FORMAT
+from limio_limitrail.triggers.watch import Watcher
 
 WIRE = Path(__file__).parent / "wire"
 OWN = Resource(

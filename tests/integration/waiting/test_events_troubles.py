@@ -18,8 +18,8 @@ from watched import PERSONAL, Baskets, watch
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.exchange import Reply
 from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.polling.policy import PollPolicy
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
-from limio_limitrail.waiting.patience import Patience
 
 # Airflow 3.2 has none.
 pytest.importorskip("airflow.triggers.shared_stream")
@@ -236,13 +236,13 @@ def test_asked_to_wait(baskets, limio_emulator, caplog):
 
 def test_an_api_that_fails(baskets, limio_emulator, monkeypatch, caplog):
     """Each failure in a row doubles the pause, up to eight intervals, and a success ends the row."""
-    pause, rows = Patience.pause, []
+    pause, rows = PollPolicy.pause, []
 
-    def noted(patience: Patience, *, failures: int = 0, retry_after: float | None = None) -> float:
+    def noted(policy: PollPolicy, *, failures: int = 0, retry_after: float | None = None) -> float:
         rows.append(failures)
-        return pause(patience, failures=failures, retry_after=retry_after)
+        return pause(policy, failures=failures, retry_after=retry_after)
 
-    monkeypatch.setattr(Patience, "pause", noted)
+    monkeypatch.setattr(PollPolicy, "pause", noted)
 
     async def scenario() -> None:
         triggerer = await begin(baskets, AssetStore())
@@ -424,8 +424,8 @@ def test_what_one_watch_waits_for_is_not_what_others_wait_for(baskets):
         triggerer.keeps = True
         baskets.add(2)
         await triggerer.until(lambda: len(triggerer.events) == 4)
-        unheard = lambda store: [ids([news]) for news in json.loads(next(iter(store.values.values())))["unheard"]]  # noqa: E731
-        await triggerer.until(lambda: unheard(stores[0]) == unheard(stores[1]) == [["basket-1"]])
+        unacknowledged = lambda store: [ids([news]) for news in json.loads(next(iter(store.values.values())))["unheard"]]  # noqa: E731
+        await triggerer.until(lambda: unacknowledged(stores[0]) == unacknowledged(stores[1]) == [["basket-1"]])
         await triggerer.kill()
 
     asyncio.run(scenario())

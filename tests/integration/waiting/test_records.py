@@ -16,9 +16,9 @@ from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator.exchange import Reply
 from limio_limitrail.emulator.faults import Fault
 from limio_limitrail.emulator.limitrail_options import USAGE_WRITE
+from limio_limitrail.polling.poll import NoAnswerError
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
-from limio_limitrail.waiting.look import NoAnswerError
 
 pytestmark = pytest.mark.usefixtures("connected")
 

@@ -14,8 +14,8 @@ from airflow.sdk.exceptions import (
     TaskDeferralError,
 )
 
+from limio_limitrail.polling.poll import NoAnswerError
 from limio_limitrail.sensors.limio import LimioObjectSensor
-from limio_limitrail.waiting.look import NoAnswerError
 
 MERCIES: list[dict[str, Any]] = [{}, {"soft_fail": True}, {"never_fail": True}, {"silent_fail": True}]
 CONTEXT: Any = {"ti": SimpleNamespace(try_number=1)}

@@ -30,12 +30,12 @@ from limio_limitrail.api.pagination import CursorString
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.limio.resources import RESOURCES
+from limio_limitrail.polling.conditions import RecordsWait
+from limio_limitrail.polling.objects import ObjectWait
+from limio_limitrail.polling.poll import NoAnswerError
+from limio_limitrail.polling.serialization import wait_to_json
 from limio_limitrail.sensors.limio import LimioResourceSensor
 from limio_limitrail.triggers.limio import LimioWaitTrigger
-from limio_limitrail.waiting.look import NoAnswerError
-from limio_limitrail.waiting.objects import ObjectWait
-from limio_limitrail.waiting.records import RecordsWait
-from limio_limitrail.waiting.wire import wait_to_json
 
 PATIENCE = 60.0
 """Seconds that are far more than what ends soon takes, and far less than a host would hang (the total_timeout of 300 s)."""
@@ -224,7 +224,7 @@ def test_a_hanging_look_ends_its_thread_with_the_wait(good, monkeypatch):
 
 
 def test_a_list_without_an_end_ends_a_look(good, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.waiting.look.LONGEST_LOOK", 2.0)
+    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_LOOK", 2.0)
     with bad_host("pages without an end") as host:
         connect(monkeypatch, good, host.url, timeout=0.5, total_timeout=2)
         wait = bad_wait("pages without an end")
@@ -236,7 +236,7 @@ def test_a_list_without_an_end_ends_a_look(good, monkeypatch):
 
 
 def test_a_list_without_an_end_ends_a_look_on_a_worker(good, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.waiting.look.LONGEST_LOOK", 1.0)
+    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_LOOK", 1.0)
     with bad_host("pages without an end") as host:
         connect(monkeypatch, good, host.url, timeout=0.5, total_timeout=1)
         sensor = LimioResourceSensor(
@@ -408,7 +408,7 @@ def test_a_wait_ends_at_its_deadline_though_its_predicate_never_returns(good, pr
 
 
 def test_a_predicate_that_is_longer_under_way_than_any_look_may_be(good, predicates, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.waiting.look.LONGEST_LOOK", 0.5)
+    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_LOOK", 0.5)
     monkeypatch.setattr("limio_limitrail.triggers.threads.OVERRUN", 0.5)
     connect(monkeypatch, good, good.url, timeout=0.5, total_timeout=1)
     [event] = asyncio.run(all_events([trigger("bad", "", wait=of_orders("hangs"), max_transient_failures=0)]))
@@ -450,9 +450,9 @@ import asyncio, json, sys, time
 
 from limio_limitrail.sensors.limio import LimioResourceSensor
 from limio_limitrail.triggers.limio import LimioWaitTrigger
-from limio_limitrail.waiting.look import NoAnswerError
-from limio_limitrail.waiting.objects import ObjectWait
-from limio_limitrail.waiting.wire import wait_to_json
+from limio_limitrail.polling.poll import NoAnswerError
+from limio_limitrail.polling.objects import ObjectWait
+from limio_limitrail.polling.serialization import wait_to_json
 
 one = LimioWaitTrigger(
     limio_conn_id="bad",

@@ -19,7 +19,7 @@ from watched import Baskets, watch
 
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.exchange import Call, Reply
-from limio_limitrail.triggers import looks
+from limio_limitrail.triggers import poll_loop as looks
 
 # Airflow 3.2 has none.
 pytest.importorskip("airflow.triggers.shared_stream")
@@ -54,7 +54,7 @@ def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
     vars(module).update(hangs=hangs, hangs_too=hangs_too, calls=calls)
     monkeypatch.setitem(sys.modules, "watched_predicates", module)
-    monkeypatch.setattr("limio_limitrail.waiting.look.LONGEST_LOOK", 1.0)
+    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_LOOK", 1.0)
     monkeypatch.setattr("limio_limitrail.triggers.threads.OVERRUN", 1.0)
     yield over
     over.set()
@@ -152,7 +152,7 @@ def test_a_watch_says_that_airflow_does_not_answer(baskets, monkeypatch, caplog)
 
 
 def test_a_list_without_an_end_is_said(limio_emulator, monkeypatch, caplog):
-    monkeypatch.setattr("limio_limitrail.waiting.look.LONGEST_LOOK", 1.0)
+    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_LOOK", 1.0)
     pages = iter(range(10**6))
 
     def another(call: Call) -> Any:

@@ -24,14 +24,15 @@ from limio_limitrail.emulator.exchange import Call, Reply
 from limio_limitrail.emulator.faults import Fault
 from limio_limitrail.limio.resources import RESOURCES as LIMIO
 from limio_limitrail.limitrail.resources import RESOURCES
+from limio_limitrail.polling.conditions import RecordsWait
+from limio_limitrail.polling.objects import ObjectWait
+from limio_limitrail.polling.serialization import wait_to_json
 from limio_limitrail.sensors.limio import LimioObjectSensor
-from limio_limitrail.triggers import clients, threads
+from limio_limitrail.triggers import client_cache as clients
+from limio_limitrail.triggers import threads
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
-from limio_limitrail.triggers.turns import LOOKS_AT_ONCE
-from limio_limitrail.waiting.objects import ObjectWait
-from limio_limitrail.waiting.records import RecordsWait
-from limio_limitrail.waiting.wire import wait_to_json
+from limio_limitrail.triggers.poll_slots import LOOKS_AT_ONCE
 
 pytestmark = pytest.mark.usefixtures("connected")
 

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import DAG
 
-from limio_limitrail.limitrail.body import Column
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+from limio_limitrail.usage.body import Column
 
 with DAG("usage_without_scope", schedule=None, start_date=datetime(2026, 1, 1)):
     LimitRailCommitUsageOperator(

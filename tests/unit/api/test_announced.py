@@ -9,11 +9,11 @@ import json
 import msgspec
 import pytest
 
-from limio_limitrail.api.announced import Ended, announced_more
+from limio_limitrail.api.continuation import Ended, announced_more
 from limio_limitrail.api.errors import ParameterError, ProtocolError
+from limio_limitrail.api.list_reader import Walk
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.api.walk import Walk
 
 WHOLE = Resource(name="usage", path="/v1/usage", paging=SinglePage())
 PAGED = Resource(name="usage", path="/v1/usage", paging=CursorString())

@@ -108,7 +108,7 @@ def test_nothing_is_sent_to_a_server_that_speaks_first(sent):
             return made
 
         session.connector._create_connection = connect_slowly
-        client.auth.credential = client.auth.at_hand = lambda: Secret("token-of-the-wire-1234567890")
+        client.auth.credential = client.auth.cached = lambda: Secret("token-of-the-wire-1234567890")
         try:
             await loop_client.send(method="POST", path="/x", content=b"{}")
         except TransportError as error:

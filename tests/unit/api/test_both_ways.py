@@ -39,8 +39,8 @@ def make_client(url, *, read=READ, connect=5.0, verify=True, waits=None, **limit
         mint=lambda: mint(api="LimitRail", credentials=credentials, transport=transport, sleep=waits.append),
         client_secret=Secret(CLIENT_SECRET),
     )
-    patience = RetryLimits(**{"first_wait": 0.0, "longest_wait": 0.0, **limits})
-    return ApiClient(api="LimitRail", base_url=url, transport=transport, auth=auth, limits=patience, sleep=waits.append)
+    policy = RetryLimits(**{"first_wait": 0.0, "longest_wait": 0.0, **limits})
+    return ApiClient(api="LimitRail", base_url=url, transport=transport, auth=auth, limits=policy, sleep=waits.append)
 
 
 def described(send):
@@ -49,7 +49,15 @@ def described(send):
         found = send()
     except errors.ApiError as error:
         failure = error.failure
-        return type(error).__name__, error.status, failure.reached, error.retry_after, str(error), error.tries_spent, failure
+        return (
+            type(error).__name__,
+            error.status,
+            failure.reached,
+            error.retry_after,
+            str(error),
+            error.retries_exhausted,
+            failure,
+        )
     return "answered", found.status, found.body, sorted(name.lower() for name in found.headers)
 
 
@@ -282,7 +290,7 @@ def spared(client):
     client.auth = SimpleNamespace(
         mode=client.auth.mode,
         credential=lambda: credential,
-        at_hand=lambda: credential,
+        cached=lambda: credential,
         header=lambda given: f"Bearer {given.reveal()}",
         renew=lambda _: False,
         granted_scopes=lambda: None,

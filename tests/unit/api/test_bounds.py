@@ -23,17 +23,17 @@ from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import TokenSource, parse_token
 from limio_limitrail.api.client import Answer, ApiClient
+from limio_limitrail.api.list_reader import Walk
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
-from limio_limitrail.api.walk import Walk
-from limio_limitrail.ledger.couriers import Doubt
-from limio_limitrail.ledger.model import OnUnknown, UsageRow
-from limio_limitrail.limitrail.operations import OPERATIONS
-from limio_limitrail.limitrail.usage import AnswerReading
-from limio_limitrail.operators.usage_sender import UsageSender
+from limio_limitrail.usage.ledger.model import OnUnknown, UsageRow
+from limio_limitrail.usage.messages import AnswerReading
+from limio_limitrail.usage.operations import OPERATIONS
+from limio_limitrail.usage.send_loop import Uncertain
+from limio_limitrail.usage.sender import UsageSender
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -59,7 +59,7 @@ def make_client(url, *, total=TOTAL, read=5.0, connect=5.0, largest=LARGEST, aut
     spared = SimpleNamespace(
         mode=AuthMode.OAUTH,
         credential=lambda: credential,
-        at_hand=lambda: credential,
+        cached=lambda: credential,
         header=lambda given: f"Bearer {given.reveal()}",
         renew=lambda _: False,
         granted_scopes=lambda: None,
@@ -343,7 +343,7 @@ def test_a_usage_row_whose_answer_is_too_large_is_in_doubt(name, on_unknown):
     row = UsageRow(number=1, key="k-1", row_key="{}", path="/v1/usage/commit", body=b"{}", digest="d")
     with raw_server(LARGE[name]) as url, contextlib.closing(make_client(url, total=60.0)) as client:
         result = asyncio.run(send(client))
-    assert isinstance(result, Doubt)
+    assert isinstance(result, Uncertain)
     assert result.outcome.state is on_unknown.in_doubt
     assert isinstance(result.cause, errors.ResponseTooLargeError)
 

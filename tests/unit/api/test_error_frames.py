@@ -21,6 +21,7 @@ from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import ApiKey, Auth, TokenSource
 from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.list_reader import Walk
 from limio_limitrail.api.page import Page
 from limio_limitrail.api.pagination import CursorString
 from limio_limitrail.api.resource import AuthMode, Resource
@@ -28,11 +29,10 @@ from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
-from limio_limitrail.api.walk import Walk
-from limio_limitrail.ledger.model import OnUnknown, UsageRow
-from limio_limitrail.limitrail.operations import OPERATIONS
-from limio_limitrail.limitrail.usage import AnswerReading
-from limio_limitrail.operators.usage_sender import UsageSender
+from limio_limitrail.usage.ledger.model import OnUnknown, UsageRow
+from limio_limitrail.usage.messages import AnswerReading
+from limio_limitrail.usage.operations import OPERATIONS
+from limio_limitrail.usage.sender import UsageSender
 
 TOKEN = "token-of-the-wire-1234567890"
 SECRET = "Opaque+Client/Secret=42"
@@ -456,7 +456,7 @@ def test_an_error_that_nobody_foresaw_still_says_where_it_arose():
 
     with wire_server() as server:
         client = make_client(server.url, **PATIENT)
-        client.auth.at_hand = fail  # type: ignore[attr-defined]
+        client.auth.cached = fail  # type: ignore[attr-defined]
         error = by_loop(client)
     assert isinstance(error, TypeError)
     assert any("async_client.py" in note and "_credential" in note for note in error.__notes__)
@@ -590,7 +590,7 @@ def _leaky(kind: str) -> BaseException:
     headers = {"Authorization": f"Bearer {TOKEN}"}
 
     def fail(mapping: dict[str, str]) -> None:
-        raise errors.TransportError(errors.Failure(api="x"))
+        raise errors.TransportError(errors.RequestContext(api="x"))
 
     try:
         try:
@@ -604,7 +604,7 @@ def _leaky(kind: str) -> BaseException:
                 case "note":
                     error.add_note(TOKEN)
                 case "cause":
-                    raise errors.ServerError(errors.Failure(api="x")) from ValueError(TOKEN)
+                    raise errors.ServerError(errors.RequestContext(api="x")) from ValueError(TOKEN)
                 case "closure":
                     error.again = lambda: headers  # type: ignore[attr-defined]
                 case "generator":

@@ -11,14 +11,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from limio_limitrail.api import errors
-from limio_limitrail.api.answer import judge
 from limio_limitrail.api.redact import LONGEST, holds_secret, remember_secret, safe_text
+from limio_limitrail.api.responses import judge
 from limio_limitrail.api.retry import is_transient
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.emulator import Fault
 
 LEAVES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ApiError)]
-CALL = errors.Failure(api="Limio", method="GET", path="/objects/limio/orders", resource="orders", required_scope="MMA")
+CALL = errors.RequestContext(api="Limio", method="GET", path="/objects/limio/orders", resource="orders", required_scope="MMA")
 SECRETS = (Secret("s3cret/value+1"), Secret("Opaque.Token-123"))
 
 
@@ -28,8 +28,8 @@ def secrets_are_known():
         remember_secret(secret)
 
 
-def failure() -> errors.Failure:
-    return errors.Failure(
+def failure() -> errors.RequestContext:
+    return errors.RequestContext(
         api="Limio",
         method="GET",
         path="/x",
@@ -47,12 +47,12 @@ def failure() -> errors.Failure:
 @pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
 def test_errors_survive_pickle_and_copy(kind):
     error = kind(failure())
-    error.tries_spent = True
+    error.retries_exhausted = True
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert type(twin) is kind
         assert str(twin) == str(error)
         assert (twin.failure, twin.status, twin.retry_after, twin.trace_id) == (error.failure, 429, 7.0, "trace-1")
-        assert twin.tries_spent
+        assert twin.retries_exhausted
 
 
 @pytest.mark.parametrize("kind", LEAVES, ids=lambda kind: kind.__name__)
@@ -188,7 +188,7 @@ def test_only_a_text_says_something(value):
 
 
 def problem_of(body: bytes) -> errors.ProblemDetails:
-    call = errors.Failure(api="LimitRail", method="POST", path="/v1/usage/commit")
+    call = errors.RequestContext(api="LimitRail", method="POST", path="/v1/usage/commit")
     return judge(status=400, headers={}, body=body, call=call).failure.problem
 
 
@@ -240,9 +240,9 @@ def test_a_problem_repeats_no_credential():
 
 
 def test_a_404_of_limitrail_speaks_of_the_tenant():
-    limitrail = str(errors.NotFoundError(errors.Failure(api="LimitRail", status=404)))
+    limitrail = str(errors.NotFoundError(errors.RequestContext(api="LimitRail", status=404)))
     assert "account of another tenant looks the same as none" in limitrail
-    limio = str(errors.NotFoundError(errors.Failure(api="Limio", status=404)))
+    limio = str(errors.NotFoundError(errors.RequestContext(api="Limio", status=404)))
     assert "another tenant" not in limio
 
 

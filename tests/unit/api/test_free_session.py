@@ -22,8 +22,8 @@ from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import TokenSource
 from limio_limitrail.api.client import ApiClient
-from limio_limitrail.api.free_session import RedirectRefusedError
 from limio_limitrail.api.secret import Secret
+from limio_limitrail.api.session import RedirectRefusedError
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from limio_limitrail.api.list_source import differences, list_source
+from limio_limitrail.api.list_identity import differences, list_source
 from limio_limitrail.api.pagination import SinglePage
 from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter
 

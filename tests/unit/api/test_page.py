@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from limio_limitrail.api.client import Answer
 from limio_limitrail.api.envelope import MOST_MEMBERS, EnvelopeReader, replace_lone_surrogates
-from limio_limitrail.api.errors import Failure, ProtocolError
+from limio_limitrail.api.errors import ProtocolError, RequestContext
 from limio_limitrail.api.page import Page, split
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.api.secret import Secret
 
-CALL = Failure(api="Limio", method="GET", path="/things", resource="things")
+CALL = RequestContext(api="Limio", method="GET", path="/things", resource="things")
 LIST = Resource(name="things", path="/things")
 CATALOG = Resource(name="catalog", path="/catalog", paging=CursorPair(), total="hits")
 

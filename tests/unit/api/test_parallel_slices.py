@@ -21,14 +21,14 @@ from limio_limitrail.api.client import Answer
 from limio_limitrail.api.details import with_details
 from limio_limitrail.api.errors import (
     CursorRefusedError,
-    Failure,
     InvalidRequestError,
     PageTooLargeError,
     ProtocolError,
     RateLimitError,
+    RequestContext,
 )
-from limio_limitrail.api.places import read_places
-from limio_limitrail.api.slices import slices
+from limio_limitrail.api.slice_cursors import read_places
+from limio_limitrail.api.time_slices import slices
 
 PATIENCE = 30
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
@@ -156,7 +156,7 @@ def test_pages_that_nobody_takes_are_not_fetched_without_end():
 
 
 def failure(status):
-    return Failure(api="LimitRail", status=status)
+    return RequestContext(api="LimitRail", status=status)
 
 
 @pytest.mark.parametrize("kind", [InvalidRequestError, RateLimitError, ProtocolError, KeyError])

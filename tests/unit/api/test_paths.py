@@ -20,16 +20,16 @@ from limio_limitrail.api.auth import ApiKey
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.details import with_details
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, ParameterError, ProtocolError
+from limio_limitrail.api.list_reader import Walk
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Transport
-from limio_limitrail.api.walk import Walk
-from limio_limitrail.hooks.limitrail_settings import read_limitrail_connection
+from limio_limitrail.hooks.connection import ConnectionFieldError
+from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
 from limio_limitrail.hooks.pages import page_url
-from limio_limitrail.hooks.settings import ConnectionFieldError
-from limio_limitrail.limitrail.usage import UsageRowError, UsageTemplate
 from limio_limitrail.url_paths import unfit_part, unfit_path
+from limio_limitrail.usage.messages import UsageRowError, UsageTemplate
 
 DOTS = [
     ".", "..", "%2e", "%2E", "%2e%2e", "%2E%2E", ".%2e", "%2E.", "%252e%252e", "%25252e.", "%2%65%2e", "..;", "..;x=1",

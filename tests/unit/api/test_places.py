@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sliced import DAY, START
 
-from limio_limitrail.api.places import BEGINNING, NoPlaceError, Place, Places, read_places
-from limio_limitrail.api.slices import slices
+from limio_limitrail.api.slice_cursors import BEGINNING, NoPlaceError, Place, Places, read_places
+from limio_limitrail.api.time_slices import slices
 
 SIX = timedelta(hours=6)
 PIECES = list(slices(**DAY))

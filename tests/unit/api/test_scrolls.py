@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limio_limitrail.api.errors import CursorRefusedError, ProtocolError
+from limio_limitrail.api.list_reader import Walk
 from limio_limitrail.api.pagination import CursorPair, CursorString
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.scrolls import is_scroll
-from limio_limitrail.api.walk import Walk
 from limio_limitrail.emulator import Fault
 
 ORDERS = Resource(name="orders", path="/objects/limio/orders")

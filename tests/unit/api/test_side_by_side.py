@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.api.side_by_side import AHEAD, Ending, NobodyWaitsError, side_by_side
+from limio_limitrail.concurrency.interleave import AHEAD, ConsumerStoppedError, Ending, interleave
 
 PATIENCE = 30
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
 def through(rows, *, threads, ending=None):
-    return side_by_side(iter([iter(row) for row in rows]), threads=threads, ending=ending or Ending())
+    return interleave(iter([iter(row) for row in rows]), threads=threads, ending=ending or Ending())
 
 
 @given(st.lists(st.lists(st.integers(), max_size=5), max_size=8), st.integers(1, 5))
@@ -66,7 +66,7 @@ def test_rows_are_taken_when_there_is_time_for_one():
             taken.append(number)
             yield iter([number] * 5)
 
-    found = side_by_side(rows(), threads=2, ending=Ending())
+    found = interleave(rows(), threads=2, ending=Ending())
     next(found)
     time.sleep(0.05)  # for what must not happen
     assert taken == [0, 1]
@@ -118,7 +118,7 @@ def test_an_error_stops_the_others_before_anybody_takes_it():
 
     found = through([failing()], threads=1, ending=ending)
     assert next(found) == "before"
-    with pytest.raises(NobodyWaitsError):
+    with pytest.raises(ConsumerStoppedError):
         ending.sleep(PATIENCE)
     with pytest.raises(ValueError, match="why"):
         next(found)
@@ -130,7 +130,7 @@ def test_one_thread_at_a_time_asks_for_a_row():
             time.sleep(0.005)  # another thread would find it busy
             yield iter([number])
 
-    assert sorted(side_by_side(rows(), threads=4, ending=Ending())) == list(range(12))
+    assert sorted(interleave(rows(), threads=4, ending=Ending())) == list(range(12))
 
 
 def test_an_error_in_making_a_row_is_raised_too():
@@ -139,7 +139,7 @@ def test_an_error_in_making_a_row_is_raised_too():
         raise ValueError("no row")
 
     with pytest.raises(ValueError, match="no row"):
-        list(side_by_side(rows(), threads=2, ending=Ending()))
+        list(interleave(rows(), threads=2, ending=Ending()))
 
 
 @pytest.mark.parametrize("how", ["close", "forget", "break"])
@@ -178,7 +178,7 @@ def test_sleep_is_long_enough_and_ends_when_nobody_waits():
     ending.sleep(0.02)
     assert time.monotonic() - before >= 0.02
     threading.Timer(0.01, ending.tell).start()
-    with pytest.raises(NobodyWaitsError):
+    with pytest.raises(ConsumerStoppedError):
         ending.sleep(PATIENCE)
 
 

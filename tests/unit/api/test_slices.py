@@ -17,7 +17,7 @@ from sliced import DAY, PAGED, START, USAGE, Usage, ids, walk_through
 from limio_limitrail.api.errors import CursorRefusedError, ParameterError, ProtocolError
 from limio_limitrail.api.pagination import CursorPair
 from limio_limitrail.api.resource import TimeFilter
-from limio_limitrail.api.slices import check_parallel, check_slices, slices
+from limio_limitrail.api.time_slices import check_parallel, check_slices, slices
 
 SECOND = timedelta(seconds=1)
 

@@ -269,7 +269,7 @@ def test_a_body_that_is_not_encoded_as_it_says_breaks_the_contract(make_client, 
 def test_a_ca_bundle_that_is_gone_is_a_transport_error():
     transport = Transport(user_agent="tests/1", verify="/nowhere/bundle.pem")
     with pytest.raises(errors.TransportError):
-        transport.exchange(method="GET", url="https://127.0.0.1:9/x", headers={}, call=errors.Failure(api="Limio"))
+        transport.exchange(method="GET", url="https://127.0.0.1:9/x", headers={}, call=errors.RequestContext(api="Limio"))
 
 
 # -- forks and origins -----------------------------------------------------------------------------------------------

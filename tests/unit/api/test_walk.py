@@ -16,19 +16,19 @@ from secrets_left import FORMS, readable_pieces
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import (
     CursorRefusedError,
-    Failure,
     InvalidRequestError,
     PageTooLargeError,
     ParameterError,
     ProtocolError,
+    RequestContext,
     ServerError,
 )
+from limio_limitrail.api.list_reader import MOST_EMPTY_PAGES, Walk
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import RawAnswer
-from limio_limitrail.api.walk import MOST_EMPTY_PAGES, Walk
 from limio_limitrail.emulator import Fault
 
 LIST = Resource(name="things", path="/things")
@@ -39,7 +39,7 @@ CATALOG = Resource(name="catalog", path="/catalog", paging=CursorPair(), total="
 def client_of(answer: Any) -> ApiClient:
     """A client whose answers a function makes out of the query."""
 
-    def exchange(*, params: Any, call: Failure, **_: object) -> RawAnswer:
+    def exchange(*, params: Any, call: RequestContext, **_: object) -> RawAnswer:
         found = answer(dict(params))
         status, body, headers = (*found, {})[:3] if isinstance(found, tuple) else (200, found, {})
         return RawAnswer(status=status, headers=headers, body=body if isinstance(body, bytes) else json.dumps(body).encode())

@@ -9,13 +9,13 @@ import pytest
 
 from limio_limitrail.api.details import with_details
 from limio_limitrail.api.errors import ProtocolError
+from limio_limitrail.api.list_reader import Walk
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.api.walk import Walk
-from limio_limitrail.waiting.look import Standing
-from limio_limitrail.waiting.objects import ObjectWait
-from limio_limitrail.waiting.records import RecordsWait
-from limio_limitrail.watching.watch import Eye, Watch
+from limio_limitrail.polling.conditions import RecordsWait
+from limio_limitrail.polling.objects import ObjectWait
+from limio_limitrail.polling.poll import PollStatus
+from limio_limitrail.polling.watch_filter import Watch, WatchFilter
 
 TOKEN = b'{"access_token": "token-of-the-site-123456", "expires_in": 3600}'
 STYLES = [SinglePage(), CursorString(), CursorPair()]
@@ -242,7 +242,7 @@ def test_sensors_and_watches_do_not_take_it_for_a_list(site, make_client, bad):
     with pytest.raises(ProtocolError):
         RecordsWait(resource=LIST).look(client)
     with pytest.raises(ProtocolError):
-        Watch(resource=LIST).look(client, eyes={"me": Eye(floor=None)}, now=None)
+        Watch(resource=LIST).look(client, eyes={"me": WatchFilter(floor=None)}, now=None)
 
 
 def test_sensors_and_watches_tell_records_that_are_too_deep(site, make_client):
@@ -309,4 +309,4 @@ def test_a_record_may_have_an_error_of_its_own(site, make_client):
     [page] = with_details(walk.pages(), client=walk.client, resource=LIST, list_path="/things", concurrency=2)
     assert json.loads(page.records) == [body]
     answering(site, (200, body))
-    assert ObjectWait(path_type="orders", object_id="a").look(make_client(site)).standing is Standing.FOUND
+    assert ObjectWait(path_type="orders", object_id="a").look(make_client(site)).standing is PollStatus.FOUND

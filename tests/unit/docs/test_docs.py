@@ -15,8 +15,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
 import limio_limitrail
-from limio_limitrail.api.errors import ApiError, Failure, ParameterError, RateLimitError, ScopeError
-from limio_limitrail.hooks.settings import ConnectionFieldError
+from limio_limitrail.api.errors import ApiError, ParameterError, RateLimitError, RequestContext, ScopeError
+from limio_limitrail.hooks.connection import ConnectionFieldError
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.troubleshooting import ExplainedError, address_of, explained, set_site
 
@@ -59,7 +59,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 INTERNAL = {
     "ApiError", "BadCursorError", "PlaceLostError", "EndedError", "PredicateError", "ExplainedError", "NoPlaceError",
-    "NobodyWaitsError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "BodyEncodingError", "TooManyBytesError",
+    "ConsumerStoppedError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "BodyEncodingError", "TooManyBytesError",
     "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "SpokeFirstError", "_TooManyDigitsError",
     "NotInTimeError",
 }  # fmt: skip
@@ -93,7 +93,7 @@ def test_every_error_is_explained_where_its_message_says() -> None:
             one = error.__new__(error)
             Exception.__init__(one, "why")
             if isinstance(one, ApiError):
-                one.failure = Failure(api="Limio")
+                one.failure = RequestContext(api="Limio")
             assert str(one).endswith(where)
 
 
@@ -112,7 +112,7 @@ def test_a_message_leads_to_one_part_of_the_page(message: str, error: type[Excep
 def test_messages_hold_links_where_the_site_is_known() -> None:
     try:
         set_site("https://docs.example.com/limio/")
-        error = ScopeError(Failure(api="Limio", status=403))
+        error = ScopeError(RequestContext(api="Limio", status=403))
         assert str(error).endswith(" More: https://docs.example.com/limio/how-to/troubleshooting.html#scopeerror")
         assert "docs.example.com" not in error.what
     finally:

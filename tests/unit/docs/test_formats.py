@@ -5,12 +5,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from limio_limitrail.landing import manifest, state
-from limio_limitrail.ledger import table
+from limio_limitrail.landing import checkpoint as state
+from limio_limitrail.landing import manifest
+from limio_limitrail.polling import changes as news
+from limio_limitrail.polling import events as announced
+from limio_limitrail.polling import watch_state as progress
 from limio_limitrail.sensors import base
 from limio_limitrail.transfers import state as watermark
-from limio_limitrail.triggers import kept
-from limio_limitrail.watching import announced, news, progress
+from limio_limitrail.triggers import stored_formats as kept
+from limio_limitrail.usage.ledger import table
 
 NUMBERS = {
     "the usage ledger": table.FORMAT,

@@ -22,7 +22,7 @@ def test_it_is_built_without_a_warning(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
     reference = (tmp_path / "reference" / "api.html").read_text()
-    for name in ("LimioToSqlOperator", "LimioResourceEventTrigger", "announced", "ScopeError"):
+    for name in ("LimioToSqlOperator", "LimioResourceEventTrigger", "new_events", "ScopeError"):
         assert f">{name}<" in reference
     assert 'id="scopeerror"' in (tmp_path / "how-to" / "troubleshooting.html").read_text()
 

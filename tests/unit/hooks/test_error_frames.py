@@ -16,9 +16,9 @@ from error_walk import ErrorWalk
 from limio_limitrail.api.errors import ApiError, ParameterError, TransportError
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import Fault, Reply
+from limio_limitrail.hooks.connection import ConnectionFieldError
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limitrail import LimitRailHook
-from limio_limitrail.hooks.settings import ConnectionFieldError
 from limio_limitrail.sensors.limio import LimioObjectSensor
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
@@ -174,7 +174,7 @@ def test_a_list_that_fails(hook, server, monkeypatch, kind, detail):
 
 
 def test_an_object_that_echoes(hook, server):
-    from limio_limitrail.waiting.objects import ObjectWait
+    from limio_limitrail.polling.objects import ObjectWait
 
     server.on_request(lambda call: None if call.path == "/oauth2/token" else Reply(200, call.headers["authorization"].encode()))
     wait = ObjectWait(service="limio", path_type="orders", object_id="order-1", target_statuses=("active",))

@@ -10,9 +10,9 @@ from airflow.sdk import Connection
 from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.hooks.connection import ConnectionFieldError
 from limio_limitrail.hooks.limitrail import LimitRailHook
-from limio_limitrail.hooks.limitrail_settings import LimitRailSettings, read_limitrail_connection, split_scopes
-from limio_limitrail.hooks.settings import ConnectionFieldError
+from limio_limitrail.hooks.limitrail_connection import LimitRailSettings, read_limitrail_connection, split_scopes
 from limio_limitrail.provider_info import get_provider_info
 
 SECRET = "s3cret-Value/1+2="

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from limio_limitrail.hooks.observe import count, stage
+from limio_limitrail.observability.metrics import count, stage
 
 SUMMARY = {"resource": "orders", "rows": 7, "requests": 2, "retries": 0, "tokens": 1, "seconds": 1.5, "waited": 0.25}
 

@@ -16,14 +16,14 @@ from airflow.sdk import DAG, BaseOperator, RetryDecision
 from airflow.sdk.definitions.retry_policy import RetryAction
 from airflow.sdk.exceptions import AirflowFailException
 
+from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
 from limio_limitrail.api import errors
-from limio_limitrail.hooks.failures import hopeless_failures_end_the_task
-from limio_limitrail.hooks.settings import ConnectionFieldError
+from limio_limitrail.hooks.connection import ConnectionFieldError
 from limio_limitrail.retry_policy import LONGEST_WAIT, ApiRetryPolicy
 
 
 def error(kind: type[errors.ApiError], **facts: object) -> errors.ApiError:
-    return kind(errors.Failure(api="Limio", **facts))  # type: ignore[arg-type]
+    return kind(errors.RequestContext(api="Limio", **facts))  # type: ignore[arg-type]
 
 
 HOPELESS = [
@@ -54,7 +54,7 @@ def test_what_no_retry_mends_fails_at_once(problem):
     decision = decide(problem)
     assert decision.action is RetryAction.FAIL
     assert decision.reason
-    with pytest.raises(AirflowFailException) as caught, hopeless_failures_end_the_task():
+    with pytest.raises(AirflowFailException) as caught, fail_fast_on_permanent_errors():
         raise problem
     assert str(problem) == str(caught.value)
     assert caught.value.__cause__ is problem
@@ -63,7 +63,7 @@ def test_what_no_retry_mends_fails_at_once(problem):
 @pytest.mark.parametrize("problem", OTHERS, ids=lambda problem: type(problem).__name__)
 def test_everything_else_is_left_to_the_task(problem):
     assert decide(problem) == RetryDecision.default()
-    with pytest.raises(type(problem)) as caught, hopeless_failures_end_the_task():
+    with pytest.raises(type(problem)) as caught, fail_fast_on_permanent_errors():
         raise problem
     assert caught.value is problem
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from airflow.sdk.execution_time.context import set_current_context
 
-from limio_limitrail.hooks import task_run
+from limio_limitrail.hooks import client_cache as task_run
 from limio_limitrail.hooks.limio import LimioHook
 
 

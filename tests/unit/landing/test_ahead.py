@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.landing.ahead import ahead
+from limio_limitrail.concurrency.prefetch import prefetch
 
 PATIENCE = 30
 
@@ -40,7 +40,7 @@ class Items:
 
 @given(st.lists(st.integers()))
 def test_all_items_come_in_order(items):
-    assert list(ahead(iter(items))) == items
+    assert list(prefetch(iter(items))) == items
 
 
 @given(st.lists(st.integers()), st.sampled_from([ValueError("why"), KeyboardInterrupt(), GeneratorExit()]))
@@ -52,7 +52,7 @@ def test_an_error_comes_after_the_items_before_it(items, error):
     found = []
 
     def take():
-        for item in ahead(failing()):
+        for item in prefetch(failing()):
             found.append(item)
 
     with pytest.raises(type(error)) as caught:
@@ -63,7 +63,7 @@ def test_an_error_comes_after_the_items_before_it(items, error):
 
 def test_the_next_two_are_fetched_meanwhile_and_no_other():
     items = Items(10)
-    taken = ahead(items)
+    taken = prefetch(items)
     assert next(taken) == 1
     items.wait_for(3)
     assert next(taken) == 2
@@ -75,7 +75,7 @@ def test_the_next_two_are_fetched_meanwhile_and_no_other():
 def test_who_ends_early_leaves_no_thread_behind():
     before = set(threading.enumerate())
     items = Items(10)
-    for _ in ahead(items):
+    for _ in prefetch(items):
         break
     for thread in set(threading.enumerate()) - before:
         thread.join(PATIENCE)
@@ -92,13 +92,13 @@ def test_items_are_fetched_in_the_takers_context():
     def where():
         yield place.get()
 
-    assert list(ahead(where())) == ["here"]
+    assert list(prefetch(where())) == ["here"]
 
 
 def test_from_an_item_on_none_is_fetched_before_it_is_asked_for():
     before = set(threading.enumerate())
     items = Items(6)
-    taken = ahead(items, may_go_on=lambda item: item != 2)
+    taken = prefetch(items, may_go_on=lambda item: item != 2)
     assert [next(taken), next(taken)] == [1, 2]
     for thread in set(threading.enumerate()) - before:
         thread.join(PATIENCE)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.landing.arrays import boolean_array, integer_array, text_array, utf8_array
+from limio_limitrail.landing.arrow_arrays import boolean_array, integer_array, text_array, utf8_array
 
 TEXTS = st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"])), max_size=40)
 
@@ -48,7 +48,7 @@ PULL = """
 import sys
 from dataclasses import dataclass
 import msgspec
-from limio_limitrail.landing.builders import make_builder
+from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
 

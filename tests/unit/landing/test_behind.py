@@ -9,14 +9,14 @@ from contextvars import ContextVar
 
 import pytest
 
-from limio_limitrail.landing.behind import MOST, Behind
+from limio_limitrail.concurrency.background_writer import MOST, BackgroundWriter
 
 PATIENCE = 30
 WHO = ContextVar("WHO", default="nobody")
 
 
 def test_calls_are_made_in_order_in_another_thread():
-    behind, seen = Behind(), []
+    behind, seen = BackgroundWriter(), []
     WHO.set("the task")
     for number in range(20):
         behind.do(lambda number=number: seen.append((number, threading.current_thread(), WHO.get())))
@@ -27,7 +27,7 @@ def test_calls_are_made_in_order_in_another_thread():
 
 
 def test_no_more_than_a_few_wait():
-    behind, may_end = Behind(), threading.Event()
+    behind, may_end = BackgroundWriter(), threading.Event()
     for _ in range(MOST):
         behind.do(may_end.wait, PATIENCE)
     further = threading.Thread(target=behind.do, args=(int,))
@@ -44,7 +44,7 @@ def test_a_failure_is_raised_where_calls_are_made():
     def fail():
         raise ValueError("why")
 
-    behind = Behind()
+    behind = BackgroundWriter()
     behind.do(fail)
     with pytest.raises(ValueError, match="why"):
         behind.wait()
@@ -56,7 +56,7 @@ def test_a_failure_is_raised_where_calls_are_made():
 
 
 def test_its_thread_ends_with_it():
-    behind, threads = Behind(), []
+    behind, threads = BackgroundWriter(), []
     behind.do(lambda: threads.append(threading.current_thread()))
     behind.wait()
     del behind

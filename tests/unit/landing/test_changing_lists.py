@@ -18,17 +18,17 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.api.client import ApiClient
-from limio_limitrail.api.errors import ApiError, Failure, TransportError
+from limio_limitrail.api.errors import ApiError, RequestContext, TransportError
+from limio_limitrail.api.list_reader import Walk
 from limio_limitrail.api.pagination import CursorString
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import RawAnswer
-from limio_limitrail.api.walk import Walk
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.pull import PartLimits, Pull, run_pull
 from limio_limitrail.landing.shaping import Shaping
-from limio_limitrail.transfers.placed import PlacedWalk
+from limio_limitrail.transfers.list_pages import PlacedWalk
 
 ELASTIC = "DnF1ZXJ5VGhlbkZldGNoAwAAAAAAAAAD"
 KINDS = ["keys", "scroll that stays", "scroll that changes", "opaque that stays"]
@@ -66,7 +66,7 @@ class List:
     def __post_init__(self) -> None:
         self.ever, self.always = set(self.rows), set(self.rows)
 
-    def exchange(self, *, params: Any, call: Failure, **_: object) -> RawAnswer:
+    def exchange(self, *, params: Any, call: RequestContext, **_: object) -> RawAnswer:
         number, self.asked = self.asked, self.asked + 1
         fate = self.fates[number] if number < len(self.fates) else "fine"
         if number < len(self.changes):
@@ -76,10 +76,10 @@ class List:
         if fate == "busy":
             return RawAnswer(status=429, headers={"Retry-After": "0"}, body=b"{}")
         if fate == "lost before":
-            raise TransportError(Failure(api="Limio", reason="no connection", reached=False))
+            raise TransportError(RequestContext(api="Limio", reason="no connection", reached=False))
         body = self._keys(params) if self.kind == "keys" else self._scrolled(params)
         if fate == "lost after":
-            raise TransportError(Failure(api="Limio", reason="timeout"))
+            raise TransportError(RequestContext(api="Limio", reason="timeout"))
         if fate == "killed after":
             raise KilledError
         return RawAnswer(status=200, headers={}, body=json.dumps(body).encode())

@@ -15,11 +15,11 @@ from databases import widest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from limio_limitrail.landing.arrow_tables import merge_schemas, schema_of, stack
+from limio_limitrail.landing.column_types import EXACT_IN_DOUBLE, Kind, widen
 from limio_limitrail.landing.columns import ColumnReader
 from limio_limitrail.landing.errors import RecordError
-from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, widen
-from limio_limitrail.landing.lifts import LiftReader
-from limio_limitrail.landing.tables import merge_schemas, schema_of, stack
+from limio_limitrail.landing.nested_paths import NestedPathReader
 
 NUMBERS = ["0", "-1", "1.5", "1.50", "1e3", "1e400", "-1e-400", "9007199254740993", "9223372036854775808",
            "12345678901234567890123",
@@ -138,9 +138,9 @@ def test_lifts_find_what_a_plain_walk_finds(records, cuts, path):
         body = ("[" + ",".join(page) + "]").encode()
         if not all(parts):
             with pytest.raises(ValueError, match="no path"):
-                LiftReader({"x": path})
+                NestedPathReader({"x": path})
             return
-        found = LiftReader({"x": path, "y": ["in", *parts]}).read(body)
+        found = NestedPathReader({"x": path, "y": ["in", *parts]}).read(body)
         for name, way in (("x", parts), ("y", ["in", *parts])):
             for raw, record in zip(found[name], json.loads(body), strict=True):
                 value: Any = record

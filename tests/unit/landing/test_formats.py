@@ -15,10 +15,10 @@ from airflow.sdk import ObjectStoragePath
 from hypothesis import HealthCheck, given, settings
 from stored import bad_values
 
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.checkpoint import PullState, restore
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.manifest import Manifest, ManifestError, manifest_from_json, read_manifest, write_manifest
 from limio_limitrail.landing.parts import Part, PartFormat
-from limio_limitrail.landing.state import PullState, restore
 
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_pages import RecordPage
 
-from limio_limitrail.landing import builders
-from limio_limitrail.landing.builders import make_builder
+from limio_limitrail.landing import part_builders as builders
+from limio_limitrail.landing.arrow_tables import schema_of, stack
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.columns import ColumnReader
-from limio_limitrail.landing.groups import RowGroups
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.parquet_writer import RowGroupWriter
+from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
-from limio_limitrail.landing.tables import schema_of, stack
 
 VALUES = st.sampled_from(
     [None, True, 1, 2**52, -(2**60), 1.5, 10**30, "a", "é", "", "2026-01-01T00:00:00Z", {"a": [1]}, [], "2026-13-01T00:00:00Z"]
@@ -41,7 +41,7 @@ def written(data: bytes) -> pa.Table:
 @given(GROUPS)
 def test_the_file_holds_what_all_groups_brought(groups):
     tables = [columns(records) for records in groups]
-    one, expected = RowGroups(), stack(tables)
+    one, expected = RowGroupWriter(), stack(tables)
     for table in tables:
         one.add(table)
     assert one.schema == schema_of(expected)
@@ -77,7 +77,7 @@ def monkeypatch_group_rows():
 
 
 def test_whole_numbers_are_not_written_as_others_before_they_become_text():
-    one = RowGroups()
+    one = RowGroupWriter()
     for value in (2**52, 0.5, 2**52, "much"):
         one.add(columns([{"n": value}]))
     assert written(one.finish()).column("n").to_pylist() == [str(2**52), "0.5", str(2**52), "much"]

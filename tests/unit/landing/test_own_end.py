@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from record_pages import RecordPage
 
-from limio_limitrail.landing.own_end import OwnEnd
+from limio_limitrail.landing.upper_bound import OwnEnd
 
 END = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

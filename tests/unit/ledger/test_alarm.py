@@ -12,9 +12,9 @@ import pytest
 from databases import make_database
 from ledgers import PARK, FailingDatabase, entries, make_ledger, make_rows, make_worker
 
-from limio_limitrail.ledger.alarm import alarm_waits
-from limio_limitrail.ledger.batch import Batch
-from limio_limitrail.ledger.model import Outcome, State
+from limio_limitrail.usage.committer import UsageCommitter
+from limio_limitrail.usage.ledger.model import Outcome, State
+from limio_limitrail.usage.signals import defer_sigalrm
 
 GOOD = Outcome(state=State.COMMITTED, http_status=200, decision="ALLOWED")
 
@@ -65,7 +65,7 @@ def test_whenever_it_comes_what_was_sent_is_written_and_nothing_else(tmp_path, k
         with contextlib.closing(FailingDatabase(database.hook())) as held:
             ledger = make_ledger(held, make_worker())
             ledger.prepare()
-            batch = Batch(ledger=ledger, policy=PARK, sender=sender, concurrency=4, batch_size=100, label="usage")
+            batch = UsageCommitter(ledger=ledger, policy=PARK, sender=sender, concurrency=4, batch_size=100, label="usage")
             try:
                 with alarm_after(0.005 + number * 0.0031):
                     batch.run(rows, total=len(rows))
@@ -83,7 +83,7 @@ def run_into_the_alarm(block, *, after=0.05, **limits):
     told = []
     try:
         with alarm_after(after):
-            with alarm_waits(lambda: told.append("told"), **limits):
+            with defer_sigalrm(lambda: told.append("told"), **limits):
                 block(told)
             told.append("the alarm was lost")
     except BaseException as error:  # noqa: BLE001 - looked at by the test
@@ -120,9 +120,9 @@ def test_an_error_of_the_block_is_told_as_the_reason():
 def test_without_an_alarm_nothing_changes():
     with alarm_after(30):
         handler = signal.getsignal(signal.SIGALRM)
-        with alarm_waits(lambda: None):
+        with defer_sigalrm(lambda: None):
             pass
         assert signal.getsignal(signal.SIGALRM) is handler
         assert signal.getitimer(signal.ITIMER_REAL)[0] > 0
-    with pytest.raises(ValueError, match="its own"), alarm_waits(lambda: None):
+    with pytest.raises(ValueError, match="its own"), defer_sigalrm(lambda: None):
         raise ValueError("its own")

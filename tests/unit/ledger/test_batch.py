@@ -16,16 +16,16 @@ from databases import make_database
 from ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_rows, make_worker
 
 from limio_limitrail.landing.sql.model import LandingError
-from limio_limitrail.ledger import batch as batch_module
-from limio_limitrail.ledger import couriers as couriers_module
-from limio_limitrail.ledger import ledger as ledger_module
-from limio_limitrail.ledger.batch import Batch, StoppedError
-from limio_limitrail.ledger.clock import uptime
-from limio_limitrail.ledger.couriers import Doubt, EndedError, Halt, Slower
-from limio_limitrail.ledger.model import Outcome, State
+from limio_limitrail.usage import committer as batch_module
+from limio_limitrail.usage import send_loop as couriers_module
+from limio_limitrail.usage.clock import uptime
+from limio_limitrail.usage.committer import StoppedError, UsageCommitter
+from limio_limitrail.usage.ledger import ledger as ledger_module
+from limio_limitrail.usage.ledger.model import Outcome, State
+from limio_limitrail.usage.send_loop import Abort, EndedError, RateLimited, Uncertain
 
 GOOD = Outcome(state=State.COMMITTED, http_status=200, decision="ALLOWED")
-DOUBT = Doubt(outcome=Outcome(state=State.PARKED, detail="no answer"), cause=RuntimeError("no answer"))
+DOUBT = Uncertain(outcome=Outcome(state=State.PARKED, detail="no answer"), cause=RuntimeError("no answer"))
 ENDS = 60.0
 """Seconds within which everything here ends at all."""
 
@@ -86,7 +86,7 @@ def make_batch(db):
             ledger = make_ledger(held, make_worker(run, attempt=attempt))
             ledger.prepare()
             script = answer if isinstance(answer, Script) else Script(answer)
-            made = Batch(
+            made = UsageCommitter(
                 ledger=ledger, policy=policy, sender=script, concurrency=concurrency, batch_size=batch_size, label="usage"
             )
             made.database, made.script, made.ledger = held, script, ledger
@@ -169,7 +169,7 @@ def test_a_row_that_was_refused_for_haste_is_sent_again_and_all_slow_down(db, ma
     def answer(row, wait):
         if row.number in (1, 2, 5) and row.number not in seen:
             seen.add(row.number)
-            return Slower(retry_after=0.05, cause=RuntimeError("429"))
+            return RateLimited(retry_after=0.05, cause=RuntimeError("429"))
         return GOOD
 
     batch = make_batch(answer)
@@ -184,7 +184,7 @@ def test_a_row_that_was_refused_for_haste_is_sent_again_and_all_slow_down(db, ma
 
 def test_nothing_but_refusals_ends_at_last_and_gives_everything_back(db, make_batch, monkeypatch):
     monkeypatch.setattr(batch_module, "LONGEST_REFUSAL", 0.2)
-    batch = make_batch(Slower(retry_after=0.01, cause=RuntimeError("429 for ever")))
+    batch = make_batch(RateLimited(retry_after=0.01, cause=RuntimeError("429 for ever")))
     with pytest.raises(RuntimeError, match="429 for ever"):
         batch.run(make_rows(20), total=20)
     assert states(db) == {}
@@ -192,7 +192,7 @@ def test_nothing_but_refusals_ends_at_last_and_gives_everything_back(db, make_ba
 
 def test_a_halt_sends_nothing_more_and_gives_the_rest_back(db, make_batch):
     batch = make_batch(
-        lambda row, wait: Halt(cause=RuntimeError("no such scope")) if row.number == 3 else GOOD, concurrency=1, batch_size=5
+        lambda row, wait: Abort(cause=RuntimeError("no such scope")) if row.number == 3 else GOOD, concurrency=1, batch_size=5
     )  # fmt: skip
     with pytest.raises(RuntimeError, match="no such scope"):
         batch.run(make_rows(50), total=50)
@@ -210,7 +210,7 @@ def test_answers_under_way_at_a_halt_are_waited_for(db, make_batch):
         both.wait(ENDS)
         if row.number == 1:
             halted.set()
-            return Halt(cause=RuntimeError("halt"))
+            return Abort(cause=RuntimeError("halt"))
         halted.wait(ENDS)
         time.sleep(0.3)
         return GOOD
@@ -229,7 +229,7 @@ def test_a_wait_between_two_tries_ends_at_a_halt(db, make_batch):
     def answer(row, wait):
         if row.number == 1:
             waiting.wait(ENDS)
-            return Halt(cause=RuntimeError("halt"))
+            return Abort(cause=RuntimeError("halt"))
         waiting.set()
         with pytest.raises(EndedError):
             wait(ENDS)
@@ -342,7 +342,7 @@ def test_what_another_worker_left_in_doubt_is_not_forgotten_for_a_claim_that_gre
 def test_a_row_in_doubt_whose_key_is_refused_is_parked_and_counted_so(db, make_batch):
     refused = Outcome(state=State.REJECTED, http_status=409, error_code="KEY_REUSED", detail="the key is known")
     rows = make_rows(30)
-    first = make_batch(Doubt(outcome=Outcome(state=State.UNKNOWN, detail="no answer"), cause=RuntimeError()), policy=RESEND)
+    first = make_batch(Uncertain(outcome=Outcome(state=State.UNKNOWN, detail="no answer"), cause=RuntimeError()), policy=RESEND)
     first.ledger.claim(rows[:15], policy=RESEND)
     first.ledger.record({row.key: Outcome(state=State.UNKNOWN, detail="no answer") for row in rows[:15]})
     batch = make_batch(refused, "next", policy=RESEND)
@@ -413,7 +413,7 @@ def test_a_row_that_cannot_be_claimed_again_is_given_back(db, make_batch):
         if row.number == 1:
             # Its next claim fails for good; what comes after that works.
             batch.database.failures = ["early"] * 4
-            return Slower(retry_after=0.0, cause=RuntimeError("429"))
+            return RateLimited(retry_after=0.0, cause=RuntimeError("429"))
         return GOOD
 
     batch.script._answer = answer
@@ -425,10 +425,10 @@ def test_a_row_that_cannot_be_claimed_again_is_given_back(db, make_batch):
 def test_a_source_of_rows_that_breaks_loses_nothing(db, make_batch):
     def rows():
         yield from make_rows(3)
-        raise OSError("the spool is gone")
+        raise OSError("the file is gone")
 
     batch = make_batch(GOOD, batch_size=2)
-    with pytest.raises(OSError, match="spool"):
+    with pytest.raises(OSError, match="the file is gone"):
         batch.run(rows(), total=10)
     assert len(batch.script.sent) == len(states(db))
     assert set(states(db).values()) <= {"committed"}

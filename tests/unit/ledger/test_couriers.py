@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import pytest
 from ledgers import make_rows, make_worker
 
-from limio_limitrail.ledger import couriers as couriers_module
-from limio_limitrail.ledger.clock import uptime
-from limio_limitrail.ledger.couriers import Couriers, Doubt, EndedError, Halt, Slower, Unsent
-from limio_limitrail.ledger.ledger import Claim
-from limio_limitrail.ledger.model import Entry, Outcome, State
-from limio_limitrail.ledger.refusals import Refusals
+from limio_limitrail.usage import send_loop as couriers_module
+from limio_limitrail.usage.clock import uptime
+from limio_limitrail.usage.ledger.ledger import Claim
+from limio_limitrail.usage.ledger.model import Entry, Outcome, State
+from limio_limitrail.usage.repeated_refusals import Refusals
+from limio_limitrail.usage.send_loop import Abort, EndedError, NotSent, RateLimited, SendLoop, Uncertain
 
 GOOD = Outcome(state=State.COMMITTED)
 ENDS = 60.0
@@ -49,29 +49,29 @@ class Loop:
 def make_couriers():
     made = []
 
-    def make(sender, *, concurrency=4) -> Couriers:
+    def make(sender, *, concurrency=4) -> SendLoop:
         refusals = Refusals(allowed=0, table="ledger", label="usage")
-        couriers = Couriers(sender=sender, concurrency=concurrency, in_doubt=State.PARKED, most_doubts=10, refusals=refusals)
-        made.append(couriers)
+        send_loop = SendLoop(sender=sender, concurrency=concurrency, in_doubt=State.PARKED, most_doubts=10, refusals=refusals)
+        made.append(send_loop)
         made[-1].start()
         return made[-1]
 
     yield make
-    for couriers in made:
-        couriers.dismiss()
-        couriers._thread.join(ENDS)
-        assert not couriers._thread.is_alive()
+    for send_loop in made:
+        send_loop.dismiss()
+        send_loop._thread.join(ENDS)
+        assert not send_loop._thread.is_alive()
 
 
 def claims(count):
     return [Claim(row=row, granted=True, entry=None) for row in make_rows(count)]
 
 
-def collect(couriers, count):
+def collect(send_loop, count):
     found, end = [], time.monotonic() + ENDS
     while len(found) < count:
         assert time.monotonic() < end
-        found += couriers.results(patience=0.1)
+        found += send_loop.results(policy=0.1)
     return {claim.row.number: result for claim, result in found}
 
 
@@ -85,31 +85,31 @@ def test_all_that_is_given_comes_back_and_never_too_many_are_under_way(make_cour
         return GOOD
 
     sender = Loop(send)
-    couriers = make_couriers(sender, concurrency=8)
-    couriers.give(claims(500), valid_until=later())
-    assert set(collect(couriers, 500)) == set(range(1, 501))
+    send_loop = make_couriers(sender, concurrency=8)
+    send_loop.give(claims(500), valid_until=later())
+    assert set(collect(send_loop, 500)) == set(range(1, 501))
     assert sorted(sender.sent) == list(range(1, 501))
-    assert sender.most == couriers.limit == 8
+    assert sender.most == send_loop.limit == 8
 
 
 def test_a_claim_that_is_too_old_is_not_used(make_couriers):
     sender = Loop()
-    couriers = make_couriers(sender)
-    couriers.give(claims(3), valid_until=uptime() - 0.001)
-    assert all(isinstance(result, Unsent) for result in collect(couriers, 3).values())
+    send_loop = make_couriers(sender)
+    send_loop.give(claims(3), valid_until=uptime() - 0.001)
+    assert all(isinstance(result, NotSent) for result in collect(send_loop, 3).values())
     assert sender.sent == []
 
 
 def test_a_claim_that_grows_too_old_during_a_pause_is_not_used(make_couriers):
     async def send(row, wait):
-        return Slower(retry_after=0.4, cause=RuntimeError("429")) if row.number == 1 else GOOD
+        return RateLimited(retry_after=0.4, cause=RuntimeError("429")) if row.number == 1 else GOOD
 
     sender = Loop(send)
-    couriers = make_couriers(sender, concurrency=1)
-    couriers.give(claims(2), valid_until=uptime() + 0.2)
-    found = collect(couriers, 2)
-    assert isinstance(found[1], Slower)
-    assert isinstance(found[2], Unsent)
+    send_loop = make_couriers(sender, concurrency=1)
+    send_loop.give(claims(2), valid_until=uptime() + 0.2)
+    found = collect(send_loop, 2)
+    assert isinstance(found[1], RateLimited)
+    assert isinstance(found[2], NotSent)
     assert sender.sent == [1]
 
 
@@ -119,14 +119,14 @@ def test_what_nobody_has_begun_with_can_be_taken_back(make_couriers):
         return GOOD
 
     release, sender = threading.Event(), Loop(send)
-    couriers = make_couriers(sender, concurrency=1)
-    couriers.give(claims(10), valid_until=later())
+    send_loop = make_couriers(sender, concurrency=1)
+    send_loop.give(claims(10), valid_until=later())
     while not sender.sent:
         time.sleep(0.01)
-    couriers.end()
-    back = {claim.row.number for claim in couriers.take_back()}
+    send_loop.end()
+    back = {claim.row.number for claim in send_loop.take_back()}
     release.set()
-    found = collect(couriers, 10 - len(back))
+    found = collect(send_loop, 10 - len(back))
     assert found[1] is GOOD
     assert set(found) | back == set(range(1, 11))
     assert sender.sent == [1]
@@ -134,15 +134,15 @@ def test_what_nobody_has_begun_with_can_be_taken_back(make_couriers):
 
 def test_after_a_halt_nothing_more_leaves(make_couriers):
     async def send(row, wait):
-        return Halt(cause=RuntimeError("halt")) if row.number == 3 else GOOD
+        return Abort(cause=RuntimeError("halt")) if row.number == 3 else GOOD
 
     sender = Loop(send)
-    couriers = make_couriers(sender, concurrency=1)
-    couriers.give(claims(100), valid_until=later())
-    found = collect(couriers, 100)
-    assert couriers.ended
+    send_loop = make_couriers(sender, concurrency=1)
+    send_loop.give(claims(100), valid_until=later())
+    found = collect(send_loop, 100)
+    assert send_loop.ended
     assert sender.sent == [1, 2, 3]
-    assert sum(isinstance(result, Unsent) for result in found.values()) == 97
+    assert sum(isinstance(result, NotSent) for result in found.values()) == 97
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
@@ -153,27 +153,27 @@ def test_after_ten_doubts_in_a_row_nothing_more_leaves(make_couriers, concurrenc
         await asyncio.sleep(0.001)
         return GOOD if row.number == 5 else doubt
 
-    doubt = Doubt(outcome=Outcome(state=State.PARKED), cause=RuntimeError("no answer"))
+    doubt = Uncertain(outcome=Outcome(state=State.PARKED), cause=RuntimeError("no answer"))
     sender = Loop(send)
-    couriers = make_couriers(sender, concurrency=concurrency)
-    couriers.give(claims(100), valid_until=later())
+    send_loop = make_couriers(sender, concurrency=concurrency)
+    send_loop.give(claims(100), valid_until=later())
     end = time.monotonic() + ENDS
-    while not couriers.ended:
+    while not send_loop.ended:
         assert time.monotonic() < end
         time.sleep(0.01)
-    found = collect(couriers, 100)
+    found = collect(send_loop, 100)
     assert 15 <= len(sender.sent) <= 15 + 2 * concurrency
-    assert sum(isinstance(result, Doubt) for result in found.values()) == len(sender.sent) - 1
+    assert sum(isinstance(result, Uncertain) for result in found.values()) == len(sender.sent) - 1
 
 
 def test_connections_are_closed_in_the_loop_when_all_is_over(make_couriers):
     sender = Loop()
-    couriers = make_couriers(sender)
-    couriers.give(claims(5), valid_until=later())
-    collect(couriers, 5)
+    send_loop = make_couriers(sender)
+    send_loop.give(claims(5), valid_until=later())
+    collect(send_loop, 5)
     assert sender.closed == []
-    couriers.dismiss()
-    assert not couriers._thread.is_alive()
+    send_loop.dismiss()
+    assert not send_loop._thread.is_alive()
     assert sender.closed == ["usage"]
 
 
@@ -183,12 +183,12 @@ def test_dismissed_it_does_not_wait_for_a_request_that_hangs(make_couriers):
         return GOOD
 
     release, sender = threading.Event(), Loop(send)
-    couriers = make_couriers(sender)
-    couriers.give(claims(1), valid_until=later())
+    send_loop = make_couriers(sender)
+    send_loop.give(claims(1), valid_until=later())
     while not sender.sent:
         time.sleep(0.01)
     began = time.monotonic()
-    couriers.dismiss()
+    send_loop.dismiss()
     assert time.monotonic() - began < 0.5
     release.set()
 
@@ -197,15 +197,15 @@ def test_a_loop_that_breaks_down_is_told_once(make_couriers, monkeypatch):
     async def broken(self):
         raise OSError("no more memory")
 
-    monkeypatch.setattr(Couriers, "_next", broken)
-    couriers = make_couriers(Loop())
-    couriers.give(claims(2), valid_until=later())
+    monkeypatch.setattr(SendLoop, "_next", broken)
+    send_loop = make_couriers(Loop())
+    send_loop.give(claims(2), valid_until=later())
     with pytest.raises(OSError, match="no more memory"):
-        list(couriers.results(patience=ENDS))
-    assert couriers.ended
-    assert list(couriers.results(patience=0)) == []
-    assert len(couriers.take_back()) == 2
-    couriers.end()
+        list(send_loop.results(policy=ENDS))
+    assert send_loop.ended
+    assert list(send_loop.results(policy=0)) == []
+    assert len(send_loop.take_back()) == 2
+    send_loop.end()
 
 
 def test_the_other_thread_is_woken_once_for_many_rows(make_couriers, monkeypatch):
@@ -213,12 +213,12 @@ def test_the_other_thread_is_woken_once_for_many_rows(make_couriers, monkeypatch
         await asyncio.sleep(0.002)
         return GOOD
 
-    couriers = make_couriers(Loop(send), concurrency=32)
+    send_loop = make_couriers(Loop(send), concurrency=32)
     woken = 0
-    couriers.give(claims(3000), valid_until=later())
+    send_loop.give(claims(3000), valid_until=later())
     found = 0
     while found < 3000:
-        found += len(list(couriers.results(patience=ENDS)))
+        found += len(list(send_loop.results(policy=ENDS)))
         woken += 1
     assert woken < 3000 / 5
 
@@ -228,18 +228,18 @@ def test_a_row_out_of_the_ordinary_is_told_at_once(make_couriers):
 
     async def send(row, wait):
         if row.number == 1:
-            return Slower(retry_after=0.0, cause=RuntimeError("429"))
+            return RateLimited(retry_after=0.0, cause=RuntimeError("429"))
         await asyncio.to_thread(release.wait, ENDS)
         return GOOD
 
     release = threading.Event()
-    couriers = make_couriers(Loop(send), concurrency=16)
-    couriers._pace._limit = 16.0
-    couriers.give(claims(64), valid_until=later())
+    send_loop = make_couriers(Loop(send), concurrency=16)
+    send_loop._pace._limit = 16.0
+    send_loop.give(claims(64), valid_until=later())
     began = time.monotonic()
-    [(claim, result)] = couriers.results(patience=ENDS)
+    [(claim, result)] = send_loop.results(policy=ENDS)
     assert claim.row.number == 1
-    assert isinstance(result, Slower)
+    assert isinstance(result, RateLimited)
     assert time.monotonic() - began < ENDS / 2
     release.set()
 
@@ -256,9 +256,9 @@ def test_a_refusal_settles_only_rows_that_were_never_in_doubt(make_couriers, sta
         held = Outcome(state=state, detail="earlier")
         entry = Entry(state=state, worker=make_worker(), lease_until=0, digest="", attempts=1, outcome=held, format=3)
         claim = replace(claim, entry=entry)
-    couriers = make_couriers(Loop(send))
-    couriers.give([claim], valid_until=later())
-    found = collect(couriers, 1)[1]
+    send_loop = make_couriers(Loop(send))
+    send_loop.give([claim], valid_until=later())
+    found = collect(send_loop, 1)[1]
     if state in (State.SENDING, State.UNKNOWN, State.PARKED):
         assert (found.state, found.http_status, found.error_code) == (State.PARKED, 422, "KEY_REUSED")
         assert "the key is known" in found.detail
@@ -275,10 +275,10 @@ def test_rows_that_are_refused_while_in_doubt_do_not_stop_the_sending(make_couri
     held = Entry(
         state=State.UNKNOWN, worker=make_worker(), lease_until=0, digest="", attempts=1, outcome=Outcome(state=State.UNKNOWN)
     )
-    couriers = make_couriers(Loop(send), concurrency=1)
-    couriers.give([replace(claim, entry=held) for claim in claims(40)], valid_until=later())
-    assert {result.state for result in collect(couriers, 40).values()} == {State.PARKED}
-    assert not couriers.ended
+    send_loop = make_couriers(Loop(send), concurrency=1)
+    send_loop.give([replace(claim, entry=held) for claim in claims(40)], valid_until=later())
+    assert {result.state for result in collect(send_loop, 40).values()} == {State.PARKED}
+    assert not send_loop.ended
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_between_two_tries_a_claim_must_have_been_valid_without_a_gap(make_couri
     async def send(row, wait):
         for moment in renewals:
             clock.now = moment
-            couriers.renew(valid_until=moment + 55)
+            send_loop.renew(valid_until=moment + 55)
         clock.now = passes
         try:
             await wait(0)
@@ -309,6 +309,6 @@ def test_between_two_tries_a_claim_must_have_been_valid_without_a_gap(make_couri
 
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(couriers_module, "uptime", lambda: clock.now)
-    couriers = make_couriers(Loop(send))
-    couriers.give(claims(1), valid_until=55.0)
-    assert (collect(couriers, 1)[1] is GOOD) == goes_on
+    send_loop = make_couriers(Loop(send))
+    send_loop.give(claims(1), valid_until=55.0)
+    assert (collect(send_loop, 1)[1] is GOOD) == goes_on

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from usage import digest_of
 
-from limio_limitrail.ledger.digests import by_value, differing_members, member_digests, says_the_same
-from limio_limitrail.ledger.spool import ClashError, Spool
-from limio_limitrail.limitrail.body import Column, Json, encode
-from limio_limitrail.limitrail.usage import UsageTemplate
+from limio_limitrail.usage.body import Column, Json, encode
+from limio_limitrail.usage.ledger.digests import by_value, differing_members, member_digests, says_the_same
+from limio_limitrail.usage.messages import UsageTemplate
+from limio_limitrail.usage.row_buffer import ClashError, RowBuffer
 
 
 def build(tree, row, *, path="/p", key=1):
@@ -162,8 +162,8 @@ def test_a_corrected_path_says_the_same_of_a_row_and_is_another_request(now, bef
 
 def test_rows_that_differ_in_their_path_alone_clash():
     one, other = (build(None, {"v": value}, path="/v1/{v}") for value in (1, 2))
-    with Spool() as spool:
-        spool.add(one)
-        spool.add(other)
+    with RowBuffer() as row_buffer:
+        row_buffer.add(one)
+        row_buffer.add(other)
         with pytest.raises(ClashError):
-            spool.check()
+            row_buffer.check()

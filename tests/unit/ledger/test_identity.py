@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from same_rows import DIFFERENT, SAME
 
-from limio_limitrail.ledger.identity import (
+from limio_limitrail.usage.body import as_json
+from limio_limitrail.usage.ledger.row_identity import (
     coarse,
     describe_change,
     identity_of_entry,
@@ -22,8 +23,7 @@ from limio_limitrail.ledger.identity import (
     same_row,
     same_value,
 )
-from limio_limitrail.limitrail.body import as_json
-from limio_limitrail.limitrail.usage import UsageTemplate
+from limio_limitrail.usage.messages import UsageTemplate
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DECODER = msgspec.json.Decoder(float_hook=Decimal)

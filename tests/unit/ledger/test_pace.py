@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.ledger.pace import DEFAULT_PAUSE, FIRST, LONGEST_PAUSE, Pace
+from limio_limitrail.usage.concurrency_limit import DEFAULT_PAUSE, FIRST, LONGEST_PAUSE, AdaptiveConcurrencyLimiter
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
         return self.now
 
 
-def enter(pace: Pace) -> bool:
+def enter(pace: AdaptiveConcurrencyLimiter) -> bool:
     """Get in at once."""
     try:
         pace.enter().send(None)
@@ -30,7 +30,7 @@ def enter(pace: Pace) -> bool:
     raise AssertionError("it had to be waited for")
 
 
-def may_enter(pace: Pace, clock: Clock) -> bool:
+def may_enter(pace: AdaptiveConcurrencyLimiter, clock: Clock) -> bool:
     """Tell whether one would get in at once."""
     return not pace._stopped and clock.now >= pace._not_before and pace._under_way < pace.limit
 
@@ -50,7 +50,7 @@ STEPS = st.lists(
 @given(most=st.integers(1, 64), steps=STEPS)
 def test_the_limit_stays_within_its_bounds_and_pauses_are_kept(most, steps):
     clock = Clock()
-    pace = Pace(most, clock=clock)
+    pace = AdaptiveConcurrencyLimiter(most, clock=clock)
     under_way: list[float] = []
     not_before, halved_at = 0.0, float("-inf")
     for step, *details in steps:
@@ -84,7 +84,7 @@ def test_the_limit_stays_within_its_bounds_and_pauses_are_kept(most, steps):
 @given(most=st.integers(1, 64), refusals=st.integers(0, 30))
 def test_it_grows_again_to_the_most(most, refusals):
     clock = Clock()
-    pace = Pace(most, clock=clock)
+    pace = AdaptiveConcurrencyLimiter(most, clock=clock)
     for _ in range(refusals):
         clock.now = max(clock.now, pace._not_before) + 1
         assert enter(pace)
@@ -101,7 +101,7 @@ def test_it_grows_again_to_the_most(most, refusals):
 
 def test_refusals_of_one_round_halve_once():
     clock = Clock()
-    pace = Pace(64, clock=clock)
+    pace = AdaptiveConcurrencyLimiter(64, clock=clock)
     pace._limit = 16.0
     began = [clock.now for _ in range(16) if enter(pace)]
     clock.now += 1
@@ -112,7 +112,7 @@ def test_refusals_of_one_round_halve_once():
 
 def test_a_pause_holds_for_everybody():
     clock = Clock()
-    pace = Pace(8, clock=clock)
+    pace = AdaptiveConcurrencyLimiter(8, clock=clock)
     assert enter(pace)
     assert enter(pace)
     pace.refused(began=clock.now, retry_after=30.0)
@@ -125,7 +125,7 @@ def test_a_pause_holds_for_everybody():
 
 def test_a_shorter_pause_does_not_cut_a_longer_one():
     clock = Clock()
-    pace = Pace(8, clock=clock)
+    pace = AdaptiveConcurrencyLimiter(8, clock=clock)
     assert enter(pace)
     assert enter(pace)
     pace.refused(began=clock.now, retry_after=100.0)
@@ -136,7 +136,7 @@ def test_a_shorter_pause_does_not_cut_a_longer_one():
 
 def test_pauses_that_the_api_does_not_tell_grow():
     clock = Clock()
-    pace = Pace(1, clock=clock)
+    pace = AdaptiveConcurrencyLimiter(1, clock=clock)
     pauses = []
     for _ in range(8):
         clock.now = max(clock.now, pace._not_before) + 1
@@ -150,7 +150,7 @@ def test_pauses_that_the_api_does_not_tell_grow():
 
 def test_rising_latency_means_fewer():
     clock = Clock()
-    pace = Pace(32, clock=clock)
+    pace = AdaptiveConcurrencyLimiter(32, clock=clock)
 
     def rounds(count, seconds):
         for _ in range(count):
@@ -167,7 +167,7 @@ def test_rising_latency_means_fewer():
 
 
 def test_all_get_through_and_never_too_many_at_once():
-    pace = Pace(4)
+    pace = AdaptiveConcurrencyLimiter(4)
     inside = most_inside = done = 0
 
     async def work(number):
@@ -198,7 +198,7 @@ def test_all_get_through_and_never_too_many_at_once():
 
 def test_a_pause_that_is_over_lets_those_in_who_wait():
     """Nobody else comes or leaves meanwhile."""
-    pace = Pace(4)
+    pace = AdaptiveConcurrencyLimiter(4)
 
     async def main():
         began = time.monotonic()
@@ -213,7 +213,7 @@ def test_a_pause_that_is_over_lets_those_in_who_wait():
 @pytest.mark.parametrize("leaves", ["leave", "lost", "refused"])
 def test_whoever_leaves_lets_the_next_one_in(leaves):
     """Nobody else comes or leaves."""
-    pace = Pace(1)
+    pace = AdaptiveConcurrencyLimiter(1)
 
     async def main():
         began = time.monotonic()
@@ -235,7 +235,7 @@ def test_whoever_leaves_lets_the_next_one_in(leaves):
 
 
 def test_stop_sends_everybody_home():
-    pace = Pace(1)
+    pace = AdaptiveConcurrencyLimiter(1)
 
     async def main():
         assert await pace.enter()

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ledgers import make_row
 
-from limio_limitrail.ledger.model import Outcome, State
-from limio_limitrail.ledger.refusals import Refusals
+from limio_limitrail.usage.ledger.model import Outcome, State
+from limio_limitrail.usage.repeated_refusals import Refusals
 
 GOOD = Outcome(state=State.COMMITTED, http_status=200)
 DENIED = Outcome(state=State.DENIED, http_status=200)

@@ -10,13 +10,13 @@ from itertools import product
 import pytest
 from ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, make_worker
 
-from limio_limitrail.ledger.model import Entry, OnUnknown, Outcome, State
-from limio_limitrail.ledger.rules import (
-    Move,
+from limio_limitrail.usage.ledger.model import Entry, OnUnknown, Outcome, State
+from limio_limitrail.usage.ledger.rules import (
+    Action,
     Policy,
     is_alive,
     may_be_done,
-    next_move,
+    next_action,
     resolve,
     why_kept,
     why_parked,
@@ -62,19 +62,19 @@ def entry_of(state, **more) -> Entry:
     return Entry(state=state, outcome=Outcome(state=state), **{**usual, **more})
 
 
-def expected(state, who, *, alive, same_body, young, policy) -> Move:
-    doubt = Move.TAKE if policy.on_unknown is OnUnknown.RESEND and same_body and young else Move.PARK
+def expected(state, who, *, alive, same_body, young, policy) -> Action:
+    doubt = Action.CLAIM if policy.on_unknown is OnUnknown.RESEND and same_body and young else Action.PARK
     match state:
         case State.COMMITTED | State.DENIED | State.GIVEN_UP:
-            return Move.LEAVE
+            return Action.KEEP
         case State.REJECTED | State.PARKED:
-            return Move.TAKE if policy.replay is state and who in STRANGERS else Move.LEAVE
+            return Action.CLAIM if policy.replay is state and who in STRANGERS else Action.KEEP
         case State.UNKNOWN:
             return doubt
         case State.SENDING:
             if who == "me":
-                return Move.TAKE
-            return Move.WAIT if alive and who != "my earlier try" else doubt
+                return Action.CLAIM
+            return Action.WAIT if alive and who != "my earlier try" else doubt
 
 
 @pytest.mark.parametrize("state", State)
@@ -88,19 +88,21 @@ def test_every_case(state, name):
             digest="d" if same_body else "e",
             in_doubt_since=None if state is State.REJECTED else NOW - age,
         )
-        move = next_move(entry, digest="d", me=ME, now=NOW, policy=POLICIES[name])
+        action = next_action(entry, digest="d", me=ME, now=NOW, policy=POLICIES[name])
         case = {"alive": alive, "same_body": same_body, "young": young}
-        assert move is expected(state, who, policy=POLICIES[name], **case), (who, case)
+        assert action is expected(state, who, policy=POLICIES[name], **case), (who, case)
 
 
 @pytest.mark.parametrize(
-    ("within", "age", "move"),
+    ("within", "age", "action"),
     [(0, 0, "take"), (0, 1, "park"), (60, 60_000, "take"), (60, 60_001, "park"), (10**9, 10**11, "take")],
 )
-def test_how_long_a_row_may_be_sent_again_is_the_users_choice(within, age, move):
+def test_how_long_a_row_may_be_sent_again_is_the_users_choice(within, age, action):
     policy = Policy(on_unknown=OnUnknown.RESEND, resend_within=within)
     now = 10**12
-    assert next_move(entry_of(State.UNKNOWN, in_doubt_since=now - age), digest="d", me=ME, now=now, policy=policy).value == move
+    assert (
+        next_action(entry_of(State.UNKNOWN, in_doubt_since=now - age), digest="d", me=ME, now=now, policy=policy).value == action
+    )
 
 
 KEPT = {
@@ -118,8 +120,8 @@ KEPT = {
 def test_rejected_rows_that_were_in_doubt_are_not_replayed(name):
     more, taken = KEPT[name]
     entry = entry_of(State.REJECTED, **more)
-    move = next_move(entry, digest="other", me=ME, now=NOW, policy=REPLAY_REJECTED)
-    assert move is (Move.TAKE if taken else Move.LEAVE)
+    action = next_action(entry, digest="other", me=ME, now=NOW, policy=REPLAY_REJECTED)
+    assert action is (Action.CLAIM if taken else Action.KEEP)
     assert (why_kept(entry, policy=REPLAY_REJECTED) is None) == taken
     assert why_kept(entry, policy=PARK) is None
 
@@ -131,7 +133,7 @@ def test_rejected_rows_that_were_in_doubt_are_not_replayed(name):
 def test_rows_that_were_parked_after_the_run_was_asked_for_are_not_replayed(parked_at, asked, taken):
     policy = replace(REPLAY_PARKED, asked_at=asked)
     entry = entry_of(State.PARKED, in_doubt_since=1, finished_at=parked_at)
-    assert (next_move(entry, digest="d", me=ME, now=NOW, policy=policy) is Move.TAKE) == taken
+    assert (next_action(entry, digest="d", me=ME, now=NOW, policy=policy) is Action.CLAIM) == taken
 
 
 def test_an_outcome_by_what_was_known_before():

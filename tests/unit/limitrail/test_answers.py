@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limio_limitrail.api.client import Answer
-from limio_limitrail.ledger.model import State
-from limio_limitrail.limitrail.operations import OPERATIONS
-from limio_limitrail.limitrail.usage import DECISIONS, AnswerReading, read_answer
+from limio_limitrail.usage.ledger.model import State
+from limio_limitrail.usage.messages import DECISIONS, AnswerReading, read_answer
+from limio_limitrail.usage.operations import OPERATIONS
 
 
 def read(body: bytes, *, status: int = 200, keep: bool = False, **reading):

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from secrets_left import FORMS, readable_pieces
 
 from limio_limitrail.api.client import Answer
-from limio_limitrail.api.errors import Failure, InvalidRequestError, ParameterError, ProblemDetails
+from limio_limitrail.api.errors import InvalidRequestError, ParameterError, ProblemDetails, RequestContext
 from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.ledger.model import State
-from limio_limitrail.limitrail.body import UNREADABLE_TIME, Column, Json, Text, UsageRowError, columns_of, encode, fill
-from limio_limitrail.limitrail.operations import OPERATIONS, find_operation
-from limio_limitrail.limitrail.usage import AnswerReading, UsageTemplate, check_columns, outcome_of, read_answer
+from limio_limitrail.usage.body import UNREADABLE_TIME, Column, Json, Text, UsageRowError, columns_of, encode, fill
+from limio_limitrail.usage.ledger.model import State
+from limio_limitrail.usage.messages import AnswerReading, UsageTemplate, check_columns, outcome_of, read_answer
+from limio_limitrail.usage.operations import OPERATIONS, find_operation
 
 
 class Word(str, enum.Enum):  # noqa: UP042 - a text whose str() is another one
@@ -504,14 +504,14 @@ def test_a_refusal_becomes_an_outcome():
     problem = ProblemDetails(
         message="no such meter", title="Bad request", error_code="E1", resource_key="m", field="meter", trace_id="t"
     )
-    error = InvalidRequestError(Failure(api="LimitRail", status=400, problem=problem, trace_id="t"))
+    error = InvalidRequestError(RequestContext(api="LimitRail", status=400, problem=problem, trace_id="t"))
     outcome = outcome_of(error, state=State.REJECTED)
     assert (outcome.state, outcome.http_status, outcome.error_code, outcome.resource_key, outcome.field, outcome.trace_id) == (
         State.REJECTED, 400, "E1", "m", "meter", "t",
     )  # fmt: skip
     assert outcome.detail == "Bad request: no such meter"
-    assert outcome_of(InvalidRequestError(Failure(api="x", reason="why")), state=State.PARKED).detail == "why"
-    assert outcome_of(InvalidRequestError(Failure(api="x")), state=State.PARKED).detail == "InvalidRequestError"
+    assert outcome_of(InvalidRequestError(RequestContext(api="x", reason="why")), state=State.PARKED).detail == "why"
+    assert outcome_of(InvalidRequestError(RequestContext(api="x")), state=State.PARKED).detail == "InvalidRequestError"
 
 
 def test_operations_are_found_by_mode():

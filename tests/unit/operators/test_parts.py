@@ -17,7 +17,7 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.landing.parts import DamagedPartError, PartFormat
 from limio_limitrail.landing.pull import PartLimits, Pull, run_pull
 from limio_limitrail.landing.shaping import Shaping
-from limio_limitrail.operators.usage_rows import rows_of_parts
+from limio_limitrail.usage.rows import rows_of_parts
 
 
 class Walk:

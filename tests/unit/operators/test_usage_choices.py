@@ -11,23 +11,23 @@ from hypothesis import strategies as st
 from ledgers import make_row, make_worker
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.ledger.left_in_doubt import LeftInDoubt
-from limio_limitrail.ledger.model import Entry, OnUnknown, Outcome, State
-from limio_limitrail.ledger.rules import Policy
-from limio_limitrail.ledger.tally import Tally
-from limio_limitrail.limitrail.responses import Refusal, ResponseMapping
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
-from limio_limitrail.operators.usage_choices import Allowance, number_or_share, one_of, read_policy
-from limio_limitrail.operators.usage_rows import rows_of_list
-from limio_limitrail.operators.usage_verdict import Thresholds, UsageFailedError, UsageUnknownError, judge, summarize, tell
+from limio_limitrail.usage.commit_summary import CommitSummary
+from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
+from limio_limitrail.usage.ledger.model import Entry, OnUnknown, Outcome, State
+from limio_limitrail.usage.ledger.rules import Policy
+from limio_limitrail.usage.parameters import ErrorBudget, number_or_share, one_of, read_policy
+from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
+from limio_limitrail.usage.rows import rows_of_list
+from limio_limitrail.usage.summary import Thresholds, UsageFailedError, UsageUnknownError, judge, summarize, tell
 
-NONE = Allowance(name="max_rejected", most=0)
+NONE = ErrorBudget(name="max_rejected", most=0)
 NOTHING_LEFT = LeftInDoubt()
-NO_PARKED = Allowance(name="max_parked", most=0)
+NO_PARKED = ErrorBudget(name="max_parked", most=0)
 
 
 def read_allowance(name, value):
-    return Allowance(name=name, most=number_or_share(name, value))
+    return ErrorBudget(name=name, most=number_or_share(name, value))
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ def test_a_row_that_is_no_mapping_is_named():
 # -- verdicts --------------------------------------------------------------------------------------------------------
 
 
-def tally_of(*outcomes: Outcome, rows: int | None = None) -> Tally:
-    tally = Tally(len(outcomes) if rows is None else rows, worker=make_worker())
+def tally_of(*outcomes: Outcome, rows: int | None = None) -> CommitSummary:
+    tally = CommitSummary(len(outcomes) if rows is None else rows, worker=make_worker())
     for number, outcome in enumerate(outcomes, start=1):
         tally.add(make_row(number, number=number), outcome)
     return tally

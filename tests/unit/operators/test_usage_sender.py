@@ -17,13 +17,13 @@ from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import TransportError
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.transport import RawAnswer
-from limio_limitrail.ledger.couriers import Doubt, EndedError, Halt, Slower
-from limio_limitrail.ledger.model import OnUnknown, Outcome, State
-from limio_limitrail.limitrail.operations import find_operation
-from limio_limitrail.limitrail.responses import Refusal, ResponseMapping
-from limio_limitrail.limitrail.usage import AnswerReading
-from limio_limitrail.operators import usage_sender as sender_module
-from limio_limitrail.operators.usage_sender import UsageSender
+from limio_limitrail.usage import sender as sender_module
+from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State
+from limio_limitrail.usage.messages import AnswerReading
+from limio_limitrail.usage.operations import find_operation
+from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
+from limio_limitrail.usage.send_loop import Abort, EndedError, RateLimited, Uncertain
+from limio_limitrail.usage.sender import UsageSender
 
 ALLOWED = b'{"decision": "ALLOWED"}'
 PROBLEM = json.dumps({"title": "No", "detail": "the key is known", "errorCode": "KEY_REUSED", "traceId": "t-9"}).encode()
@@ -94,7 +94,7 @@ def test_a_refusal_after_a_try_without_an_answer_leaves_the_row_in_doubt(status,
 def test_what_says_nothing_of_the_row_leaves_it_as_the_try_before_left_it(last):
     answers = [LOST, last] if isinstance(last, int) else [LOST, *[last] * 3]
     result, _ = send(*answers)
-    assert isinstance(result, Doubt)
+    assert isinstance(result, Uncertain)
     assert result.outcome.state is State.UNKNOWN
     assert LOST in result.outcome.detail
     assert result.outcome.http_status is None
@@ -103,14 +103,14 @@ def test_what_says_nothing_of_the_row_leaves_it_as_the_try_before_left_it(last):
 @pytest.mark.parametrize("last", [401, 403, 407])
 def test_what_says_nothing_of_the_row_stops_the_task_where_nothing_was_sent_before(last):
     result, tries = send(last, on_unknown=OnUnknown.PARK)
-    assert isinstance(result, Halt)
+    assert isinstance(result, Abort)
     assert result.cause.status == last
     assert tries == 1
 
 
 def test_a_row_that_was_refused_for_haste_waits_in_line():
     result, tries = send(429)
-    assert isinstance(result, Slower)
+    assert isinstance(result, RateLimited)
     assert tries == 1
 
 
@@ -142,7 +142,7 @@ def test_a_try_without_an_answer_is_not_followed_by_one_after_the_keys_window(mo
     if tries == 2:
         assert result.state is State.COMMITTED
     else:
-        assert isinstance(result, Doubt)
+        assert isinstance(result, Uncertain)
         assert result.outcome.state is State.UNKNOWN
 
 
@@ -158,7 +158,7 @@ def test_a_claim_that_is_lost_between_two_tries(monkeypatch):
         raise EndedError
 
     result, made = send(LOST, 200, waited=[lost])
-    assert isinstance(result, Doubt)
+    assert isinstance(result, Uncertain)
     assert (result.outcome.state, made) == (State.UNKNOWN, 1)
     with pytest.raises(EndedError):
         send(REFUSED, 200, waited=[lost])

@@ -20,7 +20,7 @@ from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter
 from limio_limitrail.assets.uris import create_limio_asset, create_limitrail_asset
 from limio_limitrail.limio.resources import RESOURCES
-from limio_limitrail.limitrail.body import Column, Json, Text
+from limio_limitrail.usage.body import Column, Json, Text
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor

@@ -17,9 +17,9 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.sql import WriteMode
-from limio_limitrail.limitrail.operations import OPERATIONS
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.parameters.declared import Parameter
+from limio_limitrail.polling.objects import Missing
 from limio_limitrail.provider_info import get_provider_info
 from limio_limitrail.sensors.base import EndedError
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
@@ -31,7 +31,7 @@ from limio_limitrail.transfers.limitrail_to_sql import LimitRailToSqlOperator
 from limio_limitrail.triggers.events import WatchParameterError
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
-from limio_limitrail.waiting.objects import Missing
+from limio_limitrail.usage.operations import OPERATIONS
 
 TABLE = {"sql_conn_id": "lite", "table": "t"}
 GOOD: dict[type[Any], dict[str, Any]] = {

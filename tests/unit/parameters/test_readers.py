@@ -23,7 +23,7 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.parameters import places, readers, times
-from limio_limitrail.transfers.nested import nested_paths
+from limio_limitrail.transfers.nested_columns import nested_paths
 
 WHOLE = readers.whole_number(least=1, most=100_000)
 NAMES = readers.names("columns")

@@ -14,7 +14,7 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.hooks.time_range import PastRange
 from limio_limitrail.transfers import state
-from limio_limitrail.transfers.ranges import RangedPull
+from limio_limitrail.transfers.incremental import RangedPull
 from limio_limitrail.transfers.state import AssetWatermark
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.landing.manifest import Manifest
 from limio_limitrail.landing.parts import PartFormat
-from limio_limitrail.transfers.ranges import RangedPull
+from limio_limitrail.transfers.incremental import RangedPull
 from limio_limitrail.transfers.state import AssetWatermark
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

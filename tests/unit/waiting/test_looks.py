@@ -26,10 +26,10 @@ from limio_limitrail.api.errors import (
 from limio_limitrail.emulator.faults import Fault
 from limio_limitrail.limio.resources import RESOURCES
 from limio_limitrail.limitrail.resources import RESOURCES as LIMITRAIL
-from limio_limitrail.waiting.look import Look, NoAnswerError, Standing
-from limio_limitrail.waiting.objects import Missing, ObjectWait
-from limio_limitrail.waiting.patience import Patience
-from limio_limitrail.waiting.records import MOST_IDS, RecordsWait, find_predicate
+from limio_limitrail.polling.conditions import MOST_IDS, RecordsWait, find_predicate
+from limio_limitrail.polling.objects import Missing, ObjectWait
+from limio_limitrail.polling.policy import PollPolicy
+from limio_limitrail.polling.poll import NoAnswerError, PollResult, PollStatus
 
 ORDERS = "objects/limio/orders"
 
@@ -47,12 +47,12 @@ def put(server: Any, *records: dict[str, Any]) -> None:
 
 def test_there_and_not_there(client, limio_emulator):
     put(limio_emulator)
-    assert order().look(client) == Look(standing=Standing.NOT_YET, what="it is not there")
+    assert order().look(client) == PollResult(standing=PollStatus.NOT_YET, what="it is not there")
     with pytest.raises(NotFoundError):
         order(missing=Missing.FAIL).look(client)
     put(limio_emulator, {"id": "one", "email": "user@example.com"})
-    assert order().look(client) == Look(
-        standing=Standing.FOUND,
+    assert order().look(client) == PollResult(
+        standing=PollStatus.FOUND,
         what="it has no status",
         result={"path_type": "orders", "id": "one", "status": None},
     )
@@ -81,24 +81,24 @@ def test_a_look_leaves_nothing_that_only_a_collection_frees(client, limio_emulat
 @pytest.mark.parametrize(
     ("status", "standing"),
     [
-        ("processed", Standing.FOUND),
-        ("PROCESSED", Standing.FOUND),
-        ("Done", Standing.FOUND),
-        ("failed", Standing.FAILED),
-        ("FaIlEd", Standing.FAILED),
-        ("pending", Standing.NOT_YET),
-        ("", Standing.NOT_YET),
-        (None, Standing.NOT_YET),
-        (7, Standing.NOT_YET),
-        ({"name": "processed"}, Standing.NOT_YET),
-        (["processed"], Standing.NOT_YET),
+        ("processed", PollStatus.FOUND),
+        ("PROCESSED", PollStatus.FOUND),
+        ("Done", PollStatus.FOUND),
+        ("failed", PollStatus.FAILED),
+        ("FaIlEd", PollStatus.FAILED),
+        ("pending", PollStatus.NOT_YET),
+        ("", PollStatus.NOT_YET),
+        (None, PollStatus.NOT_YET),
+        (7, PollStatus.NOT_YET),
+        ({"name": "processed"}, PollStatus.NOT_YET),
+        (["processed"], PollStatus.NOT_YET),
     ],
 )
 def test_statuses(client, limio_emulator, status, standing):
     put(limio_emulator, {"id": "one", "status": status})
     look = order(target_statuses=("Processed", "done"), failed_statuses=("Failed",)).look(client)
     assert look.standing is standing
-    assert (look.result is None) == (standing is Standing.NOT_YET)
+    assert (look.result is None) == (standing is PollStatus.NOT_YET)
 
 
 def test_a_status_that_is_very_long_or_holds_the_token(client, limio_emulator):
@@ -114,7 +114,7 @@ def test_ids_stay_one_part_of_the_path(client, limio_emulator):
     put(limio_emulator)
     for id_ in ("../customers", "a/b", "a?b=c", "a#b", "a%2Fb", " ", "\u00e9", "..", "."):
         try:
-            assert order(id_).look(client).standing is Standing.NOT_YET
+            assert order(id_).look(client).standing is PollStatus.NOT_YET
         except (ParameterError, InvalidRequestError):
             continue
     for entry in limio_emulator.counters.log:
@@ -158,15 +158,15 @@ def test_a_look_is_one_try(client, limio_emulator, fault, error, requests, passe
         order().look(client)
     asked = [entry for entry in limio_emulator.counters.log if entry["path"].startswith("/api/objects")]
     assert len(asked) == requests
-    assert Patience(interval=1).may_pass(caught.value) is passes
+    assert PollPolicy(interval=1).may_pass(caught.value) is passes
     assert caught.value.retry_after == (7 if fault.status == 429 else None)
 
 
 def test_a_token_that_has_ended(client, limio_emulator):
     put(limio_emulator, {"id": "one", "status": "active"})
-    assert order().look(client).standing is Standing.FOUND
+    assert order().look(client).standing is PollStatus.FOUND
     limio_emulator.expire_tokens()
-    assert order().look(client).standing is Standing.FOUND
+    assert order().look(client).standing is PollStatus.FOUND
     assert limio_emulator.counters.tokens_minted == 2
 
 
@@ -208,9 +208,9 @@ def lists(**more: Any) -> RecordsWait:
 
 def test_too_few_and_enough(client, limio_emulator):
     limio_emulator.put_records("checkout/abandoned", baskets(3))
-    assert lists(min_records=4).look(client) == Look(standing=Standing.NOT_YET, what="there are 3 records")
+    assert lists(min_records=4).look(client) == PollResult(standing=PollStatus.NOT_YET, what="there are 3 records")
     look = lists(min_records=3).look(client)
-    assert look.standing is Standing.FOUND
+    assert look.standing is PollStatus.FOUND
     assert look.result == {
         "resource": "abandoned_baskets",
         "count": 3,
@@ -226,7 +226,7 @@ def test_what_matches(client, limio_emulator):
     assert look.result is not None
     assert (look.result["ids"], look.result["watermark"]) == (["b9", "b19"], "2026-10-01T00:00:19Z")
     look = lists(predicate=lambda record: None, page_size=10).look(client)
-    assert (look.standing, look.what) == (Standing.NOT_YET, "0 of 30 records match")
+    assert (look.standing, look.what) == (PollStatus.NOT_YET, "0 of 30 records match")
 
 
 def test_results_are_small(client, limio_emulator):
@@ -251,8 +251,8 @@ def test_a_list_is_begun_again_after_its_place_was_lost(client, limio_emulator):
     wait = lists(page_size=20, min_records=30)
     with pytest.raises(CursorRefusedError) as caught:
         wait.look(client)
-    assert Patience(interval=1).may_pass(caught.value)
-    assert wait.look(client).standing is Standing.FOUND
+    assert PollPolicy(interval=1).may_pass(caught.value)
+    assert wait.look(client).standing is PollStatus.FOUND
 
 
 def test_pages_larger_than_the_resource_allows(client, limio_emulator):

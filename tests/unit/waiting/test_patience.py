@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.waiting.patience import JITTER, LONGEST_ASKED, MOST_BACKOFF, Patience, cap_note, capped
+from limio_limitrail.polling.policy import JITTER, LONGEST_ASKED, MOST_BACKOFF, PollPolicy, cap_note, capped
 
 INTERVALS = st.floats(0, 86_400)
 ASKED = st.none() | st.floats(0, 1e15) | st.just(float("inf"))
@@ -14,7 +14,7 @@ ASKED = st.none() | st.floats(0, 1e15) | st.just(float("inf"))
 
 @given(INTERVALS, st.integers(0, 900), ASKED)
 def test_bounds(interval, failures, retry_after):
-    pause = Patience(interval=interval).pause(failures=failures, retry_after=retry_after)
+    pause = PollPolicy(interval=interval).pause(failures=failures, retry_after=retry_after)
     retry_after = None if retry_after is None else min(retry_after, LONGEST_ASKED)
     assert pause >= (retry_after or 0)
     assert pause >= interval * min(2**failures, MOST_BACKOFF) * (1 - JITTER) * 0.999
@@ -25,12 +25,12 @@ def test_bounds(interval, failures, retry_after):
 
 @given(st.integers(0, 100_000))
 def test_many_failures(failures):
-    assert Patience(interval=1).pause(failures=failures) <= MOST_BACKOFF * 1.2
+    assert PollPolicy(interval=1).pause(failures=failures) <= MOST_BACKOFF * 1.2
 
 
 @given(st.floats(1, 100))
 def test_waits_spread(interval):
-    assert len({Patience(interval=interval).pause() for _ in range(10)}) > 1
+    assert len({PollPolicy(interval=interval).pause() for _ in range(10)}) > 1
 
 
 @given(st.floats(0, 1e15))

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limio_limitrail.api.deadline import seconds_left
+from limio_limitrail.triggers.poll_slots import LOOKS_AT_ONCE, LOOKS_AT_ONE_LIST, THREADS, Lane, Turn, Turns, turns_of_loop
 from limio_limitrail.triggers.threads import NotInTimeError, in_thread
-from limio_limitrail.triggers.turns import LOOKS_AT_ONCE, LOOKS_AT_ONE_LIST, THREADS, Lane, Turn, Turns, turns_of_loop
 
 LANES = [
     *(Lane(place=f"host-{place}", what=what) for place in range(12) for what in ("orders", "baskets", "catalog")),

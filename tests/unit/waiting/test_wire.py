@@ -21,12 +21,12 @@ from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter
 from limio_limitrail.limio.resources import RESOURCES as LIMIO
 from limio_limitrail.limitrail.resources import RESOURCES as LIMITRAIL
-from limio_limitrail.triggers.kept import KWARGS_FORMAT
+from limio_limitrail.polling.conditions import RecordsWait
+from limio_limitrail.polling.objects import Missing, ObjectWait
+from limio_limitrail.polling.serialization import resource_from_json, resource_to_json, wait_from_json, wait_to_json
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
-from limio_limitrail.waiting.objects import Missing, ObjectWait
-from limio_limitrail.waiting.records import RecordsWait
-from limio_limitrail.waiting.wire import resource_from_json, resource_to_json, wait_from_json, wait_to_json
+from limio_limitrail.triggers.stored_formats import KWARGS_FORMAT
 
 WIRE = Path(__file__).parent / "wire"
 OWN = Resource(
@@ -108,7 +108,7 @@ def through_json(value: Any) -> Any:
 def test_waits_stay_readable(name):
     wait, predicate = WAITS[name]
     if predicate:
-        from limio_limitrail.waiting.records import find_predicate
+        from limio_limitrail.polling.conditions import find_predicate
 
         wait = replace(wait, predicate=find_predicate(predicate))
     assert wait_to_json(wait, predicate=predicate) == read(name)

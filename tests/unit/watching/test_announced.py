@@ -17,9 +17,9 @@ from hypothesis import given
 from stored import bad_values
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.watching.announced import MOST_CLAIMS, announced
-from limio_limitrail.watching.news import News
-from limio_limitrail.watching.sighting import Sighting
+from limio_limitrail.polling.changes import ChangeEvent
+from limio_limitrail.polling.events import MOST_CLAIMS, new_events
+from limio_limitrail.polling.fingerprints import RecordFingerprint
 
 BASKETS, OFFERS = Asset("limio/baskets"), Asset("limio/offers")
 START = datetime(2026, 10, 1, 12, tzinfo=UTC)
@@ -53,9 +53,9 @@ class Run:
     dag_id: str = "follow_up"
 
 
-def news(number: int) -> News:
-    seen = Sighting(identity=f"basket-{number}", digest=number, when=START)
-    return News.of([seen], resource="abandoned_baskets", watch="one", number=number)
+def news(number: int) -> ChangeEvent:
+    seen = RecordFingerprint(identity=f"basket-{number}", digest=number, when=START)
+    return ChangeEvent.of([seen], resource="abandoned_baskets", watch="one", number=number)
 
 
 def event(number: int, *, minutes: int = 0) -> Event:
@@ -92,7 +92,7 @@ def context(
     return made if store is None else {**made, "asset_state_store": {BASKETS: store}, "inlet_events": inlets}
 
 
-def ids(found: list[News]) -> list[str]:
+def ids(found: list[ChangeEvent]) -> list[str]:
     return [one.event_id for one in found]
 
 
@@ -102,34 +102,34 @@ def expected(*numbers: int) -> list[str]:
 
 def test_a_second_announcement_gives_a_later_run_nothing():
     store = Store()
-    assert announced(context("one", event(1), store=store), BASKETS) == [news(1)]
-    assert announced(context("two", event(1), store=store), BASKETS) == []
-    assert ids(announced(context("three", event(1), event(2), store=store), BASKETS)) == expected(2)
+    assert new_events(context("one", event(1), store=store), BASKETS) == [news(1)]
+    assert new_events(context("two", event(1), store=store), BASKETS) == []
+    assert ids(new_events(context("three", event(1), event(2), store=store), BASKETS)) == expected(2)
 
 
 def test_the_same_run_is_given_the_same_again():
     store = Store()
     first = context("one", event(1), event(2), store=store)
     for _ in range(3):
-        assert ids(announced(first, BASKETS)) == expected(1, 2)
+        assert ids(new_events(first, BASKETS)) == expected(1, 2)
     assert store.writes == 1
-    announced(context("two", event(2), event(3), store=store), BASKETS)
-    assert ids(announced(first, BASKETS)) == expected(1, 2)
-    assert ids(announced(context("two", event(2), event(3), store=store), BASKETS)) == expected(3)
+    new_events(context("two", event(2), event(3), store=store), BASKETS)
+    assert ids(new_events(first, BASKETS)) == expected(1, 2)
+    assert ids(new_events(context("two", event(2), event(3), store=store), BASKETS)) == expected(3)
 
 
 def test_each_dag_is_given_it():
     store = Store()
     for dag_id in ("follow_up", "report"):
-        assert ids(announced(context("one", event(1), store=store, dag_id=dag_id), BASKETS)) == expected(1)
-        assert announced(context("two", event(1), store=store, dag_id=dag_id), BASKETS) == []
+        assert ids(new_events(context("one", event(1), store=store, dag_id=dag_id), BASKETS)) == expected(1)
+        assert new_events(context("two", event(1), store=store, dag_id=dag_id), BASKETS) == []
 
 
 def test_events_that_airflow_has_put_into_one_run():
     """Each once, the oldest first."""
     events = [event(3, minutes=3), event(1, minutes=1), event(2, minutes=2), event(1, minutes=4)]
     for store in (Store(), None):
-        assert ids(announced(context("one", *events, store=store), BASKETS)) == expected(1, 2, 3)
+        assert ids(new_events(context("one", *events, store=store), BASKETS)) == expected(1, 2, 3)
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ def test_events_that_airflow_has_put_into_one_run():
 )
 def test_events_of_others(extra):
     store = Store()
-    assert ids(announced(context("one", Event(extra), event(1), Event(extra), store=store), BASKETS)) == expected(1)
-    assert announced(context("two", Event(extra), store=store), BASKETS) == []
-    assert announced(context("three", Event(extra), store=None), BASKETS) == []
+    assert ids(new_events(context("one", Event(extra), event(1), Event(extra), store=store), BASKETS)) == expected(1)
+    assert new_events(context("two", Event(extra), store=store), BASKETS) == []
+    assert new_events(context("three", Event(extra), store=None), BASKETS) == []
 
 
 def test_a_run_that_something_else_has_started():
@@ -162,61 +162,61 @@ def test_a_run_that_something_else_has_started():
             "dag_run": Run("manual"),
             "asset_state_store": {BASKETS: store},
         }
-        assert announced(made, BASKETS) == []  # type: ignore[arg-type]
+        assert new_events(made, BASKETS) == []  # type: ignore[arg-type]
         assert store.writes == 0
 
 
 def test_events_that_airflow_has_given_to_no_run_yet():
     """They belong to the first run that asks, and not to the one that they start later."""
     store, everything = Store(), [event(number, minutes=number) for number in range(5)]
-    assert ids(announced(context("one", everything[1], store=store, came=everything[:4]), BASKETS)) == expected(1, 2, 3)
-    assert announced(context("two", everything[2], store=store, came=everything[:4]), BASKETS) == []
-    assert ids(announced(context("three", everything[3], store=store, came=everything), BASKETS)) == expected(4)
-    assert ids(announced(context("one", everything[1], store=store, came=everything), BASKETS)) == expected(1, 2, 3)
+    assert ids(new_events(context("one", everything[1], store=store, came=everything[:4]), BASKETS)) == expected(1, 2, 3)
+    assert new_events(context("two", everything[2], store=store, came=everything[:4]), BASKETS) == []
+    assert ids(new_events(context("three", everything[3], store=store, came=everything), BASKETS)) == expected(4)
+    assert ids(new_events(context("one", everything[1], store=store, came=everything), BASKETS)) == expected(1, 2, 3)
     # What came before a run was started is for others.
-    assert ids(announced(context("zero", everything[0], store=store, came=everything), BASKETS)) == expected(0)
+    assert ids(new_events(context("zero", everything[0], store=store, came=everything), BASKETS)) == expected(0)
 
 
 def test_airflow_does_not_say_what_came(caplog):
     store, error = Store(), ValueError("run_after is missing")
-    assert ids(announced(context("one", event(1), store=store, came=[event(2)], error=error), BASKETS)) == expected(1)
+    assert ids(new_events(context("one", event(1), store=store, came=[event(2)], error=error), BASKETS)) == expected(1)
     assert "ValueError: run_after is missing" in caplog.text
-    assert ids(announced(context("two", event(2), store=store), BASKETS)) == expected(2)
+    assert ids(new_events(context("two", event(2), store=store), BASKETS)) == expected(2)
 
 
 def test_a_run_is_not_given_less_than_before():
     store, error = Store(), ValueError("run_after is missing")
-    assert ids(announced(context("one", event(1), store=store, came=[event(2)]), BASKETS)) == expected(1, 2)
+    assert ids(new_events(context("one", event(1), store=store, came=[event(2)]), BASKETS)) == expected(1, 2)
     with pytest.raises(ValueError, match="run_after is missing"):
-        announced(context("one", event(1), store=store, came=[event(2)], error=error), BASKETS)
-    assert ids(announced(context("one", event(1), store=store, came=[event(2)]), BASKETS)) == expected(1, 2)
+        new_events(context("one", event(1), store=store, came=[event(2)], error=error), BASKETS)
+    assert ids(new_events(context("one", event(1), store=store, came=[event(2)]), BASKETS)) == expected(1, 2)
     # What started the run is known without asking.
-    assert ids(announced(context("two", event(3), store=store), BASKETS)) == expected(3)
-    assert ids(announced(context("two", event(3), store=store, error=error), BASKETS)) == expected(3)
+    assert ids(new_events(context("two", event(3), store=store), BASKETS)) == expected(3)
+    assert ids(new_events(context("two", event(3), store=store, error=error), BASKETS)) == expected(3)
 
 
 def test_without_a_store_all_are_given():
     """As on Airflow 3.2."""
     for run_id in ("one", "two"):
-        assert ids(announced(context(run_id, event(1), event(2), store=None), BASKETS)) == expected(1, 2)
+        assert ids(new_events(context(run_id, event(1), event(2), store=None), BASKETS)) == expected(1, 2)
 
 
 def test_an_asset_that_is_no_inlet():
     with pytest.raises(KeyError):
-        announced(context("one", event(1), store=Store(), asset=OFFERS), OFFERS)
+        new_events(context("one", event(1), store=Store(), asset=OFFERS), OFFERS)
 
 
 def test_claims_are_bounded():
     store = Store()
     for number in range(0, 3 * MOST_CLAIMS, 50):
-        announced(context(f"run-{number}", *(event(one) for one in range(number, number + 50)), store=store), BASKETS)
+        new_events(context(f"run-{number}", *(event(one) for one in range(number, number + 50)), store=store), BASKETS)
     [(key, value)] = store.values.items()
     assert "follow_up" in key
     assert len(json.loads(value)["claims"]) == MOST_CLAIMS + 50, "the last run's own, and as many of others"
     assert len(value) < 64 * 1024
     # The last ones are known.
     assert (
-        announced(context("later", *(event(one) for one in range(2 * MOST_CLAIMS, 3 * MOST_CLAIMS)), store=store), BASKETS) == []
+        new_events(context("later", *(event(one) for one in range(2 * MOST_CLAIMS, 3 * MOST_CLAIMS)), store=store), BASKETS) == []
     )
 
 
@@ -224,20 +224,20 @@ def test_a_run_that_is_cleared_long_after_is_given_what_started_it():
     """Of what came since it is not known any more which runs had it."""
     store, everything = Store(), [event(number, minutes=number) for number in range(2 * MOST_CLAIMS)]
     for number, one in enumerate(everything):
-        found = announced(context(f"run-{number}", one, store=store, came=everything[: number + 1]), BASKETS)
+        found = new_events(context(f"run-{number}", one, store=store, came=everything[: number + 1]), BASKETS)
         assert ids(found) == expected(number)
     for number in (0, 7, MOST_CLAIMS // 2):
-        found = announced(context(f"run-{number}", everything[number], store=store, came=everything), BASKETS)
+        found = new_events(context(f"run-{number}", everything[number], store=store, came=everything), BASKETS)
         assert ids(found) == expected(number)
     last = 2 * MOST_CLAIMS - 1
-    assert ids(announced(context(f"run-{last}", everything[last], store=store, came=everything), BASKETS)) == expected(last)
+    assert ids(new_events(context(f"run-{last}", everything[last], store=store, came=everything), BASKETS)) == expected(last)
 
 
 def test_more_events_in_one_run_than_claims():
     store = Store()
     numbers = range(2 * MOST_CLAIMS)
     for _ in range(2):
-        found = announced(context("one", *(event(one, minutes=one) for one in numbers), store=store), BASKETS)
+        found = new_events(context("one", *(event(one, minutes=one) for one in numbers), store=store), BASKETS)
         assert ids(found) == expected(*numbers)
 
 
@@ -259,8 +259,8 @@ def test_airflows_own_events():
         [real(event(2, minutes=2)), real(event(1, minutes=1)), real(Event({"payload": "x"}))]
     )
     made: Any = {**context("one", store=Store()), "triggering_asset_events": accessor}
-    assert ids(announced(made, BASKETS)) == expected(1, 2)
-    assert announced({**made, "asset_state_store": {OFFERS: Store()}}, OFFERS) == []  # type: ignore[typeddict-item]
+    assert ids(new_events(made, BASKETS)) == expected(1, 2)
+    assert new_events({**made, "asset_state_store": {OFFERS: Store()}}, OFFERS) == []  # type: ignore[typeddict-item]
 
 
 # -- as other versions have stored it ------------------------------------------------------------------------------
@@ -276,8 +276,8 @@ def stored(value: Any) -> Store:
 def test_what_is_stored_stays_readable():
     """Event 0 is another run's, and event 1 this one's."""
     store = stored(CLAIMS)
-    assert ids(announced(context("two", event(0), event(1), event(2), store=store), BASKETS)) == [news(1).event_id]
-    assert ids(announced(context("three", event(0), event(1), event(2), store=store), BASKETS)) == [news(2).event_id]
+    assert ids(new_events(context("two", event(0), event(1), event(2), store=store), BASKETS)) == [news(1).event_id]
+    assert ids(new_events(context("three", event(0), event(1), event(2), store=store), BASKETS)) == [news(2).event_id]
     assert json.loads(store.values[KEY]) == {
         **CLAIMS,
         "claims": [*CLAIMS["claims"], [news(2).event_id, "three", START.isoformat()]],
@@ -298,7 +298,7 @@ def test_what_is_stored_stays_readable():
 def test_what_cannot_be_read_is_not_guessed_at(change, says):
     store = stored({**CLAIMS, **change})
     with pytest.raises(ParameterError, match=says) as caught:
-        announced(context("two", event(0), event(3), store=store), BASKETS)
+        new_events(context("two", event(0), event(3), store=store), BASKETS)
     assert KEY in str(caught.value)
     assert store.writes == 0
 
@@ -306,7 +306,7 @@ def test_what_cannot_be_read_is_not_guessed_at(change, says):
 @given(bad_values(CLAIMS))
 def test_nothing_that_is_stored_raises_anything_else(value):
     with suppress(ParameterError):
-        announced(context("two", event(0), event(3), store=stored(value)), BASKETS)
+        new_events(context("two", event(0), event(3), store=stored(value)), BASKETS)
 
 
 @pytest.mark.parametrize("has_store", [True, False])
@@ -315,5 +315,5 @@ def test_an_event_of_a_newer_version_is_not_left_out(has_store):
     newer = Event({"payload": {**news(1).to_json(), "format": 2, "ids": {"first": "a"}}})
     store = Store() if has_store else None
     with pytest.raises(ParameterError, match="has format 2, and this version reads format 1"):
-        announced(context("one", event(0), newer, store=store), BASKETS)
+        new_events(context("one", event(0), newer, store=store), BASKETS)
     assert store is None or store.writes == 0

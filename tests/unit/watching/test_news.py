@@ -16,45 +16,45 @@ from hypothesis import strategies as st
 from stored import bad_values
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.watching.news import MOST_IDS, News
-from limio_limitrail.watching.sighting import Sighting
+from limio_limitrail.polling.changes import MOST_IDS, ChangeEvent
+from limio_limitrail.polling.fingerprints import RecordFingerprint
 
 WIRE = Path(__file__).parent / "wire"
 START = datetime(2026, 10, 1, 12, tzinfo=UTC)
 SEEN = (
-    Sighting(identity="basket-1", digest=2**64 - 1, when=START),
-    Sighting(identity="basket-2", digest=7, when=START - timedelta(microseconds=1)),
-    Sighting(identity="basket-3", digest=8, when=None),
+    RecordFingerprint(identity="basket-1", digest=2**64 - 1, when=START),
+    RecordFingerprint(identity="basket-2", digest=7, when=START - timedelta(microseconds=1)),
+    RecordFingerprint(identity="basket-3", digest=8, when=None),
 )
-WITH_TIMES = News.of(SEEN, resource="abandoned_baskets", watch="limio_limitrail.watch.0123", number=3)
-WITHOUT_TIMES = News.of(SEEN[2:], resource="accounts", watch="limio_limitrail.watch.4567", number=0)
+WITH_TIMES = ChangeEvent.of(SEEN, resource="abandoned_baskets", watch="limio_limitrail.watch.0123", number=3)
+WITHOUT_TIMES = ChangeEvent.of(SEEN[2:], resource="accounts", watch="limio_limitrail.watch.4567", number=0)
 
 
 @pytest.mark.parametrize(("name", "news"), [("news", WITH_TIMES), ("news_without_times", WITHOUT_TIMES)])
 def test_events_stay_readable(name, news):
     kept = json.loads((WIRE / f"{name}.json").read_text())
     assert news.to_json() == kept
-    assert News.from_json(kept) == news
+    assert ChangeEvent.from_json(kept) == news
 
 
 def test_what_a_later_version_adds():
-    assert News.from_json({**WITH_TIMES.to_json(), "colour": "green"}) == WITH_TIMES
+    assert ChangeEvent.from_json({**WITH_TIMES.to_json(), "colour": "green"}) == WITH_TIMES
 
 
 @pytest.mark.parametrize("change", [{}, {"count": None}, {"ids": {"first": "a"}}])
 def test_a_format_of_a_later_version(change):
     with pytest.raises(ParameterError, match=r"has format 2, and this version reads format 1") as caught:
-        News.from_json({**WITH_TIMES.to_json(), **change, "format": 2})
+        ChangeEvent.from_json({**WITH_TIMES.to_json(), **change, "format": 2})
     assert WITH_TIMES.event_id in str(caught.value)
 
 
 @given(bad_values(WITH_TIMES.to_json(), WITHOUT_TIMES.to_json()))
 def test_no_payload_raises_anything_else(value):
     try:
-        news = News.from_json(value)
+        news = ChangeEvent.from_json(value)
     except ValueError:
         return
-    assert News.from_json(json.loads(json.dumps(news.to_json()))) == news
+    assert ChangeEvent.from_json(json.loads(json.dumps(news.to_json()))) == news
 
 
 @pytest.mark.parametrize(
@@ -77,17 +77,17 @@ def test_no_payload_raises_anything_else(value):
 )
 def test_what_is_no_event(broken):
     with pytest.raises(ValueError) as caught:
-        News.from_json(broken)
+        ChangeEvent.from_json(broken)
     assert not isinstance(caught.value, ParameterError), "of somebody else"
 
 
 def test_what_an_event_lacks():
     with pytest.raises(ValueError, match=r"this is no event of a watch \(KeyError: 'resource'\)"):
-        News.from_json({"event_id": "x"})
+        ChangeEvent.from_json({"event_id": "x"})
 
 
 def id_of(seen: Any = SEEN, *, resource: str = "abandoned_baskets", watch: str = "one", number: int = 3) -> str:
-    return News.of(seen, resource=resource, watch=watch, number=number).event_id
+    return ChangeEvent.of(seen, resource=resource, watch=watch, number=number).event_id
 
 
 def test_an_id_is_of_the_watch_its_number_and_the_records():
@@ -107,8 +107,8 @@ def test_an_id_is_of_the_watch_its_number_and_the_records():
 
 @given(st.sets(st.integers(0, 2**64 - 1), min_size=1), st.sets(st.integers(0, 2**64 - 1), min_size=1), st.text(), st.text())
 def test_ids_differ(some, others, watch, other_watch):
-    def seen(digests: set[int]) -> list[Sighting]:
-        return [Sighting(identity="a", digest=digest, when=None) for digest in digests]
+    def seen(digests: set[int]) -> list[RecordFingerprint]:
+        return [RecordFingerprint(identity="a", digest=digest, when=None) for digest in digests]
 
     same = (some, watch) == (others, other_watch)
     assert (id_of(seen(some), watch=f"w{watch.encode('unicode_escape')!r}") ==
@@ -117,10 +117,12 @@ def test_ids_differ(some, others, watch, other_watch):
 
 @pytest.mark.parametrize("count", [1, MOST_IDS - 1, MOST_IDS, MOST_IDS + 1, 5000])
 def test_ids_are_bounded_and_the_count_is_not(count):
-    seen = [Sighting(identity=f"b{number}", digest=number, when=START - timedelta(seconds=number)) for number in range(count)]
-    news = News.of(seen, resource="baskets", watch="one", number=0)
+    seen = [
+        RecordFingerprint(identity=f"b{number}", digest=number, when=START - timedelta(seconds=number)) for number in range(count)
+    ]
+    news = ChangeEvent.of(seen, resource="baskets", watch="one", number=0)
     assert news.count == count
     assert news.ids == tuple(f"b{number}" for number in range(min(count, 100)))
     assert news.watermark == START.isoformat()
     assert news.since == (START - timedelta(seconds=count - 1)).isoformat()
-    assert News.from_json(json.loads(json.dumps(news.to_json()))) == news
+    assert ChangeEvent.from_json(json.loads(json.dumps(news.to_json()))) == news

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.limio.resources import RESOURCES
-from limio_limitrail.watching import position as position_module
-from limio_limitrail.watching.position import FAR, IDLE, MOST_SEEN, Position
-from limio_limitrail.watching.sighting import Sighting, sight
+from limio_limitrail.polling import watermark as position_module
+from limio_limitrail.polling.fingerprints import RecordFingerprint, fingerprint_of
+from limio_limitrail.polling.watermark import FAR, IDLE, MOST_SEEN, Position
 
 START = datetime(2026, 10, 1, 12, tzinfo=UTC)
 OVERLAP = timedelta(seconds=60)
@@ -30,8 +30,8 @@ def record(number: int, when: datetime | None = None, **more: Any) -> dict[str, 
     return {"id": f"r{number}", "updated": when and when.isoformat(), **more}
 
 
-def see(*records: dict[str, Any], resource: Resource = TIMED) -> tuple[Sighting, ...]:
-    return tuple(sight(one, api="Limio", resource=resource) for one in records)
+def see(*records: dict[str, Any], resource: Resource = TIMED) -> tuple[RecordFingerprint, ...]:
+    return tuple(fingerprint_of(one, api="Limio", resource=resource) for one in records)
 
 
 def through_json(position: Position) -> Position:
@@ -54,7 +54,7 @@ class World:
     announced: list[tuple[str, str]] = field(default_factory=list)
     due: set[tuple[str, str]] = field(default_factory=set)
     known: set[tuple[str, str]] = field(default_factory=set)
-    crowded: bool = False
+    truncated: bool = False
     refused: int = 0
 
     def version(self, one: dict[str, Any]) -> tuple[str, str]:
@@ -79,18 +79,22 @@ class World:
     def look(self, *, stored: bool) -> None:
         listed = [one for number, one in enumerate(self.records) for _ in range(2 if number in self.shown_twice else 1)]
         begun = self.position is not None
-        position = self.position or Position(floor=START - OVERLAP if self.resource.time_column else None)
-        covered = [one for one in listed if not (when := self.time_of(one)) or position.floor is None or when >= position.floor]
+        position = self.position or Position(changed_after=START - OVERLAP if self.resource.time_column else None)
+        covered = [
+            one
+            for one in listed
+            if not (when := self.time_of(one)) or position.changed_after is None or when >= position.changed_after
+        ]
         seen = see(*covered, resource=self.resource)
         try:
             moved = position.moved(seen, overlap=OVERLAP, now=self.now)
         except ParameterError:
             self.refused += 1
             return
-        names = {sighting.digest: self.version(one) for sighting, one in zip(seen, covered, strict=True)}
+        names = {fingerprint.digest: self.version(one) for fingerprint, one in zip(seen, covered, strict=True)}
         if begun:
             self.announced += [names[one.digest] for one in position.news(seen)]
-        self.crowded |= moved.crowded
+        self.truncated |= moved.truncated
         for one in listed:
             when = self.time_of(one)
             in_time = when is None or (when >= START - OVERLAP and (self.newest is None or when >= self.newest - OVERLAP))
@@ -142,7 +146,7 @@ def play(steps: list[Any], resource: Resource) -> World:
 @given(st.lists(STEPS, max_size=40))
 def test_each_version_is_announced_once(steps):
     world = play(steps, TIMED)
-    assert not world.crowded
+    assert not world.truncated
     assert len(world.announced) == len(set(world.announced))
     assert set(world.announced) == world.due
 
@@ -161,7 +165,7 @@ def test_a_position_that_cannot_remember_all_repeats_nothing(steps, most):
         world = play(steps, TIMED)
     assert len(world.announced) == len(set(world.announced))
     assert world.position is None or len(world.position.seen) <= most
-    if not world.crowded and not world.refused:
+    if not world.truncated and not world.refused:
         assert set(world.announced) == world.due
 
 
@@ -189,7 +193,7 @@ def test_written_and_read(steps):
 
 def test_it_stays_small():
     seen = {2**64 - 1 - number: 2**32 - 1 for number in range(MOST_SEEN)}
-    position = Position(floor=datetime(9998, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), seen=seen)
+    position = Position(changed_after=datetime(9998, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), seen=seen)
     assert len(json.dumps(position.to_json())) < 64 * 1024
     assert through_json(position) == position
 
@@ -197,19 +201,19 @@ def test_it_stays_small():
 def test_more_than_it_can_remember():
     """The floor rises; what lies above it is still remembered."""
     records = [record(number, START - timedelta(seconds=number / 100)) for number in range(MOST_SEEN + 1000)]
-    position = Position(floor=START - OVERLAP)
+    position = Position(changed_after=START - OVERLAP)
     moved = through_json(position.moved(see(*records), overlap=OVERLAP, now=START))
     assert len(position.news(see(*records))) == MOST_SEEN + 1000
     assert len(moved.seen) <= MOST_SEEN
     assert moved.news(see(*records)) == ()
-    assert position.moved(see(*records), overlap=OVERLAP, now=START).crowded
+    assert position.moved(see(*records), overlap=OVERLAP, now=START).truncated
     assert len(moved.news(see(record(-1, START)))) == 1
     again = moved.moved(see(*records[:100]), overlap=OVERLAP, now=START)
-    assert (again.crowded, again.seen.keys() >= {one.digest for one in see(*records[:100])}) == (False, True)
+    assert (again.truncated, again.seen.keys() >= {one.digest for one in see(*records[:100])}) == (False, True)
 
 
 def test_too_many_that_tell_no_time():
-    position = Position(floor=None)
+    position = Position(changed_after=None)
     many = see(*({"id": number} for number in range(MOST_SEEN + 1)), resource=TIMELESS)
     assert len(position.moved(many[:-1], overlap=OVERLAP, now=START).seen) == MOST_SEEN
     with pytest.raises(ParameterError, match=r"more than 3,000 records that tell no time.*Narrow it with request_params"):
@@ -219,56 +223,56 @@ def test_too_many_that_tell_no_time():
 @pytest.mark.parametrize("when", [datetime(9999, 12, 31, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC), START + 2 * FAR])
 def test_many_of_the_far_future(when):
     """They are remembered while they are shown; too many are an error, and no reason to see nothing else any more."""
-    position = Position(floor=START - OVERLAP)
+    position = Position(changed_after=START - OVERLAP)
     many = see(*(record(number, when) for number in range(MOST_SEEN + 1)))
     with pytest.raises(ParameterError, match="later than tomorrow"):
         position.moved(many, overlap=OVERLAP, now=START)
     moved = through_json(position.moved(many[1:], overlap=OVERLAP, now=START))
     fresh = see(record(-1, START))
     assert moved.news((*many[1:], *fresh)) == fresh
-    assert not moved.crowded
+    assert not moved.truncated
 
 
 def test_many_of_a_clock_that_is_ahead():
     """Of an API whose local time counts as UTC: the floor goes with its clock."""
     ahead = START + timedelta(hours=2)
     many = see(*(record(number, ahead - timedelta(seconds=number)) for number in range(2 * MOST_SEEN)))
-    moved = Position(floor=START - OVERLAP).moved(many, overlap=OVERLAP, now=START)
-    assert (moved.crowded, moved.news(many)) == (True, ())
-    assert moved.floor is not None
-    assert moved.floor < START + FAR
+    moved = Position(changed_after=START - OVERLAP).moved(many, overlap=OVERLAP, now=START)
+    assert (moved.truncated, moved.news(many)) == (True, ())
+    assert moved.changed_after is not None
+    assert moved.changed_after < START + FAR
     assert len(moved.news(see(record(-1, ahead)))) == 1
 
 
 def test_a_future_time_that_comes_true():
     """It becomes a time like others, and is not announced for that."""
     future = see(record(1, START + 2 * FAR))
-    position = Position(floor=START - OVERLAP).moved(future, overlap=OVERLAP, now=START)
+    position = Position(changed_after=START - OVERLAP).moved(future, overlap=OVERLAP, now=START)
     for days in (0.5, 1.5, 2.5, 3):
         now = START + days * FAR
         assert position.news(future) == ()
         position = through_json(position.moved(future, overlap=OVERLAP, now=now))
-    assert position.floor == START + 3 * FAR - IDLE
+    assert position.changed_after == START + 3 * FAR - IDLE
     assert position.news(future) == ()
 
 
 def test_what_it_forgets():
-    position = Position(floor=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
+    position = Position(changed_after=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
     later = START + 10 * OVERLAP
     moved = position.moved(see(record(2, later)), overlap=OVERLAP, now=later)
-    assert moved.floor == later - OVERLAP
+    assert moved.changed_after == later - OVERLAP
     assert len(moved.seen) == 1
     assert moved.moved((), overlap=OVERLAP, now=later + OVERLAP) == moved
 
 
 def test_a_record_that_a_look_does_not_show_is_not_forgotten():
-    position = Position(floor=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
+    position = Position(changed_after=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
     moved = position.moved((), overlap=OVERLAP, now=START)
     assert moved.news(see(record(1, START))) == ()
 
 
 def test_no_overlap_at_all():
-    position = Position(floor=START).moved(see(record(1, START)), overlap=timedelta(0), now=START)
+    position = Position(changed_after=START).moved(see(record(1, START)), overlap=timedelta(0), now=START)
     assert position.news(see(record(1, START), record(2, START), record(3, START - timedelta(microseconds=1)))) == see(
         record(2, START)
     )
@@ -291,7 +295,7 @@ def test_what_is_no_position(broken):
 
 
 def digest(one: dict[str, Any], resource: Resource = TIMED) -> int:
-    return sight(one, api="Limio", resource=resource).digest
+    return fingerprint_of(one, api="Limio", resource=resource).digest
 
 
 def test_a_record_is_its_key_and_its_time():
@@ -312,9 +316,9 @@ def test_without_a_time_all_of_it_counts():
     assert digest(one, TIMELESS) != digest({"id": "a", "of": {"x": 1, "y": [2, 1]}}, TIMELESS)
     assert digest(one, TIMELESS) != digest({**one, "z": None}, TIMELESS)
     for time in (None, "yesterday", 7, {}, "0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00"):
-        sighting = sight({"id": "a", "updated": time, "n": 1}, api="Limio", resource=TIMED)
-        assert sighting.when is None
-        assert sighting.digest != digest({"id": "a", "updated": time, "n": 2})
+        fingerprint = fingerprint_of({"id": "a", "updated": time, "n": 1}, api="Limio", resource=TIMED)
+        assert fingerprint.when is None
+        assert fingerprint.digest != digest({"id": "a", "updated": time, "n": 2})
 
 
 @pytest.mark.parametrize("key", [None, ""])
@@ -324,10 +328,10 @@ def test_records_that_lack_their_key(key):
     assert digest(first) != digest(second)
     del first["id"], second["id"]
     assert digest(first) != digest(second)
-    assert sight(first, api="Limio", resource=TIMED).when == START
+    assert fingerprint_of(first, api="Limio", resource=TIMED).when == START
     keyless = replace(TIMED, primary_key=())
     assert digest(first, keyless) != digest(second, keyless)
-    assert sight(first, api="Limio", resource=keyless).identity == ""
+    assert fingerprint_of(first, api="Limio", resource=keyless).identity == ""
 
 
 def test_keys_that_look_alike():
@@ -335,13 +339,13 @@ def test_keys_that_look_alike():
     pairs = [("a/b", "c"), ("a", "b/c"), ("a", 1), ("a", "1"), ("x" * 300, "1"), ("x" * 300, "2"), ("a", None), (None, "a")]
     found = {digest({"kind": kind, "number": number, "updated": START.isoformat()}, two) for kind, number in pairs}
     assert len(found) == len(pairs)
-    sighting = sight({"kind": "small", "number": 7, "updated": START.isoformat()}, api="Limio", resource=two)
-    assert sighting.identity == "small/7"
+    fingerprint = fingerprint_of({"kind": "small", "number": 7, "updated": START.isoformat()}, api="Limio", resource=two)
+    assert fingerprint.identity == "small/7"
 
 
 def test_texts_of_any_kind():
     for text in ("\ud800", "\udfff\ud800", "\U0001f600", "\u00e9", "\0", "x" * 10_000):
-        one = sight({"id": text, "updated": START.isoformat()}, api="Limio", resource=TIMED)
+        one = fingerprint_of({"id": text, "updated": START.isoformat()}, api="Limio", resource=TIMED)
         assert one.digest == digest({"id": text, "updated": START.isoformat()})
         assert len(one.identity) <= 200
         assert digest({"id": "a", "text": text}, TIMELESS) != digest({"id": "a", "text": "a"}, TIMELESS)
@@ -350,13 +354,14 @@ def test_texts_of_any_kind():
 def test_times_deep_in_a_record():
     catalog = RESOURCES["published_catalog.offers2"]
     one = {"path": "/offers2/a", "data": {"modified": "2026-10-01T14:00:00+02:00"}}
-    sighting = sight(one, api="Limio", resource=catalog)
-    assert (sighting.identity, sighting.when) == ("/offers2/a", START)
+    fingerprint = fingerprint_of(one, api="Limio", resource=catalog)
+    assert (fingerprint.identity, fingerprint.when) == ("/offers2/a", START)
     assert (
-        sighting.digest != sight({**one, "data": {"modified": "2026-10-01T14:00:01+02:00"}}, api="Limio", resource=catalog).digest
+        fingerprint.digest
+        != fingerprint_of({**one, "data": {"modified": "2026-10-01T14:00:01+02:00"}}, api="Limio", resource=catalog).digest
     )
     for data in (None, {}, [], "x", {"modified": None}, {"modified": {}}):
-        assert sight({**one, "data": data}, api="Limio", resource=catalog).when is None
+        assert fingerprint_of({**one, "data": data}, api="Limio", resource=catalog).when is None
 
 
 @pytest.mark.parametrize(
@@ -373,27 +378,27 @@ def test_times_deep_in_a_record():
 def test_times_at_the_edges(text, when):
     [one] = see({"id": "a", "updated": text})
     assert one.when == when
-    position = Position(floor=datetime(1, 1, 1, tzinfo=UTC) + OVERLAP)
+    position = Position(changed_after=datetime(1, 1, 1, tzinfo=UTC) + OVERLAP)
     if position.covers(one):
         assert position.news([one]) == (one,)
         moved = through_json(position.moved([one], overlap=OVERLAP, now=START))
         assert moved.news([one]) == ()
-        assert moved.floor is not None
-        assert datetime(1970, 1, 1, tzinfo=UTC) - OVERLAP <= moved.floor <= START
+        assert moved.changed_after is not None
+        assert datetime(1970, 1, 1, tzinfo=UTC) - OVERLAP <= moved.changed_after <= START
 
 
 def test_a_list_in_which_nothing_changes_is_read_back_for_a_day():
-    position = Position(floor=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
-    assert position.moved((), overlap=OVERLAP, now=START + IDLE - OVERLAP).floor == START - OVERLAP
+    position = Position(changed_after=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
+    assert position.moved((), overlap=OVERLAP, now=START + IDLE - OVERLAP).changed_after == START - OVERLAP
     later = position.moved((), overlap=OVERLAP, now=START + 30 * IDLE)
-    assert later.floor == START + 29 * IDLE
+    assert later.changed_after == START + 29 * IDLE
     assert later.news(see(record(2, START + 30 * IDLE)))
     # A longer overlap is what somebody asked for.
-    assert position.moved((), overlap=40 * IDLE, now=START + 30 * IDLE).floor == START - OVERLAP
+    assert position.moved((), overlap=40 * IDLE, now=START + 30 * IDLE).changed_after == START - OVERLAP
 
 
 def test_what_was_missed_in_an_outage_longer_than_a_day_is_news():
-    position = Position(floor=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
+    position = Position(changed_after=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
     missed = see(record(2, START + IDLE), record(3, START + 5 * IDLE))
     assert position.news(missed) == missed
-    assert position.moved(missed, overlap=OVERLAP, now=START + 9 * IDLE).floor == START + 8 * IDLE
+    assert position.moved(missed, overlap=OVERLAP, now=START + 9 * IDLE).changed_after == START + 8 * IDLE

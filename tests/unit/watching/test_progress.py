@@ -14,27 +14,27 @@ from hypothesis import given
 from stored import bad_values
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.watching.news import News
-from limio_limitrail.watching.position import Position
-from limio_limitrail.watching.progress import Progress, watch_key
-from limio_limitrail.watching.sighting import Sighting
+from limio_limitrail.polling.changes import ChangeEvent
+from limio_limitrail.polling.fingerprints import RecordFingerprint
+from limio_limitrail.polling.watch_state import Progress, watch_key
+from limio_limitrail.polling.watermark import Position
 
 WIRE = Path(__file__).parent / "wire"
 START = datetime(2026, 10, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
 
-def news(number: int) -> News:
-    seen = Sighting(identity=f"basket-{number}", digest=number, when=START)
-    return News.of([seen], resource="abandoned_baskets", watch="one", number=number)
+def news(number: int) -> ChangeEvent:
+    seen = RecordFingerprint(identity=f"basket-{number}", digest=number, when=START)
+    return ChangeEvent.of([seen], resource="abandoned_baskets", watch="one", number=number)
 
 
 PROGRESS = Progress(
-    position=Position(floor=START, seen={1: 1_790_000_000, 2**64 - 1: 2**32 - 1, 2: 0}),
+    position=Position(changed_after=START, seen={1: 1_790_000_000, 2**64 - 1: 2**32 - 1, 2: 0}),
     announced=7,
-    unheard=(news(5), news(6)),
+    unacknowledged=(news(5), news(6)),
     source={"base URL": "0123456789abcdef"},
 )
-KEPT = {"progress": PROGRESS, "progress_of_a_list_without_times": Progress(position=Position(floor=None, seen={3: 0}))}
+KEPT = {"progress": PROGRESS, "progress_of_a_list_without_times": Progress(position=Position(changed_after=None, seen={3: 0}))}
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -49,13 +49,13 @@ def test_no_file_is_left_over():
 
 
 def test_events_come_and_are_heard():
-    position = Position(floor=START)
-    one = Progress(position=Position(floor=None)).with_news(news(0), position=position)
+    position = Position(changed_after=START)
+    one = Progress(position=Position(changed_after=None)).with_news(news(0), position=position)
     two = one.with_news(news(1), position=position)
-    assert (two.announced, two.unheard, two.position) == (2, (news(0), news(1)), position)
-    assert two.heard([news(0).event_id]) == Progress(position=position, announced=2, unheard=(news(1),))
-    assert two.heard([news(1).event_id, news(0).event_id, "another"]).unheard == ()
-    assert two.heard([]) == two
+    assert (two.announced, two.unacknowledged, two.position) == (2, (news(0), news(1)), position)
+    assert two.acknowledge([news(0).event_id]) == Progress(position=position, announced=2, unacknowledged=(news(1),))
+    assert two.acknowledge([news(1).event_id, news(0).event_id, "another"]).unacknowledged == ()
+    assert two.acknowledge([]) == two
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_events_come_and_are_heard():
         {**PROGRESS.to_json(), "format": "1"},
         {**PROGRESS.to_json(), "format": True},
         {**PROGRESS.to_json(), "format": 0},
-        {**PROGRESS.to_json(), "unheard": [{**news(5).to_json(), "format": 2}]},
+        {**PROGRESS.to_json(), "unacknowledged": [{**news(5).to_json(), "format": 2}]},
         {**PROGRESS.to_json(), "position": {"floor": "2026-10-01T12:00:00", "seen": ""}},
         {"format": 1},
         {**PROGRESS.to_json(), "position": None},
@@ -83,9 +83,9 @@ def test_events_come_and_are_heard():
         {**PROGRESS.to_json(), "position": {"floor": None, "seen": 7}},
         {**PROGRESS.to_json(), "announced": "some"},
         {**PROGRESS.to_json(), "announced": float("inf")},
-        {**PROGRESS.to_json(), "unheard": 7},
-        {**PROGRESS.to_json(), "unheard": [{}]},
-        {**PROGRESS.to_json(), "unheard": ["x"]},
+        {**PROGRESS.to_json(), "unacknowledged": 7},
+        {**PROGRESS.to_json(), "unacknowledged": [{}]},
+        {**PROGRESS.to_json(), "unacknowledged": ["x"]},
         {**PROGRESS.to_json(), "source": ["x"]},
         {**PROGRESS.to_json(), "source": {"base URL": None}},
     ],

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Equality, TableColumn, quoted, unchanged, update_from
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Refusal, cause_of, connected, during, guarded
 from limio_limitrail.landing.sql.model import LandingError

@@ -9,16 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import Session
+from limio_limitrail.landing.sql.direct_load import load_fresh
 from limio_limitrail.landing.sql.errors import DatabaseError, during
-from limio_limitrail.landing.sql.fresh import load_fresh
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
-from limio_limitrail.landing.sql.outdated import drop_outdated
 from limio_limitrail.landing.sql.plan import Landed, Plan, check_key_column, key_columns, make_plan
-from limio_limitrail.landing.sql.prepare import STORED_NUL, forms_of_nul, prepared
 from limio_limitrail.landing.sql.sessions import open_session
+from limio_limitrail.landing.sql.staged_rows import STORED_NUL, forms_of_nul, prepared
+from limio_limitrail.landing.sql.stale_rows import drop_outdated
 from limio_limitrail.landing.sql.statements import Statements
 
 if TYPE_CHECKING:
@@ -191,14 +191,14 @@ def _check_foreign(*, session: Session, write: Statements) -> None:
             continue
         problem = ""
         try:
-            [(misfits,)] = session.query(write.misfits(column, foreign=column.existing.type))
+            [(values_lost,)] = session.query(write.values_lost(column, foreign=column.existing.type))
         except LandingError as refused:
             if isinstance(refused, DatabaseError) and not refused.cause.about_rows:
                 raise
             problem = f"the database cannot turn one into the other ({refused.what})"
         else:
-            if misfits:
-                problem = f"the type would change {misfits} of the values"
+            if values_lost:
+                problem = f"the type would change {values_lost} of the values"
         if problem:
             types = (session.dialect.types[column.incoming], session.dialect.text_type)
             raise LandingError(

@@ -7,7 +7,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.landing.sql.model import RUN_ID, LandingError
 from limio_limitrail.landing.sql.names import column_names, table_name

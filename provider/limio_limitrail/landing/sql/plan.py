@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from limio_limitrail.landing.kinds import EXACT_IN_DOUBLE, Kind, widen
+from limio_limitrail.landing.column_types import EXACT_IN_DOUBLE, Kind, widen
 from limio_limitrail.landing.sql.dialect import Dialect, Session, TableColumn
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError
 from limio_limitrail.landing.sql.names import TableName, column_names
@@ -59,7 +59,7 @@ class Plan:
     :param table: the table.
     :param exists: whether the table is there.
     :param columns: the columns that rows bring, in order.
-    :param vacated: columns of the table that no row brings; a row replaced whole has nulls there.
+    :param missing_columns: columns of the table that no row brings; a row replaced whole has nulls there.
     :param own_missing: those of the two own columns that an existing table lacks.
     :param extracted_at: the column ``_extracted_at`` as the table has it; ``None`` where it has none yet.
     """
@@ -67,7 +67,7 @@ class Plan:
     table: TableName
     exists: bool
     columns: tuple[Landed, ...]
-    vacated: tuple[TableColumn, ...]
+    missing_columns: tuple[TableColumn, ...]
     own_missing: tuple[str, ...]
     extracted_at: TableColumn | None = None
 
@@ -81,8 +81,8 @@ class Plan:
         :param key: the record key.
         :param same: gives equal texts for names that the database takes for one.
         """
-        [name] = column_names([key], existing=[column.name for column in self.vacated], same=same).values()
-        return next((column for column in self.vacated if column.name == name), None)
+        [name] = column_names([key], existing=[column.name for column in self.missing_columns], same=same).values()
+        return next((column for column in self.missing_columns if column.name == name), None)
 
 
 def make_plan(*, session: Session, table: TableName, schema: Mapping[str, Kind]) -> Plan:
@@ -120,7 +120,7 @@ def make_plan(*, session: Session, table: TableName, schema: Mapping[str, Kind])
         table=table,
         exists=present is not None,
         columns=columns,
-        vacated=tuple(column for column in present or () if column.managed and same(column.name) not in brought),
+        missing_columns=tuple(column for column in present or () if column.managed and same(column.name) not in brought),
         own_missing=own_missing,
         extracted_at=own.get(EXTRACTED_AT),
     )

@@ -10,22 +10,22 @@ from itertools import chain, groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.landing.ahead import ahead
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.concurrency.prefetch import prefetch
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.binary_copy import HEADER, TRAILER
-from limio_limitrail.landing.sql.copied import ChunkFile, binary_slices, noted, pieces_of
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, unchanged, update_from
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Refusal, connected, during, guarded
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
 from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, ascii_lower
-from limio_limitrail.landing.sql.postgres_words import describe, equality, unreachable
+from limio_limitrail.landing.sql.postgres_copy import ChunkFile, binary_slices, noted, pieces_of
+from limio_limitrail.landing.sql.postgres_errors import describe, equality, unreachable
 from limio_limitrail.landing.sql.widening import respell_doubles
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-    from limio_limitrail.landing.sql.fresh import Pour
+    from limio_limitrail.landing.sql.direct_load import DirectLoad
 
 _TYPES = {
     Kind.NULL: "text",
@@ -320,7 +320,7 @@ class PostgresSession:
     def fill(self, *, stage: str, rows: pa.Table) -> None:
         """Add rows to a temporary table by COPY."""
         # A load that meets a user's own temporary table of this name would write to that one, hence pg_temp.
-        self._copy(f"COPY pg_temp.{quoted(stage)} FROM STDIN WITH (FORMAT binary)", ahead(binary_slices(rows)))
+        self._copy(f"COPY pg_temp.{quoted(stage)} FROM STDIN WITH (FORMAT binary)", prefetch(binary_slices(rows)))
 
     def _copy(self, sql: str, rows: Iterable[memoryview | bytes]) -> int:
         """Copy rows; answer how many the database has taken."""
@@ -375,13 +375,13 @@ class PostgresSession:
             raise
         self.execute("RELEASE SAVEPOINT limio_limitrail_attempt")
 
-    def pour(self, pour: Pour, *, parts: Sequence[PartSource]) -> Iterator[int]:
+    def pour(self, pour: DirectLoad, *, parts: Sequence[PartSource]) -> Iterator[int]:
         """Add the parts' rows to the new table by COPY; tell after each part how many it had."""
         names = [*(column.name for column in pour.plan.columns), EXTRACTED_AT, RUN_ID]
         columns = ", ".join(quoted(name) for name in names)
         sql = f"COPY {self.dialect.qualified(pour.plan.table)} ({columns}) FROM STDIN WITH (FORMAT binary)"
         # One thread for all parts, which is at the next part already while the end of this one is copied.
-        for _, pieces in groupby(ahead(pieces_of(pour, parts=parts)), key=attrgetter("part")):
+        for _, pieces in groupby(prefetch(pieces_of(pour, parts=parts)), key=attrgetter("part")):
             sent: list[int] = []
             copied = self._copy(sql, noted(pieces, sent=sent))
             if copied != sum(sent):

@@ -59,7 +59,7 @@ def check_target(*, hook: DbApiHook, table: str, primary_key: Sequence[str], max
 def _dialect(name: str) -> Dialect:
     match name:
         case "duckdb":
-            from limio_limitrail.landing.sql.duck import DUCKDB
+            from limio_limitrail.landing.sql.duckdb import DUCKDB
 
             return DUCKDB
         case "postgresql":
@@ -98,11 +98,11 @@ def _look(hook: DbApiHook, *, name: str) -> Iterator[Session | None]:
             finally:
                 lite.close()
         case "duckdb":
-            from limio_limitrail.landing.sql.duck import DuckSession, open_duckdb
-            from limio_limitrail.landing.sql.duckopen import lasting_database
+            from limio_limitrail.landing.sql.duckdb import DuckSession, open_duckdb
+            from limio_limitrail.landing.sql.duckdb_connect import database_path
 
             # To look is to lock the file: one that is not there yet is not made for that.
-            if not Path(lasting_database(hook)).is_file():
+            if not Path(database_path(hook)).is_file():
                 yield None
                 return
             try:

@@ -359,7 +359,7 @@ def _refusal(connection: Any, error: Exception, *, hook: DbApiHook) -> Refusal:
         return Refusal(told=f"the driver {what} ({type(error).__name__})")
     module = type(connection).__module__
     if module.startswith("psycopg"):
-        from limio_limitrail.landing.sql.postgres_words import describe
+        from limio_limitrail.landing.sql.postgres_errors import describe
 
         return describe(error, lost=bool(connection.closed))
     if isinstance(connection, sqlite3.Connection):
@@ -370,7 +370,7 @@ def _refusal(connection: Any, error: Exception, *, hook: DbApiHook) -> Refusal:
             return Refusal(told=refusal.told, words=before_values(refusal.words), cause=refusal.cause)
         return refusal
     if module.partition(".")[0] in ("duckdb", "_duckdb"):
-        from limio_limitrail.landing.sql.duck import describe as describe_duckdb
+        from limio_limitrail.landing.sql.duckdb import describe as describe_duckdb
 
         return describe_duckdb(error)
     from limio_limitrail.landing.sql.generic import GenericSession

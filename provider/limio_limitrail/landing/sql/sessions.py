@@ -41,7 +41,7 @@ def open_session(hook: DbApiHook) -> AbstractContextManager[Session]:
     refuse_unfit(name)
     match name:
         case "duckdb":
-            from limio_limitrail.landing.sql.duck import duckdb_session
+            from limio_limitrail.landing.sql.duckdb import duckdb_session
 
             return duckdb_session(hook)
         case "postgresql":

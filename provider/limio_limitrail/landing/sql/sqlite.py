@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from limio_limitrail.landing.kinds import Kind, cast
+from limio_limitrail.landing.column_types import Kind, cast
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Equality, TableColumn, quoted, unchanged, update_from
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Refusal, connected, during
 from limio_limitrail.landing.sql.generic import GenericSession, same

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from limio_limitrail.landing.kinds import Kind
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, all_of, any_of
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID
 from limio_limitrail.landing.sql.plan import Landed, Plan
-from limio_limitrail.landing.sql.prepare import ORDER, SEQUENCE
+from limio_limitrail.landing.sql.staged_rows import ORDER, SEQUENCE
 
 _TELL_TIME = frozenset({Kind.INTEGER, Kind.BIGINT, Kind.DOUBLE, Kind.TIMESTAMP, Kind.TEXT})
 """Kinds of which one value can be newer than another."""
@@ -67,7 +67,7 @@ class Statements:
         """Count the staged rows without a value in a column of the key."""
         return f"SELECT count(*) FROM {self.staged} AS s WHERE s.{column.staged} IS NULL"
 
-    def misfits(self, column: Landed, *, foreign: str) -> str:
+    def values_lost(self, column: Landed, *, foreign: str) -> str:
         """Count the staged values that a column of a foreign type would not give back."""
         value = f"s.{column.staged}"
         lost = self.dialect.foreign_loss(value, column.kind, foreign)
@@ -158,11 +158,11 @@ class Statements:
         Binds the instant of extraction and the run.
         """
         values = [column for column in self.plan.columns if column not in keys]
-        vacated = [self.dialect.quote(column.name) for column in self.plan.vacated]
-        if not values and not vacated:
+        missing_columns = [self.dialect.quote(column.name) for column in self.plan.missing_columns]
+        if not values and not missing_columns:
             return None
         assignments = [(self.dialect.quote(column.name), self._value(column)) for column in values]
-        assignments += [(name, "NULL") for name in vacated]
+        assignments += [(name, "NULL") for name in missing_columns]
         assignments += [(self.dialect.quote(name), VALUE) for name in (EXTRACTED_AT, RUN_ID)]
         condition = all_of([self._same_key(keys), self._any_differs(keys)])
         return self.dialect.update(self.table, self.staged, assignments, condition)
@@ -219,7 +219,7 @@ class Statements:
 
     def _any_differs(self, keys: Sequence[Landed]) -> str:
         differs = [self._differs(column) for column in self.plan.columns if column not in keys]
-        return any_of([*differs, *(f"t.{self.dialect.quote(column.name)} IS NOT NULL" for column in self.plan.vacated)])
+        return any_of([*differs, *(f"t.{self.dialect.quote(column.name)} IS NOT NULL" for column in self.plan.missing_columns)])
 
     def _time_kind(self) -> Kind | None:
         """Give the kind in which times are compared; ``None`` where there are none."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from limio_limitrail.landing.kinds import Kind, arrow_type, cast
+from limio_limitrail.landing.column_types import Kind, arrow_type, cast
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.names import TableName
 

@@ -1,0 +1,110 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""A connection of the type ``limitrail``, read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.list_identity import TENANT
+from limio_limitrail.api.origin import origin_of
+from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.api.scopes import split_scopes, unfit_scopes
+from limio_limitrail.bare_errors import raises_bare
+from limio_limitrail.hooks.connection import AirflowConnection, ConnectionFieldError, Fields, Settings
+from limio_limitrail.hooks.pages import read_pages
+from limio_limitrail.url_paths import unfit_path
+
+TOKEN_PATH = "/connect/token"  # nosec B105 # noqa: S105 - a path (LimitRail developer console)
+
+_PATH = re.compile(r"/(?!/)([^\\?#{}\s\x00-\x1f\x7f]|\{[A-Za-z_][A-Za-z0-9_]*\})*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitRailSettings(Settings):
+    """What a LimitRail client needs to know, read out of a connection.
+
+    :param scopes: the scopes that every token of the connection is asked with.
+    :param paths: paths that replace the ones of the provider, as name of a resource or an operation and path.
+    :param tenant: what stands for the tenant in idempotency keys; none where client id and host do.
+    """
+
+    scopes: tuple[str, ...]
+    paths: tuple[tuple[str, str], ...]
+    tenant: str | None
+
+    @property
+    def tenant_name(self) -> str:
+        """What stands for the tenant: the client decides it (LimitRail developer console), on one host."""
+        return self.tenant or f"{self.client_id}@{origin_of(self.app_url)}"
+
+    def owner(self) -> dict[str, str]:
+        """Return what decides whose lists these are: where the connection names the tenant, its client may change."""
+        return {**super().owner(), **({} if self.tenant is None else {TENANT: self.tenant})}
+
+
+@raises_bare
+def read_limitrail_connection(connection: AirflowConnection) -> LimitRailSettings:
+    """Read a ``limitrail`` connection.
+
+    Host is the API: a host name, or a URL. Plain http is for this machine only. LimitRail shows a host of its own for OAuth, so
+    that ``auth_url`` is a field of its own, too.
+
+    :raises ConnectionFieldError: a field is missing or wrong.
+    """
+    fields = Fields(connection)
+    host, scheme = fields.host(example="stg-api.limitrail.com")
+    api_url = fields.base(f"{scheme or 'https'}://{host}", field="host")
+    if path := urlsplit(api_url).path:
+        what = f"it ends in the path {path[:60]!r}; give the API's host alone, and paths in the field 'paths'"
+        raise fields.error("host", what)
+    scopes = split_scopes(fields.text("scope"))
+    if unfit_scopes(scopes):
+        raise fields.error("scope", "it holds characters that no scope has; separate scopes by spaces")
+    paths = fields.mapping("paths")
+    for name, path in paths.items():
+        if not _PATH.fullmatch(path) or unfit_path(path) is not None:
+            raise fields.error(
+                "paths",
+                f"the path of {name[:60]!r} must begin with one slash and hold no query, and no . or .. between slashes, encoded "
+                "or not; a part that a task fills in is a name in braces",
+            )
+    read_timeout, total_timeout = fields.timeouts()
+    return LimitRailSettings(
+        app_url=api_url,
+        auth_url=fields.base(fields.text("auth_url") or api_url + TOKEN_PATH, field="auth_url"),
+        auth_mode=AuthMode.OAUTH,
+        client_id=fields.login(meaning="client id"),
+        secret=fields.password(meaning="client secret"),
+        read_timeout=read_timeout,
+        total_timeout=total_timeout,
+        max_response=fields.max_response(),
+        page_size=fields.whole("page_size", least=1, most=100_000),
+        verify=fields.verify(),
+        pages=read_pages(fields),
+        scopes=scopes,
+        paths=tuple(sorted(paths.items())),
+        tenant=fields.text("tenant"),
+    )
+
+
+def scopes_to_ask(settings: LimitRailSettings, *, scope: str | Sequence[str] | None, conn_id: str) -> tuple[str, ...]:
+    """Give the scopes that a token is asked with: the connection's and a task's own, sorted, each once.
+
+    :raises ConnectionFieldError: neither names one, and LimitRail gives no token without (LimitRail developer console).
+    :raises ParameterError: the task's are no scopes.
+    """
+    own = split_scopes(scope)
+    if unfit_scopes(own):
+        raise ParameterError(f"scope={scope!r} holds characters that no scope has; separate scopes by spaces")
+    scopes = split_scopes((*settings.scopes, *own))
+    if not scopes:
+        raise ConnectionFieldError(
+            f"connection {conn_id!r}, field 'scope': it is empty, and LimitRail requires a scope for each token. Put the scopes "
+            "that the connection's tasks need there, separated by spaces, or give the task scope=...; committing usage needs "
+            "limitrail.usage.write. Nothing was sent"
+        )
+    return scopes

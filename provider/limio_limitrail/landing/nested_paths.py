@@ -1,0 +1,153 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Lift values out of nested objects, without decoding the rest of the record."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, TypeAlias
+
+import msgspec
+
+_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_MISSING = msgspec.Raw(b"")
+
+ODD_KEY = re.compile(r'["\\\x00-\x1f]')
+"""What a key may hold and the name of a Struct's member may not."""
+
+_Getter: TypeAlias = Callable[[Iterable[Any]], list[bytes | None]]
+
+NestedPath = str | Sequence[str]
+"""Where a nested value is: names joined by dots, or a list of names where a name holds a dot itself."""
+
+
+def path_parts(path: NestedPath) -> tuple[str, ...]:
+    """Split a path into names.
+
+    :raises ValueError: the path, or a name in it, is empty.
+    """
+    parts = tuple(path.split(".")) if isinstance(path, str) else tuple(path)
+    if not parts or not all(isinstance(part, str) and part for part in parts):
+        raise ValueError(f"{path!r} is no path into a record; expected names joined by dots, such as 'data.offer.path'")
+    return parts
+
+
+class NestedPathReader:
+    """Read the values at some paths out of each record of a JSON array.
+
+    :param nested_paths: column name → path.
+    :raises ValueError: a path is empty, or leads into what another path lifts whole.
+    """
+
+    def __init__(self, nested_paths: Mapping[str, NestedPath]) -> None:
+        self._paths = {name: path_parts(path) for name, path in nested_paths.items()}
+        tree: dict[str, Any] = {}
+        for parts in self._paths.values():
+            node = tree
+            for part in parts[:-1]:
+                node = node.setdefault(part, {})
+                if not isinstance(node, dict):
+                    break
+            else:
+                node.setdefault(parts[-1], None)
+        # Where one path leads through a value that another lifts whole, typed decoding cannot serve both.
+        odd = any(ODD_KEY.search(part) for parts in self._paths.values() for part in parts)
+        self._fast = None if odd or _overlap(self._paths.values()) else _fast(tree)
+
+    def read(self, records: bytes) -> dict[str, list[bytes | None]]:
+        """Give each column's values, undecoded; None where the path leads nowhere.
+
+        :param records: a JSON array of objects.
+        """
+        return self._values(records, fast=self._fast.array if self._fast else None, general=_OBJECTS.decode)
+
+    def read_lines(self, lines: bytes) -> dict[str, list[bytes | None]]:
+        """Give each column's values, undecoded; None where the path leads nowhere.
+
+        :param lines: objects, one a line.
+        """
+        return self._values(lines, fast=self._fast.lines if self._fast else None, general=_OBJECT.decode_lines)
+
+    def _values(
+        self,
+        text: bytes,
+        *,
+        fast: Callable[[bytes], list[Any]] | None,
+        general: Callable[[bytes], list[dict[str, msgspec.Raw]]],
+    ) -> dict[str, list[bytes | None]]:
+        if self._fast is not None and fast is not None:
+            try:
+                rows = fast(text)
+            except msgspec.ValidationError:
+                pass  # somewhere a name leads to a string or a list instead of an object: look at each record by itself
+            else:
+                return {name: self._fast.getters[parts](rows) for name, parts in self._paths.items()}
+        objects = general(text)
+        return {name: [_descend(record, parts) for record in objects] for name, parts in self._paths.items()}
+
+
+def _overlap(paths: Any) -> bool:
+    unique = set(paths)
+    return any(parts[:cut] in unique for parts in unique for cut in range(1, len(parts)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Fast:
+    """Typed decoding of what the paths lead to, and of nothing else.
+
+    :param array: decodes records in an array.
+    :param lines: decodes records that stand one a line.
+    :param getters: give the values at each path.
+    """
+
+    array: Callable[[bytes], list[Any]]
+    lines: Callable[[bytes], list[Any]]
+    getters: Mapping[tuple[str, ...], _Getter]
+
+
+def _fast(tree: Mapping[str, Any]) -> _Fast:
+    getters: dict[tuple[str, ...], _Getter] = {}
+
+    def struct(node: Mapping[str, Any], above: tuple[str, ...], attributes: tuple[str, ...]) -> type[msgspec.Struct]:
+        members: list[tuple[str, Any, Any]] = []
+        names: dict[str, str] = {}
+        for index, (name, below) in enumerate(node.items()):
+            attribute = f"f{index}"
+            names[attribute] = name
+            if below is None:
+                members.append((attribute, msgspec.Raw, _MISSING))
+                getters[(*above, name)] = _getter((*attributes, attribute))
+            else:
+                inner = struct(below, (*above, name), (*attributes, attribute))
+                members.append((attribute, inner | None, None))
+        return msgspec.defstruct("Lift", members, rename=names, gc=False)
+
+    record = struct(tree, (), ())
+    array = msgspec.json.Decoder(list[record])  # type: ignore[valid-type] # the type is made here
+    return _Fast(array=array.decode, lines=msgspec.json.Decoder(record).decode_lines, getters=getters)
+
+
+def _getter(attributes: tuple[str, ...]) -> _Getter:
+    last = attrgetter(attributes[-1])
+
+    def get(rows: Iterable[Any]) -> list[bytes | None]:
+        for attribute in attributes[:-1]:
+            rows = [None if row is None else getattr(row, attribute) for row in rows]
+        if len(attributes) > 1:
+            return [None if row is None else bytes(last(row)) or None for row in rows]
+        return [bytes(raw) or None for raw in map(last, rows)]
+
+    return get
+
+
+def _descend(record: Mapping[str, msgspec.Raw], parts: Sequence[str]) -> bytes | None:
+    members: Mapping[str, msgspec.Raw] = record
+    for part in parts[:-1]:
+        inner = bytes(members.get(part, _MISSING))
+        if not inner.startswith(b"{"):
+            return None
+        members = _OBJECT.decode(inner)
+    return bytes(members.get(parts[-1], _MISSING)) or None

@@ -1,0 +1,94 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""From a part as it was written to the rows that the database takes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from limio_limitrail.landing.arrow_arrays import integer_array
+from limio_limitrail.landing.arrow_tables import without_columns
+from limio_limitrail.landing.column_types import Kind, arrow_type, cast, kind_of
+from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.landing.timestamps import sort_keys
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from limio_limitrail.landing.sql.plan import Landed, Plan
+
+SEQUENCE = "seq"
+"""The temporary table's column that numbers the rows of a pull in the order in which they came."""
+
+ORDER = "ord"
+"""The temporary table's column that says which of two rows of one key is newer, where their times are texts."""
+
+STORED_NUL = "\\u0000"
+"""What stands for a NUL character in a text column, in every database: Postgres can hold no NUL."""
+
+
+def prepared(*, rows: pa.Table, part: str, plan: Plan, time: Landed | None, start: int) -> pa.Table:
+    """Bring a part's rows into the form of the temporary table: the columns of the plan, then `ORDER` where times are
+    texts, then `SEQUENCE`.
+
+    :param rows: rows of the part.
+    :param part: its name, for messages.
+    :param plan: what becomes of each column.
+    :param time: the column that says which of two rows is newer, if any.
+    :param start: the number of the first of these rows.
+    :raises LandingError: the part holds a column that the schema does not name, or a value that the wider kind cannot hold.
+    """
+    table = in_kinds(rows=rows, part=part, plan=plan)
+    if time is not None and time.kind is Kind.TEXT:
+        table = table.append_column(ORDER, sort_keys(table.column(time.staged).combine_chunks()))
+    return table.append_column(SEQUENCE, integer_array(range(start, start + rows.num_rows)))
+
+
+def in_kinds(*, rows: pa.Table, part: str, plan: Plan) -> pa.Table:
+    """Bring rows into the columns of the plan, under the names of the temporary table, each in the kind in which it travels.
+
+    :param rows: rows of the part.
+    :param part: its name, for messages.
+    :param plan: what becomes of each column.
+    :raises LandingError: as for `prepared`.
+    """
+    import pyarrow as pa
+
+    strangers = set(rows.column_names) - {column.key for column in plan.columns}
+    if strangers or len(set(rows.column_names)) != len(rows.column_names):
+        raise LandingError(
+            f"{plan.table}: the schema leaves out {len(strangers)} columns of the part {part}, or it names one twice"
+        )
+    arrays = {column.staged: _array(rows=rows, part=part, column=column, to=column.kind, plan=plan) for column in plan.columns}
+    return pa.table(arrays) if arrays else without_columns(rows.num_rows)
+
+
+def forms_of_nul(rows: pa.Table, *, keys: Collection[str]) -> set[tuple[str, str]]:
+    """Find out which columns of a key have a NUL character, and which what stands for one in the table."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = [key for key in keys if key in rows.column_names and pa.types.is_string(rows.schema.field(key).type)]
+    return {
+        (key, form) for key in texts for form in ("\0", STORED_NUL) if pc.any(pc.match_substring(rows.column(key), form)).as_py()
+    }
+
+
+def _array(*, rows: pa.Table, part: str, column: Landed, to: Kind, plan: Plan) -> pa.ChunkedArray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    at = rows.schema.get_field_index(column.key)
+    if at < 0:
+        return pa.chunked_array([pa.nulls(rows.num_rows, arrow_type(to))])
+    source = kind_of(rows.schema.field(at))
+    try:
+        array = cast(rows.column(at), source=source, target=to)
+    except ValueError:
+        array = None
+    if array is None:
+        # Said here, and not in the handler above, so that Arrow's own words, which quote the value, go no further.
+        raise LandingError(f"{plan.table}: part {part} holds {source} in column {column.name!r}, which cannot become {to}")
+    if not pa.types.is_string(array.type) or not pc.any(pc.match_substring(array, "\0")).as_py():
+        return array
+    return pc.replace_substring(array, "\0", STORED_NUL)

@@ -1,0 +1,165 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""A part goes through a person's function: Arrow table → pandas frame → Arrow table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
+from traceback import walk_tb
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from limio_limitrail.landing.arrow_tables import schema_of, without_columns
+from limio_limitrail.landing.column_types import Kind, arrow_field, arrow_type
+from limio_limitrail.landing.errors import RecordError
+from limio_limitrail.landing.values import from_integers
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def transformed(table: pa.Table, transform: Callable[[pd.DataFrame], pd.DataFrame]) -> pa.Table:
+    """Call a person's function with a table's frame, and take back what it returns.
+
+    :raises RecordError: the function failed, or returned what cannot be landed. The message holds no value, so what the
+        function's own error said is left out, and the line that raised it is named instead.
+    """
+    import pandas as pd
+    from airflow.sdk.exceptions import AirflowException
+
+    frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    try:
+        returned = transform(frame)
+    except AirflowException:
+        raise  # somebody chose these words, and what shall become of the task
+    except Exception as error:  # noqa: BLE001 - it may be anything, and its text may hold records
+        raise RecordError(f"transform raised {type(error).__name__} {_place(error)}") from None
+    if not isinstance(returned, pd.DataFrame):
+        raise RecordError(f"transform returned {type(returned).__name__}, expected a pandas DataFrame")
+    json_columns = [name for name, kind in schema_of(table).items() if kind is Kind.JSON]
+    return from_frame(returned, json_columns=json_columns)
+
+
+def _place(error: BaseException) -> str:
+    """Say where an error came up: in the function's own file, rather than deep in a library that it called."""
+    frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
+    own = [(file, line) for file, line in frames[1:] if "site-packages" not in file and file.endswith(".py")]
+    if not own:
+        return "before its first line"
+    file, line = own[-1]
+    return f"at {PurePath(file).name}, line {line}"
+
+
+def from_frame(frame: pd.DataFrame, *, json_columns: Sequence[str]) -> pa.Table:
+    """Bring any frame to the landed kinds; its index is left out.
+
+    :param json_columns: columns that hold JSON text, as long as all of them is.
+    :raises RecordError: a column cannot be landed. The message names it.
+    """
+    import pyarrow as pa
+
+    names = [str(name) for name in frame.columns]
+    if len(set(names)) < len(names):
+        raise RecordError("transform returned a frame in which two columns have the same name")
+    if not names:
+        return without_columns(0)
+    fields: list[pa.Field] = []
+    arrays: list[pa.Array] = []
+    for index, name in enumerate(names):
+        try:
+            kind, array = _landed(frame.iloc[:, index], json_like=name in json_columns)
+        except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+            raise RecordError(
+                f"transform returned a column {name!r} that cannot be landed ({type(error).__name__}): give it one type, "
+                "such as numbers, booleans, times or text"
+            ) from None
+        fields.append(arrow_field(name=name, kind=kind))
+        arrays.append(array)
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+
+
+def _landed(column: pd.Series[Any], *, json_like: bool) -> tuple[Kind, pa.Array]:
+    """Bring a column of any type to one of the landed kinds."""
+    import numpy as np
+    import pyarrow as pa
+
+    if column.dtype == object and any(isinstance(value, dict | list | tuple | np.ndarray) for value in column):
+        # JSON text beside objects stays what it is; any other text would be a second type in the column.
+        texts = [None if _absent(value) else value if json_like and isinstance(value, str) else _json(value) for value in column]
+        array = pa.array(texts, pa.string())
+        return (Kind.JSON if is_json(array) else Kind.TEXT), array
+    array = pa.array(column, from_pandas=True)
+    if isinstance(array, pa.ChunkedArray):
+        array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.array([], array.type)
+    return _of_arrow(array, json_like=json_like)
+
+
+def _of_arrow(array: pa.Array, *, json_like: bool) -> tuple[Kind, pa.Array]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    types = pa.types
+    kind = array.type
+    if isinstance(array, pa.ExtensionArray):
+        raise TypeError(f"{kind} has no text form that can be read back")
+    if types.is_dictionary(kind):
+        return _of_arrow(array.dictionary_decode(), json_like=json_like)
+    if array.null_count == len(array):
+        return Kind.NULL, pa.nulls(len(array), pa.string())
+    if types.is_boolean(kind):
+        return Kind.BOOLEAN, array
+    if types.is_integer(kind):
+        return from_integers(array.to_pylist())
+    if types.is_floating(kind):
+        doubles = pc.cast(array, pa.float64())
+        return Kind.DOUBLE, pc.if_else(pc.is_finite(doubles), doubles, None)
+    if types.is_timestamp(kind):
+        # A time without a zone is taken as UTC, because nothing else that the APIs give has another one.
+        return Kind.TIMESTAMP, pc.cast(array, arrow_type(Kind.TIMESTAMP), safe=False)
+    if types.is_nested(kind):
+        return Kind.JSON, pa.array([None if value is None else _json(value) for value in array.to_pylist()], pa.string())
+    text = pc.cast(array, pa.string())
+    return (Kind.JSON if json_like and is_json(text) else Kind.TEXT), text
+
+
+def _absent(value: Any) -> bool:
+    import pandas as pd
+
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(_plain(value)).decode()
+
+
+def _plain(value: Any) -> Any:
+    """Give a nested value in the types that JSON knows; what JSON cannot say becomes null, as it does in columns."""
+    import numpy as np
+
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if _absent(value) or (isinstance(value, float) and math.isinf(value)):
+        return None
+    return value if isinstance(value, str | int | float) else str(value)
+
+
+def is_json(array: pa.Array) -> bool:
+    """Tell whether every text in a column is a JSON object or array."""
+    texts = [text.encode() for text in array.to_pylist() if text is not None]
+    try:
+        found = _ARRAY.decode(b"[" + b",".join(texts) + b"]")
+    except msgspec.DecodeError:
+        return False
+    # Compared one by one, because "1],[2" would pass in a list.
+    return len(found) == len(texts) and all(
+        bytes(one) == text.strip() and text.lstrip()[:1] in {b"{", b"["} for one, text in zip(found, texts, strict=True)
+    )

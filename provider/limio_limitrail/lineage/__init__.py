@@ -1,2 +1,0 @@
-# Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What is told of data that flows."""

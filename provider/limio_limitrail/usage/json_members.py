@@ -1,0 +1,168 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Find a member of a JSON object, where there is one and no doubt which."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from limio_limitrail.api.body_errors import failure_members, is_success_member
+from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
+
+_KINDS: Mapping[type, str] = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+_DECODE = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class NoObjectError(ValueError):
+    """An answer is no JSON object. The text says what it is, and repeats nothing of it."""
+
+
+class AmbiguousMemberError(ValueError):
+    """Which member of an object is meant cannot be told. The text says why, and repeats no value."""
+
+
+class OtherCaseError(AmbiguousMemberError):
+    """An object has a member only in another case."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JsonObject:
+    """A JSON object.
+
+    :param text: the object as it came.
+    :param members: its members, undecoded.
+    """
+
+    text: bytes
+    members: Mapping[str, msgspec.Raw]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """A member of an object, or of an object in it.
+
+    :param owners: the object, and those in it down to the one that has the member.
+    :param name: the member's own name.
+    """
+
+    owners: tuple[JsonObject, ...]
+    name: str
+
+    @property
+    def raw(self) -> bytes:
+        """Its JSON as it came, every digit of it."""
+        return bytes(self.owners[-1].members[self.name])
+
+    @property
+    def value(self) -> Any:
+        """What it holds."""
+        return msgspec.json.decode(self.owners[-1].members[self.name])
+
+
+def kind_of(value: object) -> str:
+    """Say what kind of JSON a value is, without the value."""
+    return "null" if value is None else _KINDS.get(type(value), "an object")
+
+
+def read_object(body: bytes) -> tuple[JsonObject, dict[str, Any]]:
+    """Read a body that should be a JSON object; gives it undecoded and decoded.
+
+    :raises NoObjectError: it is none.
+    """
+    try:
+        found = decode_json(body)
+        if isinstance(found, dict):
+            return JsonObject(text=body, members=_DECODE(body)), found
+    except NotJSONError as error:
+        if isinstance(error, NestedTooDeeplyError):
+            raise NoObjectError("the answer is nested too deeply") from None
+        raise NoObjectError("the answer is no JSON object" + (" but HTML or XML" if body.lstrip()[:1] == b"<" else "")) from None
+    except RecursionError:
+        raise NoObjectError("the answer is nested too deeply") from None
+    raise NoObjectError(f"the answer is no JSON object but {kind_of(found)}")
+
+
+def find_member(top: JsonObject, path: str) -> Member | None:
+    """Find a member by its name, or by names with dots between them through objects.
+
+    A member whose own name holds the dots goes before the object that the dots lead into.
+
+    :raises OtherCaseError: it is there in another case only.
+    :raises AmbiguousMemberError: it is there more than once.
+    """
+    return _find((top,), path)
+
+
+def _find(owners: tuple[JsonObject, ...], path: str) -> Member | None:
+    owner = owners[-1]
+    heads = _heads(path)
+    for head, rest in heads:
+        raw = owner.members.get(head)
+        if raw is None or (rest and not bytes(raw).startswith(b"{")):
+            continue
+        _insist_on_one(owner, head)
+        if not rest:
+            return Member(owners=owners, name=head)
+        text = bytes(raw)
+        if found := _find((*owners, JsonObject(text=text, members=_DECODE(text))), rest):
+            return found
+    for head, _ in heads:
+        if head not in owner.members and (other := _in_other_case(tuple(owner.members), head)) is not None:
+            raise OtherCaseError(f"what the answer means cannot be told: it has no {head!r} but {other!r}")
+    return None
+
+
+@lru_cache(maxsize=64)
+def _heads(path: str) -> tuple[tuple[str, str], ...]:
+    """Split a path at each of its dots, the longest name first; the whole of it before all others."""
+    names = path.split(".")
+    return tuple((".".join(names[:count]), ".".join(names[count:])) for count in range(len(names), 0, -1))
+
+
+def _insist_on_one(owner: JsonObject, name: str) -> None:
+    """See that an object has a member once.
+
+    :raises AmbiguousMemberError: it has not.
+    """
+    if (other := _in_other_case(tuple(owner.members), name)) is not None:
+        raise AmbiguousMemberError(f"what the answer means cannot be told: it has both {name!r} and {other!r}")
+    # An object without escapes, in which the name stands once, has the member once: nearly all have, and need no more than that.
+    if b"\\" not in owner.text and owner.text.count(b'"%b"' % name.encode("utf-8", "surrogatepass")) == 1:
+        return
+    pairs: list[tuple[str, object]] = []
+
+    def keep_outermost(found: list[tuple[str, object]]) -> None:
+        pairs[:] = found
+
+    try:
+        json.loads(owner.text, object_pairs_hook=keep_outermost, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        raise AmbiguousMemberError(f"what the answer means cannot be told: whether it has {name!r} once is not clear") from None
+    if [one for one, _ in pairs].count(name) != 1:
+        raise AmbiguousMemberError(f"what the answer means cannot be told: it has {name!r} more than once")
+
+
+@lru_cache(maxsize=256)
+def _in_other_case(names: tuple[str, ...], name: str) -> str | None:
+    """Find a name that differs in case only. All answers of an API have nearly the same names."""
+    folded = name.casefold()
+    return next((other for other in names if other != name and other.casefold() == folded), None)
+
+
+def failed_members(member: Member | None, *, top: JsonObject, denied: bool) -> Iterator[str]:
+    """Name the members which say that an answer failed.
+
+    :param member: what the answer is about: it and the objects around it are looked at.
+    :param top: the whole answer.
+    :param denied: whether the answer is a denial, with which "success": false agrees.
+    """
+    for depth, owner in enumerate(member.owners if member else (top,), start=1):
+        for name in failure_members(owner.members):
+            is_itself = member is not None and depth == len(member.owners) and name == member.name
+            if not is_itself and not (denied and is_success_member(name.rpartition(".")[2])):
+                yield name

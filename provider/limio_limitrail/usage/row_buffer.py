@@ -1,0 +1,208 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""All rows of a task, ready to be sent and checked against each other, before the first one leaves."""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from array import array
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Self
+
+import msgspec
+
+from limio_limitrail.troubleshooting import ExplainedError
+from limio_limitrail.usage.ledger.digests import BY_VALUE
+from limio_limitrail.usage.ledger.model import UsageRow
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(UsageRow)
+_WORD = 8
+_NONE = bytes(16)
+"""Stands for the identity of a row that has none."""
+
+
+class ClashError(ExplainedError, ValueError):
+    """Two rows have the same key and different bodies.
+
+    :param one: the first of them.
+    :param other: the second.
+    :param clashes: how many rows clash with an earlier one.
+    """
+
+    def __init__(self, one: UsageRow, other: UsageRow, *, clashes: int) -> None:
+        more = f" ({clashes:,} such rows in all)" if clashes > 1 else ""
+        super().__init__(
+            f"{one} and {other} have the same key and different bodies{more}: one of them would never be sent. Nothing was sent. "
+            "Make the key columns tell them apart, or add such rows up"
+        )
+
+
+class RowBuffer:
+    """Rows in a file without a name, which only this process can read and which ends with it.
+
+    Some 60 bytes a row stay in memory.
+    """
+
+    def __init__(self) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(buffering=1 << 20)  # noqa: SIM115 - closed with the spool
+        self._marks = array("Q")
+        self._identities = bytearray()
+        self._keys: frozenset[bytes] | None = None
+        self._places = array("Q")
+        self._place = 0
+        self._skipped: frozenset[int] = frozenset()
+        self._repetition: tuple[int, int] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def add(self, row: UsageRow) -> None:
+        """Keep a row."""
+        data = _ENCODER.encode(row)
+        self._file.write(data)
+        key = bytes.fromhex(row.key.replace("-", ""))
+        self._marks.append(int.from_bytes(key[:_WORD], "big"))
+        self._marks.append(int.from_bytes(key[_WORD:], "big"))
+        self._marks.append(int(row.digest.removeprefix(BY_VALUE)[: 2 * _WORD], 16))
+        self._identities += bytes.fromhex(row.identity) if row.identity else _NONE
+        self._places.append(self._place)
+        self._place += len(data)
+
+    @property
+    def total(self) -> int:
+        """All rows that were kept."""
+        return len(self._places)
+
+    @property
+    def duplicates(self) -> int:
+        """Rows that repeat an earlier one exactly."""
+        return len(self._skipped)
+
+    @property
+    def repetition(self) -> tuple[UsageRow, UsageRow] | None:
+        """A row and the first one that repeats it; None where no row does."""
+        if self._repetition is None:
+            return None
+        first, again = self._repetition
+        return self._read(first), self._read(again)
+
+    def check(self) -> None:
+        """Find rows that repeat an earlier one.
+
+        :raises ClashError: two rows have the same key and different bodies.
+        """
+        import numpy as np
+
+        marks = np.frombuffer(self._marks, dtype=np.uint64).reshape(-1, 3)
+        if len(marks) < 2:
+            return
+        # By key; within a key in the order in which they came.
+        order = np.lexsort((marks[:, 1], marks[:, 0]))
+        ordered = marks[order]
+        repeats = (ordered[1:, 0] == ordered[:-1, 0]) & (ordered[1:, 1] == ordered[:-1, 1])
+        clashes = repeats & (ordered[1:, 2] != ordered[:-1, 2])
+        if clashes.any():
+            self._raise_clash(order, clashes)
+        self._skipped = frozenset(int(place) for place in order[1:][repeats])
+        self._repetition = _first_pair(order, repeats) if self._skipped else None
+
+    def _raise_clash(self, order: np.ndarray, clashes: np.ndarray) -> None:
+        one, other = _first_pair(order, clashes)
+        raise ClashError(self._read(one), self._read(other), clashes=int(clashes.sum()))
+
+    def rows(self) -> Iterator[UsageRow]:
+        """Give each row once, in the order in which they came."""
+        for index in range(self.total):
+            if index not in self._skipped:
+                yield self._read(index)
+
+    def among(self, keys: Sequence[str]) -> frozenset[str]:
+        """Return those of some keys that rows here have."""
+        import numpy as np
+
+        wanted = {words: key for key in keys if (words := _words(key)) is not None}
+        marks = np.frombuffer(self._marks, dtype=np.uint64).reshape(-1, 3)
+        if not wanted or not len(marks):
+            return frozenset()
+        near = np.isin(marks[:, 0], np.array([first for first, _ in wanted], dtype=np.uint64))
+        here = {(int(first), int(second)) for first, second in marks[near][:, :2]}
+        return frozenset(key for words, key in wanted.items() if words in here)
+
+    def row(self, index: int) -> UsageRow:
+        """Give one row by its place, from 0."""
+        return self._read(index)
+
+    def identities(self, *, at_once: int) -> Iterator[list[tuple[int, str, str]]]:
+        """Give place, key and identity of each row that has one, so many at a time."""
+        found: list[tuple[int, str, str]] = []
+        for index in range(self.total):
+            identity = self._identities[16 * index : 16 * (index + 1)]
+            if index not in self._skipped and identity != _NONE:
+                key = self._key(index).hex()
+                found.append((index, f"{key[:8]}-{key[8:12]}-{key[12:16]}-{key[16:20]}-{key[20:]}", identity.hex()))
+            if len(found) == at_once:
+                yield found
+                found = []
+        if found:
+            yield found
+
+    def alike(self) -> Iterator[tuple[UsageRow, UsageRow]]:
+        """Give pairs of rows that have one identity and different keys."""
+        import numpy as np
+
+        identities = np.frombuffer(bytes(self._identities), dtype=np.uint64).reshape(-1, 2)
+        order = np.lexsort((identities[:, 1], identities[:, 0]))
+        order = order[~np.isin(order, list(self._skipped))]
+        ordered = identities[order]
+        repeats = (ordered[1:] == ordered[:-1]).all(axis=1) & ordered[1:].any(axis=1)
+        for at in np.flatnonzero(repeats):
+            first, second = int(order[at]), int(order[at + 1])
+            if self._key(first) != self._key(second):
+                yield self._read(first), self._read(second)
+
+    def has_key(self, key: str) -> bool:
+        """Tell whether one of the rows has a key."""
+        if self._keys is None:
+            self._keys = frozenset(self._key(index) for index in range(self.total))
+        try:
+            return uuid.UUID(key).bytes in self._keys
+        except ValueError:
+            return False
+
+    def _key(self, index: int) -> bytes:
+        high, low = self._marks[3 * index], self._marks[3 * index + 1]
+        return high.to_bytes(_WORD, "big") + low.to_bytes(_WORD, "big")
+
+    def _read(self, index: int) -> UsageRow:
+        end = self._places[index + 1] if index + 1 < len(self._places) else self._place
+        self._file.seek(self._places[index])
+        return _DECODER.decode(self._file.read(end - self._places[index]))
+
+
+def _first_pair(order: np.ndarray, marked: np.ndarray) -> tuple[int, int]:
+    """Give the first of the marked rows in the order of the input, behind the row before it in the order of keys.
+
+    :param order: all rows by key.
+    :param marked: True for a row that has something to do with the row before it; one shorter than `order`.
+    """
+    first = int(order[1:][marked].min())
+    return int(order[int((order == first).argmax()) - 1]), first
+
+
+def _words(key: str) -> tuple[int, int] | None:
+    """Split a key as the marks have it; none where it is no UUID, and so no row's."""
+    try:
+        found = bytes.fromhex(key.replace("-", ""))
+    except ValueError:
+        return None
+    if len(found) != 2 * _WORD:
+        return None
+    return int.from_bytes(found[:_WORD], "big"), int.from_bytes(found[_WORD:], "big")

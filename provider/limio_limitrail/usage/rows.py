@@ -1,0 +1,181 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Where usage rows come from: a query, parts that a pull has left, or a list."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.api.errors import ParameterError
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+    from limio_limitrail.usage.messages import UsageTemplate
+    from limio_limitrail.usage.parameters import ErrorBudget
+    from limio_limitrail.usage.row_buffer import RowBuffer
+
+log = logging.getLogger("limio_limitrail.usage")
+
+MOST_SHOWN = 10
+"""Rows that cannot be sent, and that a message names one by one."""
+
+_BATCH_ROWS = 2000
+"""Rows of a part that become plain values at a time."""
+
+_UTC = frozenset({"UTC", "Etc/UTC", "GMT", "Etc/GMT", "Zulu", "Etc/Zulu", "Universal", "Etc/Universal", "UCT", "Etc/UCT"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Rows, and the names of their columns where they are known before the first row.
+
+    :param columns: the columns; none where each row has its own.
+    :param rows: the rows, to be read once.
+    """
+
+    columns: tuple[str, ...] | None
+    rows: Iterator[Mapping[str, Any]]
+
+
+@contextmanager
+def rows_of_query(hook: DbApiHook, sql: str) -> Iterator[Source]:
+    """Run a query in UTC and give its rows, once.
+
+    Decimals come as decimals, and the numbers within JSON columns too.
+
+    :raises ParameterError: two columns have the same name.
+    :raises QueryError: the query failed.
+    :raises DatabaseError: the database cannot be reached.
+    """
+    from limio_limitrail.landing.sql.queries import run_query
+    from limio_limitrail.usage.body import UNREADABLE_TIME, json_number
+
+    with run_query(hook, sql, parse_float=json_number, unreadable_time=UNREADABLE_TIME) as result:
+        columns = result.columns
+        twice = sorted({name for name in columns if columns.count(name) > 1})
+        if twice:
+            raise ParameterError(
+                f"the query gives {', '.join(repr(name) for name in twice)} more than once: name each column with AS"
+            )
+        if result.time_zone is not None and result.time_zone not in _UTC:
+            log.info(
+                "The query of rows runs in UTC, and not in the connection's time zone %s: days and texts that it makes of "
+                "instants are those of UTC.",
+                result.time_zone,
+            )
+        rows = (dict(zip(columns, values, strict=True)) for batch in result.batches for values in batch)
+        yield Source(columns=columns, rows=rows)
+
+
+def rows_of_parts(folder: str) -> Source:
+    """Read the parts that a finished pull has left, each checked against its manifest.
+
+    :param folder: the pull's folder, the one with the manifest.
+    :raises ParameterError: there is no manifest, or none that can be read.
+    :raises DamagedPartError: a part is not the file that was written.
+    """
+    from airflow.sdk import ObjectStoragePath
+
+    from limio_limitrail.landing.manifest import ManifestError, read_manifest
+
+    place = ObjectStoragePath(folder)
+    try:
+        manifest = read_manifest(place)
+    except FileNotFoundError:
+        raise ParameterError(
+            f"parts={folder!r} holds no manifest: give the folder of a finished pull, such as its summary's 'folder'"
+        ) from None
+    except ManifestError as error:
+        raise ParameterError(f"parts={folder!r}: {error.what}") from None
+    columns = tuple(manifest.schema) or None
+    return Source(columns=columns, rows=_read_parts(place, manifest))
+
+
+def _read_parts(place: Any, manifest: Any) -> Iterator[Mapping[str, Any]]:
+    import msgspec
+    import pyarrow as pa
+
+    from limio_limitrail.landing.parts import ParquetPart, PartFormat, read_verified
+    from limio_limitrail.usage.body import json_number
+
+    decoder = msgspec.json.Decoder(float_hook=json_number)
+    for part in manifest.parts:
+        if manifest.part_format is PartFormat.PARQUET:
+            for batch in ParquetPart(folder=place, part=part).read().to_batches(max_chunksize=_BATCH_ROWS):
+                yield from batch.to_pylist()
+            continue
+        with pa.CompressedInputStream(pa.BufferReader(read_verified(place, part)), "zstd") as stream:
+            for number, line in enumerate(stream.read().splitlines(), start=1):
+                try:
+                    yield decoder.decode(line)
+                except msgspec.ValidationError:
+                    raise ParameterError(f"record {number} of the part {part.name} holds a number of too many digits") from None
+
+
+def rows_of_list(rows: object) -> Source:
+    """Take rows as they are.
+
+    :raises ParameterError: they are no list of mappings.
+    """
+    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
+        raise ParameterError(f"rows= is a {type(rows).__name__}; give a list of mappings, one a row")
+
+    def checked(items: Iterable[object]) -> Iterator[Mapping[str, Any]]:
+        for number, item in enumerate(items, start=1):
+            if not isinstance(item, Mapping):
+                raise ParameterError(f"row {number} of rows= is a {type(item).__name__}; give a mapping of columns")
+            yield item
+
+    return Source(columns=None, rows=checked(rows))
+
+
+def fill_row_buffer(
+    row_buffer: RowBuffer, *, source: Source, template: UsageTemplate, duplicates: ErrorBudget | None = None
+) -> None:
+    """Make all rows ready, and find all that is wrong with them before the first one leaves.
+
+    :param duplicates: how many rows may repeat others exactly; None: any number.
+    :raises ParameterError: rows cannot be sent as they are, or too many of them repeat others.
+    :raises ClashError: two rows have the same key and different bodies.
+    """
+    from limio_limitrail.usage.body import UsageRowError
+    from limio_limitrail.usage.messages import check_columns
+
+    problems: list[str] = []
+    wrong = 0
+    if source.columns is not None:
+        check_columns(source.columns, needed=template.columns())
+    for number, row in enumerate(source.rows, start=1):
+        try:
+            row_buffer.add(template.build(row, number=number))
+        except UsageRowError as error:
+            wrong += 1
+            if len(problems) < MOST_SHOWN:
+                problems.append(error.what)
+    if wrong:
+        more = f"; and {wrong - len(problems):,} more" if wrong > len(problems) else ""
+        raise ParameterError(f"{wrong:,} rows cannot be sent, so nothing was sent: {'; '.join(problems)}{more}")
+    row_buffer.check()
+    _check_duplicates(row_buffer, allowed=duplicates)
+
+
+def _check_duplicates(row_buffer: RowBuffer, *, allowed: ErrorBudget | None) -> None:
+    if row_buffer.repetition is None:
+        return
+    first, again = row_buffer.repetition
+    numbers = f"{row_buffer.duplicates:,} of {row_buffer.total:,} rows"
+    told = f"{numbers} repeat earlier ones exactly, for example row {again.number} repeats {first}"
+    advice = (
+        "If each is a use of its own, as in the hour that comes twice when clocks go back, make the key columns tell them apart "
+        "(an hour by its time in UTC)"
+    )
+    if allowed is not None and allowed.exceeded_by(row_buffer.duplicates, of=row_buffer.total):
+        raise ParameterError(
+            f"{told} ({allowed}). Nothing was sent. {advice}; if not, leave the repetitions out, or allow them with "
+            f"{allowed.name}"
+        )
+    log.warning("%s: each is sent once. %s. max_duplicates= lets the task fail for them.", told, advice)
