@@ -16,17 +16,17 @@ from limio_limitrail.triggers import stored_formats as kept
 from limio_limitrail.usage.ledger import table
 
 NUMBERS = {
-    "the usage ledger": table.FORMAT,
+    "usage ledger": table.FORMAT,
     "idempotency keys": "",
     "manifest": manifest.FORMAT_VERSION,
     "saved pull": state.FORMAT_VERSION,
-    "watermark, and the ranges of runs": watermark.FORMAT_VERSION,
-    "counted failures of a sensor in `reschedule` mode": base.FAILURES_FORMAT,
-    "the trigger of a wait": kept.KWARGS_FORMAT,
-    "what such a trigger tells its task": kept.EVENT_FORMAT,
-    "the trigger of a watch": kept.KWARGS_FORMAT,
-    "where a watch stands": progress.FORMAT,
-    "an event of a watch": news.FORMAT,
+    "watermark and ranges of runs": watermark.FORMAT_VERSION,
+    "failure count of a sensor in `reschedule` mode": base.FAILURES_FORMAT,
+    "trigger of a wait": kept.KWARGS_FORMAT,
+    "event of such a trigger": kept.EVENT_FORMAT,
+    "trigger of a watch": kept.KWARGS_FORMAT,
+    "position of a watch": progress.FORMAT,
+    "event of a watch": news.FORMAT,
     "which run has which event": announced.FORMAT,
 }
 
