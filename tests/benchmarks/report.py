@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Measure pulls, commits and the cost of being there, and write docs/explanation/performance.md and its plots: ``report.py``.
+"""Measure pulls, commits and the overhead, and write docs/explanation/performance.md and its plots: ``report.py``.
 
 ``report.py --from FOLDER`` writes them out of figures that were measured before, ``--keep FOLDER`` keeps what is measured.
 """
@@ -140,7 +140,7 @@ def costs(folder: Path) -> str:
     return (
         table("| import, above Airflow's own | |", rows)
         + f"\nA pull sends its first request {1000 * told['first_request']:.0f} ms after its start, most of it imports. "
-        f"It asks {told['tokens']} time for a token, and looks up {told['look_ups']} connection.\n"
+        f"It requests {told['tokens']} token and looks up {told['look_ups']} connection.\n"
     )
 
 

@@ -78,14 +78,14 @@ def waiting(homes: Homes, side: Side, *, waits: int, seconds: float) -> Figures:
             figures |= {
                 "TCP connections opened": f"{(counters['connections'] - connections) * 60 / elapsed:,.0f} a minute",
                 "tokens minted by the triggerer": str(counters["tokens_minted"]),
-                "all have looked once": f"{first:.0f} s after the triggerer's start",
-                "between two looks of a wait: median, 99%, most": between_looks(running),
-                "half have heard, all have heard": until_heard(running, waits=waits),
+                "all have polled once": f"{first:.0f} s after the triggerer's start",
+                "between two polls of a wait: median, 99%, most": between_looks(running),
+                "half notified, all notified": until_heard(running, waits=waits),
             }
         return figures | {
             "blocked loop, while all start: warnings, longest": warnings(at_start),
             f"blocked loop, in the {seconds:.0f} s after that": warnings(blocked[len(at_start) :]),
-            "blocked loop, while all hear": "" if side is IDLE else warnings(running.blocked()[len(blocked) :]),
+            "blocked loop, while all are notified": "" if side is IDLE else warnings(running.blocked()[len(blocked) :]),
         }
 
 
@@ -106,9 +106,9 @@ def most_looks(homes: Homes, side: Side, *, waits: int, seconds: float) -> Figur
         time.sleep(seconds)
         elapsed, usage = time.monotonic() - began, running.usage()
         return {
-            "looks a second": f"{(looks(running) - looked) / elapsed:,.0f}",
+            "polls a second": f"{(looks(running) - looked) / elapsed:,.0f}",
             "processor, all processes": f"{(usage.seconds - used) / elapsed:.2f} cores",
-            "between two looks of a wait: median, 99%, most": between_looks(running),
+            "between two polls of a wait: median, 99%, most": between_looks(running),
         }
 
 
@@ -157,13 +157,13 @@ def conditions() -> str:
 def measured(homes: Homes, *, waits: int, seconds: float) -> str:
     lookers = {name: side for name, side in SIDES.items() if side is not IDLE}
     parts = {
-        f"{waits:,} waits, looking every {INTERVAL:.0f} s, watched for {seconds:.0f} s:": {
+        f"{waits:,} waits, polling every {INTERVAL:.0f} s, watched for {seconds:.0f} s:": {
             name: waiting(homes, side, waits=waits, seconds=seconds) for name, side in SIDES.items()
         },
-        f"{waits:,} waits that want to look every second, which is more than can be:": {
+        f"{waits:,} waits that want to poll every second, which is more than is possible:": {
             name: most_looks(homes, side, waits=waits, seconds=seconds / 2) for name, side in lookers.items()
         },
-        "Waits that want to look every second at an API that refuses, five for each answer:": {
+        "Waits that want to poll every second an API that refuses, five for each answer:": {
             name: refused(homes, side, seconds=5.0) for name, side in lookers.items()
         },
     }
