@@ -18,13 +18,15 @@ HEAD = """\
 Find the name of a list, and pass it to an operator, a sensor, a trigger or a hook: `resource="subscriptions"`.
 For an endpoint that is not here, pass a [`Resource` of your own](../how-to/hook.md#an-endpoint-of-your-own).
 
-A resource is a list endpoint: its path, its paging, the columns that identify a record, and its time filter, if it has one.
+A resource is a list endpoint:
+its path, its paging, the columns that identify a record, and its time filter, if it has one.
 The last column lists what no public document confirms.
 
 ## Limio
 
 If your tenant differs, pass a `Resource` of your own, for example a copy with another path:
-`dataclasses.replace(RESOURCES["catalog.offers2"], path="/items")`, with `RESOURCES` from `limio_limitrail.limio.resources`.
+`dataclasses.replace(RESOURCES["catalog.offers2"], path="/items")`,
+with `RESOURCES` from `limio_limitrail.limio.resources`.
 
 `service` defaults to `limio`; the others are `zuora` and `salesforce`: `request_params={"service": "zuora"}`.
 
@@ -35,17 +37,22 @@ If your tenant differs, pass a `Resource` of your own, for example a copy with a
 HEAD_OF_LIMITRAIL = """
 ## LimitRail
 
-LimitRail's public pages say that runtime lists need `from` and `to`, and that rows are in `items`, which may be empty.
-They name neither paths nor members. If your tenant differs, change:
+LimitRail's public pages say that runtime lists need `from` and `to`,
+and that rows are in `items`, which may be empty.
+They name neither paths nor members.
+If your tenant differs, change:
 
 - a path: the connection's field [`paths`](../how-to/connections.md#limitrail), `{"usage": "/v2/usage"}`;
-- anything else: a `Resource` of your own, for example a copy,
-  `dataclasses.replace(RESOURCES["usage"], time_column="at")`, with `RESOURCES` from `limio_limitrail.limitrail.resources`;
-- the scope that a list needs: name it in the connection or in the task. None is documented for lists.
+- anything else: a `Resource` of your own,
+  for example a copy, `dataclasses.replace(RESOURCES["usage"], time_column="at")`,
+  with `RESOURCES` from `limio_limitrail.limitrail.resources`;
+- the scope that a list needs: name it in the connection or in the task.
+  None is documented for lists.
 
 `from` and `to` are sent as ISO 8601 in UTC, to the second: `from` is rounded down, `to` up.
 
-A response that names a next page (`nextCursor`, `hasMore`, ...) is an error here, because the rest of the list would be lost:
+A response that names a next page (`nextCursor`, `hasMore`, ...) is an error here,
+because the rest of the list would be lost:
 pass a `Resource` with the [paging](../how-to/hook.md#an-endpoint-of-your-own) that it has.
 
 | name | path | key | filter by time | time column | paging | assumed |
