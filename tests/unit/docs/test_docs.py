@@ -43,7 +43,9 @@ def test_snippets_are_those_of_the_examples(page: Path) -> None:
 
 
 def test_the_table_of_resources_is_the_one_of_the_code() -> None:
-    assert (DOCS / "reference" / "resources.md").read_text() == script("make_resources").page(), "run: python docs/make_resources.py"
+    assert (DOCS / "reference" / "resources.md").read_text() == script("make_resources").page(), (
+        "run: python docs/make_resources.py"
+    )
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -102,7 +104,7 @@ def test_every_error_is_explained_where_its_message_says() -> None:
     [
         ("no", ParameterError, f"no. More: {PAGE.as_uri()}#parametererror"),
         ("Try again.", RateLimitError, f"Try again. More: {PAGE.as_uri()}#ratelimiterror"),
-        ("x: no. More: docs/how-to/troubleshooting.md#scopeerror", LandingError, "x: no. More: docs/how-to/troubleshooting.md#scopeerror"),
+        ("x: no. More: file:///p.md#scopeerror", LandingError, "x: no. More: file:///p.md#scopeerror"),
     ],
 )
 def test_a_message_leads_to_one_part_of_the_page(message: str, error: type[Exception], shown: str) -> None:
