@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 TROUBLESHOOTING = "how-to/troubleshooting"
-USAGE = "how-to/usage"
+SETTLE_USAGE = "how-to/settle-usage"
 _LEADS = "More: "
 
 _site = ""

@@ -28,11 +28,11 @@ RUN_ELSEWHERE = {
     ("docs/how-to/recipes.md", "Slowly changing history", "sql"): "tests/system/test_recipes.py",
     ("docs/how-to/recipes.md", "Replay rejected usage", "sql"): "tests/system/test_recipes.py",
     ("docs/how-to/recipes.md", "Replay rejected usage", "json"): "tests/system/test_recipes.py",
-    ("docs/how-to/usage.md", "Parked rows", "sql"): "tests/system/test_recipes.py",
-    ("docs/how-to/usage.md", "Left in doubt", "sql"): "tests/integration/ledger/test_left_in_doubt.py",
-    ("docs/how-to/usage.md", "Changed rows", "sql"): "tests/integration/usage/test_same_row.py",
-    ("docs/how-to/usage.md", "The ledger", "sql"): "tests/integration/ledger/test_rekeyed.py",
-    ("docs/how-to/usage.md", "Rejected rows", "sql"): "tests/integration/usage/test_refused_again.py",
+    ("docs/how-to/settle-usage.md", "Parked rows", "sql"): "tests/system/test_recipes.py",
+    ("docs/how-to/settle-usage.md", "Left in doubt", "sql"): "tests/integration/ledger/test_left_in_doubt.py",
+    ("docs/how-to/settle-usage.md", "Changed rows", "sql"): "tests/integration/usage/test_same_row.py",
+    ("docs/reference/ledger.md", "The ledger", "sql"): "tests/integration/ledger/test_rekeyed.py",
+    ("docs/how-to/settle-usage.md", "Rejected rows", "sql"): "tests/integration/usage/test_refused_again.py",
     ("docs/how-to/object-storage.md", "S3", "json"): "tests/integration/s3/test_page.py",
     ("docs/how-to/object-storage.md", "What the key may do", "json"): "tests/integration/s3/test_access.py",
     **{
@@ -47,7 +47,7 @@ NOT_RUN = {
     "airflow dags test limio_subscriptions": "needs a tenant; against the emulator test_start_page runs it",
     "uv pip compile": "asks a package index for everything anew",
 }
-PICTURES = {("docs/how-to/object-storage.md", "What stands in the folder"), ("docs/how-to/usage.md", "What can happen to a row")}
+PICTURES = {("docs/how-to/object-storage.md", "What stands in the folder"), ("docs/reference/ledger.md", "What can happen to a row")}
 """Blocks without a language: drawings."""
 
 
