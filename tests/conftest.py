@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from airflow_whole import WholeAirflow
-    from places import Place, S3Server
+    from tests.support.airflow_whole import WholeAirflow
+    from tests.support.places import Place, S3Server
 
 # Before anything imports Airflow, which reads these once. Each test process has a home of its own, and none is the user's.
 _HOME = tempfile.mkdtemp(prefix="limio-limitrail-tests-")
@@ -32,13 +32,10 @@ for _name in [name for name in os.environ if name.startswith("AIRFLOW_CONN_")]:
 
 pytest_plugins = ["limio_limitrail.emulator.pytest_plugin"]
 
-sys.path.insert(0, str(Path(__file__).parent / "support"))
-
-from airflow_home import AirflowHome, AirflowProcess, make_template  # noqa: E402 - the path is set above
-from airflow_versions import EVERYTHING, MISSING  # noqa: E402
-
 from limio_limitrail.api.known_secrets import forget_unused_secrets  # noqa: E402
 from limio_limitrail.emulator import EmulatorServer  # noqa: E402
+from tests.support.airflow_home import AirflowHome, AirflowProcess, make_template  # noqa: E402 - the environment is set above
+from tests.support.airflow_versions import EVERYTHING, MISSING  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -109,7 +106,7 @@ def home(make_home: Callable[..., AirflowHome], limio_emulator: EmulatorServer) 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Any]:
     """An embedded Postgres; `databases.fresh_postgres` makes a database of one's own in it."""
-    from databases import start_postgres
+    from tests.support.databases import start_postgres
 
     with start_postgres() as server:
         yield server
@@ -118,7 +115,7 @@ def postgres_server() -> Iterator[Any]:
 @pytest.fixture
 def postgres_connection(postgres_server: Any) -> Iterator[dict[str, Any]]:
     """A Postgres database of the test's own, as the fields of a connection."""
-    from databases import fresh_postgres
+    from tests.support.databases import fresh_postgres
 
     with fresh_postgres(postgres_server) as details:
         yield details
@@ -127,7 +124,7 @@ def postgres_connection(postgres_server: Any) -> Iterator[dict[str, Any]]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
     """An S3 API; `places.Bucket` makes a bucket of one's own in it."""
-    from places import start_s3
+    from tests.support.places import start_s3
 
     with start_s3() as server:
         yield server
@@ -136,7 +133,7 @@ def s3_server() -> Iterator[S3Server]:
 @pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.needs_s3)])
 def place(request: pytest.FixtureRequest, tmp_path: Path, home: AirflowHome) -> Place:
     """A place for parts that `home` knows: a folder, and a bucket."""
-    from places import Bucket, LocalPlace
+    from tests.support.places import Bucket, LocalPlace
 
     if request.param == "folder":
         return LocalPlace(tmp_path / "out")
@@ -148,8 +145,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, home: AirflowHome) -> 
 @pytest.fixture(scope="session")
 def whole_airflow_template(postgres_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """An Airflow home and its migrated database in Postgres, made once: the folder, and the database's name."""
-    from airflow_whole import database_url
-    from databases import fresh_postgres
+    from tests.support.airflow_whole import database_url
+    from tests.support.databases import fresh_postgres
 
     with fresh_postgres(postgres_server) as details:
         url = database_url(details)
@@ -161,8 +158,8 @@ def whole_airflow(
     postgres_server: Any, whole_airflow_template: tuple[Path, str], tmp_path: Path
 ) -> Iterator[Callable[..., WholeAirflow]]:
     """Start a whole Airflow, with more settings as environment variables; it ends with the test."""
-    from airflow_whole import WholeAirflow
-    from databases import fresh_postgres
+    from tests.support.airflow_whole import WholeAirflow
+    from tests.support.databases import fresh_postgres
 
     template, name = whole_airflow_template
     with contextlib.ExitStack() as running:

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from airflow_home import AirflowHome, AirflowProcess, make_template
+from tests.support.airflow_home import AirflowHome, AirflowProcess, make_template
 
 LATENCY = 0.05
 DAGS = 10

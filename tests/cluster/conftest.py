@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_cluster import CeleryAirflow, start_redis
-from airflow_home import AirflowHome
-from cluster_world import ClusterWorld
-from databases import fresh_postgres
 
 from limio_limitrail.emulator import EmulatorServer
+from tests.support.airflow_cluster import CeleryAirflow, start_redis
+from tests.support.airflow_home import AirflowHome
+from tests.support.cluster_world import ClusterWorld
+from tests.support.databases import fresh_postgres
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from airflow_cluster import lives
-from airflow_whole import Run
-from cluster_world import HOURS, PARK, PULL, RESEND, ROWS_IN_DOUBT, ClusterWorld
-from pages import blocks
-
 from limio_limitrail.emulator import Fault
+from tests.support.airflow_cluster import lives
+from tests.support.airflow_whole import Run
+from tests.support.cluster_world import HOURS, PARK, PULL, RESEND, ROWS_IN_DOUBT, ClusterWorld
+from tests.support.pages import blocks
 
 AN_HOUR = 2_000
 ROWS = 5_000

@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 
 import pytest
-from airflow_cluster import SLOTS
-from cluster_world import COMMIT_SECONDS, HOURS, LIST_SECONDS, PULL, RESEND, ClusterWorld
+
+from tests.support.airflow_cluster import SLOTS
+from tests.support.cluster_world import COMMIT_SECONDS, HOURS, LIST_SECONDS, PULL, RESEND, ClusterWorld
 
 REPORT = Path(__file__).resolve().parents[2] / "build" / "cluster.json"
 AN_HOUR = 2_000

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from airflow_home import AirflowHome
-from airflow_whole import WholeAirflow, database_url, processes_of_session
+
+from tests.support.airflow_home import AirflowHome
+from tests.support.airflow_whole import WholeAirflow, database_url, processes_of_session
 
 SLOTS = 4
 """Tasks that one worker runs at once."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SUPPORT = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -27,6 +27,7 @@ def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, 
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "TMPDIR": str(home / "tmp"),
+        "PYTHONPATH": str(ROOT),
         **(more or {}),
     }
 
@@ -68,7 +69,7 @@ class AirflowProcess:
     def __init__(self, template: Path) -> None:
         self._noise = (template.parent / "process.log").open("w+")
         self._process = subprocess.Popen(
-            [sys.executable, str(SUPPORT / "airflow_process.py")],
+            [sys.executable, "-m", "tests.support.airflow_process"],
             env=environment(template),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

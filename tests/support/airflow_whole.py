@@ -20,8 +20,9 @@ from typing import Any
 import psutil
 import psycopg
 import requests
-from airflow_home import AirflowHome
 from cryptography.fernet import Fernet
+
+from tests.support.airflow_home import AirflowHome
 
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 PORTS = 4

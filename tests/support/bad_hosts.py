@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import parse_qs
 
-from wire import TOKEN, answer, chunked, raw_server, read_request, read_whole_request
+from tests.support.wire import TOKEN, answer, chunked, raw_server, read_request, read_whole_request
 
 ORDER = b'{"id":"one","status":"active"}'
 

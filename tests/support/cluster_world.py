@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from airflow_cluster import CeleryAirflow
-from airflow_whole import Run
-from usage import digest_of
 
 from limio_limitrail.emulator import Call, EmulatorServer, Fault
+from tests.support.airflow_cluster import CeleryAirflow
+from tests.support.airflow_whole import Run
+from tests.support.usage import digest_of
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "dags_examples"
 PULL, PARK, RESEND = "limitrail_sliced_pull", "limitrail_sharded_commit", "limitrail_sharded_commit_resend"

@@ -7,7 +7,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 
-from wire import chunked
+from tests.support.wire import chunked
 
 LIST = b'{"items":[{"id":"1","status":"active"}]}'
 """What a list, a record and a usage answer all are, more or less: most headers are tried with it."""

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
-from airflow_process import arm
+from tests.support.airflow_process import arm
 
 PATIENCE = 150
 """Seconds after which a try that hangs says where, and ends."""

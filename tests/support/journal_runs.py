@@ -16,12 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from airflow_home import SUPPORT, environment
-from journal import Call, JournalServer
-from journal_process import read, write
-from usage import SIGKILL, Database
-
 from limio_limitrail.usage.body import Column
+from tests.support.airflow_home import environment
+from tests.support.journal import Call, JournalServer
+from tests.support.journal_process import read, write
+from tests.support.usage import SIGKILL, Database
 
 TABLE = "limitrail_usage_ledger"
 UNCERTAIN = ("sending", "unknown", "parked")
@@ -49,7 +48,7 @@ class Runner:
     def __init__(self, home: Path) -> None:
         self._noise = (home.parent / "runner.log").open("w+")
         self._process = subprocess.Popen(
-            [sys.executable, str(SUPPORT / "journal_process.py")],
+            [sys.executable, "-m", "tests.support.journal_process"],
             env=environment(home),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

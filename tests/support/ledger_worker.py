@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from databases import Database
-from ledgers import PARK, FailingDatabase, make_ledger, make_row, make_worker
-
 from limio_limitrail.landing.sql import persistent_connection as held_module
 from limio_limitrail.usage.ledger.sql import Statements
+from tests.support.databases import Database
+from tests.support.ledgers import PARK, FailingDatabase, make_ledger, make_row, make_worker
 
 
 @dataclass

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from databases import Database
-
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 from limio_limitrail.usage.ledger.ledger import Ledger
 from limio_limitrail.usage.ledger.model import OnUnknown, State, UsageRow, Worker
 from limio_limitrail.usage.ledger.rules import Policy
+from tests.support.databases import Database
 
 PARK = Policy(on_unknown=OnUnknown.PARK)
 RESEND = Policy(on_unknown=OnUnknown.RESEND)

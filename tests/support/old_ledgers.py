@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from usage import Database
+    from tests.support.usage import Database
 
 FORMATS = Path(__file__).parent.parent / "integration" / "ledger" / "formats"
 KINDS = {"duckdb": "duckdb", "duck": "duckdb", "sqlite": "sqlite", "lite": "sqlite", "standard": "standard"}

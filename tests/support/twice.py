@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from wire import TOKEN, answer, raw_server
+from tests.support.wire import TOKEN, answer, raw_server
 
 IDS = ("body", "header", "none")
 """Where an answer bears an id."""

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from airflow_home import AirflowHome, Outcome
 
 from limio_limitrail.emulator import EmulatorServer
+from tests.support.airflow_home import AirflowHome, Outcome
 
 COMMIT = "/v1/usage/commit"
 SIGKILL = -9

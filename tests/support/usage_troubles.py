@@ -6,9 +6,8 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from usage import COMMIT, UsageRow, make_rows
-
 from limio_limitrail.emulator import EmulatorServer, Fault
+from tests.support.usage import COMMIT, UsageRow, make_rows
 
 STEPS = (
     ("before claiming", 4),

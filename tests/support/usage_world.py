@@ -11,9 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from databases import make_database
-from ledgers import FailingDatabase, make_ledger, make_row, make_worker
-
 from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import TransportError
@@ -29,6 +26,8 @@ from limio_limitrail.usage.operations import find_operation
 from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
 from limio_limitrail.usage.send_loop import Abort, EndedError, RateLimited, Uncertain
 from limio_limitrail.usage.sender import UsageSender
+from tests.support.databases import make_database
+from tests.support.ledgers import FailingDatabase, make_ledger, make_row, make_worker
 
 FATES = (
     "answer", "deny", "reject", "undecided", "answer lost", "request lost", "refused", "500 after", "504 after", "503 before",

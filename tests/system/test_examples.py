@@ -17,7 +17,7 @@ import pytest
 from limio_limitrail.emulator import EmulatorServer
 
 if TYPE_CHECKING:
-    from airflow_home import AirflowHome
+    from tests.support.airflow_home import AirflowHome
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "dags_examples"
 DAG_IDS = {

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
-from landed import duck, duck_rows
-from pages import blocks
 
 from limio_limitrail.emulator import EmulatorServer, Fault
+from tests.support.landed import duck, duck_rows
+from tests.support.pages import blocks
 
 if TYPE_CHECKING:
-    from airflow_home import AirflowHome
+    from tests.support.airflow_home import AirflowHome
 
 RECIPES = Path(__file__).resolve().parents[2] / "dags_examples" / "recipes"
 START = datetime(2026, 3, 1, tzinfo=UTC)

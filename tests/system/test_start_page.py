@@ -12,7 +12,8 @@ import tomllib
 from pathlib import Path
 
 import duckdb
-from pages import ROOT, blocks
+
+from tests.support.pages import ROOT, blocks
 
 PAGE = "docs/start/tutorial.md"
 OWN = "Your own tenant"

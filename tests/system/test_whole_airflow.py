@@ -17,7 +17,7 @@ import pytest
 from limio_limitrail.emulator import Call, EmulatorServer
 
 if TYPE_CHECKING:
-    from airflow_whole import WholeAirflow
+    from tests.support.airflow_whole import WholeAirflow
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "dags_examples" / "limio_order_wait.py"
 DAG = "limio_order_wait"

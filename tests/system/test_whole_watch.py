@@ -19,7 +19,7 @@ import pytest
 from limio_limitrail.emulator import EmulatorServer
 
 if TYPE_CHECKING:
-    from airflow_whole import WholeAirflow
+    from tests.support.airflow_whole import WholeAirflow
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "dags_examples" / "limio_abandoned_basket_followup.py"
 DAG = "limio_abandoned_basket_followup"

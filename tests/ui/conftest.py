@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_home import AirflowHome
-from airflow_pages import ConnectionForm, Connections, DagPages
-from airflow_whole import WholeAirflow
-from browser import Seen, open_browser, open_context
-from databases import fresh_postgres
 from playwright.sync_api import Browser, BrowserContext, Locator, Page
 
 from limio_limitrail.emulator import EmulatorServer, LimitRailClient, LimitRailOptions
+from tests.support.airflow_home import AirflowHome
+from tests.support.airflow_pages import ConnectionForm, Connections, DagPages
+from tests.support.airflow_whole import WholeAirflow
+from tests.support.browser import Seen, open_browser, open_context
+from tests.support.databases import fresh_postgres
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "dags_examples"

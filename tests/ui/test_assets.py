@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from airflow_pages import DagPages
-from airflow_whole import WholeAirflow
 from playwright.sync_api import Page, expect
+
+from tests.support.airflow_pages import DagPages
+from tests.support.airflow_whole import WholeAirflow
 
 LIST = "limio://acme.prod.limio.com/subscriptions"
 

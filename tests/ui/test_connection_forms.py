@@ -7,12 +7,12 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from airflow_pages import ConnectionForm, Connections
-from airflow_whole import WholeAirflow
 from playwright.sync_api import Page, expect
 
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.provider_info import get_provider_info
+from tests.support.airflow_pages import ConnectionForm, Connections
+from tests.support.airflow_whole import WholeAirflow
 
 STANDARD = ["Description", "{host}", "Client id", "Client secret", "Port"]
 LIMIO = ["Region", "Authentication", "OAuth endpoint", "Timeout (seconds)", "Page size", "Verify certificates", "Pages"]

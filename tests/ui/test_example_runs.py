@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from airflow_pages import DagPages
 from playwright.sync_api import Page, expect
 
 from limio_limitrail.emulator import EmulatorServer
+from tests.support.airflow_pages import DagPages
 
 NEEDS = {"limitrail_usage_commit": "limio_warehouse_sync"}
 """Examples that use what another one leaves."""

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 
 import pytest
-from airflow_pages import DagPages
 from playwright.sync_api import Page, expect
 
 from limio_limitrail.emulator import EmulatorServer
+from tests.support.airflow_pages import DagPages
 
 
 @pytest.mark.parametrize(

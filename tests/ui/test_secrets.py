@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from airflow_pages import Connections, DagPages
-from browser import Seen
 from playwright.sync_api import Page, expect
 
 from limio_limitrail.emulator import EmulatorServer
+from tests.support.airflow_pages import Connections, DagPages
+from tests.support.browser import Seen
 
 TABS = [
     ["Rendered Templates"],

@@ -6,11 +6,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-from airflow_pages import ConnectionForm, Connections, Toast
-from browser import forms_of
 from playwright.sync_api import Error, Page
 
 from limio_limitrail.emulator import EmulatorServer
+from tests.support.airflow_pages import ConnectionForm, Connections, Toast
+from tests.support.browser import forms_of
 
 GOOD = "Test Connection Successful"
 BAD = "Test Connection Failed"

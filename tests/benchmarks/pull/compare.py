@@ -22,10 +22,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "support"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from databases import fresh_postgres, start_postgres
 from processes import served
+
+from tests.support.databases import fresh_postgres, start_postgres
 
 HERE = Path(__file__).resolve().parent
 CONTESTANTS = (

@@ -13,12 +13,9 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import hostile
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledgers import make_row
-from wire import stop_listening
 
 from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
@@ -40,6 +37,9 @@ from limio_limitrail.usage.messages import AnswerReading
 from limio_limitrail.usage.operations import find_operation
 from limio_limitrail.usage.send_loop import EndedError
 from limio_limitrail.usage.sender import UsageSender
+from tests.support import hostile
+from tests.support.ledgers import make_row
+from tests.support.wire import stop_listening
 
 TOKEN = hostile.raw(b'{"access_token":"token-of-the-wire-1234567890","token_type":"Bearer","expires_in":3600,"scope":"a b"}')
 GOOD = hostile.raw()

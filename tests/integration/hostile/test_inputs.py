@@ -14,7 +14,6 @@ import pytest
 from airflow.sdk import Connection
 from hypothesis import given
 from hypothesis import strategies as st
-from wire import WireServer, wire_server
 
 from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
@@ -29,6 +28,7 @@ from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limio_connection import read_limio_connection
 from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
 from limio_limitrail.limio.resources import RESOURCES
+from tests.support.wire import WireServer, wire_server
 
 KEY = frozenset({AuthMode.API_KEY})
 ONE_TRY = RetryLimits(attempts=1, bad_gateway_attempts=1, rate_limit_attempts=1)

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from journal import JournalServer
-from journal_runs import Billing, Runner
-from usage import Database
+
+from tests.support.journal import JournalServer
+from tests.support.journal_runs import Billing, Runner
+from tests.support.usage import Database
 
 # The same examples every time, unless somebody wants more of them; no clock: a busy machine is no reason to fail.
 settings.register_profile(

@@ -17,13 +17,14 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from databases import fresh_postgres
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
-from journal import CODE, FATES, KNOWN, JournalServer
-from journal_runs import Billing
-from usage import SIGKILL, Database
+
+from tests.support.databases import fresh_postgres
+from tests.support.journal import CODE, FATES, KNOWN, JournalServer
+from tests.support.journal_runs import Billing
+from tests.support.usage import SIGKILL, Database
 
 NAMES = ("a", "b", "c", "d")
 HOUR = 3600.0

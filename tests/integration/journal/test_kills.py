@@ -10,11 +10,11 @@ import random
 from collections import Counter
 
 import pytest
-from journal import CODE, FATES, KNOWN
-from usage import SIGKILL, rows_from_environment
-from usage_troubles import STEPS
 
 from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
+from tests.support.journal import CODE, FATES, KNOWN
+from tests.support.usage import SIGKILL, rows_from_environment
+from tests.support.usage_troubles import STEPS
 
 QUERY = "SELECT account, account AS k, amount FROM usage ORDER BY account"
 MOMENTS = ("received", "done", "answered")

@@ -6,10 +6,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from journal import CODE, FATES
-from journal_runs import Billing, make_rows
 
 from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
+from tests.support.journal import CODE, FATES
+from tests.support.journal_runs import Billing, make_rows
 
 HELD = ("free", "rejected", "unknown", "parked", "sending", "committed", "denied", "given_up")
 WAS_IN_DOUBT = ("unknown", "parked", "sending")

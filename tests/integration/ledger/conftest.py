@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import Database, make_database, open_database
 from hypothesis import HealthCheck, settings
-from ledgers import FailingDatabase, make_ledger, make_worker
 
 from limio_limitrail.usage.ledger import ledger as ledger_module
 from limio_limitrail.usage.ledger.ledger import Ledger
+from tests.support.databases import Database, make_database, open_database
+from tests.support.ledgers import FailingDatabase, make_ledger, make_worker
 
 # The same examples every time, and no clock: a busy machine is no reason to fail.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -8,10 +8,10 @@ import random
 from collections import Counter
 
 import pytest
-from ledgers import PARK, REPLAY_PARKED, RESEND, claim_in_pieces, compete, entries, make_row, make_rows
 
 from limio_limitrail.usage.ledger.model import Outcome, State
 from limio_limitrail.usage.ledger.sql import Statements
+from tests.support.ledgers import PARK, REPLAY_PARKED, RESEND, claim_in_pieces, compete, entries, make_row, make_rows
 
 
 def test_two_workers_in_turn(db, ledger_in):

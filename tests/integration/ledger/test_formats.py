@@ -12,13 +12,13 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from ledgers import PARK, REPLAY_PARKED, RESEND, FailingDatabase, entries, make_ledger, make_row, make_worker
-from old_ledgers import FORMATS, old_insert, old_rows, old_table
 
 from limio_limitrail.usage.ledger import ledger as ledger_module
 from limio_limitrail.usage.ledger.ledger import Ledger
 from limio_limitrail.usage.ledger.model import LedgerError, Outcome, State
 from limio_limitrail.usage.ledger.table import COLUMNS, FORMAT, addition
+from tests.support.ledgers import PARK, REPLAY_PARKED, RESEND, FailingDatabase, entries, make_ledger, make_row, make_worker
+from tests.support.old_ledgers import FORMATS, old_insert, old_rows, old_table
 
 COMMITTED = Outcome(state=State.COMMITTED, http_status=200, decision="ALLOWED")
 RESEND_FOR_EVER = replace(RESEND, resend_within=10**9)

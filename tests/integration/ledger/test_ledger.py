@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
-from ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, entries, make_row, make_rows
 
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.usage.ledger.ledger import LEASE, Ledger
 from limio_limitrail.usage.ledger.model import LedgerError, Outcome, State, StoppedError, Worker
 from limio_limitrail.usage.ledger.table import COLUMNS
+from tests.support.ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, entries, make_row, make_rows
 
 ROW = make_row("a")
 OTHER_BODY = make_row("a", body=b'{"other":1}')

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import pytest
-from ledgers import PARK, make_rows, make_worker
-from pages import blocks
 
 from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.usage.ledger.model import Outcome, State
 from limio_limitrail.usage.row_buffer import RowBuffer
+from tests.support.ledgers import PARK, make_rows, make_worker
+from tests.support.pages import blocks
 
 ROWS = make_rows(8)
 

@@ -8,12 +8,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from ledger_worker import another_worker
-from ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_row, make_worker
 
 from limio_limitrail.usage.ledger import ledger as ledger_module
 from limio_limitrail.usage.ledger.model import State
 from limio_limitrail.usage.ledger.process_lock import SUFFIX
+from tests.support.ledger_worker import another_worker
+from tests.support.ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_row, make_worker
 
 ROW = make_row("a")
 HOUR = 3600.0

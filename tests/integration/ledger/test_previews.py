@@ -6,11 +6,11 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from ledgers import PARK, FailingDatabase, make_rows, make_worker
 
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.usage.ledger.model import LedgerError, Outcome, State
 from limio_limitrail.usage.ledger.previews import COLUMNS, Previews
+from tests.support.ledgers import PARK, FailingDatabase, make_rows, make_worker
 
 
 @pytest.fixture

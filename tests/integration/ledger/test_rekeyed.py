@@ -11,10 +11,6 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
-from ledgers import PARK, RESEND, entries, make_worker
-from old_ledgers import FORMATS, old_insert, old_rows, old_table
-from pages import blocks
-from same_rows import DIFFERENT, SAME
 
 from limio_limitrail.usage.body import Column
 from limio_limitrail.usage.ledger import rekeyed_rows as rekeyed_module
@@ -23,6 +19,10 @@ from limio_limitrail.usage.ledger.rekeyed_rows import Sender, fill_all_identitie
 from limio_limitrail.usage.ledger.row_identity import identity_of_entry
 from limio_limitrail.usage.messages import UsageTemplate
 from limio_limitrail.usage.row_buffer import RowBuffer
+from tests.support.ledgers import PARK, RESEND, entries, make_worker
+from tests.support.old_ledgers import FORMATS, old_insert, old_rows, old_table
+from tests.support.pages import blocks
+from tests.support.same_rows import DIFFERENT, SAME
 
 COMMITTED = Outcome(state=State.COMMITTED, http_status=200, decision="ALLOWED")
 REJECTED = Outcome(state=State.REJECTED, http_status=400)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
-from ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, make_row
-from usage_world import FATES, NAMES, Ways, World
 
 from limio_limitrail.usage.ledger.model import OnUnknown, State
 from limio_limitrail.usage.ledger.rules import Policy
+from tests.support.ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, make_row
+from tests.support.usage_world import FATES, NAMES, Ways, World
 
 BODIES = (b"{}", b"{}", b"{}", b"[]")
 # Most often in doubt, because an answer ends a row's story.

@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ledgers import PARK, entries, make_ledger, make_row, make_rows, make_worker
 
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.usage.ledger.model import LedgerError, Outcome, State
 from limio_limitrail.usage.ledger.table import COLUMNS, KEY
 from limio_limitrail.usage.ledger.write_fallbacks import UnwrittenError
+from tests.support.ledgers import PARK, entries, make_ledger, make_row, make_rows, make_worker
 
 COMMITTED = Outcome(state=State.COMMITTED, http_status=200, decision="ALLOWED", reservation_id="res-1", trace_id="t-1")
 REJECTED = Outcome(state=State.REJECTED, http_status=400, error_code="bad", field="amount", detail="the account is not known")

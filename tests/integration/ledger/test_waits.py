@@ -11,14 +11,14 @@ import threading
 import uuid
 
 import pytest
-from ledger_worker import another_worker
-from ledgers import PARK, RESEND, FailingDatabase, compete, entries, make_row, make_rows
 
 from limio_limitrail.landing.sql import persistent_connection as held_module
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.usage.ledger import transactions as transactions_module
 from limio_limitrail.usage.ledger.model import Outcome, State
 from limio_limitrail.usage.ledger.transactions import LedgerLockedError
+from tests.support.ledger_worker import another_worker
+from tests.support.ledgers import PARK, RESEND, FailingDatabase, compete, entries, make_row, make_rows
 
 OLD, NEW = make_row("old"), make_row("new")
 COMMITTED = Outcome(state=State.COMMITTED, http_status=200)
@@ -105,9 +105,8 @@ def test_a_sqlite_ledger_is_looked_at_without_a_lock(lite, ledger_in, short, mod
 
 
 def test_previews_that_are_there_are_looked_at_without_a_lock(postgres, short):
-    from ledgers import make_worker
-
     from limio_limitrail.usage.ledger.previews import Previews
+    from tests.support.ledgers import make_worker
 
     with contextlib.closing(FailingDatabase(postgres.hook())) as held:
         Previews(database=held, table="ledger", worker=make_worker()).prepare()
@@ -214,7 +213,7 @@ def test_a_lock_that_is_let_go_in_time_costs_nothing(postgres, ledger_in, monkey
 
 def test_an_older_ledger_that_is_locked(opened, ledger_in, short, monkeypatch):
     """The new column waits for a moment only, because all others wait behind it; then the task ends, and is tried again."""
-    from old_ledgers import old_insert, old_rows, old_table
+    from tests.support.old_ledgers import old_insert, old_rows, old_table
 
     monkeypatch.setattr("limio_limitrail.usage.ledger.ledger._ALTER_WAIT", 0.2)
     db = opened("psycopg3")
@@ -264,7 +263,7 @@ def test_a_duckdb_file_that_a_stopped_process_has(opened, ledger_in, caplog, mon
     monkeypatch.setattr("limio_limitrail.landing.sql.duckdb_connect.TELL_EVERY", 0.0)
     db = opened("duckdb")
     with contextlib.closing(FailingDatabase(db.hook())) as made:
-        from ledgers import make_ledger, make_worker
+        from tests.support.ledgers import make_ledger, make_worker
 
         make_ledger(made, make_worker()).prepare()
     with another_worker(db, "new", stops=True) as stopped:

@@ -10,10 +10,10 @@ import pickle
 import traceback
 
 import pytest
-from secrets_left import FORMS, holders, readable_pieces
 
 from limio_limitrail.api.errors import ApiError, ProtocolError
 from limio_limitrail.emulator import Reply
+from tests.support.secrets_left import FORMS, holders, readable_pieces
 
 SECRET = "q8Zt+Lw/92kd=Xx7?m#4 vB&u"
 TOKEN = "Op4que.t0ken~Value-7781"

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl
 
 import pytest
-from landed import duck, duck_rows, manifest_of, records_of
 
 from limio_limitrail.emulator import Fault, LimitRailClient, LimitRailOptions
+from tests.support.landed import duck, duck_rows, manifest_of, records_of
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 READ, ACCOUNTS = "limitrail.usage.read", "limitrail.accounts.read"

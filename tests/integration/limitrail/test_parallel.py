@@ -4,18 +4,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
-from landed import duck, manifest_of, records_of
 
 from limio_limitrail.api.errors import CredentialsError, ParameterError, ScopeError, ServerError
 from limio_limitrail.api.pagination import CursorString
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.emulator import Fault
+from tests.support.landed import duck, manifest_of, records_of
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SPAN = {"since": START, "until": START + timedelta(days=2), "window": timedelta(hours=6)}
@@ -289,7 +291,7 @@ def test_who_stops_taking_pages_stops_the_requests(hook, usage, limitrail_emulat
 ENDS = """
 import signal, sys, threading, time
 from datetime import UTC, datetime, timedelta
-from sliced import PAGED, START, Usage, walk_through
+from tests.support.sliced import PAGED, START, Usage, walk_through
 
 def stop(*_):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -322,7 +324,6 @@ next(pages)
 
 
 def test_a_process_ends_whatever_is_under_way(tmp_path):
-    support = [path for path in sys.path if path.endswith("support")]
-    code = f"import sys; sys.path += {support!r}\n{ENDS}"
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=PATIENCE * 3, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    ended = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, timeout=PATIENCE * 3, check=False, env=environment)
     assert ended.returncode == 3, ended.stderr.decode()

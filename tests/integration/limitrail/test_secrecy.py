@@ -11,9 +11,9 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, quote_plus
 
 import pytest
-from secrets_left import FORMS, holders
 
 from limio_limitrail.emulator import Fault, LimitRailClient, LimitRailOptions, Reply
+from tests.support.secrets_left import FORMS, holders
 
 SECRET = "Opaque+Client/Secret=42"
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 from airflow.sdk.lineage import HookLineageCollector
-from airflow_home import environment
 
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.observability import lineage as flow
 from limio_limitrail.observability.lineage import Place, folder_place, list_place
+from tests.support.airflow_home import environment
 
 pytest.importorskip("airflow.providers.openlineage")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_home import AirflowHome
 
 from limio_limitrail.emulator import EmulatorServer
+from tests.support.airflow_home import AirflowHome
 
 VALUES: dict[str, Any] = {
     "five": 5,

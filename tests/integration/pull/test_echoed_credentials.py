@@ -7,9 +7,9 @@ import itertools
 import json
 
 import pytest
-from secrets_left import FORMS, files_below, holders
 
 from limio_limitrail.emulator import Reply
+from tests.support.secrets_left import FORMS, files_below, holders
 
 SECRET = "q8Zt+Lw/92kd=Xx7?m#4vB&u"
 

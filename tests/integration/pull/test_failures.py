@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from secrets_left import files_below, holders
 
 from limio_limitrail.emulator import Fault
+from tests.support.secrets_left import files_below, holders
 
 TASKS = """
 ways = dict(sql_conn_id="duck", page_size=50, retries=2, retry_delay=timedelta(0))

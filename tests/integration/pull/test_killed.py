@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from landed import duck_rows, manifest_of, records_of
+
+from tests.support.landed import duck_rows, manifest_of, records_of
 
 SIGKILL = -9
 PAGES = 12

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from landed import duck, lines_of, rows_of
+
+from tests.support.landed import duck, lines_of, rows_of
 
 LIST = "checkout/abandoned"
 SECRET = "https://take.over/SECRET"

@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from landed import duck, records_of
+
+from tests.support.landed import duck, records_of
 
 pytestmark = pytest.mark.needs_state_store
 

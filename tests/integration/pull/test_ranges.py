@@ -8,7 +8,8 @@ from collections import Counter
 
 import duckdb
 import pytest
-from landed import duck, records_of
+
+from tests.support.landed import duck, records_of
 
 pytestmark = pytest.mark.needs_state_store
 

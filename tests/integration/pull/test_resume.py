@@ -7,9 +7,9 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from landed import duck_rows, manifest_of, records_of
 
 from limio_limitrail.emulator import Fault
+from tests.support.landed import duck_rows, manifest_of, records_of
 
 LIST = "/api/objects/limio/subscriptions"
 

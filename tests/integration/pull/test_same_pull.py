@@ -8,7 +8,8 @@ import textwrap
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from landed import duck_rows, records_of, rows_of
+
+from tests.support.landed import duck_rows, records_of, rows_of
 
 pytestmark = pytest.mark.needs_state_store
 

@@ -7,7 +7,8 @@ import json
 from datetime import datetime, timedelta
 
 import pytest
-from landed import duck, records_of
+
+from tests.support.landed import duck, records_of
 
 BASKETS = "checkout/abandoned"
 TABLE = "SELECT id FROM baskets ORDER BY id"

@@ -13,7 +13,8 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-from landed import duck, duck_rows, lines_of, manifest_of, records_of, rows_of, tables_of
+
+from tests.support.landed import duck, duck_rows, lines_of, manifest_of, records_of, rows_of, tables_of
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from airflow_home import AirflowHome
-from gates import Gate
-from places import Bucket, S3Server
 
 from limio_limitrail.emulator import EmulatorServer
+from tests.support.airflow_home import AirflowHome
+from tests.support.gates import Gate
+from tests.support.places import Bucket, S3Server
 
 
 @pytest.fixture

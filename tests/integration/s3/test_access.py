@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import blocks
-from places import KEY_ID, SECRET_KEY, SESSION_TOKEN, Bucket, S3Server, start_s3
-from secrets_left import files_below, holders
+
+from tests.support.pages import blocks
+from tests.support.places import KEY_ID, SECRET_KEY, SESSION_TOKEN, Bucket, S3Server, start_s3
+from tests.support.secrets_left import files_below, holders
 
 pytestmark = [pytest.mark.needs_s3, pytest.mark.needs_state_store]
 

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from landed import duck_rows
+
+from tests.support.landed import duck_rows
 
 pytestmark = pytest.mark.needs_s3
 

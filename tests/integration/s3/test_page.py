@@ -6,8 +6,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from landed import duck_rows, manifest_of, rows_of
-from pages import ROOT, blocks
+
+from tests.support.landed import duck_rows, manifest_of, rows_of
+from tests.support.pages import ROOT, blocks
 
 pytestmark = pytest.mark.needs_s3
 

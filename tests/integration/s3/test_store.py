@@ -6,7 +6,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from landed import duck_rows, manifest_of, records_of
+
+from tests.support.landed import duck_rows, manifest_of, records_of
 
 pytestmark = [pytest.mark.needs_s3, pytest.mark.needs_state_store]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databases import Database, make_database, make_part, open_database
+
+from tests.support.databases import Database, make_database, make_part, open_database
 
 _OTHERWISE = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("duckdb files", "psycopg2", "standard")]
 """The same databases, by another driver or in another way."""

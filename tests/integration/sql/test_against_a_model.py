@@ -15,13 +15,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from databases import widest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.column_types import EXACT_IN_DOUBLE, Kind, arrow_type, cast, widen
 from limio_limitrail.landing.sql import LandingError, LoadResult
 from limio_limitrail.landing.sql.names import ascii_lower, column_names
+from tests.support.databases import widest
 
 INT, L, T, D, B, J, S, N = (
     Kind.INTEGER, Kind.BIGINT, Kind.TEXT, Kind.DOUBLE, Kind.BOOLEAN, Kind.JSON, Kind.TIMESTAMP, Kind.NULL,

@@ -16,8 +16,6 @@ import pytest
 from airflow.providers.common.sql.hooks.sql import DbApiHook
 from airflow.providers.duckdb.hooks.duckdb import DuckDBHook
 from airflow.sdk import Connection
-from error_walk import ErrorWalk, chain_of
-from wire import raw_server
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.hooks.databases import find_database
@@ -27,6 +25,8 @@ from limio_limitrail.landing.sql.persistent_connection import PersistentConnecti
 from limio_limitrail.landing.sql.queries import run_query
 from limio_limitrail.usage.ledger.model import LedgerError
 from limio_limitrail.usage.ledger.transactions import Transactions
+from tests.support.error_walk import ErrorWalk, chain_of
+from tests.support.wire import raw_server
 
 PASSWORD = "Warehouse+Pass/word=42"
 TOKEN = "motherduck-token-1234567890"

@@ -9,12 +9,12 @@ import uuid
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from databases import FilePart, Part
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.parts import DamagedPartError
 from limio_limitrail.landing.sql import LandingError
 from limio_limitrail.landing.sql import duckdb as duck
+from tests.support.databases import FilePart, Part
 
 INT, D, T, J, N = Kind.INTEGER, Kind.DOUBLE, Kind.TEXT, Kind.JSON, Kind.NULL
 STAGED = "they are staged first"

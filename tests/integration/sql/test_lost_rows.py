@@ -6,11 +6,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from databases import NOON
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError
 from limio_limitrail.landing.sql.lost_rows import Loss, find_loss, has_rows_of
+from tests.support.databases import NOON
 
 ROWS = {"id": (Kind.TEXT, ["a", "b"]), "Updated": (Kind.TIMESTAMP, [NOON - timedelta(days=1), NOON])}
 

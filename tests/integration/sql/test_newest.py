@@ -11,13 +11,13 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from databases import NOON, Database, open_database
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LoadResult
 from limio_limitrail.landing.sql import stale_rows as outdated
+from tests.support.databases import NOON, Database, open_database
 
 INT, T, D, B, J, S, N = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.BOOLEAN, Kind.JSON, Kind.TIMESTAMP, Kind.NULL
 EARLIER, LATER = NOON - timedelta(hours=1), NOON + timedelta(hours=1)

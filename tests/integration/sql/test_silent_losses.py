@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from databases import NOON, Database
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError
 from limio_limitrail.landing.sql.lost_rows import Loss, find_loss, has_rows_of
 from limio_limitrail.landing.sql.preflight import check_target
+from tests.support.databases import NOON, Database
 
 INT, T, S = Kind.INTEGER, Kind.TEXT, Kind.TIMESTAMP
 TEN = datetime(2026, 5, 1, 10, tzinfo=UTC)

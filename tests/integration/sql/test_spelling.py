@@ -11,16 +11,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from databases import NOON, Database, FilePart, Part, open_database
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from record_pages import RecordPage
 
 from limio_limitrail.landing.arrow_tables import merge_schemas
 from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.landing.sql import Target, WriteMode, load
+from tests.support.databases import NOON, Database, FilePart, Part, open_database
+from tests.support.record_pages import RecordPage
 
 _numbers = itertools.count()
 

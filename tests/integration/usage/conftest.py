@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_home import AirflowHome
-from usage import Database, Place, UsageRow, accounts_of
 
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.limitrail_options import LimitRailOptions
+from tests.support.airflow_home import AirflowHome
+from tests.support.usage import Database, Place, UsageRow, accounts_of
 
 
 @pytest.fixture

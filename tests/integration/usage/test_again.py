@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from usage import COMMIT, Code, make_rows
+
+from tests.support.usage import COMMIT, Code, make_rows
 
 
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])

@@ -7,11 +7,6 @@ import contextlib
 from collections import Counter
 
 import pytest
-from databases import make_database
-from ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_rows, make_worker
-from twice import WAYS, twice_server
-from usage import make_rows as make_usage_rows
-from wire import answer, make_certificate
 
 from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
@@ -25,6 +20,11 @@ from limio_limitrail.usage.committer import UsageCommitter
 from limio_limitrail.usage.messages import AnswerReading, MisplacedAnswerError
 from limio_limitrail.usage.operations import find_operation
 from limio_limitrail.usage.sender import REST, UsageSender
+from tests.support.databases import make_database
+from tests.support.ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_rows, make_worker
+from tests.support.twice import WAYS, twice_server
+from tests.support.usage import make_rows as make_usage_rows
+from tests.support.wire import answer, make_certificate
 
 ROWS = 60
 LATE = frozenset({"a moment later", "three times", "another one behind it", "with the next request"})

@@ -7,9 +7,9 @@ import time
 from collections import Counter
 
 import pytest
-from usage import COMMIT, SIGKILL, make_rows
 
 from limio_limitrail.emulator import Fault
+from tests.support.usage import COMMIT, SIGKILL, make_rows
 
 LEASE = {"limio_limitrail.usage.ledger.ledger.LEASE": 8.0, "limio_limitrail.usage.committer.LEASE": 8.0}
 

@@ -7,8 +7,9 @@ import json
 from pathlib import Path
 
 import pytest
-from places import Bucket
-from usage import Code, make_rows
+
+from tests.support.places import Bucket
+from tests.support.usage import Code, make_rows
 
 pytestmark = pytest.mark.needs_s3
 

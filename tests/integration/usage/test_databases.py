@@ -7,9 +7,9 @@ import subprocess
 import sys
 
 import pytest
-from usage import COMMIT, SIGKILL, make_rows
 
 from limio_limitrail.emulator import Fault
+from tests.support.usage import COMMIT, SIGKILL, make_rows
 
 HOLD = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('open', flush=True); time.sleep(float(sys.argv[2]))"
 SHORT = {"limio_limitrail.operators.limitrail.DUCKDB_WAIT": 1.0}

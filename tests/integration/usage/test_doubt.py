@@ -9,10 +9,10 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from pages import blocks
-from usage import COMMIT, SIGKILL, Code, make_rows
 
 from limio_limitrail.emulator import Fault, Reply
+from tests.support.pages import blocks
+from tests.support.usage import COMMIT, SIGKILL, Code, make_rows
 
 LEDGER = "limitrail_usage_ledger"
 HOUR = 3_600_000

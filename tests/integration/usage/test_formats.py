@@ -9,8 +9,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from old_ledgers import make_older
-from usage import Code, make_rows
+
+from tests.support.old_ledgers import make_older
+from tests.support.usage import Code, make_rows
 
 FORMATS = Path(__file__).parent / "formats"
 LEDGER = "limitrail_usage_ledger"

@@ -7,8 +7,9 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from old_ledgers import make_older
-from usage import SIGKILL, make_rows
+
+from tests.support.old_ledgers import make_older
+from tests.support.usage import SIGKILL, make_rows
 
 LEDGER = "limitrail_usage_ledger"
 DATABASES = ["duck", "lite", "pg"]

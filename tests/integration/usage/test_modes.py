@@ -7,9 +7,9 @@ import json
 from collections import Counter
 
 import pytest
-from usage import COMMIT, SIGKILL, make_rows
 
 from limio_limitrail.emulator import Fault
+from tests.support.usage import COMMIT, SIGKILL, make_rows
 
 RESERVED = """
 SELECT reservation_id, row_key FROM limitrail_usage_ledger

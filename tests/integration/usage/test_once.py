@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from usage import SIGKILL, rows_from_environment
-from usage_troubles import add_troubles, expected_states, kills, mixed_rows
+from tests.support.usage import SIGKILL, rows_from_environment
+from tests.support.usage_troubles import add_troubles, expected_states, kills, mixed_rows
 
 
 def test_keys_that_are_honoured(place_of):

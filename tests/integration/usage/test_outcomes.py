@@ -8,9 +8,9 @@ import threading
 from collections import Counter
 
 import pytest
-from usage import COMMIT, make_rows
 
 from limio_limitrail.emulator import Fault, Reply
+from tests.support.usage import COMMIT, make_rows
 
 
 def answering(place, answer):

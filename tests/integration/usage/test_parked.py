@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from usage import SIGKILL, rows_from_environment
-from usage_troubles import add_troubles, expected_states, kills, mixed_rows
+
+from tests.support.usage import SIGKILL, rows_from_environment
+from tests.support.usage_troubles import add_troubles, expected_states, kills, mixed_rows
 
 BATCH, CONCURRENCY = 40, 8
 

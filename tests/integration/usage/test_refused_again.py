@@ -9,10 +9,10 @@ from collections import Counter
 from itertools import count
 
 import pytest
-from pages import blocks
-from usage import make_rows
 
 from limio_limitrail.emulator import Reply
+from tests.support.pages import blocks
+from tests.support.usage import make_rows
 
 DATABASES = ["duck", "lite", "pg"]
 AT_ONCE = 8

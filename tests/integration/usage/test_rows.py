@@ -7,7 +7,8 @@ import json
 import re
 
 import pytest
-from usage import Code, make_rows
+
+from tests.support.usage import Code, make_rows
 
 
 def test_what_is_wrong_with_rows_is_said_before_any_is_sent(place_of):

@@ -7,11 +7,11 @@ import hashlib
 import json
 
 import pytest
-from pages import blocks
-from usage import COMMIT, Code, make_rows
 
 from limio_limitrail.emulator import Fault
 from limio_limitrail.emulator.limitrail_options import LimitRailClient
+from tests.support.pages import blocks
+from tests.support.usage import COMMIT, Code, make_rows
 
 BODY = Code('{"externalAccount": "acme", "operation": "PAYMENT", "amount": Column("amount"), "metadata": {"day": "x"}}')
 CLIENTS = (LimitRailClient("lr_old", "old-secret-1", "demo"), LimitRailClient("lr_new", "new-secret-2", "demo"))

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from usage import COMMIT, make_rows
-
 from limio_limitrail.emulator.limitrail_options import LimitRailClient
+from tests.support.usage import COMMIT, make_rows
 
 CLIENT = LimitRailClient("lr_demo", "lr-demo-secret", "demo")
 POORER = replace(CLIENT, scopes=("limitrail.usage.read",))

@@ -8,11 +8,11 @@ import json
 import urllib.parse
 
 import pytest
-from secrets_left import FORMS, files_below, holders
-from usage import COMMIT, make_rows
 
 from limio_limitrail.emulator import Fault, Reply
 from limio_limitrail.emulator.limitrail_options import LimitRailClient
+from tests.support.secrets_left import FORMS, files_below, holders
+from tests.support.usage import COMMIT, make_rows
 
 SECRET = "Opaque+Client/Secret=42"
 

@@ -8,9 +8,9 @@ import signal
 import time
 
 import pytest
-from usage import COMMIT, Code, make_rows
 
 from limio_limitrail.emulator import Fault
+from tests.support.usage import COMMIT, Code, make_rows
 
 PATIENCE = 5.0
 """Seconds after which Airflow kills a task that was told to stop."""

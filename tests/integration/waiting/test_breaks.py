@@ -27,7 +27,6 @@ import pytest
 from airflow.models.trigger import Trigger
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 from airflow.sdk.module_loading import import_string
-from airflow_home import AirflowHome
 
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.exchange import Call, Reply
@@ -36,6 +35,7 @@ from limio_limitrail.emulator.limitrail_options import ACCOUNTS_READ, USAGE_READ
 from limio_limitrail.sensors.base import GRACE
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
+from tests.support.airflow_home import AirflowHome
 
 MODES = {
     "poke": "mode='poke'",

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from hypothesis import HealthCheck, given, settings
-from stored import bad_values
 
 from limio_limitrail.polling.poll import NoAnswerError
 from limio_limitrail.sensors.base import FAILURES_KEY, EndedError
 from limio_limitrail.sensors.limio import LimioObjectSensor
+from tests.support.stored import bad_values
 
 
 class Store(dict[str, str]):

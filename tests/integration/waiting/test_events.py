@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
-from watched import PERSONAL, Baskets, tick, watch
 
 from limio_limitrail.api.pagination import SinglePage
 from limio_limitrail.api.resource import Resource
@@ -21,10 +20,11 @@ from limio_limitrail.emulator.exchange import Call, Reply
 from limio_limitrail.emulator.faults import Fault
 from limio_limitrail.polling.watermark import Position
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
+from tests.support.watched import PERSONAL, Baskets, tick, watch
 
 # Airflow 3.2 has none.
 pytest.importorskip("airflow.triggers.shared_stream")
-from watching import AssetStore, Triggerer
+from tests.support.watching import AssetStore, Triggerer
 
 pytestmark = pytest.mark.usefixtures("connected")
 

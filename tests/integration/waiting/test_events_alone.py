@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from watched import PERSONAL, Baskets, tick, watch
 
 from limio_limitrail.emulator.faults import Fault
+from tests.support.watched import PERSONAL, Baskets, tick, watch
 
 pytestmark = pytest.mark.usefixtures("connected")
 

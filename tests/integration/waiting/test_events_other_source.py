@@ -9,14 +9,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from watched import Baskets, watch
 
 from limio_limitrail.emulator.faults import Fault
 from limio_limitrail.limio.resources import RESOURCES
+from tests.support.watched import Baskets, watch
 
 # Airflow 3.2 has none.
 pytest.importorskip("airflow.triggers.shared_stream")
-from watching import AssetStore, Triggerer
+from tests.support.watching import AssetStore, Triggerer
 
 pytestmark = pytest.mark.usefixtures("connected")
 BASKETS = RESOURCES["abandoned_baskets"]

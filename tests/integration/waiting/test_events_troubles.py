@@ -12,18 +12,18 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from secrets_left import FORMS, holders
-from watched import PERSONAL, Baskets, watch
 
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.exchange import Reply
 from limio_limitrail.emulator.faults import Fault
 from limio_limitrail.polling.policy import PollPolicy
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
+from tests.support.secrets_left import FORMS, holders
+from tests.support.watched import PERSONAL, Baskets, watch
 
 # Airflow 3.2 has none.
 pytest.importorskip("airflow.triggers.shared_stream")
-from watching import AssetStore, Triggerer
+from tests.support.watching import AssetStore, Triggerer
 
 pytestmark = pytest.mark.usefixtures("connected")
 

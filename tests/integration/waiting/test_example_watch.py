@@ -15,7 +15,7 @@ from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
 
 # Airflow 3.2 has none.
 pytest.importorskip("airflow.triggers.shared_stream")
-from watching import AssetStore, Triggerer
+from tests.support.watching import AssetStore, Triggerer
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "dags_examples" / "limitrail_usage_watch.py"
 

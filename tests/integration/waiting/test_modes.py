@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from airflow_home import AirflowHome
-from airflow_versions import MISSING
 
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.exchange import Reply
+from tests.support.airflow_home import AirflowHome
+from tests.support.airflow_versions import MISSING
 
 MODES = {
     "poke": "mode='poke'",

@@ -11,10 +11,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from airflow_home import AirflowHome
-
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.faults import Fault
+from tests.support.airflow_home import AirflowHome
 
 TASKS = """
 common = dict(poke_interval=1, timeout=60, deferrable=True)

@@ -23,8 +23,6 @@ from typing import Any
 import pytest
 from airflow.sdk import BaseHook
 from asgiref.sync import sync_to_async
-from bad_hosts import BAD, BadHost, bad_host
-from wire import TOKEN, answer, full_listener, read_request
 
 from limio_limitrail.api.pagination import CursorString
 from limio_limitrail.api.resource import Resource
@@ -36,6 +34,8 @@ from limio_limitrail.polling.poll import NoAnswerError
 from limio_limitrail.polling.serialization import wait_to_json
 from limio_limitrail.sensors.limio import LimioResourceSensor
 from limio_limitrail.triggers.limio import LimioWaitTrigger
+from tests.support.bad_hosts import BAD, BadHost, bad_host
+from tests.support.wire import TOKEN, answer, full_listener, read_request
 
 PATIENCE = 60.0
 """Seconds that are far more than what ends soon takes, and far less than a host would hang (the total_timeout of 300 s)."""

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from bad_hosts import CountingHost, counting_host
 
 from limio_limitrail.polling.objects import ObjectWait
 from limio_limitrail.polling.serialization import wait_to_json
 from limio_limitrail.triggers import client_cache as clients
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger, LimioWaitTrigger
+from tests.support.bad_hosts import CountingHost, counting_host
 
 PATIENCE = 60.0
 FIRST, SECOND = "token-1-1234567890", "token-2-1234567890"

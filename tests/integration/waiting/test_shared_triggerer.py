@@ -9,7 +9,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from bad_hosts import bad_host
+from tests.support.bad_hosts import bad_host
 
 WAITS = 40
 FEW = 8

@@ -14,16 +14,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from bad_hosts import BAD, bad_host
-from watched import Baskets, watch
 
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.exchange import Call, Reply
 from limio_limitrail.triggers import poll_loop as looks
+from tests.support.bad_hosts import BAD, bad_host
+from tests.support.watched import Baskets, watch
 
 # Airflow 3.2 has none.
 pytest.importorskip("airflow.triggers.shared_stream")
-from watching import AssetStore, Triggerer
+from tests.support.watching import AssetStore, Triggerer
 
 pytestmark = pytest.mark.usefixtures("connected")
 

@@ -16,7 +16,6 @@ from airflow.models.trigger import Trigger
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.serde import deserialize, serialize
 from asgiref.sync import async_to_sync
-from watched import tick
 
 from limio_limitrail.api.errors import ApiError
 from limio_limitrail.api.resource import Resource
@@ -33,6 +32,7 @@ from limio_limitrail.triggers import threads
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
 from limio_limitrail.triggers.poll_slots import LOOKS_AT_ONCE
+from tests.support.watched import tick
 
 pytestmark = pytest.mark.usefixtures("connected")
 

@@ -21,7 +21,7 @@ from moto.server import ThreadedMotoServer
 from limio_limitrail.emulator import EmulatorServer
 
 if TYPE_CHECKING:
-    from airflow_home import AirflowHome, Outcome
+    from tests.support.airflow_home import AirflowHome, Outcome
 
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parents[2] / "dags_examples" / "recipes"

@@ -10,8 +10,6 @@ import socket
 import threading
 
 import pytest
-from twice import requests_of, twice_server
-from wire import TOKEN, answer, make_certificate, raw_server
 
 from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
@@ -22,6 +20,8 @@ from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
+from tests.support.twice import requests_of, twice_server
+from tests.support.wire import TOKEN, answer, make_certificate, raw_server
 
 AT_ONCE = ("at once", "with the rest of its body", "a stray line end")
 

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from wire import BEHAVIOURS, Behaviour, WireServer, answer, full_listener, make_certificate, wire_server
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.async_client import AsyncApiClient
@@ -24,6 +23,7 @@ from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
+from tests.support.wire import BEHAVIOURS, Behaviour, WireServer, answer, full_listener, make_certificate, wire_server
 
 TOKEN_SECRET = "token-of-the-wire-1234567890"
 CLIENT_SECRET = "secret-of-the-wire-1234567890"

@@ -16,7 +16,6 @@ from types import SimpleNamespace
 
 import pytest
 import requests
-from wire import answer, chunked, make_certificate, raw_server, read_request, trickle
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.async_client import AsyncApiClient
@@ -34,6 +33,7 @@ from limio_limitrail.usage.messages import AnswerReading
 from limio_limitrail.usage.operations import OPERATIONS
 from limio_limitrail.usage.send_loop import Uncertain
 from limio_limitrail.usage.sender import UsageSender
+from tests.support.wire import answer, chunked, make_certificate, raw_server, read_request, trickle
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 from urllib.parse import quote_plus
 
 import pytest
-from error_walk import ErrorWalk
-from wire import BEHAVIOURS, Behaviour, answer, chunked, full_listener, make_certificate, raw_server, read_request, wire_server
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.async_client import AsyncApiClient
@@ -33,6 +31,18 @@ from limio_limitrail.usage.ledger.model import OnUnknown, UsageRow
 from limio_limitrail.usage.messages import AnswerReading
 from limio_limitrail.usage.operations import OPERATIONS
 from limio_limitrail.usage.sender import UsageSender
+from tests.support.error_walk import ErrorWalk
+from tests.support.wire import (
+    BEHAVIOURS,
+    Behaviour,
+    answer,
+    chunked,
+    full_listener,
+    make_certificate,
+    raw_server,
+    read_request,
+    wire_server,
+)
 
 TOKEN = "token-of-the-wire-1234567890"
 SECRET = "Opaque+Client/Secret=42"

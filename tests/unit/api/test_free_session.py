@@ -14,8 +14,6 @@ from urllib.parse import quote
 import pytest
 import requests
 import requests.adapters
-from error_walk import ErrorWalk
-from wire import Behaviour, WireServer, answer, make_certificate, raw_server, wire_server
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.async_client import AsyncApiClient
@@ -26,6 +24,8 @@ from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.session import RedirectRefusedError
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
+from tests.support.error_walk import ErrorWalk
+from tests.support.wire import Behaviour, WireServer, answer, make_certificate, raw_server, wire_server
 
 TOKEN = "token-of-the-wire-1234567890"
 SECRET = "Opaque+Client/Secret=42"

@@ -10,8 +10,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from secrets_left import FORMS, readable_pieces
-from wire import stop_listening
 
 from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
@@ -23,6 +21,8 @@ from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Timeouts, Transport
+from tests.support.secrets_left import FORMS, readable_pieces
+from tests.support.wire import stop_listening
 
 KEY = "q8Zt+Lw/92kd=Xx7m~4vB&u"
 

@@ -15,7 +15,6 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sliced import DAY, PAGED, START, USAGE, Usage, ids, walk_through
 
 from limio_limitrail.api.client import Answer
 from limio_limitrail.api.details import with_details
@@ -29,6 +28,7 @@ from limio_limitrail.api.errors import (
 )
 from limio_limitrail.api.slice_cursors import read_places
 from limio_limitrail.api.time_slices import slices
+from tests.support.sliced import DAY, PAGED, START, USAGE, Usage, ids, walk_through
 
 PATIENCE = 30
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")

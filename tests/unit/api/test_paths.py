@@ -12,7 +12,6 @@ from urllib.parse import quote, unquote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wire import Behaviour, answer, wire_server
 
 from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
@@ -30,6 +29,7 @@ from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
 from limio_limitrail.hooks.pages import page_url
 from limio_limitrail.url_paths import unfit_part, unfit_path
 from limio_limitrail.usage.messages import UsageRowError, UsageTemplate
+from tests.support.wire import Behaviour, answer, wire_server
 
 DOTS = [
     ".", "..", "%2e", "%2E", "%2e%2e", "%2E%2E", ".%2e", "%2E.", "%252e%252e", "%25252e.", "%2%65%2e", "..;", "..;x=1",

@@ -10,10 +10,10 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sliced import DAY, START
 
 from limio_limitrail.api.slice_cursors import BEGINNING, NoPlaceError, Place, Places, read_places
 from limio_limitrail.api.time_slices import slices
+from tests.support.sliced import DAY, START
 
 SIX = timedelta(hours=6)
 PIECES = list(slices(**DAY))

@@ -11,12 +11,12 @@ import threading
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from secrets_left import FORMS, readable_pieces
 
 from limio_limitrail.api import known_secrets, redact
 from limio_limitrail.api.proxy_passwords import remember_proxy_passwords
 from limio_limitrail.api.redact import holds_secret, remember_secret, safe_text, safe_uri
 from limio_limitrail.api.secret import Secret
+from tests.support.secrets_left import FORMS, readable_pieces
 
 WORDS = (
     "the token",

@@ -12,12 +12,12 @@ from itertools import pairwise
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sliced import DAY, PAGED, START, USAGE, Usage, ids, walk_through
 
 from limio_limitrail.api.errors import CursorRefusedError, ParameterError, ProtocolError
 from limio_limitrail.api.pagination import CursorPair
 from limio_limitrail.api.resource import TimeFilter
 from limio_limitrail.api.time_slices import check_parallel, check_slices, slices
+from tests.support.sliced import DAY, PAGED, START, USAGE, Usage, ids, walk_through
 
 SECOND = timedelta(seconds=1)
 

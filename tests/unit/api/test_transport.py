@@ -15,13 +15,13 @@ from types import SimpleNamespace
 import pytest
 import requests
 import urllib3.exceptions
-from wire import answer, full_listener, raw_server, read_request
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.origin import Origin, is_loopback, origin_of, same_origin
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Transport
 from limio_limitrail.emulator import Fault
+from tests.support.wire import answer, full_listener, raw_server, read_request
 
 ORDERS = "/objects/limio/orders"
 TOKEN = b'{"access_token":"site-token-1234567890","token_type":"Bearer","expires_in":3600}'

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from secrets_left import FORMS, readable_pieces
 
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import (
@@ -30,6 +29,7 @@ from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import RawAnswer
 from limio_limitrail.emulator import Fault
+from tests.support.secrets_left import FORMS, readable_pieces
 
 LIST = Resource(name="things", path="/things")
 COUNTED = Resource(name="counted", path="/counted", total="hits")

@@ -13,11 +13,11 @@ import tomllib
 import pytest
 import yaml
 from airflow.sdk import Connection
-from pages import PAGES, ROOT, Block, blocks
 
 from limio_limitrail.hooks.connection import Settings
 from limio_limitrail.hooks.limio_connection import read_limio_connection
 from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
+from tests.support.pages import PAGES, ROOT, Block, blocks
 
 ALL = [block for page in PAGES for block in blocks(page)]
 SHELL = [(block, command) for block in ALL if block.language in {"console", "bash"} for command in block.commands()]

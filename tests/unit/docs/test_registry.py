@@ -12,7 +12,8 @@ import pytest
 import yaml
 from airflow.sdk import BaseHook, BaseOperator, BaseSensorOperator
 from airflow.triggers.base import BaseTrigger
-from airflow_versions import UNIMPORTABLE
+
+from tests.support.airflow_versions import UNIMPORTABLE
 
 ROOT = Path(__file__).resolve().parents[3]
 FILE = ROOT / ".airflow-registry.yaml"

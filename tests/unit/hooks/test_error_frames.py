@@ -11,7 +11,6 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from error_walk import ErrorWalk
 
 from limio_limitrail.api.errors import ApiError, ParameterError, TransportError
 from limio_limitrail.api.resource import Resource
@@ -22,6 +21,7 @@ from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.sensors.limio import LimioObjectSensor
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
+from tests.support.error_walk import ErrorWalk
 
 SECRET = "Opaque+Client/Secret=42"
 WALK = ErrorWalk(SECRET, "lr-demo-secret", "demo-secret", "emulated-token")

@@ -7,7 +7,8 @@ import json
 from datetime import datetime, timedelta
 
 import pytest
-from airflow_versions import MISSING
+
+from tests.support.airflow_versions import MISSING
 
 if MISSING["needs_retry_policy"]:
     pytest.skip(MISSING["needs_retry_policy"], allow_module_level=True)

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_pages import RecordPage
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.errors import RecordError
 from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
+from tests.support.record_pages import RecordPage
 
 
 def build(form, *pages, **shaping):

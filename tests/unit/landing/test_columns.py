@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from databases import widest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,6 +19,7 @@ from limio_limitrail.landing.column_types import EXACT_IN_DOUBLE, Kind, widen
 from limio_limitrail.landing.columns import ColumnReader
 from limio_limitrail.landing.errors import RecordError
 from limio_limitrail.landing.nested_paths import NestedPathReader
+from tests.support.databases import widest
 
 NUMBERS = ["0", "-1", "1.5", "1.50", "1e3", "1e400", "-1e-400", "9007199254740993", "9223372036854775808",
            "12345678901234567890123",

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from airflow.sdk import ObjectStoragePath
 from hypothesis import HealthCheck, given, settings
-from stored import bad_values
 
 from limio_limitrail.landing.checkpoint import PullState, restore
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.manifest import Manifest, ManifestError, manifest_from_json, read_manifest, write_manifest
 from limio_limitrail.landing.parts import Part, PartFormat
+from tests.support.stored import bad_values
 
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_pages import RecordPage
 
 from limio_limitrail.landing import part_builders as builders
 from limio_limitrail.landing.arrow_tables import schema_of, stack
@@ -21,6 +20,7 @@ from limio_limitrail.landing.parquet_writer import RowGroupWriter
 from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
+from tests.support.record_pages import RecordPage
 
 VALUES = st.sampled_from(
     [None, True, 1, 2**52, -(2**60), 1.5, 10**30, "a", "é", "", "2026-01-01T00:00:00Z", {"a": [1]}, [], "2026-13-01T00:00:00Z"]

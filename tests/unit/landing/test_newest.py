@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from record_pages import RecordPage
 
 from limio_limitrail.landing.column_types import Kind, cast
 from limio_limitrail.landing.part_builders import make_builder
@@ -20,6 +19,7 @@ from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.landing.timestamps import keys_of, landed
 from limio_limitrail.landing.values import times_of
+from tests.support.record_pages import RecordPage
 
 NEW_YEAR = datetime(2026, 1, 1, tzinfo=UTC)
 NO_TIMES = [

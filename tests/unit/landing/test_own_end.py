@@ -7,9 +7,9 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from record_pages import RecordPage
 
 from limio_limitrail.landing.upper_bound import OwnEnd
+from tests.support.record_pages import RecordPage
 
 END = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -19,13 +19,13 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from record_pages import RecordPage
 
 from limio_limitrail.landing import pull as module
 from limio_limitrail.landing.manifest import read_manifest
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.pull import PartLimits, PlaceLostError, Pull, run_pull
 from limio_limitrail.landing.shaping import Shaping
+from tests.support.record_pages import RecordPage
 
 
 class CrashError(BaseException):

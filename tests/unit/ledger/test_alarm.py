@@ -9,12 +9,12 @@ import signal
 import time
 
 import pytest
-from databases import make_database
-from ledgers import PARK, FailingDatabase, entries, make_ledger, make_rows, make_worker
 
 from limio_limitrail.usage.committer import UsageCommitter
 from limio_limitrail.usage.ledger.model import Outcome, State
 from limio_limitrail.usage.signals import defer_sigalrm
+from tests.support.databases import make_database
+from tests.support.ledgers import PARK, FailingDatabase, entries, make_ledger, make_rows, make_worker
 
 GOOD = Outcome(state=State.COMMITTED, http_status=200, decision="ALLOWED")
 

@@ -12,8 +12,6 @@ import time
 from functools import partial
 
 import pytest
-from databases import make_database
-from ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_rows, make_worker
 
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.usage import committer as batch_module
@@ -23,6 +21,8 @@ from limio_limitrail.usage.committer import StoppedError, UsageCommitter
 from limio_limitrail.usage.ledger import ledger as ledger_module
 from limio_limitrail.usage.ledger.model import Outcome, State
 from limio_limitrail.usage.send_loop import Abort, EndedError, RateLimited, Uncertain
+from tests.support.databases import make_database
+from tests.support.ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_rows, make_worker
 
 GOOD = Outcome(state=State.COMMITTED, http_status=200, decision="ALLOWED")
 DOUBT = Uncertain(outcome=Outcome(state=State.PARKED, detail="no answer"), cause=RuntimeError("no answer"))

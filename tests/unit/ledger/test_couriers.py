@@ -10,7 +10,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from ledgers import make_rows, make_worker
 
 from limio_limitrail.usage import send_loop as couriers_module
 from limio_limitrail.usage.clock import uptime
@@ -18,6 +17,7 @@ from limio_limitrail.usage.ledger.ledger import Claim
 from limio_limitrail.usage.ledger.model import Entry, Outcome, State
 from limio_limitrail.usage.repeated_refusals import Refusals
 from limio_limitrail.usage.send_loop import Abort, EndedError, NotSent, RateLimited, SendLoop, Uncertain
+from tests.support.ledgers import make_rows, make_worker
 
 GOOD = Outcome(state=State.COMMITTED)
 ENDS = 60.0

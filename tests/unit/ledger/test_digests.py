@@ -10,12 +10,12 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from usage import digest_of
 
 from limio_limitrail.usage.body import Column, Json, encode
 from limio_limitrail.usage.ledger.digests import by_value, differing_members, member_digests, says_the_same
 from limio_limitrail.usage.messages import UsageTemplate
 from limio_limitrail.usage.row_buffer import ClashError, RowBuffer
+from tests.support.usage import digest_of
 
 
 def build(tree, row, *, path="/p", key=1):

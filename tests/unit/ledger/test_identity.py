@@ -11,7 +11,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from same_rows import DIFFERENT, SAME
 
 from limio_limitrail.usage.body import as_json
 from limio_limitrail.usage.ledger.row_identity import (
@@ -24,6 +23,7 @@ from limio_limitrail.usage.ledger.row_identity import (
     same_value,
 )
 from limio_limitrail.usage.messages import UsageTemplate
+from tests.support.same_rows import DIFFERENT, SAME
 
 BERLIN = ZoneInfo("Europe/Berlin")
 DECODER = msgspec.json.Decoder(float_hook=Decimal)

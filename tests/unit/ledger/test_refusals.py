@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledgers import make_row
 
 from limio_limitrail.usage.ledger.model import Outcome, State
 from limio_limitrail.usage.repeated_refusals import Refusals
+from tests.support.ledgers import make_row
 
 GOOD = Outcome(state=State.COMMITTED, http_status=200)
 DENIED = Outcome(state=State.DENIED, http_status=200)

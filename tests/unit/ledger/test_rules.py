@@ -8,7 +8,6 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
-from ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, make_worker
 
 from limio_limitrail.usage.ledger.model import Entry, OnUnknown, Outcome, State
 from limio_limitrail.usage.ledger.rules import (
@@ -21,6 +20,7 @@ from limio_limitrail.usage.ledger.rules import (
     why_kept,
     why_parked,
 )
+from tests.support.ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, make_worker
 
 NOW = 361_000_000
 ME = make_worker("mine", attempt=2)

@@ -8,10 +8,10 @@ import re
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledgers import make_row, make_rows
 
 from limio_limitrail.usage.messages import UsageTemplate
 from limio_limitrail.usage.row_buffer import ClashError, RowBuffer
+from tests.support.ledgers import make_row, make_rows
 
 ROWS = st.lists(st.tuples(st.integers(0, 12), st.sampled_from([b"1", b"1", b"1", b"22", b""])), max_size=40)
 

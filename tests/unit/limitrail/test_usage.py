@@ -14,7 +14,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from secrets_left import FORMS, readable_pieces
 
 from limio_limitrail.api.client import Answer
 from limio_limitrail.api.errors import InvalidRequestError, ParameterError, ProblemDetails, RequestContext
@@ -24,6 +23,7 @@ from limio_limitrail.usage.body import UNREADABLE_TIME, Column, Json, Text, Usag
 from limio_limitrail.usage.ledger.model import State
 from limio_limitrail.usage.messages import AnswerReading, UsageTemplate, check_columns, outcome_of, read_answer
 from limio_limitrail.usage.operations import OPERATIONS, find_operation
+from tests.support.secrets_left import FORMS, readable_pieces
 
 
 class Word(str, enum.Enum):  # noqa: UP042 - a text whose str() is another one

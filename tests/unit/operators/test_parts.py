@@ -11,13 +11,13 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import ObjectStoragePath
-from record_pages import RecordPage
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.landing.parts import DamagedPartError, PartFormat
 from limio_limitrail.landing.pull import PartLimits, Pull, run_pull
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.usage.rows import rows_of_parts
+from tests.support.record_pages import RecordPage
 
 
 class Walk:

@@ -8,7 +8,6 @@ import logging
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ledgers import make_row, make_worker
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
@@ -20,6 +19,7 @@ from limio_limitrail.usage.parameters import ErrorBudget, number_or_share, one_o
 from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
 from limio_limitrail.usage.rows import rows_of_list
 from limio_limitrail.usage.summary import Thresholds, UsageFailedError, UsageUnknownError, judge, summarize, tell
+from tests.support.ledgers import make_row, make_worker
 
 NONE = ErrorBudget(name="max_rejected", most=0)
 NOTHING_LEFT = LeftInDoubt()

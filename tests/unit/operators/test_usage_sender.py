@@ -9,8 +9,6 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from ledgers import make_row
-from usage_world import FakeAuth
 
 from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.client import ApiClient
@@ -24,6 +22,8 @@ from limio_limitrail.usage.operations import find_operation
 from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
 from limio_limitrail.usage.send_loop import Abort, EndedError, RateLimited, Uncertain
 from limio_limitrail.usage.sender import UsageSender
+from tests.support.ledgers import make_row
+from tests.support.usage_world import FakeAuth
 
 ALLOWED = b'{"decision": "ALLOWED"}'
 PROBLEM = json.dumps({"title": "No", "detail": "the key is known", "errorCode": "KEY_REUSED", "traceId": "t-9"}).encode()

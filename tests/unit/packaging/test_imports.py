@@ -9,9 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from airflow_versions import UNIMPORTABLE
-
 import limio_limitrail
+from tests.support.airflow_versions import UNIMPORTABLE
 
 FOLDER = Path(limio_limitrail.__file__).parent
 

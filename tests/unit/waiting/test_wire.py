@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stored import bad_values
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
@@ -27,6 +26,7 @@ from limio_limitrail.polling.serialization import resource_from_json, resource_t
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
 from limio_limitrail.triggers.stored_formats import KWARGS_FORMAT
+from tests.support.stored import bad_values
 
 WIRE = Path(__file__).parent / "wire"
 OWN = Resource(

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from airflow.sdk import Asset
 from hypothesis import given
-from stored import bad_values
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.polling.changes import ChangeEvent
 from limio_limitrail.polling.events import MOST_CLAIMS, new_events
 from limio_limitrail.polling.fingerprints import RecordFingerprint
+from tests.support.stored import bad_values
 
 BASKETS, OFFERS = Asset("limio/baskets"), Asset("limio/offers")
 START = datetime(2026, 10, 1, 12, tzinfo=UTC)

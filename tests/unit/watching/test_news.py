@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from stored import bad_values
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.polling.changes import MOST_IDS, ChangeEvent
 from limio_limitrail.polling.fingerprints import RecordFingerprint
+from tests.support.stored import bad_values
 
 WIRE = Path(__file__).parent / "wire"
 START = datetime(2026, 10, 1, 12, tzinfo=UTC)

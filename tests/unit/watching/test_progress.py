@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from stored import bad_values
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.polling.changes import ChangeEvent
 from limio_limitrail.polling.fingerprints import RecordFingerprint
 from limio_limitrail.polling.watch_state import Progress, watch_key
 from limio_limitrail.polling.watermark import Position
+from tests.support.stored import bad_values
 
 WIRE = Path(__file__).parent / "wire"
 START = datetime(2026, 10, 1, 12, 0, 0, 250_000, tzinfo=UTC)
