@@ -1,17 +1,22 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Draw docs/images/house.svg, from the layers that import-linter holds in pyproject.toml, and docs/images/journeys.svg.
+"""Draw the diagrams of the docs: ``python docs/make_diagrams.py``. Tests compare them.
 
-``python docs/make_diagrams.py``
+``house.svg`` shows the layers that import-linter enforces in pyproject.toml, ``journeys.svg`` what happens to data, and
+``journey-page.svg``, ``journey-row.svg`` and ``journey-wait.svg`` each hop of a journey, with the tables of
+docs/explanation/journeys.md.
 """
 
 from __future__ import annotations
 
+import re
 import tomllib
+from functools import partial
 from html import escape
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
+JOURNEYS_PAGE = DOCS / "explanation" / "journeys.md"
 
 ROOMS = {
     "transfers": "pulls into tables and files",
@@ -36,11 +41,72 @@ JOURNEYS = (
     ("Scheduled pull", ("connection", "token", "pages", "parts", "manifest")),
     ("Warehouse sync", ("connection", "token", "pages", "parts", "staging table", "one transaction", "watermark, asset event")),
     ("Usage commit", ("rows", "ledger: claimed", "request with its key", "answer", "ledger: outcome", "summary")),
-    ("Wait", ("first look on the worker", "deferred", "looks in the triggerer", "event", "task goes on")),
-    ("React", ("looks in the triggerer", "position stored", "asset event", "Dag run", "news, each once")),
+    ("Wait", ("first poll on the worker", "deferred", "polls in the triggerer", "event", "task continues")),
+    ("React", ("polls in the triggerer", "position stored", "asset event", "Dag run", "new events, each once")),
 )
 
+TASK, PREFETCH, WRITER, LOOP, SUPERVISED, TRIGGERER, DATABASE = (
+    "the task's thread",
+    "prefetch thread",
+    "background writer",
+    "event loop of the send loop",
+    "a thread of the triggerer",
+    "event loop of the triggerer",
+    "one transaction",
+)
+"""Where a hop runs."""
+
+PATHS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
+    "page": (
+        "A page, from the socket to the table",
+        (
+            ("api.transport.Transport.exchange", PREFETCH, "sends a request and reads the response, within its bounds"),
+            ("api.attempt.take", PREFETCH, "runs one attempt: a fresh token after a 401, redirects on the same origin"),
+            ("api.client.ApiClient.send", PREFETCH, "retries with backoff; turns failures into errors"),
+            ("api.page.split", PREFETCH, "splits the body into undecoded records, and checks the envelope"),
+            ("api.list_reader.Walk.pages", PREFETCH, "follows the cursor, and guards the list: repeated pages, totals"),
+            ("concurrency.prefetch.prefetch", TASK, "hands pages over, at most two ahead"),
+            ("landing.pull.run_pull", TASK, "fills parts, saves a checkpoint after each, writes the manifest last"),
+            ("landing.part_builders.ParquetBuilder.add", TASK, "decodes a page into Arrow columns"),
+            ("landing.parts.store_part", WRITER, "writes a part, with its SHA-256"),
+            ("landing.sql.loading.load", DATABASE, "plans columns, widens types, loads all parts, or rolls back"),
+            ("landing.sql.direct_load.load_fresh", DATABASE, "a new table: loads the parts directly"),
+            ("landing.sql.staged_rows.prepared", DATABASE, "an existing table: rows for the staging table, then merged"),
+            ("transfers.state.AssetWatermark.move", TASK, "moves the watermark after the commit"),
+        ),
+    ),
+    "row": (
+        "A usage row, from SQL to the ledger",
+        (
+            ("usage.rows.rows_of_query", TASK, "reads rows of the query"),
+            ("usage.messages.UsageTemplate.build", TASK, "makes key, path and body of a row"),
+            ("usage.row_buffer.RowBuffer.add", TASK, "keeps the rows on disk, and finds repetitions and clashes"),
+            ("usage.committer.UsageCommitter.run", TASK, "takes batches of rows; asks the ledger which are open"),
+            ("usage.ledger.ledger.Ledger.claim", TASK, "commits `sending` for each row, with a lease"),
+            ("usage.send_loop.SendLoop.give", LOOP, "hands claims to the event loop, within the concurrency limit"),
+            ("usage.sender.UsageSender.__call__", LOOP, "sends a row with its key; retries if that is safe"),
+            ("usage.messages.read_answer", LOOP, "reads the decision"),
+            ("usage.ledger.rules.resolve", LOOP, "what an answer means for a row that was in doubt"),
+            ("usage.ledger.ledger.Ledger.record", TASK, "writes outcomes, in batches"),
+            ("usage.summary.judge", TASK, "compares the numbers with the thresholds of the task"),
+        ),
+    ),
+    "wait": (
+        "A wait, from the sensor to the trigger and back",
+        (
+            ("sensors.base.WaitSensor.execute", TASK, "polls once on the worker; wrong parameters and scopes fail here"),
+            ("polling.serialization.wait_to_json", TASK, "describes what to wait for, without a secret"),
+            ("triggers.base.WaitTrigger.run", TRIGGERER, "sleeps and polls until the deadline"),
+            ("triggers.poll_once.look_once", TRIGGERER, "gets a token once for all, then waits for a slot of the host"),
+            ("triggers.threads.in_thread", SUPERVISED, "runs the poll, with a time limit"),
+            ("sensors.base.WaitSensor.execute_complete", TASK, "turns the event into a result or an error"),
+        ),
+    ),
+}
+"""Name → title, and hops: the function below ``limio_limitrail``, where it runs, and what it does. A test imports each."""
+
 PAPER, INK, LINE, FILL, SOFT = "#ffffff", "#1f2933", "#7b8794", "#e9e4f2", "#f5f3fa"
+LANES = ("#e9e4f2", "#e2efe6", "#f7ecd9", "#dfe9f5", "#f5e1e1")
 FONT = "font-family='DejaVu Sans, Verdana, sans-serif'"
 
 
@@ -116,13 +182,53 @@ def journeys() -> str:
     return page(width, 20 + len(JOURNEYS) * step, parts)
 
 
-DRAWINGS = {"house.svg": house, "journeys.svg": journeys}
+def path(name: str) -> str:
+    """Draw the hops of a journey, one below the other, with the thread that each runs in."""
+    title, hops = PATHS[name]
+    width, high, gap, top = 1080, 40, 18, 64
+    parts = [text(24, 34, title, size=16, weight="bold", anchor="start")]
+    threads = list(dict.fromkeys(where for _, where, _ in hops))
+    for number, (address, where, what) in enumerate(hops):
+        y = top + number * (high + gap)
+        parts += [box(24, y, 400, high, fill=LANES[threads.index(where) % len(LANES)])]
+        parts += [text(224, y + 25, address.replace("__call__", "()"), size=12, weight="bold")]
+        parts += [text(440, y + 18, what.replace("`", ""), size=12, anchor="start")]
+        parts += [text(440, y + 34, where, size=10, anchor="start")]
+        if number:
+            parts.append(arrow(224, y - gap + 2, 224, y - 2))
+    return page(width, top + len(hops) * (high + gap), parts)
+
+
+def path_table(name: str) -> str:
+    """Write the hops of a journey as a table."""
+    rows = [
+        f"| {number} | `{address}` | {where} | {what} |" for number, (address, where, what) in enumerate(PATHS[name][1], start=1)
+    ]
+    return "\n".join(["| | function below `limio_limitrail` | runs in | does |", "|---|---|---|---|", *rows, ""])
+
+
+def with_tables(content: str) -> str:
+    """Return the page of the journeys with its tables up to date."""
+    return re.sub(
+        r"(<!-- path: (\w+) -->\n).*?(?=<!-- end of path -->)",
+        lambda found: found[1] + path_table(found[2]),
+        content,
+        flags=re.DOTALL,
+    )
+
+
+DRAWINGS = {
+    "house.svg": house,
+    "journeys.svg": journeys,
+    **{f"journey-{name}.svg": partial(path, name) for name in PATHS},
+}
 
 
 def main() -> None:
     """Draw all."""
     for name, draw in DRAWINGS.items():
         (DOCS / "images" / name).write_text(draw())
+    JOURNEYS_PAGE.write_text(with_tables(JOURNEYS_PAGE.read_text()))
 
 
 if __name__ == "__main__":

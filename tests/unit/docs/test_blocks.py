@@ -47,7 +47,10 @@ NOT_RUN = {
     "airflow dags test limio_subscriptions": "needs a tenant; against the emulator test_start_page runs it",
     "uv pip compile": "asks a package index for everything anew",
 }
-PICTURES = {("docs/how-to/object-storage.md", "What stands in the folder"), ("docs/reference/ledger.md", "What can happen to a row")}
+PICTURES = {
+    ("docs/how-to/object-storage.md", "What stands in the folder"),
+    ("docs/reference/ledger.md", "What can happen to a row"),
+}
 """Blocks without a language: drawings."""
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import runpy
 import subprocess
@@ -43,7 +44,26 @@ def test_the_reference_names_every_public_class() -> None:
     assert {module for module in modules if not any(name.startswith(f"{module}.") for name in named)} == set()
 
 
-@pytest.mark.parametrize("name", ["house.svg", "journeys.svg"])
+DIAGRAMS = runpy.run_path(str(DOCS / "make_diagrams.py"))
+
+
+@pytest.mark.parametrize("name", DIAGRAMS["DRAWINGS"])
 def test_drawings_are_those_of_their_source(name: str) -> None:
-    draw = runpy.run_path(str(DOCS / "make_diagrams.py"))["DRAWINGS"][name]
-    assert (DOCS / "images" / name).read_text() == draw(), "run: python docs/make_diagrams.py"
+    assert (DOCS / "images" / name).read_text() == DIAGRAMS["DRAWINGS"][name](), "run: python docs/make_diagrams.py"
+
+
+def test_the_tables_of_the_journeys_are_those_of_the_drawings() -> None:
+    page = (DOCS / "explanation" / "journeys.md").read_text()
+    assert DIAGRAMS["with_tables"](page) == page, "run: python docs/make_diagrams.py"
+    assert set(re.findall(r"<!-- path: (\w+) -->", page)) == set(DIAGRAMS["PATHS"])
+
+
+@pytest.mark.parametrize("address", [hop[0] for _, hops in DIAGRAMS["PATHS"].values() for hop in hops])
+def test_each_hop_of_a_journey_exists(address: str) -> None:
+    assert callable(pkgutil.resolve_name(f"limio_limitrail.{address}"))
+
+
+def test_the_page_of_the_journeys_names_functions_that_exist() -> None:
+    page = (DOCS / "explanation" / "journeys.md").read_text()
+    for address in re.findall(r"`((?:api|concurrency|landing|usage|sensors|polling|triggers|transfers|hooks)\.[\w.]+)`", page):
+        assert pkgutil.resolve_name(f"limio_limitrail.{address}")

@@ -7,7 +7,7 @@ import ast
 import re
 
 import pytest
-from pages import PAGES, ROOT
+from tests.support.pages import PAGES, ROOT
 
 LONGEST = 120
 WIDEST = {"README.md": 100}
