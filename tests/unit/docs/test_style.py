@@ -7,6 +7,7 @@ import ast
 import re
 
 import pytest
+
 from tests.support.pages import PAGES, ROOT
 
 LONGEST = 120
