@@ -8,6 +8,7 @@ import importlib.util
 import pkgutil
 import re
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -57,6 +58,15 @@ def test_links_lead_somewhere(page: Path) -> None:
             headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in slugs, f"{target}#{anchor}"
+
+
+def test_links_of_the_installed_pages_lead_to_installed_pages() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    folders = [ROOT / folder for folder in wheel]
+    assert {target.removeprefix("limio_limitrail/") for target in wheel.values()} == set(wheel)
+    for page in (page for folder in folders for page in folder.glob("*.md")):
+        for target in re.findall(r"(?<!!)\[[^\]]*\]\((?!https?:)([^)#]+)", re.sub(r"!\[[^\]]*\]\([^)]*\)", "", page.read_text())):
+            assert (page.parent / target).resolve().parent in folders, f"{page.name}: {target}"
 
 
 INTERNAL = {
