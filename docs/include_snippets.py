@@ -27,7 +27,7 @@ def snippet(file: str, name: str) -> str:
 
 
 def with_snippets(page: str) -> str:
-    """Give a page with its snippets up to date."""
+    """Return a page with its snippets up to date."""
     return _PLACE.sub(lambda place: f"{place[1]}{snippet(place['file'], place['name'])}{place[5]}", page)
 
 

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Draw the diagrams of the docs: ``python docs/make_diagrams.py``. Tests compare them.
 
-``house.svg`` shows the layers that import-linter enforces in pyproject.toml, ``journeys.svg`` what happens to data, and
+``packages.svg`` shows the layers that import-linter enforces in pyproject.toml, ``journeys.svg`` what happens to data, and
 ``journey-page.svg``, ``journey-row.svg`` and ``journey-wait.svg`` each hop of a journey, with the tables of
 docs/explanation/journeys.md.
 """
@@ -18,24 +18,24 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 JOURNEYS_PAGE = DOCS / "explanation" / "journeys.md"
 
-ROOMS = {
+PACKAGES = {
     "transfers": "pulls into tables and files",
     "operators": "commits of usage",
     "sensors": "waits",
     "triggers": "waits and watches in a triggerer",
-    "links": "from a task to its page",
-    "hooks": "connection to client",
-    "limio": "its lists, as data",
-    "limitrail": "its lists, as data",
-    "polling": "what is waited for, what is new",
+    "links": "links of tasks",
+    "hooks": "connections to clients",
+    "limio": "list endpoints, as data",
+    "limitrail": "list endpoints, as data",
+    "polling": "conditions, changes",
     "usage": "rows, requests, ledger",
     "observability": "lineage, metrics",
-    "parameters": "what people give, read and checked",
+    "parameters": "reads and checks parameters",
     "api": "token, request, retry, page",
     "landing": "pages to parts to a table",
 }
 BESIDE = ("landing",)
-"""Rooms that know nothing of the APIs; transfers and operators use them."""
+"""Packages that are independent of both APIs; transfers and usage use them."""
 
 JOURNEYS = (
     ("Scheduled pull", ("connection", "token", "pages", "parts", "manifest")),
@@ -111,10 +111,10 @@ FONT = "font-family='DejaVu Sans, Verdana, sans-serif'"
 
 
 def layers() -> list[list[str]]:
-    """Give the rooms of each layer, the topmost first."""
+    """Return the packages of each layer, the topmost first."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    [house] = [contract for contract in contracts if contract["type"] == "layers"]
-    return [[room.strip().removeprefix("limio_limitrail.") for room in layer.split("|")] for layer in house["layers"]]
+    [layers_contract] = [contract for contract in contracts if contract["type"] == "layers"]
+    return [[name.strip().removeprefix("limio_limitrail.") for name in layer.split("|")] for layer in layers_contract["layers"]]
 
 
 def text(x: float, y: float, words: str, *, size: int = 13, weight: str = "normal", anchor: str = "middle") -> str:
@@ -143,23 +143,23 @@ def page(width: int, height: int, parts: list[str]) -> str:
     return "\n".join([head, tip, f"<rect width='{width}' height='{height}' fill='{PAPER}'/>", *parts, "</svg>", ""])
 
 
-def house() -> str:
-    """Draw the rooms, and who may import from whom: always the one below."""
+def packages() -> str:
+    """Draw the packages: each may import from those below it."""
     width, high, gap, main = 1080, 62, 34, 800
     parts: list[str] = []
-    for number, rooms in enumerate(layers()):
+    for number, names in enumerate(layers()):
         y = 24 + number * (high + gap)
-        each = (main - 16 * (len(rooms) - 1)) / len(rooms)
-        for place, room in enumerate(rooms):
+        each = (main - 16 * (len(names) - 1)) / len(names)
+        for place, name in enumerate(names):
             x = 24 + place * (each + 16)
-            parts += [box(x, y, each, high), text(x + each / 2, y + 26, room, size=15, weight="bold")]
-            parts += [text(x + each / 2, y + 46, ROOMS[room], size=11)]
+            parts += [box(x, y, each, high), text(x + each / 2, y + 26, name, size=15, weight="bold")]
+            parts += [text(x + each / 2, y + 46, PACKAGES[name], size=11)]
         if number:
             parts.append(arrow(24 + main / 2, y - gap + 4, 24 + main / 2, y - 3))
-    for number, room in enumerate(BESIDE):
+    for number, name in enumerate(BESIDE):
         x, y = 24 + main + 40, 24 + number * (high + gap)
-        parts += [box(x, y, 190, high, fill=SOFT), text(x + 95, y + 26, room, size=15, weight="bold")]
-        parts += [text(x + 95, y + 46, ROOMS[room], size=11)]
+        parts += [box(x, y, 190, high, fill=SOFT), text(x + 95, y + 26, name, size=15, weight="bold")]
+        parts += [text(x + 95, y + 46, PACKAGES[name], size=11)]
     parts.append(arrow(24 + main + 4, 24 + high / 2, 24 + main + 36, 24 + high / 2))
     parts.append(arrow(24 + main + 4, 24 + high * 0.75, 24 + main + 36, 24 + high + gap + high / 3))
     return page(width, 24 + len(layers()) * (high + gap), parts)
@@ -218,7 +218,7 @@ def with_tables(content: str) -> str:
 
 
 DRAWINGS = {
-    "house.svg": house,
+    "packages.svg": packages,
     "journeys.svg": journeys,
     **{f"journey-{name}.svg": partial(path, name) for name in PATHS},
 }
