@@ -81,7 +81,7 @@ PATHS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
             ("usage.rows.rows_of_query", TASK, "reads rows of the query"),
             ("usage.messages.UsageTemplate.build", TASK, "makes key, path and body of a row"),
             ("usage.row_buffer.RowBuffer.add", TASK, "keeps the rows on disk, and finds repetitions and clashes"),
-            ("usage.committer.UsageCommitter.run", TASK, "takes batches of rows; asks the ledger which are open"),
+            ("usage.committer.UsageCommitter.run", TASK, "takes batches of rows; reads from the ledger which are open"),
             ("usage.ledger.ledger.Ledger.claim", TASK, "commits `sending` for each row, with a lease"),
             ("usage.send_loop.SendLoop.give", LOOP, "hands claims to the event loop, within the concurrency limit"),
             ("usage.sender.UsageSender.__call__", LOOP, "sends a row with its key; retries if that is safe"),

@@ -2,7 +2,7 @@
 """A thousand deferred waits in one real triggerer: ``python tests/benchmarks/waits.py [--waits 1000] [--write]``.
 
 Measured are `LimioObjectSensor`, the `HttpSensor` of Airflow's HTTP provider at the same endpoint, and a sensor that never
-looks, which is Airflow's own share. Each has an Airflow home, a triggerer and an emulator of its own, one after the other. With
+looks, which is Airflow's own share. Each has an Airflow home, a triggerer and an emulator for itself, one after the other. With
 ``--write``, the figures go into docs/explanation/performance.md.
 """
 
@@ -77,7 +77,7 @@ def waiting(homes: Homes, side: Side, *, waits: int, seconds: float) -> Figures:
         if side is not IDLE:
             figures |= {
                 "TCP connections opened": f"{(counters['connections'] - connections) * 60 / elapsed:,.0f} a minute",
-                "tokens minted by the triggerer": str(counters["tokens_minted"]),
+                "tokens requested by the triggerer": str(counters["tokens_minted"]),
                 "all have polled once": f"{first:.0f} s after the triggerer's start",
                 "between two polls of a wait: median, 99%, most": between_looks(running),
                 "half notified, all notified": until_heard(running, waits=waits),

@@ -48,7 +48,7 @@ NOT_RUN = {
     "uv pip compile": "asks a package index for everything anew",
 }
 PICTURES = {
-    ("docs/how-to/object-storage.md", "What stands in the folder"),
+    ("docs/how-to/object-storage.md", "Contents of the folder"),
     ("docs/reference/ledger.md", "What can happen to a row"),
 }
 """Blocks without a language: drawings."""
