@@ -27,7 +27,7 @@ with DAG(
         resource="subscriptions",
         sql_conn_id="warehouse",
         table="subscriptions",
-        columns={"plan": "data.name", "price": "data.price.amount", "currency": "data.price.currency"},
+        nested_columns={"plan": "data.name", "price": "data.price.amount", "currency": "data.price.currency"},
         page_size=1000,
         outlets=[Asset("warehouse/subscriptions")],
     )
@@ -44,7 +44,7 @@ with DAG(
         resource="orders",
         sql_conn_id="warehouse",
         table="orders",
-        columns={"country": "data.country", "order_date": "data.orderDate"},
+        nested_columns={"country": "data.country", "order_date": "data.orderDate"},
         page_size=1000,
         outlets=[Asset("warehouse/orders")],
     )
@@ -53,7 +53,7 @@ with DAG(
         resource="events",
         sql_conn_id="warehouse",
         table="events",
-        columns={"event_type": "data.type"},
+        nested_columns={"event_type": "data.type"},
         page_size=1000,
         outlets=[Asset("warehouse/events")],
     )
@@ -73,7 +73,7 @@ with DAG(
         resource="abandoned_baskets",
         sql_conn_id="warehouse",
         table="abandoned_baskets",
-        columns={"campaign": "tracking.campaign"},
+        nested_columns={"campaign": "tracking.campaign"},
         drop_columns=["recoveryLink"],  # it lets whoever reads it take over the basket
         page_size=1000,
         incremental=True,

@@ -47,7 +47,7 @@ with DAG(
     pull = {
         "resource": "usage",
         "scope": "limitrail.usage.read",  # a name made up here: LimitRail documents none for lists
-        "window": timedelta(minutes=5),
+        "slice_size": timedelta(minutes=5),
         # One request at a time each: at most eight at once for either task below, on however many workers.
         "max_active_tis_per_dagrun": 8,
     }

@@ -90,7 +90,7 @@ with DAG(
         scope="limitrail.usage.read",  # a name made up here: LimitRail documents none for lists
         since="{{ (dag_run.run_after - macros.timedelta(days=1)).isoformat() }}",
         until="{{ (dag_run.run_after + macros.timedelta(days=1)).isoformat() }}",
-        window=timedelta(hours=6),
+        slice_size=timedelta(hours=6),
         outlets=[Asset("warehouse/usage_at_limitrail")],
     )
     # [END usage_list]

@@ -45,7 +45,7 @@ with DAG(
         resource="usage",
         scope="limitrail.usage.read",  # a name made up here: LimitRail documents none for lists
         **day,
-        window=timedelta(hours=6),
+        slice_size=timedelta(hours=6),
         destination="{{ params.root }}",
         format="parquet",
     )
@@ -57,7 +57,7 @@ with DAG(
         # The scope's name is made up here: LimitRail documents none for lists.
         hook = LimitRailHook("limitrail_default", scope="limitrail.usage.read")
         span = {end: datetime.fromisoformat(landed[end]) for end in ("since", "until")}
-        rows = hook.iter_records("usage", window=timedelta(hours=6), **span)
+        rows = hook.iter_records("usage", slice_size=timedelta(hours=6), **span)
         return str(sum(Decimal(str(row["amount"])) for row in rows))
 
     # [END usage_hook]

@@ -66,7 +66,7 @@ PATHS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
             ("api.page.split", PREFETCH, "splits the body into undecoded records, and checks the envelope"),
             ("api.list_reader.Walk.pages", PREFETCH, "follows the cursor, and guards the list: repeated pages, totals"),
             ("concurrency.prefetch.prefetch", TASK, "hands pages over, at most two ahead"),
-            ("landing.pull.run_pull", TASK, "fills parts, saves a checkpoint after each, writes the manifest last"),
+            ("landing.pull.Pull.run", TASK, "fills parts, saves a checkpoint after each, writes the manifest last"),
             ("landing.part_builders.ParquetBuilder.add", TASK, "decodes a page into Arrow columns"),
             ("landing.parts.store_part", WRITER, "writes a part, with its SHA-256"),
             ("landing.sql.loading.load", DATABASE, "plans columns, widens types, loads all parts, or rolls back"),

@@ -28,7 +28,7 @@ If your tenant differs, pass a `Resource` of your own, for example a copy with a
 `dataclasses.replace(RESOURCES["catalog.offers2"], path="/items")`,
 with `RESOURCES` from `limio_limitrail.limio.resources`.
 
-`service` defaults to `limio`; the others are `zuora` and `salesforce`: `request_params={"service": "zuora"}`.
+`service` defaults to `limio`; the others are `zuora` and `salesforce`: `path_params={"service": "zuora"}`.
 
 | name | path below `/api` | key | filter by time | paging | credentials | scope | assumed |
 |---|---|---|---|---|---|---|---|

@@ -35,11 +35,21 @@ pytest_plugins = ["limio_limitrail.emulator.pytest_plugin"]
 from limio_limitrail.api.known_secrets import forget_unused_secrets  # noqa: E402
 from limio_limitrail.emulator import EmulatorServer  # noqa: E402
 from tests.support.airflow_home import AirflowHome, AirflowProcess, make_template  # noqa: E402 - the environment is set above
-from tests.support.airflow_versions import EVERYTHING, MISSING  # noqa: E402
+from tests.support.airflow_versions import MISSING  # noqa: E402
+from tests.support.strategies import load_profile  # noqa: E402
+from tests.support.tiers import EVERYTHING, second_tier  # noqa: E402
+
+load_profile()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "exhaustive: asks a question once more, in another way; run by make test-all")
+    config.addinivalue_line("markers", "exhaustive: left to make test-all")
+    config.addinivalue_line(
+        "markers",
+        "sampled(count): make test runs a few cases that have each value of each parameter, or `count` of them",
+    )
+    config.addinivalue_line("markers", "every_driver: asks the second drivers of each database, too, in make test-all")
+    config.addinivalue_line("markers", "other_processes: DuckDB's file is not kept open, because other processes open it")
     for name in MISSING:
         config.addinivalue_line("markers", f"{name}: skipped where Airflow is too old for it, or lacks it")
 
@@ -51,14 +61,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what has a target of its own; begin with what takes longest: no worker is then left alone with it at the end."""
-    left_out = {"needs_s3"} if MISSING["needs_s3"] is not None else set()
-    if not EVERYTHING:
-        left_out.add("exhaustive")
-    elsewhere = {item for item in items if not left_out.isdisjoint(mark.name for mark in item.iter_markers())}
+    """Leave out what has a target of its own, and the second tier unless it is asked for; begin with the first tier.
+
+    Within a tier, what takes longest comes first: no worker is then left alone with it at the end.
+    """
+    elsewhere = set()
+    if MISSING["needs_s3"] is not None:
+        elsewhere = {item for item in items if item.get_closest_marker("needs_s3") is not None}
+    second = second_tier(items)
+    # Whoever names a test wants it run.
+    if not EVERYTHING and not any("::" in name for name in config.args):
+        elsewhere |= second
     config.hook.pytest_deselected(items=list(elsewhere))
     items[:] = [item for item in items if item not in elsewhere]
-    items.sort(key=lambda item: "system" not in item.path.parts)
+    items.sort(key=lambda item: (item in second, "system" not in item.path.parts))
 
 
 @pytest.fixture(autouse=True)

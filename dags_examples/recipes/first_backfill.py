@@ -24,7 +24,7 @@ with DAG(
     LimioToSqlOperator(
         task_id="orders", resource="orders", sql_conn_id="warehouse", table="orders", page_size=1000, part_rows=20_000
     )
-    # With windows: one request for each day, and a part for each day that has usage.
+    # With slices: one request for each day, and a part for each day that has usage.
     LimitRailToSqlOperator(
         task_id="usage",
         resource="usage",
@@ -32,7 +32,7 @@ with DAG(
         sql_conn_id="warehouse",
         table="usage",
         since="{{ params.since }}",
-        window=timedelta(days=1),
+        slice_size=timedelta(days=1),
         incremental=True,
         full_refresh=True,
         outlets=[Asset("warehouse/usage")],

@@ -48,7 +48,7 @@ with DAG(
         incremental=True,
         since="2026-01-01",
         overlap=timedelta(hours=1),
-        window=timedelta(days=1),
+        slice_size=timedelta(days=1),
         outlets=[Asset("warehouse/usage")],
     )
 # [END hourly_sync]

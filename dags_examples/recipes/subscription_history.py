@@ -47,7 +47,7 @@ with DAG(
         sql_conn_id="warehouse",
         table="subscription_snapshots",
         mode="append",
-        columns={"plan": "data.name", "price": "data.price.amount"},
+        nested_columns={"plan": "data.name", "price": "data.price.amount"},
         drop_columns=["data"],
         page_size=1000,
     )

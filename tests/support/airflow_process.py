@@ -39,7 +39,7 @@ from airflow.sdk.execution_time import supervisor, task_runner  # noqa: F401
 import limio_limitrail.landing.sql
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.hooks.limio import LimioHook
-from limio_limitrail.landing import parts, pull
+from limio_limitrail.landing import checkpoint, parts, pull
 from limio_limitrail.transfers import folders, state
 from limio_limitrail.transfers.base import ResourcePullOperator
 from limio_limitrail.usage.ledger.ledger import Ledger
@@ -248,10 +248,11 @@ def arm(step: str, number: float, *, deadly: bool) -> None:
     pull.store_part = store_part
     wrap(pull, "store_part", "part")
     wrap(ApiClient, "send", "request")
-    wrap(state.TaskStateStore, "save", "state")
-    wrap(state.TaskStateStore, "clear", "forgetting")
+    wrap(checkpoint.CheckpointStore, "save", "state")
+    wrap(checkpoint.CheckpointStore, "clear", "forgetting")
     wrap(pull, "write_manifest", "manifest")
     wrap(pull, "remove_parts", "removal")
+    wrap(parts, "remove_parts", "removal")
     wrap(limio_limitrail.landing.sql, "load", "load")
     # A load reads a part by itself, or gives its file to a database that does.
     wrap(parts.ParquetPart, "opened", "reading")

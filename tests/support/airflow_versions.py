@@ -5,10 +5,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
-
-EVERYTHING = os.environ.get("LIMIO_LIMITRAIL_TEST_ALL") == "1"
-"""Whether questions are asked in every way that there is: make test-all."""
 
 AIRFLOW = tuple(int(part) for part in importlib.metadata.version("apache-airflow-core").split(".")[:2])
 

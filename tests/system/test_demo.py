@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import duckdb
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.exhaustive
 def test_the_demo_runs_and_says_what_it_did(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     environment |= {"DEMO_HOME": str(tmp_path), "DEMO_SUBSCRIPTIONS": "400", "DEMO_BASKETS": "80"}

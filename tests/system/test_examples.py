@@ -44,6 +44,7 @@ def test_no_example_is_forgotten() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(DAG_IDS)
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("file", [file for file in DAG_IDS if file not in SPREAD])
 def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Path, limio_emulator: EmulatorServer) -> None:
     warehouse = tmp_path / "warehouse.duckdb"
@@ -110,6 +111,7 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         assert outcome.task("how_many")["xcom"] == 0
 
 
+@pytest.mark.exhaustive
 def test_a_pull_in_slices(
     make_home: Callable[..., AirflowHome],
     tmp_path: Path,
@@ -132,6 +134,7 @@ def test_a_pull_in_slices(
             assert sorted(found) == sorted((f"u{n}", f"{n}.50", start + timedelta(minutes=20 * n)) for n in range(72))
 
 
+@pytest.mark.exhaustive
 def test_a_commit_in_shards(
     make_home: Callable[..., AirflowHome], limio_emulator: EmulatorServer, postgres_connection: dict[str, Any]
 ) -> None:

@@ -78,6 +78,7 @@ def ids_in(path: Path, table: str) -> set[str]:
     return {identity for (identity,) in duck(path, f"SELECT id FROM {table}")}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 def test_a_backfill_that_breaks_goes_on_and_the_hourly_sync_goes_on_from_it(
     recipe_home: Callable[..., AirflowHome], limio_emulator: EmulatorServer, warehouse: Path

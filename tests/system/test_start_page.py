@@ -12,6 +12,7 @@ import tomllib
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from tests.support.pages import ROOT, blocks
 
@@ -27,6 +28,7 @@ def free_port() -> int:
     return port
 
 
+@pytest.mark.exhaustive
 def test_the_commands_lead_to_a_table(tmp_path: Path) -> None:
     """All blocks in one shell, in a fresh home; instead of the environment that *Install* makes, the one that runs this."""
     text = "\n".join(one.text for one in blocks(PAGE, language="bash") if one.section not in {INSTALL, OWN})

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "dags_examples"
 DAG = "limio_subscriptions_in_ten_lines.py"
 
@@ -20,6 +22,7 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
 
 
+@pytest.mark.exhaustive
 def test_they_pass(tmp_path: Path) -> None:
     (tmp_path / "dags").mkdir()
     shutil.copy(EXAMPLES / DAG, tmp_path / "dags")

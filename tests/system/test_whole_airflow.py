@@ -114,6 +114,7 @@ def check_arguments(runs: Runs, name: str, hidden: list[str]) -> None:
     assert [text for text in hidden if text in plain] == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(600)
 def test_orders_are_waited_for(
     whole_airflow: Callable[..., WholeAirflow], limio_emulator_factory: Callable[..., EmulatorServer]

@@ -80,6 +80,7 @@ class Watched:
         self.airflow.wait_for(done, "all events belong to runs, which have ended", seconds=120)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.timeout(900)
 def test_each_basket_is_handed_over_once(
     whole_airflow: Callable[..., WholeAirflow],

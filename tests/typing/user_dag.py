@@ -126,7 +126,7 @@ with DAG(
         outlets=[create_limio_asset(host="acme.prod.limio.com", resource="subscriptions")],
     )
     usage_files = LimitRailToObjectStorageOperator(
-        task_id="usage_files", resource="usage", destination="file:///tmp/usage", window=timedelta(hours=6)
+        task_id="usage_files", resource="usage", destination="file:///tmp/usage", slice_size=timedelta(hours=6)
     )
     usage_table = LimitRailToSqlOperator(
         task_id="usage_table",
@@ -148,6 +148,15 @@ with DAG(
 
     news() >> own_calls() >> [processed, published, metered] >> table
     table >> [files, usage_files, usage_table] >> commit
+
+
+def with_misspelt_parameters() -> None:
+    """`mypy --strict` complains of an ignore that it does not need: it refuses each of these."""
+    LimioToSqlOperator(task_id="a", resource="orders", sql_conn_id="w", table="t", nested_colums={})  # type: ignore[call-arg]
+    LimitRailToSqlOperator(task_id="b", resource="usage", sql_conn_id="w", table="t", window=60)  # type: ignore[call-arg]
+    LimioToObjectStorageOperator(task_id="c", resource="orders", destination="file:///t", until="now")  # type: ignore[call-arg]
+    LimitRailToObjectStorageOperator(task_id="d", resource="usage", destination="file:///t", retrys=2)  # type: ignore[call-arg]
+    LimioHook().iter_records("orders", params={})  # type: ignore[call-arg]
 
 
 def test_of_ones_own(limio_emulator: EmulatorServer, limio_emulator_factory: Callable[..., EmulatorServer]) -> None:

@@ -17,17 +17,17 @@ Source = Mapping[str, str]
 """Digests by what they are of. A state store is plain text, and need not say who the customer is."""
 
 
-def list_source(resource: Resource, *, params: Mapping[str, Any] | None, owner: Mapping[str, str]) -> Source:
+def list_source(resource: Resource, *, path_params: Mapping[str, Any] | None, owner: Mapping[str, str]) -> Source:
     """Return the source of a list's records.
 
     How the list is paged and what is kept of a record do not belong to it.
 
-    :param params: the path's placeholders.
+    :param path_params: values for the path's placeholders.
     :param owner: whose list it is, as `ApiHook.owner` says.
     :raises ParameterError: a placeholder has no value.
     """
     time_filter, time_column = resource.time_filter, resource.time_column
-    of_list = [resource.path_for(params), resource.params, resource.records]
+    of_list = [resource.path_for(path_params), resource.params, resource.records]
     of_time = [
         [time_filter.since, time_filter.until] if time_filter is not None else None,
         resource.columns.get(time_column, time_column) if time_column is not None else None,

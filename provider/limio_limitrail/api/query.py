@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -27,29 +27,52 @@ class Query:
 def build_query(
     resource: Resource,
     *,
-    params: Mapping[str, object] | None = None,
+    path_params: Mapping[str, object] | None = None,
+    query_params: Mapping[str, object] | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
 ) -> Query:
     """Build the request for a list.
 
-    :param params: placeholders of the resource's path by name, and query parameters; None leaves one out.
+    :param path_params: values for the placeholders of the resource's path; None leaves one out.
+    :param query_params: query parameters; None leaves one out.
     :param since: the lower bound in time, for resources that filter by it. It is rounded down to the second.
     :param until: the upper bound in time, for resources that filter by it. It is rounded up to the second.
-    :raises ParameterError: a placeholder is missing, a value has no text form, the resource needs a bound in time and has none,
-        or has one and cannot filter by it, or a parameter is the paging's cursor.
+    :raises ParameterError: a placeholder is missing or unknown, a value has no text form, the resource needs a bound in time and
+        has none, or has one and cannot filter by it, or a query parameter is a placeholder or the paging's cursor.
     """
-    given = {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}
-    in_path = resource.placeholders()
-    path = resource.path_for({name: given[name] for name in in_path if name in given})
-    if own := [name for name in getattr(resource.paging, "cursor_params", ()) if name in given and name not in in_path]:
-        raise ParameterError(
-            f"parameter {own[0]!r} is the place in the list of {resource.name!r}, which each page sets anew: with a place of "
-            "your own, the records before it would be missing. Leave it out"
-        )
-    query = dict(resource.params) | {name: value for name, value in given.items() if name not in in_path}
+    path = resource.path_for(texts_of(path_params))
+    given = texts_of(query_params)
+    check_query_params(resource, given)
+    query = {**resource.params, **given}
     _cut(query, resource, since=since, until=until)
     return Query(path=path, params=query)
+
+
+def check_query_params(resource: Resource, given: Collection[str]) -> None:
+    """Check the names of query parameters.
+
+    :raises ParameterError: one is a placeholder of the path, or the paging's cursor.
+    """
+    in_path = resource.placeholders()
+    if wrong := [name for name in in_path if name in given]:
+        raise ParameterError(
+            f"query parameter {wrong[0]!r} is a placeholder in the path {resource.path!r} of {resource.name!r}: give it in "
+            f"path_params, which takes {', '.join(in_path)}"
+        )
+    if own := [name for name in getattr(resource.paging, "cursor_params", ()) if name in given]:
+        raise ParameterError(
+            f"query parameter {own[0]!r} is the paging cursor of {resource.name!r}, which each page sets: a list that begins at "
+            "a cursor of your own lacks the records before it. Leave it out"
+        )
+
+
+def texts_of(params: Mapping[str, object] | None) -> dict[str, str]:
+    """Return parameters as the texts that are sent, without those that are None.
+
+    :raises ParameterError: a value has no text form.
+    """
+    return {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}
 
 
 def _cut(query: dict[str, str], resource: Resource, *, since: datetime | None, until: datetime | None) -> None:

@@ -129,13 +129,20 @@ class Resource:
         """Name the parts of the path that a caller can fill in."""
         return names_in(self.path, resource=self.name)
 
-    def path_for(self, parts: Mapping[str, str] | None = None) -> str:
+    def path_for(self, path_params: Mapping[str, str] | None = None) -> str:
         """Fill the path in.
 
-        :param parts: values for placeholders; each is percent-encoded whole, so that no value can leave its segment.
-        :raises ParameterError: a placeholder has no value, or a value an empty or dotted one.
+        :param path_params: values for placeholders; each is percent-encoded whole, so that no value can leave its segment.
+        :raises ParameterError: the path has no such placeholder, a placeholder has no value, or an empty or dotted one.
         """
-        return fill_path(self.path, {**self.path_defaults, **(parts or {})}, resource=self.name)
+        known = self.placeholders()
+        if unknown := [name for name in path_params or {} if name not in known]:
+            has = f"it has {', '.join(known)}" if known else "it has none"
+            raise ParameterError(
+                f"the path {self.path!r} of resource {self.name!r} has no placeholder {unknown[0][:60]!r}: {has}. Query "
+                "parameters go into query_params"
+            )
+        return fill_path(self.path, {**self.path_defaults, **(path_params or {})}, resource=self.name)
 
 
 def fill_path(template: str, parts: Mapping[str, str], *, resource: str) -> str:
@@ -148,7 +155,8 @@ def fill_path(template: str, parts: Mapping[str, str], *, resource: str) -> str:
         value = encodable(name, str(parts.get(name, "")))
         if not value:
             raise ParameterError(
-                f"resource {resource!r} needs a value for {name!r} in its path {template!r}: give params={{{name!r}: ...}}"
+                f"resource {resource!r} needs a value for {name!r} in its path {template!r}: give path_params={{{name!r}: ...}}; "
+                f"the path's placeholders are {', '.join(names_in(template, resource=resource))}"
             )
         if (unfit := unfit_part(value)) is not None:
             raise ParameterError(f"the value of {name!r} cannot be put into the path {template!r} of {resource!r}: {unfit}")

@@ -49,45 +49,46 @@ def slices(*, since: datetime, until: datetime, window: timedelta) -> Iterator[S
 def check_slices(
     resource: Resource,
     *,
-    params: Mapping[str, object] | None,
+    query_params: Mapping[str, object] | None,
     since: datetime | None,
     until: datetime | None,
-    window: timedelta,
+    slice_size: timedelta,
 ) -> tuple[datetime, datetime]:
-    """Give the bounds of a window that is to be cut into slices.
+    """Return the bounds of a time range that is to be cut into slices.
 
-    :param params: what a caller puts into the query of every slice.
-    :param window: how long a slice is to be.
-    :raises ParameterError: the resource cannot be cut, a bound is missing or in `params`, or `window` is no whole seconds.
+    :param query_params: what a caller puts into the query of every slice.
+    :param slice_size: the length of a slice.
+    :raises ParameterError: the resource cannot be cut, a bound is missing or in `query_params`, or `slice_size` is not whole
+        seconds.
     """
     time_filter = resource.time_filter
     if time_filter is None or time_filter.until is None:
         raise ParameterError(
-            f"resource {resource.name!r} has no filter by time with two ends, so it cannot be cut: leave window out"
+            f"resource {resource.name!r} has no filter by time with two bounds, so it cannot be cut: leave slice_size out"
         )
     bounds = (time_filter.since, time_filter.until)
-    if fixed := sorted(set(bounds) & {name for name, value in (params or {}).items() if value is not None}):
+    if fixed := sorted(set(bounds) & {name for name, value in (query_params or {}).items() if value is not None}):
         raise ParameterError(
-            f"window= sets {' and '.join(bounds)} for each slice: leave {' and '.join(fixed)} out of the parameters"
+            f"slice_size= sets {' and '.join(bounds)} for each slice: leave {' and '.join(fixed)} out of query_params"
         )
     if since is None or until is None:
-        raise ParameterError("window= cuts the time between since= and until= into slices: give both")
-    if window < timedelta(seconds=1) or window.microseconds:
-        raise ParameterError(f"window={window} is no span of whole seconds, and the times that go out are to the second")
+        raise ParameterError("slice_size= cuts the time between since= and until= into slices: give both")
+    if slice_size < timedelta(seconds=1) or slice_size.microseconds:
+        raise ParameterError(f"slice_size={slice_size} is no span of whole seconds, and the times that go out are to the second")
     return since, until
 
 
-def check_parallel(parallel: int, *, window: timedelta | None) -> None:
+def check_concurrency(concurrency: int, *, slice_size: timedelta | None) -> None:
     """Look whether slices can be fetched at the same time.
 
-    :param parallel: how many of them.
-    :param window: how long a slice is.
+    :param concurrency: how many of them.
+    :param slice_size: the length of a slice.
     :raises ParameterError: it is no number from 1 to `MOST_AT_ONCE`, or nothing is cut into slices.
     """
-    if not isinstance(parallel, int) or isinstance(parallel, bool) or not 1 <= parallel <= MOST_AT_ONCE:
-        raise ParameterError(f"parallel must be a whole number from 1 to {MOST_AT_ONCE}")
-    if parallel > 1 and window is None:
+    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or not 1 <= concurrency <= MOST_AT_ONCE:
+        raise ParameterError(f"concurrency must be a whole number from 1 to {MOST_AT_ONCE}")
+    if concurrency > 1 and slice_size is None:
         raise ParameterError(
-            f"parallel={parallel} fetches the slices of a window at the same time, and nothing cuts it into slices: "
-            "give window=timedelta(...), or leave parallel out"
+            f"concurrency={concurrency} fetches the slices of a time range at the same time, and nothing cuts it into slices: "
+            "give slice_size=timedelta(...), or leave concurrency out"
         )

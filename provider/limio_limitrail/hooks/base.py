@@ -114,7 +114,7 @@ class ApiHook(BaseHook):
         *,
         path: str,
         method: str = "GET",
-        params: Mapping[str, object] | None = None,
+        query_params: Mapping[str, object] | None = None,
         json: object = None,
         idempotency_key: str | None = None,
     ) -> Answer:
@@ -122,20 +122,19 @@ class ApiHook(BaseHook):
 
         :param path: below `base_url`, beginning with a slash.
         :param method: the HTTP method. Only reads, and writes with an idempotency key, are tried again.
-        :param params: the query.
+        :param query_params: the query.
         :param json: a body, sent as JSON.
         :param idempotency_key: sent as ``Idempotency-Key``. Neither API documents such a key: give one only where you know that
             it is honoured.
         :raises ApiError: the request failed.
         """
-        from limio_limitrail.api.query import as_text
+        from limio_limitrail.api.query import texts_of
 
-        query = {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}
         method = method.upper()
         return self.client.send(
             method=method,
             path=path,
-            params=query,
+            params=texts_of(query_params),
             json=json,
             idempotency_key=idempotency_key,
             credentials=self._credentials_for(method=method, path=path),
@@ -156,11 +155,12 @@ class ApiHook(BaseHook):
         self,
         resource: str | Resource,
         *,
-        params: Mapping[str, object] | None = None,
+        path_params: Mapping[str, object] | None = None,
+        query_params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        window: timedelta | None = None,
-        parallel: int = 1,
+        slice_size: timedelta | None = None,
+        concurrency: int = 1,
         page_size: int | None = None,
         cursor: Cursor | None = None,
         seen: int = 0,
@@ -169,12 +169,13 @@ class ApiHook(BaseHook):
         """Prepare a walk through a list, from its beginning or from a cursor.
 
         :param resource: a name of the table of resources, or a `Resource` of your own.
-        :param params: placeholders of the path, and query parameters.
+        :param path_params: values for the placeholders of the resource's path.
+        :param query_params: query parameters.
         :param since: the lower bound in time, for resources that filter by it.
         :param until: the upper bound in time, for resources that filter by it.
-        :param window: the longest span of time that one request asks for; the walk is then cut into slices of it.
-        :param parallel: how many of these slices are fetched at once. Their pages then come as they are answered, not in time's
-            order; each slice's own pages stay in order.
+        :param slice_size: the longest span of time that one request asks for; the walk is then cut into slices of it.
+        :param concurrency: how many of these slices are fetched at once. Their pages then come in no order of time; each slice's
+            own pages stay in order.
         :param page_size: records to ask for a page; else the connection's, else `DEFAULT_PAGE_SIZE`.
         :param cursor: where to go on.
         :param seen: records that came before the cursor.
@@ -185,10 +186,10 @@ class ApiHook(BaseHook):
         from limio_limitrail.api.list_reader import Walk
         from limio_limitrail.api.query import build_query
         from limio_limitrail.api.sliced_reader import SlicedListReader
-        from limio_limitrail.api.time_slices import check_parallel, check_slices
+        from limio_limitrail.api.time_slices import check_concurrency, check_slices
 
         endpoint = self.find_resource(resource)
-        check_parallel(parallel, window=window)
+        check_concurrency(concurrency, slice_size=slice_size)
         if page_size is not None and not 1 <= page_size <= MOST_PAGE_SIZE:
             raise ParameterError(f"page_size must be between 1 and {MOST_PAGE_SIZE:,}")
         size = page_size or self.page_size
@@ -204,7 +205,7 @@ class ApiHook(BaseHook):
             limits: RetryLimits | None = None,
             sleep: Callable[[float], None] | None = None,
         ) -> Walk:
-            query = build_query(endpoint, params=params, since=since, until=until)
+            query = build_query(endpoint, path_params=path_params, query_params=query_params, since=since, until=until)
             return Walk(
                 client=self.client,
                 resource=endpoint,
@@ -220,20 +221,20 @@ class ApiHook(BaseHook):
 
         size = min(size, endpoint.max_page_size or size)
         whole = stretch(since=since, until=until, page_size=size, cursor=cursor, seen=seen, total=total)
-        if window is None:
+        if slice_size is None:
             return whole
-        begin, end = check_slices(endpoint, params=params, since=since, until=until, window=window)
+        begin, end = check_slices(endpoint, query_params=query_params, since=since, until=until, slice_size=slice_size)
         return SlicedListReader(
             client=self.client,
             resource=endpoint,
             path=whole.path,
             since=begin,
             until=end,
-            window=window,
+            window=slice_size,
             page_size=size,
             make_walk=stretch,
             cursor=cursor,
-            parallel=parallel,
+            parallel=concurrency,
         )
 
     def detailed(self, walk: Walk | SlicedListReader) -> Iterator[Page]:
@@ -261,11 +262,12 @@ class ApiHook(BaseHook):
         self,
         resource: str | Resource,
         *,
-        params: Mapping[str, object] | None = None,
+        path_params: Mapping[str, object] | None = None,
+        query_params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        window: timedelta | None = None,
-        parallel: int = 1,
+        slice_size: timedelta | None = None,
+        concurrency: int = 1,
         page_size: int | None = None,
         detail: bool = False,
     ) -> Iterator[Page]:
@@ -276,7 +278,16 @@ class ApiHook(BaseHook):
         :param detail: fetch each object by its id, because the lists of objects hold summaries.
         :raises ApiError: a request failed, or an answer breaks the contract.
         """
-        walk = self.walk(resource, params=params, since=since, until=until, window=window, parallel=parallel, page_size=page_size)
+        walk = self.walk(
+            resource,
+            path_params=path_params,
+            query_params=query_params,
+            since=since,
+            until=until,
+            slice_size=slice_size,
+            concurrency=concurrency,
+            page_size=page_size,
+        )
         self._note_reading(walk.resource)
         return self.detailed(walk) if detail else walk.pages()
 
@@ -284,11 +295,12 @@ class ApiHook(BaseHook):
         self,
         resource: str | Resource,
         *,
-        params: Mapping[str, object] | None = None,
+        path_params: Mapping[str, object] | None = None,
+        query_params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        window: timedelta | None = None,
-        parallel: int = 1,
+        slice_size: timedelta | None = None,
+        concurrency: int = 1,
         page_size: int | None = None,
         detail: bool = False,
     ) -> Iterator[dict[str, Any]]:
@@ -298,7 +310,16 @@ class ApiHook(BaseHook):
         """
         from limio_limitrail.api.records import decode_page
 
-        walk = self.walk(resource, params=params, since=since, until=until, window=window, parallel=parallel, page_size=page_size)
+        walk = self.walk(
+            resource,
+            path_params=path_params,
+            query_params=query_params,
+            since=since,
+            until=until,
+            slice_size=slice_size,
+            concurrency=concurrency,
+            page_size=page_size,
+        )
         self._note_reading(walk.resource)
         for page in self.detailed(walk) if detail else walk.pages():
             yield from decode_page(page, api=self.client.api, resource=walk.resource.name)
@@ -307,11 +328,12 @@ class ApiHook(BaseHook):
         self,
         resource: str | Resource,
         *,
-        params: Mapping[str, object] | None = None,
+        path_params: Mapping[str, object] | None = None,
+        query_params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        window: timedelta | None = None,
-        parallel: int = 1,
+        slice_size: timedelta | None = None,
+        concurrency: int = 1,
         page_size: int | None = None,
         detail: bool = False,
         flatten: bool = False,
@@ -325,11 +347,12 @@ class ApiHook(BaseHook):
 
         records = self.iter_records(
             resource,
-            params=params,
+            path_params=path_params,
+            query_params=query_params,
             since=since,
             until=until,
-            window=window,
-            parallel=parallel,
+            slice_size=slice_size,
+            concurrency=concurrency,
             page_size=page_size,
             detail=detail,
         )
@@ -339,16 +362,29 @@ class ApiHook(BaseHook):
         self,
         resource: str | Resource,
         *,
-        params: Mapping[str, object] | None = None,
+        path_params: Mapping[str, object] | None = None,
+        query_params: Mapping[str, object] | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
-        window: timedelta | None = None,
-        parallel: int = 1,
+        slice_size: timedelta | None = None,
+        concurrency: int = 1,
     ) -> int:
         """Count a list's records: by the API's own total where it gives one, else by walking through the list."""
-        if window is None and self.find_resource(resource).total is not None:
-            first = next(self.walk(resource, params=params, since=since, until=until, page_size=1).pages())
+        if slice_size is None and self.find_resource(resource).total is not None:
+            first = next(
+                self.walk(
+                    resource, path_params=path_params, query_params=query_params, since=since, until=until, page_size=1
+                ).pages()
+            )
             if first.total is not None and first.total_is_exact:
                 return first.total
-        walk = self.walk(resource, params=params, since=since, until=until, window=window, parallel=parallel)
+        walk = self.walk(
+            resource,
+            path_params=path_params,
+            query_params=query_params,
+            since=since,
+            until=until,
+            slice_size=slice_size,
+            concurrency=concurrency,
+        )
         return sum(len(page.raw_records) for page in walk.pages())

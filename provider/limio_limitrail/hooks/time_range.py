@@ -162,10 +162,12 @@ def choose_range(
     """
     time_filter = resource.time_filter
     if time_filter is None:
-        _refuse({"since": since, "until": until, "window": slice_size}, f"resource {resource.name!r} cannot be filtered by time")
+        _refuse(
+            {"since": since, "until": until, "slice_size": slice_size}, f"resource {resource.name!r} cannot be filtered by time"
+        )
         return TimeRange(since=None, reason="everything, because the API has no time filter for it")
     if time_filter.until is None:
-        _refuse({"until": until, "window": slice_size}, f"resource {resource.name!r} has no upper bound in time")
+        _refuse({"until": until, "slice_size": slice_size}, f"resource {resource.name!r} has no upper bound in time")
     demanded = time_filter.until is not None and (time_filter.required or slice_size is not None)
     end, end_reason = _end(run=run, until=until, demanded=demanded, incremental=incremental)
     own_end = until is None and end is not None
@@ -298,7 +300,7 @@ def _no_start(resource: str, time_filter: TimeFilter, *, run: RunTimes, incremen
         )
     found = "an empty one, as Airflow 3 makes them by default" if run.empty else "none"
     return ParameterError(
-        f"resource {resource!r} needs a window in time ({time_filter.since} and {time_filter.until}), and this run has no "
+        f"resource {resource!r} needs a time range ({time_filter.since} and {time_filter.until}), and this run has no "
         f"{'watermark and no ' if incremental is not None else ''}data interval to take it from: it has {found}. "
         "Give since= (and until=) as a template; or, in a pull, incremental=True with since= for the first run. "
         f"{_MAKE}"

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The kinds of value that a landed column can hold, and how two kinds meet.
+"""The column types of parts and tables, and how they widen.
 
-A kind is decided from what came, never from what was hoped for: a column starts as narrow as its first values and widens
-when a value comes that the narrow kind cannot give back as it was written. Widening ends at ``TEXT``, which holds anything.
+A column starts with the narrowest kind of its first values, and widens when a value comes that this kind cannot preserve as
+it was written. Widening ends at ``TEXT``, which holds anything.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 KIND_KEY = b"limio_limitrail.kind"
-"""The Arrow field's metadata key that tells apart the kinds that share an Arrow type."""
+"""The key of an Arrow field's metadata that holds its kind: some kinds share an Arrow type."""
 
 EXACT_IN_DOUBLE = 2**53
-"""Up to this magnitude every integer is also a double, so an integer column may become a double column."""
+"""Up to this magnitude a double holds every integer exactly, so an integer column may become a double column."""
 
 
 class Kind(StrEnum):
     """What a column holds."""
 
     NULL = "null"
-    """Nothing but nulls so far; lands as text."""
+    """Only nulls so far; stored as text."""
     BOOLEAN = "boolean"
     INTEGER = "integer"
     """64-bit integers, all of a magnitude up to 2**53."""
     BIGINT = "bigint"
-    """64-bit integers, some of them beyond 2**53: a double could not hold them."""
+    """64-bit integers, some of them beyond 2**53, which a double cannot hold."""
     DOUBLE = "double"
     TIMESTAMP = "timestamp"
-    """An instant in UTC, to the microsecond."""
+    """A point in time in UTC, in microseconds."""
     TEXT = "text"
     JSON = "json"
     """Objects and arrays, as the JSON text that came."""
 
 
 def widen(one: Kind, other: Kind) -> Kind:
-    """Give the narrowest kind that holds every value of both kinds unchanged."""
+    """Return the narrowest kind that holds every value of both kinds unchanged."""
     if one is other or other is Kind.NULL:
         return one
     if one is Kind.NULL:
@@ -53,7 +53,7 @@ def widen(one: Kind, other: Kind) -> Kind:
 
 
 def arrow_type(kind: Kind) -> pa.DataType:
-    """Give the Arrow type that carries a kind."""
+    """Return the Arrow type of a kind."""
     import pyarrow as pa
 
     match kind:
@@ -77,21 +77,21 @@ def arrow_field(*, name: str, kind: Kind) -> pa.Field:
 
 
 def kind_of(field: pa.Field) -> Kind:
-    """Read a field's kind back.
+    """Return a field's kind.
 
-    :raises ValueError: the field was not made by `arrow_field`.
+    :raises ValueError: `arrow_field` did not make the field.
     """
     raw = (field.metadata or {}).get(KIND_KEY)
     if raw is None:
-        raise ValueError(f"column {field.name!r} carries no kind in its Arrow metadata; it was not landed by this package")
+        raise ValueError(f"column {field.name!r} has no kind in its Arrow metadata; this package did not write it")
     return Kind(raw.decode())
 
 
 def cast(array: pa.ChunkedArray, *, source: Kind, target: Kind) -> pa.ChunkedArray:
-    """Turn a column of one kind into a wider one, value for value.
+    """Convert a column to a wider kind.
 
-    Booleans become ``true`` and ``false``, whole numbers up to 2**53 their digits whatever kind they had on the way, doubles else
-    their shortest decimal form, instants ISO 8601 in UTC with six digits of a second and a ``Z``.
+    As text, booleans are ``true`` and ``false``; whole numbers up to 2**53 are their digits, whether integers or doubles; other
+    doubles are their shortest decimal form; timestamps are ISO 8601 in UTC with six fractional digits and a ``Z``.
 
     :raises ValueError: the target is not wider than the source.
     """
@@ -102,18 +102,18 @@ def cast(array: pa.ChunkedArray, *, source: Kind, target: Kind) -> pa.ChunkedArr
         raise ValueError(f"a {source} column cannot become {target} without loss")
     if source is Kind.TIMESTAMP and target is Kind.TEXT:
         return pc.strftime(array, format="%Y-%m-%dT%H:%M:%SZ")
-    wanted = arrow_type(target)
-    if array.type == wanted:
+    target_type = arrow_type(target)
+    if array.type == target_type:
         return array
     if source is Kind.NULL:
-        return pa.chunked_array([pa.nulls(len(array), wanted)])
+        return pa.chunked_array([pa.nulls(len(array), target_type)])
     if source is Kind.DOUBLE:
         return _double_texts(array)
-    return pc.cast(array, wanted)
+    return pc.cast(array, target_type)
 
 
 def _double_texts(array: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Write doubles; a whole number may have been an integer before other values made its column one of doubles."""
+    """Format doubles; a whole number may have been an integer before its column widened to doubles."""
     import pyarrow.compute as pc
 
     whole = pc.and_(pc.equal(pc.trunc(array), array), pc.less_equal(pc.abs(array), EXACT_IN_DOUBLE))

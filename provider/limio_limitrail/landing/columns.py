@@ -1,13 +1,13 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""A page's records become columns, in C wherever the records look like those before them.
+"""Converts a page's records to typed columns, in C for records that look like those before them.
 
-What the keys of the records hold is learned from the records. What was learned becomes a msgspec Struct that refuses unknown
-keys and other kinds of values, so that a page either fits it in full or is looked at again: nothing that came is ever skipped.
+The types of the keys are inferred from the records, and become a msgspec Struct that refuses unknown keys and other types. A page
+that does not fit it is inferred again, so no value is ever skipped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from enum import Enum
 from operator import attrgetter
@@ -17,10 +17,9 @@ import msgspec
 
 from limio_limitrail.landing import arrow_tables as tables
 from limio_limitrail.landing.column_types import Kind, arrow_field
-from limio_limitrail.landing.errors import RecordError
-from limio_limitrail.landing.field_names import FoundNames
 from limio_limitrail.landing.nested_paths import ODD_KEY, NestedPath, NestedPathReader
-from limio_limitrail.landing.timestamps import landed
+from limio_limitrail.landing.shaping import RecordError
+from limio_limitrail.landing.timestamps import to_timestamps
 from limio_limitrail.landing.values import from_booleans, from_integers, from_raw, from_texts
 
 if TYPE_CHECKING:
@@ -29,10 +28,11 @@ if TYPE_CHECKING:
 _OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _ANYTHING = msgspec.json.Decoder(list[msgspec.Raw])
 _MISSING = msgspec.Raw(b"")
+_MAX_NOTED_KEYS = 10_000
 
 
 class _Shape(Enum):
-    """How a key's values are decoded. ``ANY`` takes whatever comes, undecoded."""
+    """How a key's values are decoded. ``ANY`` leaves any value undecoded."""
 
     TEXT = "text"
     BOOLEAN = "boolean"
@@ -48,14 +48,45 @@ _MEMBERS: dict[_Shape, tuple[Any, Any]] = {
 }
 
 
-class ColumnReader:
-    """Turn JSON arrays of records into Arrow tables, one column a key, each of the narrowest kind that fits the page.
+class FoundNames:
+    """The keys and nested columns that records had.
 
-    :param timestamps: the columns that become instants where every value in them is one that an instant in microseconds gives
-        back; in a column of texts such values are written as `kinds.cast` writes instants.
-    :param columns: nested values to lift into columns of their own, as column name → path.
+    :param sought: keys to look for. Once all were found, further keys are not noted.
+    """
+
+    def __init__(self, sought: Iterable[str]) -> None:
+        self._sought = set(sought)
+        self.keys: set[str] = set()
+        self._nested: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._nested or name in self.keys
+
+    def add_record(self, keys: Iterable[str]) -> None:
+        """Note a record's keys."""
+        if not self._sought:
+            return
+        found = self._sought.intersection(keys)
+        self._sought -= found
+        self.keys |= found
+        if len(self.keys) < _MAX_NOTED_KEYS:
+            self.keys.update(keys)
+
+    def add_nested(self, nested: Mapping[str, Sequence[bytes | None]]) -> None:
+        """Note which nested columns have values on a page; a null is a value."""
+        for name, values in nested.items():
+            if name not in self._nested and values.count(None) < len(values):
+                self._nested.add(name)
+
+
+class ColumnReader:
+    """Converts JSON arrays of records to Arrow tables, one column a key, each of the narrowest kind that fits the page.
+
+    :param timestamps: the columns that become timestamps if a timestamp in microseconds preserves all of their values; see
+        `to_timestamps`.
+    :param columns: nested values to store as columns, as column name → path.
     :param dropped: the columns to leave out.
-    :param max_columns: the most columns that all pages together may have; ``None`` for any number.
+    :param max_columns: the most columns that all pages together may have; None for any number.
     """
 
     def __init__(
@@ -69,13 +100,13 @@ class ColumnReader:
         self._timestamps = frozenset(timestamps)
         self._dropped = frozenset(dropped)
         nested_paths = {name: path for name, path in (columns or {}).items() if name not in self._dropped}
-        self._lifts = NestedPathReader(nested_paths) if nested_paths else None
-        self._lifted = frozenset(nested_paths)
+        self._nested_reader = NestedPathReader(nested_paths) if nested_paths else None
+        self._nested = frozenset(nested_paths)
         self._shapes: dict[str, _Shape | None] = {}
         self.names = FoundNames(self._dropped)
         self._decoder: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[dict[str, Any]])
         self._max_columns = max_columns
-        self._learned = False
+        self._inferred = False
         self._odd = False
 
     def read(self, records: bytes) -> pa.Table:
@@ -83,7 +114,7 @@ class ColumnReader:
 
         :param records: a JSON array of objects.
         :return: the columns that have a value in this page, and those that no page before had.
-        :raises RecordError: an element is no object, a lifted column has the name of a key, or there are too many columns.
+        :raises RecordError: an element is not an object, a nested column has the name of a key, or there are too many columns.
         """
         import pyarrow as pa
 
@@ -94,38 +125,38 @@ class ColumnReader:
 
         def add(name: str, kind: Kind, array: pa.Array) -> None:
             if name in self._timestamps and kind is Kind.TEXT:
-                kind, array = landed(array)
+                kind, array = to_timestamps(array)
             fields.append(arrow_field(name=name, kind=kind))
             arrays.append(array)
 
-        # Most pages have few of the columns where records differ in their keys: what is missing costs next to nothing.
+        # If records differ in their keys, a page has few of all columns: empty ones are left out unless the page has no other.
         empty: list[tuple[str, _Shape, list[Any]]] = []
-        for index, (name, shape) in enumerate(self._shapes.items()):
+        for index, (name, inferred) in enumerate(self._shapes.items()):
             if name in self._dropped:
                 continue
-            how, values = shape or _Shape.ANY, values_of(index, name)
-            if index < known and values.count(_MEMBERS[how][1]) == len(values):
-                empty.append((name, how, values))
+            shape, values = inferred or _Shape.ANY, values_of(index, name)
+            if index < known and values.count(_MEMBERS[shape][1]) == len(values):
+                empty.append((name, shape, values))
             else:
-                add(name, *_READERS[how](values))
+                add(name, *_READERS[shape](values))
         if not fields:
-            for name, how, values in empty:
-                add(name, *_READERS[how](values))
-        if self._lifts is not None:
-            lifted = self._lifts.read(records)
-            self.names.see_lifted(lifted)
-            for name, values in lifted.items():
+            for name, shape, values in empty:
+                add(name, *_READERS[shape](values))
+        if self._nested_reader is not None:
+            nested = self._nested_reader.read(records)
+            self.names.add_nested(nested)
+            for name, values in nested.items():
                 add(name, *from_raw(values))
         return pa.Table.from_arrays(arrays, schema=pa.schema(fields)) if fields else tables.without_columns(len(rows))
 
     def _decode(self, records: bytes) -> tuple[list[Any], Callable[[int, str], list[Any]]]:
-        """Give the rows, and what gives a column's values by its place and its name."""
+        """Return the rows, and a function that returns a column's values by its index and name."""
         rows: list[Any] | None = None
-        if self._learned:
-            with suppress(msgspec.ValidationError):  # a key or a kind of value that was not there before
+        if self._inferred:
+            with suppress(msgspec.ValidationError):  # a new key, or a new type of a known one
                 rows = self._decoder.decode(records)
         if rows is None:
-            self._learn(records)
+            self._infer(records)
             if self._odd:
                 objects = _OBJECTS.decode(records)
                 return objects, lambda _, name: [record.get(name, _MISSING) for record in objects]
@@ -133,58 +164,56 @@ class ColumnReader:
         found = rows
         return found, lambda index, _: list(map(attrgetter(f"f{index}"), found))
 
-    def _learn(self, records: bytes) -> None:
-        """Widen what is known of each key by what this page holds, and make the Struct anew."""
+    def _infer(self, records: bytes) -> None:
+        """Infer each key's type from this page and those before it, and make the Struct anew."""
         try:
             objects = _OBJECTS.decode(records)
         except msgspec.ValidationError:
             kinds = (bytes(record)[:1] for record in _ANYTHING.decode(records))
             wrong = next((index for index, first in enumerate(kinds) if first != b"{"), None)
-            raise RecordError(f"record {wrong} of the page is no JSON object, so it has no columns") from None
+            raise RecordError(f"record {wrong} of the page is not a JSON object, so it has no columns") from None
         self._check_number(objects)
         for record in objects:
             for name, raw in record.items():
                 shape = _shape_of(bytes(raw))
                 known = self._shapes.get(name)
                 self._shapes[name] = shape if known is None else known if shape in (None, known) else _Shape.ANY
-        self.names.see_keys(self._shapes)
-        if clash := sorted(self._lifted & (self._shapes.keys() - self._dropped)):
-            raise RecordError(
-                f"columns= lifts a nested value into {clash[0]!r}, and the records have a key of that name: choose another name"
-            )
-        # A Struct cannot have such keys; from the first one on, records are taken apart as dictionaries.
+        self.names.keys.update(self._shapes)
+        if clash := sorted(self._nested & (self._shapes.keys() - self._dropped)):
+            raise name_clash(clash[0])
+        # A Struct cannot have such keys; from the first one on, records are decoded as dictionaries.
         self._odd = self._odd or any(ODD_KEY.search(name) for name in self._shapes)
         if self._odd:
             self._shapes = dict.fromkeys(self._shapes, _Shape.ANY)
-            self._learned = False
+            self._inferred = False
             return
         self._make_decoder()
         try:
             self._decoder.decode(records)
         except msgspec.ValidationError:
-            # A key that stands twice in one object, with two kinds of values: of such a key the last value counts.
+            # A key occurs twice in one object, with values of two types, of which the last counts.
             self._shapes = dict.fromkeys(self._shapes, _Shape.ANY)
             self._make_decoder()
 
     def _check_number(self, objects: Sequence[Mapping[str, msgspec.Raw]]) -> None:
-        """Refuse a page before anything is made of its keys, which may be as many as its records."""
+        """Check the number of columns before a Struct is made of the keys, of which there may be as many as records."""
         if self._max_columns is None:
             return
         names = self._shapes.keys() | set().union(*objects)
-        check_number(len(names - self._dropped) + len(self._lifted), max_columns=self._max_columns)
+        check_number(len(names - self._dropped) + len(self._nested), max_columns=self._max_columns)
 
     def _make_decoder(self) -> None:
         members = [(f"f{index}", *_MEMBERS[shape or _Shape.ANY]) for index, shape in enumerate(self._shapes.values())]
         names = {f"f{index}": name for index, name in enumerate(self._shapes)}
         struct = msgspec.defstruct("Record", members, rename=names, forbid_unknown_fields=True, gc=False)
         self._decoder = msgspec.json.Decoder(list[struct])  # type: ignore[valid-type] # the type is made here
-        self._learned = True
+        self._inferred = True
 
 
 def check_number(found: int, *, max_columns: int) -> None:
-    """Refuse more columns than are allowed.
+    """Check the number of columns.
 
-    :raises RecordError: there are more.
+    :raises RecordError: there are more than `max_columns`.
     """
     if found > max_columns:
         raise RecordError(
@@ -194,8 +223,15 @@ def check_number(found: int, *, max_columns: int) -> None:
         )
 
 
+def name_clash(column: str) -> RecordError:
+    """Return the error for a nested column that has the name of a key."""
+    return RecordError(
+        f"nested_columns= puts a nested value into {column!r}, and the records have a key of that name: choose another name"
+    )
+
+
 def _shape_of(raw: bytes) -> _Shape | None:
-    """Say how a value is decoded; none for a null, which tells nothing."""
+    """Return how a value is decoded; None for a null, from which nothing can be inferred."""
     match raw[:1]:
         case b"n":
             return None

@@ -1,73 +1,81 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The newest time of a part: what the watermark is made of."""
+"""The newest time of a part, of which the watermark is made."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from limio_limitrail.landing import arrow_tables as tables
+from limio_limitrail.landing.column_types import Kind, kind_of
 from limio_limitrail.landing.nested_paths import NestedPath, NestedPathReader
 from limio_limitrail.landing.shaping import Shaping
-from limio_limitrail.landing.values import Times, times_of
+from limio_limitrail.landing.values import Times, times_in, times_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NOTHING = Times(newest=None, unreadable=0)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_NO_TIMES = Times(newest=None, unreadable=0)
 
 
-def together(several: Iterable[Times]) -> Times:
-    """Tell what several parts of a column say together."""
-    told = list(several)
-    newest = max((times.newest for times in told if times.newest is not None), default=None)
-    return Times(newest=newest, unreadable=sum(times.unreadable for times in told))
+class MaxTimestamp:
+    """Finds the newest time of each part, in its pages or in its typed columns.
 
-
-class NewestTime:
-    """Finds the newest instant at one path, part by part.
-
-    :param path: where the time is in a record.
+    :param path: where the time is in a record; None if `column` is read instead, or if records have no time.
+    :param column: the typed column that holds the time.
     """
 
-    def __init__(self, path: NestedPath) -> None:
-        self._reader = NestedPathReader({"time": path})
-        self._times = NOTHING
+    def __init__(self, path: NestedPath | None, *, column: str | None = None) -> None:
+        self._reader = NestedPathReader({"time": path}) if path else None
+        self._column = None if path else column
+        self._times = _NO_TIMES
 
-    def see(self, records: bytes) -> None:
-        """Look at a page's records."""
-        self._times = together((self._times, times_of(self._reader.read(records)["time"])))
+    @classmethod
+    def of_columns(cls, shaping: Shaping) -> MaxTimestamp:
+        """Make one for records that become columns: the watermark is made of the time as it came, in a column or not."""
+        return cls(None if shaping.lands_time else shaping.time_path, column=shaping.time_column)
 
-    def see_lines(self, lines: bytes) -> None:
-        """Look at a page's records that stand one a line."""
-        self._times = together((self._times, times_of(self._reader.read_lines(lines)["time"])))
+    def add_page(self, records: bytes) -> None:
+        """Read a page's JSON array of records."""
+        if self._reader is not None:
+            self._add([times_of(self._reader.read(records)["time"])])
+
+    def add_lines(self, lines: bytes) -> None:
+        """Read a page's records, one a line."""
+        if self._reader is not None:
+            self._add([times_of(self._reader.read_lines(lines)["time"])])
+
+    def add_table(self, rows: pa.Table) -> None:
+        """Read rows that have become columns."""
+        if self._column is not None and self._column in rows.column_names:
+            self._add(_column_times(rows, self._column))
+
+    def _add(self, found: Iterable[Times]) -> None:
+        for times in found:
+            newest = max((time for time in (self._times.newest, times.newest) if time is not None), default=None)
+            self._times = Times(newest=newest, unreadable=self._times.unreadable + times.unreadable)
 
     def take(self) -> Times:
-        """Give what was found, and begin anew."""
-        times, self._times = self._times, NOTHING
+        """Return what was found since the last call."""
+        times, self._times = self._times, _NO_TIMES
         return times
 
 
-class PartTimes:
-    """Finds the newest time of a part whose records become columns."""
+def _column_times(table: pa.Table, column: str) -> list[Times]:
+    array = table.column(column)
+    match kind_of(table.schema.field(column)):
+        case Kind.TIMESTAMP:
+            return [Times(newest=_newest(array), unreadable=0)]
+        case Kind.TEXT:
+            return [times_in(chunk) for chunk in array.chunks]
+        case _:
+            return [Times(newest=None, unreadable=len(array) - array.null_count)]
 
-    def __init__(self, shaping: Shaping) -> None:
-        self._column = shaping.time_column
-        # A time column that does not land as it came is still what the watermark is read from.
-        self._pages = NewestTime(shaping.time_path) if shaping.time_path and not shaping.lands_time else None
-        self._times = NOTHING
 
-    def see_page(self, records: bytes) -> None:
-        """Look at a page's records."""
-        if self._pages is not None:
-            self._pages.see(records)
+def _newest(instants: pa.ChunkedArray) -> datetime | None:
+    # Arrow's own conversion to a datetime imports pandas.
+    import pyarrow.compute as pc
 
-    def see_table(self, rows: pa.Table) -> None:
-        """Look at rows that have become columns."""
-        if self._pages is None:
-            self._times = together((self._times, *tables.times(rows, self._column)))
-
-    def take(self) -> Times:
-        """Give what was found, and begin anew."""
-        times, self._times = self._times, NOTHING
-        return times if self._pages is None else self._pages.take()
+    microseconds: int | None = pc.max(instants).value
+    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)

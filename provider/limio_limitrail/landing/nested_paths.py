@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Lift values out of nested objects, without decoding the rest of the record."""
+"""Reads values at nested paths without decoding the rest of the record."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _MISSING = msgspec.Raw(b"")
 
 ODD_KEY = re.compile(r'["\\\x00-\x1f]')
-"""What a key may hold and the name of a Struct's member may not."""
+"""Characters that a key may have and a Struct's field name may not."""
 
 _Getter: TypeAlias = Callable[[Iterable[Any]], list[bytes | None]]
 
 NestedPath = str | Sequence[str]
-"""Where a nested value is: names joined by dots, or a list of names where a name holds a dot itself."""
+"""The path to a nested value: names joined by dots, or a list of names, which may themselves have dots."""
 
 
 def path_parts(path: NestedPath) -> tuple[str, ...]:
@@ -31,15 +31,15 @@ def path_parts(path: NestedPath) -> tuple[str, ...]:
     """
     parts = tuple(path.split(".")) if isinstance(path, str) else tuple(path)
     if not parts or not all(isinstance(part, str) and part for part in parts):
-        raise ValueError(f"{path!r} is no path into a record; expected names joined by dots, such as 'data.offer.path'")
+        raise ValueError(f"{path!r} is not a path into a record; expected names joined by dots, such as 'data.offer.path'")
     return parts
 
 
 class NestedPathReader:
-    """Read the values at some paths out of each record of a JSON array.
+    """Reads the values at some paths from each record of a page.
 
     :param nested_paths: column name → path.
-    :raises ValueError: a path is empty, or leads into what another path lifts whole.
+    :raises ValueError: a path, or a name in it, is empty.
     """
 
     def __init__(self, nested_paths: Mapping[str, NestedPath]) -> None:
@@ -53,40 +53,40 @@ class NestedPathReader:
                     break
             else:
                 node.setdefault(parts[-1], None)
-        # Where one path leads through a value that another lifts whole, typed decoding cannot serve both.
+        # Typed decoding cannot serve a path that leads through the value of another path.
         odd = any(ODD_KEY.search(part) for parts in self._paths.values() for part in parts)
-        self._fast = None if odd or _overlap(self._paths.values()) else _fast(tree)
+        self._typed = None if odd or _overlap(self._paths.values()) else _typed_decoding(tree)
 
     def read(self, records: bytes) -> dict[str, list[bytes | None]]:
-        """Give each column's values, undecoded; None where the path leads nowhere.
+        """Return each column's values, undecoded; None where the path leads nowhere.
 
         :param records: a JSON array of objects.
         """
-        return self._values(records, fast=self._fast.array if self._fast else None, general=_OBJECTS.decode)
+        return self._values(records, typed=self._typed.array if self._typed else None, general=_OBJECTS.decode)
 
     def read_lines(self, lines: bytes) -> dict[str, list[bytes | None]]:
-        """Give each column's values, undecoded; None where the path leads nowhere.
+        """Return the same as `read`.
 
-        :param lines: objects, one a line.
+        :param lines: JSON objects, one a line.
         """
-        return self._values(lines, fast=self._fast.lines if self._fast else None, general=_OBJECT.decode_lines)
+        return self._values(lines, typed=self._typed.lines if self._typed else None, general=_OBJECT.decode_lines)
 
     def _values(
         self,
         text: bytes,
         *,
-        fast: Callable[[bytes], list[Any]] | None,
+        typed: Callable[[bytes], list[Any]] | None,
         general: Callable[[bytes], list[dict[str, msgspec.Raw]]],
     ) -> dict[str, list[bytes | None]]:
-        if self._fast is not None and fast is not None:
+        if self._typed is not None and typed is not None:
             try:
-                rows = fast(text)
+                rows = typed(text)
             except msgspec.ValidationError:
-                pass  # somewhere a name leads to a string or a list instead of an object: look at each record by itself
+                pass  # somewhere a path leads through a string or a list
             else:
-                return {name: self._fast.getters[parts](rows) for name, parts in self._paths.items()}
+                return {name: self._typed.getters[parts](rows) for name, parts in self._paths.items()}
         objects = general(text)
-        return {name: [_descend(record, parts) for record in objects] for name, parts in self._paths.items()}
+        return {name: [_value_at(record, parts) for record in objects] for name, parts in self._paths.items()}
 
 
 def _overlap(paths: Any) -> bool:
@@ -95,12 +95,12 @@ def _overlap(paths: Any) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Fast:
-    """Typed decoding of what the paths lead to, and of nothing else.
+class _TypedDecoding:
+    """Decoders that skip all but the values at the paths.
 
     :param array: decodes records in an array.
-    :param lines: decodes records that stand one a line.
-    :param getters: give the values at each path.
+    :param lines: decodes records, one a line.
+    :param getters: return the values at each path.
     """
 
     array: Callable[[bytes], list[Any]]
@@ -108,7 +108,7 @@ class _Fast:
     getters: Mapping[tuple[str, ...], _Getter]
 
 
-def _fast(tree: Mapping[str, Any]) -> _Fast:
+def _typed_decoding(tree: Mapping[str, Any]) -> _TypedDecoding:
     getters: dict[tuple[str, ...], _Getter] = {}
 
     def struct(node: Mapping[str, Any], above: tuple[str, ...], attributes: tuple[str, ...]) -> type[msgspec.Struct]:
@@ -123,11 +123,11 @@ def _fast(tree: Mapping[str, Any]) -> _Fast:
             else:
                 inner = struct(below, (*above, name), (*attributes, attribute))
                 members.append((attribute, inner | None, None))
-        return msgspec.defstruct("Lift", members, rename=names, gc=False)
+        return msgspec.defstruct("NestedValues", members, rename=names, gc=False)
 
     record = struct(tree, (), ())
     array = msgspec.json.Decoder(list[record])  # type: ignore[valid-type] # the type is made here
-    return _Fast(array=array.decode, lines=msgspec.json.Decoder(record).decode_lines, getters=getters)
+    return _TypedDecoding(array=array.decode, lines=msgspec.json.Decoder(record).decode_lines, getters=getters)
 
 
 def _getter(attributes: tuple[str, ...]) -> _Getter:
@@ -143,7 +143,7 @@ def _getter(attributes: tuple[str, ...]) -> _Getter:
     return get
 
 
-def _descend(record: Mapping[str, msgspec.Raw], parts: Sequence[str]) -> bytes | None:
+def _value_at(record: Mapping[str, msgspec.Raw], parts: Sequence[str]) -> bytes | None:
     members: Mapping[str, msgspec.Raw] = record
     for part in parts[:-1]:
         inner = bytes(members.get(part, _MISSING))

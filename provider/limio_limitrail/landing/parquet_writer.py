@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""A Parquet file that is written while its rows come, in groups."""
+"""Writes a Parquet file one row group at a time, while further rows come."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 GROUP_ROWS = 10_000
-"""Rows after which a group is written. Larger groups are a little cheaper to write and read, and all of one is in memory."""
+"""Rows after which a group is written. Larger groups cost a little less time, and more memory."""
 
 GROUP_SIZE = 16 * 1024 * 1024
-"""Bytes of JSON after which a group is written, where records are large."""
+"""Bytes of JSON after which a group is written even with fewer rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Segment:
-    """Groups that have the same columns, as a file of their own."""
+    """Row groups with the same columns, as a file of their own."""
 
     schema: Mapping[str, Kind]
     sink: pa.BufferOutputStream
@@ -31,14 +31,15 @@ class _Segment:
 
 
 class RowGroupWriter:
-    """Takes groups of rows and gives a Parquet file, whose columns hold what all of them brought.
+    """Writes row groups whose columns may differ into one Parquet file.
 
-    A file's columns stand at its beginning. A group whose values another type holds begins a new stretch, so that no value is
-    written in a type that it has to leave again; the stretches are made into one file in the end.
+    A file's schema must be known when its first group is written. A group that does not fit the current schema begins a new
+    segment, so that no value is converted to a type from which it would have to be converted back. The segments are merged at the
+    end.
     """
 
     def __init__(self) -> None:
-        self._stretches: list[_Segment] = []
+        self._segments: list[_Segment] = []
         self._schema: Mapping[str, Kind] = {}
 
     @property
@@ -50,32 +51,32 @@ class RowGroupWriter:
         """Write a group."""
         own = schema_of(rows)
         self._schema = merge_schemas([self._schema, own])
-        if not self._stretches or not _goes_into(own, self._stretches[-1].schema):
-            # A column without a value here takes the type that it has elsewhere.
+        if not self._segments or not _fits(own, self._segments[-1].schema):
+            # A column that is empty in this group takes the type that it has in other groups.
             kinds = {name: kind if own.get(name, Kind.NULL) is Kind.NULL else own[name] for name, kind in self._schema.items()}
-            self._stretches.append(_begin(kinds))
-        stretch = self._stretches[-1]
-        stretch.writer.write_table(conform(rows, stretch.schema))
+            self._segments.append(_begin(kinds))
+        segment = self._segments[-1]
+        segment.writer.write_table(conform(rows, segment.schema))
 
     def finish(self) -> bytes:
-        """Give the file, and begin anew."""
-        stretches, self._stretches = self._stretches, []
+        """Return the file, and begin the next."""
+        segments, self._segments = self._segments, []
         schema, self._schema = self._schema, {}
-        for stretch in stretches:
-            stretch.writer.close()
-        if len(stretches) > 1:
+        for segment in segments:
+            segment.writer.close()
+        if len(segments) > 1:
             whole = _begin(schema)
-            for stretch in stretches:
-                for group in _groups(stretch.sink.getvalue()):
+            for segment in segments:
+                for group in _groups(segment.sink.getvalue()):
                     whole.writer.write_table(conform(group, schema))
             whole.writer.close()
-            stretches = [whole]
-        content: bytes = stretches[0].sink.getvalue().to_pybytes()
+            segments = [whole]
+        content: bytes = segments[0].sink.getvalue().to_pybytes()
         return content
 
 
-def _goes_into(kinds: Mapping[str, Kind], schema: Mapping[str, Kind]) -> bool:
-    """Tell whether rows can be written as columns of a schema."""
+def _fits(kinds: Mapping[str, Kind], schema: Mapping[str, Kind]) -> bool:
+    """Return whether rows with these columns fit a schema."""
     return all(name in schema and widen(schema[name], kind) is schema[name] for name, kind in kinds.items())
 
 
@@ -85,7 +86,7 @@ def _begin(schema: Mapping[str, Kind]) -> _Segment:
 
     sink = pa.BufferOutputStream()
     fields = pa.schema([arrow_field(name=name, kind=kind) for name, kind in schema.items()])
-    # Nested values hardly ever repeat: a dictionary of them makes a file larger, and takes as long as it takes to write them.
+    # Nested values hardly ever repeat: a dictionary would make the file larger, and double the time to write them.
     repeating = [name for name, kind in schema.items() if kind is not Kind.JSON]
     return _Segment(schema=schema, sink=sink, writer=pq.ParquetWriter(sink, fields, compression="zstd", use_dictionary=repeating))
 

@@ -1,33 +1,53 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Part files: how a bounded number of records is written, named and read back."""
+"""Part files and their folders: how a bounded number of records is compressed, named, written, verified and removed."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from limio_limitrail.stored_formats import number, text
+import msgspec
+
 from limio_limitrail.troubleshooting import ExplainedError
+
+# Python's own module where it exists, so that a pull of JSON Lines does not load Arrow only to compress.
+if sys.version_info >= (3, 14):
+    from compression.zstd import ZstdCompressor
+else:
+    from backports.zstd import ZstdCompressor
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
     from airflow.sdk import ObjectStoragePath
 
-LOCAL = frozenset({"", "file", "local"})
+MANIFEST_NAME = "manifest.json"
+
+_LOCAL = frozenset({"", "file", "local"})
 """Protocols of folders on this machine."""
 
+_BUCKETS = frozenset({"s3", "s3a", "s3n", "gs", "gcs"})
+"""Protocols of object stores, which have no folders and whose ``mkdir`` creates buckets."""
+
+_MKDIR_ATTEMPTS = 10
 _ROW_GROUP = 100_000
+_ZSTD_LEVEL = 1
+"""The fastest level that still looks for long repetitions, of which records are full."""
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+"""A stored number of things."""
 
 
 class PartFormat(StrEnum):
-    """What a part file holds."""
+    """The content of a part file."""
 
     JSONL = "jsonl"
     """One record a line, as it came, compressed with zstandard."""
@@ -40,24 +60,27 @@ class PartFormat(StrEnum):
         return ".jsonl.zst" if self is PartFormat.JSONL else ".parquet"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Part:
+class Part(msgspec.Struct, frozen=True, kw_only=True, rename={"digest": "sha256"}):
     """A finished part.
 
     :param name: its file name within the run's folder.
     :param rows: the records in it.
-    :param size: its bytes on disk.
+    :param size: its size in bytes.
     :param digest: the SHA-256 of these bytes, in hexadecimal.
     """
 
     name: str
-    rows: int
-    size: int
+    rows: Count
+    size: Count
     digest: str
 
 
+class DamagedPartError(ExplainedError, ValueError):
+    """A part file is not the one that was written."""
+
+
 def part_name(*, number: int, part_format: PartFormat) -> str:
-    """Name a part by its place: the same pull made again gives the same names."""
+    """Return the name of a part by its number: a pull that runs again uses the same names."""
     return f"part-{number:05d}{part_format.suffix}"
 
 
@@ -71,11 +94,11 @@ def store_part(path: ObjectStoragePath, content: bytes, *, rows: int) -> Part:
 
 
 def write_file(path: ObjectStoragePath, content: bytes) -> None:
-    """Write a file in the place of the one that is there; on this machine never by way of a symbolic link.
+    """Write or replace a file; on this machine never through a symbolic link.
 
-    :raises OSError: it cannot be written, or a link stands there.
+    :raises OSError: it cannot be written, or is a symbolic link.
     """
-    if path.protocol not in LOCAL:
+    if not is_local(path):
         path.write_bytes(content)
         return
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -83,8 +106,39 @@ def write_file(path: ObjectStoragePath, content: bytes) -> None:
         file.write(content)
 
 
+def read_verified(folder: ObjectStoragePath, part: Part) -> bytes:
+    """Read a part's bytes and verify their digest.
+
+    :raises DamagedPartError: it differs, or the file is gone.
+    """
+    path = folder / part.name
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DamagedPartError(f"part {part.name} is gone from {folder}") from None
+    if hashlib.sha256(content).hexdigest() != part.digest:
+        raise DamagedPartError(f"part {part.name} in {folder} is not the file that was written: its digest differs")
+    return content
+
+
+class Compressor:
+    """Compresses what is written to it with zstandard, as one frame."""
+
+    def __init__(self) -> None:
+        self._compressor = ZstdCompressor(level=_ZSTD_LEVEL)
+        self._chunks: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        """Add bytes."""
+        self._chunks.append(self._compressor.compress(data))
+
+    def finish(self) -> bytes:
+        """Return the compressed bytes."""
+        return b"".join((*self._chunks, self._compressor.flush()))
+
+
 def parquet_bytes(table: pa.Table) -> bytes:
-    """Write a table as Parquet; the kinds of its columns go along in its schema."""
+    """Write a table as Parquet, with the kinds of its columns in the schema."""
     import pyarrow.parquet as pq
 
     buffer = io.BytesIO()
@@ -92,13 +146,9 @@ def parquet_bytes(table: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-class DamagedPartError(ExplainedError, ValueError):
-    """A part file is not the one that was written."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ParquetPart:
-    """A finished Parquet part, ready to be loaded.
+    """A finished Parquet part, ready to be loaded. Each method verifies the part's digest, and raises `DamagedPartError`.
 
     :param folder: the run's folder.
     :param part: the part in it.
@@ -113,67 +163,63 @@ class ParquetPart:
         return self.part.name
 
     def read(self) -> pa.Table:
-        """Read the part.
-
-        :raises DamagedPartError: its bytes are not those that were written.
-        """
+        """Read the part."""
         with self.opened() as file:
             return file.read()
 
     def groups(self) -> Iterator[pa.Table]:
-        """Read the part group by group, which takes less memory.
-
-        :raises DamagedPartError: its bytes are not those that were written.
-        """
+        """Read the part one row group at a time, to save memory."""
         with self.opened() as file:
             for number in range(file.num_row_groups):
                 yield file.read_row_group(number)
 
     def file(self) -> Path | None:
-        """Give the part's file where it is on this machine, for a database that reads it itself.
-
-        :raises DamagedPartError: its bytes are not those that were written.
-        """
-        if self.folder.protocol not in LOCAL:
+        """Return the part's path for a database that reads it itself; None if it is not on this machine."""
+        if not is_local(self.folder):
             return None
         read_verified(self.folder, self.part)
         return Path((self.folder / self.part.name).path)
 
     def opened(self) -> pq.ParquetFile:
-        """Open the part, all of it in memory.
-
-        :raises DamagedPartError: its bytes are not those that were written.
-        """
+        """Open the part, all of it in memory."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         return pq.ParquetFile(pa.BufferReader(read_verified(self.folder, self.part)))
 
 
-def read_verified(folder: ObjectStoragePath, part: Part) -> bytes:
-    """Read a part's bytes and compare them with its digest.
+def is_local(path: ObjectStoragePath) -> bool:
+    """Return whether a path is on this machine."""
+    return path.protocol in _LOCAL
 
-    :raises DamagedPartError: they differ, or the file is gone.
+
+def make_folder(folder: ObjectStoragePath) -> None:
+    """Make a folder; on this machine one that only its owner can read, because parts hold customers' data."""
+    if folder.protocol in _BUCKETS:
+        # An object needs no folder, and mkdir would turn a misspelt name into a new bucket.
+        return
+    if not is_local(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        return
+    for _ in range(_MKDIR_ATTEMPTS):
+        # Another task may be removing an empty parent folder.
+        with suppress(FileNotFoundError):
+            os.makedirs(folder.path, mode=0o700, exist_ok=True)  # noqa: PTH103 - the path is a URL path
+            return
+    os.makedirs(folder.path, mode=0o700, exist_ok=True)  # noqa: PTH103
+
+
+def remove_parts(folder: ObjectStoragePath, *, keep: Collection[str] = ()) -> None:
+    """Remove a pull's files from its folder, the manifest first, so that the folder counts as unfinished from then on.
+
+    :param keep: names of parts that stay.
     """
-    path = folder / part.name
     try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DamagedPartError(f"part {part.name} is gone from {folder}") from None
-    if hashlib.sha256(content).hexdigest() != part.digest:
-        raise DamagedPartError(f"part {part.name} in {folder} is not the file that was written: its digest differs")
-    return content
-
-
-def as_dict(part: Part) -> dict[str, Any]:
-    """Give a part as the manifest holds it."""
-    return {"name": part.name, "rows": part.rows, "size": part.size, "sha256": part.digest}
-
-
-def part_from_dict(data: dict[str, Any]) -> Part:
-    """Read a part out of a manifest.
-
-    :raises KeyError: a member is missing.
-    :raises TypeError: a member is of another type.
-    """
-    return Part(name=text(data["name"]), rows=number(data["rows"]), size=number(data["size"]), digest=text(data["sha256"]))
+        found = sorted(folder.iterdir(), key=lambda path: (path.name != MANIFEST_NAME, path.name))
+    except (FileNotFoundError, NotADirectoryError):  # a store without empty folders, such as S3
+        return
+    for path in found:
+        if path.name.startswith(("part-", MANIFEST_NAME, f".{MANIFEST_NAME}")) and path.name not in keep:
+            # Not by unlink(), which in S3 deletes in bulk and hides the objects that it may not delete.
+            with suppress(FileNotFoundError):
+                path.fs.rm_file(path.path)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What becomes of a record on its way into a part."""
+"""How records become the rows of a part."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from limio_limitrail.landing.nested_paths import NestedPath, path_parts
+from limio_limitrail.troubleshooting import ExplainedError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Transform: TypeAlias = "Callable[[pd.DataFrame], pd.DataFrame]"
-"""Is called with a part as a frame; what it returns is landed."""
+"""Is called with each part as a pandas frame, and returns the frame to store."""
+
+
+class RecordError(ExplainedError, ValueError):
+    """Records cannot become a part. The message says where and what to do, and holds no value of any record."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shaping:
-    """What becomes of a record on its way into a part.
+    """How records become the rows of a part.
 
     :param time_column: the column whose newest value the pull reports.
     :param time_path: where that value is in a record.
-    :param timestamps: the columns to land as instants.
-    :param columns: nested values to lift, as column name → path.
+    :param timestamps: the columns to store as timestamps.
+    :param columns: nested values to store as columns, as column name → path.
     :param dropped: the columns to leave out.
-    :param transform: called with each part as a frame; what it returns is landed.
-    :param max_columns: the most columns that the pull may have; ``None`` for any number.
+    :param transform: the function that each part goes through.
+    :param max_columns: the most columns that the pull may have; None for any number.
     """
 
     time_column: str | None = None
@@ -39,7 +44,7 @@ class Shaping:
 
     @property
     def lands_time(self) -> bool:
-        """Whether the time column of the table holds what the record has at the time's path."""
+        """Whether the time column holds the value at the time's path."""
         if self.time_column is None or self.time_path is None or self.time_column in self.dropped:
             return False
         path = self.columns.get(self.time_column, (self.time_column,))

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Reads times as APIs and databases write them, exactly, whatever their precision and zone.
+"""Parses and compares timestamps as APIs and databases write them, exactly, in any precision and time zone.
 
-Everything that asks which of two times is newer asks here: the watermark, the duplicates of a pull, and the rows of a table.
+All comparisons of times go through here: the watermark, the duplicates within a pull, and the rows of a table.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
-from limio_limitrail.landing.arrow_arrays import integer_array, text_array
+from limio_limitrail.landing.arrow_tables import integer_array, text_array
 from limio_limitrail.landing.column_types import Kind, arrow_type, cast
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 INSTANT = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?(Z|[+-]\d\d:\d\d)$"
-"""The usual form of a date-time, which Arrow reads by itself."""
+"""The usual format of a date-time, which Arrow parses by itself."""
 
-# RFC 3339 and ISO 8601: any number of digits of a second, or no seconds at all; any zone, or none.
+# RFC 3339 and ISO 8601: any number of fractional digits, or no seconds at all; any zone, or none.
 _FORM = (
     r"^(?P<year>\d{4})(?P<dash>-?)(?P<month>\d\d)-?(?P<day>\d\d)"
     r"(?:[Tt ](?P<hour>\d\d):?(?P<minute>\d\d)(?::?(?P<second>\d\d)(?:[.,](?P<fraction>\d+))?)?"
@@ -31,9 +31,9 @@ _FORM = (
 _NUMBER = r"^-?\d+(\.\d+)?([eE][+-]?\d+)?$"
 
 _YEAR_ONE = 62_135_596_800
-"""Seconds from the first moment of the year 1 to that of 1970."""
+"""Seconds from the start of the year 1 to 1970."""
 _YEAR_10000 = 253_402_300_800
-"""Seconds from 1970 to the first moment that has a year of five digits."""
+"""Seconds from 1970 to the start of the year 10000."""
 _MICROSECONDS = 1_000_000
 _SECOND_DIGITS = 12
 _PRECISION = 6
@@ -42,12 +42,12 @@ _NINES = str.maketrans("0123456789", "9876543210")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Read:
-    """What texts say of time; null where one says nothing.
+class _Parsed:
+    """The times in texts; null where a text is not a time.
 
     :param seconds: whole seconds since 1970.
-    :param fraction: the digits of the rest, without zeros at their end.
-    :param exact: whether an instant in microseconds says the same.
+    :param fraction: the digits of the fraction of a second, without trailing zeros.
+    :param exact: whether a UTC timestamp in microseconds holds the same.
     """
 
     seconds: pa.Array
@@ -56,21 +56,21 @@ class _Read:
 
 
 def sort_keys(texts: pa.Array) -> pa.Array:
-    """Give texts that sort by code points as the times do that others mean; null where one means none.
+    """Return keys that sort by code point as the times do; null for a text that is neither a time nor a number.
 
-    A time without a zone is one in UTC, a date alone its first moment, and a leap second the one after it. A text that is a
-    number, as versions and epochs are, comes before all times, and by its value.
+    A time without a zone is in UTC, a date alone is its midnight, and a leap second is the second after it. Numbers, such as
+    versions and epochs, sort before all times, by value.
     """
     import pyarrow.compute as pc
 
-    instants = _usual(texts)
+    instants = _parse_usual(texts)
     if instants is not None:
-        # Zeros in front make it positive; those at the end go, so that ten digits of a second compare with six.
+        # Padded to sort as text; without trailing zeros, so that ten fractional digits compare with six.
         since = pc.add(pc.cast(instants, "int64"), _YEAR_ONE * _MICROSECONDS)
         return _keys(pc.utf8_lpad(pc.cast(since, "string"), _SECOND_DIGITS + _PRECISION, "0"))
-    read = _read(texts)
-    whole = pc.utf8_lpad(pc.cast(pc.add(read.seconds, _YEAR_ONE), "string"), _SECOND_DIGITS, "0")
-    keys = _keys(pc.binary_join_element_wise(whole, read.fraction, ""))
+    parsed = _parse(texts)
+    whole = pc.utf8_lpad(pc.cast(pc.add(parsed.seconds, _YEAR_ONE), "string"), _SECOND_DIGITS, "0")
+    keys = _keys(pc.binary_join_element_wise(whole, parsed.fraction, ""))
     numbers = pc.and_(pc.is_null(keys), pc.match_substring_regex(texts, _NUMBER))
     if not pc.any(numbers).as_py():
         return keys
@@ -79,13 +79,13 @@ def sort_keys(texts: pa.Array) -> pa.Array:
 
 
 def keys_of(texts: Sequence[str | None]) -> list[str | None]:
-    """Give `sort_keys` of texts that are no array."""
+    """Return the `sort_keys` of a sequence of texts."""
     keys: list[str | None] = sort_keys(text_array(texts)).to_pylist()
     return keys
 
 
 def newest_time(keys: pa.Array) -> datetime | None:
-    """Give the newest time among `sort_keys`, cut down to the microsecond; none where there is none."""
+    """Return the newest time among `sort_keys`, truncated to the microsecond; None if there is none."""
     import pyarrow.compute as pc
 
     newest: str | None = pc.max(keys).as_py() if len(keys) else None
@@ -102,25 +102,27 @@ def count_times(keys: pa.Array) -> int:
     return int(pc.sum(pc.cast(pc.starts_with(keys, _TIME), "int64")).as_py() or 0)
 
 
-def landed(texts: pa.Array) -> tuple[Kind, pa.Array]:
-    """Turn texts into instants where an instant in microseconds gives each of them back; else spell those that it gives back as
-    `kinds.cast` does, as if they had come without the others."""
+def to_timestamps(texts: pa.Array) -> tuple[Kind, pa.Array]:
+    """Convert texts to timestamps if each of them has a zone and at most microseconds.
+
+    Otherwise the column stays text, and those that could be converted are formatted as `column_types.cast` formats timestamps.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    instants = _usual(texts)
+    instants = _parse_usual(texts)
     if instants is not None:
         return Kind.TIMESTAMP, instants
-    read = _read(texts)
-    instants = _microseconds(read)
-    if pc.sum(pc.cast(read.exact, "int64")).as_py() == len(texts) - texts.null_count:
+    parsed = _parse(texts)
+    instants = _microseconds(parsed)
+    if pc.sum(pc.cast(parsed.exact, "int64")).as_py() == len(texts) - texts.null_count:
         return Kind.TIMESTAMP, instants
-    written = cast(pa.chunked_array([instants]), source=Kind.TIMESTAMP, target=Kind.TEXT).combine_chunks()
-    return Kind.TEXT, pc.if_else(pc.fill_null(read.exact, False), written, texts)
+    formatted = cast(pa.chunked_array([instants]), source=Kind.TIMESTAMP, target=Kind.TEXT).combine_chunks()
+    return Kind.TEXT, pc.if_else(pc.fill_null(parsed.exact, False), formatted, texts)
 
 
-def _usual(texts: pa.Array) -> pa.Array | None:
-    """Let Arrow read texts that are all of the usual form, and all within the years that have four digits."""
+def _parse_usual(texts: pa.Array) -> pa.Array | None:
+    """Let Arrow parse the texts if all have the usual format and a year of four digits."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -128,16 +130,16 @@ def _usual(texts: pa.Array) -> pa.Array | None:
         return None
     try:
         instants = pc.cast(texts, arrow_type(Kind.TIMESTAMP))
-    except pa.ArrowInvalid:  # the form is right and the date is none, such as a thirteenth month
+    except pa.ArrowInvalid:  # well-formed, and no such date: a thirteenth month
         return None
-    reach = pc.min_max(pc.cast(instants, "int64")).as_py()
-    if reach["min"] is None:
+    extremes = pc.min_max(pc.cast(instants, "int64")).as_py()
+    if extremes["min"] is None:
         return instants
-    within = reach["min"] >= -_YEAR_ONE * _MICROSECONDS and reach["max"] < _YEAR_10000 * _MICROSECONDS
+    within = extremes["min"] >= -_YEAR_ONE * _MICROSECONDS and extremes["max"] < _YEAR_10000 * _MICROSECONDS
     return instants if within else None
 
 
-def _read(texts: pa.Array) -> _Read:
+def _parse(texts: pa.Array) -> _Parsed:
     import pyarrow.compute as pc
 
     found = pc.extract_regex(texts, _FORM)
@@ -152,26 +154,26 @@ def _read(texts: pa.Array) -> _Read:
     offset = pc.if_else(pc.equal(part["sign"], "+"), offset, pc.negate(offset))
     clock = pc.add(pc.add(pc.multiply(hour, 3600), pc.multiply(minute, 60)), second)
     seconds = pc.subtract(pc.add(pc.multiply(_days(year, month, day), 86_400), clock), offset)
-    timed = pc.not_equal(part["hour"], "")
+    has_time = pc.not_equal(part["hour"], "")
     leap = pc.equal(second, 60)
-    limits = ((hour, 23), (minute, 59), (second, 60), (hours, 23), (minutes, 59))
-    good = pc.and_(_is_day(year, month, day), pc.or_(timed, pc.equal(part["dash"], "-")))  # eight digits are a number
-    for value, most in limits:
-        good = pc.and_(good, pc.less_equal(value, most))
-    good = pc.and_(good, pc.and_(pc.greater_equal(seconds, -_YEAR_ONE), pc.less(seconds, _YEAR_10000)))
-    good = pc.fill_null(good, False)
+    maxima = ((hour, 23), (minute, 59), (second, 60), (hours, 23), (minutes, 59))
+    valid = pc.and_(_is_day(year, month, day), pc.or_(has_time, pc.equal(part["dash"], "-")))  # eight digits are a number
+    for value, maximum in maxima:
+        valid = pc.and_(valid, pc.less_equal(value, maximum))
+    valid = pc.and_(valid, pc.and_(pc.greater_equal(seconds, -_YEAR_ONE), pc.less(seconds, _YEAR_10000)))
+    valid = pc.fill_null(valid, False)
     fraction = pc.utf8_rtrim(part["fraction"], "0")
     exact = pc.and_(pc.not_equal(part["zone"], ""), pc.less_equal(pc.utf8_length(fraction), _PRECISION))
-    exact = pc.and_(pc.and_(exact, timed), pc.invert(leap))
-    return _Read(
-        seconds=pc.if_else(good, seconds, None),
-        fraction=pc.if_else(good, fraction, None),
-        exact=pc.if_else(good, exact, None),
+    exact = pc.and_(pc.and_(exact, has_time), pc.invert(leap))
+    return _Parsed(
+        seconds=pc.if_else(valid, seconds, None),
+        fraction=pc.if_else(valid, fraction, None),
+        exact=pc.if_else(valid, exact, None),
     )
 
 
 def _days(year: pa.Array, month: pa.Array, day: pa.Array) -> pa.Array:
-    """Count the days since 1970, in years that begin in March, so that the day that leap years have more is the last."""
+    """Count the days since 1970, in years that begin in March, so that a leap day is the last of its year."""
     import pyarrow.compute as pc
 
     early = pc.less(month, 3)
@@ -189,17 +191,17 @@ def _is_day(year: pa.Array, month: pa.Array, day: pa.Array) -> pa.Array:
         return pc.equal(pc.multiply(pc.divide(year, by), by), year)
 
     leap = pc.and_(divides(4), pc.or_(pc.invert(divides(100)), divides(400)))
-    known = pc.and_(pc.greater_equal(month, 1), pc.less_equal(month, 12))
+    valid = pc.and_(pc.greater_equal(month, 1), pc.less_equal(month, 12))
     lengths = integer_array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
-    longest = pc.add(lengths.take(pc.if_else(known, month, 0)), pc.cast(pc.and_(leap, pc.equal(month, 2)), "int64"))
-    return pc.and_(known, pc.and_(pc.greater_equal(day, 1), pc.less_equal(day, longest)))
+    longest = pc.add(lengths.take(pc.if_else(valid, month, 0)), pc.cast(pc.and_(leap, pc.equal(month, 2)), "int64"))
+    return pc.and_(valid, pc.and_(pc.greater_equal(day, 1), pc.less_equal(day, longest)))
 
 
-def _microseconds(read: _Read) -> pa.Array:
+def _microseconds(parsed: _Parsed) -> pa.Array:
     import pyarrow.compute as pc
 
-    rest = pc.cast(pc.utf8_rpad(pc.utf8_slice_codeunits(read.fraction, 0, _PRECISION), _PRECISION, "0"), "int64")
-    return pc.cast(pc.add(pc.multiply(read.seconds, _MICROSECONDS), rest), arrow_type(Kind.TIMESTAMP))
+    rest = pc.cast(pc.utf8_rpad(pc.utf8_slice_codeunits(parsed.fraction, 0, _PRECISION), _PRECISION, "0"), "int64")
+    return pc.cast(pc.add(pc.multiply(parsed.seconds, _MICROSECONDS), rest), arrow_type(Kind.TIMESTAMP))
 
 
 def _keys(digits: pa.Array) -> pa.Array:
@@ -210,7 +212,7 @@ def _keys(digits: pa.Array) -> pa.Array:
 
 
 def _number_key(text: str) -> str | None:
-    """Write a number so that texts sort as numbers do: its sign, its magnitude, its digits."""
+    """Format a number so that texts sort as numbers do: sign, magnitude, digits."""
     number = None
     with suppress(InvalidOperation):  # an exponent of twenty digits
         number = Decimal(text)
@@ -220,5 +222,5 @@ def _number_key(text: str) -> str | None:
         return _ZERO
     digits = "".join(map(str, number.as_tuple().digits)).lstrip("0")
     key = f"{number.adjusted() + 10**18:019d}{digits.rstrip('0')}"
-    # Of numbers below zero the larger comes first, and the longer too.
+    # Negative numbers sort in reverse, the longer ones first.
     return _ABOVE_ZERO + key if number > 0 else f"{_BELOW_ZERO}{key.translate(_NINES)}~"

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""A part goes through a person's function: Arrow table → pandas frame → Arrow table."""
+"""Calls the user's transform function with a part: Arrow table → pandas frame → Arrow table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 
 from limio_limitrail.landing.arrow_tables import schema_of, without_columns
 from limio_limitrail.landing.column_types import Kind, arrow_field, arrow_type
-from limio_limitrail.landing.errors import RecordError
+from limio_limitrail.landing.shaping import RecordError
 from limio_limitrail.landing.values import from_integers
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def transformed(table: pa.Table, transform: Callable[[pd.DataFrame], pd.DataFrame]) -> pa.Table:
-    """Call a person's function with a table's frame, and take back what it returns.
+    """Call the user's function with a table as a frame, and convert the frame that it returns.
 
-    :raises RecordError: the function failed, or returned what cannot be landed. The message holds no value, so what the
-        function's own error said is left out, and the line that raised it is named instead.
+    :raises RecordError: the function failed, or its result cannot be stored. The message names the line that failed and not the
+        text of the error, which may hold values of records.
     """
     import pandas as pd
     from airflow.sdk.exceptions import AirflowException
@@ -36,17 +36,17 @@ def transformed(table: pa.Table, transform: Callable[[pd.DataFrame], pd.DataFram
     try:
         returned = transform(frame)
     except AirflowException:
-        raise  # somebody chose these words, and what shall become of the task
-    except Exception as error:  # noqa: BLE001 - it may be anything, and its text may hold records
-        raise RecordError(f"transform raised {type(error).__name__} {_place(error)}") from None
+        raise  # the function's author chose the message, and what becomes of the task
+    except Exception as error:  # noqa: BLE001 - any error, whose text may hold records
+        raise RecordError(f"transform raised {type(error).__name__} {_location(error)}") from None
     if not isinstance(returned, pd.DataFrame):
         raise RecordError(f"transform returned {type(returned).__name__}, expected a pandas DataFrame")
     json_columns = [name for name, kind in schema_of(table).items() if kind is Kind.JSON]
     return from_frame(returned, json_columns=json_columns)
 
 
-def _place(error: BaseException) -> str:
-    """Say where an error came up: in the function's own file, rather than deep in a library that it called."""
+def _location(error: BaseException) -> str:
+    """Return the last line of the user's own code in an error's traceback."""
     frames = [(frame.f_code.co_filename, line) for frame, line in walk_tb(error.__traceback__)]
     own = [(file, line) for file, line in frames[1:] if "site-packages" not in file and file.endswith(".py")]
     if not own:
@@ -56,10 +56,10 @@ def _place(error: BaseException) -> str:
 
 
 def from_frame(frame: pd.DataFrame, *, json_columns: Sequence[str]) -> pa.Table:
-    """Bring any frame to the landed kinds; its index is left out.
+    """Convert any frame to a table of columns of our kinds, without its index.
 
-    :param json_columns: columns that hold JSON text, as long as all of them is.
-    :raises RecordError: a column cannot be landed. The message names it.
+    :param json_columns: columns of JSON text, which stay so if each text is still a JSON object or array.
+    :raises RecordError: a column cannot be converted. The message names it.
     """
     import pyarrow as pa
 
@@ -72,7 +72,7 @@ def from_frame(frame: pd.DataFrame, *, json_columns: Sequence[str]) -> pa.Table:
     arrays: list[pa.Array] = []
     for index, name in enumerate(names):
         try:
-            kind, array = _landed(frame.iloc[:, index], json_like=name in json_columns)
+            kind, array = _converted(frame.iloc[:, index], json_like=name in json_columns)
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise RecordError(
                 f"transform returned a column {name!r} that cannot be landed ({type(error).__name__}): give it one type, "
@@ -83,13 +83,13 @@ def from_frame(frame: pd.DataFrame, *, json_columns: Sequence[str]) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 
-def _landed(column: pd.Series[Any], *, json_like: bool) -> tuple[Kind, pa.Array]:
-    """Bring a column of any type to one of the landed kinds."""
+def _converted(column: pd.Series[Any], *, json_like: bool) -> tuple[Kind, pa.Array]:
+    """Convert a column of any type to one of our kinds."""
     import numpy as np
     import pyarrow as pa
 
     if column.dtype == object and any(isinstance(value, dict | list | tuple | np.ndarray) for value in column):
-        # JSON text beside objects stays what it is; any other text would be a second type in the column.
+        # JSON text beside objects stays as it is; any other text would be a second type in the column.
         texts = [None if _absent(value) else value if json_like and isinstance(value, str) else _json(value) for value in column]
         array = pa.array(texts, pa.string())
         return (Kind.JSON if is_json(array) else Kind.TEXT), array
@@ -119,7 +119,7 @@ def _of_arrow(array: pa.Array, *, json_like: bool) -> tuple[Kind, pa.Array]:
         doubles = pc.cast(array, pa.float64())
         return Kind.DOUBLE, pc.if_else(pc.is_finite(doubles), doubles, None)
     if types.is_timestamp(kind):
-        # A time without a zone is taken as UTC, because nothing else that the APIs give has another one.
+        # A time without a zone is in UTC, as all times of the APIs are.
         return Kind.TIMESTAMP, pc.cast(array, arrow_type(Kind.TIMESTAMP), safe=False)
     if types.is_nested(kind):
         return Kind.JSON, pa.array([None if value is None else _json(value) for value in array.to_pylist()], pa.string())
@@ -134,32 +134,32 @@ def _absent(value: Any) -> bool:
 
 
 def _json(value: Any) -> str:
-    return msgspec.json.encode(_plain(value)).decode()
+    return msgspec.json.encode(_to_json_types(value)).decode()
 
 
-def _plain(value: Any) -> Any:
-    """Give a nested value in the types that JSON knows; what JSON cannot say becomes null, as it does in columns."""
+def _to_json_types(value: Any) -> Any:
+    """Convert a nested value to JSON's types. NaN and infinity become null, as they do in columns."""
     import numpy as np
 
     if isinstance(value, np.generic | np.ndarray):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): _to_json_types(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_to_json_types(item) for item in value]
     if _absent(value) or (isinstance(value, float) and math.isinf(value)):
         return None
     return value if isinstance(value, str | int | float) else str(value)
 
 
 def is_json(array: pa.Array) -> bool:
-    """Tell whether every text in a column is a JSON object or array."""
+    """Return whether every text in a column is a JSON object or array."""
     texts = [text.encode() for text in array.to_pylist() if text is not None]
     try:
         found = _ARRAY.decode(b"[" + b",".join(texts) + b"]")
     except msgspec.DecodeError:
         return False
-    # Compared one by one, because "1],[2" would pass in a list.
+    # Compared one by one: "1],[2" is valid within the list.
     return len(found) == len(texts) and all(
         bytes(one) == text.strip() and text.lstrip()[:1] in {b"{", b"["} for one, text in zip(found, texts, strict=True)
     )

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Leave out what came after a run's own range of time, where the API has no upper bound to be asked for."""
+"""Leaves out records that are newer than a run's time range, where the API has no filter for its upper bound."""
 
 from __future__ import annotations
 
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Page:
-    """What is left of a page."""
-
+class _FilteredPage:
     raw_records: list[msgspec.Raw]
     wrapped: bool
 
@@ -28,11 +26,11 @@ class _Page:
         return b"[" + b",".join(self.raw_records) + b"]"
 
 
-class OwnEnd:
-    """Leaves out the records whose time is not before the end. One without a time that can be read stays.
+class UpperBound:
+    """Leaves out the records whose time is not before the bound. A record without a readable time stays.
 
     :param path: where the time is in a record.
-    :param until: the end, which does not belong to the range.
+    :param until: the bound, which is not part of the range.
     """
 
     def __init__(self, *, path: NestedPath, until: datetime) -> None:
@@ -40,18 +38,18 @@ class OwnEnd:
         self._until = until
         self.left_out = 0
 
-    def of(self, page: RecordPage) -> RecordPage:
-        """Return what is left of a page."""
+    def apply(self, page: RecordPage) -> RecordPage:
+        """Return the page without the records that are left out, which `left_out` counts."""
         if not page.raw_records:
             return page
         times = self._reader.read(page.records)["time"]
         newest = times_of(times).newest
         if newest is not None and newest < self._until:
             return page
-        kept = [raw for raw, time in zip(page.raw_records, times, strict=True) if self._belongs(time)]
+        kept = [raw for raw, time in zip(page.raw_records, times, strict=True) if self._is_within(time)]
         self.left_out += len(page.raw_records) - len(kept)
-        return _Page(raw_records=kept, wrapped=page.wrapped)
+        return _FilteredPage(raw_records=kept, wrapped=page.wrapped)
 
-    def _belongs(self, time: bytes | None) -> bool:
+    def _is_within(self, time: bytes | None) -> bool:
         when = times_of([time]).newest
         return when is None or when < self._until

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""JSON values of one column, undecoded, become an Arrow array of the narrowest kind that gives them all back."""
+"""Converts the undecoded JSON values of a column into an Arrow array of the narrowest kind that preserves all of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from limio_limitrail.landing.arrow_arrays import boolean_array, integer_array, text_array, utf8_array
+from limio_limitrail.landing.arrow_tables import boolean_array, integer_array, text_array, utf8_array
 from limio_limitrail.landing.column_types import EXACT_IN_DOUBLE, Kind, cast
 from limio_limitrail.landing.timestamps import count_times, newest_time, sort_keys
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 _TEXTS = msgspec.json.Decoder(list[str | None])
 _TEXT = msgspec.json.Decoder(str)
-_DIGITS_A_DOUBLE_KEEPS = 15
-_LONGEST_INT64 = len("-9223372036854775808")
+_EXACT_DOUBLE_DIGITS = 15
+_MAX_INT64_LENGTH = len("-9223372036854775808")
 
 
 def from_raw(values: Sequence[bytes | None]) -> tuple[Kind, pa.Array]:
-    """Read values that may be of any kind; missing ones and JSON nulls become null.
+    """Read values of any kind; missing ones and JSON nulls become null.
 
-    The kind is the one that the values, each looked at by itself, widen to, so that it does not matter which of them come
-    together. Objects and arrays stay the text that came. Where kinds are mixed, every value becomes text: numbers as `kinds.cast`
-    writes those that have a kind of their own, and all else as it came.
+    The result is the kind that the single values widen to, so it does not depend on which of them share a page. Objects and
+    arrays stay the text that came. Values of mixed kinds all become text: numbers as `column_types.cast` formats them, others as
+    they came.
     """
     values = [None if value is None or value == b"null" else value for value in values]
     first = {value[:1] for value in values if value is not None}
@@ -46,7 +46,7 @@ def from_raw(values: Sequence[bytes | None]) -> tuple[Kind, pa.Array]:
         return from_booleans([None if value is None else value == b"true" for value in values])
     if first <= _NUMBER_STARTS:
         return _from_numbers(values)
-    numbers = _spelled([value.decode() if value is not None and value[:1] in _NUMBER_STARTS else None for value in values])
+    numbers = _formatted([value.decode() if value is not None and value[:1] in _NUMBER_STARTS else None for value in values])
     others = [None if value is None else _TEXT.decode(value) if value[:1] == b'"' else value.decode() for value in values]
     return _text(Kind.TEXT, [other if number is None else number for number, other in zip(numbers, others, strict=True)])
 
@@ -62,7 +62,7 @@ def from_booleans(values: Sequence[bool | None]) -> tuple[Kind, pa.Array]:
 
 
 def from_integers(values: Sequence[int | None]) -> tuple[Kind, pa.Array]:
-    """Read integers; where one does not fit 64 bits, all of them become text."""
+    """Read integers; if one does not fit 64 bits, all of them become text."""
     import pyarrow.compute as pc
 
     try:
@@ -78,10 +78,10 @@ def from_integers(values: Sequence[int | None]) -> tuple[Kind, pa.Array]:
 
 @dataclass(frozen=True, kw_only=True)
 class Times:
-    """What the values of a time column say.
+    """The times in a column.
 
-    :param newest: the newest time, cut down to the microsecond; None where there is none.
-    :param unreadable: how many values are no time.
+    :param newest: the newest one, truncated to the microsecond; None if there is none.
+    :param unreadable: how many values are not times.
     """
 
     newest: datetime | None
@@ -89,43 +89,45 @@ class Times:
 
 
 def times_of(values: Sequence[bytes | None]) -> Times:
-    """Look at undecoded values.
+    """Find the newest time among undecoded JSON values.
 
-    Instants that are all written alike sort as their texts do; Arrow, which takes longer to load, reads all others.
+    Times in the same format sort as texts do; Arrow, which takes longer to load, reads all others.
     """
-    there = [value for value in values if value is not None and value != b"null"]
-    if there and len({len(value) for value in there}) == 1 and _ALIKE.fullmatch(b"".join(there)):
-        with suppress(ValueError):  # the form is right and the date is none
-            return Times(newest=datetime.fromisoformat(max(there)[1:-1].decode()), unreadable=0)
-    texts = [_TEXT.decode(value) for value in there if value[:1] == b'"']
-    return times_in(text_array(texts), others=len(there) - len(texts))
+    present = [value for value in values if value is not None and value != b"null"]
+    if present and len({len(value) for value in present}) == 1 and _SAME_FORMAT.fullmatch(b"".join(present)):
+        with suppress(ValueError):  # well-formed, and no such date
+            return Times(newest=datetime.fromisoformat(max(present)[1:-1].decode()), unreadable=0)
+    texts = [_TEXT.decode(value) for value in present if value[:1] == b'"']
+    return times_in(text_array(texts), others=len(present) - len(texts))
 
 
 def times_in(texts: pa.Array, *, others: int = 0) -> Times:
-    """Look at texts.
+    """Find the newest time among texts.
 
-    :param others: how many values are no texts, and so no times.
+    :param others: the number of further values that are not texts, and so not times.
     """
     keys = sort_keys(texts)
     return Times(newest=newest_time(keys), unreadable=others + len(texts) - texts.null_count - count_times(keys))
 
 
-_ALIKE = re.compile(rb'(?:"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?Z")*')
+_SAME_FORMAT = re.compile(
+    rb'(?:"\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{1,6})?Z")*'
+)
 _NUMBER_STARTS = {bytes([character]) for character in b"-0123456789"}
 
 
 def _from_numbers(values: Sequence[bytes | None]) -> tuple[Kind, pa.Array]:
     texts = [None if value is None else value.decode() for value in values]
-    there = [text for text in texts if text is not None]
-    whole = [text for text in there if _is_integer(text)]
-    # Python refuses to read integers of thousands of digits, and none beyond twenty characters fits 64 bits.
-    short = all(len(text) <= _LONGEST_INT64 for text in whole)
-    if short and len(whole) == len(there):
+    present = [text for text in texts if text is not None]
+    whole = [text for text in present if _is_integer(text)]
+    # Python refuses to parse integers of thousands of digits, and none longer than twenty characters fits 64 bits.
+    short = all(len(text) <= _MAX_INT64_LENGTH for text in whole)
+    if short and len(whole) == len(present):
         return from_integers([None if text is None else int(text) for text in texts])
     doubles = short and all(abs(int(text)) <= EXACT_IN_DOUBLE for text in whole)
-    if not doubles or not all(_is_integer(text) or _is_double(text) for text in there):
-        return _text(Kind.TEXT, _spelled(texts))
-    # The zero of integers has no sign, that of doubles has one.
+    if not doubles or not all(_is_integer(text) or _is_double(text) for text in present):
+        return _text(Kind.TEXT, _formatted(texts))
+    # An integer zero has no sign, a double zero has one.
     return Kind.DOUBLE, _doubles(["0" if text == "-0" else text for text in texts])
 
 
@@ -133,11 +135,11 @@ def _is_integer(text: str) -> bool:
     return "." not in text and "e" not in text and "E" not in text
 
 
-def _spelled(numbers: Sequence[str | None]) -> list[str | None]:
-    """Write numbers as a column of texts has them; what no kind of number gives back stays as it came."""
+def _formatted(numbers: Sequence[str | None]) -> list[str | None]:
+    """Format numbers for a text column; those that no numeric kind preserves stay as they came."""
     import pyarrow as pa
 
-    # An integer of 64 bits is its digits already, but for this one.
+    # Integers of 64 bits are formatted already, except this one.
     texts = ["0" if text == "-0" else text for text in numbers]
     double = [at for at, text in enumerate(texts) if text is not None and not _is_integer(text) and _is_double(text)]
     if double:
@@ -155,8 +157,8 @@ def _doubles(texts: Sequence[str | None]) -> pa.Array:
 
 
 def _is_double(text: str) -> bool:
-    """Tell whether a double has exactly the decimal value that was written."""
-    if len(text) <= _DIGITS_A_DOUBLE_KEEPS and "e" not in text and "E" not in text:
+    """Return whether a double holds exactly the decimal value of the text."""
+    if len(text) <= _EXACT_DOUBLE_DIGITS and "e" not in text and "E" not in text:
         return True
     number = float(text)
     return number not in (float("inf"), float("-inf")) and Decimal(text) == Decimal(repr(number))

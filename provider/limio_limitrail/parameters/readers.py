@@ -169,8 +169,8 @@ def mapping(name: str, value: object) -> dict[str, Any]:
     return {str(keys[key]): item for key, item in found.items()}
 
 
-def query_values(name: str, value: object) -> dict[str, str]:
-    """Read values of a path or a query, as the texts that are sent. One that is nothing is left out."""
+def param_values(name: str, value: object) -> dict[str, str]:
+    """Read the values of path or query parameters, as the texts that are sent. One that is nothing is left out."""
     from limio_limitrail.api.query import as_text
     from limio_limitrail.parameters.times import instant
 

@@ -31,7 +31,8 @@ class RecordsWait:
     """Wait for records.
 
     :param resource: the list.
-    :param params: the path's placeholders, and query parameters.
+    :param path_params: values for the path's placeholders.
+    :param query_params: query parameters.
     :param since: the lower bound in time, for lists that filter by it.
     :param until: the upper bound, for lists whose filter has one.
     :param min_records: how many records must match.
@@ -40,7 +41,8 @@ class RecordsWait:
     """
 
     resource: Resource
-    params: Mapping[str, str] = field(default_factory=dict)
+    path_params: Mapping[str, str] = field(default_factory=dict)
+    query_params: Mapping[str, str] = field(default_factory=dict)
     since: datetime | None = None
     until: datetime | None = None
     min_records: int = 1
@@ -66,7 +68,13 @@ class RecordsWait:
 
         :raises ApiError: a request failed, or an answer breaks the contract.
         """
-        query = build_query(self.resource, params=self.params, since=self.since, until=self.until)
+        query = build_query(
+            self.resource,
+            path_params=self.path_params,
+            query_params=self.query_params,
+            since=self.since,
+            until=self.until,
+        )
         walk = walk_for_look(client, resource=self.resource, query=query, page_size=self.page_size)
         seen = count = 0
         ids: list[str] = []

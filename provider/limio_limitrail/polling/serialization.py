@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.query import as_text
+from limio_limitrail.api.query import texts_of
 from limio_limitrail.api.serialization import resource_from_json, resource_to_json
 from limio_limitrail.polling.conditions import RecordsWait, find_predicate
 from limio_limitrail.polling.objects import Missing, ObjectWait
@@ -32,7 +32,8 @@ def wait_to_json(wait: Wait, *, predicate: str | None = None) -> dict[str, Any]:
             return {
                 "kind": "records",
                 "resource": resource_to_json(wait.resource),
-                "params": {name: as_text(name, value) for name, value in wait.params.items() if value is not None},
+                "path_params": texts_of(wait.path_params),
+                "query_params": texts_of(wait.query_params),
                 "since": wait.since.isoformat() if wait.since else None,
                 "until": wait.until.isoformat() if wait.until else None,
                 "min_records": wait.min_records,
@@ -61,7 +62,8 @@ def wait_from_json(data: dict[str, Any]) -> Wait:
             case "records":
                 return RecordsWait(
                     resource=resource_from_json(data["resource"]),
-                    params=data["params"],
+                    path_params=data["path_params"],
+                    query_params=data["query_params"],
                     since=datetime.fromisoformat(data["since"]) if data["since"] else None,
                     until=datetime.fromisoformat(data["until"]) if data["until"] else None,
                     min_records=data["min_records"],

@@ -44,12 +44,14 @@ class Watch:
     """A list that is looked at again and again.
 
     :param resource: the list.
-    :param params: the path's placeholders, and query parameters.
+    :param path_params: values for the path's placeholders.
+    :param query_params: query parameters.
     :param page_size: records to ask for a page.
     """
 
     resource: Resource
-    params: Mapping[str, str] = field(default_factory=dict)
+    path_params: Mapping[str, str] = field(default_factory=dict)
+    query_params: Mapping[str, str] = field(default_factory=dict)
     page_size: int = 100
 
     def look(
@@ -69,7 +71,13 @@ class Watch:
         until = None
         if time_filter is not None and time_filter.until is not None:
             until = now if since is None else max(now, since + timedelta(seconds=1))
-        query = build_query(self.resource, params=self.params, since=since, until=until)
+        query = build_query(
+            self.resource,
+            path_params=self.path_params,
+            query_params=self.query_params,
+            since=since,
+            until=until,
+        )
         walk = walk_for_look(client, resource=self.resource, query=query, page_size=self.page_size)
         seen: dict[Who, list[RecordFingerprint]] = {who: [] for who in eyes}
         failed: dict[Who, PredicateError] = {}

@@ -73,7 +73,7 @@ class Position:
         if len(timeless) > MOST_SEEN:
             raise ParameterError(
                 f"the list has more than {MOST_SEEN:,} records that tell no time, or one of later than tomorrow, which is too "
-                "many to watch. Narrow it with request_params, give a Resource whose time_column tells when a record changed, or "
+                "many to watch. Narrow it with query_params, give a Resource whose time_column tells when a record changed, or "
                 "pull it by a schedule"
             )
         timed = {digest: second for digest, second in self.seen.items() if second != _NEVER}

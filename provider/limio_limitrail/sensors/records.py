@@ -27,7 +27,8 @@ class RecordsSensor(WaitSensor):
     as long as they do not.
 
     :param resource: a name of the API's table of resources, or a `Resource` of your own.
-    :param request_params: the path's placeholders, and further query parameters.
+    :param path_params: values for the placeholders of the resource's path, such as ``service``.
+    :param query_params: further query parameters.
     :param min_records: how many records must match.
     :param since: the lower bound in time, for lists that filter by it: a datetime, or an ISO 8601 text. A list that demands one
         has the start of the data interval where it is left out.
@@ -42,7 +43,8 @@ class RecordsSensor(WaitSensor):
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **WaitSensor.parameters,
         "resource": Parameter(places.resource),
-        "request_params": Parameter(readers.query_values),
+        "path_params": Parameter(readers.param_values),
+        "query_params": Parameter(readers.param_values),
         "min_records": Parameter(readers.whole_number(least=1)),
         "since": Parameter(readers.optional(times.instant)),
         "page_size": Parameter(readers.optional(readers.whole_number(least=1))),
@@ -54,7 +56,8 @@ class RecordsSensor(WaitSensor):
         self,
         *,
         resource: Templated[str | Resource],
-        request_params: Templated[Mapping[str, Any]] | None = None,
+        path_params: Templated[Mapping[str, Any]] | None = None,
+        query_params: Templated[Mapping[str, Any]] | None = None,
         min_records: Templated[int] = 1,
         since: Templated[datetime] | None = None,
         page_size: Templated[int] | None = None,
@@ -63,7 +66,8 @@ class RecordsSensor(WaitSensor):
     ) -> None:
         super().__init__(**kwargs)
         self.resource: str | Resource = resource
-        self.request_params: Mapping[str, Any] | None = request_params
+        self.path_params: Mapping[str, Any] | None = path_params
+        self.query_params: Mapping[str, Any] | None = query_params
         self.min_records: int = min_records
         self.since: datetime | None = since
         self.page_size: int | None = page_size
@@ -108,7 +112,8 @@ class RecordsSensor(WaitSensor):
         chosen = self.time_range(context, resource)
         return RecordsWait(
             resource=resource,
-            params=dict(self.request_params or {}),
+            path_params=dict(self.path_params or {}),
+            query_params=dict(self.query_params or {}),
             since=chosen.since,
             until=chosen.until,
             min_records=self.min_records,

@@ -16,30 +16,30 @@ from airflow.sdk import BaseOperator
 from limio_limitrail.api.redact import safe_text
 from limio_limitrail.observability.lineage_mixin import LineageMixin
 from limio_limitrail.parameters import places, readers, times
-from limio_limitrail.parameters.declared import Parameter, ReadsParameters, not_rendered, template_fields
+from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 from limio_limitrail.transfers.incremental import RangedPull
 from limio_limitrail.transfers.nested_columns import nested_paths
 
 if TYPE_CHECKING:
-    import pandas as pd
     from airflow.sdk import Context, ObjectStoragePath
 
+    from limio_limitrail.api.list_reader import Walk
     from limio_limitrail.api.resource import Resource
+    from limio_limitrail.api.sliced_reader import SlicedListReader
     from limio_limitrail.hooks.protocol import ResourceHook
     from limio_limitrail.hooks.time_range import TimeRange
-    from limio_limitrail.landing.checkpoint import PullState, StateStore
+    from limio_limitrail.landing.checkpoint import CheckpointStore, PullCheckpoint
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.parts import PartFormat
     from limio_limitrail.observability.lineage import Place
-    from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.transfers.column_checks import KeyAndTime
     from limio_limitrail.transfers.folders import RunIdentity
-    from limio_limitrail.transfers.list_pages import PlacedWalk
     from limio_limitrail.transfers.state import AssetWatermark
 
 DEFAULT_OVERLAP = timedelta(minutes=5)
 DEFAULT_MAX_COLUMNS = 1000
+DEFAULT_PART_ROWS = 50_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Job:
     :param window: from when on, and until when.
     :param root: the folder below which runs have their own.
     :param folder: where the parts go.
-    :param store: where the pull's state goes.
+    :param store: where the pull's checkpoint goes.
     :param watermark: where the watermark goes; None where there is none to move.
     :param lost: why the watermark did not count, and was set anew; None where it counted.
     """
@@ -61,7 +61,7 @@ class Job:
     window: TimeRange
     root: ObjectStoragePath
     folder: ObjectStoragePath
-    store: StateStore
+    store: CheckpointStore
     watermark: AssetWatermark | None
     lost: str | None = None
 
@@ -78,7 +78,8 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
     first request: a text that a template gives counts as the number, the list or the time that it is.
 
     :param resource: a name of the API's table of resources, or a `Resource` of your own.
-    :param request_params: the path's placeholders, such as ``service``, and further query parameters. (``params`` is Airflow's.)
+    :param path_params: values for the placeholders of the resource's path, such as ``service``. (``params`` is Airflow's.)
+    :param query_params: further query parameters.
     :param page_size: records to ask for a page; else the connection's.
     :param since: the lower bound in time, for resources that filter by it: a datetime, or an ISO 8601 text.
     :param incremental: go on from the watermark that the last successful run left in the asset state store of the first outlet
@@ -88,7 +89,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
     :param overlap: how far an incremental pull goes back behind the watermark: a timedelta, seconds, or an ISO 8601 duration such
         as ``PT1H``.
     :param detail: fetch each record by its id, for lists that hold summaries.
-    :param columns: nested values to lift into columns of their own, as column name → path, such as
+    :param nested_columns: nested values to lift into columns of their own, as column name → path, such as
         ``{"offer_path": "data.offer.path"}``.
     :param drop_columns: columns to leave out: a list, or the name of one.
     :param transform: a function that is called with each part as a pandas frame and returns the frame to land, or its import
@@ -98,21 +99,36 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
     :param part_rows: records after which a part is full. Memory is bounded by a part.
     """
 
+    resource: str | Resource
+    path_params: Mapping[str, Any] | None
+    query_params: Mapping[str, Any] | None
+    page_size: int | None
+    since: datetime | None
+    incremental: bool
+    full_refresh: bool
+    overlap: timedelta
+    detail: bool
+    nested_columns: Mapping[str, NestedPath] | None
+    drop_columns: Sequence[str]
+    transform: Any
+    part_rows: int
+    max_columns: int
     # Only an API whose filters have an upper bound makes parameters of these.
     until: datetime | None = None
-    window: timedelta | None = None
-    parallel: int = 1
+    slice_size: timedelta | None = None
+    concurrency: int = 1
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "resource": Parameter(places.resource),
-        "request_params": Parameter(readers.query_values),
+        "path_params": Parameter(readers.param_values),
+        "query_params": Parameter(readers.param_values),
         "page_size": Parameter(readers.optional(readers.whole_number(least=1))),
         "since": Parameter(readers.optional(times.instant)),
         "incremental": Parameter(readers.switch),
         "full_refresh": Parameter(readers.switch),
         "overlap": Parameter(times.span()),
         "detail": Parameter(readers.switch),
-        "columns": Parameter(nested_paths),
+        "nested_columns": Parameter(nested_paths),
         "drop_columns": Parameter(readers.names("columns")),
         "transform": Parameter(readers.optional(places.function), templated=False),
         "part_rows": Parameter(readers.whole_number(least=1)),
@@ -120,39 +136,6 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
     }
     template_fields: Sequence[str] = template_fields(parameters)
     ui_color = "#e8f4f2"
-
-    def __init__(
-        self,
-        *,
-        resource: Templated[str | Resource],
-        request_params: Templated[Mapping[str, Any]] | None = None,
-        page_size: Templated[int] | None = None,
-        since: Templated[datetime] | None = None,
-        incremental: Templated[bool] = False,
-        full_refresh: Templated[bool] = False,
-        overlap: Templated[timedelta] = DEFAULT_OVERLAP,
-        detail: Templated[bool] = False,
-        columns: Templated[Mapping[str, NestedPath]] | None = None,
-        drop_columns: Templated[Sequence[str]] = (),
-        transform: Callable[[pd.DataFrame], pd.DataFrame] | str | None = None,
-        part_rows: Templated[int] = 50_000,
-        max_columns: Templated[int] = DEFAULT_MAX_COLUMNS,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.resource: str | Resource = resource
-        self.request_params: Mapping[str, Any] | None = request_params
-        self.page_size: int | None = page_size
-        self.since: datetime | None = since
-        self.incremental: bool = incremental
-        self.full_refresh: bool = full_refresh
-        self.overlap: timedelta = overlap
-        self.detail: bool = detail
-        self.columns: Mapping[str, NestedPath] | None = columns
-        self.drop_columns: Sequence[str] = drop_columns
-        self.transform: Any = not_rendered("transform", transform)
-        self.part_rows: int = part_rows
-        self.max_columns: int = max_columns
 
     @property
     @abstractmethod
@@ -177,24 +160,25 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         :raises ParameterError: a parameter does not fit.
         """
         from limio_limitrail.api.list_identity import list_source
-        from limio_limitrail.api.time_slices import check_parallel
+        from limio_limitrail.api.time_slices import check_concurrency
+        from limio_limitrail.landing.checkpoint import CheckpointStore
         from limio_limitrail.transfers.folders import RunIdentity, run_folder, safe_name
-        from limio_limitrail.transfers.state import asset_watermark, task_state_store
+        from limio_limitrail.transfers.state import asset_watermark
 
-        check_parallel(self.parallel, window=self.window)
+        check_concurrency(self.concurrency, slice_size=self.slice_size)
         resource = self.hook.find_resource(self.resource)
-        stray = sorted(set(resource.placeholders()) & set(context.get("params") or {}) - set(self.request_params or {}))
+        stray = sorted(set(resource.placeholders()) & set(context.get("params") or {}) - set(self.path_params or {}))
         if stray:
             self.log.warning(
-                "params= is Airflow's own and does not reach the API: to set %s, use request_params=.", ", ".join(stray)
+                "params= is Airflow's own and does not reach the API: to set %s, use path_params=.", ", ".join(stray)
             )
         run = RunIdentity.of(context)
         watermark = None
         if self.incremental:
-            params = self.request_params or None
+            params = {**(self.path_params or {}), **(self.query_params or {})} or None
             about = json.dumps([self.api_conn_id, resource.name, params, target], default=str, sort_keys=True)
             key = f"{safe_name(resource.name)}:{hashlib.sha256(about.encode()).hexdigest()[:16]}"
-            source = list_source(resource, params=self.request_params, owner=self.hook.owner())
+            source = list_source(resource, path_params=self.path_params, owner=self.hook.owner())
             watermark = asset_watermark(context, outlets=self.outlets, target=key, source=source)
         folder = run_folder(root, resource=resource.name, run=run)
         lost = self.notice_other_source(context, resource=resource, target=target, watermark=watermark) or self.notice_loss(
@@ -210,7 +194,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
             window=chosen,
             root=root,
             folder=folder,
-            store=task_state_store(context),
+            store=CheckpointStore(context.get("task_state_store")),
             watermark=watermark,
             lost=lost,
         )
@@ -220,7 +204,8 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
 
         :param columns: the nested values to lift.
         """
-        from limio_limitrail.landing.pull import PartLimits, Pull, run_pull
+        from limio_limitrail.api.errors import CursorRefusedError
+        from limio_limitrail.landing.pull import PartLimits, Pull
         from limio_limitrail.landing.shaping import Shaping
         from limio_limitrail.transfers.column_checks import GivenNames
         from limio_limitrail.transfers.folders import prepare_folder
@@ -241,36 +226,39 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         signature = pull_signature(
             job,
             hook=self.hook,
-            params=self.request_params,
-            slice_size=self.window,
+            path_params=self.path_params,
+            query_params=self.query_params,
+            slice_size=self.slice_size,
             detail=self.detail,
             part_format=part_format,
             shaping=shaping,
         )
-        manifest = run_pull(
-            Pull(
+        pull = Pull(
+            resource=resource.name,
+            run_id=str(job.run),
+            signature=signature,
+            folder=job.folder,
+            part_format=part_format,
+            shaping=shaping,
+            since=job.window.since,
+            until=job.window.until,
+            upper_bound=job.window.kept_until,
+            store=job.store,
+            open_list=lambda checkpoint: self._open_list(job, checkpoint),
+            restart_on=CursorRefusedError,
+            limits=PartLimits(rows=self.part_rows),
+            checks=GivenNames(
+                api=self.hook.client.api,
                 resource=resource.name,
-                run_id=str(job.run),
-                signature=signature,
-                folder=job.folder,
-                part_format=part_format,
-                shaping=shaping,
-                since=job.window.since,
-                until=job.window.until,
-                kept_until=job.window.kept_until,
-                store=job.store,
-                walk=lambda state: self._walk(job, state),
-                limits=PartLimits(rows=self.part_rows),
-                checks=GivenNames(
-                    api=self.hook.client.api,
-                    resource=resource.name,
-                    dropped=tuple(self.drop_columns),
-                    nested=self.columns or {},
-                    lifted=tuple(columns),
-                    needed=self.needed_columns(job),
-                ),
-            )
+                dropped=tuple(self.drop_columns),
+                nested=self.nested_columns or {},
+                lifted=tuple(columns),
+                needed=self.needed_columns(job),
+            ),
         )
+        if self.detail:
+            pull.pages = self.hook.detailed
+        manifest = pull.run()
         if manifest.rows and manifest.newest is None and resource.time_column is not None and job.watermark is None:
             self.log.warning("%s: no time could be read from %r in any record.", resource.name, resource.time_column)
         return manifest
@@ -279,22 +267,20 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         """Give the columns that a table needs; none where there is no table."""
         return None
 
-    def _walk(self, job: Job, state: PullState) -> PlacedWalk:
-        from limio_limitrail.transfers.list_pages import PlacedWalk
-
-        walk = self.hook.walk(
+    def _open_list(self, job: Job, checkpoint: PullCheckpoint) -> Walk | SlicedListReader:
+        return self.hook.walk(
             job.resource,
-            params=self.request_params,
+            path_params=self.path_params,
+            query_params=self.query_params,
             since=job.window.since,
             until=job.window.asked_until,
-            window=self.window,
-            parallel=self.parallel,
-            page_size=state.page_size or self.page_size,
-            cursor=state.cursor,
-            seen=state.read,
-            total=state.total,
+            slice_size=self.slice_size,
+            concurrency=self.concurrency,
+            page_size=checkpoint.page_size or self.page_size,
+            cursor=checkpoint.cursor,
+            seen=checkpoint.read,
+            total=checkpoint.total,
         )
-        return PlacedWalk(walk, detailed=self.hook.detailed if self.detail else None)
 
     def note_pull(self, job: Job, *, target: Callable[[], Place]) -> None:
         """Note for OpenLineage what the pull is about.

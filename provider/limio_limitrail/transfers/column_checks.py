@@ -106,7 +106,7 @@ class GivenNames:
     def _tell(self, name: str, landing: list[str]) -> None:
         if name in self.nested:
             log.warning(
-                "%s: columns= reads %r from %r, which leads to nothing in any record, so that the column is empty%s.",
+                "%s: nested_columns= reads %r from %r, which leads to nothing in any record, so that the column is empty%s.",
                 self.resource,
                 name,
                 self.nested[name],

@@ -83,7 +83,7 @@ def prepare_folder(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> Non
 
     :raises FolderError: it is not.
     """
-    from limio_limitrail.landing.pull import is_local
+    from limio_limitrail.landing.parts import is_local
     from limio_limitrail.transfers.local_folders import make_private_folder
 
     if is_local(folder):
@@ -92,7 +92,7 @@ def prepare_folder(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> Non
 
 def remove_empty(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> None:
     """Remove a folder on this machine, and those between it and its root, as far as they are empty."""
-    from limio_limitrail.landing.pull import is_local
+    from limio_limitrail.landing.parts import is_local
 
     while is_local(folder) and folder != root and folder.is_relative_to(root):
         try:

@@ -32,7 +32,7 @@ class RangedPull:
     overlap: timedelta
     since: datetime | None
     until: datetime | None
-    window: timedelta | None
+    slice_size: timedelta | None
 
     def own_rows(self) -> bool:
         """Whether each run keeps rows or files of its own, so that another run's records would come twice."""
@@ -47,7 +47,7 @@ class RangedPull:
 
     def made_before(self, run: RunIdentity, *, folder: ObjectStoragePath) -> bool:  # noqa: ARG002 - as it is called
         """Tell whether a run has left rows or files."""
-        from limio_limitrail.landing.manifest import MANIFEST_NAME
+        from limio_limitrail.landing.parts import MANIFEST_NAME
 
         return (folder / MANIFEST_NAME).exists()
 
@@ -72,7 +72,7 @@ class RangedPull:
             run=times,
             since=self.since,
             until=self.until,
-            slice_size=self.window,
+            slice_size=self.slice_size,
             incremental=self._going_on(times, run=run, folder=folder, watermark=watermark) if self.incremental else None,
             own_rows=self.own_rows(),
         )

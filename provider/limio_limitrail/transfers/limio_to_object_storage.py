@@ -3,44 +3,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
-from limio_limitrail.links.pages import LimioAppLink
-from limio_limitrail.parameters import readers
-from limio_limitrail.parameters.declared import Parameter, template_fields
+from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
+from limio_limitrail.transfers.base import DEFAULT_MAX_COLUMNS, DEFAULT_OVERLAP, DEFAULT_PART_ROWS
+from limio_limitrail.transfers.sources import LimioPullOperator
 from limio_limitrail.transfers.to_object_storage import ResourceToObjectStorageOperator
 
 if TYPE_CHECKING:
-    from limio_limitrail.hooks.limio import LimioHook
+    import pandas as pd
+    from airflow.sdk import ObjectStoragePath
+
+    from limio_limitrail.api.resource import Resource
+    from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.parameters.declared import Templated
+    from limio_limitrail.parameters.operator_arguments import OperatorArguments
 
 
-class LimioToObjectStorageOperator(ResourceToObjectStorageOperator):
+class LimioToObjectStorageOperator(LimioPullOperator, ResourceToObjectStorageOperator):
     """Pull a Limio resource into part files that stay.
 
-    :param limio_conn_id: the Limio connection.
+    The parameters are described with `LimioPullOperator`, `ResourceToObjectStorageOperator` and `ResourcePullOperator`.
     """
 
-    operator_extra_links = (LimioAppLink(),)
-    parameters: ClassVar[Mapping[str, Parameter]] = {
-        **ResourceToObjectStorageOperator.parameters,
-        "limio_conn_id": Parameter(readers.text("the id of a connection")),
-    }
+    parameters: ClassVar[Mapping[str, Parameter]] = {**ResourceToObjectStorageOperator.parameters, **LimioPullOperator.parameters}
     template_fields: Sequence[str] = template_fields(parameters)
 
-    def __init__(self, *, limio_conn_id: Templated[str] = "limio_default", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        resource: Templated[str | Resource],
+        destination: Templated[str | ObjectStoragePath],
+        format: Templated[str] = "jsonl",  # noqa: A002
+        limio_conn_id: Templated[str] = "limio_default",
+        path_params: Templated[Mapping[str, Any]] | None = None,
+        query_params: Templated[Mapping[str, Any]] | None = None,
+        page_size: Templated[int] | None = None,
+        since: Templated[datetime] | None = None,
+        incremental: Templated[bool] = False,
+        full_refresh: Templated[bool] = False,
+        overlap: Templated[timedelta] = DEFAULT_OVERLAP,
+        detail: Templated[bool] = False,
+        nested_columns: Templated[Mapping[str, NestedPath]] | None = None,
+        drop_columns: Templated[Sequence[str]] = (),
+        transform: Callable[[pd.DataFrame], pd.DataFrame] | str | None = None,
+        part_rows: Templated[int] = DEFAULT_PART_ROWS,
+        max_columns: Templated[int] = DEFAULT_MAX_COLUMNS,
+        **kwargs: Unpack[OperatorArguments],
+    ) -> None:
         super().__init__(**kwargs)
-        self.limio_conn_id: str = limio_conn_id
-
-    @property
-    def api_conn_id(self) -> str:
-        return self.limio_conn_id
-
-    @cached_property
-    def hook(self) -> LimioHook:
-        """The hook of the Limio connection."""
-        from limio_limitrail.hooks.limio import LimioHook
-
-        return LimioHook(self.limio_conn_id)
+        self.resource = resource
+        self.destination = destination
+        self.format = format
+        self.limio_conn_id = limio_conn_id
+        self.path_params = path_params
+        self.query_params = query_params
+        self.page_size = page_size
+        self.since = since
+        self.incremental = incremental
+        self.full_refresh = full_refresh
+        self.overlap = overlap
+        self.detail = detail
+        self.nested_columns = nested_columns
+        self.drop_columns = drop_columns
+        self.transform = not_rendered("transform", transform)
+        self.part_rows = part_rows
+        self.max_columns = max_columns

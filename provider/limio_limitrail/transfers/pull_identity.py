@@ -33,7 +33,8 @@ def pull_signature(
     job: Job,
     *,
     hook: ResourceHook,
-    params: Mapping[str, Any] | None,
+    path_params: Mapping[str, Any] | None,
+    query_params: Mapping[str, Any] | None,
     slice_size: timedelta | None,
     detail: bool,
     part_format: PartFormat,
@@ -44,13 +45,16 @@ def pull_signature(
     Neither what only explains nor how fast the pull goes belongs to it: page size, slices at once, rows a part, retries, and the
     order in which columns and parameters were given. No secret does, so that a rotated one leaves the pull what it is.
 
-    :param params: placeholders of the path, and query parameters.
+    :param path_params: values for the placeholders of the path.
+    :param query_params: query parameters.
     :param slice_size: the longest span of time that one request asks for; None where the pull is not cut into slices.
     :param detail: whether each record is fetched by its id.
     :raises ParameterError: the parameters do not fit the resource.
     """
     resource, window = job.resource, job.window
-    query = build_query(resource, params=params, since=window.since, until=window.asked_until)
+    query = build_query(
+        resource, path_params=path_params, query_params=query_params, since=window.since, until=window.asked_until
+    )
     time_path = path_parts(shaping.time_path) if shaping.time_path is not None else None
     return signature_of(
         {

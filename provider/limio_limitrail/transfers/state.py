@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Airflow's state stores, as landing and watermarks use them."""
+"""The watermark of a table, in Airflow's asset state store."""
 
 from __future__ import annotations
 
@@ -18,45 +18,12 @@ from limio_limitrail.stored_formats import UNREADABLE, instant, maybe, text, tro
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from limio_limitrail.landing.checkpoint import StateStore
-
 log = logging.getLogger(__name__)
 
-PULL_KEY = "limio_limitrail.pull"
 WATERMARK_KEY = "limio_limitrail.watermark"
 FORMAT_VERSION = 1
 REMEMBERED_RUNS = 400
 """Runs whose range of time is remembered, at some ninety bytes each."""
-
-
-class TaskStateStore:
-    """A pull's state in the task's own state store (Airflow 3.3 and later), where the task's retries find it.
-
-    :param accessor: ``context["task_state_store"]``.
-    """
-
-    def __init__(self, accessor: Any) -> None:
-        self._accessor = accessor
-
-    def load(self) -> Any:
-        """Give what was saved last."""
-        return self._accessor.get(PULL_KEY)
-
-    def save(self, value: Any) -> None:
-        """Keep a value."""
-        self._accessor.set(PULL_KEY, value)
-
-    def clear(self) -> None:
-        """Forget it."""
-        self._accessor.delete(PULL_KEY)
-
-
-def task_state_store(context: Context) -> StateStore:
-    """Give the task's state store, or a stand-in where Airflow has none."""
-    from limio_limitrail.landing.checkpoint import NoStateStore
-
-    accessor = context.get("task_state_store")
-    return NoStateStore() if accessor is None else TaskStateStore(accessor)
 
 
 def mark_of(run: str) -> str:

@@ -14,8 +14,6 @@ from limio_limitrail.transfers.base import ResourcePullOperator, some_of
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
-    from limio_limitrail.parameters.declared import Templated
-
 
 class ResourceToObjectStorageOperator(ResourcePullOperator):
     """Pull a resource into part files. The base of the operators that people use.
@@ -28,23 +26,15 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         zstandard.
     """
 
+    destination: str | ObjectStoragePath
+    format: str
+
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **ResourcePullOperator.parameters,
         "destination": Parameter(places.folder),
         "format": Parameter(readers.choice("jsonl", "parquet")),
     }
     template_fields: Sequence[str] = template_fields(parameters)
-
-    def __init__(
-        self,
-        *,
-        destination: Templated[str | ObjectStoragePath],
-        format: Templated[str] = "jsonl",  # noqa: A002
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.destination: str | ObjectStoragePath = destination
-        self.format: str = format
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Pull, and give a small summary.
@@ -60,8 +50,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         from airflow.sdk import ObjectStoragePath
 
         from limio_limitrail.api.request_stats import Meter
-        from limio_limitrail.landing.manifest import MANIFEST_NAME
-        from limio_limitrail.landing.parts import PartFormat
+        from limio_limitrail.landing.parts import MANIFEST_NAME, PartFormat
         from limio_limitrail.observability.lineage import folder_place
         from limio_limitrail.observability.metrics import count, stage
 
@@ -71,7 +60,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         root = ObjectStoragePath(self.destination)
         job = self.plan(context, root=root, target=str(self.destination))
         self.note_pull(job, target=lambda: folder_place(job.folder.parent))
-        columns = dict(self.columns or {})
+        columns = dict(self.nested_columns or {})
         if part_format is PartFormat.PARQUET:
             columns = {**job.resource.columns, **columns}
         with stage(f"pull {job.resource.name}", resource=job.resource.name):

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.sql import LoadResult, WriteMode
-    from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.transfers.column_checks import KeyAndTime
     from limio_limitrail.transfers.folders import RunIdentity
 
@@ -43,6 +42,13 @@ class ResourceToSqlOperator(ResourcePullOperator):
         should go on there.
     """
 
+    sql_conn_id: str
+    table: str
+    mode: str
+    primary_key: Sequence[str] | None
+    time_column: str | None
+    staging: str | ObjectStoragePath | None
+
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **ResourcePullOperator.parameters,
         "sql_conn_id": Parameter(readers.text("the id of a connection")),
@@ -53,25 +59,6 @@ class ResourceToSqlOperator(ResourcePullOperator):
         "staging": Parameter(readers.optional(places.folder)),
     }
     template_fields: Sequence[str] = template_fields(parameters)
-
-    def __init__(
-        self,
-        *,
-        sql_conn_id: Templated[str],
-        table: Templated[str],
-        mode: Templated[str] = "merge",
-        primary_key: Templated[Sequence[str]] | None = None,
-        time_column: Templated[str] | None = None,
-        staging: Templated[str | ObjectStoragePath] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.sql_conn_id: str = sql_conn_id
-        self.table: str = table
-        self.mode: str = mode
-        self.primary_key: Sequence[str] | None = primary_key
-        self.time_column: str | None = time_column
-        self.staging: str | ObjectStoragePath | None = staging
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Pull and load, and give a small summary.
@@ -103,7 +90,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         self._check_mode(job, mode)
         self._check_table(job, mode, database=database)
         self.note_pull(job, target=lambda: table_place(database, table=self.table))
-        columns = {**job.resource.columns, **(self.columns or {})}
+        columns = {**job.resource.columns, **(self.nested_columns or {})}
         with stage(f"pull {job.resource.name}", resource=job.resource.name):
             manifest = self.pull(job, part_format=PartFormat.PARQUET, columns=columns)
         self.note_parts(manifest)
@@ -163,7 +150,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         shaping = Shaping(
             time_column=resource.time_column,
             time_path=resource.columns.get(resource.time_column, (resource.time_column,)),
-            columns={**resource.columns, **(self.columns or {})},
+            columns={**resource.columns, **(self.nested_columns or {})},
             dropped=self.drop_columns,
         )
         # A transform may leave rows out or change times.
@@ -258,7 +245,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
 
     def _clean_up(self, job: Job) -> None:
         """Remove what waited to be loaded: it holds customers' data, and is of no use once it is in the table."""
-        from limio_limitrail.landing.pull import remove_parts
+        from limio_limitrail.landing.parts import remove_parts
         from limio_limitrail.transfers.folders import remove_empty
 
         job.store.clear()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.query import check_query_params
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.parameters import places, readers, times
 from limio_limitrail.parameters.declared import Parameter, not_rendered, read_all
@@ -47,7 +48,8 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
     No parameter is a template: Airflow renders nothing of a watch. All are read and checked when the Dag is parsed.
 
     :param resource: a name of the API's table of resources, or a `Resource` of your own.
-    :param request_params: the path's placeholders, and further query parameters.
+    :param path_params: values for the placeholders of the resource's path, such as ``service``.
+    :param query_params: further query parameters.
     :param predicate: the import path of a function that says whether a record (a mapping) is of interest.
     :param since: announce what has changed since then, too, when the watch begins: a datetime, or an ISO 8601 text.
     :param interval: from one look to the next: seconds, a timedelta, or an ISO 8601 duration such as ``PT5M``.
@@ -58,7 +60,8 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "resource": Parameter(places.resource, templated=False),
-        "request_params": Parameter(readers.query_values, templated=False),
+        "path_params": Parameter(readers.param_values, templated=False),
+        "query_params": Parameter(readers.param_values, templated=False),
         "predicate": Parameter(readers.optional(places.import_path), templated=False),
         "since": Parameter(readers.optional(times.instant), templated=False),
         "interval": Parameter(times.span(least=timedelta(milliseconds=10), most=LONGEST), templated=False),
@@ -70,7 +73,8 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
         self,
         *,
         resource: str | Resource,
-        request_params: Mapping[str, Any] | str | None = None,
+        path_params: Mapping[str, Any] | str | None = None,
+        query_params: Mapping[str, Any] | str | None = None,
         predicate: str | None = None,
         since: str | datetime | None = None,
         interval: float | str | timedelta = DEFAULT_INTERVAL,
@@ -91,7 +95,8 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
         read = self.read_given(
             ResourceEventTrigger.parameters,
             resource=resource,
-            request_params=request_params,
+            path_params=path_params,
+            query_params=query_params,
             predicate=predicate,
             since=since,
             interval=interval,
@@ -102,8 +107,10 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
             resource = read["resource"]
             self.named = resource if isinstance(resource, str) and not resource.startswith("{") else None
             self.resource = self._read_resource(resource)
-            self.request_params: dict[str, str] = read["request_params"]
-            self.resource.path_for(self.request_params)
+            self.path_params: dict[str, str] = read["path_params"]
+            self.query_params: dict[str, str] = read["query_params"]
+            self.resource.path_for(self.path_params)
+            check_query_params(self.resource, self.query_params)
         except ParameterError as error:
             raise WatchParameterError(str(error)) from None
         self.predicate: str | None = read["predicate"]
@@ -158,7 +165,8 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
             {
                 "format_version": KWARGS_FORMAT,
                 "resource": self.named or json.dumps(resource_to_json(self.resource), sort_keys=True),
-                "request_params": json.dumps(self.request_params, sort_keys=True),
+                "path_params": json.dumps(self.path_params, sort_keys=True),
+                "query_params": json.dumps(self.query_params, sort_keys=True),
                 "predicate": self.predicate,
                 "since": self.since.isoformat() if self.since else None,
                 "interval": self.interval,

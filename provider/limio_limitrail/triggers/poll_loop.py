@@ -48,7 +48,12 @@ async def looks(trigger: ResourceEventTrigger, shared_poll: SharedPoll) -> Async
     from limio_limitrail.polling.watch_filter import Watch
 
     policy = PollPolicy(interval=trigger.interval)
-    watch = Watch(resource=trigger.resource, params=trigger.request_params, page_size=trigger.page_size)
+    watch = Watch(
+        resource=trigger.resource,
+        path_params=trigger.path_params,
+        query_params=trigger.query_params,
+        page_size=trigger.page_size,
+    )
     reached: ResolvedConnection | None = None
     hung: dict[Watcher, Running] = {}
     failures = 0
@@ -83,7 +88,7 @@ async def looks(trigger: ResourceEventTrigger, shared_poll: SharedPoll) -> Async
                 seen = await turn(look, reached, within=LONGEST_TURN + longest_look(reached.client))
             # Records are known again by their key.
             owner = {**reached.owner, "primary key": json.dumps(placed.resource.primary_key)}
-            source = list_source(placed.resource, params=trigger.request_params, owner=owner)
+            source = list_source(placed.resource, path_params=trigger.path_params, owner=owner)
         except Exception as error:  # noqa: BLE001 - a watch that ends would be started anew every second
             if isinstance(error, NotInTimeError) and running.of is not None:
                 running.of.hangs()

@@ -64,7 +64,7 @@ class Watcher:
             conn_id=trigger.api_conn_id,
             resource=trigger.resource.name,
             path=trigger.resource.path,
-            params=trigger.request_params,
+            params={**trigger.path_params, **trigger.query_params},
             predicate=trigger.predicate,
         )
         self._predicate_path = trigger.predicate

@@ -71,8 +71,8 @@ def ours(folder: Path, *, slices: int, page: int, parallel: int) -> int:
         format="parquet",
         since=START,
         until=START + slices * HOUR,
-        window=HOUR,
-        parallel=parallel,
+        slice_size=HOUR,
+        concurrency=parallel,
     )
     ti = SimpleNamespace(id="1", dag_id="bench", task_id="pull", run_id="one", map_index=-1, try_number=1)
     context: Any = {"ti": ti, "task_state_store": Store(folder / "state.json"), "outlet_events": {}, "params": {}}

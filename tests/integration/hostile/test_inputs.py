@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk import Connection
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.api.async_client import AsyncApiClient
@@ -28,6 +28,7 @@ from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limio_connection import read_limio_connection
 from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
 from limio_limitrail.limio.resources import RESOURCES
+from tests.support.strategies import examples
 from tests.support.wire import WireServer, wire_server
 
 KEY = frozenset({AuthMode.API_KEY})
@@ -208,20 +209,20 @@ def hook_of(server: WireServer, monkeypatch: pytest.MonkeyPatch) -> LimioHook:
 OWN = Resource(name="own", path="/own/{id}", detail_path="/own/{id}/{other}")
 HOOKS: dict[str, Callable[[LimioHook, Any], object]] = {
     "request: path": lambda hook, value: hook.request(path=value if isinstance(value, str) else f"/{type(value).__name__}"),
-    "request: params": lambda hook, value: hook.request(path="/x", params={"a": value}),
+    "request: query_params": lambda hook, value: hook.request(path="/x", query_params={"a": value}),
     "request: json": lambda hook, value: hook.request(path="/x", method="POST", json=value),
     "request: key": lambda hook, value: (
         hook.request(path="/x", method="POST", idempotency_key=value) if type(value) is str else None
     ),
-    "iter_records: params": lambda hook, value: list(hook.iter_records("subscriptions", params={"a": value})),
-    "iter_records: a placeholder": lambda hook, value: list(hook.iter_records(OWN, params={"id": value})),
-    "iter_pages: detail": lambda hook, value: list(hook.iter_pages(OWN, params={"id": value}, detail=True)),
-    "get_df: params": lambda hook, value: hook.get_df("subscriptions", params={"a": value}),
-    "count: params": lambda hook, value: hook.count("subscriptions", params={"a": value}),
+    "iter_records: query_params": lambda hook, value: list(hook.iter_records("subscriptions", query_params={"a": value})),
+    "iter_records: a placeholder": lambda hook, value: list(hook.iter_records(OWN, path_params={"id": value})),
+    "iter_pages: detail": lambda hook, value: list(hook.iter_pages(OWN, path_params={"id": value}, detail=True)),
+    "get_df: query_params": lambda hook, value: hook.get_df("subscriptions", query_params={"a": value}),
+    "count: query_params": lambda hook, value: hook.count("subscriptions", query_params={"a": value}),
     "since": lambda hook, value: list(hook.iter_pages("offers", since=value)) if isinstance(value, datetime) else None,
     "until": lambda hook, value: list(hook.iter_pages("offers", until=value)) if isinstance(value, datetime) else None,
     "page_size": lambda hook, value: list(hook.iter_pages("offers", page_size=value)) if type(value) is int else None,
-    "parallel": lambda hook, value: list(hook.iter_pages("offers", parallel=value)) if type(value) is int else None,
+    "concurrency": lambda hook, value: list(hook.iter_pages("offers", concurrency=value)) if type(value) is int else None,
     "a resource": lambda hook, value: list(hook.iter_pages(value)) if isinstance(value, str) else None,
     "a path": lambda hook, value: list(hook.iter_pages(Resource(name="r", path=f"/{value}"))) if isinstance(value, str) else None,
 }
@@ -312,11 +313,15 @@ VALUES = st.recursive(
 )
 
 
-@given(params=st.dictionaries(st.text(st.characters()), VALUES, max_size=3), resource=st.sampled_from(sorted(RESOURCES)))
-def test_any_parameters(params: dict[str, Any], resource: str) -> None:
+PARAMS = st.dictionaries(st.text(st.characters()), VALUES, max_size=3)
+
+
+@settings(max_examples=examples(60))
+@given(path_params=PARAMS, query_params=PARAMS, resource=st.sampled_from(sorted(RESOURCES)))
+def test_any_parameters(path_params: dict[str, Any], query_params: dict[str, Any], resource: str) -> None:
     hook = LimioHook()
     hook.client = STILL  # type: ignore[misc]
-    found = problems(lambda: hook.walk(resource, params=params, page_size=1), label=resource)
+    found = problems(lambda: hook.walk(resource, path_params=path_params, query_params=query_params, page_size=1), label=resource)
     assert not found, "\n".join(found)
 
 
@@ -325,6 +330,7 @@ STILL = ApiClient(
 )
 
 
+@settings(max_examples=examples(60))
 @given(
     path=st.text(st.characters(), max_size=8),
     value=st.text(st.characters(), max_size=8),

@@ -4,27 +4,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.support.journal import JournalServer
 from tests.support.journal_runs import Billing, Runner
 from tests.support.usage import Database
-
-# The same examples every time, unless somebody wants more of them; no clock: a busy machine is no reason to fail.
-settings.register_profile(
-    "steady",
-    deadline=None,
-    derandomize="LIMIO_LIMITRAIL_TEST_EXAMPLES" not in os.environ,
-    suppress_health_check=list(HealthCheck),
-    database=None,
-)
-settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
@@ -17,13 +16,14 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import Phase, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from tests.support.databases import fresh_postgres
 from tests.support.journal import CODE, FATES, KNOWN, JournalServer
 from tests.support.journal_runs import Billing
+from tests.support.strategies import SEARCH
 from tests.support.usage import SIGKILL, Database
 
 NAMES = ("a", "b", "c", "d")
@@ -244,6 +244,7 @@ class JournalMachine(RuleBasedStateMachine):
         self.billing.set("state = 'parked'", state="rejected", in_doubt_since=None, attempts=1)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("conn_id", "share"), [("lite", 1.0), ("pg", 0.2)])
 def test_any_order(runner, request, conn_id, share):
     def billing_of(**options):
@@ -258,5 +259,8 @@ def test_any_order(runner, request, conn_id, share):
             return billing, stack.pop_all().close
 
     machine = type("Machine", (JournalMachine,), {"billing_of": staticmethod(billing_of)})
-    examples = max(1, int(share * int(os.environ.get("LIMIO_LIMITRAIL_TEST_EXAMPLES", 10))))
-    run_state_machine_as_test(machine, settings=settings(max_examples=examples, stateful_step_count=10, phases=[Phase.generate]))
+    examples = max(1, int(share * int(SEARCH or 10)))
+    ways = settings(
+        max_examples=examples, stateful_step_count=10, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    )
+    run_state_machine_as_test(machine, settings=ways)

@@ -55,6 +55,7 @@ def usage(count):
     return rows
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(("conn_id", "known", "declared"), CASES)
 def test_each_row_is_billed_once(billing_of, conn_id, known, declared):
     count = rows_from_environment(100)

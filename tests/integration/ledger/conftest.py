@@ -9,31 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from limio_limitrail.usage.ledger import ledger as ledger_module
 from limio_limitrail.usage.ledger.ledger import Ledger
-from tests.support.databases import Database, make_database, open_database
+from tests.support.databases import Database, ask_databases, make_database, open_database
 from tests.support.ledgers import FailingDatabase, make_ledger, make_worker
 
-# The same examples every time, and no clock: a busy machine is no reason to fail.
-settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    ask_databases(metafunc, otherwise=("psycopg2", "standard"))
 
 
-_OTHERWISE = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("psycopg2", "standard")]
-"""The same databases, by another driver or in another way."""
-
-
-@pytest.fixture(params=["duckdb", "psycopg3", "sqlite", *_OTHERWISE])
+@pytest.fixture
 def db(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
     """Every database in turn."""
     yield from open_database(request.param, request=request, tmp_path=tmp_path, monkeypatch=monkeypatch)
 
 
-@pytest.fixture(params=["psycopg3", "psycopg2"])
+@pytest.fixture
 def postgres(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """Postgres through each of its drivers."""
+    """Postgres, through each of its drivers where the driver matters."""
     yield from open_database(request.param, request=request, tmp_path=tmp_path, monkeypatch=monkeypatch)
 
 

@@ -16,6 +16,8 @@ from limio_limitrail.usage.ledger.model import LedgerError, Outcome, State, Stop
 from limio_limitrail.usage.ledger.table import COLUMNS
 from tests.support.ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, entries, make_row, make_rows
 
+pytestmark = pytest.mark.every_driver
+
 ROW = make_row("a")
 OTHER_BODY = make_row("a", body=b'{"other":1}')
 COMMITTED = Outcome(
@@ -65,6 +67,7 @@ def test_a_table_that_is_no_ledger_is_refused(db, ledger_in):
     assert len(db.types("ledger")) == 2
 
 
+@pytest.mark.sampled(1)
 def test_a_view_is_refused(db, ledger_in):
     db.execute("CREATE TABLE things (id INTEGER)", "CREATE VIEW ledger AS SELECT * FROM things")
     with pytest.raises(LandingError):
@@ -554,6 +557,7 @@ def test_an_interruption_is_no_failure_of_the_database(tmp_path, monkeypatch):
     assert calls == [1]
 
 
+@pytest.mark.sampled(1)
 def test_a_ledger_that_grows_is_not_read_from_end_to_end(postgres, ledger_in):
     """A statement that was planned while the ledger was small must not stay planned for a small one."""
     ledger = ledger_in(postgres)

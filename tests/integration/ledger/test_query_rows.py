@@ -13,6 +13,8 @@ from limio_limitrail.usage.body import Column, UsageRowError
 from limio_limitrail.usage.messages import UsageTemplate
 from limio_limitrail.usage.rows import rows_of_query
 
+pytestmark = pytest.mark.every_driver
+
 
 def read(db, sql):
     with rows_of_query(db.hook(), sql) as source:

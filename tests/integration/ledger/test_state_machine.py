@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from limio_limitrail.usage.ledger.model import OnUnknown, State
 from limio_limitrail.usage.ledger.rules import Policy
 from tests.support.ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, make_row
+from tests.support.strategies import examples
 from tests.support.usage_world import FATES, NAMES, Ways, World
 
 BODIES = (b"{}", b"{}", b"{}", b"[]")
@@ -190,7 +191,7 @@ class UsageMachine(RuleBasedStateMachine):
 
 
 def test_no_row_is_carried_out_twice_or_forgotten(no_pauses):
-    run_state_machine_as_test(UsageMachine, settings=settings(max_examples=200, stateful_step_count=25))
+    run_state_machine_as_test(UsageMachine, settings=settings(max_examples=examples(200), stateful_step_count=25))
 
 
 def test_a_row_whose_answer_was_lost_is_parked_and_replayed_once(tmp_path, no_pauses):

@@ -18,6 +18,8 @@ from limio_limitrail.usage.ledger.table import COLUMNS, KEY
 from limio_limitrail.usage.ledger.write_fallbacks import UnwrittenError
 from tests.support.ledgers import PARK, entries, make_ledger, make_row, make_rows, make_worker
 
+pytestmark = pytest.mark.every_driver
+
 COMMITTED = Outcome(state=State.COMMITTED, http_status=200, decision="ALLOWED", reservation_id="res-1", trace_id="t-1")
 REJECTED = Outcome(state=State.REJECTED, http_status=400, error_code="bad", field="amount", detail="the account is not known")
 ROWS = make_rows(40)

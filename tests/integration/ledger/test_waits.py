@@ -20,6 +20,8 @@ from limio_limitrail.usage.ledger.transactions import LedgerLockedError
 from tests.support.ledger_worker import another_worker
 from tests.support.ledgers import PARK, RESEND, FailingDatabase, compete, entries, make_row, make_rows
 
+pytestmark = pytest.mark.every_driver
+
 OLD, NEW = make_row("old"), make_row("new")
 COMMITTED = Outcome(state=State.COMMITTED, http_status=200)
 KEYS = {"old": OLD.key, "new": NEW.key}

@@ -71,13 +71,13 @@ def test_the_session_renews_a_refused_token_once(hook, limio_emulator):
 
 
 def test_a_request_to_any_path(hook, limio_emulator):
-    answer = hook.request(path="/objects/limio/orders", params={"limit": 2, "queryMore": None})
+    answer = hook.request(path="/objects/limio/orders", query_params={"limit": 2, "queryMore": None})
     assert len(answer.json()["items"]) == 2
     assert limio_emulator.counters.log[-1]["query"] == "limit=2"
     with pytest.raises(NotFoundError):
         hook.request(path="/no/such/thing")
     with pytest.raises(ParameterError):
-        hook.request(path="/objects/limio/orders", params={"limit": [2]})
+        hook.request(path="/objects/limio/orders", query_params={"limit": [2]})
     with pytest.raises(InvalidRequestError):
         hook.request(path="//evil/x")
 

@@ -45,7 +45,7 @@ def test_the_table():
 @pytest.mark.parametrize("name", PATH_TYPES)
 def test_objects(hook, limio_emulator, name, service):
     params = None if service == "limio" else {"service": service}
-    assert ids(hook.iter_records(name, params=params, page_size=7)) == limio_emulator.tenant.ids(f"{service}/{name}")
+    assert ids(hook.iter_records(name, path_params=params, page_size=7)) == limio_emulator.tenant.ids(f"{service}/{name}")
 
 
 @pytest.mark.parametrize("record_type", RECORD_TYPES)
@@ -74,14 +74,14 @@ def test_what_belongs_to_an_identity_or_an_object(hook, limio_emulator):
     tenant = limio_emulator.tenant
     subscriptions, customers = [], []
     for identity in tenant.ids("salesforce/identities"):
-        subscriptions += ids(hook.iter_records("identity_subscriptions", params={"id": identity}))
-        customers += ids(hook.iter_records("identity_customers", params={"id": identity}))
+        subscriptions += ids(hook.iter_records("identity_subscriptions", path_params={"id": identity}))
+        customers += ids(hook.iter_records("identity_customers", path_params={"id": identity}))
     assert subscriptions
     assert set(subscriptions) <= set(tenant.ids("salesforce/subscriptions"))
     assert len(subscriptions) == len(set(subscriptions))
     assert customers == tenant.ids("salesforce/customers")[: len(customers)]
     subscription = tenant.ids("subscriptions")[3]
-    related = ids(hook.iter_records("related", params={"path_type": "subscription", "id": subscription}))
+    related = ids(hook.iter_records("related", path_params={"path_type": "subscription", "id": subscription}))
     assert tenant.ids("orders")[3] in related
 
 
@@ -133,15 +133,15 @@ def test_a_resource_of_ones_own_works_wherever_a_name_does(hook, limio_emulator)
     rows = [{"id": f"t{number}", "deep": {"n": number}} for number in range(25)]
     limio_emulator.put_records("custom/a/things", rows)
     params = {"room": "a"}
-    assert list(hook.iter_records(OWN, params=params, page_size=4)) == rows
-    assert list(hook.iter_records(OWN, params=params, page_size=4, detail=True)) == rows
-    assert sum(len(page.raw_records) for page in hook.iter_pages(OWN, params=params, page_size=4)) == 25
-    assert list(hook.get_df(OWN, params=params, flatten=True).columns) == ["id", "deep.n"]
-    assert hook.count(OWN, params=params) == 25
+    assert list(hook.iter_records(OWN, path_params=params, page_size=4)) == rows
+    assert list(hook.iter_records(OWN, path_params=params, page_size=4, detail=True)) == rows
+    assert sum(len(page.raw_records) for page in hook.iter_pages(OWN, path_params=params, page_size=4)) == 25
+    assert list(hook.get_df(OWN, path_params=params, flatten=True).columns) == ["id", "deep.n"]
+    assert hook.count(OWN, path_params=params) == 25
     assert hook.find_resource(OWN) is OWN
-    walk = hook.walk(OWN, params=params, page_size=10)
+    walk = hook.walk(OWN, path_params=params, page_size=10)
     first = next(walk.pages())
-    rest = hook.walk(OWN, params=params, page_size=10, cursor=first.following, seen=walk.seen)
+    rest = hook.walk(OWN, path_params=params, page_size=10, cursor=first.following, seen=walk.seen)
     assert sum(len(page.raw_records) for page in rest.pages()) == 15
 
 
@@ -181,7 +181,7 @@ def test_everything_else_refuses_the_key_before_a_request_is_sent(key_hook, limi
     params = dict.fromkeys(row.placeholders(), "x")
     since = LONG_AGO if row.time_filter and row.time_filter.required else None
     with pytest.raises(InvalidRequestError, match=r"auth_mode=oauth only.*nothing was sent"):
-        list(key_hook.iter_pages(name, params=params, since=since))
+        list(key_hook.iter_pages(name, path_params=params, since=since))
     assert limio_emulator.counters.requests == 0
 
 

@@ -60,6 +60,7 @@ def everything(hook, watch) -> None:
         watch.texts.append(repr(pickle.dumps(hook.settings)))
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("path", ["/api/", "/oauth2/token"])
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"status", "latency", "redirect"}))
 def test_every_fault(hook_of, server, watch, kind, path):
@@ -105,6 +106,7 @@ def echoes(server):
 ECHOES = list(echoes(None))
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("opaque", [False, True], ids=["jwt", "opaque"])
 @pytest.mark.parametrize("name", ECHOES)
 def test_an_api_that_echoes_credentials(hook_of, server, watch, monkeypatch, name, opaque):

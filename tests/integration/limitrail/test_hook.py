@@ -44,7 +44,7 @@ def in_task():
 def test_records_frames_and_counts(hook, usage, limitrail_emulator):
     assert [row["id"] for row in hook.iter_records("usage", **DAY)] == [row["id"] for row in usage[:24]]
     assert hook.count("usage", **DAY) == 24
-    assert len(hook.get_df("usage", window=timedelta(hours=5), **DAY)) == 24
+    assert len(hook.get_df("usage", slice_size=timedelta(hours=5), **DAY)) == 24
     assert len(api_requests(limitrail_emulator)) == 1 + 1 + 5
     assert limitrail_emulator.counters.tokens_minted == 1
     assert list(hook.iter_records("reservations", **DAY)) == []
@@ -179,7 +179,7 @@ def test_paths_of_the_connection_are_asked(hook_of, limitrail_emulator):
 
 def test_problem_details_are_told(hook, limitrail_emulator):
     with pytest.raises(InvalidRequestError) as caught:
-        hook.request(path="/v1/usage", params={"to": "2026-03-01"})
+        hook.request(path="/v1/usage", query_params={"to": "2026-03-01"})
     problem = caught.value.failure.problem
     assert problem.field == "From"
     assert problem.error_code

@@ -37,7 +37,7 @@ def test_the_data_interval_is_the_window(home, write_dag, usage, limitrail_emula
         f"""
         LimitRailToObjectStorageOperator(task_id="land", resource="usage", destination="file://{tmp_path}/out")
         LimitRailToSqlOperator(task_id="load", resource="usage", sql_conn_id="duck", table="usage", outlets=[Asset("usage")])
-        LimitRailToSqlOperator(task_id="accounts", resource="accounts", sql_conn_id="lite", table="accounts", window=None)
+        LimitRailToSqlOperator(task_id="accounts", resource="accounts", sql_conn_id="lite", table="accounts", slice_size=None)
         LimitRailToSqlOperator(
             task_id="later", resource="usage", sql_conn_id="duck", table="later",
             since="{{{{ data_interval_end }}}}", until="{{{{ data_interval_end + macros.timedelta(hours=2) }}}}",
@@ -78,7 +78,7 @@ LimitRailToSqlOperator(task_id="no_window", resource="usage", **ways)
 LimitRailToSqlOperator(task_id="no_start", resource="usage", until="2026-03-02", **ways)
 LimitRailToSqlOperator(task_id="backwards", resource="usage", since="2026-03-02", until="2026-03-01", **ways)
 LimitRailToSqlOperator(task_id="no_time", resource="accounts", since="2026-03-02", until="2026-03-03", **ways)
-LimitRailToSqlOperator(task_id="no_span", resource="usage", since="2026-03-02", until="2026-03-03", window=NOW, **ways)
+LimitRailToSqlOperator(task_id="no_span", resource="usage", since="2026-03-02", until="2026-03-03", slice_size=NOW, **ways)
 LimitRailToSqlOperator(task_id="no_resource", resource="usages", since="2026-03-02", until="2026-03-03", **ways)
 LimitRailToSqlOperator(task_id="no_scope", resource="accounts", limitrail_conn_id="no_scope", **ways)
 LimitRailToSqlOperator(task_id="bad_scope", resource="accounts", scope="a,b", **ways)
@@ -120,7 +120,7 @@ def test_slices_bring_each_record_once(home, write_dag, usage, limitrail_emulato
         f"""
         ways = dict(destination="file://{tmp_path}/out", format={form!r}, since="2026-02-28T12:00:00Z", until="2026-03-03")
         LimitRailToObjectStorageOperator(task_id="whole", resource="usage", **ways)
-        LimitRailToObjectStorageOperator(task_id="sliced", resource="usage", window=timedelta(hours=5), **ways)
+        LimitRailToObjectStorageOperator(task_id="sliced", resource="usage", slice_size=timedelta(hours=5), **ways)
         """
     )
     done = home.run(logical_date="2026-03-03T00:00:00+00:00")
@@ -143,6 +143,7 @@ STEPS = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.needs_state_store
 @pytest.mark.parametrize("hours", [0, 12], ids=["full slices", "an empty slice first"])
 def test_a_killed_pull_goes_on_with_the_slices_that_are_left(home, write_dag, usage, limitrail_emulator, tmp_path, hours):
@@ -151,7 +152,7 @@ def test_a_killed_pull_goes_on_with_the_slices_that_are_left(home, write_dag, us
         f"""
         LimitRailToObjectStorageOperator(
             task_id="land", resource="usage", destination="file://{tmp_path}/out", since={start.isoformat()!r},
-            until="2026-03-03", window=timedelta(hours={6 + hours / 8}),
+            until="2026-03-03", slice_size=timedelta(hours={6 + hours / 8}),
         )
         """
     )
@@ -168,17 +169,18 @@ def test_a_killed_pull_goes_on_with_the_slices_that_are_left(home, write_dag, us
         assert [row["id"] for row in records_of(again["xcom"]["folder"])] == [row["id"] for row in usage], step
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 def test_slices_of_pages_go_on_in_the_middle_of_a_slice(home, write_dag, usage, limitrail_emulator, tmp_path):
     limitrail_emulator.configure_limitrail(page_size=5)
     write_dag(
         f"""
         LimitRailToObjectStorageOperator(
-            task_id="land", resource={PAGED}, destination="file://{tmp_path}/out", {WINDOW}, window=timedelta(hours=12),
+            task_id="land", resource={PAGED}, destination="file://{tmp_path}/out", {WINDOW}, slice_size=timedelta(hours=12),
             page_size=4, part_rows=8,
         )
         LimitRailToSqlOperator(
-            task_id="load", resource={PAGED}, sql_conn_id="duck", table="usage", {WINDOW}, window=timedelta(hours=12),
+            task_id="load", resource={PAGED}, sql_conn_id="duck", table="usage", {WINDOW}, slice_size=timedelta(hours=12),
             page_size=4,
         )
         """
@@ -200,7 +202,7 @@ def test_slices_of_pages_go_on_in_the_middle_of_a_slice(home, write_dag, usage, 
     home.do("put_state", "pull", run_id="lost", value=state)
     again = home.attempt("load", run_id="lost").task("load")
     assert again["state"] == "success", home.output()[-4000:]
-    assert "the place in the list is lost" in home.output()
+    assert "the position in the list is lost" in home.output()
     assert again["xcom"]["rows"] == 48
     assert duck(tmp_path / "warehouse.duckdb", "SELECT count(*), count(DISTINCT id) FROM usage") == [(48, 48)]
 
@@ -212,7 +214,7 @@ def test_another_end_or_another_span_is_another_pull(home, write_dag, usage, lim
             f"""
             LimitRailToObjectStorageOperator(
                 task_id="land", resource="usage", destination="file://{tmp_path}/out", since="2026-03-01", until={until!r},
-                window=timedelta(hours={hours}),
+                slice_size=timedelta(hours={hours}),
             )
             """
         )
@@ -293,7 +295,7 @@ def test_a_403_on_the_way_fails_at_once_and_names_scopes(home, write_dag, usage,
     write_dag(
         f"""
         LimitRailToObjectStorageOperator(
-            task_id="land", resource="usage", destination="file://{tmp_path}/out", {WINDOW}, window=timedelta(hours=6),
+            task_id="land", resource="usage", destination="file://{tmp_path}/out", {WINDOW}, slice_size=timedelta(hours=6),
             retries=3, retry_delay=NOW,
         )
         """

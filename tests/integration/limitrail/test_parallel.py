@@ -20,7 +20,7 @@ from limio_limitrail.emulator import Fault
 from tests.support.landed import duck, manifest_of, records_of
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
-SPAN = {"since": START, "until": START + timedelta(days=2), "window": timedelta(hours=6)}
+SPAN = {"since": START, "until": START + timedelta(days=2), "slice_size": timedelta(hours=6)}
 SIGKILL = -9
 PATIENCE = 60
 # Eight slices of three pages of two records.
@@ -32,7 +32,7 @@ PAGED = (
     "time_filter=TimeFilter(since='from', until='to', field='committedAt', required=True))"
 )
 paged = eval(PAGED, {"Resource": Resource, "CursorString": CursorString, "TimeFilter": TimeFilter})  # the same, here
-WAYS = "since='2026-03-01', until='2026-03-03', window=timedelta(hours=6), page_size=2"
+WAYS = "since='2026-03-01', until='2026-03-03', slice_size=timedelta(hours=6), page_size=2"
 
 
 @pytest.fixture(autouse=True)
@@ -67,13 +67,15 @@ STEPS = [
 ]  # fmt: skip
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 def test_a_killed_pull_goes_on_exactly_with_any_number_at_once(home, write_dag, usage, limitrail_emulator, tmp_path):
     def dag(parallel):
         write_dag(
             f"""
             LimitRailToObjectStorageOperator(
-                task_id="land", resource={PAGED}, destination="file://{tmp_path}/out", {WAYS}, parallel={parallel}, part_rows=8,
+                task_id="land", resource={PAGED}, destination="file://{tmp_path}/out", {WAYS},
+                concurrency={parallel}, part_rows=8,
             )
             """
         )
@@ -100,6 +102,7 @@ def test_a_killed_pull_goes_on_exactly_with_any_number_at_once(home, write_dag, 
 LOAD_STEPS = [("before request", 12), ("half a part", 3), ("after part", 4), ("before load", 1), ("after load", 1)]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("database", ["duck", "post"])
 def test_a_killed_load_is_made_good(make_home, write_dag, usage, limitrail_emulator, tmp_path, database, request):
     connections = {}
@@ -109,7 +112,7 @@ def test_a_killed_load_is_made_good(make_home, write_dag, usage, limitrail_emula
     write_dag(
         f"""
         LimitRailToSqlOperator(
-            task_id="load", resource={PAGED}, sql_conn_id={database!r}, table="usage", mode="append", {WAYS}, parallel=5,
+            task_id="load", resource={PAGED}, sql_conn_id={database!r}, table="usage", mode="append", {WAYS}, concurrency=5,
             part_rows=8,
         )
         """,
@@ -145,7 +148,7 @@ def test_a_place_that_one_slice_lost_begins_the_window_again(home, write_dag, us
     write_dag(
         f"""
         LimitRailToSqlOperator(
-            task_id="load", resource={PAGED}, sql_conn_id="duck", table="usage", {WAYS}, parallel=4, part_rows=8,
+            task_id="load", resource={PAGED}, sql_conn_id="duck", table="usage", {WAYS}, concurrency=4, part_rows=8,
         )
         """
     )
@@ -157,7 +160,7 @@ def test_a_place_that_one_slice_lost_begins_the_window_again(home, write_dag, us
     home.do("put_state", "pull", run_id="one", value={**state, "cursor": spoilt})
     again = home.attempt("load").task("load")
     assert again["state"] == "success", home.output()[-4000:]
-    assert "the place in the list is lost" in home.output()
+    assert "the position in the list is lost" in home.output()
     assert duck(tmp_path / "warehouse.duckdb", "SELECT count(*), count(DISTINCT id) FROM usage") == [(48, 48)]
 
 
@@ -168,7 +171,7 @@ def test_lists_without_pages_fill_parts_together(home, write_dag, usage, limitra
     write_dag(
         f"""
         LimitRailToObjectStorageOperator(
-            task_id="land", resource="usage", destination="file://{tmp_path}/out", format={form!r}, parallel=4, {WAYS},
+            task_id="land", resource="usage", destination="file://{tmp_path}/out", format={form!r}, concurrency=4, {WAYS},
         )
         """
     )
@@ -184,15 +187,15 @@ def test_what_cannot_be_fetched_side_by_side_fails_before_anything_is_sent(home,
     write_dag(
         """
         ways = dict(resource="usage", sql_conn_id="duck", table="t", since="2026-03-01", until="2026-03-03", retries=3)
-        LimitRailToSqlOperator(task_id="no_window", parallel=4, **ways)
-        LimitRailToSqlOperator(task_id="too_many", parallel=17, window=timedelta(hours=6), **ways)
+        LimitRailToSqlOperator(task_id="no_window", concurrency=4, **ways)
+        LimitRailToSqlOperator(task_id="too_many", concurrency=17, slice_size=timedelta(hours=6), **ways)
         """
     )
     done = home.run(logical_date="2026-03-03T00:00:00+00:00")
     for name, task in done.result["tasks"].items():
         assert (task["state"], task["tries"]) == ("failed", 1), name
     assert limitrail_emulator.counters.requests == 0
-    assert "give window=timedelta(...), or leave parallel out" in home.output()
+    assert "give slice_size=timedelta(...), or leave concurrency out" in home.output()
     assert "parallel must be a whole number from 1 to 16, got 17" in home.output()
 
 
@@ -205,7 +208,7 @@ def test_failures_on_the_way_are_told_in_the_log_and_tried_again(home, write_dag
         limitrail_emulator.faults.add(fault)
     write_dag(
         f"""
-        LimitRailToSqlOperator(task_id="load", resource={PAGED}, sql_conn_id="duck", table="usage", {WAYS}, parallel=8)
+        LimitRailToSqlOperator(task_id="load", resource={PAGED}, sql_conn_id="duck", table="usage", {WAYS}, concurrency=8)
         """
     )
     task = home.run(logical_date="2026-03-03T00:00:00+00:00").task("load")
@@ -224,7 +227,8 @@ def test_a_403_on_the_way_ends_the_task_at_once(home, write_dag, usage, limitrai
     write_dag(
         f"""
         LimitRailToSqlOperator(
-            task_id="load", resource={PAGED}, sql_conn_id="duck", table="usage", {WAYS}, parallel=8, retries=3, retry_delay=NOW,
+            task_id="load", resource={PAGED}, sql_conn_id="duck", table="usage", {WAYS}, concurrency=8,
+            retries=3, retry_delay=NOW,
         )
         """
     )
@@ -249,20 +253,20 @@ WAYS_TO_READ = {
 @pytest.mark.parametrize("name", WAYS_TO_READ)
 def test_the_hook_reads_side_by_side(hook, usage, limitrail_emulator, name):
     limitrail_emulator.faults.add(Fault("latency", "/v1/usage", seconds=0.2, times=4))
-    found = WAYS_TO_READ[name](hook, **SPAN, parallel=4)
+    found = WAYS_TO_READ[name](hook, **SPAN, concurrency=4)
     assert found == 48 if name == "count" else sorted(found) == [row["id"] for row in usage]
     assert 1 < limitrail_emulator.counters.most_in_flight <= 4
     assert limitrail_emulator.counters.tokens_minted == 1
     assert limitrail_emulator.counters.connections <= 5
     with pytest.raises(ParameterError, match="leave parallel out"):
-        WAYS_TO_READ[name](hook, since=SPAN["since"], until=SPAN["until"], parallel=2)
+        WAYS_TO_READ[name](hook, since=SPAN["since"], until=SPAN["until"], concurrency=2)
 
 
 def test_a_token_that_ends_on_the_way_is_renewed_once_for_all(hook, usage, limitrail_emulator):
     limitrail_emulator.configure_limitrail(token_requests=11)
     limitrail_emulator.faults.add(Fault("latency", "/v1/usage", seconds=0.02, times=None))
     for number in (1, 2, 3):
-        assert hook.count(paged, **SPAN, parallel=8) == 48
+        assert hook.count(paged, **SPAN, concurrency=8) == 48
         refused = limitrail_emulator.counters.by_status[401]
         assert limitrail_emulator.counters.tokens_minted == -(-PAGES * number // 11), number
     assert refused >= 6
@@ -272,14 +276,14 @@ def test_a_token_that_ends_on_the_way_is_renewed_once_for_all(hook, usage, limit
 def test_the_first_failure_is_raised(hook, usage, limitrail_emulator, status, error, tokens):
     limitrail_emulator.faults.add(Fault("status", "/v1/usage", status=status, times=None, after=6))
     with pytest.raises(error) as caught:
-        hook.count(paged, **SPAN, parallel=8)
+        hook.count(paged, **SPAN, concurrency=8)
     assert caught.value.status == status
     assert limitrail_emulator.counters.tokens_minted <= tokens
     assert asked(limitrail_emulator) <= 6 + 8 * (1 + (status == 401))
 
 
 def test_who_stops_taking_pages_stops_the_requests(hook, usage, limitrail_emulator):
-    pages = hook.iter_pages(paged, **SPAN, parallel=3, page_size=2)
+    pages = hook.iter_pages(paged, **SPAN, concurrency=3, page_size=2)
     next(pages)
     pages.close()
     for thread in threading.enumerate():
@@ -307,7 +311,7 @@ def hang(query):
 
 api.before = hang
 pages = walk_through(
-    PAGED, client=api.client(), since=START, until=START + timedelta(days=1), window=timedelta(hours=1), parallel=4
+    PAGED, client=api.client(), since=START, until=START + timedelta(days=1), slice_size=timedelta(hours=1), concurrency=4
 ).pages()
 
 def later():

@@ -59,7 +59,7 @@ def watch(caplog):
 
 def everything(hook, watch) -> None:
     watch.catch(lambda: list(hook.iter_records("usage", **DAY)))
-    watch.catch(lambda: list(hook.iter_records("usage", window=timedelta(hours=6), **DAY)))
+    watch.catch(lambda: list(hook.iter_records("usage", slice_size=timedelta(hours=6), **DAY)))
     watch.catch(lambda: hook.request(path="/v1/usage/commit", method="POST", json={"a": 1}).status)
     watch.catch(hook.test_connection)
     watch.texts += [repr(hook), repr(hook.settings), repr(hook.client), repr(vars(hook.client)), repr(vars(hook.client.auth))]
@@ -137,7 +137,7 @@ def test_a_whole_dag_leaves_no_credential_behind(make_home, server, tmp_path):
     home = make_home(server, name="watched")
     home.write_dag(
         f"""
-        window = dict(since="2026-03-01", until="2026-03-02", window=timedelta(hours=4))
+        window = dict(since="2026-03-01", until="2026-03-02", slice_size=timedelta(hours=4))
         LimitRailToObjectStorageOperator(task_id="land", resource="usage", destination="file://{tmp_path}/out", **window)
         LimitRailToSqlOperator(
             task_id="load", resource="usage", sql_conn_id="duck", table="usage", incremental=True, outlets=[Asset("usage")],

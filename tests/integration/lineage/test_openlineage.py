@@ -45,6 +45,7 @@ def places(datasets: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return [(one["namespace"], one["name"]) for one in datasets]
 
 
+@pytest.mark.exhaustive
 def test_pulls_and_commits_tell_what_flows(make_home, limio_emulator, postgres_connection, tmp_path: Path):
     warehouse = {"conn_type": "postgres", **postgres_connection}
     home = make_home(limio_emulator)
@@ -56,7 +57,9 @@ def test_pulls_and_commits_tell_what_flows(make_home, limio_emulator, postgres_c
         LimioToSqlOperator(task_id="duck", resource="orders", sql_conn_id="duck", table="orders")
         LimioToSqlOperator(task_id="post", resource="orders", sql_conn_id="post", table="orders")
         LimioToObjectStorageOperator(task_id="files", resource="customers", destination="file://{tmp_path}/lake")
-        LimioToSqlOperator(task_id="bad", resource="orders", sql_conn_id="lite", table="orders", columns={{"id": "data.x"}})
+        LimioToSqlOperator(
+            task_id="bad", resource="orders", sql_conn_id="lite", table="orders", nested_columns={{"id": "data.x"}}
+        )
         LimitRailCommitUsageOperator(
             task_id="usage",
             sql_conn_id="lite",

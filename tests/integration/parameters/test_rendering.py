@@ -37,21 +37,22 @@ PARAMETERS = {
     "LimioToSqlOperator": (
         "resource='abandoned_baskets', sql_conn_id='duck', table='t_{way}'",
         (
-            "page_size=five, part_rows=two, since=since, overlap=hour, drop_columns=hidden, columns=nested, primary_key=key, "
-            "mode=mode, incremental=off, full_refresh=on, detail=off, time_column=nothing, request_params=query, staging=nothing"
+            "page_size=five, part_rows=two, since=since, overlap=hour, drop_columns=hidden, nested_columns=nested, "
+            "primary_key=key, mode=mode, incremental=off, full_refresh=on, detail=off, time_column=nothing, "
+            "query_params=query, staging=nothing"
         ),
     ),
     "LimioToObjectStorageOperator": (
         "resource='abandoned_baskets', destination='file://{folder}'",
-        "page_size=five, part_rows=two, since=since, overlap=hour, drop_columns=hidden, columns=nested, full_refresh=on",
+        "page_size=five, part_rows=two, since=since, overlap=hour, drop_columns=hidden, nested_columns=nested, full_refresh=on",
     ),
     "LimitRailToSqlOperator": (
         "resource='usage', sql_conn_id='duck', table='u_{way}'",
-        "page_size=five, since=since, until=until, window=day, parallel=two, scope=scopes, primary_key=key, part_rows=two",
+        "page_size=five, since=since, until=until, slice_size=day, concurrency=two, scope=scopes, primary_key=key, part_rows=two",
     ),
     "LimitRailToObjectStorageOperator": (
         "resource='usage', destination='file://{folder}'",
-        "page_size=nothing, since=since, until=until, window=day, parallel=two, scope=scopes",
+        "page_size=nothing, since=since, until=until, slice_size=day, concurrency=two, scope=scopes",
     ),
     "LimitRailCommitUsageOperator": (
         "key='account', sql_conn_id='duck', ledger_table='l_{way}'",
@@ -63,7 +64,7 @@ PARAMETERS = {
     "LimioObjectSensor": ("path_type='orders'", "object_id=id, target_statuses=statuses, max_transient_failures=two"),
     "LimioResourceSensor": (
         "resource='abandoned_baskets'",
-        "min_records=two, since=since, page_size=five, max_transient_failures=two, request_params=query",
+        "min_records=two, since=since, page_size=five, max_transient_failures=two, query_params=query",
     ),
     "LimitRailResourceSensor": ("resource='usage'", "min_records=two, since=since, until=until, scope=scopes, page_size=five"),
 }
@@ -111,6 +112,7 @@ def why_of(output: str, task_id: str) -> str:
     return output.partition(f"starting task_id={task_id} ")[2].partition(f"end task task_id={task_id} ")[0][-6000:]
 
 
+@pytest.mark.exhaustive
 def test_each_way_gives_the_same(done: Any) -> None:
     outcome, output = done
     for cls in PARAMETERS:

@@ -87,6 +87,7 @@ def pages_saved(home, run_id, *, step, finished, emulator):
     return 0 if is_scroll(emulator) and finished < PAGES else saved
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("limio_emulator", "mode"),
     [({}, "merge"), ({}, "append"), ({}, "replace"), (STAY, "append"), (CHANGE, "replace")],
@@ -133,6 +134,7 @@ def test_a_killed_load_is_made_good(home, limio_emulator, tmp_path, place, mode)
         assert left == place.names() == [], step
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("limio_emulator", "form"),
     [({}, "jsonl"), ({}, "parquet"), (STAY, "jsonl"), (CHANGE, "parquet")],

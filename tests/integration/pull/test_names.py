@@ -29,8 +29,8 @@ TOLD = {
     "drop_columns=['recoveryLink', 'phone']": ["phone"],
     "drop_columns=['recoveryLink', 'recoveryLinks']": ["recoveryLinks"],
     "drop_columns=['recoveryLink', 'RECOVERY_LINK', 'recovery-link']": ["RECOVERY_LINK", "recovery-link"],
-    "drop_columns='recoveryLink', columns={'total': 'order.totl', 'sum': 'order.total'}": ["total"],
-    "drop_columns=['recoveryLink', 'sum'], columns={'sum': 'order.total'}": [],
+    "drop_columns='recoveryLink', nested_columns={'total': 'order.totl', 'sum': 'order.total'}": ["total"],
+    "drop_columns=['recoveryLink', 'sum'], nested_columns={'sum': 'order.total'}": [],
 }
 """Each succeeds, hides the link and says these names."""
 REFUSED = {
@@ -94,6 +94,7 @@ def test_a_column_to_hide_is_hidden_however_it_is_written(try_all: Any, tmp_path
     assert "SECRET" not in output
 
 
+@pytest.mark.exhaustive
 def test_a_name_that_no_record_has_is_said(try_all: Any, tmp_path: Path) -> None:
     tasks, output = try_all(TOLD)
     for number, task in enumerate(tasks):
@@ -101,9 +102,10 @@ def test_a_name_that_no_record_has_is_said(try_all: Any, tmp_path: Path) -> None
         assert task["xcom"]["columns_not_found"] == list(TOLD.values())[number // len(WAYS)]
         assert "SECRET" not in handed_on(task, table=f"t{number}", tmp_path=tmp_path)
     assert "drop_columns names 'phone', which no record has, so that nothing was left out for it." in output
-    assert "columns= reads 'total' from 'order.totl', which leads to nothing in any record" in output
+    assert "nested_columns= reads 'total' from 'order.totl', which leads to nothing in any record" in output
 
 
+@pytest.mark.exhaustive
 def test_a_column_to_hide_that_has_another_spelling_is_not_handed_on(try_all: Any, tmp_path: Path) -> None:
     tasks, output = try_all(REFUSED)
     for number, task in enumerate(tasks):
@@ -129,7 +131,7 @@ def test_a_key_that_is_not_there_ends_the_pull_at_its_first_part(try_all: Any, l
 
 
 def test_where_nothing_came_nothing_is_missing(try_all: Any) -> None:
-    wrong = "drop_columns='recoverylink', columns={'a': 'b.c'}, request_params={'createdAfter': '2040-01-01T00:00:00Z'}"
+    wrong = "drop_columns='recoverylink', nested_columns={'a': 'b.c'}, query_params={'createdAfter': '2040-01-01T00:00:00Z'}"
     tasks, output = try_all([wrong, f"{wrong}, primary_key='nope', time_column='no'"], ways=WAYS[:1])
     for task in tasks:
         assert task["state"] == "success", output[-3000:]

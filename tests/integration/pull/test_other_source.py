@@ -73,6 +73,7 @@ def pulls(home, tmp_path):
     return home
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("repoint", [other_host, other_client])
 @pytest.mark.parametrize("task", ["load", "add", "files"])
 def test_a_repointed_connection_is_read_from_the_start(pulls, limio_emulator, limio_emulator_factory, tmp_path, repoint, task):
@@ -172,6 +173,7 @@ LISTS = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("case", LISTS)
 def test_another_list_under_the_same_name(home, limio_emulator, case):
     fields, differs = LISTS[case]
@@ -186,6 +188,7 @@ def test_another_list_under_the_same_name(home, limio_emulator, case):
     assert f"(what differs: {differs}" in summary["reason"]
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("change", "goes_on"),
     [("scope", True), ("secret", True), ("named", True), ("client", False), ("tenant", False), ("client of a tenant", True)],

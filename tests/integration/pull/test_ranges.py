@@ -117,6 +117,7 @@ def test_files_of_a_run_that_is_made_again(pulls, limio_emulator):
     assert summary["rows"] == 3
 
 
+@pytest.mark.exhaustive
 def test_a_backfill_loads_its_days(pulls, limio_emulator, tmp_path):
     limio_emulator.put_records(BASKETS, baskets(1, 2, 3, 4, 5, 6, 7, 8))
     for task in ("merge", "add"):
@@ -146,6 +147,7 @@ def test_runs_with_intervals_take_what_is_theirs_however_late_they_are(pulls, li
     assert added(tmp_path)["3"] == ["b2", "b3"], "from the watermark, whose record comes twice, to the end of its interval"
 
 
+@pytest.mark.exhaustive
 def test_an_old_run_of_a_list_with_both_ends(pulls, limio_emulator, tmp_path):
     limio_emulator.limitrail.add_usage([{"committedAt": "2026-03-01T12:00:00Z"}, {"committedAt": "2026-08-01T12:00:00Z"}])
     day = {"interval": ["2026-03-02T00:00:00+00:00"] * 2, "due": "2026-03-02T00:00:00+00:00", "run_type": "scheduled"}
@@ -167,6 +169,7 @@ LOSSES = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_a_watermark_without_its_table(pulls, limio_emulator, tmp_path, loss):
     statement, says = LOSSES[loss]

@@ -67,10 +67,16 @@ SAME = {
     ),
     "words that only explain": (("", ""), (OWN.format(fields="assumed=('nothing',), scope=None"), "resource=own")),
     "the order of names": (
-        ("", "drop_columns=['x', 'y'], columns={'a': 'data.a', 'b': 'data.b'}, transform=operator.methodcaller('copy')"),
-        ("", "drop_columns=['y', 'x'], columns={'b': ['data', 'b'], 'a': 'data.a'}, transform=operator.methodcaller('copy')"),
+        ("", "drop_columns=['x', 'y'], nested_columns={'a': 'data.a', 'b': 'data.b'}, transform=operator.methodcaller('copy')"),
+        (
+            "",
+            (
+                "drop_columns=['y', 'x'], nested_columns={'b': ['data', 'b'], 'a': 'data.a'}, "
+                "transform=operator.methodcaller('copy')"
+            ),
+        ),
     ),
-    "a default that is said": (("", ""), ("", "request_params={'service': 'limio'}")),
+    "a default that is said": (("", ""), ("", "path_params={'service': 'limio'}")),
 }  # fmt: skip
 
 
@@ -92,6 +98,7 @@ def two_tries(home, emulator, out, tries):
     return records_of(folder) or rows_of(folder), asked(emulator)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("case", OTHER)
 def test_another_pull_starts_over(home, limio_emulator, tmp_path, case):
     records, pages = two_tries(home, limio_emulator, tmp_path / "out", OTHER[case])
@@ -108,6 +115,7 @@ def test_another_pull_starts_over(home, limio_emulator, tmp_path, case):
         )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("case", SAME)
 def test_the_same_pull_goes_on(home, limio_emulator, tmp_path, case):
     records, pages = two_tries(home, limio_emulator, tmp_path / "out", SAME[case])
@@ -130,6 +138,7 @@ def other_client(home, emulator, factory):
     return emulator
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("finished", [3, 6])
 @pytest.mark.parametrize("repoint", [other_host, other_client])
 def test_a_repointed_connection_mixes_no_tenants(home, limio_emulator, limio_emulator_factory, tmp_path, repoint, finished):
@@ -149,6 +158,7 @@ def test_a_repointed_connection_mixes_no_tenants(home, limio_emulator, limio_emu
     assert "this one starts over. What differs: the API's URLs or client." in home.output()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("change", ["client", "scope", "tenant"])
 def test_another_client_of_limitrail_is_another_pull(home, limitrail_emulator, tmp_path, change):
     start = datetime(2026, 3, 1, tzinfo=UTC)
@@ -159,7 +169,7 @@ def test_another_client_of_limitrail_is_another_pull(home, limitrail_emulator, t
         """
         LimitRailToSqlOperator(
             task_id="load", resource="usage", sql_conn_id="duck", table="usage", since="2026-03-01", until="2026-03-02",
-            window=timedelta(hours=6),
+            slice_size=timedelta(hours=6),
         )
         """
     )

@@ -23,8 +23,8 @@ def asked(emulator, path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"format_version": 2}, "The saved state of the pull has format 2, and this version reads format 1"),
-        ({"cursor": [1]}, "The saved state of the pull is damaged"),
+        ({"format_version": 2}, "The checkpoint of the pull has format 2, and this version reads format 1"),
+        ({"cursor": [1]}, "The checkpoint of the pull is damaged"),
     ],
 )
 def test_a_saved_pull_that_cannot_be_read_starts_over(home, limio_emulator, tmp_path, change, says):

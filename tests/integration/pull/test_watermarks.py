@@ -56,6 +56,7 @@ def asked_since(emulator):
     return [entry["query"].split("createdAfter=")[1].split("&")[0] for entry in emulator.counters.log if BASKETS in entry["path"]]
 
 
+@pytest.mark.sampled(1)
 def test_a_watermark_moves_after_the_load_and_never_back(baskets, limio_emulator, tmp_path):
     limio_emulator.put_records(BASKETS, [basket("a", "2026-03-01T00:00:00.000Z"), basket("b", "2026-03-02T00:00:00.000Z")])
     assert baskets.attempt("load", run_id="1", kill=["before watermark", 1]).code == -9
@@ -85,6 +86,7 @@ def test_a_watermark_moves_after_the_load_and_never_back(baskets, limio_emulator
     assert "2026-03-02T00:00:00+00:00" in watermarks(baskets)
 
 
+@pytest.mark.sampled(1)
 def test_a_record_of_the_far_future_makes_no_later_pull_miss_anything(baskets, limio_emulator, tmp_path):
     limio_emulator.put_records(BASKETS, [basket("z", "2099-01-01T00:00:00Z")])
     started = datetime.now().astimezone()
@@ -98,6 +100,7 @@ def test_a_record_of_the_far_future_makes_no_later_pull_miss_anything(baskets, l
     assert duck(tmp_path / "warehouse.duckdb", TABLE) == [("n",), ("z",)]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("step", ["after watermark", "after announcement", "none"])
 def test_a_run_made_again_begins_where_it_began(baskets, limio_emulator, tmp_path, step):
     old = [basket("a", "2026-03-01T00:00:00Z"), basket("b", "2026-04-01T00:00:00Z")]

@@ -39,7 +39,7 @@ def test_the_same_pull_into_each_database(make_home, limio_emulator, tmp_path, p
         for name in ("duck", "lite", "pg"):
             LimioToSqlOperator(
                 task_id=name, resource="subscriptions", sql_conn_id=name, table="subs", page_size=40, part_rows=80,
-                incremental=True, outlets=[Asset(name)], columns={"offer_path": "data.offer.path"}, drop_columns=["owner"],
+                incremental=True, outlets=[Asset(name)], nested_columns={"offer_path": "data.offer.path"}, drop_columns=["owner"],
             )
         """
     )
@@ -222,4 +222,4 @@ def test_params_meant_for_the_api_are_pointed_out(home, limio_emulator):
         """
     )
     assert home.run().task("t")["state"] == "success"
-    assert "params= is Airflow's own and does not reach the API: to set service, use request_params=." in home.output()
+    assert "params= is Airflow's own and does not reach the API: to set service, use path_params=." in home.output()

@@ -9,7 +9,7 @@ from tests.support.landed import duck_rows
 
 pytestmark = pytest.mark.needs_s3
 
-WAYS = 'page_size=17, part_rows=34, columns={"offer_path": "data.offer.path"}, outlets=[Asset("subs")]'
+WAYS = 'page_size=17, part_rows=34, nested_columns={"offer_path": "data.offer.path"}, outlets=[Asset("subs")]'
 
 
 def rows_in(name, *, table, postgres, duck):

@@ -10,21 +10,27 @@ from typing import Any
 
 import pytest
 
-from tests.support.databases import Database, make_database, make_part, open_database
-
-_OTHERWISE = [pytest.param(name, marks=pytest.mark.exhaustive) for name in ("duckdb files", "psycopg2", "standard")]
-"""The same databases, by another driver or in another way."""
+from tests.support.databases import Database, ask_databases, kept_open, make_database, make_part, open_database
 
 
-@pytest.fixture(params=["duckdb", "psycopg3", "sqlite", *_OTHERWISE])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    ask_databases(metafunc, otherwise=("duckdb files", "psycopg2", "standard"))
+
+
+@pytest.fixture
 def db(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """Every database in turn; DuckDB once with parts that it reads itself."""
-    yield from open_database(request.param, request=request, tmp_path=tmp_path, monkeypatch=monkeypatch)
+    """Every database in turn; DuckDB once with parts that it reads itself, where the driver matters."""
+    opener = contextlib.contextmanager(open_database)
+    with contextlib.ExitStack() as stack:
+        database = stack.enter_context(opener(request.param, request=request, tmp_path=tmp_path, monkeypatch=monkeypatch))
+        if request.node.get_closest_marker("other_processes") is None:
+            stack.enter_context(kept_open(database))
+        yield database
 
 
-@pytest.fixture(params=["psycopg3", "psycopg2"])
+@pytest.fixture
 def postgres(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Database]:
-    """Postgres through each of its drivers."""
+    """Postgres, through each of its drivers where the driver matters."""
     yield from open_database(request.param, request=request, tmp_path=tmp_path, monkeypatch=monkeypatch)
 
 

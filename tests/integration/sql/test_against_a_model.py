@@ -15,13 +15,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.column_types import EXACT_IN_DOUBLE, Kind, arrow_type, cast, widen
 from limio_limitrail.landing.sql import LandingError, LoadResult
 from limio_limitrail.landing.sql.names import ascii_lower, column_names
-from tests.support.databases import widest
+from tests.support.databases import kept_open, widest
+from tests.support.strategies import examples
 
 INT, L, T, D, B, J, S, N = (
     Kind.INTEGER, Kind.BIGINT, Kind.TEXT, Kind.DOUBLE, Kind.BOOLEAN, Kind.JSON, Kind.TIMESTAMP, Kind.NULL,
@@ -200,7 +201,7 @@ def seen(value: Any) -> Any:
     return type(value).__name__, value
 
 
-@pytest.fixture(params=["duckdb", "duckdb files", "sqlite", "psycopg3"])
+@pytest.fixture(params=["duckdb", pytest.param("duckdb files", marks=pytest.mark.exhaustive), "sqlite", "psycopg3"])
 def emptied(request, opened, file_database):
     """A maker of empty databases, of which the model's test needs many."""
     if request.param == "psycopg3":
@@ -215,13 +216,16 @@ def emptied(request, opened, file_database):
 
     @contextlib.contextmanager
     def file_maker():
-        with tempfile.TemporaryDirectory() as folder:
-            yield file_database(request.param, folder=Path(folder))
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            kept_open(file_database(request.param, folder=Path(folder))) as database,
+        ):
+            yield database
 
     return file_maker
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=examples(60))
 @given(pulls=st.lists(pull(), min_size=1, max_size=5))
 def test_the_table_is_what_the_model_says(emptied, pulls):
     with emptied() as db:

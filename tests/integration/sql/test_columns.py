@@ -10,6 +10,8 @@ import pytest
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError, LoadResult
 
+pytestmark = pytest.mark.every_driver
+
 INT, L, T, D, B, J, S, N = (
     Kind.INTEGER, Kind.BIGINT, Kind.TEXT, Kind.DOUBLE, Kind.BOOLEAN, Kind.JSON, Kind.TIMESTAMP, Kind.NULL,
 )  # fmt: skip
@@ -95,6 +97,7 @@ WIDENINGS = [
 SAMPLES = {B: True, INT: 42, L: 2**60, D: 2.5, S: NEW_YEAR, T: "text", J: "[1]"}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("held", "values", "comes", "become"), WIDENINGS)
 def test_a_narrow_column_is_widened(db, held, values, comes, become):
     numbers = list(range(1, len(values) + 2))
@@ -107,6 +110,7 @@ def test_a_narrow_column_is_widened(db, held, values, comes, become):
     assert db.land("merge", {"id": (INT, numbers), "v": (held, [*values, None])}, run="3").unchanged == len(numbers)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("comes", [B, INT, L, D, S, J, N])
 def test_a_wider_column_takes_the_text_form(db, comes):
     texts = {B: "true", INT: "42", L: str(2**60), D: "2.5", S: "2024-01-01T02:03:04.000050Z", J: "[1]", N: None}

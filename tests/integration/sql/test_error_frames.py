@@ -28,6 +28,8 @@ from limio_limitrail.usage.ledger.transactions import Transactions
 from tests.support.error_walk import ErrorWalk, chain_of
 from tests.support.wire import raw_server
 
+pytestmark = pytest.mark.every_driver
+
 PASSWORD = "Warehouse+Pass/word=42"
 TOKEN = "motherduck-token-1234567890"
 # Another provider's hook keeps its connection as it likes: it is not ours to seal.

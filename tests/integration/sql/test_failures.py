@@ -24,6 +24,8 @@ from limio_limitrail.landing.sql import LandingError, LoadResult
 from limio_limitrail.landing.sql import duckdb as duck_module
 from limio_limitrail.landing.sql import duckdb_connect as duckopen
 
+pytestmark = [pytest.mark.every_driver, pytest.mark.other_processes]
+
 INT, T, D, B, J = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.BOOLEAN, Kind.JSON
 CANARY = "canary-7f3a"
 
@@ -79,6 +81,7 @@ LENIENT = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("table", "kind"),
     [
@@ -170,6 +173,7 @@ SECOND = [
 ]
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("point", ["staged", "_shape", "_apply"])
 def test_a_killed_load_leaves_the_table_as_it_was(db, point):
     db.land("merge", FIRST)
@@ -207,6 +211,7 @@ def land_many(db, gate, failures, worker: int) -> None:
         raise
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", ["psycopg3", "psycopg2", "duckdb", "sqlite"])
 def test_two_processes_merge_into_one_table(opened, name):
     """Neither has made the table yet, so they race for that as well."""
@@ -436,6 +441,7 @@ def test_a_database_that_cannot_be_opened_does_not_tell_its_token(duck, caplog):
     assert CANARY not in caplog.text
 
 
+@pytest.mark.exhaustive
 def test_sqlite_waits_for_another_writer(lite):
     """For longer than the driver does by itself, which is five seconds."""
     lite.land("merge", {"id": (INT, [1])})

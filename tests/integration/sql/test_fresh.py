@@ -16,6 +16,8 @@ from limio_limitrail.landing.sql import LandingError
 from limio_limitrail.landing.sql import duckdb as duck
 from tests.support.databases import FilePart, Part
 
+pytestmark = pytest.mark.every_driver
+
 INT, D, T, J, N = Kind.INTEGER, Kind.DOUBLE, Kind.TEXT, Kind.JSON, Kind.NULL
 STAGED = "they are staged first"
 

@@ -31,6 +31,7 @@ def loss(db, *, reached=NOON, time="Updated", table="subs"):
     return find_loss(db.hook(), table=table, time_column=time, reached=reached)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("case", CASES)
 def test_what_is_noticed(db, case):
     db.land("append", ROWS, time="Updated")

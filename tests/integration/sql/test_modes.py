@@ -10,6 +10,8 @@ import pytest
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError, LoadResult
 
+pytestmark = pytest.mark.every_driver
+
 INT, T, D, B, J, S = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.BOOLEAN, Kind.JSON, Kind.TIMESTAMP
 
 

@@ -8,6 +8,8 @@ import pytest
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError, LoadResult
 
+pytestmark = pytest.mark.every_driver
+
 INT, T, D, J = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.JSON
 LONG = "stg_limio_production_europe_customer_subscription_offers_history"
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 from collections.abc import Iterator
@@ -11,24 +12,31 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LoadResult
 from limio_limitrail.landing.sql import stale_rows as outdated
-from tests.support.databases import NOON, Database, open_database
+from tests.support.databases import NOON, Database, kept_open, open_database
+from tests.support.strategies import examples
 
 INT, T, D, B, J, S, N = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.BOOLEAN, Kind.JSON, Kind.TIMESTAMP, Kind.NULL
 EARLIER, LATER = NOON - timedelta(hours=1), NOON + timedelta(hours=1)
 TEN = datetime(2026, 5, 1, 10, tzinfo=UTC)
 
 
-@pytest.fixture(scope="module", params=["duckdb", "psycopg3", "sqlite", "standard"])
+@pytest.fixture(scope="module", params=["duckdb", "psycopg3", "sqlite", pytest.param("standard", marks=pytest.mark.exhaustive)])
 def db(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """One database for all cases, each of which has a table of its own."""
-    with pytest.MonkeyPatch.context() as patch:
-        yield from open_database(request.param, request=request, tmp_path=tmp_path_factory.mktemp("newest"), monkeypatch=patch)
+    folder = tmp_path_factory.mktemp("newest")
+    opener = contextlib.contextmanager(open_database)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        opener(request.param, request=request, tmp_path=folder, monkeypatch=patch) as database,
+        kept_open(database),
+    ):
+        yield database
 
 
 _numbers = itertools.count()
@@ -79,6 +87,7 @@ PAIRS = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("case", PAIRS)
 @pytest.mark.parametrize("late", [True, False])
 def test_the_newer_version_stays_whichever_comes_first(db, table, case, late):
@@ -106,6 +115,7 @@ TIES = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("case", TIES)
 def test_of_equal_times_the_version_that_was_pulled_later_stays(db, table, case):
     one, other = TIES[case]
@@ -164,6 +174,7 @@ OWN_TYPES = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("own", ["none", "NULL", "text", "timestamp"])
 @pytest.mark.parametrize("place", range(5))
 def test_a_table_that_somebody_else_made(db, table, place, own):
@@ -224,6 +235,7 @@ def test_more_rows_than_are_looked_at_at_once(db, table, monkeypatch):
     assert (result.outdated, result.updated) == (len(kept), 9 - len(kept))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("mode", ["merge", "append", "replace"])
 @pytest.mark.parametrize("case", PAIRS)
 def test_of_duplicates_the_newest_wins(db, table, mode, case):
@@ -266,7 +278,7 @@ VERSIONS = st.tuples(
 RUNS = st.lists(st.lists(VERSIONS, min_size=1, max_size=5), min_size=1, max_size=5)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=examples(40))
 @given(runs=RUNS, data=st.data())
 def test_runs_in_any_order_end_in_the_newest_of_everything(db, runs, data):
     """Cut into runs at will, loaded in any order and again: the table has of each key the newest version by time, and of equal

@@ -15,6 +15,8 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError
 
+pytestmark = pytest.mark.every_driver
+
 
 def told(error: BaseException) -> str:
     """Everything that a log could hold of an error."""

@@ -14,6 +14,8 @@ from limio_limitrail.landing.sql.lost_rows import Loss, find_loss, has_rows_of
 from limio_limitrail.landing.sql.preflight import check_target
 from tests.support.databases import NOON, Database
 
+pytestmark = pytest.mark.every_driver
+
 INT, T, S = Kind.INTEGER, Kind.TEXT, Kind.TIMESTAMP
 TEN = datetime(2026, 5, 1, 10, tzinfo=UTC)
 CANARY = "canary@example.com"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
@@ -11,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.arrow_tables import merge_schemas
@@ -19,17 +20,26 @@ from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.landing.sql import Target, WriteMode, load
-from tests.support.databases import NOON, Database, FilePart, Part, open_database
+from tests.support.databases import NOON, Database, FilePart, Part, kept_open, open_database
 from tests.support.record_pages import RecordPage
+from tests.support.strategies import examples
 
 _numbers = itertools.count()
 
 
-@pytest.fixture(scope="module", params=["duckdb", "duckdb files", "psycopg3", "sqlite"])
+@pytest.fixture(
+    scope="module", params=["duckdb", pytest.param("duckdb files", marks=pytest.mark.exhaustive), "psycopg3", "sqlite"]
+)
 def db(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """One database for all cases, each of which has a table of its own; DuckDB once with files that it reads itself."""
-    with pytest.MonkeyPatch.context() as patch:
-        yield from open_database(request.param, request=request, tmp_path=tmp_path_factory.mktemp("spelling"), monkeypatch=patch)
+    folder = tmp_path_factory.mktemp("spelling")
+    opener = contextlib.contextmanager(open_database)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        opener(request.param, request=request, tmp_path=folder, monkeypatch=patch) as database,
+        kept_open(database),
+    ):
+        yield database
 
 
 Records = Sequence[dict[str, str]]
@@ -110,6 +120,7 @@ def check(db: Database, table: str) -> None:
         assert values == {at: (type(row[name]).__name__, row[name]) for at, row in EXPECTED.items()}, name
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("transform", [False, True])
 @pytest.mark.parametrize("size", SIZES)
@@ -122,6 +133,7 @@ def test_pages_and_parts_of_any_size(db, size, transform, backwards):
         check(db, table)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("size", SIZES[:-1])
 def test_a_table_that_was_there_shows_what_a_new_one_shows(db, size, backwards):
@@ -149,7 +161,7 @@ VALUES = st.sampled_from(
 ANY = st.lists(st.fixed_dictionaries({}, optional={"a": VALUES, "at": VALUES, "b": VALUES}), min_size=1, max_size=8)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@settings(max_examples=examples(30))
 @given(records=ANY, data=st.data())
 def test_any_cut_into_pages_parts_and_runs_lands_the_same_values(db, records, data):
     numbered = [{"row": str(at), **record} for at, record in enumerate(records)]

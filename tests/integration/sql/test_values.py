@@ -9,6 +9,8 @@ import pytest
 
 from limio_limitrail.landing.column_types import Kind
 
+pytestmark = pytest.mark.every_driver
+
 INT, T, D, J, S = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.JSON, Kind.TIMESTAMP
 
 TEXTS = [

@@ -10,6 +10,7 @@ import pytest
 from tests.support.usage import COMMIT, Code, make_rows
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_what_is_done_is_not_sent_again(place_of, conn_id):
     rows = [*make_rows(100), ("ghost", "x", "PAYMENT", "1"), ("acme-1", "much", "PAYMENT", "1001")]
@@ -29,6 +30,7 @@ def test_what_is_done_is_not_sent_again(place_of, conn_id):
     assert place.database.ledger() == before
 
 
+@pytest.mark.exhaustive
 def test_other_types_of_the_same_key_are_the_same_row(place_of):
     place = place_of("duck", make_rows(1))
     body = Code('{"externalAccount": "acme-0", "operation": "PAYMENT", "amount": 1, "metadata": {"day": "x"}}')

@@ -19,6 +19,7 @@ def slow(place, *, seconds: float = 0.005) -> None:
     place.server.faults.add(Fault("latency", COMMIT, times=None, seconds=seconds))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("idempotency", ["header", "off"])
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_two_at_once(place_of, idempotency, on_unknown):
@@ -43,6 +44,7 @@ def test_two_at_once(place_of, idempotency, on_unknown):
     }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("idempotency", "on_unknown"), [("header", "resend"), ("off", "park"), ("header", "park")])
 def test_one_of_two_is_killed(place_of, idempotency, on_unknown):
     place = place_of("pg", make_rows(500), idempotency=idempotency)
@@ -69,6 +71,7 @@ def test_one_of_two_is_killed(place_of, idempotency, on_unknown):
         assert len(place.agree()) == len(place.journal()) == 500
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_the_retry_of_a_killed_task_does_not_wait_for_its_lease(place_of, on_unknown):
     place = place_of("pg", make_rows(300))
@@ -84,6 +87,7 @@ def test_the_retry_of_a_killed_task_does_not_wait_for_its_lease(place_of, on_unk
     place.agree(doubtful=frozenset({"parked"}))
 
 
+@pytest.mark.exhaustive
 def test_another_run_waits_for_the_lease(place_of):
     place = place_of("pg", make_rows(100))
     place.write_dag(on_unknown="resend", batch_size=10)

@@ -57,6 +57,7 @@ def hold(place, key: str, held: str) -> None:
     place.database.execute(f"{change} WHERE idempotency_key = '{key}'")
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_what_the_api_says_by_what_was_known(place_of, conn_id, name):
@@ -116,6 +117,7 @@ def test_what_the_api_says_by_what_was_known(place_of, conn_id, name):
     place.journal()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_a_doubt_that_is_older_than_the_keys_window_is_parked(place_of, conn_id):
     since = {
@@ -161,6 +163,7 @@ def test_a_doubt_that_is_older_than_the_keys_window_is_parked(place_of, conn_id)
     place.journal()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("within", "sent"), [(timedelta(days=3), 1), ("P3D", 1), (62.5 * 3600, 1), ("{{ 61 * 3600 }}", 0), (0, 0), ("PT1H", 0)]
 )
@@ -176,6 +179,7 @@ def test_how_long_keys_are_known_is_the_users_choice(place_of, within, sent):
     assert place.database.ledger()[key]["state"] == ("committed" if sent else "parked")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_the_age_of_a_doubt_counts_from_the_first_request(place_of, conn_id):
     place = place_of(conn_id, make_rows(5))
@@ -205,6 +209,7 @@ MAPPINGS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", MAPPINGS)
 def test_a_refusal_that_means_that_the_row_was_carried_out(place_of, name):
     place = place_of("duck", make_rows(12))
@@ -231,6 +236,7 @@ def test_a_refusal_that_means_that_the_row_was_carried_out(place_of, name):
     place.journal()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("status", [401, 403, 407, 429])
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_what_says_nothing_of_a_row_leaves_it_as_it_stood(place_of, conn_id, status):
@@ -272,6 +278,7 @@ def test_rows_that_were_parked_after_the_run_was_asked_for_are_not_replayed(plac
     place.journal()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_a_row_that_a_person_has_looked_up_is_settled_by_itself(place_of, conn_id):
     place = place_of(conn_id, make_rows(3), idempotency="off")
@@ -292,6 +299,7 @@ def test_a_row_that_a_person_has_looked_up_is_settled_by_itself(place_of, conn_i
     assert len(place.journal()) == 3
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("status", [400, 409, 422])
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])
 def test_kills_and_an_api_that_refuses_known_keys(place_of, conn_id, status):

@@ -23,6 +23,7 @@ def formats(place):
     return sorted((row["state"], row["ledger_format"] or 0) for row in found)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_an_older_ledger_keeps_rows_from_being_sent_again(place_of, conn_id):
     place = place_of(conn_id, make_rows(23))
@@ -45,6 +46,7 @@ def test_an_older_ledger_keeps_rows_from_being_sent_again(place_of, conn_id):
     assert "made by an older version; it has format 3 now" in place.output()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_a_row_of_a_newer_version_stops_the_task(place_of, conn_id):
     place = place_of(conn_id, make_rows(20))
@@ -78,7 +80,7 @@ def test_parts_that_an_older_version_has_pulled(place_of, form):
     [
         ({"format_version": 2}, "has format 2, and this version reads format 1"),
         ({"parts": 7}, "is damaged"),
-        (None, "is no JSON"),
+        (None, "is not JSON"),
     ],
 )
 def test_parts_that_cannot_be_read(place_of, tmp_path, change, says):

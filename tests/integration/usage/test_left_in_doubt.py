@@ -43,6 +43,7 @@ def stamp(when):
     return int(when.timestamp() * 1000)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", DATABASES)
 def test_rows_in_doubt_of_other_days_are_told_by_age_and_can_fail_the_task(place_of, conn_id):
     place = place_of(conn_id, day(1, 14))
@@ -109,6 +110,7 @@ def test_rows_in_doubt_of_other_days_are_told_by_age_and_can_fail_the_task(place
     assert "in doubt" not in place.output()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", DATABASES)
 def test_a_killed_day_is_spoken_of_by_all_that_follow(place_of, conn_id):
     place = place_of(conn_id, make_rows(40))
@@ -131,6 +133,7 @@ def test_a_killed_day_is_spoken_of_by_all_that_follow(place_of, conn_id):
     assert (last.state, last.summary["left_in_doubt"]) == ("success", 0)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", DATABASES)
 def test_a_ledger_of_a_former_format_is_counted_too(place_of, conn_id):
     place = place_of(conn_id, day(1))

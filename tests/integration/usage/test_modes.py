@@ -53,6 +53,7 @@ def test_a_preview_that_was_killed_is_made_good(place_of):
     assert len(place.database.query("SELECT idempotency_key FROM limitrail_usage_preview")) == 200
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])
 def test_reservations(place_of, conn_id):
     rows = make_rows(60)
@@ -111,6 +112,7 @@ def test_a_path_with_columns(place_of):
     assert sorted(entry["path"] for entry in place.sent("/v1/")) == [f"/v1/usage/PAYMENT/acme-{n}" for n in range(3)]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("member", ["idempotencyKey", "metadata.key"])
 def test_the_key_in_the_body(place_of, member):
     place = place_of("duck", make_rows(100), idempotency="field")

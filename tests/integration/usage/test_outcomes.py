@@ -111,6 +111,7 @@ def test_the_five_most_frequent_reasons(place_of):
     assert "14 x rejected" in last.error
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(("most", "passes"), [(10, True), (9, False), (0.1, True), (0.09, False), ("0.1", True)])
 def test_how_many_may_be_rejected(place_of, most, passes):
     rows = make_rows(90) + [(f"ghost-{n}", "x", "PAYMENT", "1") for n in range(10)]
@@ -231,6 +232,7 @@ def test_a_token_that_expires_in_mid_run(place_of):
     assert len(place.agree()) == 200
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_an_api_that_is_down(place_of, on_unknown):
     place = place_of("duck", make_rows(2000), extra={"timeout": 2})
@@ -257,6 +259,7 @@ def test_an_api_that_is_down(place_of, on_unknown):
     assert {key for key, entry in ledger.items() if entry["state"] == "committed"} <= set(journal)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_503_throughout(place_of, on_unknown):
     place = place_of("duck", make_rows(300))

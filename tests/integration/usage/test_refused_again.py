@@ -53,6 +53,7 @@ def refusing(place, reply, *, after=0, of=lambda body: True):
     )
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("what", BEFORE_THE_API)
 def test_what_stands_before_the_api_and_refuses_everything_stops_the_task(place_of, what):
     rows = make_rows(400)
@@ -77,6 +78,7 @@ def test_what_stands_before_the_api_and_refuses_everything_stops_the_task(place_
     assert len(place.agree()) == 400
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", DATABASES)
 def test_a_gateway_that_breaks_in_mid_run(place_of, conn_id):
     place = place_of(conn_id, make_rows(400))
@@ -94,6 +96,7 @@ def test_a_gateway_that_breaks_in_mid_run(place_of, conn_id):
     assert len(place.agree()) == 400
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_a_proxy_that_wants_a_password_stops_the_task_and_leaves_all_rows_free(place_of, on_unknown):
     place = place_of("duck", make_rows(100))
@@ -182,6 +185,7 @@ def test_previews_stop_too(place_of):
 # -- rejected in earlier runs ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", DATABASES)
 def test_a_row_that_was_rejected_once_does_not_fail_every_later_run(place_of, conn_id):
     rows = [*make_rows(10), ("ghost-1", "a", "PAYMENT", "1"), ("ghost-2", "b", "PAYMENT", "1")]

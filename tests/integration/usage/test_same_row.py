@@ -35,6 +35,7 @@ def fill(place, *statements):
 # -- under another key -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])
 def test_a_key_column_that_changes_its_type(place_of, conn_id):
     place = place_of(conn_id)
@@ -95,6 +96,7 @@ def test_every_key_column_changes_its_form_at_once(place_of, conn_id):
         assert said in said_by(last)
 
 
+@pytest.mark.exhaustive
 def test_a_client_that_was_rotated(place_of):
     place = place_of("duck", make_rows(20), clients=CLIENTS)
     place.write_dag()
@@ -186,6 +188,7 @@ def of_the_docs():
     return settle.text.rstrip().rstrip(";"), still_open.text.rstrip().rstrip(";")
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_rows_that_were_corrected_are_listed_and_fail_the_task(place_of, conn_id):
     place = place_of(conn_id, make_rows(30))

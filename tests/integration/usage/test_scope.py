@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from limio_limitrail.emulator.limitrail_options import LimitRailClient
 from tests.support.usage import COMMIT, make_rows
 
@@ -13,6 +15,7 @@ POORER = replace(CLIENT, scopes=("limitrail.usage.read",))
 LOST_AT = 5000
 
 
+@pytest.mark.exhaustive
 def test_a_scope_that_is_lost_in_the_middle(place_of):
     place = place_of("duck", make_rows(LOST_AT + 500), clients=(CLIENT,))
     came = []

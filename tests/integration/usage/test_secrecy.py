@@ -47,6 +47,7 @@ def echo(place, status: int) -> None:
     place.server.on_request(answer)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("mode", "statuses"),
     [("commit", (200, 400, 401, 403, 404, 409, 422, 429, 500)), ("preview", (200, 400)), ("reserve", (200, 404))],

@@ -23,6 +23,7 @@ def wait_for(place, requests: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_a_signal(place_of, conn_id, on_unknown):
@@ -47,6 +48,7 @@ def test_a_signal(place_of, conn_id, on_unknown):
     assert len(place.agree()) == 1500
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_a_signal_while_the_api_does_not_answer(place_of, on_unknown):
     place = place_of("pg", make_rows(300))
@@ -87,6 +89,7 @@ def test_a_signal_while_everybody_waits_for_a_429(place_of):
     assert len(place.agree()) == len(place.journal())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])
 def test_a_task_that_takes_too_long(place_of, conn_id):
     place = place_of(conn_id, make_rows(1500))
@@ -105,6 +108,7 @@ def test_a_task_that_takes_too_long(place_of, conn_id):
     assert (last.state, last.summary["committed"]) == ("success", 1500)
 
 
+@pytest.mark.exhaustive
 def test_a_signal_while_rows_are_read(place_of):
     place = place_of("duck", make_rows(10))
     body = Code('{"externalAccount": "acme-0", "operation": "PAYMENT", "amount": 1, "metadata": {"day": Column("day")}}')

@@ -289,6 +289,7 @@ MISSING: dict[str, tuple[Callable[[EmulatorServer], None], list[Any]]] = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_missing_scope_is_never_skipped(
     mode: str, make_home: Callable[..., AirflowHome], limio_emulator_factory: Callable[..., EmulatorServer]
@@ -361,6 +362,7 @@ def test_a_deadline_counts_from_the_first_look(connected, first):
     assert handed.timeout == timedelta(seconds=30) + GRACE
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("soft_fail", [False, True])
 @pytest.mark.parametrize("answers", [[404], [503], [404, LATER]], ids=["not_there", "away", "slow_down"])
 def test_a_trigger_that_is_moved_again_and_again(connected, script, answers, soft_fail):

@@ -91,6 +91,7 @@ def test_a_jump_forward_does_not_end_a_wait_early(script, connected, clock, jump
     assert clock.ahead == sum(jumps)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("jumps", [[-HOUR], [-HOUR, -HOUR, HOUR], [HOUR, -2 * HOUR]])
 def test_a_jump_back_does_not_draw_a_wait_out(script, connected, clock, jumps):
     script.answers["one"] = [404]
@@ -227,6 +228,7 @@ def statuses(server: EmulatorServer) -> dict[int, int]:
     return dict(server.counters.by_status)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("jump", [2 * HOUR, -2 * HOUR])
 def test_a_token_that_lives_for_an_hour_is_minted_once(script, connected, jump):
     script.answers["one"] = [404] * 10 + ["active"]
@@ -235,6 +237,7 @@ def test_a_token_that_lives_for_an_hour_is_minted_once(script, connected, jump):
     assert connected.counters.tokens_minted == 1
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("jump", [2 * HOUR, -2 * HOUR])
 def test_a_token_that_lives_for_seconds_is_renewed_in_time(connected, jump):
     """It says that it lives for one second, and lives for three: none may be used after that."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from limio_limitrail.polling.poll import NoAnswerError
 from limio_limitrail.sensors.base import FAILURES_KEY, EndedError
@@ -81,10 +81,6 @@ def test_what_cannot_be_read_counts_as_none(stored, says, capsys):
     said = capsys.readouterr().out
     assert says in said
     assert "The count begins anew" in said
-
-
-settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
 
 
 @given(bad_values(NOW, OLDER))

@@ -93,7 +93,7 @@ def test_a_resource_of_ones_own(limio_emulator):
     async def scenario() -> None:
         store, triggerer = AssetStore(), Triggerer()
         limio_emulator.put_records("custom/things", rows)
-        triggerer.start(watch(resource=things, request_params={"kind": "things", "all": True}), store)
+        triggerer.start(watch(resource=things, path_params={"kind": "things"}, query_params={"all": True}), store)
         await begun(triggerer, store)
         limio_emulator.put_records("custom/things", [*rows[:2], {**rows[2], "state": "sold"}, {**rows[2], "number": 3}])
         await triggerer.until(lambda: len(triggerer.events) == 1)
@@ -225,7 +225,7 @@ def test_watches_that_do_not_share():
     others = [
         watch(interval=0.2),
         watch(page_size=10),
-        watch(request_params={"a": "1"}),
+        watch(query_params={"a": "1"}),
         watch(limio_conn_id="limio_other"),
         watch(resource="orders"),
         watch(resource=Resource(name="abandoned_baskets", path="/other")),
@@ -337,6 +337,7 @@ class SlowStore(AssetStore):
         await asyncio.sleep(self.chance.uniform(0, 0.03))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_any_moment(baskets, seed):
     """Every record is announced; a record has one event, and an event is always the same."""
@@ -555,6 +556,7 @@ def test_a_store_with_garbage(baskets, caplog, garbage):
 # -- the loop ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.exhaustive
 def test_nothing_holds_up_the_event_loop(tmp_path, monkeypatch, baskets, limio_emulator):
     """Neither an API that takes its time nor a predicate that does, to be imported or to judge, nor many records."""
     text = "import time\ntime.sleep(3)\ndef slow(record):\n    if record['number'] > 3000: time.sleep(3)\n    return True\n"

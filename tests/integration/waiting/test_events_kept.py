@@ -43,7 +43,8 @@ KEPT: dict[str, ResourceEventTrigger] = {
     "event_limio_full": LimioResourceEventTrigger(
         limio_conn_id="limio_other",
         resource="related",
-        request_params={"id": "one", "path_type": "orders", "all": True, "most": 7, "none": None},
+        path_params={"id": "one", "path_type": "orders"},
+        query_params={"all": True, "most": 7, "none": None},
         predicate="my_package.my_module.is_large",
         since=datetime(2026, 10, 1, 14, 30, 15, 250_000, tzinfo=timezone(timedelta(hours=2))),
         interval=timedelta(minutes=5),
@@ -51,7 +52,7 @@ KEPT: dict[str, ResourceEventTrigger] = {
         page_size=50,
     ),
     "event_limitrail": LimitRailResourceEventTrigger(resource="usage", scope="limitrail.usage.read other", since="2026-10-01"),
-    "event_own_resource": LimioResourceEventTrigger(resource=OWN, request_params={"kind": "large"}),
+    "event_own_resource": LimioResourceEventTrigger(resource=OWN, path_params={"kind": "large"}),
 }
 
 PLACES = {
@@ -77,7 +78,7 @@ def test_triggers_stay_readable(name, number):
     # Under it, the asset's state store keeps where the watch stands.
     assert Watcher(again, stores=()).key == Watcher(one, stores=()).key == PLACES[name]
     # What its first version had to be given is all that is needed.
-    needed = {name: kept["kwargs"][name] for name in ("resource", "request_params")}
+    needed = {name: kept["kwargs"][name] for name in ("resource", "path_params", "query_params")}
     assert type(one)(**needed).resource == one.resource
     assert "secret" not in repr(again)
 
@@ -130,11 +131,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"resource": {}}, "resource must be the name of a resource, or a Resource"),
     ({"resource": {"name": "things", "path": "/things"}}, "the name of a resource, or a Resource, got a dict"),
     ({"resource": Resource(name="things", path="/", paging=Bookmarks())}, "a Resource with one of the provider's own pagings"),
-    ({"request_params": {"id": ["x"]}}, "request_params['id'] must be a text, a number, a boolean or a time"),
-    ({"request_params": ["id"]}, "request_params must be a mapping of names to values"),
-    ({"request_params": "id=1"}, "request_params must be a mapping of names to values"),
-    ({"resource": "identity_subscriptions"}, "give params={'id': ...}"),
-    ({"resource": "related", "request_params": {"id": ".."}}, "needs a value for"),
+    ({"query_params": {"id": ["x"]}}, "query_params['id'] must be a text, a number, a boolean or a time"),
+    ({"query_params": ["id"]}, "query_params must be a mapping of names to values"),
+    ({"query_params": "id=1"}, "query_params must be a mapping of names to values"),
+    ({"path_params": {"id": ["x"]}}, "path_params['id'] must be a text, a number, a boolean or a time"),
+    ({"path_params": ["id"]}, "path_params must be a mapping of names to values"),
+    ({"resource": "identity_subscriptions"}, "give path_params={'id': ...}"),
+    ({"resource": "related", "path_params": {"id": ".."}}, "needs a value for"),
+    ({"resource": "related", "path_params": {"ids": "1"}}, "has no placeholder 'ids': it has service, path_type, id."),
+    ({"resource": "orders", "query_params": {"service": "zuora"}}, "query parameter 'service' is a placeholder in the path"),
+    ({"query_params": {"queryMore": "x"}}, "query parameter 'queryMore' is the paging cursor of 'abandoned_baskets'"),
     ({"predicate": bool}, "must be an import path, such as my_package.my_module.my_function"),
     ({"since": "yesterday"}, "such as 2026-01-01T00:00:00Z"),
     ({"since": 1_790_000_000}, "a number of seconds since 1970 is not read"),
@@ -171,8 +177,8 @@ def test_parameters_that_are_wrong(given, says):
 
 
 def test_parameters_that_are_right():
-    one = LimioResourceEventTrigger(resource="abandoned_baskets", since="", interval="30", overlap=0, request_params=None)  # type: ignore[arg-type]
-    assert (one.since, one.interval, one.overlap, one.request_params) == (None, 30.0, 0.0, {})
+    one = LimioResourceEventTrigger(resource="abandoned_baskets", since="", interval="30", overlap=0, path_params=None)  # type: ignore[arg-type]
+    assert (one.since, one.interval, one.overlap, one.path_params) == (None, 30.0, 0.0, {})
     assert LimioResourceEventTrigger(resource="orders", since="2026-10-01").since == datetime(2026, 10, 1, tzinfo=UTC)
     assert LimioResourceEventTrigger(resource="orders", since=date(2026, 10, 1)).since == datetime(2026, 10, 1, tzinfo=UTC)  # type: ignore[arg-type]
     assert LimioResourceEventTrigger(resource="orders", page_size="100").page_size == 100  # type: ignore[arg-type]

@@ -111,7 +111,7 @@ def test_baskets_that_come_later(connected):
 def test_a_catalog_item_that_is_published(connected):
     item = {"id": "one", "path": "/offers2/one", "data": {"modified": "2026-10-01T00:00:00.000Z"}}
     connected.put_records("published_catalog_items?record_type=offers2", [{**item, "path": "/offers2/other"}])
-    sensor = limio(resource="published_catalog.offers2", request_params={"path": "/offers2/one"})
+    sensor = limio(resource="published_catalog.offers2", query_params={"path": "/offers2/one"})
     with pytest.raises(AirflowSensorTimeout):
         sensor.execute(CONTEXT)
     connected.put_records("published_catalog_items?record_type=offers2", [item])
@@ -301,7 +301,7 @@ def test_an_empty_interval(connected, deferrable):
 
 
 def test_no_interval(connected):
-    with pytest.raises(AirflowFailException, match="needs a window in time"):
+    with pytest.raises(AirflowFailException, match="needs a time range"):
         limitrail().execute({"ti": CONTEXT["ti"]})
     with pytest.raises(AirflowFailException, match="give until="):
         limitrail(since="2026-09-01").execute({"ti": CONTEXT["ti"]})

@@ -96,19 +96,19 @@ def test_lists_in_a_real_dag(home, limio_emulator):
         common = dict(poke_interval=0.1, timeout=60, retries=0)
         for mode in ("poke", "reschedule"):
             LimioResourceSensor(
-                task_id=mode, resource=things, predicate=is_b, request_params={"for": "{{ ti.task_id }}"}, mode=mode, **common
+                task_id=mode, resource=things, predicate=is_b, query_params={"for": "{{ ti.task_id }}"}, mode=mode, **common
             )
         LimioResourceSensor(
             task_id="deferred",
             resource=things,
             min_records=2,
             predicate="operator.truth",
-            request_params={"for": "{{ ti.task_id }}"},
+            query_params={"for": "{{ ti.task_id }}"},
             deferrable=True,
             **common,
         )
         LimioResourceSensor(
-            task_id="refused", resource=things, min_records=9, predicate=is_b, request_params={"for": "refused"},
+            task_id="refused", resource=things, min_records=9, predicate=is_b, query_params={"for": "refused"},
             deferrable=True, soft_fail=True, **common
         )
         LimitRailResourceSensor(

@@ -109,6 +109,7 @@ async def good_beside_bad(bad: list[LimioWaitTrigger], *, begun: Callable[[], bo
 # -- one host that hangs, and a good one ---------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("what", BAD)
 def test_forty_waits_that_hang_beside_forty_good_ones(good, monkeypatch, what):
     with bad_host(what) as host:
@@ -151,6 +152,7 @@ def test_a_name_that_nobody_resolves(good, monkeypatch):
         over.set()
 
 
+@pytest.mark.exhaustive
 def test_many_hosts_that_hang(good, monkeypatch):
     """Each host has one look at least, however many others hang."""
     with contextlib.ExitStack() as opened:
@@ -171,6 +173,7 @@ async def all_events(triggers: list[LimioWaitTrigger]) -> list[dict[str, Any]]:
     return await asyncio.wait_for(asyncio.gather(*(event_of(one) for one in triggers)), PATIENCE)
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("what", BAD)
 def test_a_wait_ends_at_its_deadline_though_its_look_hangs(good, monkeypatch, what):
     with bad_host(what) as host:
@@ -190,6 +193,7 @@ async def never_in_a_thread(*_: Any) -> Any:
     await sync_to_async(threading.Event().wait)(20)
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("lookup", [never, never_in_a_thread])
 def test_a_wait_ends_at_its_deadline_though_airflow_does_not_say_what_its_connection_is(good, monkeypatch, lookup):
     monkeypatch.setattr(BaseHook, "aget_connection", lookup)
@@ -223,6 +227,7 @@ def test_a_hanging_look_ends_its_thread_with_the_wait(good, monkeypatch):
         asyncio.run(scenario())
 
 
+@pytest.mark.exhaustive
 def test_a_list_without_an_end_ends_a_look(good, monkeypatch):
     monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_LOOK", 2.0)
     with bad_host("pages without an end") as host:
@@ -289,6 +294,7 @@ def test_a_list_that_hangs_leaves_what_else_its_host_has_a_turn(good, monkeypatc
 # -- tokens --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("what", [what for what in BAD if "pages" not in what])
 def test_forty_waits_for_a_token_that_does_not_come(good, monkeypatch, what):
     """One asks for it, in one thread, for all of them."""
@@ -315,6 +321,7 @@ def test_a_token_endpoint_that_mends_serves_all_who_wait(good, monkeypatch):
     assert [event["kind"] for event in events] == ["found"] * 40
 
 
+@pytest.mark.exhaustive
 def test_many_apis_with_one_token_endpoint_that_hangs(good, monkeypatch, limio_emulator_factory):
     with bad_host("a byte at a time") as host:
         for number in range(20):

@@ -9,6 +9,8 @@ import signal
 import time
 from collections.abc import Callable
 
+import pytest
+
 from tests.support.bad_hosts import bad_host
 
 WAITS = 40
@@ -25,6 +27,7 @@ def until(what: Callable[[], bool], *, seconds: float) -> bool:
     return True
 
 
+@pytest.mark.exhaustive
 def test_forty_waits_that_hang_beside_forty_good_ones_in_a_real_triggerer(make_home, limio_emulator):
     with bad_host("a byte at a time") as host:
         known = json.loads(limio_emulator.airflow_connection_json(auth_url=f"{limio_emulator.url}/oauth2/token"))

@@ -104,6 +104,7 @@ def test_a_predicate_that_never_returns_holds_up_no_other_watch_of_its_list(
     asyncio.run(scenario())
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("what", BAD)
 def test_watches_of_hosts_that_hang_beside_a_good_one(baskets, limio_emulator, monkeypatch, what):
     with bad_host(what) as host:

@@ -310,7 +310,7 @@ def test_a_predicate_whose_module_takes_long_to_import(tmp_path, monkeypatch, li
 
 
 def kept() -> list[Any]:
-    lists = RecordsWait(resource=RESOURCES["usage"], params={"limit": "5"})
+    lists = RecordsWait(resource=RESOURCES["usage"], query_params={"limit": "5"})
     return [
         trigger(targets=("a", "b")),
         LimitRailWaitTrigger(

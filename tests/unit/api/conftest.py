@@ -10,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from limio_limitrail.api.auth import TokenSource
 from limio_limitrail.api.client import ApiClient
@@ -19,11 +18,6 @@ from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.emulator import EmulatorServer
-
-# The same examples every time, and no clock: a busy machine is no reason to fail.
-settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
-
 
 PATIENCE = 30
 

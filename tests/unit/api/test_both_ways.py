@@ -23,6 +23,7 @@ from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
+from tests.support.strategies import examples
 from tests.support.wire import BEHAVIOURS, Behaviour, WireServer, answer, full_listener, make_certificate, wire_server
 
 TOKEN_SECRET = "token-of-the-wire-1234567890"
@@ -97,6 +98,7 @@ STRICTER = {
 """Where the loop is stricter: the row is in doubt then, and not taken for done."""
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("method", ["POST", "GET"])
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_every_behaviour_of_a_server_means_the_same(server, behaviour, method):
@@ -136,7 +138,7 @@ SHARED = WireServer()
     key=st.sampled_from([None, "k-1"]),
     attempts=st.integers(1, 4),
 )
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_whole_requests_with_all_their_tries_are_the_same(names, repeat, key, attempts):
     found = []
     limits = {"attempts": attempts, "bad_gateway_attempts": attempts, "rate_limit_attempts": attempts}

@@ -144,6 +144,7 @@ SLOW = {
 }
 
 
+@pytest.mark.sampled(6)
 @BOTH
 @pytest.mark.parametrize("name", SLOW)
 def test_an_answer_that_never_ends_is_cut_off_in_time(name, send):
@@ -374,6 +375,7 @@ def test_the_status_of_an_error_stands_whatever_its_body_is(name, status, send):
     assert error.failure.reached is True
 
 
+@pytest.mark.sampled(2)
 @BOTH
 @pytest.mark.parametrize(
     ("head", "body"), [(b"Connection: close\r\n\r\n", b" "), (b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n")]
@@ -406,6 +408,7 @@ def test_a_handshake_that_never_ends_is_no_connection(send, tmp_path):
     assert error.failure.reached is False
 
 
+@pytest.mark.sampled(3)
 @BOTH
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nX: "])
 def test_a_proxy_that_never_gets_there_is_no_connection(send, head, monkeypatch, tmp_path):
@@ -422,6 +425,7 @@ def test_a_proxy_that_never_gets_there_is_no_connection(send, head, monkeypatch,
     assert error.failure.reached is False
 
 
+@pytest.mark.sampled(1)
 @BOTH
 def test_a_slow_answer_over_tls_is_cut_off_in_time(send, tmp_path):
     tls, bundle = make_certificate(tmp_path)
@@ -508,6 +512,7 @@ def test_a_token_endpoint_that_gives_more_than_a_token(name):
         minted(url, total=60.0)
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", SLOW)
 def test_a_token_endpoint_that_never_ends(name):
     with raw_server(SLOW[name]) as url, pytest.raises(errors.TransportError, match="not whole within"):
@@ -535,6 +540,7 @@ def test_an_answer_that_is_nested_too_deeply_is_not_json(depth):
 # -- the session for free use ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", SLOW)
 def test_the_free_session_has_the_same_time(name):
     with raw_server(SLOW[name]) as url, contextlib.closing(make_client(url)) as client:

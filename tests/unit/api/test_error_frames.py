@@ -154,6 +154,7 @@ LENIENT = ("closed within the headers", "chunked and no chunks")
 """What a thread takes for an answer."""
 
 
+@pytest.mark.sampled(20)
 @BOTH
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("name", FAILING)
@@ -168,6 +169,7 @@ def test_an_answer_that_fails(name, method, send):
         check(send(make_client(server.url), method=method, content=content), errors.ApiError)
 
 
+@pytest.mark.sampled(5)
 @BOTH
 @pytest.mark.parametrize("name", FAILING_WITH_A_KEY)
 def test_an_answer_that_fails_with_a_key_of_the_old_kind(name, send):
@@ -228,6 +230,7 @@ CONNECTIONS = {
 }
 
 
+@pytest.mark.sampled
 @BOTH
 @pytest.mark.parametrize("with_token", [True, False])
 @pytest.mark.parametrize("name", CONNECTIONS)
@@ -269,6 +272,7 @@ PROXIES = {
 }
 
 
+@pytest.mark.sampled
 @BOTH
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("form", ["http://user:{}@", "user:{}@"])
@@ -550,6 +554,7 @@ UNCLEAR = {
 }
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("on_unknown", [OnUnknown.PARK, OnUnknown.RESEND])
 @pytest.mark.parametrize("name", [*FAILING, *UNCLEAR])
 def test_a_row_that_fails(name, on_unknown):

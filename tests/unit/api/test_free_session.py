@@ -112,6 +112,7 @@ def no_bundle(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.mark.sampled(8)
 @WAYS
 @pytest.mark.parametrize(
     ("variable", "named"),
@@ -269,6 +270,7 @@ ELSEWHERE = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("name", ELSEWHERE)

@@ -59,8 +59,8 @@ OWNERS = {
 }
 
 
-def source(resource=THINGS, owner=OWNER, params=None):
-    return list_source(resource, params=params, owner=owner)
+def source(resource=THINGS, owner=OWNER, path_params=None):
+    return list_source(resource, path_params=path_params, owner=owner)
 
 
 @pytest.mark.parametrize("case", LISTS)
@@ -76,8 +76,8 @@ def test_owners(case):
 
 
 def test_a_placeholder_that_says_its_default_is_the_same_list():
-    assert source(params={"kind": "small"}) == source()
-    assert differences(source(), source(params={"kind": "large"})) == LIST
+    assert source(path_params={"kind": "small"}) == source()
+    assert differences(source(), source(path_params={"kind": "large"})) == LIST
 
 
 def test_what_is_stored_names_nobody():

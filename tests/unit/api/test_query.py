@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from urllib.parse import parse_qsl, unquote
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.api.errors import ParameterError
@@ -15,13 +15,14 @@ from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.query import as_text, build_query, time_text
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.url_paths import unfit_part
+from tests.support.strategies import examples
 
 THING = Resource(name="things", path="/things/{kind}/x-{id}/list", path_defaults={"kind": "k"})
 FILTERED = Resource(name="f", path="/f", time_filter=TimeFilter(since="after", field="t", required=True))
 TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(value=TEXT, name=TEXT, other=TEXT)
 @example(value="../../admin", name="a&b=c", other="1&x=2#y")
 @example(value="%2e%2e", name="a", other="%26b%3D1")
@@ -30,12 +31,12 @@ TEXT = st.text(st.characters(codec="utf-8"), min_size=1, max_size=40)
 def test_what_a_person_gives_arrives_as_it_is_in_its_own_place(site, make_client, value, name, other):
     if unfit_part(value) is not None:
         with pytest.raises(ParameterError, match="'id'"):
-            build_query(THING, params={"id": value})
+            build_query(THING, path_params={"id": value})
         return
     client = make_client(site)
     client.auth.credential = lambda: None
     client.auth.header = lambda _: "x"
-    query = build_query(THING, params={"id": value, **({} if name in {"id", "kind"} else {name: other})})
+    query = build_query(THING, path_params={"id": value}, query_params={} if name in {"id", "kind"} else {name: other})
     client.send(path=query.path, params=query.params)
     path, _, raw = site.seen[-1]["target"].partition("?")
     segments = path.split("/")
@@ -48,13 +49,34 @@ def test_what_a_person_gives_arrives_as_it_is_in_its_own_place(site, make_client
 @pytest.mark.parametrize("value", ["", ".", ".."])
 def test_a_value_that_would_change_the_path_is_refused(value):
     with pytest.raises(ParameterError, match="'id'"):
-        build_query(THING, params={"id": value})
+        build_query(THING, path_params={"id": value})
 
 
 def test_a_placeholder_without_a_value_is_named():
     with pytest.raises(ParameterError, match="needs a value for 'id'"):
         build_query(THING)
-    assert build_query(THING, params={"id": 5, "kind": None}).path == "/things/k/x-5/list"
+    assert build_query(THING, path_params={"id": 5, "kind": None}).path == "/things/k/x-5/list"
+
+
+def test_a_missing_placeholder_is_told_with_those_of_the_path():
+    with pytest.raises(ParameterError, match=r"give path_params=\{'id': \.\.\.\}; the path's placeholders are kind, id"):
+        build_query(THING, path_params={"kind": "k"})
+
+
+@pytest.mark.parametrize(
+    ("resource", "has"),
+    [(THING, "it has kind, id"), (Resource(name="things", path="/things"), "it has none")],
+    ids=["some", "none"],
+)
+def test_a_misspelt_placeholder_does_not_become_a_query_parameter(resource, has):
+    with pytest.raises(ParameterError, match=f"has no placeholder 'knd': {has}"):
+        build_query(resource, path_params={"knd": "k"})
+
+
+def test_a_query_parameter_named_like_a_placeholder_is_refused():
+    with pytest.raises(ParameterError, match=r"query parameter 'kind' is a placeholder .* path_params, which takes kind, id"):
+        build_query(THING, path_params={"id": "1"}, query_params={"kind": "k"})
+    assert build_query(THING, path_params={"id": "1"}, query_params={"kind": None, "q": "x"}).params == {"q": "x"}
 
 
 @pytest.mark.parametrize(
@@ -68,23 +90,25 @@ def test_a_placeholder_without_a_value_is_named():
 )
 def test_a_place_in_the_list_cannot_be_given(paging, name):
     """The records before it would be missing, and the table would be green."""
-    with pytest.raises(ParameterError, match=rf"'{name}' is the place in the list of 'things'"):
-        build_query(Resource(name="things", path="/things", paging=paging), params={name: "x"})
+    with pytest.raises(ParameterError, match=rf"'{name}' is the paging cursor of 'things'"):
+        build_query(Resource(name="things", path="/things", paging=paging), query_params={name: "x"})
 
 
 @pytest.mark.parametrize("name", ["limit", "queryMore", "after"])
 def test_what_is_no_place_in_this_list_can_be_given(name):
     for resource in (
         Resource(name="things", path="/things", paging=SinglePage()),
-        Resource(name="things", path="/{" + name + "}", paging=CursorString(cursor_param=name)),
+        Resource(name="things", path="/things", paging=CursorString(cursor_param="more")),
     ):
-        assert build_query(resource, params={name: "x", "other": None}) is not None
+        assert build_query(resource, query_params={name: "x", "other": None}) is not None
+    in_path = Resource(name="things", path="/{" + name + "}", paging=CursorString(cursor_param=name))
+    assert build_query(in_path, path_params={name: "x"}) is not None
 
 
-@pytest.mark.parametrize("params", [{"id": "\ud800"}, {"id": "x", "q": "a\udfff"}])
-def test_half_a_surrogate_pair_is_refused(params):
+@pytest.mark.parametrize(("value", "query_params"), [("\ud800", {}), ("x", {"q": "a\udfff"})])
+def test_half_a_surrogate_pair_is_refused(value, query_params):
     with pytest.raises(ParameterError, match="surrogate"):
-        build_query(THING, params=params)
+        build_query(THING, path_params={"id": value}, query_params=query_params)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +142,7 @@ def test_a_start_in_time_goes_into_the_filter():
     with pytest.raises(ParameterError, match="needs a start in time"):
         build_query(FILTERED)
     with pytest.raises(ParameterError, match="cannot be filtered by time"):
-        build_query(THING, params={"id": "1"}, since=datetime(2026, 1, 1, tzinfo=UTC))
+        build_query(THING, path_params={"id": "1"}, since=datetime(2026, 1, 1, tzinfo=UTC))
 
 
 @given(st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1), timezones=st.timezones()))
@@ -140,7 +164,7 @@ def test_bounds_go_out_in_whole_seconds_that_lose_nothing():
 
 
 @pytest.mark.parametrize(
-    "bounds", [{}, {"since": NOON}, {"until": NOON}, {"params": {"from": "2026"}}, {"params": {"to": "2026"}}]
+    "bounds", [{}, {"since": NOON}, {"until": NOON}, {"query_params": {"from": "2026"}}, {"query_params": {"to": "2026"}}]
 )
 def test_a_window_that_lacks_an_end_is_refused(bounds):
     with pytest.raises(ParameterError, match=r"without from and to: give since=\.\.\. and until=\.\.\."):
@@ -149,7 +173,7 @@ def test_a_window_that_lacks_an_end_is_refused(bounds):
 
 def test_bounds_may_come_as_parameters():
     given = {"from": "2026-01-01", "to": "2026-01-02"}
-    assert build_query(BOTH_ENDS, params=given).params == given
+    assert build_query(BOTH_ENDS, query_params=given).params == given
 
 
 @pytest.mark.parametrize("since", [NOON, NOON + timedelta(seconds=1)])
@@ -161,7 +185,7 @@ def test_a_window_without_anything_in_it_is_refused(since):
 @pytest.mark.parametrize("resource", [THING, FILTERED])
 def test_an_upper_bound_that_nothing_takes_is_refused(resource):
     with pytest.raises(ParameterError, match="no upper bound in time: leave until out"):
-        build_query(resource, params={"id": "x"}, until=NOON)
+        build_query(resource, path_params=dict.fromkeys(resource.placeholders(), "x"), until=NOON)
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,19 @@ from functools import partial
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from limio_limitrail.api.errors import CursorRefusedError, ParameterError, ProtocolError
 from limio_limitrail.api.pagination import CursorPair
 from limio_limitrail.api.resource import TimeFilter
-from limio_limitrail.api.time_slices import check_parallel, check_slices, slices
+from limio_limitrail.api.time_slices import check_concurrency, check_slices, slices
 from tests.support.sliced import DAY, PAGED, START, USAGE, Usage, ids, walk_through
 
 SECOND = timedelta(seconds=1)
 
 instants = st.datetimes(datetime(2026, 1, 1), datetime(2026, 1, 3)).map(lambda when: when.replace(tzinfo=UTC))
+SLICED_DAY = {"since": DAY["since"], "until": DAY["until"], "slice_size": DAY["window"]}
 windows = st.integers(min_value=600, max_value=300_000).map(lambda seconds: timedelta(seconds=seconds))
 
 
@@ -53,7 +54,6 @@ def walk_of(site, make_client):
 
 
 @pytest.mark.parametrize("resource", [USAGE, PAGED], ids=["whole", "paged"])
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_each_record_comes_once_and_any_cursor_leads_on(walk_of, resource, data):
     since = data.draw(instants)
@@ -136,30 +136,30 @@ LIMIO = replace(USAGE, time_filter=TimeFilter(since="from", field="at"))
 @pytest.mark.parametrize(
     ("resource", "change", "message"),
     [
-        (LIMIO, {}, "no filter by time with two ends"),
-        (replace(USAGE, time_filter=None), {}, "leave window out"),
+        (LIMIO, {}, "no filter by time with two bounds"),
+        (replace(USAGE, time_filter=None), {}, "leave slice_size out"),
         (USAGE, {"since": None}, "give both"),
         (USAGE, {"until": None}, "give both"),
-        (USAGE, {"params": {"to": "2026"}}, "leave to out"),
-        (USAGE, {"window": timedelta(0)}, "whole seconds"),
-        (USAGE, {"window": timedelta(seconds=-5)}, "whole seconds"),
-        (USAGE, {"window": timedelta(seconds=1.5)}, "whole seconds"),
+        (USAGE, {"query_params": {"to": "2026"}}, "leave to out"),
+        (USAGE, {"slice_size": timedelta(0)}, "whole seconds"),
+        (USAGE, {"slice_size": timedelta(seconds=-5)}, "whole seconds"),
+        (USAGE, {"slice_size": timedelta(seconds=1.5)}, "whole seconds"),
     ],
 )
 def test_what_cannot_be_cut_is_refused(resource, change, message):
     with pytest.raises(ParameterError, match=message):
-        check_slices(resource, **{"params": {"from": None, "x": 1}, **DAY, **change})
-    assert check_slices(USAGE, params=None, **DAY) == (DAY["since"], DAY["until"])
+        check_slices(resource, **{"query_params": {"from": None, "x": 1}, **SLICED_DAY, **change})
+    assert check_slices(USAGE, query_params=None, **SLICED_DAY) == (DAY["since"], DAY["until"])
 
 
 @pytest.mark.parametrize("parallel", [0, -1, 17, True, False, 2.0, "4", None])
 def test_a_number_that_is_none_is_refused(parallel):
     with pytest.raises(ParameterError, match="must be a whole number from 1 to 16"):
-        check_parallel(parallel, window=timedelta(hours=1))
+        check_concurrency(parallel, slice_size=timedelta(hours=1))
 
 
 def test_what_is_not_cut_is_not_fetched_side_by_side():
-    with pytest.raises(ParameterError, match=r"parallel=2 .*give window=timedelta\(\.\.\.\), or leave parallel out"):
-        check_parallel(2, window=None)
-    check_parallel(1, window=None)
-    check_parallel(16, window=timedelta(hours=1))
+    with pytest.raises(ParameterError, match=r"concurrency=2 .*give slice_size=timedelta\(\.\.\.\), or leave concurrency out"):
+        check_concurrency(2, slice_size=None)
+    check_concurrency(1, slice_size=None)
+    check_concurrency(16, slice_size=timedelta(hours=1))

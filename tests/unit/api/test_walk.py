@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from limio_limitrail.api.client import ApiClient
@@ -81,7 +81,6 @@ def ended(pages: list[Any], at: int, end: Any, cursor: Any) -> dict[str, Any]:
     return {"items": rows} if end in ("absent", "empty_items") else {"items": rows, "queryMore": end}
 
 
-@settings(deadline=None)
 @given(sizes=SIZES, end=ENDS)
 def test_a_cursor_string_gives_every_page_once(sizes, end):
     pages = paged(sizes)
@@ -94,7 +93,6 @@ def test_a_cursor_string_gives_every_page_once(sizes, end):
     assert rows_of(walk_of(answer)) == list(chain(*pages))
 
 
-@settings(deadline=None)
 @given(sizes=st.lists(st.integers(0, 3), max_size=15), end=ENDS)
 def test_empty_pages_in_the_middle_lose_nothing(sizes, end):
     """As a store gives them that filters after reading: no rows, and a cursor that leads on."""
@@ -128,7 +126,6 @@ def test_an_empty_page_with_a_cursor_that_was_there_is_the_end(cursor):
     assert rows_of(walk_of(lambda _: next(answers, last))) == [{"id": 1}, {"id": 2}]
 
 
-@settings(deadline=None)
 @given(sizes=SIZES, end=ENDS, scroll=st.booleans())
 def test_a_cursor_pair_gives_every_page_once_whether_its_cursor_moves_or_not(sizes, end, scroll):
     pages = paged(sizes)
@@ -147,7 +144,6 @@ def test_a_cursor_pair_gives_every_page_once_whether_its_cursor_moves_or_not(siz
     assert rows_of(walk_of(answer, CATALOG)) == list(chain(*pages))
 
 
-@settings(deadline=None)
 @given(sizes=st.lists(st.integers(1, 5), min_size=2, max_size=12), data=st.data())
 def test_a_walk_goes_on_from_any_cursor(sizes, data):
     pages = paged(sizes)
@@ -167,7 +163,6 @@ def test_a_walk_goes_on_from_any_cursor(sizes, data):
     assert head + rows_of(walk_of(answer, cursor=cursor, seen=first.seen)) == list(chain(*pages))
 
 
-@settings(deadline=None)
 @given(length=st.integers(1, 6), back=st.integers(0, 5), resource=st.sampled_from([LIST, CATALOG]), hits=st.booleans())
 def test_a_list_that_runs_in_circles_ends_in_an_error(length, back, resource, hits):
     """After its last page the list leads back to an earlier one."""

@@ -178,6 +178,7 @@ FINE = [
 ]
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("with_items", [True, False], ids=["beside", "instead"])
 @pytest.mark.parametrize(("more", "member"), FAILED, ids=lambda value: json.dumps(value)[:40])
 def test_an_answer_that_says_that_it_failed_is_an_error(site, make_client, more, member, with_items):

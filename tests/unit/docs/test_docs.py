@@ -70,7 +70,7 @@ def test_links_of_the_installed_pages_lead_to_installed_pages() -> None:
 
 
 INTERNAL = {
-    "ApiError", "BadCursorError", "PlaceLostError", "EndedError", "PredicateError", "ExplainedError", "NoPlaceError",
+    "ApiError", "BadCursorError", "EndedError", "PredicateError", "ExplainedError", "NoPlaceError",
     "ConsumerStoppedError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "BodyEncodingError", "TooManyBytesError",
     "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "SpokeFirstError", "_TooManyDigitsError",
     "NotInTimeError",

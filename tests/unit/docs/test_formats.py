@@ -19,7 +19,7 @@ NUMBERS = {
     "usage ledger": table.FORMAT,
     "idempotency keys": "",
     "manifest": manifest.FORMAT_VERSION,
-    "saved pull": state.FORMAT_VERSION,
+    "checkpoint of a pull": state.FORMAT_VERSION,
     "watermark and ranges of runs": watermark.FORMAT_VERSION,
     "failure count of a sensor in `reschedule` mode": base.FAILURES_FORMAT,
     "trigger of a wait": kept.KWARGS_FORMAT,

@@ -17,6 +17,7 @@ from limio_limitrail.provider_info import get_provider_info
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_retry_policy
 def test_it_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", str(DOCS), str(tmp_path)]

@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from limio_limitrail.emulator import EmulatorServer
@@ -207,7 +207,6 @@ def test_it_listens_at_the_other_loopback_too() -> None:
             assert connection.recv(100).startswith(b"HTTP/1.1 200")
 
 
-@settings(deadline=None, derandomize=True)
 @given(
     host=st.text(max_size=30)
     | st.builds("{}{}{}".format, st.text(max_size=4), st.sampled_from(["127.0.0.1", "localhost"]), st.text(max_size=6))

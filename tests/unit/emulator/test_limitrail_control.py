@@ -142,6 +142,7 @@ def test_command():
         process.communicate(timeout=20)
 
 
+@pytest.mark.exhaustive
 def test_fixtures_as_a_plugin(tmp_path):
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["limio_limitrail.emulator.pytest_plugin"]\n')
     (tmp_path / "test_it.py").write_text(

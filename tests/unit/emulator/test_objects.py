@@ -11,6 +11,7 @@ from limio_limitrail.emulator import TenantSize
 from limio_limitrail.emulator.tenant import PARTNERS, PATH_TYPES, SERVICES
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("path_type", PATH_TYPES)
 def test_every_list_to_the_end(client, limio_emulator, service, path_type):

@@ -141,11 +141,11 @@ def hook(monkeypatch, server) -> LimioHook:
 
 WRONG_CALLS: dict[str, Callable[[LimioHook], Any]] = {
     "no such resource": lambda hook: hook.walk("nothing"),
-    "no such parameter": lambda hook: list(hook.iter_pages("orders", params={"limit": [2]})),
+    "no such parameter": lambda hook: list(hook.iter_pages("orders", query_params={"limit": [2]})),
     "a page of none": lambda hook: hook.walk("orders", page_size=0),
-    "half a surrogate pair": lambda hook: hook.request(path="/x", params={"a": "\ud800"}),
+    "half a surrogate pair": lambda hook: hook.request(path="/x", query_params={"a": "\ud800"}),
     "a path that is none": lambda hook: hook.request(path="x"),
-    "too much at once": lambda hook: hook.walk("orders", parallel=10**6),
+    "too much at once": lambda hook: hook.walk("orders", concurrency=10**6),
     "a time that is none of the list's": lambda hook: hook.walk("orders", since=datetime(2024, 1, 1)),
     "no detail": lambda hook: list(hook.iter_pages("catalog.offers", detail=True)),
 }
@@ -162,6 +162,7 @@ def test_a_call_that_cannot_be_made(hook, server, name, used):
     assert walk.leaks(caught.value) == []
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("kind", ["reset", "truncated", "html", "bad_json", "wrong_encoding"])
 @pytest.mark.parametrize("detail", [False, True])
 def test_a_list_that_fails(hook, server, monkeypatch, kind, detail):

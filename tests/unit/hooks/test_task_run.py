@@ -34,7 +34,7 @@ def connect(monkeypatch, limio_emulator):
 
 def read(conn_id: str = "limio_default") -> LimioHook:
     hook = LimioHook(conn_id)
-    hook.request(path="/objects/limio/orders", params={"limit": 1})
+    hook.request(path="/objects/limio/orders", query_params={"limit": 1})
     return hook
 
 
@@ -112,7 +112,7 @@ def test_a_forked_child_shares_nothing(limio_emulator):
             try:
                 empty = task_run._current == (None, {}, {})
                 fresh = read().client is not hook.client
-                hook.request(path="/objects/limio/orders", params={"limit": 1})
+                hook.request(path="/objects/limio/orders", query_params={"limit": 1})
                 os.write(writer, f"{empty} {fresh}".encode())
             finally:
                 os._exit(0)

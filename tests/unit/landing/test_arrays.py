@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.landing.arrow_arrays import boolean_array, integer_array, text_array, utf8_array
+from limio_limitrail.landing.arrow_tables import boolean_array, integer_array, text_array, utf8_array
 
 TEXTS = st.lists(st.none() | st.text(st.characters(exclude_categories=["Cs"])), max_size=40)
 

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.errors import RecordError
 from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
-from limio_limitrail.landing.shaping import Shaping
+from limio_limitrail.landing.shaping import RecordError, Shaping
 from tests.support.record_pages import RecordPage
+from tests.support.strategies import examples
 
 
 def build(form, *pages, **shaping):
@@ -47,7 +47,7 @@ VALUES = st.recursive(
 WRITTEN = st.tuples(st.dictionaries(TEXTS, VALUES, max_size=4), st.booleans(), st.sampled_from([(",", ":"), (", ", " : ")]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(st.lists(WRITTEN, max_size=8))
 def test_lines_hold_records_byte_for_byte(records):
     texts = [json.dumps(record, ensure_ascii=escaped, separators=marks).encode() for record, escaped, marks in records]
@@ -69,7 +69,7 @@ def test_lines_with_lifts_and_drops():
     assert lines(content) == [b'{"a":1.50,"c":[1e2]}', b'{"a":2}']
     with pytest.raises(RecordError, match="choose another name"):
         build("jsonl", '[{"a":1,"b":{"c":2}}]', columns={"a": "b.c"})
-    with pytest.raises(RecordError, match="no JSON object"):
+    with pytest.raises(RecordError, match="not a JSON object"):
         build("jsonl", "[1]", dropped=["d"])
 
 

@@ -18,7 +18,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.api.client import ApiClient
-from limio_limitrail.api.errors import ApiError, RequestContext, TransportError
+from limio_limitrail.api.errors import ApiError, CursorRefusedError, RequestContext, TransportError
 from limio_limitrail.api.list_reader import Walk
 from limio_limitrail.api.pagination import CursorString
 from limio_limitrail.api.resource import AuthMode, Resource
@@ -26,9 +26,9 @@ from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import RawAnswer
 from limio_limitrail.landing.parts import PartFormat
-from limio_limitrail.landing.pull import PartLimits, Pull, run_pull
+from limio_limitrail.landing.pull import PartLimits, Pull
 from limio_limitrail.landing.shaping import Shaping
-from limio_limitrail.transfers.list_pages import PlacedWalk
+from tests.support.strategies import examples
 
 ELASTIC = "DnF1ZXJ5VGhlbkZldGNoAwAAAAAAAAAD"
 KINDS = ["keys", "scroll that stays", "scroll that changes", "opaque that stays"]
@@ -146,16 +146,16 @@ def pull_of(listed: List, store: Store, folder: Path, rows: int) -> Pull:
     )
     resource = Resource(name="things", path="/things", paging=CursorString(), total="hits" if listed.counted else None)
 
-    def walk(state: Any) -> PlacedWalk:
-        one = Walk(
-            client=client, resource=resource, path="/things", params={}, page_size=listed.size, cursor=state.cursor,
-            seen=state.read, total=state.total,
+    def open_list(checkpoint: Any) -> Walk:
+        return Walk(
+            client=client, resource=resource, path="/things", params={}, page_size=listed.size, cursor=checkpoint.cursor,
+            seen=checkpoint.read, total=checkpoint.total,
         )  # fmt: skip
-        return PlacedWalk(one, detailed=None)
 
     return Pull(
         resource="things", run_id="run", signature="s", folder=ObjectStoragePath(f"file://{folder}"),
-        part_format=PartFormat.JSONL, shaping=Shaping(), since=None, store=store, walk=walk, limits=PartLimits(rows=rows),
+        part_format=PartFormat.JSONL, shaping=Shaping(), since=None, store=store, open_list=open_list,
+        restart_on=CursorRefusedError, limits=PartLimits(rows=rows),
     )  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def ids_in(folder: Path) -> Iterator[int]:
             yield from (json.loads(line)["id"] for line in stream.read().splitlines())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 @given(
     kind=st.sampled_from(KINDS),
     rows=st.sets(st.integers(0, 30), max_size=14),
@@ -183,7 +183,7 @@ def test_what_was_there_from_beginning_to_end_lands(kind, rows, size, counted, e
         folder = Path(name) / "run"
         for _ in range(len(fates) + 3):
             with suppress(KilledError, ApiError):
-                run_pull(pull_of(listed, store, folder, part))
+                pull_of(listed, store, folder, part).run()
                 break
         else:
             event("it never got through")

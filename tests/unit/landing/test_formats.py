@@ -5,23 +5,20 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.sdk import ObjectStoragePath
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
+from msgspec.structs import replace
 
-from limio_limitrail.landing.checkpoint import PullState, restore
+from limio_limitrail.landing.checkpoint import PullCheckpoint, SavedPart, restore
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.manifest import Manifest, ManifestError, manifest_from_json, read_manifest, write_manifest
 from limio_limitrail.landing.parts import Part, PartFormat
 from tests.support.stored import bad_values
-
-settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
 
 WIRE = Path(__file__).parent / "wire"
 BEGAN = datetime(2026, 10, 1, 12, 0, 0, 250_000, tzinfo=UTC)
@@ -47,7 +44,7 @@ MANIFESTS = {
         MANIFEST, part_format=PartFormat.JSONL, parts=(), schema={}, pages=1, since=None, until=None, newest=None, not_found=()
     ),
 }
-STATE = PullState(
+CHECKPOINT = PullCheckpoint(
     signature="a" * 64,
     started_at=BEGAN,
     saved_at=BEGAN,
@@ -56,15 +53,15 @@ STATE = PullState(
     total=99_999,
     read=99_999,
     pages=1001,
-    parts=PARTS,
+    parts=tuple(SavedPart(rows=part.rows, size=part.size, digest=part.digest) for part in PARTS),
     schema={kind.value: kind for kind in Kind},
     newest=BEGAN,
     found=("email",),
 )
-STATES = {
-    "pull_state": STATE,
-    "pull_state_at_the_end": replace(
-        STATE, cursor=None, page_size=None, total=None, parts=(), schema={}, newest=None, finished=True, found=()
+CHECKPOINTS = {
+    "pull_checkpoint": CHECKPOINT,
+    "pull_checkpoint_at_the_end": replace(
+        CHECKPOINT, cursor=None, page_size=None, total=None, parts=(), schema={}, newest=None, finished=True, found=()
     ),
 }
 
@@ -78,12 +75,12 @@ def folder_with(path: Path, content: bytes) -> ObjectStoragePath:
     return ObjectStoragePath(f"file://{path}")
 
 
-def restored(value: Any, *, now: datetime = BEGAN) -> PullState | None:
-    """Read a state as if it had been saved just now."""
-    if isinstance(value, dict) and value.get("saved_at") == BEGAN.isoformat():
+def restored(value: Any, *, now: datetime = BEGAN) -> PullCheckpoint | None:
+    """Read a checkpoint as if it had been saved just now."""
+    if isinstance(value, dict) and value.get("saved_at") == read("pull_checkpoint")["saved_at"]:
         value = {**value, "saved_at": datetime.now(UTC).isoformat()}
-    state = restore(value, signature="a" * 64, part_format=PartFormat.PARQUET)
-    return None if state is None else replace(state, saved_at=now)
+    checkpoint = restore(value, signature="a" * 64)
+    return None if checkpoint is None else replace(checkpoint, saved_at=now)
 
 
 # -- older ones ----------------------------------------------------------------------------------------------------
@@ -95,19 +92,17 @@ def test_manifests_stay_readable(name, tmp_path):
     write_manifest(folder, MANIFESTS[name])
     assert json.loads((tmp_path / "manifest.json").read_text()) == read(name)
     assert read_manifest(folder) == MANIFESTS[name]
-    # Its first version had no upper bounds.
-    older = {key: value for key, value in read(name).items() if key != "until"}
-    assert manifest_from_json(older, folder="here") == replace(MANIFESTS[name], until=None)
 
 
-@pytest.mark.parametrize("name", STATES)
-def test_states_stay_readable(name):
-    assert STATES[name].to_json() == read(name)
-    assert restored(read(name)) == STATES[name]
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_checkpoints_stay_readable(name):
+    assert CHECKPOINTS[name].to_json() == read(name)
+    assert restored(read(name)) == CHECKPOINTS[name]
+    assert CHECKPOINTS[name].named_parts(PartFormat.PARQUET) == PARTS[: len(read(name)["parts"])]
 
 
 def test_no_file_is_left_over():
-    assert {path.stem for path in WIRE.glob("*")} == {*MANIFESTS, *STATES}
+    assert {path.stem for path in WIRE.glob("*")} == {*MANIFESTS, *CHECKPOINTS}
 
 
 # -- newer and damaged ones ----------------------------------------------------------------------------------------
@@ -160,21 +155,21 @@ def test_no_manifest_raises_anything_else(value):
     assert len(manifest.digest) == 64
 
 
-def test_a_newer_state_is_no_help(caplog):
+def test_a_newer_checkpoint_is_no_help(caplog):
     with caplog.at_level(logging.INFO):
-        assert restored({**read("pull_state"), "format_version": 2}) is None
+        assert restored({**read("pull_checkpoint"), "format_version": 2}) is None
     assert "has format 2, and this version reads format 1" in caplog.text
     assert "starts over" in caplog.text
 
 
-@given(bad_values(*(read(name) for name in STATES)))
-def test_no_state_raises_anything(value):
-    state = restored(value)
-    if state is not None:
-        assert PullState.to_json(state)
-        assert isinstance(state.read + state.pages + len(state.cursor or ()), int)
-        assert state.started_at <= datetime.now(UTC) or state.started_at.tzinfo is not None
-        assert state.finished in (True, False)
+@given(bad_values(*(read(name) for name in CHECKPOINTS)))
+def test_no_checkpoint_raises_anything(value):
+    checkpoint = restored(value)
+    if checkpoint is not None:
+        assert checkpoint.to_json()
+        assert isinstance(checkpoint.read + checkpoint.pages + len(checkpoint.cursor or ()), int)
+        assert checkpoint.started_at <= datetime.now(UTC) or checkpoint.started_at.tzinfo is not None
+        assert checkpoint.finished in (True, False)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +192,6 @@ def test_no_state_raises_anything(value):
         {"format_version": "1"},
     ],
 )
-def test_a_damaged_state_is_no_help(change, caplog):
-    assert restored({**read("pull_state"), **change}) is None
+def test_a_damaged_checkpoint_is_no_help(change, caplog):
+    assert restored({**read("pull_checkpoint"), **change}) is None
     assert "starts over" in caplog.text

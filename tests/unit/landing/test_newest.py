@@ -10,14 +10,14 @@ from fractions import Fraction
 
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.column_types import Kind, cast
 from limio_limitrail.landing.part_builders import make_builder
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.shaping import Shaping
-from limio_limitrail.landing.timestamps import keys_of, landed
+from limio_limitrail.landing.timestamps import keys_of, to_timestamps
 from limio_limitrail.landing.values import times_of
 from tests.support.record_pages import RecordPage
 
@@ -73,7 +73,6 @@ def test_what_is_no_time(text):
     assert keys_of([text]) == keys_of([text, "2026-01-01T00:00:00.123Z"])[:1] == [None]
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from(SPELLINGS), min_size=2))
 @example(SPELLINGS)
 def test_times_compare_by_what_they_mean_however_they_are_written(spelled):
@@ -115,7 +114,6 @@ def written(draw):
     return seconds + fraction, text, offset is not None and (fraction * 10**6).denominator == 1
 
 
-@settings(deadline=None)
 @given(st.lists(written(), min_size=1))
 def test_against_a_model(found):
     moments, texts, exact = zip(*found, strict=True)
@@ -123,7 +121,7 @@ def test_against_a_model(found):
     assert sorted(range(len(texts)), key=lambda at: (keys[at], at)) == sorted(range(len(texts)), key=lambda at: (moments[at], at))
     newest = datetime(1, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(max(moments) * 10**6))
     assert times_of([json.dumps(text).encode() for text in texts]).newest == newest
-    kind, array = landed(pa.array(texts))
+    kind, array = to_timestamps(pa.array(texts))
     assert kind is (Kind.TIMESTAMP if all(exact) else Kind.TEXT)
     column = cast(pa.chunked_array([array]), source=kind, target=Kind.TEXT).to_pylist()
     for moment, text, same, spelled in zip(moments, texts, exact, column, strict=True):
@@ -159,7 +157,6 @@ def test_one_value_that_is_no_time_hides_no_other(form, how, odd):
         assert content.unreadable == 1
 
 
-@settings(deadline=None)
 @given(st.lists(st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30)), min_size=1))
 def test_instants_that_are_written_alike(found):
     raw = [json.dumps(f"{when.isoformat(timespec='milliseconds')}Z").encode() for when in found]

@@ -8,18 +8,18 @@ from datetime import UTC, datetime
 
 import pytest
 
-from limio_limitrail.landing.upper_bound import OwnEnd
+from limio_limitrail.landing.upper_bound import UpperBound
 from tests.support.record_pages import RecordPage
 
 END = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def left(times, *, path="at", until=END):
-    own_end = OwnEnd(path=path, until=until)
+    bound = UpperBound(path=path, until=until)
     records = [{"n": number} if time is ... else {"n": number, "at": time} for number, time in enumerate(times)]
-    page = own_end.of(RecordPage(json.dumps(records, indent=1).encode()))
+    page = bound.apply(RecordPage(json.dumps(records, indent=1).encode()))
     assert json.loads(page.records) == [json.loads(bytes(raw)) for raw in page.raw_records]
-    assert own_end.left_out == len(times) - len(page.raw_records)
+    assert bound.left_out == len(times) - len(page.raw_records)
     return [json.loads(bytes(raw))["n"] for raw in page.raw_records]
 
 

@@ -19,13 +19,19 @@ from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from limio_limitrail.landing import pull as module
 from limio_limitrail.landing.manifest import read_manifest
 from limio_limitrail.landing.parts import PartFormat
-from limio_limitrail.landing.pull import PartLimits, PlaceLostError, Pull, run_pull
+from limio_limitrail.landing.pull import PartLimits, Pull
 from limio_limitrail.landing.shaping import Shaping
 from tests.support.record_pages import RecordPage
+from tests.support.strategies import examples
+
+
+class RefusedError(Exception):
+    """The API refuses to go on from a cursor."""
 
 
 class CrashError(BaseException):
@@ -79,7 +85,7 @@ class Walk:
             self.world.tick()
             self.world.walked += 1
             if self.world.walked in self.world.lost:
-                raise PlaceLostError(RuntimeError("expired"))
+                raise RefusedError("expired")
             following = {"at": str(number + 1)} if number + 1 < len(self.world.pages) else None
             yield RecordPage(json.dumps([{"id": one} for one in self.world.pages[number]]).encode(), following)
 
@@ -105,13 +111,14 @@ def make_pull(world: World, folder: Path, form: str, rows: int, **changes: Any) 
         shaping=Shaping(),
         since=None,
         store=world,
-        walk=world.walk,
+        open_list=world.walk,
+        restart_on=RefusedError,
         limits=PartLimits(rows=rows),
     )
     return replace(whole, **changes)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 @given(
     sizes=st.lists(st.integers(0, 4), min_size=1, max_size=8),
     crashes=st.lists(st.integers(1, 60), max_size=6),
@@ -144,7 +151,7 @@ def test_every_record_lands_exactly_once(sizes, crashes, lost, rows, form):
         folder = Path(name) / "run"
         for _ in range(len(crashes) + 1):
             try:
-                manifest = run_pull(make_pull(world, folder, form, rows))
+                manifest = make_pull(world, folder, form, rows).run()
             except CrashError:
                 continue
             break
@@ -157,8 +164,8 @@ def test_every_record_lands_exactly_once(sizes, crashes, lost, rows, form):
 
 def test_a_place_lost_again_and_again_is_an_error(tmp_path):
     world = World([[1], [2], [3]], lost=[2, 4, 6])
-    with pytest.raises(RuntimeError, match="expired"):
-        run_pull(make_pull(world, tmp_path / "run", "jsonl", 1))
+    with pytest.raises(RefusedError, match="expired"):
+        make_pull(world, tmp_path / "run", "jsonl", 1).run()
     assert world.stored is None
 
 
@@ -168,10 +175,10 @@ def test_a_part_that_nobody_counted_does_not_stay(tmp_path, monkeypatch):
     save = world.save
     monkeypatch.setattr(world, "save", lambda value: save(value) if next(saves, True) else world.crashes.append(world.step + 1))
     with pytest.raises(CrashError):
-        run_pull(make_pull(world, tmp_path / "run", "jsonl", 1))
+        make_pull(world, tmp_path / "run", "jsonl", 1).run()
     assert (tmp_path / "run" / "part-00001.jsonl.zst").exists()
     world.pages = [[1], []]
-    manifest = run_pull(make_pull(world, tmp_path / "run", "jsonl", 1))
+    manifest = make_pull(world, tmp_path / "run", "jsonl", 1).run()
     assert manifest.rows == 1
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["manifest.json", "part-00000.jsonl.zst"]
 
@@ -180,8 +187,8 @@ def test_a_store_in_the_cloud_works_the_same():
     world = World([[1, 2], [3]], crashes=[7])
     folder = ObjectStoragePath(f"memory://bucket-{id(world)}/out/run")
     with pytest.raises(CrashError):
-        run_pull(replace(make_pull(world, Path("-"), "jsonl", 1), folder=folder))
-    manifest = run_pull(replace(make_pull(world, Path("-"), "jsonl", 1), folder=folder))
+        replace(make_pull(world, Path("-"), "jsonl", 1), folder=folder).run()
+    manifest = replace(make_pull(world, Path("-"), "jsonl", 1), folder=folder).run()
     assert (manifest.rows, len(manifest.parts)) == (3, 2)
     assert read_manifest(folder) == manifest
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "part-00000.jsonl.zst", "part-00001.jsonl.zst"]
@@ -204,16 +211,16 @@ def test_a_store_without_empty_folders():
     world = World([[1, 2], [3]])
     folder = ObjectStoragePath("memory://keys@bucket/out/run")
     for _ in range(2):
-        run_pull(replace(make_pull(world, Path("-"), "jsonl", 1), folder=folder))
+        replace(make_pull(world, Path("-"), "jsonl", 1), folder=folder).run()
         assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "part-00000.jsonl.zst", "part-00001.jsonl.zst"]
 
 
 def test_the_watermark_is_never_past_the_beginning(tmp_path):
     world = World([[1]])
-    manifest = run_pull(make_pull(world, tmp_path / "run", "jsonl", 1))
-    late = replace(manifest, newest=datetime(2099, 1, 1, tzinfo=UTC))
+    manifest = make_pull(world, tmp_path / "run", "jsonl", 1).run()
+    late = structs.replace(manifest, newest=datetime(2099, 1, 1, tzinfo=UTC))
     assert late.watermark == manifest.started_at
-    early = replace(manifest, newest=datetime(2020, 1, 1, tzinfo=UTC))
+    early = structs.replace(manifest, newest=datetime(2020, 1, 1, tzinfo=UTC))
     assert early.watermark == datetime(2020, 1, 1, tzinfo=UTC)
     assert manifest.watermark is None
 
@@ -221,7 +228,7 @@ def test_the_watermark_is_never_past_the_beginning(tmp_path):
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_time_that_passes_over_empty_pages_makes_no_part(tmp_path, form):
     world = World([[], [], [1, 2], [], [3]])
-    manifest = run_pull(make_pull(world, tmp_path, form, rows=1, limits=PartLimits(seconds=0)))
+    manifest = make_pull(world, tmp_path, form, rows=1, limits=PartLimits(seconds=0)).run()
     assert ids_in(tmp_path, form) == [1, 2, 3]
     assert [part.rows for part in manifest.parts] == [2, 1]
 
@@ -241,8 +248,9 @@ def test_a_thousandth_value_that_is_no_time_is_told_once_and_holds_nothing_up(tm
                 yield RecordPage(json.dumps(page).encode(), following)
 
     shaping = Shaping(time_column="t", time_path=("t",), timestamps=("t",))
-    manifest = run_pull(make_pull(world, tmp_path / "run", form, rows, shaping=shaping, walk=lambda state: TimedWalk(world, 0)))
+    changes = {"shaping": shaping, "open_list": lambda checkpoint: TimedWalk(world, 0)}
+    manifest = make_pull(world, tmp_path / "run", form, rows, **changes).run()
     assert manifest.newest == datetime(2026, 5, 1, 10, 0, 1, tzinfo=UTC)
     [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert told.startswith("things: 2 values of 't' are no time")
+    assert told.startswith("things: 2 values of 't' are not times")
     assert "private" not in told

@@ -54,6 +54,7 @@ class Good:
         pass
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["sqlite", "duckdb"])
 def test_whenever_it_comes_what_was_sent_is_written_and_nothing_else(tmp_path, kind):
     rows, interrupted = make_rows(3000), 0

@@ -372,6 +372,7 @@ def test_only_few_rows_are_claimed_at_once(db, make_batch):
     assert max(claimed for claimed, _ in most) < 100
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 30, 50, 500])
 def test_a_crash_leaves_few_rows_in_doubt_at_any_moment(db, make_batch, batch_size):
     concurrency = 4

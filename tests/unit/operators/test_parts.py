@@ -14,7 +14,7 @@ from airflow.sdk import ObjectStoragePath
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.landing.parts import DamagedPartError, PartFormat
-from limio_limitrail.landing.pull import PartLimits, Pull, run_pull
+from limio_limitrail.landing.pull import PartLimits, Pull
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.usage.rows import rows_of_parts
 from tests.support.record_pages import RecordPage
@@ -37,20 +37,19 @@ class Walk:
 def pull(folder, form, *pages: bytes):
     kept: list = [None]
     store = SimpleNamespace(load=lambda: kept[-1], save=kept.append, clear=lambda: kept.append(None))
-    run_pull(
-        Pull(
-            resource="things",
-            run_id="run",
-            signature="s",
-            folder=ObjectStoragePath(f"file://{folder}"),
-            part_format=PartFormat(form),
-            shaping=Shaping(),
-            since=None,
-            store=store,
-            walk=lambda state: Walk(list(pages)),
-            limits=PartLimits(rows=2),
-        )
-    )
+    Pull(
+        resource="things",
+        run_id="run",
+        signature="s",
+        folder=ObjectStoragePath(f"file://{folder}"),
+        part_format=PartFormat(form),
+        shaping=Shaping(),
+        since=None,
+        store=store,
+        open_list=lambda checkpoint: Walk(list(pages)),
+        restart_on=RuntimeError,
+        limits=PartLimits(rows=2),
+    ).run()
     return f"file://{folder}"
 
 

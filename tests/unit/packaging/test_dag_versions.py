@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SEEDS = range(4)
 DAG = '''
 import dataclasses, functools, importlib.util
@@ -88,7 +90,8 @@ def dag(name):
     return made
 
 PULL = {
-    "request_params": {"service": "limio", "since": datetime(2026, 1, 1)}, "drop_columns": ["a"], "columns": {"x": ("a", "b")},
+    "path_params": {"service": "limio"}, "query_params": {"since": datetime(2026, 1, 1)},
+    "drop_columns": ["a"], "nested_columns": {"x": ("a", "b")},
     "overlap": timedelta(hours=1), **POLICY,
 }
 for number, function in enumerate([transform, lambda frame: frame, functools.partial(transform), Silent().decide]):
@@ -117,7 +120,8 @@ with dag("usage"):
     LimitRailCommitUsageOperator.partial(task_id="partial", body=BODY, **usage).expand(mode=["commit", "preview"])
     LimioObjectSensor(task_id="sensor", path_type="orders", object_id="1", target_statuses=["a", "b"], failed_statuses=("c",))
 for number, own in enumerate(SERIALIZABLE):
-    trigger = LimioResourceEventTrigger(resource=own, request_params={"service": "limio", **{word: "1" for word in WORDS}})
+    params = {"path_params": {name: "limio" for name in own.placeholders()}, "query_params": {word: "1" for word in WORDS}}
+    trigger = LimioResourceEventTrigger(resource=own, **params)
     other = LimitRailResourceEventTrigger(resource="accounts", interval=timedelta(minutes=1))
     watchers = [AssetWatcher(name="one", trigger=trigger), AssetWatcher(name="two", trigger=other)]
     DAGS.append(DAG(f"watch_{number}", schedule=[Asset("news", watchers=watchers)], start_date=datetime(2026, 1, 1)))
@@ -139,6 +143,7 @@ print("told " + json.dumps(told))
 """
 
 
+@pytest.mark.exhaustive
 def test_a_dag_is_the_same_in_every_process(tmp_path: Path) -> None:
     path = tmp_path / "dag.py"
     path.write_text(DAG)

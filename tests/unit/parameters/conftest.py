@@ -1,15 +1,11 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The same examples every time, and connections of this process that lead to the emulator."""
+"""Connections of this process that lead to the emulator."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from limio_limitrail.emulator import EmulatorServer
-
-settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
 
 
 @pytest.fixture(scope="session")

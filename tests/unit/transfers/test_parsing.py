@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 import limio_limitrail
 from limio_limitrail.api.errors import ParameterError
@@ -21,9 +21,6 @@ from limio_limitrail.transfers.base import some_of
 from limio_limitrail.transfers.state import REMEMBERED_RUNS, AssetWatermark, Progress, asset_watermark, mark_of
 from tests.support.airflow_versions import UNIMPORTABLE
 from tests.support.stored import bad_values
-
-settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
 
 
 def modules():

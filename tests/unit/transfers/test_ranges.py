@@ -38,7 +38,7 @@ class Pull(RangedPull):
     since: str | None = None
     watermark: AssetWatermark = field(default_factory=lambda: AssetWatermark(Accessor(), target="t", source=SOURCE))
 
-    incremental, overlap, until, window = True, timedelta(minutes=5), None, None
+    incremental, overlap, until, slice_size = True, timedelta(minutes=5), None, None
 
     def own_rows(self):
         return self.appends

@@ -16,6 +16,7 @@ from limio_limitrail.landing.manifest import Manifest
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.transfers.incremental import RangedPull
 from limio_limitrail.transfers.state import AssetWatermark
+from tests.support.strategies import examples
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -67,7 +68,7 @@ class Table(RangedPull):
     dropped: bool = False
     made: set[str] = field(default_factory=set)
 
-    since, until, window = BEGIN, None, None
+    since, until, slice_size = BEGIN, None, None
     incremental, full_refresh = True, False
 
     def __post_init__(self) -> None:
@@ -143,7 +144,7 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400))
 @given(
     steps=st.lists(STEPS, min_size=12, max_size=40),
     kind=st.sampled_from(sorted(LISTS)),

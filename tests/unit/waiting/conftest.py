@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from limio_limitrail.api.auth import TokenSource
 from limio_limitrail.api.client import ApiClient
@@ -14,10 +13,6 @@ from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.emulator import EmulatorServer
-
-# The same examples every time, and no clock: a busy machine is no reason to fail.
-settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("steady")
 
 
 def refuse_to_sleep(seconds: float) -> None:

@@ -71,7 +71,7 @@ WAITS: dict[str, tuple[Any, str | None]] = {
         ),
         None,
     ),
-    "catalog_item": (RecordsWait(resource=LIMIO["published_catalog.offers2"], params={"path": "/offers2/one"}), None),
+    "catalog_item": (RecordsWait(resource=LIMIO["published_catalog.offers2"], query_params={"path": "/offers2/one"}), None),
     "usage": (
         RecordsWait(
             resource=LIMITRAIL["usage"],
@@ -80,7 +80,7 @@ WAITS: dict[str, tuple[Any, str | None]] = {
         ),
         "operator.truth",
     ),
-    "own_resource": (RecordsWait(resource=OWN, params={"kind": "large"}), None),
+    "own_resource": (RecordsWait(resource=OWN, path_params={"kind": "large"}), None),
 }
 OFTEN = {"interval": 60.0, "deadline": 1_800_000_000.25, "max_transient_failures": 10}
 TRIGGERS: dict[str, Any] = {
@@ -209,8 +209,8 @@ def test_any_resource(resource):
     assert resource_from_json(through_json(resource_to_json(resource))) == resource
 
 
-@given(st.builds(RecordsWait, resource=RESOURCES, params=PAIRS, since=TIMES, until=TIMES, min_records=st.integers(1, 10**9),
-                 page_size=st.integers(1, 10**6)))  # fmt: skip
+@given(st.builds(RecordsWait, resource=RESOURCES, path_params=PAIRS, query_params=PAIRS, since=TIMES, until=TIMES,
+                 min_records=st.integers(1, 10**9), page_size=st.integers(1, 10**6)))  # fmt: skip
 def test_any_wait_for_records(wait):
     assert wait_from_json(through_json(wait_to_json(wait))) == wait
 
@@ -304,12 +304,13 @@ def test_paging_of_ones_own():
             wait_to_json(RecordsWait(resource=replace(OWN, paging=paging)))
 
 
-def test_params_become_text():
+@pytest.mark.parametrize("params", ["path_params", "query_params"])
+def test_params_become_text(params):
     moment = datetime(2026, 10, 1, tzinfo=UTC)
-    wait = RecordsWait(resource=OWN, params={"a": True, "b": 7, "c": moment, "d": None, "e": "x"})  # type: ignore[dict-item]
-    assert wait_to_json(wait)["params"] == {"a": "true", "b": "7", "c": "2026-10-01T00:00:00Z", "e": "x"}
+    wait = RecordsWait(resource=OWN, **{params: {"a": True, "b": 7, "c": moment, "d": None, "e": "x"}})  # type: ignore[arg-type]
+    assert wait_to_json(wait)[params] == {"a": "true", "b": "7", "c": "2026-10-01T00:00:00Z", "e": "x"}
     with pytest.raises(ParameterError, match="parameter 'a'"):
-        wait_to_json(replace(wait, params={"a": ["x"]}))  # type: ignore[dict-item]
+        wait_to_json(replace(wait, **{params: {"a": ["x"]}}))  # type: ignore[arg-type]
 
 
 def test_nothing_else_can_be_written():

@@ -19,6 +19,7 @@ from limio_limitrail.limio.resources import RESOURCES
 from limio_limitrail.polling import watermark as position_module
 from limio_limitrail.polling.fingerprints import RecordFingerprint, fingerprint_of
 from limio_limitrail.polling.watermark import FAR, IDLE, MOST_SEEN, Position
+from tests.support.strategies import examples
 
 START = datetime(2026, 10, 1, 12, tzinfo=UTC)
 OVERLAP = timedelta(seconds=60)
@@ -142,7 +143,7 @@ def play(steps: list[Any], resource: Resource) -> World:
     return world
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(st.lists(STEPS, max_size=40))
 def test_each_version_is_announced_once(steps):
     world = play(steps, TIMED)
@@ -151,14 +152,14 @@ def test_each_version_is_announced_once(steps):
     assert set(world.announced) == world.due
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.lists(STEPS, max_size=40))
 def test_lists_that_tell_no_time(steps):
     world = play(steps, TIMELESS)
     assert sorted(world.announced) == sorted(world.due)
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(st.lists(STEPS, max_size=60), st.integers(1, 5))
 def test_a_position_that_cannot_remember_all_repeats_nothing(steps, most):
     with mock.patch.object(position_module, "MOST_SEEN", most):
@@ -169,7 +170,7 @@ def test_a_position_that_cannot_remember_all_repeats_nothing(steps, most):
         assert set(world.announced) == world.due
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.lists(STEPS, max_size=40))
 def test_no_time_blinds_a_watch(steps):
     """Whatever a list has shown: what appears now is seen by the next look."""
@@ -179,7 +180,7 @@ def test_no_time_blinds_a_watch(steps):
     assert world.announced[-1] == world.version(world.records[-1])
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.lists(STEPS, max_size=40))
 def test_written_and_read(steps):
     position = play(steps, TIMED).position
@@ -216,7 +217,7 @@ def test_too_many_that_tell_no_time():
     position = Position(changed_after=None)
     many = see(*({"id": number} for number in range(MOST_SEEN + 1)), resource=TIMELESS)
     assert len(position.moved(many[:-1], overlap=OVERLAP, now=START).seen) == MOST_SEEN
-    with pytest.raises(ParameterError, match=r"more than 3,000 records that tell no time.*Narrow it with request_params"):
+    with pytest.raises(ParameterError, match=r"more than 3,000 records that tell no time.*Narrow it with query_params"):
         position.moved(many, overlap=OVERLAP, now=START)
 
 

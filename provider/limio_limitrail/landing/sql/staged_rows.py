@@ -6,8 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from limio_limitrail.landing.arrow_arrays import integer_array
-from limio_limitrail.landing.arrow_tables import without_columns
+from limio_limitrail.landing.arrow_tables import integer_array, without_columns
 from limio_limitrail.landing.column_types import Kind, arrow_type, cast, kind_of
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.timestamps import sort_keys

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.landing.arrow_arrays import integer_array
+from limio_limitrail.landing.arrow_tables import integer_array
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.plan import Landed
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE
