@@ -45,7 +45,7 @@ JOURNEYS = (
     ("React", ("polls in the triggerer", "position stored", "asset event", "Dag run", "new events, each once")),
 )
 
-TASK, PREFETCH, WRITER, LOOP, SUPERVISED, TRIGGERER, DATABASE = (
+TASK, PREFETCH, WRITER, LOOP, THREAD, TRIGGERER, DATABASE = (
     "the task's thread",
     "prefetch thread",
     "background writer",
@@ -81,24 +81,19 @@ PATHS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
             ("usage.rows.rows_of_query", TASK, "reads rows of the query"),
             ("usage.messages.UsageTemplate.build", TASK, "makes key, path and body of a row"),
             ("usage.row_buffer.RowBuffer.add", TASK, "keeps the rows on disk, and finds repetitions and clashes"),
-            ("usage.committer.UsageCommitter.run", TASK, "takes batches of rows; reads from the ledger which are open"),
-            ("usage.ledger.ledger.Ledger.claim", TASK, "commits `sending` for each row, with a lease"),
-            ("usage.send_loop.SendLoop.give", LOOP, "hands claims to the event loop, within the concurrency limit"),
+            ("usage.ledger.ledger.Ledger.claim", TASK, "commits `sending` for each open row, with a lease"),
+            ("usage.send_loop.SendLoop.give", TASK, "hands claimed rows to the event loop, which limits concurrency"),
             ("usage.sender.UsageSender.__call__", LOOP, "sends a row with its key; retries if that is safe"),
             ("usage.messages.read_answer", LOOP, "reads the decision"),
-            ("usage.ledger.rules.resolve", LOOP, "what an answer means for a row that was in doubt"),
             ("usage.ledger.ledger.Ledger.record", TASK, "writes outcomes, in batches"),
-            ("usage.summary.judge", TASK, "compares the numbers with the thresholds of the task"),
         ),
     ),
     "wait": (
         "A wait, from the sensor to the trigger and back",
         (
-            ("sensors.base.WaitSensor.execute", TASK, "polls once on the worker; wrong parameters and scopes fail here"),
-            ("polling.serialization.wait_to_json", TASK, "describes what to wait for, without a secret"),
+            ("sensors.base.WaitSensor.execute", TASK, "polls once; wrong parameters and scopes fail here; then defers"),
             ("triggers.base.WaitTrigger.run", TRIGGERER, "sleeps and polls until the deadline"),
-            ("triggers.poll_once.look_once", TRIGGERER, "gets a token once for all, then waits for a slot of the host"),
-            ("triggers.threads.in_thread", SUPERVISED, "runs the poll, with a time limit"),
+            ("triggers.poll_once.look_once", THREAD, "gets a token once for all, waits for a slot of the host, polls"),
             ("sensors.base.WaitSensor.execute_complete", TASK, "turns the event into a result or an error"),
         ),
     ),
