@@ -108,8 +108,8 @@ FONT = "font-family='DejaVu Sans, Verdana, sans-serif'"
 def layers() -> list[list[str]]:
     """Return the packages of each layer, the topmost first."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    [layers_contract] = [contract for contract in contracts if contract["type"] == "layers"]
-    return [[name.strip().removeprefix("limio_limitrail.") for name in layer.split("|")] for layer in layers_contract["layers"]]
+    [found] = [contract["layers"] for contract in contracts if "limio_limitrail.hooks" in contract.get("layers", ())]
+    return [[name.strip().removeprefix("limio_limitrail.") for name in layer.split("|")] for layer in found]
 
 
 def text(x: float, y: float, words: str, *, size: int = 13, weight: str = "normal", anchor: str = "middle") -> str:

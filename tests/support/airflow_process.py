@@ -488,7 +488,7 @@ def move_in(command: dict[str, Any]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     # A child that hangs says where, and ends.
-    faulthandler.dump_traceback_later(command["policy"], exit=True)
+    faulthandler.dump_traceback_later(command["timeout"], exit=True)
     settings.configure_vars()
     settings.configure_orm()
 

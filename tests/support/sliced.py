@@ -116,5 +116,13 @@ def walk_through(
     )  # fmt: skip
 
 
+def join_slices(seconds: float = 60) -> None:
+    """Wait for the end of the threads of walks that were given up: what they had begun to ask for may still be on its way."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("slices-"):
+            thread.join(seconds)
+            assert not thread.is_alive(), thread
+
+
 def ids(pages: Iterable[Page]) -> list[int]:
     return [row["id"] for page in pages for row in json.loads(page.records)]

@@ -23,14 +23,14 @@ NOT_IN_HEADERS = {"with voids", "Base64 in lines", "plain"}
 @pytest.fixture
 def server(limio_emulator_factory, monkeypatch):
     server = limio_emulator_factory(client_secret=SECRET)
-    shared_poll = server.account.shared_poll
-    mint = shared_poll.mint
+    endpoint = server.account.token_endpoint
+    mint = endpoint.mint
 
     def opaque(scopes=None):
-        shared_poll.grants[TOKEN] = shared_poll.grants.pop(mint(scopes))
+        endpoint.tokens.grants[TOKEN] = endpoint.tokens.grants.pop(mint(scopes))
         return TOKEN
 
-    monkeypatch.setattr(shared_poll, "mint", opaque)
+    monkeypatch.setattr(endpoint, "mint", opaque)
     return server
 
 

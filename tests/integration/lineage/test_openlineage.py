@@ -31,7 +31,7 @@ def told(home, emulator, *, dag_id: str = "pull", **more: str) -> list[dict[str,
         **more,
     }
     command = [sys.executable, "-m", "airflow", "dags", "test", dag_id]
-    done = subprocess.run(command, env=environment(home.path, settings), capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=environment(home.path, settings), capture_output=True, text=True, timeout=600)
     (home.path / "output.log").write_text(done.stdout + done.stderr)
     return [json.loads(line) for line in events.read_text().splitlines()] if events.exists() else []
 

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSensorTimeout, TaskDeferred
 
-from limio_limitrail.emulator.exchange import Reply
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import Fault, Reply
 from limio_limitrail.polling.objects import ObjectWait
 from limio_limitrail.polling.serialization import wait_to_json
 from limio_limitrail.sensors.limio import LimioObjectSensor

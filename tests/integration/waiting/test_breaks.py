@@ -28,10 +28,8 @@ from airflow.models.trigger import Trigger
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 from airflow.sdk.module_loading import import_string
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Call, Reply
-from limio_limitrail.emulator.faults import Fault
-from limio_limitrail.emulator.limitrail_options import ACCOUNTS_READ, USAGE_READ, USAGE_WRITE
+from limio_limitrail.emulator import Call, EmulatorServer, Fault, Reply
+from limio_limitrail.emulator.options import ACCOUNTS_READ, USAGE_READ, USAGE_WRITE
 from limio_limitrail.sensors.base import GRACE
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
@@ -72,7 +70,7 @@ def from_look(number: int, server: EmulatorServer, do: Callable[[], object]) -> 
 
 def withdraw_scopes(server: EmulatorServer) -> None:
     """Leave the tokens alive, and good for nothing."""
-    for grant in (*server.account.shared_poll.grants.values(), *server.limitrail.shared_poll.book.grants.values()):
+    for grant in (*server.account.token_endpoint.tokens.grants.values(), *server.limitrail.token_endpoint.tokens.grants.values()):
         grant.scopes = ()
 
 

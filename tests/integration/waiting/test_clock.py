@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Call, Reply
+from limio_limitrail.emulator import Call, EmulatorServer, Reply
 from limio_limitrail.polling.objects import ObjectWait
 from limio_limitrail.polling.serialization import wait_to_json
 from limio_limitrail.triggers.limio import LimioWaitTrigger
@@ -217,7 +216,7 @@ print(json.dumps(asyncio.run(run())))
 
 def wait_among_jumps(jump: float, *, interval: float) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-c", JUMPING, str(jump), str(interval)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", JUMPING, str(jump), str(interval)], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     [event] = json.loads(done.stdout.splitlines()[-1])

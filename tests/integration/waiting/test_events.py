@@ -16,8 +16,7 @@ import pytest
 
 from limio_limitrail.api.pagination import SinglePage
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.emulator.exchange import Call, Reply
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import Call, Fault, Reply
 from limio_limitrail.polling.watermark import Position
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
 from tests.support.watched import PERSONAL, Baskets, tick, watch

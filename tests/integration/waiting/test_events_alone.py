@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import Fault
 from tests.support.watched import PERSONAL, Baskets, tick, watch
 
 pytestmark = pytest.mark.usefixtures("connected")

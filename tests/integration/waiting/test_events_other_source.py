@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import Fault
 from limio_limitrail.limio.resources import RESOURCES
 from tests.support.watched import Baskets, watch
 

@@ -13,9 +13,7 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Reply
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import EmulatorServer, Fault, Reply
 from limio_limitrail.polling.policy import PollPolicy
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
 from tests.support.secrets_left import FORMS, holders

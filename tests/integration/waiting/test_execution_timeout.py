@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
 CASES = {
     # What the sensor is given; its state, how often it is tried, what its log says.
     "execution": ("execution_timeout=timedelta(seconds=1)", "failed", 1, "execution_timeout=0:00:01 is over"),
@@ -20,7 +18,6 @@ CASES = {
 }
 
 
-@pytest.mark.exhaustive
 def test_a_deferred_wait_ends_in_time(home, script):
     script.answers.update({name: [404, "active"] if name == "found" else [404] for name in CASES})
     common = "dict(path_type='orders', poke_interval=0.2, timeout=3600, retries=0, retry_delay=NOW, deferrable=True)"

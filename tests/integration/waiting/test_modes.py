@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Reply
+from limio_limitrail.emulator import EmulatorServer, Reply
 from tests.support.airflow_home import AirflowHome
 from tests.support.airflow_versions import MISSING
 

@@ -13,9 +13,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.emulator.exchange import Reply
-from limio_limitrail.emulator.faults import Fault
-from limio_limitrail.emulator.limitrail_options import USAGE_WRITE
+from limio_limitrail.emulator import Fault, Reply
+from limio_limitrail.emulator.options import USAGE_WRITE
 from limio_limitrail.polling.poll import NoAnswerError
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor

@@ -37,7 +37,7 @@ from limio_limitrail.triggers.limio import LimioWaitTrigger
 from tests.support.bad_hosts import BAD, BadHost, bad_host
 from tests.support.wire import TOKEN, answer, full_listener, read_request
 
-PATIENCE = 60.0
+PATIENCE = 200.0
 """Seconds that are far more than what ends soon takes, and far less than a host would hang (the total_timeout of 300 s)."""
 FEW = 8
 THINGS = Resource(name="things", path="/custom/things", paging=CursorString())

@@ -17,7 +17,7 @@ from limio_limitrail.triggers import client_cache as clients
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger, LimioWaitTrigger
 from tests.support.bad_hosts import CountingHost, counting_host
 
-PATIENCE = 60.0
+PATIENCE = 200.0
 FIRST, SECOND = "token-1-1234567890", "token-2-1234567890"
 
 

@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Call, Reply
+from limio_limitrail.emulator import Call, EmulatorServer, Reply
 from limio_limitrail.triggers import poll_loop as looks
 from tests.support.bad_hosts import BAD, bad_host
 from tests.support.watched import Baskets, watch

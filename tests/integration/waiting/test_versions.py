@@ -47,7 +47,7 @@ def test_a_triggerer_that_is_of_another_version_than_the_waits(home, limio_emula
         assert triggerer.poll() is None
     finally:
         os.killpg(triggerer.pid, signal.SIGKILL)
-        triggerer.wait(timeout=30)
+        triggerer.wait(timeout=300)
 
     for name, number in tasks.items():
         told = json.dumps(found[name]["told"])

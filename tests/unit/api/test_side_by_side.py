@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from limio_limitrail.concurrency.interleave import AHEAD, ConsumerStoppedError, Ending, interleave
 
-PATIENCE = 30
+PATIENCE = 120
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 

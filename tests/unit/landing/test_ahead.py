@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from limio_limitrail.concurrency.prefetch import prefetch
 
-PATIENCE = 30
+PATIENCE = 120
 
 
 class Items:

@@ -11,7 +11,7 @@ import pytest
 
 from limio_limitrail.concurrency.background_writer import MOST, BackgroundWriter
 
-PATIENCE = 30
+PATIENCE = 120
 WHO = ContextVar("WHO", default="nobody")
 
 

@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 SEEDS = range(4)
 DAG = '''
 import dataclasses, functools, importlib.util
@@ -143,7 +141,6 @@ print("told " + json.dumps(told))
 """
 
 
-@pytest.mark.exhaustive
 def test_a_dag_is_the_same_in_every_process(tmp_path: Path) -> None:
     path = tmp_path / "dag.py"
     path.write_text(DAG)
@@ -159,7 +156,7 @@ def test_a_dag_is_the_same_in_every_process(tmp_path: Path) -> None:
     ]
     answers = []
     for process in running:
-        output, errors = process.communicate(timeout=240)
+        output, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors[-3000:]
         answers.append(json.loads(output.rpartition("told ")[2]))
     first, *others = answers

@@ -35,7 +35,7 @@ def modules():
 def test_importing_is_cheap():
     code = "import sys\n" + "".join(f"import {name}\n" for name in modules() if name not in UNIMPORTABLE)
     code += "print(sorted({'aiohttp', 'requests', 'pandas', 'pyarrow', 'duckdb'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 

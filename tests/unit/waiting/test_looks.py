@@ -23,7 +23,7 @@ from limio_limitrail.api.errors import (
     ServerError,
     TransportError,
 )
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import Fault
 from limio_limitrail.limio.resources import RESOURCES
 from limio_limitrail.limitrail.resources import RESOURCES as LIMITRAIL
 from limio_limitrail.polling.conditions import MOST_IDS, RecordsWait, find_predicate
@@ -172,7 +172,7 @@ def test_a_token_that_has_ended(client, limio_emulator):
 
 @pytest.mark.parametrize("body", ["[]", '"active"', "7", "null"])
 def test_answers_that_are_no_object(client, limio_emulator, body):
-    from limio_limitrail.emulator.exchange import Reply
+    from limio_limitrail.emulator import Reply
 
     limio_emulator.on_request(lambda call: Reply(200, body.encode()) if "orders" in call.path else None)
     with pytest.raises(ProtocolError, match="expected a JSON object"):
