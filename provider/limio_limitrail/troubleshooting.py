@@ -11,7 +11,7 @@ from pathlib import Path
 
 TROUBLESHOOTING = "how-to/troubleshooting"
 SETTLE_USAGE = "how-to/settle-usage"
-_LEADS = "More: "
+_LINK_PREFIX = "More: "
 
 _site = ""
 
@@ -45,10 +45,10 @@ def address_of(anchor: str, *, page: str = TROUBLESHOOTING) -> str:
 
 def explained(message: str, *, error: type[BaseException]) -> str:
     """Append the URL of an error's explanation to its message, unless an error that it quotes has appended its own."""
-    if _LEADS in message:
+    if _LINK_PREFIX in message:
         return message
     end = "" if message.endswith((".", "?", "!")) else "."
-    return f"{message}{end} {_LEADS}{address_of(error.__name__.lower())}"
+    return f"{message}{end} {_LINK_PREFIX}{address_of(error.__name__.lower())}"
 
 
 class ExplainedError(Exception):
@@ -56,7 +56,7 @@ class ExplainedError(Exception):
 
     @property
     def what(self) -> str:
-        """The message alone."""
+        """The message without the link."""
         return super().__str__()
 
     def __str__(self) -> str:

@@ -83,7 +83,7 @@ def shown_by(run) -> list[str]:
         return [repr(run())]
     except Exception as error:  # noqa: BLE001 - every error is looked at
         shown = [str(error), repr(error), "".join(traceback.format_exception(error)), repr(pickle.dumps(error))]
-        return [*shown, repr(vars(error))] + ([error.without_answer()] if isinstance(error, ApiError) else [])
+        return [*shown, repr(vars(error))] + ([error.without_problem()] if isinstance(error, ApiError) else [])
 
 
 @pytest.mark.parametrize("where", ["/api/", "/oauth2/token"])

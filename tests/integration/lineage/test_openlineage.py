@@ -15,7 +15,7 @@ from airflow.sdk.lineage import HookLineageCollector
 
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.observability import lineage as flow
-from limio_limitrail.observability.lineage import Place, folder_place, list_place
+from limio_limitrail.observability.lineage import LineageDataset, folder_dataset, list_dataset
 from tests.support.airflow_home import environment
 
 pytest.importorskip("airflow.providers.openlineage")
@@ -160,8 +160,8 @@ def test_a_collector_that_fails_fails_nobody(limio_emulator, monkeypatch, caplog
 def test_places():
     from airflow.sdk import ObjectStoragePath
 
-    assert list_place(scheme="limio", base_url="https://Acme.prod.limio.com/api", resource="orders") == Place(
+    assert list_dataset(scheme="limio", base_url="https://Acme.prod.limio.com/api", resource="orders") == LineageDataset(
         namespace="limio://acme.prod.limio.com", name="orders"
     )
-    assert folder_place(ObjectStoragePath("file:///lake/orders")) == Place(namespace="file", name="/lake/orders")
-    assert folder_place(ObjectStoragePath("memory://bucket/lake")) == Place(namespace="memory://bucket", name="lake")
+    assert folder_dataset(ObjectStoragePath("file:///lake/orders")) == LineageDataset(namespace="file", name="/lake/orders")
+    assert folder_dataset(ObjectStoragePath("memory://bucket/lake")) == LineageDataset(namespace="memory://bucket", name="lake")

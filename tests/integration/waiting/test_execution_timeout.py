@@ -12,8 +12,8 @@ CASES = {
     # soft_fail and never_fail are about timeout; one that Airflow cuts on a worker between two looks fails, too.
     "soft": ("execution_timeout=timedelta(seconds=1), soft_fail=True", "failed", 1, "execution_timeout=0:00:01 is over"),
     "never": ("execution_timeout=timedelta(seconds=1), never_fail=True", "failed", 1, "execution_timeout=0:00:01 is over"),
-    "shorter": ("execution_timeout=timedelta(hours=1), timeout=1", "failed", 1, "Not there within 1 s"),
-    "shorter_soft": ("execution_timeout=timedelta(hours=1), timeout=1, soft_fail=True", "skipped", 1, "Not there within 1 s"),
+    "shorter": ("execution_timeout=timedelta(hours=1), timeout=1", "failed", 1, "Timed out after 1 s"),
+    "shorter_soft": ("execution_timeout=timedelta(hours=1), timeout=1, soft_fail=True", "skipped", 1, "Timed out after 1 s"),
     "found": ("execution_timeout=timedelta(hours=1)", "success", 1, ""),
 }
 

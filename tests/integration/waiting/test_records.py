@@ -134,7 +134,7 @@ def test_a_predicate_in_a_triggerer(connected, api_requests):
     connected.put_records("checkout/abandoned", baskets(3))
     event = deferred(limio(resource="abandoned_baskets", predicate="operator.not_", deferrable=True, timeout=4))
     assert event["kind"] == "timeout"
-    assert "0 of 3 records match" in event["what"]
+    assert "0 of 3 records match" in event["message"]
     connected.counters.reset()
     with pytest.raises(AirflowFailException, match="predicate= is a function, which cannot be handed to a triggerer"):
         limio(resource="abandoned_baskets", predicate=lambda record: False, deferrable=True).execute(CONTEXT)
@@ -232,7 +232,7 @@ def test_cursors_that_are_refused_for_good(connected, deferrable):
     if deferrable:
         assert deferred(sensor)["kind"] == "no_answer"
     else:
-        with pytest.raises(NoAnswerError, match="3 looks in a row have failed"):
+        with pytest.raises(NoAnswerError, match="3 polls in a row failed"):
             sensor.execute(CONTEXT)
 
 

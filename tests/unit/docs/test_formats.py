@@ -7,12 +7,10 @@ from pathlib import Path
 
 from limio_limitrail.landing import checkpoint as state
 from limio_limitrail.landing import manifest
-from limio_limitrail.polling import changes as news
-from limio_limitrail.polling import events as announced
-from limio_limitrail.polling import watch_state as progress
+from limio_limitrail.polling import events, poll, watch_state
 from limio_limitrail.sensors import base
 from limio_limitrail.transfers import state as watermark
-from limio_limitrail.triggers import stored_formats as kept
+from limio_limitrail.triggers.base import KWARGS_FORMAT
 from limio_limitrail.usage.ledger import table
 
 NUMBERS = {
@@ -22,12 +20,12 @@ NUMBERS = {
     "checkpoint of a pull": state.FORMAT_VERSION,
     "watermark and ranges of runs": watermark.FORMAT_VERSION,
     "failure count of a sensor in `reschedule` mode": base.FAILURES_FORMAT,
-    "trigger of a wait": kept.KWARGS_FORMAT,
-    "event of such a trigger": kept.EVENT_FORMAT,
-    "trigger of a watch": kept.KWARGS_FORMAT,
-    "position of a watch": progress.FORMAT,
-    "event of a watch": news.FORMAT,
-    "which run has which event": announced.FORMAT,
+    "trigger of a wait": KWARGS_FORMAT,
+    "event of such a trigger": poll.EVENT_FORMAT,
+    "trigger of a watch": KWARGS_FORMAT,
+    "position of a watch": watch_state.FORMAT,
+    "event of a watch": events.FORMAT,
+    "which run has which event": events.FORMAT,
 }
 
 

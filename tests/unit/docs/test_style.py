@@ -62,9 +62,9 @@ FILLED_IN = {
     "answered 401": "answered {",
     "answered 403": "answered {",
     "answered 422": "answered {",
-    "busy with orders of https://... for 280 s, and not done": "busy with {",
+    "still busy with orders of https://... after 280 s": "still busy with {",
     "expected a list in 'items'": "expected a list in ",
-    "no turn came: 3 others are busy with orders of https://...": "no turn came",
+    "no slot became free: 3 others are busy with orders of https://...": "no slot became free",
 }
 OF_DATABASES = {"database is locked", "lock timeout", "must be owner", "permission denied", "statement timeout"}
 

@@ -43,7 +43,7 @@ class Silent:
         self.decide = lambda meta: None
         self.inner = object()
     def first(self): return {}
-    def following(self, meta): return self.decide(meta)
+    def next_cursor(self, meta): return self.decide(meta)
 
 @dataclasses.dataclass(frozen=True)
 class Told(CursorString):
@@ -120,7 +120,7 @@ with dag("usage"):
 for number, own in enumerate(SERIALIZABLE):
     params = {"path_params": {name: "limio" for name in own.placeholders()}, "query_params": {word: "1" for word in WORDS}}
     trigger = LimioResourceEventTrigger(resource=own, **params)
-    other = LimitRailResourceEventTrigger(resource="accounts", interval=timedelta(minutes=1))
+    other = LimitRailResourceEventTrigger(resource="accounts", poke_interval=timedelta(minutes=1))
     watchers = [AssetWatcher(name="one", trigger=trigger), AssetWatcher(name="two", trigger=other)]
     DAGS.append(DAG(f"watch_{number}", schedule=[Asset("news", watchers=watchers)], start_date=datetime(2026, 1, 1)))
 TEXTS = {name: [str(own), repr([own])] for name, own in OWN.items()} | {"body": repr(BODY), "policy": sorted(POLICY)}

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Readers of what is elsewhere: lists of an API, folders, functions."""
+"""Readers of references: to lists of an API, folders and functions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def folder(name: str, value: object) -> str | ObjectStoragePath:
 
 
 def _without_secrets(name: str, url: str) -> None:
-    """See that a folder's URL may stand in logs, XComs and manifests.
+    """Check that a folder's URL may appear in logs, XComs and manifests.
 
     :raises ParameterError: it holds a password, or a signature.
     """
@@ -57,12 +57,12 @@ def _without_secrets(name: str, url: str) -> None:
     if (at and ":" in unquote(user.partition("/")[0])) or (scheme not in {"", "file", "local"} and _QUERY.search(unquote(url))):
         raise ParameterError(
             f"{name} holds a password, a key or a signature: put it into an Airflow connection, and name that as in "
-            "s3://my_connection@bucket/folder. The folder's URL stands in logs and in XCom"
+            "s3://my_connection@bucket/folder. The folder's URL appears in logs and in XCom"
         )
 
 
 def function_or_path(name: str, value: object) -> str | Callable[..., Any]:
-    """Read a function, or the path by which it can be imported, which is not imported yet."""
+    """Read a function or its import path, without importing it."""
     if callable(value):
         return value
     if isinstance(value, str) and _PATH.fullmatch(value.strip()):
@@ -79,7 +79,7 @@ def import_path(name: str, value: object) -> str:
 
 
 def function(name: str, value: object) -> Callable[..., Any]:
-    """Read a function, which is imported where its path is given."""
+    """Read a function, or import it by its path."""
     found = function_or_path(name, value)
     return import_function(name, found) if isinstance(found, str) else found
 

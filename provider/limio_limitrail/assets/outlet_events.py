@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What a task tells of its outlets."""
+"""Asset events of a task's outlets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-def announce(context: Context, *, outlets: Iterable[Any], summary: Mapping[str, Any]) -> None:
+def add_to_outlet_events(context: Context, *, outlets: Iterable[Any], summary: Mapping[str, Any]) -> None:
     """Put a summary into the asset event of each outlet."""
     from airflow.sdk import Asset
 

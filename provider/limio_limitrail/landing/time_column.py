@@ -1,11 +1,14 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The newest time of a part, of which the watermark is made."""
+"""The time column of records: its newest value, of which the watermark is made, and the upper bound of a run's time range."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from limio_limitrail.landing.column_types import Kind, kind_of
 from limio_limitrail.landing.nested_paths import NestedPath, NestedPathReader
@@ -14,6 +17,8 @@ from limio_limitrail.landing.values import Times, times_in, times_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from limio_limitrail.landing.part_builders import RecordPage
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_TIMES = Times(newest=None, unreadable=0)
@@ -34,7 +39,7 @@ class MaxTimestamp:
     @classmethod
     def of_columns(cls, shaping: Shaping) -> MaxTimestamp:
         """Make one for records that become columns: the watermark is made of the time as it came, in a column or not."""
-        return cls(None if shaping.lands_time else shaping.time_path, column=shaping.time_column)
+        return cls(None if shaping.stores_time else shaping.time_path, column=shaping.time_column)
 
     def add_page(self, records: bytes) -> None:
         """Read a page's JSON array of records."""
@@ -79,3 +84,42 @@ def _newest(instants: pa.ChunkedArray) -> datetime | None:
 
     microseconds: int | None = pc.max(instants).value
     return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FilteredPage:
+    raw_records: list[msgspec.Raw]
+    wrapped: bool
+
+    @property
+    def records(self) -> bytes:
+        return b"[" + b",".join(self.raw_records) + b"]"
+
+
+class UpperBound:
+    """Leaves out the records whose time is not before the bound, for an API without such a filter. Those without a time stay.
+
+    :param path: where the time is in a record.
+    :param until: the bound, which is not part of the range.
+    """
+
+    def __init__(self, *, path: NestedPath, until: datetime) -> None:
+        self._reader = NestedPathReader({"time": path})
+        self._until = until
+        self.left_out = 0
+
+    def apply(self, page: RecordPage) -> RecordPage:
+        """Return the page without the records that are left out, which `left_out` counts."""
+        if not page.raw_records:
+            return page
+        times = self._reader.read(page.records)["time"]
+        newest = times_of(times).newest
+        if newest is not None and newest < self._until:
+            return page
+        kept = [raw for raw, time in zip(page.raw_records, times, strict=True) if self._is_within(time)]
+        self.left_out += len(page.raw_records) - len(kept)
+        return _FilteredPage(raw_records=kept, wrapped=page.wrapped)
+
+    def _is_within(self, time: bytes | None) -> bool:
+        when = times_of([time]).newest
+        return when is None or when < self._until
