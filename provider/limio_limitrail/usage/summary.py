@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
-from limio_limitrail.troubleshooting import ExplainedError
+from limio_limitrail.troubleshooting import SETTLE_USAGE, ExplainedError, address_of
 from limio_limitrail.usage.ledger.digests import same_content
+from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.usage.ledger.model import Entry, Outcome, PermanentUsageError, State, UsageRow, Worker
 from limio_limitrail.usage.parameters import ErrorBudget
 
@@ -266,8 +267,9 @@ def check_thresholds(
         failures.append(
             f"{counts.changed:,} of {counts.rows:,} rows were carried out earlier with another body ({limit}), for "
             f"example {counts.changed_example}; they were not sent again. The table {changes_table} lists them and the members "
-            "that differ: correct each in the API, and settle it as 'Changed rows' in docs/usage.md says. If two different "
-            "things share their key columns, tell them apart with key_namespace=."
+            f"that differ: correct each in the API, then settle it in the ledger "
+            f"(see {address_of('changed-rows', page=SETTLE_USAGE)}). If two different things "
+            "share their key columns, tell them apart with key_namespace=."
         )
     if limit := exceeded("max_in_doubt", left.count):
         failures.append(f"{_describe(left, table=table)} ({limit}). {_settle_left(left)}.")
