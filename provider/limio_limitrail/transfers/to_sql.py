@@ -175,11 +175,10 @@ class ResourceToSqlOperator(ResourcePullOperator):
 
     def _database(self) -> DbApiHook:
         from limio_limitrail.hooks.databases import find_database
-        from limio_limitrail.landing.sql.sessions import open_session
+        from limio_limitrail.landing.sql.sessions import session_class
 
         hook = find_database(self.sql_conn_id)
-        # Opens nothing yet: it tells before the pull, not after it, that this database cannot be landed in.
-        open_session(hook)
+        session_class(hook)  # raises before the pull, and not after it, if nothing can be loaded into this database
         return hook
 
     def _check_mode(self, job: Job, mode: WriteMode) -> None:

@@ -178,7 +178,7 @@ def test_a_motherduck_that_cannot_be_opened(monkeypatch, name, said, use):
         raise duckdb.IOException(f"IO Error: {said.format(database)}")
 
     monkeypatch.setattr("airflow.providers.duckdb.hooks.duckdb.duckdb.connect", refuse)
-    monkeypatch.setattr("limio_limitrail.landing.sql.duckdb_connect.BIRTH_WAIT", 0.0)
+    monkeypatch.setattr("limio_limitrail.landing.sql.duckdb_connect.CREATION_WAIT", 0.0)
     monkeypatch.setattr("limio_limitrail.landing.sql.duckdb.OPEN_WAIT", 0.0)
     hook = hook_to(DuckDBHook, conn_type="duckdb", **MOTHERDUCK[name])
     with pytest.raises((LandingError, LedgerError)) as caught:

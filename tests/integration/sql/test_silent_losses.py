@@ -45,7 +45,7 @@ def test_rows_that_the_table_keeps_as_they_were(opened, case, mode):
     db.land("append", ROWS)
     db.execute(*SWALLOWS[case])
     before = db.rows(own=True)
-    with pytest.raises(LandingError, match="A trigger or a rule of the table may keep rows from being written") as refused:
+    with pytest.raises(LandingError, match="A trigger or a rule of the table may prevent rows from being written") as refused:
         db.land(mode, {"id": (INT, [1, 2]), "v": (T, [CANARY, "b2"])})
     assert CANARY not in str(refused.value)
     assert db.rows(own=True) == before

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The text forms of values that a table held before their column became text."""
+"""The text forms of a column's values when the column becomes text."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.names import TableName
 
 ISO_INSTANT = "%Y-%m-%dT%H:%M:%S.%fZ"
-"""The text form of an instant in UTC, as a pattern for ``strftime``."""
+"""The text form of an instant in UTC, for ``strftime``."""
 
 _PLAIN_DOUBLE = 1e10
-"""Below this magnitude, and above a thousandth, every database writes a double's digits as they are."""
+"""Below this magnitude, and above a thousandth, every database writes a double without an exponent."""
 
 
 def texts(values: list[Any], *, kind: Kind) -> list[str]:
-    """Write values the way `kinds.cast` writes them."""
+    """Return the texts that `column_types.cast` writes."""
     import pyarrow as pa
 
     column = pa.chunked_array([pa.array(values, arrow_type(kind))])
@@ -27,20 +27,19 @@ def texts(values: list[Any], *, kind: Kind) -> list[str]:
 
 
 def respell_doubles(*, session: Session, table: TableName, column: str) -> None:
-    """Bring the very large and very small numbers of a column that has just become text into the form of `kinds.cast`.
+    """Rewrite the very large and very small numbers of a column that has just become text as `column_types.cast` writes them.
 
-    Databases differ in when they write an exponent and how, and whether a zero has a sign; in the range that is left alone they
-    all agree.
+    Databases differ in when and how they write an exponent, and in the sign of zero; they agree in the range that is left alone.
 
     :param session: the load's session.
     :param table: the table.
     :param column: the column, whose texts are shortest forms of doubles.
     """
     dialect = session.dialect
-    name, place = dialect.quote(column), dialect.qualified(table)
+    name, qualified = dialect.quote(column), dialect.qualified(table)
     number = f"abs(CAST({name} AS {dialect.types[Kind.DOUBLE]}))"
     unusual = f"{number} >= {_PLAIN_DOUBLE:.0f} OR {number} < 0.001"
-    spelled = [text for (text,) in session.query(f"SELECT DISTINCT {name} FROM {place} WHERE {unusual}")]
+    spelled = [text for (text,) in session.query(f"SELECT DISTINCT {name} FROM {qualified} WHERE {unusual}")]
     wanted = texts([float(text) for text in spelled], kind=Kind.DOUBLE)
     changes = [(old, new) for old, new in zip(spelled, wanted, strict=True) if old != new]
     if not changes:
@@ -50,5 +49,5 @@ def respell_doubles(*, session: Session, table: TableName, column: str) -> None:
     respelling = f"_limio_spelling_{uuid.uuid4().hex}"
     session.create_stage(stage=respelling, columns=[("old", dialect.text_type), ("new", dialect.text_type)])
     session.fill(stage=respelling, rows=pa.table({"old": [old for old, _ in changes], "new": [new for _, new in changes]}))
-    session.ready(stage=respelling)
-    session.execute(dialect.update(place, dialect.quote(respelling), [(name, "s.new")], f"t.{name} = s.old"))
+    session.analyze(stage=respelling)
+    session.execute(dialect.update(qualified, dialect.quote(respelling), [(name, "s.new")], f"t.{name} = s.old"))

@@ -138,7 +138,7 @@ class Transactions:
             if error.cause is Cause.CONFLICT:
                 raise error
             raise LedgerLockedError(
-                f"the table {self._table} is locked, {who}. It was waited for for {waited:.0f} s ({error.told}). Let whoever "
+                f"the table {self._table} is locked, {who}. It was waited for for {waited:.0f} s ({error.summary}). Let whoever "
                 f"holds it finish, or end it{end}; a retry then goes on"
             ) from error
         if error.cause is Cause.CONFLICT:
@@ -152,7 +152,7 @@ class Transactions:
             who,
             waited,
             PATIENCE,
-            error.told,
+            error.summary,
         )
 
     def _holders(self, *, waited: float, readers: bool) -> list[str]:

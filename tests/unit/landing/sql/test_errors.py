@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from limio_limitrail.landing.sql import LandingError
-from limio_limitrail.landing.sql.errors import before_values, guarded
+from limio_limitrail.landing.sql.errors import Diagnosis, before_values, guarded
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_the_drivers_error_is_not_even_the_context():
         raise KeyError("canary")
 
     with pytest.raises(LandingError, match="no") as raised:
-        guarded(refuse, refused=KeyError, describe=lambda _: "no")
+        guarded(refuse, refused=KeyError, describe=lambda _: Diagnosis(summary="no"))
     assert raised.value.__context__ is None
     assert raised.value.__cause__ is None
 
@@ -37,4 +37,4 @@ def test_what_is_no_drivers_error_passes():
         raise KeyError("mine")
 
     with pytest.raises(KeyError):
-        guarded(refuse, refused=OSError, describe=lambda _: "no")
+        guarded(refuse, refused=OSError, describe=lambda _: Diagnosis(summary="no"))
