@@ -20,9 +20,8 @@ import duckdb
 import pytest
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql import LandingError, LoadResult
+from limio_limitrail.landing.sql import LandingError, LoadResult, duckdb_connect
 from limio_limitrail.landing.sql import duckdb as duck_module
-from limio_limitrail.landing.sql import duckdb_connect
 
 pytestmark = [pytest.mark.every_driver, pytest.mark.other_processes]
 

@@ -16,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql import LoadResult
-from limio_limitrail.landing.sql import stale_rows
+from limio_limitrail.landing.sql import LoadResult, stale_rows
 from tests.support.databases import NOON, Database, kept_open, open_database
 from tests.support.strategies import examples
 
