@@ -155,13 +155,13 @@ def die_at(point: str, db) -> None:
     if point == "staged":
         db.land("merge", *SECOND, run="2", progress=lambda rows: kill() if rows >= 1500 else None)
     else:
-        original = getattr(loading, point)
+        original = getattr(loading._Load, point)
 
-        def then_die(**arguments):
-            original(**arguments)
+        def then_die(*args, **arguments):
+            original(*args, **arguments)
             kill()
 
-        setattr(loading, point, then_die)
+        setattr(loading._Load, point, then_die)
         db.land("merge", *SECOND, run="2")
 
 

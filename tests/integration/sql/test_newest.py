@@ -152,7 +152,7 @@ def test_rows_that_say_no_time_where_the_table_does_are_told_of(db, table, held,
     land(db, table, held, "private", at=EARLIER)
     with caplog.at_level(logging.WARNING, logger="limio_limitrail.landing.sql"):
         assert land(db, table, comes, "timeless", at=LATER).outdated == 1
-    assert f"{table}: 1 rows came without a time that can be read in 'at'" in caplog.text
+    assert f"{table}: 1 rows came without a readable time in 'at'" in caplog.text
     assert "private" not in caplog.text
     assert [row["v"] for row in db.rows(table)] == ["private"]
 

@@ -93,12 +93,12 @@ class Dialect:
     :param longest_name: the bytes of UTF-8 that it keeps of a name; ``None`` without a limit.
     :param most_columns: the columns that a table can have; ``None`` without a limit.
     :param stored: turns a staged expression of a kind into what a column of that kind stores.
-    :param key: makes an expression of a kind comparable when the row of a key is looked up, in a way that can use an index.
+    :param key: makes an expression of a kind comparable to find the row of a key, in a way that can use an index.
     :param exact: makes an expression of a kind comparable and sortable, texts and JSON character by character.
     :param to_custom_type: casts a staged expression of a kind to a type that this package does not create.
     :param custom_type_loses: a condition: such a type does not return the value of a staged expression of a kind.
     :param distinct: the operator that compares values, where two nulls are equal.
-    :param keeps_types: whether a column holds values of its type only; else times have to be fetched to be compared.
+    :param strict_types: whether a column holds values of its type only; if not, times have to be fetched to be compared.
     :param insert_verb: the verb that adds rows to the table.
     :param update_verb: the verb that changes them.
     """
@@ -118,7 +118,7 @@ class Dialect:
     key: Callable[[str, Kind], str] = as_is
     exact: Callable[[str, Kind], str] = as_is
     distinct: str = "IS DISTINCT FROM"
-    keeps_types: bool = True
+    strict_types: bool = True
     insert_verb: str = "INSERT"
     update_verb: str = "UPDATE"
 
@@ -145,7 +145,7 @@ class Dialect:
 
     def legible(self, expression: str) -> str:
         """Return an expression whose value can be fetched as a text."""
-        return f"CAST({expression} AS {self.text_type})" if self.keeps_types else expression
+        return f"CAST({expression} AS {self.text_type})" if self.strict_types else expression
 
     def update(self, table: str, stage: str, assignments: Sequence[tuple[str, str]], condition: str) -> str:
         """Write an UPDATE … FROM, with the table's columns named by ``t`` and the staged ones by ``s``."""

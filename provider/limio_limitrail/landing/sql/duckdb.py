@@ -143,8 +143,8 @@ def _equality(type_: str) -> Equality:
     # Collations do not matter: keys are compared character by character, and indexes ignore collations.
     if type_ == "FLOAT":
         return Equality.NUMERIC
-    plain = type_.partition("(")[0]
-    return Equality.EXACT if plain in _EXACT_TYPES and not type_.endswith("]") else Equality.LOOSE
+    name = type_.partition("(")[0]
+    return Equality.EXACT if name in _EXACT_TYPES and not type_.endswith("]") else Equality.LOOSE
 
 
 def _diagnosis(error: Exception) -> Diagnosis:
@@ -178,7 +178,7 @@ def _diagnosis(error: Exception) -> Diagnosis:
 
 
 class DuckSession(Session):
-    """A transaction in DuckDB."""
+    """A transaction in DuckDB. Tables get no primary key: its index is slow, and sees rows that the transaction has deleted."""
 
     dialect = DUCKDB
     loads_directly = True
@@ -192,11 +192,10 @@ class DuckSession(Session):
 
     @classmethod
     def connect(cls, hook: DbApiHook, *, wait: float | None = None) -> duckdb.DuckDBPyConnection:
-        """Open the file, waiting for another process that has it open."""
         connection = opened(hook, wait=OPEN_WAIT if wait is None else wait)
         session = cls(hook, connection)
         session.execute("SET TimeZone = 'UTC'")
-        # DuckDB would take four fifths of the machine; beyond this it uses its disk.
+        # The default is four fifths of the machine's memory; beyond this limit DuckDB uses its disk.
         session.set("memory_limit", f"'{MEMORY}'")
         return connection
 
@@ -221,7 +220,6 @@ class DuckSession(Session):
         return _diagnosis(error)
 
     def file(self) -> Path | None:
-        """Return the database's file; ``None`` for MotherDuck."""
         database = database_path(self.hook)
         return None if database.startswith("md:") else Path(database).resolve()
 
@@ -241,20 +239,16 @@ class DuckSession(Session):
             writer.release()
 
     def begin(self, *, lock_wait: float | None, idle_limit: float | None, read_only: bool) -> None:  # noqa: ARG002
-        """Begin a transaction."""
         self.execute("BEGIN TRANSACTION")
 
     def commit(self) -> None:
-        """Commit the transaction."""
         self.execute("COMMIT")
 
     def execute(self, sql: str, *values: object) -> int:
-        """Run a statement; return the number of affected rows."""
         rows = self.query(sql, *values)
         return int(rows[0][0]) if rows and isinstance(rows[0][0], int) else 0
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run a query and fetch all its rows."""
         return self.guarded(lambda: self._connection.execute(sql.replace(VALUE, "?"), list(values)).fetchall())
 
     def set(self, name: str, value: str | None) -> None:
@@ -263,7 +257,6 @@ class DuckSession(Session):
             self.execute(f"RESET {name}" if value is None else f"SET {name} = {value}")
 
     def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
-        """Read a table's columns."""
         self._check_schema(table)
         names = _names(table)
         kinds = self.query(
@@ -281,8 +274,8 @@ class DuckSession(Session):
             *names,
         )
         return tuple(
-            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(plain), equality=_equality(type_))
-            for name, type_, plain in described
+            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(managed), equality=_equality(type_))
+            for name, type_, managed in described
         )
 
     def _check_schema(self, table: TableName) -> None:
@@ -368,10 +361,7 @@ class DuckSession(Session):
         )
         return int(invalid)
 
-    # create_table makes no primary key: DuckDB's index is slow and sees rows that the transaction has deleted.
-
     def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
-        """Turn a column into a wider kind."""
         name = quoted(column.name)
         match source, to:
             case Kind.TIMESTAMP, Kind.TEXT:

@@ -237,9 +237,10 @@ _BY_CLASS = {
 }
 
 
-def sqlstate(error: Exception) -> str:
-    """Return an error's SQLSTATE, if it has one."""
-    return str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or "")
+def class_and_state(error: Exception) -> tuple[str, str]:
+    """Return an error's class for messages, as in ``(UniqueViolation, SQLSTATE 23505)``, and its SQLSTATE, if it has one."""
+    state = str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or "")
+    return f"({type(error).__name__}{f', SQLSTATE {state}' if state else ''})", state
 
 
 def cause_of(state: str) -> Cause:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Equality, Session, TableColumn, quoted
-from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, cause_of, connected, sqlstate
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, cause_of, class_and_state, connected
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName
 from limio_limitrail.landing.sql.widening import texts
@@ -76,7 +76,6 @@ class GenericSession(Session):
 
     @classmethod
     def connect(cls, hook: DbApiHook, *, wait: float | None = None) -> Any:  # noqa: ARG003
-        """Open the connection."""
         return connected(hook, name="the database")
 
     @classmethod
@@ -87,8 +86,7 @@ class GenericSession(Session):
     @classmethod
     def describe(cls, error: Exception, *, connection: Any) -> Diagnosis:
         """Describe an error without the driver's text: it is not known where that quotes rows."""
-        state = sqlstate(error)
-        class_ = f"({type(error).__name__}{f', SQLSTATE {state}' if state else ''})"
+        class_, state = class_and_state(error)
         cause = cause_of(state)
         if cause is Cause.LOST or getattr(connection, "closed", 0) not in (0, False):
             return Diagnosis(summary=f"the connection to the database ended {class_}", cause=Cause.LOST)
@@ -108,12 +106,10 @@ class GenericSession(Session):
         return array
 
     def execute(self, sql: str, *values: object) -> int:
-        """Run a statement; return the number of affected rows."""
         self._run(self._cursor, sql, values)
         return max(0, int(self._cursor.rowcount))
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run a query and fetch all its rows."""
         self._run(self._cursor, sql, values)
         return [tuple(row) for row in self._cursor.fetchall()]
 
@@ -128,7 +124,6 @@ class GenericSession(Session):
         return escaped.replace(VALUE, self._placeholder)
 
     def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
-        """Read a table's columns."""
         where = f"table_name = {VALUE} AND table_schema = " + (VALUE if table.schema is not None else "CURRENT_SCHEMA")
         names = (table.table,) if table.schema is None else (table.table, table.schema)
         kinds = self.query(f"SELECT table_type FROM information_schema.tables WHERE {where}", *names)
@@ -146,10 +141,10 @@ class GenericSession(Session):
                 name=name,
                 type=type_,
                 kind=_KINDS.get(type_.upper()),
-                managed=bool(plain),
+                managed=bool(managed),
                 equality=_EQUALITIES.get(type_.upper(), Equality.LOOSE),
             )
-            for name, type_, plain in described
+            for name, type_, managed in described
         )
 
     def may_skip_rows(self, table: TableName) -> bool:  # noqa: ARG002

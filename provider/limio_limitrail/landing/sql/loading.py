@@ -19,7 +19,7 @@ from limio_limitrail.landing.sql.direct_load import load_directly
 from limio_limitrail.landing.sql.errors import DatabaseError, during
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
-from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan, check_key_column, key_columns, make_plan
+from limio_limitrail.landing.sql.plan import ColumnPlan, check_key_column, key_columns, make_plan
 from limio_limitrail.landing.sql.sessions import find_table, open_session
 from limio_limitrail.landing.sql.staged_rows import STORED_NUL, nul_forms, stage_columns
 from limio_limitrail.landing.sql.stale_rows import drop_outdated
@@ -70,14 +70,14 @@ def load(
     log.info("Loading %d parts into %s (%s)", len(parts), target.table, target.mode)
     import pyarrow as pa
 
-    # Arrow keeps the memory that the pull has used, and the database is about to use as much again.
+    # Return the memory that the pull has used to the system before the database uses as much.
     pa.default_memory_pool().release_unused()
     step = f"while loading {target.table}"
     with during(step, outcome=_NOTHING_WRITTEN), open_session(hook, step=step) as session:
         table = find_table(target.table, dialect=session.dialect)
         with during(f"while locking {table}"):
             session.lock(table)
-        result = _load(session=session, table=table, target=target, schema=schema, parts=parts, progress=progress)
+        result = _Load(session=session, table=table, target=target, schema=schema, parts=parts, progress=progress).run()
     log.info(
         "Loaded into %s: %d rows came, %d inserted, %d updated, %d unchanged, %d outdated, %d deleted, %d duplicates dropped",
         target.table,
@@ -92,213 +92,201 @@ def load(
     return result
 
 
-def _load(
-    *,
-    session: Session,
-    table: TableName,
-    target: Target,
-    schema: Mapping[str, Kind],
-    parts: Sequence[PartSource],
-    progress: Callable[[int], None] | None,
-) -> LoadResult:
-    with during(f"while inspecting {table}"):
-        plan = make_plan(session=session, table=table, schema=schema)
-    time = plan.column(target.time_column) if target.time_column is not None else None
-    statements = Statements(
-        dialect=session.dialect,
-        plan=plan,
-        stage=f"_limio_stage_{uuid.uuid4().hex}",
-        time=time,
-        missing_time=None
-        if target.time_column is None or time is not None
-        else plan.missing_column(target.time_column, same=session.dialect.same_name),
-    )
-    if schema:
-        result = load_directly(session=session, statements=statements, target=target, parts=parts, progress=progress)
-        if result is not None:
-            return result
-    with during(f"while creating the staging table of {table}"):
-        session.create_stage(stage=statements.stage, columns=statements.stage_columns())
-    with during(f"while copying rows into the staging table of {table}"):
-        rows = _stage(session=session, statements=statements, keys=target.primary_key, parts=parts, progress=progress)
-    if not plan.exists and not schema and not rows:
-        # There is no column to create a table of.
-        return LoadResult()
-    with during(f"while checking the staged rows of {table}"):
-        if target.mode is WriteMode.MERGE and rows:
-            _check_keys(session=session, statements=statements, target=target)
-        _check_custom_types(session=session, statements=statements)
-        statements = replace(statements, plan=_with_valid_json(session=session, statements=statements))
-        keys = key_columns(plan=statements.plan, keys=target.primary_key)
-        duplicates = session.execute(statements.drop_duplicates(keys)) if keys and rows else 0
-    added, widened = _evolve(session=session, statements=statements, target=target, keys=keys)
-    with during(f"while {_VERBS[target.mode]} {table}"):
-        applied = _apply(session=session, statements=statements, target=target, keys=keys, rows=rows, kept=rows - duplicates)
-    return replace(
-        applied,
-        rows=rows,
-        duplicates=duplicates,
-        columns_added=added,
-        columns_widened=widened,
-    )
+class _Load:
+    """One load, in an open transaction; see `load`."""
 
-
-def _stage(
-    *,
-    session: Session,
-    statements: Statements,
-    keys: Sequence[str],
-    parts: Sequence[PartSource],
-    progress: Callable[[int], None] | None,
-) -> int:
-    rows = 0
-    forms: set[tuple[str, str]] = set()
-    for part in parts:
-        for group in part.groups():
-            forms |= nul_forms(group, keys=keys)
-            table = stage_columns(rows=group, part=part.name, plan=statements.plan, time=statements.time, start=rows)
-            if table.num_rows:
-                session.fill(stage=statements.stage, rows=table)
-            rows += table.num_rows
-        if progress is not None:
-            progress(rows)
-    if twice := [key for key in keys if {(key, "\0"), (key, STORED_NUL)} <= forms]:
-        raise LandingError(
-            f"{statements.plan.table}: some values of {twice[0]!r}, which belongs to the primary key, have a NUL character, and "
-            f"others the six characters {STORED_NUL} that replace it, so that two keys could become one; name other columns in "
-            f"primary_key=; nothing was written"
+    def __init__(
+        self,
+        *,
+        session: Session,
+        table: TableName,
+        target: Target,
+        schema: Mapping[str, Kind],
+        parts: Sequence[PartSource],
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self._session = session
+        self._target = target
+        self._parts = parts
+        self._progress = progress
+        self._has_schema = bool(schema)
+        self._table = table
+        with during(f"while inspecting {table}"):
+            self._plan = make_plan(session=session, table=table, schema=schema)
+        key = target.time_column
+        time = self._plan.column(key) if key is not None else None
+        missing = key is not None and time is None
+        self._sql = Statements(
+            dialect=session.dialect,
+            plan=self._plan,
+            stage=f"_limio_stage_{uuid.uuid4().hex}",
+            time=time,
+            missing_time=self._plan.missing_column(key, same=session.dialect.same_name) if missing and key is not None else None,
         )
-    session.analyze(stage=statements.stage)
-    return rows
+        self._own = (target.extracted_at, target.run_id)
 
-
-def _check_keys(*, session: Session, statements: Statements, target: Target) -> None:
-    for key in target.primary_key:
-        column = statements.plan.column(key)
-        if column is None:
-            raise LandingError(
-                f"{statements.plan.table}: no row has the record key {key!r}, which the primary key names; nothing was written"
+    def run(self) -> LoadResult:
+        table, session, target = self._table, self._session, self._target
+        if self._has_schema:
+            result = load_directly(
+                session=session, statements=self._sql, target=target, parts=self._parts, progress=self._progress
             )
-        check_key_column(column, table=statements.plan.table)
-        [(missing,)] = session.query(statements.keyless(column))
-        if missing:
+            if result is not None:
+                return result
+        with during(f"while creating the staging table of {table}"):
+            session.create_stage(stage=self._sql.stage, columns=self._sql.stage_columns())
+        with during(f"while copying rows into the staging table of {table}"):
+            rows = self._fill_stage()
+        if not self._plan.exists and not self._has_schema and not rows:
+            # There is no column to create a table of.
+            return LoadResult()
+        with during(f"while checking the staged rows of {table}"):
+            if target.mode is WriteMode.MERGE and rows:
+                self._check_keys()
+            self._check_custom_types()
+            self._demote_invalid_json()
+            keys = key_columns(plan=self._plan, keys=target.primary_key) or ()
+            duplicates = session.execute(self._sql.drop_duplicates(keys)) if keys and rows else 0
+        added, widened = self._evolve(keys)
+        with during(f"while {_VERBS[target.mode]} {table}"):
+            applied = self._apply(keys, rows=rows, staged=rows - duplicates)
+        return replace(applied, rows=rows, duplicates=duplicates, columns_added=added, columns_widened=widened)
+
+    def _fill_stage(self) -> int:
+        rows = 0
+        keys = self._target.primary_key
+        forms: set[tuple[str, str]] = set()
+        for part in self._parts:
+            for group in part.groups():
+                forms |= nul_forms(group, keys=keys)
+                staged = stage_columns(rows=group, part=part.name, plan=self._plan, time=self._sql.time, start=rows)
+                if staged.num_rows:
+                    self._session.fill(stage=self._sql.stage, rows=staged)
+                rows += staged.num_rows
+            if self._progress is not None:
+                self._progress(rows)
+        if twice := [key for key in keys if {(key, "\0"), (key, STORED_NUL)} <= forms]:
             raise LandingError(
-                f"{statements.plan.table}: {missing} rows have no value in {column.name!r}, which belongs to the primary key; "
-                f"nothing was written"
+                f"{self._table}: some values of {twice[0]!r}, which belongs to the primary key, have a NUL character, and "
+                f"others the six characters {STORED_NUL} that replace it, so that two keys could become one; name other columns "
+                f"in primary_key=; nothing was written"
             )
+        self._session.analyze(stage=self._sql.stage)
+        return rows
 
+    def _check_keys(self) -> None:
+        for key in self._target.primary_key:
+            column = self._plan.column(key)
+            if column is None:
+                raise LandingError(
+                    f"{self._table}: no row has the record key {key!r}, which the primary key names; nothing was written"
+                )
+            check_key_column(column, table=self._table)
+            [(missing,)] = self._session.query(self._sql.keyless(column))
+            if missing:
+                raise LandingError(
+                    f"{self._table}: {missing} rows have no value in {column.name!r}, which belongs to the primary key; "
+                    f"nothing was written"
+                )
 
-def _check_custom_types(*, session: Session, statements: Statements) -> None:
-    for column in statements.plan.columns:
-        if column.custom_type is None:
-            continue
-        problem = ""
-        try:
-            [(values_lost,)] = session.query(statements.values_lost(column, custom_type=column.custom_type))
-        except DatabaseError as refused:
-            if not refused.cause.about_rows:
-                raise
-            problem = f"the database cannot convert one into the other ({refused.what})"
-        else:
-            if values_lost:
-                problem = f"the type would change {values_lost} of the values"
-        if problem:
-            types = (session.dialect.types[column.incoming], session.dialect.text_type)
+    def _check_custom_types(self) -> None:
+        dialect = self._session.dialect
+        for column in self._plan.columns:
+            if column.custom_type is None:
+                continue
+            try:
+                [(lost,)] = self._session.query(self._sql.values_lost(column, custom_type=column.custom_type))
+                problem = f"the type would change {lost} of the values" if lost else ""
+            except DatabaseError as refused:
+                if not refused.cause.about_rows:
+                    raise
+                problem = f"the database cannot convert one into the other ({refused.what})"
+            if problem:
+                types = dict.fromkeys((dialect.types[column.incoming], dialect.text_type))
+                raise LandingError(
+                    f"{self._table}: column {column.name!r} is {column.custom_type} and {column.incoming} comes: {problem}. "
+                    f"Change the column to {' or '.join(types)}, or rename it; nothing was written"
+                )
+
+    def _demote_invalid_json(self) -> None:
+        """Turn JSON columns into text columns if the database's JSON type refuses some of their values."""
+        columns = [column for column in self._plan.columns if column.kind is Kind.JSON and column.custom_type is None]
+        invalid = {column.key for column in columns if self._session.invalid_json(stage=self._sql.stage, column=column.staged)}
+        self._plan = self._plan.as_text(invalid)
+        self._sql = replace(self._sql, plan=self._plan)
+
+    def _evolve(self, keys: Sequence[ColumnPlan]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Create the table, or add and widen its columns; return the columns added to and widened in an existing table."""
+        session, table, plan = self._session, self._table, self._plan
+        types = session.dialect.types
+        if not plan.exists:
+            unique = [column.name for column in keys] if self._target.mode is WriteMode.MERGE else []
+            with during(f"while creating {table}"):
+                session.create_table(table=table, columns=self._sql.table_columns(), key=unique)
+            return (), ()
+        added = [(column.name, types[column.kind]) for column in plan.columns if column.existing is None]
+        added += [(name, self._sql.metadata_type(name)) for name in plan.missing_metadata]
+        for name, type_ in added:
+            with during(f"while adding {table}.{name}"):
+                session.execute(self._sql.add_column(name=name, type_=type_))
+        widened = []
+        for column in plan.columns:
+            if column.widens and column.existing is not None and column.current is not None:
+                with during(f"while widening {table}.{column.name} to {types[column.kind]}"):
+                    session.widen(table=table, column=column.existing, source=column.current, to=column.kind)
+                widened.append(column.name)
+        return tuple(name for name, _ in added), tuple(widened)
+
+    def _apply(self, keys: Sequence[ColumnPlan], *, rows: int, staged: int) -> LoadResult:
+        run_id = self._target.run_id
+        match self._target.mode:
+            case WriteMode.MERGE:
+                return self._merge(keys, rows=rows, staged=staged)
+            case WriteMode.APPEND:
+                deleted = self._session.execute(self._sql.delete_run(), run_id)
+                [(left,)] = self._session.query(self._sql.has_rows_of_run(), run_id)
+            case WriteMode.REPLACE:
+                deleted = self._session.execute(self._sql.delete_all())
+                [(left,)] = self._session.query(self._sql.has_rows())
+        if left:
+            raise LandingError(f"{self._table}: deleted rows are still there, and would be duplicated. {_ROWS_SKIPPED}")
+        inserted = self._session.execute(self._sql.insert_in_order(), *self._own)
+        self._expect(found=inserted, wanted=staged)
+        return LoadResult(inserted=inserted, deleted=deleted)
+
+    def _merge(self, keys: Sequence[ColumnPlan], *, rows: int, staged: int) -> LoadResult:
+        if not staged:
+            return LoadResult()
+        session, sql, target = self._session, self._sql, self._target
+        pairs = drop_outdated(session=session, statements=sql, keys=keys, extracted_at=target.extracted_at, rows=rows)
+        update = sql.update(keys)
+        updated = 0
+        if update is not None and pairs.matches > pairs.outdated:
+            differing = session.query(sql.differing(keys)) if session.may_skip_rows(self._table) else None
+            updated = session.execute(update, *self._own)
+            if differing is not None:
+                self._expect(found=updated, wanted=int(differing[0][0]))
+        inserted = session.execute(sql.insert_missing(keys), *self._own)
+        if pairs.matches > staged - inserted:
             raise LandingError(
-                f"{statements.plan.table}: column {column.name!r} is {column.custom_type} and {column.incoming} comes: "
-                f"{problem}. Change the column to {' or '.join(dict.fromkeys(types))}, "
-                f"or rename it; nothing was written"
+                f"{self._table}: the table has {pairs.matches - staged + inserted} rows more than one for the keys that came, so "
+                f"it cannot be merged into; remove the duplicates of the key, or append"
             )
+        self._expect(found=pairs.matches + inserted, wanted=staged)
+        if pairs.timeless:
+            log.warning(
+                "%s: %d rows came without a readable time in %r, and the table's rows, which have one, were not changed. "
+                "If the records no longer have this column, drop it from the table",
+                self._table,
+                pairs.timeless,
+                target.time_column,
+            )
+        unchanged = staged - inserted - updated - pairs.outdated
+        return LoadResult(inserted=inserted, updated=updated, unchanged=unchanged, outdated=pairs.outdated)
 
-
-def _with_valid_json(*, session: Session, statements: Statements) -> LoadPlan:
-    """Turn JSON columns into text columns if the database's JSON type refuses some of their values."""
-    columns = [column for column in statements.plan.columns if column.kind is Kind.JSON and column.custom_type is None]
-    invalid = {column.key for column in columns if session.invalid_json(stage=statements.stage, column=column.staged)}
-    return statements.plan.as_text(invalid)
-
-
-def _evolve(
-    *, session: Session, statements: Statements, target: Target, keys: Sequence[ColumnPlan] | None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Create the table, or add and widen its columns; return the columns added to and widened in an existing table."""
-    plan = statements.plan
-    if not plan.exists:
-        unique = keys if target.mode is WriteMode.MERGE and keys is not None else ()
-        with during(f"while creating {plan.table}"):
-            session.create_table(table=plan.table, columns=statements.table_columns(), key=[column.name for column in unique])
-        return (), ()
-    added = [(column.name, session.dialect.types[column.kind]) for column in plan.columns if column.existing is None]
-    added += [(name, statements.metadata_type(name)) for name in plan.missing_metadata]
-    for name, type_ in added:
-        with during(f"while adding {plan.table}.{name}"):
-            session.execute(statements.add_column(name=name, type_=type_))
-    widened = []
-    for column in plan.columns:
-        if column.widens and column.existing is not None and column.current is not None:
-            with during(f"while widening {plan.table}.{column.name} to {session.dialect.types[column.kind]}"):
-                session.widen(table=plan.table, column=column.existing, source=column.current, to=column.kind)
-            widened.append(column.name)
-    return tuple(name for name, _ in added), tuple(widened)
-
-
-def _apply(
-    *, session: Session, statements: Statements, target: Target, keys: Sequence[ColumnPlan] | None, rows: int, kept: int
-) -> LoadResult:
-    own = (target.extracted_at, target.run_id)
-    match target.mode:
-        case WriteMode.MERGE:
-            return _merge(session=session, statements=statements, target=target, keys=keys or (), rows=rows, kept=kept)
-        case WriteMode.APPEND:
-            deleted = session.execute(statements.delete_run(), target.run_id)
-            [(left,)] = session.query(statements.has_rows_of_run(), target.run_id)
-        case WriteMode.REPLACE:
-            deleted = session.execute(statements.delete_all())
-            [(left,)] = session.query(statements.has_rows())
-    if left:
-        raise LandingError(f"{statements.plan.table}: deleted rows are still there, and would be duplicated. {_ROWS_SKIPPED}")
-    inserted = session.execute(statements.insert_in_order(), *own)
-    _expect(found=inserted, wanted=kept, statements=statements)
-    return LoadResult(inserted=inserted, deleted=deleted)
-
-
-def _merge(
-    *, session: Session, statements: Statements, target: Target, keys: Sequence[ColumnPlan], rows: int, kept: int
-) -> LoadResult:
-    if not kept:
-        return LoadResult()
-    own = (target.extracted_at, target.run_id)
-    pairs = drop_outdated(session=session, statements=statements, keys=keys, extracted_at=target.extracted_at, rows=rows)
-    matches = pairs.matches
-    update = statements.update(keys)
-    updated = 0
-    if update is not None and matches > pairs.outdated:
-        differing = session.query(statements.differing(keys)) if session.may_skip_rows(statements.plan.table) else None
-        updated = session.execute(update, *own)
-        if differing is not None:
-            _expect(found=updated, wanted=int(differing[0][0]), statements=statements)
-    inserted = session.execute(statements.insert_missing(keys), *own)
-    if matches > kept - inserted:
-        raise LandingError(
-            f"{statements.plan.table}: the table has {matches - kept + inserted} rows more than one for the keys that came, so "
-            f"it cannot be merged into; remove the duplicates of the key, or append"
-        )
-    _expect(found=matches + inserted, wanted=kept, statements=statements)
-    if pairs.timeless:
-        log.warning(
-            "%s: %d rows came without a readable time in %r, and the table's rows, which have one, were not changed. "
-            "If the records no longer have this column, drop it from the table",
-            statements.plan.table,
-            pairs.timeless,
-            target.time_column,
-        )
-    unchanged = kept - inserted - updated - pairs.outdated
-    return LoadResult(inserted=inserted, updated=updated, unchanged=unchanged, outdated=pairs.outdated)
-
-
-def _expect(*, found: int, wanted: int, statements: Statements) -> None:
-    """Refuse to commit if the database's own count of rows differs."""
-    if found != wanted:
-        raise LandingError(
-            f"{statements.plan.table}: {wanted} rows were to be written and the database counts {found}. {_ROWS_SKIPPED}"
-        )
+    def _expect(self, *, found: int, wanted: int) -> None:
+        """Refuse to commit if the database's own count of rows differs."""
+        if found != wanted:
+            raise LandingError(
+                f"{self._table}: {wanted} rows were to be written and the database counts {found}. {_ROWS_SKIPPED}"
+            )

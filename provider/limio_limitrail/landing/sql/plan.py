@@ -144,7 +144,7 @@ def _check_metadata_columns(columns: Mapping[str, TableColumn], *, dialect: Dial
     }
     for name, column in columns.items():
         type_, kinds = fitting[name]
-        if dialect.keeps_types and column.kind not in kinds:
+        if dialect.strict_types and column.kind not in kinds:
             raise LandingError(
                 f"{table}: column {column.name!r} is {column.type}, and every load writes its own {name} there, which is "
                 f"{type_}; change the column's type, or rename it; nothing was written"
@@ -195,7 +195,7 @@ def check_key_column(column: ColumnPlan, *, table: TableName) -> None:
 def loose_key(column: TableColumn, *, table: TableName) -> LandingError:
     """Return the error for a column of the primary key that compares different values as equal."""
     return LandingError(
-        f"{table}: column {column.name!r} takes different texts for equal (its type is {column.type}), and it belongs to the "
+        f"{table}: column {column.name!r} compares different texts as equal (its type is {column.type}), and it belongs to the "
         f"primary key, so rows would be lost; change its type to text with a deterministic collation, or name other columns in "
         f"primary_key=; nothing was written"
     )

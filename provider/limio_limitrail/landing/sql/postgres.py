@@ -140,7 +140,6 @@ class PostgresSession(Session):
 
     @classmethod
     def connect(cls, hook: DbApiHook, *, wait: float | None = None) -> Any:  # noqa: ARG003
-        """Open a connection."""
         return connected(hook, name="Postgres", describe=unreachable)
 
     @classmethod
@@ -179,12 +178,10 @@ class PostgresSession(Session):
             self.guarded(lambda: self._connection.execute("SET client_encoding TO 'UTF8'"))
 
     def execute(self, sql: str, *values: object) -> int:
-        """Run a statement; return the number of affected rows."""
         self._run(sql, values)
         return max(0, int(self._cursor.rowcount))
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run a query and fetch all its rows."""
         self._run(sql, values)
         rows: list[tuple[Any, ...]] = self._cursor.fetchall()
         return rows
@@ -219,7 +216,6 @@ class PostgresSession(Session):
         return str(found[0][0]) if found else None
 
     def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
-        """Read a table's columns."""
         relation = self._relation(table)
         if relation is None:
             self._check_schema(table)
@@ -250,8 +246,8 @@ class PostgresSession(Session):
             self.dialect.qualified(table),
         )
         return tuple(
-            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(plain), equality=equality(*about))
-            for name, type_, plain, *about in described
+            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(managed), equality=equality(*about))
+            for name, type_, managed, *about in described
         )
 
     def _check_rows_are_seen(self, table: TableName) -> None:
@@ -285,7 +281,6 @@ class PostgresSession(Session):
         return bool(found)
 
     def create_stage(self, *, stage: str, columns: Sequence[tuple[str, str]]) -> None:
-        """Create a temporary table."""
         described = ", ".join(f"{name} {type_}" for name, type_ in columns)
         self.execute(f"CREATE TEMPORARY TABLE {quoted(stage)} ({described}) ON COMMIT DROP")
 
@@ -356,7 +351,6 @@ class PostgresSession(Session):
             yield copied
 
     def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
-        """Turn a column into a wider kind."""
         name = quoted(column.name)
         using = f"CAST({name} AS {self.dialect.types[to]})"
         if source is Kind.TIMESTAMP and to is Kind.TEXT:

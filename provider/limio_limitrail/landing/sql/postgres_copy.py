@@ -118,7 +118,7 @@ def copy_chunks(plan: LoadPlan, *, parts: Sequence[PartSource], own: tuple[datet
             for value in own:
                 rows = rows.append_column(str(rows.num_columns), pa.repeat(value, rows.num_rows))
             yield from (CopyChunk(part=at, rows=some.num_rows, data=binary_rows(some)) for some in _slices(rows))
-            # Arrow keeps what a group has used, thirty megabytes of it.
+            # Arrow would cache the memory of the group, thirty megabytes.
             pa.default_memory_pool().release_unused()
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 from limio_limitrail.landing.sql.dialect import Equality
-from limio_limitrail.landing.sql.errors import Cause, Diagnosis, before_values, cause_of, sqlstate
+from limio_limitrail.landing.sql.errors import Cause, Diagnosis, before_values, cause_of, class_and_state
 
 # Classes of SQLSTATE whose messages hold names and the server's state. Their details, hints and contexts quote rows and are never
 # read.
@@ -17,7 +17,7 @@ _REASONS = (
     (r"no password supplied|authentication failed|no pg_hba\.conf entry|role .* does not exist|not permitted to log in",
      Cause.CREDENTIALS, "the server refused the login"),
     (r"database .* does not exist", Cause.NO_DATABASE, "the server has no such database"),
-    (r"too many (clients|connections)|connection slots", Cause.CONNECTIONS, "the server takes no more connections"),
+    (r"too many (clients|connections)|connection slots", Cause.CONNECTIONS, "the server accepts no more connections"),
     (r"translate host name|resolve host|name resolution|[Nn]ame or service not known", Cause.UNREACHABLE,
      "the host's name is not known"),
     (r"[Cc]onnection refused|No such file or directory", Cause.UNREACHABLE, "no server listens there"),
@@ -46,10 +46,9 @@ def describe(error: Exception, *, lost: bool) -> Diagnosis:
 
     :param lost: whether the connection is closed.
     """
-    state = sqlstate(error)
+    class_, state = class_and_state(error)
     diagnosis = getattr(error, "diag", None)
     message = str(getattr(diagnosis, "message_primary", None) or "")
-    class_ = f"({type(error).__name__}{f', SQLSTATE {state}' if state else ''})"
     detail = ""
     if getattr(diagnosis, "source_function", None) == "exec_stmt_raise":
         pass  # text of a user's function, which may choose any SQLSTATE

@@ -94,7 +94,7 @@ SQLITE = Dialect(
     # A column of another type may turn texts into numbers, and shows it only afterwards.
     custom_type_loses=lambda _expression, _kind, _type: "1 = 1",
     distinct="IS NOT",
-    keeps_types=False,
+    strict_types=False,
     # A constraint of the table may say that a row is to be replaced or left out where another has its value.
     insert_verb="INSERT OR ABORT",
     update_verb="UPDATE OR ABORT",
@@ -108,7 +108,6 @@ class SqliteSession(GenericSession):
 
     @classmethod
     def connect(cls, hook: DbApiHook, *, wait: float | None = None) -> sqlite3.Connection:  # noqa: ARG003
-        """Open the database's file."""
         connection: sqlite3.Connection = connected(hook, name="SQLite", describe=_unreachable)
         return connection
 
@@ -135,11 +134,9 @@ class SqliteSession(GenericSession):
         self.execute("BEGIN DEFERRED" if read_only else "BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        """Commit the transaction."""
         self.execute("COMMIT")
 
     def file(self) -> Path | None:
-        """Return the database's file; ``None`` if it is in memory."""
         [path] = (path for _, name, path in self._connection.execute("PRAGMA database_list") if name == "main")
         return Path(path) if path else None
 
@@ -167,7 +164,6 @@ class SqliteSession(GenericSession):
         return array
 
     def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
-        """Read a table's columns."""
         schema = table.schema or "main"
         if not self.query(f"SELECT 1 FROM pragma_database_list WHERE lower(name) = lower({VALUE})", schema):
             raise LandingError(f"{table}: there is no schema {schema!r}; SQLite's own is called main")
@@ -203,10 +199,10 @@ class SqliteSession(GenericSession):
                 name=name,
                 type=type_,
                 kind=_kind(type_),
-                managed=bool(plain),
+                managed=bool(managed),
                 equality=Equality.LOOSE if name in loose else Equality.EXACT,
             )
-            for name, type_, plain in described
+            for name, type_, managed in described
         )
 
     def may_skip_rows(self, table: TableName) -> bool:

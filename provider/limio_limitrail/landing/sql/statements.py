@@ -113,7 +113,7 @@ class Statements:
     def compares_times_in_sql(self) -> bool:
         """Whether SQL can decide which of a staged row and a row of the table is newer."""
         extracted = self.plan.extracted_at
-        if not self.dialect.keeps_types or (extracted is not None and extracted.kind is not Kind.TIMESTAMP):
+        if not self.dialect.strict_types or (extracted is not None and extracted.kind is not Kind.TIMESTAMP):
             return False
         if self.time is not None and self.time.custom_type is not None:
             return False
