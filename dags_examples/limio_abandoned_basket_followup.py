@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow.sdk import DAG, Asset, AssetWatcher, BaseHook, get_current_context, task
 
-from limio_limitrail.polling.events import new_events
+from limio_limitrail.polling import new_events
 from limio_limitrail.transfers.limio_to_sql import LimioToSqlOperator
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger
 
@@ -31,7 +31,7 @@ baskets = Asset(
     watchers=[
         AssetWatcher(
             name="abandoned_baskets",
-            trigger=LimioResourceEventTrigger(resource="abandoned_baskets", interval=timedelta(minutes=5)),
+            trigger=LimioResourceEventTrigger(resource="abandoned_baskets", poke_interval=timedelta(minutes=5)),
         )
     ],
 )

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, Asset, AssetWatcher, get_current_context, task
 
-from limio_limitrail.polling.events import new_events
+from limio_limitrail.polling import new_events
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
 
 # [START usage_watch]
@@ -19,7 +19,7 @@ usage = Asset(
             trigger=LimitRailResourceEventTrigger(
                 resource="usage",
                 scope="limitrail.usage.read",  # a name made up here: LimitRail documents none for lists
-                interval=timedelta(minutes=1),
+                poke_interval=timedelta(minutes=1),
                 overlap=timedelta(minutes=10),
             ),
         )

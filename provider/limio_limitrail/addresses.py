@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Addresses of databases, stores and lists, without what proves who asks.
+"""Addresses of databases, stores and lists, without credentials.
 
-A host may hold a whole URI, a connection string, a token behind a question mark, each of them percent-encoded. What is left of an
-address here is what is known to be harmless, not the rest of what is known to harm: anything else becomes `UNREADABLE`.
+A host may be a whole URI, a connection string or a token behind a question mark, each of them percent-encoded. This is an allow
+list: a part of an address that is not known to be harmless becomes `UNREADABLE`.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from ipaddress import ip_address
 from urllib.parse import unquote
 
 UNREADABLE = "***"
-"""What stands for an address, or a part of one, that cannot be told from a credential."""
+"""Replaces an address, or a part of one, that may be a credential."""
 
-_MOST_DECODING = 8
-"""So often percent-encoded text is decoded; nothing that people write needs more than two."""
+_MAX_DECODING = 8
+"""How often text is percent-decoded; nothing that people write needs more than two."""
 
-_LONGEST = 4_096
-"""Characters of an address; what is longer is none."""
+_MAX_LENGTH = 4_096
+"""Characters of an address; longer ones are refused."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _PREFIX = re.compile(r"(?i)(md|motherduck|file|sqlite|duckdb|ducklake|quack|postgres|postgresql|mysql):(?!//)(.*)", re.DOTALL)
@@ -43,11 +43,11 @@ _HOST_NAMES = ("host", "hostaddr", "server", "data source", "address", "addr")
 def without_credentials(address: str) -> str:
     """Return an address without users, passwords, tokens, queries and fragments.
 
-    Hosts, ports, buckets, containers of Azure's stores and paths stay, and so does the spelling where nothing had to go.
+    Hosts, ports, buckets, containers of Azure's stores and paths stay, and so does the spelling if nothing was removed.
 
     :param address: a URI, a host with or without a port, a path, or a connection string such as ``host=... password=...``.
     """
-    text = _decoded(address.strip()) if len(address) <= _LONGEST else None
+    text = _decoded(address.strip()) if len(address) <= _MAX_LENGTH else None
     if text is None:
         return UNREADABLE
     left = _address(text)
@@ -55,8 +55,8 @@ def without_credentials(address: str) -> str:
 
 
 def mask_credentials(text: str) -> str:
-    """Mask what follows the names of credentials in a sentence, such as ``motherduck_token=...``."""
-    return _SECRET_PAIR.sub(rf"\1{UNREADABLE}", text[:_LONGEST])
+    """Mask the values of named credentials in a sentence, such as ``motherduck_token=...``."""
+    return _SECRET_PAIR.sub(rf"\1{UNREADABLE}", text[:_MAX_LENGTH])
 
 
 def database_name(name: str) -> str:
@@ -66,8 +66,8 @@ def database_name(name: str) -> str:
 
 
 def _decoded(text: str) -> str | None:
-    """Decode a text for as long as something changes; none where it goes on for too long."""
-    for _ in range(_MOST_DECODING):
+    """Percent-decode a text until it stays the same; return None if that takes too long."""
+    for _ in range(_MAX_DECODING):
         decoded = unquote(text, errors="replace")
         if decoded == text:
             return text
@@ -87,7 +87,6 @@ def _address(text: str) -> str:
 
 
 def _connection_string(text: str) -> str:
-    """Return the host and the port that ``name=value`` pairs name."""
     pairs = {name.strip().lower(): value.strip("'\"") for name, value in _PAIRS.findall(text)}
     host = next((pairs[name] for name in _HOST_NAMES if pairs.get(name)), "")
     port = pairs.get("port", "")
@@ -117,7 +116,7 @@ def _after_last_user(text: str) -> str:
 
 
 def _is_container(user: str, *, scheme: str, rest: str) -> bool:
-    """Tell whether a container of one of Azure's stores stands before the @, as in ``abfss://container@account.dfs...``."""
+    """Return whether the user is a container of one of Azure's stores, as in ``abfss://container@account.dfs...``."""
     return scheme in _AZURE and _CONTAINER.fullmatch(user) is not None and "." in rest.partition("/")[0]
 
 

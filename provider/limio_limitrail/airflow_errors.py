@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Failures that no retry can mend end the task at once, whatever its ``retries``."""
+"""Permanent errors end a task at once, whatever its ``retries``."""
 
 from __future__ import annotations
 
@@ -9,21 +9,18 @@ from contextlib import contextmanager
 
 @contextmanager
 def fail_fast_on_permanent_errors() -> Iterator[None]:
-    """Turn errors that no retry can mend into ``AirflowFailException``.
+    """Turn permanent errors into ``AirflowFailException``.
 
     These are refused credentials, missing scopes, bad requests, wrong parameters and wrong connection fields. Everything else
     passes as it is, so that retries and retry policies can act on it.
     """
     from airflow.sdk.exceptions import AirflowFailException
 
-    from limio_limitrail.api.errors import ApiError, ParameterError
-    from limio_limitrail.hooks.connection import ConnectionFieldError
+    from limio_limitrail.api.errors import is_permanent
 
     try:
         yield
-    except ApiError as error:
-        if error.hopeless:
+    except Exception as error:
+        if is_permanent(error):
             raise AirflowFailException(str(error)) from error
         raise
-    except (ParameterError, ConnectionFieldError) as error:
-        raise AirflowFailException(str(error)) from error

@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Errors leave without what was at hand where they arose.
+"""Strip errors of their frames, where these contain credentials.
 
-An error drags the frames along that it came through, with all their variables, and the error that was being handled when it was
-raised. Where a credential is put on the wire these hold it in plain: so does a library's error, whose request has headers and a
-body. What shows errors to people, or sends them to a tracker, would show that, too.
+An error holds the frames that it passed through, with all their variables, and the error that was being handled when it was
+raised. Where a request is sent these contain the credential in plain, and so does a library's error, whose request has headers
+and a body. Whatever shows errors to people, or sends them to a tracker, would show that, too.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 
 _EXPECTED = (ExplainedError, asyncio.CancelledError, GeneratorExit)
-"""Errors that say themselves what happened."""
+"""Errors whose message says what happened."""
 
-_MOST_PLACES = 12
+_MAX_FRAMES = 12
 
 
 def bare(error: E) -> E:
-    """Take an error's frames, and the errors that led to it, away from it; return it.
+    """Remove the frames of an error, and the errors that led to it; return the error.
 
-    An unforeseen one keeps a note of where it arose: files, lines and functions, and no value.
+    An unexpected one gets a note of where it was raised: files, lines and functions, and no value.
     """
     if not isinstance(error, _EXPECTED) and error.__traceback__ is not None:
-        places = [
+        frames = [
             f"{Path(frame.f_code.co_filename).name}:{line} {frame.f_code.co_name}" for frame, line in walk_tb(error.__traceback__)
         ]
-        error.add_note(f"raised at {' < '.join(reversed(places[-_MOST_PLACES:]))}")
+        error.add_note(f"raised at {' < '.join(reversed(frames[-_MAX_FRAMES:]))}")
     error.__traceback__ = error.__context__ = error.__cause__ = None
     return error
 
 
 def raises_bare(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a function that has a credential in plain in its variables: all that it raises leaves it bare.
+    """Decorate a function whose variables contain a credential in plain: it raises all errors without frames.
 
-    That holds for whatever comes through it, such as the error that a signal's handler raises in the midst of a library.
+    That includes errors of other code, such as one that a signal handler raises in the middle of a library.
     """
 
     @wraps(function)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What Airflow is told about this provider: the one place where it stands."""
+"""The provider's metadata for Airflow."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from limio_limitrail import __version__
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Give the provider's metadata (entry point ``apache_airflow_provider``).
+    """Return the provider's metadata (entry point ``apache_airflow_provider``).
 
     Airflow 3.3 builds the connection form from ``conn-fields`` and ``ui-field-behaviour`` and never asks the hook class.
     """
@@ -119,7 +119,7 @@ def get_provider_info() -> dict[str, Any]:
 
 
 _NOT_SET = "(not set)"
-"""What the form shows where nothing is chosen; without it, it shows the word null."""
+"""The form's text if nothing is chosen; without it, the form shows the word null."""
 
 _TIMEOUT: dict[str, Any] = {
     "label": "Timeout (seconds)",

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 LONGEST_WAIT = timedelta(days=1)
-"""The longest delay that is taken over from an answer: a clock that is wrong by years must not park a task for years."""
+"""The longest delay that a response can cause: a clock that is wrong by years must not delay a task for years."""
 
 
 class ApiRetryPolicy(RetryPolicy):
-    """Decide by the error that ended a try.
+    """Decide by the error of a try.
 
     Credentials, scopes, bad requests, wrong parameters and wrong connection fields fail the task at once. Where the API asked to
     wait, the next try waits as long, up to `LONGEST_WAIT`. Everything else is left to the task's own ``retries`` and
@@ -35,14 +35,13 @@ class ApiRetryPolicy(RetryPolicy):
         context: Context | None = None,  # noqa: ARG002
     ) -> RetryDecision:
         """Decide what happens after a failure."""
-        from limio_limitrail.api.errors import ApiError, ParameterError
-        from limio_limitrail.hooks.connection import ConnectionFieldError
+        from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError
 
         if isinstance(exception, ParameterError | ConnectionFieldError):
             return RetryDecision.fail(reason="wrong parameters or connection: another try cannot help")
         if not isinstance(exception, ApiError):
             return RetryDecision.default()
-        if exception.hopeless:
+        if exception.permanent:
             return RetryDecision.fail(reason=f"{type(exception).__name__}: another try cannot help")
         if exception.retry_after is not None:
             # One second more: what the API asked for is a lower bound, and clocks differ.
@@ -54,10 +53,10 @@ class ApiRetryPolicy(RetryPolicy):
         return RetryDecision.default()
 
     def serialize(self) -> dict[str, Any]:
-        """Give the policy as Dag serialization keeps it; it has no settings."""
+        """Return the serialized policy; it has no settings."""
         return {"__type": f"{type(self).__module__}.{type(self).__qualname__}"}
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> ApiRetryPolicy:  # noqa: ARG003 - there are no settings to read
-        """Make the policy anew."""
+        """Return a policy."""
         return cls()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What is stored carries the number of its format: an older one is read, and a newer one is never guessed at."""
+"""Versions of stored formats: older ones are read, newer ones are refused."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TypeVar
 T = TypeVar("T")
 
 UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
-"""What comes of a stored value that is not as it was written."""
+"""Errors of reading a stored value that is damaged."""
 
 
 def trouble(found: object, *, reads: int) -> str | None:
-    """Say why a stored value cannot be read, as the end of a sentence that begins with it; none where its format can be.
+    """Return why a stored value cannot be read, as the end of a sentence that begins with it; None where its format can be.
 
-    :param found: the number that it carries.
-    :param reads: the newest format that this version knows; it reads all former ones.
+    :param found: the value's format number.
+    :param reads: the newest format that this version reads; it reads all earlier ones.
     """
     if not isinstance(found, int) or isinstance(found, bool) or found < 1:
         return f"carries no format but {str(found)[:40]!r}"

@@ -1,43 +1,43 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What leads from an error's message to the page that says what to do about it."""
+"""Links from error messages to the page that says what to do."""
 
 from __future__ import annotations
 
 PAGE = "docs/troubleshooting"
-_LEADS = "More: "
+_LINK_PREFIX = "More: "
 
 _site = ""
 
 
 def set_site(url: str) -> None:
-    """Say where the site of the docs is, so that messages hold URLs.
+    """Set the URL of the docs, which messages then link to.
 
-    :param url: what ``make docs`` has built is there; empty: messages name the page in the package's source.
+    :param url: where the output of ``make docs`` is published; if empty, messages name the page in the package's source.
     """
     global _site
     _site = url.strip().rstrip("/")
 
 
 def address_of(anchor: str) -> str:
-    """Give the address of a part of the page."""
+    """Return the address of a section of the page."""
     page = f"{_site}/troubleshooting.html" if _site else f"{PAGE}.md"
     return f"{page}#{anchor}"
 
 
 def explained(message: str, *, error: type[BaseException]) -> str:
-    """Put the address of an error's explanation behind its message, unless an error that it quotes has put its own there."""
-    if _LEADS in message:
+    """Append the address of an error's section to its message, unless it quotes an error that has appended its own."""
+    if _LINK_PREFIX in message:
         return message
     end = "" if message.endswith((".", "?", "!")) else "."
-    return f"{message}{end} {_LEADS}{address_of(error.__name__.lower())}"
+    return f"{message}{end} {_LINK_PREFIX}{address_of(error.__name__.lower())}"
 
 
 class ExplainedError(Exception):
-    """An error with a part of its own on the page. Stands before the other base of a class."""
+    """An error with a section on the page. It must be the first base of a class."""
 
     @property
     def what(self) -> str:
-        """The message alone."""
+        """The message without the link."""
         return super().__str__()
 
     def __str__(self) -> str:

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Paths of URLs: which of them every server, proxy and library on the way reads alike.
+"""Paths of URLs that every server, proxy and library reads alike.
 
 ``/a/%2e%2e/b`` is ``/b`` to some and a path of three parts to others, and libraries themselves decode and shorten it before they
-send it. Such a path is not sent: what is asked for must be what was meant.
+send it. Such a path is not sent.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 import unicodedata
 from urllib.parse import unquote_to_bytes, urlsplit
 
-_MOST_DECODING = 8
-"""So often a path is decoded; what goes on for longer is no path."""
+_MAX_DECODING = 8
+"""How often a path is percent-decoded; one that needs more is refused."""
 
 _QUICK = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,=:@{}-][A-Za-z0-9._~!$&'()*+,=:@{}-]*)+/?")
 """Nearly all paths: no percent sign, no part that begins with a dot."""
@@ -25,9 +25,9 @@ _PERCENT_U = re.compile(r"%u[0-9A-Fa-f]{4}", re.IGNORECASE)
 
 
 def unfit_path(path: str) -> str | None:
-    """Say why a path cannot be asked for; none where it can.
+    """Return why a path cannot be requested; None where it can.
 
-    :param path: a whole path, percent-encoded; braces may stand in it.
+    :param path: a whole path, percent-encoded; it may have placeholders.
     """
     if _QUICK.fullmatch(path):
         return None
@@ -39,17 +39,14 @@ def unfit_path(path: str) -> str | None:
 
 
 def unfit_part(value: str) -> str | None:
-    """Say why a value cannot be put into a path, where it is percent-encoded; none where it can.
-
-    :param value: what is put in, such as an id.
-    """
+    """Return why a value, such as an id, cannot be put into a path, percent-encoded; None where it can."""
     return "it is empty" if not value else _unfit_text(value)
 
 
 def unfit_target(location: str, *, path: str) -> str | None:
-    """Say why a redirect cannot be followed; none where it can. Plain dots are a way that everybody reads alike.
+    """Return why a redirect cannot be followed; None where it can. Unencoded dots are allowed: everybody reads them alike.
 
-    :param location: where it leads, as it came.
+    :param location: the ``Location`` header.
     :param path: the path that it leads to.
     """
     parts = urlsplit(location).path.split("/")
@@ -60,7 +57,7 @@ def unfit_target(location: str, *, path: str) -> str | None:
 def _unfit_text(text: str) -> str | None:
     if _SURROGATE.search(text):
         return "it holds half a surrogate pair"
-    for _ in range(_MOST_DECODING):
+    for _ in range(_MAX_DECODING):
         if _CONTROL.search(text):
             return "it holds a control character"
         if _PERCENT_U.search(text):
@@ -80,7 +77,7 @@ def _unfit_text(text: str) -> str | None:
 
 
 def _is_dots(part: str) -> bool:
-    """Tell whether a part is a dot or two to some server: without what is behind a semicolon, and in Unicode's other dots."""
+    """Return whether some server reads a part as . or ..: without what is behind a semicolon, and in Unicode's other dots."""
     return part[:1] not in _PLAIN and unicodedata.normalize("NFKC", part).partition(";")[0].strip() in {".", ".."}
 
 

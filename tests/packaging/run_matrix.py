@@ -140,7 +140,9 @@ def run(uv: str, *, kind: str, version: str, workers: str) -> Outcome:
     print(f"== {outcome.name}: Python {outcome.python}, Airflow {outcome.airflow}", flush=True)
     report = MATRIX / f"{outcome.name}.xml"
     report.unlink(missing_ok=True)
-    options = ["-q", "-n", workers, "-p", "no:cacheprovider", f"--junitxml={report}"]
+    # Warnings of other versions' libraries are not this package's.
+    warnings = ["-W", "default", "-W", "error::DeprecationWarning:limio_limitrail"]
+    options = ["-q", "-n", workers, "-p", "no:cacheprovider", *warnings, f"--junitxml={report}"]
     began = time.monotonic()
     log = MATRIX / f"{outcome.name}.log"
     with log.open("w") as output:

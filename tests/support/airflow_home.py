@@ -41,7 +41,7 @@ def make_template(folder: Path, **more: str) -> Path:
     (home / "dags").mkdir(parents=True)
     (home / "tmp").mkdir()
     command = [sys.executable, "-m", "airflow", "db", "migrate"]
-    subprocess.run(command, env=environment(home, more), check=True, capture_output=True, timeout=240)
+    subprocess.run(command, env=environment(home, more), check=True, capture_output=True, timeout=800)
     # It holds the template's own paths.
     (home / "airflow.cfg").unlink(missing_ok=True)
     return home
@@ -94,7 +94,7 @@ class AirflowProcess:
         return line
 
     def stop(self) -> None:
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=600)
         self._noise.close()
 
 
@@ -159,7 +159,7 @@ class AirflowHome:
         return self._outcome(self._process.ask({"do": "join", "pid": pid}))
 
     def _command(self, command: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {"do": command, "args": args, "kwargs": kwargs, "policy": 200, "environment": self._environment}
+        return {"do": command, "args": args, "kwargs": kwargs, "timeout": 800, "environment": self._environment}
 
     def _outcome(self, reply: Mapping[str, Any]) -> Outcome:
         assert reply["code"] <= 0, self.output()[-6000:]

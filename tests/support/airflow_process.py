@@ -258,7 +258,7 @@ def arm(step: str, number: float, *, deadly: bool) -> None:
     wrap(parts.ParquetPart, "opened", "reading")
     wrap(parts.ParquetPart, "file", "reading")
     wrap(state.AssetWatermark, "move", "watermark")
-    wrap(ResourcePullOperator, "announce", "announcement")
+    wrap(ResourcePullOperator, "publish_summary", "announcement")
     wrap(folders, "remove_empty", "removal of folders")
     wrap(Ledger, "claim", "claim")
     wrap(Ledger, "record", "record")
@@ -364,7 +364,7 @@ def deferral_of(sensor: Any, *, interval: float, seconds: float) -> Any:
 
     sensor.deferrable, sensor.poke_interval, sensor.timeout = True, interval, seconds
     # Ours make their first look in the one, others in the other.
-    sensor._look = sensor.poke = lambda context: None
+    sensor._poll = sensor.poke = lambda context: None
     try:
         sensor.execute({})
     except TaskDeferred as deferral:
@@ -488,7 +488,7 @@ def move_in(command: dict[str, Any]) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     # A child that hangs says where, and ends.
-    faulthandler.dump_traceback_later(command["policy"], exit=True)
+    faulthandler.dump_traceback_later(command["timeout"], exit=True)
     settings.configure_vars()
     settings.configure_orm()
 

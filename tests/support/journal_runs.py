@@ -70,7 +70,7 @@ class Runner:
         return found
 
     def stop(self) -> None:
-        self._process.communicate(timeout=60)
+        self._process.communicate(timeout=600)
         self._noise.close()
 
 

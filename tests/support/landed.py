@@ -50,11 +50,11 @@ def _arrow(found: Any) -> Any:
 
 def duck(path: str | Path, sql: str) -> list[tuple[Any, ...]]:
     with duckdb.connect(str(path), read_only=True) as connection:
-        table = _arrow(connection.execute(sql))
+        table = _arrow(connection.sql(sql))
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
 def duck_rows(path: str | Path, table: str) -> list[dict[str, Any]]:
     with duckdb.connect(str(path), read_only=True) as connection:
-        found: list[dict[str, Any]] = _arrow(connection.execute(f"SELECT * FROM {table}")).to_pylist()
+        found: list[dict[str, Any]] = _arrow(connection.sql(f"SELECT * FROM {table}")).to_pylist()
     return found

@@ -134,6 +134,6 @@ def compete(ledgers, rows, *, policy, size):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=600)
     assert errors == []
     return granted

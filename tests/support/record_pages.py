@@ -15,13 +15,13 @@ class RecordPage:
     """A page of records.
 
     :param records: the JSON array of records.
-    :param following: the next page's cursor.
+    :param next_cursor: the next page's cursor.
     :param ends_slice: whether a part ends with it.
-    :param resumable: whether another walk can go on from `following`.
+    :param resumable: whether another walk can go on from `next_cursor`.
     """
 
     records: bytes
-    following: Mapping[str, str] | None = None
+    next_cursor: Mapping[str, str] | None = None
     ends_slice: bool = False
     resumable: bool = True
 

@@ -13,17 +13,17 @@ from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qsl
 
-from limio_limitrail.api.client import Answer
-from limio_limitrail.api.list_reader import Walk
+from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.page import Page
 from limio_limitrail.api.pagination import CursorString, SinglePage
 from limio_limitrail.api.query import build_query
 from limio_limitrail.api.resource import Resource, TimeFilter
+from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.sliced_reader import SlicedListReader
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
-DAY = {"since": START, "until": START + timedelta(days=1), "window": timedelta(hours=6)}
+DAY = {"since": START, "until": START + timedelta(days=1), "slice_size": timedelta(hours=6)}
 USAGE = Resource(
     name="usage",
     path="/usage",
@@ -60,7 +60,7 @@ class Usage:
             api="LimitRail", auth=auth, limits=RetryLimits(), send=lambda *, params, **ways: self.send(params, **ways)
         )
 
-    def send(self, params: Mapping[str, str], **_: Any) -> Answer:
+    def send(self, params: Mapping[str, str], **_: Any) -> Response:
         with self._counting:
             self._at_once += 1
             self.most_at_once = max(self.most_at_once, self._at_once)
@@ -70,7 +70,7 @@ class Usage:
             if self._delays:
                 time.sleep(self._delays[number % len(self._delays)])
             self.before(params)
-            return Answer(status=200, headers={}, body=self.body(params))
+            return Response(status=200, headers={}, body=self.body(params))
         finally:
             with self._counting:
                 self._at_once -= 1
@@ -101,19 +101,27 @@ def walk_through(
     client: Any,
     since: datetime,
     until: datetime,
-    window: timedelta,
+    slice_size: timedelta,
     cursor: Mapping[str, str] | None = None,
     page_size: int = 2,
-    parallel: int = 1,
+    concurrency: int = 1,
 ) -> SlicedListReader:
-    def stretch(*, since: datetime, until: datetime, **rest: Any) -> Walk:
-        query = build_query(resource, since=since, until=until)
-        return Walk(client=client, resource=resource, path=query.path, params=query.params, **rest)
+    def reader(since: datetime, until: datetime) -> ListReader:
+        path, params = build_query(resource, since=since, until=until)
+        return ListReader(client=client, resource=resource, path=path, params=params, page_size=page_size)
 
     return SlicedListReader(
-        client=client, resource=resource, path=resource.path, since=since, until=until, window=window, page_size=page_size,
-        make_walk=stretch, cursor=cursor, parallel=parallel,
+        client=client, resource=resource, path=resource.path, since=since, until=until, slice_size=slice_size,
+        page_size=page_size, make_reader=reader, cursor=cursor, concurrency=concurrency,
     )  # fmt: skip
+
+
+def join_slices(seconds: float = 60) -> None:
+    """Wait for the end of the threads of walks that were given up: what they had begun to ask for may still be on its way."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("slices-"):
+            thread.join(seconds)
+            assert not thread.is_alive(), thread
 
 
 def ids(pages: Iterable[Page]) -> list[int]:

@@ -22,7 +22,7 @@ def covering(cases: Sequence[Case]) -> list[int]:
     """
     missing = {value for case in cases for value in case}
     uses: defaultdict[tuple[str, int], int] = defaultdict(int)
-    chosen: list[int] = []
+    chosen: set[int] = set()
     while missing:
         # Prefer values that are rarely used so far: a parameter of few values then meets many different others.
         best = max(
@@ -33,7 +33,7 @@ def covering(cases: Sequence[Case]) -> list[int]:
                 -position,
             ),
         )
-        chosen.append(best)
+        chosen.add(best)
         missing.difference_update(cases[best])
         for value in cases[best]:
             uses[value] += 1

@@ -15,9 +15,9 @@ from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import TransportError
 from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.api.transport import RawAnswer
 from limio_limitrail.usage.ledger.ledger import LEASE, Claim
 from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State, UsageRow
 from limio_limitrail.usage.ledger.rules import Policy
@@ -152,7 +152,7 @@ class Crew:
         self.ledger = make_ledger(world.database, make_worker(run, attempt=attempt), clock=lambda: world.now)
         self.in_doubt = State.UNKNOWN if policy.on_unknown is OnUnknown.RESEND else State.PARKED
         self.sender = UsageSender(
-            client=AsyncApiClient(world.client, wire=SimpleNamespace(exchange=world.exchange)),
+            client=AsyncApiClient(world.client, transport=SimpleNamespace(exchange=world.exchange)),
             operation=find_operation("commit"),
             reading=AnswerReading(),
             key_header="Idempotency-Key",
@@ -309,9 +309,7 @@ class World:
     def begin(self, key: str, fates: list[str], *, worker: Crew) -> None:
         self._fates, self._sending, self._tries = list(fates), (key, worker), 0
 
-    async def exchange(
-        self, *, method: str, url: str, headers: Any, call: Any, params: Any = None, body: Any = None
-    ) -> RawAnswer:
+    async def exchange(self, *, method: str, url: str, headers: Any, context: Any, **_: Any) -> Response:
         """Stand where the wire is."""
         assert self._sending is not None
         key, worker = self._sending
@@ -326,8 +324,8 @@ class World:
         fate = self._fates.pop(0) if self._fates else "answer"
         found = self.api.answer(fate, key, tries=self._tries)
         if isinstance(found, str):
-            raise TransportError(replace(call, reason=fate, reached=found != "refused"))
-        return RawAnswer(status=found[0], headers={}, body=found[1])
+            raise TransportError(replace(context, reason=fate, reached=found != "refused"))
+        return Response(status=found[0], headers={}, body=found[1])
 
     def arrive(self) -> None:
         """Let a late request arrive."""

@@ -19,7 +19,7 @@ PERSONAL = "jane.doe@example.com"
 
 def watch(**more: Any) -> LimioResourceEventTrigger:
     """A watch of the baskets that looks often."""
-    return LimioResourceEventTrigger(**{"resource": "abandoned_baskets", "interval": 0.1, "overlap": 60, **more})
+    return LimioResourceEventTrigger(**{"resource": "abandoned_baskets", "poke_interval": 0.1, "overlap": 60, **more})
 
 
 class Baskets:

@@ -20,7 +20,7 @@ def test_the_demo_runs_and_says_what_it_did(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     environment |= {"DEMO_HOME": str(tmp_path), "DEMO_SUBSCRIPTIONS": "400", "DEMO_BASKETS": "80"}
     command = [sys.executable, str(ROOT / "dags_examples" / "demo" / "run.py")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
     rows = [line.split() for line in done.stdout.splitlines() if re.match(r"   subscriptions  ", line)]

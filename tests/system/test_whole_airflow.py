@@ -99,7 +99,7 @@ def check_failure(runs: Runs, name: str) -> None:
     assert {task: found.state for task, found in run.tasks.items()} == {"processed": "failed", "hand_over": "upstream_failed"}
     assert run.tasks["processed"].tries == 1
     assert run.tasks["processed"].xcom is None
-    why = f"process/{name} to be processed: its status is 'failed', and cannot get there any more."
+    why = f"process/{name} to be processed: its status is 'failed', and no target status can be reached any more."
     log = runs.airflow.task_log(runs.ids[name], "processed")
     assert f'"exc_type":"AirflowFailException","exc_value":"{why}"' in log
 
@@ -109,8 +109,8 @@ def check_arguments(runs: Runs, name: str, hidden: list[str]) -> None:
     plain = runs.airflow.plain(stored)
     arguments = json.loads(plain)
     assert arguments["limio_conn_id"] == "limio_default"
-    assert arguments["wait"]["object_id"] == name
-    assert arguments["interval"] == 1.0
+    assert arguments["condition"]["object_id"] == name
+    assert arguments["poke_interval"] == 1.0
     assert [text for text in hidden if text in plain] == []
 
 

@@ -95,7 +95,7 @@ def test_each_basket_is_handed_over_once(
     airflow.add_connection("warehouse", json.dumps({"conn_type": "duckdb", "host": str(warehouse)}))
     baskets.leave(2)
     text = EXAMPLE.read_text()
-    quick = text.replace("interval=timedelta(minutes=5)", "interval=timedelta(seconds=1)")
+    quick = text.replace("poke_interval=timedelta(minutes=5)", "poke_interval=timedelta(seconds=1)")
     assert quick != text
     (airflow.home.path / "dags" / EXAMPLE.name).write_text(quick)
     airflow.unpause(DAG)

@@ -19,8 +19,7 @@ from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.limio.resources import RESOURCES
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
-from limio_limitrail.polling.changes import ChangeEvent
-from limio_limitrail.polling.events import new_events
+from limio_limitrail.polling import ChangeEvent, new_events
 from limio_limitrail.retry_policy import ApiRetryPolicy
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
@@ -63,14 +62,16 @@ baskets = Asset(
     watchers=[
         AssetWatcher(
             name="baskets",
-            trigger=LimioResourceEventTrigger(resource="abandoned_baskets", interval=timedelta(minutes=5), limio_conn_id="limio"),
+            trigger=LimioResourceEventTrigger(
+                resource="abandoned_baskets", poke_interval=timedelta(minutes=5), limio_conn_id="limio"
+            ),
         )
     ],
 )
 usage = Asset(
     "limitrail/usage",
     watchers=[
-        AssetWatcher(name="usage", trigger=LimitRailResourceEventTrigger(resource="usage", interval=60, scope="usage.read"))
+        AssetWatcher(name="usage", trigger=LimitRailResourceEventTrigger(resource="usage", poke_interval=60, scope="usage.read"))
     ],
 )
 

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Keep `requests` within a total time and a number of bytes, whatever a server does.
 
-`requests` knows how long a socket may be silent, and nothing of how long an answer may take: a byte each second is an answer
-that never ends. What is read from a socket here, from the proxy's first byte to the last chunk's trailer, comes through
+`requests` limits how long a socket may be silent, but not how long a response may take: a byte each second is a response that
+never ends. Whatever is read from a socket here, from the proxy's first byte to the last chunk's trailer, comes through
 `_BoundedStream`, which shortens the socket's timeout as the deadline comes closer.
 """
 
@@ -27,15 +27,15 @@ _RECORD = 1 << 14
 """Bytes that are written at a time: one TLS record, because a socket's timeout holds for each of them."""
 
 _PIECE = 1 << 20
-"""Bytes that are read at a time where no length says how many will come."""
+"""Bytes that are read at a time where no Content-Length is known."""
 
 
 class TooManyBytesError(OSError):
-    """An answer is larger than the bound."""
+    """A response is larger than the bound."""
 
 
-class AnswerBounds:
-    """What one answer may take, and how far it has come.
+class ResponseBounds:
+    """The time and the bytes that one response may take, and what is left of them.
 
     :param seconds: from now until the last byte has been read.
     :param max_bytes: the largest body.
@@ -45,8 +45,8 @@ class AnswerBounds:
         self.deadline = time.monotonic() + seconds
         self.max_bytes = max_bytes
         self.connect_failed = False
-        """Whether there was no connection, so that no byte of the request has left."""
-        # Chunks have headers of their own, six bytes for each that they hold at worst, and so has the answer.
+        """Whether there was no connection, so that no byte of the request was sent."""
+        # Chunks have headers of their own, six bytes for each that they hold at worst, and so has the response.
         self._bytes_left = 8 * max_bytes + (1 << 20)
 
     @property
@@ -62,11 +62,11 @@ class AnswerBounds:
         self.deadline = min(self.deadline, time.monotonic() + seconds)
 
     def lift(self) -> None:
-        """Let the rest of the answer take as long, and be as large, as it likes."""
+        """Remove all bounds from the rest of the response."""
         self.deadline = self._bytes_left = self.max_bytes = math.inf
 
     def check_time(self) -> None:
-        """See that there is time left.
+        """Check that there is time left.
 
         :raises TimeoutError: there is none.
         """
@@ -74,7 +74,7 @@ class AnswerBounds:
             raise TimeoutError
 
     def shorten_timeout(self, sock: Any) -> None:
-        """See that what a socket does next ends before the deadline.
+        """Limit the next operation of a socket to the time that is left.
 
         :raises TimeoutError: it has passed.
         """
@@ -112,12 +112,12 @@ class AnswerBounds:
             self.deadline = deadline
 
 
-_BOUNDS: ContextVar[AnswerBounds | None] = ContextVar("limio_limitrail.answer_bounds", default=None)
+_BOUNDS: ContextVar[ResponseBounds | None] = ContextVar("limio_limitrail.response_bounds", default=None)
 
 
 @contextmanager
-def within(bounds: AnswerBounds) -> Iterator[None]:
-    """Hold all that is sent and read inside, in this thread, to bounds."""
+def within(bounds: ResponseBounds) -> Iterator[None]:
+    """Apply bounds to everything that this thread sends and reads inside."""
     token = _BOUNDS.set(bounds)
     try:
         yield
@@ -126,18 +126,18 @@ def within(bounds: AnswerBounds) -> Iterator[None]:
 
 
 def read_body(raw: Any, *, max_bytes: float) -> bytes:
-    """Read the rest of an answer, as it came.
+    """Return the rest of a response, as it came.
 
     :param raw: urllib3's response.
     :param max_bytes: the bound.
-    :raises TooManyBytesError: it is larger, or announces that it is, before it is read.
+    :raises TooManyBytesError: it is larger, or its Content-Length is.
     """
     # urllib3 would make decoders, and refuse some bodies, though it is to decode none.
     raw.headers.pop("Content-Encoding", None)
     if (length := raw.length_remaining) is not None:
         if length > max_bytes:
             raise TooManyBytesError
-        # As a whole: it is read into one place, and a body that breaks off is noticed.
+        # As a whole: it is read into one buffer, and a body that ends early is noticed.
         return bytes(raw.read(decode_content=False))
     pieces = []
     size = 0
@@ -152,11 +152,11 @@ def read_body(raw: Any, *, max_bytes: float) -> bytes:
 
 
 class BoundedAdapter(requests.adapters.HTTPAdapter):
-    """Bounds every request: by what `within` says, else by what it is made with.
+    """Applies bounds to every request: those of `within`, else its own.
 
     :param connect: seconds until a connection is made, where the request does not say.
-    :param read: seconds between two pieces of an answer, where the request does not say.
-    :param total: seconds for one answer.
+    :param read: seconds between two pieces of a response, where the request does not say.
+    :param total: seconds for one response.
     :param max_bytes: the largest body.
     :param connections: the most connections to one host that are kept open.
     """
@@ -169,7 +169,7 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
 
     @property
     def proxy_manager(self) -> Any:
-        """What connects through proxies, by their URLs, which may hold passwords."""
+        """The pools of connections through proxies, by their URLs, which may hold passwords."""
         return self._through_proxies.open()
 
     @proxy_manager.setter
@@ -192,7 +192,7 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
             kwargs["timeout"] = self._timeout
         if _BOUNDS.get() is not None:
             return super().send(request, **kwargs)
-        bounds = AnswerBounds(seconds=self._total, max_bytes=self._max_bytes)
+        bounds = ResponseBounds(seconds=self._total, max_bytes=self._max_bytes)
         with within(bounds):
             response = super().send(request, **kwargs)
         if kwargs.get("stream"):
@@ -202,9 +202,9 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
         return response
 
     def _read(self, response: requests.Response) -> None:
-        """Read a body where `requests` would, which knows no bound.
+        """Read a body where `requests` would, which has no bound.
 
-        :raises RequestException: it is larger, or broke off.
+        :raises RequestException: it is larger, or ended early.
         """
         pieces = []
         size = 0
@@ -215,11 +215,11 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
             if max(size, length) > self._max_bytes:
                 response.close()
                 raise requests.exceptions.RequestException(
-                    f"the answer is larger than {self._max_bytes / 1e6:g} MB, the connection's max_response_mb; "
+                    f"the response is larger than {self._max_bytes / 1e6:g} MB, the connection's max_response_mb; "
                     "with stream=True it can be read in pieces",
                     response=response,
                 )
-        response._content = b"".join(pieces)  # noqa: SLF001 - where requests keeps it, as those do who replay answers
+        response._content = b"".join(pieces)  # noqa: SLF001 - where requests keeps it, as libraries that replay responses do
 
 
 def _bound(manager: Any) -> None:
@@ -228,18 +228,18 @@ def _bound(manager: Any) -> None:
 
 @cache
 def _bounded_pool(pool: Any) -> Any:
-    """Make a kind of connection pool out of one of urllib3's, for whatever it connects through."""
+    """Derive a bounded class from one of urllib3's classes of connection pools."""
     connection = type(f"Bounded{pool.ConnectionCls.__name__}", (_BoundedConnection, pool.ConnectionCls), {})
     return type(f"Bounded{pool.__name__}", (pool,), {"ConnectionCls": connection})
 
 
 class _BoundedStream(io.RawIOBase):
-    """What comes out of a socket, within bounds.
+    """Reads from a socket within bounds.
 
     :param raw: reads from the socket.
     """
 
-    def __init__(self, raw: Any, *, sock: Any, bounds: AnswerBounds) -> None:
+    def __init__(self, raw: Any, *, sock: Any, bounds: ResponseBounds) -> None:
         self._raw = raw
         self._sock = sock
         self._bounds = bounds
@@ -262,7 +262,7 @@ class _BoundedStream(io.RawIOBase):
 
 
 class _BoundedResponse(http.client.HTTPResponse):
-    """Reads an answer, or a proxy's answer to CONNECT, within the bounds that hold where it begins."""
+    """Reads a response, or a proxy's response to CONNECT, within the bounds that apply where it begins."""
 
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -270,7 +270,7 @@ class _BoundedResponse(http.client.HTTPResponse):
             self.fp: Any = io.BufferedReader(_BoundedStream(self.fp.detach(), sock=sock, bounds=bounds))
 
     def begin(self) -> None:
-        """Read the head. What http.client would pass over here makes it take something else for the body than was meant."""
+        """Read the head. What http.client would ignore here makes it take something else for the body than was meant."""
         begun = self.headers is not None
         super().begin()
         if begun:
@@ -303,7 +303,7 @@ class _BoundedResponse(http.client.HTTPResponse):
 
 
 class _BoundedConnection:
-    """Connects and sends within bounds. Stands before a connection class of urllib3."""
+    """Connects and sends within bounds. A mixin of urllib3's connection classes."""
 
     response_class = _BoundedResponse
     sock: Any

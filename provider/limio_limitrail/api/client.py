@@ -1,97 +1,75 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""One request: authorise, send, retry, classify. What is done next is said in steps, which whoever holds the socket takes."""
+"""The client of one API: authorize a request, send it, retry it, classify its response."""
 
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import TYPE_CHECKING
-from urllib.parse import urljoin, urlsplit
+from typing import TYPE_CHECKING, Required, TypedDict, Unpack
 
-from limio_limitrail.api.attempt import CREDENTIAL, Request, Steps, take
+from limio_limitrail.api.attempt import SAFE_METHODS, Attempt, Exchange, redirect_target, run_attempt, unfit_request
 from limio_limitrail.api.auth import Auth
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, ProtocolError, RequestContext
-from limio_limitrail.api.json_body import decode_json
-from limio_limitrail.api.library_logs import guard_library_logs
 from limio_limitrail.api.origin import origin_of
-from limio_limitrail.api.redact import holds_secret, safe_text
+from limio_limitrail.api.redact import guard_library_logs
 from limio_limitrail.api.resource import AuthMode
-from limio_limitrail.api.responses import is_success, judge
+from limio_limitrail.api.responses import Response, classify
 from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries
 from limio_limitrail.api.secret import Sealed
-from limio_limitrail.api.transport import Body, Transport
-from limio_limitrail.concurrency.after_fork import after_fork
-from limio_limitrail.url_paths import unfit_path, unfit_target
+from limio_limitrail.api.transport import Transport
+from limio_limitrail.concurrency import after_fork
+from limio_limitrail.url_paths import unfit_path
 
 if TYPE_CHECKING:
     import requests
 
-    from limio_limitrail.api.provenance import Provenance
     from limio_limitrail.api.secret import Secret
 
 log = logging.getLogger(__name__)
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_MOST_REDIRECTS = 5
-_SAFE_METHODS = frozenset({"GET", "HEAD"})
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_MAX_REDIRECTS = 5
+_OAUTH = frozenset({AuthMode.OAUTH})
 
 
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """A success.
+class RequestParams(TypedDict, total=False):
+    """A request to an API. A ``path`` is required; the default method is GET."""
 
-    :param status: the HTTP status.
-    :param headers: the headers, looked up without case.
-    :param body: the whole body, decompressed.
-    :param provenance: what tells whether it belongs to its request; none where nothing else can have come.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    provenance: Provenance | None = None
-
-    def json(self) -> object:
-        """Decode the body.
-
-        :raises ValueError: it is not JSON, or nested too deeply.
-        """
-        return decode_json(self.body)
-
-
-def _unfit_request(method: str, headers: Mapping[str, str]) -> str | None:
-    """Say what of a request cannot be put on the wire, where a thread and an event loop would do different things with it."""
-    if not _is_token(method):
-        return "its method is no word"
-    for name, value in headers.items():
-        if not _is_token(name):
-            return "the name of a header is no word"
-        if not (value.isascii() and value.isprintable() and value == value.strip()):
-            return f"its header {name!r} holds other characters than printable ASCII, or white space at an end"
-    return None
+    method: str
+    path: Required[str]
+    """Below the base URL, beginning with a slash, percent-encoded."""
+    params: Mapping[str, str] | None
+    """The query."""
+    json: object
+    """A body, sent as JSON."""
+    content: bytes | None
+    """A body that is JSON already, instead of `json`."""
+    headers: Mapping[str, str] | None
+    """Further headers."""
+    resource: str | None
+    """What errors call the requested resource."""
+    scope: str | None
+    """The scope that the endpoint needs, for the error on a 403."""
+    credentials: frozenset[AuthMode]
+    """The ways to authenticate that the endpoint accepts."""
+    idempotency_key: str | None
+    """Makes a write safe to repeat; sent as the header ``Idempotency-Key``."""
 
 
-@lru_cache(maxsize=256)
-def _is_token(text: str) -> bool:
-    return _TOKEN.fullmatch(text) is not None
-
-
-def usual_repeat(method: str, idempotency_key: str | None) -> Repeat:
-    """Say after which failures a request may be tried again, where the caller does not."""
-    return Repeat.ANY if method in _SAFE_METHODS or idempotency_key is not None else Repeat.NONE
+def default_repeat(request: RequestParams) -> Repeat:
+    """Return which failures of a request are retried where the caller does not say."""
+    is_safe = request.get("method", "GET") in SAFE_METHODS or request.get("idempotency_key") is not None
+    return Repeat.ANY if is_safe else Repeat.NONE
 
 
 @dataclass
-class Counters:
-    """What a client has done so far: the numbers that summaries and tests read.
+class RequestStats:
+    """What a client has done so far.
 
-    :param waited: seconds between tries, those that the API asked to wait among them.
+    :param waited: seconds between attempts, including those that the API asked to wait.
     """
 
     requests: int = 0
@@ -103,11 +81,11 @@ class Counters:
 class ApiClient:
     """Send requests to one API with one credential over one session.
 
-    :param api: the API's name as people know it, for messages.
-    :param base_url: what every path is appended to; nothing with another origin is ever asked.
-    :param transport: the session, with its timeouts.
-    :param auth: what authorises a request; asked before each one.
-    :param limits: how patient a request is.
+    :param api: the API's name, for messages.
+    :param base_url: every path is appended to it; no other origin is ever requested.
+    :param transport: the HTTP session, with its timeouts.
+    :param auth: the source of credentials.
+    :param limits: how often and how long a request is retried.
     :param sleep: waits that many seconds.
     """
 
@@ -127,68 +105,39 @@ class ApiClient:
         self.transport = transport
         self.auth = auth
         self.limits = limits or RetryLimits()
-        self.counters = Counters()
+        self.counters = RequestStats()
         self._origin = origin_of(base_url)
         self._sleep = sleep
-        self._counting = threading.Lock()
-        self._session: Sealed[requests.Session] | None = None
+        self.after_fork()
         after_fork(self)
 
     def after_fork(self) -> None:
-        """Take nothing over from the parent: neither a lock that may be held nor a connection."""
-        self._counting = threading.Lock()
-        self._session = None
+        """Discard the parent's lock, which may be held, and its connections."""
+        self._lock = threading.Lock()
+        self._session: Sealed[requests.Session] | None = None
 
     def send(
         self,
         *,
-        method: str = "GET",
-        path: str,
-        params: Mapping[str, str] | None = None,
-        json: object = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        resource: str | None = None,
-        scope: str | None = None,
-        credentials: frozenset[AuthMode] = frozenset({AuthMode.OAUTH}),
-        idempotency_key: str | None = None,
         repeat: Repeat | None = None,
         limits: RetryLimits | None = None,
         sleep: Callable[[float], None] | None = None,
         on_retry: Callable[[float], None] | None = None,
-    ) -> Answer:
-        """Send one request and give its answer.
+        **request: Unpack[RequestParams],
+    ) -> Response:
+        """Send one request and return its response.
 
-        Reads are tried again as `RetryLimits` allows. A write is tried again only where it carries an idempotency key, unless
-        `repeat` says otherwise.
+        Reads are retried as `RetryLimits` allows. A write is retried only if it carries an idempotency key, unless `repeat` says
+        otherwise.
 
-        :param path: below the base URL, beginning with a slash, percent-encoded.
-        :param params: the query.
-        :param json: a body, sent as JSON.
-        :param content: a body that is JSON already, in the place of `json`.
-        :param headers: further headers.
-        :param resource: what errors call the thing that was asked for.
-        :param scope: the scope that the endpoint needs, for the error on a 403.
-        :param credentials: the ways to authenticate that the endpoint accepts.
-        :param idempotency_key: makes a write safe to repeat; sent as the header ``Idempotency-Key``.
-        :param repeat: after which failures the request may be tried again.
-        :param limits: patience for this request instead of the client's.
-        :param sleep: waits that many seconds between tries, instead of the client's own; what it raises ends the request.
-        :param on_retry: told before each further try, with the seconds until then.
+        :param repeat: which failures are retried.
+        :param limits: retry limits of this request, instead of the client's.
+        :param sleep: waits that many seconds between attempts, instead of the client's own; what it raises ends the request.
+        :param on_retry: called before each retry with the seconds until then.
+        :param request: the request, as `RequestParams` says.
         :raises ApiError: as `limio_limitrail.api.errors` lists them.
         """
-        attempt = self.attempts(
-            method=method,
-            path=path,
-            params=params,
-            json=json,
-            content=content,
-            headers=headers,
-            resource=resource,
-            scope=scope,
-            credentials=credentials,
-            idempotency_key=idempotency_key,
-        )
+        new_attempt = self.attempts(**request)
 
         def retried(seconds: float) -> None:
             self.count_retry(seconds)
@@ -196,56 +145,50 @@ class ApiClient:
                 on_retry(seconds)
 
         return call_with_retries(
-            lambda: take(attempt(), exchange=self.transport.exchange, credential=self.credential),
+            lambda: run_attempt(new_attempt(), exchange=self.transport.exchange, credential=self.credential),
             limits=limits or self.limits,
-            repeat=repeat or usual_repeat(method, idempotency_key),
+            repeat=repeat or default_repeat(request),
             sleep=sleep or self._sleep,
             on_retry=retried,
         )
 
-    def attempts(
-        self,
-        *,
-        method: str,
-        path: str,
-        params: Mapping[str, str] | None = None,
-        json: object = None,
-        content: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-        resource: str | None = None,
-        scope: str | None = None,
-        credentials: frozenset[AuthMode] = frozenset({AuthMode.OAUTH}),
-        idempotency_key: str | None = None,
-    ) -> Callable[[], Steps[Answer]]:
-        """Check a request, and give what begins a try of it. The parameters are those of `send`.
+    def attempts(self, **request: Unpack[RequestParams]) -> Callable[[], Attempt[Response]]:
+        """Check a request, and return a function that begins an attempt of it.
 
         :raises InvalidRequestError: it cannot be sent as it is.
         """
-        call = RequestContext(api=self.api, method=method, path=path, resource=resource, required_scope=scope)
+        method, path, content = request.get("method", "GET"), request["path"], request.get("content")
+        context = RequestContext(
+            api=self.api, method=method, path=path, resource=request.get("resource"), required_scope=request.get("scope")
+        )
+        credentials = request.get("credentials", _OAUTH)
         if self.auth.mode not in credentials:
-            needed = " or ".join(sorted(credentials))
-            raise InvalidRequestError(
-                replace(
-                    call,
-                    reason=f"this endpoint accepts auth_mode={needed} only, and the connection has {self.auth.mode}; "
-                    "nothing was sent",
-                )
-            )
+            accepted = " or ".join(sorted(credentials))
+            reason = f"this endpoint accepts auth_mode={accepted} only, and the connection has {self.auth.mode}; nothing was sent"
+            raise InvalidRequestError(replace(context, reason=reason))
         if (unfit := unfit_path(path)) is not None:
-            raise InvalidRequestError(replace(call, path="", reason=f"the path cannot be sent: {unfit}"))
-        sent_headers = dict(headers or {})
-        if idempotency_key is not None:
-            sent_headers["Idempotency-Key"] = idempotency_key
+            raise InvalidRequestError(replace(context, path="", reason=f"the path cannot be sent: {unfit}"))
+        headers = dict(request.get("headers") or {})
+        if (key := request.get("idempotency_key")) is not None:
+            headers["Idempotency-Key"] = key
         if content is not None:
-            sent_headers["Content-Type"] = "application/json"
-        if (unfit := _unfit_request(method, sent_headers)) is not None:
-            raise InvalidRequestError(replace(call, reason=f"the request cannot be sent: {unfit}"))
-        body = Body(json=json, content=content)
-        return lambda: self._attempt(call=call, params=params or {}, body=body, headers=sent_headers)
+            headers["Content-Type"] = "application/json"
+        if (unfit := unfit_request(method, headers)) is not None:
+            raise InvalidRequestError(replace(context, reason=f"the request cannot be sent: {unfit}"))
+        exchange = Exchange(
+            method=method,
+            url=self.base_url + path,
+            headers=headers,
+            context=context,
+            params=request.get("params") or {},
+            json=request.get("json"),
+            content=content,
+        )
+        return lambda: self._attempt(exchange)
 
     def session(self) -> requests.Session:
-        """Give the session for free use, which authorises requests to the API's own origin and no others; always the same one."""
-        with self._counting:
+        """Return the session of `get_conn()`, which authorizes requests to the API's own origin only; always the same one."""
+        with self._lock:
             if self._session is None:
                 self._session = Sealed(self.transport.session(self.auth, self._origin))
             return self._session.open()
@@ -257,50 +200,58 @@ class ApiClient:
             self._session.open().close()
 
     def count_retry(self, seconds: float) -> None:
-        """Count a try that is made again.
+        """Count a retry.
 
-        :param seconds: how long it waits before.
+        :param seconds: how long it waits before it is sent.
         """
-        with self._counting:
+        with self._lock:
             self.counters.retries += 1
             self.counters.waited += seconds
 
-    def credential(self) -> Secret:
-        """Give the credential that is valid now, minting a token where there is none.
+    def measure(self) -> Callable[[], dict[str, int | float]]:
+        """Return a function that returns what the client has done since now.
 
-        :raises ApiError: it could not be had. The request that was to carry it has not been sent.
+        These are requests, retries, tokens minted, seconds waited between attempts, and seconds in all.
+        """
+        started = time.monotonic()
+
+        def counts() -> tuple[int, int, int, float]:
+            counters = self.counters
+            return counters.requests, counters.retries, getattr(self.auth, "minted", 0), counters.waited
+
+        before = counts()
+
+        def measured() -> dict[str, int | float]:
+            done = dict(zip(("requests", "retries", "tokens", "waited"), counts(), strict=True))
+            change = {name: now - then for (name, now), then in zip(done.items(), before, strict=True)}
+            return change | {"waited": round(change["waited"], 3), "seconds": round(time.monotonic() - started, 3)}
+
+        return measured
+
+    def credential(self) -> Secret:
+        """Return the credential that is valid now, minting a token if there is none.
+
+        :raises ApiError: there is none. The request that was to carry it has not been sent.
         """
         try:
             return self.auth.credential()
         except ApiError as error:
             # Whatever became of the request for a token.
-            error.failure = replace(error.failure, reached=False)
+            error.context = replace(error.context, reached=False)
             raise
 
-    def _attempt(
-        self, *, call: RequestContext, params: Mapping[str, str], body: Body, headers: Mapping[str, str]
-    ) -> Steps[Answer]:
-        """Make one try, which may take a second request after a 401 and a few more along redirects."""
+    def _attempt(self, exchange: Exchange) -> Attempt[Response]:
+        """Make one attempt, which may send a second request after a 401, and a few more along redirects."""
         renewed = False
         while True:
-            credential = yield CREDENTIAL
-            answer = yield from self._follow(
-                call=call,
-                params=params,
-                body=body,
-                headers={**headers, "Authorization": self.auth.header(credential)},
-            )
-            if is_success(answer.status):
-                return answer
-            error = judge(
-                status=answer.status,
-                headers=answer.headers,
-                body=answer.body,
-                call=replace(call, granted_scopes=self.auth.granted_scopes(), provenance=answer.provenance),
-            )
-            assert error is not None
-            # A refusal that may be another request's says nothing of this one, which may have been carried out.
-            is_its_own = answer.provenance is None or not answer.provenance.is_in_doubt
+            credential = yield "credential"
+            authorized = Exchange({**exchange, "headers": {**exchange["headers"], "Authorization": self.auth.header(credential)}})
+            response = yield from self._follow(authorized)
+            if response.is_success:
+                return response
+            error = classify(response, context=replace(exchange["context"], granted_scopes=self.auth.granted_scopes()))
+            # A refusal that may be the response to another request says nothing of this one, which may have been carried out.
+            is_its_own = response.provenance is None or not response.provenance.is_in_doubt
             if error.status == 401 and not renewed and is_its_own and self.auth.renew(credential):
                 log.info("%s refused the token; minting another one.", self.api)
                 renewed = True
@@ -312,41 +263,17 @@ class ApiClient:
                 # which everything in a process stands still.
                 del error
 
-    def _follow(
-        self, *, call: RequestContext, params: Mapping[str, str], body: Body, headers: Mapping[str, str | Secret]
-    ) -> Steps[Answer]:
-        url = self.base_url + call.path
-        query: Mapping[str, str] | None = params
-        for _ in range(_MOST_REDIRECTS + 1):
-            answer = yield Request(method=call.method, url=url, params=query, body=body, headers=headers, call=call)
-            with self._counting:
+    def _follow(self, exchange: Exchange) -> Attempt[Response]:
+        context = exchange["context"]
+        for _ in range(_MAX_REDIRECTS + 1):
+            response: Response = yield exchange
+            with self._lock:
                 self.counters.requests += 1
-                self.counters.bytes += len(answer.body)
-            if answer.status not in _REDIRECTS or "Location" not in answer.headers:
-                return Answer(status=answer.status, headers=answer.headers, body=answer.body, provenance=answer.provenance)
-            call = replace(call, status=answer.status)
-            url, query = self._redirected(call=call, url=url, location=answer.headers["Location"]), None
-        raise ProtocolError(replace(call, reason=f"more than {_MOST_REDIRECTS} redirects in a row"))
-
-    def _redirected(self, *, call: RequestContext, url: str, location: str) -> str:
-        """Give the redirect's target, which must lie on the same origin: a credential goes nowhere else."""
-        try:
-            target = urljoin(url, location)
-            origin = origin_of(target)
-        except ValueError:
-            raise ProtocolError(replace(call, reason="a redirect whose target cannot be read")) from None
-        if origin != self._origin:
-            where = safe_text(str(origin))
-            raise ProtocolError(
-                replace(
-                    call,
-                    reason=f"a redirect to another origin ({where}), which is not followed: credentials stay on {self._origin}",
-                )
-            )
-        if (unfit := unfit_target(location, path=urlsplit(target).path)) is not None:
-            raise ProtocolError(replace(call, reason=f"a redirect whose path cannot be followed: {unfit}"))
-        if holds_secret(location):
-            raise ProtocolError(replace(call, reason="a redirect that repeats a credential, which is not followed"))
-        if call.method not in _SAFE_METHODS:
-            raise ProtocolError(replace(call, reason="a redirect of a write, which is not followed"))
-        return urlsplit(target)._replace(fragment="").geturl()
+                self.counters.bytes += len(response.body)
+            if response.status not in _REDIRECTS or "Location" not in response.headers:
+                return response
+            context = replace(context, status=response.status)
+            location = response.headers["Location"]
+            url = redirect_target(location, url=exchange["url"], origin=self._origin, context=context)
+            exchange = Exchange({**exchange, "context": context, "url": url, "params": None})
+        raise ProtocolError(replace(context, reason=f"more than {_MAX_REDIRECTS} redirects in a row"))

@@ -1,12 +1,17 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Undo a body's content encodings without ever holding more than was agreed on, however much a few bytes may stand for."""
+"""Decode a body's content encodings within a bound, however much a few compressed bytes may stand for."""
 
 from __future__ import annotations
 
 import sys
 import zlib
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from limio_limitrail.api.errors import ProtocolError, RequestContext
+from limio_limitrail.api.transport_errors import too_large
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -16,10 +21,10 @@ else:
 _PIECE = 1 << 16
 """Bytes that are decoded at a time. What follows the end of a member is copied once a member, so that this bounds that, too."""
 
-_FOREIGN = frozenset({"br", "compress", "x-compress"})
-"""Encodings that are not asked for and not undone here."""
+_UNSUPPORTED = frozenset({"br", "compress", "x-compress"})
+"""Encodings that are neither requested nor decoded here."""
 
-_MOST_ENCODINGS = 5
+_MAX_ENCODINGS = 5
 """Encodings on top of one another; nobody needs more than one."""
 
 
@@ -27,77 +32,73 @@ class BodyTooLargeError(Exception):
     """A body is larger than the bound."""
 
 
-class BodyEncodingError(Exception):
-    """A body cannot be decoded as its headers say. The text says why."""
-
-
 class _BrokenError(Exception):
-    """What came is not in the format of the decompressor."""
-
-
-class _Decompressor(Protocol):
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+    """A body is not in the format of the decompressor."""
 
 
 def decode_body(
-    content: bytes, content_encoding: str, *, max_bytes: int, check_time: Callable[[], object] = lambda: None
+    content: bytes,
+    content_encoding: str | None,
+    context: RequestContext,
+    *,
+    max_bytes: int,
+    check_time: Callable[[], object] = lambda: None,
 ) -> bytes:
-    """Undo the encodings that a Content-Encoding header names; those that are not known stay.
+    """Undo the encodings that a Content-Encoding header names; unknown ones are ignored.
 
-    A body that ends within its encoding is decoded as far as it goes: whoever parses it sees that it is not whole. What follows
-    the end of gzip data and is none is left out, as other clients do.
+    A body that ends within its encoding is decoded as far as it goes: its parser detects that it is incomplete. What follows the
+    end of gzip data and is none is left out, as other clients do.
 
     :param content: the body as it came.
-    :param content_encoding: the header's value.
-    :param max_bytes: the bound, for the body and for each step on the way to it.
-    :param check_time: called every few milliseconds; what it raises ends the work.
-    :raises BodyTooLargeError: it is larger than the bound.
-    :raises BodyEncodingError: it is not encoded so.
+    :param content_encoding: the header.
+    :param context: what errors say about the request.
+    :param max_bytes: the bound of the body, and of each step of decoding it.
+    :param check_time: called every few milliseconds; what it raises ends the decoding.
+    :raises ResponseTooLargeError: it is larger than the bound.
+    :raises ProtocolError: it is not encoded so.
     """
-    encodings = _encodings(content_encoding)
-    if len(encodings) > _MOST_ENCODINGS:
-        raise BodyEncodingError(f"expected a body in one content encoding, found {len(encodings)} on top of one another")
+    encodings = _encodings(content_encoding or "")
+    if len(encodings) > _MAX_ENCODINGS:
+        reason = f"expected a body in one content encoding, found {len(encodings)} on top of one another"
+        raise ProtocolError(replace(context, reason=reason))
     for name in reversed(encodings):
         if name not in _DECODERS:
-            raise BodyEncodingError(f"expected a body in the content encoding gzip or deflate, found {name}")
+            reason = f"expected a body in the content encoding gzip or deflate, found {name}"
+            raise ProtocolError(replace(context, reason=reason))
         try:
             content = _DECODERS[name](content, max_bytes, check_time)
         except _BrokenError:
-            raise BodyEncodingError(f"expected a body in the content encoding {name}, found one that is not") from None
+            reason = f"expected a body in the content encoding {name}, found one that is not"
+            raise ProtocolError(replace(context, reason=reason)) from None
+        except BodyTooLargeError:
+            raise too_large(context, max_bytes=max_bytes) from None
     return content
 
 
 def _encodings(content_encoding: str) -> list[str]:
-    """Return the encodings that are known. Others are passed over, because some servers put a charset there."""
+    """Return the known encodings. Others are ignored, because some servers put a charset there."""
     names = (name.strip().lower() for name in content_encoding.split(","))
-    return [name for name in names if name in _DECODERS or name in _FOREIGN]
+    return [name for name in names if name in _DECODERS or name in _UNSUPPORTED]
 
 
 def _decompressed(
-    content: bytes,
-    make: Callable[[], _Decompressor],
-    max_bytes: int,
-    check_time: Callable[[], object],
-    *,
-    must_end: bool = False,
+    content: bytes, max_bytes: int, check_time: Callable[[], object], *, new: Callable[[], Any], must_end: bool = False
 ) -> bytes:
+    """Decode gzip, zlib, deflate or zstd data, which may have several members.
+
+    :param new: returns a decompressor.
+    :param must_end: whether data that is cut off is an error.
+    """
     whole = memoryview(content)
     pieces: list[bytes] = []
     room = max_bytes + 1
-    decompressor: _Decompressor | None = None
-    ended = False
+    decompressor, ended = None, False
     for start in range(0, len(content), _PIECE):
         check_time()
         piece = bytes(whole[start : start + _PIECE])
         while piece:
             if decompressor is None or decompressor.eof:
-                ended, decompressor = decompressor is not None, make()
+                ended, decompressor = decompressor is not None, new()
             try:
                 found = decompressor.decompress(piece, room)
             except (zlib.error, zstd.ZstdError, EOFError):
@@ -114,26 +115,20 @@ def _decompressed(
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def _gzip(content: bytes, max_bytes: int, check_time: Callable[[], object]) -> bytes:
-    return _decompressed(content, lambda: zlib.decompressobj(16 + zlib.MAX_WBITS), max_bytes, check_time)
-
-
 def _deflate(content: bytes, max_bytes: int, check_time: Callable[[], object]) -> bytes:
-    """Undo deflate: the standard means the format of zlib, and some servers send the bare one."""
+    """Decode deflate: the standard means the format of zlib, and some servers send the bare one."""
     try:
-        return _decompressed(content, zlib.decompressobj, max_bytes, check_time)
+        return _decompressed(content, max_bytes, check_time, new=zlib.decompressobj)
     except _BrokenError:
-        # It has neither a head nor a sum: much that is none can be taken for it, but does not come to an end.
-        return _decompressed(content, lambda: zlib.decompressobj(-zlib.MAX_WBITS), max_bytes, check_time, must_end=True)
+        # It has neither a header nor a checksum: much that is none can be taken for it, but does not come to an end.
+        new = partial(zlib.decompressobj, -zlib.MAX_WBITS)
+        return _decompressed(content, max_bytes, check_time, new=new, must_end=True)
 
 
-def _zstd(content: bytes, max_bytes: int, check_time: Callable[[], object]) -> bytes:
-    return _decompressed(content, zstd.ZstdDecompressor, max_bytes, check_time)
-
-
+_gzip = partial(_decompressed, new=partial(zlib.decompressobj, 16 + zlib.MAX_WBITS))
 _DECODERS: dict[str, Callable[[bytes, int, Callable[[], object]], bytes]] = {
     "gzip": _gzip,
     "x-gzip": _gzip,
     "deflate": _deflate,
-    "zstd": _zstd,
+    "zstd": partial(_decompressed, new=zstd.ZstdDecompressor),
 }

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Replace a list's summaries by the whole objects, fetched one by one, a few at a time."""
+"""Replace a list's summaries by the whole objects, fetched concurrently."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def with_details(
     list_path: str,
     concurrency: int,
 ) -> Iterator[Page]:
-    """Give the same pages with whole objects in the place of summaries, in the same order.
+    """Yield the same pages with whole objects instead of summaries, in the same order.
 
-    An object that is gone by the time it is fetched keeps its summary, so that no record that the list held is lost.
+    An object that was deleted before it is fetched keeps its summary, so that no record of the list is lost.
 
-    :param list_path: the list's path, filled in; it gives the detail path the same values.
-    :param concurrency: the most requests under way at once.
+    :param list_path: the list's path, filled in; the detail path gets the same values.
+    :param concurrency: the most requests in flight.
     :raises ParameterError: the resource has no detail path.
     :raises ApiError: an object could not be fetched.
     """
@@ -73,14 +73,14 @@ def with_details(
             )
 
         try:
-            answer = client.send(path=path, resource=resource.name, scope=resource.scope, credentials=resource.credentials)
+            response = client.send(path=path, resource=resource.name, scope=resource.scope, credentials=resource.credentials)
         except NotFoundError:
             return bytes(summary), True
-        status = answer.status
-        # Looked at before it goes among the others: one broken body would spoil the whole page.
-        record, _ = read_record(answer, broken=broken)
+        status = response.status
+        # Read before it joins the others: one broken body would make the whole page unreadable.
+        record, _ = read_record(response, broken=broken)
         if _identity_of(record) != identity:
-            raise broken("it is another record than the one that was asked for: its 'id' differs")
+            raise broken("it is another record than the one requested: its 'id' differs")
         return record.strip(), False
 
     with ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="limio-detail") as pool:
@@ -95,7 +95,7 @@ def with_details(
 
 
 def _identity_of(record: bytes | msgspec.Raw) -> str:
-    """Return a record's id as a text; an empty one where it has none that can be asked for."""
+    """Return a record's id as a text; an empty one where it has none that can be requested."""
     try:
         return str(_ID.decode(record).id)
     except (msgspec.DecodeError, RecursionError):
@@ -103,7 +103,6 @@ def _identity_of(record: bytes | msgspec.Raw) -> str:
 
 
 def _parts_of(list_path: str, *, resource: Resource) -> dict[str, str]:
-    """Read the values of a path's placeholders back out of the path that was made with them."""
     pattern, named = "", set[str]()
     for text, name, _, _ in Formatter().parse(resource.path):
         pattern += re.escape(text)

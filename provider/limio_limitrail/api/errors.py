@@ -1,5 +1,23 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What can go wrong with an API call, as a short tree of exceptions.
+"""The exceptions of an API request. * marks those that retrying cannot help until a person changes something (`permanent`).
+
+.. code-block:: text
+
+    ParameterError                 a parameter that cannot be sent; a ValueError
+    ConnectionFieldError           a field of the Airflow connection; a ValueError
+    ApiError
+    ├── CredentialsError *         401, or the token endpoint refused the client
+    ├── ScopeError *               403, or a scope was not granted
+    ├── NotFoundError              404, 410
+    ├── InvalidRequestError *      400, 422 and other 4xx, or the request could not be built
+    ├── ConflictError              409
+    ├── PageTooLargeError          413
+    │   └── ResponseTooLargeError  larger than max_response_mb
+    ├── RateLimitError             429
+    ├── ServerError                5xx
+    ├── TransportError             no whole response: connection, timeout, 407
+    ├── ProtocolError              a response that breaks the contract
+    └── CursorRefusedError         the list must be read again from its beginning
 
 A message names the API, the request (method and path, never the query), the status, the trace id where there is one, what the
 API said (short and masked) and what to do next. It never holds a body, a query string or a credential.
@@ -8,22 +26,28 @@ API said (short and masked) and what to do next. It never holds a body, a query 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from limio_limitrail.api.provenance import Provenance
 from limio_limitrail.troubleshooting import ExplainedError
 
-_LONGEST_PATH = 300
+if TYPE_CHECKING:
+    from limio_limitrail.api.responses import Provenance
+
+_MAX_PATH = 300
 """Characters of a path that a message shows: ids in it may be of any length."""
 
 
 class ParameterError(ExplainedError, ValueError):
-    """What was asked for cannot be asked of the API. The message says which parameter is wrong, and what to give instead."""
+    """A parameter is wrong. The message says which one, and what to give instead."""
+
+
+class ConnectionFieldError(ExplainedError, ValueError):
+    """A field of the Airflow connection is missing or wrong. The message names connection, field and remedy, never a secret."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProblemDetails:
-    """The parts of an error body that are worth keeping.
+    """What an error body says.
 
     Limio answers ``{"message": ...}``. LimitRail answers ProblemDetails with ``errorCode``, ``resourceKey``, ``traceId`` and
     sometimes ``field`` (LimitRail developer console), besides the members that RFC 9457 names. All are optional here.
@@ -44,39 +68,34 @@ class ProblemDetails:
     trace_id: str | None = None
 
     def __str__(self) -> str:
-        parts = [self.message or ""]
-        parts += [
-            f"{name}={value}"
-            for name, value in (
-                ("title", self.title),
-                ("errorCode", self.error_code),
-                ("resourceKey", self.resource_key),
-                ("field", self.field),
-                ("type", self.type),
-                ("instance", self.instance),
-            )
-            if value
-        ]
-        return " ".join(part for part in parts if part)
+        named = {
+            "title": self.title,
+            "errorCode": self.error_code,
+            "resourceKey": self.resource_key,
+            "field": self.field,
+            "type": self.type,
+            "instance": self.instance,
+        }
+        return " ".join([*filter(None, [self.message]), *(f"{name}={value}" for name, value in named.items() if value)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestContext:
-    """The facts of one failed call.
+    """What is known of one request and its response.
 
     :param api: the API's name as people know it, such as ``Limio``.
-    :param resource: the resource that was asked for, where there is one.
+    :param resource: the requested resource, where there is one.
     :param method: the HTTP method.
     :param path: the path without its query.
-    :param status: the HTTP status; none where no answer came.
+    :param status: the HTTP status; None where no response came.
     :param reason: what went wrong, in one clause, where the status alone does not say it.
     :param problem: what the API's error body said.
-    :param trace_id: the API's id of the call, from the body or a header.
+    :param trace_id: the API's id of the request, from the body or a header.
     :param retry_after: seconds that the API asked to wait.
     :param required_scope: the OAuth scope that the endpoint needs, where it is known.
-    :param granted_scopes: the scopes that the token answer listed; none where it listed none.
-    :param reached: False where the request that was asked for certainly never reached the API.
-    :param provenance: what tells whether the answer belongs to the request; none where nothing else can have come.
+    :param granted_scopes: the scopes that the token response listed; None where it listed none.
+    :param reached: False where the request certainly never reached the API.
+    :param provenance: tells whether the response belongs to the request; None where nothing else can have come.
     """
 
     api: str
@@ -95,60 +114,60 @@ class RequestContext:
 
 
 class ApiError(ExplainedError):
-    """A call to Limio or LimitRail did not give what was asked for.
+    """A request to Limio or LimitRail failed.
 
-    :param failure: the facts of the call; `status`, `path`, `trace_id`, `retry_after` and the rest can be read off the error.
+    :param context: what is known of the request and its response.
     """
 
     advice: ClassVar[str] = ""
-    hopeless: ClassVar[bool] = False
-    """True where trying again cannot help until a person changes something."""
+    permanent: ClassVar[bool] = False
+    """True where retrying cannot help until a person changes something."""
 
     retries_exhausted = False
-    """True where all the tries that the error is worth have been made."""
+    """True where the error has been retried as often as it is worth."""
 
-    def __init__(self, failure: RequestContext) -> None:
-        super().__init__(failure)
-        self.failure = failure
+    def __init__(self, context: RequestContext) -> None:
+        super().__init__(context)
+        self.context = context
 
     @property
     def status(self) -> int | None:
-        """The HTTP status; none where no answer came."""
-        return self.failure.status
+        """The HTTP status; None where no response came."""
+        return self.context.status
 
     @property
     def trace_id(self) -> str | None:
-        """The API's own id of the call."""
-        return self.failure.trace_id
+        """The API's own id of the request."""
+        return self.context.trace_id
 
     @property
     def retry_after(self) -> float | None:
         """Seconds that the API asked to wait."""
-        return self.failure.retry_after
+        return self.context.retry_after
 
-    def without_answer(self) -> str:
-        """Give the message without anything that the API's answer said, trace id aside."""
-        return str(type(self)(replace(self.failure, problem=ProblemDetails())))
+    def without_problem(self) -> str:
+        """Return the message without anything that the API's response said, trace id aside."""
+        return str(type(self)(replace(self.context, problem=ProblemDetails())))
 
     def describe_advice(self) -> str:
-        """Say what a person can do about it."""
+        """Return what a person can do about it."""
         return self.advice
 
     @property
     def what(self) -> str:
-        """The message, without where the docs explain it."""
-        failure = self.failure
-        what = f"{failure.api}: {failure.resource}" if failure.resource else failure.api
-        path = failure.path if len(failure.path) <= _LONGEST_PATH else failure.path[: _LONGEST_PATH - 1] + "…"
-        where = f" ({failure.method} {path})" if path else ""
-        status = f" answered {failure.status}" if failure.status is not None else ""
+        """The message, without the link to the docs."""
+        context = self.context
+        what = f"{context.api}: {context.resource}" if context.resource else context.api
+        path = context.path if len(context.path) <= _MAX_PATH else context.path[: _MAX_PATH - 1] + "…"
+        where = f" ({context.method} {path})" if path else ""
+        status = f" answered {context.status}" if context.status is not None else ""
         sentence = f"{what}{where}{status}"
-        if failure.reason:
-            sentence += f": {failure.reason}"
-        if said := str(failure.problem):
+        if context.reason:
+            sentence += f": {context.reason}"
+        if said := str(context.problem):
             sentence += f" [said: {said}]"
-        if failure.trace_id:
-            sentence += f" [trace id {failure.trace_id}]"
+        if context.trace_id:
+            sentence += f" [trace id {context.trace_id}]"
         advice = self.describe_advice()
         return f"{sentence}. {advice}" if advice else f"{sentence}."
 
@@ -156,7 +175,7 @@ class ApiError(ExplainedError):
 class CredentialsError(ApiError):
     """The token endpoint refused the client, or the API refused a fresh token or a key (401)."""
 
-    hopeless = True
+    permanent = True
     advice = (
         "Check the connection's login (client id), password (client secret), host and auth_url: "
         "a client of one environment is unknown in another. Trying again cannot help."
@@ -166,18 +185,18 @@ class CredentialsError(ApiError):
 class ScopeError(ApiError):
     """The token is valid but lacks the scope that the endpoint needs (403)."""
 
-    hopeless = True
+    permanent = True
 
     def describe_advice(self) -> str:
         needed = (
-            f"It needs the scope {self.failure.required_scope!r}"
-            if self.failure.required_scope
+            f"It needs the scope {self.context.required_scope!r}"
+            if self.context.required_scope
             else ("The scope that it needs is not documented")
         )
-        if self.failure.granted_scopes is None:
-            granted = "the token answer did not say which scopes were granted"
+        if self.context.granted_scopes is None:
+            granted = "the token response did not say which scopes were granted"
         else:
-            granted = f"the token was granted: {' '.join(self.failure.granted_scopes) or 'none'}"
+            granted = f"the token was granted: {' '.join(self.context.granted_scopes) or 'none'}"
         return f"{needed}; {granted}. Ask whoever issued the client credentials to grant the scope. Trying again cannot help."
 
 
@@ -185,7 +204,7 @@ class NotFoundError(ApiError):
     """The path or the id is not known to this tenant (404)."""
 
     def describe_advice(self) -> str:
-        if self.failure.api == "LimitRail":
+        if self.context.api == "LimitRail":
             return (
                 "Check the path and the ids. LimitRail takes the tenant from the client, and an account of another tenant looks "
                 "the same as none: check that the connection's client belongs to the tenant that has it."
@@ -194,9 +213,9 @@ class NotFoundError(ApiError):
 
 
 class InvalidRequestError(ApiError):
-    """The API refused the request's parameters or body (400, 422), or the request could not be built from what was given."""
+    """The API refused the request's parameters or body (400, 422), or the request could not be built."""
 
-    hopeless = True
+    permanent = True
     advice = "Check the parameters of the task; the same request will be refused again."
 
 
@@ -207,13 +226,13 @@ class ConflictError(ApiError):
 
 
 class PageTooLargeError(ApiError):
-    """The answer would be larger than the API allows (413), even for one record a page."""
+    """The response would be larger than the API allows (413), even for one record a page."""
 
     advice = "Ask for fewer attributes, or for a smaller page_size."
 
 
 class ResponseTooLargeError(PageTooLargeError):
-    """The answer is larger than the connection's ``max_response_mb``, decoded. What was asked for may have been done."""
+    """The response is larger than the connection's ``max_response_mb``, decoded. A write may have been carried out."""
 
     advice = "Use a smaller page_size, ask for fewer attributes, or raise the connection's max_response_mb."
 
@@ -222,7 +241,7 @@ class RateLimitError(ApiError):
     """The API asks for fewer requests (429) and did not relent within the retry budget."""
 
     def describe_advice(self) -> str:
-        wait = f"It asked to wait {self.failure.retry_after:.0f} s. " if self.failure.retry_after is not None else ""
+        wait = f"It asked to wait {self.context.retry_after:.0f} s. " if self.context.retry_after is not None else ""
         return f"{wait}Give the task retries, or use ApiRetryPolicy, which waits as long as the API asked."
 
 
@@ -230,7 +249,7 @@ class ServerError(ApiError):
     """The API failed (5xx) in every try that the retry budget allowed."""
 
     def describe_advice(self) -> str:
-        if self.failure.status == 502 and self.failure.api == "Limio":
+        if self.context.status == 502 and self.context.api == "Limio":
             return (
                 "Limio answers 502 both for a fault upstream and for parameters that it cannot digest: "
                 "if it stays, check the parameters of the task."
@@ -239,18 +258,23 @@ class ServerError(ApiError):
 
 
 class TransportError(ApiError):
-    """No whole answer came: no connection, a timeout, a body that broke off, or one that took too long."""
+    """No whole response came: no connection, a timeout, a body that ended early, or one that took too long."""
 
     advice = "Check the network between the worker and the host, and the connection's host and timeout."
 
 
 class ProtocolError(ApiError):
-    """An answer came that breaks the contract: not JSON, another shape, a cursor that repeats, records missing."""
+    """A response breaks the contract: not JSON, another shape, a cursor that repeats, records missing."""
 
     advice = "If it stays, the endpoint behaves otherwise than documented: check the Resource's path, records and paging."
 
 
 class CursorRefusedError(ApiError):
-    """The API no longer knows a cursor, or lost its place in a list: the walk has to begin again, and may then get through."""
+    """The API no longer knows a cursor, or its position in the list is lost. Reading the list from its beginning may succeed."""
 
-    advice = "The place in the list is lost: begin the list again."
+    advice = "The position in the list is lost: begin the list again."
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Return whether an error stays as long as nobody changes the task, its connection or its permissions."""
+    return isinstance(error, ParameterError | ConnectionFieldError) or (isinstance(error, ApiError) and error.permanent)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What a watermark or the position of a watch is about: a list of one tenant. How far one has come says nothing of another."""
+"""The identity of a list of one tenant, to which a watermark or the state of a watch belongs."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from limio_limitrail.api.resource import Resource
 
 CLIENT = "client"
 TENANT = "tenant"
 
 Source = Mapping[str, str]
-"""Digests by what they are of. A state store is plain text, and need not say who the customer is."""
+"""Digests by what they identify: a state store is plain text, and need not name the customer."""
 
 
 def list_source(resource: Resource, *, path_params: Mapping[str, Any] | None, owner: Mapping[str, str]) -> Source:
-    """Return the source of a list's records.
-
-    How the list is paged and what is kept of a record do not belong to it.
+    """Return the identity of a list. Its paging, and which columns are kept, do not belong to it.
 
     :param path_params: values for the path's placeholders.
     :param owner: whose list it is, as `ApiHook.owner` says.
@@ -36,9 +36,9 @@ def list_source(resource: Resource, *, path_params: Mapping[str, Any] | None, ow
 
 
 def differences(known: Source | None, now: Source) -> tuple[str, ...]:
-    """Name what differs between two sources; nothing where one is not known.
+    """Return what differs between two identities; nothing where one is not known.
 
-    A tenant has more than one client, and one client has one tenant: where both sources name the tenant, the client does not
+    A tenant has more than one client, and one client has one tenant: where both name the tenant, the client does not
     count, and where only one of them does, the tenant does not.
     """
     if not known:
@@ -50,15 +50,11 @@ def differences(known: Source | None, now: Source) -> tuple[str, ...]:
 
 
 def read_source(value: object) -> Source | None:
-    """Read a stored source; None where none was stored.
+    """Return a stored identity; None where none was stored.
 
-    :raises TypeError: it is none.
+    :raises msgspec.ValidationError: it is something else; a ValueError.
     """
-    if value is None:
-        return None
-    if not isinstance(value, Mapping) or not all(isinstance(one, str) for pair in value.items() for one in pair):
-        raise TypeError(f"{type(value).__name__} where names and digests belong")
-    return dict(value)
+    return msgspec.convert(value, dict[str, str] | None)
 
 
 def _digest(value: object) -> str:

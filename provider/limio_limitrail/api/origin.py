@@ -1,34 +1,20 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Origins: what a credential may be sent to."""
+"""Origins of URLs: a credential is sent to one only."""
 
 from __future__ import annotations
 
 from ipaddress import ip_address
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-class Origin(NamedTuple):
-    """Scheme, host and port: two URLs with the same three are the same place."""
-
-    scheme: str
-    host: str
-    port: int | None
-
-    def __str__(self) -> str:
-        port = "" if self.port == _DEFAULT_PORTS.get(self.scheme) else f":{self.port}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}{port}"
-
-
-def origin_of(url: str) -> Origin:
-    """Read a URL's origin.
+def origin_of(url: str) -> str:
+    """Return a URL's origin: scheme, host and port, the port left out where it is the scheme's own.
 
     :raises ValueError: the URL has no scheme or no host, a port that is no number, or characters that parsers disagree on.
     """
-    # Parsers take "http://evil\\@app" for different hosts, and drop white space or keep it: what is judged must be what is asked.
+    # Parsers disagree on the host of "http://evil\\@app", and on white space: what is checked must be what is requested.
     if "\\" in url or not url.isprintable() or " " in url:
         raise ValueError("a URL with a backslash, white space or a control character")
     parts = urlsplit(url)
@@ -37,11 +23,13 @@ def origin_of(url: str) -> Origin:
     scheme = parts.scheme.lower()
     if not scheme or not parts.hostname:
         raise ValueError("not an absolute URL")
-    return Origin(scheme=scheme, host=parts.hostname.lower(), port=parts.port or _DEFAULT_PORTS.get(scheme))
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    port = parts.port or _DEFAULT_PORTS.get(scheme)
+    return f"{scheme}://{host.lower()}" + ("" if port == _DEFAULT_PORTS.get(scheme) else f":{port}")
 
 
-def same_origin(url: str | None, origin: Origin) -> bool:
-    """Tell whether a URL lies on an origin; one that cannot be read lies nowhere."""
+def same_origin(url: str | None, origin: str) -> bool:
+    """Return whether a URL is on an origin; False for one that cannot be read."""
     try:
         return url is not None and origin_of(url) == origin
     except ValueError:
@@ -49,7 +37,7 @@ def same_origin(url: str | None, origin: Origin) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name means this machine, the one place where plain http is fit for credentials."""
+    """Return whether a host name means this machine, to which alone credentials may go over plain http."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:

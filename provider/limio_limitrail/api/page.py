@@ -1,28 +1,37 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""A page: an answer taken apart into its records and what leads on from it."""
+"""A page of a list: the records of a response, undecoded, and the cursor of the next page."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from limio_limitrail.api.body_errors import NO_CONTENT, failure_member, unfit_status, warning_member
-from limio_limitrail.api.envelope import EnvelopeReader
 from limio_limitrail.api.errors import ProtocolError, RequestContext
+from limio_limitrail.api.json_body import MakeError, check_utf8, depth_checked, kind_of, read_object, read_total
 from limio_limitrail.api.pagination import BadCursorError, Cursor, Meta
 from limio_limitrail.api.redact import repeats_secret, safe_text
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.api.totals import read_total
 
 if TYPE_CHECKING:
-    from limio_limitrail.api.client import Answer
+    from limio_limitrail.api.responses import Response
 
 log = logging.getLogger(__name__)
+
+_RECORDS = msgspec.json.Decoder(list[msgspec.Raw])
+_MISSING = msgspec.Raw(b"")
+
+_FIELD_NAME = re.compile(r"[^\"\\\x00-\x1f]*")
+"""The names that a Struct's member may have."""
+
+MAX_MEMBERS = 50
+"""Responses whose members have ever new names are read in two passes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +39,20 @@ class Page:
     """One page of a list.
 
     :param raw_records: the records one by one, undecoded.
-    :param following: the next page's cursor; none on the last page.
+    :param next_cursor: the next page's cursor; None on the last page.
     :param total: how many records match in all, where the API says so.
-    :param number: the page's place in this walk, from 1.
+    :param number: the number of the page, from 1.
     :param wrapped: False where it is known that no record has a line break in it.
-    :param ends_slice: True on the last page of a slice, where a list is walked through slice by slice.
-    :param resumable: False where another walk cannot go on from `following`, because the API keeps the place, or may do so.
+    :param ends_slice: True on the last page of a slice, where a list is read slice by slice.
+    :param resumable: False where another reader cannot continue from `next_cursor`, because the API keeps, or may keep, the
+        position itself.
     :param total_is_exact: False where `total` is a lower bound.
-    :param meta: the answer's other members, undecoded.
-    :param headers: the answer's headers.
+    :param meta: the response's other members, undecoded.
+    :param headers: the response's headers.
     """
 
     raw_records: list[msgspec.Raw]
-    following: Cursor | None
+    next_cursor: Cursor | None
     total: int | None
     number: int
     wrapped: bool = True
@@ -64,31 +74,100 @@ class Page:
         return b",".join(texts)
 
 
-def split(
-    answer: Answer,
+class EnvelopeReader:
+    """Reads the responses of one list, in a single pass wherever that is possible.
+
+    The members that a response had are expected of the next one, in a type that refuses all others: a response either fits it in
+    full, or is decoded again in two passes, and nothing that came is ever skipped.
+
+    :param records: the member that holds the records.
+    """
+
+    def __init__(self, records: str) -> None:
+        self._records = records
+        self._names: tuple[str, ...] = ()
+        self._decoder: msgspec.json.Decoder[Any] | None = None
+
+    def read(
+        self, body: bytes, *, broken: MakeError, check: Callable[[Meta], None] = lambda _: None
+    ) -> tuple[list[msgspec.Raw] | None, Meta]:
+        """Return the records, undecoded, and the other members.
+
+        :param body: the whole response.
+        :param broken: makes the error.
+        :param check: called with the other members before anything is expected of the records; may raise.
+        :returns: None for the records where the response has no such member.
+        :raises ProtocolError: the body is no JSON object, or its records are no list.
+        """
+        if self._decoder is not None:
+            try:
+                check_utf8(body, broken=broken)
+                envelope = self._decoder.decode(body)
+            except (msgspec.DecodeError, RecursionError):
+                pass  # other members than before, or an error that two passes describe
+            else:
+                found = ((name, getattr(envelope, f"f{index}")) for index, name in enumerate(self._names))
+                meta = {name: raw for name, raw in found if bytes(raw)}
+                check(meta)
+                return envelope.records, meta
+        meta = read_object(body, broken=broken)[1]
+        raw = meta.pop(self._records, None)
+        check(meta)
+        if raw is None:
+            return None, meta
+        array = bytes(raw)
+        if not array.startswith(b"["):
+            raise broken(f"expected a list in {self._records!r}, found {kind_of(array)}")
+        self._expect(meta)
+        with depth_checked(broken):
+            return _RECORDS.decode(array), meta
+
+    def _expect(self, names: Iterable[str]) -> None:
+        """Make the type of a response that has these members besides its records."""
+        known = tuple(dict.fromkeys((*self._names, *names)))
+        if known == self._names and self._decoder is not None:
+            return  # something else did not fit: the type would be the same
+        if len(known) > MAX_MEMBERS or not all(_FIELD_NAME.fullmatch(name) for name in (self._records, *known)):
+            # Reset, so that ever new names do not accumulate.
+            self._names, self._decoder = (), None
+            return
+        self._names = known
+        attributes = {f"f{index}": name for index, name in enumerate(self._names)}
+        members: list[tuple[str, Any, Any]] = [(attribute, msgspec.Raw, _MISSING) for attribute in attributes]
+        envelope = msgspec.defstruct(
+            "Envelope",
+            [("records", list[msgspec.Raw]), *members],
+            rename={"records": self._records, **attributes},
+            forbid_unknown_fields=True,
+        )
+        self._decoder = msgspec.json.Decoder(envelope)
+
+
+def parse_page(
+    response: Response,
     *,
     resource: Resource,
     envelope: EnvelopeReader,
-    call: RequestContext,
+    context: RequestContext,
     number: int,
     warned: set[str] | None = None,
 ) -> Page:
-    """Take an answer apart.
+    """Read a page of a list.
 
-    :param answer: the answer; one of 204 is an empty list.
+    :param response: the response; a 204 is an empty list.
     :param resource: where its records and its cursor are.
-    :param envelope: reads the answers of this walk.
-    :param call: what errors say about the call.
-    :param number: the page's place in the walk.
-    :param warned: what has been said about this list already, so that it is said once.
-    :raises ProtocolError: the answer is no list: its status is none of 200 and 204, a member says that it failed, the body is not
-        JSON, the records are missing or no list, or the cursor cannot be read or repeats a credential.
+    :param envelope: the reader of this list's responses.
+    :param context: what errors say about the request.
+    :param number: the number of the page, from 1.
+    :param warned: the warnings that have been logged of this list, so that each is logged once.
+    :raises ProtocolError: the response is no list: its status is neither 200 nor 204, a member says that it failed, the body is
+        not JSON, the records are missing or no list, or the cursor cannot be read or repeats a credential.
     """
     warned = set() if warned is None else warned
     ignored = frozenset(resource.ignored_members)
 
     def broken(reason: str) -> ProtocolError:
-        return ProtocolError(replace(call, status=answer.status, reason=reason))
+        return ProtocolError(replace(context, status=response.status, reason=reason))
 
     def named(member: str) -> str:
         return repr((safe_text(member) or "")[:80])
@@ -98,22 +177,22 @@ def split(
             raise broken(f"its member {named(member)} says that it failed, or is not whole")
         if (member := warning_member(meta, ignored=ignored)) is not None and member not in warned:
             warned.add(member)
-            log.warning("%s: the answer holds a warning, in its member %s.", resource.name, named(member))
+            log.warning("%s: the response has a warning, in its member %s.", resource.name, named(member))
 
-    if (reason := unfit_status(answer.status)) is not None:
+    if (reason := unfit_status(response.status)) is not None:
         raise broken(f"this status is no list: {reason}")
-    if answer.status == NO_CONTENT:
-        return Page(raw_records=[], following=None, total=None, number=number, wrapped=False, headers=answer.headers)
-    body = answer.body
+    if response.status == NO_CONTENT:
+        return Page(raw_records=[], next_cursor=None, total=None, number=number, wrapped=False, headers=response.headers)
+    body = response.body
     records, meta = envelope.read(body, broken=broken, check=check)
     if records is None:
         found = ", ".join(named(key) for key in sorted(meta)[:8]) or "nothing"
-        raise broken(f"expected a list in {resource.records!r}, found no such member (the answer has {found})")
+        raise broken(f"expected a list in {resource.records!r}, found no such member (the response has {found})")
     try:
-        following = resource.paging.following(meta)
+        next_cursor = resource.paging.next_cursor(meta)
     except BadCursorError as error:
         raise broken(str(error)) from None
-    if following is not None and repeats_secret(following):
+    if next_cursor is not None and repeats_secret(next_cursor):
         raise broken("its cursor repeats a credential, so that it is neither kept nor sent back")
     raw_total = meta.get(resource.total) if resource.total is not None else None
     total = None if raw_total is None else read_total(raw_total)
@@ -126,12 +205,12 @@ def split(
         )
     return Page(
         raw_records=records,
-        following=following,
+        next_cursor=next_cursor,
         total=total.records if total else None,
         total_is_exact=total is None or total.exact,
         number=number,
-        # Looked for here, once in the whole answer, because to look at each record takes ten times as long.
+        # Once in the whole body: to search each record takes ten times as long.
         wrapped=b"\n" in body or b"\r" in body,
         meta=meta,
-        headers=answer.headers,
+        headers=response.headers,
     )

@@ -1,60 +1,67 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The paging styles, as small state machines without state: the first page's parameters, and from an answer the next page's.
+"""Paging styles: the parameters of the first page, and from a response those of the next page; and scroll ids in cursors.
 
-A cursor is a plain mapping of query parameters, so that it can be kept in a state store as it is.
+A cursor is a mapping of query parameters, so that it can be kept in a state store as it is.
+
+Elasticsearch and OpenSearch write the kind of search into their scroll ids, in Base64: ``queryThenFetch``, ``queryAndFetch`` or
+``scan``, since version 7.7 behind ``include_context_uuid`` (``TransportSearchHelper`` in their sources). An API may wrap such an
+id once more, in JSON, in Base64, or in both.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 Cursor = Mapping[str, str]
-"""The query parameters that ask for one particular page."""
+"""The query parameters of one particular page."""
 
 Meta = Mapping[str, msgspec.Raw]
-"""An answer's top-level members besides the records, undecoded."""
+"""A response's top-level members besides the records, undecoded."""
 
-
-LONGEST_CURSOR = 100_000
+MAX_CURSOR_LENGTH = 100_000
 """Characters of a cursor. Elasticsearch's scroll ids, which grow with the shards, stay far below it."""
 
 
 class BadCursorError(ValueError):
-    """The member of the answer that leads to the next page has a shape that no documentation knows."""
+    """The member of the response that leads to the next page has a shape that no documentation knows."""
 
 
 class Paging(Protocol):
-    """One way to walk through a list."""
+    """How to get from one page of a list to the next."""
 
     @property
     def page_size_param(self) -> str | None:
-        """The query parameter that sets the records a page; none where the API has none."""
+        """The query parameter for the page size; None where the API has none."""
 
     @property
     def cursor_repeats(self) -> bool:
-        """True where the same cursor may stand on every page because the API keeps the place.
+        """True where every page may have the same cursor because the API keeps the position itself.
 
-        False leaves it to the cursors that come: one that is a scroll id, or that repeats with other records, tells the same.
+        False leaves it to the cursors that come: a scroll id, or a cursor that repeats with other records, says the same.
         """
 
     @property
     def resumable(self) -> bool:
-        """False where an older cursor does not lead to the page that it once led to, because the API keeps the place.
+        """False where an older cursor does not lead back to its page, because the API keeps the position itself.
 
         True leaves it to the cursors that come, likewise.
         """
 
     def first(self) -> Cursor:
-        """Give the parameters that the first page needs besides its size."""
+        """Return the parameters of the first page besides its size."""
 
-    def following(self, meta: Meta) -> Cursor | None:
-        """Give the next page's parameters; none on the last page.
+    def next_cursor(self, meta: Meta) -> Cursor | None:
+        """Return the next page's parameters; None on the last page.
 
-        :raises BadCursorError: the answer's cursor cannot be read.
+        :raises BadCursorError: the response's cursor cannot be read.
         """
 
 
@@ -63,8 +70,8 @@ class CursorPair:
     """Limio's catalog: ``queryMore: {from, alias}``, switched on by ``opt.all=true`` (Limio catalog API documentation).
 
     The documented sample of ``from`` decodes to the beginning of an Elasticsearch scroll id, and ``alias`` is an index's. It is
-    therefore assumed that the API keeps the place, that the value may stay the same from page to page, and that an old one does
-    not lead back.
+    therefore assumed that the API keeps the position itself, that the value may stay the same from page to page, and that an old
+    one does not lead back.
     """
 
     cursor_member: ClassVar[str] = "queryMore"
@@ -77,7 +84,7 @@ class CursorPair:
     def first(self) -> Cursor:
         return {"opt.all": "true"}
 
-    def following(self, meta: Meta) -> Cursor | None:
+    def next_cursor(self, meta: Meta) -> Cursor | None:
         value = _decode(meta.get("queryMore"))
         if value in (None, "", {}):
             return None
@@ -100,13 +107,13 @@ class CursorString:
     """Limio's objects and baskets: a string ``queryMore`` that goes back as the parameter of the same name (Limio objects API
     documentation; that it may be absent or empty at the end was seen in public client code).
 
-    The documented sample for objects is a scroll id, that for baskets is none: each cursor is looked at as it comes.
+    The documented sample for objects is a scroll id, that for baskets is none: each cursor is checked as it comes.
 
-    :param page_size_param: the query parameter that sets the records a page; None where the API has none.
+    :param page_size_param: the query parameter that sets the page size; None where the API has none.
     :param cursor_param: the query parameter that a cursor goes back as.
-    :param cursor_member: the member of the answer that holds it, or its dotted path, such as ``meta.nextCursor``.
-    :param cursor_repeats: True says beforehand that the API keeps the place, and that the cursor may stay the same.
-    :param resumable: False says beforehand that the API keeps the place.
+    :param cursor_member: the member of the response that holds it, or its dotted path, such as ``meta.nextCursor``.
+    :param cursor_repeats: True says beforehand that the API keeps the position itself, and that the cursor may stay the same.
+    :param resumable: False says beforehand that the API keeps the position itself.
     """
 
     page_size_param: str | None = "limit"
@@ -123,7 +130,7 @@ class CursorString:
     def first(self) -> Cursor:
         return {}
 
-    def following(self, meta: Meta) -> Cursor | None:
+    def next_cursor(self, meta: Meta) -> Cursor | None:
         value = _at(meta, self.cursor_member)
         if value in (None, "", {}):
             return None
@@ -135,7 +142,7 @@ class CursorString:
 
 @dataclass(frozen=True, kw_only=True)
 class SinglePage:
-    """A list that comes whole in one answer. One that announces more is an error (`limio_limitrail.api.continuation`)."""
+    """A list that comes whole in one response. One that announces more is an error (`limio_limitrail.api.continuation`)."""
 
     page_size_param: str | None = None
     cursor_repeats: bool = False
@@ -144,7 +151,7 @@ class SinglePage:
     def first(self) -> Cursor:
         return {}
 
-    def following(self, meta: Meta) -> Cursor | None:  # noqa: ARG002 - nothing follows, whatever the answer says
+    def next_cursor(self, meta: Meta) -> Cursor | None:  # noqa: ARG002 - there is no next page, whatever the response says
         return None
 
 
@@ -169,10 +176,61 @@ def _at(meta: Meta, path: str) -> object:
 
 
 def _check_length(member: str, *values: str) -> None:
-    if (length := max(map(len, values))) > LONGEST_CURSOR:
-        raise BadCursorError(f"{member} has {length:,} characters, and goes back in a URL: no more than {LONGEST_CURSOR:,} do")
+    if (length := max(map(len, values))) > MAX_CURSOR_LENGTH:
+        raise BadCursorError(f"{member} has {length:,} characters, and goes back in a URL: no more than {MAX_CURSOR_LENGTH:,} do")
 
 
 def _kind(value: object) -> str:
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
     return "null" if value is None else names.get(type(value), type(value).__name__)
+
+
+_SCROLL_WORDS = (b"queryThenFetch", b"queryAndFetch", b"include_context_uuid", b"scroll_id", b"scrollId", b"scrollID")
+_SCAN = re.compile(rb"\A(?:scan;[0-9]|\x04scan)")
+_BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]{8,}={0,2}")
+_WRAPPINGS = 3
+_MAX_RUNS = 20
+_SCROLL_NAMES = frozenset({"scrollid", "scroll"})
+
+
+def _in_base64(word: bytes) -> list[bytes]:
+    """Return what a word becomes in Base64, at each of the three offsets; characters shared with neighbours are left out."""
+    forms = []
+    for before in range(3):
+        text = base64.b64encode(b"\0" * before + word).rstrip(b"=")
+        whole = (before + len(word)) * 8 // 6
+        forms.append(text[-(-before * 8 // 6) : whole])
+    return forms
+
+
+_SCROLL_MARKS = re.compile(b"|".join(re.escape(form) for word in _SCROLL_WORDS for form in (word, *_in_base64(word))))
+
+
+def is_scroll(cursor: Mapping[str, str]) -> bool:
+    """Return whether a cursor is a scroll id, or is called one."""
+    return any(
+        "".join(filter(str.isalpha, name.lower())) in _SCROLL_NAMES or _holds_scroll_id(value.encode("utf-8", "replace"))
+        for name, value in cursor.items()
+    )
+
+
+def is_scan(cursor: Mapping[str, str]) -> bool:
+    """Return whether a scroll is a scan (Elasticsearch 1), whose first response holds no record."""
+    return any(_SCAN.match(_from_base64(value.encode("utf-8", "replace"))) for value in cursor.values())
+
+
+def _holds_scroll_id(text: bytes, *, wrappings: int = _WRAPPINGS) -> bool:
+    if _SCROLL_MARKS.search(text) or _SCAN.match(text):
+        return True
+    if not wrappings:
+        return False
+    runs = _BASE64_RUN.findall(unquote_to_bytes(text) if b"%" in text else text)
+    return any(_holds_scroll_id(_from_base64(run), wrappings=wrappings - 1) for run in runs[:_MAX_RUNS])
+
+
+def _from_base64(text: bytes) -> bytes:
+    bare = text.rstrip(b"=").replace(b"-", b"+").replace(b"_", b"/")
+    try:
+        return base64.b64decode(bare + b"=" * (-len(bare) % 4))
+    except (binascii.Error, ValueError):
+        return b""

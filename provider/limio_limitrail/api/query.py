@@ -1,27 +1,16 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Turn what a person asks for into a path and a query."""
+"""The path and the query of a list request, and times as the APIs write them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource, encodable
-from limio_limitrail.api.times import in_utc
 
-
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """A list request without its paging.
-
-    :param path: the path, filled in and percent-encoded.
-    :param params: the query parameters that stay the same on every page.
-    """
-
-    path: str
-    params: Mapping[str, str]
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+LATEST = datetime.max.replace(tzinfo=UTC)
 
 
 def build_query(
@@ -31,8 +20,8 @@ def build_query(
     query_params: Mapping[str, object] | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-) -> Query:
-    """Build the request for a list.
+) -> tuple[str, dict[str, str]]:
+    """Return the path and the query parameters of a list, without its paging.
 
     :param path_params: values for the placeholders of the resource's path; None leaves one out.
     :param query_params: query parameters; None leaves one out.
@@ -45,8 +34,8 @@ def build_query(
     given = texts_of(query_params)
     check_query_params(resource, given)
     query = {**resource.params, **given}
-    _cut(query, resource, since=since, until=until)
-    return Query(path=path, params=query)
+    _add_bounds(query, resource, since=since, until=until)
+    return path, query
 
 
 def check_query_params(resource: Resource, given: Collection[str]) -> None:
@@ -75,8 +64,7 @@ def texts_of(params: Mapping[str, object] | None) -> dict[str, str]:
     return {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}
 
 
-def _cut(query: dict[str, str], resource: Resource, *, since: datetime | None, until: datetime | None) -> None:
-    """Put the bounds in time into a query."""
+def _add_bounds(query: dict[str, str], resource: Resource, *, since: datetime | None, until: datetime | None) -> None:
     time_filter = resource.time_filter
     if since is not None:
         if time_filter is None:
@@ -101,7 +89,7 @@ def _cut(query: dict[str, str], resource: Resource, *, since: datetime | None, u
 
 
 def as_text(name: str, value: object) -> str:
-    """Write a query parameter's value as the APIs read it.
+    """Return a query parameter's value as text.
 
     :raises ParameterError: the value is neither a text, a number, a boolean nor a time.
     """
@@ -119,7 +107,7 @@ def as_text(name: str, value: object) -> str:
 
 
 def time_text(when: datetime, *, up: bool = False) -> str:
-    """Write an instant in UTC to the second, rounded down: as a lower bound it then loses nothing.
+    """Return a time in UTC as text, to the second, rounded down, so that a lower bound loses nothing.
 
     :param up: round up instead, as an upper bound must be.
     :raises ParameterError: the time has no zone.
@@ -129,7 +117,7 @@ def time_text(when: datetime, *, up: bool = False) -> str:
 
 
 def whole_second(when: datetime, *, up: bool = False) -> datetime:
-    """Give an instant in UTC to the second. Parameters and errors as for `time_text`."""
+    """Return a time in UTC to the second. The parameters and errors are those of `time_text`."""
     if when.tzinfo is None:
         raise ParameterError(f"the time {when.isoformat()} has no zone; give one, such as UTC")
     utc = in_utc(when)
@@ -140,3 +128,14 @@ def whole_second(when: datetime, *, up: bool = False) -> datetime:
         return whole + timedelta(seconds=1)
     except OverflowError:  # the last second of all
         return whole
+
+
+def in_utc(when: datetime) -> datetime:
+    """Return a time in UTC; `EARLIEST` or `LATEST` where it lies beyond them there.
+
+    :param when: a time with a zone.
+    """
+    try:
+        return when.astimezone(UTC)
+    except OverflowError:
+        return EARLIEST if when.year == 1 else LATEST

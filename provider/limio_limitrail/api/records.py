@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Records as Python objects and as a frame, for those who ask for them. The main road does without."""
+"""Records as Python objects and as a pandas frame. Pulls and loads do without both."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from limio_limitrail.api.envelope import TOO_DEEP
 from limio_limitrail.api.errors import ProtocolError, RequestContext
+from limio_limitrail.api.json_body import TOO_DEEP
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 def exact_number(text: str) -> float | str:
-    """Read a number with a fraction or an exponent; one that a double does not give back stays a text.
+    """Return a number with a fraction or an exponent; as text where a double would change it.
 
     ``1.10`` is the double 1.1, which has the same value. ``0.1234567890123456789`` and ``1e400`` are no doubles.
     """
     number = float(text)
     if number in (float("inf"), float("-inf")):
         return text
-    # Up to fifteen characters a double gives back, except where an exponent takes it below the smallest ones.
+    # A double keeps up to fifteen digits, except below its smallest exponent.
     if len(text) <= 15 and "e" not in text and "E" not in text:
         return number
     try:
@@ -55,7 +55,7 @@ def decode_page(page: Page, *, api: str, resource: str) -> list[dict[str, Any]]:
     try:
         return decode_records(page.records)
     except msgspec.ValidationError as error:
-        # The library's text names kinds and places, never a value.
+        # The library's text names types and positions, never a value.
         reason = f"page {page.number}: expected a list of objects ({error})"
     except RecursionError:
         reason = f"page {page.number}: {TOO_DEEP}"
@@ -63,13 +63,13 @@ def decode_page(page: Page, *, api: str, resource: str) -> list[dict[str, Any]]:
 
 
 def to_frame(records: Iterable[dict[str, Any]], *, flatten: bool) -> pd.DataFrame:
-    """Make a frame whose columns hold what came, never a rounded form of it.
+    """Return a frame whose columns hold the exact values, never rounded ones.
 
     Columns of one scalar kind get an Arrow type with nulls. Mixed and nested ones, and integers beyond 64 bits, stay Python
     objects.
 
     :param flatten: spread nested objects over columns named by their path.
-    :raises ValueError: two values of a record would be spread over the same column.
+    :raises ValueError: two values of a record would share a column.
     """
     import pandas as pd
 

@@ -1,29 +1,40 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The gate for whatever an API says: masked, short, one line, before it reaches a log, an exception, a table or an event."""
+"""Redact whatever an API says: masked, shortened, on one line, before it reaches a log, an exception, a table or an event.
+
+The logs of the HTTP libraries are redacted as well. `known_secrets` finds the secrets of this process in a text.
+"""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies
 
 from limio_limitrail.api.known_secrets import find_secrets, holds_secret, remember_secret
+from limio_limitrail.api.secret import Secret
+from limio_limitrail.bare_errors import raises_bare
 
-__all__ = ["LONGEST", "holds_secret", "remember_secret", "repeats_piece", "repeats_secret", "safe_error", "safe_text", "safe_uri"]
+__all__ = [
+    "MAX_LENGTH", "guard_library_logs", "holds_secret", "remember_proxy_passwords", "remember_secret", "repeats_piece",
+    "repeats_secret", "safe_error", "safe_text", "safe_uri",
+]  # fmt: skip
 
-LONGEST = 200
+MAX_LENGTH = 200
 """Characters of an API's text that an error keeps."""
 
-_MOST_READ = 10 * LONGEST
-"""Masking reads a bounded piece: an error page of megabytes must not cost seconds."""
+_MAX_READ = 10 * MAX_LENGTH
+"""Masking reads a bounded piece: an error page of megabytes must not cost seconds. No sentence of a library is longer, either."""
 
 _MASK = "***"
 
-_UNFIT = (
+_REPLACEMENTS = (
     (re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+"), " "),
     (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), r"\1 ***"),
     (re.compile(r"\beyJ[\w-]+(\.[\w-]*){0,2}"), _MASK),
     (
-        # Between name and value stand quotes and signs, which JSON or HTML may have escaped; so may the value's own.
+        # Quotes and signs between name and value, and in the value, may be escaped as in JSON or HTML.
         re.compile(
             r"(?i)\b(client_secret|access_token|token|password|secret|recover)"
             r"((?:&\w{2,6};|[\\\"':={\s]){1,24}|\W{1,4})"
@@ -36,60 +47,102 @@ _UNFIT = (
 )
 
 _SUSPECT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s@?]|eyJ|(?i:token|password|secret|recover)")
-"""Without any of these a text holds nothing unfit: most are ids, of which every answer brings some."""
+"""Without any of these a text needs no replacement: most are ids, which every response has."""
 
 
 def safe_text(text: object) -> str | None:
-    """Mask and shorten what an API said; anything but a non-empty string gives None.
-
-    :param text: a value out of an answer.
-    """
+    """Mask and shorten a value of a response; return None for anything but a non-empty string."""
     if not isinstance(text, str) or not text.strip():
         return None
-    return _fit(_masked(text[:_MOST_READ]))
+    return _fit(_masked(text[:_MAX_READ]))
 
 
 def safe_uri(text: object) -> str | None:
-    """Mask and shorten a URI that an API said, without its query and its fragment.
-
-    It is masked before it is cut, because of a credential that holds ``?`` or ``#`` a cut leaves a piece.
-
-    :param text: a value out of an answer.
-    """
+    """Mask and shorten a URI of a response, and drop its query and its fragment."""
     if not isinstance(text, str):
         return None
-    bare = _masked(text[:_MOST_READ]).partition("?")[0].partition("#")[0]
+    # Masked before it is cut: of a credential that holds ? or # a cut would leave a piece.
+    bare = _masked(text[:_MAX_READ]).partition("?")[0].partition("#")[0]
     return _fit(bare) if bare.strip() else None
 
 
 def repeats_piece(text: str) -> bool:
-    """Tell whether a text repeats a credential or a piece of one: what `safe_text` would mask."""
+    """Return whether a text repeats a credential or a piece of one: what `safe_text` would mask."""
     return bool(find_secrets(text))
 
 
 def repeats_secret(values: Mapping[str, str]) -> bool:
-    """Tell whether one of several values, such as those of a cursor, repeats a credential, or its name does."""
+    """Return whether a name or a value, such as those of a cursor, repeats a credential."""
     return any(holds_secret(value) or holds_secret(name) for name, value in values.items())
 
 
 def safe_error(error: BaseException) -> str:
-    """Return the class of an error of somebody else's code, and what it says, masked and shortened."""
-    said = safe_text(str(error))
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    """Return the class of another library's error, and its text, masked and shortened."""
+    text = safe_text(str(error))
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _masked(text: str) -> str:
-    """Strike the secrets of the process out of a text."""
-    kept, at = [], 0
+    parts, at = [], 0
     for start, end in find_secrets(text):
-        kept += [text[at:start], _MASK]
+        parts += [text[at:start], _MASK]
         at = end
-    return "".join((*kept, text[at:])) if kept else text
+    return "".join((*parts, text[at:])) if parts else text
 
 
 def _fit(text: str) -> str:
     if _SUSPECT.search(text):
-        for pattern, replacement in _UNFIT:
+        for pattern, replacement in _REPLACEMENTS:
             text = pattern.sub(replacement, text)
     text = text.strip()
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return text if len(text) <= MAX_LENGTH else text[: MAX_LENGTH - 1] + "…"
+
+
+_LOGGERS = (
+    "urllib3.connection",
+    "urllib3.connectionpool",
+    "urllib3.poolmanager",
+    "urllib3.response",
+    "urllib3.util.retry",
+    "aiohttp.client",
+    "aiohttp.internal",
+)
+
+
+class _RedactingFilter(logging.Filter):
+    """Redacts records that repeat a secret or are overlong; all others stay as they are."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        message = record.getMessage()
+        if any(len(text) > _MAX_READ or find_secrets(text) for text in (message, "" if error is None else str(error))):
+            record.msg, record.args = safe_text(message) or "", ()
+            record.exc_info = record.exc_text = None
+        return True
+
+
+_filter = _RedactingFilter()
+
+
+def guard_library_logs() -> None:
+    """Redact what the HTTP libraries log of a response, such as headers that they cannot read. Safe to call repeatedly."""
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_filter)
+
+
+_proxy_passwords: set[Secret] = set()
+"""The environment holds them for as long as the process lives."""
+
+
+@raises_bare
+def remember_proxy_passwords() -> None:
+    """Mask the passwords of the environment's proxies from now on: a proxy's response may repeat one."""
+    for url in getproxies().values():
+        try:
+            password = urlsplit(url if "://" in url else f"//{url}").password
+        except ValueError:
+            continue  # whoever needs the proxy gets the error
+        if password:
+            secret = Secret(unquote(password))
+            remember_secret(secret)
+            _proxy_passwords.add(secret)

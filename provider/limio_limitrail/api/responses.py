@@ -1,29 +1,18 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Judge an answer: fine, or which error it is. Plain functions, the same whoever holds the socket."""
+"""A response, the request that it belongs to, and the error that it stands for."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from limio_limitrail.api.errors import (
-    ApiError,
-    ConflictError,
-    CredentialsError,
-    InvalidRequestError,
-    NotFoundError,
-    PageTooLargeError,
-    ProblemDetails,
-    ProtocolError,
-    RateLimitError,
-    RequestContext,
-    ScopeError,
-    ServerError,
-    TransportError,
-)
+from limio_limitrail.api import errors
+from limio_limitrail.api.errors import ApiError, ProblemDetails, RequestContext
 from limio_limitrail.api.json_body import NotJSONError, decode_json
 from limio_limitrail.api.redact import safe_text, safe_uri
 from limio_limitrail.api.retry import parse_retry_after
+
+SURPLUS = "more came over its connection than was requested, so that the response may belong to an earlier request"
 
 _TRACE_HEADERS = ("x-trace-id", "x-request-id", "x-amzn-requestid", "x-amz-request-id", "x-correlation-id", "request-id")
 _TRACE_LENGTH = 100
@@ -32,38 +21,101 @@ _PROXY_REFUSED = 407
 """Asks for credentials of the proxy, which has not passed the request on."""
 
 _BY_STATUS: dict[int, type[ApiError]] = {
-    400: InvalidRequestError,
-    401: CredentialsError,
-    403: ScopeError,
-    404: NotFoundError,
-    409: ConflictError,
-    410: NotFoundError,
-    413: PageTooLargeError,
-    422: InvalidRequestError,
-    429: RateLimitError,
+    400: errors.InvalidRequestError,
+    401: errors.CredentialsError,
+    403: errors.ScopeError,
+    404: errors.NotFoundError,
+    409: errors.ConflictError,
+    410: errors.NotFoundError,
+    413: errors.PageTooLargeError,
+    422: errors.InvalidRequestError,
+    429: errors.RateLimitError,
 }
 
 
+class ConnectionRecord:
+    """The history of one connection. The event loop that owns the connection writes it; any thread may read it."""
+
+    __slots__ = ("distrusted", "requests", "surplus")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        """How many requests were sent over it."""
+        self.surplus = False
+        """Whether more came over it than was requested."""
+        self.distrusted = False
+        """Whether it must not be used again, because of what a response said."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """Where a response came from.
+
+    :param connection: the connection.
+    :param number: the request of the connection that it was assigned to, from 1.
+    """
+
+    connection: ConnectionRecord
+    number: int
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether it may be the response to an earlier request; this may become True after it has come.
+
+        A response that comes twice is assigned to the next request as well, and all that follow are off by one. The first
+        response of a connection is nobody else's.
+        """
+        return self.number > 1 and self.connection.surplus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """Whatever came back, error or not.
+
+    :param status: the HTTP status.
+    :param headers: the headers, looked up without case.
+    :param body: the whole body, decoded as its Content-Encoding says.
+    :param provenance: tells whether it belongs to its request; None where nothing else can have come.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    provenance: Provenance | None = None
+
+    @property
+    def is_success(self) -> bool:
+        """Whether the status is a 2xx."""
+        return 200 <= self.status < 300
+
+    def json(self) -> object:
+        """Decode the body.
+
+        :raises NotJSONError: it is not JSON, or nested too deeply.
+        """
+        return decode_json(self.body)
+
+
 def read_problem(body: bytes) -> ProblemDetails:
-    """Take out of an error body what is worth keeping, shortened and masked.
+    """Return what an error body says, shortened and masked.
 
     Limio documents ``message``; LimitRail documents ProblemDetails with ``errorCode``, ``resourceKey``, ``traceId`` and
-    ``field``; OAuth has ``error``. A body that is not a JSON object, or is nested too deeply, gives nothing: an HTML page helps
+    ``field``; OAuth has ``error``. A body that is not a JSON object, or is nested too deeply, says nothing: an HTML page helps
     nobody in a log.
     """
     try:
-        answer = decode_json(body)
+        members = decode_json(body)
     except NotJSONError:
         return ProblemDetails()
-    if not isinstance(answer, dict):
+    if not isinstance(members, dict):
         return ProblemDetails()
 
     def text(*names: str) -> str | None:
-        return next((said for name in names if (said := safe_text(answer.get(name)))), None)
+        return next((found for name in names if (found := safe_text(members.get(name)))), None)
 
     def uri(name: str) -> str | None:
-        said = safe_uri(answer.get(name))
-        return None if said == "about:blank" else said
+        found = safe_uri(members.get(name))
+        return None if found == "about:blank" else found
 
     message, title = text("message", "detail", "title", "error"), text("title")
     return ProblemDetails(
@@ -78,63 +130,35 @@ def read_problem(body: bytes) -> ProblemDetails:
     )
 
 
-def find_trace_id(problem: ProblemDetails, headers: Mapping[str, str]) -> str | None:
-    """Give the API's id of a call: from the body, else from the headers that gateways commonly use."""
-    return problem.trace_id or trace_id_in(headers)
-
-
 def trace_id_in(headers: Mapping[str, str]) -> str | None:
-    """Give the API's id of a call from the headers that gateways commonly use."""
-    for name in _TRACE_HEADERS:
-        if found := safe_text(headers.get(name)):
-            return found[:_TRACE_LENGTH]
-    return None
+    """Return the API's id of a request from the headers that gateways commonly use."""
+    return next((found[:_TRACE_LENGTH] for name in _TRACE_HEADERS if (found := safe_text(headers.get(name)))), None)
 
 
-def is_success(status: int) -> bool:
-    """Tell whether an answer is fine."""
-    return 200 <= status < 300
+def classify(response: Response, *, context: RequestContext) -> ApiError:
+    """Return the error that a response without a 2xx stands for.
 
-
-def judge(
-    *,
-    status: int,
-    headers: Mapping[str, str],
-    body: bytes,
-    call: RequestContext,
-) -> ApiError | None:
-    """Say which error an answer is; none where it is a success.
-
-    :param status: the HTTP status.
-    :param headers: the answer's headers, looked up without case.
-    :param body: the whole body.
-    :param call: what is known of the call so far.
+    :param response: the response.
+    :param context: what is known of the request so far.
     """
-    if is_success(status):
-        return None
-    problem = read_problem(body)
-    failure = RequestContext(
-        api=call.api,
-        method=call.method,
-        path=call.path,
-        resource=call.resource,
+    status, problem = response.status, read_problem(response.body)
+    context = replace(
+        context,
         status=status,
+        reason="",
         problem=problem,
-        trace_id=find_trace_id(problem, headers),
-        retry_after=parse_retry_after(headers.get("Retry-After")),
-        required_scope=call.required_scope,
-        granted_scopes=call.granted_scopes,
-        provenance=call.provenance,
+        trace_id=problem.trace_id or trace_id_in(response.headers),
+        retry_after=parse_retry_after(response.headers.get("Retry-After")),
+        reached=True,
+        provenance=response.provenance,
     )
     if status == _PROXY_REFUSED:
-        error = TransportError(replace(failure, reason="the proxy refused to pass the request on", reached=False))
+        error = errors.TransportError(replace(context, reason="the proxy refused to pass the request on", reached=False))
         # Nothing has changed by the next second.
         error.retries_exhausted = True
         return error
     if status in _BY_STATUS:
-        return _BY_STATUS[status](failure)
+        return _BY_STATUS[status](context)
     if status >= 500:
-        return ServerError(failure)
-    if status >= 400:
-        return InvalidRequestError(failure)
-    return ProtocolError(failure)
+        return errors.ServerError(context)
+    return errors.InvalidRequestError(context) if status >= 400 else errors.ProtocolError(context)

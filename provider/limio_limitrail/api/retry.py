@@ -1,14 +1,17 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What is tried again, when, and for how long."""
+"""Retries, backoff and deadlines: which failures are retried, after what wait, and how long a request may take in all."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -16,7 +19,6 @@ from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from limio_limitrail.api.deadline import deadline_in, seconds_left
 from limio_limitrail.api.errors import ApiError, RateLimitError, ServerError, TransportError
 
 if TYPE_CHECKING:
@@ -26,38 +28,64 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+DEFAULT_TOTAL_TIMEOUT = 300.0
+"""Seconds for one response: a page of the 6 MB that Limio documents as its largest may come at 20 kB/s."""
+
+DEFAULT_MAX_RESPONSE = 256_000_000
+"""Bytes of one response, decoded: forty times what Limio documents as its largest."""
+
+_DEADLINE: ContextVar[float] = ContextVar("limio_limitrail.deadline", default=math.inf)
+
 _SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?(\s*,\s*[0-9]+(\.[0-9]*)?)*")
-"""What a Retry-After header should hold, and what servers make of it."""
+"""Seconds in a Retry-After header; some servers send fractions, or the header twice."""
 
 TRANSIENT_STATUSES = frozenset({502, 503, 504})
-"""Server errors that another try may not meet. 502 has a bound of its own: see `RetryLimits`."""
+"""Server errors that a retry may not meet. 502 has a limit of its own: see `RetryLimits`."""
+
+
+@contextmanager
+def deadline_in(seconds: float) -> Iterator[None]:
+    """Set a deadline for what is done inside; one that is set already and is earlier stays.
+
+    :param seconds: from now on.
+    """
+    token = _DEADLINE.set(min(_DEADLINE.get(), time.monotonic() + seconds))
+    try:
+        yield
+    finally:
+        _DEADLINE.reset(token)
+
+
+def seconds_left() -> float:
+    """Return the seconds until the deadline; infinite where there is none, negative where it has passed."""
+    return _DEADLINE.get() - time.monotonic()
 
 
 class Repeat(StrEnum):
-    """Which failures of a request may be followed by another try."""
+    """Which failures of a request are retried."""
 
     ANY = "any"
-    """Whatever may pass by itself: reads, and writes whose idempotency key the API honours."""
-    UNDONE = "undone"
-    """Only what the API certainly has not acted on: 429, and requests that never reached it."""
+    """All transient ones: for reads, and writes whose idempotency key the API honours."""
+    IF_NOT_PROCESSED = "if_not_processed"
+    """Only those that the API certainly has not acted on: 429, and requests that never reached it."""
     NONE = "none"
     """Nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryLimits:
-    """How patient one request is.
+    """How often and how long one request is retried.
 
-    :param attempts: tries in all on connect errors, timeouts, broken bodies, 503 and 504.
-    :param bad_gateway_attempts: tries in all on 502, which Limio also answers for parameters that it cannot digest (Limio
-        API documentation), so that more tries are seldom worth it.
-    :param rate_limit_attempts: tries in all on 429.
-    :param budget: seconds that one request may take with all its tries and waits. A try under way is cut short; none begins
-        with less than a tenth of the budget left, or 10 seconds where that is less.
+    :param attempts: attempts in all on connect errors, timeouts, broken bodies, 503 and 504.
+    :param bad_gateway_attempts: attempts in all on 502, which Limio also answers for parameters that it cannot digest (Limio
+        API documentation), so that more are seldom worth it.
+    :param rate_limit_attempts: attempts in all on 429.
+    :param budget: seconds that one request may take with all its attempts and waits. The running attempt is cut short; none
+        begins with less than a tenth of the budget left, or 10 seconds where that is less.
     :param first_wait: seconds of the first wait; each further one may be twice as long.
     :param longest_wait: seconds of the longest wait where the API does not say how long.
-    :param longest_retry_after: seconds of Retry-After that are waited for here. Told to wait longer, the request gives up at
-        once, so that the task can be rescheduled instead of holding a worker.
+    :param longest_retry_after: the longest Retry-After, in seconds, that is waited for. If the API asks for more, the request
+        fails at once, so that the task can be rescheduled instead of holding a worker.
     """
 
     attempts: int = 5
@@ -69,28 +97,27 @@ class RetryLimits:
     longest_retry_after: float = 300.0
 
     @property
-    def one_try(self) -> bool:
-        """Whether nothing is tried again."""
+    def is_single_attempt(self) -> bool:
+        """Whether nothing is retried."""
         return self.attempts == self.bad_gateway_attempts == self.rate_limit_attempts == 1
 
     @property
-    def shortest_try(self) -> float:
-        """Seconds without which no further try begins: one that is cut short leaves a write in doubt, for nothing."""
+    def shortest_attempt(self) -> float:
+        """Seconds that must be left for a further attempt: one that is cut short leaves a write in doubt, for nothing."""
         return min(self.budget / 10, 10.0)
 
 
 def parse_retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
-    """Read a Retry-After header: seconds, or an HTTP date.
+    """Return the seconds of a Retry-After header, never negative; None where there is no header or it cannot be read.
 
-    :param value: the header's text.
-    :param now: what a date is compared with; the clock where it is left out.
-    :returns: seconds to wait, never negative; none where there is no header or it cannot be read.
+    :param value: the header: seconds, or an HTTP date.
+    :param now: what a date is compared with; by default the clock.
     """
     if value is None:
         return None
     value = value.strip()
     if _SECONDS.fullmatch(value):
-        # Named twice, it comes as a list. Nobody waits for so long that more than twelve digits made a difference.
+        # Sent twice, it comes as a list. Nobody waits so long that more than twelve digits made a difference.
         return max(float(one.strip().lstrip("0")[:12] or 0) for one in value.split(","))
     try:
         when = parsedate_to_datetime(value)
@@ -102,7 +129,7 @@ def parse_retry_after(value: str | None, *, now: datetime | None = None) -> floa
 
 
 def is_transient(error: BaseException) -> bool:
-    """Tell whether another try of the same request may end otherwise."""
+    """Return whether a retry of the same request may succeed."""
     if isinstance(error, ApiError) and error.retries_exhausted:
         return False
     if isinstance(error, ServerError):
@@ -110,15 +137,15 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, RateLimitError | TransportError)
 
 
-def is_undone(error: BaseException) -> bool:
-    """Tell whether a failure passes by itself and certainly left nothing done."""
+def is_not_processed(error: BaseException) -> bool:
+    """Return whether a failure is transient and the API certainly has not acted on the request."""
     return (
-        is_transient(error) and isinstance(error, ApiError) and (isinstance(error, RateLimitError) or not error.failure.reached)
+        is_transient(error) and isinstance(error, ApiError) and (isinstance(error, RateLimitError) or not error.context.reached)
     )
 
 
 def attempts_for(error: BaseException, limits: RetryLimits) -> int:
-    """Give the tries in all that an error of this kind is worth."""
+    """Return how many attempts in all an error of this kind is worth."""
     if isinstance(error, RateLimitError):
         return limits.rate_limit_attempts
     if isinstance(error, ApiError) and error.status == 502:
@@ -134,27 +161,27 @@ def call_with_retries(
     sleep: Callable[[float], None] = time.sleep,
     on_retry: Callable[[float], None] = lambda _: None,
 ) -> T:
-    """Make a call, and make it again as long as that can help.
+    """Make a call, and retry it as long as that can help.
 
     :param call: the call; it must be safe to repeat as far as `repeat` says.
     :param limits: how often and how long.
-    :param repeat: after which failures.
+    :param repeat: which failures are retried.
     :param sleep: waits that many seconds.
-    :param on_retry: told before each further try, with the seconds until then.
-    :raises ApiError: the last try's error, unchanged.
+    :param on_retry: called before each retry with the seconds until then.
+    :raises ApiError: the last attempt's error, unchanged.
     """
     began = time.monotonic()
     with deadline_in(limits.budget):
         try:
             return call()
         except ApiError as error:
-            if not _goes_on(error, limits=limits, repeat=repeat):
+            if not _is_retried(error, limits=limits, repeat=repeat):
                 raise
-            rules = _rules(limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
-            calls = _after(error, call)
+            policy = _policy(limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
+            resume = _resume_after(error, call)
         from tenacity import Retrying
 
-        return Retrying(sleep=sleep, **rules)(calls)
+        return Retrying(sleep=sleep, **policy)(resume)
 
 
 async def call_with_retries_async(
@@ -165,45 +192,45 @@ async def call_with_retries_async(
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     on_retry: Callable[[float], None] = lambda _: None,
 ) -> T:
-    """Make a call, and make it again as long as that can help: `call_with_retries` for an event loop."""
+    """Make a call, and retry it as long as that can help: `call_with_retries` for an event loop."""
     began = time.monotonic()
     with deadline_in(limits.budget):
         try:
             return await call()
         except ApiError as error:
-            if not _goes_on(error, limits=limits, repeat=repeat):
+            if not _is_retried(error, limits=limits, repeat=repeat):
                 raise
-            rules = _rules(limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
-            calls = _after(error, call)
+            policy = _policy(limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
+            resume = _resume_after(error, call)
         from tenacity import AsyncRetrying
 
         async def again() -> T:
-            return await calls()
+            return await resume()
 
-        return await AsyncRetrying(sleep=sleep, **rules)(again)
+        return await AsyncRetrying(sleep=sleep, **policy)(again)
 
 
-def _goes_on(error: ApiError, *, limits: RetryLimits, repeat: Repeat) -> bool:
-    """Tell whether a first try that ended so is followed by another one."""
-    passes = _passes(error, repeat=repeat)
-    if limits.one_try and repeat is not Repeat.NONE:
-        error.retries_exhausted = error.retries_exhausted or passes
+def _is_retried(error: ApiError, *, limits: RetryLimits, repeat: Repeat) -> bool:
+    """Return whether a first attempt that failed so is retried."""
+    retryable = _is_retryable(error, repeat=repeat)
+    if limits.is_single_attempt and repeat is not Repeat.NONE:
+        error.retries_exhausted = error.retries_exhausted or retryable
         return False
-    return passes
+    return retryable
 
 
-def _passes(error: BaseException, *, repeat: Repeat) -> bool:
+def _is_retryable(error: BaseException, *, repeat: Repeat) -> bool:
     match repeat:
         case Repeat.ANY:
             return is_transient(error)
-        case Repeat.UNDONE:
-            return is_undone(error)
+        case Repeat.IF_NOT_PROCESSED:
+            return is_not_processed(error)
         case Repeat.NONE:
             return False
 
 
-def _after(first: ApiError, call: Callable[[], T]) -> Callable[[], T]:
-    """Give a call that begins with the first try's failure: nearly all calls succeed at once, and need no more than that."""
+def _resume_after(first: ApiError, call: Callable[[], T]) -> Callable[[], T]:
+    """Return a call whose first attempt raises `first`: nearly all calls succeed at once, and need no tenacity."""
     failures = [first]
 
     def again() -> T:
@@ -214,10 +241,10 @@ def _after(first: ApiError, call: Callable[[], T]) -> Callable[[], T]:
     return again
 
 
-def _rules(*, limits: RetryLimits, repeat: Repeat, on_retry: Callable[[float], None], spent: float) -> dict[str, Any]:
-    """Say what is tried again, when, and for how long.
+def _policy(*, limits: RetryLimits, repeat: Repeat, on_retry: Callable[[float], None], spent: float) -> dict[str, Any]:
+    """Return tenacity's parameters.
 
-    :param spent: seconds that the first try took.
+    :param spent: seconds that the first attempt took.
     """
     from tenacity import retry_if_exception, wait_random_exponential
 
@@ -233,7 +260,7 @@ def _rules(*, limits: RetryLimits, repeat: Repeat, on_retry: Callable[[float], N
         # A floor keeps full jitter from turning a wait into none at all.
         seconds = limits.first_wait / 2 + backoff(state)
         if isinstance(error, ApiError) and error.retry_after is not None:
-            # The jitter comes on top: what the API asked for is a lower bound, and all of its clients were told the same.
+            # Jitter is added: what the API asked for is a lower bound, and all of its clients got the same.
             return error.retry_after + random.uniform(0.0, 0.1 * error.retry_after + 0.1)  # nosec B311 # noqa: S311 - it spreads only
         return seconds
 
@@ -242,7 +269,7 @@ def _rules(*, limits: RetryLimits, repeat: Repeat, on_retry: Callable[[float], N
         if not is_last(state, error):
             return False
         if isinstance(error, ApiError):
-            # A request for a token is tried again by itself: the request that needs the token must not repeat all of its tries.
+            # A request for a token has its own retries: the request that needs the token must not repeat them all.
             error.retries_exhausted = True
         return True
 
@@ -253,15 +280,15 @@ def _rules(*, limits: RetryLimits, repeat: Repeat, on_retry: Callable[[float], N
         if asked is not None and asked > limits.longest_retry_after:
             return True
         over = spent + (state.seconds_since_start or 0.0) + state.upcoming_sleep
-        # An outer request's budget counts as well: that of the read which needs the token that is asked for here.
-        return over > limits.budget - limits.shortest_try or state.upcoming_sleep > seconds_left()
+        # An outer request's budget counts as well: that of the read which needs the token that is requested here.
+        return over > limits.budget - limits.shortest_attempt or state.upcoming_sleep > seconds_left()
 
     def before_sleep(state: RetryCallState) -> None:
         on_retry(state.upcoming_sleep)
         log.warning("%s Trying again in %.1f s (try %d).", error_of(state), state.upcoming_sleep, state.attempt_number + 1)
 
     return {
-        "retry": retry_if_exception(partial(_passes, repeat=repeat)),
+        "retry": retry_if_exception(partial(_is_retryable, repeat=repeat)),
         "wait": wait,
         "stop": stop,
         "before_sleep": before_sleep,

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""A value that never shows itself."""
+"""Credentials that never appear in a log, a repr or a pickle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Secret:
-    """Hold a credential so that no log line, traceback, repr, pickle or JSON can carry it by accident."""
+    """A credential that no log line, traceback, repr, pickle or JSON can contain by accident."""
 
     __slots__ = ("__weakref__", "_value")
 
@@ -19,7 +19,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """Give the value to the one place that sends it."""
+        """Return the value, to send it."""
         return self._value
 
     def __repr__(self) -> str:
@@ -49,9 +49,9 @@ def revealed(values: Mapping[str, str | Secret]) -> dict[str, str]:
 
 
 class Sealed(Generic[T]):
-    """Hold an object that has to hold a credential in plain, such as a session of a library whose proxy wants a password.
+    """Hides an object that contains a credential, such as a library's session whose proxy needs a password.
 
-    What looks through an error's frames for the values of variables does not come past it.
+    Tools that collect the variables of an error's frames do not see through it.
 
     :param value: the object.
     """

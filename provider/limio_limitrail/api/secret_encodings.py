@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Read a text in each of the ways in which it may have been written: escaped, escaped twice, in Base64, in hexadecimal."""
+"""Decode a text in each way in which it may be encoded: escaped, escaped twice, in Base64, in hexadecimal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-_MOST_LAYERS = 8
+_MAX_LAYERS = 8
 """Escapes within escapes that are undone."""
 
 _URL = r"%u[0-9a-f]{4} | %[0-9a-f]{2}"
@@ -24,13 +24,13 @@ def _escapes(*kinds: str) -> re.Pattern[str]:
 
 
 _ESCAPE = _escapes(_URL, _PROGRAM, _HTML, _UNSEEN)
-"""What stands for a character; line breaks, and what nobody sees, for none."""
+"""Escapes of a character; line breaks and invisible characters stand for none."""
 
 _ESCAPE_BUT_BACKSLASH = _escapes(_URL, _HTML, _UNSEEN)
 """Before or behind a secret, or as a part of it, a backslash may be no escape: of a folder, of a domain's user."""
 
 _SIGN = re.compile(r"[%\\&\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff\ufffd]")
-"""Without one of these a text has no escape: quicker to be told than that there is none."""
+"""A text without any of these has no escape, which is quicker to find out."""
 
 _ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}")
@@ -40,7 +40,7 @@ _HEX_DIGITS = re.compile(r"[0-9a-fA-F]")
 
 
 def _base64_of_ascii() -> re.Pattern[str]:
-    """Make what finds Base64 of six printable characters, or of three in UTF-16: of each sign of it, some bits are known."""
+    """Return a pattern of the Base64 of six printable characters, or of three in UTF-16: some bits of each are known."""
     first = "".join(sign for value, sign in enumerate(_ALPHABET) if 0x20 <= value << 2 < 0x80)
     second = "".join(sign for value, sign in enumerate(_ALPHABET) if 0x2 <= value & 0xF < 0x8)
     third = "".join(sign for value, sign in enumerate(_ALPHABET) if value & 0x3 < 0x2)
@@ -57,28 +57,28 @@ _STANDARD = str.maketrans("-_", "+/")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoding:
-    """What a stretch of a text says if it is Base64 or hexadecimal.
+    """A part of a text, decoded from Base64 or hexadecimal.
 
-    :param text: its bytes, one by one.
-    :param places: where it stands in the text: its first character, or the characters that begin its bytes.
+    :param text: its bytes, as Latin-1.
+    :param positions: the position of its first character in the text, or of the characters that begin its bytes.
     """
 
     text: str
-    places: int | Sequence[int]
+    positions: int | Sequence[int]
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        """Return where a stretch of it stands in the text that it was found in."""
-        if isinstance(self.places, int):
-            return self.places + start * 4 // 3, self.places - (-end * 4 // 3)
-        return self.places[start], self.places[end - 1] + 2
+        """Return the span of a part of it in the text that it was found in."""
+        if isinstance(self.positions, int):
+            return self.positions + start * 4 // 3, self.positions - (-end * 4 // 3)
+        return self.positions[start], self.positions[end - 1] + 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """A text, read in one way.
+    """A text without some of its escapes.
 
-    :param text: what it says.
-    :param starts: where each of its characters begins in the text as it came.
+    :param text: the text.
+    :param starts: where each of its characters begins in the original text.
     :param ends: where each of them ends there.
     """
 
@@ -87,15 +87,14 @@ class Reading:
     ends: Sequence[int]
 
     def span(self, start: int, end: int) -> tuple[int, int]:
-        """Return where a stretch of it stands in the text as it came."""
+        """Return the span of a part of it in the original text."""
         return self.starts[start], self.ends[end - 1]
 
 
 def readings(text: str) -> Iterator[Reading]:
-    """Yield a text as it came, then without its escapes, then without those that this has brought to light, and so on.
+    """Yield a text as it came, then without its escapes, then without the escapes that this reveals, and so on.
 
-    All escapes of a layer are undone at once, whatever their kind: of a text that went through several hands each character may
-    bear another one.
+    All escapes of a layer are undone at once, whatever their kind: each character of a text may be escaped differently.
     """
     whole = Reading(text=text, starts=range(len(text)), ends=range(1, len(text) + 1))
     yield whole
@@ -103,15 +102,15 @@ def readings(text: str) -> Iterator[Reading]:
         return
     for escape in (_ESCAPE, _ESCAPE_BUT_BACKSLASH) if "\\" in text else (_ESCAPE,):
         reading = whole
-        for _ in range(_MOST_LAYERS):
+        for _ in range(_MAX_LAYERS):
             if escape.search(reading.text) is None:
                 break
-            reading = _without(escape, reading)
+            reading = _unescaped(escape, reading)
             yield reading
 
 
 def folded(text: str) -> str:
-    """Return a text, as long as it was, in which case and the ways to write a space make no difference."""
+    """Return a text of the same length in lower case, with every kind of space as a plus."""
     if text.isascii():
         return text.lower().replace(" ", "+").replace("\t", "+")
     return "".join(one if len(one.casefold()) != 1 else one.casefold() for one in text).translate(_SPACES)
@@ -123,8 +122,8 @@ def folded_base64(text: str) -> str:
 
 
 def decodings(text: str) -> Iterator[Decoding]:
-    """Yield what stretches of a text say if they are Base64 or hexadecimal, wherever in them it may begin."""
-    # Whoever takes a plus for a space leaves one.
+    """Yield the parts of a text that may be Base64 or hexadecimal, decoded at every offset."""
+    # A form decoder turns a plus into a space.
     for run in _BASE64.finditer(text.translate(_SPACES)):
         if _PERHAPS_BASE64.search(run[0]) is None:
             continue
@@ -136,19 +135,19 @@ def decodings(text: str) -> Iterator[Decoding]:
                 continue
             raw = binascii.a2b_base64(chunk + "=" * (-len(chunk) % 4))
             if _is_readable(raw):
-                yield Decoding(text=raw.decode("latin-1"), places=run.start() + offset)
+                yield Decoding(text=raw.decode("latin-1"), positions=run.start() + offset)
     for run in _HEX.finditer(text) if _PERHAPS_HEX.search(text) else ():
-        places = [match.start() for match in _HEX_DIGITS.finditer(text, *run.span())]
+        positions = [match.start() for match in _HEX_DIGITS.finditer(text, *run.span())]
         for offset in range(2):
-            used = places[offset:]
+            used = positions[offset:]
             used = used[: len(used) // 2 * 2]
             raw = bytes.fromhex("".join(text[at] for at in used))
             if _is_readable(raw):
-                yield Decoding(text=raw.decode("latin-1"), places=used[::2])
+                yield Decoding(text=raw.decode("latin-1"), positions=used[::2])
 
 
 def is_plain(text: str) -> bool:
-    """Tell at a glance that a text has no escapes and is nothing in Base64 or hexadecimal: False where it may be."""
+    """Return True if a text certainly has no escapes and contains no Base64 or hexadecimal."""
     return (
         " " not in text
         and _SIGN.search(text) is None
@@ -157,25 +156,24 @@ def is_plain(text: str) -> bool:
     )
 
 
-def _without(escape: re.Pattern[str], reading: Reading) -> Reading:
+def _unescaped(escape: re.Pattern[str], reading: Reading) -> Reading:
     text, starts, ends = reading.text, reading.starts, reading.ends
-    said: list[str] = []
+    pieces: list[str] = []
     all_starts: list[int] = []
     all_ends: list[int] = []
     at = 0
     for match in escape.finditer(text):
         first, after = match.span()
         meaning = _meaning(match[0])
-        said += [text[at:first], meaning]
+        pieces += [text[at:first], meaning]
         all_starts += [*starts[at:first], *[starts[first]] * len(meaning)]
         all_ends += [*ends[at:first], *[ends[after - 1]] * len(meaning)]
         at = after
-    said.append(text[at:])
-    return Reading(text="".join(said), starts=[*all_starts, *starts[at:]], ends=[*all_ends, *ends[at:]])
+    pieces.append(text[at:])
+    return Reading(text="".join(pieces), starts=[*all_starts, *starts[at:]], ends=[*all_ends, *ends[at:]])
 
 
 def _meaning(escape: str) -> str:
-    """Return what an escape stands for."""
     sign, rest = escape[0], escape[1:]
     if sign == "&":
         meaning = html.unescape(escape)

@@ -1,8 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The session of `get_conn()`: one of `requests`, for free use, with what docs/security.md promises of every request.
+"""The session of `get_conn()`: a `requests.Session` for users, with what docs/security.md promises of every request.
 
-The credential is put in where a request leaves, and only on its way to one origin. Neither the request nor its answer, which are
-the user's to print, to copy and to send again, ever holds it.
+The credential is added when a request is sent, and only on its way to one origin. Neither the request nor its response, which
+users may print, copy and send again, ever holds it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import requests.adapters
 import requests.auth
 from requests.cookies import RequestsCookieJar
 
-from limio_limitrail.api.origin import Origin, origin_of, same_origin
+from limio_limitrail.api.origin import origin_of, same_origin
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.secret import revealed
 from limio_limitrail.bare_errors import raises_bare
@@ -31,30 +31,30 @@ class RedirectRefusedError(ExplainedError, requests.exceptions.RequestException)
 
 
 class NoAuth(requests.auth.AuthBase):
-    """Keeps requests from looking for credentials in a netrc file or in a URL, and putting them in place of the token."""
+    """Keeps requests from replacing the token by credentials from a netrc file or a URL."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         return request
 
 
 class NoCookies(RequestsCookieJar):
-    """Stays empty, as do its copies: the API's gateways may set cookies, and a token is all the state that a request carries."""
+    """Stays empty, as do its copies: the API's gateways may set cookies, but a token is all the state that a request carries."""
 
     def set_cookie(self, cookie: Any, *args: Any, **kwargs: Any) -> None:
-        """Leave it out."""
+        """Ignore the cookie."""
 
     def copy(self) -> NoCookies:
         return NoCookies()
 
 
 class OriginSession(requests.Session):
-    """Authorises requests to one origin, and follows redirects within the origin that was asked only.
+    """Authorizes requests to one origin, and follows redirects only within the origin that was requested.
 
-    :param auth: what authorises a request.
-    :param origin: where its credential may go.
+    :param auth: the source of credentials.
+    :param origin: the origin that they may be sent to.
     """
 
-    def __init__(self, *, auth: Auth, origin: Origin) -> None:
+    def __init__(self, *, auth: Auth, origin: str) -> None:
         super().__init__()
         self._credentials = auth
         self._origin = origin
@@ -76,19 +76,19 @@ class OriginSession(requests.Session):
         return response
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        # requests itself takes the environment's bundle before it looks at the session's.
+        # requests itself prefers the environment's bundle to the session's.
         return super().merge_environment_settings(url, proxies, stream, self.verify if verify is None else verify, cert)
 
     def get_adapter(self, url: Any) -> requests.adapters.BaseAdapter:
         adapter = super().get_adapter(url)
-        return _Authorised(adapter, auth=self._credentials) if same_origin(url, self._origin) else adapter
+        return _AuthorizingAdapter(adapter, auth=self._credentials) if same_origin(url, self._origin) else adapter
 
     def resolve_redirects(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         followed = super().resolve_redirects(*args, **kwargs)
-        return _offered(followed) if kwargs.get("yield_requests") else followed
+        return _allowed_redirects(followed) if kwargs.get("yield_requests") else followed
 
     def rebuild_method(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """See that a redirect stays where it is; requests asks for the method once the target is known.
+        """Check that a redirect stays on its origin; requests calls this once the target is known.
 
         :raises RedirectRefusedError: it does not.
         """
@@ -98,8 +98,8 @@ class OriginSession(requests.Session):
             stays = False
         if not stays:
             raise RedirectRefusedError(
-                f"a redirect to another origin ({_place_of(prepared_request.url)}), which is not followed: credentials stay on "
-                f"{self._origin}",
+                f"a redirect to another origin ({_safe_origin(prepared_request.url)}), which is not followed: "
+                f"credentials stay on {self._origin}",
                 response=response,
             )
         if holds_secret(str(prepared_request.url)):
@@ -108,19 +108,19 @@ class OriginSession(requests.Session):
 
     def rebuild_proxies(self, prepared_request: requests.PreparedRequest, proxies: Any) -> Any:
         found = super().rebuild_proxies(prepared_request, proxies)  # type: ignore[no-untyped-call]
-        prepared_request.headers.pop("Proxy-Authorization", None)  # urllib3 puts it in by itself, where nobody prints it
+        prepared_request.headers.pop("Proxy-Authorization", None)  # urllib3 adds it itself, where nobody prints it
         return found
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:  # noqa: ARG002
-        # requests itself keeps it where http turns into https on the same host, and puts in what a netrc file says of a host.
+        # requests itself keeps it where http turns into https on the same host, and adds credentials from a netrc file.
         if not same_origin(prepared_request.url, self._origin):
             prepared_request.headers.pop("Authorization", None)
 
 
-class _Authorised(requests.adapters.BaseAdapter):
-    """Stands before an adapter, be it the user's own, and authorises what it sends; a refused token is renewed once.
+class _AuthorizingAdapter(requests.adapters.BaseAdapter):
+    """Wraps an adapter, which may be the user's own, and authorizes what it sends; a refused token is renewed once.
 
-    A request that names a credential itself keeps that one.
+    A request that has an Authorization header of its own keeps that one.
     """
 
     def __init__(self, adapter: requests.adapters.BaseAdapter, *, auth: Auth) -> None:
@@ -140,7 +140,7 @@ class _Authorised(requests.adapters.BaseAdapter):
         if response.status_code != 401 or not repeatable or not self._auth.renew(credential):
             return response
         # The API has not acted on it.
-        response.content  # noqa: B018 - reads the answer to its end, so that its connection can be used again
+        response.content  # noqa: B018 - reads the response to its end, so that its connection can be used again
         response.close()
         again = self._send(request, self._auth.credential(), kwargs)
         again.history.append(response)
@@ -165,7 +165,7 @@ class _Authorised(requests.adapters.BaseAdapter):
 
 @raises_bare
 def _sent(send: Callable[..., requests.Response], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> requests.Response:
-    """Send a request; its error is the library's, without what the library had at hand."""
+    """Send a request; its error is the library's, without the library's frames."""
     try:
         return send(*args, **kwargs)
     except requests.exceptions.RequestException as error:
@@ -173,16 +173,16 @@ def _sent(send: Callable[..., requests.Response], args: tuple[Any, ...], kwargs:
         raise
 
 
-def _offered(followed: Iterator[Any]) -> Iterator[Any]:
-    """Give what would be asked next where redirects are not followed; nothing where it lies elsewhere."""
+def _allowed_redirects(followed: Iterator[Any]) -> Iterator[Any]:
+    """Yield what would be requested next where redirects are not followed; nothing if it is on another origin."""
     try:
         yield from followed
     except RedirectRefusedError:
         return
 
 
-def _place_of(url: str | None) -> str:
+def _safe_origin(url: str | None) -> str:
     try:
-        return safe_text(str(origin_of(str(url)))) or "***"
+        return safe_text(origin_of(str(url))) or "***"
     except ValueError:
         return "its address cannot be read"

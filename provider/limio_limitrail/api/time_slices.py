@@ -1,47 +1,61 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Cut a window of time into slices, for APIs that refuse long windows or answer them slowly."""
+"""Slices of a time range, for APIs that refuse long ranges or answer them slowly, and cursors of lists that are read in slices.
+
+The cursor of a list that is read slice by slice names the slice by its beginning, and the page in it. If several slices are open,
+they are numbered, and `_NEXT` holds the beginning of the first slice that is not open.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.query import whole_second
+from limio_limitrail.api.pagination import Cursor
+from limio_limitrail.api.query import time_text, whole_second
 from limio_limitrail.api.resource import Resource
 
-MOST_AT_ONCE = 16
-"""Slices that are fetched at the same time. Neither a rate limit nor a greatest number of connections is documented, so this is a
-guess; one process could not take apart the pages of many more."""
+MAX_CONCURRENCY = 16
+"""Slices that are fetched at the same time. Neither a rate limit nor a maximum of connections is documented, so this is a guess;
+one process could not parse the pages of many more."""
+
+_FROM = "slice.from"
+_SEEN = "slice.seen"
+_TOTAL = "slice.total"
+_PAGE = "page."
+_NEXT = "slice.next"
+_NUMBERED = re.compile(r"([0-9]{1,4})\.(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """A half-open piece of a window: what lies at its end belongs to the next one.
+    """A half-open time range: what lies at its end belongs to the next slice.
 
-    :param since: where it begins.
-    :param until: where it ends.
+    :param since: its beginning.
+    :param until: its end.
     """
 
     since: datetime
     until: datetime
 
 
-def slices(*, since: datetime, until: datetime, window: timedelta) -> Iterator[Slice]:
-    """Cut a window into slices, the last of which may be shorter.
+def slices(*, since: datetime, until: datetime, slice_size: timedelta) -> Iterator[Slice]:
+    """Cut a time range into slices, the last of which may be shorter.
 
-    Bounds go out in whole seconds, so that the slices are cut there, too: else two neighbours would overlap.
+    The API gets whole seconds, so that the range is cut there, too: else two neighbours would overlap.
 
-    :param since: where the first slice begins; rounded down to the second.
-    :param until: where the last slice ends; rounded up to the second.
-    :param window: how long a slice is: whole seconds, at least one.
+    :param since: the beginning of the first slice; rounded down to the second.
+    :param until: the end of the last slice; rounded up to the second.
+    :param slice_size: the length of a slice: whole seconds, at least one.
     """
     end = whole_second(until, up=True)
     begin = whole_second(since)
     while begin < end:
-        # Not a sum that is cut: it may lie after the last day that a datetime can hold.
-        stop = end if end - begin <= window else begin + window
+        # Not begin + slice_size, which may lie after the last day that a datetime can hold.
+        stop = end if end - begin <= slice_size else begin + slice_size
         yield Slice(since=begin, until=stop)
         begin = stop
 
@@ -79,16 +93,161 @@ def check_slices(
 
 
 def check_concurrency(concurrency: int, *, slice_size: timedelta | None) -> None:
-    """Look whether slices can be fetched at the same time.
+    """Check how many slices are to be fetched at the same time.
 
-    :param concurrency: how many of them.
+    :param concurrency: how many.
     :param slice_size: the length of a slice.
-    :raises ParameterError: it is no number from 1 to `MOST_AT_ONCE`, or nothing is cut into slices.
+    :raises ParameterError: it is not between 1 and `MAX_CONCURRENCY`, or nothing is cut into slices.
     """
-    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or not 1 <= concurrency <= MOST_AT_ONCE:
-        raise ParameterError(f"concurrency must be a whole number from 1 to {MOST_AT_ONCE}")
+    if not isinstance(concurrency, int) or isinstance(concurrency, bool) or not 1 <= concurrency <= MAX_CONCURRENCY:
+        raise ParameterError(f"concurrency must be a whole number from 1 to {MAX_CONCURRENCY}")
     if concurrency > 1 and slice_size is None:
         raise ParameterError(
             f"concurrency={concurrency} fetches the slices of a time range at the same time, and nothing cuts it into slices: "
             "give slice_size=timedelta(...), or leave concurrency out"
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceCursor:
+    """A position in a slice.
+
+    :param page: the next page's cursor; None at the beginning of the slice.
+    :param records_read: records of the slice that came before.
+    :param total: how many records the API announced, where it does.
+    """
+
+    page: Cursor | None = None
+    records_read: int = 0
+    total: int | None = None
+
+
+BEGINNING = SliceCursor()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceCursors:
+    """What is left of a time range.
+
+    :param end: the end of the range, to the second.
+    :param slice_size: the length of a slice.
+    :param rest: the beginning of the slices of which no page has come; None where there are no more of them.
+    :param open: the slices before these that have not ended, by their beginning, in order.
+    """
+
+    end: datetime
+    slice_size: timedelta
+    rest: datetime | None
+    open: Mapping[datetime, SliceCursor] = field(default_factory=dict)
+
+    def remaining(self) -> Iterator[tuple[Slice, SliceCursor]]:
+        """Yield the slices that are left, in order, with the position in each."""
+        for since, position in self.open.items():
+            yield self._slice(since), position
+        if self.rest is not None:
+            for piece in slices(since=self.rest, until=self.end, slice_size=self.slice_size):
+                yield piece, BEGINNING
+
+    def after(self, since: datetime, position: SliceCursor | None) -> SliceCursors:
+        """Return what is left after a page.
+
+        :param since: the beginning of the page's slice.
+        :param position: the position after the page; None at the end of the slice.
+        """
+        opened, rest = dict(self.open), self.rest
+        while rest is not None and rest <= since:
+            opened[rest] = BEGINNING
+            rest = self._after(rest)
+        if position is None:
+            del opened[since]
+        else:
+            opened[since] = position
+        return replace(self, rest=rest, open=opened)
+
+    @property
+    def begun(self) -> tuple[SliceCursor, ...]:
+        """The positions in slices that have been read in part."""
+        return tuple(position for position in self.open.values() if position.page is not None)
+
+    def cursor(self) -> Cursor | None:
+        """Return the cursor that `read_slice_cursors` reads; None where nothing is left."""
+        written = [_written(since, position) for since, position in self.open.items()]
+        if not written:
+            return None if self.rest is None else {_FROM: time_text(self.rest)}
+        if len(written) == 1 and self.rest == self._after(next(iter(self.open))):
+            return written[0]
+        rest = {} if self.rest is None else {_NEXT: time_text(self.rest)}
+        return rest | {f"{number}.{name}": value for number, one in enumerate(written) for name, value in one.items()}
+
+    def _slice(self, since: datetime) -> Slice:
+        return next(slices(since=since, until=self.end, slice_size=self.slice_size))
+
+    def _after(self, since: datetime) -> datetime | None:
+        stop = self._slice(since).until
+        return stop if stop < self.end else None
+
+
+def read_slice_cursors(cursor: Cursor | None, *, since: datetime, until: datetime, slice_size: timedelta) -> SliceCursors | None:
+    """Return what is left of a time range; None where the cursor is not one of this range.
+
+    :param cursor: what `SliceCursors.cursor` returned; None for the whole range.
+    :param since: the beginning of the range.
+    :param until: its end.
+    :param slice_size: the length of a slice.
+    """
+    begin = whole_second(since)
+    whole = SliceCursors(end=whole_second(until, up=True), slice_size=slice_size, rest=begin)
+    if cursor is None:
+        return whole
+    try:
+        rest, opened = _read(cursor)
+    except (KeyError, ValueError, OverflowError):
+        return None
+    starts = [*opened, *([] if rest is None else [rest])]
+    if not starts or starts[0] < begin or starts[-1] >= whole.end or any(b - a < slice_size for a, b in pairwise(starts)):
+        return None
+    if _FROM not in cursor:
+        return replace(whole, rest=rest, open=opened)
+    [(start, position)] = opened.items()
+    at_start = replace(whole, rest=start)
+    return at_start if position == BEGINNING else at_start.after(start, position)
+
+
+def _written(since: datetime, position: SliceCursor) -> dict[str, str]:
+    written = {_FROM: time_text(since)}
+    if position.page is None:
+        return written
+    written[_SEEN] = str(position.records_read)
+    if position.total is not None:
+        written[_TOTAL] = str(position.total)
+    return written | {f"{_PAGE}{name}": value for name, value in position.page.items()}
+
+
+def _read(cursor: Cursor) -> tuple[datetime | None, dict[datetime, SliceCursor]]:
+    if _FROM in cursor:
+        return None, dict([_position(cursor)])
+    written: dict[int, dict[str, str]] = {}
+    for name, value in cursor.items():
+        if (found := _NUMBERED.fullmatch(name)) is not None:
+            written.setdefault(int(found[1]), {})[found[2]] = value
+        elif name != _NEXT:
+            raise ValueError
+    opened = [_position(written[number]) for number in sorted(written)]
+    if len(dict(opened)) < len(opened):
+        raise ValueError
+    return _time(cursor[_NEXT]) if _NEXT in cursor else None, dict(opened)
+
+
+def _position(written: Mapping[str, str]) -> tuple[datetime, SliceCursor]:
+    page = {name.removeprefix(_PAGE): value for name, value in written.items() if name.startswith(_PAGE)}
+    if len(page) + len({_FROM, _SEEN, _TOTAL} & written.keys()) < len(written) or (len(written) > 1 and not page):
+        raise ValueError
+    since = _time(written[_FROM])
+    if not page:
+        return since, BEGINNING
+    total = int(written[_TOTAL]) if _TOTAL in written else None
+    return since, SliceCursor(page=page, records_read=int(written.get(_SEEN, 0)), total=total)
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)

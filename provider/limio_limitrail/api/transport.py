@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The socket: one `requests.Session`, with finite timeouts, that reads bodies whole or not at all."""
+"""Blocking HTTP: one `requests.Session` with finite timeouts, which reads bodies whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ import requests
 import requests.utils
 import urllib3.exceptions
 
-from limio_limitrail.api import transport_errors as breaks
-from limio_limitrail.api.bounded_http import AnswerBounds, BoundedAdapter, TooManyBytesError, read_body, within
-from limio_limitrail.api.deadline import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT, seconds_left
+from limio_limitrail.api import transport_errors
+from limio_limitrail.api.bounded_http import BoundedAdapter, ResponseBounds, TooManyBytesError, read_body, within
+from limio_limitrail.api.content_encoding import decode_body
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, RequestContext, TransportError
-from limio_limitrail.api.origin import Origin
+from limio_limitrail.api.responses import Response
+from limio_limitrail.api.retry import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT, seconds_left
 from limio_limitrail.api.secret import Sealed, Secret, revealed
 from limio_limitrail.api.session import NoAuth, NoCookies, OriginSession
 from limio_limitrail.bare_errors import raises_bare
-from limio_limitrail.concurrency.after_fork import after_fork
+from limio_limitrail.concurrency import after_fork
 
 if TYPE_CHECKING:
     from limio_limitrail.api.auth import Auth
-    from limio_limitrail.api.provenance import Provenance
 
 
 _AnySession = TypeVar("_AnySession", bound=requests.Session)
 
 
 MAX_ERROR_BODY = 1_000_000
-"""Bytes of an error's body that are read. Its status stands, whatever becomes of the body."""
+"""Bytes of an error's body that are read. Its status counts, whatever becomes of the body."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,66 +40,27 @@ class Timeouts:
     """How long a request may take.
 
     :param connect: seconds until a connection is made.
-    :param read: seconds between two pieces of an answer.
-    :param total: seconds from the beginning, connecting included, until the last byte of the answer has been read.
+    :param read: seconds between two pieces of a response.
+    :param total: seconds from connecting until the last byte of the response has been read.
     """
 
     connect: float = 10.0
     read: float = 60.0
     total: float = DEFAULT_TOTAL_TIMEOUT
 
-    def seconds_for_answer(self) -> float:
-        """Return the seconds that one answer may take now: the total, or what is left of the time for all tries together."""
+    def seconds_for_response(self) -> float:
+        """Return the seconds that one response may take now: the total, or what is left for all attempts together."""
         return min(self.total, seconds_left())
 
 
-@dataclass(frozen=True, kw_only=True)
-class RawAnswer:
-    """Whatever came back, error or not.
-
-    :param provenance: what tells whether it belongs to its request; none where nothing else can have come.
-    """
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    provenance: Provenance | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Body:
-    """What a request carries; at most one of these.
-
-    :param json: sent as JSON.
-    :param form: sent as a form; a `Secret` in it shows itself there only.
-    :param content: sent as it is.
-    """
-
-    json: object = None
-    form: Mapping[str, str | Secret] | None = None
-    content: bytes | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Route:
-    """How a URL is reached.
-
-    :param proxy: the proxy's URL, which may hold a password; none where there is no proxy.
-    :param verify: True, False or the path of a CA bundle.
-    """
-
-    proxy: str | None
-    verify: bool | str
-
-
 class Transport:
-    """Exchange requests for answers over kept-alive connections.
+    """Exchange requests for responses over kept-alive connections.
 
-    :param user_agent: who is calling, with versions.
+    :param user_agent: the User-Agent header.
     :param timeouts: how long a request may take.
     :param verify: True, or the path of a CA bundle. False switches the check of certificates off.
     :param connections: the most connections to one host that are kept open.
-    :param max_response: bytes of the largest answer, decoded.
+    :param max_response: bytes of the largest response, decoded.
     """
 
     def __init__(
@@ -121,9 +82,9 @@ class Transport:
         after_fork(self)
 
     def after_fork(self) -> None:
-        """Begin with connections of this process: two processes that share one would read each other's answers."""
+        """Begin with connections of this process: two processes that share one would read each other's responses."""
         # A proxy's password is in both.
-        self._surroundings: Sealed[dict[tuple[str, str], Mapping[str, Any]]] = Sealed({})
+        self._environment: Sealed[dict[tuple[str, str], Mapping[str, Any]]] = Sealed({})
         self._sealed = Sealed(self._equip(_PlainSession()))
 
     @property
@@ -153,47 +114,51 @@ class Transport:
         method: str,
         url: str,
         headers: Mapping[str, str | Secret],
-        call: RequestContext,
+        context: RequestContext,
         params: Mapping[str, str] | None = None,
-        body: Body = Body(),
+        json: object = None,
+        content: bytes | None = None,
+        form: Mapping[str, str | Secret] | None = None,
         max_response: int | None = None,
-    ) -> RawAnswer:
-        """Send one request and read its answer to the end. Redirects are answers like any other here.
+    ) -> Response:
+        """Send one request and read its response to the end. Redirects are not followed.
 
         The body of an error is left out where it cannot be read: its status says enough.
 
-        :param headers: its headers; a `Secret` among them shows itself here only, and in no error.
-        :param call: what errors say about the call.
-        :param body: what the request carries.
-        :param max_response: bytes of the largest answer, instead of the transport's.
-        :raises TransportError: no whole answer came, or not in time.
-        :raises ResponseTooLargeError: the answer is larger than the bound.
-        :raises ProtocolError: the answer is not encoded as its headers say.
-        :raises InvalidRequestError: the request cannot be put on the wire as it is.
+        :param headers: its headers; a `Secret` among them, or in a form, is revealed here only, and in no error.
+        :param context: what errors say about the request.
+        :param json: a body, sent as JSON.
+        :param content: a body, sent as it is.
+        :param form: a body, sent as a form.
+        :param max_response: bytes of the largest response, instead of the transport's.
+        :raises TransportError: no whole response came, or not in time.
+        :raises ResponseTooLargeError: the response is larger than the bound.
+        :raises ProtocolError: the response is not encoded as its headers say.
+        :raises InvalidRequestError: the request cannot be sent as it is.
         """
         session = self._session
         try:
-            # Not by the session: it looks for more to put in than there is here, and takes longer than all else that is done.
+            # Not by the session: it merges settings that do not exist here, and takes longer than everything else.
             prepared = requests.PreparedRequest()
             prepared.prepare(
                 method=method,
                 url=url,
                 headers={**session.headers, **revealed(headers)},
                 params=params,
-                json=body.json,
-                data=body.content or (body.form and revealed(body.form)),
+                json=json,
+                data=content or (form and revealed(form)),
                 auth=NoAuth(),
             )
             settings = self._settings(str(prepared.url))
         except (requests.exceptions.RequestException, ValueError, TypeError, RecursionError, OverflowError) as error:
-            raise InvalidRequestError(replace(call, reason=f"the request cannot be sent ({type(error).__name__})")) from None
-        seconds = self.timeouts.seconds_for_answer()
+            raise InvalidRequestError(replace(context, reason=f"the request cannot be sent ({type(error).__name__})")) from None
+        seconds = self.timeouts.seconds_for_response()
         if seconds <= 0:
-            raise breaks.out_of_time(call)
-        bounds = AnswerBounds(seconds=seconds, max_bytes=max_response or self.max_response)
+            raise transport_errors.out_of_time(context)
+        bounds = ResponseBounds(seconds=seconds, max_bytes=max_response or self.max_response)
         with within(bounds):
             try:
-                # stream=True and the raw read halve the cost of a body, and notice one that broke off.
+                # stream=True and the raw read halve the cost of a body, and notice one that ends early.
                 response = session.send(
                     prepared,
                     timeout=(min(self.timeouts.connect, seconds), self.timeouts.read),
@@ -201,14 +166,18 @@ class Transport:
                     **settings,
                 )
             except (OSError, urllib3.exceptions.HTTPError) as error:  # what requests raises is an OSError too
-                raise self._broken(error, call, bounds, seconds) from None
-            call = replace(call, status=response.status_code)
-            if breaks.is_error(response.status_code):
-                return RawAnswer(status=response.status_code, headers=response.headers, body=self._error_body(response, bounds))
+                raise self._error_for(error, context, bounds, seconds) from None
+            context = replace(context, status=response.status_code)
+            if not 200 <= response.status_code < 300:
+                return Response(status=response.status_code, headers=response.headers, body=self._error_body(response, bounds))
             try:
-                content = read_body(response.raw, max_bytes=bounds.max_bytes)
-                content = breaks.decoded(
-                    content, response.headers, call, max_bytes=int(bounds.max_bytes), check_time=bounds.check_time
+                received = read_body(response.raw, max_bytes=bounds.max_bytes)
+                received = decode_body(
+                    received,
+                    response.headers.get("Content-Encoding"),
+                    context,
+                    max_bytes=int(bounds.max_bytes),
+                    check_time=bounds.check_time,
                 )
             except ApiError:
                 response.close()
@@ -216,20 +185,20 @@ class Transport:
             # ValueError: what http.client makes of lengths that are none.
             except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
                 response.close()
-                raise self._broken(error, call, bounds, seconds) from None
+                raise self._error_for(error, context, bounds, seconds) from None
         response.raw.release_conn()
-        return RawAnswer(status=response.status_code, headers=response.headers, body=content)
+        return Response(status=response.status_code, headers=response.headers, body=received)
 
-    def _error_body(self, response: requests.Response, bounds: AnswerBounds) -> bytes:
-        """Read the body of an error as far as that is worth it."""
+    def _error_body(self, response: requests.Response, bounds: ResponseBounds) -> bytes:
+        """Return the body of an error; an empty one where it is too large or too slow."""
         bounds.limit_time(self.timeouts.read)
         try:
-            most = min(MAX_ERROR_BODY, int(bounds.max_bytes))
-            content = breaks.decoded(
-                read_body(response.raw, max_bytes=most),
-                response.headers,
+            max_bytes = min(MAX_ERROR_BODY, int(bounds.max_bytes))
+            content = decode_body(
+                read_body(response.raw, max_bytes=max_bytes),
+                response.headers.get("Content-Encoding"),
                 RequestContext(api=""),
-                max_bytes=most,
+                max_bytes=max_bytes,
                 check_time=bounds.check_time,
             )
         except (ApiError, urllib3.exceptions.HTTPError, OSError, ValueError):
@@ -238,40 +207,42 @@ class Transport:
         response.raw.release_conn()
         return content
 
-    def _broken(self, error: Exception, call: RequestContext, bounds: AnswerBounds, seconds: float) -> ApiError:
-        """Say what became of an answer that did not come, or not to its end."""
-        was_not_sent = bounds.connect_failed or breaks.was_not_sent(error)
-        call = replace(call, reached=not was_not_sent)
-        if breaks.was_caused_by(error, TooManyBytesError):
-            if call.status is None:
-                return TransportError(replace(call, reason=breaks.NO_HTTP))
-            return breaks.too_large(call, max_bytes=int(bounds.max_bytes))
+    def _error_for(self, error: Exception, context: RequestContext, bounds: ResponseBounds, seconds: float) -> ApiError:
+        was_not_sent = bounds.connect_failed or transport_errors.was_not_sent(error)
+        context = replace(context, reached=not was_not_sent)
+        if transport_errors.was_caused_by(error, TooManyBytesError):
+            if context.status is None:
+                return TransportError(replace(context, reason=transport_errors.NO_HTTP))
+            return transport_errors.too_large(context, max_bytes=int(bounds.max_bytes))
         if bounds.timed_out:
-            return breaks.timed_out(call, seconds=seconds, total=self.timeouts.total)
-        reason = breaks.why(error)
-        if was_not_sent and reason == breaks.READ_TIMEOUT:
-            reason = breaks.CONNECT_TIMEOUT
-        elif call.status is not None and (reason in (breaks.BROKE, breaks.NO_HTTP) or isinstance(error, ValueError)):
-            reason = breaks.BROKE_OFF
-        return TransportError(replace(call, reason=reason))
+            return transport_errors.timed_out(context, seconds=seconds, total=self.timeouts.total)
+        reason = transport_errors.reason_for(error)
+        if was_not_sent and reason == transport_errors.READ_TIMEOUT:
+            reason = transport_errors.CONNECT_TIMEOUT
+        elif context.status is not None and (
+            reason in (transport_errors.BROKE, transport_errors.NO_HTTP) or isinstance(error, ValueError)
+        ):
+            reason = transport_errors.BROKE_OFF
+        return TransportError(replace(context, reason=reason))
 
-    def route(self, url: str) -> Route:
-        """Say how a URL is reached: the environment may name a proxy and a CA bundle."""
+    def route(self, url: str) -> tuple[str | None, bool | str]:
+        """Return the proxy of a URL, which may hold a password, and how certificates are verified.
+
+        The environment may name a proxy and a CA bundle.
+        """
         settings = self._settings(url)
-        return Route(proxy=requests.utils.select_proxy(url, settings["proxies"]), verify=settings["verify"] or False)
+        return requests.utils.select_proxy(url, settings["proxies"]), settings["verify"] or False
 
     def _settings(self, url: str) -> Mapping[str, Any]:
-        """Give what the environment says of an origin. It is read once: to read it takes as long as to send a request."""
+        """Return the environment's settings for an origin. They are read once: reading takes as long as a request."""
         scheme, host, *_ = urlsplit(url)
-        surroundings = self._surroundings.open()
-        known = surroundings.get((scheme, host))
-        if known is None:
-            known = self._session.merge_environment_settings(url, {}, True, self._verify, None)
-            surroundings[scheme, host] = known
-        return known
+        environment = self._environment.open()
+        if (scheme, host) not in environment:
+            environment[scheme, host] = self._session.merge_environment_settings(url, {}, True, self._verify, None)
+        return environment[scheme, host]
 
-    def session(self, auth: Auth, origin: Origin) -> requests.Session:
-        """Give a session of its own for free use, which authorises requests to one origin only."""
+    def session(self, auth: Auth, origin: str) -> requests.Session:
+        """Return a new session for users, which authorizes requests to one origin only."""
         return self._equip(OriginSession(auth=auth, origin=origin))
 
     def close(self) -> None:
@@ -280,7 +251,7 @@ class Transport:
 
 
 class _PlainSession(requests.Session):
-    """Takes a redirect for an answer like any other: requests prepares the next request even where it is told not to follow."""
+    """Ignores redirects: requests prepares the next request even with ``allow_redirects=False``."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
         return None

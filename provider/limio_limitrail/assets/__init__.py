@@ -1,2 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Assets whose URIs name lists of either API."""
+"""Assets for lists of either API, and asset events.
+
+May import `addresses` and `url_paths`. Begin with `uris`.
+"""

@@ -81,7 +81,7 @@ def _create(uri: str, *, name: str | None, extra: dict[str, Any] | None) -> Asse
 
 
 def convert_to_openlineage(asset: Asset, lineage_context: Any) -> Any:  # noqa: ARG001 - as Airflow calls it
-    """Give what OpenLineage calls the list."""
+    """Return the dataset of a list for OpenLineage."""
     from urllib.parse import urlsplit
 
     from airflow.providers.common.compat.openlineage.facet import Dataset

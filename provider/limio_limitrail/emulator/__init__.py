@@ -7,12 +7,11 @@ From the command line: ``python -m limio_limitrail.emulator --port 0``.
 
 from __future__ import annotations
 
-from limio_limitrail.emulator.exchange import Call, Reply
-from limio_limitrail.emulator.faults import Fault
-from limio_limitrail.emulator.limitrail_options import LimitRailClient, LimitRailOptions
-from limio_limitrail.emulator.options import EmulatorOptions
+from limio_limitrail.emulator.core.faults import Fault
+from limio_limitrail.emulator.core.http_messages import Call, Reply
+from limio_limitrail.emulator.limio.tenant import Advance, Tenant
+from limio_limitrail.emulator.options import EmulatorOptions, LimitRailClient, LimitRailOptions, TenantSize
 from limio_limitrail.emulator.server import EmulatorServer
-from limio_limitrail.emulator.tenant import Advance, Tenant, TenantSize
 
 __all__ = [
     "Advance",

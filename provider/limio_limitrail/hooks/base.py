@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What the hooks of both APIs share: requests, walks through lists, frames, counts."""
+"""The base of both hooks: single requests, and lists as pages, records, frames and counts."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     import pandas as pd
     import requests
 
-    from limio_limitrail.api.client import Answer, ApiClient
-    from limio_limitrail.api.list_reader import Walk
+    from limio_limitrail.api.client import ApiClient
+    from limio_limitrail.api.list_reader import ListReader
     from limio_limitrail.api.page import Page
     from limio_limitrail.api.pagination import Cursor
-    from limio_limitrail.api.retry import RetryLimits
+    from limio_limitrail.api.responses import Response
     from limio_limitrail.api.sliced_reader import SlicedListReader
     from limio_limitrail.hooks.connection import Settings
 
 DEFAULT_PAGE_SIZE = 100
-"""Records a page where neither connection nor caller says otherwise (public client code uses it; no maximum is documented)."""
+"""Records per page if neither connection nor caller sets it (public client code uses it; no maximum is documented)."""
 
 MOST_PAGE_SIZE = 1_000_000
-"""Records that nobody gets on one page; a larger number is a mistake."""
+"""More records than any page holds; a larger number is a mistake."""
 
 DETAIL_CONCURRENCY = 6
-"""Requests under way at once when objects are fetched one by one; no rate limit is documented, so this is a polite guess."""
+"""Concurrent requests when objects are fetched one by one; no rate limit is documented, so this is a polite guess."""
 
 
 class ApiHook(BaseHook):
-    """Talk to an API whose endpoints are `Resource` rows. The base of the hooks that people use."""
+    """A client of an API whose endpoints are `Resource` rows. The base of the public hooks."""
 
     conn_type: str
     front_page = "/"
-    """The page that links lead to where the connection names none."""
+    """The page that links lead to if the connection has none."""
 
     def __init__(self, **kwargs: Any) -> None:
         from limio_limitrail.hooks.docs_site import read_docs_site
@@ -62,49 +62,49 @@ class ApiHook(BaseHook):
         """The client of this connection, shared by all hooks of it in the task run."""
 
     def get_conn(self) -> requests.Session:
-        """Give a session that authorises requests to the connection's API, and to no other host. Its base is `base_url`."""
+        """Return a session that authorises requests to the connection's API, and to no other host. Its base is `base_url`."""
         return self.client.session()
 
     @property
     def base_url(self) -> str:
-        """What the API's paths are appended to, such as ``https://acme.prod.limio.com/api``."""
+        """The URL that paths are appended to, such as ``https://acme.prod.limio.com/api``."""
         return self.client.base_url
 
     def source(self) -> list[str]:
-        """Return what decides whose records the API answers with: its URLs and the client that asks.
+        """Return what decides whose records the API returns: its URLs and the client.
 
-        Nothing in it is secret. A key has no client: there the host, which Limio gives each tenant, says whose it is.
+        Nothing in it is secret. A key has no client: there the host, which belongs to one tenant, decides.
         """
         settings = self.settings
         client = [] if settings.auth_mode is AuthMode.API_KEY else [settings.auth_url, settings.client_id]
         return [self.conn_type, self.base_url, settings.auth_mode, *client]
 
     def owner(self) -> dict[str, str]:
-        """Return what decides whose lists these are, by name: less than `source`, because it outlives a run."""
+        """Return what identifies the tenant, by name: less than `source`, because it outlives a run."""
         return self.settings.owner()
 
     @property
     def page_size(self) -> int:
-        """Records to ask for a page where a caller does not say: the connection's, else `DEFAULT_PAGE_SIZE`."""
+        """The default number of records to request per page: the connection's, else `DEFAULT_PAGE_SIZE`."""
         return self.settings.page_size or DEFAULT_PAGE_SIZE
 
     def page_url(self, what: str, **values: str | None) -> str:
-        """Give the URL of a page that people look something up on: the connection's own for it, or for everything, or the front.
+        """Return the URL of a page for people: the connection's page of that name, else its page "*", else the front page.
 
         :param what: the name of a resource, a kind of object, or an operation.
-        :param values: what the page's braces stand for. A page that needs another value is passed over.
+        :param values: values for the page's placeholders. A page that needs another value is skipped.
         """
-        from limio_limitrail.hooks.pages import OTHERS
+        from limio_limitrail.hooks.connection import ANY_PAGE
 
-        own = self.own_page_url(what, **values) or self.own_page_url(OTHERS, **values)
+        own = self.own_page_url(what, **values) or self.own_page_url(ANY_PAGE, **values)
         return own or self.settings.app_url + self.front_page
 
     def own_page_url(self, what: str, **values: str | None) -> str | None:
-        """Give the URL of the page that the connection names for something; none where it names none.
+        """Return the URL of the connection's page of that name; None if it has none.
 
-        :param values: what the page's braces stand for; none where one of them is not known.
+        :param values: values for the page's placeholders; None for one that is unknown.
         """
-        from limio_limitrail.hooks.pages import page_url
+        from limio_limitrail.hooks.connection import page_url
 
         page = dict(self.settings.pages).get(what)
         return None if page is None else page_url(page, base=self.settings.app_url, values=values)
@@ -117,14 +117,14 @@ class ApiHook(BaseHook):
         query_params: Mapping[str, object] | None = None,
         json: object = None,
         idempotency_key: str | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Send one request to any path of the API.
 
         :param path: below `base_url`, beginning with a slash.
         :param method: the HTTP method. Only reads, and writes with an idempotency key, are tried again.
         :param query_params: the query.
         :param json: a body, sent as JSON.
-        :param idempotency_key: sent as ``Idempotency-Key``. Neither API documents such a key: give one only where you know that
+        :param idempotency_key: sent as ``Idempotency-Key``. Neither API documents such a key: give one only if you know that
             it is honoured.
         :raises ApiError: the request failed.
         """
@@ -142,16 +142,16 @@ class ApiHook(BaseHook):
 
     @abstractmethod
     def find_resource(self, resource: str | Resource) -> Resource:
-        """Look a resource up by name; a `Resource` of your own is given back as it is.
+        """Return a resource by name; a `Resource` of your own is returned as it is.
 
         :raises ParameterError: no resource has that name.
         """
 
     def _credentials_for(self, *, method: str, path: str) -> frozenset[AuthMode]:  # noqa: ARG002 - for APIs with more than one way
-        """Tell which credentials a path accepts."""
+        """Return the credentials that a path accepts."""
         return frozenset({AuthMode.OAUTH})
 
-    def walk(
+    def open_list(
         self,
         resource: str | Resource,
         *,
@@ -163,27 +163,27 @@ class ApiHook(BaseHook):
         concurrency: int = 1,
         page_size: int | None = None,
         cursor: Cursor | None = None,
-        seen: int = 0,
+        records_read: int = 0,
         total: int | None = None,
-    ) -> Walk | SlicedListReader:
-        """Prepare a walk through a list, from its beginning or from a cursor.
+    ) -> ListReader | SlicedListReader:
+        """Return a reader of a list, from its beginning or from a cursor.
 
         :param resource: a name of the table of resources, or a `Resource` of your own.
         :param path_params: values for the placeholders of the resource's path.
         :param query_params: query parameters.
         :param since: the lower bound in time, for resources that filter by it.
         :param until: the upper bound in time, for resources that filter by it.
-        :param slice_size: the longest span of time that one request asks for; the walk is then cut into slices of it.
+        :param slice_size: the longest time range of one request; the whole range is then read in slices of it.
         :param concurrency: how many of these slices are fetched at once. Their pages then come in no order of time; each slice's
             own pages stay in order.
         :param page_size: records to ask for a page; else the connection's, else `DEFAULT_PAGE_SIZE`.
-        :param cursor: where to go on.
-        :param seen: records that came before the cursor.
-        :param total: the total that the walk began with.
+        :param cursor: where to continue.
+        :param records_read: records that came before the cursor.
+        :param total: the total of the reader that is continued.
         :raises ParameterError: no such resource, or its parameters do not fit.
         """
         from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.api.list_reader import Walk
+        from limio_limitrail.api.list_reader import ListReader
         from limio_limitrail.api.query import build_query
         from limio_limitrail.api.sliced_reader import SlicedListReader
         from limio_limitrail.api.time_slices import check_concurrency, check_slices
@@ -194,33 +194,22 @@ class ApiHook(BaseHook):
             raise ParameterError(f"page_size must be between 1 and {MOST_PAGE_SIZE:,}")
         size = page_size or self.page_size
 
-        def stretch(
-            *,
-            since: datetime | None,
-            until: datetime | None,
-            page_size: int,
-            cursor: Cursor | None,
-            seen: int,
-            total: int | None,
-            limits: RetryLimits | None = None,
-            sleep: Callable[[float], None] | None = None,
-        ) -> Walk:
-            query = build_query(endpoint, path_params=path_params, query_params=query_params, since=since, until=until)
-            return Walk(
+        size = min(size, endpoint.max_page_size or size)
+
+        def reader(since: datetime | None, until: datetime | None) -> ListReader:
+            path, query = build_query(endpoint, path_params=path_params, query_params=query_params, since=since, until=until)
+            return ListReader(
                 client=self.client,
                 resource=endpoint,
-                path=query.path,
-                params=query.params,
-                page_size=page_size,
+                path=path,
+                params=query,
+                page_size=size,
                 cursor=cursor,
-                seen=seen,
+                records_read=records_read,
                 total=total,
-                limits=limits,
-                sleep=sleep,
             )
 
-        size = min(size, endpoint.max_page_size or size)
-        whole = stretch(since=since, until=until, page_size=size, cursor=cursor, seen=seen, total=total)
+        whole = reader(since, until)
         if slice_size is None:
             return whole
         begin, end = check_slices(endpoint, query_params=query_params, since=since, until=until, slice_size=slice_size)
@@ -230,33 +219,33 @@ class ApiHook(BaseHook):
             path=whole.path,
             since=begin,
             until=end,
-            window=slice_size,
+            slice_size=slice_size,
             page_size=size,
-            make_walk=stretch,
+            make_reader=reader,
             cursor=cursor,
-            parallel=concurrency,
+            concurrency=concurrency,
         )
 
-    def detailed(self, walk: Walk | SlicedListReader) -> Iterator[Page]:
-        """Give a walk's pages with whole objects in the place of the list's summaries.
+    def detailed_pages(self, reader: ListReader | SlicedListReader) -> Iterator[Page]:
+        """Return a reader's pages with whole objects instead of the list's summaries.
 
         :raises ParameterError: the resource has no path for a single object.
         """
         from limio_limitrail.api.details import with_details
 
         return with_details(
-            walk.pages(), client=walk.client, resource=walk.resource, list_path=walk.path, concurrency=DETAIL_CONCURRENCY
+            reader.pages(), client=reader.client, resource=reader.resource, list_path=reader.path, concurrency=DETAIL_CONCURRENCY
         )
 
-    def _note_reading(self, resource: Resource) -> None:
-        """Tell Airflow's collector of lineage which list is read; it forgets it where nobody asks."""
+    def _collect_lineage(self, resource: Resource) -> None:
+        """Add the list to Airflow's collector of lineage, which drops it unless lineage is on."""
         from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
         try:
             about = {"host": urlsplit(self.base_url).netloc, "resource": resource.name}
             get_hook_lineage_collector().add_input_asset(context=self, scheme=self.conn_type, asset_kwargs=about)
-        except Exception as error:  # noqa: BLE001 - whoever reads a list is not to fail for what is told of it
-            self.log.warning("Airflow's lineage is told nothing of %s (%s).", resource.name, type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - reading a list must not fail because of its lineage
+            self.log.warning("Airflow's lineage does not have %s (%s).", resource.name, type(error).__name__)
 
     def iter_pages(
         self,
@@ -271,14 +260,14 @@ class ApiHook(BaseHook):
         page_size: int | None = None,
         detail: bool = False,
     ) -> Iterator[Page]:
-        """Give a list's pages in order, each as undecoded JSON.
+        """Return a list's pages in order, each as undecoded JSON.
 
-        Parameters as for `walk`, and:
+        Parameters as for `open_list`, and:
 
         :param detail: fetch each object by its id, because the lists of objects hold summaries.
-        :raises ApiError: a request failed, or an answer breaks the contract.
+        :raises ApiError: a request failed, or a response breaks the contract.
         """
-        walk = self.walk(
+        reader = self.open_list(
             resource,
             path_params=path_params,
             query_params=query_params,
@@ -288,8 +277,8 @@ class ApiHook(BaseHook):
             concurrency=concurrency,
             page_size=page_size,
         )
-        self._note_reading(walk.resource)
-        return self.detailed(walk) if detail else walk.pages()
+        self._collect_lineage(reader.resource)
+        return self.detailed_pages(reader) if detail else reader.pages()
 
     def iter_records(
         self,
@@ -304,13 +293,13 @@ class ApiHook(BaseHook):
         page_size: int | None = None,
         detail: bool = False,
     ) -> Iterator[dict[str, Any]]:
-        """Give a list's records as dictionaries, one after another. Parameters as for `iter_pages`.
+        """Return a list's records as dictionaries, one by one. Parameters as for `iter_pages`.
 
-        Integers come as they are, however long; a number with a fraction or an exponent that no double gives back comes as text.
+        Integers are exact, however long; a number with a fraction or an exponent that a double cannot hold exactly is a text.
         """
         from limio_limitrail.api.records import decode_page
 
-        walk = self.walk(
+        reader = self.open_list(
             resource,
             path_params=path_params,
             query_params=query_params,
@@ -320,9 +309,9 @@ class ApiHook(BaseHook):
             concurrency=concurrency,
             page_size=page_size,
         )
-        self._note_reading(walk.resource)
-        for page in self.detailed(walk) if detail else walk.pages():
-            yield from decode_page(page, api=self.client.api, resource=walk.resource.name)
+        self._collect_lineage(reader.resource)
+        for page in self.detailed_pages(reader) if detail else reader.pages():
+            yield from decode_page(page, api=self.client.api, resource=reader.resource.name)
 
     def get_df(
         self,
@@ -338,7 +327,7 @@ class ApiHook(BaseHook):
         detail: bool = False,
         flatten: bool = False,
     ) -> pd.DataFrame:
-        """Give a whole list as one frame, all of it in memory. Parameters as for `iter_pages`, and:
+        """Return a whole list as one frame, all of it in memory. Parameters as for `iter_pages`, and:
 
         :param flatten: spread nested objects over columns named by their path, such as ``data.offer.path``, instead of keeping
             dictionaries.
@@ -369,16 +358,16 @@ class ApiHook(BaseHook):
         slice_size: timedelta | None = None,
         concurrency: int = 1,
     ) -> int:
-        """Count a list's records: by the API's own total where it gives one, else by walking through the list."""
+        """Return the number of records of a list: the API's own total if it has one, else by reading the list."""
         if slice_size is None and self.find_resource(resource).total is not None:
             first = next(
-                self.walk(
+                self.open_list(
                     resource, path_params=path_params, query_params=query_params, since=since, until=until, page_size=1
                 ).pages()
             )
             if first.total is not None and first.total_is_exact:
                 return first.total
-        walk = self.walk(
+        reader = self.open_list(
             resource,
             path_params=path_params,
             query_params=query_params,
@@ -387,4 +376,4 @@ class ApiHook(BaseHook):
             slice_size=slice_size,
             concurrency=concurrency,
         )
-        return sum(len(page.raw_records) for page in walk.pages())
+        return sum(len(page.raw_records) for page in reader.pages())

@@ -1,34 +1,35 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Read an Airflow connection's fields, and say clearly which one is wrong."""
+"""The fields of an Airflow connection: read, checked, and with a message of their own if they are wrong."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from limio_limitrail.api.deadline import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT
+from limio_limitrail.api.errors import ConnectionFieldError
 from limio_limitrail.api.list_identity import CLIENT
 from limio_limitrail.api.origin import is_loopback, origin_of
 from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import AuthMode
-from limio_limitrail.api.retry import RetryLimits
+from limio_limitrail.api.retry import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT, RetryLimits
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.troubleshooting import ExplainedError
-from limio_limitrail.url_paths import unfit_path
+from limio_limitrail.url_paths import unfit_part, unfit_path
 
 DEFAULT_READ_TIMEOUT = 60.0
 """Seconds between two pieces of an answer; neither API documents a timeout of its own."""
 
 HTTPS_PORT = 443
+ANY_PAGE = "*"
+"""The key of the page of everything that has no page of its own."""
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _LAST_PORT = 65_535
-
-
-class ConnectionFieldError(ExplainedError, ValueError):
-    """A field of the connection is missing or wrong. The message names connection, field and remedy, never a secret."""
 
 
 class AirflowConnection(Protocol):
@@ -48,7 +49,7 @@ class AirflowConnection(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a client needs to know, read out of a connection.
+    """The settings of a client, read from a connection.
 
     :param app_url: scheme and host of the app, without a path.
     :param auth_url: the token endpoint.
@@ -85,7 +86,7 @@ class Settings:
 
 
 def retry_limits(settings: Settings) -> RetryLimits:
-    """Return how patient a request is: where one answer may take its time, another try must still fit in."""
+    """Return the retry limits of a request: if one response may take long, there must be time for another try."""
     usual = RetryLimits()
     return replace(usual, budget=max(usual.budget, 2 * settings.total_timeout))
 
@@ -242,7 +243,7 @@ class Fields:
         port = self._connection.port
         if port is not None and not 0 <= port <= _LAST_PORT:
             raise self.error("port", f"expected a number from 0 to {_LAST_PORT}")
-        # The port of https goes without saying: with it and without it, it is the same place under the same name.
+        # The port of https is left out, so that one host has one name.
         if port and not (port == HTTPS_PORT and scheme != "http") and ":" not in name.rpartition("]")[2]:
             name = f"{name}:{port}"
         return name + slash + path, scheme
@@ -258,7 +259,7 @@ class Fields:
             parts = urlsplit(url)
             if "@" in parts.netloc:
                 raise self.error(field, "it carries a user or a password; they belong into login and password")
-            origin = origin_of(url)
+            origin_of(url)
         except ConnectionFieldError:
             raise
         except ValueError:
@@ -267,8 +268,50 @@ class Fields:
             raise self.error(field, "it carries a query or a fragment")
         if parts.path and (unfit := unfit_path(parts.path)) is not None:
             raise self.error(field, f"its path cannot be sent: {unfit}")
-        if origin.scheme not in {"http", "https"}:
+        if parts.scheme not in {"http", "https"}:
             raise self.error(field, "expected https")
-        if origin.scheme == "http" and not is_loopback(origin.host):
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise self.error(field, "plain http would show the client secret to the network; use https")
         return url
+
+
+def read_pages(fields: Fields) -> tuple[tuple[str, str], ...]:
+    """Read the field ``pages``: name of a resource or an operation → a path on the connection's host, or a URL.
+
+    :raises ConnectionFieldError: a page is neither.
+    """
+    pages = fields.mapping("pages")
+    for what, page in pages.items():
+        if not _is_page(page):
+            raise fields.error(
+                "pages",
+                f"the page of {what[:60]!r} must be a path that begins with one slash, or an http(s) URL without a user; "
+                "what differs from task to task is a name in braces, such as {id}",
+            )
+    return tuple(sorted(pages.items()))
+
+
+def _is_page(page: str) -> bool:
+    if any(character.isspace() or not character.isprintable() for character in page):
+        return False
+    if page.startswith("/"):
+        return not page.startswith(("//", "/\\"))
+    try:
+        parts = urlsplit(page)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and "@" not in parts.netloc
+
+
+def page_url(page: str, *, base: str, values: Mapping[str, str | None]) -> str | None:
+    """Fill in a page's placeholders. Return None if a value is unknown, or would lead to another page.
+
+    :param base: what a path is appended to.
+    """
+    in_path = set(_PLACEHOLDER.findall(re.split(r"[?#]", page, maxsplit=1)[0]))
+    for placeholder in _PLACEHOLDER.findall(page):
+        value = values.get(placeholder)
+        if not value or _SURROGATE.search(value) or (placeholder in in_path and unfit_part(value) is not None):
+            return None
+    filled = _PLACEHOLDER.sub(lambda placeholder: quote(str(values[placeholder[1]]), safe=""), page)
+    return base + filled if filled.startswith("/") else filled

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The database behind a connection."""
+"""SQL connections."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 def find_database(sql_conn_id: str) -> DbApiHook:
-    """Give the hook of a database's connection.
+    """Return the hook of a SQL connection.
 
-    :raises ParameterError: the connection is no database's.
+    :raises ParameterError: it is not a SQL connection.
     """
     from airflow.providers.common.sql.hooks.sql import DbApiHook
     from airflow.sdk import BaseHook
@@ -20,8 +20,8 @@ def find_database(sql_conn_id: str) -> DbApiHook:
     from limio_limitrail.api.errors import ParameterError
     from limio_limitrail.bare_errors import raises_bare
 
-    # Airflow has the connection with its password in its hands meanwhile.
+    # The frames of this call hold the connection with its password.
     hook = raises_bare(BaseHook.get_hook)(sql_conn_id)
     if not isinstance(hook, DbApiHook):
-        raise ParameterError(f"connection {sql_conn_id!r} is no database: its hook {type(hook).__name__} is no DbApiHook")
+        raise ParameterError(f"connection {sql_conn_id!r} is not a SQL connection ({type(hook).__name__} is not a DbApiHook)")
     return hook

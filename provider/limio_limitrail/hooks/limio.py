@@ -17,7 +17,7 @@ __all__ = ["DEFAULT_PAGE_SIZE", "DETAIL_CONCURRENCY", "LimioHook"]
 
 
 class LimioHook(ApiHook):
-    """Talk to a Limio tenant.
+    """A client of a Limio tenant.
 
     Within one task run all hooks of one connection share one HTTP session and one token: minted when first needed, renewed early,
     minted again once when Limio refuses it, and masked in all logs.
@@ -52,12 +52,12 @@ class LimioHook(ApiHook):
     @cached_property
     def client(self) -> ApiClient:
         """The client of this connection, shared by all hooks of it in the task run."""
-        from limio_limitrail.hooks.limio_client import shared_limio_client
+        from limio_limitrail.hooks.clients import shared_limio_client
 
         return shared_limio_client(self.settings)
 
     def find_resource(self, resource: str | Resource) -> Resource:
-        """Look a resource up by name; a `Resource` of your own is given back as it is.
+        """Return a resource by name; a `Resource` of your own is returned as it is.
 
         :raises ParameterError: no resource has that name.
         """
@@ -81,9 +81,9 @@ class LimioHook(ApiHook):
             self.client.auth.credential()
             step = "The key was not accepted" if key else "A token was minted, but reading one record failed"
             resource = "campaigns" if key else "subscriptions"
-            next(self.walk(resource, page_size=1).pages())
+            next(self.open_list(resource, page_size=1).pages())
         except ApiError as error:
-            return False, f"{step}. {error.without_answer()}"
+            return False, f"{step}. {error.without_problem()}"
         except ValueError as error:
             return False, f"{step}. {error}"
         how = "The key was accepted" if key else "A token was minted"

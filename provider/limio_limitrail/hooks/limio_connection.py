@@ -7,8 +7,7 @@ from urllib.parse import urlsplit
 
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.bare_errors import raises_bare
-from limio_limitrail.hooks.connection import AirflowConnection, Fields, Settings
-from limio_limitrail.hooks.pages import read_pages
+from limio_limitrail.hooks.connection import AirflowConnection, Fields, Settings, read_pages
 
 APP_HOSTS = {"eu": "{tenant}.prod.limio.com", "us": "{tenant}.prod-us.limio.com"}
 """Where an app is, by region (Limio documentation, "Authentication overview")."""

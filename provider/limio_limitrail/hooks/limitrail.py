@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class LimitRailHook(ApiHook):
-    """Talk to LimitRail.
+    """A client of LimitRail.
 
     Within one task run all hooks of one connection that ask for the same scopes share one HTTP session, and one token: minted
     when first needed, renewed early, minted again once when LimitRail refuses it, and masked in all logs.
@@ -69,13 +69,13 @@ class LimitRailHook(ApiHook):
     @cached_property
     def client(self) -> ApiClient:
         """The client of this connection and these scopes, shared by all such hooks in the task run."""
-        from limio_limitrail.hooks.limitrail_client import shared_limitrail_client
+        from limio_limitrail.hooks.clients import shared_limitrail_client
 
         return shared_limitrail_client(self.settings, scopes=self.scopes)
 
     @property
     def tenant(self) -> str:
-        """What stands for the tenant in idempotency keys: the connection's ``tenant``, else client id and host of the API."""
+        """The tenant's name in idempotency keys: the connection's ``tenant``, else client id and host of the API."""
         return self.settings.tenant_name
 
     def source(self) -> list[str]:
@@ -83,7 +83,7 @@ class LimitRailHook(ApiHook):
         return [*super().source(), self.tenant, *self.scopes]
 
     def path_for(self, name: str, *, default: str) -> str:
-        """Give the path of a resource or an operation: the connection's ``paths`` may name another one.
+        """Return the path of a resource or an operation: the connection's ``paths`` may replace it.
 
         :param name: such as ``usage`` or ``usage.commit``.
         :param default: the path where the connection does not name one.
@@ -91,7 +91,7 @@ class LimitRailHook(ApiHook):
         return dict(self.settings.paths).get(name, default)
 
     def find_resource(self, resource: str | Resource) -> Resource:
-        """Look a resource up by name, with the path that the connection gives it; a `Resource` of your own comes back as it is.
+        """Return a resource by name, with the connection's path for it; a `Resource` of your own is returned as it is.
 
         :raises ParameterError: no resource has that name.
         """
@@ -116,7 +116,7 @@ class LimitRailHook(ApiHook):
             client.auth.credential()
             granted = client.auth.granted_scopes()
         except ApiError as error:
-            return False, f"{step}. {error.without_answer()}"
+            return False, f"{step}. {error.without_problem()}"
         except ValueError as error:
             return False, f"{step}. {error}"
         scopes = (

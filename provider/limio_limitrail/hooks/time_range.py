@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Which range of time a run asks for: the one rule of pulls and sensors."""
+"""The time range of a run: one rule for pulls and sensors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.times import EARLIEST, LATEST, in_utc
+from limio_limitrail.api.query import EARLIEST, LATEST, in_utc
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -27,7 +27,7 @@ class TimeRange:
     :param since: the lower bound; None for everything.
     :param until: the upper bound, which does not belong to the range; None where there is none.
     :param reason: where the bounds come from, for the log.
-    :param cut: True where the API has no upper bound, so that later records come and are left out.
+    :param cut: True if the API has no upper bound, so that later records must be left out here.
     :param warning: what may surprise the user about it.
     """
 
@@ -59,7 +59,7 @@ class TimeRange:
 
 @dataclass(frozen=True, kw_only=True)
 class RunTimes:
-    """What Airflow says about the time of a run.
+    """The times of a run, from Airflow.
 
     :param start: the start of its data interval; None for manual and asset-triggered runs.
     :param end: the end of its data interval.
@@ -86,7 +86,7 @@ class RunTimes:
 
     @property
     def empty(self) -> bool:
-        """Whether there is an interval, with nothing in it: Airflow 3 makes such intervals by default."""
+        """True for an interval without length, as Airflow 3 makes them by default."""
         return self.start is not None and self.end is not None and self.end <= self.start
 
     @property
@@ -102,7 +102,7 @@ class RunTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class PastRange:
-    """The range of time of a run that was made before.
+    """The time range of an earlier execution of a run.
 
     :param since: its lower bound; None for everything.
     :param until: its upper bound, which does not belong to it.
@@ -114,7 +114,7 @@ class PastRange:
 
 @dataclass(frozen=True, kw_only=True)
 class Incremental:
-    """How an incremental pull goes on.
+    """The state of an incremental pull.
 
     :param overlap: how far to go back behind the watermark.
     :param stored: False where Airflow has no asset state store (before 3.3).
@@ -140,7 +140,7 @@ def choose_range(
     incremental: Incremental | None = None,
     own_rows: bool = False,
 ) -> TimeRange:
-    """Choose the range of time of a run. A retry, or the run made again, gets the same range: the clock is not asked.
+    """Choose the time range of a run. A retry or a repeated run has the same range: the clock does not matter.
 
     The lower bound of an incremental pull is, in this order: where this run began before; the start of the data interval where
     the interval ends before the watermark, as in a backfill; the watermark minus the overlap. Else it is ``since``, else the
@@ -155,7 +155,7 @@ def choose_range(
     :param since: the user's own lower bound.
     :param until: the user's own upper bound.
     :param slice_size: the longest range of one request, which needs both bounds.
-    :param incremental: how an incremental pull goes on; None for everything that is not one.
+    :param incremental: the state of an incremental pull; None for other pulls.
     :param own_rows: True where each run keeps rows or files of its own, so that another run's records would come twice.
     :raises ParameterError: a bound was given that the resource cannot filter by, none can be found where one is needed, or
         nothing lies between the two.
@@ -258,7 +258,7 @@ def _after_watermark(
     own_rows: bool,
     end: datetime | None,
 ) -> tuple[datetime | None, str, str | None]:
-    """Choose the lower bound where a watermark stands."""
+    """Choose the lower bound of a pull with a watermark."""
     start = _back(watermark, incremental.overlap, time_filter)
     reason = f"the watermark {watermark.isoformat()} minus {incremental.overlap}"
     if run.own_start is not None and run.own_end is not None:

@@ -98,22 +98,12 @@ class PullCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
         """Return the checkpoint as JSON values."""
         return msgspec.json.decode(msgspec.json.encode(self))
 
-    def stamped(self) -> PullCheckpoint:
-        """Return the checkpoint with the current time as that of its saving."""
-        return msgspec.structs.replace(self, saved_at=datetime.now(UTC))
-
     def named_parts(self, part_format: PartFormat) -> tuple[Part, ...]:
         """Return the finished parts with their names."""
         return tuple(
             Part(name=part_name(number=number, part_format=part_format), rows=part.rows, size=part.size, digest=part.digest)
             for number, part in enumerate(self.parts)
         )
-
-
-def begin(signature: str, *, page_size: int | None = None) -> PullCheckpoint:
-    """Make the checkpoint of a pull that has not read anything."""
-    now = datetime.now(UTC)
-    return PullCheckpoint(signature=signature, started_at=now, saved_at=now, page_size=page_size)
 
 
 def signature_of(parts: Mapping[str, str]) -> str:

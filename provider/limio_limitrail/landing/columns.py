@@ -9,43 +9,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from enum import Enum
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from limio_limitrail.landing import arrow_tables as tables
+from limio_limitrail.landing.arrow_tables import boolean_array, without_columns
 from limio_limitrail.landing.column_types import Kind, arrow_field
-from limio_limitrail.landing.nested_paths import ODD_KEY, NestedPath, NestedPathReader
+from limio_limitrail.landing.nested_paths import MISSING, OBJECTS, ODD_KEY, NestedPath, NestedPathReader
 from limio_limitrail.landing.shaping import RecordError
 from limio_limitrail.landing.timestamps import to_timestamps
-from limio_limitrail.landing.values import from_booleans, from_integers, from_raw, from_texts
+from limio_limitrail.landing.values import from_integers, from_raw, from_texts
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _ANYTHING = msgspec.json.Decoder(list[msgspec.Raw])
-_MISSING = msgspec.Raw(b"")
 _MAX_NOTED_KEYS = 10_000
 
 
-class _Shape(Enum):
-    """How a key's values are decoded. ``ANY`` leaves any value undecoded."""
+class _Decoding(NamedTuple):
+    """How a key's values are decoded: their type, what stands for a missing one, and what makes an array of them."""
 
-    TEXT = "text"
-    BOOLEAN = "boolean"
-    INTEGER = "integer"
-    ANY = "any"
+    type: Any
+    missing: Any
+    to_array: Callable[[list[Any]], tuple[Kind, pa.Array]]
 
 
-_MEMBERS: dict[_Shape, tuple[Any, Any]] = {
-    _Shape.TEXT: (str | None, None),
-    _Shape.BOOLEAN: (bool | None, None),
-    _Shape.INTEGER: (int | None, None),
-    _Shape.ANY: (msgspec.Raw, _MISSING),
-}
+_TEXT = _Decoding(str | None, None, from_texts)
+_BOOLEAN = _Decoding(bool | None, None, lambda values: (Kind.BOOLEAN, boolean_array(values)))
+_INTEGER = _Decoding(int | None, None, from_integers)
+_ANY = _Decoding(msgspec.Raw, MISSING, lambda raws: from_raw([bytes(raw) or None for raw in raws]))
 
 
 class FoundNames:
@@ -84,7 +78,7 @@ class ColumnReader:
 
     :param timestamps: the columns that become timestamps if a timestamp in microseconds preserves all of their values; see
         `to_timestamps`.
-    :param columns: nested values to store as columns, as column name → path.
+    :param nested_columns: nested values to store as columns, as column name → path.
     :param dropped: the columns to leave out.
     :param max_columns: the most columns that all pages together may have; None for any number.
     """
@@ -93,16 +87,16 @@ class ColumnReader:
         self,
         *,
         timestamps: Sequence[str] = (),
-        columns: Mapping[str, NestedPath] | None = None,
+        nested_columns: Mapping[str, NestedPath] | None = None,
         dropped: Sequence[str] = (),
         max_columns: int | None = None,
     ) -> None:
         self._timestamps = frozenset(timestamps)
         self._dropped = frozenset(dropped)
-        nested_paths = {name: path for name, path in (columns or {}).items() if name not in self._dropped}
+        nested_paths = {name: path for name, path in (nested_columns or {}).items() if name not in self._dropped}
         self._nested_reader = NestedPathReader(nested_paths) if nested_paths else None
         self._nested = frozenset(nested_paths)
-        self._shapes: dict[str, _Shape | None] = {}
+        self._decodings: dict[str, _Decoding | None] = {}
         self.names = FoundNames(self._dropped)
         self._decoder: msgspec.json.Decoder[list[Any]] = msgspec.json.Decoder(list[dict[str, Any]])
         self._max_columns = max_columns
@@ -118,7 +112,7 @@ class ColumnReader:
         """
         import pyarrow as pa
 
-        known = len(self._shapes)
+        known = len(self._decodings)
         rows, values_of = self._decode(records)
         fields: list[pa.Field] = []
         arrays: list[pa.Array] = []
@@ -130,24 +124,24 @@ class ColumnReader:
             arrays.append(array)
 
         # If records differ in their keys, a page has few of all columns: empty ones are left out unless the page has no other.
-        empty: list[tuple[str, _Shape, list[Any]]] = []
-        for index, (name, inferred) in enumerate(self._shapes.items()):
+        empty: list[tuple[str, _Decoding, list[Any]]] = []
+        for index, (name, inferred) in enumerate(self._decodings.items()):
             if name in self._dropped:
                 continue
-            shape, values = inferred or _Shape.ANY, values_of(index, name)
-            if index < known and values.count(_MEMBERS[shape][1]) == len(values):
-                empty.append((name, shape, values))
+            decoding, values = inferred or _ANY, values_of(index, name)
+            if index < known and values.count(decoding.missing) == len(values):
+                empty.append((name, decoding, values))
             else:
-                add(name, *_READERS[shape](values))
+                add(name, *decoding.to_array(values))
         if not fields:
-            for name, shape, values in empty:
-                add(name, *_READERS[shape](values))
+            for name, decoding, values in empty:
+                add(name, *decoding.to_array(values))
         if self._nested_reader is not None:
             nested = self._nested_reader.read(records)
             self.names.add_nested(nested)
             for name, values in nested.items():
                 add(name, *from_raw(values))
-        return pa.Table.from_arrays(arrays, schema=pa.schema(fields)) if fields else tables.without_columns(len(rows))
+        return pa.Table.from_arrays(arrays, schema=pa.schema(fields)) if fields else without_columns(len(rows))
 
     def _decode(self, records: bytes) -> tuple[list[Any], Callable[[int, str], list[Any]]]:
         """Return the rows, and a function that returns a column's values by its index and name."""
@@ -158,8 +152,8 @@ class ColumnReader:
         if rows is None:
             self._infer(records)
             if self._odd:
-                objects = _OBJECTS.decode(records)
-                return objects, lambda _, name: [record.get(name, _MISSING) for record in objects]
+                objects = OBJECTS.decode(records)
+                return objects, lambda _, name: [record.get(name, MISSING) for record in objects]
             rows = self._decoder.decode(records)
         found = rows
         return found, lambda index, _: list(map(attrgetter(f"f{index}"), found))
@@ -167,7 +161,7 @@ class ColumnReader:
     def _infer(self, records: bytes) -> None:
         """Infer each key's type from this page and those before it, and make the Struct anew."""
         try:
-            objects = _OBJECTS.decode(records)
+            objects = OBJECTS.decode(records)
         except msgspec.ValidationError:
             kinds = (bytes(record)[:1] for record in _ANYTHING.decode(records))
             wrong = next((index for index, first in enumerate(kinds) if first != b"{"), None)
@@ -175,16 +169,15 @@ class ColumnReader:
         self._check_number(objects)
         for record in objects:
             for name, raw in record.items():
-                shape = _shape_of(bytes(raw))
-                known = self._shapes.get(name)
-                self._shapes[name] = shape if known is None else known if shape in (None, known) else _Shape.ANY
-        self.names.keys.update(self._shapes)
-        if clash := sorted(self._nested & (self._shapes.keys() - self._dropped)):
+                found, known = _decoding_of(bytes(raw)), self._decodings.get(name)
+                self._decodings[name] = found if known is None else known if found in (None, known) else _ANY
+        self.names.keys.update(self._decodings)
+        if clash := sorted(self._nested & (self._decodings.keys() - self._dropped)):
             raise name_clash(clash[0])
         # A Struct cannot have such keys; from the first one on, records are decoded as dictionaries.
-        self._odd = self._odd or any(ODD_KEY.search(name) for name in self._shapes)
+        self._odd = self._odd or any(ODD_KEY.search(name) for name in self._decodings)
         if self._odd:
-            self._shapes = dict.fromkeys(self._shapes, _Shape.ANY)
+            self._decodings = dict.fromkeys(self._decodings, _ANY)
             self._inferred = False
             return
         self._make_decoder()
@@ -192,19 +185,20 @@ class ColumnReader:
             self._decoder.decode(records)
         except msgspec.ValidationError:
             # A key occurs twice in one object, with values of two types, of which the last counts.
-            self._shapes = dict.fromkeys(self._shapes, _Shape.ANY)
+            self._decodings = dict.fromkeys(self._decodings, _ANY)
             self._make_decoder()
 
     def _check_number(self, objects: Sequence[Mapping[str, msgspec.Raw]]) -> None:
         """Check the number of columns before a Struct is made of the keys, of which there may be as many as records."""
         if self._max_columns is None:
             return
-        names = self._shapes.keys() | set().union(*objects)
+        names = self._decodings.keys() | set().union(*objects)
         check_number(len(names - self._dropped) + len(self._nested), max_columns=self._max_columns)
 
     def _make_decoder(self) -> None:
-        members = [(f"f{index}", *_MEMBERS[shape or _Shape.ANY]) for index, shape in enumerate(self._shapes.values())]
-        names = {f"f{index}": name for index, name in enumerate(self._shapes)}
+        decodings = [decoding or _ANY for decoding in self._decodings.values()]
+        members = [(f"f{index}", decoding.type, decoding.missing) for index, decoding in enumerate(decodings)]
+        names = {f"f{index}": name for index, name in enumerate(self._decodings)}
         struct = msgspec.defstruct("Record", members, rename=names, forbid_unknown_fields=True, gc=False)
         self._decoder = msgspec.json.Decoder(list[struct])  # type: ignore[valid-type] # the type is made here
         self._inferred = True
@@ -230,24 +224,16 @@ def name_clash(column: str) -> RecordError:
     )
 
 
-def _shape_of(raw: bytes) -> _Shape | None:
+def _decoding_of(raw: bytes) -> _Decoding | None:
     """Return how a value is decoded; None for a null, from which nothing can be inferred."""
     match raw[:1]:
         case b"n":
             return None
         case b'"':
-            return _Shape.TEXT
+            return _TEXT
         case b"t" | b"f":
-            return _Shape.BOOLEAN
+            return _BOOLEAN
         case b"{" | b"[":
-            return _Shape.ANY
+            return _ANY
         case _:
-            return _Shape.ANY if b"." in raw or b"e" in raw or b"E" in raw else _Shape.INTEGER
-
-
-_READERS: dict[_Shape, Callable[[list[Any]], tuple[Kind, pa.Array]]] = {
-    _Shape.TEXT: from_texts,
-    _Shape.BOOLEAN: from_booleans,
-    _Shape.INTEGER: from_integers,
-    _Shape.ANY: lambda raws: from_raw([bytes(raw) or None for raw in raws]),
-}
+            return _ANY if b"." in raw or b"e" in raw or b"E" in raw else _INTEGER

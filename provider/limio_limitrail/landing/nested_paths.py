@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, TypeAlias
 
 import msgspec
 
-_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
+OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_MISSING = msgspec.Raw(b"")
+MISSING = msgspec.Raw(b"")
 
 ODD_KEY = re.compile(r'["\\\x00-\x1f]')
 """Characters that a key may have and a Struct's field name may not."""
@@ -55,21 +54,27 @@ class NestedPathReader:
                 node.setdefault(parts[-1], None)
         # Typed decoding cannot serve a path that leads through the value of another path.
         odd = any(ODD_KEY.search(part) for parts in self._paths.values() for part in parts)
-        self._typed = None if odd or _overlap(self._paths.values()) else _typed_decoding(tree)
+        self._getters: dict[tuple[str, ...], _Getter] = {}
+        self._decode_array: Callable[[bytes], list[Any]] | None = None
+        self._decode_lines: Callable[[bytes], list[Any]] | None = None
+        if not odd and not _overlap(self._paths.values()):
+            record = self._struct(tree, above=(), attributes=())
+            self._decode_array = msgspec.json.Decoder(list[record]).decode  # type: ignore[valid-type] # the type is made here
+            self._decode_lines = msgspec.json.Decoder(record).decode_lines
 
     def read(self, records: bytes) -> dict[str, list[bytes | None]]:
         """Return each column's values, undecoded; None where the path leads nowhere.
 
         :param records: a JSON array of objects.
         """
-        return self._values(records, typed=self._typed.array if self._typed else None, general=_OBJECTS.decode)
+        return self._values(records, typed=self._decode_array, general=OBJECTS.decode)
 
     def read_lines(self, lines: bytes) -> dict[str, list[bytes | None]]:
         """Return the same as `read`.
 
         :param lines: JSON objects, one a line.
         """
-        return self._values(lines, typed=self._typed.lines if self._typed else None, general=_OBJECT.decode_lines)
+        return self._values(lines, typed=self._decode_lines, general=_OBJECT.decode_lines)
 
     def _values(
         self,
@@ -78,56 +83,35 @@ class NestedPathReader:
         typed: Callable[[bytes], list[Any]] | None,
         general: Callable[[bytes], list[dict[str, msgspec.Raw]]],
     ) -> dict[str, list[bytes | None]]:
-        if self._typed is not None and typed is not None:
+        if typed is not None:
             try:
                 rows = typed(text)
             except msgspec.ValidationError:
                 pass  # somewhere a path leads through a string or a list
             else:
-                return {name: self._typed.getters[parts](rows) for name, parts in self._paths.items()}
+                return {name: self._getters[parts](rows) for name, parts in self._paths.items()}
         objects = general(text)
         return {name: [_value_at(record, parts) for record in objects] for name, parts in self._paths.items()}
 
-
-def _overlap(paths: Any) -> bool:
-    unique = set(paths)
-    return any(parts[:cut] in unique for parts in unique for cut in range(1, len(parts)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class _TypedDecoding:
-    """Decoders that skip all but the values at the paths.
-
-    :param array: decodes records in an array.
-    :param lines: decodes records, one a line.
-    :param getters: return the values at each path.
-    """
-
-    array: Callable[[bytes], list[Any]]
-    lines: Callable[[bytes], list[Any]]
-    getters: Mapping[tuple[str, ...], _Getter]
-
-
-def _typed_decoding(tree: Mapping[str, Any]) -> _TypedDecoding:
-    getters: dict[tuple[str, ...], _Getter] = {}
-
-    def struct(node: Mapping[str, Any], above: tuple[str, ...], attributes: tuple[str, ...]) -> type[msgspec.Struct]:
+    def _struct(self, node: Mapping[str, Any], *, above: tuple[str, ...], attributes: tuple[str, ...]) -> type[msgspec.Struct]:
+        """Make a Struct whose decoder skips all but the values at the paths."""
         members: list[tuple[str, Any, Any]] = []
         names: dict[str, str] = {}
         for index, (name, below) in enumerate(node.items()):
             attribute = f"f{index}"
             names[attribute] = name
             if below is None:
-                members.append((attribute, msgspec.Raw, _MISSING))
-                getters[(*above, name)] = _getter((*attributes, attribute))
+                members.append((attribute, msgspec.Raw, MISSING))
+                self._getters[(*above, name)] = _getter((*attributes, attribute))
             else:
-                inner = struct(below, (*above, name), (*attributes, attribute))
+                inner = self._struct(below, above=(*above, name), attributes=(*attributes, attribute))
                 members.append((attribute, inner | None, None))
         return msgspec.defstruct("NestedValues", members, rename=names, gc=False)
 
-    record = struct(tree, (), ())
-    array = msgspec.json.Decoder(list[record])  # type: ignore[valid-type] # the type is made here
-    return _TypedDecoding(array=array.decode, lines=msgspec.json.Decoder(record).decode_lines, getters=getters)
+
+def _overlap(paths: Any) -> bool:
+    unique = set(paths)
+    return any(parts[:cut] in unique for parts in unique for cut in range(1, len(parts)))
 
 
 def _getter(attributes: tuple[str, ...]) -> _Getter:
@@ -146,8 +130,8 @@ def _getter(attributes: tuple[str, ...]) -> _Getter:
 def _value_at(record: Mapping[str, msgspec.Raw], parts: Sequence[str]) -> bytes | None:
     members: Mapping[str, msgspec.Raw] = record
     for part in parts[:-1]:
-        inner = bytes(members.get(part, _MISSING))
+        inner = bytes(members.get(part, MISSING))
         if not inner.startswith(b"{"):
             return None
         members = _OBJECT.decode(inner)
-    return bytes(members.get(parts[-1], _MISSING)) or None
+    return bytes(members.get(parts[-1], MISSING)) or None

@@ -5,27 +5,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import msgspec
 
-from limio_limitrail.concurrency.background_writer import BackgroundWriter
+from limio_limitrail.concurrency import BackgroundWriter
 from limio_limitrail.landing import arrow_tables as tables
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.columns import ColumnReader, FoundNames, check_number, name_clash
-from limio_limitrail.landing.max_timestamp import MaxTimestamp
-from limio_limitrail.landing.nested_paths import NestedPathReader
+from limio_limitrail.landing.nested_paths import OBJECTS, NestedPathReader
 from limio_limitrail.landing.parquet_writer import GROUP_ROWS, GROUP_SIZE, RowGroupWriter
 from limio_limitrail.landing.parts import Compressor, PartFormat, parquet_bytes
 from limio_limitrail.landing.shaping import RecordError, Shaping, Transform
+from limio_limitrail.landing.time_column import MaxTimestamp
 from limio_limitrail.landing.transform import transformed
 from limio_limitrail.landing.values import Times
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-_OBJECTS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
 
 
 class RecordPage(Protocol):
@@ -51,42 +48,21 @@ class Content:
     :param data: the bytes of its file.
     :param rows: the records in it.
     :param schema: the columns and their kinds; empty for JSON Lines.
-    :param newest: the newest value of the time column, truncated to the microsecond.
-    :param unreadable: the number of values of the time column that are not times.
+    :param times: the times in the time column.
     """
 
     data: bytes
     rows: int
     schema: Mapping[str, Kind]
-    newest: datetime | None
-    unreadable: int
-
-    @classmethod
-    def of(cls, data: bytes, *, rows: int, schema: Mapping[str, Kind], times: Times) -> Content:
-        """Make the content of a part whose time column has these times."""
-        return cls(data=data, rows=rows, schema=schema, newest=times.newest, unreadable=times.unreadable)
-
-
-class Builder(Protocol):
-    """Builds one part after another."""
-
-    @property
-    def size(self) -> int:
-        """The bytes of JSON in the current part, as they came."""
-
-    @property
-    def names(self) -> FoundNames:
-        """The names that records had so far, in all parts."""
-
-    def add(self, page: RecordPage) -> None:
-        """Add a page's records to the current part."""
-
-    def finish(self) -> Content:
-        """Return the current part, and begin the next."""
+    times: Times
 
 
 def make_builder(part_format: PartFormat, shaping: Shaping) -> Builder:
-    """Choose the builder that does no more than what is asked for."""
+    """Choose the builder that does no more than what is asked for.
+
+    Each builds one part after another: `add` adds a page, and `finish` returns the current part and begins the next. `size` is
+    the part's bytes of JSON as they came, and `names` has the names of all records so far.
+    """
     if shaping.transform is not None:
         return TransformBuilder(part_format, shaping, transform=shaping.transform)
     return ParquetBuilder(shaping) if part_format is PartFormat.PARQUET else LinesBuilder(shaping)
@@ -98,7 +74,7 @@ class LinesBuilder:
     def __init__(self, shaping: Shaping) -> None:
         self._times = MaxTimestamp(shaping.time_path)
         self._dropped = tuple(shaping.dropped)
-        self._nested_reader = NestedPathReader(shaping.columns) if shaping.columns else None
+        self._nested_reader = NestedPathReader(shaping.nested_columns) if shaping.nested_columns else None
         self.names = FoundNames(self._dropped)
         self._begin()
 
@@ -133,7 +109,7 @@ class LinesBuilder:
             yield msgspec.json.encode(record)
 
     def finish(self) -> Content:
-        content = Content.of(self._compressor.finish(), rows=self._rows, schema={}, times=self._times.take())
+        content = Content(data=self._compressor.finish(), rows=self._rows, schema={}, times=self._times.take())
         self._begin()
         return content
 
@@ -143,7 +119,10 @@ class _ColumnBuilder:
 
     def __init__(self, shaping: Shaping) -> None:
         self._reader = ColumnReader(
-            timestamps=shaping.timestamps, columns=shaping.columns, dropped=shaping.dropped, max_columns=shaping.max_columns
+            timestamps=shaping.timestamps,
+            nested_columns=shaping.nested_columns,
+            dropped=shaping.dropped,
+            max_columns=shaping.max_columns,
         )
         self.names = self._reader.names
         self._times = MaxTimestamp.of_columns(shaping)
@@ -176,7 +155,7 @@ class TransformBuilder(_ColumnBuilder):
         if self._max_columns is not None:
             check_number(table.num_columns, max_columns=self._max_columns)
         data = parquet_bytes(table) if self._format is PartFormat.PARQUET else _lines(table)
-        return Content.of(data, rows=table.num_rows, schema=tables.schema_of(table), times=self._times.take())
+        return Content(data=data, rows=table.num_rows, schema=tables.schema_of(table), times=self._times.take())
 
 
 class ParquetBuilder(_ColumnBuilder):
@@ -189,6 +168,8 @@ class ParquetBuilder(_ColumnBuilder):
         self._rows = self._group_rows = self._group_size = 0
 
     def add(self, page: RecordPage) -> None:
+        if not page.raw_records:
+            return
         super().add(page)
         self._group_rows += len(page.raw_records)
         self._group_size += len(page.records)
@@ -204,7 +185,7 @@ class ParquetBuilder(_ColumnBuilder):
         self._tables = []
         self._group_rows = self._group_size = 0
         self._times.add_table(rows)
-        self._writer.do(self._groups.add, rows)
+        self._writer.submit(self._groups.add, rows)
 
     def finish(self) -> Content:
         if self._tables:
@@ -214,12 +195,15 @@ class ParquetBuilder(_ColumnBuilder):
             raise RecordError("the records have no columns left: they are empty objects, or drop_columns names every key")
         schema, rows = self._groups.schema, self._rows
         self._rows = self.size = 0
-        return Content.of(self._groups.finish(), rows=rows, schema=schema, times=self._times.take())
+        return Content(data=self._groups.finish(), rows=rows, schema=schema, times=self._times.take())
+
+
+Builder: TypeAlias = LinesBuilder | TransformBuilder | ParquetBuilder
 
 
 def _objects(records: bytes) -> list[dict[str, msgspec.Raw]]:
     try:
-        return _OBJECTS.decode(records)
+        return OBJECTS.decode(records)
     except msgspec.ValidationError:
         raise RecordError("a record of the page is not a JSON object, so no column can be taken from it or dropped") from None
 

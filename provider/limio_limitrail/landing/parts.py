@@ -54,11 +54,6 @@ class PartFormat(StrEnum):
     PARQUET = "parquet"
     """Typed columns, nested values as JSON text, compressed with zstandard."""
 
-    @property
-    def suffix(self) -> str:
-        """The end of a part's file name."""
-        return ".jsonl.zst" if self is PartFormat.JSONL else ".parquet"
-
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, rename={"digest": "sha256"}):
     """A finished part.
@@ -81,7 +76,7 @@ class DamagedPartError(ExplainedError, ValueError):
 
 def part_name(*, number: int, part_format: PartFormat) -> str:
     """Return the name of a part by its number: a pull that runs again uses the same names."""
-    return f"part-{number:05d}{part_format.suffix}"
+    return f"part-{number:05d}{'.jsonl.zst' if part_format is PartFormat.JSONL else '.parquet'}"
 
 
 def store_part(path: ObjectStoragePath, content: bytes, *, rows: int) -> Part:

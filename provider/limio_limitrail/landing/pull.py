@@ -7,15 +7,15 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec.structs import replace
 
-from limio_limitrail.concurrency.prefetch import prefetch
+from limio_limitrail.concurrency import prefetch
 from limio_limitrail.landing.arrow_tables import merge_schemas
-from limio_limitrail.landing.checkpoint import CheckpointStore, PullCheckpoint, SavedPart, begin, restore
+from limio_limitrail.landing.checkpoint import CheckpointStore, PullCheckpoint, SavedPart, restore
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.columns import check_number
 from limio_limitrail.landing.manifest import Manifest, write_manifest
@@ -30,7 +30,7 @@ from limio_limitrail.landing.parts import (
     store_part,
 )
 from limio_limitrail.landing.shaping import RecordError, Shaping
-from limio_limitrail.landing.upper_bound import UpperBound
+from limio_limitrail.landing.time_column import UpperBound
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -45,7 +45,7 @@ class ListPage(RecordPage, Protocol):
     """A page of a list, as an API's reader returns it."""
 
     @property
-    def following(self) -> Mapping[str, str] | None:
+    def next_cursor(self) -> Mapping[str, str] | None:
         """The next page's cursor; None on the last page."""
 
     @property
@@ -54,7 +54,7 @@ class ListPage(RecordPage, Protocol):
 
     @property
     def resumable(self) -> bool:
-        """True if another reader can resume from `following`."""
+        """True if another reader can resume from `next_cursor`."""
 
 
 class PageReader(Protocol):
@@ -73,7 +73,7 @@ class PageReader(Protocol):
         """The time of the first response, by the server's clock."""
 
     @property
-    def keeps_place(self) -> bool:
+    def server_keeps_position(self) -> bool:
         """True once it is known that the server keeps the position in the list, and moves it on with each request."""
 
 
@@ -96,20 +96,6 @@ class NameChecks(Protocol):
         """
 
 
-@dataclass(frozen=True, kw_only=True)
-class PartLimits:
-    """When a part is full; checked after each page.
-
-    :param rows: records.
-    :param size: bytes of JSON as they came.
-    :param seconds: time since the part was begun, which is the most work that a crash can cost.
-    """
-
-    rows: int = 50_000
-    size: int = 64 * 1024 * 1024
-    seconds: float = 60.0
-
-
 @dataclass(kw_only=True)
 class Pull:
     """One try of a pull. Another try with the same signature resumes after the last finished part.
@@ -123,7 +109,9 @@ class Pull:
     :param since: the lower bound of time, for the manifest.
     :param until: the upper bound, for the manifest.
     :param upper_bound: leave out records whose time is not before it; None if the API does so, or if they belong to this run.
-    :param limits: when a part is full.
+    :param part_rows: the records after which a part is full; as the next two, checked after each page.
+    :param part_size: the bytes of JSON after which a part is full.
+    :param part_seconds: the time after which a part is full; the most work that a crash can cost.
     :param checks: compares the given column names with those of the records.
     :param store: keeps the checkpoint across retries.
     :param open_list: returns a reader that begins at a checkpoint's cursor.
@@ -140,7 +128,9 @@ class Pull:
     since: datetime | None
     until: datetime | None = None
     upper_bound: datetime | None = None
-    limits: PartLimits = PartLimits()
+    part_rows: int = 50_000
+    part_size: int = 64 * 1024 * 1024
+    part_seconds: float = 60.0
     checks: NameChecks | None = None
     store: CheckpointStore
     open_list: Callable[[PullCheckpoint], PageReader]
@@ -236,7 +226,8 @@ class Pull:
         self._unreadable_times = 0
         make_folder(self.folder)
         remove_parts(self.folder)
-        return begin(self.signature, page_size=self._page_size)
+        now = datetime.now(UTC)
+        return PullCheckpoint(signature=self.signature, started_at=now, saved_at=now, page_size=self._page_size)
 
     def _read_list(self, reader: PageReader, checkpoint: PullCheckpoint) -> PullCheckpoint:
         """Read from a checkpoint to the end of the list, and save a checkpoint after each part."""
@@ -245,14 +236,14 @@ class Pull:
         part_began = time.monotonic()
         # The size belongs to the page: the reader, which runs ahead in a thread, may have shrunk further pages by now.
         sized_pages = ((page, reader.page_size) for page in self.pages(reader))
-        for page, page_size in prefetch(sized_pages, may_go_on=lambda _: not reader.keeps_place):
+        for page, page_size in prefetch(sized_pages, may_prefetch=lambda _: not reader.server_keeps_position):
             self._page_size = page_size
             rows += self._add(page, builder)
             checkpoint = replace(
                 checkpoint,
                 read=checkpoint.read + len(page.raw_records),
                 pages=checkpoint.pages + 1,
-                cursor=None if page.following is None else dict(page.following),
+                cursor=None if page.next_cursor is None else dict(page.next_cursor),
                 page_size=page_size,
                 total=reader.total,
                 started_at=min(checkpoint.started_at, reader.server_time or checkpoint.started_at),
@@ -260,13 +251,9 @@ class Pull:
             )
             self._log_progress(checkpoint)
             # The last page's part waits until the reader has checked the total, at the end of the list.
-            if page.following is None:
+            if page.next_cursor is None:
                 continue
-            full = (
-                rows >= self.limits.rows
-                or builder.size >= self.limits.size
-                or time.monotonic() - part_began >= self.limits.seconds
-            )
+            full = rows >= self.part_rows or builder.size >= self.part_size or time.monotonic() - part_began >= self.part_seconds
             # After a minute of empty pages there is no part to write.
             if rows and (full or page.ends_slice):
                 checkpoint = self._finish_part(checkpoint, builder)
@@ -294,12 +281,12 @@ class Pull:
             found = (name for name in self.checks.watched if name in builder.names)
             checkpoint = replace(checkpoint, found=tuple(dict.fromkeys((*checkpoint.found, *found))))
             self._keys = builder.names.keys
-        self._unreadable_times += content.unreadable
+        self._unreadable_times += content.times.unreadable
         if content.rows or content.schema:
             name = part_name(number=len(checkpoint.parts), part_format=self.part_format)
             # The part is stored before the checkpoint that counts it: after a crash between the two it is written again.
             part = store_part(self.folder / name, content.data, rows=content.rows)
-            newest = max((time for time in (checkpoint.newest, content.newest) if time is not None), default=None)
+            newest = max((time for time in (checkpoint.newest, content.times.newest) if time is not None), default=None)
             schema = merge_schemas([checkpoint.schema, content.schema])
             if self.shaping.max_columns is not None:
                 # The columns of an earlier try's parts count, too.
@@ -311,7 +298,7 @@ class Pull:
     def _save(self, checkpoint: PullCheckpoint) -> PullCheckpoint:
         """Save a checkpoint, unless it would replace a resumable one and is not resumable itself."""
         if checkpoint.resumable or not self._saved_resumable:
-            checkpoint = checkpoint.stamped()
+            checkpoint = replace(checkpoint, saved_at=datetime.now(UTC))
             self.store.save(checkpoint.to_json())
             self._saved_resumable = checkpoint.resumable
         return checkpoint

@@ -28,7 +28,7 @@ class Shaping:
     :param time_column: the column whose newest value the pull reports.
     :param time_path: where that value is in a record.
     :param timestamps: the columns to store as timestamps.
-    :param columns: nested values to store as columns, as column name → path.
+    :param nested_columns: nested values to store as columns, as column name → path.
     :param dropped: the columns to leave out.
     :param transform: the function that each part goes through.
     :param max_columns: the most columns that the pull may have; None for any number.
@@ -37,15 +37,15 @@ class Shaping:
     time_column: str | None = None
     time_path: NestedPath | None = None
     timestamps: Sequence[str] = ()
-    columns: Mapping[str, NestedPath] = field(default_factory=dict)
+    nested_columns: Mapping[str, NestedPath] = field(default_factory=dict)
     dropped: Sequence[str] = ()
     transform: Transform | None = None
     max_columns: int | None = None
 
     @property
-    def lands_time(self) -> bool:
+    def stores_time(self) -> bool:
         """Whether the time column holds the value at the time's path."""
         if self.time_column is None or self.time_path is None or self.time_column in self.dropped:
             return False
-        path = self.columns.get(self.time_column, (self.time_column,))
+        path = self.nested_columns.get(self.time_column, (self.time_column,))
         return path_parts(path) == path_parts(self.time_path)

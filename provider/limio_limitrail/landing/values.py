@@ -43,22 +43,18 @@ def from_raw(values: Sequence[bytes | None]) -> tuple[Kind, pa.Array]:
         whole = b"[" + b",".join(b"null" if value is None else value for value in values) + b"]"
         return from_texts(_TEXTS.decode(whole))
     if first <= {b"t", b"f"}:
-        return from_booleans([None if value is None else value == b"true" for value in values])
+        return Kind.BOOLEAN, boolean_array([None if value is None else value == b"true" for value in values])
     if first <= _NUMBER_STARTS:
         return _from_numbers(values)
     numbers = _formatted([value.decode() if value is not None and value[:1] in _NUMBER_STARTS else None for value in values])
     others = [None if value is None else _TEXT.decode(value) if value[:1] == b'"' else value.decode() for value in values]
-    return _text(Kind.TEXT, [other if number is None else number for number, other in zip(numbers, others, strict=True)])
+    return from_texts([other if number is None else number for number, other in zip(numbers, others, strict=True)])
 
 
 def from_texts(values: Sequence[str | None]) -> tuple[Kind, pa.Array]:
     """Read strings."""
-    return _text(Kind.TEXT, values)
-
-
-def from_booleans(values: Sequence[bool | None]) -> tuple[Kind, pa.Array]:
-    """Read booleans."""
-    return Kind.BOOLEAN, boolean_array(values)
+    array = text_array(values)
+    return (Kind.TEXT if array.null_count < len(array) else Kind.NULL), array
 
 
 def from_integers(values: Sequence[int | None]) -> tuple[Kind, pa.Array]:
@@ -68,7 +64,7 @@ def from_integers(values: Sequence[int | None]) -> tuple[Kind, pa.Array]:
     try:
         array = integer_array(values)
     except OverflowError:
-        return _text(Kind.TEXT, [None if value is None else str(value) for value in values])
+        return from_texts([None if value is None else str(value) for value in values])
     extremes = pc.min_max(array).as_py()
     if extremes["min"] is None:
         return _null(len(values))
@@ -126,7 +122,7 @@ def _from_numbers(values: Sequence[bytes | None]) -> tuple[Kind, pa.Array]:
         return from_integers([None if text is None else int(text) for text in texts])
     doubles = short and all(abs(int(text)) <= EXACT_IN_DOUBLE for text in whole)
     if not doubles or not all(_is_integer(text) or _is_double(text) for text in present):
-        return _text(Kind.TEXT, _formatted(texts))
+        return from_texts(_formatted(texts))
     # An integer zero has no sign, a double zero has one.
     return Kind.DOUBLE, _doubles(["0" if text == "-0" else text for text in texts])
 
@@ -162,11 +158,6 @@ def _is_double(text: str) -> bool:
         return True
     number = float(text)
     return number not in (float("inf"), float("-inf")) and Decimal(text) == Decimal(repr(number))
-
-
-def _text(kind: Kind, values: Sequence[str | None]) -> tuple[Kind, pa.Array]:
-    array = text_array(values)
-    return (kind if array.null_count < len(array) else Kind.NULL), array
 
 
 def _null(length: int) -> tuple[Kind, pa.Array]:

@@ -1,2 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What is known of Limio's API."""
+"""Limio's endpoints, as a table of `Resource` rows.
+
+May import `api`. Begin with `resources`.
+"""

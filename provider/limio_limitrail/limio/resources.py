@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
-from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter
+from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter, find_in_table
 
 RECORD_TYPES = ("add_on", "offers", "offers2", "discount", "product", "page", "campaign", "segment")
 """The values of ``record_type`` (Limio documentation, "Catalog API")."""
@@ -184,27 +183,15 @@ RESOURCES: Mapping[str, Resource] = MappingProxyType(
 
 
 def find_resource(resource: str | Resource) -> Resource:
-    """Look a resource up by name; a `Resource` is given back as it is.
+    """Return a resource by name; a `Resource` is returned as it is.
 
     :raises ParameterError: no resource has that name.
     """
-    if isinstance(resource, Resource):
-        return resource
-    try:
-        return RESOURCES[resource]
-    except KeyError:
-        from difflib import get_close_matches
-
-        close = get_close_matches(str(resource), RESOURCES, n=3)
-        hint = f" Did you mean {' or '.join(repr(name) for name in close)}?" if close else ""
-        raise ParameterError(
-            f"Limio has no resource {str(resource)[:60]!r} in this provider.{hint} Pass a Resource(...) of your own for an "
-            f"endpoint that is not in the table; known are: {', '.join(sorted(RESOURCES))}"
-        ) from None
+    return find_in_table(resource, table=RESOURCES, api="Limio")
 
 
 def credentials_for(*, method: str, path: str) -> frozenset[AuthMode]:
-    """Tell which credentials a path accepts: those of its row, and a token where it has none.
+    """Return the credentials that a path accepts: those of its row, or a token if it has no row.
 
     The legacy key reads some catalog lists and nothing else (Limio documentation, "API Keys (legacy)").
     """

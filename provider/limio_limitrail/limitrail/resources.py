@@ -11,9 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import SinglePage
-from limio_limitrail.api.resource import Resource, TimeFilter
+from limio_limitrail.api.resource import Resource, TimeFilter, find_in_table
 
 _RUNTIME_ASSUMPTIONS = (
     "that it is one of the runtime lists, and its path",
@@ -55,16 +54,8 @@ RESOURCES: Mapping[str, Resource] = MappingProxyType({row.name: row for row in _
 
 
 def find_resource(resource: str | Resource) -> Resource:
-    """Look a resource up by name; a `Resource` is given back as it is.
+    """Return a resource by name; a `Resource` is returned as it is.
 
     :raises ParameterError: no resource has that name.
     """
-    if isinstance(resource, Resource):
-        return resource
-    try:
-        return RESOURCES[resource]
-    except KeyError:
-        raise ParameterError(
-            f"LimitRail has no resource {str(resource)[:60]!r} in this provider. Pass a Resource(...) of your own for one that "
-            f"is not in the table; known are: {', '.join(sorted(RESOURCES))}"
-        ) from None
+    return find_in_table(resource, table=RESOURCES, api="LimitRail")

@@ -18,7 +18,7 @@ class LimioAppLink(BaseOperatorLink):
     name = "Limio app"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - as Airflow calls it
-        """Give the page's URL; empty where there is none."""
+        """Return the page's URL; empty if there is none."""
         return _without_fail(operator.page_url)
 
 
@@ -28,7 +28,7 @@ class LimitRailConsoleLink(BaseOperatorLink):
     name = "LimitRail console"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - as Airflow calls it
-        """Give the page's URL; empty where there is none."""
+        """Return the page's URL; empty if there is none."""
         return _without_fail(operator.page_url)
 
 
@@ -38,12 +38,12 @@ class LedgerQueryLink(BaseOperatorLink):
     name = "Usage ledger"
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
-        """Give the page's URL; empty where the task has not come as far as the ledger."""
+        """Return the page's URL; empty if the task has not opened the ledger."""
         return _without_fail(lambda: operator.ledger_url(ti_key))
 
 
 def _without_fail(find: Callable[[], str | None]) -> str:
-    """Airflow asks when the task has ended, however it ended: also where its connection cannot be read."""
+    """Return an empty text instead of failing: Airflow asks after the task has ended, even if its connection cannot be read."""
     try:
         return find() or ""
     except Exception as error:  # noqa: BLE001 - see above

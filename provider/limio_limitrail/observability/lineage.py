@@ -1,15 +1,15 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What a task tells OpenLineage: what it read, what it left and where, how many rows, which columns.
+"""OpenLineage: what a task reads and writes, how many rows, which columns.
 
-All of it is put together while the task runs, because Airflow asks for it in a fork of the task's process, which can look nothing
-up any more. Nothing is done where Airflow's OpenLineage provider is not installed, or is not set up to send anywhere.
+All of it is collected while the task runs, because Airflow asks for it in a fork of the task's process, which cannot look up
+connections. Nothing is collected if Airflow's OpenLineage provider is not installed, or is not set up to send anywhere.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.addresses import UNREADABLE, database_name, without_credentials
@@ -23,11 +23,11 @@ _PORT = re.compile(r":\d{1,5}$")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """What OpenLineage calls a dataset.
+class LineageDataset:
+    """A dataset of OpenLineage.
 
-    :param namespace: where it is: a scheme and a host, or a file system.
-    :param name: what it is called there.
+    :param namespace: a scheme and a host, or a file system.
+    :param name: its name there.
     """
 
     namespace: str
@@ -35,19 +35,19 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flow:
-    """What flows from where to where.
+class TaskLineage:
+    """What a task reads and writes.
 
-    :param source: what was read; none where that cannot be told.
-    :param targets: what was written to.
-    :param columns: the columns that came, and their kinds; empty where they are not known.
-    :param rows: how many rows came; none as long as that is not known.
-    :param files: how many files were left, where it is a folder.
+    :param source: the dataset that it reads; None if that is not known.
+    :param targets: the datasets that it writes.
+    :param columns: the columns and their types; empty if they are not known.
+    :param rows: the number of rows; None as long as it is not known.
+    :param files: the number of files, if the target is a folder.
     :param size: their bytes.
     """
 
-    source: Place | None
-    targets: tuple[Place, ...]
+    source: LineageDataset | None
+    targets: tuple[LineageDataset, ...]
     columns: Mapping[str, str] = field(default_factory=dict)
     rows: int | None = None
     files: int | None = None
@@ -55,7 +55,7 @@ class Flow:
 
 
 def is_lineage_wanted() -> bool:
-    """Tell whether OpenLineage's provider is there and sends anywhere."""
+    """Return whether OpenLineage's provider is installed and sends anywhere."""
     try:
         from airflow.providers.openlineage import conf
     except ImportError:
@@ -63,30 +63,30 @@ def is_lineage_wanted() -> bool:
     return not conf.is_disabled()
 
 
-def list_place(*, scheme: str, base_url: str, resource: str) -> Place:
-    """Name a list of an API's, as its asset URI does."""
+def list_dataset(*, scheme: str, base_url: str, resource: str) -> LineageDataset:
+    """Return the dataset of an API's list, named as in its asset URI."""
     host = without_credentials(base_url).partition("://")[2].partition("/")[0]
-    return Place(namespace=f"{scheme}://{host.lower()}", name=resource)
+    return LineageDataset(namespace=f"{scheme}://{host.lower()}", name=resource)
 
 
-def table_place(hook: DbApiHook, *, table: str) -> Place:
-    """Name a table as the database's own hook does; where it has no word for it, by the connection's type and host."""
+def table_dataset(hook: DbApiHook, *, table: str) -> LineageDataset:
+    """Return the dataset of a table, named as the database's hook does, else by the connection's type and host."""
     connection = hook.get_connection(hook.get_conn_id())
     info = hook.get_openlineage_database_info(connection)
     if info is not None and info.authority:
         schema = None if "." in table else hook.get_openlineage_default_schema()
         database = database_name(info.database) if info.database else None
-        return Place(
+        return LineageDataset(
             namespace=f"{info.scheme}://{_authority(info.authority, host=connection.host or '')}",
             name=".".join(part for part in (database, schema, table) if part),
         )
-    # DuckDB's hook knows more places for the database's name than the host.
+    # DuckDB's hook reads the database's name from more fields than the host.
     database = str(hook.get_database()) if hasattr(hook, "get_database") else connection.host or ""
-    return Place(namespace=f"{connection.conn_type}://{without_credentials(database)}", name=table)
+    return LineageDataset(namespace=f"{connection.conn_type}://{without_credentials(database)}", name=table)
 
 
 def _authority(authority: str, *, host: str) -> str:
-    """Return what a hook calls a database's server; where the connection's host is more than a host, what is one of it."""
+    """Return a hook's name of a database's server, without what a connection's host holds besides a host."""
     bare = without_credentials(host)
     if bare == host.strip() or bare == UNREADABLE:
         return without_credentials(authority)
@@ -95,17 +95,17 @@ def _authority(authority: str, *, host: str) -> str:
     return bare + port[0] if port and not _PORT.search(bare) else bare
 
 
-def folder_place(folder: ObjectStoragePath) -> Place:
-    """Name a folder: a bucket or a file system, and a path."""
+def folder_dataset(folder: ObjectStoragePath) -> LineageDataset:
+    """Return the dataset of a folder: a bucket or a file system, and a path."""
     protocol = folder.protocol or "file"
     if protocol in {"file", "local"}:
-        return Place(namespace="file", name=without_credentials(folder.path))
+        return LineageDataset(namespace="file", name=without_credentials(folder.path))
     bucket, _, path = without_credentials(str(folder)).rpartition("://")[2].partition("/")
-    return Place(namespace=f"{protocol}://{bucket}", name=path.strip("/"))
+    return LineageDataset(namespace=f"{protocol}://{bucket}", name=path.strip("/"))
 
 
-def as_openlineage(flow: Flow) -> OperatorLineage:
-    """Give what OpenLineage's provider is told."""
+def as_openlineage(lineage: TaskLineage) -> OperatorLineage:
+    """Return a task's lineage in OpenLineage's own classes."""
     from airflow.providers.common.compat.openlineage.facet import (
         Dataset,
         OutputDataset,
@@ -116,18 +116,46 @@ def as_openlineage(flow: Flow) -> OperatorLineage:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
     facets: dict[str, Any] = {}
-    if flow.columns:
-        fields = [SchemaDatasetFacetFields(name=name, type=kind) for name, kind in flow.columns.items()]
+    if lineage.columns:
+        fields = [SchemaDatasetFacetFields(name=name, type=kind) for name, kind in lineage.columns.items()]
         facets["schema"] = SchemaDatasetFacet(fields=fields)
     statistics: dict[str, Any] = {}
-    if flow.rows is not None:
+    if lineage.rows is not None:
         statistics["outputStatistics"] = OutputStatisticsOutputDatasetFacet(
-            rowCount=flow.rows, size=flow.size, fileCount=flow.files
+            rowCount=lineage.rows, size=lineage.size, fileCount=lineage.files
         )
     return OperatorLineage(
-        inputs=[Dataset(namespace=flow.source.namespace, name=flow.source.name, facets=dict(facets))] if flow.source else [],
+        inputs=[Dataset(namespace=lineage.source.namespace, name=lineage.source.name, facets=dict(facets))]
+        if lineage.source
+        else [],
         outputs=[
             OutputDataset(namespace=target.namespace, name=target.name, facets=dict(facets), outputFacets=dict(statistics))
-            for target in flow.targets
+            for target in lineage.targets
         ],
     )
+
+
+class LineageMixin:
+    """Let an operator collect its lineage while it runs. A task never fails because of it."""
+
+    log: Any
+    _lineage: TaskLineage | None = None
+
+    def collect_lineage(self, make: Callable[[], TaskLineage]) -> None:
+        """Collect what the task reads and writes, if OpenLineage is set up.
+
+        :param make: returns it; may look up connections.
+        """
+        try:
+            self._lineage = make() if is_lineage_wanted() else None
+        except Exception as error:  # noqa: BLE001 - see above
+            self.log.warning("OpenLineage gets no lineage of this task (%s).", type(error).__name__)
+
+    def update_lineage(self, **fields: Any) -> None:
+        """Add results: fields of `TaskLineage`."""
+        if self._lineage is not None:
+            self._lineage = replace(self._lineage, **fields)
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002 - as OpenLineage's provider calls it
+        """Return the lineage for OpenLineage's provider; after a failure, what was known by then."""
+        return None if self._lineage is None else as_openlineage(self._lineage)

@@ -13,8 +13,8 @@ from airflow.sdk import BaseOperator
 
 from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
 from limio_limitrail.links.pages import LedgerQueryLink, LimitRailConsoleLink
-from limio_limitrail.observability.lineage_mixin import LineageMixin
-from limio_limitrail.parameters import places, readers, times
+from limio_limitrail.observability.lineage import LineageMixin
+from limio_limitrail.parameters import readers, references, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 from limio_limitrail.usage import parameters as usage_choices
 from limio_limitrail.usage.operations import OPERATIONS
@@ -104,7 +104,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         "sql_conn_id": Parameter(readers.text("the id of a connection")),
         "body": Parameter(readers.optional(readers.mapping)),
         "sql": Parameter(readers.optional(readers.text("a query"))),
-        "parts": Parameter(readers.optional(places.folder)),
+        "parts": Parameter(readers.optional(references.folder)),
         "rows": Parameter(readers.optional(usage_choices.rows)),
         "limitrail_conn_id": Parameter(readers.text("the id of a connection")),
         "mode": Parameter(readers.choice(*OPERATIONS)),
@@ -277,9 +277,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
                 raise LandingError(f"the ledger's database {self.sql_conn_id!r}: {error}") from error
 
     def _execute(self, context: Context) -> dict[str, Any]:
-        from limio_limitrail.api.request_stats import Meter
-        from limio_limitrail.hooks.outlets import announce
-        from limio_limitrail.observability.metrics import count, stage
+        from limio_limitrail.assets.outlet_events import add_to_outlet_events
+        from limio_limitrail.observability.metrics import log_group, send_metrics
         from limio_limitrail.usage.committer import UsageCommitter
         from limio_limitrail.usage.known_rows import check_same_rows, list_changes
         from limio_limitrail.usage.ledger_query import QUERY_KEY, ledger_query
@@ -301,13 +300,13 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         )
         template = self._template(operation)
         sender = self._sender(operation, policy=policy)
-        meter = Meter(self.hook.client)
+        measured = self.hook.client.measure()
         with self._held() as database, RowBuffer() as row_buffer:
             book = self._book(database, context=context, operation=operation)
             book.prepare()
             self._query = ledger_query(table=book.table, worker=self._worker(context))
             self._note_usage(database.hook, operation=operation, table=book.table)
-            with stage("read rows", operation=operation.name), self._source(database.hook) as source:
+            with log_group("read rows", operation=operation.name), self._source(database.hook) as source:
                 fill_row_buffer(row_buffer, source=source, template=template, duplicates=allowed.duplicates)
             self.log.info(
                 "%s: %s rows, %s of them repeat others.", operation.name, f"{row_buffer.total:,}", f"{row_buffer.duplicates:,}"
@@ -330,7 +329,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
             if self._killed:
                 self._batch.stop()
             try:
-                with stage(f"send {operation.name}", operation=operation.name, rows=row_buffer.total - row_buffer.duplicates):
+                with log_group(f"send {operation.name}", operation=operation.name, rows=row_buffer.total - row_buffer.duplicates):
                     self._batch.run(row_buffer.rows(), total=row_buffer.total - row_buffer.duplicates)
                 if allowed.in_doubt is not None and left.count > allowed.in_doubt:
                     # Somebody may have settled some of them meanwhile.
@@ -352,11 +351,11 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
                 summary = {
                     **summarize(tally, operation=operation.name, table=book.table, duplicates=row_buffer.duplicates, left=left),
                     "rekeyed": rekeyed,
-                    **meter.read(),
+                    **measured(),
                 }
                 tell(tally, summary=summary)
-                count(summary, api=self.hook.conn_type, what=operation.name)
-                self.note_flowed(rows=summary.get("committed"))
+                send_metrics(summary, api=self.hook.conn_type, what=operation.name)
+                self.update_lineage(rows=summary.get("committed"))
                 # A task that fails leaves no return value, and the numbers are what a person will look for.
                 context["ti"].xcom_push(key="return_value", value=summary)
                 context["ti"].xcom_push(key=QUERY_KEY, value=self._query)
@@ -365,19 +364,19 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         )
         if (error := failure or unlisted) is not None:
             raise error
-        announce(context, outlets=self.outlets, summary=summary)
+        add_to_outlet_events(context, outlets=self.outlets, summary=summary)
         return summary
 
     def _note_usage(self, hook: DbApiHook, *, operation: Operation, table: str) -> None:
         """Note for OpenLineage where usage goes."""
-        from limio_limitrail.observability.lineage import Flow, list_place, table_place
+        from limio_limitrail.observability.lineage import TaskLineage, list_dataset, table_dataset
 
-        def flow() -> Flow:
-            usage = list_place(scheme="limitrail", base_url=self.hook.base_url, resource="usage")
-            ledger = table_place(hook, table=table)
-            return Flow(source=None, targets=(usage, ledger) if operation.changes else (ledger,))
+        def lineage() -> TaskLineage:
+            usage = list_dataset(scheme="limitrail", base_url=self.hook.base_url, resource="usage")
+            ledger = table_dataset(hook, table=table)
+            return TaskLineage(source=None, targets=(usage, ledger) if operation.changes else (ledger,))
 
-        self.note_flow(flow)
+        self.collect_lineage(lineage)
 
     def _thresholds(self) -> Thresholds:
         from limio_limitrail.usage.parameters import ErrorBudget
@@ -421,7 +420,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         client = self.hook.client
         response = response_mapping("response", self.response)
         return UsageSender(
-            client=AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=self.concurrency, rest=REST)),
+            client=AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=self.concurrency, rest=REST)),
             operation=operation,
             reading=AnswerReading(
                 decision_field=self.decision_field,

@@ -22,7 +22,7 @@ class Parameter:
     """A parameter of a class.
 
     :param read: reads it.
-    :param templated: False where it is the same in each run: a function, or what decides how the task is run at all.
+    :param templated: False if it is the same in each run: a function, or the way in which the task is run.
     """
 
     read: Reader[Any]
@@ -30,7 +30,7 @@ class Parameter:
 
 
 def template_fields(parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
-    """Name the parameters that Airflow renders."""
+    """Return the names of the parameters that Airflow renders."""
     return tuple(name for name, parameter in parameters.items() if parameter.templated)
 
 
@@ -53,7 +53,7 @@ def read_all(parameters: Mapping[str, Parameter], given: Mapping[str, object]) -
 
 
 def not_rendered(name: str, value: T) -> T:
-    """Give a value back that Airflow does not render.
+    """Return a value that Airflow does not render.
 
     :raises ParameterError: it is a template or an XComArg, which would never be resolved.
     """
@@ -66,7 +66,7 @@ class ReadsParameters:
     """Something with parameters that Airflow renders before they are read."""
 
     parameters: ClassVar[Mapping[str, Parameter]] = {}
-    """How each is read; all that are templated make up ``template_fields``."""
+    """Their readers; the templated ones make up ``template_fields``."""
 
     def read_parameters(self) -> None:
         """Read and check all parameters, in place. Called first of all when the task runs; calling it again changes nothing.

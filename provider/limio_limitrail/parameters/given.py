@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What is common to all values that people give: forms that mean the same, and what a message may show of them."""
+"""Values of parameters: forms that mean the same, and what a message may show of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNREADABLE = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
 
 
 def unfit(name: str, value: object, *, expected: str) -> ParameterError:
-    """Make the error that says what a parameter must be, and what it was.
+    """Return the error that names what a parameter must be, and what it was.
 
     :param expected: what would fit, as the end of a sentence.
     """
@@ -43,13 +43,13 @@ def shown(value: object) -> str:
 
 
 def type_of(value: object) -> str:
-    """Show the type of a value that is nobody's business."""
+    """Show the type of a value that must not be shown."""
     kind = type(value).__name__
     return f"an {kind}" if kind[:1] in "aeiouAEIOU" else f"a {kind}"
 
 
 def is_template(value: object) -> bool:
-    """Tell whether a value becomes another one when Airflow renders it: a Jinja text, an XComArg, a Dag's parameter."""
+    """Return whether Airflow renders a value: a Jinja text, an XComArg, a Dag's parameter."""
     if isinstance(value, str):
         return "{{" in value or "{%" in value
     if isinstance(value, dict):
@@ -60,7 +60,7 @@ def is_template(value: object) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Give a value in Python's own types where it comes from numpy, pandas or an enum; None where it is one of their voids."""
+    """Return a value of numpy, pandas or an enum as Python's own type; None for their missing values."""
     module, kind = type(value).__module__.partition(".")[0], type(value).__name__
     if isinstance(value, Enum):
         return value.value
@@ -77,12 +77,12 @@ def plain(value: Any) -> Any:
 
 
 def is_nothing(value: object) -> bool:
-    """Tell whether a value means that there is none: a template that gives nothing gives the text ``None``, or an empty one."""
+    """Return whether a value means "not given": an empty template renders as the text ``None``, or as an empty one."""
     return value is None or (isinstance(value, str) and value.strip() in {"", "None"})
 
 
 def as_native(text: str) -> Any:
-    """Give what Airflow's native rendering would make of a text, or what it is as JSON; the text itself where it is neither."""
+    """Return the value that native rendering makes of a text, else its value as JSON, else the text."""
     for parse in (ast.literal_eval, json.loads):
         try:
             return parse(text.strip())

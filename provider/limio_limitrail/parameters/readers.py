@@ -16,7 +16,7 @@ from limio_limitrail.parameters.given import as_native, is_nothing, plain, type_
 T = TypeVar("T")
 
 Reader: TypeAlias = Callable[[str, object], T]
-"""Takes a parameter's name and what was given; gives the value, or raises `ParameterError`."""
+"""Takes a parameter's name and the given value; returns the value, or raises `ParameterError`."""
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off", "none", ""})
@@ -137,7 +137,7 @@ def _items(value: Any) -> list[Any] | None:
         if isinstance(listed, list | tuple | AbstractSet | dict | bool):
             value = listed
         else:
-            # "'a'" is a, as native rendering has it; 007 and 1_000 are names as they stand.
+            # "'a'" is a, as in native rendering; 007 and 1_000 are names.
             one = listed if isinstance(listed, str) else value
             return None if "," in one or one.startswith(("[", "(", "{")) else [one]
     if isinstance(value, AbstractSet):
@@ -148,7 +148,7 @@ def _items(value: Any) -> list[Any] | None:
 
 
 def _item(value: object) -> str | None:
-    """Give a name in a list as it stands: a record's key may begin with a blank."""
+    """Return a name of a list unchanged: a record's key may begin with a blank."""
     found = plain(value)
     if isinstance(found, str):
         return str(found) if found.strip() else None
@@ -170,7 +170,7 @@ def mapping(name: str, value: object) -> dict[str, Any]:
 
 
 def param_values(name: str, value: object) -> dict[str, str]:
-    """Read the values of path or query parameters, as the texts that are sent. One that is nothing is left out."""
+    """Read the values of path or query parameters, as the texts that are sent. Empty ones are left out."""
     from limio_limitrail.api.query import as_text
     from limio_limitrail.parameters.times import instant
 
@@ -193,7 +193,7 @@ def param_values(name: str, value: object) -> dict[str, str]:
 
 def scopes(name: str, value: object) -> tuple[str, ...]:
     """Read OAuth scopes: a text with spaces between them, or a list. Sorted, each once; none where nothing is given."""
-    from limio_limitrail.api.scopes import split_scopes, unfit_scopes
+    from limio_limitrail.api.resource import split_scopes, unfit_scopes
 
     expected = "OAuth scopes, as a list or as a text with spaces between them"
     given = plain(value)

@@ -19,11 +19,11 @@ _DURATION = re.compile(
 )
 """ISO 8601, without years and months, which have no length."""
 _CLOCK = re.compile(r"((?P<days>[+-]?\d+) days?, )?(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d(\.\d+)?)")
-"""How Python writes a timedelta."""
+"""A timedelta as Python prints it."""
 
 
 def instant(name: str, value: object) -> datetime:
-    """Read a time: a datetime, a date, or an ISO 8601 text. What names no zone is in UTC. Gives a datetime in UTC.
+    """Read a time: a datetime, a date, or an ISO 8601 text. What names no zone is in UTC. Returns a datetime in UTC.
 
     A whole number is read as its digits, because native rendering makes one of ``20260101``; seconds since 1970 are no ISO 8601.
     """

@@ -1,6 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Conditions to wait for and changes to watch for: the same on a worker and in a triggerer.
+"""Conditions to wait for, and changes to watch for: the same on a worker and in a triggerer. `new_events` is for Dags.
 
 May import `api` and `parameters`, and nothing of Airflow.
-Begin with `poll` and `conditions` (waits), then `watch_filter`, `watermark` and `watch_state` (watches).
+Begin with `poll` and `conditions` (waits), then `changes`, `watermark` and `watch_state` (watches).
 """
+
+from limio_limitrail.polling.events import ChangeEvent, new_events
+
+__all__ = ["ChangeEvent", "new_events"]

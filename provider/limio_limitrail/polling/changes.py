@@ -1,97 +1,146 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What a watch tells: the payload of an event, as Airflow keeps it."""
+"""Read a watched list once, for all who watch it, and return the fingerprints of its records."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+import json
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.polling.fingerprints import RecordFingerprint
-from limio_limitrail.stored_formats import UNREADABLE, maybe, number, text, trouble
+from limio_limitrail.api.body_errors import OK
+from limio_limitrail.api.errors import ProtocolError, RequestContext
+from limio_limitrail.api.json_body import TOO_DEEP
+from limio_limitrail.api.query import build_query
+from limio_limitrail.api.records import decode_page
+from limio_limitrail.polling.conditions import Predicate, identity_of, list_reader, time_of
 
-MOST_IDS = 100
-"""Ids that an event lists; the rest is counted, and can be asked for by its span of time."""
+if TYPE_CHECKING:
+    from limio_limitrail.api.client import ApiClient
+    from limio_limitrail.api.resource import Resource
 
-FORMAT = 1
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordFingerprint:
+    """What is remembered of a record: enough to recognize it, and no personal data.
+
+    :param identity: its primary key, as a short text.
+    :param digest: of its key and time, or of the whole record if it has no time: it changes when the record does.
+    :param when: when the record last changed, if it says so.
+    """
+
+    identity: str
+    digest: int
+    when: datetime | None
+
+    def is_since(self, bound: datetime | None) -> bool:
+        """Return whether the record may have changed since then."""
+        return bound is None or self.when is None or self.when >= bound
+
+
+def fingerprint_of(record: Mapping[str, Any], *, api: str, resource: Resource) -> RecordFingerprint:
+    """Return a record's fingerprint.
+
+    :raises ProtocolError: its key repeats a credential.
+    """
+    text = time_of(record, resource=resource)
+    when = _timestamp(text)
+    key = [record.get(name) for name in resource.primary_key]
+    # Two records that lack their key would look the same if they are of the same second.
+    has_key = when is not None and key and not any(value in (None, "") for value in key)
+    known = json.dumps([*key, text] if has_key else record, sort_keys=True, ensure_ascii=True, default=str)
+    digest = hashlib.blake2b(known.encode("ascii"), digest_size=8).digest()
+    return RecordFingerprint(
+        identity=identity_of(record, api=api, resource=resource), digest=int.from_bytes(digest, "big"), when=when
+    )
+
+
+def _timestamp(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        when = datetime.fromisoformat(text)
+        return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
-class ChangeEvent:
-    """New or changed records of a list.
+class WatchFilter:
+    """Which records a watch is interested in.
 
-    :param event_id: what tells this event from others. An event that is announced a second time has the same.
-    :param resource: the list.
-    :param count: how many records.
-    :param ids: the primary keys of the first hundred.
-    :param since: the time of the oldest, as ISO 8601 in UTC; none where they tell no time.
-    :param watermark: the time of the newest.
+    :param changed_after: the lower bound of their time; None for lists whose records have none.
+    :param predicate: whether a record is of interest; without it, each one is.
     """
 
-    event_id: str
-    resource: str
-    count: int
-    ids: tuple[str, ...]
-    since: str | None
-    watermark: str | None
+    changed_after: datetime | None
+    predicate: Predicate | None = None
 
-    @classmethod
-    def of(cls, fingerprints: Sequence[RecordFingerprint], *, resource: str, watch: str, number: int) -> ChangeEvent:
-        """Make it of what was seen.
 
-        :param watch: what tells the watch from others.
-        :param number: how many events it announced before.
+class PredicateError(Exception):
+    """A predicate failed on a record."""
+
+
+Matches = tuple[RecordFingerprint, ...] | PredicateError
+"""What one watch found in a list, or that its predicate failed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchedList:
+    """A list that is polled for changes.
+
+    :param path_params: values for the path's placeholders.
+    :param query_params: query parameters.
+    :param page_size: records to ask for per page.
+    """
+
+    resource: Resource
+    path_params: Mapping[str, str] = field(default_factory=dict)
+    query_params: Mapping[str, str] = field(default_factory=dict)
+    page_size: int = 100
+
+    def poll(self, client: ApiClient, *, filters: Mapping[K, WatchFilter], now: datetime) -> dict[K, Matches]:
+        """Read the list once, from the earliest bound of all filters on.
+
+        :param filters: by watch.
+        :param now: the upper bound, for lists that need one.
+        :returns: what each watch found.
+        :raises ApiError: a request failed, or a response breaks the contract.
         """
-        times = [one.when for one in fingerprints if one.when is not None]
-        digests = ",".join(f"{digest:x}" for digest in sorted(one.digest for one in fingerprints))
-        return cls(
-            event_id=hashlib.sha256(f"{watch}/{number}/{digests}".encode()).hexdigest()[:32],
-            resource=resource,
-            count=len(fingerprints),
-            ids=tuple(one.identity for one in fingerprints[:MOST_IDS]),
-            since=min(times).isoformat() if times else None,
-            watermark=max(times).isoformat() if times else None,
-        )
+        path, params = self._query(filters, now=now)
+        reader = list_reader(client, resource=self.resource, path=path, params=params, page_size=self.page_size)
+        found: dict[K, list[RecordFingerprint]] = {watch: [] for watch in filters}
+        failed: dict[K, PredicateError] = {}
+        for page in reader.pages():
+            for record in decode_page(page, api=client.api, resource=self.resource.name):
+                try:
+                    fingerprint = fingerprint_of(record, api=client.api, resource=self.resource)
+                except RecursionError:
+                    context = RequestContext(
+                        api=client.api, resource=self.resource.name, status=OK, reason=f"page {page.number}: {TOO_DEEP}"
+                    )
+                    raise ProtocolError(context) from None
+                for watch, one in filters.items():
+                    if watch in failed or not fingerprint.is_since(one.changed_after):
+                        continue
+                    try:
+                        if one.predicate is None or one.predicate(record):
+                            found[watch].append(fingerprint)
+                    except Exception as error:  # noqa: BLE001 - a predicate is the user's own code
+                        # Its text may quote the record.
+                        failed[watch] = PredicateError(f"{type(error).__name__} on record {fingerprint.identity!r}")
+        return {watch: failed.get(watch) or tuple(fingerprints) for watch, fingerprints in found.items()}
 
-    def to_json(self) -> dict[str, Any]:
-        """Write it as an event's payload."""
-        return {"format": FORMAT, **asdict(self), "ids": list(self.ids)}
-
-    @classmethod
-    def from_json(cls, data: object) -> ChangeEvent:
-        """Read an event's payload; members that this version does not know are left out.
-
-        :raises ParameterError: a newer version has written it.
-        :raises ValueError: it is none.
-        """
-        if not isinstance(data, Mapping):
-            raise ValueError(f"this is no event of a watch ({type(data).__name__})")  # noqa: TRY004 - what its caller takes it for
-        why = trouble(data.get("format"), reads=FORMAT)
-        if why is not None and {"event_id", "resource"} <= set(data) and _is_number(data.get("format")):
-            raise ParameterError(f"the event {str(data['event_id'])[:40]!r} of a watch {why}. Run that version, and none is lost")
-        try:
-            news = cls(
-                event_id=text(data["event_id"]),
-                resource=text(data["resource"]),
-                count=number(data["count"]),
-                ids=_ids(data["ids"]),
-                since=maybe(text, data["since"]),
-                watermark=maybe(text, data["watermark"]),
-            )
-        except UNREADABLE as error:
-            raise ValueError(f"this is no event of a watch ({type(error).__name__}: {error})") from None
-        if why is not None:
-            raise ValueError(f"this is no event of a watch: it {why}")
-        return news
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
-
-
-def _ids(value: object) -> tuple[str, ...]:
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise TypeError(f"{type(value).__name__} where texts belong")
-    return tuple(text(one) for one in value)
+    def _query(self, filters: Mapping[K, WatchFilter], *, now: datetime) -> tuple[str, dict[str, str]]:
+        bounds = [one.changed_after for one in filters.values()]
+        time_filter = self.resource.time_filter
+        since = until = None
+        if time_filter is not None:
+            since = min((bound for bound in bounds if bound is not None), default=None) if None not in bounds else None
+            if time_filter.until is not None:
+                until = now if since is None else max(now, since + timedelta(seconds=1))
+        return build_query(self.resource, path_params=self.path_params, query_params=self.query_params, since=since, until=until)

@@ -1,43 +1,133 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Wait for a list to have records that match."""
+"""Conditions to wait for: an object that exists or has a status, a list with matching records.
+
+Each is polled by a sensor, or stored as JSON in Airflow's metadata database and polled by a trigger.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from limio_limitrail.api.errors import ParameterError, ProtocolError, RequestContext
-from limio_limitrail.api.list_reader import Walk
-from limio_limitrail.api.query import Query, build_query
+import msgspec
+
+from limio_limitrail.api.body_errors import read_record
+from limio_limitrail.api.errors import NotFoundError, ParameterError, ProtocolError, RequestContext
+from limio_limitrail.api.list_reader import ListReader
+from limio_limitrail.api.query import build_query, texts_of
 from limio_limitrail.api.records import decode_page
 from limio_limitrail.api.redact import holds_secret, safe_text
-from limio_limitrail.parameters.places import import_function
-from limio_limitrail.polling.poll import ONE_TRY, PollResult, PollStatus
+from limio_limitrail.api.resource import fill_path, resource_from_json, resource_to_json
+from limio_limitrail.bare_errors import raises_bare
+from limio_limitrail.parameters.references import import_function
+from limio_limitrail.polling.poll import NO_RETRIES, PollResult, PollStatus
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
     from limio_limitrail.api.resource import Resource
 
-Predicate = Callable[[Mapping[str, Any]], bool]
+Predicate: TypeAlias = Callable[[Mapping[str, Any]], bool]
 
-MOST_IDS = 100
-"""Ids of records that matched and go to XCom; the rest is counted."""
+MAX_IDS = 100
+"""Ids of matching records that go to XCom; all are counted."""
+
+OBJECT_PATH = "/objects/{service}/{path_type}/{id}"
+"""One object (Limio documentation, "Get Objects")."""
+
+
+class Missing(StrEnum):
+    """What a 404 means: wait for the object, or fail."""
+
+    WAIT = "wait"
+    FAIL = "fail"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordsWait:
-    """Wait for records.
+class ObjectCondition:
+    """An object of Limio's exists, or has a status.
 
-    :param resource: the list.
+    :param path_type: the kind of object, such as ``orders`` or ``process``.
+    :param target_statuses: the statuses that end the wait; empty if it is enough that the object exists.
+    :param failed_statuses: the statuses from which no target status can be reached any more.
+    :param missing: what a 404 means.
+    :param service: whose object it is.
+    :raises ParameterError: a status is both, or there are failed statuses without any that end the wait.
+    """
+
+    path_type: str
+    object_id: str
+    target_statuses: tuple[str, ...] = ()
+    failed_statuses: tuple[str, ...] = ()
+    missing: Missing = Missing.WAIT
+    service: str = "limio"
+
+    def __post_init__(self) -> None:
+        both = {status.casefold() for status in self.target_statuses} & {status.casefold() for status in self.failed_statuses}
+        if both:
+            raise ParameterError(f"{', '.join(sorted(both))} cannot be among target_statuses and failed_statuses at once")
+        if self.failed_statuses and not self.target_statuses:
+            raise ParameterError("failed_statuses= says what ends the wait badly; say with target_statuses= what ends it well")
+
+    def __str__(self) -> str:
+        statuses = f" to be {' or '.join(self.target_statuses)}" if self.target_statuses else " to exist"
+        return f"{self.path_type}/{self.object_id}{statuses}"
+
+    @raises_bare
+    def poll(self, client: ApiClient) -> PollResult:
+        """Ask for the object once.
+
+        :raises ApiError: the request failed, or the response is not an object.
+        """
+        path = fill_path(
+            OBJECT_PATH,
+            {"service": self.service, "path_type": self.path_type, "id": self.object_id},
+            resource=self.path_type,
+        )
+        try:
+            answer = client.send(path=path, resource=self.path_type, limits=NO_RETRIES)
+        except NotFoundError:
+            if self.missing is Missing.FAIL:
+                raise
+            return PollResult(status=PollStatus.NOT_YET, summary="it does not exist")
+
+        def broken(reason: str) -> ProtocolError:
+            return ProtocolError(
+                RequestContext(
+                    api=client.api, resource=self.path_type, method="GET", path=path, status=answer.status, reason=reason
+                )
+            )
+
+        _, members = read_record(answer, broken=broken)
+        try:
+            found = msgspec.json.decode(members["status"])
+        except (KeyError, msgspec.DecodeError, RecursionError):
+            found = None
+        status = safe_text(found)
+        result = {"path_type": self.path_type, "id": self.object_id, "status": status}
+        summary = "it has no status" if status is None else f"its status is {status!r}"
+        folded = (status or "").casefold()
+        if not self.target_statuses or folded in {target.casefold() for target in self.target_statuses}:
+            return PollResult(status=PollStatus.FOUND, summary=summary, result=result)
+        if folded in {failed.casefold() for failed in self.failed_statuses}:
+            return PollResult(status=PollStatus.FAILED, summary=summary, result=result)
+        return PollResult(status=PollStatus.NOT_YET, summary=summary)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordsCondition:
+    """A list has matching records.
+
     :param path_params: values for the path's placeholders.
     :param query_params: query parameters.
     :param since: the lower bound in time, for lists that filter by it.
     :param until: the upper bound, for lists whose filter has one.
     :param min_records: how many records must match.
-    :param page_size: records to ask for a page.
-    :param predicate: says whether a record matches; each one does where it is left out.
+    :param page_size: records to ask for per page.
+    :param predicate: whether a record matches; without it, each one does.
+    :raises ParameterError: nothing is waited for.
     """
 
     resource: Resource
@@ -50,79 +140,72 @@ class RecordsWait:
     predicate: Predicate | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what can never be decided.
-
-        :raises ParameterError: nothing is waited for.
-        """
         if self.min_records < 1:
             raise ParameterError(f"min_records={self.min_records} would be found at once; wait for at least 1")
 
     def __str__(self) -> str:
-        """Name what is waited for."""
         some = "a record" if self.min_records == 1 else f"{self.min_records} records"
-        which = " that match" if self.predicate else ""
-        return f"{some} of {self.resource.name}{which}"
+        return f"{some} of {self.resource.name}{' that match' if self.predicate else ''}"
 
-    def look(self, client: ApiClient) -> PollResult:
-        """Walk through the list until enough records match.
+    def poll(self, client: ApiClient) -> PollResult:
+        """Read the list until enough records match.
 
-        :raises ApiError: a request failed, or an answer breaks the contract.
+        :raises ApiError: a request failed, or a response breaks the contract.
         """
-        query = build_query(
-            self.resource,
-            path_params=self.path_params,
-            query_params=self.query_params,
-            since=self.since,
-            until=self.until,
+        path, params = build_query(
+            self.resource, path_params=self.path_params, query_params=self.query_params, since=self.since, until=self.until
         )
-        walk = walk_for_look(client, resource=self.resource, query=query, page_size=self.page_size)
-        seen = count = 0
+        reader = list_reader(client, resource=self.resource, path=path, params=params, page_size=self.page_size)
+        total = count = 0
         ids: list[str] = []
-        newest: str | None = None
-        for page in walk.pages():
+        watermark: str | None = None
+        for page in reader.pages():
             for record in decode_page(page, api=client.api, resource=self.resource.name):
-                seen += 1
+                total += 1
                 if self.predicate is not None and not self.predicate(record):
                     continue
                 count += 1
-                if len(ids) < MOST_IDS:
+                if len(ids) < MAX_IDS:
                     ids.append(identity_of(record, api=client.api, resource=self.resource))
                 when = time_of(record, resource=self.resource)
-                newest = when if newest is None or (when is not None and when > newest) else newest
+                watermark = when if watermark is None or (when is not None and when > watermark) else watermark
             if count >= self.min_records:
                 break
-        what = f"{count} of {seen} records match" if self.predicate else f"there are {count} records"
+        summary = f"{count} of {total} records match" if self.predicate else f"there are {count} records"
         if count < self.min_records:
-            return PollResult(standing=PollStatus.NOT_YET, what=what)
-        result = {"resource": self.resource.name, "count": count, "ids": ids, "watermark": safe_text(newest)}
-        return PollResult(standing=PollStatus.FOUND, what=what, result=result)
+            return PollResult(status=PollStatus.NOT_YET, summary=summary)
+        result = {"resource": self.resource.name, "count": count, "ids": ids, "watermark": safe_text(watermark)}
+        return PollResult(status=PollStatus.FOUND, summary=summary, result=result)
 
 
-def walk_for_look(client: ApiClient, *, resource: Resource, query: Query, page_size: int) -> Walk:
-    """Prepare the walk of one look: within it, nothing is tried twice."""
-    return Walk(
+Condition: TypeAlias = ObjectCondition | RecordsCondition
+
+
+def list_reader(client: ApiClient, *, resource: Resource, path: str, params: Mapping[str, str], page_size: int) -> ListReader:
+    """Return the reader of one poll: it sends each request once."""
+    return ListReader(
         client=client,
         resource=resource,
-        path=query.path,
-        params=query.params,
+        path=path,
+        params=params,
         page_size=min(page_size, resource.max_page_size or page_size),
-        limits=ONE_TRY,
+        limits=NO_RETRIES,
     )
 
 
 def identity_of(record: Mapping[str, Any], *, api: str, resource: Resource) -> str:
-    """Return what tells a record from others, as a short text.
+    """Return a record's primary key as a short text.
 
     :raises ProtocolError: it repeats a credential.
     """
-    identity = "/".join(_shown(record.get(name)) for name in resource.primary_key)
+    identity = "/".join(_key_text(record.get(name)) for name in resource.primary_key)
     if holds_secret(identity):
-        reason = "the key of a record repeats a credential, and is neither kept nor told"
+        reason = "the key of a record repeats a credential, and is neither stored nor shown"
         raise ProtocolError(RequestContext(api=api, resource=resource.name, reason=reason))
     return identity[:200]
 
 
-def _shown(value: object) -> str:
+def _key_text(value: object) -> str:
     try:
         return str(value)
     except RecursionError:  # an id that is an object, nested as deeply as a decoder goes
@@ -130,7 +213,7 @@ def _shown(value: object) -> str:
 
 
 def time_of(record: Mapping[str, Any], *, resource: Resource) -> str | None:
-    """Give the text that tells when a record last changed; none where nothing does."""
+    """Return the text that says when a record last changed, if it has one."""
     if resource.time_column is None:
         return None
     value: Any = record
@@ -142,6 +225,60 @@ def time_of(record: Mapping[str, Any], *, resource: Resource) -> str | None:
 def find_predicate(path: str) -> Predicate:
     """Import a predicate by its path, such as ``my_package.my_module.my_function``.
 
-    :raises ParameterError: there is none.
+    :raises ParameterError: it cannot be imported.
     """
     return import_function("predicate", path)
+
+
+# -- as JSON, which a trigger of another process of this version reads -------------------------------------------------
+
+
+def condition_to_json(condition: Condition, *, predicate: str | None = None) -> dict[str, Any]:
+    """Serialize a condition.
+
+    :param predicate: the import path of its predicate.
+    :raises ParameterError: it cannot be serialized.
+    """
+    match condition:
+        case ObjectCondition():
+            return {"kind": "object", **msgspec.json.decode(msgspec.json.encode(condition))}
+        case RecordsCondition():
+            return {
+                "kind": "records",
+                "resource": resource_to_json(condition.resource),
+                "path_params": texts_of(condition.path_params),
+                "query_params": texts_of(condition.query_params),
+                "since": condition.since.isoformat() if condition.since else None,
+                "until": condition.until.isoformat() if condition.until else None,
+                "min_records": condition.min_records,
+                "page_size": condition.page_size,
+                "predicate": predicate,
+            }
+    raise ParameterError(f"a {type(condition).__name__} cannot be handed to a triggerer")
+
+
+def condition_from_json(data: dict[str, Any]) -> Condition:
+    """Deserialize a condition, and import its predicate.
+
+    :raises ParameterError: it cannot be read.
+    """
+    try:
+        match data["kind"]:
+            case "object":
+                return msgspec.convert({one.name: data[one.name] for one in fields(ObjectCondition)}, ObjectCondition)
+            case "records":
+                return RecordsCondition(
+                    resource=resource_from_json(data["resource"]),
+                    path_params=data["path_params"],
+                    query_params=data["query_params"],
+                    since=datetime.fromisoformat(data["since"]) if data["since"] else None,
+                    until=datetime.fromisoformat(data["until"]) if data["until"] else None,
+                    min_records=data["min_records"],
+                    page_size=data["page_size"],
+                    predicate=find_predicate(data["predicate"]) if data["predicate"] else None,
+                )
+    except ParameterError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, msgspec.ValidationError) as error:
+        raise ParameterError(f"what the trigger waits for cannot be read ({type(error).__name__}: {error})") from None
+    raise ParameterError(f"what the trigger waits for is of a kind that this version does not know: {str(data['kind'])[:40]!r}")

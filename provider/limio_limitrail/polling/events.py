@@ -1,35 +1,107 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What a Dag run that a watch has started is to do."""
+"""The events of a watch: what it announces, and which of them a Dag run is to handle."""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.polling.changes import ChangeEvent
 from limio_limitrail.stored_formats import UNREADABLE, instant, maybe, text, trouble
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
 
+    from limio_limitrail.polling.changes import RecordFingerprint
+
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+MAX_IDS = 100
+"""Ids that an event lists; the rest is counted, and can be asked for by its range of time."""
 
-MOST_CLAIMS = 200
-"""Events of which it is remembered which other run has them. A second announcement follows the first by a few events at most."""
+MAX_CLAIMS = 200
+"""Events of other runs that are remembered. A second announcement follows the first by a few events at most."""
+
+FORMAT = 1
+"""The format of events, and of claims."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeEvent:
+    """New or changed records of a list: the payload of an asset event.
+
+    :param event_id: identifies the event. An event that is announced a second time has the same.
+    :param resource: the list.
+    :param count: number of records.
+    :param ids: the primary keys of the first hundred.
+    :param since: the time of the oldest, as ISO 8601 in UTC; None if they have no time.
+    :param watermark: the time of the newest.
+    """
+
+    event_id: str
+    resource: str
+    count: Annotated[int, msgspec.Meta(ge=0)]
+    ids: tuple[str, ...]
+    since: str | None
+    watermark: str | None
+
+    @classmethod
+    def of(cls, fingerprints: Sequence[RecordFingerprint], *, resource: str, watch: str, number: int) -> ChangeEvent:
+        """Make the event of some records.
+
+        :param watch: the key of the watch.
+        :param number: events that it announced before.
+        """
+        times = [one.when for one in fingerprints if one.when is not None]
+        digests = ",".join(f"{digest:x}" for digest in sorted(one.digest for one in fingerprints))
+        return cls(
+            event_id=hashlib.sha256(f"{watch}/{number}/{digests}".encode()).hexdigest()[:32],
+            resource=resource,
+            count=len(fingerprints),
+            ids=tuple(one.identity for one in fingerprints[:MAX_IDS]),
+            since=min(times).isoformat() if times else None,
+            watermark=max(times).isoformat() if times else None,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Serialize it."""
+        return {"format": FORMAT, **asdict(self), "ids": list(self.ids)}
+
+    @classmethod
+    def from_json(cls, data: object) -> ChangeEvent:
+        """Deserialize an event's payload, without members that this version does not know.
+
+        :raises ParameterError: a newer version has written it.
+        :raises ValueError: it is not an event of a watch.
+        """
+        found = data if isinstance(data, Mapping) else {}
+        reason = trouble(found.get("format"), reads=FORMAT)
+        is_newer = isinstance(found.get("format"), int) and found["format"] > FORMAT
+        if is_newer and {"event_id", "resource"} <= set(found):
+            raise ParameterError(
+                f"the event {str(found['event_id'])[:40]!r} of a watch {reason}. Run that version, and none is lost"
+            )
+        try:
+            event = msgspec.convert(data, cls)
+        except (msgspec.ValidationError, *UNREADABLE) as error:
+            raise ValueError(f"this is not an event of a watch ({error})") from None
+        if reason is not None:
+            raise ValueError(f"this is not an event of a watch: it {reason}")
+        return event
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Claims:
-    """Which run has which event.
+    """Which run handles which event.
 
     :param held: run and time by event.
-    :param forgotten: up to when events may have been had by runs that are no longer remembered.
+    :param forgotten: up to this time, events may have been handled by runs that are no longer remembered.
     """
 
     held: Mapping[str, tuple[str, datetime]] = field(default_factory=dict)
@@ -37,17 +109,17 @@ class _Claims:
 
     @classmethod
     def read(cls, data: object, *, key: str) -> _Claims:
-        """Read them.
+        """Deserialize them.
 
-        :param key: under which they are stored.
+        :param key: where they are stored.
         :raises ParameterError: a newer version has written them, or they are damaged.
         """
         if data is None:
             return cls()
         if not isinstance(data, Mapping):
             raise _unreadable(key, f"is damaged ({type(data).__name__})")
-        if (why := trouble(data.get("format"), reads=FORMAT)) is not None:
-            raise _unreadable(key, why)
+        if (reason := trouble(data.get("format"), reads=FORMAT)) is not None:
+            raise _unreadable(key, reason)
         try:
             held = {text(event_id): (text(run_id), instant(when)) for event_id, run_id, when in data["claims"]}
             return cls(held=held, forgotten=maybe(instant, data["forgotten"]))
@@ -58,69 +130,69 @@ class _Claims:
         return {event_id for event_id, (holder, _) in self.held.items() if holder == run_id}
 
     def to_json(self, *, run_id: str) -> dict[str, Any]:
-        """Write them: all of one run's, and as many of the others' as are remembered."""
+        """Serialize all of one run's, and the last ones of other runs."""
         others = [event_id for event_id, (holder, _) in self.held.items() if holder != run_id]
-        dropped = set(others[:-MOST_CLAIMS])
+        dropped = set(others[:-MAX_CLAIMS])
         times = [*(self.held[event_id][1] for event_id in dropped), *([self.forgotten] if self.forgotten else [])]
-        kept = [[event_id, holder, when.isoformat()] for event_id, (holder, when) in self.held.items() if event_id not in dropped]
-        return {"format": FORMAT, "claims": kept, "forgotten": max(times).isoformat() if times else None}
+        claims = [[event_id, holder, at.isoformat()] for event_id, (holder, at) in self.held.items() if event_id not in dropped]
+        return {"format": FORMAT, "claims": claims, "forgotten": max(times).isoformat() if times else None}
 
 
-def _unreadable(key: str, why: str) -> ParameterError:
+def _unreadable(key: str, reason: str) -> ParameterError:
     return ParameterError(
-        f"which run has which event cannot be read: the value {key!r} in the asset's state store {why}. Run the version that has "
-        "written it; or remove the value, and events that other runs have had may be given out again"
+        f"which run handles which event cannot be read: the value {key!r} in the asset's state store {reason}. Run the version "
+        "that has written it; or remove the value, and events that other runs have handled may be returned again"
     )
 
 
 def new_events(context: Context, asset: Asset) -> list[ChangeEvent]:
-    """Give the news that this Dag run is to deal with: each event to one run of a Dag, however Airflow deals them out.
+    """Return the events that this Dag run is to handle. Each event belongs to one run of a Dag.
 
-    A watch whose triggerer is killed at the wrong moment announces an event twice, under one id, and Airflow starts a run for
-    each. And of events that come while a run is yet to be made, or while the Dag has as many runs as it may, Airflow up to 3.3.2
-    gives a run the first only, and leaves the others until one more comes. So a run is given what started it and what
-    came since, without what another run of the Dag has: that is kept in the asset's state store. A run that asks again, because
-    it is tried or cleared again, is given what it was given before. Two runs that ask within the same few milliseconds may both
-    be given an event: ``max_active_runs=1`` excludes that.
+    Airflow alone does not ensure that. A watch whose triggerer is killed may announce an event twice, with one id, and each
+    starts a run. Airflow up to 3.3.2 gives a run only the first of several events that come at nearly the same time, or while the
+    Dag has its maximum of active runs; the others wait for the next event. So a run gets the events that started it and those
+    that came since, without those that another run of the Dag has: these claims are stored in the asset's state store. A retried
+    or cleared run gets its events again. Two runs that ask within the same few milliseconds may both get an event; set
+    ``max_active_runs=1``.
 
-    Airflow 3.2 has no such store. There, a run is given what started it.
+    Airflow 3.2 has no such store. There, a run gets what started it.
 
     :param context: the task's. The asset must be among the task's ``inlets``.
     :param asset: the watched one.
     :raises KeyError: the asset is not among the task's inlets.
-    :raises ParameterError: a newer version of the package has announced an event, or has stored which run has which; or what is
-        stored is damaged.
-    :raises Exception: Airflow does not say which events came, and the run was given some of them before: less than before it is
-        not given. Another try may get through.
+    :raises ParameterError: a newer version of the package has announced an event or stored the claims, or they are damaged.
+    :raises Exception: Airflow does not say which events came, and the run would get fewer than it got before. A retry may
+        succeed.
     """
     started_by: Mapping[Any, Iterable[Any]] = context["triggering_asset_events"]
-    events = list(started_by.get(asset) or ())
+    asset_events = list(started_by.get(asset) or ())
     stores: Any = context.get("asset_state_store")
-    own = _news(events)
+    own = _change_events(asset_events)
     if stores is None:
-        return [news for news, _ in own.values()]
+        return [event for event, _ in own.values()]
     run_id = context["dag_run"].run_id
     store, key = stores[asset], f"limio_limitrail.announced.{context['dag_run'].dag_id}"
     claims = _Claims.read(store.get(key), key=key)
     mine = claims.of(run_id)
-    found = {**own, **_news([*events, *_since(context, asset, events, needed=not mine <= set(own))])}
+    since = _events_since(context, asset, asset_events, is_required=not mine <= set(own))
+    found = {**own, **_change_events([*asset_events, *since])}
     if mine:
-        return [news for event_id, (news, _) in found.items() if event_id in mine]
-    fresh = {
-        event_id: (news, when)
-        for event_id, (news, when) in found.items()
-        if event_id not in claims.held and (event_id in own or claims.forgotten is None or when > claims.forgotten)
+        return [event for event_id, (event, _) in found.items() if event_id in mine]
+    unclaimed = {
+        event_id: (event, at)
+        for event_id, (event, at) in found.items()
+        if event_id not in claims.held and (event_id in own or claims.forgotten is None or at > claims.forgotten)
     }
-    if fresh:
-        held = {**claims.held, **{event_id: (run_id, when) for event_id, (_, when) in fresh.items()}}
+    if unclaimed:
+        held = {**claims.held, **{event_id: (run_id, at) for event_id, (_, at) in unclaimed.items()}}
         store.set(key, _Claims(held=held, forgotten=claims.forgotten).to_json(run_id=run_id))
-    return [news for news, _ in fresh.values()]
+    return [event for event, _ in unclaimed.values()]
 
 
-def _since(context: Context, asset: Asset, events: list[Any], *, needed: bool) -> list[Any]:
-    """Give the events that came after the first of those that started the run.
+def _events_since(context: Context, asset: Asset, events: list[Any], *, is_required: bool) -> list[Any]:
+    """Return the asset events that came after the first of those that started the run.
 
-    :param needed: the run was given some of them before.
+    :param is_required: the run got some of them before.
     """
     if not events:
         return []
@@ -130,33 +202,25 @@ def _since(context: Context, asset: Asset, events: list[Any], *, needed: bool) -
         raise
     except Exception as error:
         # Airflow up to 3.3.2 fails while a run that any of them started has not begun.
-        if needed:
+        if is_required:
             raise
         log.warning(
-            "Airflow does not say which events came since this run was started (%s: %s). What it leaves out comes with the next.",
+            "Airflow does not say which events came since this run was started (%s: %s). They are left to the next event.",
             type(error).__name__,
             error,
         )
         return []
 
 
-def _news(events: Iterable[Any]) -> dict[str, tuple[ChangeEvent, datetime]]:
-    """Give the news among events and when they were first told, the oldest first, each once."""
+def _change_events(events: Iterable[Any]) -> dict[str, tuple[ChangeEvent, datetime]]:
+    """Return the watches' events among asset events, and when they were first announced: the oldest first, each once."""
     found: dict[str, tuple[ChangeEvent, datetime]] = {}
     for event in sorted(events, key=lambda event: event.timestamp):
-        if (news := news_of(event)) is not None:
-            found.setdefault(news.event_id, (news, event.timestamp))
+        try:
+            change = ChangeEvent.from_json((event.extra or {}).get("payload"))
+        except ParameterError:
+            raise
+        except ValueError:
+            continue  # not an event of a watch
+        found.setdefault(change.event_id, (change, event.timestamp))
     return found
-
-
-def news_of(event: Any) -> ChangeEvent | None:
-    """Give the news of an asset event; none where it was not a watch that announced it.
-
-    :raises ParameterError: a newer version of the package has announced it.
-    """
-    try:
-        return ChangeEvent.from_json((event.extra or {}).get("payload"))
-    except ParameterError:
-        raise
-    except ValueError:
-        return None

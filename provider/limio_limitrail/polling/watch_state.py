@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What a watch keeps between restarts: how far it has come, and what it has announced without knowing that it was heard."""
+"""The stored state of a watch: its watermark, and the events that Airflow has not acknowledged."""
 
 from __future__ import annotations
 
@@ -11,78 +11,78 @@ from typing import Any
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.list_identity import Source, read_source
-from limio_limitrail.polling.changes import ChangeEvent
-from limio_limitrail.polling.watermark import Position
+from limio_limitrail.polling.events import ChangeEvent
+from limio_limitrail.polling.watermark import Watermark
 from limio_limitrail.stored_formats import UNREADABLE, number, trouble
 
 FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """The progress of a watch.
+class WatchState:
+    """The state of a watch.
 
-    It is stored before an event is announced, and again when Airflow has kept the event: a watch that is ended between the two
-    announces the same event a second time, under the same id.
+    It is stored before an event is announced, and again when Airflow has stored the event: a watch that is killed between the two
+    announces the same event a second time, with the same id.
 
-    :param position: how far it has come.
-    :param announced: how many events it has announced.
-    :param unacknowledged: those of them of which it is not known that Airflow has kept them.
-    :param source: whose list it watches; None where nobody has noted it.
+    :param announced: number of events announced.
+    :param unacknowledged: those of them that Airflow may not have stored.
+    :param source: whose list is watched, if known.
     """
 
-    position: Position
+    watermark: Watermark
     announced: int = 0
     unacknowledged: tuple[ChangeEvent, ...] = ()
     source: Source | None = None
 
-    def with_news(self, news: ChangeEvent, *, position: Position) -> Progress:
-        """Give the progress with one more event."""
-        return replace(self, position=position, announced=self.announced + 1, unacknowledged=(*self.unacknowledged, news))
+    def announce(self, event: ChangeEvent, *, watermark: Watermark) -> WatchState:
+        """Return the state with one more event."""
+        unacknowledged = (*self.unacknowledged, event)
+        return replace(self, watermark=watermark, announced=self.announced + 1, unacknowledged=unacknowledged)
 
-    def acknowledge(self, event_ids: Collection[str]) -> Progress:
-        """Give the progress when events were kept by Airflow."""
-        return replace(self, unacknowledged=tuple(news for news in self.unacknowledged if news.event_id not in event_ids))
+    def acknowledge(self, event_ids: Collection[str]) -> WatchState:
+        """Return the state after Airflow has stored events."""
+        return replace(self, unacknowledged=tuple(event for event in self.unacknowledged if event.event_id not in event_ids))
 
     def to_json(self) -> dict[str, Any]:
-        """Write it."""
+        """Serialize it."""
         return {
             "format": FORMAT,
-            "position": self.position.to_json(),
+            "watermark": self.watermark.to_json(),
             "announced": self.announced,
-            "unacknowledged": [news.to_json() for news in self.unacknowledged],
+            "unacknowledged": [event.to_json() for event in self.unacknowledged],
             "source": None if self.source is None else dict(self.source),
         }
 
     @classmethod
-    def from_json(cls, data: object) -> Progress:
-        """Read one.
+    def from_json(cls, data: object) -> WatchState:
+        """Deserialize it.
 
-        :raises ParameterError: it is none, or of a format that this version does not know.
+        :raises ParameterError: it is damaged, or of a format that this version does not know.
         """
         if not isinstance(data, Mapping):
             raise _unreadable(f"it is damaged ({type(data).__name__})")
-        if (why := trouble(data.get("format"), reads=FORMAT)) is not None:
-            raise _unreadable(f"what is stored {why}")
+        if (reason := trouble(data.get("format"), reads=FORMAT)) is not None:
+            raise _unreadable(f"what is stored {reason}")
         try:
             return cls(
-                position=Position.from_json(data["position"]),
+                watermark=Watermark.from_json(data["watermark"]),
                 announced=number(data["announced"]),
-                unacknowledged=tuple(ChangeEvent.from_json(news) for news in data["unacknowledged"]),
+                unacknowledged=tuple(ChangeEvent.from_json(event) for event in data["unacknowledged"]),
                 source=read_source(data.get("source")),
             )
         except UNREADABLE as error:
             raise _unreadable(f"it is damaged: {type(error).__name__}: {error}") from None
 
 
-def _unreadable(why: str) -> ParameterError:
+def _unreadable(reason: str) -> ParameterError:
     return ParameterError(
-        f"how far the watch had come cannot be read ({why}). If a newer version of this provider has written it, run that one; "
-        "else remove the value from the asset's state store, and the watch begins anew with what comes from then on"
+        f"the state of the watch cannot be read ({reason}). If a newer version of this provider has written it, run that one; "
+        "otherwise remove the value from the asset's state store, and the watch starts again with what comes from then on"
     )
 
 
 def watch_key(*, api: str, conn_id: str, resource: str, path: str, params: Mapping[str, str], predicate: str | None) -> str:
-    """Give the key under which an asset's state store keeps a watch's progress: another list, or a wish, is another watch."""
-    told = json.dumps([api, conn_id, resource, path, sorted(params.items()), predicate])
-    return f"limio_limitrail.watch.{hashlib.sha256(told.encode()).hexdigest()[:24]}"
+    """Return the key of a watch's state in an asset's state store: another list or predicate is another watch."""
+    identity = json.dumps([api, conn_id, resource, path, sorted(params.items()), predicate])
+    return f"limio_limitrail.watch.{hashlib.sha256(identity.encode()).hexdigest()[:24]}"

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What all sensors share, whichever API they look at."""
+"""The base of all sensors: poll a condition on the worker, then there or in the triggerer until the deadline."""
 
 from __future__ import annotations
 
@@ -9,19 +9,39 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow.sdk import BaseSensorOperator, conf
+from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue, conf
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    TaskDeferralTimeout,
+)
 
+from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError
+from limio_limitrail.api.retry import deadline_in
 from limio_limitrail.parameters import readers
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, not_rendered, template_fields
+from limio_limitrail.polling.poll import (
+    EVENT_FORMAT,
+    EventKind,
+    NoAnswerError,
+    PollPolicy,
+    PollResult,
+    PollStatus,
+    WaitSpec,
+    longest_poll,
+)
+from limio_limitrail.stored_formats import UNREADABLE, number, trouble
+from limio_limitrail.troubleshooting import explained
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context, PokeReturnValue
+    from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
-    from limio_limitrail.hooks.protocol import ResourceHook
+    from limio_limitrail.hooks.base import ApiHook
     from limio_limitrail.parameters.declared import Templated
-    from limio_limitrail.polling.policy import PollPolicy
-    from limio_limitrail.polling.poll import NoAnswerError, PollResult, Wait
+    from limio_limitrail.polling.conditions import Condition
 
 FAILURES_KEY = "limio_limitrail.failures"
 FAILURES_FORMAT = 1
@@ -29,37 +49,35 @@ GRACE = timedelta(seconds=60)
 """Airflow's own timeout of a deferral comes so much later than the trigger's, which can say more."""
 
 
-class EndedError(BaseException):
-    """A wait has ended badly. No ``Exception``: Airflow makes a skip of those under soft_fail and never_fail, and nothing of them
+class WaitFailedError(BaseException):
+    """A wait has failed. Not an ``Exception``: Airflow skips the task for those under soft_fail and never_fail, and ignores them
     under silent_fail.
 
-    :param why: what happened; or the error that the task fails with, where a retry of the task may get through.
+    :param reason: what happened; or the error that the task fails with, if a retry of the task may succeed.
     """
 
-    def __init__(self, why: str | NoAnswerError) -> None:
-        super().__init__(str(why))
-        self.why = why
+    def __init__(self, reason: str | NoAnswerError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
     def for_airflow(self) -> Exception:
-        """Give what Airflow is told."""
-        from airflow.sdk.exceptions import AirflowFailException
-
-        return AirflowFailException(self.why) if isinstance(self.why, str) else self.why
+        """Return the error that Airflow gets."""
+        return AirflowFailException(self.reason) if isinstance(self.reason, str) else self.reason
 
 
 class WaitSensor(ReadsParameters, BaseSensorOperator):
-    """Wait for something of an API's. The base of the sensors that people use.
+    """Wait for a condition of an API's. The base of the sensors that people use.
 
-    In each mode the first look is made on the worker, so that wrong credentials, a missing scope or an unknown resource fail in
+    In each mode the first poll is made on the worker, so that wrong credentials, a missing scope or an unknown resource fail in
     the task's own log. Such failures fail the task at once, also with ``soft_fail`` and retries: it is never skipped for them.
 
     All parameters but ``deferrable`` and ``predicate`` are templates, and may be XComArgs. They are read and checked before the
     first request.
 
-    :param max_transient_failures: so many looks in a row may fail with 429, 5xx or without an answer and count as "not yet"; one
+    :param max_transient_failures: so many polls in a row may fail with 429, 5xx or without a response and count as "not yet"; one
         more fails the task.
     :param deferrable: wait in the triggerer instead of on a worker; by default as Airflow's ``[operators] default_deferrable``
-        says. No template.
+        says. Not a template.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
@@ -74,198 +92,164 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
         self.max_transient_failures: int = max_transient_failures
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        # Decides how the task is run at all.
+        # It decides how the task is run at all.
         self.deferrable: bool = readers.switch("deferrable", not_rendered("deferrable", deferrable))
         self._failures = 0
-        self._put_off = 0.0
+        self._pause = 0.0
         self._retry_after: float | None = None
 
     @property
     @abstractmethod
-    def hook(self) -> ResourceHook:
+    def hook(self) -> ApiHook:
         """The hook of the API's connection."""
 
     @abstractmethod
-    def wait_for(self, context: Context) -> Wait:
-        """Give what is waited for.
+    def condition(self, context: Context) -> Condition:
+        """Return what to wait for.
 
-        :raises ParameterError: a parameter does not fit.
+        :raises ParameterError: a parameter is wrong.
         """
 
     @abstractmethod
-    def make_trigger(self, **kwargs: Any) -> BaseTrigger:
-        """Make the trigger that goes on waiting, of the arguments of `WaitTrigger`."""
+    def make_trigger(self, spec: WaitSpec) -> BaseTrigger:
+        """Return the trigger that continues to wait."""
 
     def predicate_path(self) -> str | None:
-        """Give the import path of what decides on records, where there is something.
+        """Return the import path of the predicate, if there is one.
 
-        :raises ParameterError: there is something that cannot be imported in a triggerer.
+        :raises ParameterError: it cannot be imported in a triggerer.
         """
         return None
 
-    @property
-    def policy(self) -> PollPolicy:
-        """How patiently it waits."""
-        from limio_limitrail.polling.policy import PollPolicy
-
-        return PollPolicy(interval=float(self.poke_interval))
-
     def execute(self, context: Context) -> Any:
-        """Wait, and give what was found.
+        """Wait, and return what was found.
 
-        :raises AirflowFailException: it cannot come, or something is wrong that no waiting mends.
-        :raises NoAnswerError: too many looks in a row have failed.
-        :raises AirflowSensorTimeout: it did not come within ``timeout``.
-        :raises AirflowTaskTimeout: it did not come within ``execution_timeout``.
+        :raises AirflowFailException: the condition cannot be met, or something is wrong that waiting does not change.
+        :raises NoAnswerError: too many polls in a row failed.
+        :raises AirflowSensorTimeout: the condition was not met within ``timeout``.
+        :raises AirflowTaskTimeout: it was not met within ``execution_timeout``.
         """
         try:
             return self._execute_deferrable(context) if self.deferrable else super().execute(context)
-        except EndedError as ended:
+        except WaitFailedError as ended:
             raise ended.for_airflow() from ended.__cause__
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Look once."""
-        from airflow.sdk import PokeReturnValue
+        """Poll once."""
+        found = self._poll(context)
+        return False if found is None else PokeReturnValue(is_done=True, xcom_value=dict(found.result or {}))
 
-        look = self._look(context)
-        return False if look is None else PokeReturnValue(is_done=True, xcom_value=dict(look.result or {}))
-
-    def _look(self, context: Context) -> PollResult | None:
-        """Look once; none where it is not yet there."""
-        from limio_limitrail.api.deadline import deadline_in
-        from limio_limitrail.api.errors import ApiError, ParameterError
-        from limio_limitrail.hooks.connection import ConnectionFieldError
-        from limio_limitrail.polling.policy import cap_note, capped
-        from limio_limitrail.polling.poll import NoAnswerError, PollStatus, longest_look
-
-        self._put_off, self._retry_after = 0.0, None
+    def _poll(self, context: Context) -> PollResult | None:
+        """Poll once; return None if the condition is not yet met."""
+        self._pause, self._retry_after = 0.0, None
         try:
             self.read_parameters()
-            wait = self.wait_for(context)
+            condition = self.condition(context)
             client = self.hook.client
-            with deadline_in(longest_look(client)):
-                look = wait.look(client)
+            with deadline_in(longest_poll(client)):
+                found = condition.poll(client)
         except (ParameterError, ConnectionFieldError) as error:
-            raise EndedError(str(error)) from error
+            raise WaitFailedError(str(error)) from error
         except ApiError as error:
-            failures = self._note_failures(context, self._failures_so_far(context) + 1)
-            if not self.policy.may_pass(error):
-                raise EndedError(str(error)) from error
-            if failures > self.max_transient_failures:
-                raise EndedError(NoAnswerError(failures, error)) from error
-            self._retry_after = capped(error.retry_after)
-            self._put_off = self.policy.pause(failures=failures, retry_after=self._retry_after)
+            policy = PollPolicy(poke_interval=float(self.poke_interval), max_transient_failures=self.max_transient_failures)
+            failure = policy.failed(error, failures=self._failures_so_far(context))
+            if not failure.is_transient:
+                raise WaitFailedError(str(error)) from error
+            self._note_failures(context, failure.count)
+            if failure.is_last:
+                raise WaitFailedError(NoAnswerError.after(failure.count, error)) from error
+            self._pause, self._retry_after = failure.pause, failure.retry_after
             self.log.warning(
-                "%s%s That was failure %d in a row; looking again in %.0f s.",
-                error,
-                cap_note(error.retry_after),
-                failures,
-                self._put_off,
+                "Polling failed (%d in a row): %s Retrying in %.0f s.", failure.count, failure.message, failure.pause
             )
             return None
         self._note_failures(context, 0)
-        self.log.info("%s: %s.", wait, look.what)
-        if look.standing is PollStatus.FAILED:
-            raise EndedError(f"{wait}: {look.what}, and cannot get there any more.")
-        return look if look.standing is PollStatus.FOUND else None
+        self.log.info("%s: %s.", condition, found.summary)
+        if found.status is PollStatus.FAILED:
+            raise WaitFailedError(f"{condition}: {found.summary}, and no target status can be reached any more.")
+        return found if found.status is PollStatus.FOUND else None
 
-    # -- failures in a row, also where each look is a process of its own -------------------------------------------
+    # -- failures in a row, also if each poll is a process of its own ----------------------------------------------
 
     def _failures_so_far(self, context: Context) -> int:
+        """Return the count of earlier polls. One that cannot be read counts as none, which only delays the end."""
         store: Any = context.get("task_state_store")
         if not self.reschedule or store is None:
             return self._failures
-        return self._read_failures(store.get(FAILURES_KEY), try_number=context["ti"].try_number)
-
-    def _read_failures(self, kept: object, *, try_number: int) -> int:
-        """Read what earlier looks have left; what cannot be read counts as none, which puts the end off and no more."""
-        from limio_limitrail.stored_formats import UNREADABLE, number, trouble
-
-        if kept is None:
+        if (stored := store.get(FAILURES_KEY)) is None:
             return 0
         try:
-            # Its first version carried no format.
-            if (why := trouble(kept.get("format", 1), reads=FAILURES_FORMAT)) is not None:  # type: ignore[attr-defined]
-                self.log.warning("How many looks in a row have failed %s. The count begins anew.", why)
-                return 0
-            return number(kept["failures"]) if kept["try_number"] == try_number else 0  # type: ignore[index]
+            if (reason := trouble(stored.get("format"), reads=FAILURES_FORMAT)) is None:
+                return number(stored["failures"]) if stored["try_number"] == context["ti"].try_number else 0
         except UNREADABLE as error:
-            self.log.warning("How many looks in a row have failed cannot be read (%s). The count begins anew.", error)
-            return 0
+            reason = f"cannot be read ({error})"
+        self.log.warning("The stored number of failed polls %s. It starts again at 0.", reason)
+        return 0
 
-    def _note_failures(self, context: Context, failures: int) -> int:
+    def _note_failures(self, context: Context, failures: int) -> None:
         store: Any = context.get("task_state_store")
         if self.reschedule and store is not None and failures != self._failures_so_far(context):
             store.set(FAILURES_KEY, {"format": FAILURES_FORMAT, "try_number": context["ti"].try_number, "failures": failures})
         self._failures = failures
-        return failures
 
     def _get_next_poke_interval(self, started_at: Any, run_duration: Callable[[], float], poke_count: int) -> float:
         if self._retry_after is not None and run_duration() + self._retry_after > float(self.timeout):
-            self._time_out(f"the API asked to wait {self._retry_after:.0f} s, which is longer than is left")
-        return max(float(super()._get_next_poke_interval(started_at, run_duration, poke_count)), self._put_off)
+            self._time_out(f"because the API asked to wait {self._retry_after:.0f} s, which is longer than is left")
+        return max(float(super()._get_next_poke_interval(started_at, run_duration, poke_count)), self._pause)
 
     # -- in the triggerer ------------------------------------------------------------------------------------------
 
     def _execute_deferrable(self, context: Context) -> Any:
-        from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.polling.serialization import wait_to_json
+        from limio_limitrail.polling.conditions import condition_to_json
 
         deadline = time.time() + self._longest_wait
-        look = self._look(context)
-        if look is not None:
-            return dict(look.result or {})
+        found = self._poll(context)
+        if found is not None:
+            return dict(found.result or {})
         try:
-            trigger = self.make_trigger(
-                wait=wait_to_json(self.wait_for(context), predicate=self.predicate_path()),
-                interval=float(self.poke_interval),
-                deadline=deadline,
-                max_transient_failures=self.max_transient_failures,
-                failures=self._failures,
-                not_before=0.0 if self._retry_after is None else time.time() + self._retry_after,
-            )
+            condition = condition_to_json(self.condition(context), predicate=self.predicate_path())
         except ParameterError as error:
-            raise EndedError(str(error)) from error
+            raise WaitFailedError(str(error)) from error
+        spec = WaitSpec(
+            condition=condition,
+            poke_interval=float(self.poke_interval),
+            deadline=deadline,
+            max_transient_failures=self.max_transient_failures,
+            failures=self._failures,
+            not_before=0.0 if self._retry_after is None else time.time() + self._retry_after,
+        )
         return self.defer(
-            trigger=trigger,
+            trigger=self.make_trigger(spec),
             method_name="execute_complete",
             timeout=timedelta(seconds=self._longest_wait) + GRACE,
         )
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:  # noqa: ARG002 - as Airflow calls it
-        """Take in what the trigger has seen. Whatever cannot be understood is a failure."""
-        from limio_limitrail.polling.poll import EventKind, NoAnswerError
-        from limio_limitrail.stored_formats import trouble
-        from limio_limitrail.triggers.stored_formats import EVENT_FORMAT
-
+        """Handle the trigger's event. One that cannot be read is a failure."""
         event = event if isinstance(event, dict) else {}
-        # Its first version carried no format.
-        if (why := trouble(event.get("format", 1), reads=EVENT_FORMAT)) is not None:
-            raise EndedError(f"what the trigger has told {why}. Clear the task to wait anew, or run that version")
-        kind, what = event.get("kind"), str(event.get("what", ""))
+        if (reason := trouble(event.get("format"), reads=EVENT_FORMAT)) is not None:
+            raise WaitFailedError(f"the trigger's event {reason}. Clear the task to start a new wait, or run that version")
+        kind, message = event.get("kind"), str(event.get("message", ""))
         match kind:
             case EventKind.FOUND:
-                self.log.info("%s", what)
+                self.log.info("%s", message)
                 return event.get("result")
             case EventKind.TIMEOUT:
-                self._end_at_deadline(what)
+                self._end_at_deadline(message)
             case EventKind.NO_ANSWER:
-                raise NoAnswerError.of(what)
+                raise NoAnswerError(message)
             case EventKind.ENDED:
-                raise EndedError(what)
-        raise EndedError("the trigger ended the wait without saying how it stands")
+                raise WaitFailedError(message)
+        raise WaitFailedError("the trigger ended the wait without a result")
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Go on after a deferral. Airflow's own way makes a skip of every failure under soft_fail."""
-        from airflow.sdk import BaseOperator
-        from airflow.sdk.exceptions import TaskDeferralTimeout
-
+        """Continue after a deferral. Airflow's own method skips the task for every failure under soft_fail."""
         try:
             return BaseOperator.resume_execution(self, next_method, next_kwargs, context)
-        except EndedError as ended:
+        except WaitFailedError as ended:
             raise ended.for_airflow() from ended.__cause__
         except TaskDeferralTimeout:
-            self._end_at_deadline("the trigger did not answer in time; is a triggerer running?")
+            self._end_at_deadline("waiting for the trigger. Is a triggerer running?")
 
     @property
     def _longest_wait(self) -> float:
@@ -273,22 +257,16 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
         timeout = float(self.timeout)
         return timeout if self.execution_timeout is None else min(timeout, self.execution_timeout.total_seconds())
 
-    def _end_at_deadline(self, what: str) -> NoReturn:
+    def _end_at_deadline(self, clause: str) -> NoReturn:
         """End a deferral as Airflow ends a task on a worker.
 
-        :raises AirflowTaskTimeout: the deadline was that of execution_timeout: the task fails, retries apply, soft_fail does not.
-        :raises AirflowSensorTimeout: it was that of timeout.
+        :raises AirflowTaskTimeout: execution_timeout is over: the task fails, retries apply, soft_fail does not.
+        :raises AirflowSensorTimeout: timeout is over.
         """
-        from airflow.sdk.exceptions import AirflowTaskTimeout
-
         if self._longest_wait < float(self.timeout):
-            raise AirflowTaskTimeout(f"execution_timeout={self.execution_timeout} is over, and it is not there: {what}")
-        self._time_out(what)
+            raise AirflowTaskTimeout(f"Timed out after execution_timeout={self.execution_timeout} {clause}")
+        self._time_out(clause)
 
-    def _time_out(self, what: str) -> NoReturn:
-        from airflow.sdk.exceptions import AirflowSensorTimeout, AirflowSkipException
-
-        from limio_limitrail.troubleshooting import explained
-
-        message = explained(f"Not there within {float(self.timeout):.0f} s: {what}", error=AirflowSensorTimeout)
-        raise AirflowSkipException(message) if self.soft_fail else AirflowSensorTimeout(message)
+    def _time_out(self, clause: str) -> NoReturn:
+        text = explained(f"Timed out after {float(self.timeout):.0f} s {clause}", error=AirflowSensorTimeout)
+        raise AirflowSkipException(text) if self.soft_fail else AirflowSensorTimeout(text)

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from limio_limitrail.links.pages import LimioAppLink
 from limio_limitrail.parameters import readers
-from limio_limitrail.parameters.declared import Parameter, template_fields
+from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.sensors.base import WaitSensor
 from limio_limitrail.sensors.records import RecordsSensor
 
@@ -17,14 +19,14 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
+    from limio_limitrail.api.resource import Resource
     from limio_limitrail.hooks.limio import LimioHook
     from limio_limitrail.parameters.declared import Templated
-    from limio_limitrail.polling.objects import ObjectWait
+    from limio_limitrail.polling.conditions import ObjectCondition
+    from limio_limitrail.polling.poll import WaitSpec
 
 
-class _OfLimio:
-    """What both sensors know of their connection."""
-
+class _LimioSensorMixin:
     limio_conn_id: str
 
     @cached_property
@@ -34,14 +36,14 @@ class _OfLimio:
 
         return LimioHook(self.limio_conn_id)
 
-    def make_trigger(self, **kwargs: Any) -> BaseTrigger:
-        """Make the trigger that goes on waiting."""
+    def make_trigger(self, spec: WaitSpec) -> BaseTrigger:
+        """Return the trigger that continues to wait."""
         from limio_limitrail.triggers.limio import LimioWaitTrigger
 
-        return LimioWaitTrigger(limio_conn_id=self.limio_conn_id, **kwargs)
+        return LimioWaitTrigger(limio_conn_id=self.limio_conn_id, **asdict(spec))
 
 
-class LimioObjectSensor(_OfLimio, WaitSensor):
+class LimioObjectSensor(_LimioSensorMixin, WaitSensor):
     """Wait for a Limio object to exist, or to reach a status.
 
     Statuses are compared without case. One that is named neither as a target nor as a failure is not final: Limio's documented
@@ -49,10 +51,10 @@ class LimioObjectSensor(_OfLimio, WaitSensor):
 
     :param path_type: the kind of object, such as ``orders``, ``subscriptions`` or ``process`` (an order's processing).
     :param object_id: its id.
-    :param target_statuses: the statuses that end the wait, as a list or as one text; left out, it is enough that the object is
-        there.
+    :param target_statuses: the statuses that end the wait, as a list or as one text; by default it is enough that the object
+        exists.
     :param failed_statuses: the statuses that fail the task at once.
-    :param missing: what it means that the object is not there: ``wait``, or ``fail``.
+    :param missing: if the object does not exist, ``wait`` or ``fail``.
     :param service: whose object it is.
     :param limio_conn_id: the Limio connection.
     """
@@ -80,9 +82,11 @@ class LimioObjectSensor(_OfLimio, WaitSensor):
         missing: Templated[str] = "wait",
         service: Templated[str] = "limio",
         limio_conn_id: Templated[str] = "limio_default",
+        max_transient_failures: Templated[int] = 10,
+        deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(max_transient_failures=max_transient_failures, deferrable=deferrable, **kwargs)
         self.path_type: str = path_type
         self.object_id: str = object_id
         self.target_statuses: Sequence[str] = target_statuses
@@ -92,17 +96,17 @@ class LimioObjectSensor(_OfLimio, WaitSensor):
         self.limio_conn_id: str = limio_conn_id
 
     def page_url(self) -> str:
-        """Give the URL of the page that shows the object."""
+        """Return the URL of the page that shows the object."""
         return self.hook.page_url(self.path_type, resource=self.path_type, id=self.object_id, service=self.service)
 
-    def wait_for(self, context: Context) -> ObjectWait:  # noqa: ARG002 - as the base calls it
-        """Give what is waited for.
+    def condition(self, context: Context) -> ObjectCondition:  # noqa: ARG002 - as the base calls it
+        """Return what to wait for.
 
-        :raises ParameterError: a parameter does not fit.
+        :raises ParameterError: a parameter is wrong.
         """
-        from limio_limitrail.polling.objects import Missing, ObjectWait
+        from limio_limitrail.polling.conditions import Missing, ObjectCondition
 
-        return ObjectWait(
+        return ObjectCondition(
             path_type=self.path_type,
             object_id=self.object_id,
             target_statuses=tuple(self.target_statuses),
@@ -112,8 +116,10 @@ class LimioObjectSensor(_OfLimio, WaitSensor):
         )
 
 
-class LimioResourceSensor(_OfLimio, RecordsSensor):
-    """Wait for a list of Limio's to have records that match: new abandoned baskets, a published catalog item.
+class LimioResourceSensor(_LimioSensorMixin, RecordsSensor):
+    """Wait for a list of Limio's to have matching records: new abandoned baskets, a published catalog item.
+
+    Parameters as for `RecordsSensor`, and:
 
     :param limio_conn_id: the Limio connection.
     """
@@ -125,6 +131,27 @@ class LimioResourceSensor(_OfLimio, RecordsSensor):
     }
     template_fields: Sequence[str] = template_fields(parameters)
 
-    def __init__(self, *, limio_conn_id: Templated[str] = "limio_default", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        resource: Templated[str | Resource],
+        path_params: Templated[Mapping[str, Any]] | None = None,
+        query_params: Templated[Mapping[str, Any]] | None = None,
+        min_records: Templated[int] = 1,
+        since: Templated[datetime] | None = None,
+        page_size: Templated[int] | None = None,
+        predicate: str | Callable[[Mapping[str, Any]], bool] | None = None,
+        limio_conn_id: Templated[str] = "limio_default",
+        max_transient_failures: Templated[int] = 10,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(max_transient_failures=max_transient_failures, deferrable=deferrable, **kwargs)
+        self.resource = resource
+        self.path_params = path_params
+        self.query_params = query_params
+        self.min_records = min_records
+        self.since = since
+        self.page_size = page_size
+        self.predicate = not_rendered("predicate", predicate)
         self.limio_conn_id: str = limio_conn_id

@@ -3,30 +3,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from limio_limitrail.links.pages import LimitRailConsoleLink
 from limio_limitrail.parameters import readers, times
-from limio_limitrail.parameters.declared import Parameter, template_fields
+from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.sensors.records import RecordsSensor
 
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
+    from limio_limitrail.api.resource import Resource
     from limio_limitrail.hooks.limitrail import LimitRailHook
     from limio_limitrail.parameters.declared import Templated
+    from limio_limitrail.polling.poll import WaitSpec
 
 
 class LimitRailResourceSensor(RecordsSensor):
-    """Wait for a list of LimitRail's to have records that match: usage that shows up in a runtime list.
+    """Wait for a list of LimitRail's to have matching records: usage that appears in a runtime list.
+
+    Parameters as for `RecordsSensor`, and:
 
     :param limitrail_conn_id: the LimitRail connection.
     :param scope: OAuth scopes to ask for besides the connection's, as a list or as a text with spaces.
-    :param until: the upper bound in time, which does not belong to the range. A runtime list demands one; left out, it is the
-        end of the data interval, or the time after which the run was due.
+    :param until: the upper bound in time, which is not part of the range. A runtime list demands one; the default is the end of
+        the data interval, or the time after which the run was due.
     """
 
     operator_extra_links = (LimitRailConsoleLink(),)
@@ -41,15 +46,31 @@ class LimitRailResourceSensor(RecordsSensor):
     def __init__(
         self,
         *,
-        limitrail_conn_id: Templated[str] = "limitrail_default",
-        scope: Templated[Sequence[str]] | None = None,
+        resource: Templated[str | Resource],
+        path_params: Templated[Mapping[str, Any]] | None = None,
+        query_params: Templated[Mapping[str, Any]] | None = None,
+        min_records: Templated[int] = 1,
+        since: Templated[datetime] | None = None,
         until: Templated[datetime] | None = None,
+        page_size: Templated[int] | None = None,
+        predicate: str | Callable[[Mapping[str, Any]], bool] | None = None,
+        limitrail_conn_id: Templated[str] = "limitrail_default",
+        scope: Templated[str | Sequence[str]] | None = None,
+        max_transient_failures: Templated[int] = 10,
+        deferrable: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(max_transient_failures=max_transient_failures, deferrable=deferrable, **kwargs)
+        self.resource = resource
+        self.path_params = path_params
+        self.query_params = query_params
+        self.min_records = min_records
+        self.since = since
+        self.page_size = page_size
+        self.predicate = not_rendered("predicate", predicate)
         self.limitrail_conn_id: str = limitrail_conn_id
-        self.scope: Sequence[str] | None = scope
-        self.until: datetime | None = until
+        self.scope: str | Sequence[str] | None = scope
+        self.until = until
 
     @cached_property
     def hook(self) -> LimitRailHook:
@@ -58,8 +79,8 @@ class LimitRailResourceSensor(RecordsSensor):
 
         return LimitRailHook(self.limitrail_conn_id, scope=self.scope)
 
-    def make_trigger(self, **kwargs: Any) -> BaseTrigger:
-        """Make the trigger that goes on waiting."""
+    def make_trigger(self, spec: WaitSpec) -> BaseTrigger:
+        """Return the trigger that continues to wait."""
         from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
 
-        return LimitRailWaitTrigger(limitrail_conn_id=self.limitrail_conn_id, scopes=list(self.hook.scopes), **kwargs)
+        return LimitRailWaitTrigger(limitrail_conn_id=self.limitrail_conn_id, scope=self.hook.scopes, **asdict(spec))

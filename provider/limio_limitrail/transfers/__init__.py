@@ -1,2 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Operators that move records from an API to where they are needed."""
+"""Operators that pull lists into files or tables.
+
+May import `hooks`, `landing`, `parameters` and `observability`. Begin with `base`.
+"""

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What all pulls share, whichever API they pull from and wherever they land."""
+"""The base of all pulls: their parameters, and the pull into parts."""
 
 from __future__ import annotations
 
@@ -9,33 +9,34 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from airflow.sdk import BaseOperator
 
 from limio_limitrail.api.redact import safe_text
-from limio_limitrail.observability.lineage_mixin import LineageMixin
-from limio_limitrail.parameters import places, readers, times
+from limio_limitrail.observability.lineage import LineageMixin
+from limio_limitrail.parameters import readers, references, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
-from limio_limitrail.transfers.incremental import RangedPull
+from limio_limitrail.transfers.incremental import IncrementalPull
 from limio_limitrail.transfers.nested_columns import nested_paths
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
-    from limio_limitrail.api.list_reader import Walk
+    from limio_limitrail.api.list_reader import ListReader
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.api.sliced_reader import SlicedListReader
-    from limio_limitrail.hooks.protocol import ResourceHook
+    from limio_limitrail.hooks.base import ApiHook
     from limio_limitrail.hooks.time_range import TimeRange
     from limio_limitrail.landing.checkpoint import CheckpointStore, PullCheckpoint
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.parts import PartFormat
-    from limio_limitrail.observability.lineage import Place
-    from limio_limitrail.transfers.column_checks import KeyAndTime
+    from limio_limitrail.observability.lineage import LineageDataset
+    from limio_limitrail.transfers.column_checks import RequiredColumns
     from limio_limitrail.transfers.folders import RunIdentity
     from limio_limitrail.transfers.state import AssetWatermark
+    from limio_limitrail.transfers.summaries import PullTotals
 
 DEFAULT_OVERLAP = timedelta(minutes=5)
 DEFAULT_MAX_COLUMNS = 1000
@@ -43,59 +44,59 @@ DEFAULT_PART_ROWS = 50_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """One execution's choices, made from parameters, context and watermark.
+class PullPlan:
+    """What one execution pulls, decided from parameters, context and watermark.
 
-    :param run: which pull this is.
-    :param resource: what is pulled.
-    :param window: from when on, and until when.
-    :param root: the folder below which runs have their own.
-    :param folder: where the parts go.
-    :param store: where the pull's checkpoint goes.
-    :param watermark: where the watermark goes; None where there is none to move.
-    :param lost: why the watermark did not count, and was set anew; None where it counted.
+    :param run: the identity of the run.
+    :param resource: the list.
+    :param time_range: its time range.
+    :param root: the folder below which each run has its own.
+    :param folder: the run's folder.
+    :param checkpoints: the store of the pull's checkpoint.
+    :param watermark: the watermark; None if the pull has none.
+    :param watermark_reset: why the watermark was reset; None if it counts.
     """
 
     run: RunIdentity
     resource: Resource
-    window: TimeRange
+    time_range: TimeRange
     root: ObjectStoragePath
     folder: ObjectStoragePath
-    store: CheckpointStore
+    checkpoints: CheckpointStore
     watermark: AssetWatermark | None
-    lost: str | None = None
+    watermark_reset: str | None = None
 
     @property
     def reason(self) -> str:
-        """Where the range of time comes from, for a task's summary."""
-        return self.window.reason if self.lost is None else f"{self.lost}: {self.window.reason}"
+        """The origin of the time range, for a task's summary."""
+        reason = self.time_range.reason
+        return reason if self.watermark_reset is None else f"{self.watermark_reset}: {reason}"
 
 
-class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperator):
-    """Pull a resource into part files. The base of the operators that people use.
+class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseOperator):
+    """Pull a resource into part files. The base of the public operators.
 
-    All parameters but ``transform`` are templates, and may be XComArgs. They are read and checked when the task runs, before the
-    first request: a text that a template gives counts as the number, the list or the time that it is.
+    All parameters except ``transform`` are templates, and may be XComArgs. They are read and checked when the task runs, before
+    the first request: a text from a template counts as the number, the list or the time that it is.
 
     :param resource: a name of the API's table of resources, or a `Resource` of your own.
     :param path_params: values for the placeholders of the resource's path, such as ``service``. (``params`` is Airflow's.)
     :param query_params: further query parameters.
     :param page_size: records to ask for a page; else the connection's.
     :param since: the lower bound in time, for resources that filter by it: a datetime, or an ISO 8601 text.
-    :param incremental: go on from the watermark that the last successful run left in the asset state store of the first outlet
-        asset (Airflow 3.3 and later), or from the start of the data interval (before). A run that is made again begins where it
-        began.
-    :param full_refresh: leave the watermark out of account for this run; it is moved all the same.
-    :param overlap: how far an incremental pull goes back behind the watermark: a timedelta, seconds, or an ISO 8601 duration such
+    :param incremental: continue from the watermark that the last successful run left in the asset state store of the first outlet
+        asset (Airflow 3.3 and later), or from the start of the data interval (before). A repeated run has the same time range.
+    :param full_refresh: ignore the watermark in this run; it is moved all the same.
+    :param overlap: how far before the watermark an incremental pull begins: a timedelta, seconds, or an ISO 8601 duration such
         as ``PT1H``.
     :param detail: fetch each record by its id, for lists that hold summaries.
-    :param nested_columns: nested values to lift into columns of their own, as column name → path, such as
+    :param nested_columns: nested values that become columns, as column name → path, such as
         ``{"offer_path": "data.offer.path"}``.
     :param drop_columns: columns to leave out: a list, or the name of one.
-    :param transform: a function that is called with each part as a pandas frame and returns the frame to land, or its import
-        path. No template.
-    :param max_columns: the most columns that tables and Parquet parts may get, after which the pull fails: a record's keys become
-        columns, and keys that are data, such as ids, would never stop coming. JSON Lines have none and are not counted.
+    :param transform: a function that is called with each part as a pandas frame and returns the frame to store, or its import
+        path. Not a template.
+    :param max_columns: the most columns of a table or of Parquet parts; with more, the pull fails. A record's keys become
+        columns, and keys that are data, such as ids, would add columns for ever. JSON Lines have no columns.
     :param part_rows: records after which a part is full. Memory is bounded by a part.
     """
 
@@ -119,7 +120,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
     concurrency: int = 1
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        "resource": Parameter(places.resource),
+        "resource": Parameter(references.resource),
         "path_params": Parameter(readers.param_values),
         "query_params": Parameter(readers.param_values),
         "page_size": Parameter(readers.optional(readers.whole_number(least=1))),
@@ -130,7 +131,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         "detail": Parameter(readers.switch),
         "nested_columns": Parameter(nested_paths),
         "drop_columns": Parameter(readers.names("columns")),
-        "transform": Parameter(readers.optional(places.function), templated=False),
+        "transform": Parameter(readers.optional(references.function), templated=False),
         "part_rows": Parameter(readers.whole_number(least=1)),
         "max_columns": Parameter(readers.whole_number(least=1)),
     }
@@ -139,7 +140,7 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
 
     @property
     @abstractmethod
-    def hook(self) -> ResourceHook:
+    def hook(self) -> ApiHook:
         """The hook of the API's connection."""
 
     @property
@@ -148,15 +149,15 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
         """The id of that connection."""
 
     def page_url(self) -> str:
-        """Give the URL of the page that shows the list."""
-        what = self.resource if isinstance(self.resource, str) else self.resource.name
-        return self.hook.page_url(what, resource=what)
+        """Return the URL of the page that shows the list."""
+        name = self.resource if isinstance(self.resource, str) else self.resource.name
+        return self.hook.page_url(name, resource=name)
 
-    def plan(self, context: Context, *, root: ObjectStoragePath, target: str) -> Job:
-        """Decide what this execution pulls, of what time, and where to.
+    def plan(self, context: Context, *, root: ObjectStoragePath, target: str) -> PullPlan:
+        """Decide what this execution pulls.
 
-        :param root: the folder below which the run gets its own.
-        :param target: what the watermark is about besides the resource: a table, or a destination.
+        :param root: the folder below which each run has its own.
+        :param target: the table or destination, which has a watermark of its own.
         :raises ParameterError: a parameter does not fit.
         """
         from limio_limitrail.api.list_identity import list_source
@@ -181,132 +182,146 @@ class ResourcePullOperator(RangedPull, ReadsParameters, LineageMixin, BaseOperat
             source = list_source(resource, path_params=self.path_params, owner=self.hook.owner())
             watermark = asset_watermark(context, outlets=self.outlets, target=key, source=source)
         folder = run_folder(root, resource=resource.name, run=run)
-        lost = self.notice_other_source(context, resource=resource, target=target, watermark=watermark) or self.notice_loss(
-            resource, watermark
-        )
-        chosen = self.choose_range(context, resource=resource, run=run, folder=folder, watermark=watermark)
-        self.log.info("%s: pulling %s (%s).", resource.name, chosen, chosen.reason)
-        if chosen.warning is not None:
-            self.log.warning("%s: %s.", resource.name, chosen.warning)
-        return Job(
+        reset = self.reset_for_other_source(context, resource=resource, target=target, watermark=watermark)
+        reset = reset or self.reset_after_loss(resource, watermark)
+        time_range = self.choose_range(context, resource=resource, run=run, folder=folder, watermark=watermark)
+        self.log.info("%s: pulling %s (%s).", resource.name, time_range, time_range.reason)
+        if time_range.warning is not None:
+            self.log.warning("%s: %s.", resource.name, time_range.warning)
+        return PullPlan(
             run=run,
             resource=resource,
-            window=chosen,
+            time_range=time_range,
             root=root,
             folder=folder,
-            store=CheckpointStore(context.get("task_state_store")),
+            checkpoints=CheckpointStore(context.get("task_state_store")),
             watermark=watermark,
-            lost=lost,
+            watermark_reset=reset,
         )
 
-    def pull(self, job: Job, *, part_format: PartFormat, columns: Mapping[str, NestedPath]) -> Manifest:
+    def pull(
+        self, plan: PullPlan, *, part_format: PartFormat, columns: Mapping[str, NestedPath], target: Callable[[], LineageDataset]
+    ) -> Manifest:
         """Pull into parts.
 
-        :param columns: the nested values to lift.
+        :param columns: all nested columns: the resource's and the task's.
+        :param target: returns the table or the folder, for OpenLineage.
         """
         from limio_limitrail.api.errors import CursorRefusedError
-        from limio_limitrail.landing.pull import PartLimits, Pull
+        from limio_limitrail.landing.pull import Pull
         from limio_limitrail.landing.shaping import Shaping
-        from limio_limitrail.transfers.column_checks import GivenNames
+        from limio_limitrail.observability.lineage import TaskLineage, list_dataset
+        from limio_limitrail.observability.metrics import log_group
+        from limio_limitrail.transfers.column_checks import ColumnNameChecks
         from limio_limitrail.transfers.folders import prepare_folder
         from limio_limitrail.transfers.pull_identity import pull_signature
 
-        resource = job.resource
-        prepare_folder(job.folder, root=job.root)
-        time_path = resource.columns.get(resource.time_column, (resource.time_column,)) if resource.time_column else None
+        resource, time_range = plan.resource, plan.time_range
+
+        def lineage() -> TaskLineage:
+            source = list_dataset(scheme=self.hook.conn_type, base_url=self.hook.base_url, resource=resource.name)
+            return TaskLineage(source=source, targets=(target(),))
+
+        def open_list(checkpoint: PullCheckpoint) -> ListReader | SlicedListReader:
+            return self.hook.open_list(
+                resource,
+                path_params=self.path_params,
+                query_params=self.query_params,
+                since=time_range.since,
+                until=time_range.asked_until,
+                slice_size=self.slice_size,
+                concurrency=self.concurrency,
+                page_size=checkpoint.page_size or self.page_size,
+                cursor=checkpoint.cursor,
+                records_read=checkpoint.read,
+                total=checkpoint.total,
+            )
+
+        self.collect_lineage(lineage)
+        prepare_folder(plan.folder, root=plan.root)
         shaping = Shaping(
             time_column=resource.time_column,
-            time_path=time_path,
+            time_path=resource.columns.get(resource.time_column, (resource.time_column,)) if resource.time_column else None,
             timestamps=resource.timestamps,
-            columns=columns,
+            nested_columns=columns,
             dropped=tuple(self.drop_columns),
             transform=self.transform,
             max_columns=self.max_columns,
         )
-        signature = pull_signature(
-            job,
-            hook=self.hook,
-            path_params=self.path_params,
-            query_params=self.query_params,
-            slice_size=self.slice_size,
-            detail=self.detail,
-            part_format=part_format,
-            shaping=shaping,
-        )
         pull = Pull(
             resource=resource.name,
-            run_id=str(job.run),
-            signature=signature,
-            folder=job.folder,
+            run_id=str(plan.run),
+            signature=pull_signature(
+                plan,
+                hook=self.hook,
+                path_params=self.path_params,
+                query_params=self.query_params,
+                slice_size=self.slice_size,
+                detail=self.detail,
+                part_format=part_format,
+                shaping=shaping,
+            ),
+            folder=plan.folder,
             part_format=part_format,
             shaping=shaping,
-            since=job.window.since,
-            until=job.window.until,
-            upper_bound=job.window.kept_until,
-            store=job.store,
-            open_list=lambda checkpoint: self._open_list(job, checkpoint),
+            since=time_range.since,
+            until=time_range.until,
+            upper_bound=time_range.kept_until,
+            store=plan.checkpoints,
+            open_list=open_list,
             restart_on=CursorRefusedError,
-            limits=PartLimits(rows=self.part_rows),
-            checks=GivenNames(
+            part_rows=self.part_rows,
+            checks=ColumnNameChecks(
                 api=self.hook.client.api,
                 resource=resource.name,
                 dropped=tuple(self.drop_columns),
                 nested=self.nested_columns or {},
-                lifted=tuple(columns),
-                needed=self.needed_columns(job),
+                all_nested=tuple(columns),
+                required=self.required_columns(plan),
             ),
         )
         if self.detail:
-            pull.pages = self.hook.detailed
-        manifest = pull.run()
-        if manifest.rows and manifest.newest is None and resource.time_column is not None and job.watermark is None:
+            pull.pages = self.hook.detailed_pages
+        with log_group(f"pull {resource.name}", resource=resource.name):
+            manifest = pull.run()
+        if manifest.rows and manifest.newest is None and resource.time_column is not None and plan.watermark is None:
             self.log.warning("%s: no time could be read from %r in any record.", resource.name, resource.time_column)
+        self.update_lineage(columns={name: kind.value for name, kind in manifest.schema.items()}, rows=manifest.rows)
         return manifest
 
-    def needed_columns(self, job: Job) -> KeyAndTime | None:  # noqa: ARG002 - for those that load a table
-        """Give the columns that a table needs; none where there is no table."""
+    def required_columns(self, plan: PullPlan) -> RequiredColumns | None:  # noqa: ARG002 - for those that load a table
+        """Return the columns that a table needs; None if there is no table."""
         return None
 
-    def _open_list(self, job: Job, checkpoint: PullCheckpoint) -> Walk | SlicedListReader:
-        return self.hook.walk(
-            job.resource,
-            path_params=self.path_params,
-            query_params=self.query_params,
-            since=job.window.since,
-            until=job.window.asked_until,
-            slice_size=self.slice_size,
-            concurrency=self.concurrency,
-            page_size=checkpoint.page_size or self.page_size,
-            cursor=checkpoint.cursor,
-            seen=checkpoint.read,
-            total=checkpoint.total,
-        )
+    def totals(self, plan: PullPlan, manifest: Manifest, *, stats: Mapping[str, Any]) -> PullTotals:
+        """Move the watermark, because what it stands for is safe now, and return what all summaries hold.
 
-    def note_pull(self, job: Job, *, target: Callable[[], Place]) -> None:
-        """Note for OpenLineage what the pull is about.
-
-        :param target: names the table or the folder.
+        :param stats: counts of requests.
         """
-        from limio_limitrail.observability.lineage import Flow, list_place
+        watermark = self.move_watermark(plan, manifest)
+        totals = {
+            "resource": manifest.resource,
+            "rows": manifest.rows,
+            "pages": manifest.pages,
+            "parts": len(manifest.parts),
+            "columns_not_found": first_names(manifest.not_found),
+            **plan.time_range.summary(),
+            "watermark": watermark.isoformat() if watermark else None,
+            "reason": plan.reason,
+            **stats,
+        }
+        return cast("PullTotals", totals)
 
-        def flow() -> Flow:
-            source = list_place(scheme=self.hook.conn_type, base_url=self.hook.base_url, resource=job.resource.name)
-            return Flow(source=source, targets=(target(),))
+    def publish_summary(self, context: Context, summary: Mapping[str, Any]) -> None:
+        """Put the summary into the asset event of each outlet, and its numbers into metrics."""
+        from limio_limitrail.assets.outlet_events import add_to_outlet_events
+        from limio_limitrail.observability.metrics import send_metrics
 
-        self.note_flow(flow)
-
-    def note_parts(self, manifest: Manifest) -> None:
-        """Note for OpenLineage what came."""
-        self.note_flowed(columns={name: kind.value for name, kind in manifest.schema.items()}, rows=manifest.rows)
-
-    def announce(self, context: Context, summary: Mapping[str, Any]) -> None:
-        """Put the summary into the asset event of each outlet."""
-        from limio_limitrail.hooks.outlets import announce
-
-        announce(context, outlets=self.outlets, summary=summary)
+        add_to_outlet_events(context, outlets=self.outlets, summary=summary)
+        send_metrics(summary, api=self.hook.conn_type, what=summary["resource"])
 
 
-def some_of(names: Sequence[str]) -> list[str]:
-    """Give the first few of what may be hundreds of names, for a summary that stays small."""
+def first_names(names: Sequence[str]) -> list[str]:
+    """Return the first few of what may be hundreds of names, for a summary that stays small."""
     shown = [(safe_text(name) or "")[:60] for name in names[:8]]
     return shown if len(names) <= len(shown) else [*shown, f"and {len(names) - len(shown)} more"]

@@ -1,9 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """A digest of a function's code and of all that it refers to, the same in every process for the same code.
 
-Comments, docstrings, line numbers and file names do not belong to it. The bytecode does, and with it defaults, closures, and the
-functions, classes and constants of modules that the code names, as far as they are the user's own. Python's standard library and
-the libraries in `_LIBRARIES` are known by name and version.
+It covers the bytecode, defaults, closures, and the user's own functions, classes and constants that the code names; not comments,
+docstrings, line numbers and file names. The standard library and `_LIBRARIES` count by name and version.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ _LIBRARIES = frozenset(
     }
 )  # fmt: skip
 _OWN = frozenset({"airflow", "limio_limitrail"})
-"""Libraries whose version does not count: what they do to a part is told by the format of the parts."""
+"""Libraries whose version does not count: `pull_identity.PARTS_FORMAT` covers what they do to a part."""
 
-_DEEPEST = 100
-_MOST = 100_000
+_MAX_DEPTH = 100
+_MAX_VALUES = 100_000
 _COMPILED = (
     types.BuiltinFunctionType,
     types.WrapperDescriptorType,
@@ -42,8 +41,8 @@ _COMPILED = (
     types.GetSetDescriptorType,
     types.MemberDescriptorType,
 )
-# What a class has besides the code and the values that somebody wrote into it.
-_OF_NO_ACCOUNT = frozenset(
+# Attributes of a class that its author did not write.
+_IGNORED_ATTRIBUTES = frozenset(
     {
         "__annotations__", "__dataclass_fields__", "__dataclass_params__", "__dict__", "__doc__", "__firstlineno__",
         "__match_args__", "__module__", "__orig_bases__", "__parameters__", "__static_attributes__", "__weakref__",
@@ -62,7 +61,7 @@ _NOTHING = object()
 
 
 class UnknownCodeError(ExplainedError, ValueError):
-    """What a function does cannot be told from outside. The message names a class or a variable, never a value."""
+    """The code of a function cannot be determined. The message names a class or a variable, never a value."""
 
 
 def code_digest(value: object) -> str:
@@ -77,14 +76,14 @@ def code_digest(value: object) -> str:
 
 
 class _Digest:
-    """One walk through code and values."""
+    """One traversal of code and values."""
 
     def __init__(self) -> None:
-        self._left = _MOST
-        # Those under way, by identity: what refers to one of them refers to its place.
+        self._left = _MAX_VALUES
+        # The depth of the values that are being visited, by id: a reference to one of them is a cycle.
         self._open: dict[int, int] = {}
-        self._outermost = _DEEPEST
-        # Those that refer to nothing under way outside of them. They are kept alive, so that no identity is given away again.
+        self._outermost = _MAX_DEPTH
+        # Values that take no part in an open cycle. A reference to each prevents its id from being reused.
         self._done: dict[int, tuple[Any, bytes]] = {}
 
     def of(self, value: Any) -> bytes:
@@ -100,39 +99,39 @@ class _Digest:
         if id(value) in self._done:
             return self._done[id(value)][1]
         if id(value) in self._open:
-            place = self._open[id(value)]
-            self._outermost = min(self._outermost, place)
-            return _hash("again", str(len(self._open) - place).encode())
+            depth = self._open[id(value)]
+            self._outermost = min(self._outermost, depth)
+            return _hash("again", str(len(self._open) - depth).encode())
         return self._nested(value)
 
     def _nested(self, value: Any) -> bytes:
-        place = len(self._open)
-        if place >= _DEEPEST:
+        depth = len(self._open)
+        if depth >= _MAX_DEPTH:
             raise UnknownCodeError("it is nested too deeply")
         self._left -= 1
         if self._left < 0:
             raise UnknownCodeError("it refers to more code and values than can be followed")
-        outermost, self._outermost = self._outermost, _DEEPEST
-        self._open[id(value)] = place
+        outermost, self._outermost = self._outermost, _MAX_DEPTH
+        self._open[id(value)] = depth
         try:
-            digest = _hash(*self._told(value))
+            digest = _hash(*self._members(value))
         finally:
             del self._open[id(value)]
-        if self._outermost >= place:
+        if self._outermost >= depth:
             self._done[id(value)] = (value, digest)
             self._outermost = outermost
         else:
             self._outermost = min(outermost, self._outermost)
         return digest
 
-    def _told(self, value: Any) -> tuple[Any, ...]:
+    def _members(self, value: Any) -> tuple[Any, ...]:
         kind = type(value)
         if kind in {tuple, list}:
             return (kind.__name__, *map(self.of, value))
         if isinstance(value, set | frozenset):
             return ("set", self.of(kind), *sorted(map(self.of, value)))
         if kind is dict:
-            # In the order of insertion, which a function can see.
+            # In insertion order, which a function can observe.
             return ("dict", *(self.of(one) for item in value.items() for one in item))
         if kind is types.CodeType:
             return ("code", *self._code(value, names=None))
@@ -171,9 +170,9 @@ class _Digest:
         yield self.of({name: one for name, one in vars(function).items() if name != "__wrapped__"})
 
     def _code(self, code: types.CodeType, *, names: dict[str, Any] | None) -> Iterator[bytes]:
-        """Tell a code object by its instructions, without where they stand.
+        """Digest a code object by its instructions, without their line numbers.
 
-        :param names: the globals that it sees; None where it is a value and not about to run.
+        :param names: its globals; None if the code object is a mere value.
         """
         shape = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags & _FLAGS)
         yield _hash("shape", repr(shape).encode())
@@ -190,18 +189,18 @@ class _Digest:
             yield from self._references(instructions, names)
 
     def _references(self, instructions: list[dis.Instruction], names: dict[str, Any]) -> Iterator[bytes]:
-        """Tell what the names in the code stand for: globals, members of modules, and what is imported on the way."""
-        for place, instruction in enumerate(instructions):
-            following = instructions[place + 1 :]
+        """Digest what the code's names refer to: globals, members of modules, and imports within the code."""
+        for index, instruction in enumerate(instructions):
+            following = instructions[index + 1 :]
             if instruction.opname in {"LOAD_GLOBAL", "LOAD_NAME"}:
                 value = _global(names, instruction.argval)
                 yield b"missing" if value is _NOTHING else self._member(value, following, name=instruction.argval)
             elif instruction.opname == "IMPORT_NAME" and instruction.argval:
-                before = instructions[:place]
+                before = instructions[:index]
                 yield from self._imported(instruction.argval, following, package=names.get("__package__"), before=before)
 
     def _member(self, value: Any, following: list[dis.Instruction], *, name: str) -> bytes:
-        """Tell a value; of a module that the code takes a member from, only that member."""
+        """Digest a value; of a module of which the code uses a member, only that member."""
         for step in following:
             if step.opname not in {"LOAD_ATTR", "LOAD_METHOD"} or not _is_own_module(value):
                 break
@@ -211,7 +210,7 @@ class _Digest:
         try:
             return self.of(value)
         except UnknownCodeError as error:
-            # The innermost name says most.
+            # The innermost name is the most specific.
             raise (error if "refers to" in error.what else UnknownCodeError(f"it refers to {name!r}, and {error.what}")) from None
 
     def _imported(
@@ -222,7 +221,7 @@ class _Digest:
             return
         try:
             module = importlib.import_module("." * level + name, package)
-        except Exception as error:  # noqa: BLE001 - whatever a module raises: the function itself will meet it
+        except Exception as error:  # noqa: BLE001 - a module may raise anything, and will do so in the function, too
             raise UnknownCodeError(f"it imports {name!r}, which failed ({type(error).__name__})") from None
         members = []
         for step in following:
@@ -238,7 +237,7 @@ class _Digest:
     # -- modules, classes, objects ---------------------------------------------------------------------------------
 
     def _module(self, module: types.ModuleType) -> Iterator[bytes]:
-        """Tell a whole module by its file, where the code does more with it than to take a member."""
+        """Digest a whole module by its file, because the code does more than to use a member of it."""
         if (library := _library(module.__name__)) is not None:
             yield from _named(library, module.__name__)
             return
@@ -258,9 +257,9 @@ class _Digest:
         for base in kind.__bases__:
             yield self.of(base)
         for name, value in sorted(vars(kind).items()):
-            if name not in _OF_NO_ACCOUNT:
+            if name not in _IGNORED_ATTRIBUTES:
                 yield name.encode()
-                # The slots of a class are told by their names.
+                # Slots count by name.
                 yield b"slot" if isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType) else self.of(value)
 
     def _compiled(self, value: Any) -> Iterator[bytes]:
@@ -280,7 +279,7 @@ class _Digest:
         yield from _named(library, f"{module}.{name}")
 
     def _object(self, value: Any) -> Iterator[bytes]:
-        """Tell an object as a copy of it would be made."""
+        """Digest an object by what a copy of it would be made from."""
         reduce: Callable[[Any], Any] | None = copyreg.dispatch_table.get(type(value))
         try:
             reduced = reduce(value) if reduce is not None else value.__reduce_ex__(4)
@@ -328,7 +327,7 @@ def _is_own_module(value: object) -> bool:
 
 
 def _library(module: object) -> str | None:
-    """Return the name and version of the library that a module belongs to; None where its code is to be looked at."""
+    """Return the name and version of the library that a module belongs to; None if its code is to be digested."""
     top = str(module or "").partition(".")[0]
     if top in sys.stdlib_module_names or top in _OWN:
         return top
@@ -338,7 +337,7 @@ def _library(module: object) -> str | None:
 
 
 def _distribution(module: object) -> str | None:
-    """Return the name and version of the installed package that a compiled module is of."""
+    """Return the name and version of the installed package of a compiled module."""
     top = str(module or "").partition(".")[0]
     try:
         return f"{top} {metadata.version(top)}" if top else None

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Names of columns that a task was given and that no record has: said, or refused before anything is exposed."""
+"""Checks of column names: names from the task that no record has are logged, or refused before anything is loaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("limio_limitrail.transfers")
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeyAndTime:
+class RequiredColumns:
     """The columns that a table needs.
 
     :param key: the primary key.
@@ -38,29 +38,29 @@ class KeyAndTime:
 
 
 @dataclass(frozen=True)
-class GivenNames:
-    """Compares the names of a task with those of the records.
+class ColumnNameChecks:
+    """Compares the column names of a task with those of the records.
 
     :param api: the API's name as people know it.
     :param resource: what is pulled.
     :param dropped: the columns to leave out.
     :param nested: the nested columns that the task names, as column name → path.
-    :param lifted: all nested columns; one of them may be dropped, too.
-    :param needed: what a table needs; none for files.
+    :param all_nested: all nested columns; one of them may be dropped, too.
+    :param required: what a table needs; None for files.
     """
 
     api: str
     resource: str
     dropped: tuple[str, ...]
     nested: Mapping[str, NestedPath]
-    lifted: Collection[str]
-    needed: KeyAndTime | None = None
+    all_nested: Collection[str]
+    required: RequiredColumns | None = None
 
     @cached_property
     def watched(self) -> tuple[str, ...]:
         """The columns to drop and the nested columns that are looked for in the records."""
         return (
-            *(name for name in self.dropped if name not in self.lifted),
+            *(name for name in self.dropped if name not in self.all_nested),
             *(name for name in self.nested if name not in self.dropped),
         )
 
@@ -71,13 +71,13 @@ class GivenNames:
         :raises ProtocolError: the name of a column repeats a credential.
         """
         self._check_secrets(schema)
-        if self.needed is not None and self.needed.merges:
-            self._check_key(self.needed, schema)
+        if self.required is not None and self.required.merges:
+            self._check_key(self.required, schema)
 
     def check_all(self, schema: Mapping[str, Kind], *, found: Collection[str], keys: Collection[str]) -> None:
-        """Refuse, or say, what no record had.
+        """Refuse or log names that no record had.
 
-        :param schema: the columns that land; empty for JSON Lines.
+        :param schema: the columns; empty for JSON Lines.
         :param found: those of the watched names that some record had.
         :param keys: keys that records had.
         :raises ParameterError: the key, or the time column that the task names, is not there; or a column that should have been
@@ -86,14 +86,14 @@ class GivenNames:
         landing = [name for name in dict.fromkeys((*schema, *sorted(keys))) if name not in self.dropped]
         missing = [name for name in self.watched if name not in found]
         for name in missing:
-            self._tell(name, landing)
-        if self.needed is None:
+            self._report_missing(name, landing)
+        if self.required is None:
             return
-        self._check_key(self.needed, schema)
-        column = self.needed.time_column
+        self._check_key(self.required, schema)
+        column = self.required.time_column
         if column is not None and column not in schema:
             raise ParameterError(
-                f"time_column names {column!r}, which no record of {self.resource!r} has{_alike(column, schema)}. Nothing was "
+                f"time_column names {column!r}, which no record of {self.resource!r} has{_similar(column, schema)}. Nothing was "
                 "loaded: correct the name, or leave time_column out"
             )
 
@@ -103,62 +103,62 @@ class GivenNames:
             reason = "a key of its records repeats a credential, and can be no column's name. Nothing was handed on"
             raise ProtocolError(RequestContext(api=self.api, resource=self.resource, reason=reason))
 
-    def _tell(self, name: str, landing: list[str]) -> None:
+    def _report_missing(self, name: str, landing: list[str]) -> None:
         if name in self.nested:
             log.warning(
                 "%s: nested_columns= reads %r from %r, which leads to nothing in any record, so that the column is empty%s.",
                 self.resource,
                 name,
                 self.nested[name],
-                _alike(name, landing),
+                _similar(name, landing),
             )
             return
-        if twins := [other for other in landing if _bare(other) == _bare(name) and other != name]:
+        if respelt := [other for other in landing if _normalized(other) == _normalized(name) and other != name]:
             raise ParameterError(
-                f"drop_columns names {name!r}, which no record of {self.resource!r} has; they have {_listed(twins)}, which would "
-                "land. Nothing was handed on: correct the name"
+                f"drop_columns names {name!r}, which no record of {self.resource!r} has; they have {_quoted(respelt)}, which "
+                "would land. Nothing was handed on: correct the name"
             )
         log.warning(
             "%s: drop_columns names %r, which no record has, so that nothing was left out for it%s.",
             self.resource,
             name,
-            _alike(name, landing),
+            _similar(name, landing),
         )
 
-    def _check_key(self, needed: KeyAndTime, schema: Mapping[str, Kind]) -> None:
-        for column in needed.key:
+    def _check_key(self, required: RequiredColumns, schema: Mapping[str, Kind]) -> None:
+        for column in required.key:
             if column in schema:
                 continue
-            if needed.key_given:
+            if required.key_given:
                 raise ParameterError(
-                    f"primary_key names {column!r}, which records of {self.resource!r} do not have{_alike(column, schema)}. "
+                    f"primary_key names {column!r}, which records of {self.resource!r} do not have{_similar(column, schema)}. "
                     "Nothing was loaded: correct the name"
                 )
-            if needed.merges:
+            if required.merges:
                 raise ParameterError(
                     f"the records of {self.resource!r} do not have the column {column!r} of its primary key"
-                    f"{_alike(column, schema)}. Nothing was loaded: give primary_key=[...], or another mode"
+                    f"{_similar(column, schema)}. Nothing was loaded: give primary_key=[...], or another mode"
                 )
             log.warning(
                 "%s: no record has the column %r of its primary key, so that records that come twice are not noticed%s.",
                 self.resource,
                 column,
-                _alike(column, schema),
+                _similar(column, schema),
             )
 
 
-def _bare(name: str) -> str:
-    """Give a name without what differs between two spellings of it."""
+def _normalized(name: str) -> str:
+    """Return a name without case, blanks and punctuation."""
     return re.sub(r"[\W_]+", "", name).casefold() or name
 
 
-def _alike(name: str, others: Iterable[str]) -> str:
-    """Name what may have been meant, as the end of a sentence."""
+def _similar(name: str, others: Iterable[str]) -> str:
+    """Return a hint at similar names, as the end of a sentence."""
     known = list(others)
-    bare = [other for other in known if _bare(other) == _bare(name)]
-    close = bare or difflib.get_close_matches(name, known, n=3, cutoff=0.7)
-    return f" (they have {_listed(close)})" if close else ""
+    respelt = [other for other in known if _normalized(other) == _normalized(name)]
+    close = respelt or difflib.get_close_matches(name, known, n=3, cutoff=0.7)
+    return f" (they have {_quoted(close)})" if close else ""
 
 
-def _listed(names: Iterable[str]) -> str:
+def _quoted(names: Iterable[str]) -> str:
     return ", ".join(repr((safe_text(name) or "")[:60]) for name in names)

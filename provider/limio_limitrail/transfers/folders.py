@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Where a run's parts go."""
+"""The folder of a run's parts: its name, and its permissions on this machine, because parts hold customers' data."""
 
 from __future__ import annotations
 
@@ -7,27 +7,37 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.api.errors import ParameterError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=-]+")
-_KEPT = re.compile(r"(?=.{1,80}\Z)[a-z0-9_=-]+(\.[a-z0-9_=-]+)*")
+_SAFE = re.compile(r"(?=.{1,80}\Z)[a-z0-9_=-]+(\.[a-z0-9_=-]+)*")
 _DIGESTED = re.compile(r"(^|-)[0-9a-f]{20}\Z")
-_LONGEST = 60
+_MAX_READABLE = 60
+_MKDIR_ATTEMPTS = 10
+
+
+class FolderError(ParameterError):
+    """A folder on this machine is not safe for customers' data. The message names it, and says what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
-    """Which pull this is: one task in one run, and one of its mapped copies.
+    """The identity of a pull: a task, or a mapped copy of it, in a Dag run.
 
     :param dag_id: the Dag.
     :param task_id: the task in it.
     :param run_id: the Dag run.
-    :param map_index: the mapped copy; -1 where the task is not mapped.
+    :param map_index: the mapped copy; -1 if the task is not mapped.
     """
 
     dag_id: str
@@ -37,7 +47,7 @@ class RunIdentity:
 
     @classmethod
     def of(cls, context: Context) -> RunIdentity:
-        """Read it out of the context."""
+        """Read the identity from a task's context."""
         task_instance: Any = context["ti"]
         map_index = task_instance.map_index
         return cls(
@@ -53,22 +63,22 @@ class RunIdentity:
 
 
 def safe_name(name: str) -> str:
-    """Make a name fit for a folder in any store, whether it minds the case of letters or not.
+    """Return a folder name that works in any store, case-sensitive or not.
 
-    A name of up to 80 small letters, digits and ``-_.=`` stays as it is. Any other is cut and gets a digest of the whole, so that
-    two names never become one.
+    A name of up to 80 small letters, digits and ``-_.=`` stays as it is. Any other is shortened and gets a digest, so that two
+    names never become one.
     """
-    return name if _KEPT.fullmatch(name) and not _DIGESTED.search(name) else _digested(name[:_LONGEST], of=name)
+    return name if _SAFE.fullmatch(name) and not _DIGESTED.search(name) else _digested(name[:_MAX_READABLE], of=name)
 
 
 def run_folder(root: ObjectStoragePath, *, resource: str, run: RunIdentity) -> ObjectStoragePath:
-    """Give the folder of one run of one pull below a destination; no two runs have the same."""
+    """Return the folder of one run of one pull below a destination. No two runs have the same."""
     task = f"{run.dag_id}.{run.task_id}"
-    # Of more than one dot nobody could say which of them ends the Dag's name.
-    kept = task.count(".") == 1 and safe_name(task) == task
-    half = _LONGEST // 2
+    # With more than one dot, the end of the Dag's name would be ambiguous.
+    is_safe = task.count(".") == 1 and safe_name(task) == task
+    half = _MAX_READABLE // 2
     readable = f"{run.dag_id[:half]}.{run.task_id[:half]}"
-    folder = root / safe_name(resource) / (task if kept else _digested(readable, of=[run.dag_id, run.task_id]))
+    folder = root / safe_name(resource) / (task if is_safe else _digested(readable, of=[run.dag_id, run.task_id]))
     folder = folder / safe_name(run.run_id)
     return folder if run.map_index < 0 else folder / f"map_index={run.map_index}"
 
@@ -79,19 +89,64 @@ def _digested(readable: str, *, of: str | list[str]) -> str:
 
 
 def prepare_folder(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> None:
-    """Make a run's folder where it is on this machine, and look whether it is safe for customers' data.
+    """On this machine, make a run's folder and those between it and its root, each readable by its owner alone.
 
-    :raises FolderError: it is not.
+    :param root: the folder that the task was given. It may be a symbolic link, which is its maker's choice.
+    :raises FolderError: one of the folders is a link or can be changed by others, or the run's folder has a link in it.
     """
     from limio_limitrail.landing.parts import is_local
-    from limio_limitrail.transfers.local_folders import make_private_folder
 
-    if is_local(folder):
-        make_private_folder(folder.path, root=root.path)
+    if not is_local(folder):
+        return
+    for attempt in range(1, _MKDIR_ATTEMPTS + 1):
+        try:
+            _make_private(folder.path, root=root.path)
+            break
+        except FileNotFoundError:
+            # Another task may be removing an empty parent folder.
+            if attempt == _MKDIR_ATTEMPTS:
+                raise
+    with os.scandir(folder.path) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                raise _link_error(entry.path)
+
+
+def _make_private(folder: str, *, root: str) -> None:
+    os.makedirs(root, mode=0o700, exist_ok=True)  # noqa: PTH103
+    _check_writers(root, os.stat(root))  # noqa: PTH116 - follows the link that a root may be
+    path = root
+    for name in PurePath(folder).relative_to(root).parts:
+        path = os.path.join(path, name)  # noqa: PTH118
+        with suppress(FileExistsError):
+            os.mkdir(path, mode=0o700)  # noqa: PTH102
+        status = os.lstat(path)
+        if stat.S_ISLNK(status.st_mode):
+            raise _link_error(path)
+        if not stat.S_ISDIR(status.st_mode):
+            raise FolderError(f"{path} is not a folder: remove it, or give the task another folder")
+        _check_writers(path, status)
+
+
+def _check_writers(path: str, status: os.stat_result) -> None:
+    """Refuse a folder in which every user could replace a part.
+
+    A group may write: its members are trusted, and volumes of Kubernetes are shared in this way. So may everybody if the sticky
+    bit is set, as in /tmp: then only the owner of a file or of the folder can replace it.
+    """
+    if not status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_ISVTX and status.st_uid in {0, os.getuid()}):
+        return
+    raise FolderError(f"every user of this machine may write into {path}: run chmod o-w {path}, or give the task another folder")
+
+
+def _link_error(path: str) -> FolderError:
+    return FolderError(
+        f"{path} is a symbolic link, and parts are never written through one: remove it, or give the task another folder"
+    )
 
 
 def remove_empty(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> None:
-    """Remove a folder on this machine, and those between it and its root, as far as they are empty."""
+    """On this machine, remove a folder and those between it and its root, if they are empty."""
     from limio_limitrail.landing.parts import is_local
 
     while is_local(folder) and folder != root and folder.is_relative_to(root):
@@ -103,12 +158,16 @@ def remove_empty(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> None:
 
 
 def default_staging() -> str:
-    """Give the folder on this machine where parts wait to be loaded, readable by this user alone.
+    """Make and return this user's own folder on this machine, in which parts wait to be loaded.
 
-    :raises FolderError: others can reach it.
+    :raises FolderError: it is a link, another user's, or can be reached by others.
     """
-    from limio_limitrail.transfers.local_folders import make_own_folder
-
-    root = os.path.join(tempfile.gettempdir(), f"limio_limitrail-{os.getuid()}")  # noqa: PTH118 - becomes a URL path
-    make_own_folder(root)
-    return root
+    path = os.path.join(tempfile.gettempdir(), f"limio_limitrail-{os.getuid()}")  # noqa: PTH118 - becomes a URL path
+    with suppress(FileExistsError):
+        os.mkdir(path, mode=0o700)  # noqa: PTH102
+    status = os.lstat(path)
+    if stat.S_ISLNK(status.st_mode):
+        raise _link_error(path)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise FolderError(f"{path} can be reached by others; remove it, or give the task a staging= folder of its own")
+    return path

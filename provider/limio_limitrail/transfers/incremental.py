@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Which range of time a pull asks for, what it remembers of it, and what it does where the target has lost rows."""
+"""Incremental pulls: their time range, their watermark, and what resets it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.hooks.time_range import Incremental, RunTimes, TimeRange
     from limio_limitrail.landing.manifest import Manifest
-    from limio_limitrail.transfers.base import Job
+    from limio_limitrail.transfers.base import PullPlan
     from limio_limitrail.transfers.folders import RunIdentity
-    from limio_limitrail.transfers.state import AssetWatermark, Progress
+    from limio_limitrail.transfers.state import AssetWatermark, WatermarkState
 
 log = logging.getLogger(__name__)
 
 _MOMENT = timedelta(microseconds=1)
 
 
-class RangedPull:
-    """What a pull does with time. Goes before `BaseOperator`; the parameters are those of `ResourcePullOperator`."""
+class IncrementalPull:
+    """The time range and the watermark of a pull. Comes before `BaseOperator`; has the parameters of `ResourcePullOperator`."""
 
     incremental: bool
     full_refresh: bool
@@ -35,18 +35,18 @@ class RangedPull:
     slice_size: timedelta | None
 
     def own_rows(self) -> bool:
-        """Whether each run keeps rows or files of its own, so that another run's records would come twice."""
+        """Return whether each run keeps rows or files of its own, so that another run's records would come twice."""
         return True
 
-    def loss(self, resource: Resource, *, watermark: datetime) -> tuple[str, bool] | None:  # noqa: ARG002 - as it is called
-        """Find out whether the target has lost what the watermark stands for.
+    def find_loss(self, resource: Resource, *, watermark: datetime) -> tuple[str, bool] | None:  # noqa: ARG002 - as it is called
+        """Return whether the target has lost rows from before the watermark.
 
-        :return: what happened to it, and whether it is still there; None where nothing speaks for it.
+        :return: what happened to the target, and whether it still exists; None if nothing is lost.
         """
         return None
 
-    def made_before(self, run: RunIdentity, *, folder: ObjectStoragePath) -> bool:  # noqa: ARG002 - as it is called
-        """Tell whether a run has left rows or files."""
+    def has_output(self, run: RunIdentity, *, folder: ObjectStoragePath) -> bool:  # noqa: ARG002 - as it is called
+        """Return whether a run has left rows or files."""
         from limio_limitrail.landing.parts import MANIFEST_NAME
 
         return (folder / MANIFEST_NAME).exists()
@@ -60,9 +60,9 @@ class RangedPull:
         folder: ObjectStoragePath,
         watermark: AssetWatermark | None,
     ) -> TimeRange:
-        """Choose the range of time of this run.
+        """Choose the time range of this run.
 
-        :raises ParameterError: a parameter does not fit, or what this run asked for before has been forgotten.
+        :raises ParameterError: a parameter does not fit, or the time range of an earlier execution of this run is forgotten.
         """
         from limio_limitrail.hooks.time_range import RunTimes, choose_range
 
@@ -73,11 +73,11 @@ class RangedPull:
             since=self.since,
             until=self.until,
             slice_size=self.slice_size,
-            incremental=self._going_on(times, run=run, folder=folder, watermark=watermark) if self.incremental else None,
+            incremental=self._incremental(times, run=run, folder=folder, watermark=watermark) if self.incremental else None,
             own_rows=self.own_rows(),
         )
 
-    def _going_on(
+    def _incremental(
         self, times: RunTimes, *, run: RunIdentity, folder: ObjectStoragePath, watermark: AssetWatermark | None
     ) -> Incremental:
         from limio_limitrail.hooks.time_range import Incremental
@@ -86,7 +86,7 @@ class RangedPull:
         progress = self._progress(watermark)
         past = progress.runs.get(mark_of(str(run)))
         may_be_forgotten = progress.forgotten is not None and (times.due is None or times.due <= progress.forgotten)
-        if past is None and may_be_forgotten and self.own_rows() and self.made_before(run, folder=folder):
+        if past is None and may_be_forgotten and self.own_rows() and self.has_output(run, folder=folder):
             raise ParameterError(
                 "this run was made before, and its range of time is not known any more, because too many runs came after it, or "
                 "because it was made of another list or tenant: made again, it would replace what it left by less. Leave it as "
@@ -100,28 +100,28 @@ class RangedPull:
             full_refresh=self.full_refresh,
         )
 
-    def _progress(self, watermark: AssetWatermark | None) -> Progress:
-        from limio_limitrail.transfers.state import Progress
+    def _progress(self, watermark: AssetWatermark | None) -> WatermarkState:
+        from limio_limitrail.transfers.state import WatermarkState
 
         if watermark is None:
-            return Progress()
+            return WatermarkState()
         try:
             return watermark.read()
         except ParameterError:
             if self.full_refresh:
-                # It is set anew in the end.
-                return Progress()
+                # It is reset in the end.
+                return WatermarkState()
             raise
 
-    def notice_other_source(
+    def reset_for_other_source(
         self, context: Context, *, resource: Resource, target: str, watermark: AssetWatermark | None
     ) -> str | None:
-        """Forget the watermark where it is about the list of another tenant, or another list, and say so.
+        """Reset a watermark of another tenant, or of another list.
 
-        It is forgotten before the pull, so that a retry after a load that was not noted reads from the start as well.
+        It is reset before the pull, so that a retry after a load whose end was not recorded reads from the start as well.
 
-        :param target: names where the records land.
-        :return: what differs; None where the watermark counts.
+        :param target: the table or the destination.
+        :return: what differs; None if the watermark counts.
         :raises ParameterError: the pull would have to read from the start, and does not know where that is.
         """
         from limio_limitrail.hooks.time_range import RunTimes
@@ -132,7 +132,7 @@ class RangedPull:
             differ = watermark.differences()
         except ParameterError:
             if self.full_refresh:
-                # It is set anew in the end.
+                # It is reset in the end.
                 return None
             raise
         if not differ:
@@ -155,12 +155,12 @@ class RangedPull:
         )
         return what
 
-    def notice_loss(self, resource: Resource, watermark: AssetWatermark | None) -> str | None:
-        """Forget the watermark where the target has lost what it stands for, and say so.
+    def reset_after_loss(self, resource: Resource, watermark: AssetWatermark | None) -> str | None:
+        """Reset the watermark if the target has lost rows from before it.
 
-        It is forgotten before the pull, so that a retry after a load that was not noted reads from the start as well.
+        It is reset before the pull, so that a retry after a load whose end was not recorded reads from the start as well.
 
-        :return: what was lost; None where the watermark counts.
+        :return: what was lost; None if the watermark counts.
         :raises ParameterError: the pull would have to read from the start, and does not know where that is.
         """
         if watermark is None or resource.time_filter is None or self.full_refresh:
@@ -168,7 +168,7 @@ class RangedPull:
         progress = watermark.read()
         if progress.watermark is None:
             return None
-        found = self.loss(resource, watermark=progress.watermark)
+        found = self.find_loss(resource, watermark=progress.watermark)
         if found is None:
             watermark.settle()
             return None
@@ -189,29 +189,29 @@ class RangedPull:
         log.warning("%s. The watermark is set anew, and the pull reads from the start.", what)
         return what
 
-    def move_watermark(self, job: Job, manifest: Manifest) -> datetime | None:
-        """Move the watermark to what the manifest vouches for, never back; return where it stands.
+    def move_watermark(self, plan: PullPlan, manifest: Manifest) -> datetime | None:
+        """Move the watermark to where the manifest is complete, never back; return where it is then.
 
-        A pull without newer records leaves it where it is.
+        A pull without newer records does not move it.
         """
         from limio_limitrail.hooks.time_range import PastRange
 
-        if job.watermark is None:
+        if plan.watermark is None:
             return manifest.watermark
-        if manifest.rows and manifest.watermark is None and job.resource.time_filter is not None:
+        if manifest.rows and manifest.watermark is None and plan.resource.time_filter is not None:
             log.warning(
                 "%s: no time could be read from %r in any record, so the watermark stays where it is.",
-                job.resource.name,
-                job.resource.time_column,
+                plan.resource.name,
+                plan.resource.time_column,
             )
-        past = PastRange(since=job.window.since, until=job.window.until or _end_of(manifest))
-        return job.watermark.move(manifest.watermark, run=str(job.run), past=past, started_at=manifest.started_at)
+        past = PastRange(since=plan.time_range.since, until=plan.time_range.until or _end_of(manifest))
+        return plan.watermark.move(manifest.watermark, run=str(plan.run), past=past, started_at=manifest.started_at)
 
 
 def _end_of(manifest: Manifest) -> datetime | None:
-    """Return where a run that asked for no end ends when it is made again: just after the newest time that came.
+    """Return the upper bound of a run without one, for when it is repeated: just after the newest time in its records.
 
-    What shows up later belongs to the next run, which goes on from there. A time in the future says nothing about that.
+    Later records belong to the next run, which continues from there. A time in the future does not count.
     """
     from limio_limitrail.hooks.time_range import just_after
 

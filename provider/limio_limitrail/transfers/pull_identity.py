@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Which pull a saved state belongs to: a retry goes on with it only where all of this is the same."""
+"""The identity of a pull: a retry resumes from a checkpoint only if all of it is the same."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from limio_limitrail.transfers.code_digest import UnknownCodeError, code_digest
 
 if TYPE_CHECKING:
     from limio_limitrail.api.resource import Resource
-    from limio_limitrail.hooks.protocol import ResourceHook
+    from limio_limitrail.hooks.base import ApiHook
     from limio_limitrail.landing.parts import PartFormat
     from limio_limitrail.landing.shaping import Shaping
-    from limio_limitrail.transfers.base import Job
+    from limio_limitrail.transfers.base import PullPlan
 
 log = logging.getLogger(__name__)
 
 PARTS_FORMAT = 1
-"""Raised where this package would make other parts of the same records: parts of two kinds do not go together."""
+"""Increased when this package begins to make different parts of the same records, which must not be mixed."""
 
 
 def pull_signature(
-    job: Job,
+    plan: PullPlan,
     *,
-    hook: ResourceHook,
+    hook: ApiHook,
     path_params: Mapping[str, Any] | None,
     query_params: Mapping[str, Any] | None,
     slice_size: timedelta | None,
@@ -40,37 +40,42 @@ def pull_signature(
     part_format: PartFormat,
     shaping: Shaping,
 ) -> str:
-    """Return what tells one pull from another.
+    """Return the signature that identifies a pull and what it makes of the records.
 
-    Neither what only explains nor how fast the pull goes belongs to it: page size, slices at once, rows a part, retries, and the
-    order in which columns and parameters were given. No secret does, so that a rotated one leaves the pull what it is.
+    It ignores whatever does not change the records: page size, concurrency, rows a part, retries, and the order in which columns
+    and parameters are given. It ignores secrets, so that a pull stays the same when they are rotated.
 
     :param path_params: values for the placeholders of the path.
     :param query_params: query parameters.
-    :param slice_size: the longest span of time that one request asks for; None where the pull is not cut into slices.
+    :param slice_size: the longest time range of one request; None if the pull is not sliced.
     :param detail: whether each record is fetched by its id.
     :raises ParameterError: the parameters do not fit the resource.
     """
-    resource, window = job.resource, job.window
-    query = build_query(
-        resource, path_params=path_params, query_params=query_params, since=window.since, until=window.asked_until
+    resource, time_range = plan.resource, plan.time_range
+    path, params = build_query(
+        resource, path_params=path_params, query_params=query_params, since=time_range.since, until=time_range.asked_until
     )
     time_path = path_parts(shaping.time_path) if shaping.time_path is not None else None
     return signature_of(
         {
             "the API's URLs or client": _digest(hook.source()),
-            "run": _digest([job.run.dag_id, job.run.task_id, job.run.run_id, job.run.map_index]),
-            "folder": _digest(str(job.folder)),
-            "list": _digest([query.path, query.params, detail and resource.detail_path]),
+            "run": _digest([plan.run.dag_id, plan.run.task_id, plan.run.run_id, plan.run.map_index]),
+            "folder": _digest(str(plan.folder)),
+            "list": _digest([path, params, detail and resource.detail_path]),
             "paging": _code_of("the paging", _paging(resource)),
             "time range": _digest(
-                [_text(window.since), _text(window.until), _text(window.kept_until), slice_size and slice_size.total_seconds()]
+                [
+                    _text(time_range.since),
+                    _text(time_range.until),
+                    _text(time_range.kept_until),
+                    slice_size and slice_size.total_seconds(),
+                ]
             ),
             "columns or part format": _digest(
                 [
                     PARTS_FORMAT,
                     part_format,
-                    {name: list(path_parts(path)) for name, path in shaping.columns.items()},
+                    {name: list(path_parts(path)) for name, path in shaping.nested_columns.items()},
                     sorted(shaping.dropped),
                     sorted(shaping.timestamps),
                     [shaping.time_column, time_path],
@@ -89,7 +94,7 @@ def _code_of(what: str, value: object) -> str:
     try:
         return code_digest(value)[:16]
     except UnknownCodeError as error:
-        log.warning("The code of %s cannot be compared, so that a retry of the task starts the pull over: %s", what, error)
+        log.warning("The code of %s cannot be compared, so a retry of the task starts the pull over: %s", what, error)
         return uuid.uuid4().hex[:16]
 
 

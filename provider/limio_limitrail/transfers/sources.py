@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What pulls of each API add: its connection, and with LimitRail scopes and time ranges with two ends."""
+"""The parameters of each API's pulls: the connection, and with LimitRail scopes and slices of time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-from limio_limitrail.api.time_slices import MOST_AT_ONCE
+from limio_limitrail.api.time_slices import MAX_CONCURRENCY
 from limio_limitrail.links.pages import LimioAppLink, LimitRailConsoleLink
 from limio_limitrail.parameters import readers, times
 from limio_limitrail.parameters.declared import Parameter
@@ -63,7 +63,7 @@ class LimitRailPullOperator(ResourcePullOperator):
         "scope": Parameter(readers.scopes),
         "until": Parameter(readers.optional(times.instant)),
         "slice_size": Parameter(readers.optional(times.span(least=timedelta(seconds=1), whole_seconds=True))),
-        "concurrency": Parameter(readers.whole_number(least=1, most=MOST_AT_ONCE)),
+        "concurrency": Parameter(readers.whole_number(least=1, most=MAX_CONCURRENCY)),
     }
 
     limitrail_conn_id: str

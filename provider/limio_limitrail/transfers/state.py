@@ -23,26 +23,24 @@ log = logging.getLogger(__name__)
 WATERMARK_KEY = "limio_limitrail.watermark"
 FORMAT_VERSION = 1
 REMEMBERED_RUNS = 400
-"""Runs whose range of time is remembered, at some ninety bytes each."""
+"""Runs whose time range is stored, at about ninety bytes each."""
 
 
 def mark_of(run: str) -> str:
-    """Give the short mark under which a run is remembered."""
+    """Return the short key under which a run is stored."""
     return hashlib.sha256(run.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far a table has come.
+class WatermarkState:
+    """What is stored with a watermark.
 
-    :param watermark: up to when it is complete; None before the first load, and after the table was lost.
-    :param runs: the ranges of time of recent runs, by their marks. A run that is made again asks for its own range again: from
-        the watermark, which it moved itself, it would find less than it put into its own rows or folder the first time, and
-        without its end also what newer runs have put into theirs.
-    :param forgotten: up to when the ranges of runs may have been forgotten, because too many came after them.
-    :param reread: True where the watermark was set anew because rows were missing from the table, and no run has found them
-        there since.
-    :param source: what it is about; None where nobody has noted it.
+    :param watermark: the time up to which the table is complete; None before the first load, and after the table was lost.
+    :param runs: the time ranges of recent runs, by `mark_of`. A run that is cleared reads its own range again: from the
+        watermark, which it moved itself, it would find less than before, and without an end also the records of newer runs.
+    :param forgotten: the time up to which the ranges of runs may have been dropped, because there were too many.
+    :param reread: True if the watermark was reset because rows were missing from the table, and no run has found them since.
+    :param source: the list that the watermark is about; None if it is not known.
     """
 
     watermark: datetime | None = None
@@ -53,11 +51,11 @@ class Progress:
 
 
 class AssetWatermark:
-    """A table's watermark in the state store of the task's outlet asset (Airflow 3.3 and later), kept across runs.
+    """A table's watermark in the state store of the task's outlet asset (Airflow 3.3 and later), which outlives runs.
 
     :param accessor: the asset's state store.
-    :param target: what the watermark is about; one asset can hold those of several mapped pulls.
-    :param source: whose list the pull reads.
+    :param target: the key of the watermark; an asset can have those of several mapped pulls.
+    :param source: the list that the pull reads.
     """
 
     def __init__(self, accessor: Any, *, target: str, source: Source) -> None:
@@ -65,20 +63,20 @@ class AssetWatermark:
         self._source = source
         self._key = f"{WATERMARK_KEY}:{target}"
 
-    def read(self) -> Progress:
-        """Return how far the table has come.
+    def read(self) -> WatermarkState:
+        """Return what is stored.
 
-        :raises ParameterError: what is stored was written by a newer version, or is damaged.
+        :raises ParameterError: a newer version wrote it, or it is damaged.
         """
         value = self._accessor.get(self._key)
         if value is None:
-            return Progress()
+            return WatermarkState()
         if not isinstance(value, Mapping):
             raise self._unreadable(f"is damaged ({type(value).__name__})")
         if (why := trouble(value.get("format_version"), reads=FORMAT_VERSION)) is not None:
             raise self._unreadable(why)
         try:
-            return Progress(
+            return WatermarkState(
                 watermark=maybe(instant, value["watermark"]),
                 runs={
                     text(mark): PastRange(since=maybe(instant, since), until=maybe(instant, until))
@@ -98,31 +96,31 @@ class AssetWatermark:
         )
 
     def differences(self) -> tuple[str, ...]:
-        """Name in what the list that the watermark is about differs from the one that the pull reads.
+        """Name the differences between the list that the watermark is about and the one that the pull reads.
 
         :raises ParameterError: as `read`.
         """
         return differences(self.read().source, self._source)
 
     def move(self, reached: datetime | None, *, run: str, past: PastRange, started_at: datetime) -> datetime | None:
-        """Move the watermark, after what it stands for is safe, but never back; return where it stands.
+        """Advance the watermark after the records are stored; return the result. It never goes back.
 
-        A range that begins after the watermark does not move it: nobody has asked for what lies between the two.
+        A range that begins after the watermark does not move it, because no run has read what lies between the two.
 
-        :param reached: up to when the range is complete; None where nothing newer came.
-        :param run: the pull that got there.
-        :param past: the range that it covers; without an end where nothing came that tells it.
-        :param started_at: when it began.
+        :param reached: the time up to which the range is complete; None if nothing newer came.
+        :param run: the pull that read the range.
+        :param past: the range; without an end if no record told it.
+        :param started_at: when the pull began.
         """
         try:
             progress = self.read()
         except ParameterError as error:
-            # Only a full refresh comes this far, and pulls that read the whole list anyway.
-            log.warning("The watermark is set anew: %s", error.what)
-            progress = Progress()
+            # Only a full refresh gets here, or a pull that reads the whole list anyway.
+            log.warning("The watermark is reset: %s", error.what)
+            progress = WatermarkState()
         if differ := differences(progress.source, self._source):
             log.warning(
-                "A pull of another list or tenant (%s) has begun meanwhile, and the watermark is about that one now: it stays.",
+                "The watermark is not moved: a pull of another list or tenant (%s) has begun meanwhile, and has made it its own.",
                 ", ".join(differ),
             )
             return None
@@ -135,7 +133,7 @@ class AssetWatermark:
         dropped = [one.until for one in list(runs.values())[:-REMEMBERED_RUNS] if one.until is not None]
         forgotten = max([*dropped, *([] if progress.forgotten is None else [progress.forgotten])], default=None)
         self._write(
-            Progress(
+            WatermarkState(
                 watermark=watermark,
                 runs=dict(list(runs.items())[-REMEMBERED_RUNS:]),
                 forgotten=forgotten,
@@ -145,26 +143,26 @@ class AssetWatermark:
         return watermark
 
     def reset(self, *, reread: bool = False, forgotten: datetime | None = None) -> None:
-        """Forget everything, because the table or the list is not what it was: the next pull reads from the start.
+        """Drop the watermark and all ranges, because the table or the list has changed: the next pull reads from the start.
 
-        :param reread: True where the table is there and rows are missing from it.
-        :param forgotten: up to when runs are forgotten that may still have rows there.
+        :param reread: True if the table exists and rows are missing from it.
+        :param forgotten: the time up to which the runs that are dropped may still have rows in the table.
         """
-        self._write(Progress(reread=reread, forgotten=forgotten))
+        self._write(WatermarkState(reread=reread, forgotten=forgotten))
 
     def settle(self) -> None:
-        """Note that the table was found as the last run left it."""
+        """Note that the table is as the last run left it."""
         progress = self.read()
         if progress.reread:
             self._write(replace(progress, reread=False))
 
-    def _write(self, progress: Progress) -> None:
+    def _write(self, progress: WatermarkState) -> None:
         self._accessor.set(
             self._key,
             {
                 "format_version": FORMAT_VERSION,
                 "watermark": _text(progress.watermark),
-                # A list, because not every store keeps the order of an object's members.
+                # A list, because not every store preserves the order of an object's members.
                 "runs": [[mark, _text(past.since), _text(past.until)] for mark, past in progress.runs.items()],
                 "forgotten": _text(progress.forgotten),
                 "reread": progress.reread,
@@ -178,7 +176,7 @@ def _text(when: datetime | None) -> str | None:
 
 
 def asset_watermark(context: Context, *, outlets: list[Any], target: str, source: Source) -> AssetWatermark | None:
-    """Give the watermark on the task's first outlet asset; None where Airflow has no asset state store.
+    """Return the watermark of the task's first outlet asset; None if Airflow has no asset state store.
 
     :raises ParameterError: the task has no asset among its outlets.
     """

@@ -4,65 +4,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, ClassVar, Never, Unpack
 
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.parameters import readers
 from limio_limitrail.parameters.declared import Parameter
-from limio_limitrail.triggers.base import WaitTrigger
-from limio_limitrail.triggers.connection import ConnectionMixin, ResolvedConnection
-from limio_limitrail.triggers.events import ResourceEventTrigger
-from limio_limitrail.triggers.poll_slots import THREADS
-
-if TYPE_CHECKING:
-    from limio_limitrail.api.client import ApiClient
+from limio_limitrail.triggers.base import KWARGS_FORMAT, WaitArguments, WaitTrigger
+from limio_limitrail.triggers.connection import ConnectionMixin, ResolvedConnection, resolved_connection
+from limio_limitrail.triggers.events import DEFAULT_INTERVAL, DEFAULT_OVERLAP, ResourceEventTrigger
+from limio_limitrail.triggers.threads import MAX_SLOTS
 
 
-class _OfLimio(ConnectionMixin):
+class _LimioConnectionMixin(ConnectionMixin):
     limio_conn_id: str
 
     @property
     def api_conn_id(self) -> str:
         return self.limio_conn_id
 
-    def own_kwargs(self) -> dict[str, Any]:
+    def connection_kwargs(self) -> dict[str, Any]:
         return {"limio_conn_id": self.limio_conn_id}
 
     def read_connection(self, connection: Any) -> ResolvedConnection:
-        from airflow.sdk.log import mask_secret
-
-        from limio_limitrail.api.origin import origin_of
-        from limio_limitrail.hooks.limio_client import make_limio_client
+        from limio_limitrail.hooks.clients import make_limio_client
         from limio_limitrail.hooks.limio_connection import read_limio_connection
-        from limio_limitrail.triggers.client_cache import client_of_process
 
         settings = read_limio_connection(connection)
-
-        def make() -> ApiClient:
-            # Once for all triggers: Airflow tells its supervisor, and the thread waits for that.
-            mask_secret(settings.secret.reveal())
-            return make_limio_client(settings, connections=THREADS)
-
-        return ResolvedConnection(
-            client=client_of_process(("limio", settings), make),
-            owner=settings.owner(),
-            host=str(origin_of(settings.app_url)),
-            token_host=str(origin_of(settings.auth_url)),
-        )
+        make = partial(make_limio_client, settings, connections=MAX_SLOTS)
+        return resolved_connection(settings, key=("limio", settings), make=make)
 
 
-class LimioWaitTrigger(_OfLimio, WaitTrigger):
-    """Wait for something of Limio's. The sensors make it.
+class LimioWaitTrigger(_LimioConnectionMixin, WaitTrigger):
+    """Wait for something of Limio's. The sensors make it."""
 
-    :param limio_conn_id: the Limio connection.
-    """
-
-    def __init__(self, *, limio_conn_id: str, **kwargs: Any) -> None:
+    def __init__(self, *, limio_conn_id: str, **kwargs: Unpack[WaitArguments]) -> None:
         super().__init__(**kwargs)
         self.limio_conn_id = limio_conn_id
 
 
-class LimioResourceEventTrigger(_OfLimio, ResourceEventTrigger):
+class LimioResourceEventTrigger(_LimioConnectionMixin, ResourceEventTrigger):
     """Start Dags when a list of Limio's has new or changed records: abandoned baskets, published offers.
 
     Parameters as for `ResourceEventTrigger`, and:
@@ -70,14 +52,39 @@ class LimioResourceEventTrigger(_OfLimio, ResourceEventTrigger):
     :param limio_conn_id: the Limio connection.
     """
 
-    own_parameters: ClassVar[Mapping[str, Parameter]] = {
-        "limio_conn_id": Parameter(readers.text("the id of a connection"), templated=False)
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **ResourceEventTrigger.parameters,
+        "limio_conn_id": Parameter(readers.text("the id of a connection"), templated=False),
     }
-    parameters: ClassVar[Mapping[str, Parameter]] = {**ResourceEventTrigger.parameters, **own_parameters}
 
-    def __init__(self, *, limio_conn_id: str = "limio_default", **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.limio_conn_id = self.read_given(self.own_parameters, limio_conn_id=limio_conn_id)["limio_conn_id"]
+    def __init__(
+        self,
+        *,
+        resource: str | Resource,
+        path_params: Mapping[str, Any] | str | None = None,
+        query_params: Mapping[str, Any] | str | None = None,
+        predicate: str | None = None,
+        since: str | datetime | None = None,
+        poke_interval: float | str | timedelta = DEFAULT_INTERVAL,
+        overlap: float | str | timedelta = DEFAULT_OVERLAP,
+        page_size: int = 100,
+        limio_conn_id: str = "limio_default",
+        format_version: int = KWARGS_FORMAT,
+        **unknown: Never,
+    ) -> None:
+        super().__init__(
+            resource=resource,
+            path_params=path_params,
+            query_params=query_params,
+            predicate=predicate,
+            since=since,
+            poke_interval=poke_interval,
+            overlap=overlap,
+            page_size=page_size,
+            limio_conn_id=limio_conn_id,
+            format_version=format_version,
+            **unknown,
+        )
 
     @classmethod
     def find_resource(cls, name: str) -> Resource:

@@ -4,71 +4,53 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any, ClassVar, Never, Unpack
 
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.parameters import readers
 from limio_limitrail.parameters.declared import Parameter
-from limio_limitrail.triggers.base import WaitTrigger
-from limio_limitrail.triggers.connection import ConnectionMixin, ResolvedConnection
-from limio_limitrail.triggers.events import ResourceEventTrigger
-
-if TYPE_CHECKING:
-    from limio_limitrail.api.client import ApiClient
+from limio_limitrail.triggers.base import KWARGS_FORMAT, WaitArguments, WaitTrigger
+from limio_limitrail.triggers.connection import ConnectionMixin, ResolvedConnection, resolved_connection
+from limio_limitrail.triggers.events import DEFAULT_INTERVAL, DEFAULT_OVERLAP, ResourceEventTrigger
 
 
-class _OfLimitRail(ConnectionMixin):
+class _LimitRailConnectionMixin(ConnectionMixin):
     limitrail_conn_id: str
-    scopes: list[str]
+    scope: tuple[str, ...]
 
     @property
     def api_conn_id(self) -> str:
         return self.limitrail_conn_id
 
-    def own_kwargs(self) -> dict[str, Any]:
-        return {"limitrail_conn_id": self.limitrail_conn_id, "scopes": self.scopes}
+    def connection_kwargs(self) -> dict[str, Any]:
+        return {"limitrail_conn_id": self.limitrail_conn_id, "scope": " ".join(self.scope)}
 
     def read_connection(self, connection: Any) -> ResolvedConnection:
-        from airflow.sdk.log import mask_secret
-
-        from limio_limitrail.api.origin import origin_of
-        from limio_limitrail.hooks.limitrail_client import make_limitrail_client
+        from limio_limitrail.hooks.clients import make_limitrail_client
         from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection, scopes_to_ask
-        from limio_limitrail.triggers.client_cache import client_of_process
 
         settings = read_limitrail_connection(connection)
-        scopes = scopes_to_ask(settings, scope=self.scopes, conn_id=self.limitrail_conn_id)
-
-        def make() -> ApiClient:
-            # Once for all triggers: Airflow tells its supervisor, and the thread waits for that.
-            mask_secret(settings.secret.reveal())
-            return make_limitrail_client(settings, scopes=scopes)
-
-        client = client_of_process(("limitrail", settings, scopes), make)
-        return ResolvedConnection(
-            client=client,
-            owner=settings.owner(),
-            host=str(origin_of(settings.app_url)),
-            token_host=str(origin_of(settings.auth_url)),
-            paths=settings.paths,
-        )
+        scopes = scopes_to_ask(settings, scope=self.scope, conn_id=self.limitrail_conn_id)
+        make = partial(make_limitrail_client, settings, scopes=scopes)
+        return resolved_connection(settings, key=("limitrail", settings, scopes), make=make)
 
 
-class LimitRailWaitTrigger(_OfLimitRail, WaitTrigger):
+class LimitRailWaitTrigger(_LimitRailConnectionMixin, WaitTrigger):
     """Wait for something of LimitRail's. The sensors make it.
 
-    :param limitrail_conn_id: the LimitRail connection.
-    :param scopes: scopes to ask for besides the connection's.
+    :param scope: scopes to ask for besides the connection's, as a list or as a text with spaces.
     """
 
-    def __init__(self, *, limitrail_conn_id: str, scopes: list[str], **kwargs: Any) -> None:
+    def __init__(self, *, limitrail_conn_id: str, scope: str | Sequence[str] = (), **kwargs: Unpack[WaitArguments]) -> None:
         super().__init__(**kwargs)
         self.limitrail_conn_id = limitrail_conn_id
-        self.scopes = scopes
+        self.scope = readers.scopes("scope", scope)
 
 
-class LimitRailResourceEventTrigger(_OfLimitRail, ResourceEventTrigger):
-    """Start Dags when a list of LimitRail's has new or changed records: usage that shows up in a runtime list.
+class LimitRailResourceEventTrigger(_LimitRailConnectionMixin, ResourceEventTrigger):
+    """Start Dags when a list of LimitRail's has new or changed records: usage that appears in a runtime list.
 
     Parameters as for `ResourceEventTrigger`, and:
 
@@ -76,20 +58,42 @@ class LimitRailResourceEventTrigger(_OfLimitRail, ResourceEventTrigger):
     :param scope: OAuth scopes to ask for besides the connection's, as a list or as a text with spaces.
     """
 
-    own_parameters: ClassVar[Mapping[str, Parameter]] = {
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **ResourceEventTrigger.parameters,
         "limitrail_conn_id": Parameter(readers.text("the id of a connection"), templated=False),
         "scope": Parameter(readers.scopes, templated=False),
     }
-    parameters: ClassVar[Mapping[str, Parameter]] = {**ResourceEventTrigger.parameters, **own_parameters}
 
-    def __init__(self, *, limitrail_conn_id: str = "limitrail_default", scope: str | Sequence[str] = (), **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        read = self.read_given(self.own_parameters, limitrail_conn_id=limitrail_conn_id, scope=scope)
-        self.limitrail_conn_id = read["limitrail_conn_id"]
-        self.scopes = list(read["scope"])
-
-    def own_kwargs(self) -> dict[str, Any]:
-        return {"limitrail_conn_id": self.limitrail_conn_id, "scope": " ".join(self.scopes)}
+    def __init__(
+        self,
+        *,
+        resource: str | Resource,
+        path_params: Mapping[str, Any] | str | None = None,
+        query_params: Mapping[str, Any] | str | None = None,
+        predicate: str | None = None,
+        since: str | datetime | None = None,
+        poke_interval: float | str | timedelta = DEFAULT_INTERVAL,
+        overlap: float | str | timedelta = DEFAULT_OVERLAP,
+        page_size: int = 100,
+        limitrail_conn_id: str = "limitrail_default",
+        scope: str | Sequence[str] = (),
+        format_version: int = KWARGS_FORMAT,
+        **unknown: Never,
+    ) -> None:
+        super().__init__(
+            resource=resource,
+            path_params=path_params,
+            query_params=query_params,
+            predicate=predicate,
+            since=since,
+            poke_interval=poke_interval,
+            overlap=overlap,
+            page_size=page_size,
+            limitrail_conn_id=limitrail_conn_id,
+            scope=scope,
+            format_version=format_version,
+            **unknown,
+        )
 
     @classmethod
     def find_resource(cls, name: str) -> Resource:

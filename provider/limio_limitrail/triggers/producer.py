@@ -1,44 +1,39 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What Airflow 3.3 asks to look for all watches of one list, and tells when it has kept an event."""
+"""What Airflow 3.3 runs once for all watches of one list, and tells when it has stored an event. Airflow 3.2 cannot import it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Sequence
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
-from limio_limitrail.triggers.poll_loop import looks
-from limio_limitrail.triggers.shared_poll import PollRound, shared_poll_of
-
 if TYPE_CHECKING:
-    from limio_limitrail.triggers.events import ResourceEventTrigger
+    from limio_limitrail.triggers.watch import PollRound
 
 
 class WatchProducer(SharedStreamProducer):
-    """Look for all watches that share a loop.
+    """Poll for all watches that share a loop.
 
-    :param trigger: one of them.
+    :param rounds: the loop.
     """
 
-    def __init__(self, trigger: ResourceEventTrigger) -> None:
-        self.trigger = trigger
+    def __init__(self, rounds: Callable[[], AsyncGenerator[PollRound]]) -> None:
+        self.rounds = rounds
 
     async def open_stream(self) -> AsyncIterator[tuple[PollRound, PollRound]]:
-        """Look again and again."""
-        # What was announced before a restart and may not have been heard need not wait for the API to answer.
-        first = PollRound()
-        yield first, first
-        with self.trigger.connection_in_use():
-            async for finding in looks(self.trigger, shared_poll_of(self.trigger.shared_stream_key())):
-                yield finding, finding
+        """Return the rounds of the loop."""
+        async with aclosing(self.rounds()) as rounds:
+            async for poll_round in rounds:
+                yield poll_round, poll_round
 
     def get_advance_lane(self, broker_payload: PollRound) -> Hashable:
-        """Let no finding wait for another: a watch that hangs holds up what others have announced since."""
+        """Let no round wait for another: a watch that hangs does not delay the acknowledgement of others' events."""
         return broker_payload
 
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
-        """Note that events were kept. Those of which that is not sure are announced again after a restart."""
+        """Note that events were stored. Those for which that is uncertain are announced again after a restart."""
         for item in batch:
             if item.outcome.is_clean:
                 await item.broker_payload.acknowledge()

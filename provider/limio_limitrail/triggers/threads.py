@@ -1,53 +1,178 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Threads in which triggers do what may take time, so that the event loop never stands still."""
+"""Threads for blocking calls, so that the event loop of a triggerer never waits, and the slots that limit their number.
+
+A triggerer is shared: a host that hangs occupies its own slots and no others, and a poll that waits for a slot needs no thread.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import importlib
+import itertools
 import math
 import threading
-from collections.abc import Callable
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
-from limio_limitrail.api.deadline import deadline_in
-from limio_limitrail.polling.poll import LONGEST_LOOK
-from limio_limitrail.triggers.poll_slots import Lane, Turn, Turns, turns_of_loop
+from limio_limitrail.api.retry import deadline_in
+from limio_limitrail.polling.poll import LONGEST_POLL, PollTimeoutError
 
 T = TypeVar("T")
 
+SLOTS_PER_HOST = 8
+"""Polls of one host (scheme, name and port) at once."""
+
+SLOTS_PER_LIST = SLOTS_PER_HOST - 2
+"""Polls of one list, or one kind of object, at once: if it alone hangs, the host's others get the rest."""
+
+MAX_SLOTS = 32
+"""Polls at once in a triggerer process. When there are so many, a host has one slot; that one it always has."""
+
+LAST_POLL = 5.0
+"""Seconds that a poll which starts at the deadline may take. Whatever takes longer ends at the deadline itself."""
+
 OVERRUN = 30.0
-"""Seconds that a look may go on after its time is up, before nobody waits for it any more: it hangs in somebody else's code."""
+"""Seconds that a call may run past its time limit before it is given up: it hangs in somebody else's code."""
 
 
-class NotInTimeError(Exception):
-    """Something did not get its turn, or did not end, in time. It may still go on in its thread."""
+@dataclass(frozen=True, kw_only=True)
+class SlotKey:
+    """What calls share slots.
 
-
-async def in_thread(call: Callable[[], T], *, lane: Lane, within: float = math.inf, seconds: float = LONGEST_LOOK) -> T:
-    """Call something in a thread of its own, when its turn has come.
-
-    The turn ends when the call does, and not when nobody waits for it any more.
-
-    :param within: seconds that the caller waits for the turn and the end of the call.
-    :param seconds: seconds for the requests that the call makes.
-    :raises NotInTimeError: it took longer.
+    :param host: the host, or what else may hang, such as the module of a predicate.
+    :param target: what of it; empty for all of it.
+    :param owner: separates keys of the same name.
+    :param limit: slots of this key.
     """
-    loop, turns = asyncio.get_running_loop(), turns_of_loop()
+
+    host: str
+    target: str = ""
+    owner: Hashable = None
+    limit: int = SLOTS_PER_LIST
+
+    def __str__(self) -> str:
+        return f"{self.target} of {self.host}" if self.target else self.host
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slot:
+    """A slot in use, to be released.
+
+    :param since: in monotonic seconds.
+    """
+
+    key: SlotKey
+    since: float = field(default_factory=time.monotonic)
+
+
+class Slots:
+    """The slots of one event loop, which alone may call this."""
+
+    def __init__(self) -> None:
+        self._used: dict[SlotKey, list[Slot]] = {}
+        self._by_host: Counter[str] = Counter()
+        self._waiting: dict[SlotKey, dict[int, asyncio.Future[Slot]]] = {}
+        self._numbers = itertools.count()
+
+    async def acquire(self, key: SlotKey) -> Slot:
+        """Wait for a slot: first come, first served."""
+        number = next(self._numbers)
+        future: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(key, {})[number] = future
+        self._grant()
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                self.release(future.result())
+            elif key in self._waiting:
+                self._waiting[key].pop(number, None)
+                self._drop_if_empty(key)
+            raise
+
+    def release(self, slot: Slot) -> None:
+        """Free a slot."""
+        used = self._used[slot.key]
+        used.remove(slot)
+        if not used:
+            del self._used[slot.key]
+        self._by_host[slot.key.host] -= 1
+        if not self._by_host[slot.key.host]:
+            del self._by_host[slot.key.host]
+        self._grant()
+
+    def why_none(self, key: SlotKey) -> str:
+        """Return why no slot is free, as a clause."""
+        used, where = self._used.get(key, []), str(key)
+        if len(used) < key.limit:
+            used = [slot for known, slots in self._used.items() if known.host == key.host for slot in slots]
+            where = key.host
+        oldest = max((time.monotonic() - slot.since for slot in used), default=0.0)
+        return f"no slot became free: {len(used)} others are busy with {where}, the first of them for {oldest:.0f} s"
+
+    def _grant(self) -> None:
+        while heads := [(next(iter(waiting)), key) for key, waiting in self._waiting.items() if self._is_free(key)]:
+            number, key = min(heads, key=lambda head: head[0])
+            future = self._waiting[key].pop(number)
+            self._drop_if_empty(key)
+            if not future.done():
+                slot = Slot(key=key)
+                self._used.setdefault(key, []).append(slot)
+                self._by_host[key.host] += 1
+                future.set_result(slot)
+
+    def _is_free(self, key: SlotKey) -> bool:
+        if len(self._used.get(key, ())) >= key.limit:
+            return False
+        used = self._by_host[key.host]
+        return used == 0 or (used < SLOTS_PER_HOST and self._by_host.total() < MAX_SLOTS)
+
+    def _drop_if_empty(self, key: SlotKey) -> None:
+        if not self._waiting[key]:
+            del self._waiting[key]
+
+
+_slots: WeakKeyDictionary[asyncio.AbstractEventLoop, Slots] = WeakKeyDictionary()
+
+
+def slots_of_loop() -> Slots:
+    """Return the slots of the running event loop; a triggerer has one loop."""
+    return _slots.setdefault(asyncio.get_running_loop(), Slots())
+
+
+def seconds_left(end: float) -> float:
+    """Return the seconds for what starts now: until the deadline, and a little longer if that is near."""
+    return max(end - time.monotonic(), LAST_POLL)
+
+
+async def run_in_thread(call: Callable[[], T], *, key: SlotKey, within: float = math.inf, seconds: float = LONGEST_POLL) -> T:
+    """Run a call in a thread of its own, as soon as there is a slot for it.
+
+    The slot is released when the call ends, even if nobody waits for it any more.
+
+    :param within: seconds that the caller waits for the slot and the end of the call.
+    :param seconds: seconds for the requests that the call sends.
+    :raises PollTimeoutError: it took longer.
+    """
+    loop, slots = asyncio.get_running_loop(), slots_of_loop()
     end = loop.time() + within
-    bound = asyncio.timeout_at(end)
     try:
-        async with bound:
-            turn = await turns.take(lane)
+        async with asyncio.timeout_at(end):
+            slot = await slots.acquire(key)
     except TimeoutError:
-        raise NotInTimeError(turns.why_none(lane)) from None
+        raise PollTimeoutError(slots.why_none(key)) from None
     left = end - loop.time()
     ended: asyncio.Future[T] = loop.create_future()
     try:
-        _start(call, partial(_end, turns, turn, ended), loop=loop, seconds=min(seconds, left + 1))
+        _start(call, partial(_end, slots, slot, ended), loop=loop, seconds=min(seconds, left + 1))
     except BaseException:
-        turns.give_back(turn)
+        slots.release(slot)
         raise
     bound = asyncio.timeout_at(loop.time() + min(left, seconds + OVERRUN))
     try:
@@ -56,19 +181,23 @@ async def in_thread(call: Callable[[], T], *, lane: Lane, within: float = math.i
     except TimeoutError:
         if not bound.expired():
             raise
-        since = loop.time() - turn.began
-        raise NotInTimeError(f"busy with {lane} for {since:.0f} s, and not done") from None
+        raise PollTimeoutError(f"still busy with {key} after {loop.time() - slot.since:.0f} s") from None
     finally:
         # An error holds this frame. If the frame held the error, both would stay until Python collects its garbage.
         del ended
 
 
-def _end(turns: Turns, turn: Turn, ended: asyncio.Future[T], result: T | None, error: BaseException | None) -> None:
-    turns.give_back(turn)
+async def import_in_thread(module: str, *, within: float = math.inf) -> None:
+    """Import a module: the first time, this may take longer than an event loop may wait."""
+    await run_in_thread(lambda: importlib.import_module(module), key=SlotKey(host="imports"), within=within)
+
+
+def _end(slots: Slots, slot: Slot, ended: asyncio.Future[T], result: T | None, error: BaseException | None) -> None:
+    slots.release(slot)
     if ended.done():
         return
     if error is None:
-        ended.set_result(result)  # type: ignore[arg-type] # there is one, where there is no error
+        ended.set_result(result)  # type: ignore[arg-type] # there is one if there is no error
     else:
         ended.set_exception(error)
 
@@ -80,10 +209,10 @@ def _start(
     loop: asyncio.AbstractEventLoop,
     seconds: float,
 ) -> None:
-    """Start a thread that an ending process does not wait for.
+    """Start a thread that does not keep the process from ending.
 
     :param end: called in the event loop, with the result or the error.
-    :param seconds: seconds for the requests that the call makes.
+    :param seconds: seconds for the requests that the call sends.
     """
 
     def bounded() -> T:
@@ -93,40 +222,40 @@ def _start(
     def run(end: Callable[[T | None, BaseException | None], None]) -> None:
         result, error = None, None
         try:
-            result = (bounded if threads_may_send() else _silent(bounded))()
+            result = (bounded if threads_may_send() else _within_a_loop(bounded))()
         except Exception as raised:  # noqa: BLE001 - the caller gets it
-            error = _foreign(raised) if isinstance(raised, StopIteration | StopAsyncIteration) else raised
+            error = _as_error(raised) if isinstance(raised, StopIteration | StopAsyncIteration) else raised
         except BaseException as raised:  # noqa: BLE001 - it would end the whole triggerer, or pass for a cancellation
-            error = _foreign(raised)
-        # An event loop that has ended wants to know nothing any more.
+            error = _as_error(raised)
+        # The event loop may have been closed.
         with suppress(RuntimeError):
             loop.call_soon_threadsafe(end, result, error)
-        # Likewise: they lead to the error.
+        # As above: they lead to the error.
         del end, error
 
-    threading.Thread(target=run, args=(end,), name="limio-limitrail-look", daemon=True).start()
+    threading.Thread(target=run, args=(end,), name="limio-limitrail-poll", daemon=True).start()
 
 
-def _foreign(error: BaseException) -> RuntimeError:
-    """Make an error of what means something else to an event loop, and may come out of anything that a predicate does."""
+def _as_error(error: BaseException) -> RuntimeError:
+    """Return an error for what has a meaning of its own in an event loop, and may come out of a predicate."""
     return RuntimeError(f"SystemExit({error.code!r})" if isinstance(error, SystemExit) else f"{type(error).__name__}()")
 
 
 @cache
 def threads_may_send() -> bool:
-    """Tell whether threads of a triggerer may talk to its supervisor, as `mask_secret` does. Airflow 3.2's ends of it."""
+    """Return whether threads of a triggerer may talk to its supervisor, as `mask_secret` does. Airflow 3.2's dies of it."""
     import airflow.sdk.log
 
     return hasattr(airflow.sdk.log, "amask_secret")
 
 
-def _silent(call: Callable[[], T]) -> Callable[[], T]:
-    """Keep a call in a thread from talking to the supervisor: Airflow refuses that where an event loop runs.
+def _within_a_loop(call: Callable[[], T]) -> Callable[[], T]:
+    """Run a call where Airflow does not talk to the supervisor: it refuses to while an event loop runs.
 
-    A secret is then masked in this process, where all lines are masked before they leave it.
+    A secret is then masked in this process, which masks all lines before they leave it.
     """
 
-    async def within_a_loop() -> T:
+    async def run() -> T:
         return call()
 
-    return lambda: asyncio.run(within_a_loop())
+    return lambda: asyncio.run(run())

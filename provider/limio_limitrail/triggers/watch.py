@@ -1,247 +1,300 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""One watch: what is news for it, and how far it has come."""
+"""One watch: what is new for it, and how far it has read. Watches of one list share the rounds of one poll loop."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
+from weakref import WeakKeyDictionary
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.list_identity import Source, differences
 from limio_limitrail.api.redact import safe_error
-from limio_limitrail.polling.changes import ChangeEvent
+from limio_limitrail.api.resource import Resource
+from limio_limitrail.polling.changes import Matches, PredicateError, RecordFingerprint, WatchFilter
 from limio_limitrail.polling.conditions import Predicate, find_predicate
-from limio_limitrail.polling.watch_filter import PredicateError, WatchFilter
-from limio_limitrail.polling.watch_state import Progress, watch_key
-from limio_limitrail.polling.watermark import Position
-from limio_limitrail.triggers.poll_slots import Lane
-from limio_limitrail.triggers.threads import in_thread
-
-if TYPE_CHECKING:
-    from limio_limitrail.polling.fingerprints import RecordFingerprint
-    from limio_limitrail.triggers.events import ResourceEventTrigger
-    from limio_limitrail.triggers.shared_poll import PollRound
+from limio_limitrail.polling.events import ChangeEvent
+from limio_limitrail.polling.watch_state import WatchState, watch_key
+from limio_limitrail.polling.watermark import Watermark
+from limio_limitrail.triggers.threads import SlotKey, run_in_thread
 
 log = logging.getLogger(__name__)
 
-STORE_PATIENCE = 5.0
-"""Seconds that Airflow has to store a watch's progress. A triggerer that is ending answers no more."""
+STORE_TIMEOUT = 5.0
+"""Seconds that Airflow has to store a watch's state. A triggerer that is ending does not answer any more."""
+
+IMPORT_TIMEOUT = 60.0
+"""Seconds for the import of a predicate's module."""
 
 
-LONGEST_IMPORT = 60.0
-"""Seconds for the import of a predicate's module, before the watch says that it cannot begin."""
+@dataclass(frozen=True, kw_only=True)
+class WatchSpec:
+    """What an event trigger watches.
+
+    :param api: the class of the trigger; with the rest but the times and the page size, it identifies the watch.
+    :param resource: the list.
+    :param is_named: it comes from the API's table, so that the connection may give it another path.
+    :param predicate: the import path of a function.
+    :param since: announce earlier changes from then on, too.
+    :param poke_interval: seconds between two polls.
+    :param overlap: how much later than a newer one a record may appear.
+    """
+
+    api: str
+    conn_id: str
+    resource: Resource
+    is_named: bool
+    path_params: Mapping[str, str]
+    query_params: Mapping[str, str]
+    predicate: str | None
+    since: datetime | None
+    poke_interval: float
+    overlap: timedelta
+    page_size: int
 
 
-class Store(Protocol):
-    """The part of an asset's state store that is used."""
+@dataclass(kw_only=True, eq=False)
+class PollRound:
+    """What one poll found for each watch.
 
-    async def aget(self, key: str) -> Any:
-        """Give what is stored."""
+    :param matches: by watch. One that subscribed during the poll is not among them.
+    :param source: whose list it was.
+    :param on_acknowledged: what to do when Airflow has stored all events of the round.
+    """
 
-    async def aset(self, key: str, value: Any) -> None:
-        """Store something."""
+    matches: Mapping[Watcher, Matches] = field(default_factory=dict)
+    source: Source | None = None
+    on_acknowledged: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+
+    async def acknowledge(self) -> None:
+        """Note that Airflow has stored all events of the round."""
+        while self.on_acknowledged:
+            await self.on_acknowledged.pop()()
+
+
+class SharedPoll:
+    """The watches that share one poll loop."""
+
+    def __init__(self) -> None:
+        self.watchers: set[Watcher] = set()
+        self._subscribed = asyncio.Event()
+
+    @contextmanager
+    def subscribe(self, watcher: Watcher) -> Iterator[None]:
+        """Poll for a watch, too."""
+        self.watchers.add(watcher)
+        self._subscribed.set()
+        try:
+            yield
+        finally:
+            self.watchers.discard(watcher)
+            if not self.watchers:
+                self._subscribed.clear()
+
+    async def has_subscribers(self) -> None:
+        """Wait until there is a watch."""
+        await self._subscribed.wait()
+
+
+_shared_polls: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, SharedPoll]] = WeakKeyDictionary()
+
+
+def shared_poll_of(key: Hashable) -> SharedPoll:
+    """Return the running event loop's shared poll for a list."""
+    return _shared_polls.setdefault(asyncio.get_running_loop(), {}).setdefault(key, SharedPoll())
 
 
 class Watcher:
-    """A watch, in a triggerer.
+    """A watch in a triggerer.
 
-    :param trigger: what is watched.
+    :param spec: what is watched.
     :param stores: the state stores of the assets that it announces for; none on Airflow 3.2.
     """
 
-    def __init__(self, trigger: ResourceEventTrigger, *, stores: Sequence[Store]) -> None:
-        self.resource = trigger.resource
-        self.since = trigger.since
-        self.overlap = timedelta(seconds=trigger.overlap)
+    def __init__(self, spec: WatchSpec, *, stores: Sequence[Any]) -> None:
+        self.spec = spec
         self.stores = stores
         self.key = watch_key(
-            api=type(trigger).__name__,
-            conn_id=trigger.api_conn_id,
-            resource=trigger.resource.name,
-            path=trigger.resource.path,
-            params={**trigger.path_params, **trigger.query_params},
-            predicate=trigger.predicate,
+            api=spec.api,
+            conn_id=spec.conn_id,
+            resource=spec.resource.name,
+            path=spec.resource.path,
+            params={**spec.path_params, **spec.query_params},
+            predicate=spec.predicate,
         )
-        self._predicate_path = trigger.predicate
         self._predicate: Predicate | None = None
-        self._progress: Progress | None = None
-        self._start: Position | None = None
-        self._begun = self.since is not None
-        self._again: tuple[ChangeEvent, ...] = ()
-        self._kept = False
+        self._state: WatchState | None = None
+        self._start: Watermark | None = None
+        self._started = spec.since is not None
+        self._to_repeat: tuple[ChangeEvent, ...] = ()
+        self._is_stored = False
         self._storing = asyncio.Lock()
 
     async def prepare(self) -> bool:
-        """Find out how far the watch has come, and import its predicate. What fails is logged, and each look tries it again."""
+        """Read the stored state, and import the predicate. A failure is logged, and each round tries again."""
         try:
             if self._start is None:
-                self._start = await self._begin()
-            if self._predicate_path is not None and self._predicate is None:
-                path = self._predicate_path
-                self._predicate = await in_thread(
-                    lambda: find_predicate(path), lane=Lane(place=f"the import of {path}", most=1), within=LONGEST_IMPORT
-                )
-        except Exception as error:  # noqa: BLE001 - a watch that ends would be started anew every second
-            self._complain("cannot begin", error)
+                self._start = await self._read_state()
+            if self.spec.predicate is not None and self._predicate is None:
+                path = self.spec.predicate
+                key = SlotKey(host=f"the import of {path}", limit=1)
+                self._predicate = await run_in_thread(lambda: find_predicate(path), key=key, within=IMPORT_TIMEOUT)
+        except Exception as error:  # noqa: BLE001 - a watch that ends would be restarted every second
+            self._log_failure("cannot start", error)
             return False
         return True
 
-    async def _begin(self) -> Position:
+    async def _read_state(self) -> Watermark:
         stored = [await store.aget(self.key) for store in self.stores]
         try:
-            found = [None if kept is None else Progress.from_json(kept) for kept in stored]
+            found = [None if value is None else WatchState.from_json(value) for value in stored]
         except ParameterError as error:
             raise ParameterError(f"{error.what}. The value is {self.key!r}") from None
-        # Of several assets' the newest counts: all of them are told of each event at once.
-        newest = max(
-            (progress for progress in found if progress is not None),
-            key=lambda progress: (progress.announced, -len(progress.unacknowledged)),
+        # Of several assets', the latest counts: each event is announced for all of them at once.
+        latest = max(
+            (state for state in found if state is not None),
+            key=lambda state: (state.announced, -len(state.unacknowledged)),
             default=None,
         )
-        if newest is not None:
-            self._progress, self._again = newest, newest.unacknowledged
-            self._begun = True
-            self._kept = all(progress == newest for progress in found)
-            return newest.position
+        if latest is not None:
+            self._state, self._to_repeat = latest, latest.unacknowledged
+            self._started = True
+            self._is_stored = all(state == latest for state in found)
+            return latest.watermark
         if not self.stores:
             log.warning(
-                "This Airflow keeps no state of assets: after a restart of the triggerer, the watch of %s begins with what comes "
-                "from then on. Airflow 3.3 keeps how far it has come",
-                self.resource.name,
+                "This Airflow has no state store for assets: after a restart of the triggerer, the watch of %s starts with what "
+                "comes from then on. Airflow 3.3 stores how far it has read",
+                self.spec.resource.name,
             )
-        return self._beginning()
+        return self._initial_watermark()
 
-    def _beginning(self) -> Position:
-        changed_after = None
-        if self.resource.time_column is not None:
-            changed_after = self.since or datetime.now(tz=UTC) - self.overlap
-        return Position(changed_after=changed_after)
+    def _initial_watermark(self) -> Watermark:
+        if self.spec.resource.time_column is None:
+            return Watermark(changed_after=None)
+        return Watermark(changed_after=self.spec.since or datetime.now(tz=UTC) - self.spec.overlap)
 
-    def eye(self) -> WatchFilter | None:
-        """Give what it looks for now; none as long as it cannot tell."""
-        position = self._start if self._progress is None else self._progress.position
-        if position is None or (self._predicate_path is not None and self._predicate is None):
+    def filter(self) -> WatchFilter | None:
+        """Return what to poll for; None if it cannot tell yet."""
+        watermark = self._start if self._state is None else self._state.watermark
+        if watermark is None or (self.spec.predicate is not None and self._predicate is None):
             return None
-        return WatchFilter(changed_after=position.changed_after, predicate=self._predicate)
+        return WatchFilter(changed_after=watermark.changed_after, predicate=self._predicate)
 
-    def hangs(self) -> None:
-        """Say that its predicate does not return, and that it is left out of the next looks."""
+    def log_hung_predicate(self) -> None:
+        """Log that its predicate does not return, and that the watch is left out of the next rounds."""
         log.error(
-            "The watch of %s sees nothing: predicate=%r has not returned. It is not called again before it has, or the triggerer "
-            "is restarted: mend it",
-            self.resource.name,
-            self._predicate_path,
+            "Polling %s failed: predicate=%r has not returned. It is not called again before it has, or the triggerer is "
+            "restarted: correct it",
+            self.spec.resource.name,
+            self.spec.predicate,
         )
 
-    async def take(self, finding: PollRound) -> tuple[ChangeEvent, ...]:
-        """Take in what a look has shown, and give what is to be announced. It is stored before.
+    async def events_of(self, poll_round: PollRound) -> tuple[ChangeEvent, ...]:
+        """Return the events to announce after a round. They are stored first.
 
-        An error is logged, and the next look shows the same again.
+        An error is logged, and the next round finds the same again.
         """
-        news: tuple[ChangeEvent, ...] = ()
-        if await self.prepare() and self in finding.seen:
+        event = None
+        if await self.prepare() and self in poll_round.matches:
             try:
-                news = await self._news(finding.seen[self], source=finding.source)
-            except Exception as error:  # noqa: BLE001 - likewise
-                self._complain("announces nothing", error)
-        again, self._again = self._again, ()
-        if told := (*again, *news):
-            finding.on_heard.append(partial(self._heard, tuple(one.event_id for one in told)))
-        return told
+                event = await self._new_event(poll_round.matches[self], source=poll_round.source)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._log_failure("announces nothing", error)
+        events, self._to_repeat = self._to_repeat if event is None else (*self._to_repeat, event), ()
+        if events:
+            poll_round.on_acknowledged.append(partial(self._acknowledge, tuple(event.event_id for event in events)))
+        return events
 
-    async def _news(
-        self, seen: tuple[RecordFingerprint, ...] | PredicateError, *, source: Source | None
-    ) -> tuple[ChangeEvent, ...]:
-        if isinstance(seen, PredicateError):
+    async def _new_event(self, matches: Matches, *, source: Source | None) -> ChangeEvent | None:
+        if isinstance(matches, PredicateError):
             raise ParameterError(
-                f"predicate={self._predicate_path!r} fails with {seen}. Mend it: what comes meanwhile is announced then"
+                f"predicate={self.spec.predicate!r} fails with {matches}. Correct it: what comes meanwhile is announced then"
             )
         async with self._storing:
-            if not self._is_of(source):
-                # It has looked from where the former list stood: whether that is enough, the next look tells.
-                return ()
-            begun = self._begun
-            if self._progress is not None and self._progress.source != source:
-                self._kept = False
-            # In a thread, because the first look of a watch may show very many records.
-            progress, news = await in_thread(lambda: self._judge(seen, source=source), lane=Lane(place=self.key))
-            if news is not None:
-                await self._store(progress)
-                self._progress, self._begun = progress, True
-                return (news,)
-            self._progress, self._begun = progress, True
-            if not self._kept:
-                await self._store(progress)
-            if not begun:
-                log.info("The watch of %s begins: what comes from now on is news.", self.resource.name)
-            return ()
+            if not self._is_same_list(source):
+                # It was polled from the former list's watermark: whether that is early enough, the next round decides.
+                return None
+            started = self._started
+            if self._state is not None and self._state.source != source:
+                self._is_stored = False
+            # In a thread, because the first round of a watch may have very many records.
+            state, event = await run_in_thread(lambda: self._next_state(matches, source=source), key=SlotKey(host=self.key))
+            if event is not None:
+                await self._store(state)
+            self._state, self._started = state, True
+            if not self._is_stored:
+                await self._store(state)
+            if event is None and not started:
+                log.info("The watch of %s starts: changes from now on are announced.", self.spec.resource.name)
+            return event
 
-    def _is_of(self, source: Source | None) -> bool:
-        """Return whether a look can be judged. At the list of another tenant, or another list, begin anew."""
-        known = self._progress
+    def _is_same_list(self, source: Source | None) -> bool:
+        """Return whether the watch can use a round. If the list or tenant has changed, start again."""
+        known = self._state
         if known is None or source is None or not (differ := differences(known.source, source)):
             return True
+        since = self.spec.since
         log.warning(
-            "The watch of %s is of another list or tenant now (what differs: %s), and begins anew: what %s is news. What the "
-            "former one had is not announced any more.",
-            self.resource.name,
+            "The watch of %s is of another list or tenant now (what differs: %s), and starts again: what %s is announced. Events "
+            "of the former one are not announced any more.",
+            self.spec.resource.name,
             ", ".join(differ),
-            "comes from now on" if self.since is None else f"has changed since {self.since.isoformat()}",
+            "comes from now on" if since is None else f"has changed since {since.isoformat()}",
         )
-        looked_from, start = known.position.changed_after, self._beginning()
-        # Their number goes on, so that no event of the new list has the id of one of the former.
-        self._progress = replace(known, position=start, source=source)
-        self._begun, self._kept = self.since is not None, False
-        return looked_from is None or (start.changed_after is not None and looked_from <= start.changed_after)
+        polled_from, start = known.watermark.changed_after, self._initial_watermark()
+        # The number of events continues, so that no event of the new list has the id of one of the former.
+        self._state = replace(known, watermark=start, source=source)
+        self._started, self._is_stored = since is not None, False
+        return polled_from is None or (start.changed_after is not None and polled_from <= start.changed_after)
 
-    def _judge(self, seen: tuple[RecordFingerprint, ...], *, source: Source | None) -> tuple[Progress, ChangeEvent | None]:
+    def _next_state(
+        self, matches: tuple[RecordFingerprint, ...], *, source: Source | None
+    ) -> tuple[WatchState, ChangeEvent | None]:
         assert self._start is not None
-        known = replace(self._progress or Progress(position=self._start), source=source)
-        moved = self._moved(known.position, seen)
-        fresh = known.position.news(seen) if self._begun else ()
-        if not fresh:
-            return replace(known, position=moved), None
-        news = ChangeEvent.of(fresh, resource=self.resource.name, watch=self.key, number=known.announced)
-        return known.with_news(news, position=moved), news
-
-    def _moved(self, position: Position, seen: tuple[RecordFingerprint, ...]) -> Position:
-        moved = position.moved(seen, overlap=self.overlap, now=datetime.now(tz=UTC))
-        if moved.truncated:
+        known = replace(self._state or WatchState(watermark=self._start), source=source)
+        watermark = known.watermark.advance(matches, overlap=self.spec.overlap, now=datetime.now(tz=UTC))
+        if watermark.truncated:
             log.warning(
-                "The watch of %s cannot remember more records: what shows up late, with a time before %s, will not be announced. "
+                "The watch of %s cannot remember more records: what appears late, with a time before %s, will not be announced. "
                 "Watch with a shorter overlap=",
-                self.resource.name,
-                moved.changed_after,
+                self.spec.resource.name,
+                watermark.changed_after,
             )
-        return moved
+        changes = known.watermark.changes(matches) if self._started else ()
+        if not changes:
+            return replace(known, watermark=watermark), None
+        event = ChangeEvent.of(changes, resource=self.spec.resource.name, watch=self.key, number=known.announced)
+        return known.announce(event, watermark=watermark), event
 
-    async def _heard(self, event_ids: tuple[str, ...]) -> None:
+    async def _acknowledge(self, event_ids: tuple[str, ...]) -> None:
         async with self._storing:
-            if self._progress is None:
+            if self._state is None:
                 return
-            self._progress = self._progress.acknowledge(event_ids)
+            self._state = self._state.acknowledge(event_ids)
             try:
-                await self._store(self._progress)
+                await self._store(self._state)
             except Exception as error:  # noqa: BLE001 - the next store says it, too
                 log.warning(
-                    "That an event of the watch of %s was kept could not be stored (%s). A restart would announce it again.",
-                    self.resource.name,
+                    "That an event of the watch of %s was acknowledged could not be stored (%s). A restart would repeat it.",
+                    self.spec.resource.name,
                     safe_error(error),
                 )
 
-    async def _store(self, progress: Progress) -> None:
-        self._kept = False
+    async def _store(self, state: WatchState) -> None:
+        self._is_stored = False
         for store in self.stores:
             # Not wait_for, which may swallow that the trigger is being ended.
-            async with asyncio.timeout(STORE_PATIENCE):
-                await store.aset(self.key, progress.to_json())
-        self._kept = True
+            async with asyncio.timeout(STORE_TIMEOUT):
+                await store.aset(self.key, state.to_json())
+        self._is_stored = True
 
-    def _complain(self, what: str, error: Exception) -> None:
-        why = str(error) if isinstance(error, ParameterError) else safe_error(error)
-        log.error("The watch of %s %s: %s. The next look tries again.", self.resource.name, what, why)
+    def _log_failure(self, what: str, error: Exception) -> None:
+        reason = str(error) if isinstance(error, ParameterError) else safe_error(error)
+        log.error("The watch of %s %s: %s. The next poll tries again.", self.spec.resource.name, what, reason)

@@ -35,7 +35,7 @@ from limio_limitrail.usage.ledger.model import Outcome, State, UsageRow
 from limio_limitrail.usage.ledger.row_identity import row_identity
 
 if TYPE_CHECKING:
-    from limio_limitrail.api.client import Answer
+    from limio_limitrail.api.responses import Response
 
 _NAMESPACE = uuid.UUID("7f1d8a52-6f0e-5a57-9a0b-0d5a7c3d9e41")
 _LONGEST_VALUE = 200
@@ -67,7 +67,7 @@ _ACCEPTED = 202
 class UndecidedAnswerError(ProtocolError):
     """The API has accepted a request, and its answer holds no decision that is known."""
 
-    hopeless: ClassVar[bool] = True
+    permanent: ClassVar[bool] = True
     advice = (
         "Rows that were answered so are parked, and not sent again by themselves. If your API answers like this, say so with "
         "decision_field=, decisions= and response=."
@@ -224,7 +224,7 @@ class AnswerReading:
     committed_statuses: frozenset[int] = frozenset()
 
 
-def read_answer(answer: Answer, *, reading: AnswerReading, keep: bool = False) -> Outcome:
+def read_answer(answer: Response, *, reading: AnswerReading, keep: bool = False) -> Outcome:
     """Say what a success means for its row; ``parked`` where it does not say so itself, in a JSON object.
 
     :param keep: whether the outcome keeps the whole answer.
@@ -346,7 +346,7 @@ def outcome_of(error: ApiError, *, state: State) -> Outcome:
 
     :param state: what the error means for the row.
     """
-    failure = error.failure
+    failure = error.context
     problem = failure.problem
     said = ": ".join(text for text in (problem.title, problem.message) if text)
     return Outcome(

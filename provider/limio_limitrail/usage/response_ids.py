@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import Enum
 
-from limio_limitrail.api.provenance import ConnectionRecord
+from limio_limitrail.api.responses import ConnectionRecord
 from limio_limitrail.usage.ledger.model import UsageRow
 
 _MOST = 4096

@@ -19,8 +19,8 @@ from limio_limitrail.api.errors import (
     ResponseTooLargeError,
     ScopeError,
 )
-from limio_limitrail.api.provenance import SURPLUS, Provenance
-from limio_limitrail.api.retry import Repeat, call_with_retries_async, is_transient, is_undone
+from limio_limitrail.api.responses import SURPLUS, Provenance
+from limio_limitrail.api.retry import Repeat, call_with_retries_async, is_not_processed, is_transient
 from limio_limitrail.usage.clock import uptime
 from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State, UsageRow
 from limio_limitrail.usage.ledger.rules import RESEND_WITHIN, resolve
@@ -96,7 +96,7 @@ class UsageSender:
             try:
                 return await self._ask(row)
             except ApiError as error:
-                if is_transient(error) and not is_undone(error):
+                if is_transient(error) and not is_not_processed(error):
                     doubts.append(error)
                 elif isinstance(error, RateLimitError) and not doubts:
                     error.retries_exhausted = True
@@ -106,7 +106,7 @@ class UsageSender:
             outcome = await call_with_retries_async(
                 send_once,
                 limits=self.client.parent.limits,
-                repeat=Repeat.ANY if resends else Repeat.UNDONE,
+                repeat=Repeat.ANY if resends else Repeat.IF_NOT_PROCESSED,
                 sleep=wait,
                 on_retry=self.client.parent.count_retry,
             )
@@ -150,13 +150,13 @@ class UsageSender:
             )
         except ApiError as error:
             refusal = outcome_of(error, state=State.COMMITTED)
-            provenance = error.failure.provenance
+            provenance = error.context.provenance
             if provenance is not None and self._owner(refusal, row=row, provenance=provenance) is not Owner.THIS_ROW:
                 if provenance.number > 1:
                     await asyncio.sleep(SETTLES)
                 if provenance.is_in_doubt:
                     raise self._misplaced(refusal, row=row) from None
-            if self.response.is_committed(status=error.status, error_code=error.failure.problem.error_code):
+            if self.response.is_committed(status=error.status, error_code=error.context.problem.error_code):
                 return replace(refusal, detail=f"refused as already committed: {refusal.detail}")
             raise
         outcome = read_answer(answer, reading=self.reading, keep=self.keep_answers)
@@ -192,7 +192,7 @@ class UsageSender:
 
     def _failed(self, error: ApiError, *, in_doubt: State) -> Result:
         about_the_client = isinstance(error, CredentialsError | ScopeError) or error.status == _PROXY_WANTS_CREDENTIALS
-        if not error.failure.reached or about_the_client:
+        if not error.context.reached or about_the_client:
             return Abort(cause=error)
         if isinstance(error, RateLimitError):
             if (error.retry_after or 0.0) > self.client.parent.limits.longest_retry_after:

@@ -24,7 +24,7 @@ for name in (
     "psycopg.types.json",
     "limio_limitrail.api.async_client",
     "limio_limitrail.api.async_transport",
-    "limio_limitrail.hooks.limitrail_client",
+    "limio_limitrail.hooks.clients",
     "limio_limitrail.landing.sql.postgres",
     "limio_limitrail.usage.ledger_query",
     "limio_limitrail.usage.rows",

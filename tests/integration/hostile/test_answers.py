@@ -29,9 +29,8 @@ from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limitrail import LimitRailHook
-from limio_limitrail.polling.conditions import RecordsWait
-from limio_limitrail.polling.objects import ObjectWait
-from limio_limitrail.polling.watch_filter import Watch, WatchFilter
+from limio_limitrail.polling.changes import WatchedList, WatchFilter
+from limio_limitrail.polling.conditions import ObjectCondition, RecordsCondition
 from limio_limitrail.usage.ledger.model import OnUnknown
 from limio_limitrail.usage.messages import AnswerReading
 from limio_limitrail.usage.operations import find_operation
@@ -207,7 +206,7 @@ def by_loop(use: Callable[[AsyncApiClient], Any]) -> Callable[[Server], Callable
     def prepare(server: Server) -> Callable[[], object]:
         loop = asyncio.new_event_loop()
         parent = client_of(server)
-        client = AsyncApiClient(parent, wire=AsyncTransport(parent.transport, connections=4))
+        client = AsyncApiClient(parent, transport=AsyncTransport(parent.transport, connections=4))
 
         _OPENED.append((loop, client))
         return lambda: loop.run_until_complete(use(client))
@@ -247,7 +246,7 @@ def say(hook: LimioHook | LimitRailHook) -> None:
 
 
 def watch(client: ApiClient) -> object:
-    return Watch(resource=THINGS).look(client, eyes={"me": WatchFilter(floor=NOW)}, now=NOW)
+    return WatchedList(resource=THINGS).poll(client, filters={"me": WatchFilter(changed_after=NOW)}, now=NOW)
 
 
 WAYS: dict[str, Callable[[Server], Callable[[], object]]] = {
@@ -255,8 +254,8 @@ WAYS: dict[str, Callable[[Server], Callable[[], object]]] = {
     "a request in a loop": by_loop(lambda client: client.send(path="/x", method="POST", idempotency_key="k", content=b"{}")),
     "a usage row": by_loop(send_row),
     **{f"records, {name}": over(lambda client, r=r: read_all(client, r)) for name, r in RESOURCES.items()},
-    "an object": over(lambda client: ObjectWait(path_type="orders", object_id="1", target_statuses=("x",)).look(client)),
-    "records that are waited for": over(lambda client: RecordsWait(resource=THINGS, since=NOW).look(client)),
+    "an object": over(lambda client: ObjectCondition(path_type="orders", object_id="1", target_statuses=("x",)).poll(client)),
+    "records that are waited for": over(lambda client: RecordsCondition(resource=THINGS, since=NOW).poll(client)),
     "a watch": over(watch),
     "hook.request": through(LimioHook, lambda hook: hook.request(path="/x").json()),
     "hook.iter_records": through(LimioHook, lambda hook: list(hook.iter_records("subscriptions"))),
@@ -269,10 +268,10 @@ WAYS: dict[str, Callable[[Server], Callable[[], object]]] = {
 
 
 def read_all(client: ApiClient, resource: Resource) -> object:
-    from limio_limitrail.api.list_reader import Walk
+    from limio_limitrail.api.list_reader import ListReader
     from limio_limitrail.api.records import decode_page
 
-    walk = Walk(client=client, resource=resource, path="/things", params={}, page_size=10)
+    walk = ListReader(client=client, resource=resource, path="/things", params={}, page_size=10)
     # The second page ends the list, however it is asked for.
     return [decode_page(page, api="Limio", resource="things") for page in walk.pages()]
 

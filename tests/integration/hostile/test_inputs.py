@@ -146,7 +146,7 @@ def by_loop(client: ApiClient, **request: Any) -> Callable[[], object]:
     client.attempts = lambda **given_: attempts(**{**given_, "credentials": KEY})  # type: ignore[method-assign]
 
     async def send() -> object:
-        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=1))
+        loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=1))
         try:
             return await loop_client.send(**{"path": "/x", **request})
         finally:
@@ -321,7 +321,9 @@ PARAMS = st.dictionaries(st.text(st.characters()), VALUES, max_size=3)
 def test_any_parameters(path_params: dict[str, Any], query_params: dict[str, Any], resource: str) -> None:
     hook = LimioHook()
     hook.client = STILL  # type: ignore[misc]
-    found = problems(lambda: hook.walk(resource, path_params=path_params, query_params=query_params, page_size=1), label=resource)
+    found = problems(
+        lambda: hook.open_list(resource, path_params=path_params, query_params=query_params, page_size=1), label=resource
+    )
     assert not found, "\n".join(found)
 
 

@@ -57,7 +57,7 @@ def test_rows_are_granted_to_one_of_several_processes(opened, ledger_in):
             pool.apply_async(claim_in_pieces, (db.connection, random.Random(number).sample(names, len(names)), f"run-{number}"))
             for number in range(2)
         ]
-        granted = [name for one in waiting for name in one.get(timeout=120)]
+        granted = [name for one in waiting for name in one.get(timeout=600)]
     assert sorted(granted) == sorted(names)
 
 

@@ -141,7 +141,7 @@ def test_many_workers_take_an_older_ledger_over_at_once(old, no_pauses):
         with closing(FailingDatabase(old.hook(), duckdb_wait=30.0)) as held:
             ledger = make_ledger(held, make_worker(f"run-{number}"))
             try:
-                ready.wait(timeout=30)
+                ready.wait(timeout=300)
                 ledger.prepare()
                 [claim] = ledger.claim([make_row(number)], policy=PARK)
                 assert claim.granted
@@ -152,7 +152,7 @@ def test_many_workers_take_an_older_ledger_over_at_once(old, no_pauses):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=600)
     assert errors == []
     assert len(entries(old)) == len(old_rows()) + 6
 
@@ -198,7 +198,7 @@ def test_a_reader_does_not_lock_a_worker_out_for_ever(opened, ledger_in):
             pass
         cursor.execute(old_insert([{**old_rows()[0], "idempotency_key": str(uuid.uuid4())}]))
         other.commit()
-    thread.join(timeout=60)
+    thread.join(timeout=600)
     assert failed == []
     assert "ledger_format" in db.types("ledger")
     assert len(entries(db)) == len(old_rows()) + 1

@@ -61,7 +61,7 @@ def queued(db, statement):
         assert not ended
     yield
     db.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'queued'")
-    thread.join(timeout=30)
+    thread.join(timeout=300)
 
 
 LOCKED = {
@@ -209,7 +209,7 @@ def test_a_lock_that_is_let_go_in_time_costs_nothing(postgres, ledger_in, monkey
         thread = threading.Thread(target=let_go)
         thread.start()
         ledger.record({OLD.key: COMMITTED})
-        thread.join(timeout=30)
+        thread.join(timeout=300)
     assert entries(postgres)[OLD.key]["state"] == "committed"
 
 

@@ -11,7 +11,7 @@ import pytest
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.token_endpoint import mint
 from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.hooks import limio_client
+from limio_limitrail.hooks import clients
 from limio_limitrail.hooks.limio import LimioHook
 
 
@@ -19,8 +19,8 @@ from limio_limitrail.hooks.limio import LimioHook
 def waits(monkeypatch) -> list[float]:
     """How long the hook would have waited, one entry a wait."""
     waited: list[float] = []
-    monkeypatch.setattr(limio_client, "ApiClient", partial(ApiClient, sleep=waited.append))
-    monkeypatch.setattr(limio_client, "mint", partial(mint, sleep=waited.append))
+    monkeypatch.setattr(clients, "ApiClient", partial(ApiClient, sleep=waited.append))
+    monkeypatch.setattr(clients, "mint", partial(mint, sleep=waited.append))
     return waited
 
 

@@ -23,14 +23,14 @@ NOT_IN_HEADERS = {"with voids", "Base64 in lines", "plain"}
 @pytest.fixture
 def server(limio_emulator_factory, monkeypatch):
     server = limio_emulator_factory(client_secret=SECRET)
-    shared_poll = server.account.shared_poll
-    mint = shared_poll.mint
+    endpoint = server.account.token_endpoint
+    mint = endpoint.mint
 
     def opaque(scopes=None):
-        shared_poll.grants[TOKEN] = shared_poll.grants.pop(mint(scopes))
+        endpoint.tokens.grants[TOKEN] = endpoint.tokens.grants.pop(mint(scopes))
         return TOKEN
 
-    monkeypatch.setattr(shared_poll, "mint", opaque)
+    monkeypatch.setattr(endpoint, "mint", opaque)
     return server
 
 
@@ -83,7 +83,7 @@ def shown_by(run) -> list[str]:
         return [repr(run())]
     except Exception as error:  # noqa: BLE001 - every error is looked at
         shown = [str(error), repr(error), "".join(traceback.format_exception(error)), repr(pickle.dumps(error))]
-        return [*shown, repr(vars(error))] + ([error.without_answer()] if isinstance(error, ApiError) else [])
+        return [*shown, repr(vars(error))] + ([error.without_problem()] if isinstance(error, ApiError) else [])
 
 
 @pytest.mark.parametrize("where", ["/api/", "/oauth2/token"])

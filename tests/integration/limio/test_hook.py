@@ -8,6 +8,7 @@ import pytest
 
 from limio_limitrail import __version__
 from limio_limitrail.api.errors import (
+    ConnectionFieldError,
     CursorRefusedError,
     InvalidRequestError,
     NotFoundError,
@@ -17,7 +18,6 @@ from limio_limitrail.api.errors import (
     ServerError,
 )
 from limio_limitrail.emulator import Fault
-from limio_limitrail.hooks.connection import ConnectionFieldError
 from limio_limitrail.hooks.limio import DETAIL_CONCURRENCY, LimioHook
 
 
@@ -84,14 +84,14 @@ def test_a_request_to_any_path(hook, limio_emulator):
 
 @pytest.mark.parametrize(("given", "extra", "sent"), [(7, {"page_size": 3}, 7), (None, {"page_size": "3"}, 3), (None, {}, 100)])
 def test_the_page_size_is_the_callers_else_the_connections_else_the_default(hook_of, limio_emulator, given, extra, sent):
-    next(hook_of(limio_emulator, **extra).walk("orders", page_size=given).pages())
+    next(hook_of(limio_emulator, **extra).open_list("orders", page_size=given).pages())
     assert limio_emulator.counters.log[-1]["query"] == f"limit={sent}"
 
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_page_holds_at_least_one_record(hook, size):
     with pytest.raises(ParameterError, match="page_size"):
-        hook.walk("orders", page_size=size)
+        hook.open_list("orders", page_size=size)
 
 
 # -- frames ----------------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ def test_pages_that_are_too_large_are_asked_for_smaller(hook, limio_emulator, st
     limio_emulator.configure(max_response_bytes=60_000, too_large_status=status, catalog_cursor="repeatable")
     rows = [{"id": f"i{number}", "path": f"/p{number}", "data": {"text": "x" * 500}} for number in range(300)]
     limio_emulator.put_records("catalog_items?record_type=offers2", rows)
-    walk = hook.walk("catalog.offers2", page_size=300)
+    walk = hook.open_list("catalog.offers2", page_size=300)
     assert sum(len(page.raw_records) for page in walk.pages()) == 300
     assert walk.page_size == 75
 

@@ -119,9 +119,9 @@ def test_time_filters(hook, limio_emulator):
     assert len(changed) == len(found) == 2
     assert set(ids(hook.iter_records("abandoned_baskets", since=start))) == set(step.added["baskets"])
     with pytest.raises(ParameterError, match="needs a start in time"):
-        hook.walk("abandoned_baskets")
+        hook.open_list("abandoned_baskets")
     with pytest.raises(ParameterError, match="cannot be filtered by time"):
-        hook.walk("orders", since=start)
+        hook.open_list("orders", since=start)
 
 
 # -- a Resource of one's own -----------------------------------------------------------------------------------------
@@ -139,9 +139,9 @@ def test_a_resource_of_ones_own_works_wherever_a_name_does(hook, limio_emulator)
     assert list(hook.get_df(OWN, path_params=params, flatten=True).columns) == ["id", "deep.n"]
     assert hook.count(OWN, path_params=params) == 25
     assert hook.find_resource(OWN) is OWN
-    walk = hook.walk(OWN, path_params=params, page_size=10)
+    walk = hook.open_list(OWN, path_params=params, page_size=10)
     first = next(walk.pages())
-    rest = hook.walk(OWN, path_params=params, page_size=10, cursor=first.following, seen=walk.seen)
+    rest = hook.open_list(OWN, path_params=params, page_size=10, cursor=first.next_cursor, records_read=walk.records_read)
     assert sum(len(page.raw_records) for page in rest.pages()) == 15
 
 

@@ -12,7 +12,7 @@ import traceback
 import pytest
 
 from limio_limitrail.emulator import Fault, Reply
-from limio_limitrail.emulator.faults import KINDS
+from limio_limitrail.emulator.core.faults import KINDS
 
 SECRET = "Opaque+Client/Secret=42"
 
@@ -112,15 +112,15 @@ ECHOES = list(echoes(None))
 def test_an_api_that_echoes_credentials(hook_of, server, watch, monkeypatch, name, opaque):
     if opaque:  # what masking recognises by its look alone must not be all that is masked
         serial = iter(range(1000))
-        shared_poll = server.account.shared_poll
-        mint = shared_poll.mint
+        endpoint = server.account.token_endpoint
+        mint = endpoint.mint
 
         def plain(scopes=None):
             token = f"opaqueToken.{next(serial)}.Xx"
-            shared_poll.grants[token] = shared_poll.grants.pop(mint(scopes))
+            endpoint.tokens.grants[token] = endpoint.tokens.grants.pop(mint(scopes))
             return token
 
-        monkeypatch.setattr(shared_poll, "mint", plain)
+        monkeypatch.setattr(endpoint, "mint", plain)
     answer = echoes(server)[name]
     server.on_request(lambda call: None if call.path == "/oauth2/token" else answer(call))
     everything(hook_of(server), watch)

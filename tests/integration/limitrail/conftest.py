@@ -13,7 +13,7 @@ import pytest
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.token_endpoint import mint
 from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.hooks import limitrail_client
+from limio_limitrail.hooks import clients
 from limio_limitrail.hooks.limitrail import LimitRailHook
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -24,8 +24,8 @@ INTERVALS = "CronDataIntervalTimetable('0 0 * * *', timezone='UTC')"
 def waits(monkeypatch) -> list[float]:
     """How long the hook would have waited, one entry a wait."""
     waited: list[float] = []
-    monkeypatch.setattr(limitrail_client, "ApiClient", partial(ApiClient, sleep=waited.append))
-    monkeypatch.setattr(limitrail_client, "mint", partial(mint, sleep=waited.append))
+    monkeypatch.setattr(clients, "ApiClient", partial(ApiClient, sleep=waited.append))
+    monkeypatch.setattr(clients, "mint", partial(mint, sleep=waited.append))
     return waited
 
 

@@ -11,6 +11,7 @@ import pytest
 from airflow.sdk.execution_time.context import set_current_context
 
 from limio_limitrail.api.errors import (
+    ConnectionFieldError,
     CredentialsError,
     InvalidRequestError,
     NotFoundError,
@@ -20,8 +21,7 @@ from limio_limitrail.api.errors import (
 )
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import Fault, LimitRailClient, LimitRailOptions
-from limio_limitrail.hooks import client_cache as task_run
-from limio_limitrail.hooks.connection import ConnectionFieldError
+from limio_limitrail.hooks import clients as task_run
 from limio_limitrail.hooks.limitrail import LimitRailHook
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -107,18 +107,18 @@ def test_a_scope_that_is_not_granted_is_named_before_the_api_is_asked(readers, h
     hook = hook_of(server, hook_scope=f"{WRITE} other.scope")
     with pytest.raises(ScopeError) as caught:
         hook.count("accounts")
-    failure = caught.value.failure
+    failure = caught.value.context
     assert failure.required_scope == f"{WRITE} other.scope"
     assert failure.granted_scopes == (ACCOUNTS, READ)
     assert WRITE in str(caught.value)
-    assert caught.value.hopeless
+    assert caught.value.permanent
     assert api_requests(server) == []
     assert server.counters.requests == 1
 
 
 def test_the_token_endpoint_may_refuse_scopes(readers, hook_of):
     server = readers(refuse_unknown_scopes=True)
-    with pytest.raises(ScopeError, match=r"refuses the scopes.*limitrail\.usage\.write"):
+    with pytest.raises(ScopeError, match=r"refuses the requested scopes.*limitrail\.usage\.write"):
         hook_of(server, hook_scope=WRITE).count("accounts")
     assert api_requests(server) == []
     assert server.counters.requests == 1
@@ -140,8 +140,8 @@ def test_a_403_names_what_was_granted_and_is_not_tried_again(readers, hook_of, w
     server.faults.add(Fault("status", "/v1/usage/commit", status=403, times=None))
     with pytest.raises(ScopeError) as caught:
         list(hook.iter_records(own))
-    assert caught.value.failure.required_scope == WRITE
-    assert caught.value.failure.granted_scopes == (ACCOUNTS, READ)
+    assert caught.value.context.required_scope == WRITE
+    assert caught.value.context.granted_scopes == (ACCOUNTS, READ)
     assert len(api_requests(server)) == 1
     assert server.counters.tokens_minted == 1
     assert waits == []
@@ -180,11 +180,11 @@ def test_paths_of_the_connection_are_asked(hook_of, limitrail_emulator):
 def test_problem_details_are_told(hook, limitrail_emulator):
     with pytest.raises(InvalidRequestError) as caught:
         hook.request(path="/v1/usage", query_params={"to": "2026-03-01"})
-    problem = caught.value.failure.problem
+    problem = caught.value.context.problem
     assert problem.field == "From"
     assert problem.error_code
     assert caught.value.trace_id
-    assert caught.value.failure.api == "LimitRail"
+    assert caught.value.context.api == "LimitRail"
 
 
 def test_the_session_stays_on_the_api(hook, limitrail_emulator, hook_of):
@@ -228,7 +228,7 @@ def test_without_scopes_nothing_is_sent(hook_of, limitrail_emulator):
 
 def test_secret_and_token_are_masked_before_they_are_used(hook_of, limitrail_emulator, monkeypatch):
     masked, unmasked = [], []
-    monkeypatch.setattr("limio_limitrail.hooks.limitrail_client.mask_secret", masked.append)
+    monkeypatch.setattr("limio_limitrail.hooks.clients.mask_secret", masked.append)
     monkeypatch.setattr("airflow.sdk.log.mask_secret", masked.append)
 
     def look(call):

@@ -286,7 +286,7 @@ def test_a_missing_scope_fails_the_task_before_the_api_is_asked(make_home, limit
     assert done.task("fine")["state"] == "success"
     assert len(asked(server)) == 1
     output = home.output()
-    assert "the token lacks what was asked for: limitrail.usage.write. The API itself was not asked" in output
+    assert "the token lacks requested scopes: limitrail.usage.write. No request was sent to the API itself" in output
     assert f"the token was granted: {ACCOUNTS} {READ}" in output
 
 

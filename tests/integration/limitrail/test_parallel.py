@@ -22,7 +22,7 @@ from tests.support.landed import duck, manifest_of, records_of
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SPAN = {"since": START, "until": START + timedelta(days=2), "slice_size": timedelta(hours=6)}
 SIGKILL = -9
-PATIENCE = 60
+PATIENCE = 200
 # Eight slices of three pages of two records.
 PAGES = 24
 PAGED = (

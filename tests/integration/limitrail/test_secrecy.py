@@ -105,7 +105,7 @@ def test_a_server_that_echoes_credentials(hook_of, server, watch, where, name):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_scopes_that_repeat_a_credential(hook_of, server, watch, form):
-    """A token answer's scopes are shown in errors and by the Test button."""
+    """A token response's scopes are shown in errors and by the Test button."""
     token = "opaque.Token-42/x"
     for said in (FORMS[form](SECRET), FORMS[form](token)):
         for scope in (f"limitrail.usage.write {said}", f"{said} else"):

@@ -15,7 +15,7 @@ from limio_limitrail.addresses import UNREADABLE, without_credentials
 from limio_limitrail.hooks.databases import find_database
 from limio_limitrail.landing.sql import LandingError
 from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
-from limio_limitrail.observability.lineage import Place, folder_place, list_place, table_place
+from limio_limitrail.observability.lineage import LineageDataset, folder_dataset, list_dataset, table_dataset
 
 SECRET = "S3cr/et?P4ss#w=rd&x@y Z;q"
 PLAIN = "eyJhbGciOiJIUzI1NiJ9.S3cretPart.signature"
@@ -104,7 +104,7 @@ CONNECTIONS = [
 @pytest.mark.parametrize(("kind", "fields", "namespace"), CONNECTIONS)
 def test_tables(monkeypatch: pytest.MonkeyPatch, kind: str, fields: dict[str, Any], namespace: str) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": kind, **fields}))
-    place = table_place(find_database("warehouse"), table="main.orders")
+    place = table_dataset(find_database("warehouse"), table="main.orders")
     assert not shows(f"{place.namespace} {place.name}", PLAIN, SECRET, "abcd/EFGH/ijkl")
     assert (place.namespace, place.name) == (namespace, "main.orders")
 
@@ -123,7 +123,7 @@ def test_tables(monkeypatch: pytest.MonkeyPatch, kind: str, fields: dict[str, An
 def test_databases(monkeypatch: pytest.MonkeyPatch, schema: str, name: str) -> None:
     fields = {"conn_type": "postgres", "host": "h", "schema": schema}
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(fields))
-    assert table_place(find_database("warehouse"), table="main.orders").name == name
+    assert table_dataset(find_database("warehouse"), table="main.orders").name == name
 
 
 UNREACHABLE = [
@@ -177,7 +177,7 @@ STORES = {
 def test_folders(url: str, expected: tuple[str, str]) -> None:
     from airflow.sdk import ObjectStoragePath
 
-    place = folder_place(ObjectStoragePath(url))
+    place = folder_dataset(ObjectStoragePath(url))
     assert not shows(f"{place.namespace} {place.name}", PLAIN, "abcd/EFGH+ijkl")
     assert (place.namespace, place.name) == expected
 
@@ -210,11 +210,15 @@ def test_addresses(address: str, expected: str) -> None:
 
 
 def test_lists() -> None:
-    def named(url: str) -> Place:
-        return list_place(scheme="limio", base_url=url, resource="orders")
+    def named(url: str) -> LineageDataset:
+        return list_dataset(scheme="limio", base_url=url, resource="orders")
 
-    assert named("https://Acme.prod.limio.com:8443/api") == Place(namespace="limio://acme.prod.limio.com:8443", name="orders")
-    assert named(f"https://u:{PLAIN}@acme.example/api?key={PLAIN}") == Place(namespace="limio://acme.example", name="orders")
+    assert named("https://Acme.prod.limio.com:8443/api") == LineageDataset(
+        namespace="limio://acme.prod.limio.com:8443", name="orders"
+    )
+    assert named(f"https://u:{PLAIN}@acme.example/api?key={PLAIN}") == LineageDataset(
+        namespace="limio://acme.example", name="orders"
+    )
 
 
 HOSTS = st.from_regex(r"[a-z]{3,8}(\.[a-z]{2,5})?", fullmatch=True)

@@ -15,7 +15,7 @@ from airflow.sdk.lineage import HookLineageCollector
 
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.observability import lineage as flow
-from limio_limitrail.observability.lineage import Place, folder_place, list_place
+from limio_limitrail.observability.lineage import LineageDataset, folder_dataset, list_dataset
 from tests.support.airflow_home import environment
 
 pytest.importorskip("airflow.providers.openlineage")
@@ -31,7 +31,7 @@ def told(home, emulator, *, dag_id: str = "pull", **more: str) -> list[dict[str,
         **more,
     }
     command = [sys.executable, "-m", "airflow", "dags", "test", dag_id]
-    done = subprocess.run(command, env=environment(home.path, settings), capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, env=environment(home.path, settings), capture_output=True, text=True, timeout=600)
     (home.path / "output.log").write_text(done.stdout + done.stderr)
     return [json.loads(line) for line in events.read_text().splitlines()] if events.exists() else []
 
@@ -160,8 +160,8 @@ def test_a_collector_that_fails_fails_nobody(limio_emulator, monkeypatch, caplog
 def test_places():
     from airflow.sdk import ObjectStoragePath
 
-    assert list_place(scheme="limio", base_url="https://Acme.prod.limio.com/api", resource="orders") == Place(
+    assert list_dataset(scheme="limio", base_url="https://Acme.prod.limio.com/api", resource="orders") == LineageDataset(
         namespace="limio://acme.prod.limio.com", name="orders"
     )
-    assert folder_place(ObjectStoragePath("file:///lake/orders")) == Place(namespace="file", name="/lake/orders")
-    assert folder_place(ObjectStoragePath("memory://bucket/lake")) == Place(namespace="memory://bucket", name="lake")
+    assert folder_dataset(ObjectStoragePath("file:///lake/orders")) == LineageDataset(namespace="file", name="/lake/orders")
+    assert folder_dataset(ObjectStoragePath("memory://bucket/lake")) == LineageDataset(namespace="memory://bucket", name="lake")

@@ -107,7 +107,7 @@ def test_the_catalog_is_never_resumed_wrongly(make_home, limio_emulator_factory,
             f"o{n}" for n in range(60)
         )
         assert asked(emulator, "/api/offers") == 12
-    assert home.output().count("no retry can go on from there") == 3
+    assert home.output().count("no retry can resume from there") == 3
 
 
 @pytest.mark.sampled(1)
@@ -135,7 +135,7 @@ def test_a_list_whose_place_the_api_keeps_is_never_resumed_in_its_middle(make_ho
     assert home.attempt("load", run_id="killed", kill=["before request", 6]).code == -9
     assert asked(emulator) == 5
     check("killed", requests=13)
-    assert home.output().count("no retry can go on from there") == 1
+    assert home.output().count("no retry can resume from there") == 1
 
     # A page whose answer is lost is gone, and the list begins again within the same try, at most twice.
     emulator.faults.add(Fault("status_after", match=LIST, after=4, status=504))

@@ -51,7 +51,7 @@ OTHER = {
         ("", ""),
         (
             "from limio_limitrail.api.pagination import CursorString\nclass Mine(CursorString):\n"
-            "    def following(self, meta):\n        return super().following(meta)\n" + OWN.format(fields="paging=Mine()"),
+            "    def next_cursor(self, meta):\n        return super().next_cursor(meta)\n" + OWN.format(fields="paging=Mine()"),
             "resource=own",
         ),
     ),
@@ -110,7 +110,7 @@ def test_another_pull_starts_over(home, limio_emulator, tmp_path, case):
     assert ("What differs: " in home.output()) or not known
     if not known:
         assert (
-            "The code of transform cannot be compared, so that a retry of the task starts the pull over: it refers to 'LOCK'"
+            "The code of transform cannot be compared, so a retry of the task starts the pull over: it refers to 'LOCK'"
             in home.output()
         )
 

@@ -178,7 +178,7 @@ def test_a_killed_load_leaves_the_table_as_it_was(db, point):
     db.land("merge", FIRST)
     before, types = db.rows(own=True), db.types()
     child = in_child(die_at, point, db)
-    child.join(60)
+    child.join(600)
     assert child.exitcode == -signal.SIGKILL
     assert (db.rows(own=True), db.types()) == (before, types)
     result = db.land("merge", *SECOND, run="2")
@@ -194,7 +194,7 @@ def test_a_killed_load_leaves_the_table_as_it_was(db, point):
 
 def land_many(db, gate, failures, worker: int) -> None:
     try:
-        gate.wait(30)
+        gate.wait(300)
         for turn in range(5):
             db.land(
                 "merge",
@@ -219,7 +219,7 @@ def test_two_processes_merge_into_one_table(opened, name):
     gate, failures = context.Barrier(2), context.Queue()
     children = [in_child(land_many, db, gate, failures, worker) for worker in range(2)]
     for child in children:
-        child.join(120)
+        child.join(600)
     assert [child.exitcode for child in children] == [0, 0], failures.get(timeout=5)
     assert sorted(row["id"] for row in db.rows()) == list(range(700))
 
@@ -232,7 +232,7 @@ def test_two_threads_merge_into_one_table(opened, name):
 
     def work(worker: int) -> None:
         try:
-            gate.wait(30)
+            gate.wait(300)
             for turn in range(4):
                 db.land("merge", {"id": (INT, list(range(200))), "by": (T, [f"{worker} {turn}"] * 200)}, run=f"{worker}")
         except BaseException as error:  # noqa: BLE001
@@ -242,7 +242,7 @@ def test_two_threads_merge_into_one_table(opened, name):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(600)
     assert failures == []
     assert sorted(row["id"] for row in db.rows()) == list(range(200))
 
@@ -354,7 +354,7 @@ def test_a_load_that_waited_sees_what_the_other_wrote(postgres, level):
         raise AssertionError
 
     postgres.land("merge", {"id": (INT, [1, 3])}, progress=let_the_other_wait)
-    waiting.join(30)
+    waiting.join(600)
     assert [row["id"] for row in postgres.rows()] == [1, 2, 3]
 
 

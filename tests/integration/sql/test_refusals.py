@@ -292,5 +292,5 @@ def test_threads_that_are_refused_do_not_keep_the_lock(duck):
     duck.execute("DROP INDEX watch")
     done = threading.Thread(target=duck.land, args=("merge", {"id": (T, ["a"]), "seats": (T, ["x"])}), kwargs={"run": "2"})
     done.start()
-    done.join(60)
+    done.join(600)
     assert duck.rows() == [{"id": "a", "seats": "x"}]

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.limitrail_options import LimitRailOptions
+from limio_limitrail.emulator import EmulatorServer, LimitRailOptions
 from tests.support.airflow_home import AirflowHome
 from tests.support.usage import Database, Place, UsageRow, accounts_of
 

@@ -40,7 +40,7 @@ def commit(server, *, folder, policy=PARK, concurrency=4, verify=True, rows=ROWS
     limits = RetryLimits(first_wait=0.0, longest_wait=0.0)
     client = ApiClient(api="LimitRail", base_url=server.url, transport=transport, auth=auth, limits=limits)
     sender = UsageSender(
-        client=AsyncApiClient(client, wire=AsyncTransport(transport, connections=concurrency, rest=rest)),
+        client=AsyncApiClient(client, transport=AsyncTransport(transport, connections=concurrency, rest=rest)),
         operation=find_operation("commit"),
         reading=AnswerReading(),
         key_header="Idempotency-Key",

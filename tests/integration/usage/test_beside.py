@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections import Counter
 
@@ -11,12 +13,28 @@ import pytest
 from limio_limitrail.emulator import Fault
 from tests.support.usage import COMMIT, SIGKILL, make_rows
 
+PATIENCE = 120
 LEASE = {"limio_limitrail.usage.ledger.ledger.LEASE": 8.0, "limio_limitrail.usage.committer.LEASE": 8.0}
+AN_HOUR = dict.fromkeys(LEASE, 3600.0)
 
 
 def slow(place, *, seconds: float = 0.005) -> None:
-    """Have every answer take a while, so that both tasks are in the middle at the same time."""
+    """Have every answer take a while."""
+    place.server.faults.clear()
     place.server.faults.add(Fault("latency", COMMIT, times=None, seconds=seconds))
+
+
+def running(place) -> set[tuple[str, str]]:
+    """The runs that have rows under way."""
+    return {(entry["dag_id"], entry["run_id"]) for entry in place.database.ledger().values() if entry["state"] == "sending"}
+
+
+def wait_until_both_send(place) -> None:
+    """Wait until each task has requests under way: answers take so long that neither has ended before the other begins."""
+    until = time.monotonic() + PATIENCE
+    while len(running(place)) < 2:
+        assert time.monotonic() < until, "the tasks were not in the middle at the same time"
+        time.sleep(0.05)
 
 
 @pytest.mark.sampled(1)
@@ -24,11 +42,13 @@ def slow(place, *, seconds: float = 0.005) -> None:
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_two_at_once(place_of, idempotency, on_unknown):
     place = place_of("pg", make_rows(500), idempotency=idempotency)
-    slow(place, seconds=0.05)
+    slow(place, seconds=2)
     twin = place.twin()
     place.write_dag(on_unknown=on_unknown, batch_size=50)
     twin.write_dag(dag_id="twin", on_unknown=on_unknown, batch_size=50)
     processes = [place.begin("one"), twin.begin("one", dag_id="twin")]
+    wait_until_both_send(place)
+    slow(place)
     first, second = place.join(processes[0]), twin.join(processes[1])
     for one in (first, second):
         assert one.state == "success", place.home.output()[-3000:]
@@ -48,12 +68,15 @@ def test_two_at_once(place_of, idempotency, on_unknown):
 @pytest.mark.parametrize(("idempotency", "on_unknown"), [("header", "resend"), ("off", "park"), ("header", "park")])
 def test_one_of_two_is_killed(place_of, idempotency, on_unknown):
     place = place_of("pg", make_rows(500), idempotency=idempotency)
-    slow(place)
+    slow(place, seconds=2)
     twin = place.twin()
     for one in (place, twin):
         one.write_dag(on_unknown=on_unknown, batch_size=50, max_parked=0.5, retries=5)
-    killed = place.begin("one", kill=["before sending", 80], patch=LEASE)
+    killed = place.begin("one", patch=LEASE)
     lives = twin.begin("two", patch=LEASE)
+    wait_until_both_send(place)
+    os.kill(killed, signal.SIGKILL)
+    slow(place)
     assert place.join(killed).code == SIGKILL
     hung = {key for key, entry in place.database.ledger().items() if entry["state"] == "sending" and entry["run_id"] == "one"}
     assert 0 < len(hung) <= 50 + 2 * 4 * 8
@@ -77,12 +100,11 @@ def test_the_retry_of_a_killed_task_does_not_wait_for_its_lease(place_of, on_unk
     place = place_of("pg", make_rows(300))
     slow(place)
     place.write_dag(on_unknown=on_unknown, max_parked=0.9, retries=5, batch_size=50)
-    assert place.attempt(kill=["before sending", 100]).code == SIGKILL
+    assert place.attempt(kill=["before sending", 100], patch=AN_HOUR).code == SIGKILL
     began = time.monotonic()
-    last = place.attempt()
+    last = place.attempt(patch=AN_HOUR)
     assert last.state == "success"
-    # The lease is a minute.
-    assert time.monotonic() - began < 45
+    assert time.monotonic() - began < PATIENCE
     assert last.summary["committed"] + last.summary["parked"] == 300
     place.agree(doubtful=frozenset({"parked"}))
 

@@ -59,7 +59,7 @@ def hold(place, key: str, held: str) -> None:
 
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("name", POLICIES)
-@pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
+@pytest.mark.parametrize("conn_id", ["duck", "pg"])
 def test_what_the_api_says_by_what_was_known(place_of, conn_id, name):
     """All cases at once: each row is held in one way, and answered with one status."""
     cases = [(held, status) for held in HELD for status in STATUSES]
@@ -238,7 +238,7 @@ def test_a_refusal_that_means_that_the_row_was_carried_out(place_of, name):
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("status", [401, 403, 407, 429])
-@pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
+@pytest.mark.parametrize("conn_id", ["duck", "pg"])
 def test_what_says_nothing_of_a_row_leaves_it_as_it_stood(place_of, conn_id, status):
     place = place_of(conn_id, make_rows(3))
     place.write_dag()

@@ -239,7 +239,7 @@ def test_templates_and_nested_bodies(place_of):
         ({"on_unknown": "guess"}, "on_unknown must be one of resend, park, got 'guess'"),
         ({"mode": "refund"}, "mode must be one of commit, preview"),
         ({"parts": "file:///nowhere"}, "holds no manifest"),
-        ({"sql_conn_id": "limio_default"}, "is no database"),
+        ({"sql_conn_id": "limio_default"}, "is not a SQL connection"),
         ({"decisions": {"HELD": "parked"}}, "decisions['HELD'] must be one of committed, denied, got 'parked'"),
         ({"ledger_table": "usage"}, "is no ledger"),
     ],

@@ -8,8 +8,7 @@ import json
 
 import pytest
 
-from limio_limitrail.emulator import Fault
-from limio_limitrail.emulator.limitrail_options import LimitRailClient
+from limio_limitrail.emulator import Fault, LimitRailClient
 from tests.support.pages import blocks
 from tests.support.usage import COMMIT, Code, make_rows
 

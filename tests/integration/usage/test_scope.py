@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from limio_limitrail.emulator.limitrail_options import LimitRailClient
+from limio_limitrail.emulator import LimitRailClient
 from tests.support.usage import COMMIT, make_rows
 
 CLIENT = LimitRailClient("lr_demo", "lr-demo-secret", "demo")
@@ -25,7 +25,7 @@ def test_a_scope_that_is_lost_in_the_middle(place_of):
             came.append(call)
             if len(came) == LOST_AT:
                 place.server.configure_limitrail(clients=(POORER,))
-                for grant in place.server.limitrail.shared_poll.book.grants.values():
+                for grant in place.server.limitrail.token_endpoint.tokens.grants.values():
                     grant.scopes = POORER.scopes
 
     place.server.on_request(lose)

@@ -9,8 +9,7 @@ import urllib.parse
 
 import pytest
 
-from limio_limitrail.emulator import Fault, Reply
-from limio_limitrail.emulator.limitrail_options import LimitRailClient
+from limio_limitrail.emulator import Fault, LimitRailClient, Reply
 from tests.support.secrets_left import FORMS, files_below, holders
 from tests.support.usage import COMMIT, make_rows
 

@@ -12,12 +12,12 @@ import pytest
 from limio_limitrail.emulator import Fault
 from tests.support.usage import COMMIT, Code, make_rows
 
-PATIENCE = 5.0
-"""Seconds after which Airflow kills a task that was told to stop."""
+PATIENCE = 25.0
+"""Seconds that no task needs to stop, on however busy a machine, and that are over before the API answers."""
 
 
 def wait_for(place, requests: int) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while len(place.sent()) < requests:
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -28,6 +28,8 @@ def wait_for(place, requests: int) -> None:
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_a_signal(place_of, conn_id, on_unknown):
     place = place_of(conn_id, make_rows(1500))
+    # It would need minutes for the rest.
+    fault = place.server.faults.add(Fault("latency", COMMIT, seconds=1, after=400, times=None))
     place.write_dag(on_unknown=on_unknown, retries=3)
     process = place.begin()
     wait_for(place, 400)
@@ -43,6 +45,7 @@ def test_a_signal(place_of, conn_id, on_unknown):
     assert "told to stop" in place.output()
     sent = len(place.sent())
     assert sent == done
+    place.server.faults.remove(fault.number)
     last = place.attempt()
     assert (last.state, last.summary["sent"], last.summary["settled_before"]) == ("success", 1500 - done, done)
     assert len(place.agree()) == 1500
@@ -93,8 +96,8 @@ def test_a_signal_while_everybody_waits_for_a_429(place_of):
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])
 def test_a_task_that_takes_too_long(place_of, conn_id):
     place = place_of(conn_id, make_rows(1500))
-    place.server.faults.add(Fault("latency", COMMIT, seconds=0.02, times=None))
-    place.write_dag(execution_timeout=Code("timedelta(seconds=2)"), retries=3)
+    place.server.faults.add(Fault("latency", COMMIT, seconds=0.1, times=None))
+    place.write_dag(execution_timeout=Code("timedelta(seconds=6)"), retries=3)
     last = place.attempt()
     assert last.state == "up_for_retry"
     assert "timed out" in place.output()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Call, Reply, message
+from limio_limitrail.emulator.core.http_messages import Call, Reply, message_reply
 
 PLACE = "/api/objects/limio/orders/"
 
@@ -42,7 +42,7 @@ class Script:
             return told
         if isinstance(told, str):
             return order(id_, told)
-        return message(told, f"Emulated {told}")
+        return message_reply(told, f"Emulated {told}")
 
 
 @pytest.fixture

@@ -12,10 +12,8 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowRescheduleException, AirflowSensorTimeout, TaskDeferred
 
-from limio_limitrail.emulator.exchange import Reply
-from limio_limitrail.emulator.faults import Fault
-from limio_limitrail.polling.objects import ObjectWait
-from limio_limitrail.polling.serialization import wait_to_json
+from limio_limitrail.emulator import Fault, Reply
+from limio_limitrail.polling.conditions import ObjectCondition, condition_to_json
 from limio_limitrail.sensors.limio import LimioObjectSensor
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger, LimioWaitTrigger
 
@@ -45,16 +43,16 @@ class Asyncio:
 @pytest.fixture
 def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     stand_in = Asyncio()
-    monkeypatch.setattr("limio_limitrail.triggers.base.asyncio", stand_in)
-    monkeypatch.setattr("limio_limitrail.triggers.poll_loop.asyncio", stand_in)
+    monkeypatch.setattr("limio_limitrail.triggers.wait_loop.asyncio", stand_in)
+    monkeypatch.setattr("limio_limitrail.triggers.watch_loop.asyncio", stand_in)
     return stand_in.slept
 
 
 def trigger(**more: Any) -> LimioWaitTrigger:
     given: dict[str, Any] = {
         "limio_conn_id": "limio_default",
-        "wait": wait_to_json(ObjectWait(path_type="orders", object_id="one")),
-        "interval": 0.1,
+        "condition": condition_to_json(ObjectCondition(path_type="orders", object_id="one")),
+        "poke_interval": 0.1,
         "deadline": time.time() + MONTH,
         "max_transient_failures": 5,
     }
@@ -100,7 +98,7 @@ def test_a_wait_that_has_less_than_a_day_left_ends_at_once_and_says_why(script, 
     script.answers["one"] = [Reply(429, b"{}", {"Retry-After": asked}), "active"]
     event = event_of(trigger(deadline=time.time() + DAY / 2))
     assert event["kind"] == "timeout"
-    assert SAYS in event["what"]
+    assert SAYS in event["message"]
 
 
 @pytest.mark.parametrize("ahead", [2 * DAY, 1e12, 1e300])
@@ -114,10 +112,10 @@ def test_a_trigger_that_is_made_to_begin_too_late_begins_after_a_day(script, sle
 @pytest.mark.parametrize("asked", TOO_LONG)
 def test_a_watch_looks_again_after_a_day(limio_emulator, sleeps, caplog, asked):
     limio_emulator.faults.add(Fault("status", match="/api", status=429, headers={"Retry-After": asked}))
-    watch = LimioResourceEventTrigger(resource="abandoned_baskets", interval=0.05)
+    watch = LimioResourceEventTrigger(resource="abandoned_baskets", poke_interval=0.05)
 
     def said() -> list[str]:
-        return [record.getMessage() for record in caplog.records if "sees nothing" in record.getMessage()]
+        return [record.getMessage() for record in caplog.records if "Polling abandoned_baskets failed" in record.getMessage()]
 
     async def scenario() -> None:
         async def run() -> None:
@@ -135,7 +133,7 @@ def test_a_watch_looks_again_after_a_day(limio_emulator, sleeps, caplog, asked):
     asyncio.run(scenario())
     [told] = said()
     assert SAYS in told
-    assert told.endswith("looks again in 86400 s.")
+    assert told.endswith("Retrying in 86400 s.")
     assert DAY <= max(sleeps) <= DAY + 1
 
 
@@ -179,4 +177,4 @@ def test_a_first_look_that_is_asked_to_wait_makes_a_trigger_that_begins_within_a
     script.answers["one"] = [Reply(429, b"{}", {"Retry-After": asked})]
     with pytest.raises(TaskDeferred) as caught:
         sensor(deferrable=True).execute(CONTEXT)
-    assert 0 < caught.value.trigger.not_before - time.time() <= DAY
+    assert 0 < caught.value.trigger.spec.not_before - time.time() <= DAY

@@ -28,10 +28,8 @@ from airflow.models.trigger import Trigger
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, AirflowSkipException, TaskDeferred
 from airflow.sdk.module_loading import import_string
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Call, Reply
-from limio_limitrail.emulator.faults import Fault
-from limio_limitrail.emulator.limitrail_options import ACCOUNTS_READ, USAGE_READ, USAGE_WRITE
+from limio_limitrail.emulator import Call, EmulatorServer, Fault, Reply
+from limio_limitrail.emulator.options import ACCOUNTS_READ, USAGE_READ, USAGE_WRITE
 from limio_limitrail.sensors.base import GRACE
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
@@ -72,7 +70,7 @@ def from_look(number: int, server: EmulatorServer, do: Callable[[], object]) -> 
 
 def withdraw_scopes(server: EmulatorServer) -> None:
     """Leave the tokens alive, and good for nothing."""
-    for grant in (*server.account.shared_poll.grants.values(), *server.limitrail.shared_poll.book.grants.values()):
+    for grant in (*server.account.token_endpoint.tokens.grants.values(), *server.limitrail.token_endpoint.tokens.grants.values()):
         grant.scopes = ()
 
 
@@ -164,7 +162,7 @@ def test_a_refusal_ends_a_trigger(connected, api, refuse, end):
 
     told = asyncio.run(wait())
     assert told["kind"] == "ended"
-    assert f"answered {end[-1]}" in told["what"]
+    assert f"answered {end[-1]}" in told["message"]
     assert exchanged(connected) == [TOKEN, 200, 200, 200, *end]
 
 
@@ -334,7 +332,7 @@ def test_a_scope_that_goes_missing_is_told_by_the_trigger(connected, mercy):
     from_look(3, connected, lambda: withdraw_with_tokens(connected))
     told = asyncio.run(told_by(trigger))
     assert told["kind"] == "ended"
-    assert ACCOUNTS_READ in told["what"]
+    assert ACCOUNTS_READ in told["message"]
     with pytest.raises(AirflowFailException, match=re.escape(ACCOUNTS_READ)):
         sensor.resume_execution("execute_complete", {"event": told}, CONTEXT)
 
@@ -358,7 +356,7 @@ def test_a_deadline_counts_from_the_first_look(connected, first):
     connected.faults.add(Fault("latency", match="/api/", seconds=0.5))
     handed = deferral(object_sensor(timeout=30))
     assert len(looked) == 1
-    assert handed.trigger.deadline <= looked[0] + 30
+    assert handed.trigger.spec.deadline <= looked[0] + 30
     assert handed.timeout == timedelta(seconds=30) + GRACE
 
 
@@ -370,14 +368,14 @@ def test_a_trigger_that_is_moved_again_and_again(connected, script, answers, sof
     sensor = object_sensor(max_transient_failures=1000, soft_fail=soft_fail)
     begun = time.time()
     handed = deferral(sensor)
-    deadline = handed.trigger.deadline
+    deadline = handed.trigger.spec.deadline
     assert handed.timeout == timedelta(seconds=3) + GRACE
 
     async def move_about() -> tuple[dict[str, Any], int]:
         trigger = handed.trigger
         for moves in range(60):
             trigger = moved(trigger)
-            assert trigger.deadline == deadline
+            assert trigger.spec.deadline == deadline
             try:
                 return await asyncio.wait_for(told_by(trigger), 0.3), moves
             except TimeoutError:
@@ -388,6 +386,6 @@ def test_a_trigger_that_is_moved_again_and_again(connected, script, answers, sof
     assert told["kind"] == "timeout"
     assert moves >= 1
     # One that was asked to wait for longer than is left says so at once.
-    assert time.time() >= deadline or "429" in told["what"]
+    assert time.time() >= deadline or "429" in told["message"]
     with pytest.raises(AirflowSkipException if soft_fail else AirflowSensorTimeout):
         sensor.resume_execution("execute_complete", {"event": told}, CONTEXT)

@@ -15,10 +15,8 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Call, Reply
-from limio_limitrail.polling.objects import ObjectWait
-from limio_limitrail.polling.serialization import wait_to_json
+from limio_limitrail.emulator import Call, EmulatorServer, Reply
+from limio_limitrail.polling.conditions import ObjectCondition, condition_to_json
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 
 pytestmark = pytest.mark.usefixtures("connected")
@@ -45,6 +43,7 @@ class WallClock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
     clock = WallClock()
     monkeypatch.setattr("limio_limitrail.triggers.base.time", clock)
+    monkeypatch.setattr("limio_limitrail.triggers.wait_loop.time", clock)
     return clock
 
 
@@ -63,8 +62,8 @@ def on_looks(server: EmulatorServer, *jumps: float, clock: WallClock) -> None:
 def trigger(*, seconds: float, **more: Any) -> LimioWaitTrigger:
     given: dict[str, Any] = {
         "limio_conn_id": "limio_default",
-        "wait": wait_to_json(ObjectWait(path_type="orders", object_id="one")),
-        "interval": 0.1,
+        "condition": condition_to_json(ObjectCondition(path_type="orders", object_id="one")),
+        "poke_interval": 0.1,
         "deadline": time.time() + seconds,
         "max_transient_failures": 2,
     }
@@ -97,7 +96,7 @@ def test_a_jump_back_does_not_draw_a_wait_out(script, connected, clock, jumps):
     script.answers["one"] = [404]
     on_looks(connected, *jumps, clock=clock)
     event = event_of(trigger(seconds=2))
-    assert event == {"format": 1, "kind": "timeout", "what": "orders/one to be there: it is not there"}
+    assert event == {"format": 1, "kind": "timeout", "message": "waiting for orders/one to exist: it does not exist"}
     assert clock.ahead < 0
 
 
@@ -107,7 +106,7 @@ def test_a_trigger_that_is_started_after_a_jump_forward(script, clock):
     one = trigger(seconds=600)
     clock.ahead = HOUR
     event = event_of(LimioWaitTrigger(**one.serialize()[1]))
-    assert event == {"format": 1, "kind": "timeout", "what": "orders/one to be there: no look was made"}
+    assert event == {"format": 1, "kind": "timeout", "message": "waiting for orders/one to exist: no poll was made"}
     assert script.asked["one"] == 0
 
 
@@ -134,7 +133,7 @@ def test_asked_to_wait_until_after_the_deadline(script, ahead):
     """The deadline has not passed then, but nothing can come any more."""
     script.answers["one"] = ["active"]
     event = event_of(trigger(seconds=1, not_before=time.time() + ahead))
-    assert event == {"format": 1, "kind": "timeout", "what": "orders/one to be there: no look was made"}
+    assert event == {"format": 1, "kind": "timeout", "message": "waiting for orders/one to exist: no poll was made"}
     assert script.asked["one"] == 0
 
 
@@ -183,11 +182,11 @@ import json
 import sys
 
 from limio_limitrail.triggers.limio import LimioWaitTrigger
-from limio_limitrail.polling.objects import ObjectWait
-from limio_limitrail.polling.serialization import wait_to_json
+from limio_limitrail.polling.conditions import ObjectCondition
+from limio_limitrail.polling.conditions import condition_to_json
 
 jump, interval = map(float, sys.argv[1:])
-look = ObjectWait.look
+look = ObjectCondition.poll
 
 
 def look_and_jump(self, client):
@@ -202,11 +201,11 @@ async def run():
     return [event.payload async for event in one.run()]
 
 
-ObjectWait.look = look_and_jump
+ObjectCondition.poll = look_and_jump
 one = LimioWaitTrigger(
     limio_conn_id="limio_default",
-    wait=wait_to_json(ObjectWait(path_type="orders", object_id="one")),
-    interval=interval,
+    condition=condition_to_json(ObjectCondition(path_type="orders", object_id="one")),
+    poke_interval=interval,
     deadline=time.time() + 600,
     max_transient_failures=0,
 )
@@ -217,7 +216,7 @@ print(json.dumps(asyncio.run(run())))
 
 def wait_among_jumps(jump: float, *, interval: float) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-c", JUMPING, str(jump), str(interval)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", JUMPING, str(jump), str(interval)], capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     [event] = json.loads(done.stdout.splitlines()[-1])

@@ -16,9 +16,8 @@ import pytest
 
 from limio_limitrail.api.pagination import SinglePage
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.emulator.exchange import Call, Reply
-from limio_limitrail.emulator.faults import Fault
-from limio_limitrail.polling.watermark import Position
+from limio_limitrail.emulator import Call, Fault, Reply
+from limio_limitrail.polling.watermark import Watermark
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
 from tests.support.watched import PERSONAL, Baskets, tick, watch
 
@@ -46,7 +45,7 @@ def kept(store: AssetStore) -> dict[str, Any]:
 
 def all_heard(*stores: AssetStore):
     """Tell whether it is stored that Airflow has kept all events."""
-    return lambda: all(store.values and not kept(store)["unheard"] for store in stores)
+    return lambda: all(store.values and not kept(store)["unacknowledged"] for store in stores)
 
 
 async def begun(triggerer: Triggerer, *stores: AssetStore) -> None:
@@ -138,7 +137,7 @@ def test_a_runtime_list_of_limitrail(monkeypatch, limio_emulator):
         store, triggerer = AssetStore(), Triggerer()
         begin = datetime.now(tz=UTC)
         one = LimitRailResourceEventTrigger(
-            resource="usage", interval=0.1, overlap=timedelta(hours=1), scope="limitrail.accounts.read limitrail.usage.read"
+            resource="usage", poke_interval=0.1, overlap=timedelta(hours=1), scope="limitrail.accounts.read limitrail.usage.read"
         )
         runtime.add("known", begin - timedelta(minutes=1))
         triggerer.start(one, store)
@@ -161,7 +160,7 @@ def test_the_emulators_usage(limio_emulator):
 
     async def scenario() -> None:
         store, triggerer = AssetStore(), Triggerer()
-        triggerer.start(LimitRailResourceEventTrigger(resource="usage", interval=0.1), store)
+        triggerer.start(LimitRailResourceEventTrigger(resource="usage", poke_interval=0.1), store)
         await begun(triggerer, store)
         [made] = limio_emulator.limitrail.add_usage([{"committedAt": datetime.now(tz=UTC)}])
         await triggerer.until(lambda: len(triggerer.events) == 1)
@@ -193,7 +192,7 @@ def test_watches_of_one_list_share_its_looks(tmp_path, monkeypatch, baskets):
         overlaps = [60, 60, 60, 30, 90]
         started = time.monotonic()
         watches = [
-            triggerer.start(watch(predicate=predicate, interval=interval, overlap=overlap), store)
+            triggerer.start(watch(predicate=predicate, poke_interval=interval, overlap=overlap), store)
             for predicate, overlap, store in zip(predicates, overlaps, stores, strict=True)
         ]
         await begun(triggerer, *stores)
@@ -219,11 +218,11 @@ def test_watches_that_do_not_share():
         watch(predicate="operator.truth"),
         watch(since="2026-01-01"),
         watch(overlap=1),
-        watch(interval=timedelta(seconds=0.1)),
+        watch(poke_interval=timedelta(seconds=0.1)),
     ]
     assert len({one.shared_stream_key() for one in alike}) == 1
     others = [
-        watch(interval=0.2),
+        watch(poke_interval=0.2),
         watch(page_size=10),
         watch(query_params={"a": "1"}),
         watch(limio_conn_id="limio_other"),
@@ -346,14 +345,14 @@ def test_killed_at_any_moment(baskets, seed):
     async def scenario() -> None:
         store = SlowStore(chance)
         first = Triggerer()
-        first.start(watch(interval=0.03), store)
+        first.start(watch(poke_interval=0.03), store)
         await begun(first, store)
         await first.kill()
         payloads: list[dict[str, Any]] = first.payloads()
         added = 0
         for _ in range(12):
             life = Triggerer(keeps=chance.random() < 0.8)
-            life.start(watch(interval=0.03), store)
+            life.start(watch(poke_interval=0.03), store)
             end = time.monotonic() + chance.uniform(0.01, 0.5)
             while time.monotonic() < end:
                 some = range(added, added := added + chance.randint(0, 2))
@@ -362,7 +361,7 @@ def test_killed_at_any_moment(baskets, seed):
             await life.kill()
             payloads += life.payloads()
         last = Triggerer()
-        last.start(watch(interval=0.03), store)
+        last.start(watch(poke_interval=0.03), store)
         everything = sorted(f"basket-{number}" for number in range(added))
         await last.until(lambda: sorted(set(ids([*payloads, *last.payloads()]))) == everything)
         await last.until(all_heard(store))
@@ -373,7 +372,7 @@ def test_killed_at_any_moment(baskets, seed):
         for payload in payloads:
             assert by_event.setdefault(payload["event_id"], payload) == payload
         assert ids(list(by_event.values())) == everything
-        stored = {news["event_id"] for value in store.written for news in value["unheard"]}
+        stored = {news["event_id"] for value in store.written for news in value["unacknowledged"]}
         assert by_event.keys() <= stored
         assert kept(store)["announced"] == len(by_event)
 
@@ -423,7 +422,7 @@ def test_a_store_that_fails_for_a_while(baskets, caplog):
         store.fails = True
         triggerer = Triggerer()
         one = triggerer.start(watch(), store)
-        await triggerer.until(lambda: "cannot begin: ConnectionError: the store does not answer" in caplog.text)
+        await triggerer.until(lambda: "cannot start: ConnectionError: the store does not answer" in caplog.text)
         # Nobody needs to be asked before it is known how far the watch had come.
         assert baskets.asked() == []
         store.fails = False
@@ -446,13 +445,13 @@ def test_a_store_that_fails_for_a_while(baskets, caplog):
         await triggerer.until(baskets.looked())
         store.fails = True
         triggerer.manager.confirm_persisted(range(1000))
-        await triggerer.until(lambda: "was kept could not be stored" in caplog.text)
+        await triggerer.until(lambda: "was acknowledged could not be stored" in caplog.text)
         store.fails = False
         await triggerer.until(all_heard(store))
 
         assert triggerer.failed() == []
         assert ids(triggerer.payloads(one)) == ["basket-1", "basket-2", "basket-3"]
-        stored = {news["event_id"] for value in store.written for news in value["unheard"]}
+        stored = {news["event_id"] for value in store.written for news in value["unacknowledged"]}
         assert {payload["event_id"] for payload in triggerer.payloads()} <= stored
         await triggerer.kill()
 
@@ -525,7 +524,9 @@ def test_a_store_that_lags_behind_another(baskets, behind):
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("garbage", ['"x"', "[]", '{"format": 2}', '{"format": 1, "position": {"floor": null, "seen": "0000"}}'])
+@pytest.mark.parametrize(
+    "garbage", ['"x"', "[]", '{"format": 2}', '{"format": 1, "watermark": {"changed_after": null, "remembered": "0000"}}']
+)
 def test_a_store_with_garbage(baskets, caplog, garbage):
     """Nothing is announced, nothing overwritten, and others that watch the list do not suffer."""
 
@@ -536,7 +537,7 @@ def test_a_store_with_garbage(baskets, caplog, garbage):
         [key] = stores[0].values
         stores[1].values[key] = garbage
         lost = triggerer.start(watch(since="2020-01-01"), stores[1])
-        told = "The watch of abandoned_baskets cannot begin: how far the watch had come cannot be read"
+        told = "The watch of abandoned_baskets cannot start: the state of the watch cannot be read"
         await triggerer.until(lambda: told in caplog.text)
         baskets.add(1)
         await triggerer.until(lambda: len(triggerer.events) == 1)
@@ -563,13 +564,13 @@ def test_nothing_holds_up_the_event_loop(tmp_path, monkeypatch, baskets, limio_e
     (tmp_path / "slow_event_predicates.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     gaps: list[float] = []
-    moved = Position.moved
+    moved = Watermark.advance
 
-    def as_if_there_were_more(position: Position, fingerprints: Any, **more: Any) -> Position:
+    def as_if_there_were_more(position: Watermark, fingerprints: Any, **more: Any) -> Watermark:
         time.sleep(3 if len(fingerprints) > 2000 else 0)
         return moved(position, fingerprints, **more)
 
-    monkeypatch.setattr(Position, "moved", as_if_there_were_more)
+    monkeypatch.setattr(Watermark, "advance", as_if_there_were_more)
 
     async def scenario() -> None:
         stores, triggerer = [AssetStore(), AssetStore()], Triggerer()
@@ -605,7 +606,7 @@ def test_what_is_stored_and_told_holds_nothing_personal_and_no_secret(baskets, l
         limio_emulator.expire_tokens()
         limio_emulator.faults.add(Fault("status", match="/api", status=403))
         limio_emulator.faults.add(Fault("bad_json", match="/api", times=2))
-        await triggerer.until(lambda: caplog.text.count("sees nothing") >= 2)
+        await triggerer.until(lambda: caplog.text.count("Polling abandoned_baskets failed") >= 2)
         shown = [repr(one), str(one.serialize()), json.dumps(triggerer.events), json.dumps(store.values), caplog.text]
         shown += [repr(vars(task)) if hasattr(task, "__dict__") else repr(task) for task in triggerer._tasks]
         await triggerer.kill()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import Fault
 from tests.support.watched import PERSONAL, Baskets, tick, watch
 
 pytestmark = pytest.mark.usefixtures("connected")
@@ -58,7 +58,7 @@ def test_without_any_store(limio_emulator, baskets, caplog):
         await asyncio.sleep(0.1)
         baskets.add(1, 2)
         running = Running(watch(predicate="operator.truth"))
-        await running.until(lambda: "what comes from now on is news" in caplog.text)
+        await running.until(lambda: "changes from now on are announced" in caplog.text)
         limio_emulator.faults.add(Fault("latency", match="/api/", times=1, seconds=3.0))
         baskets.add(3)
         await running.until(lambda: len(running.payloads) == 1)
@@ -71,7 +71,7 @@ def test_without_any_store(limio_emulator, baskets, caplog):
         await running.kill()
 
     asyncio.run(scenario())
-    assert caplog.text.count("This Airflow keeps no state of assets") == 1
+    assert caplog.text.count("This Airflow has no state store for assets") == 1
     assert PERSONAL not in caplog.text
     # A look in the loop would hold it for as long as the answer takes.
     assert max(gaps) < 2.5
@@ -107,7 +107,7 @@ def test_a_predicate_that_is_there_late(tmp_path, monkeypatch, baskets, limio_em
     baskets.add(1)
 
     async def scenario() -> None:
-        running = Running(watch(interval=0.05, predicate="late_predicates_alone.is_good"))
+        running = Running(watch(poke_interval=0.05, predicate="late_predicates_alone.is_good"))
         await running.until(lambda: caplog.text.count("cannot be imported here") >= 3)
         assert limio_emulator.counters.requests == 0
         path.write_text("import time\ntime.sleep(0.5)\ndef is_good(record): return True\n")

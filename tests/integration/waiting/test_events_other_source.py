@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import Fault
 from limio_limitrail.limio.resources import RESOURCES
 from tests.support.watched import Baskets, watch
 
@@ -66,7 +66,7 @@ def test_a_repointed_connection(monkeypatch, limio_emulator, limio_emulator_fact
             limio_emulator.faults.add(Fault("status", match="/api", status=401, times=4))
         await stands(triggerer, store, before)
         assert "is of another list or tenant now (what differs: base URL" in caplog.text
-        assert "what comes from now on is news" in caplog.text
+        assert "what comes from now on is announced" in caplog.text
         await announce(triggerer, theirs, 4)
         assert not events & {payload["event_id"] for payload in triggerer.payloads()[-1:]}, "no event has another's id"
         assert kept(store)["announced"] == 2
@@ -138,7 +138,7 @@ def test_another_time_column_is_not_news(limio_emulator, caplog):
         await stands(triggerer, store)
         before = kept(store)["source"]
         ours.add(1, updated=earlier)
-        await triggerer.until(lambda: len(triggerer.events) == 1 and not kept(store)["unheard"])
+        await triggerer.until(lambda: len(triggerer.events) == 1 and not kept(store)["unacknowledged"])
         await triggerer.kill()
         again = Triggerer()
         again.start(watch(resource=replace(BASKETS, time_column="updated")), store)

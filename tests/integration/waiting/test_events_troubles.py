@@ -13,10 +13,8 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Reply
-from limio_limitrail.emulator.faults import Fault
-from limio_limitrail.polling.policy import PollPolicy
+from limio_limitrail.emulator import EmulatorServer, Fault, Reply
+from limio_limitrail.polling.poll import PollPolicy
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
 from tests.support.secrets_left import FORMS, holders
 from tests.support.watched import PERSONAL, Baskets, watch
@@ -51,7 +49,7 @@ def complaints(caplog: pytest.LogCaptureFixture, level: int = logging.ERROR) -> 
 
 async def begin(baskets: Baskets, store: AssetStore, **more: Any) -> Triggerer:
     triggerer = Triggerer()
-    triggerer.start(watch(interval=INTERVAL, **more), store)
+    triggerer.start(watch(poke_interval=INTERVAL, **more), store)
     await triggerer.until(lambda: bool(store.values))
     return triggerer
 
@@ -104,9 +102,9 @@ def test_what_does_not_pass_by_itself(baskets, limio_emulator, monkeypatch, capl
         assert all(gap >= LONGEST for gap in gaps)
         assert limio_emulator.counters.requests <= 3 * len(looks) + 1
         for told in complaints(caplog):
-            assert told.startswith("The watch of abandoned_baskets sees nothing: Limio: ")
+            assert told.startswith("Polling abandoned_baskets failed: Limio: ")
             assert says in told
-            assert "It goes on, and looks again in " in told
+            assert "Retrying in " in told
         baskets.add(2)
         mend(limio_emulator, monkeypatch)
         await triggerer.until(lambda: ids(triggerer.payloads()) == ["basket-1", "basket-2"])
@@ -176,7 +174,7 @@ def test_a_connection_that_is_missing_or_wrong(baskets, limio_emulator, monkeypa
         limio_emulator.counters.reset()
         baskets.add(1)
         triggerer = Triggerer()
-        triggerer.start(watch(interval=INTERVAL), store)
+        triggerer.start(watch(poke_interval=INTERVAL), store)
         await triggerer.until(lambda: len(complaints(caplog)) >= 2)
         assert all(says in told for told in complaints(caplog))
         assert limio_emulator.counters.requests == 0
@@ -202,7 +200,7 @@ def test_a_connection_that_leads_elsewhere(limio_emulator, monkeypatch, caplog, 
     async def scenario() -> None:
         store, triggerer = AssetStore(), Triggerer()
         monkeypatch.setenv("AIRFLOW_CONN_LIMITRAIL_DEFAULT", json.dumps(wrong))
-        triggerer.start(LimitRailResourceEventTrigger(resource="usage", interval=INTERVAL, since="2020-01-01"), store)
+        triggerer.start(LimitRailResourceEventTrigger(resource="usage", poke_interval=INTERVAL, since="2020-01-01"), store)
         await triggerer.until(lambda: len(complaints(caplog, logging.WARNING)) >= 2)
         monkeypatch.setenv("AIRFLOW_CONN_LIMITRAIL_DEFAULT", right)
         limio_emulator.limitrail.add_usage([{"id": "use-1", "committedAt": "2026-03-01T10:00:00Z"}])
@@ -297,7 +295,7 @@ def test_a_predicate_that_fails(tmp_path, monkeypatch, baskets, caplog):
     async def scenario() -> None:
         stores = [AssetStore(), AssetStore()]
         triggerer = await begin(baskets, stores[0])
-        fragile = triggerer.start(watch(interval=INTERVAL, predicate="fragile_predicates.is_good"), stores[1])
+        fragile = triggerer.start(watch(poke_interval=INTERVAL, predicate="fragile_predicates.is_good"), stores[1])
         await triggerer.until(lambda: bool(stores[1].values))
         import fragile_predicates
 
@@ -310,7 +308,7 @@ def test_a_predicate_that_fails(tmp_path, monkeypatch, baskets, caplog):
         await triggerer.until(lambda: len(triggerer.events) == 2)
         for told in complaints(caplog):
             assert "predicate='fragile_predicates.is_good' fails with ValueError on record 'basket-" in told
-            assert "Mend it" in told
+            assert "Correct it" in told
         fragile_predicates.works = True
         await triggerer.until(lambda: ids(triggerer.payloads(fragile)) == ["basket-1", "basket-2", "basket-3"])
         assert triggerer.failed() == []
@@ -337,7 +335,7 @@ def test_a_predicate_that_cannot_be_imported(tmp_path, monkeypatch, baskets, cap
         del sys.modules["later_predicates"]
         path.write_text("import no_such_module_at_all")
         triggerer = await begin(baskets, stores[0])
-        later = triggerer.start(watch(interval=INTERVAL, predicate="later_predicates.is_good"), stores[1])
+        later = triggerer.start(watch(poke_interval=INTERVAL, predicate="later_predicates.is_good"), stores[1])
         await triggerer.until(lambda: len(complaints(caplog)) >= 2)
         for told in complaints(caplog):
             assert "predicate='later_predicates.is_good' cannot be imported here" in told
@@ -366,7 +364,7 @@ def test_a_predicate_that_is_there_late_makes_nothing_news(tmp_path, monkeypatch
 
     async def scenario() -> None:
         store, triggerer = AssetStore(), Triggerer()
-        triggerer.start(watch(interval=INTERVAL, predicate="late_predicates.is_good"), store)
+        triggerer.start(watch(poke_interval=INTERVAL, predicate="late_predicates.is_good"), store)
         await triggerer.until(lambda: len(complaints(caplog)) >= 3)
         assert limio_emulator.counters.requests == 0
         path.write_text("import time\ntime.sleep(0.5)\n" + FRAGILE.format(works=True))
@@ -392,12 +390,12 @@ def test_a_watch_that_cannot_begin_does_not_hold_up_others(baskets, caplog):
         triggerer = Triggerer()
         triggerer.manager._ack_timeout = 1.0
         for store in stores:
-            triggerer.start(watch(interval=INTERVAL), store)
+            triggerer.start(watch(poke_interval=INTERVAL), store)
         await triggerer.until(lambda: bool(stores[0].values))
         for number in range(4):
             baskets.add(number)
             await triggerer.until(lambda number=number: len(triggerer.events) == number + 1)
-            await triggerer.until(lambda: not any(json.loads(value)["unheard"] for value in stores[0].values.values()))
+            await triggerer.until(lambda: not any(json.loads(value)["unacknowledged"] for value in stores[0].values.values()))
             await asyncio.sleep(0.4)
         assert triggerer.failed() == []
         stores[1].fails = False
@@ -416,7 +414,7 @@ def test_what_one_watch_waits_for_is_not_what_others_wait_for(baskets):
     async def scenario() -> None:
         stores = [AssetStore(), AssetStore()]
         triggerer = await begin(baskets, stores[0])
-        triggerer.start(watch(interval=INTERVAL, since="2000-01-01"), stores[1])
+        triggerer.start(watch(poke_interval=INTERVAL, since="2000-01-01"), stores[1])
         baskets.add(1)
         triggerer.keeps = False
         await triggerer.until(lambda: len(triggerer.events) == 2)
@@ -424,7 +422,7 @@ def test_what_one_watch_waits_for_is_not_what_others_wait_for(baskets):
         triggerer.keeps = True
         baskets.add(2)
         await triggerer.until(lambda: len(triggerer.events) == 4)
-        unacknowledged = lambda store: [ids([news]) for news in json.loads(next(iter(store.values.values())))["unheard"]]  # noqa: E731
+        unacknowledged = lambda store: [ids([news]) for news in json.loads(next(iter(store.values.values())))["unacknowledged"]]  # noqa: E731
         await triggerer.until(lambda: unacknowledged(stores[0]) == unacknowledged(stores[1]) == [["basket-1"]])
         await triggerer.kill()
 
@@ -456,7 +454,7 @@ def test_airflow_never_says_that_it_has_kept_an_event(baskets):
         store = AssetStore()
         triggerer = Triggerer(keeps=False)
         triggerer.manager._ack_timeout = 0.5
-        triggerer.start(watch(interval=INTERVAL), store)
+        triggerer.start(watch(poke_interval=INTERVAL), store)
         await triggerer.until(lambda: bool(store.values))
         baskets.add(1)
         await triggerer.until(lambda: len(triggerer.failed()) == 1)
@@ -464,7 +462,7 @@ def test_airflow_never_says_that_it_has_kept_an_event(baskets):
         assert ids(triggerer.payloads()) == ["basket-1"]
 
         again = Triggerer()
-        again.start(watch(interval=INTERVAL), store)
+        again.start(watch(poke_interval=INTERVAL), store)
         await again.until(lambda: again.payloads() == triggerer.payloads())
         await again.kill()
 

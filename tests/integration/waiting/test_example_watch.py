@@ -32,7 +32,7 @@ def test_usage_that_was_not_there_before_is_announced(limio_emulator: EmulatorSe
     async def scenario() -> list[str]:
         use("before")
         store, triggerer = AssetStore(), Triggerer()
-        triggerer.start(LimitRailResourceEventTrigger(**{**choices, "interval": 0.1}), store)
+        triggerer.start(LimitRailResourceEventTrigger(**{**choices, "poke_interval": 0.1}), store)
         await triggerer.until(lambda: bool(store.values))
         use("after")
         await triggerer.until(lambda: bool(triggerer.events))

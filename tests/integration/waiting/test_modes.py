@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Reply
+from limio_limitrail.emulator import EmulatorServer, Reply
 from tests.support.airflow_home import AirflowHome
 from tests.support.airflow_versions import MISSING
 
@@ -65,8 +64,15 @@ CASES: dict[str, Case] = {
     "at_once": Case(status="active"),
     "later": Case(answers=[NOT_THERE, NOT_THERE, "active"], requests=3, status="active"),
     "status_later": Case(answers=["pending", "something new", "processed"], arguments=STATUSES, requests=3, status="processed"),
-    **ended("bad_status", "Failed", arguments=STATUSES, says="and cannot get there any more"),
-    **ended("bad_status_later", "pending", "failed", arguments=STATUSES, requests=2, says="and cannot get there any more"),
+    **ended("bad_status", "Failed", arguments=STATUSES, says="no target status can be reached"),
+    **ended(
+        "bad_status_later",
+        "pending",
+        "failed",
+        arguments=STATUSES,
+        requests=2,
+        says="and no target status can be reached any more",
+    ),
     **ended("missing", NOT_THERE, arguments="missing='fail'", says="answered 404"),
     "mended": Case(answers=[401, "active"], requests=2, tokens=2, status="active"),
     "mended_later": Case(answers=[NOT_THERE, 401, "active"], requests=3, tokens=2, status="active"),

@@ -13,9 +13,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.emulator.exchange import Reply
-from limio_limitrail.emulator.faults import Fault
-from limio_limitrail.emulator.limitrail_options import USAGE_WRITE
+from limio_limitrail.emulator import Fault, Reply
+from limio_limitrail.emulator.options import USAGE_WRITE
 from limio_limitrail.polling.poll import NoAnswerError
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
@@ -135,7 +134,7 @@ def test_a_predicate_in_a_triggerer(connected, api_requests):
     connected.put_records("checkout/abandoned", baskets(3))
     event = deferred(limio(resource="abandoned_baskets", predicate="operator.not_", deferrable=True, timeout=4))
     assert event["kind"] == "timeout"
-    assert "0 of 3 records match" in event["what"]
+    assert "0 of 3 records match" in event["message"]
     connected.counters.reset()
     with pytest.raises(AirflowFailException, match="predicate= is a function, which cannot be handed to a triggerer"):
         limio(resource="abandoned_baskets", predicate=lambda record: False, deferrable=True).execute(CONTEXT)
@@ -233,7 +232,7 @@ def test_cursors_that_are_refused_for_good(connected, deferrable):
     if deferrable:
         assert deferred(sensor)["kind"] == "no_answer"
     else:
-        with pytest.raises(NoAnswerError, match="3 looks in a row have failed"):
+        with pytest.raises(NoAnswerError, match="3 polls in a row failed"):
             sensor.execute(CONTEXT)
 
 

@@ -34,30 +34,30 @@ def fail(error: str, **more: Any) -> Any:
 
 @pytest.mark.parametrize("mercy", MERCIES)
 def test_found(mercy):
-    assert resume({"kind": "found", "what": "there", "result": {"id": "one"}}, **mercy) == {"id": "one"}
+    assert resume({"format": 1, "kind": "found", "message": "there", "result": {"id": "one"}}, **mercy) == {"id": "one"}
 
 
 @pytest.mark.parametrize("mercy", MERCIES)
 @pytest.mark.parametrize(
-    "event", [{"kind": "ended", "what": "answered 403"}, {"kind": "comet", "what": "answered 403"}, {}, None, "found", []]
+    "event", [{"format": 1, "kind": "ended", "message": "answered 403"}, {"format": 1, "kind": "comet"}, {}, None, "found", []]
 )
 def test_ended_is_never_skipped(event, mercy):
-    with pytest.raises(AirflowFailException, match=r"answered 403|without saying how it stands"):
+    with pytest.raises(AirflowFailException, match=r"answered 403|without a result|carries no format"):
         resume(event, **mercy)
 
 
 @pytest.mark.parametrize("mercy", MERCIES)
 def test_no_answer_is_not_skipped_and_may_be_tried_again(mercy):
-    with pytest.raises(NoAnswerError, match="3 looks in a row have failed"):
-        resume({"kind": "no_answer", "what": "3 looks in a row have failed."}, **mercy)
+    with pytest.raises(NoAnswerError, match="3 polls in a row failed"):
+        resume({"format": 1, "kind": "no_answer", "message": "3 polls in a row failed."}, **mercy)
 
 
 @pytest.mark.parametrize("mercy", MERCIES)
 def test_too_late(mercy):
     expected = AirflowSkipException if "soft_fail" in mercy else AirflowSensorTimeout
-    with pytest.raises(expected, match="it is not there"):
-        resume({"kind": "timeout", "what": "it is not there"}, **mercy)
-    with pytest.raises(expected, match=r"Not there within 7 s: .*is a triggerer running\?"):
+    with pytest.raises(expected, match=r"Timed out after .* s waiting for orders/one to exist"):
+        resume({"format": 1, "kind": "timeout", "message": "waiting for orders/one to exist"}, **mercy)
+    with pytest.raises(expected, match=r"Timed out after 7 s waiting for the trigger\. Is a triggerer running\?"):
         fail("Trigger timeout", **mercy)
 
 

@@ -11,8 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import EmulatorServer, Fault
 from tests.support.airflow_home import AirflowHome
 
 TASKS = """

@@ -28,16 +28,14 @@ from limio_limitrail.api.pagination import CursorString
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.limio.resources import RESOURCES
-from limio_limitrail.polling.conditions import RecordsWait
-from limio_limitrail.polling.objects import ObjectWait
+from limio_limitrail.polling.conditions import ObjectCondition, RecordsCondition, condition_to_json
 from limio_limitrail.polling.poll import NoAnswerError
-from limio_limitrail.polling.serialization import wait_to_json
 from limio_limitrail.sensors.limio import LimioResourceSensor
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 from tests.support.bad_hosts import BAD, BadHost, bad_host
 from tests.support.wire import TOKEN, answer, full_listener, read_request
 
-PATIENCE = 60.0
+PATIENCE = 200.0
 """Seconds that are far more than what ends soon takes, and far less than a host would hang (the total_timeout of 300 s)."""
 FEW = 8
 THINGS = Resource(name="things", path="/custom/things", paging=CursorString())
@@ -49,8 +47,8 @@ def trigger(
 ) -> LimioWaitTrigger:
     given = {
         "limio_conn_id": conn_id,
-        "wait": wait or wait_to_json(ObjectWait(path_type="orders", object_id=id_)),
-        "interval": 0.1,
+        "condition": wait or condition_to_json(ObjectCondition(path_type="orders", object_id=id_)),
+        "poke_interval": 0.1,
         "deadline": time.time() + seconds,
         "max_transient_failures": 5,
     }
@@ -69,8 +67,8 @@ async def until(what: Callable[[], bool]) -> None:
         await asyncio.sleep(0.05)
 
 
-def look_threads() -> int:
-    return sum("limio-limitrail-look" in thread.name for thread in threading.enumerate())
+def poll_threads() -> int:
+    return sum("limio-limitrail-poll" in thread.name for thread in threading.enumerate())
 
 
 @pytest.fixture
@@ -89,7 +87,11 @@ def connect(monkeypatch: pytest.MonkeyPatch, good: EmulatorServer, url: str, nam
 
 
 def bad_wait(what: str) -> dict[str, Any] | None:
-    return wait_to_json(RecordsWait(resource=THINGS, min_records=10**9, page_size=1)) if what == "pages without an end" else None
+    return (
+        condition_to_json(RecordsCondition(resource=THINGS, min_records=10**9, page_size=1))
+        if what == "pages without an end"
+        else None
+    )
 
 
 async def good_beside_bad(bad: list[LimioWaitTrigger], *, begun: Callable[[], bool], goods: int = 40) -> list[str]:
@@ -114,19 +116,19 @@ async def good_beside_bad(bad: list[LimioWaitTrigger], *, begun: Callable[[], bo
 def test_forty_waits_that_hang_beside_forty_good_ones(good, monkeypatch, what):
     with bad_host(what) as host:
         connect(monkeypatch, good, host.url)
-        before = look_threads()
+        before = poll_threads()
         bad = [trigger("bad", f"order-{number}", seconds=600, wait=bad_wait(what)) for number in range(40)]
         kinds = asyncio.run(good_beside_bad(bad, begun=lambda: host.under_way > 0))
         assert kinds == ["found"] * 40
         assert 1 <= host.most <= FEW
-        assert host.under_way <= look_threads() - before <= FEW
+        assert host.under_way <= poll_threads() - before <= FEW
 
 
 def test_hosts_that_take_no_connections(good, monkeypatch):
     with full_listener() as url:
         connect(monkeypatch, good, url)
         bad = [trigger("bad", "one", seconds=600, max_transient_failures=10**6) for _ in range(40)]
-        kinds = asyncio.run(good_beside_bad(bad, begun=lambda: look_threads() > 0))
+        kinds = asyncio.run(good_beside_bad(bad, begun=lambda: poll_threads() > 0))
     assert kinds == ["found"] * 40
 
 
@@ -180,9 +182,9 @@ def test_a_wait_ends_at_its_deadline_though_its_look_hangs(good, monkeypatch, wh
         connect(monkeypatch, good, host.url)
         events = asyncio.run(all_events([trigger("bad", "one", seconds=3, wait=bad_wait(what)) for _ in range(12)]))
     assert [event["kind"] for event in events] == ["timeout"] * 12
-    told = " ".join(event["what"] for event in events)
-    assert f"busy with {'things' if bad_wait(what) else 'orders'} of {host.url} for " in told
-    assert f"no turn came: 6 others are busy with {'things' if bad_wait(what) else 'orders'} of {host.url}" in told
+    told = " ".join(event["message"] for event in events)
+    assert f"still busy with {'things' if bad_wait(what) else 'orders'} of {host.url} after " in told
+    assert f"no slot became free: 6 others are busy with {'things' if bad_wait(what) else 'orders'} of {host.url}" in told
 
 
 async def never(*_: Any) -> Any:
@@ -199,7 +201,7 @@ def test_a_wait_ends_at_its_deadline_though_airflow_does_not_say_what_its_connec
     monkeypatch.setattr(BaseHook, "aget_connection", lookup)
     [event] = asyncio.run(all_events([trigger("good", "order-1", seconds=2)]))
     assert event["kind"] == "timeout"
-    assert event["what"].startswith("Airflow has not said what the connection 'good' is within ")
+    assert event["message"].startswith("waiting for the first poll: Airflow has not said what the connection 'good' is within ")
 
 
 @pytest.mark.parametrize("problem", [ConnectionError("secret-in-a-text"), RuntimeError("secret-in-a-text"), TimeoutError()])
@@ -212,7 +214,7 @@ def test_a_connection_that_airflow_cannot_look_up_now(good, monkeypatch, problem
     monkeypatch.setattr(BaseHook, "aget_connection", fail)
     [event] = asyncio.run(all_events([trigger("good", "order-1")]))
     assert event["kind"] == "no_answer"
-    assert event["what"] == f"Airflow has not said what the connection 'good' is ({type(problem).__name__})"
+    assert event["message"] == f"Airflow has not said what the connection 'good' is ({type(problem).__name__})"
 
 
 def test_a_hanging_look_ends_its_thread_with_the_wait(good, monkeypatch):
@@ -229,19 +231,19 @@ def test_a_hanging_look_ends_its_thread_with_the_wait(good, monkeypatch):
 
 @pytest.mark.exhaustive
 def test_a_list_without_an_end_ends_a_look(good, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_LOOK", 2.0)
+    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_POLL", 2.0)
     with bad_host("pages without an end") as host:
         connect(monkeypatch, good, host.url, timeout=0.5, total_timeout=2)
         wait = bad_wait("pages without an end")
-        [event] = asyncio.run(all_events([trigger("bad", "", wait=wait, max_transient_failures=1)]))
+        [event] = asyncio.run(all_events([trigger("bad", "", condition=wait, max_transient_failures=1)]))
     assert event["kind"] == "no_answer"
-    assert "2 looks in a row have failed" in event["what"]
-    assert "things" in event["what"]
+    assert "2 polls in a row failed" in event["message"]
+    assert "things" in event["message"]
     assert host.total <= 3
 
 
 def test_a_list_without_an_end_ends_a_look_on_a_worker(good, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_LOOK", 1.0)
+    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_POLL", 1.0)
     with bad_host("pages without an end") as host:
         connect(monkeypatch, good, host.url, timeout=0.5, total_timeout=1)
         sensor = LimioResourceSensor(
@@ -253,7 +255,7 @@ def test_a_list_without_an_end_ends_a_look_on_a_worker(good, monkeypatch):
             poke_interval=0.1,
             max_transient_failures=1,
         )
-        with pytest.raises(NoAnswerError, match="2 looks in a row have failed"):
+        with pytest.raises(NoAnswerError, match="2 polls in a row failed"):
             sensor.execute({"ti": types.SimpleNamespace(try_number=1)})
 
 
@@ -285,8 +287,8 @@ def test_a_list_that_hangs_leaves_what_else_its_host_has_a_turn(good, monkeypatc
     with bad_host("things alone") as host:
         connect(monkeypatch, good, host.url)
         monkeypatch.setenv("AIRFLOW_CONN_GOOD", os.environ["AIRFLOW_CONN_BAD"])
-        wait = wait_to_json(RecordsWait(resource=THINGS))
-        bad = [trigger("bad", "", seconds=600, wait=wait) for _ in range(40)]
+        wait = condition_to_json(RecordsCondition(resource=THINGS))
+        bad = [trigger("bad", "", seconds=600, condition=wait) for _ in range(40)]
         assert asyncio.run(good_beside_bad(bad, begun=lambda: host.hung > 0)) == ["found"] * 40
         assert host.hung <= FEW - 2
 
@@ -344,13 +346,13 @@ def test_a_token_that_is_refused_while_its_endpoint_hangs(good, monkeypatch):
                 host.pause(600)
             connection.sendall(answer(200, TOKEN) if what == "tokens" else answer(404 if asked[what] < 20 else 401))
 
-    before = look_threads()
+    before = poll_threads()
     with bad_host(talk) as host:
         connect(monkeypatch, good, host.url, auth_url=f"{host.url}/oauth2/token")
         events = asyncio.run(all_events([trigger("bad", f"none-{number}", seconds=6) for number in range(12)]))
         assert {event["kind"] for event in events} == {"timeout"}
         assert asked["tokens"] > 1
-        assert look_threads() - before <= FEW
+        assert poll_threads() - before <= FEW
 
 
 # -- predicates ----------------------------------------------------------------------------------------------------
@@ -398,7 +400,7 @@ def predicates(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 def of_orders(predicate: str) -> dict[str, Any]:
-    return wait_to_json(RecordsWait(resource=ORDERS), predicate=f"shared_predicates.{predicate}")
+    return condition_to_json(RecordsCondition(resource=ORDERS), predicate=f"shared_predicates.{predicate}")
 
 
 def test_a_predicate_that_never_returns(good, predicates):
@@ -410,44 +412,44 @@ def test_a_predicate_that_never_returns(good, predicates):
 def test_a_wait_ends_at_its_deadline_though_its_predicate_never_returns(good, predicates):
     events = asyncio.run(all_events([trigger("good", "", seconds=2, wait=of_orders("hangs")) for _ in range(3)]))
     assert [event["kind"] for event in events] == ["timeout"] * 3
-    assert any("busy with orders with shared_predicates.hangs of " in event["what"] for event in events)
+    assert any("busy with orders with shared_predicates.hangs of " in event["message"] for event in events)
     assert predicates.calls["hangs"] == 1
 
 
 def test_a_predicate_that_is_longer_under_way_than_any_look_may_be(good, predicates, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_LOOK", 0.5)
+    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_POLL", 0.5)
     monkeypatch.setattr("limio_limitrail.triggers.threads.OVERRUN", 0.5)
     connect(monkeypatch, good, good.url, timeout=0.5, total_timeout=1)
     [event] = asyncio.run(all_events([trigger("bad", "", wait=of_orders("hangs"), max_transient_failures=0)]))
     assert event["kind"] == "no_answer"
-    assert "busy with orders with shared_predicates.hangs of " in event["what"]
+    assert "busy with orders with shared_predicates.hangs of " in event["message"]
 
 
 @pytest.mark.parametrize("predicate", ["ends_the_loop", "cancels", "interrupts", "times_out"])
 def test_a_predicate_that_raises_what_means_something_to_an_event_loop(good, predicates, predicate):
     [event] = asyncio.run(all_events([trigger("good", "", wait=of_orders(predicate))]))
     assert event["kind"] == "ended"
-    assert event["what"].startswith("the wait broke: ")
+    assert event["message"].startswith("the wait broke: ")
 
 
 def test_what_a_predicate_says_in_its_error_is_masked(good, predicates, monkeypatch):
     monkeypatch.setenv("QUOTED", good.client_secret)
     [event] = asyncio.run(all_events([trigger("good", "", wait=of_orders("quotes"))]))
     assert event["kind"] == "ended"
-    assert event["what"] == "the wait broke: LookupError: no such thing at ***"
+    assert event["message"] == "the wait broke: LookupError: no such thing at ***"
 
 
 def test_a_predicate_whose_import_never_ends(good, tmp_path, monkeypatch):
     (tmp_path / "endless_import.py").write_text("import threading\nthreading.Event().wait(100)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    wait = wait_to_json(RecordsWait(resource=ORDERS), predicate="endless_import.anything")
-    before = look_threads()
-    bad = [trigger("good", "", seconds=600, wait=wait) for _ in range(40)]
-    assert asyncio.run(good_beside_bad(bad, begun=lambda: look_threads() > before)) == ["found"] * 40
-    assert look_threads() - before == 1
-    [event] = asyncio.run(all_events([trigger("good", "", seconds=1, wait=wait)]))
+    wait = condition_to_json(RecordsCondition(resource=ORDERS), predicate="endless_import.anything")
+    before = poll_threads()
+    bad = [trigger("good", "", seconds=600, condition=wait) for _ in range(40)]
+    assert asyncio.run(good_beside_bad(bad, begun=lambda: poll_threads() > before)) == ["found"] * 40
+    assert poll_threads() - before == 1
+    [event] = asyncio.run(all_events([trigger("good", "", seconds=1, condition=wait)]))
     assert event["kind"] == "timeout"
-    assert "the import of endless_import.anything" in event["what"]
+    assert "the import of endless_import.anything" in event["message"]
 
 
 # -- the process ---------------------------------------------------------------------------------------------------
@@ -458,13 +460,13 @@ import asyncio, json, sys, time
 from limio_limitrail.sensors.limio import LimioResourceSensor
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 from limio_limitrail.polling.poll import NoAnswerError
-from limio_limitrail.polling.objects import ObjectWait
-from limio_limitrail.polling.serialization import wait_to_json
+from limio_limitrail.polling.conditions import ObjectCondition
+from limio_limitrail.polling.conditions import condition_to_json
 
 one = LimioWaitTrigger(
     limio_conn_id="bad",
-    wait=wait_to_json(ObjectWait(path_type="orders", object_id="one")),
-    interval=0.1,
+    condition=condition_to_json(ObjectCondition(path_type="orders", object_id="one")),
+    poke_interval=0.1,
     deadline=time.time() + 600,
     max_transient_failures=0,
 )

@@ -11,13 +11,12 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.polling.objects import ObjectWait
-from limio_limitrail.polling.serialization import wait_to_json
-from limio_limitrail.triggers import client_cache as clients
+from limio_limitrail.polling.conditions import ObjectCondition, condition_to_json
+from limio_limitrail.triggers import connection as clients
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger, LimioWaitTrigger
 from tests.support.bad_hosts import CountingHost, counting_host
 
-PATIENCE = 60.0
+PATIENCE = 200.0
 FIRST, SECOND = "token-1-1234567890", "token-2-1234567890"
 
 
@@ -41,8 +40,8 @@ def connect(host: CountingHost, monkeypatch: pytest.MonkeyPatch) -> Callable[...
 def wait(*, interval: float = 0.1, seconds: float = 600, conn_id: str = "counted") -> LimioWaitTrigger:
     return LimioWaitTrigger(
         limio_conn_id=conn_id,
-        wait=wait_to_json(ObjectWait(path_type="orders", object_id="one")),
-        interval=interval,
+        condition=condition_to_json(ObjectCondition(path_type="orders", object_id="one")),
+        poke_interval=interval,
         deadline=time.time() + seconds,
         max_transient_failures=5,
     )
@@ -217,7 +216,7 @@ def test_a_secret_that_is_rotated_again_and_again(host, connect):
 
 def test_a_watch_closes_its_sockets_too(host, connect):
     async def scenario() -> None:
-        watch = LimioResourceEventTrigger(limio_conn_id="counted", resource="orders", interval=0.1)
+        watch = LimioResourceEventTrigger(limio_conn_id="counted", resource="orders", poke_interval=0.1)
 
         async def run() -> None:
             async for _ in watch.run():
@@ -233,10 +232,10 @@ def test_a_watch_closes_its_sockets_too(host, connect):
 
 def test_no_event_loop_waits_while_a_client_is_made(host, connect, monkeypatch):
     """Airflow's supervisor is told the secret out of a thread, for which the loop has to run."""
-    from limio_limitrail.hooks import limio_client
+    from limio_limitrail.hooks import clients
 
     made, go_on = threading.Event(), threading.Event()
-    make = limio_client.make_limio_client
+    make = clients.make_limio_client
 
     def slow(*args: Any, **kwargs: Any) -> Any:
         made.set()
@@ -246,7 +245,7 @@ def test_no_event_loop_waits_while_a_client_is_made(host, connect, monkeypatch):
     async def scenario() -> None:
         waiting = begin(wait())
         await until(lambda: host.asked[FIRST] > 2)
-        monkeypatch.setattr(limio_client, "make_limio_client", slow)
+        monkeypatch.setattr(clients, "make_limio_client", slow)
         connect(page_size=77)
         waiting += begin(wait())
         await until(made.is_set)

@@ -75,7 +75,7 @@ def test_forty_waits_that_hang_beside_forty_good_ones_in_a_real_triggerer(make_h
         finally:
             if triggerer.poll() is None:
                 os.killpg(triggerer.pid, signal.SIGKILL)
-            triggerer.wait(timeout=30)
+            triggerer.wait(timeout=300)
         states = home.do("deferred", "short", run_id="one").result
         assert all('"timeout"' in json.dumps(one["told"]) for one in states.values())
         states = home.do("deferred", "pull", run_id="one").result

@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Call, Reply
-from limio_limitrail.triggers import poll_loop as looks
+from limio_limitrail.emulator import Call, EmulatorServer, Reply
+from limio_limitrail.triggers import watch_loop
 from tests.support.bad_hosts import BAD, bad_host
 from tests.support.watched import Baskets, watch
 
@@ -54,7 +53,7 @@ def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 
     vars(module).update(hangs=hangs, hangs_too=hangs_too, calls=calls)
     monkeypatch.setitem(sys.modules, "watched_predicates", module)
-    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_LOOK", 1.0)
+    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_POLL", 1.0)
     monkeypatch.setattr("limio_limitrail.triggers.threads.OVERRUN", 1.0)
     yield over
     over.set()
@@ -129,7 +128,7 @@ def test_watches_of_hosts_that_hang_beside_a_good_one(baskets, limio_emulator, m
 def test_a_watch_says_that_airflow_does_not_answer(baskets, monkeypatch, caplog):
     from airflow.sdk import BaseHook
 
-    monkeypatch.setattr(looks, "LONGEST_TURN", 0.5)
+    monkeypatch.setattr(watch_loop, "SLOT_TIMEOUT", 0.5)
     known = BaseHook.aget_connection
 
     async def never(conn_id: str) -> Any:
@@ -149,11 +148,11 @@ def test_a_watch_says_that_airflow_does_not_answer(baskets, monkeypatch, caplog)
 
     asyncio.run(scenario())
     assert "Airflow has not said what the connection 'limio_default' is within" in complaints(caplog)[0]
-    assert "It goes on, and looks again in" in complaints(caplog)[0]
+    assert "Retrying in" in complaints(caplog)[0]
 
 
 def test_a_list_without_an_end_is_said(limio_emulator, monkeypatch, caplog):
-    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_LOOK", 1.0)
+    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_POLL", 1.0)
     pages = iter(range(10**6))
 
     def another(call: Call) -> Any:
@@ -173,4 +172,4 @@ def test_a_list_without_an_end_is_said(limio_emulator, monkeypatch, caplog):
         await triggerer.kill()
 
     asyncio.run(scenario())
-    assert all("The watch of abandoned_baskets sees nothing: " in one for one in complaints(caplog))
+    assert all("Polling abandoned_baskets failed: " in one for one in complaints(caplog))

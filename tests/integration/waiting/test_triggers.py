@@ -19,30 +19,29 @@ from asgiref.sync import async_to_sync
 
 from limio_limitrail.api.errors import ApiError
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.emulator.exchange import Call, Reply
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import Call, Fault, Reply
 from limio_limitrail.limio.resources import RESOURCES as LIMIO
 from limio_limitrail.limitrail.resources import RESOURCES
-from limio_limitrail.polling.conditions import RecordsWait
-from limio_limitrail.polling.objects import ObjectWait
-from limio_limitrail.polling.serialization import wait_to_json
+from limio_limitrail.polling.conditions import ObjectCondition, RecordsCondition, condition_to_json
 from limio_limitrail.sensors.limio import LimioObjectSensor
-from limio_limitrail.triggers import client_cache as clients
+from limio_limitrail.triggers import connection as clients
 from limio_limitrail.triggers import threads
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
-from limio_limitrail.triggers.poll_slots import LOOKS_AT_ONCE
+from limio_limitrail.triggers.threads import SLOTS_PER_HOST
 from tests.support.watched import tick
 
 pytestmark = pytest.mark.usefixtures("connected")
 
 
 def trigger(id_: str = "one", *, seconds: float = 5, targets: tuple[str, ...] = (), **more: Any) -> LimioWaitTrigger:
-    wait = ObjectWait(path_type="orders", object_id=id_, target_statuses=targets, failed_statuses=("failed",) if targets else ())
+    wait = ObjectCondition(
+        path_type="orders", object_id=id_, target_statuses=targets, failed_statuses=("failed",) if targets else ()
+    )
     given = {
         "limio_conn_id": "limio_default",
-        "wait": wait_to_json(wait),
-        "interval": 0.05,
+        "condition": condition_to_json(wait),
+        "poke_interval": 0.05,
         "deadline": time.time() + seconds,
         "max_transient_failures": 2,
     }
@@ -66,7 +65,7 @@ def test_found(script, limio_emulator):
     assert event == {
         "format": 1,
         "kind": "found",
-        "what": "orders/one to be there: its status is 'active'",
+        "message": "orders/one to exist: its status is 'active'",
         "result": {"path_type": "orders", "id": "one", "status": "active"},
     }
     assert script.asked["one"] == 3
@@ -77,7 +76,7 @@ def test_it_sleeps_before_its_first_look(script):
     script.answers["one"] = ["active"]
 
     async def begin() -> None:
-        running = asyncio.create_task(events_of(trigger(interval=60, seconds=600)))
+        running = asyncio.create_task(events_of(trigger(poke_interval=60, seconds=600)))
         await asyncio.sleep(0.5)
         assert script.asked["one"] == 0
         running.cancel()
@@ -91,13 +90,13 @@ def test_it_sleeps_before_its_first_look(script):
 @pytest.mark.parametrize(
     ("answers", "targets", "kind", "says", "requests"),
     [
-        (["pending", "FAILED"], ("active",), "ended", "cannot get there any more", 2),
+        (["pending", "FAILED"], ("active",), "ended", "no target status can be reached any more", 2),
         ([404, 403], (), "ended", "answered 403", 2),
         ([400], (), "ended", "answered 400", 1),
         ([401], (), "ended", "answered 401", 2),
         ([404, 401, "active"], (), "found", "active", 3),
         ([Reply(200, b"<html>", content_type="text/html")], (), "ended", "expected JSON, found something else", 1),
-        ([503, 503, 503], (), "no_answer", "3 looks in a row have failed", 3),
+        ([503, 503, 503], (), "no_answer", "3 polls in a row failed", 3),
         ([503, 503, 404, 503, 503, 404, "active"], (), "found", "active", 7),
     ],
 )
@@ -105,7 +104,7 @@ def test_what_it_tells(script, answers, targets, kind, says, requests):
     script.answers["one"] = answers
     event = event_of(trigger(targets=targets))
     assert event["kind"] == kind
-    assert says in event["what"]
+    assert says in event["message"]
     assert script.asked["one"] == requests
     assert ("result" in event) == (kind == "found")
 
@@ -117,7 +116,7 @@ def test_looks_that_fail_leave_nothing_that_only_a_collection_frees(script, stat
     gc.collect()
     gc.disable()
     try:
-        assert event_of(trigger(max_transient_failures=100, interval=0.001, seconds=60))["kind"] == "found"
+        assert event_of(trigger(max_transient_failures=100, poke_interval=0.001, seconds=60))["kind"] == "found"
         assert [one for one in gc.get_objects() if issubclass(type(one), ApiError) and one.status == status] == []
     finally:
         gc.enable()
@@ -133,11 +132,11 @@ BROKEN = [
     ({"kind": "comet"}, "a kind that this version does not know: 'comet'"),
     ({}, "cannot be read"),
     ({"kind": "object"}, "cannot be read"),
-    ({**wait_to_json(ObjectWait(path_type="orders", object_id="one")), "missing": "perhaps"}, "perhaps"),
-    ({**wait_to_json(ObjectWait(path_type="orders", object_id="one")), "target_statuses": None}, "cannot be read"),
+    ({**condition_to_json(ObjectCondition(path_type="orders", object_id="one")), "missing": "perhaps"}, "perhaps"),
+    ({**condition_to_json(ObjectCondition(path_type="orders", object_id="one")), "target_statuses": None}, "cannot be read"),
     ({"kind": "records", "resource": 7}, "cannot be read"),
     (
-        wait_to_json(RecordsWait(resource=RESOURCES["accounts"]), predicate="no_such_module.nothing"),
+        condition_to_json(RecordsCondition(resource=RESOURCES["accounts"]), predicate="no_such_module.nothing"),
         "predicate='no_such_module.nothing' cannot be imported here",
     ),
 ]
@@ -145,16 +144,16 @@ BROKEN = [
 
 @pytest.mark.parametrize(("wait", "says"), BROKEN)
 def test_a_wait_that_cannot_be_read(script, api_requests, wait, says):
-    event = event_of(trigger(wait=wait))
+    event = event_of(trigger(condition=wait))
     assert event["kind"] == "ended"
-    assert says in event["what"]
+    assert says in event["message"]
     assert api_requests() == []
 
 
 def test_no_such_connection(api_requests):
     event = event_of(trigger(limio_conn_id="nowhere"))
     assert event["kind"] == "ended"
-    assert "nowhere" in event["what"]
+    assert "nowhere" in event["message"]
     assert api_requests() == []
 
 
@@ -162,7 +161,7 @@ def test_a_connection_without_a_field(monkeypatch, limio_emulator, api_requests)
     known = {"conn_type": "limio", "host": limio_emulator.url, "login": "somebody"}
     monkeypatch.setenv("AIRFLOW_CONN_LIMIO_DEFAULT", json.dumps(known))
     event = event_of(trigger())
-    assert (event["kind"], "field 'password'" in event["what"]) == ("ended", True)
+    assert (event["kind"], "field 'password'" in event["message"]) == ("ended", True)
     assert api_requests() == []
 
 
@@ -170,15 +169,15 @@ def test_whatever_nobody_foresaw(monkeypatch, script):
     def look(self: object, client: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr(ObjectWait, "look", look)
+    monkeypatch.setattr(ObjectCondition, "poll", look)
     event = event_of(trigger())
-    assert event == {"format": 1, "kind": "ended", "what": "the wait broke: ZeroDivisionError: division by zero"}
+    assert event == {"format": 1, "kind": "ended", "message": "the wait broke: ZeroDivisionError: division by zero"}
 
 
 def test_events_that_a_sensor_does_not_know_end_it():
     sensor = LimioObjectSensor(task_id="wait", path_type="orders", object_id="one")
-    for event in (None, {}, "found", {"kind": "comet"}, {"kind": None, "what": 7}):
-        with pytest.raises(BaseException, match="without saying how it stands") as caught:
+    for event in (None, {}, "found", {"format": 1, "kind": "comet"}, {"format": 1, "kind": None, "message": 7}):
+        with pytest.raises(BaseException, match=r"without a result|carries no format") as caught:
             sensor.execute_complete({}, event)
         assert not isinstance(caught.value, Exception)
 
@@ -196,31 +195,31 @@ def test_a_deadline_stays_where_it_is(script):
         running.cancel()
         _, kwargs = first.serialize()
         second = LimioWaitTrigger(**kwargs)
-        assert second.deadline == first.deadline
+        assert second.spec.deadline == first.spec.deadline
         return await events_of(second)
 
     [event] = asyncio.run(move())
-    assert event == {"format": 1, "kind": "timeout", "what": "orders/one to be there: it is not there"}
-    assert 0 <= time.time() - first.deadline < 5
+    assert event == {"format": 1, "kind": "timeout", "message": "waiting for orders/one to exist: it does not exist"}
+    assert 0 <= time.time() - first.spec.deadline < 5
 
 
 def test_a_deadline_that_has_passed(script):
     script.answers["one"] = ["active"]
     event = event_of(trigger(seconds=-1))
-    assert event == {"format": 1, "kind": "timeout", "what": "orders/one to be there: no look was made"}
+    assert event == {"format": 1, "kind": "timeout", "message": "waiting for orders/one to exist: no poll was made"}
     assert script.asked["one"] == 0
 
 
 def test_the_last_look_is_at_the_deadline(script):
     script.answers["one"] = ["active"]
-    assert event_of(trigger(seconds=0.3, interval=60))["kind"] == "found"
+    assert event_of(trigger(seconds=0.3, poke_interval=60))["kind"] == "found"
 
 
 def test_asked_to_wait_for_longer_than_there_is(script):
     script.answers["one"] = [Reply(429, b"{}", {"Retry-After": "100"}), "active"]
     event = event_of(trigger(seconds=0.5))
     assert event["kind"] == "timeout"
-    assert "answered 429" in event["what"]
+    assert "answered 429" in event["message"]
     assert script.asked["one"] == 1
 
 
@@ -258,8 +257,8 @@ def test_a_secret_that_is_wrong_and_stays_so(monkeypatch, limio_emulator, script
     event = event_of(trigger())
     assert event["kind"] == "ended"
     assert script.asked["one"] == 0
-    assert "a-new-secret" not in event["what"]
-    assert "demo-secret" not in event["what"]
+    assert "a-new-secret" not in event["message"]
+    assert "demo-secret" not in event["message"]
 
 
 def test_many_at_once(limio_emulator):
@@ -280,7 +279,7 @@ def test_many_at_once(limio_emulator):
     counters = limio_emulator.counters
     assert counters.tokens_minted == 1
     assert counters.by_status[200] == len(names) + 1
-    assert counters.connections <= LOOKS_AT_ONCE + 1
+    assert counters.connections <= SLOTS_PER_HOST + 1
     # A look in the loop would hold it for as long as an answer takes.
     assert max(gaps) < 2.5
 
@@ -290,13 +289,15 @@ def test_a_predicate_whose_module_takes_long_to_import(tmp_path, monkeypatch, li
     (tmp_path / "slow_predicates.py").write_text("import time\ntime.sleep(4)\ndef any_one(record): return True\n")
     monkeypatch.syspath_prepend(tmp_path)
     limio_emulator.put_records("custom/things", [{"id": "a"}])
-    wait = wait_to_json(RecordsWait(resource=Resource(name="things", path="/custom/things")), predicate="slow_predicates.any_one")
+    wait = condition_to_json(
+        RecordsCondition(resource=Resource(name="things", path="/custom/things")), predicate="slow_predicates.any_one"
+    )
     gaps: list[float] = []
 
     async def both() -> Any:
         ticking = asyncio.create_task(tick(gaps))
         await asyncio.sleep(0.1)
-        found = await events_of(trigger(wait=wait, seconds=30))
+        found = await events_of(trigger(condition=wait, seconds=30))
         await asyncio.sleep(0.1)
         ticking.cancel()
         return found
@@ -310,14 +311,14 @@ def test_a_predicate_whose_module_takes_long_to_import(tmp_path, monkeypatch, li
 
 
 def kept() -> list[Any]:
-    lists = RecordsWait(resource=RESOURCES["usage"], query_params={"limit": "5"})
+    lists = RecordsCondition(resource=RESOURCES["usage"], query_params={"limit": "5"})
     return [
         trigger(targets=("a", "b")),
         LimitRailWaitTrigger(
             limitrail_conn_id="limitrail_default",
-            scopes=["limitrail.usage.read"],
-            wait=wait_to_json(lists, predicate="operator.truth"),
-            interval=30.0,
+            scope=["limitrail.usage.read"],
+            condition=condition_to_json(lists, predicate="operator.truth"),
+            poke_interval=30.0,
             deadline=2_000_000_000.5,
             max_transient_failures=10,
             failures=3,
@@ -342,15 +343,15 @@ def test_it_can_be_made_again(one, limio_emulator):
 def test_it_waits_for_no_look_that_would_come_too_late(script):
     script.answers["one"] = ["active"]
     began = time.monotonic()
-    event = event_of(trigger(seconds=60, not_before=time.time() + 600))
+    event = event_of(trigger(seconds=600, not_before=time.time() + 6000))
     assert event["kind"] == "timeout"
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 300
     assert script.asked["one"] == 0
 
 
 def test_it_looks_once_more_at_its_deadline(script):
     script.answers["one"] = [Reply(429, b"{}", {"retry-after": "1"}), "active"]
-    event = event_of(trigger(seconds=5, interval=2))
+    event = event_of(trigger(seconds=5, poke_interval=2))
     assert event["kind"] == "found"
     assert script.asked["one"] == 2
 
@@ -381,6 +382,6 @@ def test_a_predicate_that_ends_its_process_ends_no_triggerer(limio_emulator, mon
     module = types.ModuleType("leaving")
     module.leave = leave  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "leaving", module)
-    wait = wait_to_json(RecordsWait(resource=LIMIO["orders"]), predicate="leaving.leave")
-    event = event_of(trigger(wait=wait))
-    assert (event["kind"], event["what"]) == ("ended", "the wait broke: RuntimeError: SystemExit(3)")
+    wait = condition_to_json(RecordsCondition(resource=LIMIO["orders"]), predicate="leaving.leave")
+    event = event_of(trigger(condition=wait))
+    assert (event["kind"], event["message"]) == ("ended", "the wait broke: RuntimeError: SystemExit(3)")

@@ -19,7 +19,7 @@ from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.emulator import EmulatorServer
 
-PATIENCE = 30
+PATIENCE = 120
 
 
 @pytest.fixture

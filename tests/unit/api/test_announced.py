@@ -9,9 +9,9 @@ import json
 import msgspec
 import pytest
 
-from limio_limitrail.api.continuation import Ended, announced_more
+from limio_limitrail.api.continuation import ListEnd, find_continuation
 from limio_limitrail.api.errors import ParameterError, ProtocolError
-from limio_limitrail.api.list_reader import Walk
+from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import Resource
 
@@ -145,8 +145,8 @@ NO_MORE = [
 
 def told(more, headers=None, *, records=2, pages=1):
     meta = {name: msgspec.Raw(json.dumps(value).encode()) for name, value in more.items()}
-    ended = Ended(records=records, pages=pages, target="/v1/usage?from=a&to=b")
-    return announced_more(meta, headers or {}, ended=ended)
+    end = ListEnd(records=records, pages=pages, target="/v1/usage?from=a&to=b")
+    return find_continuation(meta, headers or {}, end=end)
 
 
 @pytest.mark.parametrize(("more", "path"), MORE, ids=lambda value: json.dumps(value)[:50])
@@ -198,7 +198,9 @@ def test_headers(headers, name):
 
 
 def list_of(site, make_client, resource, **more):
-    return list(Walk(client=make_client(site), resource=resource, path=resource.path, params={}, page_size=100, **more).pages())
+    return list(
+        ListReader(client=make_client(site), resource=resource, path=resource.path, params={}, page_size=100, **more).pages()
+    )
 
 
 def answers(site, body, headers=None):
@@ -260,7 +262,7 @@ def test_a_healthy_end(site, make_client, paging, end):
     for more in NO_MORE:
         answers(site, {"items": RECORDS, **more, **end})
         resource = Resource(name="usage", path="/v1/usage", paging=paging, params={"from": "a", "to": "b"})
-        walk = Walk(client=make_client(site), resource=resource, path="/v1/usage", params=resource.params, page_size=100)
+        walk = ListReader(client=make_client(site), resource=resource, path="/v1/usage", params=resource.params, page_size=100)
         assert [len(page.raw_records) for page in walk.pages()] == [2], more
 
 
@@ -298,4 +300,4 @@ def test_pages_that_came_count(site, make_client):
     answers(site, respond)
     pages = list_of(site, make_client, PAGED)
     assert len(pages) == 3
-    assert len(list_of(site, make_client, PAGED, cursor=pages[1].following, seen=2)) == 1
+    assert len(list_of(site, make_client, PAGED, cursor=pages[1].next_cursor, records_read=2)) == 1

@@ -45,7 +45,7 @@ def by_thread(client, keys, *, method):
 
 def by_loop(client, keys, *, method):
     async def main():
-        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=1))
+        loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=1))
         found = []
         for key in keys:
             try:
@@ -74,7 +74,7 @@ def test_each_request_gets_its_own_answer(way, method, send, secure, tmp_path):
     for key, found in answers.items():
         if isinstance(found, TransportError):
             assert method == "POST", "a read is tried again"
-            assert found.failure.reached is True
+            assert found.context.reached is True
             continue
         assert json.loads(found.body)["reservationId"] == reservations[key]
         if found.provenance is not None:
@@ -97,7 +97,7 @@ def test_nothing_is_sent_to_a_server_that_speaks_first(sent):
     async def main(url):
         client = make_client(url)
         wire = AsyncTransport(client.transport, connections=1)
-        loop_client = AsyncApiClient(client, wire=wire)
+        loop_client = AsyncApiClient(client, transport=wire)
         session = wire._open(url, None)
         connect = session.connector._create_connection
 
@@ -119,8 +119,8 @@ def test_nothing_is_sent_to_a_server_that_speaks_first(sent):
     with raw_server(talk) as url:
         error = asyncio.run(main(url))
     assert isinstance(error, TransportError)
-    assert error.failure.reached is False
-    assert "before it was asked" in str(error)
+    assert error.context.reached is False
+    assert "before the request was sent" in str(error)
     assert heads == []
 
 
@@ -144,7 +144,7 @@ def test_an_answer_that_comes_while_a_connection_idles_is_nobodys():
 
     async def main(url):
         client = make_client(url)
-        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=1))
+        loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=1))
         found = [await loop_client.send(method="POST", path="/x", content=b"{}") for _ in range(2)]
         assert [one.provenance.is_in_doubt for one in found] == [False, False]
         surplus.set()

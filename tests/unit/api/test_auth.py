@@ -104,7 +104,7 @@ def test_scopes_are_listed_where_the_answer_lists_them():
 def test_what_is_no_token_is_refused_without_being_repeated(body):
     with pytest.raises(ProtocolError) as caught:
         parse_token(body, api="Limio", path="/oauth2/token")
-    assert "token answer" in str(caught.value)
+    assert "token response" in str(caught.value)
     assert TOKEN not in f"{caught.value} {caught.value!r} {''.join(traceback.format_exception(caught.value))}"
 
 
@@ -245,7 +245,7 @@ def test_a_forked_child_mints_a_token_of_its_own():
     tokens = source()
     assert tokens.credential().reveal() == "token-1"
     reader, writer = os.pipe()
-    with tokens._lock:  # as another thread of the parent may hold it
+    with tokens._mint_lock:  # as another thread of the parent may hold it
         child = os.fork()
         if child == 0:
             signal.alarm(20)  # a child that hangs fails instead of making the parent hang
@@ -314,11 +314,11 @@ def test_a_token_with_all_scopes_or_without_a_word_about_them_is_taken(minted, s
 def test_each_scope_that_the_token_lacks_is_named(minted, site, scope, missing):
     with pytest.raises(ScopeError) as caught:
         minted(answered(scope=scope))
-    failure = caught.value.failure
-    assert caught.value.hopeless
+    failure = caught.value.context
+    assert caught.value.permanent
     assert failure.required_scope == missing
     assert failure.granted_scopes == tuple(scope.split())
-    assert f"lacks what was asked for: {missing.replace(' ', ', ')}" in str(caught.value)
+    assert f"lacks requested scopes: {missing.replace(' ', ', ')}" in str(caught.value)
     assert len(site.seen) == 1
 
 
@@ -329,7 +329,7 @@ def test_scopes_that_nobody_asked_for_are_no_matter(minted, site):
 
 @pytest.mark.parametrize("status", [400, 401, 403])
 def test_refused_scopes_are_no_refused_client(minted, site, status):
-    with pytest.raises(ScopeError, match=r"refuses the scopes.*'a b'"):
+    with pytest.raises(ScopeError, match=r"refuses the requested scopes.*'a b'"):
         minted({"error": "invalid_scope"}, status=status)
     assert len(site.seen) == 1
     for answer in ({"error": "invalid_client"}, {"error": ["invalid_scope"]}, ["invalid_scope"]):
@@ -342,5 +342,5 @@ def test_refused_scopes_are_no_refused_client(minted, site, status):
 def test_granted_scopes_that_repeat_a_credential_are_masked(minted):
     with pytest.raises(ScopeError) as caught:
         minted(answered(scope=f"the-secret {TOKEN} a"))
-    assert caught.value.failure.granted_scopes == ("***", "***", "a")
+    assert caught.value.context.granted_scopes == ("***", "***", "a")
     assert minted(answered(scope=f"b {TOKEN} a")).scopes == ("b", "***", "a")

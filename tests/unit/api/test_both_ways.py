@@ -49,7 +49,7 @@ def described(send):
     try:
         found = send()
     except errors.ApiError as error:
-        failure = error.failure
+        failure = error.context
         return (
             type(error).__name__,
             error.status,
@@ -72,7 +72,7 @@ def by_loop(client, *, waits=None, **request):
         (waits if waits is not None else []).append(seconds)
 
     async def send():
-        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=4))
+        loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=4))
         try:
             return await loop_client.send(path="/v1/usage/commit", sleep=sleep, **request)
         finally:
@@ -90,10 +90,10 @@ def server():
 
 STRICTER = {
     # What a thread takes for the end of the headers, or leaves unread behind the body, is to aiohttp no answer at all.
-    "closed within the headers": "the connection broke before an answer came",
-    "more than its length": "what came is no HTTP answer",
+    "closed within the headers": "the connection broke before a response came",
+    "more than its length": "what came is no HTTP response",
     # aiohttp may look at the first chunk before it has handed over the headers.
-    "chunked and no chunks": "what came is no HTTP answer",
+    "chunked and no chunks": "what came is no HTTP response",
 }
 """Where the loop is stricter: the row is in doubt then, and not taken for done."""
 
@@ -181,7 +181,7 @@ def parsed(request):
 )
 def test_neither_sends_a_path_that_is_none(server, path):
     client = make_client(server.url)
-    send = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=1)).send
+    send = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=1)).send
     one = described(lambda: client.send(method="POST", path=path))
     other = described(lambda: asyncio.run(send(method="POST", path=path)))
     assert one == other
@@ -306,7 +306,7 @@ def spared(client):
 
 def all_at_once(client, *, count, rounds=1, connections=64, requests=None):
     async def main():
-        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=connections))
+        loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=connections))
 
         async def send(number):
             try:
@@ -332,7 +332,7 @@ def test_a_write_is_not_sent_again_where_a_kept_connection_is_dead(server, kind)
     first, second = all_at_once(make_client(server.url), count=1, rounds=2)
     assert first.status == 200
     assert isinstance(second, errors.TransportError)
-    assert second.failure.reached is True
+    assert second.context.reached is True
     assert len(server.requests) == 2
     assert server.connections == 2, "one for the token, and one that was kept"
 
@@ -342,7 +342,7 @@ def test_a_connection_that_was_closed_meanwhile_is_made_anew(server):
 
     async def main():
         client = make_client(server.url)
-        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=4))
+        loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=4))
         for _ in range(3):
             assert (await loop_client.send(method="POST", path="/x", content=b"{}")).status == 200
             await asyncio.sleep(0.1)
@@ -384,7 +384,7 @@ def test_the_loop_goes_on_while_a_token_is_minted(server):
     client.auth._mint = slowly
 
     async def main():
-        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=4))
+        loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=4))
         sent = asyncio.ensure_future(loop_client.send(method="POST", path="/x", content=b"{}"))
         while not sent.done():
             ticks.append(1)

@@ -21,9 +21,10 @@ from limio_limitrail.api import errors
 from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import TokenSource, parse_token
-from limio_limitrail.api.client import Answer, ApiClient
-from limio_limitrail.api.list_reader import Walk
+from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.resource import AuthMode, Resource
+from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
@@ -76,7 +77,7 @@ def by_thread(client, **request):
 
 def by_loop(client, **request):
     async def send():
-        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=4))
+        loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=4))
         try:
             return await loop_client.send(path="/v1/usage/commit", **request)
         finally:
@@ -151,9 +152,9 @@ def test_an_answer_that_never_ends_is_cut_off_in_time(name, send):
     with raw_server(SLOW[name]) as url:
         error = ended(send, make_client(url))
     assert type(error) is errors.TransportError
-    assert f"not whole within {TOTAL:g} s" in str(error)
+    assert f"not complete within {TOTAL:g} s" in str(error)
     assert "total_timeout" in str(error)
-    assert error.failure.reached is True, "what became of the request is not known"
+    assert error.context.reached is True, "what became of the request is not known"
 
 
 def with_length(body, *, encoding, status=200):
@@ -216,8 +217,8 @@ def test_a_body_whose_end_cannot_be_known_is_no_answer(name, head, body):
     with raw_server(lambda one: (read_request(one), one.sendall(OK + head + b"\r\n\r\n" + body))) as url:
         error = ended(by_thread, make_client(url, total=60.0))
     assert type(error) is errors.TransportError, name
-    assert "no HTTP answer" in str(error) or "broke off" in str(error)
-    assert error.failure.reached is True
+    assert "no HTTP response" in str(error) or "broke off" in str(error)
+    assert error.context.reached is True
 
 
 @BOTH
@@ -239,7 +240,7 @@ def in_a_row(send, client, *, times):
             return [client.send(path="/x").body for _ in range(times)]
 
     async def main():
-        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=1))
+        loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=1))
         try:
             return [(await loop_client.send(path="/x")).body for _ in range(times)]
         finally:
@@ -307,7 +308,7 @@ def test_a_list_asks_for_smaller_pages_where_one_is_too_large(packed):
             connection.sendall(answer(200, gzip.compress(body), Content_Encoding="gzip") if packed else answer(200, body))
 
     with raw_server(talk) as url, contextlib.closing(make_client(url, total=60.0)) as client:
-        walk = Walk(client=client, resource=LIST, path=LIST.path, params={}, page_size=32)
+        walk = ListReader(client=client, resource=LIST, path=LIST.path, params={}, page_size=32)
         rows = [json.loads(bytes(record))["id"] for page in walk.pages() for record in page.raw_records]
     assert rows == list(range(40))
     assert [limit for _, limit in asked] == [32, 16, *[8] * 5]
@@ -320,7 +321,7 @@ def test_a_single_record_that_is_too_large_is_an_error_that_says_what_to_do():
         contextlib.closing(make_client(url, total=60.0)) as client,
         pytest.raises(errors.ResponseTooLargeError, match="max_response_mb"),
     ):
-        list(Walk(client=client, resource=LIST, path=LIST.path, params={}, page_size=4).pages())
+        list(ListReader(client=client, resource=LIST, path=LIST.path, params={}, page_size=4).pages())
 
 
 @pytest.mark.parametrize("name", ["gzip", "endless chunks"])
@@ -330,7 +331,7 @@ def test_a_usage_row_whose_answer_is_too_large_is_in_doubt(name, on_unknown):
 
     async def send(client):
         sender = UsageSender(
-            client=AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=1)),
+            client=AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=1)),
             operation=OPERATIONS["commit"],
             reading=AnswerReading(),
             key_header="Idempotency-Key",
@@ -372,7 +373,7 @@ def test_the_status_of_an_error_stands_whatever_its_body_is(name, status, send):
     assert type(error) is STATUSES[status]
     assert error.status == status
     assert error.retry_after == 7
-    assert error.failure.reached is True
+    assert error.context.reached is True
 
 
 @pytest.mark.sampled(2)
@@ -405,7 +406,7 @@ def test_a_handshake_that_never_ends_is_no_connection(send, tmp_path):
         error = ended(send, client)
     assert type(error) is errors.TransportError
     assert "within the connect timeout" in str(error)
-    assert error.failure.reached is False
+    assert error.context.reached is False
 
 
 @pytest.mark.sampled(3)
@@ -422,7 +423,7 @@ def test_a_proxy_that_never_gets_there_is_no_connection(send, head, monkeypatch,
         error = ended(send, client)
     assert type(error) is errors.TransportError
     assert "within the connect timeout" in str(error)
-    assert error.failure.reached is False
+    assert error.context.reached is False
 
 
 @pytest.mark.sampled(1)
@@ -432,7 +433,7 @@ def test_a_slow_answer_over_tls_is_cut_off_in_time(send, tmp_path):
     for name in ("headers", "chunks"):
         with raw_server(SLOW[name], tls=tls) as url:
             error = ended(send, make_client(url, total=2.0, transport={"verify": str(bundle)}))
-        assert "not whole within" in str(error), name
+        assert "not complete within" in str(error), name
 
 
 @BOTH
@@ -440,8 +441,8 @@ def test_a_server_that_never_takes_the_request_is_cut_off_in_time(send):
     with raw_server(trickle_in) as url:
         error = ended(send, make_client(url), content=b" " * 20_000_000)
     assert type(error) is errors.TransportError
-    assert "not whole within" in str(error)
-    assert error.failure.reached is True
+    assert "not complete within" in str(error)
+    assert error.context.reached is True
 
 
 def trickle_in(connection):
@@ -492,8 +493,8 @@ def test_a_request_that_waits_for_a_token_keeps_its_own_time():
             client = make_client(url, total=60.0, auth=auth_of(url), budget=TOTAL)
             error = ended(send, client, repeat=Repeat.ANY)
         assert type(error) is errors.TransportError
-        assert error.failure.resource == "token"
-        assert error.failure.reached is False, "the request itself was not sent"
+        assert error.context.resource == "token"
+        assert error.context.reached is False, "the request itself was not sent"
 
 
 # -- tokens ----------------------------------------------------------------------------------------------------------
@@ -515,7 +516,7 @@ def test_a_token_endpoint_that_gives_more_than_a_token(name):
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("name", SLOW)
 def test_a_token_endpoint_that_never_ends(name):
-    with raw_server(SLOW[name]) as url, pytest.raises(errors.TransportError, match="not whole within"):
+    with raw_server(SLOW[name]) as url, pytest.raises(errors.TransportError, match="not complete within"):
         minted(url)
 
 
@@ -524,7 +525,7 @@ def test_a_token_endpoint_that_never_ends(name):
 def test_a_token_answer_that_is_nested_too_deeply(depth, form):
     opening, closing = form.format("|").split("|")
     body = (opening * depth + "1" + closing * depth).encode()
-    with pytest.raises(errors.ProtocolError, match="token answer is nested too deeply"):
+    with pytest.raises(errors.ProtocolError, match="token response is nested too deeply"):
         parse_token(body, api="Limio", path="/x")
     with raw_server(stays(answer(400, body))) as url, pytest.raises(errors.CredentialsError, match="answered 400"):
         minted(url, total=60.0)
@@ -532,7 +533,7 @@ def test_a_token_answer_that_is_nested_too_deeply(depth, form):
 
 @pytest.mark.parametrize("depth", [5_000, 200_000])
 def test_an_answer_that_is_nested_too_deeply_is_not_json(depth):
-    deep = Answer(status=200, headers={}, body=b"[" * depth + b"]" * depth)
+    deep = Response(status=200, headers={}, body=b"[" * depth + b"]" * depth)
     with pytest.raises(ValueError, match="nested too deeply"):
         deep.json()
 

@@ -19,7 +19,7 @@ from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import ApiKey, Auth, TokenSource
 from limio_limitrail.api.client import ApiClient
-from limio_limitrail.api.list_reader import Walk
+from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.page import Page
 from limio_limitrail.api.pagination import CursorString
 from limio_limitrail.api.resource import AuthMode, Resource
@@ -96,7 +96,7 @@ def by_loop(client: ApiClient, **request) -> BaseException:
     async def send() -> None:
         async def sleep(_: float) -> None: ...
 
-        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=4))
+        loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=4))
         try:
             await loop_client.send(path="/v1/usage/commit", sleep=sleep, **request)
         except BaseException as error:  # noqa: BLE001 - looked at below
@@ -440,7 +440,7 @@ def test_a_task_of_the_loop_that_is_cancelled(on):
             ended.wait(60)  # another thread may be waiting for the token still
 
         with raw_server(talk) as url, contextlib.closing(make_client(url, **PATIENT)) as client:
-            loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=4))
+            loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=4))
             task = asyncio.create_task(loop_client.send(method="POST", path="/x", content=b"{}"))
             try:
                 await task
@@ -525,7 +525,7 @@ LIST = Resource(name="things", path="/things", paging=CursorString(cursor_member
 
 
 def _pages(client: ApiClient) -> list[Page]:
-    return list(Walk(client=client, resource=LIST, path="/things", params={}, page_size=10).pages())
+    return list(ListReader(client=client, resource=LIST, path="/things", params={}, page_size=10).pages())
 
 
 @pytest.mark.parametrize("cursor", [False, True])
@@ -562,7 +562,7 @@ def test_a_row_that_fails(name, on_unknown):
 
     async def send(client: ApiClient) -> list[object]:
         sender = UsageSender(
-            client=AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=1)),
+            client=AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=1)),
             operation=OPERATIONS["commit"],
             reading=AnswerReading(),
             key_header="Idempotency-Key",

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from limio_limitrail.api import errors
-from limio_limitrail.api.redact import LONGEST, holds_secret, remember_secret, safe_text
-from limio_limitrail.api.responses import judge
+from limio_limitrail.api.redact import MAX_LENGTH, holds_secret, remember_secret, safe_text
+from limio_limitrail.api.responses import Response, classify
 from limio_limitrail.api.retry import is_transient
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.emulator import Fault
@@ -51,7 +51,7 @@ def test_errors_survive_pickle_and_copy(kind):
     for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert type(twin) is kind
         assert str(twin) == str(error)
-        assert (twin.failure, twin.status, twin.retry_after, twin.trace_id) == (error.failure, 429, 7.0, "trace-1")
+        assert (twin.context, twin.status, twin.retry_after, twin.trace_id) == (error.context, 429, 7.0, "trace-1")
         assert twin.retries_exhausted
 
 
@@ -65,13 +65,11 @@ def test_a_message_names_resource_status_trace_and_advice(kind):
 
 
 def said(status: int, body: bytes, **headers: str) -> errors.ApiError:
-    error = judge(status=status, headers=headers, body=body, call=CALL)
-    assert error is not None
-    return error
+    return classify(Response(status=status, headers=headers, body=body), context=CALL)
 
 
 def test_a_403_names_the_scope_needed_and_those_granted(make_client, limio_emulator):
-    assert "the token answer did not say" in str(said(403, b""))
+    assert "the token response did not say" in str(said(403, b""))
     limio_emulator.configure(include_scope=True, scopes=("MMA", "checkout"))
     with pytest.raises(errors.ScopeError) as caught:
         make_client(limio_emulator).send(path="/partner-organisations", scope="partner")
@@ -141,7 +139,7 @@ def test_no_secret_survives_anywhere_in_a_text(before, after, secret):
     assert masked is not None
     # Asterisks that masking itself puts in are no leak.
     assert secret.lower() not in masked.replace("***", "").lower()
-    assert len(masked) <= LONGEST
+    assert len(masked) <= MAX_LENGTH
     assert "\n" not in masked
 
 
@@ -150,7 +148,7 @@ def test_no_secret_survives_anywhere_in_a_text(before, after, secret):
 def test_any_text_becomes_one_short_line_or_nothing(text):
     masked = safe_text(text)
     assert (masked is None) == (not text.strip())
-    assert len(masked or "") <= LONGEST
+    assert len(masked or "") <= MAX_LENGTH
     assert len((masked or "").splitlines()) <= 1
 
 
@@ -189,7 +187,7 @@ def test_only_a_text_says_something(value):
 
 def problem_of(body: bytes) -> errors.ProblemDetails:
     call = errors.RequestContext(api="LimitRail", method="POST", path="/v1/usage/commit")
-    return judge(status=400, headers={}, body=body, call=call).failure.problem
+    return classify(Response(status=400, headers={}, body=body), context=call).context.problem
 
 
 def test_all_members_of_a_problem_are_kept():
@@ -249,7 +247,7 @@ def test_a_404_of_limitrail_speaks_of_the_tenant():
 def test_a_proxy_that_asks_for_credentials_has_not_passed_the_request_on():
     error = said(407, b"<html>Proxy Authentication Required</html>")
     assert isinstance(error, errors.TransportError)
-    assert not error.failure.reached
-    assert not error.hopeless
+    assert not error.context.reached
+    assert not error.permanent
     assert not is_transient(error)
     assert "the proxy refused to pass the request on" in str(error)

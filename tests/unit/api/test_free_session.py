@@ -93,7 +93,7 @@ def by_thread(client: ApiClient) -> int:
 
 def by_loop(client: ApiClient) -> int:
     async def send() -> int:
-        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=1))
+        loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=1))
         try:
             return (await loop_client.send(path="/x")).status
         finally:

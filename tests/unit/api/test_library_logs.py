@@ -16,7 +16,7 @@ from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import ApiKey
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import ApiError
-from limio_limitrail.api.library_logs import guard_library_logs
+from limio_limitrail.api.redact import guard_library_logs
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
@@ -97,7 +97,7 @@ def by_thread(client: ApiClient) -> str:
 
 def by_loop(client: ApiClient) -> str:
     async def ask() -> str:
-        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=1))
+        loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=1))
         # `send` of an event loop's client is for OAuth only.
         client.auth.mode = AuthMode.OAUTH  # type: ignore[misc]
         try:

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from limio_limitrail.api.client import Answer
-from limio_limitrail.api.envelope import MOST_MEMBERS, EnvelopeReader, replace_lone_surrogates
 from limio_limitrail.api.errors import ProtocolError, RequestContext
-from limio_limitrail.api.page import Page, split
+from limio_limitrail.api.json_body import replace_lone_surrogates
+from limio_limitrail.api.page import MAX_MEMBERS, EnvelopeReader, Page, parse_page
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import Resource
+from limio_limitrail.api.responses import Response
 from limio_limitrail.api.secret import Secret
 
 CALL = RequestContext(api="Limio", method="GET", path="/things", resource="things")
@@ -38,8 +38,8 @@ def page_of(body: bytes, resource: Resource = LIST, **more: object) -> Page:
 
     def attempt(envelope: EnvelopeReader) -> Page | ProtocolError:
         try:
-            return split(
-                Answer(status=200, headers={}, body=body), resource=resource, envelope=envelope, call=CALL, number=1, **more
+            return parse_page(
+                Response(status=200, headers={}, body=body), resource=resource, envelope=envelope, context=CALL, number=1, **more
             )  # type: ignore[arg-type]
         except ProtocolError as error:
             return error
@@ -68,7 +68,7 @@ def page_of(body: bytes, resource: Resource = LIST, **more: object) -> Page:
         (b"null", "a JSON object", "null"),
         (b"12", "a JSON object", "a number"),
         (b"{}", "a list in 'items'", "nothing"),
-        (b'{"results": [], "count": 1}', "a list in 'items'", "the answer has 'count', 'results'"),
+        (b'{"results": [], "count": 1}', "a list in 'items'", "the response has 'count', 'results'"),
         (b'{"items": {"a": "canary"}}', "a list in 'items'", "an object"),
         (b'{"items": null}', "a list in 'items'", "null"),
         (b'{"items": "canary"}', "a list in 'items'", "a string"),
@@ -112,14 +112,14 @@ def test_member_names_that_repeat_a_credential_are_masked():
 @pytest.mark.parametrize("end", [b"", b',"queryMore":null', b',"queryMore":""', b',"queryMore":{}'])
 @pytest.mark.parametrize("resource", [LIST, CATALOG], ids=["string", "pair"])
 def test_every_form_of_the_end(resource, end):
-    assert page_of(b'{"items":[{"a":1}]%s}' % end, resource).following is None
+    assert page_of(b'{"items":[{"a":1}]%s}' % end, resource).next_cursor is None
 
 
 @pytest.mark.parametrize(
     "end", [b',"queryMore":{"from":null}', b',"queryMore":{"from":"","alias":"a"}', b',"queryMore":{"alias":"a"}']
 )
 def test_a_pair_without_a_beginning_is_the_end(end):
-    assert page_of(b'{"items":[{"a":1}]%s}' % end, CATALOG).following is None
+    assert page_of(b'{"items":[{"a":1}]%s}' % end, CATALOG).next_cursor is None
 
 
 @pytest.mark.parametrize(
@@ -133,19 +133,19 @@ def test_an_empty_page_keeps_its_cursor_for_the_walk_to_judge():
     page = page_of(b'{"items":[ \n ],"queryMore":"x"}')
     assert page.raw_records == []
     assert page.records == b"[]"
-    assert page.following == {"queryMore": "x"}
+    assert page.next_cursor == {"queryMore": "x"}
 
 
 def test_cursors():
-    assert page_of(b'{"items":[1],"queryMore":"+/="}').following == {"queryMore": "+/="}
-    pair = page_of(b'{"items":[1],"queryMore":{"from":"f","alias":"a"}}', CATALOG).following
+    assert page_of(b'{"items":[1],"queryMore":"+/="}').next_cursor == {"queryMore": "+/="}
+    pair = page_of(b'{"items":[1],"queryMore":{"from":"f","alias":"a"}}', CATALOG).next_cursor
     assert pair == {"opt.all": "true", "opt.queryMoreFrom": "f", "opt.queryMoreAlias": "a"}
-    lone = page_of(b'{"items":[1],"queryMore":{"from":"f"}}', CATALOG).following
+    lone = page_of(b'{"items":[1],"queryMore":{"from":"f"}}', CATALOG).next_cursor
     assert lone == {"opt.all": "true", "opt.queryMoreFrom": "f"}
     single = Resource(name="s", path="/s", paging=SinglePage())
-    assert page_of(b'{"items":[1],"queryMore":"x"}', single).following is None
+    assert page_of(b'{"items":[1],"queryMore":"x"}', single).next_cursor is None
     own = Resource(name="o", path="/o", records="rows", paging=CursorString(cursor_param="after", cursor_member="next"))
-    assert page_of(b'{"rows":[1],"next":"n","items":5}', own).following == {"after": "n"}
+    assert page_of(b'{"rows":[1],"next":"n","items":5}', own).next_cursor == {"after": "n"}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_records_come_out_as_they_went_in(rows, more, ascii_only):
     page = page_of(body)
     assert json.loads(page.records) == rows
     assert [json.loads(bytes(raw)) for raw in page.raw_records] == rows
-    assert page.following == ({"queryMore": more} if more else None)
+    assert page.next_cursor == ({"queryMore": more} if more else None)
 
 
 @given(st.binary(max_size=60))
@@ -217,7 +217,7 @@ def test_what_answers_looked_like_before_changes_nothing(answers):
 
 def test_ever_new_members_are_read_as_well():
     reader = EnvelopeReader("items")
-    for number in range(2 * MOST_MEMBERS):
+    for number in range(2 * MAX_MEMBERS):
         body = b'{"m%d":1,"items":[%d],"n%d":2}' % (number, number, number)
         records, meta = reader.read(body, broken=lambda reason: ProtocolError(replace(CALL, reason=reason)))
         assert records == [msgspec.Raw(b"%d" % number)]

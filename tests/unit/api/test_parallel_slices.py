@@ -16,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.api.client import Answer
 from limio_limitrail.api.details import with_details
 from limio_limitrail.api.errors import (
     CursorRefusedError,
@@ -26,13 +25,13 @@ from limio_limitrail.api.errors import (
     RateLimitError,
     RequestContext,
 )
-from limio_limitrail.api.slice_cursors import read_places
-from limio_limitrail.api.time_slices import slices
-from tests.support.sliced import DAY, PAGED, START, USAGE, Usage, ids, walk_through
+from limio_limitrail.api.responses import Response
+from limio_limitrail.api.time_slices import read_slice_cursors, slices
+from tests.support.sliced import DAY, PAGED, START, USAGE, Usage, ids, join_slices, walk_through
 
-PATIENCE = 30
+PATIENCE = 120
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
-HOURS = {**DAY, "window": timedelta(hours=1)}
+HOURS = {**DAY, "slice_size": timedelta(hours=1)}
 EVERY_TEN_MINUTES = [START + timedelta(minutes=10 * number) for number in range(144)]
 
 spans = st.integers(min_value=1, max_value=30 * 3600)
@@ -47,15 +46,15 @@ def worlds(draw, **ways):
     window = timedelta(seconds=max(seconds // draw(st.integers(1, 12)), 60))
     records = [START + timedelta(seconds=at) for at in draw(st.lists(st.integers(0, seconds - 1), max_size=30))]
     api = Usage(records, paged=draw(st.booleans()), delays=draw(delays), **ways)
-    span = {"since": START, "until": START + timedelta(seconds=seconds), "window": window}
+    span = {"since": START, "until": START + timedelta(seconds=seconds), "slice_size": window}
     return api, span
 
 
-def check_pages(pages, *, api, span, parallel):
+def check_pages(pages, *, api, span, concurrency):
     assert sorted(ids(pages)) == [row["id"] for row in api.records]
     assert [page.number for page in pages] == list(range(1, len(pages) + 1))
-    assert [page.following is None for page in pages] == [False] * (len(pages) - 1) + [True]
-    assert api.most_at_once <= parallel
+    assert [page.next_cursor is None for page in pages] == [False] * (len(pages) - 1) + [True]
+    assert api.most_at_once <= concurrency
     # Within a slice the records stay in order.
     for piece in slices(**span):
         own = [row["id"] for row in api.records if piece.since <= row["at"] < piece.until]
@@ -66,31 +65,31 @@ def check_pages(pages, *, api, span, parallel):
 def test_each_record_comes_once_and_any_cursor_leads_on(data, world):
     api, span = world
     walk = partial(walk_through, replace(PAGED, total="total"), client=api.client(), **span)
-    parallel = data.draw(at_once)
-    pages = list(walk(parallel=parallel).pages())
-    check_pages(pages, api=api, span=span, parallel=parallel)
+    concurrency = data.draw(at_once)
+    pages = list(walk(concurrency=concurrency).pages())
+    check_pages(pages, api=api, span=span, concurrency=concurrency)
     # Left at any page, and again, and again.
     cursor, most, taken = None, 0, []
     while True:
-        parallel = data.draw(at_once)
-        most = max(most, parallel)
-        for left, page in enumerate(walk(cursor=cursor, parallel=parallel).pages()):
+        concurrency = data.draw(at_once)
+        most = max(most, concurrency)
+        for left, page in enumerate(walk(cursor=cursor, concurrency=concurrency).pages()):
             taken.append(page)
             if left >= data.draw(st.integers(0, 9)):
                 break
-        cursor = page.following
+        cursor = page.next_cursor
         if cursor is None:
             break
         assert all(isinstance(part, str) for item in cursor.items() for part in item)
         cursor = json.loads(json.dumps(cursor))
-        assert len(read_places(cursor, **span).open) <= 2 * most
+        assert len(read_slice_cursors(cursor, **span).open) <= 2 * most
     assert sorted(ids(taken)) == [row["id"] for row in api.records]
 
 
-def rest_of(api, span, *, cursor, parallel, resource):
+def rest_of(api, span, *, cursor, concurrency, resource):
     """Go on from a cursor as a pull does: None where the place is lost."""
     try:
-        return ids(walk_through(resource, client=api.client(), cursor=cursor, parallel=parallel, **span).pages())
+        return ids(walk_through(resource, client=api.client(), cursor=cursor, concurrency=concurrency, **span).pages())
     except CursorRefusedError:
         return None
 
@@ -99,12 +98,12 @@ def rest_of(api, span, *, cursor, parallel, resource):
 def test_a_place_that_the_api_keeps_itself_is_lost_or_right(data, world, total):
     api, span = world
     resource = replace(PAGED, paging=replace(PAGED.paging, resumable=False), total=total)
-    parallel = data.draw(at_once)
-    pages = walk_through(resource, client=api.client(), parallel=parallel, **span).pages()
+    concurrency = data.draw(at_once)
+    pages = walk_through(resource, client=api.client(), concurrency=concurrency, **span).pages()
     taken, cursor, resumable = [], None, True
     for number, page in enumerate(pages):
         taken += ids([page])
-        cursor, resumable = page.following, page.resumable
+        cursor, resumable = page.next_cursor, page.resumable
         if page.ends_slice and cursor is not None:
             assert not any(".cursor" in name for name in cursor)
         if number >= data.draw(st.integers(0, 9)):
@@ -113,7 +112,9 @@ def test_a_place_that_the_api_keeps_itself_is_lost_or_right(data, world, total):
     if cursor is None:
         assert sorted(taken) == [row["id"] for row in api.records]
         return
-    rest = rest_of(api, span, cursor=cursor, parallel=data.draw(at_once), resource=resource)
+    # A late request would move the place that the next walk reads from.
+    join_slices()
+    rest = rest_of(api, span, cursor=cursor, concurrency=data.draw(at_once), resource=resource)
     assert (rest is not None) == resumable
     if rest is not None:
         assert sorted(taken + rest) == [row["id"] for row in api.records]
@@ -123,32 +124,32 @@ def test_a_place_that_the_api_passed_is_no_place_whatever_it_announced():
     api = Usage(EVERY_TEN_MINUTES, paged=True, scrolled=True)
     resource = replace(PAGED, paging=replace(PAGED.paging, resumable=False), total="total")
     walk = partial(walk_through, resource, client=api.client(), **HOURS)
-    page = next(walk(parallel=2).pages())
+    page = next(walk(concurrency=2).pages())
     assert not page.resumable
-    with pytest.raises(CursorRefusedError, match="the API keeps the place"):
-        list(walk(cursor=page.following).pages())
+    with pytest.raises(CursorRefusedError, match="the API keeps the position"):
+        list(walk(cursor=page.next_cursor).pages())
 
 
 def test_parts_end_with_slices_only_one_after_another():
     api = Usage(EVERY_TEN_MINUTES, paged=True)
     walk = partial(walk_through, PAGED, client=api.client(), **HOURS)
-    assert sum(page.ends_slice for page in walk(parallel=1).pages()) == 24
-    assert sum(page.ends_slice for page in walk(parallel=4).pages()) == 0
+    assert sum(page.ends_slice for page in walk(concurrency=1).pages()) == 24
+    assert sum(page.ends_slice for page in walk(concurrency=4).pages()) == 0
 
 
-@pytest.mark.parametrize("parallel", [2, 5, 16])
-def test_as_many_slices_as_asked_for_are_under_way_at_once(parallel):
-    api = Usage(EVERY_TEN_MINUTES[: parallel * 6], paged=False)
-    together = threading.Barrier(parallel, timeout=PATIENCE)
+@pytest.mark.parametrize("concurrency", [2, 5, 16])
+def test_as_many_slices_as_asked_for_are_under_way_at_once(concurrency):
+    api = Usage(EVERY_TEN_MINUTES[: concurrency * 6], paged=False)
+    together = threading.Barrier(concurrency, timeout=PATIENCE)
     api.before = lambda _: together.wait()
-    span = {**HOURS, "until": START + timedelta(hours=parallel)}
-    assert len(ids(walk_through(USAGE, client=api.client(), parallel=parallel, **span).pages())) == parallel * 6
-    assert api.most_at_once == parallel
+    span = {**HOURS, "until": START + timedelta(hours=concurrency)}
+    assert len(ids(walk_through(USAGE, client=api.client(), concurrency=concurrency, **span).pages())) == concurrency * 6
+    assert api.most_at_once == concurrency
 
 
 def test_pages_that_nobody_takes_are_not_fetched_without_end():
     api = Usage(EVERY_TEN_MINUTES, paged=True)
-    pages = walk_through(PAGED, client=api.client(), parallel=3, **HOURS).pages()
+    pages = walk_through(PAGED, client=api.client(), concurrency=3, **HOURS).pages()
     next(pages)
     time.sleep(0.05)  # for what must not happen
     assert len(api.asked) <= 1 + 2 * 3
@@ -172,21 +173,21 @@ def test_the_first_failure_ends_all_and_a_new_walk_goes_on(kind):
     walk = partial(walk_through, PAGED, client=api.client(), **HOURS)
     taken = []
     with pytest.raises(kind):  # noqa: PT012 - what came before it counts
-        for page in walk(parallel=4).pages():
+        for page in walk(concurrency=4).pages():
             taken.append(page)
-    cursor = taken[-1].following
+    cursor = taken[-1].next_cursor
     asked = len(api.asked)
     time.sleep(0.05)  # for what must not happen
     assert len(api.asked) - asked <= 3
     api.before = lambda _: None
-    assert sorted(ids(taken) + ids(walk(cursor=cursor, parallel=3).pages())) == [row["id"] for row in api.records]
+    assert sorted(ids(taken) + ids(walk(cursor=cursor, concurrency=3).pages())) == [row["id"] for row in api.records]
 
 
 def test_a_refused_place_of_one_slice_is_a_lost_one():
     api = Usage(EVERY_TEN_MINUTES, paged=True)
     walk = partial(walk_through, PAGED, client=api.client(), **HOURS)
-    pages = walk(parallel=3).pages()
-    cursor = next(page for page in pages if len(read_places(page.following, **HOURS).inside) > 1).following
+    pages = walk(concurrency=3).pages()
+    cursor = next(page for page in pages if len(read_slice_cursors(page.next_cursor, **HOURS).begun) > 1).next_cursor
     pages.close()
 
     def refuse(query):
@@ -194,22 +195,22 @@ def test_a_refused_place_of_one_slice_is_a_lost_one():
             raise InvalidRequestError(failure(400))
 
     api.before = refuse
-    for parallel in (1, 4):
+    for concurrency in (1, 4):
         with pytest.raises(CursorRefusedError):
-            list(walk(cursor=cursor, parallel=parallel).pages())
+            list(walk(cursor=cursor, concurrency=concurrency).pages())
 
 
 def test_records_that_a_slice_lacks_are_noticed():
     api = Usage(EVERY_TEN_MINUTES, paged=True)
     counted = replace(PAGED, total="total")
     walk = partial(walk_through, counted, client=api.client(), **HOURS)
-    pages = walk(parallel=3).pages()
-    cursor = next(page for page in pages if read_places(page.following, **HOURS).inside).following
+    pages = walk(concurrency=3).pages()
+    cursor = next(page for page in pages if read_slice_cursors(page.next_cursor, **HOURS).begun).next_cursor
     pages.close()
-    first = next(since for since, place in read_places(cursor, **HOURS).open.items() if place.page)
+    first = next(since for since, place in read_slice_cursors(cursor, **HOURS).open.items() if place.page)
     api.records = [row for row in api.records if not first + timedelta(minutes=40) <= row["at"] < first + timedelta(hours=1)]
     with pytest.raises(CursorRefusedError, match="announced 6 records and 4 came"):
-        list(walk(cursor=cursor, parallel=3).pages())
+        list(walk(cursor=cursor, concurrency=3).pages())
 
 
 def test_smaller_pages_stay_small_in_slices_that_begin_later():
@@ -220,7 +221,7 @@ def test_smaller_pages_stay_small_in_slices_that_begin_later():
             raise PageTooLargeError(failure(413))
 
     api.before = too_large
-    walk = walk_through(PAGED, client=api.client(), page_size=100, parallel=3, **HOURS)
+    walk = walk_through(PAGED, client=api.client(), page_size=100, concurrency=3, **HOURS)
     assert len(ids(walk.pages())) == 144
     assert walk.page_size == 25
     # Each of the three may have found out by itself, and none after them.
@@ -244,7 +245,7 @@ def test_waits_end_with_the_walk_and_refusals_are_borne_by_all():
         return api.send(params)
 
     client.send = send
-    pages = walk_through(PAGED, client=client, parallel=3, **HOURS).pages()
+    pages = walk_through(PAGED, client=client, concurrency=3, **HOURS).pages()
     next(pages)
     before = time.monotonic()
     pages.close()
@@ -262,7 +263,7 @@ def test_the_api_began_to_answer_with_the_earliest_answer():
         return replace(api.send(params, **ways), headers={"Date": f"Thu, 01 Jan 2026 {(hour + 12) % 24:02}:00:00 GMT"})
 
     client.send = send
-    walk = walk_through(PAGED, client=client, parallel=2, **HOURS)
+    walk = walk_through(PAGED, client=client, concurrency=2, **HOURS)
     assert walk.server_time is None
     assert len(list(walk.pages())) == 72
     assert walk.server_time == START
@@ -271,8 +272,8 @@ def test_the_api_began_to_answer_with_the_earliest_answer():
 def test_what_is_left_is_gone_on_with_in_time_s_order():
     api = Usage(EVERY_TEN_MINUTES, paged=True)
     walk = partial(walk_through, PAGED, client=api.client(), **HOURS)
-    pages = walk(parallel=8).pages()
-    cursor = next(page for page in pages if len(read_places(page.following, **HOURS).inside) > 3).following
+    pages = walk(concurrency=8).pages()
+    cursor = next(page for page in pages if len(read_slice_cursors(page.next_cursor, **HOURS).begun) > 3).next_cursor
     pages.close()
     asked = len(api.asked)
     list(walk(cursor=cursor).pages())
@@ -288,15 +289,15 @@ def test_whole_records_take_the_place_of_summaries():
     def send(*, path, params=None, **ways):
         if params is not None:
             return listed(params=params, **ways)
-        return Answer(status=200, headers={}, body=b'{"id": %s, "whole": true}' % path.rpartition("/")[2].encode())
+        return Response(status=200, headers={}, body=b'{"id": %s, "whole": true}' % path.rpartition("/")[2].encode())
 
     client.send = send
     resource = replace(PAGED, detail_path="/usage/{id}")
     # An id that is a text, as it takes to be fetched.
     body = api.body
     api.body = lambda query: re.sub(rb'"id": (\d+)', rb'"id": "\1"', body(query))
-    walk = walk_through(resource, client=client, parallel=4, **HOURS)
+    walk = walk_through(resource, client=client, concurrency=4, **HOURS)
     pages = list(with_details(walk.pages(), client=client, resource=resource, list_path="/usage", concurrency=3))
     assert all(row["whole"] for page in pages for row in json.loads(page.records))
     assert sorted(ids(pages)) == [row["id"] for row in api.records]
-    assert pages[-1].following is None
+    assert pages[-1].next_cursor is None

@@ -18,15 +18,14 @@ from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import ApiKey
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.details import with_details
-from limio_limitrail.api.errors import ApiError, InvalidRequestError, ParameterError, ProtocolError
-from limio_limitrail.api.list_reader import Walk
+from limio_limitrail.api.errors import ApiError, ConnectionFieldError, InvalidRequestError, ParameterError, ProtocolError
+from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Transport
-from limio_limitrail.hooks.connection import ConnectionFieldError
+from limio_limitrail.hooks.connection import page_url
 from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
-from limio_limitrail.hooks.pages import page_url
 from limio_limitrail.url_paths import unfit_part, unfit_path
 from limio_limitrail.usage.messages import UsageRowError, UsageTemplate
 from tests.support.wire import Behaviour, answer, wire_server
@@ -83,7 +82,7 @@ def both(client: ApiClient, path: str) -> list[type[BaseException] | int]:
     client.attempts = lambda **request: attempts(**{**request, "credentials": KEY})  # type: ignore[method-assign]
 
     async def by_loop() -> int:
-        loop_client = AsyncApiClient(client, wire=AsyncTransport(client.transport, connections=1))
+        loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=1))
         try:
             return (await loop_client.send(path=path)).status
         finally:
@@ -180,7 +179,7 @@ def test_an_id_of_a_record_leads_nowhere_else(identity: str) -> None:
     with wire_server() as server:
         server.script.append(Behaviour(answer(200, json.dumps({"items": [{"id": identity}]}).encode())))
         client = client_of(server.url)
-        walk = Walk(client=client, resource=resource, path="/things", params={}, page_size=10)
+        walk = ListReader(client=client, resource=resource, path="/things", params={}, page_size=10)
         with pytest.raises(ProtocolError, match="no usable text in 'id'"):
             list(with_details(walk.pages(), client=client, resource=resource, list_path="/things", concurrency=1))
         assert len(server.requests) == 1

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.api.slice_cursors import BEGINNING, NoPlaceError, Place, Places, read_places
-from limio_limitrail.api.time_slices import slices
+from limio_limitrail.api.time_slices import BEGINNING, SliceCursor, SliceCursors, read_slice_cursors, slices
 from tests.support.sliced import DAY, START
 
 SIX = timedelta(hours=6)
@@ -20,9 +19,9 @@ PIECES = list(slices(**DAY))
 
 texts = st.text(max_size=5)
 places = st.builds(
-    Place,
+    SliceCursor,
     page=st.dictionaries(texts | st.sampled_from(["slice.from", "0.page", "total"]), texts, min_size=1, max_size=2),
-    seen=st.integers(0, 10**20),
+    records_read=st.integers(0, 10**20),
     total=st.none() | st.integers(0, 10**20),
 )
 
@@ -30,7 +29,7 @@ places = st.builds(
 @st.composite
 def what_is_left(draw):
     """What is left of the day after some pages of some slices, each at its own place."""
-    left = read_places(None, **DAY)
+    left = read_slice_cursors(None, **DAY)
     ended = set()
     for number in draw(st.lists(st.sampled_from(range(4)), max_size=8)):
         place = draw(st.none() | places)
@@ -45,11 +44,11 @@ def what_is_left(draw):
 def test_what_is_left_is_read_as_it_was_written(left):
     cursor = left.cursor()
     if cursor is None:
-        assert list(left.left()) == []
+        assert list(left.remaining()) == []
         return
     assert all(isinstance(text, str) for item in cursor.items() for text in item)
-    again = read_places(json.loads(json.dumps(cursor)), **DAY)
-    assert list(again.left()) == list(left.left())
+    again = read_slice_cursors(json.loads(json.dumps(cursor)), **DAY)
+    assert list(again.remaining()) == list(left.remaining())
     assert again.cursor() == cursor
 
 
@@ -72,11 +71,15 @@ P = {"page.cursor": "x"}
     [
         # What one slice after another has been written as from the beginning.
         ({"slice.from": "2026-01-01T06:00:00Z"}, H6, {}),
-        ({"slice.from": "2026-01-01T06:00:00Z", "slice.seen": "4", **P}, H12, {H6: Place(page={"cursor": "x"}, seen=4)}),
+        (
+            {"slice.from": "2026-01-01T06:00:00Z", "slice.seen": "4", **P},
+            H12,
+            {H6: SliceCursor(page={"cursor": "x"}, records_read=4)},
+        ),
         (
             {"slice.from": "2026-01-01T18:00:00Z", "slice.seen": "4", "slice.total": "9", "page.a": "1", "page.b.c": ""},
             None,
-            {H18: Place(page={"a": "1", "b.c": ""}, seen=4, total=9)},
+            {H18: SliceCursor(page={"a": "1", "b.c": ""}, records_read=4, total=9)},
         ),
         # Several slices.
         (
@@ -88,13 +91,13 @@ P = {"page.cursor": "x"}
                 "1.slice.from": "2026-01-01T12:00:00Z",
             },
             H18,
-            {H0: Place(page={"cursor": "y"}, seen=2), H12: BEGINNING},
+            {H0: SliceCursor(page={"cursor": "y"}, records_read=2), H12: BEGINNING},
         ),
         ({"0.slice.from": "2026-01-01T06:00:00Z"}, None, {H6: BEGINNING}),
     ],
 )
 def test_the_words_of_a_cursor(cursor, rest, opened):
-    left = read_places(cursor, **DAY)
+    left = read_slice_cursors(cursor, **DAY)
     assert (left.rest, left.open) == (rest, opened)
     assert left.cursor() == cursor
 
@@ -131,22 +134,20 @@ ZERO = {"0.slice.from": "2026-01-01T00:00:00Z"}
     ],
 )
 def test_what_names_no_place_is_refused(cursor):
-    with pytest.raises(NoPlaceError):
-        read_places(cursor, **DAY)
+    assert read_slice_cursors(cursor, **DAY) is None
 
 
 @given(st.dictionaries(st.sampled_from([*FROM, *NEXT, *ZERO, *P, "0.page.a", "1.slice.from", "slice.seen"]) | texts, texts))
 def test_whatever_stands_there_is_read_or_refused(cursor):
-    try:
-        left = read_places(cursor, **DAY)
-    except NoPlaceError:
+    left = read_slice_cursors(cursor, **DAY)
+    if left is None:
         return
-    found = [piece for piece, _ in left.left()]
+    found = [piece for piece, _ in left.remaining()]
     assert all(before.until <= after.since for before, after in pairwise(found))
 
 
 def test_the_end_of_time_is_no_obstacle():
     until = START.replace(year=9999, month=12, day=31, hour=23, minute=59)
-    left = Places(end=until, window=timedelta(days=3000), rest=until - timedelta(hours=2))
+    left = SliceCursors(end=until, slice_size=timedelta(days=3000), rest=until - timedelta(hours=2))
     assert left.after(left.rest, None).cursor() is None
-    assert len(list(left.left())) == 1
+    assert len(list(left.remaining())) == 1

@@ -110,7 +110,7 @@ def test_frames_of_nothing():
 
 @pytest.mark.parametrize("records", [b"[1]", b'["canary"]', b"[[]]", b'[{"a":1},null]'])
 def test_a_record_that_is_no_object_breaks_the_contract(records):
-    page = Page(raw_records=msgspec.json.decode(records, type=list[msgspec.Raw]), following=None, total=None, number=3)
+    page = Page(raw_records=msgspec.json.decode(records, type=list[msgspec.Raw]), next_cursor=None, total=None, number=3)
     with pytest.raises(ProtocolError, match="page 3: expected a list of objects") as caught:
         decode_page(page, api="Limio", resource="things")
     assert "canary" not in str(caught.value)

@@ -13,8 +13,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from limio_limitrail.api import known_secrets, redact
-from limio_limitrail.api.proxy_passwords import remember_proxy_passwords
-from limio_limitrail.api.redact import holds_secret, remember_secret, safe_text, safe_uri
+from limio_limitrail.api.redact import holds_secret, remember_proxy_passwords, remember_secret, safe_text, safe_uri
 from limio_limitrail.api.secret import Secret
 from tests.support.secrets_left import FORMS, readable_pieces
 
@@ -157,7 +156,7 @@ def test_no_text_is_too_strange(text):
     held = Secret("\udcff-strange-itself")
     remember_secret(held)
     shown = safe_text(text)
-    assert len(shown or "") <= redact.LONGEST
+    assert len(shown or "") <= redact.MAX_LENGTH
     assert safe_uri(text) is None or "?" not in safe_uri(text).replace("***", "")
     assert holds_secret(text) is False
 
@@ -208,20 +207,20 @@ class TestWhatIsRemembered:
     def test_for_as_long_as_somebody_holds_it(self):
         held = Secret("held-for-a-long-time-0")
         remember_secret(held)
-        for number in range(10 * known_secrets.MOST_UNUSED):
+        for number in range(10 * known_secrets.MAX_UNUSED):
             remember_secret(Secret(f"token-{number:05}-x9"))
         gc.collect()
         assert holds_secret("held-for-a-long-time-0")
-        assert len(known_secrets._known._entries) <= known_secrets.MOST_UNUSED + 2
+        assert len(known_secrets._known._entries) <= known_secrets.MAX_UNUSED + 2
         assert not holds_secret("token-00000-x9")
-        assert holds_secret(f"token-{10 * known_secrets.MOST_UNUSED - 1:05}-x9")
+        assert holds_secret(f"token-{10 * known_secrets.MAX_UNUSED - 1:05}-x9")
 
     def test_another_object_of_the_same_value_holds_it_too(self):
         first, second = Secret("held-by-two-objects-1"), Secret("held-by-two-objects-1")
         remember_secret(first)
         remember_secret(second)
         del first
-        for number in range(2 * known_secrets.MOST_UNUSED):
+        for number in range(2 * known_secrets.MAX_UNUSED):
             remember_secret(Secret(f"token-{number:05}-y9"))
         assert holds_secret("held-by-two-objects-1")
         assert second
@@ -262,7 +261,7 @@ class TestWhatIsRemembered:
 
     def test_nothing_shows_itself(self):
         remember_secret(held := Secret("shown-to-nobody-4x"))
-        seen = [known_secrets._known, known_secrets._known.plain, *known_secrets._known._entries.values()]
+        seen = [known_secrets._known, known_secrets._known.direct, *known_secrets._known._entries.values()]
         assert "shown-to-nobody" not in repr(seen)
         assert held
 
@@ -277,4 +276,4 @@ def test_the_passwords_of_proxies_are_masked(monkeypatch, name):
 
 
 def test_what_is_looked_at_is_bounded():
-    assert len(safe_text("x" * 10_000_000)) == redact.LONGEST
+    assert len(safe_text("x" * 10_000_000)) == redact.MAX_LENGTH

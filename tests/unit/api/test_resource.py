@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.resource import AuthMode, Resource
-from limio_limitrail.api.serialization import resource_from_json, resource_to_json
+from limio_limitrail.api.resource import AuthMode, Resource, resource_from_json, resource_to_json
 from limio_limitrail.limio.resources import RESOURCES
 from limio_limitrail.limitrail.resources import RESOURCES as OF_LIMITRAIL
 

@@ -8,7 +8,6 @@ from email.utils import format_datetime
 from types import SimpleNamespace
 
 import pytest
-import tenacity
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -115,10 +114,10 @@ def test_a_connection_that_stays_broken_is_an_error(make_client, limio_emulator,
 
 def test_silence_is_a_timeout(make_client, silent_port, waits):
     client = make_client(SimpleNamespace(url=f"http://127.0.0.1:{silent_port}"), read=0.05)
-    with pytest.raises(errors.TransportError, match="no answer within the read timeout") as caught:
+    with pytest.raises(errors.TransportError, match="no response within the read timeout") as caught:
         client.send(path=ORDERS)
     assert len(waits) == 4
-    assert not caught.value.hopeless
+    assert not caught.value.permanent
 
 
 def test_a_closed_port_is_a_transport_error(make_client, make_site, waits):
@@ -157,7 +156,7 @@ def test_everything_else_is_sent_once(make_client, limio_emulator, waits, status
     assert limio_emulator.counters.tokens_minted == 1
     assert waits == []
     assert type(caught.value) is kind
-    assert caught.value.hopeless is hopeless
+    assert caught.value.permanent is hopeless
 
 
 def test_a_403_never_mints_again(make_client, limio_emulator):
@@ -184,7 +183,7 @@ def test_a_401_after_a_fresh_token_is_hopeless(make_client, limio_emulator, wait
     limio_emulator.faults.add(Fault("status", "/api/", status=401, times=None))
     with pytest.raises(errors.CredentialsError) as caught:
         make_client(limio_emulator).send(path=ORDERS)
-    assert caught.value.hopeless
+    assert caught.value.permanent
     assert api_requests(limio_emulator) == 2
     assert limio_emulator.counters.tokens_minted == 2
     assert waits == []
@@ -227,8 +226,7 @@ def test_a_wait_beyond_the_budget_is_not_begun(make_client, limio_emulator, wait
 
 def test_the_budget_bounds_all_tries_together(monkeypatch):
     now = [0.0]
-    for module in (tenacity, retry):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def sleep(seconds: float) -> None:
         now[0] += seconds
@@ -245,8 +243,7 @@ def test_the_budget_bounds_all_tries_together(monkeypatch):
 
 def test_the_first_try_counts_in_the_budget(monkeypatch):
     now = [0.0]
-    for module in (tenacity, retry):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def fail() -> None:
         now[0] += 10
@@ -262,8 +259,7 @@ def test_no_try_begins_with_next_to_no_time_left(monkeypatch, took, tries):
     """It would be cut short, and leave a write in doubt for nothing."""
     now = [0.0]
     made = []
-    for module in (tenacity, retry):
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def fail() -> None:
         made.append(now[0])
@@ -318,7 +314,7 @@ def test_a_token_endpoint_that_fails_is_not_tried_more_often_because_a_request_w
         make_client(limio_emulator).send(path=ORDERS)
     assert limio_emulator.counters.requests == tries
     assert len(waits) == tries - 1
-    assert not caught.value.hopeless
+    assert not caught.value.permanent
 
 
 def test_a_token_endpoint_that_recovers_costs_nothing_but_time(make_client, limio_emulator):
@@ -333,7 +329,7 @@ def test_a_refused_client_is_hopeless_and_asked_once(make_client, limio_emulator
     limio_emulator.faults.add(Fault("status", "/oauth2/token", status=status, body={"error": "invalid_client"}, times=None))
     with pytest.raises(errors.CredentialsError, match="token endpoint refused the client") as caught:
         make_client(limio_emulator).send(path=ORDERS)
-    assert caught.value.hopeless
+    assert caught.value.permanent
     assert "invalid_client" in str(caught.value)
     assert limio_emulator.counters.requests == 1
 
@@ -387,7 +383,7 @@ REACHED = {
     ("repeat", "repeated"),
     [
         (Repeat.ANY, {"refused", "token", "429", "timeout", "502", "503", "504"}),
-        (Repeat.UNDONE, {"refused", "token", "429"}),
+        (Repeat.IF_NOT_PROCESSED, {"refused", "token", "429"}),
         (Repeat.NONE, set()),
     ],
 )
@@ -408,8 +404,8 @@ def test_only_what_repeat_allows_is_tried_again(repeat, repeated, failure):
 def test_a_write_in_doubt_ends_a_chain_of_harmless_failures():
     call = failing(REACHED["refused"], REACHED["429"], REACHED["timeout"])
     with pytest.raises(errors.TransportError) as caught:
-        call_with_retries(call, limits=RetryLimits(first_wait=0.0), repeat=Repeat.UNDONE, sleep=lambda _: None)
-    assert caught.value.failure.reached
+        call_with_retries(call, limits=RetryLimits(first_wait=0.0), repeat=Repeat.IF_NOT_PROCESSED, sleep=lambda _: None)
+    assert caught.value.context.reached
     assert call.made == 3
 
 
@@ -422,7 +418,7 @@ def test_what_a_wait_raises_ends_the_request():
 
     call = failing(REACHED["429"])
     with pytest.raises(EndedError):
-        call_with_retries(call, limits=RetryLimits(), repeat=Repeat.UNDONE, sleep=sleep)
+        call_with_retries(call, limits=RetryLimits(), repeat=Repeat.IF_NOT_PROCESSED, sleep=sleep)
     assert call.made == 1
 
 
@@ -433,7 +429,7 @@ def test_what_a_wait_raises_ends_the_request():
         ({"method": "POST"}, 1),
         ({"method": "POST", "idempotency_key": "k"}, 5),
         ({"method": "POST", "repeat": Repeat.ANY}, 5),
-        ({"method": "POST", "idempotency_key": "k", "repeat": Repeat.UNDONE}, 1),
+        ({"method": "POST", "idempotency_key": "k", "repeat": Repeat.IF_NOT_PROCESSED}, 1),
         ({"method": "GET", "repeat": Repeat.NONE}, 1),
     ],
 )

@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limio_limitrail.api.errors import CursorRefusedError, ProtocolError
-from limio_limitrail.api.list_reader import Walk
-from limio_limitrail.api.pagination import CursorPair, CursorString
+from limio_limitrail.api.list_reader import ListReader
+from limio_limitrail.api.pagination import CursorPair, CursorString, is_scroll
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.api.retry import RetryLimits
-from limio_limitrail.api.scrolls import is_scroll
 from limio_limitrail.emulator import Fault
 
 ORDERS = Resource(name="orders", path="/objects/limio/orders")
@@ -104,7 +103,7 @@ def test_any_text_is_looked_at(text):
 
 def walk_of(make_client, server, resource=ORDERS, *, page_size=20, limits=None, **more):
     client = make_client(server, limits=limits)
-    return Walk(client=client, resource=resource, path=resource.path, params=resource.params, page_size=page_size, **more)
+    return ListReader(client=client, resource=resource, path=resource.path, params=resource.params, page_size=page_size, **more)
 
 
 def ids(pages):
@@ -123,7 +122,7 @@ def test_a_scroll_is_read_to_its_end(scrolled, make_client, resource, kind, page
     pages = list(walk.pages())
     truth = scrolled.tenant.ids(kind)
     assert ids(pages) == truth
-    assert walk.keeps_place
+    assert walk.server_keeps_position
     assert [page.resumable for page in pages] == [False] * (len(pages) - 1) + [True]
     assert len(pages) == -(-len(truth) // page_size) + 1
 
@@ -132,9 +131,11 @@ def test_a_scroll_is_read_to_its_end(scrolled, make_client, resource, kind, page
 def test_no_cursor_leads_back_into_its_middle(scrolled, make_client, resource, kind):
     page = next(walk_of(make_client, scrolled, resource).pages())
     before = scrolled.counters.requests
-    with pytest.raises(CursorRefusedError, match="the API keeps the place in this list itself"):
+    with pytest.raises(CursorRefusedError, match="the API keeps the position in this list itself"):
         next(
-            walk_of(make_client, scrolled, resource, cursor=page.following, seen=20, total=len(scrolled.tenant.ids(kind))).pages()
+            walk_of(
+                make_client, scrolled, resource, cursor=page.next_cursor, records_read=20, total=len(scrolled.tenant.ids(kind))
+            ).pages()
         )
     assert scrolled.counters.requests == before
 
@@ -152,7 +153,7 @@ LOST = [
 def test_a_page_that_may_be_lost_is_not_asked_for_again(scrolled, make_client, fault):
     scrolled.faults.add(fault)
     found = []
-    with pytest.raises(CursorRefusedError, match="the API keeps the place in this list itself, so that the page may be gone"):  # noqa: PT012
+    with pytest.raises(CursorRefusedError, match="the API keeps the position in this list itself, so that the page may be gone"):  # noqa: PT012
         for page in walk_of(make_client, scrolled, page_size=60).pages():
             found += ids([page])
     assert found == scrolled.tenant.ids("orders")[:120]
@@ -218,7 +219,7 @@ def answering(site, respond):
 
 
 def scroll_site(site, pages, *, cursor, lose=(), end=None):
-    """A server that keeps the place behind a cursor of any form; it loses the answers to some requests."""
+    """A server that keeps the position behind a cursor of any form; it loses the answers to some requests."""
     state = {"at": 0, "asked": 0}
 
     def respond(request):
@@ -250,7 +251,7 @@ def test_a_cursor_that_stays_leads_to_the_next_page_whatever_its_form(site, make
     walk = walk_of(make_client, site)
     pages = list(walk.pages())
     assert ids(pages) == [1, 2, 3, 4]
-    assert walk.keeps_place
+    assert walk.server_keeps_position
     assert state["asked"] == (4 if end else 5)
     assert not any(page.resumable for page in pages[:-1])
 
@@ -270,13 +271,13 @@ def test_two_cursors_that_take_turns_are_a_kept_place_as_well(site, make_client)
     scroll_site(site, PAGES, cursor=lambda at: "ab"[at % 2], end="absent")
     walk = walk_of(make_client, site)
     assert ids(walk.pages()) == [1, 2, 3, 4]
-    assert walk.keeps_place
+    assert walk.server_keeps_position
 
 
 def test_a_page_that_was_asked_for_twice_before_the_cursor_was_known_is_a_lost_one(site, make_client):
     """The cursor is of no known form. That it stays is seen only after the page behind it was asked for twice."""
     state = scroll_site(site, PAGES, cursor=lambda _: "0f9e8d7c", lose=(2,))
-    with pytest.raises(CursorRefusedError, match="may have moved on between two requests"):
+    with pytest.raises(CursorRefusedError, match="may have advanced between two requests"):
         list(walk_of(make_client, site).pages())
     assert state["asked"] == 3
 
@@ -284,8 +285,8 @@ def test_a_page_that_was_asked_for_twice_before_the_cursor_was_known_is_a_lost_o
 def test_a_walk_that_was_gone_on_with_finds_out_that_it_cannot(site, make_client):
     state = scroll_site(site, PAGES, cursor=lambda _: "0f9e8d7c")
     state["at"] = 2
-    with pytest.raises(CursorRefusedError, match="the API keeps the place"):
-        list(walk_of(make_client, site, cursor={"queryMore": "0f9e8d7c"}, seen=1).pages())
+    with pytest.raises(CursorRefusedError, match="the API keeps the position"):
+        list(walk_of(make_client, site, cursor={"queryMore": "0f9e8d7c"}, records_read=1).pages())
 
 
 def test_a_first_cursor_does_not_show_yet_that_it_changes(site, make_client):
@@ -297,7 +298,7 @@ def test_a_first_cursor_does_not_show_yet_that_it_changes(site, make_client):
     answering(site, respond)
     pages = list(walk_of(make_client, site).pages())
     assert [page.resumable for page in pages] == [False, True, True, True]
-    again = list(walk_of(make_client, site, cursor=pages[1].following, seen=2).pages())
+    again = list(walk_of(make_client, site, cursor=pages[1].next_cursor, records_read=2).pages())
     assert (ids(again), [page.resumable for page in again]) == ([3, 4], [True, True])
 
 
@@ -336,7 +337,7 @@ def test_many_more_records_than_announced_are_an_error(site, make_client):
 def test_a_paging_style_may_say_so_beforehand(site, make_client, paging):
     resource = Resource(name="x", path="/x", paging=paging)
     walk = walk_of(make_client, site, resource)
-    assert walk.keeps_place
+    assert walk.server_keeps_position
     with pytest.raises(CursorRefusedError):
         next(walk_of(make_client, site, resource, cursor={"queryMore": "x"}).pages())
     assert site.seen == []

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.concurrency.interleave import AHEAD, ConsumerStoppedError, Ending, interleave
+from limio_limitrail.concurrency import MAX_INTERLEAVED, ConsumerStoppedError, StopSignal, interleave
 
-PATIENCE = 30
+PATIENCE = 120
 pytestmark = pytest.mark.usefixtures("no_thread_is_left")
 
 
-def through(rows, *, threads, ending=None):
-    return interleave(iter([iter(row) for row in rows]), threads=threads, ending=ending or Ending())
+def through(rows, *, threads, stop=None):
+    return interleave(iter([iter(row) for row in rows]), threads=threads, stop=stop or StopSignal())
 
 
 @given(st.lists(st.lists(st.integers(), max_size=5), max_size=8), st.integers(1, 5))
@@ -46,7 +46,7 @@ def test_no_more_items_are_made_than_may_wait():
     def row(name):
         for number in range(20):
             made.append(name)
-            if name == "b" and number == AHEAD - 1:
+            if name == "b" and number == MAX_INTERLEAVED - 1:
                 went_on.set()
             yield name
 
@@ -54,7 +54,7 @@ def test_no_more_items_are_made_than_may_wait():
     next(found)
     assert went_on.wait(PATIENCE)
     time.sleep(0.05)  # for what must not happen
-    assert len(made) <= 1 + 2 * AHEAD
+    assert len(made) <= 1 + 2 * MAX_INTERLEAVED
     found.close()
 
 
@@ -66,7 +66,7 @@ def test_rows_are_taken_when_there_is_time_for_one():
             taken.append(number)
             yield iter([number] * 5)
 
-    found = interleave(rows(), threads=2, ending=Ending())
+    found = interleave(rows(), threads=2, stop=StopSignal())
     next(found)
     time.sleep(0.05)  # for what must not happen
     assert taken == [0, 1]
@@ -75,7 +75,7 @@ def test_rows_are_taken_when_there_is_time_for_one():
 
 @pytest.mark.parametrize("error", [ValueError("why"), KeyboardInterrupt(), GeneratorExit()])
 def test_an_error_comes_after_what_came_before_it_and_ends_the_others(error):
-    ending = Ending()
+    stop = StopSignal()
 
     def failing():
         yield "before"
@@ -83,22 +83,22 @@ def test_an_error_comes_after_what_came_before_it_and_ends_the_others(error):
 
     def endless():
         while True:
-            ending.sleep(0.001)
+            stop.sleep(0.001)
             yield "other"
 
-    found = through([failing(), endless(), endless()], threads=3, ending=ending)
+    found = through([failing(), endless(), endless()], threads=3, stop=stop)
     came = []
     with pytest.raises(type(error)) as caught:
         came.extend(iter(lambda: next(found), None))
     assert caught.value is error
-    assert ending.told
+    assert stop.is_set
 
 
 def test_the_first_of_several_errors_is_the_one():
-    ending = Ending()
+    stop = StopSignal()
 
     def waiting():
-        ending.sleep(PATIENCE)
+        stop.sleep(PATIENCE)
         yield
 
     def failing():
@@ -106,20 +106,20 @@ def test_the_first_of_several_errors_is_the_one():
         yield
 
     with pytest.raises(ValueError, match="first"):
-        list(through([waiting(), waiting(), failing()], threads=3, ending=ending))
+        list(through([waiting(), waiting(), failing()], threads=3, stop=stop))
 
 
 def test_an_error_stops_the_others_before_anybody_takes_it():
-    ending = Ending()
+    stop = StopSignal()
 
     def failing():
         yield "before"
         raise ValueError("why")
 
-    found = through([failing()], threads=1, ending=ending)
+    found = through([failing()], threads=1, stop=stop)
     assert next(found) == "before"
     with pytest.raises(ConsumerStoppedError):
-        ending.sleep(PATIENCE)
+        stop.sleep(PATIENCE)
     with pytest.raises(ValueError, match="why"):
         next(found)
 
@@ -130,7 +130,7 @@ def test_one_thread_at_a_time_asks_for_a_row():
             time.sleep(0.005)  # another thread would find it busy
             yield iter([number])
 
-    assert sorted(interleave(rows(), threads=4, ending=Ending())) == list(range(12))
+    assert sorted(interleave(rows(), threads=4, stop=StopSignal())) == list(range(12))
 
 
 def test_an_error_in_making_a_row_is_raised_too():
@@ -139,21 +139,21 @@ def test_an_error_in_making_a_row_is_raised_too():
         raise ValueError("no row")
 
     with pytest.raises(ValueError, match="no row"):
-        list(interleave(rows(), threads=2, ending=Ending()))
+        list(interleave(rows(), threads=2, stop=StopSignal()))
 
 
 @pytest.mark.parametrize("how", ["close", "forget", "break"])
 def test_who_ends_early_leaves_no_thread_behind(how):
-    ending = Ending()
+    stop = StopSignal()
     began = threading.Semaphore(0)
 
     def waiting():
         began.release()
         yield 1
-        ending.sleep(PATIENCE * 2)
+        stop.sleep(PATIENCE * 2)
         yield 2
 
-    found = through([waiting() for _ in range(6)], threads=3, ending=ending)
+    found = through([waiting() for _ in range(6)], threads=3, stop=stop)
     if how == "break":
         for _ in found:
             break
@@ -163,7 +163,7 @@ def test_who_ends_early_leaves_no_thread_behind(how):
         found.close()
     del found
     gc.collect()
-    assert ending.told
+    assert stop.is_set
 
 
 def test_who_never_begins_starts_no_thread():
@@ -173,13 +173,13 @@ def test_who_never_begins_starts_no_thread():
 
 
 def test_sleep_is_long_enough_and_ends_when_nobody_waits():
-    ending = Ending()
+    stop = StopSignal()
     before = time.monotonic()
-    ending.sleep(0.02)
+    stop.sleep(0.02)
     assert time.monotonic() - before >= 0.02
-    threading.Timer(0.01, ending.tell).start()
+    threading.Timer(0.01, stop.set).start()
     with pytest.raises(ConsumerStoppedError):
-        ending.sleep(PATIENCE)
+        stop.sleep(PATIENCE)
 
 
 def test_items_are_made_in_the_takers_context():

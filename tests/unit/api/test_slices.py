@@ -22,26 +22,26 @@ from tests.support.sliced import DAY, PAGED, START, USAGE, Usage, ids, walk_thro
 SECOND = timedelta(seconds=1)
 
 instants = st.datetimes(datetime(2026, 1, 1), datetime(2026, 1, 3)).map(lambda when: when.replace(tzinfo=UTC))
-SLICED_DAY = {"since": DAY["since"], "until": DAY["until"], "slice_size": DAY["window"]}
+SLICED_DAY = {"since": DAY["since"], "until": DAY["until"], "slice_size": DAY["slice_size"]}
 windows = st.integers(min_value=600, max_value=300_000).map(lambda seconds: timedelta(seconds=seconds))
 
 
-@given(since=instants, length=st.timedeltas(timedelta(microseconds=1), timedelta(days=2)), window=windows)
-def test_slices_cover_the_window_exactly(since, length, window):
+@given(since=instants, length=st.timedeltas(timedelta(microseconds=1), timedelta(days=2)), slice_size=windows)
+def test_slices_cover_the_window_exactly(since, length, slice_size):
     until = since + length
-    found = list(slices(since=since, until=until, window=window))
+    found = list(slices(since=since, until=until, slice_size=slice_size))
     assert timedelta(0) <= since - found[0].since < SECOND
     assert timedelta(0) <= found[-1].until - until < SECOND
     assert all(before.until == after.since for before, after in pairwise(found))
-    assert all(timedelta(0) < piece.until - piece.since <= window for piece in found)
-    assert all(piece.until - piece.since == window for piece in found[:-1])
+    assert all(timedelta(0) < piece.until - piece.since <= slice_size for piece in found)
+    assert all(piece.until - piece.since == slice_size for piece in found[:-1])
     for number, piece in enumerate(found):
-        assert list(slices(since=piece.since, until=until, window=window)) == found[number:]
+        assert list(slices(since=piece.since, until=until, slice_size=slice_size)) == found[number:]
 
 
 def test_the_end_of_time_is_no_obstacle():
     since = datetime(9999, 12, 31, 23, tzinfo=UTC)
-    assert len(list(slices(since=since, until=since + timedelta(minutes=59), window=timedelta(days=400)))) == 1
+    assert len(list(slices(since=since, until=since + timedelta(minutes=59), slice_size=timedelta(days=400)))) == 1
 
 
 @pytest.fixture
@@ -58,21 +58,21 @@ def walk_of(site, make_client):
 def test_each_record_comes_once_and_any_cursor_leads_on(walk_of, resource, data):
     since = data.draw(instants)
     until = since + data.draw(st.timedeltas(timedelta(seconds=1), timedelta(hours=30)))
-    window = timedelta(seconds=data.draw(st.integers(min_value=5000, max_value=60_000)))
+    slice_size = timedelta(seconds=data.draw(st.integers(min_value=5000, max_value=60_000)))
     inside = st.timedeltas(timedelta(0), until - since - timedelta(microseconds=1)).map(lambda offset: since + offset)
     api = Usage(data.draw(st.lists(inside, max_size=9)), paged=resource is PAGED)
-    ways = {"since": since, "until": until, "window": window, "client": api.client()}
+    ways = {"since": since, "until": until, "slice_size": slice_size, "client": api.client()}
     pages = list(walk_of(resource, **ways).pages())
     assert ids(pages) == [row["id"] for row in api.records]
     assert [page.number for page in pages] == list(range(1, len(pages) + 1))
-    pieces = list(slices(since=since, until=until, window=window))
+    pieces = list(slices(since=since, until=until, slice_size=slice_size))
     assert sum(page.ends_slice for page in pages) == len(pieces)
     assert pages[-1].ends_slice
-    assert pages[-1].following is None
+    assert pages[-1].next_cursor is None
     if resource is USAGE:
         assert len(api.asked) == len(pieces)
     number = data.draw(st.integers(min_value=0, max_value=len(pages) - 1))
-    cursor = pages[number].following
+    cursor = pages[number].next_cursor
     if cursor is not None:
         assert all(isinstance(part, str) for item in cursor.items() for part in item)
         kept = json.loads(json.dumps(cursor))
@@ -90,7 +90,7 @@ def test_each_record_comes_once_and_any_cursor_leads_on(walk_of, resource, data)
     ],
 )
 def test_a_place_outside_of_the_window_is_a_lost_one(walk_of, cursor):
-    with pytest.raises(CursorRefusedError, match="no slice of this window"):
+    with pytest.raises(CursorRefusedError, match="no slice of this time range"):
         list(walk_of(USAGE, cursor=cursor, **DAY).pages())
 
 
@@ -115,18 +115,18 @@ def test_what_was_announced_counts_within_a_slice_that_is_gone_on_with(site, wal
     site.respond = api.respond
     counted = replace(PAGED, total="total")
     pages = list(walk_of(counted, **DAY).pages())
-    assert pages[1].following is not None
-    assert ids(list(walk_of(counted, cursor=pages[1].following, **DAY).pages())) == [4]
+    assert pages[1].next_cursor is not None
+    assert ids(list(walk_of(counted, cursor=pages[1].next_cursor, **DAY).pages())) == [4]
     api.records.pop()
     with pytest.raises(CursorRefusedError, match="announced 5 records and 4 came"):
-        list(walk_of(counted, cursor=pages[1].following, **DAY).pages())
+        list(walk_of(counted, cursor=pages[1].next_cursor, **DAY).pages())
 
 
 def test_a_place_that_the_api_keeps_itself_is_a_lost_one_whatever_was_announced(walk_of):
     scrolled = replace(USAGE, paging=CursorPair())
     inside = {"slice.from": "2026-01-01T06:00:00Z", "slice.seen": "2", "page.opt.queryMoreFrom": "x"}
     for cursor in (inside, {**inside, "slice.total": "5"}):
-        with pytest.raises(CursorRefusedError, match="the API keeps the place"):
+        with pytest.raises(CursorRefusedError, match="the API keeps the position"):
             list(walk_of(scrolled, cursor=cursor, **DAY).pages())
 
 

@@ -17,7 +17,7 @@ import requests
 import urllib3.exceptions
 
 from limio_limitrail.api import errors
-from limio_limitrail.api.origin import Origin, is_loopback, origin_of, same_origin
+from limio_limitrail.api.origin import is_loopback, origin_of, same_origin
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Transport
 from limio_limitrail.emulator import Fault
@@ -204,7 +204,7 @@ def test_a_credential_stays_behind_when_http_turns_into_https(make_client, site)
     """requests itself would take it along between the two default ports."""
     site.respond = token_or(lambda _: (200, {}, b"{}"))
     session = make_client(site).session()
-    session._origin = Origin("http", "app", 80)
+    session._origin = "http://app"
     prepared = requests.Request("GET", "https://app/x", headers={"Authorization": "Bearer t"}).prepare()
     response = requests.Response()
     response.request = requests.Request("GET", "http://app/x").prepare()
@@ -269,7 +269,7 @@ def test_a_body_that_is_not_encoded_as_it_says_breaks_the_contract(make_client, 
 def test_a_ca_bundle_that_is_gone_is_a_transport_error():
     transport = Transport(user_agent="tests/1", verify="/nowhere/bundle.pem")
     with pytest.raises(errors.TransportError):
-        transport.exchange(method="GET", url="https://127.0.0.1:9/x", headers={}, call=errors.RequestContext(api="Limio"))
+        transport.exchange(method="GET", url="https://127.0.0.1:9/x", headers={}, context=errors.RequestContext(api="Limio"))
 
 
 # -- forks and origins -----------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ def test_threads_share_a_client(make_client, limio_emulator):
     ],
 )
 def test_origins(url, origin):
-    assert str(origin_of(url)) == origin
+    assert origin_of(url) == origin
     assert same_origin(url, origin_of(origin))
 
 
@@ -338,7 +338,7 @@ def test_origins(url, origin):
 def test_what_has_no_origin(url):
     with pytest.raises(ValueError):
         origin_of(url)
-    assert not same_origin(url, Origin("http", "a", 80))
+    assert not same_origin(url, "http://a")
 
 
 @pytest.mark.parametrize(
@@ -388,13 +388,13 @@ def test_a_connection_refused_never_reached_it(make_client):
         port = listener.getsockname()[1]
     error = sent(with_token(make_client(SimpleNamespace(url=f"http://127.0.0.1:{port}"))))
     assert isinstance(error, errors.TransportError)
-    assert error.failure.reached is False
+    assert error.context.reached is False
 
 
 def test_a_name_that_is_not_known_never_reached_it(make_client):
     error = sent(with_token(make_client(SimpleNamespace(url="http://nowhere.invalid"))))
     assert isinstance(error, errors.TransportError)
-    assert error.failure.reached is False
+    assert error.context.reached is False
 
 
 def test_a_connect_timeout_never_reached_it(make_client):
@@ -402,13 +402,13 @@ def test_a_connect_timeout_never_reached_it(make_client):
         error = sent(with_token(make_client(SimpleNamespace(url=url), connect=0.1, read=0.1)))
     assert isinstance(error, errors.TransportError)
     assert "connect timeout" in str(error)
-    assert error.failure.reached is False
+    assert error.context.reached is False
 
 
 def test_a_token_that_cannot_be_had_never_reached_it(make_client, site):
     site.respond = lambda request: (400, {}, b'{"error":"invalid_scope"}')
     error = sent(make_client(site))
-    assert error.failure.reached is False
+    assert error.context.reached is False
     assert [request["target"] for request in site.seen] == ["/oauth2/token"]
 
 
@@ -416,7 +416,7 @@ def test_an_answer_that_is_cut_off_before_it_began_may_have_reached_it(make_clie
     limio_emulator.faults.add(Fault("reset", "/api/", times=None))
     error = sent(make_client(limio_emulator))
     assert isinstance(error, errors.TransportError)
-    assert error.failure.reached is True
+    assert error.context.reached is True
     assert sum(entry["path"].startswith("/api/") for entry in limio_emulator.counters.log) == 1
 
 
@@ -425,19 +425,19 @@ def test_a_success_that_breaks_off_may_have_reached_it(make_client):
         error = sent(with_token(make_client(SimpleNamespace(url=url))))
     assert isinstance(error, errors.TransportError)
     assert error.status == 201
-    assert error.failure.reached is True
+    assert error.context.reached is True
 
 
 def test_silence_may_have_reached_it(make_client, silent_port):
     error = sent(with_token(make_client(SimpleNamespace(url=f"http://127.0.0.1:{silent_port}"), read=0.05)))
     assert isinstance(error, errors.TransportError)
-    assert error.failure.reached is True
+    assert error.context.reached is True
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 422, 429, 500, 502, 503, 504])
 def test_every_answer_reached_it(make_client, site, status):
     site.respond = token_or(lambda _: (status, {}, b"{}"))
-    assert sent(make_client(site)).failure.reached is True
+    assert sent(make_client(site)).context.reached is True
 
 
 def test_a_certificate_that_is_refused_never_reached_it(make_client, site):
@@ -453,7 +453,7 @@ def test_a_certificate_that_is_refused_never_reached_it(make_client, site):
     client.transport._session.send = refuse
     error = sent(client)
     assert "TLS" in str(error)
-    assert error.failure.reached is False
+    assert error.context.reached is False
     assert site.seen == []
 
 
@@ -464,7 +464,7 @@ def test_a_tls_connection_that_breaks_later_may_have_reached_it(make_client, sit
         raise requests.exceptions.SSLError(ssl.SSLEOFError(8, "EOF occurred in violation of protocol"))
 
     client.transport._session.send = broken
-    assert sent(client).failure.reached is True
+    assert sent(client).context.reached is True
 
 
 # -- bodies that are JSON already ------------------------------------------------------------------------------------

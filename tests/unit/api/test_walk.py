@@ -22,12 +22,12 @@ from limio_limitrail.api.errors import (
     RequestContext,
     ServerError,
 )
-from limio_limitrail.api.list_reader import MOST_EMPTY_PAGES, Walk
+from limio_limitrail.api.list_reader import MAX_EMPTY_PAGES, ListReader
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import AuthMode, Resource
+from limio_limitrail.api.responses import Response
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.api.transport import RawAnswer
 from limio_limitrail.emulator import Fault
 from tests.support.secrets_left import FORMS, readable_pieces
 
@@ -39,10 +39,10 @@ CATALOG = Resource(name="catalog", path="/catalog", paging=CursorPair(), total="
 def client_of(answer: Any) -> ApiClient:
     """A client whose answers a function makes out of the query."""
 
-    def exchange(*, params: Any, call: RequestContext, **_: object) -> RawAnswer:
+    def exchange(*, params: Any, context: RequestContext, **_: object) -> Response:
         found = answer(dict(params))
         status, body, headers = (*found, {})[:3] if isinstance(found, tuple) else (200, found, {})
-        return RawAnswer(status=status, headers=headers, body=body if isinstance(body, bytes) else json.dumps(body).encode())
+        return Response(status=status, headers=headers, body=body if isinstance(body, bytes) else json.dumps(body).encode())
 
     auth = SimpleNamespace(
         mode=AuthMode.OAUTH,
@@ -56,11 +56,11 @@ def client_of(answer: Any) -> ApiClient:
     return ApiClient(api="Limio", base_url="http://app/api", transport=transport, auth=auth, sleep=lambda _: None)  # type: ignore[arg-type]
 
 
-def walk_of(answer: Any, resource: Resource = LIST, *, page_size: int = 100, **more: Any) -> Walk:
-    return Walk(client=client_of(answer), resource=resource, path=resource.path, params={}, page_size=page_size, **more)
+def walk_of(answer: Any, resource: Resource = LIST, *, page_size: int = 100, **more: Any) -> ListReader:
+    return ListReader(client=client_of(answer), resource=resource, path=resource.path, params={}, page_size=page_size, **more)
 
 
-def rows_of(walk: Walk) -> list[Any]:
+def rows_of(walk: ListReader) -> list[Any]:
     # Bounded, so that a walk without an end fails instead of hanging.
     return [row for page in islice(walk.pages(), 500) for row in json.loads(page.records)]
 
@@ -98,7 +98,7 @@ def test_empty_pages_in_the_middle_lose_nothing(sizes, end):
     """As a store gives them that filters after reading: no rows, and a cursor that leads on."""
     pages = paged(sizes)
     gaps = "".join("0" if size == 0 else "1" for size in sizes).split("1")
-    assume(max(map(len, gaps)) < MOST_EMPTY_PAGES)
+    assume(max(map(len, gaps)) < MAX_EMPTY_PAGES)
 
     def answer(query):
         at = int(query.get("queryMore", 0))
@@ -114,9 +114,9 @@ def test_empty_pages_without_end_are_an_error():
         asked.append(query)
         return {"items": [{"id": 1}] if len(asked) == 1 else [], "queryMore": str(len(asked))}
 
-    with pytest.raises(ProtocolError, match=f"{MOST_EMPTY_PAGES} empty pages came in a row"):
+    with pytest.raises(ProtocolError, match=f"{MAX_EMPTY_PAGES} empty pages came in a row"):
         list(walk_of(answer).pages())
-    assert len(asked) == 1 + MOST_EMPTY_PAGES
+    assert len(asked) == 1 + MAX_EMPTY_PAGES
 
 
 @pytest.mark.parametrize("cursor", ["the same", "an older one"])
@@ -158,9 +158,9 @@ def test_a_walk_goes_on_from_any_cursor(sizes, data):
     for number, page in enumerate(first.pages()):
         head += json.loads(page.records)
         if number == stop:
-            cursor = page.following
+            cursor = page.next_cursor
             break
-    assert head + rows_of(walk_of(answer, cursor=cursor, seen=first.seen)) == list(chain(*pages))
+    assert head + rows_of(walk_of(answer, cursor=cursor, records_read=first.records_read)) == list(chain(*pages))
 
 
 @given(length=st.integers(1, 6), back=st.integers(0, 5), resource=st.sampled_from([LIST, CATALOG]), hits=st.booleans())
@@ -186,7 +186,7 @@ def test_a_repeated_cursor_is_refused(make_client, limio_emulator):
     orders = Resource(name="orders", path="/objects/limio/orders")
     # The cursor may lead to where the API stands now, until the records tell that it does not.
     with pytest.raises(ProtocolError, match="page 4 repeats page 3: the list would never end"):
-        list(Walk(client=client, resource=orders, path=orders.path, params={}, page_size=10).pages())
+        list(ListReader(client=client, resource=orders, path=orders.path, params={}, page_size=10).pages())
     assert limio_emulator.counters.requests == 5
 
 
@@ -195,7 +195,7 @@ def test_a_repeated_page_is_refused(make_client, limio_emulator):
     client = make_client(limio_emulator)
     orders = Resource(name="orders", path="/objects/limio/orders")
     with pytest.raises(ProtocolError, match="page 3 repeats page 2"):
-        list(Walk(client=client, resource=orders, path=orders.path, params={}, page_size=10).pages())
+        list(ListReader(client=client, resource=orders, path=orders.path, params={}, page_size=10).pages())
 
 
 # -- totals ----------------------------------------------------------------------------------------------------------
@@ -217,9 +217,9 @@ def test_a_shortfall_of_a_list_that_keeps_its_cursors_is_a_protocol_error():
 
 
 def test_records_before_the_cursor_count():
-    walk = walk_of(lambda _: {"items": [{"id": 4}]}, COUNTED, cursor={"queryMore": "x"}, seen=4, total=5)
+    walk = walk_of(lambda _: {"items": [{"id": 4}]}, COUNTED, cursor={"queryMore": "x"}, records_read=4, total=5)
     assert rows_of(walk) == [{"id": 4}]
-    assert walk.seen == 5
+    assert walk.records_read == 5
 
 
 # -- page sizes and cursors ------------------------------------------------------------------------------------------
@@ -349,7 +349,7 @@ def detailed(answer: Any, path: str = "/objects/{service}/things", **parts: str)
     resource = Resource(name="things", path=path, detail_path=f"{path}/{{id}}")
     list_path = resource.path_for({"service": "limio", **parts})
     client = client_of(lambda query: {"items": [{"id": "a"}, {"id": "b"}]})
-    walk = Walk(client=client, resource=resource, path=list_path, params={}, page_size=10)
+    walk = ListReader(client=client, resource=resource, path=list_path, params={}, page_size=10)
     inner = client.send
 
     def send(*, path: str, **more: Any) -> Any:

@@ -9,13 +9,12 @@ import pytest
 
 from limio_limitrail.api.details import with_details
 from limio_limitrail.api.errors import ProtocolError
-from limio_limitrail.api.list_reader import Walk
+from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.polling.conditions import RecordsWait
-from limio_limitrail.polling.objects import ObjectWait
+from limio_limitrail.polling.changes import WatchedList, WatchFilter
+from limio_limitrail.polling.conditions import ObjectCondition, RecordsCondition
 from limio_limitrail.polling.poll import PollStatus
-from limio_limitrail.polling.watch_filter import Watch, WatchFilter
 
 TOKEN = b'{"access_token": "token-of-the-site-123456", "expires_in": 3600}'
 STYLES = [SinglePage(), CursorString(), CursorPair()]
@@ -36,7 +35,7 @@ def answering(site, *answers):
 
 
 def walk_of(site, make_client, resource=LIST, **more):
-    return Walk(client=make_client(site), resource=resource, path=resource.path, params={}, page_size=10, **more)
+    return ListReader(client=make_client(site), resource=resource, path=resource.path, params={}, page_size=10, **more)
 
 
 def read(site, make_client, resource=LIST):
@@ -209,7 +208,7 @@ def test_a_warning_is_said_once_and_not_repeated(site, make_client, caplog):
     page = {"items": [{"id": 1}], "warnings": ["canary"]}
     answering(site, (200, {**page, "queryMore": "x"}), (200, {**page, "items": [{"id": 2}]}))
     assert read(site, make_client) == [1, 1]
-    assert caplog.text.count("holds a warning, in its member 'warnings'") == 1
+    assert caplog.text.count("has a warning, in its member 'warnings'") == 1
     assert "canary" not in caplog.text
 
 
@@ -241,16 +240,16 @@ def test_sensors_and_watches_do_not_take_it_for_a_list(site, make_client, bad):
     answering(site, bad)
     client = make_client(site)
     with pytest.raises(ProtocolError):
-        RecordsWait(resource=LIST).look(client)
+        RecordsCondition(resource=LIST).poll(client)
     with pytest.raises(ProtocolError):
-        Watch(resource=LIST).look(client, eyes={"me": WatchFilter(floor=None)}, now=None)
+        WatchedList(resource=LIST).poll(client, filters={"me": WatchFilter(changed_after=None)}, now=None)
 
 
 def test_sensors_and_watches_tell_records_that_are_too_deep(site, make_client):
     """Deep enough to pass as one of many, and not to be taken apart."""
     answering(site, (200, b'{"items": [{"id": "a", "x": ' + b"[" * 2000 + b"]" * 2000 + b"}]}"))
     with pytest.raises(ProtocolError, match=r"things .*nested deeper"):
-        RecordsWait(resource=LIST).look(make_client(site))
+        RecordsCondition(resource=LIST).poll(make_client(site))
 
 
 @pytest.mark.parametrize(
@@ -281,7 +280,7 @@ def test_what_is_fetched_by_id_is_a_record_or_an_error(site, make_client, status
     assert "canary" not in str(caught.value)
     answering(site, (status, body))
     with pytest.raises(ProtocolError, match=said):
-        ObjectWait(path_type="orders", object_id="a").look(make_client(site))
+        ObjectCondition(path_type="orders", object_id="a").poll(make_client(site))
 
 
 @pytest.mark.parametrize("other", ["b", "A", "a ", None, 1, ["a"]])
@@ -290,7 +289,7 @@ def test_another_record_than_the_one_that_was_asked_for(site, make_client, other
     answering(site, (200, {"items": [{"id": "a"}]}), (200, {"id": other, "v": "canary"}))
     walk = walk_of(site, make_client)
     pages = with_details(walk.pages(), client=walk.client, resource=LIST, list_path="/things", concurrency=2)
-    with pytest.raises(ProtocolError, match=r"GET /things/a.*another record than the one that was asked for") as caught:
+    with pytest.raises(ProtocolError, match=r"GET /things/a.*another record than the one requested") as caught:
         list(pages)
     assert "canary" not in str(caught.value)
 
@@ -310,4 +309,4 @@ def test_a_record_may_have_an_error_of_its_own(site, make_client):
     [page] = with_details(walk.pages(), client=walk.client, resource=LIST, list_path="/things", concurrency=2)
     assert json.loads(page.records) == [body]
     answering(site, (200, body))
-    assert ObjectWait(path_type="orders", object_id="a").look(make_client(site)).standing is PollStatus.FOUND
+    assert ObjectCondition(path_type="orders", object_id="a").poll(make_client(site)).status is PollStatus.FOUND

@@ -15,8 +15,7 @@ import pytest
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
 import limio_limitrail
-from limio_limitrail.api.errors import ApiError, ParameterError, RateLimitError, RequestContext, ScopeError
-from limio_limitrail.hooks.connection import ConnectionFieldError
+from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError, RateLimitError, RequestContext, ScopeError
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.troubleshooting import ExplainedError, address_of, explained, set_site
 
@@ -59,8 +58,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 INTERNAL = {
     "ApiError", "BadCursorError", "EndedError", "PredicateError", "ExplainedError", "NoPlaceError",
     "ConsumerStoppedError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "BodyEncodingError", "TooManyBytesError",
-    "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "SpokeFirstError", "_TooManyDigitsError",
-    "NotInTimeError",
+    "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "UnsolicitedDataError", "_TooManyDigitsError",
+    "PollTimeoutError", "WaitFailedError",
 }  # fmt: skip
 """Bases, and errors that no user sees: they are caught within the package."""
 
@@ -92,7 +91,7 @@ def test_every_error_is_explained_where_its_message_says() -> None:
             one = error.__new__(error)
             Exception.__init__(one, "why")
             if isinstance(one, ApiError):
-                one.failure = RequestContext(api="Limio")
+                one.context = RequestContext(api="Limio")
             assert str(one).endswith(where)
 
 

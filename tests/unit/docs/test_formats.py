@@ -7,27 +7,25 @@ from pathlib import Path
 
 from limio_limitrail.landing import checkpoint as state
 from limio_limitrail.landing import manifest
-from limio_limitrail.polling import changes as news
-from limio_limitrail.polling import events as announced
-from limio_limitrail.polling import watch_state as progress
+from limio_limitrail.polling import events, poll, watch_state
 from limio_limitrail.sensors import base
 from limio_limitrail.transfers import state as watermark
-from limio_limitrail.triggers import stored_formats as kept
+from limio_limitrail.triggers.base import KWARGS_FORMAT
 from limio_limitrail.usage.ledger import table
 
 NUMBERS = {
     "the usage ledger": table.FORMAT,
     "idempotency keys": "",
     "manifest": manifest.FORMAT_VERSION,
-    "saved pull": state.FORMAT_VERSION,
+    "checkpoint of a pull": state.FORMAT_VERSION,
     "watermark, and the ranges of runs": watermark.FORMAT_VERSION,
     "counted failures of a sensor in `reschedule` mode": base.FAILURES_FORMAT,
-    "the trigger of a wait": kept.KWARGS_FORMAT,
-    "what such a trigger tells its task": kept.EVENT_FORMAT,
-    "the trigger of a watch": kept.KWARGS_FORMAT,
-    "where a watch stands": progress.FORMAT,
-    "an event of a watch": news.FORMAT,
-    "which run has which event": announced.FORMAT,
+    "the trigger of a wait": KWARGS_FORMAT,
+    "what such a trigger tells its task": poll.EVENT_FORMAT,
+    "the trigger of a watch": KWARGS_FORMAT,
+    "where a watch stands": watch_state.FORMAT,
+    "an event of a watch": events.FORMAT,
+    "which run has which event": events.FORMAT,
 }
 
 

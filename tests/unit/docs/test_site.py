@@ -20,7 +20,7 @@ DOCS = Path(__file__).resolve().parents[3] / "docs"
 @pytest.mark.needs_retry_policy
 def test_it_is_built_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-W", "--keep-going", str(DOCS), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     reference = (tmp_path / "reference.html").read_text()
     for name in ("LimioToSqlOperator", "LimioResourceEventTrigger", "new_events", "ScopeError"):

@@ -51,7 +51,7 @@ class Client:
 
     def get(self, path: str, /, **params: Any) -> requests.Response:
         allow = params.pop("allow_redirects", False)
-        return self.session.get(f"{self.server.url}/{path}", params=params, allow_redirects=allow, timeout=30)
+        return self.session.get(f"{self.server.url}/{path}", params=params, allow_redirects=allow, timeout=120)
 
     def pages(self, path: str, /, **params: Any) -> Iterator[dict[str, Any]]:
         """The pages of a list with a cursor string."""
@@ -113,10 +113,10 @@ class RailClient:
             **form,
         }
         url = f"{self.server.oauth_url}/connect/token"
-        return self.session.post(url, data=fields, headers={"Authorization": None}, timeout=30)
+        return self.session.post(url, data=fields, headers={"Authorization": None}, timeout=120)
 
     def get(self, path: str, /, **params: Any) -> requests.Response:
-        return self.session.get(f"{self.server.url}/{path}", params=params, timeout=30)
+        return self.session.get(f"{self.server.url}/{path}", params=params, timeout=120)
 
     def post(self, path: str, /, body: Any = None, *, key: str | None = None, timeout: float = 30) -> requests.Response:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()

@@ -8,7 +8,7 @@ import base64
 import pytest
 
 from limio_limitrail.emulator import TenantSize
-from limio_limitrail.emulator.catalog import LEGACY, RECORD_TYPES, UNIFIED
+from limio_limitrail.emulator.limio.catalog import LEGACY, RECORD_TYPES, UNIFIED
 
 
 @pytest.mark.sampled

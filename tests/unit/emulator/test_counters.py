@@ -41,13 +41,13 @@ def test_counts(client, limio_emulator):
 
 def test_connections(limio_emulator):
     for _ in range(3):
-        requests.get(f"{limio_emulator.url}/x", timeout=10)
+        requests.get(f"{limio_emulator.url}/x", timeout=120)
     assert limio_emulator.counters.snapshot()["connections"] == 3
 
 
 def test_log_holds_no_credential(client, limio_emulator):
     client.get("api/objects/limio/orders", limit=3)
-    requests.get(f"{limio_emulator.url}/api/offers", headers={"Authorization": limio_emulator.api_key}, timeout=10)
+    requests.get(f"{limio_emulator.url}/api/offers", headers={"Authorization": limio_emulator.api_key}, timeout=120)
     log = limio_emulator.counters.log
     assert [(one["method"], one["path"], one["query"], one["status"]) for one in log] == [
         ("POST", "/oauth2/token", "", 200),

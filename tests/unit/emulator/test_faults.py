@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from limio_limitrail.emulator import Fault, Reply
-from limio_limitrail.emulator.faults import KINDS
+from limio_limitrail.emulator.core.faults import KINDS
 
 ORDERS = "api/objects/limio/orders"
 

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.emulator import EmulatorServer
-from limio_limitrail.emulator.exchange import Call
-from limio_limitrail.emulator.guard import Guard
+from limio_limitrail.emulator import Call, EmulatorServer
+from limio_limitrail.emulator.control import AccessGuard
 
 FAULT = b'{"kind":"status","status":500}'
 
@@ -33,7 +32,7 @@ def no_faults(emulator: EmulatorServer) -> Iterator[None]:
 def ask(port: int, *lines: str, method: str = "POST", path: str = "/_emulator/faults", body: bytes = FAULT) -> tuple[int, str]:
     """Send a request as it is, and give status and body."""
     head = [f"{method} {path} HTTP/1.1", *lines, "Connection: close", f"Content-Length: {len(body)}", "", ""]
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
         connection.sendall("\r\n".join(head).encode("latin-1") + body)
         came = b""
         while piece := connection.recv(65536):
@@ -100,12 +99,12 @@ def test_its_own_names_are_answered(emulator: EmulatorServer, host: str) -> None
     ("method", "path"), [("POST", "/_emulator/faults"), ("GET", "/_emulator/tokens"), ("DELETE", "/_emulator/journal")]
 )
 def test_no_other_name_is(emulator: EmulatorServer, host: str, method: str, path: str) -> None:
-    before = len(emulator.faults.planned)
+    before = len(emulator.faults.rules)
     status, said = ask(emulator.port, f"Host: {host.format(port=emulator.port)}", JSON, method=method, path=path)
     assert status in {400, 403}  # an HTTP library of its own may refuse it first
     assert status == 400 or "127.0.0.1, [::1] and localhost" in json.loads(said)["error"]
     assert "token" not in said
-    assert len(emulator.faults.planned) == before
+    assert len(emulator.faults.rules) == before
 
 
 @pytest.mark.parametrize(
@@ -137,12 +136,12 @@ CROSS = [
 @pytest.mark.parametrize("line", CROSS)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "GET"])
 def test_no_page_of_another_origin_is_answered(emulator: EmulatorServer, line: str, method: str) -> None:
-    before = len(emulator.faults.planned)
+    before = len(emulator.faults.rules)
     line = line.format(port=emulator.port)
     status, said = ask(emulator.port, f"Host: 127.0.0.1:{emulator.port}", JSON, line, method=method)
     assert status == 403
     assert "pages of other origins" in json.loads(said)["error"]
-    assert len(emulator.faults.planned) == before
+    assert len(emulator.faults.rules) == before
 
 
 @pytest.mark.parametrize("line", ["Origin: http://127.0.0.1:{port}", "Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: none"])
@@ -162,11 +161,11 @@ def test_its_own_origin_is_answered(emulator: EmulatorServer, line: str) -> None
 )
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_no_form_is_taken(emulator: EmulatorServer, kind: str, method: str) -> None:
-    before = len(emulator.faults.planned)
+    before = len(emulator.faults.rules)
     status, said = ask(emulator.port, f"Host: 127.0.0.1:{emulator.port}", f"Content-Type: {kind}", method=method)
     assert status == 415
     assert "application/json" in json.loads(said)["error"]
-    assert len(emulator.faults.planned) == before
+    assert len(emulator.faults.rules) == before
 
 
 @pytest.mark.parametrize(
@@ -202,7 +201,7 @@ def test_the_apis_themselves_have_any_name(emulator: EmulatorServer) -> None:
 def test_it_listens_at_the_other_loopback_too() -> None:
     with EmulatorServer(host="::1") as emulator:
         assert emulator.url == f"http://[::1]:{emulator.port}"
-        with socket.create_connection(("::1", emulator.port), timeout=20) as connection:
+        with socket.create_connection(("::1", emulator.port), timeout=120) as connection:
             connection.sendall(f"GET /_emulator/counters HTTP/1.1\r\nHost: [::1]:{emulator.port}\r\n\r\n".encode())
             assert connection.recv(100).startswith(b"HTTP/1.1 200")
 
@@ -212,7 +211,7 @@ def test_it_listens_at_the_other_loopback_too() -> None:
     | st.builds("{}{}{}".format, st.text(max_size=4), st.sampled_from(["127.0.0.1", "localhost"]), st.text(max_size=6))
 )
 def test_no_host_but_its_own_is_ever_answered(host: str) -> None:
-    refusal = Guard().refuse(Call("POST", "/_emulator/faults", headers={"host": host}), port=8765)
+    refusal = AccessGuard().refuse(Call("POST", "/_emulator/faults", headers={"host": host}), port=8765)
     assert refusal is not None or host.strip().lower() in {"127.0.0.1:8765", "localhost:8765"}
 
 

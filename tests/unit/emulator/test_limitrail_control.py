@@ -128,18 +128,18 @@ def test_command():
         url = match[1]
         form = {"grant_type": "client_credentials", "client_id": "me", "client_secret": "mine"}
         scope = "limitrail.usage.write limitrail.accounts.read"
-        token = requests.post(f"{url}/connect/token", data={**form, "scope": scope}, timeout=10).json()["access_token"]
+        token = requests.post(f"{url}/connect/token", data={**form, "scope": scope}, timeout=120).json()["access_token"]
         headers = {"Authorization": f"Bearer {token}"}
-        account = requests.get(f"{url}/v1/accounts", headers=headers, timeout=10).json()["items"][0]["externalAccount"]
+        account = requests.get(f"{url}/v1/accounts", headers=headers, timeout=120).json()["items"][0]["externalAccount"]
         decisions = []
         for amount in ("9.5", "9.51"):
             body = {"externalAccount": account, "operation": "TRANSFER", "amount": amount}
-            answer = requests.post(f"{url}/v1/usage/commit", json=body, headers=headers, timeout=10)
+            answer = requests.post(f"{url}/v1/usage/commit", json=body, headers=headers, timeout=120)
             decisions.append(answer.json()["decision"])
         assert decisions == ["ALLOWED", "DENIED_BY_POLICY"]
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=120)
 
 
 @pytest.mark.exhaustive
@@ -150,7 +150,7 @@ def test_fixtures_as_a_plugin(tmp_path):
         "from limio_limitrail.emulator import LimitRailOptions\n"
         "def test_one(limitrail_emulator, limio_emulator):\n"
         "    assert limitrail_emulator is limio_emulator\n"
-        "    assert requests.get(limitrail_emulator.url + '/v1/accounts', timeout=10).status_code == 401\n"
+        "    assert requests.get(limitrail_emulator.url + '/v1/accounts', timeout=120).status_code == 401\n"
         "def test_two(limitrail_emulator_factory):\n"
         "    server = limitrail_emulator_factory(limitrail=LimitRailOptions(page_size=2), seed=3)\n"
         "    assert server.limitrail.options.page_size == 2 and server.options.seed == 3\n"

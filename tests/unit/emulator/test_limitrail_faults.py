@@ -68,13 +68,13 @@ def test_a_connection_that_breaks_before_the_commit(rail):
 
 
 def test_a_commit_that_is_slow_beyond_the_clients_patience(rail):
-    rail.server.faults.add(Fault("latency_after", match="/v1/usage/commit", seconds=20))
+    rail.server.faults.add(Fault("latency_after", match="/v1/usage/commit", seconds=120))
     with pytest.raises(requests.ReadTimeout):
         rail.post("v1/usage/commit", rail.usage(), key="k", timeout=0.3)
     assert len(rail.server.limitrail.journal) == 1
     began = time.monotonic()
     assert rail.commit(key="k").headers["Idempotency-Replayed"] == "true"
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert len(rail.server.limitrail.journal) == 1
 
 

@@ -45,10 +45,10 @@ def test_what_the_form_lacks(rail, form, status, error):
 def test_scope_missing_wrong_content_type_wrong_method(rail, is_problem):
     url = f"{rail.server.url}/connect/token"
     form = {"grant_type": "client_credentials", "client_id": "lr_demo", "client_secret": "lr-demo-secret"}
-    assert requests.post(url, data=form, timeout=10).json() == {"error": "invalid_request"}
-    assert requests.post(url, json={**form, "scope": WRITE}, timeout=10).json() == {"error": "invalid_request"}
-    assert requests.post(url, data={**form, "scope": WRITE}, timeout=10).status_code == 200
-    is_problem(requests.get(url, timeout=10), 405)
+    assert requests.post(url, data=form, timeout=120).json() == {"error": "invalid_request"}
+    assert requests.post(url, json={**form, "scope": WRITE}, timeout=120).json() == {"error": "invalid_request"}
+    assert requests.post(url, data={**form, "scope": WRITE}, timeout=120).status_code == 200
+    is_problem(requests.get(url, timeout=120), 405)
 
 
 def test_a_scope_that_is_not_to_be_had(limitrail_emulator_factory, connect_rail):
@@ -80,7 +80,7 @@ def test_no_answer_without_a_live_token(rail, is_problem, path):
 
 
 def test_tokens_are_good_for_one_api_and_one_server(rail, limitrail_emulator_factory, connect_rail, is_problem):
-    limio = requests.get(f"{rail.server.url}/api/offers", headers=rail.session.headers, timeout=10)
+    limio = requests.get(f"{rail.server.url}/api/offers", headers=rail.session.headers, timeout=120)
     assert limio.status_code == 401
     other = connect_rail(limitrail_emulator_factory())
     assert other.get("v1/accounts").status_code == 200
@@ -141,10 +141,10 @@ def test_a_port_for_tokens_alone(limitrail_emulator_factory, connect_rail, is_pr
     rail = connect_rail(server)
     assert server.oauth_url != server.url
     assert rail.commit().status_code == 200
-    is_problem(requests.post(f"{server.url}/connect/token", timeout=10), 404)
+    is_problem(requests.post(f"{server.url}/connect/token", timeout=120), 404)
     for path in ("v1/accounts", "api/offers", "oauth2/token", "_emulator/counters"):
         headers = {"Authorization": rail.session.headers["Authorization"]}
-        is_problem(requests.get(f"{server.oauth_url}/{path}", headers=headers, timeout=10), 404)
+        is_problem(requests.get(f"{server.oauth_url}/{path}", headers=headers, timeout=120), 404)
     value = json.loads(server.limitrail_connection_json())
     assert value["extra"]["auth_url"] == f"{server.oauth_url}/connect/token"
     with pytest.raises(ValueError, match="separate_oauth"):
@@ -157,9 +157,9 @@ def test_the_port_for_tokens_is_kept_and_closed():
     for _ in range(2):
         with server:
             urls.add(server.oauth_url)
-            assert requests.post(f"{server.oauth_url}/connect/token", timeout=10).status_code == 400
+            assert requests.post(f"{server.oauth_url}/connect/token", timeout=120).status_code == 400
         with pytest.raises(requests.ConnectionError):
-            requests.post(f"{server.oauth_url}/connect/token", timeout=10)
+            requests.post(f"{server.oauth_url}/connect/token", timeout=120)
     assert len(urls) == 1
 
 

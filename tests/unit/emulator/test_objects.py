@@ -8,7 +8,7 @@ import json
 import pytest
 
 from limio_limitrail.emulator import TenantSize
-from limio_limitrail.emulator.tenant import PARTNERS, PATH_TYPES, SERVICES
+from limio_limitrail.emulator.limio.tenant import PARTNERS, PATH_TYPES, SERVICES
 
 
 @pytest.mark.sampled
@@ -180,7 +180,7 @@ def test_subscriptions_of_an_identity(limio_emulator_factory, connect):
         pages = list(client.pages(f"api/objects/salesforce/identities/{identity}/subscriptions"))
         subscriptions = [row["id"] for page in pages for row in page["subscriptions"]]
         customers = [row["id"] for page in pages for row in page["customers"]]
-        held = tenant.held("salesforce", position)
+        held = tenant.links["salesforce"].subscriptions_of(position)
         assert subscriptions == [tenant.ids("salesforce/subscriptions")[one] for one in held]
         assert customers == [tenant.ids("salesforce/customers")[position]]
         assert len(pages) == len(held) == 5

@@ -33,14 +33,14 @@ def test_start_stop_start():
         EmulatorServer(prot=1)
     with server:
         url = server.url
-        assert requests.get(f"{url}/api/x", timeout=10).status_code == 401
+        assert requests.get(f"{url}/api/x", timeout=120).status_code == 401
         with pytest.raises(RuntimeError):
             server.start()
     with pytest.raises(requests.ConnectionError):
-        requests.get(f"{url}/api/x", timeout=10)
+        requests.get(f"{url}/api/x", timeout=120)
     with server:
         assert server.url == url, "a server keeps its port"
-        assert requests.get(f"{url}/api/x", timeout=10).status_code == 401
+        assert requests.get(f"{url}/api/x", timeout=120).status_code == 401
 
 
 def test_two_at_once(limio_emulator_factory, connect):
@@ -92,14 +92,14 @@ def test_command(number):
         assert match, line
         url = match[1]
         form = {"grant_type": "client_credentials", "client_id": "me", "client_secret": "mine"}
-        token = requests.post(f"{url}/oauth2/token", data=form, timeout=10).json()["access_token"]
+        token = requests.post(f"{url}/oauth2/token", data=form, timeout=120).json()["access_token"]
         headers = {"Authorization": f"Bearer {token}"}
-        rows = requests.get(f"{url}/api/objects/limio/subscriptions?limit=1000", headers=headers, timeout=30).json()["items"]
+        rows = requests.get(f"{url}/api/objects/limio/subscriptions?limit=1000", headers=headers, timeout=120).json()["items"]
         assert len(rows) == 1000
-        truth = requests.get(f"{url}/_emulator/truth", timeout=10).json()
+        truth = requests.get(f"{url}/_emulator/truth", timeout=120).json()
         assert (truth["seed"], truth["counts"]["subscriptions"], truth["counts"]["baskets"]) == (9, 300_000, 2000)
         process.send_signal(number)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=120)
         assert (process.returncode, out, err) == (0, "", "")
     finally:
         process.kill()
@@ -129,7 +129,7 @@ def test_fixtures_as_a_plugin(tmp_path):
     (tmp_path / "test_it.py").write_text(
         "import requests\n"
         "def test_one(limio_emulator):\n"
-        "    assert requests.get(limio_emulator.url + '/api/x', timeout=10).status_code == 401\n"
+        "    assert requests.get(limio_emulator.url + '/api/x', timeout=120).status_code == 401\n"
         "def test_two(limio_emulator, limio_emulator_factory):\n"
         "    assert limio_emulator_factory(seed=3).url != limio_emulator.url\n"
     )

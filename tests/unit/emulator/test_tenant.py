@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from limio_limitrail.emulator import Tenant, TenantSize
 from limio_limitrail.emulator.control import truth_digest
-from limio_limitrail.emulator.draws import Ids, key
-from limio_limitrail.emulator.tenant import BASKETS, PARTNERS, PATH_TYPES, SERVICES
-from limio_limitrail.emulator.times import iso, parse
+from limio_limitrail.emulator.core.random_values import hash64
+from limio_limitrail.emulator.core.times import iso, parse_millis
+from limio_limitrail.emulator.limio.record_store import IdCodec
+from limio_limitrail.emulator.limio.tenant import BASKETS, PARTNERS, PATH_TYPES, SERVICES
 
 KINDS = [*PATH_TYPES, "zuora/subscriptions", "salesforce/identities", BASKETS, PARTNERS]
 CATALOG_KINDS = [
@@ -94,7 +95,7 @@ def test_a_large_tenant_costs_no_memory() -> None:
     tracemalloc.start()
     try:
         tenant = Tenant(size=TenantSize(subscriptions=5_000_000))
-        assert tenant.record("subscriptions", tenant.shelves["limio/subscriptions"].ids.at(4_999_999))["status"]
+        assert tenant.record("subscriptions", tenant.stores["limio/subscriptions"].ids.at(4_999_999))["status"]
         used = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
@@ -106,21 +107,21 @@ def test_an_unknown_id_has_no_record() -> None:
     for wrong in ("sub-", "sub-zz", "cus-" + "0" * 32, "sub-" + "0" * 32):
         with pytest.raises(KeyError):
             tenant.record("subscriptions", wrong)
-    beyond = tenant.shelves["limio/subscriptions"].ids.at(tenant.count("subscriptions"))
+    beyond = tenant.stores["limio/subscriptions"].ids.at(tenant.count("subscriptions"))
     with pytest.raises(KeyError):
         tenant.record("subscriptions", beyond)
 
 
 @given(st.integers(0, 2**32 - 1), st.text(max_size=5), st.booleans())
 def test_an_id_tells_its_position(position: int, seed: str, dashed: bool) -> None:
-    ids = Ids("x-", key(seed), dashed=dashed)
+    ids = IdCodec("x-", hash64(seed), dashed=dashed)
     assert ids.position(ids.at(position)) == position
     assert ids.position(ids.at(position)[:-1] + "g") is None
 
 
 @given(st.integers(0, 4_000_000_000_000))
 def test_instants_round_trip(millis: int) -> None:
-    assert parse(iso(millis)) == millis
+    assert parse_millis(iso(millis)) == millis
 
 
 @pytest.mark.parametrize(
@@ -129,13 +130,13 @@ def test_instants_round_trip(millis: int) -> None:
      ("2020-12-01T16:00:00+02:00", "2020-12-01T14:00:00.000Z"), ("2020-12-01T16:00:00.5Z", "2020-12-01T16:00:00.500Z")],
 )  # fmt: skip
 def test_instants_are_read_in_the_documented_forms(text: str, same: str) -> None:
-    assert iso(parse(text)) == same
+    assert iso(parse_millis(text)) == same
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "20201201", "2020-13-01", "2020-12-01 16:00:00", "1606838400"])
 def test_other_forms_are_no_instants(text: str) -> None:
     with pytest.raises(ValueError):
-        parse(text)
+        parse_millis(text)
 
 
 def _steps(tenant: Tenant) -> list[object]:
@@ -214,7 +215,7 @@ def test_a_fresh_page_follows_every_change() -> None:
 
 
 def test_kept_pages_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("limio_limitrail.emulator.tenant._PAGE_BYTES", 20_000)
+    monkeypatch.setattr("limio_limitrail.emulator.limio.tenant._PAGE_CACHE_BYTES", 20_000)
     tenant = Tenant()
     pages = [tenant.rows("orders", first, first + 5) for first in range(0, 200, 5)]
     assert sum(map(len, tenant._pages.values())) <= 20_000
@@ -229,7 +230,7 @@ def test_baskets_are_in_order_of_creation() -> None:
     created = [row["created"] for row in tenant.rows_of(BASKETS)]
     assert created == sorted(created)
     for moment in (created[0], created[250], created[-1], "2026-10-15T00:00:00Z", tenant.now):
-        assert tenant.baskets_from(parse(moment)) == sum(one < iso(parse(moment)) for one in created)
+        assert tenant.first_basket(parse_millis(moment)) == sum(one < iso(parse_millis(moment)) for one in created)
 
 
 def test_empty_and_uneven_tenants() -> None:

@@ -12,10 +12,9 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.api.errors import ApiError, ParameterError, TransportError
+from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError, TransportError
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import Fault, Reply
-from limio_limitrail.hooks.connection import ConnectionFieldError
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.sensors.limio import LimioObjectSensor
@@ -98,7 +97,7 @@ def test_a_wrong_field_in_a_triggerer(monkeypatch, trigger, fields):
     connect(monkeypatch, "limio" if is_limio else "limitrail", **{"scope": "a", **fields})
     watch = trigger(resource="abandoned_baskets" if is_limio else Resource(name="things", path="/things"))
     try:
-        asyncio.run(watch.reach(within=60))
+        asyncio.run(watch.resolve(within=60))
     except ConnectionFieldError as error:
         check(error, ConnectionFieldError)
     else:
@@ -140,13 +139,13 @@ def hook(monkeypatch, server) -> LimioHook:
 
 
 WRONG_CALLS: dict[str, Callable[[LimioHook], Any]] = {
-    "no such resource": lambda hook: hook.walk("nothing"),
+    "no such resource": lambda hook: hook.open_list("nothing"),
     "no such parameter": lambda hook: list(hook.iter_pages("orders", query_params={"limit": [2]})),
-    "a page of none": lambda hook: hook.walk("orders", page_size=0),
+    "a page of none": lambda hook: hook.open_list("orders", page_size=0),
     "half a surrogate pair": lambda hook: hook.request(path="/x", query_params={"a": "\ud800"}),
     "a path that is none": lambda hook: hook.request(path="x"),
-    "too much at once": lambda hook: hook.walk("orders", concurrency=10**6),
-    "a time that is none of the list's": lambda hook: hook.walk("orders", since=datetime(2024, 1, 1)),
+    "too much at once": lambda hook: hook.open_list("orders", concurrency=10**6),
+    "a time that is none of the list's": lambda hook: hook.open_list("orders", since=datetime(2024, 1, 1)),
     "no detail": lambda hook: list(hook.iter_pages("catalog.offers", detail=True)),
 }
 
@@ -175,12 +174,12 @@ def test_a_list_that_fails(hook, server, monkeypatch, kind, detail):
 
 
 def test_an_object_that_echoes(hook, server):
-    from limio_limitrail.polling.objects import ObjectWait
+    from limio_limitrail.polling.conditions import ObjectCondition
 
     server.on_request(lambda call: None if call.path == "/oauth2/token" else Reply(200, call.headers["authorization"].encode()))
-    wait = ObjectWait(service="limio", path_type="orders", object_id="order-1", target_statuses=("active",))
+    wait = ObjectCondition(service="limio", path_type="orders", object_id="order-1", target_statuses=("active",))
     with pytest.raises(ApiError) as caught:
-        wait.look(hook.client)
+        wait.poll(hook.client)
     assert ErrorWalk(SECRET, *server.minted_tokens).leaks(caught.value) == []
 
 

@@ -9,8 +9,7 @@ import pytest
 from airflow.sdk import Connection
 from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
 
-from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.hooks.connection import ConnectionFieldError
+from limio_limitrail.api.errors import ConnectionFieldError, ParameterError
 from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.hooks.limitrail_connection import LimitRailSettings, read_limitrail_connection, split_scopes
 from limio_limitrail.provider_info import get_provider_info

@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from limio_limitrail.observability.metrics import count, stage
+from limio_limitrail.observability.metrics import log_group, send_metrics
 
 SUMMARY = {"resource": "orders", "rows": 7, "requests": 2, "retries": 0, "tokens": 1, "seconds": 1.5, "waited": 0.25}
 
@@ -41,8 +41,8 @@ def metrics(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, dict[str,
     return found
 
 
-def test_a_stage_is_a_group_and_a_span(spans, caplog):
-    with caplog.at_level(logging.INFO), stage("pull orders", resource="orders"):
+def test_a_log_group_is_a_group_and_a_span(spans, caplog):
+    with caplog.at_level(logging.INFO), log_group("pull orders", resource="orders"):
         logging.getLogger("between").info("something")
     assert [record.getMessage() for record in caplog.records] == ["::group::Pull orders", "something", "::endgroup::"]
     [span] = spans.get_finished_spans()
@@ -50,8 +50,8 @@ def test_a_stage_is_a_group_and_a_span(spans, caplog):
     assert dict(span.attributes or {}) == {"limio_limitrail.resource": "orders"}
 
 
-def test_a_stage_that_fails_is_closed_and_its_span_quotes_nobody(spans, caplog):
-    with caplog.at_level(logging.INFO), pytest.raises(ValueError, match="a secret"), stage("load into orders"):
+def test_a_log_group_that_fails_is_closed_and_its_span_quotes_nobody(spans, caplog):
+    with caplog.at_level(logging.INFO), pytest.raises(ValueError, match="a secret"), log_group("load into orders"):
         raise ValueError("a secret")
     assert caplog.records[-1].getMessage() == "::endgroup::"
     [span] = spans.get_finished_spans()
@@ -60,7 +60,7 @@ def test_a_stage_that_fails_is_closed_and_its_span_quotes_nobody(spans, caplog):
 
 
 def test_numbers_become_metrics(metrics):
-    count(SUMMARY, api="limio", what="orders")
+    send_metrics(SUMMARY, api="limio", what="orders")
     tags = {"api": "limio", "what": "orders"}
     assert metrics == {
         "limio_limitrail.rows": (7, tags),
@@ -78,15 +78,15 @@ def test_metrics_that_fail_fail_no_task(monkeypatch, caplog):
         raise OSError
 
     monkeypatch.setattr(Stats, "incr", fails)
-    count(SUMMARY, api="limio", what="orders")
-    assert "Airflow's metrics were not told of orders (OSError)." in caplog.text
+    send_metrics(SUMMARY, api="limio", what="orders")
+    assert "Airflow's metrics of orders could not be sent (OSError)." in caplog.text
 
 
 def test_where_metrics_are_off_nothing_happens():
-    count(SUMMARY, api="limio", what="orders")
+    send_metrics(SUMMARY, api="limio", what="orders")
 
 
 @pytest.mark.parametrize("left", [0, 7])
 def test_rows_left_in_doubt_are_a_gauge_that_goes_back_to_zero(metrics, left):
-    count({"rows": 1, "left_in_doubt": left, "seconds": 1, "waited": 0}, api="limitrail", what="usage.commit")
+    send_metrics({"rows": 1, "left_in_doubt": left, "seconds": 1, "waited": 0}, api="limitrail", what="usage.commit")
     assert metrics["limio_limitrail.left_in_doubt"] == (left, {"api": "limitrail", "what": "usage.commit"})

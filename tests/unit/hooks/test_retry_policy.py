@@ -19,7 +19,7 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
 from limio_limitrail.api import errors
-from limio_limitrail.hooks.connection import ConnectionFieldError
+from limio_limitrail.api.errors import ConnectionFieldError
 from limio_limitrail.retry_policy import LONGEST_WAIT, ApiRetryPolicy
 
 

@@ -10,9 +10,10 @@ import pytest
 from airflow.sdk import Connection
 from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
 
+from limio_limitrail.api.errors import ConnectionFieldError
 from limio_limitrail.api.resource import AuthMode
-from limio_limitrail.hooks.connection import ConnectionFieldError, Settings
-from limio_limitrail.hooks.limio_client import make_limio_client
+from limio_limitrail.hooks.clients import make_limio_client
+from limio_limitrail.hooks.connection import Settings
 from limio_limitrail.hooks.limio_connection import read_limio_connection
 from limio_limitrail.provider_info import get_provider_info
 

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 from airflow.sdk.execution_time.context import set_current_context
 
-from limio_limitrail.hooks import client_cache as task_run
+from limio_limitrail.hooks import clients as task_run
 from limio_limitrail.hooks.limio import LimioHook
 
 
@@ -129,7 +129,7 @@ def test_a_forked_child_shares_nothing(limio_emulator):
 def test_secret_and_token_are_masked_before_they_are_used(monkeypatch, limio_emulator):
     masked: list[str] = []
     unmasked: list[str] = []
-    monkeypatch.setattr("limio_limitrail.hooks.limio_client.mask_secret", masked.append)
+    monkeypatch.setattr("limio_limitrail.hooks.clients.mask_secret", masked.append)
     monkeypatch.setattr("airflow.sdk.log.mask_secret", masked.append)
 
     def look(call):

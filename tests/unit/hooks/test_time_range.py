@@ -170,7 +170,7 @@ def test_the_range(row):
     summary = {"since": since.isoformat() if since else None}
     assert chosen.summary() == (summary if until is None else {**summary, "until": until.isoformat()})
     # What is chosen can be asked for.
-    query = build_query(resource, since=chosen.since, until=chosen.asked_until).params
+    _, query = build_query(resource, since=chosen.since, until=chosen.asked_until)
     assert all(len(text) == len("2026-01-01T00:00:00Z") for text in query.values())
     assert choose_range(resource, run=run, **how) == chosen, "the clock is not asked"
 
@@ -187,9 +187,9 @@ def test_the_range(row):
         (USAGE, HOURLY, {"since": NOON + DAY}, "nothing lies between them"),
         (USAGE, EMPTY, {"incremental": going_on(), "until": AGAIN.until}, r"the watermark .* is not before until=.* \(until=\)"),
         (OBJECTS, HOURLY, {"until": NOON}, "leave until out"),
-        (OBJECTS, HOURLY, {"since": NOON, "slice_size": HOUR}, "leave since and window out"),
+        (OBJECTS, HOURLY, {"since": NOON, "slice_size": HOUR}, "leave since and slice_size out"),
         (BASKETS, HOURLY, {"since": NOON, "until": NOON}, "leave until out"),
-        (BASKETS, HOURLY, {"since": NOON, "slice_size": HOUR}, "leave window out"),
+        (BASKETS, HOURLY, {"since": NOON, "slice_size": HOUR}, "leave slice_size out"),
         (BASKETS, replace(OLD_EMPTY, backfill=True), {"incremental": going_on()}, "empty.*no days of 'baskets' to load again"),
         (
             CATALOG,

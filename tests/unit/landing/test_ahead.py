@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.concurrency.prefetch import prefetch
+from limio_limitrail.concurrency import prefetch
 
-PATIENCE = 30
+PATIENCE = 120
 
 
 class Items:
@@ -98,7 +98,7 @@ def test_items_are_fetched_in_the_takers_context():
 def test_from_an_item_on_none_is_fetched_before_it_is_asked_for():
     before = set(threading.enumerate())
     items = Items(6)
-    taken = prefetch(items, may_go_on=lambda item: item != 2)
+    taken = prefetch(items, may_prefetch=lambda item: item != 2)
     assert [next(taken), next(taken)] == [1, 2]
     for thread in set(threading.enumerate()) - before:
         thread.join(PATIENCE)

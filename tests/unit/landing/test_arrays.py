@@ -60,9 +60,9 @@ class Page:
 
 records = b'[{"id": "a", "n": 1, "x": 1.5, "b": true, "t": "2026-01-01T00:00:00Z", "o": {"p": [1]}}, {"id": "b", "n": null}]'
 for form in PartFormat:
-    builder = make_builder(form, Shaping(time_column="t", time_path="t", timestamps=("t",), columns={"p": "o.p"}))
+    builder = make_builder(form, Shaping(time_column="t", time_path="t", timestamps=("t",), nested_columns={"p": "o.p"}))
     builder.add(Page(records, msgspec.json.decode(records, type=list[msgspec.Raw])))
-    assert builder.finish().newest.year == 2026
+    assert builder.finish().times.newest.year == 2026
 print("pandas" in sys.modules)
 """
 

@@ -9,9 +9,9 @@ from contextvars import ContextVar
 
 import pytest
 
-from limio_limitrail.concurrency.background_writer import MOST, BackgroundWriter
+from limio_limitrail.concurrency import MAX_PENDING_WRITES, BackgroundWriter
 
-PATIENCE = 30
+PATIENCE = 120
 WHO = ContextVar("WHO", default="nobody")
 
 
@@ -19,7 +19,7 @@ def test_calls_are_made_in_order_in_another_thread():
     behind, seen = BackgroundWriter(), []
     WHO.set("the task")
     for number in range(20):
-        behind.do(lambda number=number: seen.append((number, threading.current_thread(), WHO.get())))
+        behind.submit(lambda number=number: seen.append((number, threading.current_thread(), WHO.get())))
     behind.wait()
     assert [number for number, _, _ in seen] == list(range(20))
     assert {thread for _, thread, _ in seen} != {threading.current_thread()}
@@ -28,9 +28,9 @@ def test_calls_are_made_in_order_in_another_thread():
 
 def test_no_more_than_a_few_wait():
     behind, may_end = BackgroundWriter(), threading.Event()
-    for _ in range(MOST):
-        behind.do(may_end.wait, PATIENCE)
-    further = threading.Thread(target=behind.do, args=(int,))
+    for _ in range(MAX_PENDING_WRITES):
+        behind.submit(may_end.wait, PATIENCE)
+    further = threading.Thread(target=behind.submit, args=(int,))
     further.start()
     further.join(0.2)
     assert further.is_alive()
@@ -45,19 +45,19 @@ def test_a_failure_is_raised_where_calls_are_made():
         raise ValueError("why")
 
     behind = BackgroundWriter()
-    behind.do(fail)
+    behind.submit(fail)
     with pytest.raises(ValueError, match="why"):
         behind.wait()
-    behind.do(fail)
+    behind.submit(fail)
     with pytest.raises(ValueError, match="why"):  # noqa: PT012 - in which of these calls it shows depends on the thread
-        for _ in range(MOST + 1):
-            behind.do(int)
+        for _ in range(MAX_PENDING_WRITES + 1):
+            behind.submit(int)
     behind.wait()
 
 
 def test_its_thread_ends_with_it():
     behind, threads = BackgroundWriter(), []
-    behind.do(lambda: threads.append(threading.current_thread()))
+    behind.submit(lambda: threads.append(threading.current_thread()))
     behind.wait()
     del behind
     gc.collect()

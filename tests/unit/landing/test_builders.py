@@ -65,10 +65,10 @@ def test_odd_numbers_and_double_keys_stay_and_line_breaks_become_spaces():
 
 
 def test_lines_with_lifts_and_drops():
-    content = build("jsonl", '[{"a":1.50,"b":{"c":[1e2]},"d":0},{"a":2,"b":3}]', columns={"c": "b.c"}, dropped=["d", "b"])
+    content = build("jsonl", '[{"a":1.50,"b":{"c":[1e2]},"d":0},{"a":2,"b":3}]', nested_columns={"c": "b.c"}, dropped=["d", "b"])
     assert lines(content) == [b'{"a":1.50,"c":[1e2]}', b'{"a":2}']
     with pytest.raises(RecordError, match="choose another name"):
-        build("jsonl", '[{"a":1,"b":{"c":2}}]', columns={"a": "b.c"})
+        build("jsonl", '[{"a":1,"b":{"c":2}}]', nested_columns={"a": "b.c"})
     with pytest.raises(RecordError, match="not a JSON object"):
         build("jsonl", "[1]", dropped=["d"])
 
@@ -78,17 +78,17 @@ def test_lines_with_lifts_and_drops():
 @pytest.mark.parametrize(
     "shaping",
     [
-        {"time_path": "t", "columns": {}},
+        {"time_path": "t", "nested_columns": {}},
         {"time_path": "t", "dropped": ["t"]},
-        {"time_path": "d.m", "columns": {"t2": "d.m"}, "time_column": "t2"},
-        {"time_path": "d.m", "columns": {}, "time_column": "t2"},
-        {"time_path": "d.m", "columns": {"t2": "x"}, "time_column": "t2"},
+        {"time_path": "d.m", "nested_columns": {"t2": "d.m"}, "time_column": "t2"},
+        {"time_path": "d.m", "nested_columns": {}, "time_column": "t2"},
+        {"time_path": "d.m", "nested_columns": {"t2": "x"}, "time_column": "t2"},
     ],
 )
 def test_the_newest_time_is_found_however_the_part_is_shaped(form, transform, shaping):
     page = '[{"x":"2031-01-01T00:00:00Z","t":"2026-02-01T00:00:00Z","d":{"m":"2026-02-01T00:00:00Z"}},{"x":null,"t":null,"d":{}}]'
     content = build(form, page, **{"time_column": "t", "timestamps": ["t", "t2"], "transform": transform, **shaping})
-    assert content.newest == datetime(2026, 2, 1, tzinfo=UTC)
+    assert content.times.newest == datetime(2026, 2, 1, tzinfo=UTC)
 
 
 def with_transform(

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import ApiError, CursorRefusedError, RequestContext, TransportError
-from limio_limitrail.api.list_reader import Walk
+from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.pagination import CursorString
 from limio_limitrail.api.resource import AuthMode, Resource
+from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.api.transport import RawAnswer
 from limio_limitrail.landing.parts import PartFormat
-from limio_limitrail.landing.pull import PartLimits, Pull
+from limio_limitrail.landing.pull import Pull
 from limio_limitrail.landing.shaping import Shaping
 from tests.support.strategies import examples
 
@@ -66,7 +66,7 @@ class List:
     def __post_init__(self) -> None:
         self.ever, self.always = set(self.rows), set(self.rows)
 
-    def exchange(self, *, params: Any, call: RequestContext, **_: object) -> RawAnswer:
+    def exchange(self, *, params: Any, context: RequestContext, **_: object) -> Response:
         number, self.asked = self.asked, self.asked + 1
         fate = self.fates[number] if number < len(self.fates) else "fine"
         if number < len(self.changes):
@@ -74,7 +74,7 @@ class List:
         if fate == "killed before":
             raise KilledError
         if fate == "busy":
-            return RawAnswer(status=429, headers={"Retry-After": "0"}, body=b"{}")
+            return Response(status=429, headers={"Retry-After": "0"}, body=b"{}")
         if fate == "lost before":
             raise TransportError(RequestContext(api="Limio", reason="no connection", reached=False))
         body = self._keys(params) if self.kind == "keys" else self._scrolled(params)
@@ -82,7 +82,7 @@ class List:
             raise TransportError(RequestContext(api="Limio", reason="timeout"))
         if fate == "killed after":
             raise KilledError
-        return RawAnswer(status=200, headers={}, body=json.dumps(body).encode())
+        return Response(status=200, headers={}, body=json.dumps(body).encode())
 
     def _change(self, change: int) -> None:
         if change in self.rows:
@@ -146,16 +146,16 @@ def pull_of(listed: List, store: Store, folder: Path, rows: int) -> Pull:
     )
     resource = Resource(name="things", path="/things", paging=CursorString(), total="hits" if listed.counted else None)
 
-    def open_list(checkpoint: Any) -> Walk:
-        return Walk(
+    def open_list(checkpoint: Any) -> ListReader:
+        return ListReader(
             client=client, resource=resource, path="/things", params={}, page_size=listed.size, cursor=checkpoint.cursor,
-            seen=checkpoint.read, total=checkpoint.total,
+            records_read=checkpoint.read, total=checkpoint.total,
         )  # fmt: skip
 
     return Pull(
         resource="things", run_id="run", signature="s", folder=ObjectStoragePath(f"file://{folder}"),
         part_format=PartFormat.JSONL, shaping=Shaping(), since=None, store=store, open_list=open_list,
-        restart_on=CursorRefusedError, limits=PartLimits(rows=rows),
+        restart_on=CursorRefusedError, part_rows=rows,
     )  # fmt: skip
 
 

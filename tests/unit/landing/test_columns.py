@@ -214,7 +214,7 @@ def test_what_is_no_object_is_refused_without_its_value():
 
 def test_a_lift_may_not_take_the_place_of_a_key():
     with pytest.raises(RecordError, match="choose another name"):
-        read_in_pages([['{"a":1,"b":{"c":2}}']], columns={"a": "b.c"})
+        read_in_pages([['{"a":1,"b":{"c":2}}']], nested_columns={"a": "b.c"})
 
 
 def keyed(records: int, *, start: int = 0) -> bytes:
@@ -227,7 +227,7 @@ def keyed(records: int, *, start: int = 0) -> bytes:
         ([keyed(16_000)], {}, 16_001),
         ([keyed(100, start=at) for at in range(0, 16_000, 100)], {}, 1_001),
         ([keyed(999), b'[{"one": null}]'], {}, 1_001),
-        ([keyed(999)], {"columns": {"lifted": "key5.x"}}, 1_001),
+        ([keyed(999)], {"nested_columns": {"lifted": "key5.x"}}, 1_001),
         ([keyed(1_000)], {"dropped": ["absent"]}, 1_001),
         ([json.dumps([{f'odd"{at}': 1} for at in range(1_001)]).encode()], {}, 1_001),
     ],
@@ -243,7 +243,7 @@ def test_a_key_for_each_record_is_refused_before_columns_are_made_of_them(pages,
     [
         (keyed(999), {}, 1_000),
         (keyed(1_000), {"dropped": ["key7"]}, 1_000),
-        (keyed(998), {"columns": {"lifted": "key5.x"}}, 1_000),
+        (keyed(998), {"nested_columns": {"lifted": "key5.x"}}, 1_000),
     ],
 )
 def test_as_many_columns_as_are_allowed(page, how, columns):

@@ -65,7 +65,7 @@ def test_a_part_is_the_same_in_groups_of_any_size(monkeypatch_group_rows, groups
         return contents
 
     for small, whole in zip(build(size), build(10**6), strict=True):
-        assert (small.rows, small.schema, small.newest) == (whole.rows, whole.schema, whole.newest)
+        assert (small.rows, small.schema, small.times) == (whole.rows, whole.schema, whole.times)
         assert written(small.data).equals(written(whole.data))
         assert small.rows == sum(map(len, groups))
 

@@ -153,8 +153,8 @@ def test_one_value_that_is_no_time_hides_no_other(form, how, odd):
         for page in pages:
             builder.add(RecordPage(b"[" + b",".join(b'{"id":1,"t":' + value + b"}" for value in page) + b"]"))
         content = builder.finish()
-        assert content.newest == datetime(2026, 5, 1, 11, 0, 0, 123456, tzinfo=UTC)
-        assert content.unreadable == 1
+        assert content.times.newest == datetime(2026, 5, 1, 11, 0, 0, 123456, tzinfo=UTC)
+        assert content.times.unreadable == 1
 
 
 @given(st.lists(st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30)), min_size=1))

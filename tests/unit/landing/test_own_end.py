@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from limio_limitrail.landing.upper_bound import UpperBound
+from limio_limitrail.landing.time_column import UpperBound
 from tests.support.record_pages import RecordPage
 
 END = datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -24,7 +24,7 @@ from msgspec import structs
 from limio_limitrail.landing import pull as module
 from limio_limitrail.landing.manifest import read_manifest
 from limio_limitrail.landing.parts import PartFormat
-from limio_limitrail.landing.pull import PartLimits, Pull
+from limio_limitrail.landing.pull import Pull
 from limio_limitrail.landing.shaping import Shaping
 from tests.support.record_pages import RecordPage
 from tests.support.strategies import examples
@@ -78,7 +78,7 @@ class Walk:
     page_size: int = 5
     total: int | None = None
     server_time: datetime | None = None
-    keeps_place: bool = False
+    server_keeps_position: bool = False
 
     def pages(self) -> Iterator[RecordPage]:
         for number in range(self.at, len(self.world.pages)):
@@ -113,7 +113,7 @@ def make_pull(world: World, folder: Path, form: str, rows: int, **changes: Any) 
         store=world,
         open_list=world.walk,
         restart_on=RefusedError,
-        limits=PartLimits(rows=rows),
+        part_rows=rows,
     )
     return replace(whole, **changes)
 
@@ -228,7 +228,7 @@ def test_the_watermark_is_never_past_the_beginning(tmp_path):
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_time_that_passes_over_empty_pages_makes_no_part(tmp_path, form):
     world = World([[], [], [1, 2], [], [3]])
-    manifest = make_pull(world, tmp_path, form, rows=1, limits=PartLimits(seconds=0)).run()
+    manifest = make_pull(world, tmp_path, form, rows=1, part_seconds=0).run()
     assert ids_in(tmp_path, form) == [1, 2, 3]
     assert [part.rows for part in manifest.parts] == [2, 1]
 

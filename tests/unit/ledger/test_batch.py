@@ -26,7 +26,7 @@ from tests.support.ledgers import PARK, RESEND, FailingDatabase, entries, make_l
 
 GOOD = Outcome(state=State.COMMITTED, http_status=200, decision="ALLOWED")
 DOUBT = Uncertain(outcome=Outcome(state=State.PARKED, detail="no answer"), cause=RuntimeError("no answer"))
-ENDS = 60.0
+ENDS = 240.0
 """Seconds within which everything here ends at all."""
 
 

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.api.client import Answer
+from limio_limitrail.api.responses import Response
 from limio_limitrail.usage.ledger.model import State
 from limio_limitrail.usage.messages import DECISIONS, AnswerReading, read_answer
 from limio_limitrail.usage.operations import OPERATIONS
 
 
 def read(body: bytes, *, status: int = 200, keep: bool = False, **reading):
-    return read_answer(Answer(status=status, headers={}, body=body), reading=AnswerReading(**reading), keep=keep)
+    return read_answer(Response(status=status, headers={}, body=body), reading=AnswerReading(**reading), keep=keep)
 
 
 READINGS = {

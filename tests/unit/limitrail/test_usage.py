@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.api.client import Answer
 from limio_limitrail.api.errors import InvalidRequestError, ParameterError, ProblemDetails, RequestContext
 from limio_limitrail.api.redact import remember_secret
+from limio_limitrail.api.responses import Response
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.usage.body import UNREADABLE_TIME, Column, Json, Text, UsageRowError, columns_of, encode, fill
 from limio_limitrail.usage.ledger.model import State
@@ -409,7 +409,7 @@ def test_no_body_is_none():
 
 
 def read(body: bytes, *, keep=False, **reading):
-    answer = Answer(status=200, headers={}, body=body)
+    answer = Response(status=200, headers={}, body=body)
     return read_answer(answer, reading=AnswerReading(**reading), keep=keep)
 
 

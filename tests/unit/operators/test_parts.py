@@ -14,7 +14,7 @@ from airflow.sdk import ObjectStoragePath
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.landing.parts import DamagedPartError, PartFormat
-from limio_limitrail.landing.pull import PartLimits, Pull
+from limio_limitrail.landing.pull import Pull
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.usage.rows import rows_of_parts
 from tests.support.record_pages import RecordPage
@@ -24,7 +24,7 @@ class Walk:
     page_size = 100
     total = None
     server_time = datetime(2026, 1, 1, tzinfo=UTC)
-    keeps_place = False
+    server_keeps_position = False
 
     def __init__(self, pages: list[bytes]) -> None:
         self._pages = pages
@@ -48,7 +48,7 @@ def pull(folder, form, *pages: bytes):
         store=store,
         open_list=lambda checkpoint: Walk(list(pages)),
         restart_on=RuntimeError,
-        limits=PartLimits(rows=2),
+        part_rows=2,
     ).run()
     return f"file://{folder}"
 

@@ -13,8 +13,8 @@ import pytest
 from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import TransportError
+from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import RetryLimits
-from limio_limitrail.api.transport import RawAnswer
 from limio_limitrail.usage import sender as sender_module
 from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State
 from limio_limitrail.usage.messages import AnswerReading
@@ -35,12 +35,12 @@ def send(*answers, on_unknown=OnUnknown.RESEND, response=ResponseMapping(), wait
     """Send a row whose tries are answered so: a status, or why there was no answer. Give the result and the tries."""
     left, tries = list(answers), []
 
-    async def exchange(*, method, url, headers, call, params=None, body=None):
+    async def exchange(*, method, url, headers, context, **_):
         tries.append(url)
         answer = left.pop(0)
         if isinstance(answer, str):
-            raise TransportError(replace(call, reason=answer, reached=answer != REFUSED))
-        return RawAnswer(status=answer, headers={}, body=ALLOWED if answer < 300 else PROBLEM)
+            raise TransportError(replace(context, reason=answer, reached=answer != REFUSED))
+        return Response(status=answer, headers={}, body=ALLOWED if answer < 300 else PROBLEM)
 
     client = ApiClient(
         api="LimitRail",
@@ -50,7 +50,7 @@ def send(*answers, on_unknown=OnUnknown.RESEND, response=ResponseMapping(), wait
         limits=RetryLimits(attempts=4, bad_gateway_attempts=4, first_wait=0.0, longest_wait=0.0),
     )
     sender = UsageSender(
-        client=AsyncApiClient(client, wire=SimpleNamespace(exchange=exchange)),
+        client=AsyncApiClient(client, transport=SimpleNamespace(exchange=exchange)),
         operation=find_operation("commit"),
         reading=AnswerReading(),
         key_header="Idempotency-Key",

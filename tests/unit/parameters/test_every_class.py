@@ -19,9 +19,9 @@ from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.sql import WriteMode
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.parameters.declared import Parameter
-from limio_limitrail.polling.objects import Missing
+from limio_limitrail.polling.conditions import Missing
 from limio_limitrail.provider_info import get_provider_info
-from limio_limitrail.sensors.base import EndedError
+from limio_limitrail.sensors.base import WaitFailedError
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
 from limio_limitrail.transfers.limio_to_object_storage import LimioToObjectStorageOperator
@@ -71,7 +71,7 @@ WRONG: dict[str, list[Any]] = {
     "rows": ["x", 5, {"a": 1}],
     "limio_conn_id": ["", None], "limitrail_conn_id": ["", None], "predicate": ["f", "no way"], "transform": ["f",
     "no.such.module"],
-    "interval": [0, "x", True], "reservation_field": ["", None],
+    "poke_interval": [0, "x", True], "reservation_field": ["", None],
     "response": [
         "x", [1], {"already_done": []}, {"already_committed": [{"status": 200}]}, {"already_committed": [{"status": 429}]},
         {"already_committed": 409}, {"already_committed": [409]}, {"already_committed": [{"error_code": "X"}]},
@@ -150,7 +150,7 @@ def test_a_sensor_is_never_skipped_for_it(cls: type[Any], how: dict[str, Any], r
     ti: Any = SimpleNamespace(get_first_reschedule_date=lambda context: None)
     with pytest.raises(AirflowFailException, match="max_transient_failures must be a whole number of at least 0, got 'few'"):
         cls(task_id="t", **{**GOOD[cls], **how, "max_transient_failures": "few"}).execute({"ti": ti})
-    with pytest.raises(EndedError):
+    with pytest.raises(WaitFailedError):
         cls(task_id="t", **{**GOOD[cls], **how, "max_transient_failures": "few"}).poke({})
     assert list(reached.counters.log) == []
 
@@ -203,8 +203,8 @@ def test_a_watch_says_at_once_what_does_not_fit(cls: type[Any], name: str) -> No
 def test_a_watch_is_the_same_however_it_was_given(cls: type[Any]) -> None:
     from datetime import UTC, date, datetime, timedelta
 
-    usual = {"interval": timedelta(minutes=5), "overlap": 60, "page_size": 50, "since": datetime(2026, 1, 1, tzinfo=UTC)}
-    other = {"interval": "PT5M", "overlap": "60", "page_size": "50", "since": date(2026, 1, 1)}
+    usual = {"poke_interval": timedelta(minutes=5), "overlap": 60, "page_size": 50, "since": datetime(2026, 1, 1, tzinfo=UTC)}
+    other = {"poke_interval": "PT5M", "overlap": "60", "page_size": "50", "since": date(2026, 1, 1)}
     one, two = (cls(resource="abandoned_baskets" if "Limio" in cls.__name__ else "usage", **how) for how in (usual, other))
     assert one.serialize() == two.serialize()
     assert cls(**one.serialize()[1]).serialize() == one.serialize()

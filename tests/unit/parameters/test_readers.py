@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.landing.parts import PartFormat
-from limio_limitrail.parameters import places, readers, times
+from limio_limitrail.parameters import readers, references, times
 from limio_limitrail.transfers.nested_columns import nested_paths
 
 WHOLE = readers.whole_number(least=1, most=100_000)
@@ -88,9 +88,9 @@ SAME: dict[str, tuple[Any, Any, list[Any]]] = {
     "nested names": (nested_paths, {"path": ("data", "a.b")}, [{"path": ["data", "a.b"]}, {"path": ("data", "a.b")},
          "{'path': ['data', 'a.b']}"]),
     "no nested columns": (nested_paths, {}, [{}, *VOIDS]),
-    "function": (places.function, json.dumps, [json.dumps, "json.dumps", " json.dumps "]),
-    "resource": (places.resource, "orders", ["orders", " orders "]),
-    "folder": (places.folder, "file:///tmp/x", ["file:///tmp/x", " file:///tmp/x "]),
+    "function": (references.function, json.dumps, [json.dumps, "json.dumps", " json.dumps "]),
+    "resource": (references.resource, "orders", ["orders", " orders "]),
+    "folder": (references.folder, "file:///tmp/x", ["file:///tmp/x", " file:///tmp/x "]),
 }  # fmt: skip
 
 
@@ -140,12 +140,12 @@ WRONG: dict[str, tuple[Any, str, list[Any]]] = {
     "scopes": (readers.scopes, "OAuth scopes", ["a,b", 5.5, [5.5], {"a": 1}, [None], 'a"b', True, object()]),
     "nested columns": (nested_paths, "a path into the record|a mapping", [{"a": ""}, {"a": "x..y"}, {"a": []}, {"a": 5},
          {"a": None}, "x", ["a"]]),
-    "function": (places.function, "a function|cannot be imported", ["{{ x }}", "f", "no.such.module", "json.nothing", 5,
+    "function": (references.function, "a function|cannot be imported", ["{{ x }}", "f", "no.such.module", "json.nothing", 5,
          object(), "a b.c"]),
-    "import path": (places.import_path, "an import path", [json.dumps, "f", "", 5, None]),
-    "resource": (places.resource, "the name of a resource", [5, "", None, ["orders"], {"name": "x"}, object()]),
-    "folder": (places.folder, "the URL of a folder", ["", None, 5.5, "nowhere://x", [], object()]),
-    "folder with a secret": (places.folder, "", ["s3://key:hunter2@bucket/x", "s3://key:abcdefgh/x@bucket", "gs://key%3Ahunter2@b",
+    "import path": (references.import_path, "an import path", [json.dumps, "f", "", 5, None]),
+    "resource": (references.resource, "the name of a resource", [5, "", None, ["orders"], {"name": "x"}, object()]),
+    "folder": (references.folder, "the URL of a folder", ["", None, 5.5, "nowhere://x", [], object()]),
+    "folder with a secret": (references.folder, "", ["s3://key:hunter2@bucket/x", "s3://key:abcdefgh/x@bucket", "gs://key%3Ahunter2@b",
          "s3://b/x?X-Amz-Signature=hunter2", "gs://b/x%3Fsig=hunter2", ObjectStoragePath("s3://key:hunter2@bucket/x")]),
 }  # fmt: skip
 
@@ -201,9 +201,9 @@ def test_a_resource_and_a_path_stay_what_they_are() -> None:
     from airflow.sdk import ObjectStoragePath
 
     mine = Resource(name="mine", path="/mine")
-    assert places.resource("resource", mine) is mine
+    assert references.resource("resource", mine) is mine
     folder = ObjectStoragePath("file:///tmp/x")
-    assert places.folder("staging", folder) is folder
+    assert references.folder("staging", folder) is folder
 
 
 def test_a_record_given_as_text_is_not_shown() -> None:

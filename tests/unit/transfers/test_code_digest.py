@@ -218,7 +218,7 @@ def digest_in_a_process(folder: Path, source: str, *, seed: int = 0) -> str:
     script = SCRIPT.format(folder=str(folder), source=textwrap.dedent(source))
     environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
     done = subprocess.run(
-        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

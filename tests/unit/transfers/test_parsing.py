@@ -17,8 +17,8 @@ import limio_limitrail
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.hooks.time_range import PastRange
 from limio_limitrail.transfers import folders
-from limio_limitrail.transfers.base import some_of
-from limio_limitrail.transfers.state import REMEMBERED_RUNS, AssetWatermark, Progress, asset_watermark, mark_of
+from limio_limitrail.transfers.base import first_names
+from limio_limitrail.transfers.state import REMEMBERED_RUNS, AssetWatermark, WatermarkState, asset_watermark, mark_of
 from tests.support.airflow_versions import UNIMPORTABLE
 from tests.support.stored import bad_values
 
@@ -35,7 +35,7 @@ def modules():
 def test_importing_is_cheap():
     code = "import sys\n" + "".join(f"import {name}\n" for name in modules() if name not in UNIMPORTABLE)
     code += "print(sorted({'aiohttp', 'requests', 'pandas', 'pyarrow', 'duckdb'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
@@ -70,7 +70,7 @@ def move(mark, reached, *, run, since=None, until=NOON):
 
 def test_a_watermark_is_kept_with_the_ranges_of_runs():
     mark = AssetWatermark(Accessor(), target="t", source=SOURCE)
-    assert mark.read() == Progress()
+    assert mark.read() == WatermarkState()
     assert move(mark, NOON, run="one") == NOON
     assert move(mark, NOON - timedelta(days=1), run="two", since=NOON) == NOON
     assert move(mark, None, run="three", since=NOON, until=None) == NOON
@@ -109,7 +109,7 @@ def test_a_watermark_can_be_set_anew():
     mark.settle()
     assert mark.read().watermark == NOON
     mark.reset(reread=True)
-    assert mark.read() == Progress(reread=True, source=SOURCE)
+    assert mark.read() == WatermarkState(reread=True, source=SOURCE)
     assert move(mark, NOON - timedelta(days=1), run="two") == NOON - timedelta(days=1), "back, this once"
     assert mark.read().reread
     mark.settle()
@@ -144,7 +144,7 @@ def test_a_watermark_of_another_form_is_an_error_that_a_full_refresh_mends(store
     assert caplog.text == ""
     assert move(mark, NOON, run="r") == NOON
     assert mark.read().watermark == NOON
-    assert "The watermark is set anew: the watermark stored under 'limio_limitrail.watermark:t'" in caplog.text
+    assert "The watermark is reset: the watermark stored under 'limio_limitrail.watermark:t'" in caplog.text
 
 
 def test_a_watermark_of_a_newer_version_says_so():
@@ -158,7 +158,7 @@ def test_watermarks_stay_readable():
     mark = AssetWatermark(accessor, target="t", source=SOURCE)
     hour = timedelta(hours=1)
     runs = {mark_of("one"): past(), mark_of("two"): past(NOON, NOON + hour)}
-    assert mark.read() == Progress(watermark=NOON, runs=runs, source=SOURCE)
+    assert mark.read() == WatermarkState(watermark=NOON, runs=runs, source=SOURCE)
     assert move(mark, None, run="two", since=NOON, until=NOON + hour) == NOON
     assert accessor["limio_limitrail.watermark:t"] == PROGRESS
 
@@ -200,5 +200,5 @@ def test_names_stay_apart():
 
 
 def test_a_summary_names_a_few_of_many_columns():
-    assert some_of(["a", "b"]) == ["a", "b"]
-    assert some_of([f"{n}" * 99 for n in range(300)])[-1] == "and 292 more"
+    assert first_names(["a", "b"]) == ["a", "b"]
+    assert first_names([f"{n}" * 99 for n in range(300)])[-1] == "and 292 more"

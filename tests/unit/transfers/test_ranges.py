@@ -14,7 +14,7 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.hooks.time_range import PastRange
 from limio_limitrail.transfers import state
-from limio_limitrail.transfers.incremental import RangedPull
+from limio_limitrail.transfers.incremental import IncrementalPull
 from limio_limitrail.transfers.state import AssetWatermark
 
 NOON = datetime(2026, 1, 10, 12, tzinfo=UTC)
@@ -30,7 +30,7 @@ class Accessor(dict[str, Any]):
 
 
 @dataclass
-class Pull(RangedPull):
+class Pull(IncrementalPull):
     found: tuple[str, bool] | None = None
     rows_of: tuple[str, ...] = ()
     appends: bool = True
@@ -43,10 +43,10 @@ class Pull(RangedPull):
     def own_rows(self):
         return self.appends
 
-    def loss(self, resource, *, watermark):
+    def find_loss(self, resource, *, watermark):
         return self.found
 
-    def made_before(self, run, *, folder):
+    def has_output(self, run, *, folder):
         return run in self.rows_of
 
     def note(self, run, reached=NOON):
@@ -57,7 +57,7 @@ class Pull(RangedPull):
         return self.choose_range(context, resource=CATALOG, run=run, folder=None, watermark=self.watermark)
 
     def notice(self, resource=CATALOG):
-        return self.notice_loss(resource, self.watermark)
+        return self.reset_after_loss(resource, self.watermark)
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_what_has_nothing_to_lose_is_not_looked_at():
     assert pull.notice(Resource(name="objects", path="/objects")) is None
     pull.full_refresh = "true"
     assert pull.notice() is None
-    assert pull.notice_loss(CATALOG, None) is None
+    assert pull.reset_after_loss(CATALOG, None) is None
 
 
 def test_a_list_that_needs_a_start_says_so_and_keeps_the_watermark():

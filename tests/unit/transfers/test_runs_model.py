@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.landing.manifest import Manifest
 from limio_limitrail.landing.parts import PartFormat
-from limio_limitrail.transfers.incremental import RangedPull
+from limio_limitrail.transfers.incremental import IncrementalPull
 from limio_limitrail.transfers.state import AssetWatermark
 from tests.support.strategies import examples
 
@@ -57,7 +57,7 @@ class Run:
 
 
 @dataclass
-class Table(RangedPull):
+class Table(IncrementalPull):
     """A table and the task that fills it, pulling by the real rules."""
 
     resource: Resource
@@ -77,11 +77,11 @@ class Table(RangedPull):
     def own_rows(self) -> bool:
         return self.appends
 
-    def loss(self, resource: Resource, *, watermark: datetime) -> tuple[str, bool] | None:
+    def find_loss(self, resource: Resource, *, watermark: datetime) -> tuple[str, bool] | None:
         return ("it is not there", False) if self.dropped else None
 
     def begin(self, run: Run, records: dict[str, datetime], now: datetime) -> tuple[Any, Manifest, dict[str, datetime]]:
-        self.notice_loss(self.resource, self.watermark)
+        self.reset_after_loss(self.resource, self.watermark)
         window = self.choose_range(
             run.context,  # type: ignore[arg-type]
             resource=self.resource,
@@ -108,7 +108,7 @@ class Table(RangedPull):
             until=window.until,
             newest=max(came.values(), default=None),
         )
-        job = SimpleNamespace(resource=self.resource, watermark=self.watermark, window=window, run=run.name)
+        job = SimpleNamespace(resource=self.resource, watermark=self.watermark, time_range=window, run=run.name)
         return job, manifest, came
 
     def load(self, run: Run, came: dict[str, datetime]) -> None:

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tenacity import BaseRetrying, RetryCallState
 
 from limio_limitrail.api.errors import (
     ApiError,
@@ -23,19 +22,17 @@ from limio_limitrail.api.errors import (
     ServerError,
     TransportError,
 )
-from limio_limitrail.emulator.faults import Fault
+from limio_limitrail.emulator import Fault
 from limio_limitrail.limio.resources import RESOURCES
 from limio_limitrail.limitrail.resources import RESOURCES as LIMITRAIL
-from limio_limitrail.polling.conditions import MOST_IDS, RecordsWait, find_predicate
-from limio_limitrail.polling.objects import Missing, ObjectWait
-from limio_limitrail.polling.policy import PollPolicy
-from limio_limitrail.polling.poll import NoAnswerError, PollResult, PollStatus
+from limio_limitrail.polling.conditions import MAX_IDS, Missing, ObjectCondition, RecordsCondition, find_predicate
+from limio_limitrail.polling.poll import NoAnswerError, PollPolicy, PollResult, PollStatus
 
 ORDERS = "objects/limio/orders"
 
 
-def order(id_: str = "one", **more: Any) -> ObjectWait:
-    return ObjectWait(path_type="orders", object_id=id_, **more)
+def order(id_: str = "one", **more: Any) -> ObjectCondition:
+    return ObjectCondition(path_type="orders", object_id=id_, **more)
 
 
 def put(server: Any, *records: dict[str, Any]) -> None:
@@ -47,13 +44,13 @@ def put(server: Any, *records: dict[str, Any]) -> None:
 
 def test_there_and_not_there(client, limio_emulator):
     put(limio_emulator)
-    assert order().look(client) == PollResult(standing=PollStatus.NOT_YET, what="it is not there")
+    assert order().poll(client) == PollResult(status=PollStatus.NOT_YET, summary="it does not exist")
     with pytest.raises(NotFoundError):
-        order(missing=Missing.FAIL).look(client)
+        order(missing=Missing.FAIL).poll(client)
     put(limio_emulator, {"id": "one", "email": "user@example.com"})
-    assert order().look(client) == PollResult(
-        standing=PollStatus.FOUND,
-        what="it has no status",
+    assert order().poll(client) == PollResult(
+        status=PollStatus.FOUND,
+        summary="it has no status",
         result={"path_type": "orders", "id": "one", "status": None},
     )
 
@@ -62,15 +59,15 @@ def test_there_and_not_there(client, limio_emulator):
 def test_a_look_leaves_nothing_that_only_a_collection_frees(client, limio_emulator, there):
     """In a triggerer a collection goes through all that Airflow has loaded, and everything stands still for it."""
     put(limio_emulator, *([{"id": "one", "status": "active"}] if there else []))
-    order().look(client)
+    order().poll(client)
     gc.collect()
     gc.disable()
     gc.set_debug(gc.DEBUG_SAVEALL)
     try:
         for _ in range(3):
-            order().look(client)
+            order().poll(client)
         gc.collect()
-        left = [type(one).__name__ for one in gc.garbage if isinstance(one, ApiError | RetryCallState | BaseRetrying)]
+        left = [type(one).__name__ for one in gc.garbage if isinstance(one, ApiError)]
     finally:
         gc.set_debug(0)
         gc.garbage.clear()
@@ -96,15 +93,15 @@ def test_a_look_leaves_nothing_that_only_a_collection_frees(client, limio_emulat
 )
 def test_statuses(client, limio_emulator, status, standing):
     put(limio_emulator, {"id": "one", "status": status})
-    look = order(target_statuses=("Processed", "done"), failed_statuses=("Failed",)).look(client)
-    assert look.standing is standing
+    look = order(target_statuses=("Processed", "done"), failed_statuses=("Failed",)).poll(client)
+    assert look.status is standing
     assert (look.result is None) == (standing is PollStatus.NOT_YET)
 
 
 def test_a_status_that_is_very_long_or_holds_the_token(client, limio_emulator):
     token = client.auth.credential().reveal()
     put(limio_emulator, {"id": "one", "status": f"{token} {'x' * 100_000}"})
-    look = order().look(client)
+    look = order().poll(client)
     assert look.result is not None
     assert token not in str(look)
     assert len(str(look)) < 2000
@@ -114,7 +111,7 @@ def test_ids_stay_one_part_of_the_path(client, limio_emulator):
     put(limio_emulator)
     for id_ in ("../customers", "a/b", "a?b=c", "a#b", "a%2Fb", " ", "\u00e9", "..", "."):
         try:
-            assert order(id_).look(client).standing is PollStatus.NOT_YET
+            assert order(id_).poll(client).status is PollStatus.NOT_YET
         except (ParameterError, InvalidRequestError):
             continue
     for entry in limio_emulator.counters.log:
@@ -125,7 +122,7 @@ def test_ids_stay_one_part_of_the_path(client, limio_emulator):
 
 def test_no_id(client, limio_emulator):
     with pytest.raises(ParameterError):
-        order("").look(client)
+        order("").poll(client)
     assert limio_emulator.counters.requests == 0
 
 
@@ -155,28 +152,28 @@ def test_a_look_is_one_try(client, limio_emulator, fault, error, requests, passe
     client.auth.credential()
     limio_emulator.counters.reset()
     with pytest.raises(error) as caught:
-        order().look(client)
+        order().poll(client)
     asked = [entry for entry in limio_emulator.counters.log if entry["path"].startswith("/api/objects")]
     assert len(asked) == requests
-    assert PollPolicy(interval=1).may_pass(caught.value) is passes
+    assert PollPolicy(poke_interval=1).is_transient(caught.value) is passes
     assert caught.value.retry_after == (7 if fault.status == 429 else None)
 
 
 def test_a_token_that_has_ended(client, limio_emulator):
     put(limio_emulator, {"id": "one", "status": "active"})
-    assert order().look(client).standing is PollStatus.FOUND
+    assert order().poll(client).status is PollStatus.FOUND
     limio_emulator.expire_tokens()
-    assert order().look(client).standing is PollStatus.FOUND
+    assert order().poll(client).status is PollStatus.FOUND
     assert limio_emulator.counters.tokens_minted == 2
 
 
 @pytest.mark.parametrize("body", ["[]", '"active"', "7", "null"])
 def test_answers_that_are_no_object(client, limio_emulator, body):
-    from limio_limitrail.emulator.exchange import Reply
+    from limio_limitrail.emulator import Reply
 
     limio_emulator.on_request(lambda call: Reply(200, body.encode()) if "orders" in call.path else None)
     with pytest.raises(ProtocolError, match="expected a JSON object"):
-        order().look(client)
+        order().poll(client)
 
 
 def test_what_can_never_be_decided():
@@ -186,13 +183,13 @@ def test_what_can_never_be_decided():
         order(failed_statuses=("done",))
     for least in (0, -1):
         with pytest.raises(ParameterError, match="min_records"):
-            RecordsWait(resource=RESOURCES["orders"], min_records=least)
+            RecordsCondition(resource=RESOURCES["orders"], min_records=least)
 
 
 def test_names():
     assert str(order(target_statuses=("a", "b"))) == "orders/one to be a or b"
-    assert str(RecordsWait(resource=RESOURCES["orders"], min_records=2, predicate=bool)) == "2 records of orders that match"
-    assert str(RecordsWait(resource=RESOURCES["orders"])) == "a record of orders"
+    assert str(RecordsCondition(resource=RESOURCES["orders"], min_records=2, predicate=bool)) == "2 records of orders that match"
+    assert str(RecordsCondition(resource=RESOURCES["orders"])) == "a record of orders"
 
 
 # -- lists ---------------------------------------------------------------------------------------------------------
@@ -202,15 +199,15 @@ def baskets(count: int) -> list[dict[str, Any]]:
     return [{"id": f"b{number}", "created": f"2026-10-01T00:{number // 60:02}:{number % 60:02}Z"} for number in range(count)]
 
 
-def lists(**more: Any) -> RecordsWait:
-    return RecordsWait(**{"resource": RESOURCES["abandoned_baskets"], "since": datetime(2026, 10, 1, tzinfo=UTC), **more})
+def lists(**more: Any) -> RecordsCondition:
+    return RecordsCondition(**{"resource": RESOURCES["abandoned_baskets"], "since": datetime(2026, 10, 1, tzinfo=UTC), **more})
 
 
 def test_too_few_and_enough(client, limio_emulator):
     limio_emulator.put_records("checkout/abandoned", baskets(3))
-    assert lists(min_records=4).look(client) == PollResult(standing=PollStatus.NOT_YET, what="there are 3 records")
-    look = lists(min_records=3).look(client)
-    assert look.standing is PollStatus.FOUND
+    assert lists(min_records=4).poll(client) == PollResult(status=PollStatus.NOT_YET, summary="there are 3 records")
+    look = lists(min_records=3).poll(client)
+    assert look.status is PollStatus.FOUND
     assert look.result == {
         "resource": "abandoned_baskets",
         "count": 3,
@@ -221,27 +218,27 @@ def test_too_few_and_enough(client, limio_emulator):
 
 def test_what_matches(client, limio_emulator):
     limio_emulator.put_records("checkout/abandoned", baskets(30))
-    look = lists(predicate=lambda record: record["id"].endswith("9"), page_size=10, min_records=2).look(client)
-    assert look.what == "2 of 20 records match"
+    look = lists(predicate=lambda record: record["id"].endswith("9"), page_size=10, min_records=2).poll(client)
+    assert look.summary == "2 of 20 records match"
     assert look.result is not None
     assert (look.result["ids"], look.result["watermark"]) == (["b9", "b19"], "2026-10-01T00:00:19Z")
-    look = lists(predicate=lambda record: None, page_size=10).look(client)
-    assert (look.standing, look.what) == (PollStatus.NOT_YET, "0 of 30 records match")
+    look = lists(predicate=lambda record: None, page_size=10).poll(client)
+    assert (look.status, look.summary) == (PollStatus.NOT_YET, "0 of 30 records match")
 
 
 def test_results_are_small(client, limio_emulator):
     records = [{"id": "x" * 5000, "created": "2026-10-01" + "0" * 5000} for _ in range(500)]
     limio_emulator.put_records("checkout/abandoned", [{**one, "created": None} for one in records])
-    look = lists(page_size=1000).look(client)
+    look = lists(page_size=1000).poll(client)
     assert look.result is not None
     assert look.result["count"] == 500
-    assert len(look.result["ids"]) == MOST_IDS
+    assert len(look.result["ids"]) == MAX_IDS
     assert len(str(look.result)) < 30_000
 
 
 def test_records_without_an_id_or_a_time(client, limio_emulator):
     limio_emulator.put_records("checkout/abandoned", [{"name": "one"}, {"id": 7, "created": 5}, {"id": None}])
-    look = lists().look(client)
+    look = lists().poll(client)
     assert look.result == {"resource": "abandoned_baskets", "count": 3, "ids": ["None", "7", "None"], "watermark": None}
 
 
@@ -250,24 +247,24 @@ def test_a_list_is_begun_again_after_its_place_was_lost(client, limio_emulator):
     limio_emulator.faults.add(Fault("status", match="/api/checkout", query="queryMore", status=400))
     wait = lists(page_size=20, min_records=30)
     with pytest.raises(CursorRefusedError) as caught:
-        wait.look(client)
-    assert PollPolicy(interval=1).may_pass(caught.value)
-    assert wait.look(client).standing is PollStatus.FOUND
+        wait.poll(client)
+    assert PollPolicy(poke_interval=1).is_transient(caught.value)
+    assert wait.poll(client).status is PollStatus.FOUND
 
 
 def test_pages_larger_than_the_resource_allows(client, limio_emulator):
     from dataclasses import replace
 
     limio_emulator.put_records("checkout/abandoned", baskets(1))
-    lists(resource=replace(RESOURCES["abandoned_baskets"], max_page_size=7), page_size=50).look(client)
+    lists(resource=replace(RESOURCES["abandoned_baskets"], max_page_size=7), page_size=50).poll(client)
     assert "limit=7" in limio_emulator.counters.log[-1]["query"]
 
 
 def test_no_window_where_one_is_needed(client, limio_emulator):
     with pytest.raises(ParameterError):
-        lists(since=None).look(client)
+        lists(since=None).poll(client)
     with pytest.raises(ParameterError):
-        RecordsWait(resource=LIMITRAIL["usage"]).look(client)
+        RecordsCondition(resource=LIMITRAIL["usage"]).poll(client)
     assert limio_emulator.counters.requests == 0
 
 
@@ -306,7 +303,7 @@ def test_predicates():
 
 
 def test_the_error_of_too_many_failures():
-    error = NoAnswerError(3, ValueError("why"))
-    assert error.what == "3 looks in a row have failed. The last one: why"
-    assert NoAnswerError.of("what the trigger said").what == "what the trigger said"
-    assert isinstance(NoAnswerError.of("x"), NoAnswerError)
+    error = NoAnswerError.after(3, ValueError("why"))
+    assert error.what == "3 polls in a row failed. The last one: why"
+    assert NoAnswerError("what the trigger said").what == "what the trigger said"
+    assert isinstance(NoAnswerError("x"), NoAnswerError)

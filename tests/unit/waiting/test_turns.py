@@ -14,13 +14,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.api.deadline import seconds_left
-from limio_limitrail.triggers.poll_slots import LOOKS_AT_ONCE, LOOKS_AT_ONE_LIST, THREADS, Lane, Turn, Turns, turns_of_loop
-from limio_limitrail.triggers.threads import NotInTimeError, in_thread
+from limio_limitrail.api.retry import seconds_left
+from limio_limitrail.triggers.threads import (
+    MAX_SLOTS,
+    SLOTS_PER_HOST,
+    SLOTS_PER_LIST,
+    PollTimeoutError,
+    Slot,
+    SlotKey,
+    Slots,
+    run_in_thread,
+    slots_of_loop,
+)
 
 LANES = [
-    *(Lane(place=f"host-{place}", what=what) for place in range(12) for what in ("orders", "baskets", "catalog")),
-    *(Lane(place=f"host-{place}", what="orders with a predicate", most=1) for place in range(12)),
+    *(SlotKey(host=f"host-{place}", target=what) for place in range(12) for what in ("orders", "baskets", "catalog")),
+    *(SlotKey(host=f"host-{place}", target="orders with a predicate", limit=1) for place in range(12)),
 ]
 
 
@@ -33,14 +42,14 @@ class Model:
     """All who wait, in the order in which they came; and who has a turn."""
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[int, Lane]] = []
-        self.given: list[tuple[int, Lane]] = []
+        self.waiting: list[tuple[int, SlotKey]] = []
+        self.given: list[tuple[int, SlotKey]] = []
 
-    def is_free(self, lane: Lane) -> bool:
-        there = sum(one.place == lane.place for _, one in self.given)
-        if sum(one == lane for _, one in self.given) >= lane.most:
+    def is_free(self, lane: SlotKey) -> bool:
+        there = sum(one.host == lane.host for _, one in self.given)
+        if sum(one == lane for _, one in self.given) >= lane.limit:
             return False
-        return there == 0 or (there < LOOKS_AT_ONCE and len(self.given) < THREADS)
+        return there == 0 or (there < SLOTS_PER_HOST and len(self.given) < MAX_SLOTS)
 
     def give(self) -> None:
         while one := next((one for one in self.waiting if self.is_free(one[1])), None):
@@ -59,15 +68,15 @@ STEPS = st.lists(
 @given(STEPS)
 def test_turns_are_given_as_the_model_gives_them(steps):
     async def scenario() -> None:
-        turns, model = Turns(), Model()
-        tasks: dict[int, asyncio.Task[Turn]] = {}
+        turns, model = Slots(), Model()
+        tasks: dict[int, asyncio.Task[Slot]] = {}
         for number, (step, lane, choice) in enumerate(steps):
             if step == "come":
-                tasks[number] = asyncio.create_task(turns.take(LANES[lane]))
+                tasks[number] = asyncio.create_task(turns.acquire(LANES[lane]))
                 model.waiting.append((number, LANES[lane]))
             elif step == "end" and model.given:
                 one = model.given.pop(choice % len(model.given))
-                turns.give_back(tasks[one[0]].result())
+                turns.release(tasks[one[0]].result())
             elif step == "leave" and model.waiting:
                 one = model.waiting.pop(choice % len(model.waiting))
                 tasks[one[0]].cancel()
@@ -87,14 +96,14 @@ def test_whoever_leaves_in_any_moment_keeps_no_turn(takers, seed):
     chance = random.Random(seed)
 
     async def scenario() -> None:
-        turns = Turns()
+        turns = Slots()
 
         async def come() -> None:
-            turn = await turns.take(LANES[0])
+            turn = await turns.acquire(LANES[0])
             try:
                 await asyncio.sleep(0)
             finally:
-                turns.give_back(turn)
+                turns.release(turn)
 
         tasks = [asyncio.create_task(come()) for _ in range(takers)]
         while not all(task.done() for task in tasks):
@@ -102,21 +111,21 @@ def test_whoever_leaves_in_any_moment_keeps_no_turn(takers, seed):
                 chance.choice(tasks).cancel()
             await asyncio.sleep(0)
         assert not turns._waiting
-        assert not turns._given
-        assert not turns._places
+        assert not turns._used
+        assert not turns._by_host
 
     asyncio.run(scenario())
 
 
 def test_a_host_has_a_few_turns_at_once_however_many_ask():
     async def scenario() -> None:
-        turns = Turns()
-        coming = [asyncio.create_task(turns.take(lane)) for _ in range(LOOKS_AT_ONCE) for lane in LANES[:3]]
+        turns = Slots()
+        coming = [asyncio.create_task(turns.acquire(lane)) for _ in range(SLOTS_PER_HOST) for lane in LANES[:3]]
         while coming:
             await settle()
             given = [one for one in coming if one.done()]
-            assert len(given) == min(LOOKS_AT_ONCE, len(coming))
-            turns.give_back(given[0].result())
+            assert len(given) == min(SLOTS_PER_HOST, len(coming))
+            turns.release(given[0].result())
             coming.remove(given[0])
 
     asyncio.run(scenario())
@@ -124,15 +133,15 @@ def test_a_host_has_a_few_turns_at_once_however_many_ask():
 
 def test_a_host_has_one_turn_however_many_others_have():
     async def scenario() -> None:
-        turns = Turns()
-        lanes = [lane for lane in LANES if lane.most > 1]
-        full = [asyncio.create_task(turns.take(lane)) for _ in range(LOOKS_AT_ONCE) for lane in lanes[: 3 * 4]]
+        turns = Slots()
+        lanes = [lane for lane in LANES if lane.limit > 1]
+        full = [asyncio.create_task(turns.acquire(lane)) for _ in range(SLOTS_PER_HOST) for lane in lanes[: 3 * 4]]
         await settle()
-        assert sum(one.done() for one in full) == THREADS
-        late = [asyncio.create_task(turns.take(lanes[-1])) for _ in range(2)]
+        assert sum(one.done() for one in full) == MAX_SLOTS
+        late = [asyncio.create_task(turns.acquire(lanes[-1])) for _ in range(2)]
         await settle()
         assert [one.done() for one in late] == [True, False]
-        turns.give_back(late[0].result())
+        turns.release(late[0].result())
         await settle()
         assert late[1].done()
 
@@ -141,34 +150,34 @@ def test_a_host_has_one_turn_however_many_others_have():
 
 def test_one_who_is_cancelled_just_when_the_turn_comes_gives_it_back():
     async def scenario() -> None:
-        turns = Turns()
-        first = [await turns.take(LANES[0]) for _ in range(LOOKS_AT_ONE_LIST)]
-        second, third = asyncio.create_task(turns.take(LANES[0])), asyncio.create_task(turns.take(LANES[0]))
+        turns = Slots()
+        first = [await turns.acquire(LANES[0]) for _ in range(SLOTS_PER_LIST)]
+        second, third = asyncio.create_task(turns.acquire(LANES[0])), asyncio.create_task(turns.acquire(LANES[0]))
         await settle()
-        turns.give_back(first.pop())
+        turns.release(first.pop())
         # It has the turn, and does not know of it.
         second.cancel()
         await settle()
         assert second.cancelled()
         assert third.done()
         for turn in (*first, third.result()):
-            turns.give_back(turn)
-        assert not turns._given
-        assert not turns._places
+            turns.release(turn)
+        assert not turns._used
+        assert not turns._by_host
 
     asyncio.run(scenario())
 
 
 def test_why_no_turn_comes():
     async def scenario() -> list[str]:
-        turns = Turns()
+        turns = Slots()
         for lane in (*[LANES[0]] * 6, *[LANES[1]] * 2):
-            await turns.take(lane)
+            await turns.acquire(lane)
         return [turns.why_none(LANES[0]), turns.why_none(LANES[2])]
 
     assert asyncio.run(scenario()) == [
-        "no turn came: 6 others are busy with orders of host-0, the first of them for 0 s",
-        "no turn came: 8 others are busy with host-0, the first of them for 0 s",
+        "no slot became free: 6 others are busy with orders of host-0, the first of them for 0 s",
+        "no slot became free: 8 others are busy with host-0, the first of them for 0 s",
     ]
 
 
@@ -190,15 +199,15 @@ def test_no_more_threads_than_turns():
 
     async def scenario() -> list[str]:
         calls = [
-            in_thread(lambda lane=lane: work(lane.place), lane=lane)  # type: ignore[misc]
+            run_in_thread(lambda lane=lane: work(lane.host), key=lane)  # type: ignore[misc]
             for _ in range(5)
             for lane in LANES
         ]
         return await asyncio.gather(*calls)
 
     assert len(asyncio.run(scenario())) == 5 * len(LANES)
-    assert most.pop("all") <= THREADS + 12
-    assert max(most.values()) <= LOOKS_AT_ONCE
+    assert most.pop("all") <= MAX_SLOTS + 12
+    assert max(most.values()) <= SLOTS_PER_HOST
 
 
 ERRORS = [
@@ -220,8 +229,8 @@ def test_what_a_call_raises(raised, comes, says):
 
     async def scenario() -> None:
         with pytest.raises(comes, match=says):
-            await in_thread(call, lane=LANES[0], within=60)
-        assert not turns_of_loop()._given
+            await run_in_thread(call, key=LANES[0], within=60)
+        assert not slots_of_loop()._used
 
     asyncio.run(scenario())
 
@@ -230,20 +239,20 @@ def test_what_a_call_raises(raised, comes, says):
 def test_a_turn_is_given_back_when_the_call_ends(end, monkeypatch):
     monkeypatch.setattr("limio_limitrail.triggers.threads.OVERRUN", 0.05)
     over = threading.Event()
-    lane = Lane(place="host", what="orders", most=1)
+    lane = SlotKey(host="host", target="orders", limit=1)
 
     async def scenario() -> None:
         bounds: dict[str, Any] = {"late": {"within": 0.1}, "too late for any look": {"seconds": 0.05}}.get(end, {})
-        hanging = asyncio.create_task(in_thread(over.wait, lane=lane, **bounds))
+        hanging = asyncio.create_task(run_in_thread(over.wait, key=lane, **bounds))
         await asyncio.sleep(0.05)
         if end == "cancelled":
             hanging.cancel()
-        with pytest.raises(asyncio.CancelledError if end == "cancelled" else NotInTimeError):
+        with pytest.raises(asyncio.CancelledError if end == "cancelled" else PollTimeoutError):
             await hanging
-        with pytest.raises(NotInTimeError, match="no turn came: 1 others are busy with orders of host"):
-            await in_thread(lambda: 1, lane=lane, within=0.1)
+        with pytest.raises(PollTimeoutError, match="no slot became free: 1 others are busy with orders of host"):
+            await run_in_thread(lambda: 1, key=lane, within=0.1)
         over.set()
-        assert await in_thread(lambda: 1, lane=lane, within=60) == 1
+        assert await run_in_thread(lambda: 1, key=lane, within=60) == 1
 
     asyncio.run(scenario())
 
@@ -251,10 +260,10 @@ def test_a_turn_is_given_back_when_the_call_ends(end, monkeypatch):
 def test_requests_end_with_whoever_waits_for_them():
     async def scenario() -> list[float]:
         return [
-            await in_thread(seconds_left, lane=LANES[0]),
-            await in_thread(seconds_left, lane=LANES[0], seconds=7),
-            await in_thread(seconds_left, lane=LANES[0], within=5),
-            await in_thread(seconds_left, lane=LANES[0], within=5, seconds=2),
+            await run_in_thread(seconds_left, key=LANES[0]),
+            await run_in_thread(seconds_left, key=LANES[0], seconds=7),
+            await run_in_thread(seconds_left, key=LANES[0], within=5),
+            await run_in_thread(seconds_left, key=LANES[0], within=5, seconds=2),
         ]
 
     usual, own, waited, shorter = asyncio.run(scenario())
@@ -271,8 +280,8 @@ def test_a_thread_that_cannot_be_started_gives_its_turn_back(monkeypatch):
     async def scenario() -> None:
         monkeypatch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start"):
-            await in_thread(lambda: 1, lane=LANES[0])
-        assert not turns_of_loop()._given
+            await run_in_thread(lambda: 1, key=LANES[0])
+        assert not slots_of_loop()._used
 
     asyncio.run(scenario())
 
@@ -285,8 +294,8 @@ def test_a_loop_that_has_ended_is_told_nothing():
         told.set()
 
     async def scenario() -> None:
-        with suppress(NotInTimeError):
-            await in_thread(call, lane=LANES[0], within=0.05)
+        with suppress(PollTimeoutError):
+            await run_in_thread(call, key=LANES[0], within=0.05)
 
     asyncio.run(scenario())
     over.set()

@@ -16,9 +16,8 @@ from airflow.sdk import Asset
 from hypothesis import given
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.polling.changes import ChangeEvent
-from limio_limitrail.polling.events import MOST_CLAIMS, new_events
-from limio_limitrail.polling.fingerprints import RecordFingerprint
+from limio_limitrail.polling.changes import RecordFingerprint
+from limio_limitrail.polling.events import MAX_CLAIMS, ChangeEvent, new_events
 from tests.support.stored import bad_values
 
 BASKETS, OFFERS = Asset("limio/baskets"), Asset("limio/offers")
@@ -208,34 +207,34 @@ def test_an_asset_that_is_no_inlet():
 
 def test_claims_are_bounded():
     store = Store()
-    for number in range(0, 3 * MOST_CLAIMS, 50):
+    for number in range(0, 3 * MAX_CLAIMS, 50):
         new_events(context(f"run-{number}", *(event(one) for one in range(number, number + 50)), store=store), BASKETS)
     [(key, value)] = store.values.items()
     assert "follow_up" in key
-    assert len(json.loads(value)["claims"]) == MOST_CLAIMS + 50, "the last run's own, and as many of others"
+    assert len(json.loads(value)["claims"]) == MAX_CLAIMS + 50, "the last run's own, and as many of others"
     assert len(value) < 64 * 1024
     # The last ones are known.
     assert (
-        new_events(context("later", *(event(one) for one in range(2 * MOST_CLAIMS, 3 * MOST_CLAIMS)), store=store), BASKETS) == []
+        new_events(context("later", *(event(one) for one in range(2 * MAX_CLAIMS, 3 * MAX_CLAIMS)), store=store), BASKETS) == []
     )
 
 
 def test_a_run_that_is_cleared_long_after_is_given_what_started_it():
     """Of what came since it is not known any more which runs had it."""
-    store, everything = Store(), [event(number, minutes=number) for number in range(2 * MOST_CLAIMS)]
+    store, everything = Store(), [event(number, minutes=number) for number in range(2 * MAX_CLAIMS)]
     for number, one in enumerate(everything):
         found = new_events(context(f"run-{number}", one, store=store, came=everything[: number + 1]), BASKETS)
         assert ids(found) == expected(number)
-    for number in (0, 7, MOST_CLAIMS // 2):
+    for number in (0, 7, MAX_CLAIMS // 2):
         found = new_events(context(f"run-{number}", everything[number], store=store, came=everything), BASKETS)
         assert ids(found) == expected(number)
-    last = 2 * MOST_CLAIMS - 1
+    last = 2 * MAX_CLAIMS - 1
     assert ids(new_events(context(f"run-{last}", everything[last], store=store, came=everything), BASKETS)) == expected(last)
 
 
 def test_more_events_in_one_run_than_claims():
     store = Store()
-    numbers = range(2 * MOST_CLAIMS)
+    numbers = range(2 * MAX_CLAIMS)
     for _ in range(2):
         found = new_events(context("one", *(event(one, minutes=one) for one in numbers), store=store), BASKETS)
         assert ids(found) == expected(*numbers)

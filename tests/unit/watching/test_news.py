@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.polling.changes import MOST_IDS, ChangeEvent
-from limio_limitrail.polling.fingerprints import RecordFingerprint
+from limio_limitrail.polling.changes import RecordFingerprint
+from limio_limitrail.polling.events import MAX_IDS, ChangeEvent
 from tests.support.stored import bad_values
 
 WIRE = Path(__file__).parent / "wire"
@@ -82,7 +82,7 @@ def test_what_is_no_event(broken):
 
 
 def test_what_an_event_lacks():
-    with pytest.raises(ValueError, match=r"this is no event of a watch \(KeyError: 'resource'\)"):
+    with pytest.raises(ValueError, match=r"this is not an event of a watch \(Object missing required field `resource`\)"):
         ChangeEvent.from_json({"event_id": "x"})
 
 
@@ -115,7 +115,7 @@ def test_ids_differ(some, others, watch, other_watch):
             id_of(seen(others), watch=f"w{other_watch.encode('unicode_escape')!r}")) is same  # fmt: skip
 
 
-@pytest.mark.parametrize("count", [1, MOST_IDS - 1, MOST_IDS, MOST_IDS + 1, 5000])
+@pytest.mark.parametrize("count", [1, MAX_IDS - 1, MAX_IDS, MAX_IDS + 1, 5000])
 def test_ids_are_bounded_and_the_count_is_not(count):
     seen = [
         RecordFingerprint(identity=f"b{number}", digest=number, when=START - timedelta(seconds=number)) for number in range(count)

@@ -17,8 +17,8 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.limio.resources import RESOURCES
 from limio_limitrail.polling import watermark as position_module
-from limio_limitrail.polling.fingerprints import RecordFingerprint, fingerprint_of
-from limio_limitrail.polling.watermark import FAR, IDLE, MOST_SEEN, Position
+from limio_limitrail.polling.changes import RecordFingerprint, fingerprint_of
+from limio_limitrail.polling.watermark import FAR_FUTURE, IDLE, MAX_REMEMBERED, Watermark
 from tests.support.strategies import examples
 
 START = datetime(2026, 10, 1, 12, tzinfo=UTC)
@@ -35,8 +35,8 @@ def see(*records: dict[str, Any], resource: Resource = TIMED) -> tuple[RecordFin
     return tuple(fingerprint_of(one, api="Limio", resource=resource) for one in records)
 
 
-def through_json(position: Position) -> Position:
-    return Position.from_json(json.loads(json.dumps(position.to_json())))
+def through_json(position: Watermark) -> Watermark:
+    return Watermark.from_json(json.loads(json.dumps(position.to_json())))
 
 
 # -- a model -------------------------------------------------------------------------------------------------------
@@ -50,7 +50,7 @@ class World:
     now: datetime = START
     records: list[dict[str, Any]] = field(default_factory=list)
     shown_twice: set[int] = field(default_factory=set)
-    position: Position | None = None
+    position: Watermark | None = None
     newest: datetime | None = None
     announced: list[tuple[str, str]] = field(default_factory=list)
     due: set[tuple[str, str]] = field(default_factory=set)
@@ -80,7 +80,7 @@ class World:
     def look(self, *, stored: bool) -> None:
         listed = [one for number, one in enumerate(self.records) for _ in range(2 if number in self.shown_twice else 1)]
         begun = self.position is not None
-        position = self.position or Position(changed_after=START - OVERLAP if self.resource.time_column else None)
+        position = self.position or Watermark(changed_after=START - OVERLAP if self.resource.time_column else None)
         covered = [
             one
             for one in listed
@@ -88,13 +88,13 @@ class World:
         ]
         seen = see(*covered, resource=self.resource)
         try:
-            moved = position.moved(seen, overlap=OVERLAP, now=self.now)
+            moved = position.advance(seen, overlap=OVERLAP, now=self.now)
         except ParameterError:
             self.refused += 1
             return
         names = {fingerprint.digest: self.version(one) for fingerprint, one in zip(seen, covered, strict=True)}
         if begun:
-            self.announced += [names[one.digest] for one in position.news(seen)]
+            self.announced += [names[one.digest] for one in position.changes(seen)]
         self.truncated |= moved.truncated
         for one in listed:
             when = self.time_of(one)
@@ -162,10 +162,10 @@ def test_lists_that_tell_no_time(steps):
 @settings(max_examples=examples(400))
 @given(st.lists(STEPS, max_size=60), st.integers(1, 5))
 def test_a_position_that_cannot_remember_all_repeats_nothing(steps, most):
-    with mock.patch.object(position_module, "MOST_SEEN", most):
+    with mock.patch.object(position_module, "MAX_REMEMBERED", most):
         world = play(steps, TIMED)
     assert len(world.announced) == len(set(world.announced))
-    assert world.position is None or len(world.position.seen) <= most
+    assert world.position is None or len(world.position.remembered) <= most
     if not world.truncated and not world.refused:
         assert set(world.announced) == world.due
 
@@ -193,88 +193,88 @@ def test_written_and_read(steps):
 
 
 def test_it_stays_small():
-    seen = {2**64 - 1 - number: 2**32 - 1 for number in range(MOST_SEEN)}
-    position = Position(changed_after=datetime(9998, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), seen=seen)
+    seen = {2**64 - 1 - number: 2**32 - 1 for number in range(MAX_REMEMBERED)}
+    position = Watermark(changed_after=datetime(9998, 12, 31, 23, 59, 59, 999999, tzinfo=UTC), remembered=seen)
     assert len(json.dumps(position.to_json())) < 64 * 1024
     assert through_json(position) == position
 
 
 def test_more_than_it_can_remember():
     """The floor rises; what lies above it is still remembered."""
-    records = [record(number, START - timedelta(seconds=number / 100)) for number in range(MOST_SEEN + 1000)]
-    position = Position(changed_after=START - OVERLAP)
-    moved = through_json(position.moved(see(*records), overlap=OVERLAP, now=START))
-    assert len(position.news(see(*records))) == MOST_SEEN + 1000
-    assert len(moved.seen) <= MOST_SEEN
-    assert moved.news(see(*records)) == ()
-    assert position.moved(see(*records), overlap=OVERLAP, now=START).truncated
-    assert len(moved.news(see(record(-1, START)))) == 1
-    again = moved.moved(see(*records[:100]), overlap=OVERLAP, now=START)
-    assert (again.truncated, again.seen.keys() >= {one.digest for one in see(*records[:100])}) == (False, True)
+    records = [record(number, START - timedelta(seconds=number / 100)) for number in range(MAX_REMEMBERED + 1000)]
+    position = Watermark(changed_after=START - OVERLAP)
+    moved = through_json(position.advance(see(*records), overlap=OVERLAP, now=START))
+    assert len(position.changes(see(*records))) == MAX_REMEMBERED + 1000
+    assert len(moved.remembered) <= MAX_REMEMBERED
+    assert moved.changes(see(*records)) == ()
+    assert position.advance(see(*records), overlap=OVERLAP, now=START).truncated
+    assert len(moved.changes(see(record(-1, START)))) == 1
+    again = moved.advance(see(*records[:100]), overlap=OVERLAP, now=START)
+    assert (again.truncated, again.remembered.keys() >= {one.digest for one in see(*records[:100])}) == (False, True)
 
 
 def test_too_many_that_tell_no_time():
-    position = Position(changed_after=None)
-    many = see(*({"id": number} for number in range(MOST_SEEN + 1)), resource=TIMELESS)
-    assert len(position.moved(many[:-1], overlap=OVERLAP, now=START).seen) == MOST_SEEN
-    with pytest.raises(ParameterError, match=r"more than 3,000 records that tell no time.*Narrow it with query_params"):
-        position.moved(many, overlap=OVERLAP, now=START)
+    position = Watermark(changed_after=None)
+    many = see(*({"id": number} for number in range(MAX_REMEMBERED + 1)), resource=TIMELESS)
+    assert len(position.advance(many[:-1], overlap=OVERLAP, now=START).remembered) == MAX_REMEMBERED
+    with pytest.raises(ParameterError, match=r"more than 3,000 records without a time.*Narrow it with query_params"):
+        position.advance(many, overlap=OVERLAP, now=START)
 
 
-@pytest.mark.parametrize("when", [datetime(9999, 12, 31, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC), START + 2 * FAR])
+@pytest.mark.parametrize("when", [datetime(9999, 12, 31, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC), START + 2 * FAR_FUTURE])
 def test_many_of_the_far_future(when):
     """They are remembered while they are shown; too many are an error, and no reason to see nothing else any more."""
-    position = Position(changed_after=START - OVERLAP)
-    many = see(*(record(number, when) for number in range(MOST_SEEN + 1)))
+    position = Watermark(changed_after=START - OVERLAP)
+    many = see(*(record(number, when) for number in range(MAX_REMEMBERED + 1)))
     with pytest.raises(ParameterError, match="later than tomorrow"):
-        position.moved(many, overlap=OVERLAP, now=START)
-    moved = through_json(position.moved(many[1:], overlap=OVERLAP, now=START))
+        position.advance(many, overlap=OVERLAP, now=START)
+    moved = through_json(position.advance(many[1:], overlap=OVERLAP, now=START))
     fresh = see(record(-1, START))
-    assert moved.news((*many[1:], *fresh)) == fresh
+    assert moved.changes((*many[1:], *fresh)) == fresh
     assert not moved.truncated
 
 
 def test_many_of_a_clock_that_is_ahead():
     """Of an API whose local time counts as UTC: the floor goes with its clock."""
     ahead = START + timedelta(hours=2)
-    many = see(*(record(number, ahead - timedelta(seconds=number)) for number in range(2 * MOST_SEEN)))
-    moved = Position(changed_after=START - OVERLAP).moved(many, overlap=OVERLAP, now=START)
-    assert (moved.truncated, moved.news(many)) == (True, ())
+    many = see(*(record(number, ahead - timedelta(seconds=number)) for number in range(2 * MAX_REMEMBERED)))
+    moved = Watermark(changed_after=START - OVERLAP).advance(many, overlap=OVERLAP, now=START)
+    assert (moved.truncated, moved.changes(many)) == (True, ())
     assert moved.changed_after is not None
-    assert moved.changed_after < START + FAR
-    assert len(moved.news(see(record(-1, ahead)))) == 1
+    assert moved.changed_after < START + FAR_FUTURE
+    assert len(moved.changes(see(record(-1, ahead)))) == 1
 
 
 def test_a_future_time_that_comes_true():
     """It becomes a time like others, and is not announced for that."""
-    future = see(record(1, START + 2 * FAR))
-    position = Position(changed_after=START - OVERLAP).moved(future, overlap=OVERLAP, now=START)
+    future = see(record(1, START + 2 * FAR_FUTURE))
+    position = Watermark(changed_after=START - OVERLAP).advance(future, overlap=OVERLAP, now=START)
     for days in (0.5, 1.5, 2.5, 3):
-        now = START + days * FAR
-        assert position.news(future) == ()
-        position = through_json(position.moved(future, overlap=OVERLAP, now=now))
-    assert position.changed_after == START + 3 * FAR - IDLE
-    assert position.news(future) == ()
+        now = START + days * FAR_FUTURE
+        assert position.changes(future) == ()
+        position = through_json(position.advance(future, overlap=OVERLAP, now=now))
+    assert position.changed_after == START + 3 * FAR_FUTURE - IDLE
+    assert position.changes(future) == ()
 
 
 def test_what_it_forgets():
-    position = Position(changed_after=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
+    position = Watermark(changed_after=START - OVERLAP).advance(see(record(1, START)), overlap=OVERLAP, now=START)
     later = START + 10 * OVERLAP
-    moved = position.moved(see(record(2, later)), overlap=OVERLAP, now=later)
+    moved = position.advance(see(record(2, later)), overlap=OVERLAP, now=later)
     assert moved.changed_after == later - OVERLAP
-    assert len(moved.seen) == 1
-    assert moved.moved((), overlap=OVERLAP, now=later + OVERLAP) == moved
+    assert len(moved.remembered) == 1
+    assert moved.advance((), overlap=OVERLAP, now=later + OVERLAP) == moved
 
 
 def test_a_record_that_a_look_does_not_show_is_not_forgotten():
-    position = Position(changed_after=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
-    moved = position.moved((), overlap=OVERLAP, now=START)
-    assert moved.news(see(record(1, START))) == ()
+    position = Watermark(changed_after=START - OVERLAP).advance(see(record(1, START)), overlap=OVERLAP, now=START)
+    moved = position.advance((), overlap=OVERLAP, now=START)
+    assert moved.changes(see(record(1, START))) == ()
 
 
 def test_no_overlap_at_all():
-    position = Position(changed_after=START).moved(see(record(1, START)), overlap=timedelta(0), now=START)
-    assert position.news(see(record(1, START), record(2, START), record(3, START - timedelta(microseconds=1)))) == see(
+    position = Watermark(changed_after=START).advance(see(record(1, START)), overlap=timedelta(0), now=START)
+    assert position.changes(see(record(1, START), record(2, START), record(3, START - timedelta(microseconds=1)))) == see(
         record(2, START)
     )
 
@@ -282,14 +282,14 @@ def test_no_overlap_at_all():
 @pytest.mark.parametrize(
     "broken",
     [
-        {"floor": None, "seen": "no base85 \x00"},
-        {"floor": None, "seen": "0000"},
-        {"floor": "yesterday", "seen": ""},
+        {"changed_after": None, "remembered": "no base85 \x00"},
+        {"changed_after": None, "remembered": "0000"},
+        {"changed_after": "yesterday", "remembered": ""},
     ],
 )
 def test_what_is_no_position(broken):
     with pytest.raises(ValueError):
-        Position.from_json(broken)
+        Watermark.from_json(broken)
 
 
 # -- sightings -----------------------------------------------------------------------------------------------------
@@ -379,27 +379,27 @@ def test_times_deep_in_a_record():
 def test_times_at_the_edges(text, when):
     [one] = see({"id": "a", "updated": text})
     assert one.when == when
-    position = Position(changed_after=datetime(1, 1, 1, tzinfo=UTC) + OVERLAP)
-    if position.covers(one):
-        assert position.news([one]) == (one,)
-        moved = through_json(position.moved([one], overlap=OVERLAP, now=START))
-        assert moved.news([one]) == ()
+    position = Watermark(changed_after=datetime(1, 1, 1, tzinfo=UTC) + OVERLAP)
+    if one.is_since(position.changed_after):
+        assert position.changes([one]) == (one,)
+        moved = through_json(position.advance([one], overlap=OVERLAP, now=START))
+        assert moved.changes([one]) == ()
         assert moved.changed_after is not None
         assert datetime(1970, 1, 1, tzinfo=UTC) - OVERLAP <= moved.changed_after <= START
 
 
 def test_a_list_in_which_nothing_changes_is_read_back_for_a_day():
-    position = Position(changed_after=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
-    assert position.moved((), overlap=OVERLAP, now=START + IDLE - OVERLAP).changed_after == START - OVERLAP
-    later = position.moved((), overlap=OVERLAP, now=START + 30 * IDLE)
+    position = Watermark(changed_after=START - OVERLAP).advance(see(record(1, START)), overlap=OVERLAP, now=START)
+    assert position.advance((), overlap=OVERLAP, now=START + IDLE - OVERLAP).changed_after == START - OVERLAP
+    later = position.advance((), overlap=OVERLAP, now=START + 30 * IDLE)
     assert later.changed_after == START + 29 * IDLE
-    assert later.news(see(record(2, START + 30 * IDLE)))
+    assert later.changes(see(record(2, START + 30 * IDLE)))
     # A longer overlap is what somebody asked for.
-    assert position.moved((), overlap=40 * IDLE, now=START + 30 * IDLE).changed_after == START - OVERLAP
+    assert position.advance((), overlap=40 * IDLE, now=START + 30 * IDLE).changed_after == START - OVERLAP
 
 
 def test_what_was_missed_in_an_outage_longer_than_a_day_is_news():
-    position = Position(changed_after=START - OVERLAP).moved(see(record(1, START)), overlap=OVERLAP, now=START)
+    position = Watermark(changed_after=START - OVERLAP).advance(see(record(1, START)), overlap=OVERLAP, now=START)
     missed = see(record(2, START + IDLE), record(3, START + 5 * IDLE))
-    assert position.news(missed) == missed
-    assert position.moved(missed, overlap=OVERLAP, now=START + 9 * IDLE).changed_after == START + 8 * IDLE
+    assert position.changes(missed) == missed
+    assert position.advance(missed, overlap=OVERLAP, now=START + 9 * IDLE).changed_after == START + 8 * IDLE

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.polling.changes import ChangeEvent
-from limio_limitrail.polling.fingerprints import RecordFingerprint
-from limio_limitrail.polling.watch_state import Progress, watch_key
-from limio_limitrail.polling.watermark import Position
+from limio_limitrail.polling.changes import RecordFingerprint
+from limio_limitrail.polling.events import ChangeEvent
+from limio_limitrail.polling.watch_state import WatchState, watch_key
+from limio_limitrail.polling.watermark import Watermark
 from tests.support.stored import bad_values
 
 WIRE = Path(__file__).parent / "wire"
@@ -28,20 +28,23 @@ def news(number: int) -> ChangeEvent:
     return ChangeEvent.of([seen], resource="abandoned_baskets", watch="one", number=number)
 
 
-PROGRESS = Progress(
-    position=Position(changed_after=START, seen={1: 1_790_000_000, 2**64 - 1: 2**32 - 1, 2: 0}),
+PROGRESS = WatchState(
+    watermark=Watermark(changed_after=START, remembered={1: 1_790_000_000, 2**64 - 1: 2**32 - 1, 2: 0}),
     announced=7,
     unacknowledged=(news(5), news(6)),
     source={"base URL": "0123456789abcdef"},
 )
-KEPT = {"progress": PROGRESS, "progress_of_a_list_without_times": Progress(position=Position(changed_after=None, seen={3: 0}))}
+KEPT = {
+    "progress": PROGRESS,
+    "progress_of_a_list_without_times": WatchState(watermark=Watermark(changed_after=None, remembered={3: 0})),
+}
 
 
 @pytest.mark.parametrize("name", KEPT)
 def test_progress_stays_readable(name):
     kept = json.loads((WIRE / f"{name}.json").read_text())
     assert KEPT[name].to_json() == kept
-    assert Progress.from_json(kept) == KEPT[name]
+    assert WatchState.from_json(kept) == KEPT[name]
 
 
 def test_no_file_is_left_over():
@@ -49,11 +52,11 @@ def test_no_file_is_left_over():
 
 
 def test_events_come_and_are_heard():
-    position = Position(changed_after=START)
-    one = Progress(position=Position(changed_after=None)).with_news(news(0), position=position)
-    two = one.with_news(news(1), position=position)
-    assert (two.announced, two.unacknowledged, two.position) == (2, (news(0), news(1)), position)
-    assert two.acknowledge([news(0).event_id]) == Progress(position=position, announced=2, unacknowledged=(news(1),))
+    position = Watermark(changed_after=START)
+    one = WatchState(watermark=Watermark(changed_after=None)).announce(news(0), watermark=position)
+    two = one.announce(news(1), watermark=position)
+    assert (two.announced, two.unacknowledged, two.watermark) == (2, (news(0), news(1)), position)
+    assert two.acknowledge([news(0).event_id]) == WatchState(watermark=position, announced=2, unacknowledged=(news(1),))
     assert two.acknowledge([news(1).event_id, news(0).event_id, "another"]).unacknowledged == ()
     assert two.acknowledge([]) == two
 
@@ -71,16 +74,16 @@ def test_events_come_and_are_heard():
         {**PROGRESS.to_json(), "format": True},
         {**PROGRESS.to_json(), "format": 0},
         {**PROGRESS.to_json(), "unacknowledged": [{**news(5).to_json(), "format": 2}]},
-        {**PROGRESS.to_json(), "position": {"floor": "2026-10-01T12:00:00", "seen": ""}},
+        {**PROGRESS.to_json(), "watermark": {"changed_after": "2026-10-01T12:00:00", "remembered": ""}},
         {"format": 1},
-        {**PROGRESS.to_json(), "position": None},
-        {**PROGRESS.to_json(), "position": {"floor": None}},
-        {**PROGRESS.to_json(), "position": {"floor": 7, "seen": ""}},
-        {**PROGRESS.to_json(), "position": {"floor": "yesterday", "seen": ""}},
-        {**PROGRESS.to_json(), "position": {"floor": "0001-01-01T00:00:00+10:00", "seen": ""}},
-        {**PROGRESS.to_json(), "position": {"floor": None, "seen": "\u00e9"}},
-        {**PROGRESS.to_json(), "position": {"floor": None, "seen": "0000"}},
-        {**PROGRESS.to_json(), "position": {"floor": None, "seen": 7}},
+        {**PROGRESS.to_json(), "watermark": None},
+        {**PROGRESS.to_json(), "watermark": {"changed_after": None}},
+        {**PROGRESS.to_json(), "watermark": {"changed_after": 7, "remembered": ""}},
+        {**PROGRESS.to_json(), "watermark": {"changed_after": "yesterday", "remembered": ""}},
+        {**PROGRESS.to_json(), "watermark": {"changed_after": "0001-01-01T00:00:00+10:00", "remembered": ""}},
+        {**PROGRESS.to_json(), "watermark": {"changed_after": None, "remembered": "\u00e9"}},
+        {**PROGRESS.to_json(), "watermark": {"changed_after": None, "remembered": "0000"}},
+        {**PROGRESS.to_json(), "watermark": {"changed_after": None, "remembered": 7}},
         {**PROGRESS.to_json(), "announced": "some"},
         {**PROGRESS.to_json(), "announced": float("inf")},
         {**PROGRESS.to_json(), "unacknowledged": 7},
@@ -91,23 +94,23 @@ def test_events_come_and_are_heard():
     ],
 )
 def test_what_cannot_be_read(broken):
-    with pytest.raises(ParameterError, match=r"how far the watch had come cannot be read.*remove the value") as caught:
-        Progress.from_json(broken)
+    with pytest.raises(ParameterError, match=r"the state of the watch cannot be read.*remove the value") as caught:
+        WatchState.from_json(broken)
     assert "newer version" in str(caught.value)
 
 
 def test_progress_of_a_newer_version():
     with pytest.raises(ParameterError, match=r"what is stored has format 2, and this version reads format 1"):
-        Progress.from_json({**PROGRESS.to_json(), "format": 2})
+        WatchState.from_json({**PROGRESS.to_json(), "format": 2})
 
 
 @given(bad_values(*(json.loads((WIRE / f"{name}.json").read_text()) for name in KEPT)))
 def test_no_progress_raises_anything_else(value):
     try:
-        progress = Progress.from_json(value)
+        progress = WatchState.from_json(value)
     except ParameterError:
         return
-    assert Progress.from_json(json.loads(json.dumps(progress.to_json()))) == progress
+    assert WatchState.from_json(json.loads(json.dumps(progress.to_json()))) == progress
 
 
 WATCH: dict[str, Any] = {

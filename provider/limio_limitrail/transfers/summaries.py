@@ -1,0 +1,75 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The summaries that pulls return: what XCom and the asset events of the outlets hold."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+
+class PullTotals(TypedDict):
+    """What all summaries of pulls hold; see `PullSummary`."""
+
+    resource: str
+    rows: int
+    pages: int
+    parts: int
+    columns_not_found: list[str]
+    since: str | None
+    until: NotRequired[str | None]
+    reason: str
+    watermark: str | None
+    requests: int
+    retries: int
+    tokens: int
+    waited: float
+    seconds: float
+
+
+class PullSummary(PullTotals):
+    """What ``LimioToObjectStorageOperator`` and ``LimitRailToObjectStorageOperator`` return.
+
+    :param resource: the name of the list.
+    :param rows: the records.
+    :param pages: the pages that held them.
+    :param parts: the files.
+    :param folder: the URL of the run's folder.
+    :param manifest: the URL of the manifest in it.
+    :param columns_not_found: the first names of ``drop_columns`` and ``nested_columns`` that no record has.
+    :param since: the lower bound of the time range, in ISO 8601; None for everything.
+    :param until: the upper bound; absent if there is none.
+    :param reason: where the time range comes from.
+    :param watermark: where the watermark is now; None if there is none.
+    :param requests: requests to the API.
+    :param retries: those of them that were repeated.
+    :param tokens: OAuth tokens that were minted.
+    :param waited: seconds waited between tries.
+    :param seconds: seconds of the whole work.
+    """
+
+    folder: str
+    manifest: str
+
+
+class LoadSummary(PullTotals):
+    """What ``LimioToSqlOperator`` and ``LimitRailToSqlOperator`` return. Other members as in `PullSummary`.
+
+    :param table: the table.
+    :param inserted: rows that are new.
+    :param updated: rows that were replaced by newer ones.
+    :param unchanged: rows that were there as they came.
+    :param outdated: rows that came older than the table's, which stays as it is.
+    :param deleted: rows that ``mode="replace"``, or a repeated run, removed.
+    :param duplicates: records that came more than once.
+    :param columns_added: the first names of new columns.
+    :param columns_widened: the first names of columns that have a wider type now.
+    """
+
+    table: str
+    inserted: int
+    updated: int
+    unchanged: int
+    outdated: int
+    deleted: int
+    duplicates: int
+    columns_added: list[str]
+    columns_widened: list[str]
