@@ -10,7 +10,7 @@ from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, during
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.plan import ColumnPlan, key_columns
-from limio_limitrail.landing.sql.statements import Statements
+from limio_limitrail.landing.sql.statements import LoadStatements
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
@@ -18,7 +18,7 @@ log = logging.getLogger("limio_limitrail.landing.sql")
 def load_directly(
     *,
     session: Session,
-    statements: Statements,
+    statements: LoadStatements,
     target: Target,
     parts: Sequence[PartSource],
     progress: Callable[[int], None] | None,
@@ -56,7 +56,7 @@ def load_directly(
     return LoadResult(rows=rows, inserted=rows)
 
 
-def _check_keys(*, session: Session, statements: Statements, keys: Sequence[ColumnPlan], required: bool) -> None:
+def _check_keys(*, session: Session, statements: LoadStatements, keys: Sequence[ColumnPlan], required: bool) -> None:
     [(repeated, keyless)] = session.query(statements.key_violations(keys))
     if repeated:
         raise LandingError(f"{repeated} keys come more than once")

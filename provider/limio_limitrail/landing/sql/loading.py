@@ -23,7 +23,7 @@ from limio_limitrail.landing.sql.plan import ColumnPlan, check_key_column, key_c
 from limio_limitrail.landing.sql.sessions import find_table, open_session
 from limio_limitrail.landing.sql.staged_rows import STORED_NUL, nul_forms, stage_columns
 from limio_limitrail.landing.sql.stale_rows import drop_outdated
-from limio_limitrail.landing.sql.statements import Statements
+from limio_limitrail.landing.sql.statements import LoadStatements
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -116,7 +116,7 @@ class _Load:
         key = target.time_column
         time = self._plan.column(key) if key is not None else None
         missing = key is not None and time is None
-        self._sql = Statements(
+        self._sql = LoadStatements(
             dialect=session.dialect,
             plan=self._plan,
             stage=f"_limio_stage_{uuid.uuid4().hex}",

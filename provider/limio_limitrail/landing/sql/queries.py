@@ -124,7 +124,7 @@ def _guarded(call: Callable[[], T], *, describe: Callable[[Exception], QueryErro
     raise failure
 
 
-class _Reader:
+class _QueryReader:
     """Runs a query through any driver.
 
     :param connection: the open database.
@@ -151,13 +151,13 @@ class _Reader:
         return tuple(column[0] for column in self._cursor.description or ())
 
 
-class _SqliteReader(_Reader):
+class _SqliteReader(_QueryReader):
     def execute(self, sql: str) -> None:
         self._connection.row_factory = None  # the hook may return rows of another class
         super().execute(sql)
 
 
-class _DuckReader(_Reader):
+class _DuckReader(_QueryReader):
     """Runs a query in DuckDB, which returns the last day of the calendar for infinity, and a text for days after it."""
 
     def __init__(self, connection: Any, *, unreadable_time: object) -> None:
@@ -207,7 +207,7 @@ class _DuckReader(_Reader):
         return self._infinite[index]
 
 
-class _PostgresReader(_Reader):
+class _PostgresReader(_QueryReader):
     """Runs a query in Postgres with a server-side cursor, so that the result need not fit into memory."""
 
     def __init__(self, connection: Any, *, parse_float: Callable[[str], object], unreadable_time: object) -> None:
@@ -300,7 +300,7 @@ class _Psycopg2Reader(_PostgresReader):
             extensions.register_type(extensions.new_array_type((array_oid,), f"{name}[]", one), self._connection)
 
 
-def _reader(connection: Any, *, parse_float: Callable[[str], object], unreadable_time: object) -> _Reader:
+def _reader(connection: Any, *, parse_float: Callable[[str], object], unreadable_time: object) -> _QueryReader:
     module = type(connection).__module__
     if module.startswith("psycopg"):
         kind = _Psycopg2Reader if module.startswith("psycopg2") else _PostgresReader
@@ -309,7 +309,7 @@ def _reader(connection: Any, *, parse_float: Callable[[str], object], unreadable
         return _SqliteReader(connection)
     if module.partition(".")[0] in ("duckdb", "_duckdb"):
         return _DuckReader(connection, unreadable_time=unreadable_time)
-    return _Reader(connection)
+    return _QueryReader(connection)
 
 
 def _describe(connection: Any, error: Exception, *, hook: DbApiHook) -> QueryError:

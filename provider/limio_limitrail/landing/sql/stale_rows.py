@@ -12,7 +12,7 @@ from limio_limitrail.landing.arrow_tables import integer_array
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.plan import ColumnPlan
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE
-from limio_limitrail.landing.sql.statements import Statements
+from limio_limitrail.landing.sql.statements import LoadStatements
 from limio_limitrail.landing.timestamps import keys_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class KeyMatches:
 
 
 def drop_outdated(
-    *, session: Session, statements: Statements, keys: Sequence[ColumnPlan], extracted_at: datetime, rows: int
+    *, session: Session, statements: LoadStatements, keys: Sequence[ColumnPlan], extracted_at: datetime, rows: int
 ) -> KeyMatches:
     """Drop the staged rows that must not replace the table's row of their key.
 
@@ -55,7 +55,7 @@ def drop_outdated(
 
 
 def _by_fetched_times(
-    *, session: Session, statements: Statements, keys: Sequence[ColumnPlan], extracted_at: datetime, rows: int
+    *, session: Session, statements: LoadStatements, keys: Sequence[ColumnPlan], extracted_at: datetime, rows: int
 ) -> KeyMatches:
     [(matches,)] = session.query(statements.matches(keys))
     outdated: list[int] = []
@@ -80,7 +80,7 @@ def _keys(values: Sequence[Any]) -> list[str | None]:
     return keys_of([None if value is None else str(value) for value in values])
 
 
-def _drop(*, session: Session, statements: Statements, numbers: list[int]) -> None:
+def _drop(*, session: Session, statements: LoadStatements, numbers: list[int]) -> None:
     import pyarrow as pa
 
     outdated_rows = f"_limio_outdated_{uuid.uuid4().hex}"

@@ -17,7 +17,7 @@ _ORDERED_KINDS = frozenset({Kind.INTEGER, Kind.BIGINT, Kind.DOUBLE, Kind.TIMESTA
 
 
 @dataclass(frozen=True, kw_only=True)
-class Statements:
+class LoadStatements:
     """Builds the statements of one load.
 
     :param dialect: the database's SQL.
