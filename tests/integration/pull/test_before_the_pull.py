@@ -67,8 +67,7 @@ def test_a_database_that_is_away_does_not_stop_the_pull(busy_home):
     output = busy_home.output()
     assert tried.result["state"] != "success"
     assert (
-        "could not be inspected before the pull, which starts anyway. Postgres (connection 'away') could not be opened"
-        in output
+        "could not be inspected before the pull, which starts anyway. Postgres (connection 'away') could not be opened" in output
     )
     assert "while loading t: no server listens there" in output
 

@@ -20,9 +20,9 @@ from airflow.sdk import Connection
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.hooks.databases import find_database
 from limio_limitrail.landing.sql import LandingError, Target, WriteMode, load
-from limio_limitrail.landing.sql.lost_rows import has_rows_of
 from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 from limio_limitrail.landing.sql.queries import run_query
+from limio_limitrail.landing.sql.table_checks import has_rows_of
 from limio_limitrail.usage.ledger.model import LedgerError
 from limio_limitrail.usage.ledger.transactions import Transactions
 from tests.support.error_walk import ErrorWalk, chain_of

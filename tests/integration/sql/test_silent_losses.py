@@ -10,8 +10,7 @@ import pytest
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError
-from limio_limitrail.landing.sql.lost_rows import Loss, find_loss, has_rows_of
-from limio_limitrail.landing.sql.preflight import check_target
+from limio_limitrail.landing.sql.table_checks import Loss, check_target, find_loss, has_rows_of
 from tests.support.databases import NOON, Database
 
 pytestmark = pytest.mark.every_driver

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.column_types import Kind, arrow_type, cast
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, during, guarded
 
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ T = TypeVar("T")
 
 VALUE = "\0"
 """Marks a bound value in SQL text. No quoted name can contain it."""
+
+
+ISO_INSTANT = "%Y-%m-%dT%H:%M:%S.%fZ"
+"""The text form of an instant in UTC, for ``strftime``."""
+
+_PLAIN_DOUBLE = 1e10
+"""Below this magnitude, and above a thousandth, every database writes a double without an exponent."""
 
 
 class Equality(Enum):
@@ -151,6 +159,15 @@ class Dialect:
         """Write an UPDATE … FROM, with the table's columns named by ``t`` and the staged ones by ``s``."""
         settings = ", ".join(f"{column} = {value}" for column, value in assignments)
         return f"{self.update_verb} {table} AS t SET {settings} FROM {stage} AS s WHERE {condition}"
+
+
+def texts(values: list[Any], *, kind: Kind) -> list[str]:
+    """Return the texts that `column_types.cast` writes."""
+    import pyarrow as pa
+
+    column = pa.chunked_array([pa.array(values, arrow_type(kind))])
+    written: list[str] = cast(column, source=kind, target=Kind.TEXT).to_pylist()
+    return written
 
 
 class Session(ABC):
@@ -286,6 +303,32 @@ class Session(ABC):
         described = ", ".join(f"{quoted(name)} {type_}" for name, type_ in columns)
         self.execute(f"CREATE TABLE {self.dialect.qualified(table)} ({described})")
         return False
+
+    def staged_values(self, columns: Mapping[str, Any], *, types: Sequence[str]) -> str:
+        """Create a temporary table of some columns, each an Arrow array or a list; return its name as SQL."""
+        import pyarrow as pa
+
+        name = f"_limio_values_{uuid.uuid4().hex}"
+        self.create_stage(stage=name, columns=list(zip(columns, types, strict=True)))
+        self.fill(stage=name, rows=pa.table(dict(columns)))
+        self.analyze(stage=name)
+        return quoted(name)
+
+    def rewrite_doubles(self, *, table: TableName, column: str) -> None:
+        """Rewrite the very large and very small numbers of a column that has just become text as `column_types.cast` does.
+
+        Databases differ in when and how they write an exponent, and in the sign of zero; in between they agree.
+        """
+        name, qualified = quoted(column), self.dialect.qualified(table)
+        number = f"abs(CAST({name} AS {self.dialect.types[Kind.DOUBLE]}))"
+        unusual = f"{number} >= {_PLAIN_DOUBLE:.0f} OR {number} < 0.001"
+        found = [text for (text,) in self.query(f"SELECT DISTINCT {name} FROM {qualified} WHERE {unusual}")]
+        wanted = texts([float(text) for text in found], kind=Kind.DOUBLE)
+        changes = {old: new for old, new in zip(found, wanted, strict=True) if old != new}
+        if changes:
+            columns = {"old": list(changes), "new": list(changes.values())}
+            stage = self.staged_values(columns, types=[self.dialect.text_type] * 2)
+            self.execute(self.dialect.update(qualified, stage, [(name, "s.new")], f"t.{name} = s.old"))
 
     def savepoint(self) -> AbstractContextManager[None]:
         """Undo everything that is done within if it raises; must be entered before anything else is done."""

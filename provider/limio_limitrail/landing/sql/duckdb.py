@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Equality, Session, TableColumn, quoted
+from limio_limitrail.landing.sql.dialect import ISO_INSTANT, VALUE, Dialect, Equality, Session, TableColumn, quoted
 from limio_limitrail.landing.sql.duckdb_connect import database_path, free_settings, opened
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, before_values
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
 from limio_limitrail.landing.sql.names import TableName, ascii_lower
-from limio_limitrail.landing.sql.widening import ISO_INSTANT, respell_doubles
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -385,4 +384,4 @@ class DuckSession(Session):
                 refused.obstacles = tuple(f"index {index}" for (index,) in indexes)
             raise
         if source is Kind.DOUBLE and to is Kind.TEXT:
-            respell_doubles(session=self, table=table, column=column.name)
+            self.rewrite_doubles(table=table, column=column.name)

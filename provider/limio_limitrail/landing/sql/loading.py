@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+from limio_limitrail.landing.arrow_tables import integer_array
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.direct_load import load_directly
@@ -21,14 +22,17 @@ from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSour
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import ColumnPlan, check_key_column, key_columns, make_plan
 from limio_limitrail.landing.sql.sessions import find_table, open_session
-from limio_limitrail.landing.sql.staged_rows import STORED_NUL, nul_forms, stage_columns
-from limio_limitrail.landing.sql.stale_rows import drop_outdated
+from limio_limitrail.landing.sql.staged_rows import SEQUENCE, STORED_NUL, nul_forms, stage_columns
 from limio_limitrail.landing.sql.statements import LoadStatements
+from limio_limitrail.landing.timestamps import keys_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 log = logging.getLogger("limio_limitrail.landing.sql")
+
+BATCH_ROWS = 100_000
+"""Staged rows whose times are fetched at once, where SQL cannot compare times."""
 
 _VERBS = {WriteMode.MERGE: "merging into", WriteMode.APPEND: "appending to", WriteMode.REPLACE: "replacing the rows of"}
 
@@ -257,8 +261,8 @@ class _Load:
     def _merge(self, keys: Sequence[ColumnPlan], *, rows: int, staged: int) -> LoadResult:
         if not staged:
             return LoadResult()
-        session, sql, target = self._session, self._sql, self._target
-        pairs = drop_outdated(session=session, statements=sql, keys=keys, extracted_at=target.extracted_at, rows=rows)
+        session, sql = self._session, self._sql
+        pairs = self._drop_outdated(keys, rows=rows)
         update = sql.update(keys)
         updated = 0
         if update is not None and pairs.matches > pairs.outdated:
@@ -279,10 +283,40 @@ class _Load:
                 "If the records no longer have this column, drop it from the table",
                 self._table,
                 pairs.timeless,
-                target.time_column,
+                self._target.time_column,
             )
         unchanged = staged - inserted - updated - pairs.outdated
         return LoadResult(inserted=inserted, updated=updated, unchanged=unchanged, outdated=pairs.outdated)
+
+    def _drop_outdated(self, keys: Sequence[ColumnPlan], *, rows: int) -> KeyMatches:
+        """Drop the staged rows that must not replace the table's row of their key, because that one is newer."""
+        extracted_at = self._target.extracted_at
+        if not self._sql.compares_times_in_sql:
+            return self._drop_outdated_by_fetched_times(keys, rows=rows)
+        [(matches, stay, timeless)] = self._session.query(self._sql.count_outdated(keys), extracted_at)
+        outdated = self._session.execute(self._sql.drop_outdated(keys), extracted_at) if stay else 0
+        return KeyMatches(matches=matches, outdated=outdated, timeless=timeless)
+
+    def _drop_outdated_by_fetched_times(self, keys: Sequence[ColumnPlan], *, rows: int) -> KeyMatches:
+        session, sql = self._session, self._sql
+        [(matches,)] = session.query(sql.matches(keys))
+        outdated: list[int] = []
+        timeless = 0
+        [own] = keys_of([self._target.extracted_at.isoformat()])
+        for start in range(0, rows if matches else 0, BATCH_ROWS):
+            found = session.query(sql.times_of_pairs(keys, start=start, end=start + BATCH_ROWS))
+            numbers, incoming, current, extracted = zip(*found, strict=True) if found else ((), (), (), ())
+            times = list(incoming) if sql.staged_times_are_keys else _sort_keys(incoming)
+            for number, time, table_time, pulled in zip(numbers, times, _sort_keys(current), _sort_keys(extracted), strict=True):
+                newer = table_time is not None and (time is None or table_time > time)
+                later = pulled is not None and own is not None and pulled > own
+                if newer or (table_time == time and later):
+                    outdated.append(number)
+                    timeless += newer and time is None
+        if outdated:
+            dropped = session.staged_values({SEQUENCE: integer_array(outdated)}, types=[session.dialect.integer_type])
+            session.execute(f"DELETE FROM {sql.staged} WHERE {SEQUENCE} IN (SELECT {SEQUENCE} FROM {dropped})")
+        return KeyMatches(matches=matches, outdated=len(outdated), timeless=timeless)
 
     def _expect(self, *, found: int, wanted: int) -> None:
         """Refuse to commit if the database's own count of rows differs."""
@@ -290,3 +324,21 @@ class _Load:
             raise LandingError(
                 f"{self._table}: {wanted} rows were to be written and the database counts {found}. {_ROWS_SKIPPED}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyMatches:
+    """How many staged rows share their key with a row of the table.
+
+    :param matches: pairs of a staged row and a row of the table.
+    :param outdated: staged rows that differed from the table's row without being newer, and were dropped.
+    :param timeless: those of them without a time, where the table's row has one.
+    """
+
+    matches: int
+    outdated: int
+    timeless: int
+
+
+def _sort_keys(values: Sequence[Any]) -> list[str | None]:
+    return keys_of([None if value is None else str(value) for value in values])

@@ -18,7 +18,6 @@ from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError
 from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, ascii_lower
 from limio_limitrail.landing.sql.postgres_copy import HEADER, TRAILER, ChunkFile, binary_slices, copy_chunks, counted
 from limio_limitrail.landing.sql.postgres_errors import describe, equality, unreachable
-from limio_limitrail.landing.sql.widening import respell_doubles
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -365,7 +364,7 @@ class PostgresSession(Session):
                 refused.obstacles = self._dependents(table, column.name)
             raise
         if source is Kind.DOUBLE and to is Kind.TEXT:
-            respell_doubles(session=self, table=table, column=column.name)
+            self.rewrite_doubles(table=table, column=column.name)
 
     def _dependents(self, table: TableName, column: str) -> tuple[str, ...]:
         """Name what depends on a column: views, indexes, policies, triggers, constraints, generated columns."""

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.column_types import Kind, cast
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Equality, TableColumn, quoted
+from limio_limitrail.landing.sql.dialect import ISO_INSTANT, VALUE, Dialect, Equality, TableColumn, quoted
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, connected
 from limio_limitrail.landing.sql.generic import GenericSession
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.names import TableName, ascii_lower
-from limio_limitrail.landing.sql.widening import ISO_INSTANT
 
 if TYPE_CHECKING:
     import pyarrow as pa
