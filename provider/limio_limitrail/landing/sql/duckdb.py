@@ -9,6 +9,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -187,7 +188,10 @@ class DuckSession(Session):
 
         super().__init__(hook, connection)
         self.driver_error = duckdb.Error
-        self._free_settings = free_settings(hook)
+
+    @cached_property
+    def _free_settings(self) -> frozenset[str]:
+        return free_settings(self.hook)
 
     @classmethod
     def connect(cls, hook: DbApiHook, *, wait: float | None = None) -> duckdb.DuckDBPyConnection:
