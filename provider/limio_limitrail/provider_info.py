@@ -101,6 +101,16 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "https://docs.example.com/limio-limitrail",
                         "default": "",
                     },
+                    "show_driver_messages": {
+                        "description": (
+                            "Log the text of a database driver's error, which may quote rows. Turn it on only where everybody "
+                            "who reads task logs may see customers' data. The text never becomes part of an exception."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": "True",
+                        "default": "False",
+                    },
                 },
             },
         },

@@ -61,3 +61,17 @@ class ExplainedError(Exception):
 
     def __str__(self) -> str:
         return explained(self.what, error=type(self))
+
+
+_driver_messages_shown = False
+
+
+def show_driver_messages(shown: bool) -> None:
+    """Set whether the text of database drivers, which may quote rows, goes to the log."""
+    global _driver_messages_shown
+    _driver_messages_shown = shown
+
+
+def driver_messages_shown() -> bool:
+    """Return what `show_driver_messages` has set; off by default."""
+    return _driver_messages_shown

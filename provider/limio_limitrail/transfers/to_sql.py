@@ -132,7 +132,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         """Return whether the table has lost rows from before the watermark."""
         from limio_limitrail.hooks.databases import find_database
         from limio_limitrail.landing.shaping import Shaping
-        from limio_limitrail.landing.sql.lost_rows import Loss, find_loss
+        from limio_limitrail.landing.sql.table_checks import Loss, find_loss
 
         if resource.time_column is None or self.mode == "replace":
             return None
@@ -158,17 +158,17 @@ class ResourceToSqlOperator(ResourcePullOperator):
     def has_output(self, run: RunIdentity, *, folder: ObjectStoragePath) -> bool:  # noqa: ARG002 - as the base calls it
         """Return whether the table holds rows of a run."""
         from limio_limitrail.hooks.databases import find_database
-        from limio_limitrail.landing.sql.lost_rows import has_rows_of
+        from limio_limitrail.landing.sql.table_checks import has_rows_of
 
         return has_rows_of(find_database(self.sql_conn_id), table=self.table, run_id=str(run))
 
     def _database(self) -> DbApiHook:
         from limio_limitrail.hooks.databases import find_database
-        from limio_limitrail.landing.sql.sessions import open_session
+        from limio_limitrail.landing.sql.sessions import session_class
 
         hook = find_database(self.sql_conn_id)
         # Opens nothing yet, but fails before the pull if this kind of database is not supported.
-        open_session(hook)
+        session_class(hook)
         return hook
 
     def _check_mode(self, plan: PullPlan, mode: WriteMode) -> None:
@@ -190,7 +190,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         """Check before the pull that the table can be loaded."""
         from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.landing.sql.model import LandingError
-        from limio_limitrail.landing.sql.preflight import check_target
+        from limio_limitrail.landing.sql.table_checks import check_target
 
         key = self._key(plan) if mode == "merge" else ()
         try:

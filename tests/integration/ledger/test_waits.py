@@ -248,7 +248,7 @@ def test_a_sqlite_file_that_a_thread_of_this_process_writes_to(lite, ledger_in, 
 
 
 def test_a_duckdb_file_that_a_stopped_process_has(opened, ledger_in, caplog, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.landing.sql.duckdb_connect.TELL_EVERY", 0.0)
+    monkeypatch.setattr("limio_limitrail.landing.sql.duckdb_connect.LOG_EVERY", 0.0)
     db = opened("duckdb")
     with contextlib.closing(FailingDatabase(db.hook())) as made:
         from tests.support.ledgers import make_ledger, make_worker

@@ -18,8 +18,8 @@ CASES = {
     "no_schema_in_duckdb": ("orders", "duck", "nowhere.orders", {}, "there is no schema 'nowhere'"),
     "no_schema_in_sqlite": ("orders", "lite", "nowhere.orders", {}, "there is no schema 'nowhere'"),
     "a_view": ("orders", "pg", "looked", {}, "looked is a view"),
-    "loose_key": ("orders", "pg", "loose", {}, "column 'id' takes different texts for equal (its type is interval)"),
-    "loose_key_in_sqlite": ("orders", "lite", "loose", {}, "column 'ID' takes different texts for equal"),
+    "loose_key": ("orders", "pg", "loose", {}, "column 'id' compares different texts as equal (its type is interval)"),
+    "loose_key_in_sqlite": ("orders", "lite", "loose", {}, "column 'ID' compares different texts as equal"),
     "too_many_columns": ("orders", "pg", "t", {"max_columns": 1601}, "a table in Postgres has 1600 columns at most"),
     "no_number": ("orders", "lite", "t", {"max_columns": 0}, "max_columns must be a whole number of at least 1, got 0"),
 }
@@ -67,8 +67,7 @@ def test_a_database_that_is_away_does_not_stop_the_pull(busy_home):
     output = busy_home.output()
     assert tried.result["state"] != "success"
     assert (
-        "could not be looked at before the pull, which begins all the same. Postgres (connection 'away') could not be opened"
-        in output
+        "could not be inspected before the pull, which starts anyway. Postgres (connection 'away') could not be opened" in output
     )
     assert "while loading t: no server listens there" in output
 

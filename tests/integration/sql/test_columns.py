@@ -351,7 +351,7 @@ def test_a_postgres_key_that_disregards_case_is_refused(postgres):
         "UPDATE pg_collation SET collisdeterministic = false WHERE collname = 'loose'",
         "CREATE TABLE subs (id TEXT COLLATE loose)",
     )
-    with pytest.raises(LandingError, match="column 'id' takes different texts for equal"):
+    with pytest.raises(LandingError, match="column 'id' compares different texts as equal"):
         postgres.land("merge", {"id": (T, ["a", "A"])})
     assert postgres.land("append", {"id": (T, ["a", "A"])}, key=()).inserted == 2
 

@@ -20,9 +20,9 @@ from airflow.sdk import Connection
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.hooks.databases import find_database
 from limio_limitrail.landing.sql import LandingError, Target, WriteMode, load
-from limio_limitrail.landing.sql.lost_rows import has_rows_of
 from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 from limio_limitrail.landing.sql.queries import run_query
+from limio_limitrail.landing.sql.table_checks import has_rows_of
 from limio_limitrail.usage.ledger.model import LedgerError
 from limio_limitrail.usage.ledger.transactions import Transactions
 from tests.support.error_walk import ErrorWalk, chain_of
@@ -178,7 +178,7 @@ def test_a_motherduck_that_cannot_be_opened(monkeypatch, name, said, use):
         raise duckdb.IOException(f"IO Error: {said.format(database)}")
 
     monkeypatch.setattr("airflow.providers.duckdb.hooks.duckdb.duckdb.connect", refuse)
-    monkeypatch.setattr("limio_limitrail.landing.sql.duckdb_connect.BIRTH_WAIT", 0.0)
+    monkeypatch.setattr("limio_limitrail.landing.sql.duckdb_connect.CREATION_WAIT", 0.0)
     monkeypatch.setattr("limio_limitrail.landing.sql.duckdb.OPEN_WAIT", 0.0)
     hook = hook_to(DuckDBHook, conn_type="duckdb", **MOTHERDUCK[name])
     with pytest.raises((LandingError, LedgerError)) as caught:

@@ -20,9 +20,8 @@ import duckdb
 import pytest
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql import LandingError, LoadResult
+from limio_limitrail.landing.sql import LandingError, LoadResult, duckdb_connect
 from limio_limitrail.landing.sql import duckdb as duck_module
-from limio_limitrail.landing.sql import duckdb_connect as duckopen
 
 pytestmark = [pytest.mark.every_driver, pytest.mark.other_processes]
 
@@ -156,13 +155,13 @@ def die_at(point: str, db) -> None:
     if point == "staged":
         db.land("merge", *SECOND, run="2", progress=lambda rows: kill() if rows >= 1500 else None)
     else:
-        original = getattr(loading, point)
+        original = getattr(loading._Load, point)
 
-        def then_die(**arguments):
-            original(**arguments)
+        def then_die(*args, **arguments):
+            original(*args, **arguments)
             kill()
 
-        setattr(loading, point, then_die)
+        setattr(loading._Load, point, then_die)
         db.land("merge", *SECOND, run="2")
 
 
@@ -174,7 +173,7 @@ SECOND = [
 
 
 @pytest.mark.sampled(3)
-@pytest.mark.parametrize("point", ["staged", "_shape", "_apply"])
+@pytest.mark.parametrize("point", ["staged", "_evolve", "_apply"])
 def test_a_killed_load_leaves_the_table_as_it_was(db, point):
     db.land("merge", FIRST)
     before, types = db.rows(own=True), db.types()
@@ -328,10 +327,10 @@ def test_databases_that_cannot_tell_keys_apart_are_refused(dialect):
         conn_type = dialect
         dialect_name = dialect
 
-    from limio_limitrail.landing.sql.sessions import open_session
+    from limio_limitrail.landing.sql.sessions import session_class
 
-    with pytest.raises(LandingError, match=f"{dialect} is not a database that a pull can be landed in"):
-        open_session(Hook())
+    with pytest.raises(LandingError, match=f"{dialect} is not a database that a pull can be loaded into"):
+        session_class(Hook())
 
 
 def test_duckdb_that_may_only_read_is_refused(duck):
@@ -396,7 +395,7 @@ def test_a_file_that_another_process_is_about_to_make_a_database(duck, tmp_path)
 
 
 def test_a_file_that_is_no_database(duck, monkeypatch):
-    monkeypatch.setattr(duckopen, "BIRTH_WAIT", 0.5)
+    monkeypatch.setattr(duckdb_connect, "CREATION_WAIT", 0.5)
     Path(duck.connection["host"]).write_bytes(b"no database at all" * 1000)
     with pytest.raises(LandingError, match="is not a DuckDB database"):
         duck.land("merge", {"id": (INT, [1])})

@@ -178,8 +178,8 @@ def test_more_parts_than_are_read_at_once(fresh, told):
 
 
 def test_more_columns_than_duckdb_gets_memory_for(opened, told, monkeypatch):
-    monkeypatch.setattr(duck, "POUR_MEMORY", 1)
-    monkeypatch.setattr(duck, "POUR_COLUMN", 0)
+    monkeypatch.setattr(duck, "COPY_MEMORY", 1)
+    monkeypatch.setattr(duck, "COPY_COLUMN_MEMORY", 0)
     db = opened("duckdb files")
     rows = 3000
     wide = {"id": (INT, list(range(rows)))} | {f"c{at}": (T, [f"{at} {row}" for row in range(rows)]) for at in range(60)}

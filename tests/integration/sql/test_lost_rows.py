@@ -9,7 +9,7 @@ import pytest
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError
-from limio_limitrail.landing.sql.lost_rows import Loss, find_loss, has_rows_of
+from limio_limitrail.landing.sql.table_checks import Loss, find_loss, has_rows_of
 from tests.support.databases import NOON
 
 ROWS = {"id": (Kind.TEXT, ["a", "b"]), "Updated": (Kind.TIMESTAMP, [NOON - timedelta(days=1), NOON])}

@@ -146,7 +146,7 @@ def test_a_type_of_an_extension_is_refused_as_a_key(postgres):
         "CREATE TYPE strange (INPUT = strange_in, OUTPUT = strange_out, LIKE = text, CATEGORY = 'S')",
         "CREATE TABLE subs (id strange, v text)",
     )
-    with pytest.raises(LandingError, match=r"column 'id' takes different texts for equal .its type is strange"):
+    with pytest.raises(LandingError, match=r"column 'id' compares different texts as equal .its type is strange"):
         postgres.land("merge", {"id": (T, ["a", "A"])})
     assert postgres.land("append", {"v": (T, ["a"])}, key=()).inserted == 1
 

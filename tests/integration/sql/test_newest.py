@@ -16,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql import LoadResult
-from limio_limitrail.landing.sql import stale_rows as outdated
+from limio_limitrail.landing.sql import LoadResult, loading
 from tests.support.databases import NOON, Database, kept_open, open_database
 from tests.support.strategies import examples
 
@@ -153,7 +152,7 @@ def test_rows_that_say_no_time_where_the_table_does_are_told_of(db, table, held,
     land(db, table, held, "private", at=EARLIER)
     with caplog.at_level(logging.WARNING, logger="limio_limitrail.landing.sql"):
         assert land(db, table, comes, "timeless", at=LATER).outdated == 1
-    assert f"{table}: 1 rows came without a time that can be read in 'at'" in caplog.text
+    assert f"{table}: 1 rows came without a readable time in 'at'" in caplog.text
     assert "private" not in caplog.text
     assert [row["v"] for row in db.rows(table)] == ["private"]
 
@@ -220,7 +219,7 @@ def test_texts_of_every_spelling_that_stand_in_a_table(db, table):
 
 
 def test_more_rows_than_are_looked_at_at_once(db, table, monkeypatch):
-    monkeypatch.setattr(outdated, "BATCH_ROWS", 2)
+    monkeypatch.setattr(loading, "BATCH_ROWS", 2)
     numbers = list(range(9))
     for mark, zone in (("first", "+00:00"), ("second", "+01:00"), ("third", "-01:00")):
         times = [f"2026-05-01T10:00:00.{number:07d}{zone if number % 2 else 'Z'}" for number in numbers]

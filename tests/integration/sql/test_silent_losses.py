@@ -10,8 +10,7 @@ import pytest
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import LandingError
-from limio_limitrail.landing.sql.lost_rows import Loss, find_loss, has_rows_of
-from limio_limitrail.landing.sql.preflight import check_target
+from limio_limitrail.landing.sql.table_checks import Loss, check_target, find_loss, has_rows_of
 from tests.support.databases import NOON, Database
 
 pytestmark = pytest.mark.every_driver
@@ -45,7 +44,7 @@ def test_rows_that_the_table_keeps_as_they_were(opened, case, mode):
     db.land("append", ROWS)
     db.execute(*SWALLOWS[case])
     before = db.rows(own=True)
-    with pytest.raises(LandingError, match="A trigger or a rule of the table may keep rows from being written") as refused:
+    with pytest.raises(LandingError, match="A trigger or a rule of the table may prevent rows from being written") as refused:
         db.land(mode, {"id": (INT, [1, 2]), "v": (T, [CANARY, "b2"])})
     assert CANARY not in str(refused.value)
     assert db.rows(own=True) == before

@@ -1,5 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Parts become a table: a pull is written into a database, all of it or nothing."""
+"""Load the parts of a pull into a database table, all of them or nothing.
+
+May import `landing`, `concurrency` and the root's helpers; knows nothing of either API. Importing it is cheap.
+Begin reading at `loading.load`; `plan` is schema evolution, `sessions` chooses the database, `errors` is what messages say.
+"""
 
 from limio_limitrail.landing.sql.loading import load
 from limio_limitrail.landing.sql.model import (

@@ -1,26 +1,45 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What differs from one database to the next, and the session through which a load talks to one."""
+"""What differs between databases: their SQL (`Dialect`) and an open transaction in one (`Session`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.column_types import Kind, arrow_type, cast
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, during, guarded
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from datetime import datetime
+    from pathlib import Path
 
+    import pyarrow as pa
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+    from limio_limitrail.landing.sql.model import PartSource
     from limio_limitrail.landing.sql.names import TableName
+    from limio_limitrail.landing.sql.plan import LoadPlan
+
+T = TypeVar("T")
 
 VALUE = "\0"
-"""Stands for a bound value in SQL text. No quoted name can hold it, so a name never passes for one."""
+"""Marks a bound value in SQL text. No quoted name can contain it."""
+
+
+ISO_INSTANT = "%Y-%m-%dT%H:%M:%S.%fZ"
+"""The text form of an instant in UTC, for ``strftime``."""
+
+_PLAIN_DOUBLE = 1e10
+"""Below this magnitude, and above a thousandth, every database writes a double without an exponent."""
 
 
 class Equality(Enum):
-    """Which values a column takes for equal."""
+    """Which values a column compares as equal."""
 
     EXACT = "exact"
     """Only those with the same text."""
@@ -32,13 +51,13 @@ class Equality(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class TableColumn:
-    """A column that a table has.
+    """A column of an existing table.
 
     :param name: its name, without quotes.
     :param type: its type as the database writes it.
-    :param kind: the kind whose values the type keeps as they are, or ``None`` for a type this package does not make.
-    :param managed: whether a load may write to it; a column with a default, or one that the database fills, is its owner's.
-    :param equality: which values it takes for equal.
+    :param kind: the kind whose values the type stores unchanged; ``None`` for a type that this package does not create.
+    :param managed: whether a load may write to it; not where it has a default, or the database fills it.
+    :param equality: which values it compares as equal.
     """
 
     name: str
@@ -47,134 +66,10 @@ class TableColumn:
     managed: bool
     equality: Equality = Equality.EXACT
 
-    def takes_for_equal(self, kind: Kind) -> bool:
-        """Tell whether two different values of a kind can be equal in the column."""
+    def confuses(self, kind: Kind) -> bool:
+        """Return whether two different values of a kind can be equal in the column."""
         numbers = kind in (Kind.BOOLEAN, Kind.INTEGER, Kind.BIGINT, Kind.DOUBLE)
         return self.equality is Equality.LOOSE or (self.equality is Equality.NUMERIC and not numbers)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dialect:
-    """How a database writes things.
-
-    :param name: what the database is called in messages.
-    :param quote: puts a name in quotes.
-    :param fold: what the database does to a table's name that stands without quotes.
-    :param same_name: gives equal texts for quoted names that the database takes for one.
-    :param longest_name: the bytes of UTF-8 that it keeps of a name; ``None`` where it keeps all of them.
-    :param most_columns: the columns that a table can have; ``None`` where the database sets no limit.
-    :param types: the type of a column of each kind.
-    :param text_type: the type of any text.
-    :param integer_type: a type for numbers of rows, 64 bits wide.
-    :param instant_type: the type of ``_extracted_at``.
-    :param stored: turns a staged expression of a kind into what a column of that kind stores.
-    :param distinct: tells whether two expressions differ, where two nulls do not.
-    :param key: makes an expression of a kind comparable to find the row of a key, in a way that can use the table's index.
-    :param exact: makes an expression of a kind comparable and sortable, texts and JSON character by character.
-    :param foreign_value: turns a staged expression of a kind into a foreign type.
-    :param foreign_loss: tells whether a foreign type fails to give back the value of a staged expression of a kind.
-    :param keeps_types: whether a column holds values of its type only; else its times have to be read to be compared.
-    :param insert: the verb that adds rows to the table.
-    :param update: writes the statement that overwrites rows of a table from the staged ones: table, stage, assignments and
-        condition, with the table's columns named by ``t`` and the staged ones by ``s``.
-    """
-
-    name: str
-    quote: Callable[[str], str]
-    fold: Callable[[str], str]
-    same_name: Callable[[str], str]
-    longest_name: int | None
-    most_columns: int | None
-    types: Mapping[Kind, str]
-    text_type: str
-    integer_type: str
-    instant_type: str
-    stored: Callable[[str, Kind], str]
-    distinct: Callable[[str, str], str]
-    key: Callable[[str, Kind], str]
-    exact: Callable[[str, Kind], str]
-    foreign_value: Callable[[str, Kind, str], str]
-    foreign_loss: Callable[[str, Kind, str], str]
-    update: Callable[[str, str, Sequence[tuple[str, str]], str], str]
-    keeps_types: bool = True
-    insert: str = "INSERT"
-
-    def stage_type(self, kind: Kind) -> str:
-        """Give the type that holds a kind on its way; JSON travels as text, since only text can be compared."""
-        return self.text_type if kind is Kind.JSON else self.types[kind]
-
-    def table_name(self, text: str) -> TableName:
-        """Read a table's name as a user wrote it.
-
-        :raises ValueError: it is none, or the database would make another name of it.
-        """
-        from limio_limitrail.landing.sql.names import table_name
-
-        return table_name(text, fold=self.fold, longest=self.longest_name)
-
-    def legible(self, expression: str) -> str:
-        """Give an expression in a form in which its value can be fetched and read as a text."""
-        return f"CAST({expression} AS {self.text_type})" if self.keeps_types else expression
-
-    def qualified(self, table: TableName) -> str:
-        """Write a table's name into SQL."""
-        return ".".join(self.quote(part) for part in (table.schema, table.table) if part is not None)
-
-
-class Session(Protocol):
-    """An open transaction of one load. Nothing it does can be seen by others before the load's end."""
-
-    dialect: Dialect
-
-    def execute(self, sql: str, *values: object) -> int:
-        """Run a statement, with a bound value for every `VALUE` in it; answer the number of rows it touched."""
-        ...
-
-    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run a query and fetch all its rows."""
-        ...
-
-    def lock(self, table: TableName) -> None:
-        """Make other loads into the same table wait until this one ends."""
-        ...
-
-    def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
-        """Read what columns a table has; ``None`` when there is no such table.
-
-        :raises LandingError: the name belongs to something that is no table.
-        """
-        ...
-
-    def may_skip_rows(self, table: TableName) -> bool:
-        """Tell whether the table has something, such as a trigger, that may leave a row as it is without a word."""
-        ...
-
-    def create_stage(self, *, stage: str, columns: Sequence[tuple[str, str]]) -> None:
-        """Make a temporary table of columns given by name and type."""
-        ...
-
-    def fill(self, *, stage: str, rows: pa.Table) -> None:
-        """Add rows to a temporary table, whose columns come in the same order."""
-        ...
-
-    def ready(self, *, stage: str) -> None:
-        """Do what the database needs before it can use a filled temporary table well."""
-        ...
-
-    def unfit_json(self, *, stage: str, column: str) -> int:
-        """Count the staged values of a JSON column that the database's own JSON type would not take."""
-        ...
-
-    def create_table(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:
-        """Make the table, with a primary key on the columns of `key` where that helps the database.
-
-        True where the table now refuses rows that share a key or lack it.
-        """
-        ...
-
-    def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
-        """Turn a column into a wider kind; numbers, instants and truth values take the text forms of `kinds.cast`."""
-        ...
 
 
 def quoted(name: str) -> str:
@@ -183,8 +78,272 @@ def quoted(name: str) -> str:
 
 
 def unchanged(name: str) -> str:
-    """Leave a name without quotes as it is."""
+    """Return an unquoted name as it is."""
     return name
+
+
+def as_is(expression: str, kind: Kind) -> str:  # noqa: ARG001
+    """Return an expression as it is."""
+    return expression
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dialect:
+    """The SQL of one database.
+
+    :param name: what the database is called in messages.
+    :param types: the type of a column of each kind.
+    :param text_type: the type of any text.
+    :param integer_type: a 64-bit integer type.
+    :param instant_type: the type of ``_extracted_at``.
+    :param fold: what the database does to a table's name without quotes.
+    :param same_name: returns equal texts for quoted names that the database does not distinguish.
+    :param longest_name: the bytes of UTF-8 that it keeps of a name; ``None`` without a limit.
+    :param most_columns: the columns that a table can have; ``None`` without a limit.
+    :param stored: turns a staged expression of a kind into what a column of that kind stores.
+    :param key: makes an expression of a kind comparable to find the row of a key, in a way that can use an index.
+    :param exact: makes an expression of a kind comparable and sortable, texts and JSON character by character.
+    :param to_custom_type: casts a staged expression of a kind to a type that this package does not create.
+    :param custom_type_loses: a condition: such a type does not return the value of a staged expression of a kind.
+    :param distinct: the operator that compares values, where two nulls are equal.
+    :param strict_types: whether a column holds values of its type only; if not, times have to be fetched to be compared.
+    :param insert_verb: the verb that adds rows to the table.
+    :param update_verb: the verb that changes them.
+    """
+
+    name: str
+    types: Mapping[Kind, str]
+    text_type: str
+    integer_type: str
+    instant_type: str
+    to_custom_type: Callable[[str, Kind, str], str]
+    custom_type_loses: Callable[[str, Kind, str], str]
+    fold: Callable[[str], str] = unchanged
+    same_name: Callable[[str], str] = unchanged
+    longest_name: int | None = None
+    most_columns: int | None = None
+    stored: Callable[[str, Kind], str] = as_is
+    key: Callable[[str, Kind], str] = as_is
+    exact: Callable[[str, Kind], str] = as_is
+    distinct: str = "IS DISTINCT FROM"
+    strict_types: bool = True
+    insert_verb: str = "INSERT"
+    update_verb: str = "UPDATE"
+
+    def quote(self, name: str) -> str:
+        """Put a name in quotes."""
+        return quoted(name)
+
+    def qualified(self, table: TableName) -> str:
+        """Return a table's name as SQL."""
+        return ".".join(quoted(part) for part in (table.schema, table.table) if part is not None)
+
+    def table_name(self, text: str) -> TableName:
+        """Read a table's name as a user wrote it.
+
+        :raises ValueError: it is none, or the database would change it.
+        """
+        from limio_limitrail.landing.sql.names import table_name
+
+        return table_name(text, fold=self.fold, longest=self.longest_name)
+
+    def stage_type(self, kind: Kind) -> str:
+        """Return the type of a staged column; JSON is staged as text, since only text can be compared."""
+        return self.text_type if kind is Kind.JSON else self.types[kind]
+
+    def legible(self, expression: str) -> str:
+        """Return an expression whose value can be fetched as a text."""
+        return f"CAST({expression} AS {self.text_type})" if self.strict_types else expression
+
+    def update(self, table: str, stage: str, assignments: Sequence[tuple[str, str]], condition: str) -> str:
+        """Write an UPDATE … FROM, with the table's columns named by ``t`` and the staged ones by ``s``."""
+        settings = ", ".join(f"{column} = {value}" for column, value in assignments)
+        return f"{self.update_verb} {table} AS t SET {settings} FROM {stage} AS s WHERE {condition}"
+
+
+def texts(values: list[Any], *, kind: Kind) -> list[str]:
+    """Return the texts that `column_types.cast` writes."""
+    import pyarrow as pa
+
+    column = pa.chunked_array([pa.array(values, arrow_type(kind))])
+    written: list[str] = cast(column, source=kind, target=Kind.TEXT).to_pylist()
+    return written
+
+
+class Session(ABC):
+    """A connection to a database and its transaction. Others see nothing of a transaction before it is committed.
+
+    :param hook: the connection's hook.
+    :param connection: what `connect` has returned.
+    """
+
+    dialect: Dialect
+    driver_error: type[Exception]
+    """The base class of what the driver raises."""
+
+    loads_directly = False
+    """Whether `savepoint`, `copy_into` and `add_primary_key` work."""
+
+    def __init__(self, hook: DbApiHook, connection: Any) -> None:
+        self.hook = hook
+        self._connection = connection
+
+    @classmethod
+    @abstractmethod
+    def connect(cls, hook: DbApiHook, *, wait: float | None = None) -> Any:
+        """Open the driver's connection.
+
+        :param wait: seconds to wait for another process that has the database's file open; ``None``: as long as a load does.
+        :raises LandingError: the database cannot be reached, or refuses the connection.
+        """
+
+    @classmethod
+    def connect_to_inspect(cls, hook: DbApiHook) -> Any | None:
+        """Open the connection without creating the database or waiting for it; ``None`` where that is not possible."""
+        return cls.connect(hook, wait=0.0)
+
+    @classmethod
+    def process_lock(cls, hook: DbApiHook) -> AbstractContextManager[object]:  # noqa: ARG003
+        """Return a lock for a whole load, where the threads of one process need one."""
+        return nullcontext()
+
+    def file(self) -> Path | None:
+        """Return the open database's file; ``None`` if it is a server's, or in memory."""
+        return None
+
+    @classmethod
+    @abstractmethod
+    def describe(cls, error: Exception, *, connection: Any) -> Diagnosis:
+        """Describe an error of the driver, without any value of a row."""
+
+    @contextmanager
+    def transaction(
+        self, *, lock_wait: float | None = None, idle_limit: float | None = None, read_only: bool = False
+    ) -> Iterator[Self]:
+        """Run a transaction: committed at the end, rolled back if anything is raised.
+
+        :param lock_wait: seconds to wait for a lock, where the database can limit that; ``None``: as long as a load does.
+        :param idle_limit: seconds after which the database ends a transaction without statements, where it can.
+        :param read_only: whether nothing will be written.
+        """
+        try:
+            self.begin(lock_wait=lock_wait, idle_limit=idle_limit, read_only=read_only)
+            yield self
+            with during("while committing"):
+                self.commit()
+        except BaseException:
+            self.roll_back()
+            raise
+
+    @abstractmethod
+    def begin(self, *, lock_wait: float | None, idle_limit: float | None, read_only: bool) -> None:
+        """Begin a transaction; see `transaction`."""
+
+    def commit(self) -> None:
+        """Commit the transaction."""
+        try:
+            self.guarded(self._connection.commit)
+        except DatabaseError as refused:
+            if refused.cause is Cause.LOST:
+                refused.cause = Cause.UNCERTAIN
+            raise
+
+    def roll_back(self) -> None:
+        """Undo everything. If that fails, closing the connection does it, and the first error is not hidden."""
+        with suppress(Exception):
+            self._connection.rollback()
+
+    def guarded(self, call: Callable[[], T]) -> T:
+        """Run a call to the driver; what it raises becomes a `DatabaseError` that quotes no value."""
+        return guarded(call, refused=self.driver_error, describe=lambda error: self.describe(error, connection=self._connection))
+
+    @abstractmethod
+    def execute(self, sql: str, *values: object) -> int:
+        """Run a statement, with a bound value for every `VALUE` in it; return the number of affected rows."""
+
+    @abstractmethod
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run a query and fetch all its rows."""
+
+    @abstractmethod
+    def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
+        """Read a table's columns; ``None`` if there is no such table.
+
+        :raises LandingError: the name belongs to something other than a table.
+        """
+
+    @abstractmethod
+    def fill(self, *, stage: str, rows: pa.Table) -> None:
+        """Add rows to a temporary table, whose columns have the same order."""
+
+    @abstractmethod
+    def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
+        """Turn a column into a wider kind; numbers, instants and booleans take the text forms of `column_types.cast`."""
+
+    def lock(self, table: TableName) -> None:  # noqa: B027 - most databases need none
+        """Wait for other loads into the table, even one that has yet to be created; does nothing by default."""
+
+    def may_skip_rows(self, table: TableName) -> bool:  # noqa: ARG002
+        """Return whether something, such as a trigger, can silently leave a row unchanged."""
+        return False
+
+    def create_stage(self, *, stage: str, columns: Sequence[tuple[str, str]]) -> None:
+        """Create a temporary table of columns given by name and type."""
+        self.execute(f"CREATE TEMPORARY TABLE {quoted(stage)} ({', '.join(f'{name} {type_}' for name, type_ in columns)})")
+
+    def analyze(self, *, stage: str) -> None:  # noqa: B027 - most databases need none
+        """Collect the statistics of a filled temporary table, where the planner needs them."""
+
+    def invalid_json(self, *, stage: str, column: str) -> int:  # noqa: ARG002
+        """Count the staged values of a JSON column that the database's JSON type refuses."""
+        return 0
+
+    def create_table(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:  # noqa: ARG002
+        """Create the table, with a primary key where that helps; return whether it now refuses equal and missing keys."""
+        described = ", ".join(f"{quoted(name)} {type_}" for name, type_ in columns)
+        self.execute(f"CREATE TABLE {self.dialect.qualified(table)} ({described})")
+        return False
+
+    def staged_values(self, columns: Mapping[str, Any], *, types: Sequence[str]) -> str:
+        """Create a temporary table of some columns, each an Arrow array or a list; return its name as SQL."""
+        import pyarrow as pa
+
+        name = f"_limio_values_{uuid.uuid4().hex}"
+        self.create_stage(stage=name, columns=list(zip(columns, types, strict=True)))
+        self.fill(stage=name, rows=pa.table(dict(columns)))
+        self.analyze(stage=name)
+        return quoted(name)
+
+    def rewrite_doubles(self, *, table: TableName, column: str) -> None:
+        """Rewrite the very large and very small numbers of a column that has just become text as `column_types.cast` does.
+
+        Databases differ in when and how they write an exponent, and in the sign of zero; in between they agree.
+        """
+        name, qualified = quoted(column), self.dialect.qualified(table)
+        number = f"abs(CAST({name} AS {self.dialect.types[Kind.DOUBLE]}))"
+        unusual = f"{number} >= {_PLAIN_DOUBLE:.0f} OR {number} < 0.001"
+        found = [text for (text,) in self.query(f"SELECT DISTINCT {name} FROM {qualified} WHERE {unusual}")]
+        wanted = texts([float(text) for text in found], kind=Kind.DOUBLE)
+        changes = {old: new for old, new in zip(found, wanted, strict=True) if old != new}
+        if changes:
+            columns = {"old": list(changes), "new": list(changes.values())}
+            stage = self.staged_values(columns, types=[self.dialect.text_type] * 2)
+            self.execute(self.dialect.update(qualified, stage, [(name, "s.new")], f"t.{name} = s.old"))
+
+    def savepoint(self) -> AbstractContextManager[None]:
+        """Undo everything that is done within if it raises; must be entered before anything else is done."""
+        raise NotImplementedError
+
+    def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource], own: tuple[datetime, str]) -> Iterator[int]:
+        """Copy the parts' rows straight into the new table; yield how many were added since the last time.
+
+        :param own: the values of ``_extracted_at`` and ``_run_id``.
+        """
+        raise NotImplementedError
+
+    def add_primary_key(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:  # noqa: ARG002
+        """Add the primary key to the filled table; return False if the database has none, so that nothing was checked."""
+        return False
 
 
 def any_of(conditions: Iterable[str]) -> str:
@@ -203,9 +362,3 @@ def _joined(conditions: Iterable[str], *, word: str, empty: str) -> str:
     while len(parts) > 1:
         parts = [f"({f' {word} '.join(parts[at : at + group])})" for at in range(0, len(parts), group)]
     return parts[0] if parts else empty
-
-
-def update_from(table: str, stage: str, assignments: Sequence[tuple[str, str]], condition: str) -> str:
-    """Write an UPDATE … FROM, as Postgres, DuckDB and SQLite have it."""
-    settings = ", ".join(f"{column} = {value}" for column, value in assignments)
-    return f"UPDATE {table} AS t SET {settings} FROM {stage} AS s WHERE {condition}"

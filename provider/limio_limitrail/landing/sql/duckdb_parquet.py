@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Parts as Parquet files that DuckDB reads by itself, a little at a time."""
+"""Parts as Parquet files that DuckDB reads itself."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from limio_limitrail.landing.sql.staged_rows import STORED_NUL, in_kinds
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from limio_limitrail.landing.sql.plan import Landed, Plan
+    from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 
 _UNFIT_FOR_PATHS = re.compile(r"[*?\[\]{}\\]")
-"""What DuckDB takes for a pattern in a file's name."""
+"""Characters of a pattern in DuckDB's file names."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Readable:
+class ParquetSource:
     """A Parquet file, and how the columns of a plan are read out of it.
 
-    :param file: where it is.
+    :param file: its path.
     :param rows: how many it has.
     :param schema: its columns.
     :param values: an expression for each column of the plan, in the plan's order.
@@ -42,11 +42,11 @@ class Readable:
 
 
 @contextmanager
-def readable(part: PartSource, *, plan: Plan) -> Iterator[Readable]:
-    """Give a part as a file: its own, or one made of it where SQL could not turn its columns into the plan's by itself.
+def readable(part: PartSource, *, plan: LoadPlan) -> Iterator[ParquetSource]:
+    """Return a part as a file: its own, or a rewritten one if SQL cannot convert its columns to the plan's.
 
     :param part: the part.
-    :param plan: what becomes of each column.
+    :param plan: what happens to each column.
     :raises LandingError: the part does not fit the plan.
     """
     own = _own_file(part, plan=plan)
@@ -59,7 +59,7 @@ def readable(part: PartSource, *, plan: Plan) -> Iterator[Readable]:
         yield _readable(file, values=tuple(_typed(quoted(column.staged), column) for column in plan.columns))
 
 
-def _own_file(part: PartSource, *, plan: Plan) -> Readable | None:
+def _own_file(part: PartSource, *, plan: LoadPlan) -> ParquetSource | None:
     if not isinstance(part, FilePart):
         return None
     file = part.file()
@@ -68,7 +68,7 @@ def _own_file(part: PartSource, *, plan: Plan) -> Readable | None:
     import pyarrow.parquet as pq
 
     schema = pq.read_schema(file)
-    # DuckDB takes names for equal that differ in case only, and has no name without a letter in it.
+    # DuckDB ignores the case of names, and has no empty name.
     if len({name.casefold() for name in schema.names}) != len(schema.names) or "" in schema.names:
         return None
     if set(schema.names) - {column.key for column in plan.columns}:
@@ -78,15 +78,15 @@ def _own_file(part: PartSource, *, plan: Plan) -> Readable | None:
     return _readable(file, values=known) if len(known) == len(values) else None
 
 
-def _readable(file: Path, *, values: tuple[str, ...]) -> Readable:
+def _readable(file: Path, *, values: tuple[str, ...]) -> ParquetSource:
     import pyarrow.parquet as pq
 
     about = pq.read_metadata(file)
-    return Readable(file=file, rows=about.num_rows, schema=about.schema.to_arrow_schema(), values=values)
+    return ParquetSource(file=file, rows=about.num_rows, schema=about.schema.to_arrow_schema(), values=values)
 
 
-def _value(column: Landed, *, schema: pa.Schema) -> str | None:
-    """Give the expression that reads a column; ``None`` where only Arrow writes a value as every database gets it."""
+def _value(column: ColumnPlan, *, schema: pa.Schema) -> str | None:
+    """Return the expression that reads a column; ``None`` if only Arrow converts it in the same way for every database."""
     at = schema.get_field_index(column.key)
     source = kind_of(schema.field(at)) if at >= 0 else Kind.NULL
     if source is Kind.NULL:
@@ -97,11 +97,11 @@ def _value(column: Landed, *, schema: pa.Schema) -> str | None:
     return f"CAST({quoted(column.key)} AS DOUBLE)" if (source, column.kind) == (Kind.INTEGER, Kind.DOUBLE) else None
 
 
-def _typed(value: str, column: Landed) -> str:
+def _typed(value: str, column: ColumnPlan) -> str:
     return f"CAST({value} AS JSON)" if column.kind is Kind.JSON else value
 
 
-def _write(part: PartSource, *, plan: Plan, file: Path) -> None:
+def _write(part: PartSource, *, plan: LoadPlan, file: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -1,8 +1,13 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What a database says when it refuses, without the values that it quotes."""
+"""Database errors without the values that drivers quote: where it failed, the class or SQLSTATE, and what to do.
+
+At DEBUG the log has the classes of each driver error and of those that led to it. The driver's own text, which may quote rows, is
+logged only if ``[limio_limitrail] show_driver_messages`` is on. It is never part of an exception: those also go elsewhere.
+"""
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,36 +15,42 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from limio_limitrail import troubleshooting
+from limio_limitrail.addresses import mask_credentials
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.landing.sql.model import LandingError
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
+log = logging.getLogger("limio_limitrail.landing.sql")
+
 T = TypeVar("T")
 
 _QUOTE = re.compile("[\"'`:]")
+_MOST_CLASSES = 10
+_LONGEST_TEXT = 4000
 
 
 class Cause(Enum):
-    """Why a database did not do what it was asked for."""
+    """Why a database refused something."""
 
     ROWS = "the rows do not fit the table"
     OTHER = "anything else"
     OBSTACLE = "something depends on what is to be changed"
-    LIMIT = "more than the database takes"
+    LIMIT = "a limit of the database"
     LOST = "the connection ended"
-    UNCERTAIN = "the connection ended while the transaction was committed"
+    UNCERTAIN = "the connection ended during the commit"
     UNREACHABLE = "no connection"
     CREDENTIALS = "the login was refused"
     NO_DATABASE = "no such database"
     NO_FILE = "the file cannot be used"
     FULL = "no space left"
-    READ_ONLY = "it may only be read"
+    READ_ONLY = "read-only"
     CONNECTIONS = "no connection left"
     TIMEOUT = "a time limit"
     CONFLICT = "another transaction"
-    RIGHTS = "a right is missing"
+    RIGHTS = "a privilege is missing"
 
     @property
     def about_rows(self) -> bool:
@@ -55,7 +66,7 @@ _ADVICE = {
     Cause.UNREACHABLE: "Check the connection's host and port, and whether the server runs. A retry helps once it answers",
     Cause.CREDENTIALS: "Check the connection's login and password, and whether this login may connect from here",
     Cause.NO_DATABASE: "Check the database that the connection names",
-    Cause.NO_FILE: "Check the path, its folder and its rights, and whether the file is a database that is not damaged",
+    Cause.NO_FILE: "Check the path, its folder and its permissions, and whether the file is an undamaged database",
     Cause.FULL: "The disk, or a quota on it, is full. A retry helps once there is room",
     Cause.READ_ONLY: "Use a connection, a server or a file that may be written",
     Cause.CONNECTIONS: "A retry may help. If it happens often, put the tasks that use this database into a pool",
@@ -69,16 +80,16 @@ _ADVICE = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refusal:
-    """What a database or its driver said.
+class Diagnosis:
+    """An error of a database or its driver, without values.
 
-    :param told: who refused, and with which class or code of errors: ``Postgres refused (UniqueViolation, SQLSTATE 23505)``.
-    :param words: its words, as far as they hold no value.
+    :param summary: who refused, and the class or code of the error: ``Postgres refused (UniqueViolation, SQLSTATE 23505)``.
+    :param detail: the driver's text, as far as it quotes no value.
     :param cause: why.
     """
 
-    told: str
-    words: str = ""
+    summary: str
+    detail: str = ""
     cause: Cause = Cause.OTHER
 
 
@@ -87,90 +98,116 @@ class DatabaseError(LandingError):
 
     :ivar cause: why.
     :ivar step: what was being done: ``while widening analytics.orders.seats``.
-    :ivar obstacles: what stands in the way, by kind and name.
-    :ivar undone: what is left after it, and what a retry does.
+    :ivar obstacles: what prevents a change, by kind and name.
+    :ivar outcome: what the failure left behind, and what a retry does.
     """
 
     cause = Cause.OTHER
     step = ""
     obstacles: tuple[str, ...] = ()
-    undone = ""
-    _words = ""
+    outcome = ""
+    _detail = ""
 
-    def __init__(self, refusal: Refusal | str) -> None:
-        refusal = Refusal(told=refusal) if isinstance(refusal, str) else refusal
-        super().__init__(refusal.told)
-        self.cause = refusal.cause
-        self._words = refusal.words
+    def __init__(self, diagnosis: Diagnosis | str) -> None:
+        if isinstance(diagnosis, str):  # a copy of an exception is created from its message
+            diagnosis = Diagnosis(summary=diagnosis)
+        super().__init__(diagnosis.summary)
+        self.cause = diagnosis.cause
+        self._detail = diagnosis.detail
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """Who refused, with the class or code of the error; no advice."""
         return Exception.__str__(self)
 
     @property
     def what(self) -> str:
-        """The message alone."""
+        """The message without the link."""
         step = f" {self.step}" if self.step else ""
-        words = f": {self._words}" if self._words else ""
-        sentences = [f"{self.told}{step}{words}"]
+        detail = f": {self._detail}" if self._detail else ""
+        sentences = [f"{self.summary}{step}{detail}"]
         if self.obstacles:
             sentences.append(f"In the way: {', '.join(self.obstacles)}")
         sentences += [advice] if (advice := _ADVICE.get(self.cause)) is not None else []
-        if self.undone and self.cause is not Cause.UNCERTAIN:
-            sentences.append(self.undone)
+        if self.outcome and self.cause is not Cause.UNCERTAIN:
+            sentences.append(self.outcome)
         return ". ".join(sentence.rstrip(".") for sentence in sentences)
 
 
-def guarded(call: Callable[[], T], *, refused: type[Exception], describe: Callable[[Exception], Refusal | str]) -> T:
+def log_driver_error(error: BaseException) -> None:
+    """Log a driver's error: its classes at DEBUG, its text only where the user allows it."""
+    _log_classes(error)
+    if troubleshooting.driver_messages_shown():
+        text = mask_credentials(str(error).strip()[:_LONGEST_TEXT])
+        log.warning("The driver's message, which may quote rows (show_driver_messages is on): %s", text)
+
+
+def _log_classes(error: BaseException) -> None:
+    classes: list[str] = []
+    link: BaseException | None = error
+    while link is not None and len(classes) < _MOST_CLASSES:
+        classes.append(f"{type(link).__module__}.{type(link).__qualname__}")
+        link = link.__cause__ or link.__context__
+    log.debug("Driver error: %s", ", caused by ".join(classes))
+
+
+def guarded(call: Callable[[], T], *, refused: type[Exception], describe: Callable[[Exception], Diagnosis]) -> T:
     """Run a call to a driver; what it raises becomes a `DatabaseError` that quotes no value.
 
     :param call: what to run.
-    :param refused: the driver's own class of errors.
-    :param describe: tells what happened, without any value.
+    :param refused: the driver's base class of errors.
+    :param describe: returns what happened, without any value.
     :raises DatabaseError: the driver raised.
     """
     try:
         return call()
     except refused as error:
-        refusal = describe(error)
-    # Raised here and not in the handler, so that the driver's error, which may quote rows, is not even its context.
-    raise DatabaseError(refusal)
+        log_driver_error(error)
+        diagnosis = describe(error)
+    # Raised outside of the handler, so that the driver's error, which may quote rows, is not even its context.
+    raise DatabaseError(diagnosis)
 
 
-def connected(hook: DbApiHook, *, name: str, describe: Callable[[str], Refusal] | None = None) -> Any:
+def connected(hook: DbApiHook, *, name: str, describe: Callable[[str], Diagnosis] | None = None) -> Any:
     """Open a hook's connection; what the driver raises becomes a `DatabaseError`.
 
     :param name: what the database is called in messages.
-    :param describe: tells by the driver's words what happened, without repeating them.
-    :raises DatabaseError: the database cannot be reached, or does not let the connection in.
+    :param describe: recognizes the driver's text, without repeating it.
+    :raises DatabaseError: the database cannot be reached, or refuses the connection.
     """
     try:
-        # The hook and the driver have the password in their hands meanwhile.
+        # The frames of the hook and the driver hold the password.
         return raises_bare(hook.get_conn)()
     except Exception as error:
-        # A connection that Airflow does not have, or a driver that is not installed, is told best by whoever noticed.
+        # Airflow reports a connection that does not exist, and Python a driver that is not installed.
         if type(error).__module__.partition(".")[0] in ("airflow", "builtins"):
             raise
-        refusal = describe(str(error)) if describe is not None else Refusal(told="", cause=Cause.UNREACHABLE)
+        _log_classes(error)
+        diagnosis = describe(str(error)) if describe is not None else Diagnosis(summary="", cause=Cause.UNREACHABLE)
         class_ = type(error).__name__
-    conn_id = getattr(hook, str(getattr(hook, "conn_name_attr", "")), None)
+    conn_id = connection_id(hook)
     where = f"{name} (connection {conn_id!r})" if isinstance(conn_id, str) else name
-    raise DatabaseError(Refusal(told=f"{where} could not be opened ({class_})", words=refusal.words, cause=refusal.cause))
+    summary = f"{where} could not be opened ({class_})"
+    raise DatabaseError(Diagnosis(summary=summary, detail=diagnosis.detail, cause=diagnosis.cause))
+
+
+def connection_id(hook: DbApiHook) -> object:
+    """Return the id of a hook's connection."""
+    return getattr(hook, str(getattr(hook, "conn_name_attr", "")), None)
 
 
 @contextmanager
-def during(step: str, *, undone: str = "") -> Iterator[None]:
-    """Say what was being done when the database refused something. The innermost step is told.
+def during(step: str, *, outcome: str = "") -> Iterator[None]:
+    """Label what is done within, for the message of a `DatabaseError`. The innermost label counts.
 
     :param step: such as ``while widening analytics.orders.seats``.
-    :param undone: what is left after it, and what a retry does.
+    :param outcome: what a failure leaves behind, and what a retry does.
     """
     try:
         yield
     except DatabaseError as refused:
         refused.step = refused.step or step
-        refused.undone = refused.undone or undone
+        refused.outcome = refused.outcome or outcome
         raise
 
 
@@ -204,12 +241,18 @@ _BY_CLASS = {
 }
 
 
+def class_and_state(error: Exception) -> tuple[str, str]:
+    """Return an error's class for messages, as in ``(UniqueViolation, SQLSTATE 23505)``, and its SQLSTATE, if it has one."""
+    state = str(getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or "")
+    return f"({type(error).__name__}{f', SQLSTATE {state}' if state else ''})", state
+
+
 def cause_of(state: str) -> Cause:
-    """Tell why, by an SQLSTATE."""
+    """Return the cause that an SQLSTATE stands for."""
     return _BY_STATE.get(state, _BY_CLASS.get(state[:2], Cause.OTHER))
 
 
 def before_values(message: str) -> str:
-    """Cut a driver's message where it begins to quote: a value can stand in quotes or after a colon."""
+    """Cut a driver's message where it begins to quote: a value can follow a quotation mark or a colon."""
     first_line = message.strip().partition("\n")[0]
     return f"{_QUOTE.split(first_line, maxsplit=1)[0].strip()} …"

@@ -1,36 +1,46 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The load itself: the same steps for every database."""
+"""Load a pull into a table: the steps, which are the same for every database.
+
+One transaction: inspect the table and plan (`plan`); copy rows straight into a new table (`direct_load`), or into a staging table
+(`staged_rows`); check the staged rows; create, extend and widen the table; merge, append or replace (`statements`).
+"""
 
 from __future__ import annotations
 
 import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+from limio_limitrail.landing.arrow_tables import integer_array
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import Session
-from limio_limitrail.landing.sql.direct_load import load_fresh
+from limio_limitrail.landing.sql.direct_load import load_directly
 from limio_limitrail.landing.sql.errors import DatabaseError, during
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
-from limio_limitrail.landing.sql.plan import Landed, Plan, check_key_column, key_columns, make_plan
-from limio_limitrail.landing.sql.sessions import open_session
-from limio_limitrail.landing.sql.staged_rows import STORED_NUL, forms_of_nul, prepared
-from limio_limitrail.landing.sql.stale_rows import drop_outdated
-from limio_limitrail.landing.sql.statements import Statements
+from limio_limitrail.landing.sql.plan import ColumnPlan, check_key_column, key_columns, make_plan
+from limio_limitrail.landing.sql.sessions import find_table, open_session
+from limio_limitrail.landing.sql.staged_rows import SEQUENCE, STORED_NUL, nul_forms, stage_columns
+from limio_limitrail.landing.sql.statements import LoadStatements
+from limio_limitrail.landing.timestamps import keys_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
-KEPT_AWAY = (
-    "A trigger or a rule of the table may keep rows from being written; change it, or load into another table; nothing was kept"
-)
+BATCH_ROWS = 100_000
+"""Staged rows whose times are fetched at once, where SQL cannot compare times."""
 
-UNDONE = "Nothing was written; a retry goes on from the finished parts"
+_VERBS = {WriteMode.MERGE: "merging into", WriteMode.APPEND: "appending to", WriteMode.REPLACE: "replacing the rows of"}
+
+_ROWS_SKIPPED = (
+    "A trigger or a rule of the table may prevent rows from being written; change it, or load into another table; "
+    "nothing was written"
+)
+_NOTHING_WRITTEN = "Nothing was written; a retry goes on from the finished parts"
 
 
 def load(
@@ -43,41 +53,37 @@ def load(
 ) -> LoadResult:
     """Write a pull into a table, in one transaction: all of it or nothing.
 
-    The table is made if it is not there, gains the columns it lacks, and columns too narrow for what comes are widened. All
-    columns are the records': a row that is replaced has a null in every column that it no longer brings. Only columns with a
-    default, and those that the database fills by itself, are somebody else's and never written.
+    The table is created if it does not exist, gains missing columns, and columns that are too narrow are widened. Loads own the
+    columns: a row that is replaced has a null in every column that it no longer brings. Columns with a default, and those that
+    the database fills, are never written.
 
-    DuckDB, Postgres and SQLite undo changes of a table's columns too when a load fails. Another database of standard SQL may
-    commit those by itself, and nothing there keeps two loads into one table apart.
+    DuckDB, Postgres and SQLite also undo changes of columns when a load fails. Another database of standard SQL may commit those,
+    and does not serialize two loads into one table.
 
-    A NUL character is stored as the six characters ``\\u0000``. A column of a type this package does not make (``numeric``,
-    ``varchar(20)``, ``uuid``, …) is written if it gives every value back as it came; a ``jsonb`` column keeps of JSON what
-    ``jsonb`` keeps.
+    A NUL character is stored as the six characters ``\\u0000``. A column of a type that this package does not create, such as
+    ``numeric``, ``varchar(20)`` or ``uuid``, is written if it returns every value unchanged; ``jsonb`` stores JSON as it does.
 
-    :param hook: the connection; its database and schema are where the table lives.
+    :param hook: the connection, with the table's database and default schema.
     :param target: the table and how to write to it.
-    :param schema: record key → the widest kind over all parts, in order.
-    :param parts: the parts, in the order in which they came; each is read once, one at a time, or once more where the rows cannot
-        go straight into a new table.
-    :param progress: called with the number of rows sent so far, after every part.
+    :param schema: record key → the widest kind of all parts, in order.
+    :param parts: the parts in order. Each is read once, one at a time; once more if it cannot go straight into a new table.
+    :param progress: called after every part with the number of rows sent so far.
     :raises LandingError: the pull does not fit, or the database refused it. The table is as it was before.
     """
     # Only parts are counted, not rows: an empty pull may still come with parts.
-    log.info("Landing %d parts in %s by %s", len(parts), target.table, target.mode)
+    log.info("Loading %d parts into %s (%s)", len(parts), target.table, target.mode)
     import pyarrow as pa
 
-    # What the pull has used Arrow keeps, and the database is about to use as much again.
+    # Return the memory that the pull has used to the system before the database uses as much.
     pa.default_memory_pool().release_unused()
-    with during(f"while loading {target.table}", undone=UNDONE), open_session(hook) as session:
-        try:
-            table = session.dialect.table_name(target.table)
-        except ValueError as wrong:
-            raise LandingError(str(wrong)) from None
-        with during(f"while waiting for {table}"):
+    step = f"while loading {target.table}"
+    with during(step, outcome=_NOTHING_WRITTEN), open_session(hook, step=step) as session:
+        table = find_table(target.table, dialect=session.dialect)
+        with during(f"while locking {table}"):
             session.lock(table)
-        result = _load(session=session, table=table, target=target, schema=schema, parts=parts, progress=progress)
+        result = _Load(session=session, table=table, target=target, schema=schema, parts=parts, progress=progress).run()
     log.info(
-        "Landed in %s: %d rows came, %d inserted, %d updated, %d unchanged, %d outdated, %d deleted, %d duplicates dropped",
+        "Loaded into %s: %d rows came, %d inserted, %d updated, %d unchanged, %d outdated, %d deleted, %d duplicates dropped",
         target.table,
         result.rows,
         result.inserted,
@@ -90,215 +96,249 @@ def load(
     return result
 
 
-def _load(
-    *,
-    session: Session,
-    table: TableName,
-    target: Target,
-    schema: Mapping[str, Kind],
-    parts: Sequence[PartSource],
-    progress: Callable[[int], None] | None,
-) -> LoadResult:
-    with during(f"while looking at {table}"):
-        plan = make_plan(session=session, table=table, schema=schema)
-    time = plan.column(target.time_column) if target.time_column is not None else None
-    write = Statements(
-        dialect=session.dialect,
-        plan=plan,
-        stage=f"_limio_stage_{uuid.uuid4().hex}",
-        time=time,
-        lost_time=None
-        if target.time_column is None or time is not None
-        else plan.vacated_by(target.time_column, same=session.dialect.same_name),
-    )
-    fresh = load_fresh(session=session, write=write, target=target, parts=parts, progress=progress) if schema else None
-    if fresh is not None:
-        return fresh
-    with during(f"while creating the staging table of {table}"):
-        session.create_stage(stage=write.stage, columns=write.stage_columns())
-    with during(f"while copying rows into the staging table of {table}"):
-        rows = _stage(session=session, write=write, keys=target.primary_key, parts=parts, progress=progress)
-    if not plan.exists and not schema and not rows:
-        # Nothing is known of a table yet, so none is made.
-        return LoadResult()
-    with during(f"while checking the staged rows of {table}"):
-        if target.mode is WriteMode.MERGE and rows:
-            _check_keys(session=session, write=write, target=target)
-        _check_foreign(session=session, write=write)
-        write = replace(write, plan=_with_fitting_json(session=session, write=write))
-        keys = key_columns(plan=write.plan, keys=target.primary_key)
-        duplicates = session.execute(write.drop_duplicates(keys)) if keys and rows else 0
-    added, widened = _shape(session=session, write=write, target=target, keys=keys)
-    with during(f"while writing the staged rows into {table} ({target.mode})"):
-        applied = _apply(session=session, write=write, target=target, keys=keys, rows=rows, kept=rows - duplicates)
-    return replace(
-        applied,
-        rows=rows,
-        duplicates=duplicates,
-        columns_added=added,
-        columns_widened=widened,
-    )
+class _Load:
+    """One load, in an open transaction; see `load`."""
 
-
-def _stage(
-    *,
-    session: Session,
-    write: Statements,
-    keys: Sequence[str],
-    parts: Sequence[PartSource],
-    progress: Callable[[int], None] | None,
-) -> int:
-    rows = 0
-    forms: set[tuple[str, str]] = set()
-    for part in parts:
-        for group in part.groups():
-            forms |= forms_of_nul(group, keys=keys)
-            table = prepared(rows=group, part=part.name, plan=write.plan, time=write.time, start=rows)
-            if table.num_rows:
-                session.fill(stage=write.stage, rows=table)
-            rows += table.num_rows
-        if progress is not None:
-            progress(rows)
-    if twice := [key for key in keys if {(key, "\0"), (key, STORED_NUL)} <= forms]:
-        raise LandingError(
-            f"{write.plan.table}: some values of {twice[0]!r}, which belongs to the primary key, have a NUL character, and "
-            f"others the six characters {STORED_NUL} that stand for it, so that two keys could become one; name other columns in "
-            f"primary_key=; nothing was written"
+    def __init__(
+        self,
+        *,
+        session: Session,
+        table: TableName,
+        target: Target,
+        schema: Mapping[str, Kind],
+        parts: Sequence[PartSource],
+        progress: Callable[[int], None] | None,
+    ) -> None:
+        self._session = session
+        self._target = target
+        self._parts = parts
+        self._progress = progress
+        self._has_schema = bool(schema)
+        self._table = table
+        with during(f"while inspecting {table}"):
+            self._plan = make_plan(session=session, table=table, schema=schema)
+        key = target.time_column
+        time = self._plan.column(key) if key is not None else None
+        missing = key is not None and time is None
+        self._sql = LoadStatements(
+            dialect=session.dialect,
+            plan=self._plan,
+            stage=f"_limio_stage_{uuid.uuid4().hex}",
+            time=time,
+            missing_time=self._plan.missing_column(key, same=session.dialect.same_name) if missing and key is not None else None,
         )
-    session.ready(stage=write.stage)
-    return rows
+        self._own = (target.extracted_at, target.run_id)
 
-
-def _check_keys(*, session: Session, write: Statements, target: Target) -> None:
-    for key in target.primary_key:
-        column = write.plan.column(key)
-        if column is None:
-            raise LandingError(
-                f"{write.plan.table}: no row has the record key {key!r}, which the primary key names; nothing was written"
+    def run(self) -> LoadResult:
+        table, session, target = self._table, self._session, self._target
+        if self._has_schema:
+            result = load_directly(
+                session=session, statements=self._sql, target=target, parts=self._parts, progress=self._progress
             )
-        check_key_column(column, table=write.plan.table)
-        [(missing,)] = session.query(write.keyless(column))
-        if missing:
+            if result is not None:
+                return result
+        with during(f"while creating the staging table of {table}"):
+            session.create_stage(stage=self._sql.stage, columns=self._sql.stage_columns())
+        with during(f"while copying rows into the staging table of {table}"):
+            rows = self._fill_stage()
+        if not self._plan.exists and not self._has_schema and not rows:
+            # There is no column to create a table of.
+            return LoadResult()
+        with during(f"while checking the staged rows of {table}"):
+            if target.mode is WriteMode.MERGE and rows:
+                self._check_keys()
+            self._check_custom_types()
+            self._demote_invalid_json()
+            keys = key_columns(plan=self._plan, keys=target.primary_key) or ()
+            duplicates = session.execute(self._sql.drop_duplicates(keys)) if keys and rows else 0
+        added, widened = self._evolve(keys)
+        with during(f"while {_VERBS[target.mode]} {table}"):
+            applied = self._apply(keys, rows=rows, staged=rows - duplicates)
+        return replace(applied, rows=rows, duplicates=duplicates, columns_added=added, columns_widened=widened)
+
+    def _fill_stage(self) -> int:
+        rows = 0
+        keys = self._target.primary_key
+        forms: set[tuple[str, str]] = set()
+        for part in self._parts:
+            for group in part.groups():
+                forms |= nul_forms(group, keys=keys)
+                staged = stage_columns(rows=group, part=part.name, plan=self._plan, time=self._sql.time, start=rows)
+                if staged.num_rows:
+                    self._session.fill(stage=self._sql.stage, rows=staged)
+                rows += staged.num_rows
+            if self._progress is not None:
+                self._progress(rows)
+        if twice := [key for key in keys if {(key, "\0"), (key, STORED_NUL)} <= forms]:
             raise LandingError(
-                f"{write.plan.table}: {missing} rows have no value in {column.name!r}, which belongs to the primary key; "
-                f"nothing was written"
+                f"{self._table}: some values of {twice[0]!r}, which belongs to the primary key, have a NUL character, and "
+                f"others the six characters {STORED_NUL} that replace it, so that two keys could become one; name other columns "
+                f"in primary_key=; nothing was written"
+            )
+        self._session.analyze(stage=self._sql.stage)
+        return rows
+
+    def _check_keys(self) -> None:
+        for key in self._target.primary_key:
+            column = self._plan.column(key)
+            if column is None:
+                raise LandingError(
+                    f"{self._table}: no row has the record key {key!r}, which the primary key names; nothing was written"
+                )
+            check_key_column(column, table=self._table)
+            [(missing,)] = self._session.query(self._sql.keyless(column))
+            if missing:
+                raise LandingError(
+                    f"{self._table}: {missing} rows have no value in {column.name!r}, which belongs to the primary key; "
+                    f"nothing was written"
+                )
+
+    def _check_custom_types(self) -> None:
+        dialect = self._session.dialect
+        for column in self._plan.columns:
+            if column.custom_type is None:
+                continue
+            try:
+                [(lost,)] = self._session.query(self._sql.values_lost(column, custom_type=column.custom_type))
+                problem = f"the type would change {lost} of the values" if lost else ""
+            except DatabaseError as refused:
+                if not refused.cause.about_rows:
+                    raise
+                problem = f"the database cannot convert one into the other ({refused.what})"
+            if problem:
+                types = dict.fromkeys((dialect.types[column.incoming], dialect.text_type))
+                raise LandingError(
+                    f"{self._table}: column {column.name!r} is {column.custom_type} and {column.incoming} comes: {problem}. "
+                    f"Change the column to {' or '.join(types)}, or rename it; nothing was written"
+                )
+
+    def _demote_invalid_json(self) -> None:
+        """Turn JSON columns into text columns if the database's JSON type refuses some of their values."""
+        columns = [column for column in self._plan.columns if column.kind is Kind.JSON and column.custom_type is None]
+        invalid = {column.key for column in columns if self._session.invalid_json(stage=self._sql.stage, column=column.staged)}
+        self._plan = self._plan.as_text(invalid)
+        self._sql = replace(self._sql, plan=self._plan)
+
+    def _evolve(self, keys: Sequence[ColumnPlan]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Create the table, or add and widen its columns; return the columns added to and widened in an existing table."""
+        session, table, plan = self._session, self._table, self._plan
+        types = session.dialect.types
+        if not plan.exists:
+            unique = [column.name for column in keys] if self._target.mode is WriteMode.MERGE else []
+            with during(f"while creating {table}"):
+                session.create_table(table=table, columns=self._sql.table_columns(), key=unique)
+            return (), ()
+        added = [(column.name, types[column.kind]) for column in plan.columns if column.existing is None]
+        added += [(name, self._sql.metadata_type(name)) for name in plan.missing_metadata]
+        for name, type_ in added:
+            with during(f"while adding {table}.{name}"):
+                session.execute(self._sql.add_column(name=name, type_=type_))
+        widened = []
+        for column in plan.columns:
+            if column.widens and column.existing is not None and column.current is not None:
+                with during(f"while widening {table}.{column.name} to {types[column.kind]}"):
+                    session.widen(table=table, column=column.existing, source=column.current, to=column.kind)
+                widened.append(column.name)
+        return tuple(name for name, _ in added), tuple(widened)
+
+    def _apply(self, keys: Sequence[ColumnPlan], *, rows: int, staged: int) -> LoadResult:
+        run_id = self._target.run_id
+        match self._target.mode:
+            case WriteMode.MERGE:
+                return self._merge(keys, rows=rows, staged=staged)
+            case WriteMode.APPEND:
+                deleted = self._session.execute(self._sql.delete_run(), run_id)
+                [(left,)] = self._session.query(self._sql.has_rows_of_run(), run_id)
+            case WriteMode.REPLACE:
+                deleted = self._session.execute(self._sql.delete_all())
+                [(left,)] = self._session.query(self._sql.has_rows())
+        if left:
+            raise LandingError(f"{self._table}: deleted rows are still there, and would be duplicated. {_ROWS_SKIPPED}")
+        inserted = self._session.execute(self._sql.insert_in_order(), *self._own)
+        self._expect(found=inserted, wanted=staged)
+        return LoadResult(inserted=inserted, deleted=deleted)
+
+    def _merge(self, keys: Sequence[ColumnPlan], *, rows: int, staged: int) -> LoadResult:
+        if not staged:
+            return LoadResult()
+        session, sql = self._session, self._sql
+        pairs = self._drop_outdated(keys, rows=rows)
+        update = sql.update(keys)
+        updated = 0
+        if update is not None and pairs.matches > pairs.outdated:
+            differing = session.query(sql.differing(keys)) if session.may_skip_rows(self._table) else None
+            updated = session.execute(update, *self._own)
+            if differing is not None:
+                self._expect(found=updated, wanted=int(differing[0][0]))
+        inserted = session.execute(sql.insert_missing(keys), *self._own)
+        if pairs.matches > staged - inserted:
+            raise LandingError(
+                f"{self._table}: the table has {pairs.matches - staged + inserted} rows more than one for the keys that came, so "
+                f"it cannot be merged into; remove the duplicates of the key, or append"
+            )
+        self._expect(found=pairs.matches + inserted, wanted=staged)
+        if pairs.timeless:
+            log.warning(
+                "%s: %d rows came without a readable time in %r, and the table's rows, which have one, were not changed. "
+                "If the records no longer have this column, drop it from the table",
+                self._table,
+                pairs.timeless,
+                self._target.time_column,
+            )
+        unchanged = staged - inserted - updated - pairs.outdated
+        return LoadResult(inserted=inserted, updated=updated, unchanged=unchanged, outdated=pairs.outdated)
+
+    def _drop_outdated(self, keys: Sequence[ColumnPlan], *, rows: int) -> KeyMatches:
+        """Drop the staged rows that must not replace the table's row of their key, because that one is newer."""
+        extracted_at = self._target.extracted_at
+        if not self._sql.compares_times_in_sql:
+            return self._drop_outdated_by_fetched_times(keys, rows=rows)
+        [(matches, stay, timeless)] = self._session.query(self._sql.count_outdated(keys), extracted_at)
+        outdated = self._session.execute(self._sql.drop_outdated(keys), extracted_at) if stay else 0
+        return KeyMatches(matches=matches, outdated=outdated, timeless=timeless)
+
+    def _drop_outdated_by_fetched_times(self, keys: Sequence[ColumnPlan], *, rows: int) -> KeyMatches:
+        session, sql = self._session, self._sql
+        [(matches,)] = session.query(sql.matches(keys))
+        outdated: list[int] = []
+        timeless = 0
+        [own] = keys_of([self._target.extracted_at.isoformat()])
+        for start in range(0, rows if matches else 0, BATCH_ROWS):
+            found = session.query(sql.times_of_pairs(keys, start=start, end=start + BATCH_ROWS))
+            numbers, incoming, current, extracted = zip(*found, strict=True) if found else ((), (), (), ())
+            times = list(incoming) if sql.staged_times_are_keys else _sort_keys(incoming)
+            for number, time, table_time, pulled in zip(numbers, times, _sort_keys(current), _sort_keys(extracted), strict=True):
+                newer = table_time is not None and (time is None or table_time > time)
+                later = pulled is not None and own is not None and pulled > own
+                if newer or (table_time == time and later):
+                    outdated.append(number)
+                    timeless += newer and time is None
+        if outdated:
+            dropped = session.staged_values({SEQUENCE: integer_array(outdated)}, types=[session.dialect.integer_type])
+            session.execute(f"DELETE FROM {sql.staged} WHERE {SEQUENCE} IN (SELECT {SEQUENCE} FROM {dropped})")
+        return KeyMatches(matches=matches, outdated=len(outdated), timeless=timeless)
+
+    def _expect(self, *, found: int, wanted: int) -> None:
+        """Refuse to commit if the database's own count of rows differs."""
+        if found != wanted:
+            raise LandingError(
+                f"{self._table}: {wanted} rows were to be written and the database counts {found}. {_ROWS_SKIPPED}"
             )
 
 
-def _check_foreign(*, session: Session, write: Statements) -> None:
-    for column in write.plan.columns:
-        if column.existing is None or not column.foreign:
-            continue
-        problem = ""
-        try:
-            [(values_lost,)] = session.query(write.values_lost(column, foreign=column.existing.type))
-        except LandingError as refused:
-            if isinstance(refused, DatabaseError) and not refused.cause.about_rows:
-                raise
-            problem = f"the database cannot turn one into the other ({refused.what})"
-        else:
-            if values_lost:
-                problem = f"the type would change {values_lost} of the values"
-        if problem:
-            types = (session.dialect.types[column.incoming], session.dialect.text_type)
-            raise LandingError(
-                f"{write.plan.table}: column {column.name!r} is {column.existing.type} and {column.incoming} comes: {problem}. "
-                f"Change the column to {' or '.join(dict.fromkeys(types))}, "
-                f"or rename it; nothing was written"
-            )
+@dataclass(frozen=True, kw_only=True)
+class KeyMatches:
+    """How many staged rows share their key with a row of the table.
+
+    :param matches: pairs of a staged row and a row of the table.
+    :param outdated: staged rows that differed from the table's row without being newer, and were dropped.
+    :param timeless: those of them without a time, where the table's row has one.
+    """
+
+    matches: int
+    outdated: int
+    timeless: int
 
 
-def _with_fitting_json(*, session: Session, write: Statements) -> Plan:
-    """Make text of the JSON columns that hold what the database's JSON type does not take."""
-
-    def fitting(column: Landed) -> Landed:
-        if column.kind is not Kind.JSON or column.foreign:
-            return column
-        unfit = session.unfit_json(stage=write.stage, column=column.staged)
-        return column.demoted() if unfit else column
-
-    return replace(write.plan, columns=tuple(fitting(column) for column in write.plan.columns))
-
-
-def _shape(
-    *, session: Session, write: Statements, target: Target, keys: Sequence[Landed] | None
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Make the table, or give it the columns it lacks; answer the columns added to and widened in a table that was there."""
-    plan = write.plan
-    if not plan.exists:
-        unique = keys if target.mode is WriteMode.MERGE and keys is not None else ()
-        with during(f"while creating {plan.table}"):
-            session.create_table(table=plan.table, columns=write.table_columns(), key=[column.name for column in unique])
-        return (), ()
-    added = [(column.name, session.dialect.types[column.kind]) for column in plan.columns if column.existing is None]
-    added += [(name, write.own_type(name)) for name in plan.own_missing]
-    for name, type_ in added:
-        with during(f"while adding {plan.table}.{name}"):
-            session.execute(write.add_column(name=name, type_=type_))
-    widened = []
-    for column in plan.columns:
-        if column.widens and column.existing is not None and column.held is not None:
-            with during(f"while widening {plan.table}.{column.name} to {session.dialect.types[column.kind]}"):
-                session.widen(table=plan.table, column=column.existing, source=column.held, to=column.kind)
-            widened.append(column.name)
-    return tuple(name for name, _ in added), tuple(widened)
-
-
-def _apply(
-    *, session: Session, write: Statements, target: Target, keys: Sequence[Landed] | None, rows: int, kept: int
-) -> LoadResult:
-    own = (target.extracted_at, target.run_id)
-    match target.mode:
-        case WriteMode.MERGE:
-            return _merge(session=session, write=write, target=target, keys=keys or (), rows=rows, kept=kept)
-        case WriteMode.APPEND:
-            deleted = session.execute(write.delete_run(), target.run_id)
-            [(left,)] = session.query(write.left_of_run(), target.run_id)
-        case WriteMode.REPLACE:
-            deleted = session.execute(write.delete_all())
-            [(left,)] = session.query(write.left_of_all())
-    if left:
-        raise LandingError(
-            f"{write.plan.table}: rows that were deleted are still there, and would stand beside those that come. {KEPT_AWAY}"
-        )
-    inserted = session.execute(write.insert_in_order(), *own)
-    _expect(found=inserted, wanted=kept, write=write)
-    return LoadResult(inserted=inserted, deleted=deleted)
-
-
-def _merge(*, session: Session, write: Statements, target: Target, keys: Sequence[Landed], rows: int, kept: int) -> LoadResult:
-    if not kept:
-        return LoadResult()
-    own = (target.extracted_at, target.run_id)
-    rivals = drop_outdated(session=session, write=write, keys=keys, extracted_at=target.extracted_at, rows=rows)
-    matches = rivals.matches
-    overwrite = write.update(keys)
-    updated = 0
-    if overwrite is not None and matches > rivals.outdated:
-        differing = session.query(write.differing(keys)) if session.may_skip_rows(write.plan.table) else None
-        updated = session.execute(overwrite, *own)
-        if differing is not None:
-            _expect(found=updated, wanted=int(differing[0][0]), write=write)
-    inserted = session.execute(write.insert_missing(keys), *own)
-    if matches > kept - inserted:
-        raise LandingError(
-            f"{write.plan.table}: the table holds {matches - kept + inserted} rows more than one for the keys that came, so it "
-            f"cannot be merged into; remove the duplicates of the key, or append"
-        )
-    _expect(found=matches + inserted, wanted=kept, write=write)
-    if rivals.timeless:
-        log.warning(
-            "%s: %d rows came without a time that can be read in %r, and the table's rows, which have one, stayed as they are. "
-            "If the records have lost this column for good, drop it from the table",
-            write.plan.table,
-            rivals.timeless,
-            target.time_column,
-        )
-    unchanged = kept - inserted - updated - rivals.outdated
-    return LoadResult(inserted=inserted, updated=updated, unchanged=unchanged, outdated=rivals.outdated)
-
-
-def _expect(*, found: int, wanted: int, write: Statements) -> None:
-    """Refuse to commit when the database's own count of rows does not add up."""
-    if found != wanted:
-        raise LandingError(f"{write.plan.table}: {wanted} rows were to be written and the database counts {found}. {KEPT_AWAY}")
+def _sort_keys(values: Sequence[Any]) -> list[str | None]:
+    return keys_of([None if value is None else str(value) for value in values])

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Who holds the lock that a transaction waits for."""
+"""Which sessions and processes hold the lock that a transaction waits for."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from limio_limitrail.landing.sql.dialect import VALUE, Session
 from limio_limitrail.landing.sql.names import TableName
 
 MOST_NAMED = 3
-"""Holders that a message names."""
+"""Lock holders that a message names."""
 
 _STATES = {"T": "stopped", "t": "stopped", "Z": "dead, and not yet removed", "D": "waiting for its disk"}
-"""Linux' letters for what a process does, as far as they explain why it keeps a lock."""
+"""Linux' states of a process that explain why it keeps a lock."""
 
-# Whoever has a stronger lock than a reader's on the table, or waits for one, and whoever those wait for: a statement that waits
-# for an open reader makes all others wait behind itself. A transaction that is younger than the wait cannot have caused it.
-# What a session runs is not read, because a query holds values.
+# Sessions that have or wait for a stronger lock than a reader's on the table, and those that block them: a statement that waits
+# for a reader makes all others wait, too. A transaction that is younger than the wait cannot have caused it.
+# The sessions' queries are not read, because they contain values.
 _HOLDERS = f"""
-WITH RECURSIVE places AS (
-    SELECT CAST(to_regclass({VALUE}) AS oid) AS place
+WITH RECURSIVE tables AS (
+    SELECT CAST(to_regclass({VALUE}) AS oid) AS id
     UNION SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = CAST(to_regclass({VALUE}) AS oid)
 ), chain AS (
     SELECT pid FROM pg_catalog.pg_locks
-    WHERE locktype = 'relation' AND relation IN (SELECT place FROM places) AND mode <> CAST({VALUE} AS text)
+    WHERE locktype = 'relation' AND relation IN (SELECT id FROM tables) AND mode <> CAST({VALUE} AS text)
     AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
     UNION SELECT unnest(pg_blocking_pids(pid)) FROM chain
 )
@@ -37,7 +37,7 @@ AND (xact_start IS NULL OR xact_start < clock_timestamp() - make_interval(secs =
 ORDER BY 6, xact_start
 """
 
-# Where none is found, the table may be about to be made. Only who has written something keeps a lock on what nobody sees yet.
+# If there are none, the table may be being created, by a transaction that has written something.
 _WRITERS = f"""
 SELECT pid, coalesce(nullif(application_name, ''), backend_type, 'not known'), usename, state,
 to_char(xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS'), cardinality(pg_blocking_pids(pid)) > 0
@@ -55,13 +55,13 @@ WHERE virtualtransaction = '-1/' || transaction::text AND relation = CAST(to_reg
 
 
 def sessions_holding(session: Session, table: TableName, *, waited: float, readers: bool) -> list[str]:
-    """Name the sessions of Postgres that keep others from a table, those first that wait for nobody themselves.
+    """Describe the sessions of Postgres that lock a table, those first that do not wait themselves.
 
-    It takes no lock on the table. Nothing is named that is not visible to the connection's user.
+    Takes no lock on the table, and shows only what the connection's user may see.
 
-    :param session: a transaction of its own, after the one that waited.
+    :param session: another transaction, after the one that waited.
     :param waited: seconds of the wait.
-    :param readers: True where those who only read are in the way, too.
+    :param readers: whether readers block, too.
     """
     name = session.dialect.qualified(table)
     harmless = "" if readers else "AccessShareLock"
@@ -80,7 +80,7 @@ def _named(pid: int, application: str, user: str, state: str | None, since: str,
 
 
 def processes_holding(file: Path) -> list[str]:
-    """Name the processes of this machine that have a lock on a SQLite database's file, writers first; Linux only."""
+    """Describe the local processes that lock a SQLite file, writers first; Linux only."""
     inodes = set()
     for path in (file, file.with_name(f"{file.name}-shm")):
         with suppress(OSError):
@@ -98,10 +98,10 @@ def processes_holding(file: Path) -> list[str]:
 
 
 def process(pid: int) -> str:
-    """Name a process of this machine, and say what keeps it from going on, where that can be seen."""
+    """Describe a local process, and the state that stops it, if there is one."""
     about = []
     with suppress(OSError, IndexError):
-        # The name may hold blanks and brackets; the state stands behind its last bracket.
+        # The name may contain blanks and brackets; the state follows the last bracket.
         name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
         about = [name, _STATES.get(rest.split()[0], "")]
     known = ", ".join(word for word in about if word)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What a load is asked for, what it reads and what it answers."""
+"""The input and the result of a load."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 EXTRACTED_AT = "_extracted_at"
-"""The column that says when a row was pulled."""
+"""The column with the time when a row was pulled."""
 
 RUN_ID = "_run_id"
-"""The column that says which pull brought a row."""
+"""The column with the run that pulled a row."""
 
 
 class LandingError(ExplainedError, ValueError):
-    """A pull cannot be landed, or the database refused it; the table is as it was.
+    """A pull cannot be loaded, or the database refused it; the table is as it was.
 
-    The message names tables, columns, types and numbers of rows, never a value of a row.
+    The message has tables, columns, types and numbers of rows, never a value of a row.
     """
 
 
 class WriteMode(StrEnum):
-    """What happens to the rows that the table holds already."""
+    """What happens to the rows that the table has already."""
 
     MERGE = "merge"
     """Rows with the same key are replaced, new ones are added, all others stay."""
@@ -43,14 +43,14 @@ class WriteMode(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """Where a pull goes and how.
+    """The table that a pull goes into, and how.
 
-    :param table: ``table`` or ``schema.table``. A part in double quotes is taken as it is, dots included; a part without
+    :param table: ``table`` or ``schema.table``. A part in double quotes is taken as it is, including dots; a part without
         follows the database's own rule (Postgres folds it to lower case).
     :param mode: what happens to the rows that are there.
-    :param primary_key: the record keys that identify a row. Needed to merge; in the other modes it serves to drop
+    :param primary_key: the record keys that identify a row. Required to merge; in the other modes it drops
         duplicates, and may be ``()``.
-    :param time_column: the record key whose newest value wins among rows of one key, those that the table holds included.
+    :param time_column: the record key whose newest value wins among rows of one key, including those of the table.
         ``None``: the last of a pull wins, and of several pulls the one that began last.
     :param run_id: identifies this pull; the same on every retry. Goes to ``_run_id``.
     :param extracted_at: when the pull was made, with a time zone. Goes to ``_extracted_at``.
@@ -84,7 +84,7 @@ class PartSource(Protocol):
         ...
 
     def groups(self) -> Iterator[pa.Table]:
-        """Read the rows, a group at a time: columns named by record key, fields made by `kinds.arrow_field`."""
+        """Read the rows, a group at a time: columns named by record key, fields created by `column_types.arrow_field`."""
         ...
 
 
@@ -93,7 +93,7 @@ class FilePart(PartSource, Protocol):
     """A part that may be a Parquet file on this machine."""
 
     def file(self) -> Path | None:
-        """Give the file, as it was written; ``None`` where it is somewhere else."""
+        """Return the file as it was written; ``None`` if it is elsewhere."""
         ...
 
 
@@ -101,13 +101,13 @@ class FilePart(PartSource, Protocol):
 class LoadResult:
     """What a load did, in numbers of rows and names of columns.
 
-    :param rows: rows that came, duplicates included.
-    :param inserted: rows that the table did not hold.
+    :param rows: rows that came, including duplicates.
+    :param inserted: rows that the table did not have.
     :param updated: rows that were there with other values.
     :param unchanged: rows that were there with the same values, and were left alone.
     :param outdated: rows that differ from the table's row of their key and are not newer, so that it stayed.
     :param deleted: rows removed: all former ones when replacing, those of the same run when appending again.
-    :param duplicates: rows dropped because the pull held a newer one of the same key.
+    :param duplicates: rows dropped because the pull had a newer one of the same key.
     :param columns_added: columns that an existing table gained.
     :param columns_widened: columns of an existing table whose type became wider.
     """

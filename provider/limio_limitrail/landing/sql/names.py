@@ -1,9 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Names of columns for the keys of records, and names of tables as a user writes them.
+"""Column names for record keys, and table names as users write them.
 
-A record's key can be any string at all. Most are good column names as they are and stay so. The rest get a name made of what
-is readable in the key, two underscores, and the first hexadecimal digits of the key's SHA-256; since that can be worked out
-again from the key alone, a key finds its column again in every later run, whatever the order of the keys.
+A record key can be any string. Most are valid column names and are used unchanged. The others get a name of the readable part of
+the key, two underscores, and the first hexadecimal digits of its SHA-256. It depends on the key alone, so that every run finds
+the same column, whatever the order of the keys.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID
 
 LONGEST_NAME = 63
-"""Bytes of UTF-8 that a name may have: Postgres cuts longer ones off without a word."""
+"""Bytes of UTF-8 that a name may have: Postgres silently truncates longer ones."""
 
 _SHORTEST_HASH = 8
 _LOOKS_HASHED = re.compile(r"__[0-9a-f]{8,64}\Z")
 _OWN = frozenset({EXTRACTED_AT, RUN_ID})
-# Postgres refuses to make columns of these names in any table.
+# Postgres' system columns; no table can have others of these names.
 _SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 _TABLE_PART = re.compile(r'\s*"((?:[^"]|"")+)"\s*|([^".]+)')
 _ASCII_LOWER = {capital: capital + 32 for capital in range(ord("A"), ord("Z") + 1)}
@@ -30,7 +30,7 @@ _ASCII_LOWER = {capital: capital + 32 for capital in range(ord("A"), ord("Z") + 
 
 @dataclass(frozen=True, kw_only=True)
 class TableName:
-    """A table, and the schema that holds it, both without quotes; no schema means the connection's own."""
+    """A table and its schema, both without quotes; no schema means the connection's default."""
 
     schema: str | None
     table: str
@@ -40,16 +40,16 @@ class TableName:
 
 
 def table_name(text: str, *, fold: Callable[[str], str], longest: int | None = None) -> TableName:
-    """Read ``table`` or ``schema.table``; either part may stand in double quotes.
+    """Read ``table`` or ``schema.table``; either part may be in double quotes.
 
     :param text: what the user wrote.
     :param fold: what the database does to a name without quotes.
-    :param longest: the bytes of UTF-8 that the database keeps of a name; ``None`` where it keeps all of them.
-    :raises ValueError: the text is no such name, or the database would make another name of it.
+    :param longest: the bytes of UTF-8 that the database keeps of a name; ``None`` without a limit.
+    :raises ValueError: the text is not such a name, or the database would change it.
     """
     parts = _parts(text)
     if parts is None:
-        raise ValueError(f"{text!r} names no table; write table or schema.table, with double quotes around odd names")
+        raise ValueError(f"{text!r} is not a table name; write table or schema.table, with double quotes around odd names")
     if len(parts) > 2:
         raise ValueError(
             f"{text!r} has {len(parts)} parts; write table or schema.table. The database is the connection's; a name with "
@@ -75,12 +75,12 @@ def _parts(text: str) -> list[re.Match[str]] | None:
 
 
 def _checked(part: re.Match[str], *, fold: Callable[[str], str], longest: int | None) -> str:
-    quoted, plain = part.groups()
-    # Around a name without quotes SQL disregards blanks; kept, they would make a second table that looks the same.
-    name = quoted.replace('""', '"') if quoted is not None else fold(plain.strip())
+    quoted, unquoted = part.groups()
+    # SQL ignores blanks around an unquoted name; kept, they would create a second table that looks the same.
+    name = quoted.replace('""', '"') if quoted is not None else fold(unquoted.strip())
     if not name or "\0" in name or not _encodable(name):
         raise ValueError(
-            f"{part.group()!r} names no table or schema: a name has characters, none of which is NUL or half of a pair"
+            f"{part.group()!r} does not name a table or schema: it must not be empty, or contain NUL or an unpaired surrogate"
         )
     if longest is not None and (size := len(name.encode())) > longest:
         raise ValueError(
@@ -91,22 +91,22 @@ def _checked(part: re.Match[str], *, fold: Callable[[str], str], longest: int | 
 
 
 def ascii_lower(name: str) -> str:
-    """Turn A to Z, and no other letters, into small ones, as databases do."""
+    """Convert A to Z, and no other letters, to lower case, as databases do."""
     return name.translate(_ASCII_LOWER)
 
 
 def column_names(keys: Iterable[str], *, existing: Collection[str], same: Callable[[str], str] = str) -> dict[str, str]:
-    """Give every record key a column of its own.
+    """Assign a column to each record key.
 
     :param keys: the record keys, each once, in order.
     :param existing: the names of the columns that the table has.
-    :param same: gives equal texts for names that the database takes for one.
-    :return: key → column, in the order of the keys. No two names are equal, not even when case and the ways of composing
-        accents are disregarded, unless the table itself holds two such columns.
+    :param same: returns equal texts for names that the database does not distinguish.
+    :return: key → column, in the order of the keys. The names differ in more than case and Unicode normalization, unless the
+        table itself has two such columns.
     """
     ordered = list(keys)
     taken = {name: name for name in existing if name not in _OWN}
-    # A key that has its column already must find it, before another key that only looks alike could claim the name.
+    # A key that has a column must find it before another key of a similar name gets it.
     names = {key: key for key in ordered if key in taken and not _LOOKS_HASHED.search(key)}
     assigned = set(names.values())
     alike = {same(name): name for name in taken if name not in assigned}
@@ -114,11 +114,11 @@ def column_names(keys: Iterable[str], *, existing: Collection[str], same: Callab
     for key in ordered:
         if key in names:
             continue
-        if _is_plain(key) and _folded(key) not in used:
+        if _is_valid_name(key) and _folded(key) not in used:
             names[key] = key
         else:
             hashed = _hashed(key, assigned=assigned)
-            # The database cannot tell a name like this key's from that of the column, which is the user's own.
+            # The user's own column, whose name the database does not distinguish from the key.
             own = None if hashed in taken or _LOOKS_HASHED.search(key) else alike.pop(same(key), None)
             names[key] = hashed if own is None else own
         assigned.add(names[key])
@@ -126,8 +126,8 @@ def column_names(keys: Iterable[str], *, existing: Collection[str], same: Callab
     return {key: names[key] for key in ordered}
 
 
-def _is_plain(key: str) -> bool:
-    """Tell whether a key can be a column's name unchanged.
+def _is_valid_name(key: str) -> bool:
+    """Return whether a key can be a column's name unchanged.
 
     A key that looks like a hashed name never can: another key may own that name.
     """

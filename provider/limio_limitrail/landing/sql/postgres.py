@@ -1,31 +1,31 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Loads into Postgres: rows go in by COPY, while a thread reads and writes those that come after them."""
+"""Load into Postgres by COPY, while a thread prefetches and encodes the next rows."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain, groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.concurrency import prefetch
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.binary_copy import HEADER, TRAILER
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, quoted, unchanged, update_from
-from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Refusal, connected, during, guarded
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Session, TableColumn, quoted
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, connected
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
 from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, ascii_lower
-from limio_limitrail.landing.sql.postgres_copy import ChunkFile, binary_slices, noted, pieces_of
+from limio_limitrail.landing.sql.postgres_copy import HEADER, TRAILER, ChunkFile, binary_slices, copy_chunks, counted
 from limio_limitrail.landing.sql.postgres_errors import describe, equality, unreachable
-from limio_limitrail.landing.sql.widening import respell_doubles
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pyarrow as pa
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-    from limio_limitrail.landing.sql.direct_load import DirectLoad
+    from limio_limitrail.landing.sql.plan import LoadPlan
 
 _TYPES = {
     Kind.NULL: "text",
@@ -35,7 +35,7 @@ _TYPES = {
     Kind.DOUBLE: "double precision",
     Kind.TIMESTAMP: "timestamp with time zone",
     Kind.TEXT: "text",
-    # Not jsonb: json keeps the text to the letter, order of keys, forms of numbers and escapes included.
+    # Not jsonb: json stores the text unchanged, including the order of keys, forms of numbers and escapes.
     Kind.JSON: "json",
 }
 _KINDS = {
@@ -66,20 +66,20 @@ def _key(expression: str, kind: Kind) -> str:
 
 
 def _exact(expression: str, kind: Kind) -> str:
-    # By code points, so that neither the newest of several texts nor a change depends on the database's language.
+    # By code points, so that neither the newest text nor a change depends on the database's locale.
     return f'CAST({expression} AS text) COLLATE "C"' if kind in (Kind.TEXT, Kind.NULL, Kind.JSON) else expression
 
 
-def _foreign_value(expression: str, kind: Kind, foreign: str) -> str:
+def _to_custom_type(expression: str, kind: Kind, type_: str) -> str:
     # A double's text is exact, its direct cast to numeric keeps 15 digits.
     inner = f"CAST({expression} AS text)" if kind is Kind.DOUBLE else expression
-    return f"CAST({inner} AS {foreign})"
+    return f"CAST({inner} AS {type_})"
 
 
-def _foreign_loss(expression: str, kind: Kind, foreign: str) -> str:
-    value = _foreign_value(expression, kind, foreign)
-    if kind is Kind.JSON and foreign == "jsonb":
-        # Whoever made the column jsonb chose what it keeps; the cast itself still has to succeed.
+def _custom_type_loses(expression: str, kind: Kind, type_: str) -> str:
+    value = _to_custom_type(expression, kind, type_)
+    if kind is Kind.JSON and type_ == "jsonb":
+        # The column was created as jsonb on purpose; the cast itself still has to succeed.
         return f"{value} IS NULL"
     back = "text" if kind is Kind.JSON else _TYPES[kind]
     return f"CAST({value} AS {back}) IS DISTINCT FROM {expression}"
@@ -87,9 +87,7 @@ def _foreign_loss(expression: str, kind: Kind, foreign: str) -> str:
 
 POSTGRES = Dialect(
     name="Postgres",
-    quote=quoted,
     fold=ascii_lower,
-    same_name=unchanged,
     longest_name=LONGEST_NAME,
     most_columns=1600,
     types=_TYPES,
@@ -97,73 +95,15 @@ POSTGRES = Dialect(
     integer_type="bigint",
     instant_type="timestamp with time zone",
     stored=_stored,
-    distinct=lambda one, other: f"{one} IS DISTINCT FROM {other}",
     key=_key,
     exact=_exact,
-    foreign_value=_foreign_value,
-    foreign_loss=_foreign_loss,
-    update=update_from,
+    to_custom_type=_to_custom_type,
+    custom_type_loses=_custom_type_loses,
 )
 
 
-@contextmanager
-def postgres_session(hook: DbApiHook) -> Iterator[PostgresSession]:
-    """Open a connection and a transaction for one load."""
-    connection = open_postgres(hook)
-    try:
-        with postgres_transaction(connection) as session:
-            yield session
-    finally:
-        # Closing rolls back whatever was not committed, on a broken connection too.
-        connection.close()
-
-
-def open_postgres(hook: DbApiHook) -> Any:
-    """Open a connection.
-
-    :raises DatabaseError: the server cannot be reached, or does not let the connection in.
-    """
-    return connected(hook, name="Postgres", describe=unreachable)
-
-
-@contextmanager
-def postgres_transaction(connection: Any, *, limits: str = "") -> Iterator[PostgresSession]:
-    """Open a transaction: committed at the end, rolled back if anything is raised.
-
-    :param limits: further settings of the transaction, as statements.
-    """
-    connection.autocommit = False
-    session = PostgresSession(connection)
-    _prepare_connection(connection)
-    try:
-        # Every statement has to see what the load before this one committed while this one waited for its lock.
-        session.execute(
-            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED; SET LOCAL TIME ZONE 'UTC'; "
-            "SET LOCAL extra_float_digits = 1; SET LOCAL standard_conforming_strings = on; SET LOCAL datestyle = 'ISO'" + limits
-        )
-        yield session
-        with during("while committing"):
-            session.commit()
-    except BaseException:
-        # What could not be undone must not hide why it had to be; closing undoes it too.
-        with suppress(Exception):
-            connection.rollback()
-        raise
-
-
-def _prepare_connection(connection: Any) -> None:
-    """Let texts travel as they are, which COPY in the binary format leaves to the connection, and have each statement planned.
-
-    A statement that is planned once is planned for the table as it was then: a small table is read from end to end, and a ledger
-    of a hundred thousand rows would be too, for every few rows.
-    """
-    if type(connection).__module__.startswith("psycopg2"):
-        # Through the driver, which would not notice a statement. It sends nothing where the encoding is the same.
-        connection.set_client_encoding("UTF8")
-        return
-    connection.prepare_threshold = None
-    if connection.info.encoding != "utf-8":
-        connection.execute("SET client_encoding TO 'UTF8'")
+def _is_psycopg2(connection: Any) -> bool:
+    return type(connection).__module__.startswith("psycopg2")
 
 
 def _can_be_key(key: Sequence[str], *, columns: Sequence[tuple[str, str]]) -> bool:
@@ -175,34 +115,72 @@ def _primary_key(key: Sequence[str]) -> str:
     return f"PRIMARY KEY ({', '.join(quoted(name) for name in key)})"
 
 
-class PostgresSession:
+class PostgresSession(Session):
     """A transaction in Postgres, through psycopg 2 or 3."""
 
     dialect = POSTGRES
+    loads_directly = True
 
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-        if type(connection).__module__.startswith("psycopg2"):
+    def __init__(self, hook: DbApiHook, connection: Any) -> None:
+        super().__init__(hook, connection)
+        # The connection may be set to return rows as dictionaries.
+        if _is_psycopg2(connection):
             import psycopg2  # type: ignore[import-untyped]
             import psycopg2.extensions  # type: ignore[import-untyped]
 
-            # The connection may be set to give rows as dictionaries.
             self._cursor = connection.cursor(cursor_factory=psycopg2.extensions.cursor)
-            self.refused: type[Exception] = psycopg2.Error
+            self.driver_error = psycopg2.Error
         else:
             import psycopg
             from psycopg.rows import tuple_row
 
             self._cursor = connection.cursor(row_factory=tuple_row)
-            self.refused = psycopg.Error
+            self.driver_error = psycopg.Error
+
+    @classmethod
+    def connect(cls, hook: DbApiHook, *, wait: float | None = None) -> Any:  # noqa: ARG003
+        return connected(hook, name="Postgres", describe=unreachable)
+
+    @classmethod
+    def describe(cls, error: Exception, *, connection: Any) -> Diagnosis:
+        """Describe an error, without any value."""
+        return describe(error, lost=bool(connection.closed))
+
+    def begin(self, *, lock_wait: float | None, idle_limit: float | None, read_only: bool) -> None:  # noqa: ARG002
+        """Begin a transaction in UTC that sees what was committed before each of its statements."""
+        self._connection.autocommit = False
+        self._prepare_connection()
+        limits = {"lock_timeout": lock_wait, "idle_in_transaction_session_timeout": idle_limit}
+        # A load has to see what the one before it committed while this one waited for its lock.
+        settings = [
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            "SET LOCAL TIME ZONE 'UTC'",
+            "SET LOCAL extra_float_digits = 1",
+            "SET LOCAL standard_conforming_strings = on",
+            "SET LOCAL datestyle = 'ISO'",
+            *(f"SET LOCAL {name} = {int(1000 * seconds)}" for name, seconds in limits.items() if seconds is not None),
+        ]
+        self.execute("; ".join(settings))
+
+    def _prepare_connection(self) -> None:
+        """Set UTF-8, which COPY in the binary format leaves to the connection, and have each statement planned.
+
+        A statement that is planned once is planned for the table as it was then: a small table is scanned, and a ledger of a
+        hundred thousand rows would be too, for every few rows.
+        """
+        if _is_psycopg2(self._connection):
+            # Through the driver, which would not notice a statement. It sends nothing if the encoding is the same.
+            self.guarded(lambda: self._connection.set_client_encoding("UTF8"))
+            return
+        self._connection.prepare_threshold = None
+        if self._connection.info.encoding != "utf-8":
+            self.guarded(lambda: self._connection.execute("SET client_encoding TO 'UTF8'"))
 
     def execute(self, sql: str, *values: object) -> int:
-        """Run a statement; answer the number of rows it touched."""
         self._run(sql, values)
         return max(0, int(self._cursor.rowcount))
 
     def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run a query and fetch all its rows."""
         self._run(sql, values)
         rows: list[tuple[Any, ...]] = self._cursor.fetchall()
         return rows
@@ -210,23 +188,11 @@ class PostgresSession:
     def _run(self, sql: str, values: tuple[object, ...]) -> None:
         if values:
             sql = sql.replace("%", "%%").replace(VALUE, "%s")
-        self._guarded(lambda: self._cursor.execute(sql, values or None))
-
-    def _guarded(self, call: Callable[[], object]) -> None:
-        guarded(call, refused=self.refused, describe=lambda error: describe(error, lost=bool(self._connection.closed)))
-
-    def commit(self) -> None:
-        """Keep what the transaction did."""
-        try:
-            self._guarded(self._connection.commit)
-        except DatabaseError as refused:
-            if refused.cause is Cause.LOST:
-                refused.cause = Cause.UNCERTAIN
-            raise
+        self.guarded(lambda: self._cursor.execute(sql, values or None))
 
     def lock(self, table: TableName) -> None:
-        """Make other loads into the same table wait, also when the table is yet to be made."""
-        # The table's place among the schemas, which two loads may have written differently.
+        """Make other loads into the same table wait, even if it has yet to be created."""
+        # Two loads may have named the same schema in different ways.
         [(schema,)] = self.query(
             f"SELECT coalesce({VALUE}, (SELECT relnamespace::regnamespace::name FROM pg_catalog.pg_class "
             f"WHERE oid = to_regclass({VALUE})), current_schema())",
@@ -249,7 +215,6 @@ class PostgresSession:
         return str(found[0][0]) if found else None
 
     def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
-        """Read what columns a table has."""
         relation = self._relation(table)
         if relation is None:
             self._check_schema(table)
@@ -260,7 +225,9 @@ class PostgresSession:
                 f"schema.table, or choose another name"
             )
         if relation not in ("r", "p"):
-            raise LandingError(f"{table} is {_KINDS_OF_RELATION.get(relation, 'no table')}; a pull can only be landed in a table")
+            raise LandingError(
+                f"{table} is {_KINDS_OF_RELATION.get(relation, 'not a table')}; a pull can only be loaded into a table"
+            )
         self._check_rows_are_seen(table)
         described = self.query(
             f"SELECT attname, format_type(atttypid, atttypmod), NOT atthasdef AND attidentity = '' AND attgenerated = '', "
@@ -268,7 +235,7 @@ class PostgresSession:
             f"coalesce(nullif(named.typtypmod, -1), atttypmod) FROM pg_catalog.pg_attribute "
             f"LEFT JOIN pg_catalog.pg_collation ON pg_collation.oid = attcollation "
             f"JOIN pg_catalog.pg_type AS named ON named.oid = atttypid "
-            # A domain over a domain over numeric is one over numeric.
+            # Resolve domains over domains.
             f"CROSS JOIN LATERAL (WITH RECURSIVE below AS (SELECT named.oid, named.typbasetype UNION ALL SELECT base.oid, "
             f"base.typbasetype FROM below JOIN pg_catalog.pg_type AS base ON base.oid = below.typbasetype) "
             f"SELECT typname, typtype, typnamespace FROM pg_catalog.pg_type JOIN below USING (oid) "
@@ -278,8 +245,8 @@ class PostgresSession:
             self.dialect.qualified(table),
         )
         return tuple(
-            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(plain), equality=equality(*about))
-            for name, type_, plain, *about in described
+            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(managed), equality=equality(*about))
+            for name, type_, managed, *about in described
         )
 
     def _check_rows_are_seen(self, table: TableName) -> None:
@@ -298,12 +265,12 @@ class PostgresSession:
         )
         if hidden:
             raise LandingError(
-                f"{table}: its row-level security may hide rows from the connection's user, which would be doubled or stay "
-                f"behind; load as a user with BYPASSRLS, or give this one a policy FOR ALL USING (true); nothing was written"
+                f"{table}: its row-level security may hide rows from the connection's user, which would be duplicated or "
+                f"left behind; load as a user with BYPASSRLS, or give this one a policy FOR ALL USING (true); nothing was written"
             )
 
     def may_skip_rows(self, table: TableName) -> bool:
-        """Tell whether the table, or a partition of it, has triggers or rules, each of which may leave a row as it is."""
+        """Return whether the table or a partition has triggers or rules, each of which can leave a row unchanged."""
         found = self.query(
             f"SELECT 1 FROM pg_catalog.pg_class WHERE (relhastriggers OR relhasrules) "
             f"AND oid IN (SELECT to_regclass({VALUE}) UNION ALL SELECT relid FROM pg_partition_tree(to_regclass({VALUE})))",
@@ -313,19 +280,18 @@ class PostgresSession:
         return bool(found)
 
     def create_stage(self, *, stage: str, columns: Sequence[tuple[str, str]]) -> None:
-        """Make a temporary table."""
         described = ", ".join(f"{name} {type_}" for name, type_ in columns)
         self.execute(f"CREATE TEMPORARY TABLE {quoted(stage)} ({described}) ON COMMIT DROP")
 
     def fill(self, *, stage: str, rows: pa.Table) -> None:
         """Add rows to a temporary table by COPY."""
-        # A load that meets a user's own temporary table of this name would write to that one, hence pg_temp.
+        # In pg_temp, so that no other table of this name is written.
         self._copy(f"COPY pg_temp.{quoted(stage)} FROM STDIN WITH (FORMAT binary)", prefetch(binary_slices(rows)))
 
     def _copy(self, sql: str, rows: Iterable[memoryview | bytes]) -> int:
-        """Copy rows; answer how many the database has taken."""
+        """Copy rows; return how many the database counts."""
         chunks = chain((HEADER,), rows, (TRAILER,))
-        self._guarded(lambda: self._send(sql, chunks))
+        self.guarded(lambda: self._send(sql, chunks))
         return int(self._cursor.rowcount)
 
     def _send(self, sql: str, chunks: Iterator[memoryview | bytes]) -> None:
@@ -339,16 +305,12 @@ class PostgresSession:
             for chunk in chunks:
                 copy.write(chunk)
 
-    def ready(self, *, stage: str) -> None:
-        """Tell the planner how many rows there are: nobody else counts those of a temporary table."""
+    def analyze(self, *, stage: str) -> None:
+        """Collect statistics: autovacuum does not do it for a temporary table."""
         self.execute(f"ANALYZE pg_temp.{quoted(stage)}")
 
-    def unfit_json(self, *, stage: str, column: str) -> int:  # noqa: ARG002
-        """Count nothing: Postgres takes every JSON text into a json column as it is."""
-        return 0
-
     def create_table(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:
-        """Make the table; its primary key serves to find rows, and keeps other writers from doubling them."""
+        """Create the table; its primary key finds rows, and prevents duplicates by other writers."""
         described = [f"{quoted(name)} {type_}" for name, type_ in columns]
         keyed = _can_be_key(key, columns=columns)
         if keyed:
@@ -356,16 +318,16 @@ class PostgresSession:
         self.execute(f"CREATE TABLE {self.dialect.qualified(table)} ({', '.join(described)})")
         return keyed
 
-    def add_key(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:
-        """Give a table that has been filled its primary key: the index is made faster at once than row by row."""
+    def add_primary_key(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:
+        """Add the primary key to a filled table: the index is built faster at once than row by row."""
         keyed = _can_be_key(key, columns=columns)
         if keyed:
             self.execute(f"ALTER TABLE {self.dialect.qualified(table)} ADD {_primary_key(key)}")
         return keyed
 
     @contextmanager
-    def attempt(self) -> Iterator[None]:
-        """Undo everything that is done within, where the database refuses something."""
+    def savepoint(self) -> Iterator[None]:
+        """Undo everything that is done within if Postgres refuses something."""
         self.execute("SAVEPOINT limio_limitrail_attempt")
         try:
             yield
@@ -375,28 +337,26 @@ class PostgresSession:
             raise
         self.execute("RELEASE SAVEPOINT limio_limitrail_attempt")
 
-    def pour(self, pour: DirectLoad, *, parts: Sequence[PartSource]) -> Iterator[int]:
-        """Add the parts' rows to the new table by COPY; tell after each part how many it had."""
-        names = [*(column.name for column in pour.plan.columns), EXTRACTED_AT, RUN_ID]
-        columns = ", ".join(quoted(name) for name in names)
-        sql = f"COPY {self.dialect.qualified(pour.plan.table)} ({columns}) FROM STDIN WITH (FORMAT binary)"
-        # One thread for all parts, which is at the next part already while the end of this one is copied.
-        for _, pieces in groupby(prefetch(pieces_of(pour, parts=parts)), key=attrgetter("part")):
+    def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource], own: tuple[datetime, str]) -> Iterator[int]:
+        """Copy the parts' rows into the new table by COPY; yield the rows of each part."""
+        columns = ", ".join(quoted(name) for name in (*(column.name for column in plan.columns), EXTRACTED_AT, RUN_ID))
+        sql = f"COPY {self.dialect.qualified(plan.table)} ({columns}) FROM STDIN WITH (FORMAT binary)"
+        # One thread prefetches all parts: it reads the next one while the end of this one is copied.
+        for _, chunks in groupby(prefetch(copy_chunks(plan, parts=parts, own=own)), key=attrgetter("part")):
             sent: list[int] = []
-            copied = self._copy(sql, noted(pieces, sent=sent))
+            copied = self._copy(sql, counted(chunks, sent=sent))
             if copied != sum(sent):
                 raise LandingError(f"Postgres copied {copied} rows where {sum(sent)} were sent")
             yield copied
 
     def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
-        """Turn a column into a wider kind."""
         name = quoted(column.name)
         using = f"CAST({name} AS {self.dialect.types[to]})"
         if source is Kind.TIMESTAMP and to is Kind.TEXT:
             using = f"to_char({name} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
         alter = f"ALTER TABLE {self.dialect.qualified(table)} ALTER COLUMN {name} TYPE"
         try:
-            with self.attempt():
+            with self.savepoint():
                 self.execute(f"{alter} {self.dialect.types[to]} USING {using}")
         except DatabaseError as refused:
             if refused.cause.about_rows or refused.cause is Cause.OBSTACLE:
@@ -404,7 +364,7 @@ class PostgresSession:
                 refused.obstacles = self._dependents(table, column.name)
             raise
         if source is Kind.DOUBLE and to is Kind.TEXT:
-            respell_doubles(session=self, table=table, column=column.name)
+            self.rewrite_doubles(table=table, column=column.name)
 
     def _dependents(self, table: TableName, column: str) -> tuple[str, ...]:
         """Name what depends on a column: views, indexes, policies, triggers, constraints, generated columns."""
@@ -419,7 +379,7 @@ class PostgresSession:
         return tuple(name for (name,) in found)
 
     def _check_schema(self, table: TableName) -> None:
-        """Refuse a table that cannot be created: its schema is not there, or belongs to somebody else."""
+        """Refuse a table that cannot be created: its schema does not exist, or the user lacks CREATE on it."""
         found = self.query(
             f"SELECT nspname::text, has_schema_privilege(oid, 'CREATE') FROM pg_catalog.pg_namespace "
             f"WHERE nspname = coalesce({VALUE}, current_schema()::text)",
@@ -430,8 +390,8 @@ class PostgresSession:
             raise LandingError(f"{table}: {missing}; create it, or write the name of another as schema.table")
         if not found[0][1]:
             raise DatabaseError(
-                Refusal(
-                    told=f"{table}: there is no such table, and the connection's user may not create one in the schema "
+                Diagnosis(
+                    summary=f"{table}: there is no such table, and the connection's user may not create one in the schema "
                     f"{found[0][0]!r}; grant CREATE on it, or create the table",
                     cause=Cause.RIGHTS,
                 )

@@ -1,23 +1,23 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What Postgres says: why it refuses, and which values its types take for equal."""
+"""Postgres' errors without values, and which values its types compare as equal."""
 
 from __future__ import annotations
 
 import re
 
 from limio_limitrail.landing.sql.dialect import Equality
-from limio_limitrail.landing.sql.errors import Cause, Refusal, before_values, cause_of
+from limio_limitrail.landing.sql.errors import Cause, Diagnosis, before_values, cause_of, class_and_state
 
-# Classes of SQLSTATE whose messages speak of names and of the server's state. The details, hints and contexts that come with
-# them quote rows and are never read.
-_SPEAK_OF_NAMES = frozenset({"08", "0A", "23", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"})
-_QUOTES_VALUES = frozenset({"22"})
+# Classes of SQLSTATE whose messages hold names and the server's state. Their details, hints and contexts quote rows and are never
+# read.
+_QUOTE_NO_ROWS = frozenset({"08", "0A", "23", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58"})
+_QUOTE_ROWS = frozenset({"22"})
 
 _REASONS = (
     (r"no password supplied|authentication failed|no pg_hba\.conf entry|role .* does not exist|not permitted to log in",
      Cause.CREDENTIALS, "the server refused the login"),
     (r"database .* does not exist", Cause.NO_DATABASE, "the server has no such database"),
-    (r"too many (clients|connections)|connection slots", Cause.CONNECTIONS, "the server takes no more connections"),
+    (r"too many (clients|connections)|connection slots", Cause.CONNECTIONS, "the server accepts no more connections"),
     (r"translate host name|resolve host|name resolution|[Nn]ame or service not known", Cause.UNREACHABLE,
      "the host's name is not known"),
     (r"[Cc]onnection refused|No such file or directory", Cause.UNREACHABLE, "no server listens there"),
@@ -25,7 +25,7 @@ _REASONS = (
     (r"starting up|shutting down|recovery mode", Cause.UNREACHABLE, "the server is starting or shutting down"),
     (r"SSL|certificate", Cause.UNREACHABLE, "TLS failed: check sslmode and the certificates"),
 )  # fmt: skip
-# Types in which values are equal only if their texts are, as long as a text comes back as it went in. An enum is one, too.
+# Types that compare values as equal only if their texts are, as long as a text is returned unchanged. Enums do, too.
 _EXACT_TYPES = frozenset(
     {"bit", "bool", "bpchar", "bytea", "char", "cidr", "date", "float8", "inet", "int2", "int4", "int8", "json", "macaddr",
      "macaddr8", "name", "oid", "text", "time", "timestamp", "timestamptz", "timetz", "uuid", "varbit", "varchar"}
@@ -33,39 +33,38 @@ _EXACT_TYPES = frozenset(
 _NUMERIC_TYPES = frozenset({"float4", "numeric"})
 
 
-def unreachable(message: str) -> Refusal:
-    """Tell by the driver's words why there is no connection, without repeating them."""
-    for pattern, cause, words in _REASONS:
+def unreachable(message: str) -> Diagnosis:
+    """Recognize in the driver's text why there is no connection, without repeating it."""
+    for pattern, cause, detail in _REASONS:
         if re.search(pattern, message):
-            return Refusal(told="", words=words, cause=cause)
-    return Refusal(told="", cause=Cause.UNREACHABLE)
+            return Diagnosis(summary="", detail=detail, cause=cause)
+    return Diagnosis(summary="", cause=Cause.UNREACHABLE)
 
 
-def describe(error: Exception, *, lost: bool) -> Refusal:
-    """Tell why a statement failed, without any value.
+def describe(error: Exception, *, lost: bool) -> Diagnosis:
+    """Describe why a statement failed, without any value.
 
-    :param lost: whether the connection is gone.
+    :param lost: whether the connection is closed.
     """
-    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
+    class_, state = class_and_state(error)
     diagnosis = getattr(error, "diag", None)
     message = str(getattr(diagnosis, "message_primary", None) or "")
-    class_ = f"({type(error).__name__}{f', SQLSTATE {state}' if state else ''})"
-    words = ""
+    detail = ""
     if getattr(diagnosis, "source_function", None) == "exec_stmt_raise":
-        pass  # words of a user's function, which may choose any SQLSTATE
-    elif state[:2] in _SPEAK_OF_NAMES and message:
-        # A statement that a function has put together may hold values where others hold names.
-        words = before_values(message) if getattr(diagnosis, "internal_query", None) else message
-    elif state[:2] in _QUOTES_VALUES and message:
-        words = before_values(message)
+        pass  # text of a user's function, which may choose any SQLSTATE
+    elif state[:2] in _QUOTE_NO_ROWS and message:
+        # A statement that a function has built may hold values where others hold names.
+        detail = before_values(message) if getattr(diagnosis, "internal_query", None) else message
+    elif state[:2] in _QUOTE_ROWS and message:
+        detail = before_values(message)
     cause = cause_of(state)
     if lost or cause is Cause.LOST:
-        return Refusal(told=f"the connection to Postgres ended {class_}", words=words, cause=Cause.LOST)
-    return Refusal(told=f"Postgres refused {class_}", words=words, cause=cause)
+        return Diagnosis(summary=f"the connection to Postgres ended {class_}", detail=detail, cause=Cause.LOST)
+    return Diagnosis(summary=f"Postgres refused {class_}", detail=detail, cause=cause)
 
 
 def equality(deterministic: bool, type_: str, category: str, schema: str, modifier: int) -> Equality:
-    """Tell which values a column takes for equal."""
+    """Return which values a column compares as equal."""
     if not deterministic or not (category == "e" or schema == "pg_catalog"):
         return Equality.LOOSE
     if type_ in _NUMERIC_TYPES:

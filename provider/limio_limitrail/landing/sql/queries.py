@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Run a query that a person wrote, in UTC, and fetch its rows in batches. What fails is reported without any value."""
+"""Run a user's query in UTC, and fetch its rows in batches. Errors are reported without any value."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from limio_limitrail.landing.sql.dialect import quoted
-from limio_limitrail.landing.sql.errors import Cause, Refusal, before_values, connected
-from limio_limitrail.landing.sql.sessions import database_name
+from limio_limitrail.landing.sql.errors import Cause, Diagnosis, before_values, connected, connection_id, log_driver_error
+from limio_limitrail.landing.sql.sessions import database_name, session_class_named, session_class_of
 from limio_limitrail.troubleshooting import ExplainedError
 
 if TYPE_CHECKING:
@@ -31,45 +31,45 @@ BATCH_ROWS = 2000
 
 _CURSOR = "limitrail_usage"
 
-# The text form of a time, a number or a span must not depend on who asks, and from where: it may become a part of a key.
+# The text form of a time, number or interval must not depend on the user or machine: it may become a part of a key.
 _POSTGRES_SESSION = (
     "SET LOCAL TIME ZONE 'UTC'; SET LOCAL datestyle = 'ISO'; SET LOCAL intervalstyle = 'postgres'; "
     "SET LOCAL extra_float_digits = 1; SET LOCAL bytea_output = 'hex'"
 )
 _POSTGRES_TIMES = {"date": (1082, 1182), "timestamp": (1114, 1115), "timestamptz": (1184, 1185), "time": (1083, 1183)}
-"""Types whose values Python cannot always hold: their oids, and those of their arrays."""
+"""Types with values that Python cannot represent: their oids, and those of their arrays."""
 
-_SQLITE_SPEAKS_OF_NAMES = (
+_SQLITE_QUOTES_NO_ROWS = (
     "no such ", "ambiguous column name: ", 'near "', "unrecognized token: ", "misuse of ", "incomplete input", "wrong number of ",
 )  # fmt: skip
-"""How messages of SQLite begin that quote the query alone; others may quote what a row holds, such as a JSON path."""
+"""Beginnings of SQLite's messages that quote the query alone; others may quote a row's value, such as a JSON path."""
 
 _PERMANENT = frozenset({"ProgrammingError", "DataError", "NotSupportedError", "IntegrityError"})
-"""Classes of PEP 249 whose errors come again with each try."""
+"""Classes of PEP 249 for which a retry does not help."""
 
 _DRIVERS = frozenset({"DatabaseError", "InterfaceError"})
 _UNREADABLE = (ValueError, ArithmeticError, RecursionError)
-"""What drivers raise over a value that they cannot turn into one of Python's."""
+"""What drivers raise for a value that Python cannot represent."""
 
 _INTERRUPTED = "Query interrupted"
-"""What DuckDB makes of an exception in a signal handler, such as that of Airflow's execution_timeout."""
+"""DuckDB's error when a signal handler raises, such as that of Airflow's execution_timeout."""
 
 
 class QueryError(ExplainedError):
-    """A query could not be run or fetched to its end; another try may succeed. The message holds no value of the data."""
+    """A query could not be run or fetched to its end; a retry may succeed. The message has no value of the data."""
 
 
 class WrongQueryError(QueryError):
-    """A query cannot succeed as it is: it is wrong, a value does not fit it, or a right is missing."""
+    """A query cannot succeed as it is: it is wrong, a value does not fit it, or a privilege is missing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QueryResult:
-    """The rows of a query, to be read once.
+    """The rows of a query, which can be read once.
 
     :param columns: the names of the columns.
-    :param time_zone: the time zone that the session would have had; None where it is not known.
-    :param batches: the rows, as many at a time as were fetched at once.
+    :param time_zone: the session's own time zone; ``None`` if it is not known.
+    :param batches: the rows, as fetched.
     """
 
     columns: tuple[str, ...]
@@ -81,20 +81,22 @@ class QueryResult:
 def run_query(
     hook: DbApiHook, sql: str, *, parse_float: Callable[[str], object], unreadable_time: object
 ) -> Iterator[QueryResult]:
-    """Run a query and fetch its rows, in a session in UTC where the database is Postgres or DuckDB.
+    """Run a query and fetch its rows; in Postgres and DuckDB the session is in UTC.
 
     :param parse_float: reads a number with a fraction or an exponent within JSON.
-    :param unreadable_time: stands for a time that Python cannot hold, such as infinity.
-    :raises QueryError: the query failed, here or while rows are fetched; another try may succeed.
-    :raises WrongQueryError: the query failed, and will fail again as it is.
+    :param unreadable_time: replaces a time that Python cannot represent, such as infinity.
+    :raises QueryError: the query failed, here or while rows are fetched; a retry may succeed.
+    :raises WrongQueryError: the query failed, and a retry does not help.
     :raises DatabaseError: the database cannot be reached.
     """
-    connection = _connect(hook)
+    # Not through its session where the database is DuckDB, which would wait for the file and set limits.
+    name = database_name(hook)
+    connection = connected(hook, name="the database") if name == "duckdb" else session_class_named(name).connect(hook)
     try:
         guard = partial(_guarded, describe=partial(_describe, connection, hook=hook))
         reader = _reader(connection, parse_float=parse_float, unreadable_time=unreadable_time)
         guard(partial(reader.execute, sql))
-        # A cursor on the server has columns only after the first fetch.
+        # A server-side cursor has columns only after the first fetch.
         first = guard(reader.fetch)
 
         def batches() -> Iterator[Sequence[Values]]:
@@ -110,33 +112,20 @@ def run_query(
             connection.close()
 
 
-def _connect(hook: DbApiHook) -> Any:
-    match database_name(hook):
-        case "postgresql":
-            from limio_limitrail.landing.sql.postgres import open_postgres
-
-            return open_postgres(hook)
-        case "sqlite":
-            from limio_limitrail.landing.sql.sqlite import open_sqlite
-
-            return open_sqlite(hook)
-        case _:
-            return connected(hook, name="the database")
-
-
 def _guarded(call: Callable[[], T], *, describe: Callable[[Exception], QueryError]) -> T:
     try:
         return call()
     except Exception as error:
         if type(error).__module__.partition(".")[0] == "airflow":
             raise
+        log_driver_error(error)
         failure = describe(error)
-    # Raised here and not in the handler, so that the driver's error, which may quote rows, is not even its context.
+    # Raised outside of the handler, so that the driver's error, which may quote rows, is not even its context.
     raise failure
 
 
-class _Reader:
-    """Runs a query through a driver of which nothing is known.
+class _QueryReader:
+    """Runs a query through any driver.
 
     :param connection: the open database.
     """
@@ -153,7 +142,7 @@ class _Reader:
         self._cursor.execute(sql)
 
     def fetch(self) -> Sequence[Values]:
-        """Fetch the next rows; none at the end."""
+        """Fetch the next rows; empty at the end."""
         rows: Sequence[Values] = self._cursor.fetchmany(BATCH_ROWS)
         return rows
 
@@ -162,14 +151,14 @@ class _Reader:
         return tuple(column[0] for column in self._cursor.description or ())
 
 
-class _SqliteReader(_Reader):
+class _SqliteReader(_QueryReader):
     def execute(self, sql: str) -> None:
-        self._connection.row_factory = None  # the hook may give rows of another kind
+        self._connection.row_factory = None  # the hook may return rows of another class
         super().execute(sql)
 
 
-class _DuckReader(_Reader):
-    """Runs a query in DuckDB, which gives the last day of the calendar for infinity, and a text for days after it."""
+class _DuckReader(_QueryReader):
+    """Runs a query in DuckDB, which returns the last day of the calendar for infinity, and a text for days after it."""
 
     def __init__(self, connection: Any, *, unreadable_time: object) -> None:
         super().__init__(connection)
@@ -203,23 +192,23 @@ class _DuckReader(_Reader):
         return rows
 
     def _is_infinite(self, index: int) -> bool:
-        """Tell whether a column of days holds infinity, rather than the last day that Python knows."""
+        """Return whether a column of dates contains infinity, rather than Python's last day."""
         if index not in self._infinite:
-            asked = self._connection.cursor()
+            cursor = self._connection.cursor()
             name = quoted(self.columns[index])
             try:
-                asked.execute("SET TimeZone = 'UTC'")
-                asked.execute(f"SELECT 1 FROM ({self._sql.strip().rstrip(';')}\n) WHERE isinf({name}) LIMIT 1")
-                self._infinite[index] = asked.fetchone() is not None
+                cursor.execute("SET TimeZone = 'UTC'")
+                cursor.execute(f"SELECT 1 FROM ({self._sql.strip().rstrip(';')}\n) WHERE isinf({name}) LIMIT 1")
+                self._infinite[index] = cursor.fetchone() is not None
             except Exception:  # noqa: BLE001 - several statements, or a result that is gone: it may be infinity
                 self._infinite[index] = True
             finally:
-                asked.close()
+                cursor.close()
         return self._infinite[index]
 
 
-class _PostgresReader(_Reader):
-    """Runs a query in Postgres with a cursor on the server, so that the result need not fit into memory."""
+class _PostgresReader(_QueryReader):
+    """Runs a query in Postgres with a server-side cursor, so that the result need not fit into memory."""
 
     def __init__(self, connection: Any, *, parse_float: Callable[[str], object], unreadable_time: object) -> None:
         super().__init__(connection)
@@ -238,7 +227,7 @@ class _PostgresReader(_Reader):
         self._cursor.execute(sql)
 
     def _begin(self) -> None:
-        """Begin a transaction, which a cursor on the server needs, with the settings that hold for it alone."""
+        """Begin a transaction, which a server-side cursor needs, with settings of its own."""
         if self._connection.autocommit:
             self._connection.autocommit = False
         self._connection.cursor().execute(_POSTGRES_SESSION)
@@ -295,7 +284,7 @@ class _Psycopg2Reader(_PostgresReader):
             def load(text: str | None, cursor: Any) -> object:
                 if text is None:
                     return None
-                # The driver would give the last day of the calendar, and midnight for the end of a day.
+                # The driver would return the last day of the calendar, and midnight for the end of a day.
                 if text.endswith("infinity") or text.startswith("24:"):
                     return self._unreadable_time
                 try:
@@ -311,7 +300,7 @@ class _Psycopg2Reader(_PostgresReader):
             extensions.register_type(extensions.new_array_type((array_oid,), f"{name}[]", one), self._connection)
 
 
-def _reader(connection: Any, *, parse_float: Callable[[str], object], unreadable_time: object) -> _Reader:
+def _reader(connection: Any, *, parse_float: Callable[[str], object], unreadable_time: object) -> _QueryReader:
     module = type(connection).__module__
     if module.startswith("psycopg"):
         kind = _Psycopg2Reader if module.startswith("psycopg2") else _PostgresReader
@@ -320,23 +309,22 @@ def _reader(connection: Any, *, parse_float: Callable[[str], object], unreadable
         return _SqliteReader(connection)
     if module.partition(".")[0] in ("duckdb", "_duckdb"):
         return _DuckReader(connection, unreadable_time=unreadable_time)
-    return _Reader(connection)
+    return _QueryReader(connection)
 
 
 def _describe(connection: Any, error: Exception, *, hook: DbApiHook) -> QueryError:
-    """Say why a query failed, without any value, and whether it would fail again."""
-    refusal = _refusal(connection, error, hook=hook)
-    permanent = refusal.cause is not Cause.LOST and _is_permanent(error)
-    conn_id = getattr(hook, str(getattr(hook, "conn_name_attr", "")), None)
-    words = f": {refusal.words.rstrip('.')}" if refusal.words else ""
-    if refusal.cause is Cause.RIGHTS:
+    """Return the error for a failed query, without any value."""
+    found = _diagnose(connection, error)
+    permanent = found.cause is not Cause.LOST and _is_permanent(error)
+    detail = f": {found.detail.rstrip('.')}" if found.detail else ""
+    if found.cause is Cause.RIGHTS:
         advice = "Grant the connection's user SELECT on what the query reads"
     elif permanent:
         advice = "Correct the query or the value; run it in the database to see the whole message, which may quote rows"
     else:
         advice = "A retry may help"
     raised = WrongQueryError if permanent else QueryError
-    return raised(f"the query failed in the database {conn_id!r}: {refusal.told}{words}. {advice}")
+    return raised(f"the query failed in the database {connection_id(hook)!r}: {found.summary}{detail}. {advice}")
 
 
 def _classes(error: Exception) -> frozenset[str]:
@@ -351,28 +339,13 @@ def _is_permanent(error: Exception) -> bool:
     return not _classes(error).isdisjoint(_PERMANENT)
 
 
-def _refusal(connection: Any, error: Exception, *, hook: DbApiHook) -> Refusal:
+def _diagnose(connection: Any, error: Exception) -> Diagnosis:
     if str(error) == _INTERRUPTED:
-        return Refusal(told="it was interrupted, most likely by the task's execution_timeout", cause=Cause.TIMEOUT)
+        return Diagnosis(summary="it was interrupted, most likely by the task's execution_timeout", cause=Cause.TIMEOUT)
     if _classes(error).isdisjoint(_DRIVERS):
         what = "could not read a value" if isinstance(error, _UNREADABLE) else "failed"
-        return Refusal(told=f"the driver {what} ({type(error).__name__})")
-    module = type(connection).__module__
-    if module.startswith("psycopg"):
-        from limio_limitrail.landing.sql.postgres_errors import describe
-
-        return describe(error, lost=bool(connection.closed))
-    if isinstance(connection, sqlite3.Connection):
-        from limio_limitrail.landing.sql.sqlite import SqliteSession
-
-        refusal = SqliteSession(connection, placeholder="?").describe(error)
-        if getattr(error, "sqlite_errorname", None) == "SQLITE_ERROR" and not refusal.words.startswith(_SQLITE_SPEAKS_OF_NAMES):
-            return Refusal(told=refusal.told, words=before_values(refusal.words), cause=refusal.cause)
-        return refusal
-    if module.partition(".")[0] in ("duckdb", "_duckdb"):
-        from limio_limitrail.landing.sql.duckdb import describe as describe_duckdb
-
-        return describe_duckdb(error)
-    from limio_limitrail.landing.sql.generic import GenericSession
-
-    return GenericSession(connection, placeholder=hook.placeholder).describe(error)
+        return Diagnosis(summary=f"the driver {what} ({type(error).__name__})")
+    found = session_class_of(connection).describe(error, connection=connection)
+    if getattr(error, "sqlite_errorname", None) == "SQLITE_ERROR" and not found.detail.startswith(_SQLITE_QUOTES_NO_ROWS):
+        return replace(found, detail=before_values(found.detail))
+    return found

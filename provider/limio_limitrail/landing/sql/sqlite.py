@@ -1,21 +1,19 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Loads into SQLite."""
+"""Load into SQLite."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.column_types import Kind, cast
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Equality, TableColumn, quoted, unchanged, update_from
-from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Refusal, connected, during
-from limio_limitrail.landing.sql.generic import GenericSession, same
+from limio_limitrail.landing.sql.dialect import ISO_INSTANT, VALUE, Dialect, Equality, TableColumn, quoted
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, connected
+from limio_limitrail.landing.sql.generic import GenericSession
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.names import TableName, ascii_lower
-from limio_limitrail.landing.sql.widening import ISO_INSTANT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,8 +22,8 @@ if TYPE_CHECKING:
 LOCK_WAIT = 300
 """Seconds that a load waits for another writer."""
 
-# SQLite's types only lean towards a class of values: TIMESTAMP and JSON lean towards numbers, which no instant and no JSON
-# object or array looks like, so both stay the texts they are.
+# A type of SQLite is an affinity: TIMESTAMP and JSON prefer numbers, which no instant and no JSON object or array looks like, so
+# both stay texts.
 _TYPES = {
     Kind.NULL: "TEXT",
     Kind.BOOLEAN: "BOOLEAN",
@@ -65,123 +63,99 @@ _CAUSES = {
 
 def _kind(type_: str) -> Kind | None:
     declared = type_.upper()
-    # This is SQLite's own rule for which types take texts as they are; it disregards lengths.
+    # SQLite's own rule for text affinity; it ignores lengths.
     if "INT" not in declared and any(word in declared for word in ("CHAR", "CLOB", "TEXT")):
         return Kind.TEXT
     return _KINDS.get(declared)
 
 
 def _exact(expression: str, kind: Kind) -> str:
-    # A column may have been made to disregard case, which would take two keys for one.
+    # A column may have a collation without case, which would merge two keys into one.
     return f"{expression} COLLATE BINARY" if kind in (Kind.TEXT, Kind.JSON, Kind.NULL) else expression
+
+
+def _unreachable(message: str) -> Diagnosis:
+    detail = "unable to open database file" if "unable to open" in message else ""
+    return Diagnosis(summary="", detail=detail, cause=Cause.NO_FILE)
 
 
 SQLITE = Dialect(
     name="SQLite",
-    quote=quoted,
-    fold=unchanged,
     same_name=ascii_lower,
-    longest_name=None,
     most_columns=2000,
     types=_TYPES,
     text_type="TEXT",
     integer_type="INTEGER",
     instant_type="TIMESTAMP",
-    stored=same,
-    distinct=lambda one, other: f"{one} IS NOT {other}",
     key=_exact,
     exact=_exact,
-    foreign_value=lambda expression, _kind, _foreign: expression,
-    # A column of another type may turn texts into numbers at will, and says so only afterwards.
-    foreign_loss=lambda _expression, _kind, _foreign: "1 = 1",
-    update=lambda *parts: update_from(*parts).replace("UPDATE", "UPDATE OR ABORT", 1),
-    keeps_types=False,
+    to_custom_type=lambda expression, _kind, _type: expression,
+    # A column of another type may turn texts into numbers, and shows it only afterwards.
+    custom_type_loses=lambda _expression, _kind, _type: "1 = 1",
+    distinct="IS NOT",
+    strict_types=False,
     # A constraint of the table may say that a row is to be replaced or left out where another has its value.
-    insert="INSERT OR ABORT",
+    insert_verb="INSERT OR ABORT",
+    update_verb="UPDATE OR ABORT",
 )
 
 
-@contextmanager
-def sqlite_session(hook: DbApiHook) -> Iterator[SqliteSession]:
-    """Open the database for one load, waiting for other writers."""
-    connection = open_sqlite(hook)
-    try:
-        with sqlite_transaction(connection) as session:
-            yield session
-    finally:
-        connection.close()
-
-
-def open_sqlite(hook: DbApiHook) -> sqlite3.Connection:
-    """Open the database's file.
-
-    :raises DatabaseError: it cannot be opened.
-    """
-    connection: sqlite3.Connection = connected(hook, name="SQLite", describe=_unreachable)
-    return connection
-
-
-def _unreachable(message: str) -> Refusal:
-    if "unable to open" in message:
-        return Refusal(told="", words="unable to open database file", cause=Cause.NO_FILE)
-    return Refusal(told="", cause=Cause.NO_FILE)
-
-
-@contextmanager
-def sqlite_transaction(
-    connection: sqlite3.Connection, *, lock_wait: float | None = None, begin: str = "BEGIN IMMEDIATE"
-) -> Iterator[SqliteSession]:
-    """Open a transaction: committed at the end, rolled back if anything is raised.
-
-    :param lock_wait: seconds to wait for others; none: `LOCK_WAIT`.
-    :param begin: how it begins; as it stands, it is a writer's from the start.
-    """
-    # Left to itself, the driver opens no transaction for changes of a table's columns.
-    connection.isolation_level = None
-    session = SqliteSession(connection, placeholder="?")
-    session.execute(f"PRAGMA busy_timeout = {int(1000 * (LOCK_WAIT if lock_wait is None else lock_wait))}")
-    session.execute(begin)
-    try:
-        yield session
-        with during("while committing"):
-            session.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
 class SqliteSession(GenericSession):
-    """A transaction in SQLite. It has begun as a writer, so there is no other."""
+    """A transaction in SQLite. It begins as a writer, so there is no other."""
 
     dialect = SQLITE
 
-    def describe(self, error: Exception) -> Refusal:
-        """Tell what happened; SQLite's own words name tables and columns, those of a trigger or of the driver may quote rows."""
+    @classmethod
+    def connect(cls, hook: DbApiHook, *, wait: float | None = None) -> sqlite3.Connection:  # noqa: ARG003
+        connection: sqlite3.Connection = connected(hook, name="SQLite", describe=_unreachable)
+        return connection
+
+    @classmethod
+    def connect_to_inspect(cls, hook: DbApiHook) -> sqlite3.Connection | None:
+        """Open the database's file."""
+        return cls.connect(hook)
+
+    @classmethod
+    def describe(cls, error: Exception, *, connection: Any) -> Diagnosis:  # noqa: ARG003
+        """Describe an error; SQLite's text names tables and columns, that of a trigger or of the driver may quote rows."""
         if not isinstance(error, sqlite3.Error):
-            return Refusal(told=f"SQLite's driver refused ({type(error).__name__})", cause=Cause.ROWS)
+            return Diagnosis(summary=f"SQLite's driver refused ({type(error).__name__})", cause=Cause.ROWS)
         code = str(getattr(error, "sqlite_errorname", None) or "")
         cause = next((cause for start, cause in _CAUSES.items() if code.startswith(start)), Cause.OTHER)
-        told = f"SQLite refused ({type(error).__name__}{f', {code}' if code else ''})"
-        return Refusal(told=told, words="" if code in ("", "SQLITE_CONSTRAINT_TRIGGER") else str(error), cause=cause)
+        summary = f"SQLite refused ({type(error).__name__}{f', {code}' if code else ''})"
+        return Diagnosis(summary=summary, detail="" if code in ("", "SQLITE_CONSTRAINT_TRIGGER") else str(error), cause=cause)
+
+    def begin(self, *, lock_wait: float | None, idle_limit: float | None, read_only: bool) -> None:  # noqa: ARG002
+        """Begin a transaction, as a writer unless it only reads."""
+        # By default the driver opens no transaction for changes of a table's columns.
+        self._connection.isolation_level = None
+        self.execute(f"PRAGMA busy_timeout = {int(1000 * (LOCK_WAIT if lock_wait is None else lock_wait))}")
+        self.execute("BEGIN DEFERRED" if read_only else "BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self.execute("COMMIT")
+
+    def file(self) -> Path | None:
+        [path] = (path for _, name, path in self._connection.execute("PRAGMA database_list") if name == "main")
+        return Path(path) if path else None
 
     def widen(self, *, table: TableName, column: TableColumn, source: Kind, to: Kind) -> None:
-        """Put a wider column in the place of a column."""
+        """Replace a column by a wider one."""
         try:
             super().widen(table=table, column=column, source=source, to=to)
         except DatabaseError as refused:
-            # SQLite's words name the view, the index or the trigger.
+            # SQLite's text names the view, the index or the trigger.
             refused.cause = Cause.OBSTACLE if refused.cause.about_rows else refused.cause
             raise
 
     def bound(self, value: object) -> object:
-        """Give instants as text: SQLite has no type for them."""
+        """Convert instants to text: SQLite has no type for them."""
         if isinstance(value, datetime):
             return value.astimezone(UTC).strftime(ISO_INSTANT)
         return value
 
     def bindable(self, array: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Give instants as text: SQLite has no type for them."""
+        """Convert instants to text: SQLite has no type for them."""
         import pyarrow as pa
 
         if pa.types.is_timestamp(array.type):
@@ -189,7 +163,6 @@ class SqliteSession(GenericSession):
         return array
 
     def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
-        """Read what columns a table has."""
         schema = table.schema or "main"
         if not self.query(f"SELECT 1 FROM pragma_database_list WHERE lower(name) = lower({VALUE})", schema):
             raise LandingError(f"{table}: there is no schema {schema!r}; SQLite's own is called main")
@@ -203,7 +176,7 @@ class SqliteSession(GenericSession):
         if not kinds:
             return None
         if any(kind != "table" for (kind,) in kinds):
-            raise LandingError(f"{table} is no table; a pull can only be landed in a table")
+            raise LandingError(f"{table} is not a table; a pull can only be loaded into a table")
         described = self.query(
             f"SELECT name, type, dflt_value IS NULL AND hidden = 0 FROM pragma_table_xinfo({VALUE}, {VALUE}) ORDER BY cid",
             table.table,
@@ -225,22 +198,22 @@ class SqliteSession(GenericSession):
                 name=name,
                 type=type_,
                 kind=_kind(type_),
-                managed=bool(plain),
+                managed=bool(managed),
                 equality=Equality.LOOSE if name in loose else Equality.EXACT,
             )
-            for name, type_, plain in described
+            for name, type_, managed in described
         )
 
     def may_skip_rows(self, table: TableName) -> bool:
-        """Tell whether the table has triggers, each of which may leave a row as it is."""
+        """Return whether the table has triggers, each of which can leave a row unchanged."""
         schema = quoted(table.schema or "main")
-        triggers = " UNION ALL ".join(f"SELECT type, tbl_name FROM {place}.sqlite_master" for place in (schema, "temp"))
+        triggers = " UNION ALL ".join(f"SELECT type, tbl_name FROM {name}.sqlite_master" for name in (schema, "temp"))
         return bool(
             self.query(f"SELECT 1 FROM ({triggers}) WHERE type = 'trigger' AND lower(tbl_name) = lower({VALUE})", table.table)
         )
 
     def direct_text(self, name: str, source: Kind) -> str | None:
-        """Give the expression of a value's text form; ``None`` for doubles, of which SQLite writes 15 digits only."""
+        """Return the expression of a value's text form; ``None`` for doubles, of which SQLite writes only 15 digits."""
         match source:
             case Kind.DOUBLE:
                 return None

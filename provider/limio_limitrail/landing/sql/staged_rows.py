@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""From a part as it was written to the rows that the database takes."""
+"""Convert a part into rows of the staging table."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from limio_limitrail.landing.timestamps import sort_keys
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from limio_limitrail.landing.sql.plan import Landed, Plan
+    from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 
 SEQUENCE = "seq"
-"""The temporary table's column that numbers the rows of a pull in the order in which they came."""
+"""The staging table's column that numbers the rows of a pull in the order in which they came."""
 
 ORDER = "ord"
-"""The temporary table's column that says which of two rows of one key is newer, where their times are texts."""
+"""The staging table's column with the sort key of a row's time, where times are texts."""
 
 STORED_NUL = "\\u0000"
-"""What stands for a NUL character in a text column, in every database: Postgres can hold no NUL."""
+"""Replaces a NUL character in a text column, in every database: Postgres cannot store NUL."""
 
 
-def prepared(*, rows: pa.Table, part: str, plan: Plan, time: Landed | None, start: int) -> pa.Table:
-    """Bring a part's rows into the form of the temporary table: the columns of the plan, then `ORDER` where times are
-    texts, then `SEQUENCE`.
+def stage_columns(*, rows: pa.Table, part: str, plan: LoadPlan, time: ColumnPlan | None, start: int) -> pa.Table:
+    """Convert a part's rows to the staging table: the columns of the plan, then `ORDER` if times are texts, then `SEQUENCE`.
 
     :param rows: rows of the part.
     :param part: its name, for messages.
-    :param plan: what becomes of each column.
-    :param time: the column that says which of two rows is newer, if any.
+    :param plan: what happens to each column.
+    :param time: the time column, if there is one.
     :param start: the number of the first of these rows.
-    :raises LandingError: the part holds a column that the schema does not name, or a value that the wider kind cannot hold.
+    :raises LandingError: the part has a column that the schema does not name, or a value that the wider kind cannot hold.
     """
     table = in_kinds(rows=rows, part=part, plan=plan)
     if time is not None and time.kind is Kind.TEXT:
@@ -43,27 +42,27 @@ def prepared(*, rows: pa.Table, part: str, plan: Plan, time: Landed | None, star
     return table.append_column(SEQUENCE, integer_array(range(start, start + rows.num_rows)))
 
 
-def in_kinds(*, rows: pa.Table, part: str, plan: Plan) -> pa.Table:
-    """Bring rows into the columns of the plan, under the names of the temporary table, each in the kind in which it travels.
+def in_kinds(*, rows: pa.Table, part: str, plan: LoadPlan) -> pa.Table:
+    """Convert rows to the columns of the plan, with the names and kinds of the staging table.
 
     :param rows: rows of the part.
     :param part: its name, for messages.
-    :param plan: what becomes of each column.
-    :raises LandingError: as for `prepared`.
+    :param plan: what happens to each column.
+    :raises LandingError: as for `stage_columns`.
     """
     import pyarrow as pa
 
-    strangers = set(rows.column_names) - {column.key for column in plan.columns}
-    if strangers or len(set(rows.column_names)) != len(rows.column_names):
+    unknown = set(rows.column_names) - {column.key for column in plan.columns}
+    if unknown or len(set(rows.column_names)) != len(rows.column_names):
         raise LandingError(
-            f"{plan.table}: the schema leaves out {len(strangers)} columns of the part {part}, or it names one twice"
+            f"{plan.table}: the schema leaves out {len(unknown)} columns of the part {part}, or it names one twice"
         )
     arrays = {column.staged: _array(rows=rows, part=part, column=column, to=column.kind, plan=plan) for column in plan.columns}
     return pa.table(arrays) if arrays else without_columns(rows.num_rows)
 
 
-def forms_of_nul(rows: pa.Table, *, keys: Collection[str]) -> set[tuple[str, str]]:
-    """Find out which columns of a key have a NUL character, and which what stands for one in the table."""
+def nul_forms(rows: pa.Table, *, keys: Collection[str]) -> set[tuple[str, str]]:
+    """Return which key columns contain a NUL character, and which contain `STORED_NUL`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -73,7 +72,7 @@ def forms_of_nul(rows: pa.Table, *, keys: Collection[str]) -> set[tuple[str, str
     }
 
 
-def _array(*, rows: pa.Table, part: str, column: Landed, to: Kind, plan: Plan) -> pa.ChunkedArray:
+def _array(*, rows: pa.Table, part: str, column: ColumnPlan, to: Kind, plan: LoadPlan) -> pa.ChunkedArray:
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -86,7 +85,7 @@ def _array(*, rows: pa.Table, part: str, column: Landed, to: Kind, plan: Plan) -
     except ValueError:
         array = None
     if array is None:
-        # Said here, and not in the handler above, so that Arrow's own words, which quote the value, go no further.
+        # Raised outside of the handler, so that Arrow's error, which quotes the value, is not even its context.
         raise LandingError(f"{plan.table}: part {part} holds {source} in column {column.name!r}, which cannot become {to}")
     if not pa.types.is_string(array.type) or not pc.any(pc.match_substring(array, "\0")).as_py():
         return array

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The SQL of a load, from the temporary table of staged rows to the table itself."""
+"""The SQL of a load, from the staging table to the table itself."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from dataclasses import dataclass
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, all_of, any_of
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID
-from limio_limitrail.landing.sql.plan import Landed, Plan
+from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 from limio_limitrail.landing.sql.staged_rows import ORDER, SEQUENCE
 
-_TELL_TIME = frozenset({Kind.INTEGER, Kind.BIGINT, Kind.DOUBLE, Kind.TIMESTAMP, Kind.TEXT})
-"""Kinds of which one value can be newer than another."""
+_ORDERED_KINDS = frozenset({Kind.INTEGER, Kind.BIGINT, Kind.DOUBLE, Kind.TIMESTAMP, Kind.TEXT})
+"""Kinds whose values can be ordered as times."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Statements:
-    """Writes the statements of one load.
+class LoadStatements:
+    """Builds the statements of one load.
 
-    :param dialect: how the database writes things.
+    :param dialect: the database's SQL.
     :param plan: which column goes where.
-    :param stage: the temporary table's name.
-    :param time: the column that says which of two rows is newer, if any.
-    :param lost_time: the same column as the table has it, where no row brings it.
+    :param stage: the staging table's name.
+    :param time: the time column, which says which of two rows is newer, if there is one.
+    :param missing_time: the table's time column, if no row brings it.
     """
 
     dialect: Dialect
-    plan: Plan
+    plan: LoadPlan
     stage: str
-    time: Landed | None
-    lost_time: TableColumn | None = None
+    time: ColumnPlan | None
+    missing_time: TableColumn | None = None
 
     @property
     def table(self) -> str:
@@ -40,41 +40,41 @@ class Statements:
 
     @property
     def staged(self) -> str:
-        """The temporary table's name as SQL."""
+        """The staging table's name as SQL."""
         return self.dialect.quote(self.stage)
 
     def stage_columns(self) -> list[tuple[str, str]]:
-        """Name the temporary table's columns and their types."""
+        """Return the staging table's columns and their types."""
         columns = [(column.staged, self.dialect.stage_type(column.kind)) for column in self.plan.columns]
         if self.staged_times_are_keys:
             columns.append((ORDER, self.dialect.text_type))
         return [*columns, (SEQUENCE, self.dialect.integer_type)]
 
     def table_columns(self) -> list[tuple[str, str]]:
-        """Name a new table's columns and their types."""
+        """Return a new table's columns and their types."""
         columns = [(column.name, self.dialect.types[column.kind]) for column in self.plan.columns]
-        return [*columns, *((name, self.own_type(name)) for name in (EXTRACTED_AT, RUN_ID))]
+        return [*columns, *((name, self.metadata_type(name)) for name in (EXTRACTED_AT, RUN_ID))]
 
-    def own_type(self, name: str) -> str:
-        """Give the type of one of the two own columns."""
+    def metadata_type(self, name: str) -> str:
+        """Return the type of ``_extracted_at`` or ``_run_id``."""
         return self.dialect.instant_type if name == EXTRACTED_AT else self.dialect.text_type
 
     def add_column(self, *, name: str, type_: str) -> str:
         """Add a column to the table."""
         return f"ALTER TABLE {self.table} ADD COLUMN {self.dialect.quote(name)} {type_}"
 
-    def keyless(self, column: Landed) -> str:
+    def keyless(self, column: ColumnPlan) -> str:
         """Count the staged rows without a value in a column of the key."""
         return f"SELECT count(*) FROM {self.staged} AS s WHERE s.{column.staged} IS NULL"
 
-    def values_lost(self, column: Landed, *, foreign: str) -> str:
-        """Count the staged values that a column of a foreign type would not give back."""
+    def values_lost(self, column: ColumnPlan, *, custom_type: str) -> str:
+        """Count the staged values that a column of a custom type would change."""
         value = f"s.{column.staged}"
-        lost = self.dialect.foreign_loss(value, column.kind, foreign)
+        lost = self.dialect.custom_type_loses(value, column.kind, custom_type)
         return f"SELECT count(*) FROM {self.staged} AS s WHERE {value} IS NOT NULL AND {lost}"
 
-    def drop_duplicates(self, keys: Sequence[Landed]) -> str:
-        """Remove the staged rows that another of the same key supersedes; rows without a full key are nobody's duplicates."""
+    def drop_duplicates(self, keys: Sequence[ColumnPlan]) -> str:
+        """Delete the staged rows that a newer one of the same key replaces; rows without a full key are no duplicates."""
         newest = [f"s.{SEQUENCE} DESC"]
         order = self._staged_time()
         if order is not None:
@@ -82,78 +82,77 @@ class Statements:
         key = ", ".join(self.dialect.key(self._value(column), column.kind) for column in keys)
         full = all_of(f"s.{column.staged} IS NOT NULL" for column in keys)
         ranked = (
-            f"SELECT s.{SEQUENCE}, row_number() OVER (PARTITION BY {key} ORDER BY {', '.join(newest)}) AS place "
+            f"SELECT s.{SEQUENCE}, row_number() OVER (PARTITION BY {key} ORDER BY {', '.join(newest)}) AS rank_in_key "
             f"FROM {self.staged} AS s WHERE {full}"
         )
-        losers = f"SELECT ranked.{SEQUENCE} FROM ({ranked}) AS ranked WHERE ranked.place > 1"
-        return f"DELETE FROM {self.staged} WHERE {SEQUENCE} IN ({losers})"
+        replaced = f"SELECT ranked.{SEQUENCE} FROM ({ranked}) AS ranked WHERE ranked.rank_in_key > 1"
+        return f"DELETE FROM {self.staged} WHERE {SEQUENCE} IN ({replaced})"
 
-    def key_troubles(self, keys: Sequence[Landed]) -> str:
-        """Count, in the table itself, the keys that more than one row has, and the rows without a full key."""
-        key = ", ".join(self._held_key(column) for column in keys)
-        full = all_of(f"t.{self.dialect.quote(column.name)} IS NOT NULL" for column in keys)
+    def key_violations(self, keys: Sequence[ColumnPlan]) -> str:
+        """Count the keys of the table that more than one row has, and its rows without a full key."""
+        key = ", ".join(self._table_key(column) for column in keys)
+        full = all_of(f"{self._table_column(column.name)} IS NOT NULL" for column in keys)
         repeated = f"SELECT 1 FROM {self.table} AS t WHERE {full} GROUP BY {key} HAVING count(*) > 1"
         keyless = f"SELECT count(*) FROM {self.table} AS t WHERE NOT {full}"
         return f"SELECT (SELECT count(*) FROM ({repeated}) AS repeated), ({keyless})"
 
-    def matches(self, keys: Sequence[Landed]) -> str:
+    def matches(self, keys: Sequence[ColumnPlan]) -> str:
         """Count the pairs of a staged row and a row of the table that share a key."""
         return f"SELECT count(*) FROM {self._pairs(keys)}"
 
-    def differing(self, keys: Sequence[Landed]) -> str:
+    def differing(self, keys: Sequence[ColumnPlan]) -> str:
         """Count the rows of the table that differ from the staged one of their key."""
         return f"SELECT count(*) FROM {self._pairs(keys)} WHERE {self._any_differs(keys)}"
 
     @property
     def staged_times_are_keys(self) -> bool:
-        """Whether the staged times are texts, with what they sort by beside them."""
+        """Whether the staged times are texts, with their sort keys in `ORDER`."""
         return self.time is not None and self.time.kind is Kind.TEXT
 
     @property
     def compares_times_in_sql(self) -> bool:
-        """Whether the database itself can tell which of a staged row and a row of the table is newer."""
+        """Whether SQL can decide which of a staged row and a row of the table is newer."""
         extracted = self.plan.extracted_at
-        if not self.dialect.keeps_types or (extracted is not None and extracted.kind is not Kind.TIMESTAMP):
+        if not self.dialect.strict_types or (extracted is not None and extracted.kind is not Kind.TIMESTAMP):
             return False
-        if self.time is not None and self.time.foreign:
+        if self.time is not None and self.time.custom_type is not None:
             return False
         return self._time_kind() is not Kind.TEXT
 
-    def rivals(self, keys: Sequence[Landed]) -> str:
-        """Count the pairs of a staged row and a row of the table that share a key, those of them in which the table's row has to
-        stay if they differ, and those of these in which only the table's row says a time.
+    def count_outdated(self, keys: Sequence[ColumnPlan]) -> str:
+        """Count the pairs of a staged row and a row of the table with the same key, those in which the table's row stays if they
+        differ, and those in which only the table's row has a time.
 
         Binds the instant of extraction.
         """
-        _, held = self._times()
-        timeless = f"{held} IS NOT NULL AND {self._staged_time() or 'NULL'} IS NULL" if held is not None else "1 = 0"
-        # Whether they differ is not asked here: all columns of a wide table are more than Postgres counts over.
+        _, current = self._times()
+        timeless = f"{current} IS NOT NULL AND {self._staged_time() or 'NULL'} IS NULL" if current is not None else "1 = 0"
+        # Without the comparison of all columns, which are too many for one count in Postgres.
         counted = [f"coalesce(sum(CASE WHEN {condition} THEN 1 ELSE 0 END), 0)" for condition in (self._stays(), timeless)]
         return f"SELECT count(*), {', '.join(counted)} FROM {self._pairs(keys)}"
 
-    def drop_outdated(self, keys: Sequence[Landed]) -> str:
-        """Remove the staged rows that differ from the table's row of their key where that one has to stay.
+    def drop_outdated(self, keys: Sequence[ColumnPlan]) -> str:
+        """Delete the staged rows that differ from the table's row of their key, if that one stays.
 
         Binds the instant of extraction.
         """
-        losers = f"SELECT s.{SEQUENCE} FROM {self._pairs(keys)} WHERE {all_of([self._stays(), self._any_differs(keys)])}"
-        return f"DELETE FROM {self.staged} WHERE {SEQUENCE} IN ({losers})"
+        outdated = f"SELECT s.{SEQUENCE} FROM {self._pairs(keys)} WHERE {all_of([self._stays(), self._any_differs(keys)])}"
+        return f"DELETE FROM {self.staged} WHERE {SEQUENCE} IN ({outdated})"
 
-    def times_of_rivals(self, keys: Sequence[Landed], *, start: int, end: int) -> str:
-        """Read of staged rows that differ from the table's row of their key: their number, both times, and the other's
-        extraction.
+    def times_of_pairs(self, keys: Sequence[ColumnPlan], *, start: int, end: int) -> str:
+        """Fetch the staged rows that differ from the table's row of their key: number, both times, and the table's extraction.
 
         :param start: the first number of a staged row.
-        :param end: the number behind the last one.
+        :param end: one more than the last number.
         """
-        coming, held = self._times()
-        extracted = f"t.{self.dialect.quote(EXTRACTED_AT)}"
-        told = [self.dialect.legible(value or "NULL") for value in (coming, held, extracted)]
+        incoming, current = self._times()
+        extracted = self._table_column(EXTRACTED_AT)
+        times = [self.dialect.legible(value or "NULL") for value in (incoming, current, extracted)]
         some = f"s.{SEQUENCE} >= {start} AND s.{SEQUENCE} < {end}"
-        return f"SELECT s.{SEQUENCE}, {', '.join(told)} FROM {self._pairs(keys)} WHERE {all_of([some, self._any_differs(keys)])}"
+        return f"SELECT s.{SEQUENCE}, {', '.join(times)} FROM {self._pairs(keys)} WHERE {all_of([some, self._any_differs(keys)])}"
 
-    def update(self, keys: Sequence[Landed]) -> str | None:
-        """Replace the rows of the table that differ from the staged ones of their key; ``None`` if nothing could differ.
+    def update(self, keys: Sequence[ColumnPlan]) -> str | None:
+        """Update the rows of the table that differ from the staged ones of their key; ``None`` if nothing could differ.
 
         Binds the instant of extraction and the run.
         """
@@ -168,105 +167,109 @@ class Statements:
         return self.dialect.update(self.table, self.staged, assignments, condition)
 
     def insert(self) -> str:
-        """Add all staged rows to the table. Binds the instant of extraction and the run."""
+        """Insert all staged rows. Binds the instant of extraction and the run."""
         names = [self.dialect.quote(column.name) for column in self.plan.columns]
         names += [self.dialect.quote(name) for name in (EXTRACTED_AT, RUN_ID)]
         values = [self._value(column) for column in self.plan.columns]
         values += [VALUE, VALUE]
-        return f"{self.dialect.insert} INTO {self.table} ({', '.join(names)}) SELECT {', '.join(values)} FROM {self.staged} AS s"
+        into = f"{self.dialect.insert_verb} INTO {self.table} ({', '.join(names)})"
+        return f"{into} SELECT {', '.join(values)} FROM {self.staged} AS s"
 
     def insert_in_order(self) -> str:
-        """Add all staged rows to the table, in the order in which they came."""
+        """Insert all staged rows in the order in which they came."""
         return f"{self.insert()} ORDER BY s.{SEQUENCE}"
 
-    def insert_missing(self, keys: Sequence[Landed]) -> str:
-        """Add the staged rows whose key the table does not hold, in the order in which they came."""
-        held = f"SELECT 1 FROM {self.table} AS t WHERE {self._same_key(keys)}"
-        return f"{self.insert()} WHERE NOT EXISTS ({held}) ORDER BY s.{SEQUENCE}"
+    def insert_missing(self, keys: Sequence[ColumnPlan]) -> str:
+        """Insert the staged rows whose key the table does not have, in the order in which they came."""
+        existing = f"SELECT 1 FROM {self.table} AS t WHERE {self._same_key(keys)}"
+        return f"{self.insert()} WHERE NOT EXISTS ({existing}) ORDER BY s.{SEQUENCE}"
 
     def delete_run(self) -> str:
-        """Remove the rows of a run. Binds the run."""
+        """Delete the rows of a run. Binds the run."""
         return f"DELETE FROM {self.table} WHERE {self._of_run()}"
 
     def delete_all(self) -> str:
-        """Remove all rows."""
+        """Delete all rows."""
         return f"DELETE FROM {self.table}"
 
-    def left_of_run(self) -> str:
-        """Tell by 1 or 0 whether the table has rows of a run. Binds the run."""
-        return self._left(f" WHERE {self._of_run()}")
+    def has_rows_of_run(self) -> str:
+        """Select 1 or 0: whether the table has rows of a run. Binds the run."""
+        return self._exists(f" WHERE {self._of_run()}")
 
-    def left_of_all(self) -> str:
-        """Tell by 1 or 0 whether the table has rows."""
-        return self._left("")
+    def has_rows(self) -> str:
+        """Select 1 or 0: whether the table has rows."""
+        return self._exists("")
 
-    def _left(self, where: str) -> str:
+    def _exists(self, where: str) -> str:
         return f"SELECT CASE WHEN EXISTS (SELECT 1 FROM {self.table}{where}) THEN 1 ELSE 0 END"
 
     def _of_run(self) -> str:
-        # A column that disregards case takes two runs for one.
+        # A column with a collation without case would merge two runs into one.
         return f"{self.dialect.exact(self.dialect.quote(RUN_ID), Kind.TEXT)} = {VALUE}"
 
-    def _value(self, column: Landed) -> str:
-        """Give a staged column's value as the table stores it."""
+    def _value(self, column: ColumnPlan) -> str:
+        """Return a staged column's value as the table stores it."""
         staged = f"s.{column.staged}"
-        if column.foreign and column.existing is not None:
-            return self.dialect.foreign_value(staged, column.kind, column.existing.type)
+        if column.custom_type is not None:
+            return self.dialect.to_custom_type(staged, column.kind, column.custom_type)
         return self.dialect.stored(staged, column.kind)
 
-    def _pairs(self, keys: Sequence[Landed]) -> str:
+    def _pairs(self, keys: Sequence[ColumnPlan]) -> str:
         return f"{self.staged} AS s JOIN {self.table} AS t ON {self._same_key(keys)}"
 
-    def _any_differs(self, keys: Sequence[Landed]) -> str:
+    def _any_differs(self, keys: Sequence[ColumnPlan]) -> str:
         differs = [self._differs(column) for column in self.plan.columns if column not in keys]
-        return any_of([*differs, *(f"t.{self.dialect.quote(column.name)} IS NOT NULL" for column in self.plan.missing_columns)])
+        return any_of([*differs, *(f"{self._table_column(column.name)} IS NOT NULL" for column in self.plan.missing_columns)])
 
     def _time_kind(self) -> Kind | None:
-        """Give the kind in which times are compared; ``None`` where there are none."""
+        """Return the kind in which times are compared; ``None`` without a time column."""
         if self.time is not None:
-            return self.time.kind if self.time.kind in _TELL_TIME else None
-        if self.lost_time is None:
+            return self.time.kind if self.time.kind in _ORDERED_KINDS else None
+        if self.missing_time is None:
             return None
-        # Of a type that this package does not make, the text is what can be read.
-        kind = self.lost_time.kind or Kind.TEXT
-        return kind if kind in _TELL_TIME else None
+        # A custom type is compared as text.
+        kind = self.missing_time.kind or Kind.TEXT
+        return kind if kind in _ORDERED_KINDS else None
 
     def _staged_time(self) -> str | None:
-        """Give what the staged rows are ordered by; ``None`` where they say no time."""
-        if self.time is None or self.time.kind not in _TELL_TIME:
+        """Return what orders the staged rows; ``None`` if they have no time."""
+        if self.time is None or self.time.kind not in _ORDERED_KINDS:
             return None
         if self.staged_times_are_keys:
             return self.dialect.exact(f"s.{ORDER}", Kind.TEXT)
         return f"s.{self.time.staged}"
 
     def _times(self) -> tuple[str | None, str | None]:
-        """Give the times of a staged row and of a row of the table."""
+        """Return the times of a staged row and of a row of the table."""
         if self._time_kind() is None:
             return None, None
-        held = self.time if self.time is not None else self.lost_time
-        return self._staged_time(), None if held is None else f"t.{self.dialect.quote(held.name)}"
+        column = self.time if self.time is not None else self.missing_time
+        return self._staged_time(), None if column is None else self._table_column(column.name)
 
     def _stays(self) -> str:
-        """Tell whether a row of the table is newer than the staged one, or as new and pulled later."""
+        """Return the condition that a row of the table is newer than the staged one, or as new and pulled later."""
         later = f"t.{self.dialect.quote(EXTRACTED_AT)} > {VALUE}"
-        coming, held = self._times()
-        if held is None:
+        incoming, current = self._times()
+        if current is None:
             return later
-        if coming is None:
-            return f"{held} IS NOT NULL OR {later}"
-        newer = f"{held} IS NOT NULL AND ({coming} IS NULL OR {held} > {coming})"
-        return f"({newer}) OR (({held} = {coming} OR ({held} IS NULL AND {coming} IS NULL)) AND {later})"
+        if incoming is None:
+            return f"{current} IS NOT NULL OR {later}"
+        newer = f"{current} IS NOT NULL AND ({incoming} IS NULL OR {current} > {incoming})"
+        return f"({newer}) OR (({current} = {incoming} OR ({current} IS NULL AND {incoming} IS NULL)) AND {later})"
 
-    def _same_key(self, keys: Sequence[Landed]) -> str:
-        return all_of(f"{self._held_key(column)} = {self.dialect.key(self._value(column), column.kind)}" for column in keys)
+    def _same_key(self, keys: Sequence[ColumnPlan]) -> str:
+        return all_of(f"{self._table_key(column)} = {self.dialect.key(self._value(column), column.kind)}" for column in keys)
 
-    def _held_key(self, column: Landed) -> str:
-        return self.dialect.key(f"t.{self.dialect.quote(column.name)}", column.kind)
+    def _table_key(self, column: ColumnPlan) -> str:
+        return self.dialect.key(self._table_column(column.name), column.kind)
 
-    def _differs(self, column: Landed) -> str:
-        held = f"t.{self.dialect.quote(column.name)}"
-        if column.foreign:
+    def _table_column(self, name: str) -> str:
+        return f"t.{self.dialect.quote(name)}"
+
+    def _differs(self, column: ColumnPlan) -> str:
+        current = self._table_column(column.name)
+        if column.custom_type is not None:
             text = self.dialect.text_type
-            return self.dialect.distinct(f"CAST({held} AS {text})", f"CAST({self._value(column)} AS {text})")
+            return f"CAST({current} AS {text}) {self.dialect.distinct} CAST({self._value(column)} AS {text})"
         staged = f"s.{column.staged}"
-        return self.dialect.distinct(self.dialect.exact(held, column.kind), self.dialect.exact(staged, column.kind))
+        return f"{self.dialect.exact(current, column.kind)} {self.dialect.distinct} {self.dialect.exact(staged, column.kind)}"

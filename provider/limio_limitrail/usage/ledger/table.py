@@ -175,7 +175,7 @@ def _check_columns(session: Session, table: TableName, spec: TableSpec) -> bool:
     found = session.columns(table)
     if found is None:
         return False
-    if loose := next((column for column in found if column.name.lower() == KEY and column.takes_for_equal(Kind.TEXT)), None):
+    if loose := next((column for column in found if column.name.lower() == KEY and column.confuses(Kind.TEXT)), None):
         raise LedgerError(
             f"the table {table}: its column {loose.name!r} takes different keys for equal (its type is {loose.type}), so rows "
             f"would be mixed up. Give another {spec.parameter}=, or make the column a text with a deterministic collation"

@@ -133,7 +133,7 @@ class Transactions:
             if error.cause is Cause.CONFLICT:
                 raise error
             raise LedgerLockedError(
-                f"the table {self._table} is locked, {who}. Waited for {waited:.0f} s ({error.told}). Let the holder finish, "
+                f"the table {self._table} is locked, {who}. Waited for {waited:.0f} s ({error.summary}). Let the holder finish, "
                 f"or end it{end}; a retry then continues"
             ) from error
         if error.cause is Cause.CONFLICT:
@@ -147,7 +147,7 @@ class Transactions:
             who,
             waited,
             LOCK_TIMEOUT,
-            error.told,
+            error.summary,
         )
 
     def _holders(self, *, waited: float) -> list[str]:

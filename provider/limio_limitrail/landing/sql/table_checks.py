@@ -1,0 +1,109 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Checks of a table before a pull: whether it can be loaded into, and still has what earlier loads wrote."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.sql.dialect import VALUE, Equality, Session
+from limio_limitrail.landing.sql.errors import DatabaseError, during
+from limio_limitrail.landing.sql.model import RUN_ID, LandingError
+from limio_limitrail.landing.sql.names import TableName, column_names
+from limio_limitrail.landing.sql.plan import loose_key
+from limio_limitrail.landing.sql.sessions import find_table, open_session, session_class
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+log = logging.getLogger("limio_limitrail.landing.sql")
+
+
+def check_target(*, hook: DbApiHook, table: str, primary_key: Sequence[str], max_columns: int) -> None:
+    """Check whether a pull can be loaded into a table, as far as that is known without its rows.
+
+    A database that cannot be reached now only causes a warning: it may be back when the pull has ended.
+
+    :param hook: the connection.
+    :param table: the table's name as the user wrote it.
+    :param primary_key: the record keys by which rows are merged; empty without a merge.
+    :param max_columns: the columns that the pull may have.
+    :raises LandingError: nothing can be loaded into the table.
+    """
+    kind = session_class(hook)
+    dialect = kind.dialect
+    name = find_table(table, dialect=dialect)
+    if dialect.most_columns is not None and max_columns > dialect.most_columns:
+        raise LandingError(f"max_columns={max_columns}: a table in {dialect.name} has {dialect.most_columns} columns at most")
+    try:
+        with during(f"while inspecting {name}"):
+            connection = kind.connect_to_inspect(hook)
+            if connection is None:
+                return
+            with closing(connection):
+                columns = kind(hook, connection).columns(name) or ()
+    except DatabaseError as refused:
+        log.warning("The table %s could not be inspected before the pull, which starts anyway. %s", name, refused.what)
+        return
+    keys = {dialect.same_name(key) for key in primary_key}
+    for column in columns:
+        if column.equality is Equality.LOOSE and dialect.same_name(column.name) in keys:
+            raise loose_key(column, table=name)
+
+
+class Loss(StrEnum):
+    """What happened to a table since it was loaded."""
+
+    MISSING = "is not there"
+    EMPTY = "is empty"
+    OLDER = "has no row as new as that"
+
+
+def find_loss(hook: DbApiHook, *, table: str, time_column: str | None, reached: datetime) -> Loss | None:
+    """Find out whether a table has lost its newest rows; return ``None`` if nothing indicates it.
+
+    :param table: the table, as the user wrote it.
+    :param time_column: the record key whose newest value was `reached` once; ``None`` if the table does not have it unchanged.
+    :param reached: a time that a row of the table had, or a later row.
+    :raises LandingError: the database cannot be reached or queried, or the name is not a table's.
+    """
+    with open_session(hook, step=f"while looking for lost rows of {table}") as session:
+        name = find_table(table, dialect=session.dialect)
+        columns = session.columns(name)
+        if columns is None:
+            return Loss.MISSING
+        if not _any(session, name):
+            return Loss.EMPTY
+        if time_column is None:
+            return None
+        by_name = {column.name: column for column in columns}
+        names = column_names([time_column], existing=by_name, same=session.dialect.same_name)
+        column = by_name.get(names[time_column])
+        if column is None or column.kind is not Kind.TIMESTAMP:
+            # How a text or a custom type compares is not known.
+            return None
+        found = _any(session, name, f"{session.dialect.quote(column.name)} >= {VALUE}", reached)
+        return None if found else Loss.OLDER
+
+
+def has_rows_of(hook: DbApiHook, *, table: str, run_id: str) -> bool:
+    """Return whether a table has rows of a run; raises as `find_loss` does."""
+    with open_session(hook, step=f"while looking for the run's rows in {table}") as session:
+        name = find_table(table, dialect=session.dialect)
+        columns = session.columns(name)
+        same = session.dialect.same_name
+        if columns is None or same(RUN_ID) not in {same(column.name) for column in columns}:
+            return False
+        return _any(session, name, f"{session.dialect.exact(session.dialect.quote(RUN_ID), Kind.TEXT)} = {VALUE}", run_id)
+
+
+def _any(session: Session, table: TableName, condition: str = "1 = 1", *values: object) -> bool:
+    # EXISTS stops at the first row.
+    rows = f"SELECT 1 FROM {session.dialect.qualified(table)} WHERE {condition}"
+    [(found,)] = session.query(f"SELECT CASE WHEN EXISTS ({rows}) THEN 1 ELSE 0 END", *values)
+    return bool(found)
