@@ -26,7 +26,7 @@ help:
 	@echo "make audit   bandit over the code, pip-audit over constraints.txt; says so where there is no data on vulnerabilities"
 	@echo "make format  let ruff format the code"
 	@echo "make docs    build the site of the docs"
-	@echo "make bench   measure pulls, commits, what it costs to be there, and a thousand waits in a triggerer (into docs/performance.md)"
+	@echo "make bench   measure pulls, commits, what it costs to be there, and a thousand waits in a triggerer (into docs/explanation/performance.md)"
 	@echo "make bench-check   see in less than a minute whether pulls have become slower than tests/benchmarks/baseline.json says"
 	@echo "make dist    build wheel and sdist, check what they hold, install the wheel and use it"
 	@echo "make test-matrix   run the fast tests on the oldest and the newest Airflow, by each Python that is here"

@@ -12,7 +12,7 @@ import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _PLACE = re.compile(r"(<!-- snippet: (?P<file>\S+) (?P<name>\w+) -->\n```python\n)(?P<code>.*?)(```)", re.DOTALL)
 
@@ -27,7 +27,7 @@ def snippet(file: str, name: str) -> str:
 
 
 def with_snippets(page: str) -> str:
-    """Give a page with its snippets up to date."""
+    """Return a page with its snippets up to date."""
     return _PLACE.sub(lambda place: f"{place[1]}{snippet(place['file'], place['name'])}{place[5]}", page)
 
 

@@ -34,7 +34,7 @@ OTHER = [
 
 
 def classes_of(module: str) -> Iterator[tuple[str, str]]:
-    """Give the full names and the docstrings' first lines of the public classes that a module defines."""
+    """Return the full names and the docstrings' first lines of the public classes that a module defines."""
     source = (SOURCES / module.replace(".", "/")).with_suffix(".py").read_text()
     for node in ast.parse(source).body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
@@ -49,12 +49,12 @@ def entries(modules: list[str], *, only: list[str] | None = None) -> list[dict[s
 
 
 def modules_of(names: list[str]) -> list[str]:
-    """Give the modules of classes, each once."""
+    """Return the modules of classes, each once."""
     return list(dict.fromkeys(name.rpartition(".")[0] for name in names))
 
 
 def sections() -> dict[str, Any]:
-    """Give the file's content."""
+    """Return the file's content."""
     info = get_provider_info()
     listed = {
         kind: [name for entry in info[kind] for name in entry["python-modules"]] for kind in ("operators", "sensors", "triggers")

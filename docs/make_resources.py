@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Write docs/resources.md from the tables of resources: ``python docs/make_resources.py``. A test compares the two."""
+"""Write docs/reference/resources.md from the tables of resources: ``python docs/make_resources.py``. A test compares the two."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.limio import resources as limio_resources
 from limio_limitrail.limitrail import resources as limitrail_resources
 
-PAGE = Path(__file__).with_name("resources.md")
+PAGE = Path(__file__).parent / "reference" / "resources.md"
 
 HEAD = """\
 # Resources
 
-A resource is a list endpoint: its path, its paging, the columns that identify a record, the filter by time where there is one.
-Pass its name to an operator or to the hook. Pass a `Resource(...)` of your own for an endpoint that is not here: see
-[the hook](hook.md#an-endpoint-of-your-own).
+Find the name of a list, and pass it to an operator, a sensor, a trigger or a hook: `resource="subscriptions"`.
+For an endpoint that is not here, pass a [`Resource` of your own](../how-to/hook.md#an-endpoint-of-your-own).
 
-What no public document confirms is in the last column.
+A resource is a list endpoint:
+its path, its paging, the columns that identify a record, and its time filter, if it has one.
+The last column lists what no public document confirms.
 
 ## Limio
 
-If your tenant behaves otherwise, pass a `Resource` of your own, for example a copy with another path:
-`dataclasses.replace(RESOURCES["catalog.offers2"], path="/items")`, with `RESOURCES` from `limio_limitrail.limio.resources`.
+If your tenant differs, pass a `Resource` of your own, for example a copy with another path:
+`dataclasses.replace(RESOURCES["catalog.offers2"], path="/items")`,
+with `RESOURCES` from `limio_limitrail.limio.resources`.
 
-`service` is `limio` where it is left out; `zuora` and `salesforce` are the others: `path_params={"service": "zuora"}`.
+`service` defaults to `limio`; the others are `zuora` and `salesforce`: `path_params={"service": "zuora"}`.
 
 | name | path below `/api` | key | filter by time | paging | credentials | scope | assumed |
 |---|---|---|---|---|---|---|---|
@@ -35,18 +37,23 @@ If your tenant behaves otherwise, pass a `Resource` of your own, for example a c
 HEAD_OF_LIMITRAIL = """
 ## LimitRail
 
-LimitRail's public pages say of lists: those of the runtime need `from` and `to`, and rows are in `items`, which may be empty.
-They name neither paths nor members. If your tenant behaves otherwise:
+LimitRail's public pages say that runtime lists need `from` and `to`,
+and that rows are in `items`, which may be empty.
+They name neither paths nor members.
+If your tenant differs, change:
 
-- another path: the connection's field [`paths`](connections.md#limitrail), `{"usage": "/v2/usage"}`;
-- anything else: a `Resource` of your own, for example a copy,
-  `dataclasses.replace(RESOURCES["usage"], time_column="at")`, with `RESOURCES` from `limio_limitrail.limitrail.resources`;
-- a scope that a list needs: name it in the connection or in the task. None is documented for lists.
+- a path: the connection's field [`paths`](../how-to/connections.md#limitrail), `{"usage": "/v2/usage"}`;
+- anything else: a `Resource` of your own,
+  for example a copy, `dataclasses.replace(RESOURCES["usage"], time_column="at")`,
+  with `RESOURCES` from `limio_limitrail.limitrail.resources`;
+- the scope that a list needs: name it in the connection or in the task.
+  None is documented for lists.
 
-`from` and `to` go out as ISO 8601 in UTC, to the second: `from` is rounded down, `to` up.
+`from` and `to` are sent as ISO 8601 in UTC, to the second: `from` is rounded down, `to` up.
 
-An answer that names a next page (`nextCursor`, `hasMore`, ...) is an error here, because the rest of the list would be lost:
-pass a `Resource` with the [paging](hook.md#an-endpoint-of-your-own) that it has.
+A response that names a next page (`nextCursor`, `hasMore`, ...) is an error here,
+because the rest of the list would be lost:
+pass a `Resource` with the [paging](../how-to/hook.md#an-endpoint-of-your-own) that it has.
 
 | name | path | key | filter by time | time column | paging | assumed |
 |---|---|---|---|---|---|---|

@@ -93,8 +93,8 @@ def get_provider_info() -> dict[str, Any]:
                 "options": {
                     "docs_url": {
                         "description": (
-                            "Where the provider's docs are, as built by its `make docs`: messages then hold the URL of what to "
-                            "do about an error. Without it they name the page in the package's source."
+                            "The URL of the provider's docs, as built by its `make docs`. Error messages link to this site. "
+                            "If empty, they link to the pages that are installed with the package."
                         ),
                         "version_added": "0.1.0",
                         "type": "string",

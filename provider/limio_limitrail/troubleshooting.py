@@ -1,31 +1,50 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Links from error messages to the page that says what to do."""
+"""Links from error messages to the pages of the docs that explain them.
+
+The wheel holds the pages in ``limio_limitrail/docs``. In a checkout they are in the folder ``docs`` of the project.
+"""
 
 from __future__ import annotations
 
-PAGE = "docs/troubleshooting"
+from functools import cache
+from pathlib import Path
+
+TROUBLESHOOTING = "how-to/troubleshooting"
+SETTLE_USAGE = "how-to/settle-usage"
 _LINK_PREFIX = "More: "
 
 _site = ""
 
 
 def set_site(url: str) -> None:
-    """Set the URL of the docs, which messages then link to.
+    """Set the address of the site that ``make docs`` built.
 
-    :param url: where the output of ``make docs`` is published; if empty, messages name the page in the package's source.
+    :param url: where the site is served. Empty: messages link to the pages that are installed with the package.
     """
     global _site
     _site = url.strip().rstrip("/")
 
 
-def address_of(anchor: str) -> str:
-    """Return the address of a section of the page."""
-    page = f"{_site}/troubleshooting.html" if _site else f"{PAGE}.md"
-    return f"{page}#{anchor}"
+@cache
+def installed_docs() -> Path:
+    """Return the folder with the pages: the wheel's, or the checkout's."""
+    package = Path(__file__).resolve().parent
+    in_the_wheel = package / "docs"
+    return in_the_wheel if in_the_wheel.is_dir() else package.parent.parent / "docs"
+
+
+def address_of(anchor: str, *, page: str = TROUBLESHOOTING) -> str:
+    """Return the URL of a section.
+
+    :param anchor: the section.
+    :param page: the page, from the root of the docs and without its ending.
+    """
+    url = f"{_site}/{page}.html" if _site else (installed_docs() / f"{page}.md").as_uri()
+    return f"{url}#{anchor}"
 
 
 def explained(message: str, *, error: type[BaseException]) -> str:
-    """Append the address of an error's section to its message, unless it quotes an error that has appended its own."""
+    """Append the URL of an error's explanation to its message, unless an error that it quotes has appended its own."""
     if _LINK_PREFIX in message:
         return message
     end = "" if message.endswith((".", "?", "!")) else "."
@@ -33,7 +52,7 @@ def explained(message: str, *, error: type[BaseException]) -> str:
 
 
 class ExplainedError(Exception):
-    """An error with a section on the page. It must be the first base of a class."""
+    """An error with a section of its own on the page. Must stand before the other base of a class."""
 
     @property
     def what(self) -> str:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Measure pulls, commits and the cost of being there, and write docs/performance.md and its plots: ``report.py``.
+"""Measure pulls, commits and the overhead, and write docs/explanation/performance.md and its plots: ``report.py``.
 
 ``report.py --from FOLDER`` writes them out of figures that were measured before, ``--keep FOLDER`` keeps what is measured.
 """
@@ -24,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from plots import bars
 
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parents[1] / "docs" / "performance.md"
-IMAGES = PAGE.parent / "images"
+PAGE = HERE.parents[1] / "docs" / "explanation" / "performance.md"
+IMAGES = HERE.parents[1] / "docs" / "images"
 PULL = "tests/benchmarks/pull/compare.py"
 SLICES = "tests/benchmarks/pull/slices.py"
 COMMIT = "tests/benchmarks/commit/compare.py"
@@ -140,7 +140,7 @@ def costs(folder: Path) -> str:
     return (
         table("| import, above Airflow's own | |", rows)
         + f"\nA pull sends its first request {1000 * told['first_request']:.0f} ms after its start, most of it imports. "
-        f"It asks {told['tokens']} time for a token, and looks up {told['look_ups']} connection.\n"
+        f"It requests {told['tokens']} token and looks up {told['look_ups']} connection.\n"
     )
 
 

@@ -2,8 +2,8 @@
 """A thousand deferred waits in one real triggerer: ``python tests/benchmarks/waits.py [--waits 1000] [--write]``.
 
 Measured are `LimioObjectSensor`, the `HttpSensor` of Airflow's HTTP provider at the same endpoint, and a sensor that never
-looks, which is Airflow's own share. Each has an Airflow home, a triggerer and an emulator of its own, one after the other. With
-``--write``, the figures go into docs/performance.md.
+looks, which is Airflow's own share. Each has an Airflow home, a triggerer and an emulator for itself, one after the other. With
+``--write``, the figures go into docs/explanation/performance.md.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REFUSALS: dict[str, dict[str, object]] = {
     "429 with `Retry-After: 60`": {"status": 429, "headers": {"Retry-After": "60"}},
     "503": {"status": 503},
 }
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "performance.md"
 BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
 
 Figures = dict[str, str]
@@ -77,15 +77,15 @@ def waiting(homes: Homes, side: Side, *, waits: int, seconds: float) -> Figures:
         if side is not IDLE:
             figures |= {
                 "TCP connections opened": f"{(counters['connections'] - connections) * 60 / elapsed:,.0f} a minute",
-                "tokens minted by the triggerer": str(counters["tokens_minted"]),
-                "all have looked once": f"{first:.0f} s after the triggerer's start",
-                "between two looks of a wait: median, 99%, most": between_looks(running),
-                "half have heard, all have heard": until_heard(running, waits=waits),
+                "tokens requested by the triggerer": str(counters["tokens_minted"]),
+                "all have polled once": f"{first:.0f} s after the triggerer's start",
+                "between two polls of a wait: median, 99%, most": between_looks(running),
+                "half notified, all notified": until_heard(running, waits=waits),
             }
         return figures | {
             "blocked loop, while all start: warnings, longest": warnings(at_start),
             f"blocked loop, in the {seconds:.0f} s after that": warnings(blocked[len(at_start) :]),
-            "blocked loop, while all hear": "" if side is IDLE else warnings(running.blocked()[len(blocked) :]),
+            "blocked loop, while all are notified": "" if side is IDLE else warnings(running.blocked()[len(blocked) :]),
         }
 
 
@@ -106,9 +106,9 @@ def most_looks(homes: Homes, side: Side, *, waits: int, seconds: float) -> Figur
         time.sleep(seconds)
         elapsed, usage = time.monotonic() - began, running.usage()
         return {
-            "looks a second": f"{(looks(running) - looked) / elapsed:,.0f}",
+            "polls a second": f"{(looks(running) - looked) / elapsed:,.0f}",
             "processor, all processes": f"{(usage.seconds - used) / elapsed:.2f} cores",
-            "between two looks of a wait: median, 99%, most": between_looks(running),
+            "between two polls of a wait: median, 99%, most": between_looks(running),
         }
 
 
@@ -157,13 +157,13 @@ def conditions() -> str:
 def measured(homes: Homes, *, waits: int, seconds: float) -> str:
     lookers = {name: side for name, side in SIDES.items() if side is not IDLE}
     parts = {
-        f"{waits:,} waits, looking every {INTERVAL:.0f} s, watched for {seconds:.0f} s:": {
+        f"{waits:,} waits, polling every {INTERVAL:.0f} s, watched for {seconds:.0f} s:": {
             name: waiting(homes, side, waits=waits, seconds=seconds) for name, side in SIDES.items()
         },
-        f"{waits:,} waits that want to look every second, which is more than can be:": {
+        f"{waits:,} waits that want to poll every second, which is more than is possible:": {
             name: most_looks(homes, side, waits=waits, seconds=seconds / 2) for name, side in lookers.items()
         },
-        "Waits that want to look every second at an API that refuses, five for each answer:": {
+        "Waits that want to poll every second an API that refuses, five for each answer:": {
             name: refused(homes, side, seconds=5.0) for name, side in lookers.items()
         },
     }
@@ -174,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--waits", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long all are watched")
-    parser.add_argument("--write", action="store_true", help="put the figures into docs/performance.md")
+    parser.add_argument("--write", action="store_true", help="put the figures into docs/explanation/performance.md")
     chosen = parser.parse_args()
     head = conditions()
     with tempfile.TemporaryDirectory(prefix="waits-") as folder:

@@ -26,7 +26,7 @@ IN_BOTH = ("__init__.py", "py.typed", "provider_info.py", "emulator/__main__.py"
 IN_THE_SDIST = [
     *["LICENSE", "README.md", "CHANGELOG.md", "PKG-INFO", "pyproject.toml", "constraints.txt", "Makefile"],
     ".airflow-registry.yaml",
-    *["docs/index.md", "tests/conftest.py", "dags_examples/demo/run.py"],
+    *["docs/index.md", "docs/how-to/troubleshooting.md", "tests/conftest.py", "dags_examples/demo/run.py"],
 ]
 # What one finds in a working folder and must not send: caches, byte code, environments, databases, logs, earlier builds.
 RESIDUE = re.compile(
@@ -99,8 +99,11 @@ def check_wheel(archive: Path, *, version: str) -> None:
     check_members("wheel", held, wanted=[*(f"{PACKAGE}/{name}" for name in IN_BOTH), f"{info}/licenses/LICENSE"])
     strange = [name for name in held if not name.startswith((f"{PACKAGE}/", f"{info}/"))]
     check(not strange, f"wheel: only the package and its metadata, no tests {strange or ''}")
-    foreign = [name for name in held if name.startswith(f"{PACKAGE}/") and not name.endswith((".py", "/py.typed"))]
-    check(not foreign, f"wheel: only Python files and py.typed in the package {foreign or ''}")
+    pages = {name for name in held if name.startswith(f"{PACKAGE}/docs/") and name.endswith(".md")}
+    check(f"{PACKAGE}/docs/how-to/troubleshooting.md" in pages, "wheel: holds the page that error messages link to")
+    allowed = (".py", "/py.typed")
+    foreign = [name for name in held if name.startswith(f"{PACKAGE}/") and not name.endswith(allowed) and name not in pages]
+    check(not foreign, f"wheel: only Python files, py.typed and pages of the docs in the package {foreign or ''}")
     check(ENTRY_POINT in held.get(f"{info}/entry_points.txt", b"").decode(), "wheel: has the entry point apache_airflow_provider")
     metadata = held.get(f"{info}/METADATA", b"").decode()
     check(f"\nVersion: {version}\n" in metadata, f"wheel: its metadata says version {version}")

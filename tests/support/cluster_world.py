@@ -27,7 +27,7 @@ HOURS, SHARDS, CONCURRENCY = 24, 16, 4
 LIST_SECONDS, COMMIT_SECONDS = 0.3, 0.1
 """How long the API takes to answer: so long that the API is waited for, and not this machine's processors."""
 ROWS_IN_DOUBT = 16 * CONCURRENCY
-"""How many rows a killed commit leaves in doubt at most, as docs/usage.md says."""
+"""How many rows a killed commit leaves in doubt at most, as docs/how-to/usage.md says."""
 
 
 def replaced(text: str, before: str, after: str) -> str:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+PAGES = [
+    "README.md", "CONTRIBUTING.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Block:
         return f"{self.page} ({self.section}): {self.language or 'no language'}: {self.text.strip().splitlines()[0][:60]}"
 
     def commands(self) -> list[str]:
-        """Give the commands of a block for a shell, each with what belongs to it on further lines."""
+        """Return the commands of a block for a shell, each with what belongs to it on further lines."""
         found: list[str] = []
         for line in self.text.splitlines():
             begun = found and (found[-1].endswith("\\") or found[-1].count("'") % 2 or found[-1].count('"') % 2)
@@ -44,7 +46,7 @@ class Block:
 
 
 def blocks(page: str, *, section: str | None = None, language: str | None = None) -> list[Block]:
-    """Give a page's blocks, in order."""
+    """Return a page's blocks, in order."""
     found, heading, snippet, fence = [], "", None, None
     for line in (ROOT / page).read_text().splitlines():
         if fence is None:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Every recipe of docs/recipes.md does what the page says."""
+"""Every recipe of docs/how-to/recipes.md does what the page says."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_the_history_of_subscriptions(
         ("returns", "active", third, None),
     }
     assert history() == expected
-    [query] = blocks("docs/recipes.md", section="Slowly changing history", language="sql")
+    [query] = blocks("docs/how-to/recipes.md", section="Slowly changing history", language="sql")
     with duckdb.connect(str(warehouse), read_only=True) as database:
         database.execute("SET VARIABLE day = ?::TIMESTAMPTZ", [second])
         now_and_then = [set(database.execute(one).fetchall()) for one in query.text.split(";") if one.strip()]
@@ -245,7 +245,7 @@ def test_a_parked_row_is_looked_at_and_settled(
     limio_emulator.faults.add(Fault("reset_after", match="/v1/usage/commit", times=1))
     parked = home.run("usage_with_replay", logical_date="2026-11-01T00:00:00+00:00").task("commit_usage")
     assert (parked["state"], parked["xcom"]["parked"]) == ("failed", 1)
-    [look, settle, _] = blocks("docs/usage.md", section="Parked rows", language="sql")
+    [look, settle, _] = blocks("docs/how-to/settle-usage.md", section="Parked rows", language="sql")
     [carried_out] = limitrail.journal
     [(key, *_)] = duck(warehouse, look.text)
     assert key == carried_out.key
@@ -263,8 +263,8 @@ def test_rejected_usage_is_replayed(
     home, limitrail = recipe_home("usage_with_replay"), limio_emulator.limitrail
     limitrail.add_accounts(["known"])
     put_usage(warehouse, "known", "new")
-    [conf] = blocks("docs/recipes.md", section="Replay rejected usage", language="json")
-    [question] = blocks("docs/recipes.md", section="Replay rejected usage", language="sql")
+    [conf] = blocks("docs/how-to/recipes.md", section="Replay rejected usage", language="json")
+    [question] = blocks("docs/how-to/recipes.md", section="Replay rejected usage", language="sql")
 
     def commit(day: int, **how: Any) -> dict[str, Any]:
         found: dict[str, Any] = home.run("usage_with_replay", logical_date=f"2026-11-{day:02}T00:00:00+00:00", **how).task(

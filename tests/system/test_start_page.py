@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What docs/start.md tells a newcomer to type, typed."""
+"""What docs/start/tutorial.md tells a newcomer to type, typed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from tests.support.pages import ROOT, blocks
 
-PAGE = "docs/start.md"
+PAGE = "docs/start/tutorial.md"
 OWN = "Your own tenant"
 INSTALL = "Install"
 

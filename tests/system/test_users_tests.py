@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The tests that docs/recipes.md gives users to copy run where users put them."""
+"""The tests that docs/how-to/recipes.md gives users to copy run where users put them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The session of `get_conn()`: a `requests.Session` for users, with what docs/security.md promises of every request.
+"""The session of `get_conn()`: a `requests.Session` for users, with what docs/explanation/security.md promises of every request.
 
 The credential is added when a request is sent, and only on its way to one origin. Neither the request nor its response, which
 users may print, copy and send again, ever holds it.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from limio_limitrail.troubleshooting import ExplainedError
+from limio_limitrail.troubleshooting import SETTLE_USAGE, ExplainedError, address_of
 from limio_limitrail.usage.commit_summary import REJECTED_BEFORE, CommitSummary
 from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.usage.ledger.model import State
@@ -106,8 +106,9 @@ def judge(
         failures.append(
             f"{tally.changed:,} of {tally.rows:,} rows were carried out earlier with another body ({allowed.changed}), for "
             f"example {tally.changed_example}; they were not sent again. The table {changes_table} lists them and the members "
-            "that differ: correct each in the API, and settle it as 'Changed rows' in docs/usage.md says. If two different "
-            "things share their key columns, tell them apart with key_namespace=."
+            f"that differ: correct each in the API, then settle it in the ledger "
+            f"(see {address_of('changed-rows', page=SETTLE_USAGE)}). If two different things "
+            "share their key columns, tell them apart with key_namespace=."
         )
     if allowed.in_doubt is not None and left.count > allowed.in_doubt:
         failures.append(f"{_describe(left, table=table)} (max_in_doubt={allowed.in_doubt}). {_settle_left(left)}.")

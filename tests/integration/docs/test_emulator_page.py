@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The snippet of docs/emulator.md."""
+"""The snippet of docs/how-to/emulator.md."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""A snippet of docs/hook.md: an endpoint of LimitRail that has pages."""
+"""A snippet of docs/how-to/hook.md: an endpoint of LimitRail that has pages."""
 
 from __future__ import annotations
 

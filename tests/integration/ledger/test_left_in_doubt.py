@@ -81,7 +81,7 @@ def test_many_rows_are_told_apart(lite, ledger_in):
 
 
 def index() -> str:
-    [block] = blocks("docs/usage.md", section="Left in doubt", language="sql")
+    [block] = blocks("docs/how-to/settle-usage.md", section="Left in doubt", language="sql")
     return block.text.replace("limitrail_usage_ledger", "ledger").strip().rstrip(";")
 
 

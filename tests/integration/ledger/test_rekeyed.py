@@ -311,7 +311,7 @@ def test_new_ledgers_have_an_index(opened, ledger_in):
 
 @pytest.mark.parametrize(("database", "at"), [("psycopg3", 0), ("sqlite", 1)])
 def test_the_index_that_the_docs_advise_for_older_ledgers(opened, ledger_in, database, at):
-    [block] = blocks("docs/usage.md", section="The ledger", language="sql")
+    [block] = blocks("docs/reference/ledger.md", section="The ledger", language="sql")
     db = opened(database)
     db.execute(old_table(db.name, number=2), old_insert(old_rows(2)))
     ledger_in(db)

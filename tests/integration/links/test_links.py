@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from urllib.parse import parse_qs, urlsplit
 
@@ -128,8 +129,8 @@ def test_links_lead_to_the_pages_that_the_connections_name(make_home, limio_emul
 def test_a_failure_leads_to_the_page_that_explains_it(home, tmp_path):
     home.write_dag('LimioToSqlOperator(task_id="pull", resource="no such", sql_conn_id="lite", table="t")')
     home.run()
-    assert "More: docs/troubleshooting.md#parametererror" in home.output()
+    assert re.search(r"More: file:///\S+/docs/how-to/troubleshooting\.md#parametererror", home.output())
     home.forget_output()
     home.set("AIRFLOW__LIMIO_LIMITRAIL__DOCS_URL", "https://docs.example.com/limio")
     home.run()
-    assert "More: https://docs.example.com/limio/troubleshooting.html#parametererror" in home.output()
+    assert "More: https://docs.example.com/limio/how-to/troubleshooting.html#parametererror" in home.output()

@@ -17,7 +17,7 @@ from tests.support.secrets_left import files_below, holders
 
 pytestmark = [pytest.mark.needs_s3, pytest.mark.needs_state_store]
 
-[PAGE] = blocks("docs/object-storage.md", section="What the key may do", language="json")
+[PAGE] = blocks("docs/how-to/object-storage.md", section="What the key may do", language="json")
 # Asking whether there is a bucket is a part of it at Amazon's, and a permission of its own at moto's.
 ALSO = {"s3:ListBucket": ["s3:ListBucket", "s3:HeadBucket"]}
 TASKS = """

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What docs/object-storage.md says of S3: its Dag runs with its connection."""
+"""What docs/how-to/object-storage.md says of S3: its Dag runs with its connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.needs_s3
 
 
 def test_the_connection_and_the_dag_of_the_page(make_home, limio_emulator, bucket, gate, tmp_path):
-    [block] = blocks("docs/object-storage.md", section="S3", language="json")
+    [block] = blocks("docs/how-to/object-storage.md", section="S3", language="json")
     fields = json.loads(block.text)
     assert fields["extra"]["endpoint_url"] == "https://minio.example.com"
     fields["extra"]["endpoint_url"] = gate.url

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The session of `get_conn()` keeps what docs/security.md promises, whatever is asked of it and whatever servers answer."""
+"""The session of `get_conn()` keeps the promises of docs/explanation/security.md, whatever is asked or answered."""
 
 from __future__ import annotations
 

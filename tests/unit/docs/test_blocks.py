@@ -25,18 +25,18 @@ START = "tests/system/test_start_page.py"
 
 RUN_ELSEWHERE = {
     # Page and section of blocks that a test takes out of the page and runs, by language.
-    ("docs/recipes.md", "Slowly changing history", "sql"): "tests/system/test_recipes.py",
-    ("docs/recipes.md", "Replay rejected usage", "sql"): "tests/system/test_recipes.py",
-    ("docs/recipes.md", "Replay rejected usage", "json"): "tests/system/test_recipes.py",
-    ("docs/usage.md", "Parked rows", "sql"): "tests/system/test_recipes.py",
-    ("docs/usage.md", "Left in doubt", "sql"): "tests/integration/ledger/test_left_in_doubt.py",
-    ("docs/usage.md", "Changed rows", "sql"): "tests/integration/usage/test_same_row.py",
-    ("docs/usage.md", "The ledger", "sql"): "tests/integration/ledger/test_rekeyed.py",
-    ("docs/usage.md", "Rejected rows", "sql"): "tests/integration/usage/test_refused_again.py",
-    ("docs/object-storage.md", "S3", "json"): "tests/integration/s3/test_page.py",
-    ("docs/object-storage.md", "What the key may do", "json"): "tests/integration/s3/test_access.py",
+    ("docs/how-to/recipes.md", "Slowly changing history", "sql"): "tests/system/test_recipes.py",
+    ("docs/how-to/recipes.md", "Replay rejected usage", "sql"): "tests/system/test_recipes.py",
+    ("docs/how-to/recipes.md", "Replay rejected usage", "json"): "tests/system/test_recipes.py",
+    ("docs/how-to/settle-usage.md", "Parked rows", "sql"): "tests/system/test_recipes.py",
+    ("docs/how-to/settle-usage.md", "Left in doubt", "sql"): "tests/integration/ledger/test_left_in_doubt.py",
+    ("docs/how-to/settle-usage.md", "Changed rows", "sql"): "tests/integration/usage/test_same_row.py",
+    ("docs/reference/ledger.md", "The ledger", "sql"): "tests/integration/ledger/test_rekeyed.py",
+    ("docs/how-to/settle-usage.md", "Rejected rows", "sql"): "tests/integration/usage/test_refused_again.py",
+    ("docs/how-to/object-storage.md", "S3", "json"): "tests/integration/s3/test_page.py",
+    ("docs/how-to/object-storage.md", "What the key may do", "json"): "tests/integration/s3/test_access.py",
     **{
-        ("docs/start.md", section, "bash"): START
+        ("docs/start/tutorial.md", section, "bash"): START
         for section in ("An API to try it with", "An Airflow", "A Dag", "The table", "In the browser")
     },
 }
@@ -47,7 +47,10 @@ NOT_RUN = {
     "airflow dags test limio_subscriptions": "needs a tenant; against the emulator test_start_page runs it",
     "uv pip compile": "asks a package index for everything anew",
 }
-PICTURES = {("docs/object-storage.md", "What stands in the folder"), ("docs/usage.md", "What can happen to a row")}
+PICTURES = {
+    ("docs/how-to/object-storage.md", "Contents of the folder"),
+    ("docs/reference/ledger.md", "What can happen to a row"),
+}
 """Blocks without a language: drawings."""
 
 
@@ -68,7 +71,7 @@ def test_each_block_is_of_a_kind_that_is_looked_after(block: Block) -> None:
         ast.parse(block.text)
     elif kind == "":
         assert (block.page, block.section) in PICTURES
-    elif (block.page, block.section, kind) == ("docs/connections.md", "Links", "json"):
+    elif (block.page, block.section, kind) == ("docs/how-to/connections.md", "Links", "json"):
         pages = {
             "conn_type": "limio",
             "host": "acme",

@@ -8,6 +8,7 @@ import importlib.util
 import pkgutil
 import re
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -21,7 +22,8 @@ from limio_limitrail.troubleshooting import ExplainedError, address_of, explaine
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *sorted(DOCS.glob("*.md"))]
+PAGE = DOCS / "how-to" / "troubleshooting.md"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def script(name: str) -> ModuleType:
@@ -34,17 +36,19 @@ def script(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_snippets_are_those_of_the_examples(page: Path) -> None:
     text = page.read_text()
     assert script("include_snippets").with_snippets(text) == text, "run: python docs/include_snippets.py"
 
 
 def test_the_table_of_resources_is_the_one_of_the_code() -> None:
-    assert (DOCS / "resources.md").read_text() == script("make_resources").page(), "run: python docs/make_resources.py"
+    assert (DOCS / "reference" / "resources.md").read_text() == script("make_resources").page(), (
+        "run: python docs/make_resources.py"
+    )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
         path = (page.parent / target) if target else page
@@ -53,6 +57,15 @@ def test_links_lead_somewhere(page: Path) -> None:
             headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
             slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in slugs, f"{target}#{anchor}"
+
+
+def test_links_of_the_installed_pages_lead_to_installed_pages() -> None:
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    folders = [ROOT / folder for folder in wheel]
+    assert {target.removeprefix("limio_limitrail/") for target in wheel.values()} == set(wheel)
+    for page in (page for folder in folders for page in folder.glob("*.md")):
+        for target in re.findall(r"(?<!!)\[[^\]]*\]\((?!https?:)([^)#]+)", re.sub(r"!\[[^\]]*\]\([^)]*\)", "", page.read_text())):
+            assert (page.parent / target).resolve().parent in folders, f"{page.name}: {target}"
 
 
 INTERNAL = {
@@ -81,11 +94,11 @@ def errors_of_the_package() -> dict[str, type[BaseException]]:
 def test_every_error_is_explained_where_its_message_says() -> None:
     errors = errors_of_the_package()
     assert {"ScopeError", "LandingError", "UsageFailedError", "ConnectionFieldError"} <= set(errors)
-    headings = re.findall(r"^### (.*)$", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
+    headings = re.findall(r"^### (.*)$", (DOCS / "how-to" / "troubleshooting.md").read_text(), re.MULTILINE)
     for name, error in {**errors, "AirflowSensorTimeout": AirflowSensorTimeout}.items():
         assert name in headings
         where = address_of(name.lower())
-        assert where == f"docs/troubleshooting.md#{name.lower()}"
+        assert where == f"{PAGE.as_uri()}#{name.lower()}"
         if name != "AirflowSensorTimeout":
             assert issubclass(error, ExplainedError), name
             one = error.__new__(error)
@@ -98,9 +111,9 @@ def test_every_error_is_explained_where_its_message_says() -> None:
 @pytest.mark.parametrize(
     ("message", "error", "shown"),
     [
-        ("no", ParameterError, "no. More: docs/troubleshooting.md#parametererror"),
-        ("Try again.", RateLimitError, "Try again. More: docs/troubleshooting.md#ratelimiterror"),
-        ("x: no. More: docs/troubleshooting.md#scopeerror", LandingError, "x: no. More: docs/troubleshooting.md#scopeerror"),
+        ("no", ParameterError, f"no. More: {PAGE.as_uri()}#parametererror"),
+        ("Try again.", RateLimitError, f"Try again. More: {PAGE.as_uri()}#ratelimiterror"),
+        ("x: no. More: file:///p.md#scopeerror", LandingError, "x: no. More: file:///p.md#scopeerror"),
     ],
 )
 def test_a_message_leads_to_one_part_of_the_page(message: str, error: type[Exception], shown: str) -> None:
@@ -111,7 +124,7 @@ def test_messages_hold_links_where_the_site_is_known() -> None:
     try:
         set_site("https://docs.example.com/limio/")
         error = ScopeError(RequestContext(api="Limio", status=403))
-        assert str(error).endswith(" More: https://docs.example.com/limio/troubleshooting.html#scopeerror")
+        assert str(error).endswith(" More: https://docs.example.com/limio/how-to/troubleshooting.html#scopeerror")
         assert "docs.example.com" not in error.what
     finally:
         set_site("")

@@ -14,23 +14,23 @@ from limio_limitrail.triggers.base import KWARGS_FORMAT
 from limio_limitrail.usage.ledger import table
 
 NUMBERS = {
-    "the usage ledger": table.FORMAT,
+    "usage ledger": table.FORMAT,
     "idempotency keys": "",
     "manifest": manifest.FORMAT_VERSION,
     "checkpoint of a pull": state.FORMAT_VERSION,
-    "watermark, and the ranges of runs": watermark.FORMAT_VERSION,
-    "counted failures of a sensor in `reschedule` mode": base.FAILURES_FORMAT,
-    "the trigger of a wait": KWARGS_FORMAT,
-    "what such a trigger tells its task": poll.EVENT_FORMAT,
-    "the trigger of a watch": KWARGS_FORMAT,
-    "where a watch stands": watch_state.FORMAT,
-    "an event of a watch": events.FORMAT,
+    "watermark and ranges of runs": watermark.FORMAT_VERSION,
+    "failure count of a sensor in `reschedule` mode": base.FAILURES_FORMAT,
+    "trigger of a wait": KWARGS_FORMAT,
+    "event of such a trigger": poll.EVENT_FORMAT,
+    "trigger of a watch": KWARGS_FORMAT,
+    "position of a watch": watch_state.FORMAT,
+    "event of a watch": events.FORMAT,
     "which run has which event": events.FORMAT,
 }
 
 
 def test_the_table_of_formats() -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "semantics.md").read_text()
+    page = (Path(__file__).resolve().parents[3] / "docs" / "explanation" / "semantics.md").read_text()
     section = page.partition("## Formats and versions")[2].partition("\n## ")[0]
     rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| ")][1:]
     assert {cells[0].strip(): cells[2].strip() for cells in rows} == {name: str(number) for name, number in NUMBERS.items()}

@@ -12,7 +12,7 @@ import pytest
 
 from limio_limitrail.provider_info import get_provider_info
 
-REFERENCE = (Path(__file__).resolve().parents[3] / "docs" / "reference.md").read_text()
+REFERENCE = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "api.md").read_text()
 PUBLIC = {
     module: re.findall(r"`(\w+)`", names)
     for module, names in re.findall(r"^\| `(limio_limitrail[\w.]*)` \| (.*) \|$", REFERENCE, re.MULTILINE)

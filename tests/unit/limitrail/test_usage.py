@@ -265,7 +265,7 @@ def test_a_value_goes_out_to_the_last_digit(value, text):
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_a_value_without_a_json_form_is_refused_by_name(value):
-    with pytest.raises(UsageRowError, match=r"^row 7: column 'v' holds .*, which JSON cannot\. More: docs/\S+#usagerowerror$"):
+    with pytest.raises(UsageRowError, match=r"^row 7: column 'v' holds .*, which JSON cannot\. More: file:///\S+#usagerowerror$"):
         template(body={"v": Column("v")}).build({"id": 1, "v": value}, number=7)
 
 

@@ -15,7 +15,7 @@ from airflow.sdk import BaseOperator, BaseSensorOperator
 from limio_limitrail.parameters.operator_arguments import OperatorArguments, SensorArguments
 from limio_limitrail.provider_info import get_provider_info
 
-REFERENCE = (Path(__file__).resolve().parents[3] / "docs" / "reference.md").read_text()
+REFERENCE = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "api.md").read_text()
 MODULES = [entry["python-module"] for entry in get_provider_info()["transfers"]]
 CLASSES = [
     value
