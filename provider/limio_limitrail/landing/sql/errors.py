@@ -106,7 +106,9 @@ class DatabaseError(LandingError):
     obstacles: tuple[str, ...] = ()
     outcome = ""
 
-    def __init__(self, diagnosis: Diagnosis) -> None:
+    def __init__(self, diagnosis: Diagnosis | str) -> None:
+        if isinstance(diagnosis, str):  # a copy of an exception is created from its message
+            diagnosis = Diagnosis(summary=diagnosis)
         super().__init__(diagnosis.summary)
         self.cause = diagnosis.cause
         self._detail = diagnosis.detail

@@ -46,13 +46,29 @@ class PersistentConnection:
         """Whether no other process can have the database open at the same time; known once it has been opened."""
         return (self.name == "duckdb" and self.file is not None) or (self.name == "sqlite" and self.file is None)
 
-    @contextmanager
-    def transaction(self, *, read_only: bool = False) -> Iterator[Session]:
+    def transaction(self) -> AbstractContextManager[Session]:
         """Run a transaction: committed at the end, rolled back if anything is raised.
 
-        :param read_only: whether it keeps no writer waiting.
         :raises LandingError: the database cannot be opened or refuses something, or a lock was waited for too long.
         """
+        return self._transaction(read_only=False)
+
+    def reading(self) -> AbstractContextManager[Session]:
+        """Run a transaction that only reads, and blocks no writer; raises as `transaction` does."""
+        return self._transaction(read_only=True)
+
+    def at_close(self, call: Callable[[], None]) -> None:
+        """Register a call for when the database is closed."""
+        self._at_close.append(call)
+
+    def close(self) -> None:
+        """Close the connection, if it is open."""
+        self._drop()
+        while self._at_close:
+            self._at_close.pop()()
+
+    @contextmanager
+    def _transaction(self, *, read_only: bool) -> Iterator[Session]:
         if self._connection is None:
             self._connection = self._class.connect(self.hook, wait=self._duckdb_wait)
             self.file = self.file or self._class(self.hook, self._connection).file()
@@ -67,20 +83,6 @@ class PersistentConnection:
             # The connection may be broken.
             self._drop()
             raise
-
-    def reading(self) -> AbstractContextManager[Session]:
-        """Run a transaction that only reads; raises as `transaction` does."""
-        return self.transaction(read_only=True)
-
-    def at_close(self, call: Callable[[], None]) -> None:
-        """Register a call for when the database is closed."""
-        self._at_close.append(call)
-
-    def close(self) -> None:
-        """Close the connection, if it is open."""
-        self._drop()
-        while self._at_close:
-            self._at_close.pop()()
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
