@@ -102,9 +102,11 @@ class DatabaseError(LandingError):
     :ivar outcome: what the failure left behind, and what a retry does.
     """
 
+    cause = Cause.OTHER
     step = ""
     obstacles: tuple[str, ...] = ()
     outcome = ""
+    _detail = ""
 
     def __init__(self, diagnosis: Diagnosis | str) -> None:
         if isinstance(diagnosis, str):  # a copy of an exception is created from its message
