@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from airflow.sdk import DAG, Param
 
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
-from limio_limitrail.usage.body import Column
+from limio_limitrail.usage import Column
 
 # [START sharded_commit]
 # The first digit of a hash of the key: a row is in the same shard in every retry.
@@ -32,7 +32,7 @@ with DAG(
     LimitRailCommitUsageOperator.partial(
         task_id="commit_usage",
         sql_conn_id="warehouse",
-        key=["subscription_id", "day"],
+        key_columns=["subscription_id", "day"],
         body={
             "externalAccount": Column("account"),
             "operation": Column("operation"),

@@ -16,7 +16,7 @@ from airflow.sdk import DAG, Asset
 
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.transfers.limitrail_to_sql import LimitRailToSqlOperator
-from limio_limitrail.usage.body import Column, Text
+from limio_limitrail.usage import Column, Text
 
 # What a subscription used in a day would come from your own meters; here it is made up out of its id.
 USAGE_ROWS = """
@@ -65,7 +65,7 @@ with DAG(
         task_id="commit_usage",
         sql_conn_id="warehouse",
         sql="SELECT * FROM usage_of_day ORDER BY subscription_id",
-        key=["subscription_id", "day"],
+        key_columns=["subscription_id", "day"],
         body={
             "externalAccount": Column("account"),
             "operation": Column("operation"),
@@ -73,7 +73,7 @@ with DAG(
             "currency": Column("currency", required=False),
             "metadata": {"subscription": Column("subscription_id"), "label": Text("{plan} on {day}"), "source": "warehouse"},
         },
-        max_rejected=0.1,
+        max_rejected="10%",
         outlets=[Asset("warehouse/limitrail_usage_ledger")],
     )
     # [END usage_commit]

@@ -82,7 +82,7 @@ PATHS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
             ("usage.messages.UsageTemplate.build", TASK, "makes key, path and body of a row"),
             ("usage.row_buffer.RowBuffer.add", TASK, "keeps the rows on disk, and finds repetitions and clashes"),
             ("usage.ledger.ledger.Ledger.claim", TASK, "commits `sending` for each open row, with a lease"),
-            ("usage.send_loop.SendLoop.give", TASK, "hands claimed rows to the event loop, which limits concurrency"),
+            ("usage.send_loop.SendLoop.submit", TASK, "hands claimed rows to the event loop, which limits concurrency"),
             ("usage.sender.UsageSender.__call__", LOOP, "sends a row with its key; retries if that is safe"),
             ("usage.messages.read_answer", LOOP, "reads the decision"),
             ("usage.ledger.ledger.Ledger.record", TASK, "writes outcomes, in batches"),

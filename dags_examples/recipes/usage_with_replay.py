@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from airflow.sdk import DAG, Param
 
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
-from limio_limitrail.usage.body import Column
+from limio_limitrail.usage import Column
 
 # [START usage_with_replay]
 with DAG(
@@ -27,7 +27,7 @@ with DAG(
         task_id="commit_usage",
         sql_conn_id="warehouse",
         sql="SELECT account, day, operation, amount FROM usage_rows",
-        key=["account", "day", "operation"],
+        key_columns=["account", "day", "operation"],
         body={
             "externalAccount": Column("account"),
             "operation": Column("operation"),

@@ -227,6 +227,16 @@ _LIMITRAIL_CONNECTION: dict[str, Any] = {
             ),
             "schema": {"type": ["string", "null"]},
         },
+        "response": {
+            "label": "Response",
+            "description": 'How your LimitRail answers commits of usage, as JSON: {"decision_field": "result.decision"}.',
+            "schema": {"type": ["object", "null"]},
+        },
+        "idempotency": {
+            "label": "Idempotency",
+            "description": 'How your LimitRail takes idempotency keys, as JSON: {"header": "X-Request-Key"}.',
+            "schema": {"type": ["object", "null"]},
+        },
         "timeout": _TIMEOUT,
         "total_timeout": _TOTAL_TIMEOUT,
         "max_response_mb": _MAX_RESPONSE,

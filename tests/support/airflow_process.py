@@ -43,7 +43,7 @@ from limio_limitrail.landing import checkpoint, parts, pull
 from limio_limitrail.transfers import folders, state
 from limio_limitrail.transfers.base import ResourcePullOperator
 from limio_limitrail.usage.ledger.ledger import Ledger
-from limio_limitrail.usage.ledger.sql import Statements
+from limio_limitrail.usage.ledger.sql import LedgerStatements
 from limio_limitrail.usage.sender import UsageSender
 
 # Only make test-s3 has these.
@@ -264,9 +264,9 @@ def arm(step: str, number: float, *, deadly: bool) -> None:
     wrap(Ledger, "record", "record")
     wrap(Ledger, "release", "release")
     # Within the transactions: what they did is not committed yet.
-    wrap(Statements, "insert", "claiming")
-    wrap(Statements, "take", "taking")
-    wrap(Statements, "record", "recording")
+    wrap(LedgerStatements, "insert", "claiming")
+    wrap(LedgerStatements, "claim", "taking")
+    wrap(LedgerStatements, "record", "recording")
     wrap(UsageSender, "__call__", "sending")
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from limio_limitrail.usage.body import Column
+from limio_limitrail.usage import Column
 from tests.support.airflow_home import environment
 from tests.support.journal import Call, JournalServer
 from tests.support.journal_process import read, write
@@ -115,7 +115,7 @@ class Billing:
         self.tries[run_id] += 1
         usual: dict[str, Any] = {
             "sql_conn_id": self.database.conn_id,
-            "key": ["k"],
+            "key_columns": ["k"],
             "body": {"externalAccount": Column("account"), "amount": Column("amount")},
             "ledger_table": TABLE,
             **({} if rows is None else {"rows": list(rows)}),
@@ -224,7 +224,7 @@ class Billing:
         assert set(done) <= set(ledger), "carried out, and forgotten"
 
     def uncertain(self) -> int:
-        """How many rows stand in doubt in the ledger."""
+        """How many rows are in doubt in the ledger."""
         return sum(entry["state"] in UNCERTAIN for entry in self.ledger().values())
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from limio_limitrail.landing.sql import persistent_connection as held_module
-from limio_limitrail.usage.ledger.sql import Statements
+from limio_limitrail.usage.ledger.sql import LedgerStatements
 from tests.support.databases import Database
 from tests.support.ledgers import PARK, FailingDatabase, make_ledger, make_row, make_worker
 
@@ -93,15 +93,15 @@ def _work(
     rows = [make_row(name) for name in names]
     ledger = make_ledger(FailingDatabase(database.hook()), make_worker(run), clock=lambda: time.time() + ahead)
     if stops:
-        insert = Statements.insert
+        insert = LedgerStatements.insert
 
-        def insert_and_stop(self: Statements, *args: Any, **kwargs: Any) -> Any:
+        def insert_and_stop(self: LedgerStatements, *args: Any, **kwargs: Any) -> Any:
             added = insert(self, *args, **kwargs)
             say()
             os.kill(os.getpid(), signal.SIGSTOP)
             return added
 
-        Statements.insert = insert_and_stop  # type: ignore[method-assign]
+        LedgerStatements.insert = insert_and_stop  # type: ignore[method-assign]
     ledger.claim(rows, policy=PARK)
     say()
     while True:

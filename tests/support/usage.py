@@ -192,8 +192,8 @@ class Place:
         )
 
     def task(self, **parameters: Any) -> str:
-        usual: dict[str, Any] = {"sql_conn_id": self.database.conn_id, "key": ["account", "day"], "body": BODY}
-        if not {"sql", "rows", "parts"} & set(parameters):
+        usual: dict[str, Any] = {"sql_conn_id": self.database.conn_id, "key_columns": ["account", "day"], "body": BODY}
+        if not {"sql", "rows", "parts_path"} & set(parameters):
             usual["sql"] = QUERY
         given = {name: value for name, value in {**usual, **parameters}.items() if value is not ...}
         return f"commit = LimitRailCommitUsageOperator({', '.join(f'{name}={value!r}' for name, value in given.items())})"

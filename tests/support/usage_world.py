@@ -18,13 +18,12 @@ from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
+from limio_limitrail.usage import Refusal, ResponseMapping
 from limio_limitrail.usage.ledger.ledger import LEASE, Claim
 from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State, UsageRow
 from limio_limitrail.usage.ledger.rules import Policy
-from limio_limitrail.usage.messages import AnswerReading
 from limio_limitrail.usage.operations import find_operation
-from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
-from limio_limitrail.usage.send_loop import Abort, EndedError, RateLimited, Uncertain
+from limio_limitrail.usage.send_loop import Abort, RateLimited, SendingStoppedError, Uncertain
 from limio_limitrail.usage.sender import UsageSender
 from tests.support.databases import make_database
 from tests.support.ledgers import FailingDatabase, make_ledger, make_row, make_worker
@@ -154,7 +153,6 @@ class Crew:
         self.sender = UsageSender(
             client=AsyncApiClient(world.client, transport=SimpleNamespace(exchange=world.exchange)),
             operation=find_operation("commit"),
-            reading=AnswerReading(),
             key_header="Idempotency-Key",
             on_unknown=policy.on_unknown,
             resend_within=policy.resend_within,
@@ -173,7 +171,9 @@ class Crew:
                 before = known[claim.row.key].entry if known and claim.entry is None else claim.entry
                 self.claims[claim.row.key] = (replace(claim, entry=before), self.world.now)
                 if before is not None and before.state is State.PARKED and self.policy.replay is State.PARKED:
-                    assert self.policy.asked_at is None or (before.finished_at or 0) <= self.policy.asked_at, "nobody looked"
+                    assert self.policy.requested_at is None or (before.finished_at or 0) <= self.policy.requested_at, (
+                        "nobody looked"
+                    )
                     self.world.asked.setdefault(claim.row.key, set()).add(self.run)
             elif claim.waits:
                 self.todo.append(claim.row)
@@ -203,12 +203,12 @@ class Crew:
             if waits == end_after:
                 self.ended = True
             if self.ended:
-                raise EndedError
+                raise SendingStoppedError
 
         self.world.begin(claim.row.key, fates, worker=self)
         try:
             result: Any = asyncio.run(self.sender(claim.row, wait))
-        except EndedError:
+        except SendingStoppedError:
             result = None
         if not taken_in:
             return

@@ -29,7 +29,7 @@ from limio_limitrail.transfers.limitrail_to_object_storage import LimitRailToObj
 from limio_limitrail.transfers.limitrail_to_sql import LimitRailToSqlOperator
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
-from limio_limitrail.usage.body import Column, Json, Text
+from limio_limitrail.usage import Column, Json, Text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -142,9 +142,9 @@ with DAG(
         task_id="commit",
         sql_conn_id="warehouse",
         sql="SELECT * FROM usage",
-        key=["id", "day"],
+        key_columns=["id", "day"],
         body={"account": Column("account"), "metadata": {"label": Text("{plan} on {day}"), "more": Json("more")}},
-        max_rejected=0.1,
+        max_rejected="10%",
     )
 
     news() >> own_calls() >> [processed, published, metered] >> table

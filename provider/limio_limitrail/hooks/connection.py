@@ -127,6 +127,10 @@ class Fields:
             raise self.error(field, f"expected a text, found {type(value).__name__}")
         return value.strip() or None
 
+    def value(self, field: str) -> object:
+        """Return an extra field as it is; None if it is left out."""
+        return self._extra.get(field)
+
     def login(self, *, meaning: str) -> str:
         """Read the login field."""
         value = (self._connection.login or "").strip()

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from limio_limitrail.api.errors import ConnectionFieldError, ParameterError
@@ -14,7 +15,12 @@ from limio_limitrail.api.origin import origin_of
 from limio_limitrail.api.resource import AuthMode, split_scopes, unfit_scopes
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.hooks.connection import AirflowConnection, Fields, Settings, read_pages
+from limio_limitrail.parameters.given import is_nothing
 from limio_limitrail.url_paths import unfit_path
+from limio_limitrail.usage.idempotency import Idempotency, idempotency
+from limio_limitrail.usage.response_mapping import ResponseMapping, response_mapping
+
+T = TypeVar("T")
 
 TOKEN_PATH = "/connect/token"  # nosec B105 # noqa: S105 - a path (LimitRail developer console)
 
@@ -28,11 +34,15 @@ class LimitRailSettings(Settings):
     :param scopes: the scopes that every token of the connection is asked with.
     :param paths: paths that replace the ones of the provider, as name of a resource or an operation and path.
     :param tenant: what stands for the tenant in idempotency keys; none where client id and host do.
+    :param response: how this LimitRail answers; none where it answers as documented, or a task says how.
+    :param idempotency: how it takes idempotency keys, likewise.
     """
 
     scopes: tuple[str, ...]
     paths: tuple[tuple[str, str], ...]
     tenant: str | None
+    response: ResponseMapping | None = field(default=None, hash=False)
+    idempotency: Idempotency | None = None
 
     @property
     def tenant_name(self) -> str:
@@ -86,7 +96,18 @@ def read_limitrail_connection(connection: AirflowConnection) -> LimitRailSetting
         scopes=scopes,
         paths=tuple(sorted(paths.items())),
         tenant=fields.text("tenant"),
+        response=_read_optional(fields, "response", response_mapping),
+        idempotency=_read_optional(fields, "idempotency", idempotency),
     )
+
+
+def _read_optional(fields: Fields, field: str, read: Callable[[str, object], T]) -> T | None:
+    """Read an extra field as the parameter of the same name is read."""
+    value = fields.value(field)
+    try:
+        return None if is_nothing(value) else read(field, value)
+    except ParameterError as error:
+        raise fields.error(field, error.what) from None
 
 
 def scopes_to_ask(settings: LimitRailSettings, *, scope: str | Sequence[str] | None, conn_id: str) -> tuple[str, ...]:

@@ -1,6 +1,34 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Commit usage: rows become requests, the ledger records each before it is sent and after it is answered.
+"""Commit usage: rows become requests; the ledger records each before it is sent and after it is answered.
 
 May import `api`, `landing`, `parameters` and `observability`; `hooks` and `operators` import it.
-Begin with `committer` (the loop over rows), then `ledger.ledger`.
+Begin with `committer` (the loop over rows), then `ledger.rules` and `ledger.ledger`.
+
+The states of a row (`ledger.model.State`; the ledger holds one entry per row)::
+
+                          clear answer
+    (new) ──> sending ─────────────────────────────> committed, denied
+                │  │      refused, never uncertain
+                │  └───────────────────────────────> rejected ── replay="rejected" ──> sending
+                │ no clear answer, or the worker died (its lease ended, its process is gone)
+                v
+             unknown (on_unknown="resend") ── within resend_within ──> sending
+                │ older, or refused when it was sent again
+                v
+             parked (on_unknown="park") ── replay="parked" ──> sending
+                └── a person has looked it up ──> committed, rejected, given_up
+
+The threads of a task::
+
+    main thread (UsageCommitter)                          thread "usage" (SendLoop: one asyncio event loop)
+    rows ──> RowBuffer ──> Ledger.claim ── claims ──────> AdaptiveConcurrencyLimiter ──> UsageSender ──> LimitRail
+             Ledger.record <────────────── outcomes ───── (throttles: AIMD, rate limits pause all)
+             Ledger.renew: the heartbeat that extends the leases of the rows in flight
 """
+
+from limio_limitrail.usage.body import Column, Json, Text
+from limio_limitrail.usage.idempotency import Idempotency
+from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
+from limio_limitrail.usage.summary import UsageCommitSummary
+
+__all__ = ["Column", "Idempotency", "Json", "Refusal", "ResponseMapping", "Text", "UsageCommitSummary"]

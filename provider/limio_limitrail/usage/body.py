@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What a request's JSON is made of: columns of a row, texts made of several, and plain values."""
+"""The template of a request's JSON: columns of a row, texts made of several, and literal values."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from limio_limitrail.api.errors import ParameterError
 
 Row = Mapping[str, Any]
 
-_PLAIN = frozenset({str, int, float, bool, Decimal})
-"""What most values are; they are told apart from the others first, because that is quick."""
+_COMMON_TYPES = frozenset({str, int, float, bool, Decimal})
+"""Most values have one of these types; checking them first is quick."""
 
-MOST_DIGITS = 1000
-"""Digits that a number may have when it is written out without an exponent."""
+MAX_DIGITS = 1000
+"""Digits of a number without an exponent."""
 
-_BEYOND = Decimal(f"1E+{MOST_DIGITS}")
+_BEYOND = Decimal(f"1E+{MAX_DIGITS}")
 
 
 class PlainNumber(Decimal):
-    """A number whose usual text form has an exponent; it goes out without one."""
+    """A number whose default text form has an exponent; it is sent without one."""
 
 
 @dataclass(frozen=True)
 class Unfit:
-    """Stands for a value that no row can hold, so that the message about it can name row and column.
+    """A value that no row can hold; the message about it names row and column.
 
-    :param what: what it is, in words.
+    :param what: a description of the value.
     """
 
     what: str
@@ -45,7 +45,7 @@ UNREADABLE_TIME = Unfit("an infinite time, or one that Python cannot hold")
 
 
 class _TooManyDigitsError(Exception):
-    """A number of JSON has more than `MOST_DIGITS` digits."""
+    """A number of JSON has more than `MAX_DIGITS` digits."""
 
 
 def json_number(text: str) -> Decimal:
@@ -61,10 +61,10 @@ def _plain_number(value: Decimal) -> Decimal:
     if "E" in text:
         _, digits, exponent = value.as_tuple()
         assert isinstance(exponent, int)
-        if max(-exponent, len(digits) + exponent) > MOST_DIGITS:
+        if max(-exponent, len(digits) + exponent) > MAX_DIGITS:
             raise _TooManyDigitsError
         return PlainNumber(value)
-    if len(text) > MOST_DIGITS and sum(map(str.isdigit, text)) > MOST_DIGITS:
+    if len(text) > MAX_DIGITS and sum(map(str.isdigit, text)) > MAX_DIGITS:
         raise _TooManyDigitsError
     return value
 
@@ -82,7 +82,7 @@ _ENCODER = msgspec.json.Encoder(decimal_format="number", order="deterministic", 
 class UsageRowError(ParameterError):
     """A row cannot be sent as it is. The message names the row by its number, the column, and what is wrong with it.
 
-    :param number: the row's place in the input, from 1; 0 where it is about all rows.
+    :param number: the row's position in the input, from 1; 0 for all rows.
     :param what: the column and what is wrong.
     """
 
@@ -95,11 +95,11 @@ class UsageRowError(ParameterError):
 class Column:
     """The value of a column.
 
-    Numbers go out digit by digit as the database gives them and never with an exponent, times in ISO 8601 (those with a zone in
-    UTC), nested values as JSON.
+    Numbers are sent digit by digit as the database returns them, never with an exponent; times in ISO 8601, those with a zone in
+    UTC; nested values as JSON.
 
     :param name: the column.
-    :param required: whether a row without a value is an error; else the member is left out.
+    :param required: whether a row without a value is an error; if not, the member is omitted.
     """
 
     name: str
@@ -108,10 +108,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Json:
-    """A column that holds JSON as text; its value goes out as that JSON.
+    """A column that holds JSON as text; its value is sent as that JSON.
 
     :param name: the column.
-    :param required: whether a row without a value is an error; else the member is left out.
+    :param required: whether a row without a value is an error; if not, the member is omitted.
     """
 
     name: str
@@ -128,7 +128,7 @@ class Text:
     template: str
 
     def __post_init__(self) -> None:
-        """Refuse what is no such text.
+        """Check the template.
 
         :raises ParameterError: braces do not close, or hold something else than the name of a column.
         """
@@ -141,16 +141,16 @@ class Text:
                 raise ParameterError(f"Text({self.template!r}): braces hold the name of a column and nothing else")
 
     def columns(self) -> tuple[str, ...]:
-        """Name the columns in it."""
+        """Return the columns in it."""
         return tuple(name for _, name, _, _ in Formatter().parse(self.template) if name)
 
 
 class _Omit:
-    """Stands for a member that is left out."""
+    """A member that is omitted."""
 
 
 def columns_of(tree: object) -> frozenset[str]:
-    """Name the columns that a body needs."""
+    """Return the columns that a body needs."""
     match tree:
         case Column() | Json():
             return frozenset({tree.name})
@@ -165,23 +165,18 @@ def columns_of(tree: object) -> frozenset[str]:
 
 
 def fill(tree: object, row: Row, *, number: int) -> Any:
-    """Make a row's JSON value out of a body.
+    """Return a row's JSON by the template of a body.
 
     :raises UsageRowError: a value is missing, or has no JSON form.
     """
-    if type(tree) in _PLAIN:
+    if type(tree) in _COMMON_TYPES:
         return as_json(tree, number=number, column=None)
     match tree:
-        case Column():
+        case Column() | Json():
             value = row.get(tree.name)
             if is_missing(value):
                 return _left_out(tree, number=number)
-            return as_json(value, number=number, column=tree.name)
-        case Json():
-            value = row.get(tree.name)
-            if is_missing(value):
-                return _left_out(tree, number=number)
-            return _parsed(value, number=number, column=tree.name)
+            return (_parsed if isinstance(tree, Json) else as_json)(value, number=number, column=tree.name)
         case Text():
             values = {}
             for name in tree.columns():
@@ -201,7 +196,7 @@ def fill(tree: object, row: Row, *, number: int) -> Any:
 
 
 def encode(value: object) -> bytes:
-    """Write JSON: decimals and integers digit by digit, the members of objects by name."""
+    """Encode JSON: decimals and integers digit by digit, members sorted by name."""
     return _ENCODER.encode(value)
 
 
@@ -212,22 +207,22 @@ def _left_out(tree: Column | Json, *, number: int) -> _Omit:
 
 
 def is_missing(value: object) -> bool:
-    """Tell whether a row has no value there: none, or one of those that pandas has for it."""
+    """Return whether a value is missing: None, or one of pandas' missing values."""
     if value is None:
         return True
-    if type(value) in _PLAIN:
+    if type(value) in _COMMON_TYPES:
         return False
     if isinstance(value, str | int | float | Decimal | date | time | Mapping | Sequence) and not _is_nat(value):
         return False
     if type(value).__module__ == "numpy" and type(value).__name__ != "datetime64":
         return False
     try:
-        # pandas' missing values differ from themselves, or will not be compared. A float NaN is an error instead, and no gap.
+        # pandas' missing values differ from themselves, or cannot be compared. A float NaN is an error, and not missing.
         return bool(value != value)
     except TypeError:
         return True
     except ValueError:
-        # An array, which gives an array of answers.
+        # An array, which compares element by element.
         return False
 
 
@@ -246,9 +241,9 @@ def _parsed(value: object, *, number: int, column: str) -> Any:
         raise UsageRowError(number, f"column {column!r} holds no JSON") from None
 
 
-_TOO_MANY_DIGITS = f"a number of more than {MOST_DIGITS:,} digits"
+_TOO_MANY_DIGITS = f"a number of more than {MAX_DIGITS:,} digits"
 _NOT_FINITE = "NaN or infinity"
-_LARGE = 10**MOST_DIGITS
+_LARGE = 10**MAX_DIGITS
 
 
 def _unfit(what: str, *, number: int, column: str | None) -> UsageRowError:
@@ -257,9 +252,9 @@ def _unfit(what: str, *, number: int, column: str | None) -> UsageRowError:
 
 
 def as_json(value: object, *, number: int, column: str | None) -> Any:
-    """Give a value in a form that JSON has.
+    """Return a value as JSON can hold it.
 
-    :raises UsageRowError: it has none.
+    :raises UsageRowError: JSON cannot hold it.
     """
     kind = type(value)
     if kind is str and value.isascii():  # type: ignore[attr-defined]
@@ -285,7 +280,7 @@ def as_json(value: object, *, number: int, column: str | None) -> Any:
         case float():
             if not math.isfinite(value):
                 raise _unfit(_NOT_FINITE, number=number, column=column)
-            # JSON's writer takes an exponent for all others.
+            # The JSON encoder writes an exponent for all others.
             return float(value) if value == 0 or 1e-5 <= abs(value) < 1e16 else _plain_number(Decimal(float.__repr__(value)))
         case datetime():
             if _is_nat(value):
@@ -321,11 +316,11 @@ def as_json(value: object, *, number: int, column: str | None) -> Any:
 
 
 _ENDS_OF_TIME = (datetime.min, datetime.max)  # noqa: DTZ901 - as databases give them, without a zone
-"""What drivers give for an infinite time."""
+"""What drivers return for an infinite time."""
 
 
 def _of_numpy(value: Any) -> Any:
-    """Turn a scalar of numpy into a plain value; None where it is none, or has no plain form."""
+    """Return a numpy scalar as a Python value; None if it is no numpy scalar, or has no such value."""
     if type(value).__module__ != "numpy":
         return None
     import numpy as np
@@ -338,7 +333,7 @@ def _of_numpy(value: Any) -> Any:
         case np.integer():
             return int(value)
         case np.floating():
-            # Its own digits: 0.1 in 32 bits, and not the 0.10000000149011612 of 64 that is nearest to it.
+            # Its own digits: 0.1 in 32 bits, and not the nearest 64-bit 0.10000000149011612.
             return Decimal(str(value))
         case np.datetime64():
             return _of_datetime64(value)
@@ -362,14 +357,14 @@ def _of_datetime64(value: Any) -> Any:
         if exact != value:
             return str(value) if unit == "ns" else UNREADABLE_TIME
         plain = exact.tolist()
-    # Beyond the years that Python knows it is a bare number.
+    # Beyond Python's years it is an integer.
     return plain if isinstance(plain, date) else UNREADABLE_TIME
 
 
 def as_text(value: object, *, number: int, column: str) -> str:
-    """Give a value as it stands in a text.
+    """Return a value as part of a text.
 
-    :raises UsageRowError: it is nested, or has no text form.
+    :raises UsageRowError: it is nested, or JSON cannot hold it.
     """
     plain = as_json(value, number=number, column=column)
     if isinstance(plain, str):

@@ -19,9 +19,9 @@ class _Uptime:
         return time.monotonic() if _BOOT is None else time.clock_gettime(_BOOT)
 
     def __call__(self) -> float:
-        """Return seconds since some moment, which never go backwards."""
+        """Return monotonic seconds."""
         now = self._since_boot()
-        # A virtual machine that its host stopped finds that out by the time of day alone.
+        # A virtual machine that its host has suspended can only see that by the time of day.
         self._ahead = max(self._ahead, time.time() - now - self._apart)
         return now + self._ahead
 

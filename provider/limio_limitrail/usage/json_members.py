@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Find a member of a JSON object, where there is one and no doubt which."""
+"""Find a member of a JSON object, and refuse ambiguous ones."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _DECODE = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class NoObjectError(ValueError):
-    """An answer is no JSON object. The text says what it is, and repeats nothing of it."""
+    """An answer is no JSON object. The message says what it is, and repeats nothing of it."""
 
 
 class AmbiguousMemberError(ValueError):
-    """Which member of an object is meant cannot be told. The text says why, and repeats no value."""
+    """Which member of an object is meant is not clear. The message says why, and repeats no value."""
 
 
 class OtherCaseError(AmbiguousMemberError):
@@ -32,11 +32,7 @@ class OtherCaseError(AmbiguousMemberError):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JsonObject:
-    """A JSON object.
-
-    :param text: the object as it came.
-    :param members: its members, undecoded.
-    """
+    """A JSON object."""
 
     text: bytes
     members: Mapping[str, msgspec.Raw]
@@ -47,7 +43,6 @@ class Member:
     """A member of an object, or of an object in it.
 
     :param owners: the object, and those in it down to the one that has the member.
-    :param name: the member's own name.
     """
 
     owners: tuple[JsonObject, ...]
@@ -65,15 +60,12 @@ class Member:
 
 
 def kind_of(value: object) -> str:
-    """Say what kind of JSON a value is, without the value."""
+    """Return the kind of a JSON value, without the value."""
     return "null" if value is None else _KINDS.get(type(value), "an object")
 
 
 def read_object(body: bytes) -> tuple[JsonObject, dict[str, Any]]:
-    """Read a body that should be a JSON object; gives it undecoded and decoded.
-
-    :raises NoObjectError: it is none.
-    """
+    """Read a body that should be a JSON object; gives it undecoded and decoded."""
     try:
         found = decode_json(body)
         if isinstance(found, dict):
@@ -105,7 +97,7 @@ def _find(owners: tuple[JsonObject, ...], path: str) -> Member | None:
         raw = owner.members.get(head)
         if raw is None or (rest and not bytes(raw).startswith(b"{")):
             continue
-        _insist_on_one(owner, head)
+        _require_unique(owner, head)
         if not rest:
             return Member(owners=owners, name=head)
         text = bytes(raw)
@@ -124,14 +116,14 @@ def _heads(path: str) -> tuple[tuple[str, str], ...]:
     return tuple((".".join(names[:count]), ".".join(names[count:])) for count in range(len(names), 0, -1))
 
 
-def _insist_on_one(owner: JsonObject, name: str) -> None:
-    """See that an object has a member once.
+def _require_unique(owner: JsonObject, name: str) -> None:
+    """Check that an object has a member exactly once.
 
     :raises AmbiguousMemberError: it has not.
     """
     if (other := _in_other_case(tuple(owner.members), name)) is not None:
         raise AmbiguousMemberError(f"what the answer means cannot be told: it has both {name!r} and {other!r}")
-    # An object without escapes, in which the name stands once, has the member once: nearly all have, and need no more than that.
+    # The fast path of nearly all answers: no escapes, and the name occurs once.
     if b"\\" not in owner.text and owner.text.count(b'"%b"' % name.encode("utf-8", "surrogatepass")) == 1:
         return
     pairs: list[tuple[str, object]] = []
@@ -149,16 +141,15 @@ def _insist_on_one(owner: JsonObject, name: str) -> None:
 
 @lru_cache(maxsize=256)
 def _in_other_case(names: tuple[str, ...], name: str) -> str | None:
-    """Find a name that differs in case only. All answers of an API have nearly the same names."""
+    """Return a name that differs in case only. Cached, because all answers of an API have nearly the same names."""
     folded = name.casefold()
     return next((other for other in names if other != name and other.casefold() == folded), None)
 
 
 def failed_members(member: Member | None, *, top: JsonObject, denied: bool) -> Iterator[str]:
-    """Name the members which say that an answer failed.
+    """Yield the members that report a failure.
 
-    :param member: what the answer is about: it and the objects around it are looked at.
-    :param top: the whole answer.
+    :param member: the decision: it and the objects around it are checked.
     :param denied: whether the answer is a denial, with which "success": false agrees.
     """
     for depth, owner in enumerate(member.owners if member else (top,), start=1):

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What can be done with usage: one row for each operation."""
+"""The operations on usage: path, scope and what a response must hold, one table row each."""
 
 from __future__ import annotations
 
@@ -15,19 +15,16 @@ USAGE_SCOPE = "limitrail.usage.write"
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """An endpoint that takes one usage row a request, by POST.
+    """An endpoint that takes one usage row per request, by POST.
 
-    :param mode: what an operator calls it.
-    :param name: what the ledger, the log and the connection's ``paths`` call it. Idempotency keys are made with it, so that a
-        path that is corrected does not make new keys.
-    :param path: where it is; columns of a row may stand in braces.
-    :param scope: the scope that it needs.
-    :param decides: whether its answer must hold a decision.
-    :param changes: whether it changes anything.
-    :param assumed: what no document confirms, in words.
+    :param short_name: the value of the operator's parameter ``operation``.
+    :param name: its name in the ledger, the log and the connection's ``paths``. Idempotency keys contain it instead of the path,
+        so that correcting a path does not change them.
+    :param decides: whether its response must hold a decision.
+    :param assumed: what no document confirms.
     """
 
-    mode: str
+    short_name: str
     name: str
     path: str
     scope: str = USAGE_SCOPE
@@ -37,43 +34,32 @@ class Operation:
 
 
 _BODIES = "the fields of request and answer"
+_UNDOCUMENTED = ("the path", "the scope", _BODIES)
+_RESERVATION = "/v1/usage/reservations/{reservation_id}"
 
 _ROWS = (
-    Operation(mode="commit", name="usage.commit", path="/v1/usage/commit", assumed=("the method POST", _BODIES)),
-    Operation(
-        mode="preview",
-        name="usage.preview",
-        path="/v1/usage/preview",
-        changes=False,
-        assumed=("the path", "the scope", _BODIES),
-    ),
-    Operation(mode="reserve", name="usage.reserve", path="/v1/usage/reserve", assumed=("the path", "the scope", _BODIES)),
-    Operation(
-        mode="commit_reservation",
-        name="usage.commit_reservation",
-        path="/v1/usage/reservations/{reservation_id}/commit",
-        decides=False,
-        assumed=("the path", "the scope", _BODIES),
-    ),
-    Operation(
-        mode="cancel_reservation",
-        name="usage.cancel_reservation",
-        path="/v1/usage/reservations/{reservation_id}/cancel",
-        decides=False,
-        assumed=("the path", "the scope", _BODIES),
+    Operation(short_name="commit", name="usage.commit", path="/v1/usage/commit", assumed=("the method POST", _BODIES)),
+    Operation(short_name="preview", name="usage.preview", path="/v1/usage/preview", changes=False, assumed=_UNDOCUMENTED),
+    Operation(short_name="reserve", name="usage.reserve", path="/v1/usage/reserve", assumed=_UNDOCUMENTED),
+    *(
+        Operation(
+            short_name=f"{verb}_reservation",
+            name=f"usage.{verb}_reservation",
+            path=f"{_RESERVATION}/{verb}",
+            decides=False,
+            assumed=_UNDOCUMENTED,
+        )
+        for verb in ("commit", "cancel")
     ),
 )
 
-OPERATIONS: Mapping[str, Operation] = MappingProxyType({row.mode: row for row in _ROWS})
-"""Every operation by its mode. That LimitRail previews, reserves, commits and cancels is public (LimitRail documentation)."""
+OPERATIONS: Mapping[str, Operation] = MappingProxyType({row.short_name: row for row in _ROWS})
+"""Every operation by its short name. That LimitRail previews, reserves, commits and cancels is public (LimitRail docs)."""
 
 
-def find_operation(mode: str) -> Operation:
-    """Look an operation up.
-
-    :raises ParameterError: there is none.
-    """
+def find_operation(short_name: str) -> Operation:
+    """Return an operation."""
     try:
-        return OPERATIONS[mode]
+        return OPERATIONS[short_name]
     except KeyError:
-        raise ParameterError(f"mode={mode!r} is none of {', '.join(OPERATIONS)}") from None
+        raise ParameterError(f"operation={short_name!r} is none of {', '.join(OPERATIONS)}") from None

@@ -1,117 +1,131 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What a user may choose of a usage task, read and checked."""
+"""Read and check the parameters of a usage task."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from datetime import timedelta
-from decimal import Decimal
-from typing import Any
+from decimal import Decimal, InvalidOperation
+from typing import Any, TypeVar
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.parameters.given import as_native, is_nothing, plain, type_of, unfit
-from limio_limitrail.parameters.readers import choice, mapping, text
+from limio_limitrail.parameters.given import as_native, plain, type_of, unfit
+from limio_limitrail.parameters.readers import Reader, mapping
 from limio_limitrail.usage.ledger.model import OnUnknown, State
 from limio_limitrail.usage.ledger.rules import RESEND_WITHIN, Policy
 
-MOST_CONCURRENCY = 64
-MOST_IN_A_BATCH = 1000
+T = TypeVar("T")
+
+MAX_CONCURRENCY = 64
+MAX_BATCH_SIZE = 1000
 ON_UNKNOWN = tuple(word.value for word in OnUnknown)
 REPLAYS = (State.REJECTED.value, State.PARKED.value)
-
-_BY_SOMEBODY = frozenset({"manual", "operator_triggered"})
-"""Types of Dag runs that are made when somebody asks for them."""
 ON_REKEYED = ("fail", "settle", "send")
 CHANGES_HOLD = ("members", "bodies")
 
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TRIGGERED_BY_A_PERSON = frozenset({"manual", "operator_triggered"})
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,20})?) ?%")
+_COUNT = re.compile(r"[0-9]{1,20}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorBudget:
     """How many rows may go wrong.
 
-    :param name: the parameter that says so.
-    :param most: a number of rows, or a share of them.
+    :param name: the parameter that sets it.
+    :param most: a number of rows, or a share of them such as ``"1%"``.
     """
 
     name: str
-    most: int | float
+    most: int | str
 
     def exceeded_by(self, count: int, *, of: int) -> bool:
-        """Tell whether so many rows are too many."""
-        # A share as it is written: 0.29 of 100 rows are 29, and not a little less.
-        return count > (Decimal(repr(self.most)) * of if isinstance(self.most, float) else self.most)
+        """Return whether so many rows are too many."""
+        return count > self._limit(of)
 
     def rows(self, *, of: int) -> int:
         """Return how many rows that is."""
-        return int(Decimal(repr(self.most)) * of if isinstance(self.most, float) else self.most)
+        return int(self._limit(of))
+
+    def _limit(self, of: int) -> Decimal | int:
+        # Decimal, because 29% of 100 rows are 29, and a binary float makes it a little less.
+        return self.most if isinstance(self.most, int) else Decimal(self.most[:-1]) * of / 100
 
     def __str__(self) -> str:
         return f"{self.name}={self.most}"
 
 
-def number_or_share(name: str, value: object) -> int | float:
-    """Read how many rows may go wrong: a whole number is a count, a fraction from 0 to 1 a share.
+def rows_or_percent(name: str, value: object) -> int | str:
+    """Read how many rows may go wrong: a whole number of rows, or a text such as ``"1%"``.
 
-    :raises ParameterError: it is neither.
+    :raises ParameterError: it is neither. A float is refused, because 1 is one row and 1.0 would be all of them.
     """
     found = plain(value)
-    most: int | float | None = None
+    if isinstance(found, int) and not isinstance(found, bool) and found >= 0:
+        return found
     if isinstance(found, str):
-        try:
-            most = int(found)
-        except ValueError:
-            found = _fraction(found)
-    if isinstance(found, int) and not isinstance(found, bool):
-        most = found
-    elif isinstance(found, float | Decimal):
-        most = float(found)
-    if most is None or not (0 <= most < math.inf) or (isinstance(most, float) and most > 1):
-        raise unfit(name, value, expected="a number of rows, such as 10, or a share of them, such as 0.01")
-    return most
+        found = found.strip()
+        if _COUNT.fullmatch(found):
+            return int(found)
+        percent = _PERCENT.fullmatch(found)
+        if percent is not None and Decimal(percent[1]) <= 100:
+            return f"{percent[1]}%"
+    expected = 'a whole number of rows, such as 10, or a share of them as a text, such as "1%"'
+    raise unfit(name, value, expected=f"{expected}{_correction(found)}")
 
 
-def _fraction(found: str) -> float | None:
+def _correction(found: object) -> str:
+    """Return what to write instead of a number that is neither a count of rows nor a text with a percent sign."""
     try:
-        return float(found)
-    except ValueError:
-        return None
-
-
-def decisions(name: str, value: object) -> dict[str, str]:
-    """Read what further decisions mean.
-
-    :raises ParameterError: one of them means neither of what a decision can.
-    """
-    meaning = choice(State.COMMITTED.value, State.DENIED.value)
-    given = {} if is_nothing(plain(value)) else mapping(name, value)
-    return {decision: meaning(f"{name}[{decision!r}]", item) for decision, item in given.items()}
-
-
-def header(name: str, value: object) -> str:
-    """Read the name of a header.
-
-    :raises ParameterError: it is none.
-    """
-    found = text("the name of a header")(name, value)
-    if not _HEADER.fullmatch(found):
-        raise unfit(name, value, expected="the name of a header, such as Idempotency-Key")
-    return found
+        number = Decimal(str(found)) if isinstance(found, float | Decimal | str) else Decimal(-1)
+    except InvalidOperation:
+        return ""
+    if not number.is_finite():
+        return ""
+    if number == 1:
+        return ' (write 1 for one row, "100%" for all of them)'
+    if 0 < number < 1 and number.adjusted() > -12:
+        percent = format(number * 100, "f")
+        return f' (write "{percent.rstrip("0").rstrip(".") if "." in percent else percent}%")'
+    is_count = number >= 0 and number.adjusted() < 12 and number == number.to_integral_value()
+    return f" (write {int(number)})" if is_count else ""
 
 
 def rows(name: str, value: object) -> object:
-    """Read rows: whatever gives mappings one after another, or a text that is a list of them when it is written out.
+    """Read rows: an iterable of mappings, or a text that is a list of them when it is written out.
 
-    :raises ParameterError: they are none. Each row is looked at when its turn comes.
+    :raises ParameterError: it is neither. Each row is checked when it is read.
     """
     found = as_native(value) if isinstance(value, str) else value
     if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):
         raise ParameterError(f"{name} must be a list of mappings, one a row, got {type_of(value)}")
     return found
+
+
+def read_members(name: str, value: object, *, of: type[T], readers: Mapping[str, Reader[Any]]) -> T:
+    """Read a dataclass, or a mapping with its members, as a template or a connection gives it.
+
+    :raises ParameterError: it is neither, or a member does not fit.
+    """
+    found = plain(value)
+    if isinstance(found, of):
+        given = {member: getattr(found, member) for member in readers}
+    elif isinstance(found, Mapping | str):
+        given = mapping(name, found)
+    else:
+        raise ParameterError(f"{name} must be a {of.__name__}, or a mapping of {' and '.join(readers)}, got {type_of(found)}")
+    if unknown := sorted(set(given) - set(readers)):
+        raise ParameterError(f"{name} must be a mapping of {' and '.join(readers)}, got the member {unknown[0]!r}")
+    required = {field.name for field in fields(of) if field.default is field.default_factory is MISSING}  # type: ignore[arg-type]
+    return of(
+        **{
+            member: read(f"{name}[{member!r}]", given.get(member))
+            for member, read in readers.items()
+            if member in given or member in required
+        }
+    )
 
 
 def read_policy(
@@ -120,36 +134,31 @@ def read_policy(
     replay: str | None,
     changes: bool,
     resend_within: timedelta = timedelta(seconds=RESEND_WITHIN),
-    asked_at: int | None = None,
+    requested_at: int | None = None,
 ) -> Policy:
-    """Give what to do with rows that the ledger knows.
+    """Return what to do with rows that the ledger knows.
 
-    :param changes: False where the operation changes nothing, so that asking again does no harm.
-    :param resend_within: for how long after its first request a row in doubt may be sent again.
-    :param asked_at: when the run was asked for, in milliseconds since 1970.
+    :param changes: False where the operation changes nothing, so that it may be sent any number of times.
     """
     return Policy(
         on_unknown=OnUnknown(on_unknown) if changes else OnUnknown.RESEND,
         replay=None if replay is None else State(replay),
         resend_within=resend_within.total_seconds(),
-        asked_at=asked_at,
+        requested_at=requested_at,
     )
 
 
-def asked_at(run: Any) -> int | None:
-    """Return when somebody asked for a Dag run, in milliseconds since 1970; None where that is not known.
-
-    :param run: the Dag run, as a task's context has it.
-    """
-    # One that waits in a queue was asked for before it began. That of a schedule is due at times that may be long past.
+def requested_at(run: Any) -> int | None:
+    """Return when somebody requested a Dag run, in milliseconds since 1970; None if unknown."""
+    # A run that waits in a queue was requested before it began; the date of a scheduled one may lie far in the past.
     type_ = getattr(run, "run_type", None)
-    asked = getattr(run, "run_after", None) if getattr(type_, "value", type_) in _BY_SOMEBODY else None
+    asked = getattr(run, "run_after", None) if getattr(type_, "value", type_) in _TRIGGERED_BY_A_PERSON else None
     moment = asked or getattr(run, "start_date", None)
     return None if moment is None else int(moment.timestamp() * 1000)
 
 
 def one_of(**given: object) -> str:
-    """Tell which of several parameters was given.
+    """Return which of several parameters was given.
 
     :raises ParameterError: none, or more than one.
     """

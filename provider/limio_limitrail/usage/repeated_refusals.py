@@ -1,82 +1,65 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Notice that rows are refused for something that is not about single rows."""
+"""Stop when rows are refused for a reason that is not about single rows."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
 
-from limio_limitrail.troubleshooting import ExplainedError
-from limio_limitrail.usage.commit_summary import MOST_KEPT, describe
-from limio_limitrail.usage.ledger.model import Outcome, State, UsageRow
+from limio_limitrail.usage.ledger.model import Outcome, PermanentUsageError, State, UsageRow
+from limio_limitrail.usage.summary import MAX_DISTINCT, describe_outcome
 
-MOST_UNEXPLAINED = 20
+MAX_UNEXPLAINED = 20
 """Rows in a row with the same status and no word of the API's own: a gateway or a proxy answers so, whatever the row."""
 
-MOST_AT_FIRST = 100
+MAX_BEFORE_SUCCESS = 100
 """Rows in a row with the same refusal in the API's own words, where no row has succeeded yet."""
 
-MOST_LATER = 1000
+MAX_AFTER_SUCCESS = 1000
 """The same after a success: the path and the login are right then, and many rows of one account may come one after another."""
 
 
-class RepeatedRefusalError(ExplainedError):
+class RepeatedRefusalError(PermanentUsageError):
     """Many rows in a row were refused in the same way, without one success. What was not sent is free; no retry can mend it."""
 
 
-@dataclass
-class _Run:
-    """Rows in a row with the same refusal.
+class RepeatedRefusals:
+    """Counts equal refusals between two successes.
 
-    :param example: the first of them.
-    :param count: how many.
+    :param max_rejected: how many rows may be rejected; up to so many refusals in the API's own words never stop a task.
     """
 
-    example: str
-    count: int = 0
-
-
-class Refusals:
-    """Count equal refusals between two successes.
-
-    :param allowed: the rejected rows that the user allows; so many with the API's own words never stop a task.
-    :param table: where refused rows stand.
-    :param label: what the rows are called in messages.
-    """
-
-    def __init__(self, *, allowed: int, table: str, label: str) -> None:
-        self._allowed = allowed
+    def __init__(self, *, max_rejected: int, table: str, label: str) -> None:
+        self._max_rejected = max_rejected
         self._table = table
         self._label = label
-        self._runs: dict[tuple[int | None, str], _Run] = {}
-        self._most_explained = MOST_AT_FIRST
+        self._counts: Counter[tuple[int | None, str]] = Counter()
+        self._examples: dict[tuple[int | None, str], str] = {}
+        self._max_explained = MAX_BEFORE_SUCCESS
 
     def add(self, row: UsageRow, outcome: Outcome) -> RepeatedRefusalError | None:
-        """Count an outcome, and return the error to stop with, if there is reason to stop.
-
-        :param row: the row that was sent.
-        :param outcome: what came of it.
-        """
+        """Count an outcome, and return the error to stop with, if any."""
         if outcome.state in (State.COMMITTED, State.DENIED):
-            self._runs.clear()
-            self._most_explained = MOST_LATER
+            self._counts.clear()
+            self._examples.clear()
+            self._max_explained = MAX_AFTER_SUCCESS
             return None
-        # A row that was in doubt before stays so when it is refused: most likely its key is known, which is about that row alone.
+        # The refusal of a row that was in doubt is about that row alone: most likely its key is known.
         if outcome.state is not State.REJECTED:
             return None
-        # What a gateway says may differ from one answer to the next: the status is what is the same.
+        # The words of a gateway may differ from one answer to the next; the status is the same.
         explained = bool(outcome.error_code or outcome.resource_key or outcome.field)
-        said = "" if outcome.http_status and not explained else describe(outcome)
+        said = "" if outcome.http_status and not explained else describe_outcome(outcome)
         alike = (outcome.http_status, said)
-        if alike not in self._runs:
-            if len(self._runs) >= MOST_KEPT:
-                return None
-            self._runs[alike] = _Run(example=str(row))
-        run = self._runs[alike]
-        run.count += 1
-        most = max(self._most_explained, self._allowed + 1) if explained else MOST_UNEXPLAINED
-        return self._error(run, outcome, explained=explained) if run.count >= most else None
+        if alike not in self._examples and len(self._examples) >= MAX_DISTINCT:
+            return None
+        self._examples.setdefault(alike, str(row))
+        self._counts[alike] += 1
+        most = max(self._max_explained, self._max_rejected + 1) if explained else MAX_UNEXPLAINED
+        if self._counts[alike] < most:
+            return None
+        return self._error(outcome, count=self._counts[alike], example=self._examples[alike], explained=explained)
 
-    def _error(self, run: _Run, outcome: Outcome, *, explained: bool) -> RepeatedRefusalError:
+    def _error(self, outcome: Outcome, *, count: int, example: str, explained: bool) -> RepeatedRefusalError:
         if explained or outcome.http_status is None:
             guess = (
                 "So many equal refusals look like something that is wrong for all rows: check the path, the tenant and the "
@@ -88,7 +71,8 @@ class Refusals:
                 "connection's host and paths, path=, and what stands between the worker and the API."
             )
         return RepeatedRefusalError(
-            f"{self._label}: {run.count:,} rows in a row were refused in the same way, without one success: {describe(outcome)}; "
-            f"for example {run.example}. {guess} The refused rows stand in {self._table}; the rest was not sent and is free. "
+            f"{self._label}: {count:,} rows in a row were refused in the same way, without one success: "
+            f"{describe_outcome(outcome)}; for example {example}. {guess} "
+            f"The refused rows stand in {self._table}; the rest was not sent and is free. "
             "Then run the task once with replay='rejected'"
         )

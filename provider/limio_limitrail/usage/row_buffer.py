@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""All rows of a task, ready to be sent and checked against each other, before the first one leaves."""
+"""A buffer on disk for all rows of a task, which are checked against each other before the first one is sent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from typing import IO, TYPE_CHECKING, Self
 
 import msgspec
 
-from limio_limitrail.troubleshooting import ExplainedError
 from limio_limitrail.usage.ledger.digests import BY_VALUE
-from limio_limitrail.usage.ledger.model import UsageRow
+from limio_limitrail.usage.ledger.model import PermanentUsageError, UsageRow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,17 +21,11 @@ if TYPE_CHECKING:
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(UsageRow)
 _WORD = 8
-_NONE = bytes(16)
-"""Stands for the identity of a row that has none."""
+_NO_IDENTITY = bytes(16)
 
 
-class ClashError(ExplainedError, ValueError):
-    """Two rows have the same key and different bodies.
-
-    :param one: the first of them.
-    :param other: the second.
-    :param clashes: how many rows clash with an earlier one.
-    """
+class ClashError(PermanentUsageError, ValueError):
+    """Two rows have the same key and different bodies."""
 
     def __init__(self, one: UsageRow, other: UsageRow, *, clashes: int) -> None:
         more = f" ({clashes:,} such rows in all)" if clashes > 1 else ""
@@ -43,18 +36,15 @@ class ClashError(ExplainedError, ValueError):
 
 
 class RowBuffer:
-    """Rows in a file without a name, which only this process can read and which ends with it.
-
-    Some 60 bytes a row stay in memory.
-    """
+    """Rows in an unnamed file, which only this process can read and which ends with it; about 60 bytes per row are in memory."""
 
     def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile(buffering=1 << 20)  # noqa: SIM115 - closed with the spool
+        self._file: IO[bytes] = tempfile.TemporaryFile(buffering=1 << 20)  # noqa: SIM115 - closed in __exit__
         self._marks = array("Q")
         self._identities = bytearray()
         self._keys: frozenset[bytes] | None = None
-        self._places = array("Q")
-        self._place = 0
+        self._offsets = array("Q")
+        self._end = 0
         self._skipped: frozenset[int] = frozenset()
         self._repetition: tuple[int, int] | None = None
 
@@ -65,37 +55,37 @@ class RowBuffer:
         self._file.close()
 
     def add(self, row: UsageRow) -> None:
-        """Keep a row."""
+        """Append a row."""
         data = _ENCODER.encode(row)
         self._file.write(data)
         key = bytes.fromhex(row.key.replace("-", ""))
         self._marks.append(int.from_bytes(key[:_WORD], "big"))
         self._marks.append(int.from_bytes(key[_WORD:], "big"))
         self._marks.append(int(row.digest.removeprefix(BY_VALUE)[: 2 * _WORD], 16))
-        self._identities += bytes.fromhex(row.identity) if row.identity else _NONE
-        self._places.append(self._place)
-        self._place += len(data)
+        self._identities += bytes.fromhex(row.identity) if row.identity else _NO_IDENTITY
+        self._offsets.append(self._end)
+        self._end += len(data)
 
     @property
     def total(self) -> int:
-        """All rows that were kept."""
-        return len(self._places)
+        """The number of rows, duplicates included."""
+        return len(self._offsets)
 
     @property
     def duplicates(self) -> int:
-        """Rows that repeat an earlier one exactly."""
+        """The number of rows that repeat an earlier one exactly."""
         return len(self._skipped)
 
     @property
     def repetition(self) -> tuple[UsageRow, UsageRow] | None:
-        """A row and the first one that repeats it; None where no row does."""
+        """A row and the first one that repeats it; None if there are no duplicates."""
         if self._repetition is None:
             return None
         first, again = self._repetition
-        return self._read(first), self._read(again)
+        return self.row(first), self.row(again)
 
     def check(self) -> None:
-        """Find rows that repeat an earlier one.
+        """Find duplicates.
 
         :raises ClashError: two rows have the same key and different bodies.
         """
@@ -104,28 +94,28 @@ class RowBuffer:
         marks = np.frombuffer(self._marks, dtype=np.uint64).reshape(-1, 3)
         if len(marks) < 2:
             return
-        # By key; within a key in the order in which they came.
+        # By key, and within a key in the order of the input.
         order = np.lexsort((marks[:, 1], marks[:, 0]))
         ordered = marks[order]
         repeats = (ordered[1:, 0] == ordered[:-1, 0]) & (ordered[1:, 1] == ordered[:-1, 1])
         clashes = repeats & (ordered[1:, 2] != ordered[:-1, 2])
         if clashes.any():
             self._raise_clash(order, clashes)
-        self._skipped = frozenset(int(place) for place in order[1:][repeats])
+        self._skipped = frozenset(int(index) for index in order[1:][repeats])
         self._repetition = _first_pair(order, repeats) if self._skipped else None
 
     def _raise_clash(self, order: np.ndarray, clashes: np.ndarray) -> None:
         one, other = _first_pair(order, clashes)
-        raise ClashError(self._read(one), self._read(other), clashes=int(clashes.sum()))
+        raise ClashError(self.row(one), self.row(other), clashes=int(clashes.sum()))
 
     def rows(self) -> Iterator[UsageRow]:
-        """Give each row once, in the order in which they came."""
+        """Yield each row once, in the order of the input."""
         for index in range(self.total):
             if index not in self._skipped:
-                yield self._read(index)
+                yield self.row(index)
 
     def among(self, keys: Sequence[str]) -> frozenset[str]:
-        """Return those of some keys that rows here have."""
+        """Return which of some keys are keys of rows here."""
         import numpy as np
 
         wanted = {words: key for key in keys if (words := _words(key)) is not None}
@@ -136,16 +126,12 @@ class RowBuffer:
         here = {(int(first), int(second)) for first, second in marks[near][:, :2]}
         return frozenset(key for words, key in wanted.items() if words in here)
 
-    def row(self, index: int) -> UsageRow:
-        """Give one row by its place, from 0."""
-        return self._read(index)
-
     def identities(self, *, at_once: int) -> Iterator[list[tuple[int, str, str]]]:
-        """Give place, key and identity of each row that has one, so many at a time."""
+        """Yield index, key and identity of each row that has one, so many at a time."""
         found: list[tuple[int, str, str]] = []
         for index in range(self.total):
             identity = self._identities[16 * index : 16 * (index + 1)]
-            if index not in self._skipped and identity != _NONE:
+            if index not in self._skipped and identity != _NO_IDENTITY:
                 key = self._key(index).hex()
                 found.append((index, f"{key[:8]}-{key[8:12]}-{key[12:16]}-{key[16:20]}-{key[20:]}", identity.hex()))
             if len(found) == at_once:
@@ -155,7 +141,7 @@ class RowBuffer:
             yield found
 
     def alike(self) -> Iterator[tuple[UsageRow, UsageRow]]:
-        """Give pairs of rows that have one identity and different keys."""
+        """Yield pairs of rows with the same identity and different keys."""
         import numpy as np
 
         identities = np.frombuffer(bytes(self._identities), dtype=np.uint64).reshape(-1, 2)
@@ -166,10 +152,10 @@ class RowBuffer:
         for at in np.flatnonzero(repeats):
             first, second = int(order[at]), int(order[at + 1])
             if self._key(first) != self._key(second):
-                yield self._read(first), self._read(second)
+                yield self.row(first), self.row(second)
 
     def has_key(self, key: str) -> bool:
-        """Tell whether one of the rows has a key."""
+        """Return whether one of the rows has a key."""
         if self._keys is None:
             self._keys = frozenset(self._key(index) for index in range(self.total))
         try:
@@ -181,24 +167,25 @@ class RowBuffer:
         high, low = self._marks[3 * index], self._marks[3 * index + 1]
         return high.to_bytes(_WORD, "big") + low.to_bytes(_WORD, "big")
 
-    def _read(self, index: int) -> UsageRow:
-        end = self._places[index + 1] if index + 1 < len(self._places) else self._place
-        self._file.seek(self._places[index])
-        return _DECODER.decode(self._file.read(end - self._places[index]))
+    def row(self, index: int) -> UsageRow:
+        """Return one row by its index, from 0."""
+        end = self._offsets[index + 1] if index + 1 < len(self._offsets) else self._end
+        self._file.seek(self._offsets[index])
+        return _DECODER.decode(self._file.read(end - self._offsets[index]))
 
 
 def _first_pair(order: np.ndarray, marked: np.ndarray) -> tuple[int, int]:
-    """Give the first of the marked rows in the order of the input, behind the row before it in the order of keys.
+    """Return the first marked row in the order of the input, after the row before it in the order of keys.
 
     :param order: all rows by key.
-    :param marked: True for a row that has something to do with the row before it; one shorter than `order`.
+    :param marked: one item shorter than `order`: True if a row relates to the row before it.
     """
     first = int(order[1:][marked].min())
     return int(order[int((order == first).argmax()) - 1]), first
 
 
 def _words(key: str) -> tuple[int, int] | None:
-    """Split a key as the marks have it; none where it is no UUID, and so no row's."""
+    """Split a key as the marks hold it; None if it is no UUID."""
     try:
         found = bytes.fromhex(key.replace("-", ""))
     except ValueError:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Where usage rows come from: a query, parts that a pull has left, or a list."""
+"""The sources of usage rows: a query, the parts of a pull, or a list."""
 
 from __future__ import annotations
 
@@ -10,31 +10,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.usage.parameters import ErrorBudget, one_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
     from limio_limitrail.usage.messages import UsageTemplate
-    from limio_limitrail.usage.parameters import ErrorBudget
     from limio_limitrail.usage.row_buffer import RowBuffer
 
 log = logging.getLogger("limio_limitrail.usage")
 
 MOST_SHOWN = 10
-"""Rows that cannot be sent, and that a message names one by one."""
+"""Rows that cannot be sent and that a message names one by one."""
 
 _BATCH_ROWS = 2000
-"""Rows of a part that become plain values at a time."""
+"""Rows of a Parquet part that are converted at a time."""
 
 _UTC = frozenset({"UTC", "Etc/UTC", "GMT", "Etc/GMT", "Zulu", "Etc/Zulu", "Universal", "Etc/Universal", "UCT", "Etc/UCT"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Rows, and the names of their columns where they are known before the first row.
+    """Rows, and the names of their columns if they are known before the first row.
 
-    :param columns: the columns; none where each row has its own.
-    :param rows: the rows, to be read once.
+    :param columns: the columns; None where each row has its own.
     """
 
     columns: tuple[str, ...] | None
@@ -42,10 +41,24 @@ class Source:
 
 
 @contextmanager
-def rows_of_query(hook: DbApiHook, sql: str) -> Iterator[Source]:
-    """Run a query in UTC and give its rows, once.
+def open_source(hook: DbApiHook, *, sql: str | None, parts_path: object, rows: object) -> Iterator[Source]:
+    """Open the one source of rows that was given.
 
-    Decimals come as decimals, and the numbers within JSON columns too.
+    :raises ParameterError: none was given, or more than one, or it cannot be read.
+    """
+    match one_of(sql=sql, parts_path=parts_path, rows=rows):
+        case "sql":
+            with rows_of_query(hook, str(sql)) as source:
+                yield source
+        case "parts_path":
+            yield rows_of_parts(str(parts_path))
+        case _:
+            yield rows_of_list(rows)
+
+
+@contextmanager
+def rows_of_query(hook: DbApiHook, sql: str) -> Iterator[Source]:
+    """Run a query in UTC and return its rows, to be read once. Numbers are exact decimals, within JSON columns too.
 
     :raises ParameterError: two columns have the same name.
     :raises QueryError: the query failed.
@@ -72,7 +85,7 @@ def rows_of_query(hook: DbApiHook, sql: str) -> Iterator[Source]:
 
 
 def rows_of_parts(folder: str) -> Source:
-    """Read the parts that a finished pull has left, each checked against its manifest.
+    """Read the parts of a finished pull, each checked against the manifest.
 
     :param folder: the pull's folder, the one with the manifest.
     :raises ParameterError: there is no manifest, or none that can be read.
@@ -82,20 +95,20 @@ def rows_of_parts(folder: str) -> Source:
 
     from limio_limitrail.landing.manifest import ManifestError, read_manifest
 
-    place = ObjectStoragePath(folder)
+    path = ObjectStoragePath(folder)
     try:
-        manifest = read_manifest(place)
+        manifest = read_manifest(path)
     except FileNotFoundError:
         raise ParameterError(
-            f"parts={folder!r} holds no manifest: give the folder of a finished pull, such as its summary's 'folder'"
+            f"parts_path={folder!r} holds no manifest: give the folder of a finished pull, such as its summary's 'folder'"
         ) from None
     except ManifestError as error:
-        raise ParameterError(f"parts={folder!r}: {error.what}") from None
+        raise ParameterError(f"parts_path={folder!r}: {error.what}") from None
     columns = tuple(manifest.schema) or None
-    return Source(columns=columns, rows=_read_parts(place, manifest))
+    return Source(columns=columns, rows=_read_parts(path, manifest))
 
 
-def _read_parts(place: Any, manifest: Any) -> Iterator[Mapping[str, Any]]:
+def _read_parts(path: Any, manifest: Any) -> Iterator[Mapping[str, Any]]:
     import msgspec
     import pyarrow as pa
 
@@ -105,10 +118,10 @@ def _read_parts(place: Any, manifest: Any) -> Iterator[Mapping[str, Any]]:
     decoder = msgspec.json.Decoder(float_hook=json_number)
     for part in manifest.parts:
         if manifest.part_format is PartFormat.PARQUET:
-            for batch in ParquetPart(folder=place, part=part).read().to_batches(max_chunksize=_BATCH_ROWS):
+            for batch in ParquetPart(folder=path, part=part).read().to_batches(max_chunksize=_BATCH_ROWS):
                 yield from batch.to_pylist()
             continue
-        with pa.CompressedInputStream(pa.BufferReader(read_verified(place, part)), "zstd") as stream:
+        with pa.CompressedInputStream(pa.BufferReader(read_verified(path, part)), "zstd") as stream:
             for number, line in enumerate(stream.read().splitlines(), start=1):
                 try:
                     yield decoder.decode(line)
@@ -117,7 +130,7 @@ def _read_parts(place: Any, manifest: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def rows_of_list(rows: object) -> Source:
-    """Take rows as they are.
+    """Return a list of rows as a source.
 
     :raises ParameterError: they are no list of mappings.
     """
@@ -134,11 +147,11 @@ def rows_of_list(rows: object) -> Source:
 
 
 def fill_row_buffer(
-    row_buffer: RowBuffer, *, source: Source, template: UsageTemplate, duplicates: ErrorBudget | None = None
+    row_buffer: RowBuffer, *, source: Source, template: UsageTemplate, max_duplicates: int | str | None = None
 ) -> None:
-    """Make all rows ready, and find all that is wrong with them before the first one leaves.
+    """Build all rows, and report everything that is wrong with them before the first one is sent.
 
-    :param duplicates: how many rows may repeat others exactly; None: any number.
+    :param max_duplicates: how many rows may repeat others exactly; None: any number.
     :raises ParameterError: rows cannot be sent as they are, or too many of them repeat others.
     :raises ClashError: two rows have the same key and different bodies.
     """
@@ -160,22 +173,23 @@ def fill_row_buffer(
         more = f"; and {wrong - len(problems):,} more" if wrong > len(problems) else ""
         raise ParameterError(f"{wrong:,} rows cannot be sent, so nothing was sent: {'; '.join(problems)}{more}")
     row_buffer.check()
-    _check_duplicates(row_buffer, allowed=duplicates)
+    _check_duplicates(row_buffer, max_duplicates=max_duplicates)
 
 
-def _check_duplicates(row_buffer: RowBuffer, *, allowed: ErrorBudget | None) -> None:
+def _check_duplicates(row_buffer: RowBuffer, *, max_duplicates: int | str | None) -> None:
     if row_buffer.repetition is None:
         return
     first, again = row_buffer.repetition
     numbers = f"{row_buffer.duplicates:,} of {row_buffer.total:,} rows"
-    told = f"{numbers} repeat earlier ones exactly, for example row {again.number} repeats {first}"
+    repeated = f"{numbers} repeat earlier ones exactly, for example row {again.number} repeats {first}"
     advice = (
         "If each is a use of its own, as in the hour that comes twice when clocks go back, make the key columns tell them apart "
         "(an hour by its time in UTC)"
     )
-    if allowed is not None and allowed.exceeded_by(row_buffer.duplicates, of=row_buffer.total):
+    budget = None if max_duplicates is None else ErrorBudget(name="max_duplicates", most=max_duplicates)
+    if budget is not None and budget.exceeded_by(row_buffer.duplicates, of=row_buffer.total):
         raise ParameterError(
-            f"{told} ({allowed}). Nothing was sent. {advice}; if not, leave the repetitions out, or allow them with "
-            f"{allowed.name}"
+            f"{repeated} ({budget}). Nothing was sent. {advice}; if not, leave the repetitions out, or allow them with "
+            f"{budget.name}"
         )
-    log.warning("%s: each is sent once. %s. max_duplicates= lets the task fail for them.", told, advice)
+    log.warning("%s: each is sent once. %s. max_duplicates= lets the task fail for them.", repeated, advice)

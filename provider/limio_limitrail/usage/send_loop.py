@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The event loop that talks to the API, in a thread of its own, and what it brings back."""
+"""The event loop that sends rows in a thread of its own, and the results that it returns."""
 
 from __future__ import annotations
 
@@ -10,26 +10,28 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from limio_limitrail.usage.clock import uptime
 from limio_limitrail.usage.concurrency_limit import AdaptiveConcurrencyLimiter
 from limio_limitrail.usage.ledger.ledger import Claim
-from limio_limitrail.usage.ledger.model import Outcome, State, UsageRow
+from limio_limitrail.usage.ledger.model import Outcome, State
 from limio_limitrail.usage.ledger.rules import resolve
-from limio_limitrail.usage.repeated_refusals import Refusals
+from limio_limitrail.usage.repeated_refusals import RepeatedRefusals
+
+if TYPE_CHECKING:
+    from limio_limitrail.usage.sender import UsageSender
 
 
-class EndedError(Exception):
-    """Raised out of a wait between two tries, when nothing more is to be sent, or not by this claim."""
+class SendingStoppedError(Exception):
+    """Raised by a wait between two tries when sending has stopped, or the claim has expired."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RateLimited:
-    """The API has refused a row because there were too many: it is to be sent later.
+    """The API has rate-limited a row (429): it is to be sent later.
 
     :param retry_after: seconds that the API asked to wait.
-    :param cause: what it said.
     """
 
     retry_after: float | None
@@ -38,10 +40,7 @@ class RateLimited:
 
 @dataclass(frozen=True, kw_only=True)
 class Abort:
-    """A row has certainly not been carried out, and no other will be for the same reason.
-
-    :param cause: the reason.
-    """
+    """A row has certainly not been carried out, and the same reason will stop all others."""
 
     cause: Exception
 
@@ -50,9 +49,7 @@ class Abort:
 class Uncertain:
     """A row without a clear answer.
 
-    :param outcome: how it stands in the ledger.
-    :param cause: what happened.
-    :param adds_up: whether such doubts count together, whatever clear answers come in between.
+    :param adds_up: whether such results count together, whatever clear answers come in between.
     """
 
     outcome: Outcome
@@ -62,9 +59,9 @@ class Uncertain:
 
 @dataclass(frozen=True, kw_only=True)
 class Provisional(Outcome):
-    """An outcome that is looked at once more when it is written down.
+    """An outcome that is checked once more when it is written.
 
-    :param recheck: says what becomes of it then; None where it stands. Called in another thread.
+    :param recheck: returns what it has become; None if it is unchanged. Called in another thread.
     """
 
     recheck: Callable[[], Uncertain | None] = field(compare=False, repr=False)
@@ -72,68 +69,50 @@ class Provisional(Outcome):
 
 @dataclass(frozen=True, kw_only=True)
 class Refused:
-    """A row that was refused like so many before it that no other is sent.
-
-    :param outcome: how it stands in the ledger.
-    :param cause: what to say of all of them.
-    """
+    """A row that was refused like so many before it that sending stops."""
 
     outcome: Outcome
     cause: Exception
 
 
 class NotSent:
-    """A row that comes back without having been sent."""
+    """A row that was not sent."""
 
 
 Result = Outcome | Uncertain | Refused | RateLimited | Abort
 Wait = Callable[[float], Awaitable[None]]
-"""Waits that many seconds; raises `EndedError` when nothing more is to be sent, or not by this claim."""
+"""Waits that many seconds; raises `SendingStoppedError` when sending has stopped, or the claim has expired."""
 
-_ENDS = 1.0
-"""Seconds in which a loop without requests under way ends."""
-
-
-class Sender(Protocol):
-    """Sends rows, all in one event loop."""
-
-    async def __call__(self, row: UsageRow, wait: Wait, /) -> Result:
-        """Send a row.
-
-        :param wait: waits between two tries; its `EndedError` may be let through where the row has certainly not been carried
-            out.
-        """
-
-    async def close(self) -> None:
-        """Close all connections."""
+_JOIN_TIMEOUT = 1.0
+"""Seconds in which a loop without requests in flight ends."""
 
 
 class SendLoop:
     """Sends rows, as many at once as the API bears.
 
-    One thread gives rows and takes results; another one has an event loop, in which the rows are sent. They wake each other once
-    for many rows.
+    One thread submits rows and takes results; another one runs an event loop that sends the rows. Rows and results cross threads
+    in batches, to limit wake-ups.
 
-    :param sender: sends rows.
-    :param concurrency: the most requests at once.
-    :param in_doubt: how a row stands whose sending broke in a way that nobody foresaw.
-    :param most_doubts: so many rows in a row without a clear answer, or so many doubts that add up, and nothing more is sent.
-    :param refusals: counts equal refusals, and says when nothing more is sent because of them.
+    :param in_doubt: the state of a row whose sending failed with an unexpected error.
+    :param most_doubts: stop after so many consecutive rows without a clear answer, or so many doubts that add up.
+    :param refusals: counts equal refusals, and returns the error that stops sending.
     """
 
-    def __init__(self, *, sender: Sender, concurrency: int, in_doubt: State, most_doubts: int, refusals: Refusals) -> None:
+    def __init__(
+        self, *, sender: UsageSender, concurrency: int, in_doubt: State, most_doubts: int, refusals: RepeatedRefusals
+    ) -> None:
         self._sender = sender
         self._concurrency = concurrency
         self._in_doubt = in_doubt
         self._most_doubts = most_doubts
         self._refusals = refusals
-        self._doubts = self._added_up = 0
-        self._pace = AdaptiveConcurrencyLimiter(concurrency)
-        self._todo: deque[tuple[Claim, float]] = deque()
+        self._doubts = self._cumulative_doubts = 0
+        self._limiter = AdaptiveConcurrencyLimiter(concurrency)
+        self._queue: deque[tuple[Claim, float]] = deque()
         self._results: deque[tuple[Claim, Result | NotSent]] = deque()
-        self._news = threading.Event()
-        self._began = threading.Event()
-        self._has_ended = False
+        self._has_results = threading.Event()
+        self._running = threading.Event()
+        self._stopped = False
         self._dismissed = False
         self._renewed_without_gap_since = float("inf")
         self._renewed_until = float("-inf")
@@ -142,77 +121,73 @@ class SendLoop:
 
     @property
     def limit(self) -> int:
-        """How many requests may be under way at once now."""
-        return self._pace.limit
+        """The current limit of requests in flight."""
+        return self._limiter.limit
 
     @property
-    def ended(self) -> bool:
+    def has_stopped(self) -> bool:
         """True when nothing more is sent."""
-        return self._has_ended
+        return self._stopped
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
-        self._began.wait()
+        self._running.wait()
 
-    def give(self, claims: Iterable[Claim], *, valid_until: float) -> None:
-        """Hand rows over.
+    def submit(self, claims: Iterable[Claim], *, valid_until: float) -> None:
+        """Queue rows.
 
-        :param valid_until: when the claims become too old to be used, in seconds of `uptime`.
+        :param valid_until: when the claims expire, in seconds of `uptime`.
         """
-        self._todo.extend((claim, valid_until) for claim in claims)
-        self._tell(self._rouse)
+        self._queue.extend((claim, valid_until) for claim in claims)
+        self._call_in_loop(self._wake_workers)
 
     def renew(self, *, valid_until: float) -> None:
-        """Let claims be used for longer that were still valid: their leases have been renewed.
-
-        :param valid_until: when they become too old after that.
-        """
+        """Extend the claims that are still valid: their leases have been renewed."""
         now = uptime()
         if now > self._renewed_until:
-            # The process stood still, or the database did: others may have taken what was claimed before.
+            # The process or the database was suspended: others may have taken what was claimed before.
             self._renewed_without_gap_since = now
         self._renewed_until = valid_until
 
-    def results(self, *, policy: float) -> Iterator[tuple[Claim, Result | NotSent]]:
-        """Give what has come back, waiting until it is worth while.
+    def results(self, *, timeout: float) -> Iterator[tuple[Claim, Result | NotSent]]:
+        """Return the results so far, waiting for the first batch.
 
-        :param policy: seconds.
         :raises Exception: the event loop has broken down.
         """
-        if policy:
-            self._news.wait(policy)
-        self._news.clear()
+        if timeout:
+            self._has_results.wait(timeout)
+        self._has_results.clear()
         while self._results:
             yield self._results.popleft()
         if self._broken is not None:
             broken, self._broken = self._broken, None
             raise broken
 
-    def end(self) -> None:
-        """Send nothing more, from any thread. Requests under way go on; waits between two tries end."""
-        self._has_ended = True
-        self._tell(self._stop)
+    def stop_sending(self) -> None:
+        """Send nothing more. Requests in flight go on; waits between two tries end. Thread-safe."""
+        self._stopped = True
+        self._call_in_loop(self._stop_waiting)
 
     def take_back(self) -> list[Claim]:
-        """Give back what nobody has begun with: all may be waiting for answers."""
+        """Return the rows that are still queued."""
         claims = []
         with suppress(IndexError):
             while True:
-                claims.append(self._todo.popleft()[0])
+                claims.append(self._queue.popleft()[0])
         return claims
 
     def dismiss(self) -> None:
-        """Let the loop end after what is under way."""
-        self.end()
+        """End the loop after the requests in flight."""
+        self.stop_sending()
         self._dismissed = True
-        self._tell(self._rouse)
-        if self._pace.under_way == 0:
-            self._thread.join(_ENDS)
+        self._call_in_loop(self._wake_workers)
+        if self._limiter.in_flight == 0:
+            self._thread.join(_JOIN_TIMEOUT)
 
-    def _tell(self, step: Callable[[], None]) -> None:
-        """Have the loop do something, if it is there."""
-        if self._began.is_set():
+    def _call_in_loop(self, step: Callable[[], None]) -> None:
+        """Call a function in the event loop, if it is running."""
+        if self._running.is_set():
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(step)
 
@@ -220,110 +195,110 @@ class SendLoop:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._work_all())
+            asyncio.run(self._run_workers())
         except Exception as error:  # noqa: BLE001 - raised where the results are waited for
             self._broken = error
         finally:
-            self._has_ended = True
-            self._began.set()
-            self._news.set()
+            self._stopped = True
+            self._running.set()
+            self._has_results.set()
 
-    async def _work_all(self) -> None:
+    async def _run_workers(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._ending = asyncio.Event()
+        self._stop_event = asyncio.Event()
         self._idle: deque[asyncio.Future[None]] = deque()
-        self._began.set()
-        if self._has_ended:
-            self._stop()
+        self._running.set()
+        if self._stopped:
+            self._stop_waiting()
         try:
-            await asyncio.gather(*(self._work() for _ in range(self._concurrency)))
+            await asyncio.gather(*(self._run_worker() for _ in range(self._concurrency)))
         finally:
             await self._sender.close()
 
-    async def _work(self) -> None:
-        while (given := await self._next()) is not None:
-            claim, valid_until = given
-            result = await self._carry(claim, valid_until=valid_until)
+    async def _run_worker(self) -> None:
+        while (item := await self._next_claim()) is not None:
+            claim, valid_until = item
+            result = await self._send(claim, valid_until=valid_until)
             self._results.append((claim, result))
-            # Whoever keeps the ledger is woken for many results together, unless one is out of the ordinary or nothing is left.
-            if len(self._results) >= self._pace.limit or not self._todo or not isinstance(result, Outcome):
-                self._news.set()
+            # The other thread is woken for many results together, unless one is unusual or nothing is left.
+            if len(self._results) >= self._limiter.limit or not self._queue or not isinstance(result, Outcome):
+                self._has_results.set()
 
-    async def _next(self) -> tuple[Claim, float] | None:
-        """Wait for a row; none where no more will come."""
+    async def _next_claim(self) -> tuple[Claim, float] | None:
+        """Wait for a row; return None when no more will come."""
         while True:
             # The other thread may take rows back at any time.
             with suppress(IndexError):
-                return self._todo.popleft()
+                return self._queue.popleft()
             if self._dismissed:
                 return None
             idle = self._loop.create_future()
             self._idle.append(idle)
             await idle
 
-    def _rouse(self) -> None:
-        for _ in range(len(self._idle) if self._dismissed else min(len(self._idle), len(self._todo))):
+    def _wake_workers(self) -> None:
+        for _ in range(len(self._idle) if self._dismissed else min(len(self._idle), len(self._queue))):
             self._idle.popleft().set_result(None)
 
-    def _stop(self) -> None:
-        self._pace.stop()
-        self._ending.set()
+    def _stop_waiting(self) -> None:
+        self._limiter.stop()
+        self._stop_event.set()
 
-    async def _carry(self, claim: Claim, *, valid_until: float) -> Result | NotSent:
-        if not await self._pace.enter():
+    async def _send(self, claim: Claim, *, valid_until: float) -> Result | NotSent:
+        if not await self._limiter.acquire():
             return NotSent()
         began = time.monotonic()
         result: Result | NotSent
-        if self._has_ended or uptime() > valid_until:
-            # The process stood still: others may have taken this worker for dead.
+        if self._stopped or uptime() > valid_until:
+            # The process was suspended, and the lease may have ended.
             result = NotSent()
         else:
 
             async def wait(seconds: float) -> None:
                 await self._wait(seconds)
-                if not self._is_held(valid_until):
-                    raise EndedError
+                if not self._is_valid(valid_until):
+                    raise SendingStoppedError
 
             try:
                 result = await self._sender(claim.row, wait)
-            except EndedError:
+            except SendingStoppedError:
                 result = NotSent()
-            except Exception as error:  # noqa: BLE001 - whether the row has left is not known, whatever it was
+            except Exception as error:  # noqa: BLE001 - whether the row was sent is not known
                 outcome = Outcome(state=self._in_doubt, detail=f"{type(error).__name__} while it was sent")
                 result = Uncertain(outcome=outcome, cause=error)
         match result:
             case Outcome():
                 result = resolve(result, in_doubt=claim.in_doubt)
                 self._doubts = 0
-                self._pace.leave(began=began)
+                self._limiter.answered(began=began)
                 if (refused := self._refusals.add(claim.row, result)) is not None:
-                    # At once, as below.
-                    self.end()
+                    # At once, before the other thread knows: many more would be refused meanwhile.
+                    self.stop_sending()
                     return Refused(outcome=result, cause=refused)
             case RateLimited():
-                self._pace.refused(began=began, retry_after=result.retry_after)
+                self._limiter.rate_limited(began=began, retry_after=result.retry_after)
             case Abort():
-                # At once: until the thread with the ledger has heard of it, many more would be refused.
-                self.end()
-                self._pace.lost()
+                # At once, likewise.
+                self.stop_sending()
+                self._limiter.unanswered()
             case Uncertain():
                 self._doubts += 1
-                self._added_up += result.adds_up
-                if max(self._doubts, self._added_up) >= self._most_doubts:
-                    # At once, likewise: that thread counts the same doubts, and says why it gives up.
-                    self.end()
-                self._pace.lost()
+                self._cumulative_doubts += result.adds_up
+                if max(self._doubts, self._cumulative_doubts) >= self._most_doubts:
+                    # At once, likewise: the other thread counts the same doubts, and raises the error.
+                    self.stop_sending()
+                self._limiter.unanswered()
             case _:
-                self._pace.lost()
+                self._limiter.unanswered()
         return result
 
-    def _is_held(self, valid_until: float) -> bool:
-        """Say whether a claim has been valid without a gap."""
+    def _is_valid(self, valid_until: float) -> bool:
+        """Return whether a claim has been valid without a gap."""
         now = uptime()
         return now <= valid_until or (valid_until >= self._renewed_without_gap_since and now <= self._renewed_until)
 
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._ending.wait(), seconds)
-        if self._has_ended:
-            raise EndedError
+            await asyncio.wait_for(self._stop_event.wait(), seconds)
+        if self._stopped:
+            raise SendingStoppedError

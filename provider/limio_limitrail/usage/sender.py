@@ -1,10 +1,12 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Send one usage row, and judge what became of it."""
+"""Send one usage row, retry it as far as that is safe, and return what became of it."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,25 +18,18 @@ from limio_limitrail.api.errors import (
     NotFoundError,
     PageTooLargeError,
     RateLimitError,
+    RequestContext,
     ResponseTooLargeError,
     ScopeError,
 )
-from limio_limitrail.api.responses import SURPLUS, Provenance
+from limio_limitrail.api.responses import SURPLUS, ConnectionRecord, Provenance
 from limio_limitrail.api.retry import Repeat, call_with_retries_async, is_not_processed, is_transient
 from limio_limitrail.usage.clock import uptime
 from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State, UsageRow
 from limio_limitrail.usage.ledger.rules import RESEND_WITHIN, resolve
-from limio_limitrail.usage.messages import (
-    AnswerReading,
-    MisplacedAnswerError,
-    misplaced,
-    outcome_of,
-    read_answer,
-    undecided,
-)
-from limio_limitrail.usage.response_ids import AnswerIds, Owner
+from limio_limitrail.usage.messages import MisplacedAnswerError, UndecidedAnswerError, outcome_of, read_answer
 from limio_limitrail.usage.response_mapping import ResponseMapping
-from limio_limitrail.usage.send_loop import Abort, EndedError, Provisional, RateLimited, Result, Uncertain, Wait
+from limio_limitrail.usage.send_loop import Abort, Provisional, RateLimited, Result, SendingStoppedError, Uncertain, Wait
 
 if TYPE_CHECKING:
     from limio_limitrail.api.async_client import AsyncApiClient
@@ -43,35 +38,87 @@ if TYPE_CHECKING:
 _REFUSALS = (InvalidRequestError, NotFoundError, ConflictError, PageTooLargeError)
 
 _TIMED_OUT = 408
-"""Says that the request came too slowly, and not how much of it was carried out."""
+"""The request came too slowly; whether it was carried out is not known."""
+
+_MAX_IDS = 4096
+"""Ids that are remembered: a copy arrives soon after its original."""
 
 REST = 0.01
-"""Seconds in which a connection is not used again after an answer: an answer that comes twice mostly does so at once."""
+"""Seconds in which a connection rests after an answer: a duplicate mostly arrives at once."""
 
-SETTLES = 0.02
+COPIES_ARRIVE_WITHIN = 0.02
 """Seconds in which a refusal may turn out to be another row's."""
 
 _PROXY_WANTS_CREDENTIALS = 407
-"""Comes from a proxy on the way: the request has not reached the API."""
+"""Sent by a proxy: the request has not reached the API."""
+
+
+class Owner(Enum):
+    """Whose answer an answer is."""
+
+    THIS_ROW = "this row"
+    """It has an id that no answer had before, so it is no copy."""
+    ANOTHER_ROW = "another row"
+    """It has the id of another row's answer on the same connection."""
+    UNKNOWN = "unknown"
+    """It has no id."""
+
+
+class AnswerIds:
+    """The ids of the latest answers. For one event loop."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, tuple[str, ConnectionRecord]] = {}
+        self._constant: set[str] = set()
+
+    def owner(self, ids: Iterable[str | None], *, row: UsageRow, connection: ConnectionRecord) -> Owner:
+        """Return whose answer an answer is, and remember its ids.
+
+        :param ids: its trace id and reservation id.
+        """
+        found = {self._owner(one, row=row, connection=connection) for one in ids if one and _is_id(one)}
+        return next((owner for owner in (Owner.ANOTHER_ROW, Owner.THIS_ROW) if owner in found), Owner.UNKNOWN)
+
+    def _owner(self, one: str, *, row: UsageRow, connection: ConnectionRecord) -> Owner:
+        known = self._latest.get(one)
+        if known is None:
+            self._latest[one] = (row.key, connection)
+            if len(self._latest) > _MAX_IDS:
+                del self._latest[next(iter(self._latest))]
+            return Owner.THIS_ROW
+        key, where = known
+        if key == row.key:
+            return Owner.THIS_ROW
+        if where is not connection:
+            # A copy arrives on the connection of its original: an id on two connections is no id of one answer.
+            if len(self._constant) < _MAX_IDS:
+                self._constant.add(one)
+            return Owner.UNKNOWN
+        if one in self._constant or _is_named_by(row, one):
+            return Owner.UNKNOWN
+        return Owner.ANOTHER_ROW
+
+
+def _is_id(one: str) -> bool:
+    """Return whether a text may be an id: not masked, shortened or all zeros."""
+    return bool(one.strip("0-")) and "***" not in one and not one.endswith("…")
+
+
+def _is_named_by(row: UsageRow, one: str) -> bool:
+    """Return whether a request names an id itself: two rows may commit parts of one reservation."""
+    return one in row.path or (row.body is not None and one.encode() in row.body)
 
 
 @dataclass(frozen=True, kw_only=True)
 class UsageSender:
-    """Sends rows to one endpoint, out of one event loop.
+    """Sends rows to one endpoint, in one event loop.
 
-    :param client: sends the requests.
-    :param operation: what is done with the rows.
-    :param reading: where an answer says what.
-    :param key_header: the header that takes the idempotency key; none where the body does.
-    :param on_unknown: whether a row that may have been carried out is sent again.
-    :param resend_within: seconds after its first try in which that may be done.
-    :param response: what refusals mean beyond what is documented.
+    :param key_header: the header that carries the idempotency key; None where the body does.
     :param keep_answers: whether outcomes keep whole answers.
     """
 
     client: AsyncApiClient
     operation: Operation
-    reading: AnswerReading
     key_header: str | None
     on_unknown: OnUnknown
     resend_within: float = RESEND_WITHIN
@@ -82,8 +129,8 @@ class UsageSender:
     async def __call__(self, row: UsageRow, wait: Wait, /) -> Result:
         """Send a row.
 
-        A 429 is not waited for here, because all rows are to wait; unless an earlier try of the row is in doubt, which
-        only this one can clear up.
+        A 429 is not retried here, because all rows are to wait; unless an earlier try of the row is uncertain, which only
+        this one can resolve.
         """
         resends = self.on_unknown is OnUnknown.RESEND
         in_doubt = self.on_unknown.in_doubt
@@ -92,7 +139,7 @@ class UsageSender:
 
         async def send_once() -> Outcome:
             if doubts and uptime() - began > self.resend_within:
-                raise EndedError
+                raise SendingStoppedError
             try:
                 return await self._ask(row)
             except ApiError as error:
@@ -110,22 +157,24 @@ class UsageSender:
                 sleep=wait,
                 on_retry=self.client.parent.count_retry,
             )
-        except EndedError:
+        except SendingStoppedError:
             if not doubts:
-                # Every try so far has certainly left nothing done.
+                # No try so far can have been carried out.
                 raise
             return Uncertain(outcome=outcome_of(doubts[-1], state=in_doubt), cause=doubts[-1])
         except ApiError as error:
             result = self._failed(error, in_doubt=in_doubt)
             if earlier := [doubt for doubt in doubts if doubt is not error]:
                 if isinstance(result, Abort | RateLimited):
-                    # It says nothing of the earlier tries.
+                    # It says nothing about the earlier tries.
                     return Uncertain(outcome=outcome_of(earlier[-1], state=in_doubt), cause=error)
                 if isinstance(result, Outcome):
                     return resolve(result, in_doubt=True)
             return result
         if outcome.state is State.PARKED:
-            return Uncertain(outcome=outcome, cause=undecided(outcome, path=row.path, operation=self.operation.name))
+            return Uncertain(
+                outcome=outcome, cause=UndecidedAnswerError(self._context(outcome, row=row, reason=outcome.detail or ""))
+            )
         return outcome
 
     async def close(self) -> None:
@@ -153,21 +202,22 @@ class UsageSender:
             provenance = error.context.provenance
             if provenance is not None and self._owner(refusal, row=row, provenance=provenance) is not Owner.THIS_ROW:
                 if provenance.number > 1:
-                    await asyncio.sleep(SETTLES)
+                    await asyncio.sleep(COPIES_ARRIVE_WITHIN)
                 if provenance.is_in_doubt:
                     raise self._misplaced(refusal, row=row) from None
-            if self.response.is_committed(status=error.status, error_code=error.context.problem.error_code):
+            is_known_key = self.response.is_committed(status=error.status, error_code=error.context.problem.error_code)
+            if self.operation.changes and is_known_key:
                 return replace(refusal, detail=f"refused as already committed: {refusal.detail}")
             raise
-        outcome = read_answer(answer, reading=self.reading, keep=self.keep_answers)
+        outcome = read_answer(answer, response=self.response, required=self.operation.decides, keep=self.keep_answers)
         provenance = answer.provenance
-        del answer  # what it echoes is not for an error's frames
+        del answer  # keeps what it echoes out of an error's frames
         if provenance is None or self._owner(outcome, row=row, provenance=provenance) is Owner.THIS_ROW or provenance.number == 1:
             return outcome
         return Provisional(**vars(outcome), recheck=partial(self._recheck, outcome, row=row, provenance=provenance))
 
     def _owner(self, outcome: Outcome, *, row: UsageRow, provenance: Provenance) -> Owner:
-        """Say whose answer an answer is. Where it bears no id, what comes over its connection later may tell.
+        """Return whose answer an answer is. Without an id, what comes over its connection later may show it.
 
         :raises MisplacedAnswerError: it may be another row's, by what is known now.
         """
@@ -181,14 +231,25 @@ class UsageSender:
         return owner
 
     def _recheck(self, outcome: Outcome, *, row: UsageRow, provenance: Provenance) -> Uncertain | None:
-        """Say what becomes of an outcome now that it is written down; None where it stands. Any thread may ask."""
+        """Return what an outcome has become when it is written down; None if it is unchanged. Thread-safe."""
         if not provenance.is_in_doubt:
             return None
         error = self._misplaced(outcome, row=row)
         return Uncertain(outcome=outcome_of(error, state=self.on_unknown.in_doubt), cause=error, adds_up=True)
 
     def _misplaced(self, outcome: Outcome, *, row: UsageRow, reason: str = SURPLUS) -> MisplacedAnswerError:
-        return misplaced(outcome, path=row.path, operation=self.operation.name, reason=reason)
+        return MisplacedAnswerError(self._context(outcome, row=row, reason=reason))
+
+    def _context(self, outcome: Outcome, *, row: UsageRow, reason: str) -> RequestContext:
+        return RequestContext(
+            api="LimitRail",
+            resource=self.operation.name,
+            method="POST",
+            path=row.path,
+            status=outcome.http_status,
+            reason=reason,
+            trace_id=outcome.trace_id,
+        )
 
     def _failed(self, error: ApiError, *, in_doubt: State) -> Result:
         about_the_client = isinstance(error, CredentialsError | ScopeError) or error.status == _PROXY_WANTS_CREDENTIALS
@@ -198,7 +259,7 @@ class UsageSender:
             if (error.retry_after or 0.0) > self.client.parent.limits.longest_retry_after:
                 return Abort(cause=error)
             return RateLimited(retry_after=error.retry_after, cause=error)
-        # An answer that is too large to be read is none of these: the API may have done what was asked.
+        # A response that is too large to be read is uncertain: the API may have carried the row out.
         if isinstance(error, _REFUSALS) and error.status != _TIMED_OUT and not isinstance(error, ResponseTooLargeError):
             return outcome_of(error, state=State.REJECTED)
         is_misplaced = isinstance(error, MisplacedAnswerError)

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Let an alarm wait until the books are right."""
+"""Defer Airflow's execution timeout until outcomes are written."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from contextlib import contextmanager
 from types import FrameType
 
 LONGEST_DELAY = 20.0
-"""Seconds for which an alarm is kept waiting: longer than it takes to write down what is known, database failures included."""
+"""The longest delay in seconds: longer than it takes to write outcomes, database failures included."""
 
 
 @contextmanager
-def defer_sigalrm(tell: Callable[[], None], *, at_most: float = LONGEST_DELAY) -> Iterator[None]:
+def defer_sigalrm(stop: Callable[[], None], *, at_most: float = LONGEST_DELAY) -> Iterator[None]:
     """Hold back the alarm that ends a task while the block runs; it is raised when the block has ended.
 
     Airflow's ``execution_timeout`` is a `SIGALRM` whose handler raises, between any two steps of the program: also between a
     claim's commit in the database and its being noted here. The row would then count as sent, though it has never left.
 
-    :param tell: called when the alarm comes, within the signal's handler: the block is to end soon.
+    :param stop: called in the signal handler; the block should then end soon.
     :param at_most: seconds for which the alarm waits; a block that takes longer, such as one whose database hangs, is broken off.
     """
     usual = signal.getsignal(signal.SIGALRM) if hasattr(signal, "SIGALRM") else None
@@ -37,7 +37,7 @@ def defer_sigalrm(tell: Callable[[], None], *, at_most: float = LONGEST_DELAY) -
             return
         came.append(frame)
         signal.setitimer(signal.ITIMER_REAL, at_most)
-        tell()
+        stop()
 
     signal.signal(signal.SIGALRM, wait)
     try:

@@ -1,123 +1,288 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What a task says of its rows in the end, and whether it has failed."""
+"""Count what came of a task's rows, log and return the numbers, and decide whether the task has failed."""
 
 from __future__ import annotations
 
 import logging
+import re
+from array import array
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from limio_limitrail.troubleshooting import SETTLE_USAGE, ExplainedError, address_of
-from limio_limitrail.usage.commit_summary import REJECTED_BEFORE, CommitSummary
+from limio_limitrail.usage.ledger.digests import same_content
 from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
-from limio_limitrail.usage.ledger.model import State
+from limio_limitrail.usage.ledger.model import Entry, Outcome, PermanentUsageError, State, UsageRow, Worker
 from limio_limitrail.usage.parameters import ErrorBudget
+
+if TYPE_CHECKING:
+    from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
 
 log = logging.getLogger("limio_limitrail.usage")
 
-_TOLD = ("rows", "committed", "denied", "rejected", "rejected_before", "given_up", "parked", "unknown", "not_tried")
+MAX_REASONS = 5
+"""Reasons that a message shows."""
+
+MAX_LISTED = 50
+"""Parked rows that are listed one by one."""
+
+MAX_DISTINCT = 1000
+"""Reasons that are counted apart; beyond that they count as others."""
+
+REJECTED_BEFORE = "rejected before"
+"""The state, in messages, of rows that an earlier run has sent and that this one has not."""
+
+_PARTICULARS = re.compile(r"['\"`][^'\"`]*['\"`]|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
 
 
 class UsageUnknownError(ExplainedError):
     """Whether some rows have been carried out is not known; another try of the task sends them again under their keys."""
 
 
-class UsageFailedError(ExplainedError):
+class UsageFailedError(PermanentUsageError):
     """More rows were rejected, parked, changed or left in doubt than the task allows. All else has been carried out; no retry can
     mend it."""
 
 
-def summarize(tally: CommitSummary, *, operation: str, table: str, duplicates: int, left: LeftInDoubt) -> dict[str, Any]:
-    """Put a tally into a small summary.
+class UsageCommitSummary(TypedDict):
+    """What a commit of usage returns, and what its XCom holds, also when the task fails."""
 
-    :param left: what stands in doubt besides the task's rows.
+    operation: str
+    table: str
+    rows: int
+    duplicates: int
+    sent: int
+    settled_before: int
+    changed: int
+    not_tried: int
+    committed: int
+    denied: int
+    rejected: int
+    unknown: int
+    parked: int
+    given_up: int
+    rejected_before: int
+    left_in_doubt: int
+    left_in_doubt_ages: dict[str, int]
+    decisions: dict[str, int]
+    rekeyed: int
+    requests: int
+    retries: int
+    tokens: int
+    waited: float
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """Why rows were not committed.
+
+    :param text: the reason, without what is particular to one row.
+    """
+
+    state: str
+    text: str
+    count: int
+    example: str
+
+    def __str__(self) -> str:
+        return f"{self.count:,} x {self.state}: {self.text}; for example {self.example}"
+
+
+class OutcomeCounts:
+    """Counts rows by their final state, whenever they reached it.
+
+    :param rows: the number of rows, without exact duplicates.
+    :param worker: who counts; what other runs have rejected is counted apart.
+    """
+
+    def __init__(self, rows: int, *, worker: Worker) -> None:
+        self.rows = rows
+        self._worker = worker
+        self.states: Counter[State] = Counter()
+        self.decisions: Counter[str] = Counter()
+        self.sent = 0
+        self.settled_before = 0
+        self.rejected_before = 0
+        self.changed_rows = array("Q")
+        self.changed_example: str | None = None
+        self.parked: list[str] = []
+        self._reasons: Counter[tuple[str, str]] = Counter()
+        self._examples: dict[tuple[str, str], str] = {}
+
+    @property
+    def changed(self) -> int:
+        """Rows that were carried out before with another body; `changed_rows` has their numbers."""
+        return len(self.changed_rows)
+
+    @property
+    def done(self) -> int:
+        """Rows that are counted."""
+        return sum(self.states.values()) + self.rejected_before
+
+    def add(self, row: UsageRow, outcome: Outcome) -> None:
+        """Count a row that was sent."""
+        self.sent += 1
+        self._count(row, outcome)
+
+    def add_settled(self, row: UsageRow, entry: Entry) -> None:
+        """Count a row that was not sent, because of its entry in the ledger."""
+        self.settled_before += 1
+        carried_out = entry.state in (State.COMMITTED, State.DENIED)
+        if carried_out and not same_content(row.digest, entry.digest):
+            self.changed_rows.append(row.number)
+            self.changed_example = self.changed_example or str(row)
+        if entry.state is State.REJECTED and not entry.worker.same_task_run(self._worker):
+            self.rejected_before += 1
+            self._note(row, REJECTED_BEFORE, describe_outcome(entry.outcome))
+            return
+        self._count(row, entry.outcome)
+
+    def _count(self, row: UsageRow, outcome: Outcome) -> None:
+        self.states[outcome.state] += 1
+        if outcome.state in (State.COMMITTED, State.DENIED):
+            self.decisions[outcome.decision or "(none)"] += 1
+        if outcome.state is State.COMMITTED:
+            return
+        if outcome.state is State.PARKED and len(self.parked) < MAX_LISTED:
+            self.parked.append(str(row))
+        self._note(row, outcome.state, describe_outcome(outcome))
+
+    def _note(self, row: UsageRow, state: str, text: str) -> None:
+        reason = (state, text)
+        if reason not in self._examples and len(self._examples) >= MAX_DISTINCT:
+            reason = (state, "other reasons")
+        self._reasons[reason] += 1
+        self._examples.setdefault(reason, str(row))
+
+    def reasons(self, *states: str) -> list[Reason]:
+        """Return the most frequent reasons of the rows in some states."""
+        found = [
+            Reason(state=state, text=text, count=count, example=self._examples[state, text])
+            for (state, text), count in self._reasons.most_common()
+            if state in states
+        ]
+        return found[:MAX_REASONS]
+
+
+def describe_outcome(outcome: Outcome) -> str:
+    """Return why a row was not committed, in the same words for all rows with the same reason."""
+    known = (
+        ("status", outcome.http_status),
+        ("decision", outcome.decision),
+        ("errorCode", outcome.error_code),
+        ("field", outcome.field),
+    )
+    parts = [f"{name} {value}" for name, value in known if value is not None]
+    if outcome.detail:
+        parts.append(_PARTICULARS.sub("…", outcome.detail))
+    return ", ".join(parts) or "no reason was given"
+
+
+def summarize(
+    counts: OutcomeCounts,
+    *,
+    operation: str,
+    table: str,
+    duplicates: int,
+    rekeyed: int,
+    left: LeftInDoubt,
+    requests: Mapping[str, float],
+) -> UsageCommitSummary:
+    """Return the summary of a task.
+
+    :param rekeyed: rows that count as settled by entries under other keys.
+    :param left: rows in doubt that are not among the task's rows.
     """
     return {
         "operation": operation,
         "table": table,
-        "rows": tally.rows,
+        "rows": counts.rows,
         "duplicates": duplicates,
-        "sent": tally.sent,
-        "settled_before": tally.settled_before,
-        "changed": tally.changed,
-        "not_tried": tally.rows - tally.done,
-        **{state.value: tally.states[state] for state in State if state is not State.SENDING},
-        "rejected_before": tally.rejected_before,
+        "sent": counts.sent,
+        "settled_before": counts.settled_before,
+        "changed": counts.changed,
+        "not_tried": counts.rows - counts.done,
+        "committed": counts.states[State.COMMITTED],
+        "denied": counts.states[State.DENIED],
+        "rejected": counts.states[State.REJECTED],
+        "unknown": counts.states[State.UNKNOWN],
+        "parked": counts.states[State.PARKED],
+        "given_up": counts.states[State.GIVEN_UP],
+        "rejected_before": counts.rejected_before,
         "left_in_doubt": left.count,
         "left_in_doubt_ages": dict(left.ages),
-        "decisions": dict(tally.decisions.most_common(20)),
+        "decisions": dict(counts.decisions.most_common(20)),
+        "rekeyed": rekeyed,
+        **requests,  # type: ignore[typeddict-item]
     }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Thresholds:
-    """How much may have gone wrong.
-
-    :param rejected: how many rows may have been rejected in this run.
-    :param parked: how many may have been parked.
-    :param rejected_before: how many may have been rejected in earlier runs; none: any number.
-    :param changed: how many may come with another body than the one that was carried out; none: any number.
-    :param in_doubt: how many rows may stand in doubt besides the task's; none: any number.
-    :param duplicates: how many may repeat others exactly; none: any number.
-    """
-
-    rejected: ErrorBudget
-    parked: ErrorBudget
-    rejected_before: ErrorBudget | None = None
-    changed: ErrorBudget | None = None
-    in_doubt: int | None = None
-    duplicates: ErrorBudget | None = None
+THRESHOLDS = ("max_rejected", "max_parked", "max_rejected_before", "max_changed", "max_duplicates", "max_in_doubt")
+"""The operator's parameters that say how many rows may go wrong; None: any number."""
 
 
-def judge(
-    tally: CommitSummary, *, table: str, operation: str, allowed: Thresholds, left: LeftInDoubt, changes_table: str
+def check_thresholds(
+    counts: OutcomeCounts, *, table: str, operation: str, thresholds: Mapping[str, Any], left: LeftInDoubt, changes_table: str
 ) -> Exception | None:
-    """Say whether the task has failed, and why.
+    """Return the error that the task fails with; None if it has not failed.
 
-    :param table: where the reasons stand.
-    :param allowed: how much may have gone wrong.
-    :param left: what stands in doubt besides the task's rows.
+    :param table: the table that holds the reasons.
+    :param thresholds: the values of `THRESHOLDS`.
+    :param left: rows in doubt that are not among the task's rows.
     """
-    unknown = tally.states[State.UNKNOWN]
+    unknown = counts.states[State.UNKNOWN]
     if unknown:
         return UsageUnknownError(
-            f"{operation}: whether {unknown:,} of {tally.rows:,} rows have been carried out is not known. "
-            f"Another try of the task sends them again under the same keys. {_reasons(tally, State.UNKNOWN)}"
+            f"{operation}: whether {unknown:,} of {counts.rows:,} rows have been carried out is not known. "
+            f"Another try of the task sends them again under the same keys. {_reasons(counts, State.UNKNOWN)}"
         )
+
+    def exceeded(name: str, count: int) -> ErrorBudget | None:
+        if thresholds[name] is None:
+            return None
+        budget = ErrorBudget(name=name, most=thresholds[name])
+        return budget if budget.exceeded_by(count, of=counts.rows) else None
+
     failures = []
-    if allowed.rejected.exceeded_by(tally.states[State.REJECTED], of=tally.rows):
+    if limit := exceeded("max_rejected", counts.states[State.REJECTED]):
         failures.append(
-            f"{tally.states[State.REJECTED]:,} of {tally.rows:,} rows were rejected ({allowed.rejected}). "
-            f"Mend them and run the task once with replay='rejected'. {_reasons(tally, State.REJECTED)}"
+            f"{counts.states[State.REJECTED]:,} of {counts.rows:,} rows were rejected ({limit}). "
+            f"Mend them and run the task once with replay='rejected'. {_reasons(counts, State.REJECTED)}"
         )
-    if allowed.rejected_before is not None and allowed.rejected_before.exceeded_by(tally.rejected_before, of=tally.rows):
+    if limit := exceeded("max_rejected_before", counts.rejected_before):
         failures.append(
-            f"{tally.rejected_before:,} of {tally.rows:,} rows were rejected in earlier runs ({allowed.rejected_before}). "
-            f"{_SETTLE_REJECTED}. {_reasons(tally, REJECTED_BEFORE)}"
+            f"{counts.rejected_before:,} of {counts.rows:,} rows were rejected in earlier runs ({limit}). "
+            f"{_SETTLE_REJECTED}. {_reasons(counts, REJECTED_BEFORE)}"
         )
-    if allowed.parked.exceeded_by(tally.states[State.PARKED], of=tally.rows):
+    if limit := exceeded("max_parked", counts.states[State.PARKED]):
         failures.append(
-            f"{tally.states[State.PARKED]:,} of {tally.rows:,} rows are parked ({allowed.parked}): nobody knows whether they "
-            f"have been carried out. Look each one up in the API; where it is there, set its state in the ledger to 'committed'; "
-            f"send the rest with a run with replay='parked'. {_reasons(tally, State.PARKED)}"
+            f"{counts.states[State.PARKED]:,} of {counts.rows:,} rows are parked ({limit}): nobody knows whether "
+            f"they have been carried out. Look each one up in the API; where it is there, set its state in the ledger to "
+            f"'committed'; send the rest with a run with replay='parked'. {_reasons(counts, State.PARKED)}"
         )
-    if allowed.changed is not None and allowed.changed.exceeded_by(tally.changed, of=tally.rows):
+    if limit := exceeded("max_changed", counts.changed):
         failures.append(
-            f"{tally.changed:,} of {tally.rows:,} rows were carried out earlier with another body ({allowed.changed}), for "
-            f"example {tally.changed_example}; they were not sent again. The table {changes_table} lists them and the members "
+            f"{counts.changed:,} of {counts.rows:,} rows were carried out earlier with another body ({limit}), for "
+            f"example {counts.changed_example}; they were not sent again. The table {changes_table} lists them and the members "
             f"that differ: correct each in the API, then settle it in the ledger "
             f"(see {address_of('changed-rows', page=SETTLE_USAGE)}). If two different things "
             "share their key columns, tell them apart with key_namespace=."
         )
-    if allowed.in_doubt is not None and left.count > allowed.in_doubt:
-        failures.append(f"{_describe(left, table=table)} (max_in_doubt={allowed.in_doubt}). {_settle_left(left)}.")
+    if limit := exceeded("max_in_doubt", left.count):
+        failures.append(f"{_describe(left, table=table)} ({limit}). {_settle_left(left)}.")
     if not failures:
         return None
     return UsageFailedError(
         f"{operation}: {' '.join(failures)} All other rows are done. The table {table} holds each row's reason."
     )
 
+
+_LOGGED: tuple[
+    Literal["rows", "committed", "denied", "rejected", "rejected_before", "given_up", "parked", "unknown", "not_tried"], ...
+] = ("rows", "committed", "denied", "rejected", "rejected_before", "given_up", "parked", "unknown", "not_tried")
 
 _SETTLE_REJECTED = (
     "Mend them and run the task once with replay='rejected'; set the state of those that are never to be sent to 'given_up'"
@@ -128,7 +293,7 @@ def _describe(left: LeftInDoubt, *, table: str) -> str:
     states = ", ".join(f"{count:,} {state}" for state, count in left.states.items())
     ages = ", ".join(f"{count:,} {age.replace('_', ' ')}" for age, count in left.ages.items() if count)
     return (
-        f"Rows that are not among those of this task stand in doubt in {table}: {left.count:,} ({states}; {ages}), for example "
+        f"Rows that are not among those of this task are in doubt in {table}: {left.count:,} ({states}; {ages}), for example "
         f"{left.oldest}"
     )
 
@@ -141,46 +306,55 @@ def _settle_left(left: LeftInDoubt) -> str:
     )
 
 
-def _reasons(tally: CommitSummary, *states: str) -> str:
-    return "The most frequent reasons: " + "; ".join(str(reason) for reason in tally.reasons(*states)) + "."
+def _reasons(counts: OutcomeCounts, *states: str) -> str:
+    return "The most frequent reasons: " + "; ".join(str(reason) for reason in counts.reasons(*states)) + "."
 
 
-def tell_left(left: LeftInDoubt, *, operation: str, table: str) -> None:
-    """Write what stands in doubt besides the task's rows into the task's log."""
+def log_left_in_doubt(left: LeftInDoubt, *, operation: str, table: str) -> None:
+    """Log the rows in doubt that are not among the task's rows."""
     if left.count:
         log.warning("%s: %s. %s.", operation, _describe(left, table=table), _settle_left(left))
 
 
-def tell(tally: CommitSummary, *, summary: Mapping[str, Any]) -> None:
-    """Write what came of the rows into the task's log."""
-    for reason in tally.reasons(State.DENIED, State.REJECTED, State.UNKNOWN, State.PARKED):
+def log_summary(counts: OutcomeCounts, *, summary: UsageCommitSummary) -> None:
+    """Log what came of the rows."""
+    for reason in counts.reasons(State.DENIED, State.REJECTED, State.UNKNOWN, State.PARKED):
         log.warning("%s: %s", summary["operation"], reason)
-    if tally.rejected_before:
+    if counts.rejected_before:
         log.warning(
             "%s: %s rows were rejected in earlier runs and were not sent. %s.",
             summary["operation"],
-            f"{tally.rejected_before:,}",
+            f"{counts.rejected_before:,}",
             _SETTLE_REJECTED,
         )
-    for reason in tally.reasons(REJECTED_BEFORE):
+    for reason in counts.reasons(REJECTED_BEFORE):
         log.warning("%s: %s", summary["operation"], reason)
-    for reason in tally.reasons(State.GIVEN_UP):
+    for reason in counts.reasons(State.GIVEN_UP):
         log.info("%s: not sent, as somebody has decided: %s", summary["operation"], reason)
-    if tally.parked:
-        log.warning("%s: parked: %s", summary["operation"], "; ".join(tally.parked))
-    if tally.changed:
+    if counts.parked:
+        log.warning("%s: parked: %s", summary["operation"], "; ".join(counts.parked))
+    if counts.changed:
         log.warning(
             "%s: %s rows were done earlier with another body, for example %s; they were not sent again.",
             summary["operation"],
-            f"{tally.changed:,}",
-            tally.changed_example,
+            f"{counts.changed:,}",
+            counts.changed_example,
         )
     log.info(
         "%s: of %s rows %s committed, %s denied, %s rejected, %s rejected in earlier runs, %s given up, %s parked, %s unknown, "
         "%s not tried; %s of them before; %d requests, %.1f s.",
         summary["operation"],
-        *(f"{summary[name]:,}" for name in _TOLD),
+        *(f"{summary[name]:,}" for name in _LOGGED),
         f"{summary['settled_before']:,}",
         summary["requests"],
         summary["seconds"],
     )
+
+
+def ledger_query(*, table: str, worker: Worker) -> str:
+    """Return the query that shows the entries which a task's run was the last to write."""
+    about = {"dag_id": worker.dag_id, "task_id": worker.task_id, "run_id": worker.run_id}
+    conditions = [f"{name} = '{value.replace(chr(39), chr(39) * 2)}'" for name, value in about.items()]
+    if worker.map_index >= 0:
+        conditions.append(f"map_index = {worker.map_index}")
+    return f"SELECT * FROM {table} WHERE {' AND '.join(conditions)} ORDER BY state, row_key"  # nosec B608 # noqa: S608 - for people

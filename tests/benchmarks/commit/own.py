@@ -11,7 +11,7 @@ from typing import Any
 from rows import QUERY
 
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
-from limio_limitrail.usage.body import Column
+from limio_limitrail.usage import Column
 from limio_limitrail.usage.ledger.ledger import Claim
 from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
@@ -26,7 +26,6 @@ for name in (
     "limio_limitrail.api.async_transport",
     "limio_limitrail.hooks.clients",
     "limio_limitrail.landing.sql.postgres",
-    "limio_limitrail.usage.ledger_query",
     "limio_limitrail.usage.rows",
     "limio_limitrail.usage.sender",
     "limio_limitrail.usage.summary",
@@ -42,7 +41,7 @@ BODY = {
 }
 
 
-class NoBook:
+class NoLedger:
     """Stands for the ledger, and keeps nothing: what a run costs without it."""
 
     table = "none"
@@ -75,8 +74,8 @@ class NoBook:
 class WithoutLedger(LimitRailCommitUsageOperator):
     """The same operator without a ledger."""
 
-    def _book(self, database: Any, *, context: Any, **_: Any) -> Any:
-        return NoBook(self._worker(context))
+    def _ledger(self, database: Any, *, worker: Worker, **_: Any) -> Any:
+        return NoLedger(worker)
 
 
 def commit(url: str, *, rows: int, in_flight: int) -> int:
@@ -91,7 +90,13 @@ def without_ledger(url: str, *, rows: int, in_flight: int) -> int:
 
 def _execute(kind: type[LimitRailCommitUsageOperator], *, in_flight: int) -> int:
     operator = kind(
-        task_id="commit", sql_conn_id="post", sql=QUERY, key=["account", "day"], body=BODY, concurrency=in_flight, batch_size=1000
+        task_id="commit",
+        sql_conn_id="post",
+        sql=QUERY,
+        key_columns=["account", "day"],
+        body=BODY,
+        concurrency=in_flight,
+        batch_size=1000,
     )
     ti = SimpleNamespace(
         id="1", dag_id="bench", task_id="commit", run_id="one", map_index=-1, try_number=1, xcom_push=lambda **_: None

@@ -32,9 +32,8 @@ from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.polling.changes import WatchedList, WatchFilter
 from limio_limitrail.polling.conditions import ObjectCondition, RecordsCondition
 from limio_limitrail.usage.ledger.model import OnUnknown
-from limio_limitrail.usage.messages import AnswerReading
 from limio_limitrail.usage.operations import find_operation
-from limio_limitrail.usage.send_loop import EndedError
+from limio_limitrail.usage.send_loop import SendingStoppedError
 from limio_limitrail.usage.sender import UsageSender
 from tests.support import hostile
 from tests.support.ledgers import make_row
@@ -218,7 +217,6 @@ async def send_row(client: AsyncApiClient) -> object:
     sender = UsageSender(
         client=client,
         operation=find_operation("commit"),
-        reading=AnswerReading(),
         key_header="Idempotency-Key",
         on_unknown=OnUnknown.PARK,
         keep_answers=True,
@@ -226,11 +224,11 @@ async def send_row(client: AsyncApiClient) -> object:
 
     async def wait(seconds: float) -> None:
         assert 0 <= seconds < 10**6
-        raise EndedError
+        raise SendingStoppedError
 
     try:
         return await sender(make_row("a"), wait)
-    except EndedError:
+    except SendingStoppedError:
         return None
 
 

@@ -148,7 +148,7 @@ class JournalMachine(RuleBasedStateMachine):
 
     def new_run(self, names, **parameters):
         run = f"run-{len(self.runs) + 1}"
-        self.runs[run] = (list(names), {"max_parked": 1.0, "max_rejected": 1.0, "max_changed": 1.0, **parameters})
+        self.runs[run] = (list(names), {"max_parked": "100%", "max_rejected": "100%", "max_changed": "100%", **parameters})
         return run
 
     def policy(self, resend):

@@ -11,7 +11,7 @@ from collections import Counter
 
 import pytest
 
-from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
+from limio_limitrail.usage import Refusal, ResponseMapping
 from tests.support.journal import CODE, FATES, KNOWN
 from tests.support.usage import SIGKILL, rows_from_environment
 from tests.support.usage_troubles import STEPS
@@ -72,8 +72,8 @@ def test_each_row_is_billed_once(billing_of, conn_id, known, declared):
         "on_unknown": "park" if known == "keeps no keys" else "resend",
         "response": ResponseMapping(already_committed=[Refusal(status=409, error_code=CODE)]) if declared else None,
         "batch_size": 100,
-        "max_rejected": 1.0,
-        "max_parked": 1.0,
+        "max_rejected": "100%",
+        "max_parked": "100%",
     }
     kills, killed = 20 if large else 3, 0
     # Some tries end before they are killed, because they give up: ten rows in a row without a clear answer.

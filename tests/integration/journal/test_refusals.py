@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
+from limio_limitrail.usage import Refusal, ResponseMapping
 from tests.support.journal import CODE, FATES
 from tests.support.journal_runs import Billing, make_rows
 
@@ -79,7 +79,7 @@ def remember(billing: Billing, rows, *, truth):
     for row in rows:
         name = row["k"].partition("/")[0]
         billing.server.fates[row["account"]] = [FATES[becomes.get(name, "refuse 400")]] * 3
-    common = {"concurrency": 1, "max_rejected": 1.0, "max_parked": 1.0}
+    common = {"concurrency": 1, "max_rejected": "100%", "max_parked": "100%"}
     one = billing.attempt("history-1", rows=with_others(first, name="first"), on_unknown="resend", **common)
     two = billing.attempt("history-2", rows=with_others(held["parked"], name="second"), on_unknown="park", **common)
     assert (one.summary["not_tried"], two.summary["not_tried"]) == (0, 0), one.log + two.log
@@ -114,8 +114,8 @@ def test_what_becomes_of_a_row(billing_of, conn_id, on_unknown, replay, truth):
         on_unknown=on_unknown,
         replay=replay,
         concurrency=1,
-        max_rejected=1.0,
-        max_parked=1.0,
+        max_rejected="100%",
+        max_parked="100%",
     )
     assert ended.summary["not_tried"] == 0, ended.log[-3000:]
     found = {name: state for name, state in billing.states().items() if "/" in name}
@@ -133,7 +133,7 @@ def test_what_becomes_of_a_row(billing_of, conn_id, on_unknown, replay, truth):
     # What the message advises for rejected rows bills nothing twice.
     billing.server.fates.clear()
     refused = {name for name, state in billing.states().items() if state == "rejected"}
-    again = billing.attempt("again", rows=rows, replay="rejected", max_parked=1.0, concurrency=1)
+    again = billing.attempt("again", rows=rows, replay="rejected", max_parked="100%", concurrency=1)
     assert again.summary["not_tried"] == 0
     assert {name for name in refused if billing.states()[name] != "committed"} == set()
     billing.check()
@@ -148,7 +148,7 @@ def test_a_try_before_in_the_same_process(billing_of, conn_id, first):
     for row in rows:
         fate = replace(FATES[row["k"].partition("/")[2]], in_front=row["k"] != "free/answer")
         billing.server.fates[row["account"]] = [FATES[first], fate]
-    ended = billing.attempt(rows=with_others(rows, name="other"), on_unknown="resend", concurrency=1, max_parked=1.0)
+    ended = billing.attempt(rows=with_others(rows, name="other"), on_unknown="resend", concurrency=1, max_parked="100%")
     assert ended.summary["not_tried"] == 0, ended.log[-3000:]
     states = billing.states()
     assert {name: states[name] for name in ("free/answer", "free/429")} == {"free/answer": "committed", "free/429": "committed"}
@@ -165,7 +165,7 @@ def test_a_refusal_that_means_known(billing_of, on_unknown, replay, declared):
     remember(billing, rows, truth="lost after")
     billing.server.fates.clear()
     response = ResponseMapping(already_committed=[Refusal(status=409, error_code=CODE)]) if declared else None
-    billing.attempt(rows=rows, on_unknown=on_unknown, replay=replay, response=response, max_parked=1.0)
+    billing.attempt(rows=rows, on_unknown=on_unknown, replay=replay, response=response, max_parked="100%")
     sent = [name for name in WAS_IN_DOUBT if is_sent(name, on_unknown=on_unknown, replay=replay)]
     states = billing.states()
     assert {name: states[f"{name}/x"] for name in (*WAS_IN_DOUBT, "free")} == {
@@ -192,7 +192,7 @@ def test_an_answer_that_is_not_about_the_row(billing_of, held, answer):
     billing.server.fates = {row["account"]: [FATES[answer]] * 9}
     seen = len(billing.server.calls)
     replay = held if held in ("rejected", "parked") else None
-    ended = billing.attempt("now", rows=[row], on_unknown="resend", replay=replay, max_parked=1.0, max_rejected=1.0)
+    ended = billing.attempt("now", rows=[row], on_unknown="resend", replay=replay, max_parked="100%", max_rejected="100%")
     assert len(billing.server.calls) > seen
     assert ended.state in ("failed", "up_for_retry"), ended.log
     assert stands() == before

@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from limio_limitrail.usage.ledger.model import Outcome, State
-from limio_limitrail.usage.ledger.sql import Statements
+from limio_limitrail.usage.ledger.sql import LedgerStatements
 from tests.support.ledgers import PARK, REPLAY_PARKED, RESEND, claim_in_pieces, compete, entries, make_row, make_rows
 
 
@@ -64,7 +64,7 @@ def test_rows_are_granted_to_one_of_several_processes(opened, ledger_in):
 def test_a_row_that_another_worker_gives_back_meanwhile_is_not_sent_without_an_entry(postgres, ledger_in, monkeypatch):
     one, other = ledger_in(postgres), ledger_in(postgres, "run-2")
     row = make_row("a")
-    insert = Statements.insert
+    insert = LedgerStatements.insert
     met = []
 
     def between(self, rows, **more):
@@ -77,7 +77,7 @@ def test_a_row_that_another_worker_gives_back_meanwhile_is_not_sent_without_an_e
         other.release(claims)
         return added
 
-    monkeypatch.setattr(Statements, "insert", between)
+    monkeypatch.setattr(LedgerStatements, "insert", between)
     [claim] = one.claim([row], policy=PARK)
     assert met
     assert claim.granted

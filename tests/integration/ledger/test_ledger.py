@@ -510,19 +510,19 @@ def test_a_row_that_a_person_has_settled_stays_settled(db, ledger_in):
 
 
 def test_postgres_writes_to_disk_even_where_it_is_set_not_to(postgres, ledger_in, monkeypatch):
-    from limio_limitrail.usage.ledger.sql import Statements
+    from limio_limitrail.usage.ledger.sql import LedgerStatements
 
     postgres.execute(f"ALTER DATABASE {postgres.connection['schema']} SET synchronous_commit = off")
     assert postgres.query("SHOW synchronous_commit") == [("off",)]
     seen = []
-    insert = Statements.insert
+    insert = LedgerStatements.insert
 
     def watched(self, *args, **more):
         added = insert(self, *args, **more)
         seen.extend(self.session.query("SHOW synchronous_commit"))
         return added
 
-    monkeypatch.setattr(Statements, "insert", watched)
+    monkeypatch.setattr(LedgerStatements, "insert", watched)
     ledger_in(postgres).claim([ROW], policy=PARK)
     assert seen == [("on",)]
 
@@ -531,9 +531,9 @@ def test_postgres_keeps_a_stricter_setting(postgres, ledger_in):
     postgres.execute(f"ALTER DATABASE {postgres.connection['schema']} SET synchronous_commit = remote_apply")
     ledger = ledger_in(postgres)
     with ledger._database.transaction() as session:
-        from limio_limitrail.usage.ledger.sql import Statements
+        from limio_limitrail.usage.ledger.sql import LedgerStatements
 
-        Statements(session=session, database="postgresql", table="ledger", worker=ledger.worker).insist_on_durability()
+        LedgerStatements(session=session, database="postgresql", table="ledger", worker=ledger.worker).require_durability()
         assert session.query("SHOW synchronous_commit") == [("remote_apply",)]
 
 

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Which rows of a ledger stand in doubt without a task that has them."""
+"""Which rows of a ledger are in doubt without a task that has them."""
 
 from __future__ import annotations
 

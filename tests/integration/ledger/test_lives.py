@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from limio_limitrail.usage.ledger import ledger as ledger_module
+from limio_limitrail.usage.ledger.leases import LOCK_FILE_SUFFIX
 from limio_limitrail.usage.ledger.model import State
-from limio_limitrail.usage.ledger.process_lock import SUFFIX
 from tests.support.ledger_worker import another_worker
 from tests.support.ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_row, make_worker
 
@@ -50,7 +50,7 @@ def settle(ledger, row=ROW, *, policy=PARK):
 
 
 def side_file(database) -> Path:
-    return Path(database.connection["host"] + SUFFIX)
+    return Path(database.connection["host"] + LOCK_FILE_SUFFIX)
 
 
 # -- proof -----------------------------------------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def test_a_lease_of_the_day_before_yesterday_is_over_by_any_clock(db, ledger_in)
 
 
 def test_it_is_said_who_is_waited_for(opened, ledger_in, caplog, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.usage.ledger.leases.TELL_EVERY", 0.0)
+    monkeypatch.setattr("limio_limitrail.usage.ledger.leases.LOG_EVERY", 0.0)
     db = opened("sqlite")
     ledger_in(db).claim([ROW], policy=PARK)
     ledger = ledger_in(db, "run-2")

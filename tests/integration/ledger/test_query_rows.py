@@ -144,7 +144,7 @@ def test_a_query_runs_in_utc_wherever_it_runs(opened, name):
      "CAST('20000-01-01' AS DATE)", "CAST('20000-01-01' AS TIMESTAMP)", "CAST('24:00:00' AS TIME)"],
 )  # fmt: skip
 def test_times_that_python_cannot_hold_are_named_by_row_and_column(opened, name, value):
-    template = UsageTemplate(tenant="t", operation="o", path="/p", key=("n",), body={"v": Column("v")})
+    template = UsageTemplate(tenant="t", operation="o", path="/p", key_columns=("n",), body={"v": Column("v")})
     rows = read(opened(name), f"SELECT 1 AS n, {value} AS v")[1]
     with pytest.raises(UsageRowError, match="row 1: column 'v' holds an infinite time, or one that Python cannot hold"):
         template.build(rows[0], number=1)

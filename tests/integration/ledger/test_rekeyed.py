@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import logging
-import uuid
 from dataclasses import replace
 from datetime import date, datetime
 from decimal import Decimal
@@ -12,16 +10,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from limio_limitrail.usage.body import Column
+from limio_limitrail.usage import Column
 from limio_limitrail.usage.ledger import rekeyed_rows as rekeyed_module
 from limio_limitrail.usage.ledger.model import Outcome, State
-from limio_limitrail.usage.ledger.rekeyed_rows import Sender, fill_all_identities, find_rekeyed
-from limio_limitrail.usage.ledger.row_identity import identity_of_entry
+from limio_limitrail.usage.ledger.rekeyed_rows import find_rekeyed
 from limio_limitrail.usage.messages import UsageTemplate
 from limio_limitrail.usage.row_buffer import RowBuffer
 from tests.support.ledgers import PARK, RESEND, entries, make_worker
-from tests.support.old_ledgers import FORMATS, old_insert, old_rows, old_table
-from tests.support.pages import blocks
 from tests.support.same_rows import DIFFERENT, SAME
 
 COMMITTED = Outcome(state=State.COMMITTED, http_status=200, decision="ALLOWED")
@@ -32,7 +27,7 @@ TEXT_DAY = {"id": "5", "day": "today"}
 
 def build(*rows, tenant="client@api", namespace=None, key=("id", "day")):
     template = UsageTemplate(
-        tenant=tenant, operation="usage.commit", path="/p", key=key, body={"v": Column(key[0])}, namespace=namespace
+        tenant=tenant, operation="usage.commit", path="/p", key_columns=key, body={"v": Column(key[0])}, namespace=namespace
     )
     return [template.build(row, number=number) for number, row in enumerate(rows, start=1)]
 
@@ -44,12 +39,11 @@ def settle(ledger, rows, outcome=COMMITTED):
 
 
 def find(ledger, rows, *, zone=None):
-    sender = Sender(worker=ledger.worker, conn_id=ledger.conn_id, tenant=ledger.tenant, namespace=ledger.namespace, zone=zone)
     with RowBuffer() as row_buffer:
         for row in rows:
             row_buffer.add(row)
         row_buffer.check()
-        return find_rekeyed(ledger, row_buffer, sender=sender, total=len(rows))
+        return find_rekeyed(ledger, row_buffer, worker=ledger.worker, zone=zone, total=len(rows))
 
 
 def numbered(pairs, side):
@@ -112,12 +106,10 @@ def test_what_the_other_entry_says(db, ledger_in, outcome, is_found):
         ("state = 'rejected'", False),
         ("state = 'rejected', in_doubt_since = 1790000000000", True),
         ("state = 'rejected', attempts = 2", False),
-        ("state = 'rejected', attempts = 2, ledger_format = 2", True),
-        ("state = 'rejected', attempts = 1, ledger_format = 2", False),
-        ("state = 'rejected', attempts = 3, ledger_format = NULL", True),
+        ("operation = 'usage.reserve'", False),
     ],
 )
-def test_what_people_and_former_versions_have_written(lite, ledger_in, change, is_found):
+def test_what_people_have_written(lite, ledger_in, change, is_found):
     settle(ledger_in(lite, "monday"), build(DAY))
     lite.execute(f"UPDATE ledger SET {change}")
     assert bool(find(ledger_in(lite, "tuesday"), build(TEXT_DAY)).keys) is is_found
@@ -217,69 +209,6 @@ def test_rows_are_settled_by_what_stands_elsewhere(db, ledger_in, policy):
     assert len(entries(db)) == 5
 
 
-# -- entries of former versions ---------------------------------------------------------------------------------------
-
-
-def identities(db):
-    found = db.query("SELECT idempotency_key, row_key, row_identity FROM ledger")
-    return {key: (row_key, identity) for key, row_key, identity in found}
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_entries_of_former_versions_get_their_identities(db, ledger_in, monkeypatch, caplog, number):
-    monkeypatch.setattr(rekeyed_module, "FILLED_AT_ONCE", 3)
-    db.execute(old_table(db.name, number=number), old_insert(old_rows(number)))
-    mark = "… (5,000 characters, SHA-256 0123456789ab)"
-    strange = {
-        "cut": '{"id":"' + "x" * 199 + '…"}',
-        "cut and marked": '{"id":"' + "x" * (200 - len(mark)) + mark + '"}',
-        "damaged": "{",
-        "empty": None,
-    }
-    more = [{**old_rows(number)[0], "idempotency_key": str(uuid.uuid4()), "row_key": text} for text in strange.values()]
-    db.execute(*(old_insert([row]) for row in more))
-    ledger = ledger_in(db, "now")
-    with caplog.at_level(logging.INFO):
-        fill_all_identities(ledger)
-        fill_all_identities(ledger)
-    count = len(old_rows(number)) + len(more)
-    assert caplog.text.count(f"{count} entries have it now") == 1
-    for key, (row_key, identity) in identities(db).items():
-        assert identity == identity_of_entry("usage.commit", row_key), key
-        assert bool(identity) is (row_key not in strange.values())
-    assert not ledger.lacks_identities()
-
-
-@pytest.mark.parametrize("number", [1, 2])
-def test_a_row_of_a_former_version_is_found_under_its_other_key(db, ledger_in, number):
-    db.execute(old_table(db.name, number=number))
-    entry = {**old_rows(number)[0], "row_key": '{"id":5,"day":"today"}'}
-    db.execute(old_insert([entry]))
-    ledger = ledger_in(db, "now")
-    fill_all_identities(ledger)
-    assert list(find(ledger, build(TEXT_DAY)).keys.values()) == [entry["idempotency_key"]]
-
-
-def test_another_operation_is_left_alone(lite, ledger_in):
-    settle(ledger_in(lite, "monday"), build(DAY))
-    lite.execute("UPDATE ledger SET operation = 'usage.reserve', row_identity = NULL")
-    ledger = ledger_in(lite, "tuesday")
-    fill_all_identities(ledger)
-    assert [identity for _, identity in identities(lite).values()] == [None]
-    assert not find(ledger, build(TEXT_DAY)).keys
-
-
-def test_a_worker_of_a_former_version_beside(db, ledger_in):
-    """What it adds meanwhile has no identity, and gets one in the next run."""
-    ledger = ledger_in(db, "monday")
-    fill_all_identities(ledger)
-    db.execute(old_insert([{**old_rows(2)[0], "row_key": '{"id":5,"day":"today"}'}]))
-    later = ledger_in(db, "tuesday")
-    assert not find(later, build(TEXT_DAY)).keys
-    fill_all_identities(later)
-    assert find(later, build(TEXT_DAY)).keys
-
-
 # -- what an entry holds ----------------------------------------------------------------------------------------------
 
 
@@ -307,24 +236,3 @@ def test_new_ledgers_have_an_index(opened, ledger_in):
     lite = opened("sqlite")
     ledger_in(lite)
     assert next(name for _, name, *_ in lite.query("PRAGMA index_list(ledger)")) == "ledger_row_identity"
-
-
-@pytest.mark.parametrize(("database", "at"), [("psycopg3", 0), ("sqlite", 1)])
-def test_the_index_that_the_docs_advise_for_older_ledgers(opened, ledger_in, database, at):
-    [block] = blocks("docs/reference/ledger.md", section="The ledger", language="sql")
-    db = opened(database)
-    db.execute(old_table(db.name, number=2), old_insert(old_rows(2)))
-    ledger_in(db)
-    # A connection of these tests is in a transaction, where CONCURRENTLY cannot be.
-    statement = block.text.splitlines()[at].partition(";")[0].replace(" CONCURRENTLY", "")
-    db.execute(statement.replace("limitrail_usage_ledger", "ledger"))
-    asked = (
-        "SELECT count(*) FROM pg_indexes WHERE tablename = 'ledger' AND indexdef LIKE '%row_identity%'",
-        "SELECT count(*) FROM pragma_index_list('ledger') WHERE name = 'ledger_row_identity'",
-    )
-    assert db.query(asked[at]) == [(1,)]
-
-
-def test_the_files_of_former_formats_hold_the_same_rows():
-    assert [row["row_key"] for row in old_rows(1)] == [row["row_key"] for row in old_rows(2)]
-    assert (FORMATS / "rows_2.json").exists()

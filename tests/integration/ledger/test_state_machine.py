@@ -73,7 +73,7 @@ class UsageMachine(RuleBasedStateMachine):
             policy = Policy(on_unknown=OnUnknown.RESEND, replay=policy.replay)
         if not self.world.ways.honours and policy.on_unknown is OnUnknown.RESEND:
             policy = PARK
-        policy = replace(policy, asked_at=int(self.world.now * 1000))
+        policy = replace(policy, requested_at=int(self.world.now * 1000))
         self.runs += 1
         run = f"run-{self.runs}"
         if policy.replay is State.PARKED:

@@ -65,7 +65,7 @@ def test_pulls_and_commits_tell_what_flows(make_home, limio_emulator, postgres_c
             sql_conn_id="lite",
             ledger_table="ledger",
             rows=[{{"id": "one", "account": "acme-1"}}],
-            key=["id"],
+            key_columns=["id"],
             body={{"externalAccount": Column("account"), "operation": "API_CALL", "amount": 1}},
         )
         """

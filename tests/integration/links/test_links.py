@@ -23,15 +23,15 @@ TASKS = """
         sql_conn_id="lite",
         ledger_table="ledger",
         rows=[{{"id": "one", "account": "acme-1"}}, {{"id": "two", "account": "nobody's"}}],
-        key=["id"],
+        key_columns=["id"],
         body={{"externalAccount": Column("account"), "operation": "API_CALL", "amount": 1}},
     )
     LimitRailCommitUsageOperator.partial(
-        task_id="shards", sql_conn_id="lite", ledger_table="ledger", key=["id"],
+        task_id="shards", sql_conn_id="lite", ledger_table="ledger", key_columns=["id"],
         body={{"externalAccount": Column("account"), "operation": "API_CALL", "amount": 1}},
     ).expand(rows=[[{{"id": "three", "account": "acme-1"}}], [{{"id": "four", "account": "acme-1"}}]])
     LimitRailCommitUsageOperator(
-        task_id="early", sql_conn_id="lite", key=["id"], rows=[{{"id": "five"}}], body={{}}, concurrency=1000,
+        task_id="early", sql_conn_id="lite", key_columns=["id"], rows=[{{"id": "five"}}], body={{}}, concurrency=1000,
     )
 """
 

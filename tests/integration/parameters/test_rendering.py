@@ -30,7 +30,7 @@ VALUES: dict[str, Any] = {
     "statuses": ["active", "pending"],
     "id": 12345,
     "rows": [{"account": "acme", "amount": 5}],
-    "decisions": {"HELD": "denied"},
+    "response": {"decisions": {"HELD": "denied"}},
     "body": {"externalAccount": "acme", "operation": "PAYMENT", "amount": "1", "currency": "EUR"},
 }
 PARAMETERS = {
@@ -55,9 +55,9 @@ PARAMETERS = {
         "page_size=nothing, since=since, until=until, slice_size=day, concurrency=two, scope=scopes",
     ),
     "LimitRailCommitUsageOperator": (
-        "key='account', sql_conn_id='duck', ledger_table='l_{way}'",
+        "key_columns='account', sql_conn_id='duck', ledger_table='l_{way}'",
         (
-            "rows=rows, body=body, concurrency=two, batch_size=five, max_rejected=five, max_parked=two, decisions=decisions, "
+            "rows=rows, body=body, concurrency=two, batch_size=five, max_rejected=five, max_parked=two, response=response, "
             "replay=nothing, scope=scopes, path=nothing"
         ),
     ),

@@ -36,10 +36,10 @@ def test_other_types_of_the_same_key_are_the_same_row(place_of):
     body = Code('{"externalAccount": "acme-0", "operation": "PAYMENT", "amount": 1, "metadata": {"day": "x"}}')
     forms = ["5", "5.0::DOUBLE", "5.00::DECIMAL(9, 2)", "5::HUGEINT", "5.000"]
     for number, form in enumerate(forms):
-        place.write_dag(sql=f"SELECT {form} AS id", key="id", body=body)
+        place.write_dag(sql=f"SELECT {form} AS id", key_columns="id", body=body)
         assert place.attempt(f"run-{number}").state == "success"
     assert len(place.journal()) == 1
-    place.write_dag(sql="SELECT '5' AS id", key="id", body=body, on_rekeyed="send")
+    place.write_dag(sql="SELECT '5' AS id", key_columns="id", body=body, on_rekeyed="send")
     assert place.attempt("text").state == "success"
     assert len(place.journal()) == 2
 
@@ -89,7 +89,7 @@ def test_a_mapped_task(place_of):
             return [f"SELECT account, day, amount FROM usage WHERE ascii(right(account, 1)) % 3 = {n}" for n in range(3)]
 
         LimitRailCommitUsageOperator.partial(
-            task_id="commit", sql_conn_id="pg", key=["account", "day"],
+            task_id="commit", sql_conn_id="pg", key_columns=["account", "day"],
             body={"externalAccount": Column("account"), "operation": "PAYMENT", "amount": Column("amount"),
                   "metadata": {"day": Column("day")}},
         ).expand(sql=split())

@@ -17,7 +17,7 @@ from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.usage.committer import UsageCommitter
-from limio_limitrail.usage.messages import AnswerReading, MisplacedAnswerError
+from limio_limitrail.usage.messages import MisplacedAnswerError
 from limio_limitrail.usage.operations import find_operation
 from limio_limitrail.usage.sender import REST, UsageSender
 from tests.support.databases import make_database
@@ -42,7 +42,6 @@ def commit(server, *, folder, policy=PARK, concurrency=4, verify=True, rows=ROWS
     sender = UsageSender(
         client=AsyncApiClient(client, transport=AsyncTransport(transport, connections=concurrency, rest=rest)),
         operation=find_operation("commit"),
-        reading=AnswerReading(),
         key_header="Idempotency-Key",
         on_unknown=policy.on_unknown,
     )
@@ -177,7 +176,7 @@ def test_the_operator_sends_so(place_of):
             "conn_type": "limitrail", "host": server.url, "login": "wire", "password": "secret-of-the-wire-1234567890",
             "extra": {"auth_url": f"{server.url}/token"},
         }})  # fmt: skip
-        place.write_dag(max_parked=1.0)
+        place.write_dag(max_parked="100%")
         last = place.attempt()
         assert last.state == "success", last.error
         assert check(server, place.database.ledger()).total() == 40

@@ -71,7 +71,7 @@ def test_one_of_two_is_killed(place_of, idempotency, on_unknown):
     slow(place, seconds=2)
     twin = place.twin()
     for one in (place, twin):
-        one.write_dag(on_unknown=on_unknown, batch_size=50, max_parked=0.5, retries=5)
+        one.write_dag(on_unknown=on_unknown, batch_size=50, max_parked="50%", retries=5)
     killed = place.begin("one", patch=LEASE)
     lives = twin.begin("two", patch=LEASE)
     wait_until_both_send(place)
@@ -99,7 +99,7 @@ def test_one_of_two_is_killed(place_of, idempotency, on_unknown):
 def test_the_retry_of_a_killed_task_does_not_wait_for_its_lease(place_of, on_unknown):
     place = place_of("pg", make_rows(300))
     slow(place)
-    place.write_dag(on_unknown=on_unknown, max_parked=0.9, retries=5, batch_size=50)
+    place.write_dag(on_unknown=on_unknown, max_parked="90%", retries=5, batch_size=50)
     assert place.attempt(kill=["before sending", 100], patch=AN_HOUR).code == SIGKILL
     began = time.monotonic()
     last = place.attempt(patch=AN_HOUR)

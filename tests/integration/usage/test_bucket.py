@@ -31,7 +31,7 @@ def bucket(s3_server, tmp_path):
 def test_parts_in_a_bucket(place_of, bucket, form):
     place = place_of("duck", make_rows(5))
     place.home.connect(bucket.connections)
-    place.write_dag(parts=f"{bucket.url}/{form}", body=BODY)
+    place.write_dag(parts_path=f"{bucket.url}/{form}", body=BODY)
     for run_id in ("one", "two"):
         last = place.attempt(run_id)
         assert (last.state, last.summary["committed"]) == ("success", 5)
@@ -45,9 +45,9 @@ def test_a_part_that_is_damaged_and_a_folder_that_is_not_there(place_of, bucket)
     part = bucket.names("jsonl_1/part-")[0]
     content = bucket.read(part)
     bucket.write(part, bytes([content[0] ^ 1]) + content[1:])
-    place.write_dag(parts=f"{bucket.url}/jsonl_1", body=BODY, retries=3)
+    place.write_dag(parts_path=f"{bucket.url}/jsonl_1", body=BODY, retries=3)
     assert "is not the file that was written: its digest differs" in place.attempt().error
-    place.write_dag(parts=f"{bucket.url}/nothing", body=BODY, retries=3)
+    place.write_dag(parts_path=f"{bucket.url}/nothing", body=BODY, retries=3)
     last = place.attempt("two")
     assert last.state == "failed"
     assert "holds no manifest" in last.error

@@ -60,9 +60,12 @@ def test_sqlite(place_of):
 def test_a_table_that_is_no_ledger(place_of, conn_id):
     place = place_of(conn_id, make_rows(5))
     before = sorted(map(repr, place.database.query("SELECT * FROM usage")))
-    for mode, parameter, said in (("commit", "ledger_table", "is no ledger"), ("preview", "preview_table", "holds no previews")):
-        place.write_dag(mode=mode, retries=3, **{parameter: "usage"})
-        last = place.attempt(mode)
+    for operation, parameter, said in (
+        ("commit", "ledger_table", "is no ledger"),
+        ("preview", "preview_table", "holds no previews"),
+    ):
+        place.write_dag(operation=operation, retries=3, **{parameter: "usage"})
+        last = place.attempt(operation)
         assert last.state == "failed"
         assert said in last.error
         assert f"{parameter}=" in last.error

@@ -17,7 +17,7 @@ from tests.support.usage import COMMIT, SIGKILL, Code, make_rows
 LEDGER = "limitrail_usage_ledger"
 HOUR = 3_600_000
 STATUSES = (200, 400, 404, 409, 410, 422, 423)
-HELD = ("nothing", "sending", "unknown", "parked", "rejected", "rejected by a former version")
+HELD = ("nothing", "sending", "unknown", "parked", "rejected", "rejected while in doubt")
 IN_DOUBT = ("sending", "unknown", "parked")
 POLICIES = {
     "park": {"on_unknown": "park"},
@@ -48,7 +48,7 @@ def hold(place, key: str, held: str) -> None:
     change = {
         "nothing": f"DELETE FROM {LEDGER}",
         "rejected": f"UPDATE {LEDGER} SET state = 'rejected', http_status = 400, detail = 'no account', attempts = 3",
-        "rejected by a former version": f"UPDATE {LEDGER} SET state = 'rejected', attempts = 2, ledger_format = 2",
+        "rejected while in doubt": f"UPDATE {LEDGER} SET state = 'rejected', in_doubt_since = {now() - HOUR}",
     }.get(
         held,
         f"UPDATE {LEDGER} SET state = '{held}', in_doubt_since = {now() - HOUR}, lease_until = 1, decision = NULL, "
@@ -80,7 +80,7 @@ def test_what_the_api_says_by_what_was_known(place_of, conn_id, name):
 
     place.server.on_request(answer)
     policy = POLICIES[name]
-    place.write_dag(max_rejected=1.0, max_parked=1.0, **policy)
+    place.write_dag(max_rejected="100%", max_parked="100%", **policy)
     place.output()
     last = place.attempt("two")
     assert last.state == "success", last.error
@@ -90,7 +90,7 @@ def test_what_the_api_says_by_what_was_known(place_of, conn_id, name):
         "unknown": policy["on_unknown"] == "resend",
         "parked": policy.get("replay") == "parked",
         "rejected": policy.get("replay") == "rejected",
-        "rejected by a former version": False,
+        "rejected while in doubt": False,
     }
     ledger, after = place.database.ledger(), ages(place)
     for account, (held, status) in of.items():
@@ -111,7 +111,7 @@ def test_what_the_api_says_by_what_was_known(place_of, conn_id, name):
     assert ("in doubt before it was rejected" in place.output()) == (policy.get("replay") == "rejected")
     # Nobody sends them again by itself, and a run that replays what was rejected sends what was never in doubt.
     seen, parked = len(place.sent()), {key for key, entry in ledger.items() if entry["state"] == "parked"}
-    place.write_dag(max_rejected=1.0, max_parked=1.0, on_unknown=policy["on_unknown"], replay="rejected")
+    place.write_dag(max_rejected="100%", max_parked="100%", on_unknown=policy["on_unknown"], replay="rejected")
     place.attempt("three")
     assert not parked & {sent["headers"]["idempotency-key"] for sent in place.sent()[seen:]}
     place.journal()
@@ -146,7 +146,7 @@ def test_a_doubt_that_is_older_than_the_keys_window_is_parked(place_of, conn_id)
             f"attempts = {2 if 'twice' in name else 1}{claimed} WHERE idempotency_key = '{keys[account]}'"
         )
     seen = len(place.sent())
-    place.write_dag(on_unknown="resend", max_parked=1.0)
+    place.write_dag(on_unknown="resend", max_parked="100%")
     last = place.attempt("two")
     assert last.state == "success", last.error
     ledger = place.database.ledger()
@@ -174,7 +174,7 @@ def test_how_long_keys_are_known_is_the_users_choice(place_of, within, sent):
     [key] = place.database.ledger()
     place.database.execute(f"UPDATE {LEDGER} SET state = 'unknown', in_doubt_since = {now() - 62 * HOUR}")
     within = Code(f"timedelta(days={within.days})") if isinstance(within, timedelta) else within
-    place.write_dag(on_unknown="resend", resend_within=within, max_parked=1)
+    place.write_dag(on_unknown="resend", idempotency={"resend_within": within}, max_parked=1)
     assert place.attempt("two").summary["sent"] == sent
     assert place.database.ledger()[key]["state"] == ("committed" if sent else "parked")
 
@@ -213,8 +213,8 @@ MAPPINGS = {
 @pytest.mark.parametrize("name", MAPPINGS)
 def test_a_refusal_that_means_that_the_row_was_carried_out(place_of, name):
     place = place_of("duck", make_rows(12))
-    before = "from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping"
-    place.write_dag(on_unknown="resend", retries=9, response=MAPPINGS[name], before=before, max_parked=1.0)
+    before = "from limio_limitrail.usage import Refusal, ResponseMapping"
+    place.write_dag(on_unknown="resend", retries=9, response=MAPPINGS[name], before=before, max_parked="100%")
     lost = place.server.faults.add(Fault("status_after", COMMIT, status=500, times=6))
     assert place.attempt().summary["unknown"] == 6
     place.server.faults.remove(lost.number)
@@ -259,7 +259,7 @@ def test_what_says_nothing_of_a_row_leaves_it_as_it_stood(place_of, conn_id, sta
 def test_rows_that_were_parked_after_the_run_was_asked_for_are_not_replayed(place_of):
     place = place_of("duck", make_rows(6))
     asked = datetime.now(UTC) - timedelta(seconds=5)
-    place.write_dag(max_parked=1.0)
+    place.write_dag(max_parked="100%")
     place.server.faults.add(Fault("status_after", COMMIT, status=500, times=6))
     assert place.attempt("other").summary["parked"] == 6
     place.server.faults.clear()
@@ -268,7 +268,7 @@ def test_rows_that_were_parked_after_the_run_was_asked_for_are_not_replayed(plac
     place.database.execute(
         f"UPDATE {LEDGER} SET finished_at = '{(asked - timedelta(hours=1)).isoformat()}' WHERE idempotency_key = '{key}'"
     )
-    place.write_dag(max_parked=1.0, replay="parked")
+    place.write_dag(max_parked="100%", replay="parked")
     place.output()
     last = place.attempt("queued", times={"due": asked.isoformat()})
     assert (last.summary["sent"], last.summary["parked"]) == (1, 5)
@@ -282,7 +282,7 @@ def test_rows_that_were_parked_after_the_run_was_asked_for_are_not_replayed(plac
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_a_row_that_a_person_has_looked_up_is_settled_by_itself(place_of, conn_id):
     place = place_of(conn_id, make_rows(3), idempotency="off")
-    place.write_dag(max_parked=1.0)
+    place.write_dag(max_parked="100%")
     place.server.faults.add(Fault("reset_after", COMMIT, times=1))
     place.server.faults.add(Fault("reset", COMMIT, times=2))
     assert place.attempt("one").summary["parked"] == 3
@@ -317,7 +317,7 @@ def test_kills_and_an_api_that_refuses_known_keys(place_of, conn_id, status):
 
     place.server.on_request(answer)
     place.server.faults.add(Fault("reset_after", COMMIT, times=None, share=0.05, seed=status))
-    place.write_dag(on_unknown="resend", retries=99, batch_size=20, max_parked=1.0)
+    place.write_dag(on_unknown="resend", retries=99, batch_size=20, max_parked="100%")
     for step, number in (("after sending", 20), ("before recording", 2), ("after claim", 3)):
         assert place.attempt(kill=[step, number]).code == SIGKILL
     last = place.attempt()
@@ -327,6 +327,6 @@ def test_kills_and_an_api_that_refuses_known_keys(place_of, conn_id, status):
     parked = {key: entry for key, entry in ledger.items() if entry["state"] == "parked"}
     assert all(entry["http_status"] == status and "The key is known" in entry["detail"] for entry in parked.values())
     # Whoever replays what was rejected bills nothing twice.
-    place.write_dag(replay="rejected", max_parked=1.0)
+    place.write_dag(replay="rejected", max_parked="100%")
     assert place.attempt("replay").summary["sent"] == 0
     assert len(place.journal()) == 200

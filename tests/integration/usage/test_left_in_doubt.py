@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.support.old_ledgers import make_older
 from tests.support.usage import SIGKILL, make_rows
 
 LEDGER = "limitrail_usage_ledger"
@@ -80,7 +79,7 @@ def test_rows_in_doubt_of_other_days_are_told_by_age_and_can_fail_the_task(place
     assert (last.summary["left_in_doubt"], last.summary["left_in_doubt_ages"]) == (9, ages)
     assert (last.summary["committed"], last.summary["parked"]) == (5, 1)
     output = place.output()
-    assert f"stand in doubt in {LEDGER}: 9 (" in output
+    assert f"are in doubt in {LEDGER}: 9 (" in output
     for said in ("4 parked", "3 sending", "1 unknown", "1 comitted", "2 under 1h, 1 under 1d, 3 under 7d, 3 older"):
         assert said in output
     assert '"account":"acme-5"' in output or '"account":"acme-6"' in output
@@ -94,7 +93,7 @@ def test_rows_in_doubt_of_other_days_are_told_by_age_and_can_fail_the_task(place
     last = place.attempt("three")
     # One more, which run two had among its rows.
     assert (last.state, last.summary["left_in_doubt"], last.summary["committed"]) == ("failed", 10, 5)
-    assert f"stand in doubt in {LEDGER}: 10 (" in last.error
+    assert f"are in doubt in {LEDGER}: 10 (" in last.error
     assert "max_in_doubt=9" in last.error
     place.write_dag(max_in_doubt="10")
     assert place.attempt("four").state == "success"
@@ -127,26 +126,10 @@ def test_a_killed_day_is_spoken_of_by_all_that_follow(place_of, conn_id):
         assert last.state == "success", last.error
         assert last.summary["left_in_doubt"] == left
         assert last.summary["left_in_doubt_ages"] == {**NO_AGES, "under_1h": left}
-        assert f"stand in doubt in {LEDGER}: {left} (" in place.output()
-    place.write_dag(max_in_doubt=0, mode="preview")
+        assert f"are in doubt in {LEDGER}: {left} (" in place.output()
+    place.write_dag(max_in_doubt=0, operation="preview")
     last = place.attempt("a-look")
     assert (last.state, last.summary["left_in_doubt"]) == ("success", 0)
-
-
-@pytest.mark.sampled(1)
-@pytest.mark.parametrize("conn_id", DATABASES)
-def test_a_ledger_of_a_former_format_is_counted_too(place_of, conn_id):
-    place = place_of(conn_id, day(1))
-    place.write_dag()
-    assert place.attempt("one").state == "success"
-    change(place, "acme-0", state="parked", claimed_at=text_of(ago(2 * DAY)))
-    change(place, "acme-1", state="sending", lease_until=1)
-    make_older(place.database)
-    place.database.fill(day(2))
-    last = place.attempt("two")
-    assert last.state == "success", last.error
-    assert last.summary["left_in_doubt"] == 2
-    assert sum(last.summary["left_in_doubt_ages"].values()) == 2
 
 
 def test_what_somebody_settles_while_the_task_runs_does_not_fail_it(place_of):
@@ -179,4 +162,4 @@ def test_it_is_said_before_a_task_fails_for_another_reason(place_of):
     last = place.attempt("two")
     assert last.state == "failed"
     assert last.summary["left_in_doubt"] == 1
-    assert f"stand in doubt in {LEDGER}: 1 (" in place.output()
+    assert f"are in doubt in {LEDGER}: 1 (" in place.output()

@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from limio_limitrail.emulator import Fault
-from tests.support.usage import COMMIT, SIGKILL, make_rows
+from tests.support.usage import COMMIT, SIGKILL, Code, make_rows
 
 RESERVED = """
 SELECT reservation_id, row_key FROM limitrail_usage_ledger
@@ -23,7 +23,7 @@ def test_previews(place_of):
     rows[4] = (rows[4][0], rows[4][1], "EXPORT", "5")
     rows[5] = ("ghost", "x", "PAYMENT", "5")
     place = place_of("duck", rows)
-    place.write_dag(mode="preview", max_rejected=1)
+    place.write_dag(operation="preview", max_rejected=1)
     for run_id, seen in (("one", 60), ("two", 120)):
         last = place.attempt(run_id)
         assert last.state == "success"
@@ -45,7 +45,7 @@ def test_previews(place_of):
 
 def test_a_preview_that_was_killed_is_made_good(place_of):
     place = place_of("duck", make_rows(200))
-    place.write_dag(mode="preview")
+    place.write_dag(operation="preview")
     assert place.attempt(kill=["before sending", 100]).code == SIGKILL
     last = place.attempt()
     assert last.state == "success"
@@ -59,7 +59,7 @@ def test_reservations(place_of, conn_id):
     rows = make_rows(60)
     rows[3] = (rows[3][0], rows[3][1], "PAYMENT", "5000")
     place = place_of(conn_id, rows)
-    place.write_dag(mode="reserve", dag_id="reserve")
+    place.write_dag(operation="reserve", dag_id="reserve")
     last = place.attempt(dag_id="reserve")
     assert last.state == "success"
     assert (last.summary["committed"], last.summary["denied"]) == (59, 1)
@@ -67,10 +67,10 @@ def test_reservations(place_of, conn_id):
     held = {entry["reservation_id"] for entry in place.database.ledger().values() if entry["state"] == "committed"}
     assert held == reserved
     assert len(held) == 59
-    common = {"key": "reservation_id", "body": ...}
+    common = {"key_columns": "reservation_id", "body": ...}
     ordered = RESERVED + " ORDER BY reservation_id"
-    place.write_dag(mode="commit_reservation", dag_id="keep", sql=ordered + " LIMIT 40", **common)
-    place.write_dag(mode="cancel_reservation", dag_id="cancel", sql=ordered + " LIMIT 19 OFFSET 40", **common)
+    place.write_dag(operation="commit_reservation", dag_id="keep", sql=ordered + " LIMIT 40", **common)
+    place.write_dag(operation="cancel_reservation", dag_id="cancel", sql=ordered + " LIMIT 19 OFFSET 40", **common)
     for dag_id, count in (("keep", 40), ("cancel", 19)):
         last = place.attempt(dag_id=dag_id)
         assert last.state == "success"
@@ -119,7 +119,7 @@ def test_the_key_in_the_body(place_of, member):
     nested = member != "idempotencyKey"
     if not nested:
         place.server.faults.add(Fault("reset_after", COMMIT, times=None, share=0.1, seed=3))
-    place.write_dag(idempotency_field=member, on_unknown="resend")
+    place.write_dag(idempotency={"field": member}, on_unknown="resend")
     assert place.attempt().state == "success"
     entries = place.server.limitrail.journal
     bodies = [json.loads(entry.body) for entry in entries]
@@ -129,8 +129,17 @@ def test_the_key_in_the_body(place_of, member):
     assert all("idempotency-key" not in entry["headers"] for entry in place.sent())
 
 
-def test_another_header_for_the_key(place_of):
-    place = place_of("duck", make_rows(20), idempotency_header="X-Request-Key")
-    place.write_dag(idempotency_header="X-Request-Key")
+@pytest.mark.parametrize(
+    ("of_the_connection", "of_the_task"),
+    [
+        (None, Code('Idempotency(header="X-Request-Key")')),
+        ({"header": "X-Request-Key"}, None),
+        ({"header": "X-No"}, {"header": "X-Request-Key"}),
+    ],
+)  # fmt: skip
+def test_another_header_for_the_key(place_of, of_the_connection, of_the_task):
+    extra = None if of_the_connection is None else {"idempotency": of_the_connection}
+    place = place_of("duck", make_rows(20), extra=extra, idempotency_header="X-Request-Key")
+    place.write_dag(before="from limio_limitrail.usage import Idempotency", idempotency=of_the_task)
     assert place.attempt().state == "success"
     assert set(place.agree()) == {entry["headers"]["x-request-key"] for entry in place.sent()}

@@ -14,7 +14,7 @@ def test_keys_that_are_honoured(place_of):
     rows = mixed_rows(rows_from_environment(5_000 if EVERYTHING else 1_500))
     place = place_of("pg", rows)
     add_troubles(place.server, seed=1)
-    place.write_dag(on_unknown="resend", max_rejected=0.05, max_parked=0.05, retries=100, retry_delay=0, batch_size=100)
+    place.write_dag(on_unknown="resend", max_rejected="5%", max_parked="5%", retries=100, retry_delay=0, batch_size=100)
     for kill in kills(20 if EVERYTHING else 10, seed=2, scale=0.5 if EVERYTHING else 0.15):
         outcome = place.attempt(kill=kill)
         assert outcome.code == SIGKILL, (kill, outcome)

@@ -22,7 +22,7 @@ def test_keys_that_are_not_honoured(place_of, conn_id):
     rows = mixed_rows(max(500, rows_from_environment(10_000) // 5))
     place = place_of(conn_id, rows, idempotency="off")
     add_troubles(place.server, seed=11)
-    common = {"max_rejected": 0.05, "max_parked": 0.9, "batch_size": BATCH, "concurrency": CONCURRENCY}
+    common = {"max_rejected": "5%", "max_parked": "90%", "batch_size": BATCH, "concurrency": CONCURRENCY}
     place.write_dag(retries=100, retry_delay=0, **common)
     in_doubt: set[str] = set()
     for kill in kills(12, seed=12 + len(conn_id), scale=0.3):

@@ -59,7 +59,7 @@ def test_what_stands_before_the_api_and_refuses_everything_stops_the_task(place_
     rows = make_rows(400)
     place = place_of("duck", rows)
     stop = refusing(place, BEFORE_THE_API[what])
-    place.write_dag(retries=3, max_rejected=1.0)
+    place.write_dag(retries=3, max_rejected="100%")
     last = place.attempt("one")
     assert last.state == "failed", last.error
     most = 20 * (2 if "turns" in what else 1) + AT_ONCE
@@ -148,7 +148,7 @@ def test_successes_in_between_are_no_reason_to_stop(place_of):
     # Nineteen of each twenty, in the order in which they come.
     passes = {f"acme-{n}" for n in range(0, 100, 12)}
     refusing(place, BEFORE_THE_API["an empty 404"], of=lambda body: body["externalAccount"] not in passes)
-    place.write_dag(concurrency=1, max_rejected=1.0)
+    place.write_dag(concurrency=1, max_rejected="100%")
     last = place.attempt()
     assert (last.state, last.summary["committed"]) == ("success", len(passes)), last.error
 
@@ -175,7 +175,7 @@ def test_keys_that_the_api_knows_already_are_no_reason_to_stop(place_of):
 def test_previews_stop_too(place_of):
     place = place_of("duck", make_rows(100))
     refusing(place, BEFORE_THE_API["a gateway's page"])
-    place.write_dag(mode="preview", retries=3)
+    place.write_dag(operation="preview", retries=3)
     last = place.attempt()
     assert last.state == "failed"
     assert "20 rows in a row were refused in the same way" in last.error
@@ -217,9 +217,9 @@ def test_a_row_that_was_rejected_once_does_not_fail_every_later_run(place_of, co
     assert "1 of 13 rows were rejected (max_rejected=0)" in last.error
     assert "earlier runs" not in last.error
 
-    for most, state in ((2, "failed"), (3, "success"), (0.2, "failed"), ("0.25", "success"), (0, "failed")):
+    for most, state in ((2, "failed"), (3, "success"), ("20%", "failed"), ("25%", "success"), (0, "failed")):
         place.write_dag(max_rejected_before=most)
-        last, found = numbers(f"at-most-{most}")
+        last, found = numbers(f"at-most-{str(most).rstrip('%')}")
         assert (last.state, found["rejected_before"], found["sent"]) == (state, 3, 0), most
         if state == "failed":
             assert f"3 of 13 rows were rejected in earlier runs (max_rejected_before={most})" in last.error

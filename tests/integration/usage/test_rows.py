@@ -55,7 +55,7 @@ def test_exact_repetitions_are_sent_once(place_of):
     assert len(place.agree()) == 10
 
 
-@pytest.mark.parametrize("most", [0, "0.03"])
+@pytest.mark.parametrize("most", [0, "3%"])
 def test_an_hour_that_comes_twice_can_fail_the_task(place_of, most):
     hours = [hour if hour < 3 else hour - 1 for hour in range(25)]
     place = place_of("duck", [("acme-0", f"2026-10-25 {hour:02}:00", "PAYMENT", "1.5") for hour in hours])
@@ -185,8 +185,8 @@ def test_rows_of_parts(place_of, form):
     place.write_dag(
         before=f'land = LimioToObjectStorageOperator(task_id="land", resource="customers", format={form!r}, page_size=40, '
         f'part_rows=40, destination="file://{place.folder}/out")',
-        parts="{{ ti.xcom_pull(task_ids='land')['folder'] }}",
-        key="id",
+        parts_path="{{ ti.xcom_pull(task_ids='land')['folder'] }}",
+        key_columns="id",
         body=body,
         after="land >> commit",
     )
@@ -232,15 +232,18 @@ def test_templates_and_nested_bodies(place_of):
         ({"sql": "SELECT account, day, amount, amount FROM usage"}, "'amount' more than once"),
         ({"sql": "SELECT account, day FROM usage"}, "no column 'amount', 'operation'"),
         ({"rows": [1]}, "row 1 of rows= is a int"),
-        ({"rows": [], "sql": "SELECT 1"}, "exactly one of sql=, parts=, rows="),
+        ({"rows": [], "sql": "SELECT 1"}, "exactly one of sql=, parts_path=, rows="),
         ({"concurrency": 65}, "concurrency must be a whole number from 1 to 64, got 65"),
-        ({"max_rejected": 1.5}, "max_rejected must be a number of rows, such as 10, or a share of them"),
+        ({"max_rejected": 1.5}, "max_rejected must be a whole number of rows, such as 10, or a share of them as a text"),
         ({"replay": "committed"}, "replay must be one of rejected, parked, got 'committed'"),
         ({"on_unknown": "guess"}, "on_unknown must be one of resend, park, got 'guess'"),
-        ({"mode": "refund"}, "mode must be one of commit, preview"),
-        ({"parts": "file:///nowhere"}, "holds no manifest"),
+        ({"operation": "refund"}, "operation must be one of commit, preview"),
+        ({"parts_path": "file:///nowhere"}, "holds no manifest"),
         ({"sql_conn_id": "limio_default"}, "is not a SQL connection"),
-        ({"decisions": {"HELD": "parked"}}, "decisions['HELD'] must be one of committed, denied, got 'parked'"),
+        (
+            {"response": {"decisions": {"HELD": "parked"}}},
+            "response['decisions']['HELD'] must be one of committed, denied, got 'parked'",
+        ),
         ({"ledger_table": "usage"}, "is no ledger"),
     ],
 )

@@ -48,10 +48,10 @@ def echo(place, status: int) -> None:
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize(
-    ("mode", "statuses"),
+    ("operation", "statuses"),
     [("commit", (200, 400, 401, 403, 404, 409, 422, 429, 500)), ("preview", (200, 400)), ("reserve", (200, 404))],
 )
-def test_an_api_that_repeats_what_it_was_sent(place_of, mode, statuses):
+def test_an_api_that_repeats_what_it_was_sent(place_of, operation, statuses):
     rows = [(account, day, operation, str(n)) for n, (account, day, operation, _) in enumerate(make_rows(60))]
     client = LimitRailClient("lr_demo", SECRET, "demo")
     for number, status in enumerate(statuses):
@@ -59,15 +59,15 @@ def test_an_api_that_repeats_what_it_was_sent(place_of, mode, statuses):
             place = place_of("duck", rows, clients=(client,))
         place.server._hooks.clear()
         echo(place, status)
-        place.write_dag(mode=mode, ledger_table=f"ledger_{status}", preview_table=f"preview_{status}", max_rejected=0)
+        place.write_dag(operation=operation, ledger_table=f"ledger_{status}", preview_table=f"preview_{status}", max_rejected=0)
         stop = {"limio_limitrail.usage.committer.LONGEST_REFUSAL": 0.5, "limio_limitrail.usage.committer.MOST_DOUBTS": 3}
         last = place.attempt(f"run-{status}", patch=stop)
         assert last.code == 0
-        if status == 200 and mode == "preview":
+        if status == 200 and operation == "preview":
             kept = place.database.query("SELECT answer, fees, decision FROM preview_200 WHERE state = 'parked'")
             assert kept
         if status == 200:
-            table = f"ledger_{status}" if mode != "preview" else f"preview_{status}"
+            table = f"ledger_{status}" if operation != "preview" else f"preview_{status}"
             done = place.database.query(f"SELECT state, reservation_id FROM {table} WHERE http_status = 200")
             assert {row["state"] for row in done} == {"committed", "parked"}
     assert place.sent("/v1/")

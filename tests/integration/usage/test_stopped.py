@@ -115,7 +115,7 @@ def test_a_task_that_takes_too_long(place_of, conn_id):
 def test_a_signal_while_rows_are_read(place_of):
     place = place_of("duck", make_rows(10))
     body = Code('{"externalAccount": "acme-0", "operation": "PAYMENT", "amount": 1, "metadata": {"day": Column("day")}}')
-    place.write_dag(sql="SELECT i AS day FROM range(300000) t(i)", key="day", body=body, retries=3)
+    place.write_dag(sql="SELECT i AS day FROM range(300000) t(i)", key_columns="day", body=body, retries=3)
     process = place.begin()
     time.sleep(3)
     os.kill(process, signal.SIGTERM)

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from airflow.sdk import DAG
 
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
-from limio_limitrail.usage.body import Column
+from limio_limitrail.usage import Column
 
 with DAG("usage_without_scope", schedule=None, start_date=datetime(2026, 1, 1)):
     LimitRailCommitUsageOperator(
@@ -16,7 +16,7 @@ with DAG("usage_without_scope", schedule=None, start_date=datetime(2026, 1, 1)):
         limitrail_conn_id="limitrail_reader",
         sql_conn_id="warehouse",
         sql="SELECT 'one' AS id, 'acme' AS account, 1.5 AS amount",
-        key=["id"],
+        key_columns=["id"],
         ledger_table="ledger_without_scope",
         body={"externalAccount": Column("account"), "operation": "API_CALL", "amount": Column("amount"), "currency": "EUR"},
         retries=2,

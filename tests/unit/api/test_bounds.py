@@ -30,7 +30,6 @@ from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.usage.ledger.model import OnUnknown, UsageRow
-from limio_limitrail.usage.messages import AnswerReading
 from limio_limitrail.usage.operations import OPERATIONS
 from limio_limitrail.usage.send_loop import Uncertain
 from limio_limitrail.usage.sender import UsageSender
@@ -333,7 +332,6 @@ def test_a_usage_row_whose_answer_is_too_large_is_in_doubt(name, on_unknown):
         sender = UsageSender(
             client=AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=1)),
             operation=OPERATIONS["commit"],
-            reading=AnswerReading(),
             key_header="Idempotency-Key",
             on_unknown=on_unknown,
         )

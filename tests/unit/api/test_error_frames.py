@@ -28,7 +28,6 @@ from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.usage.ledger.model import OnUnknown, UsageRow
-from limio_limitrail.usage.messages import AnswerReading
 from limio_limitrail.usage.operations import OPERATIONS
 from limio_limitrail.usage.sender import UsageSender
 from tests.support.error_walk import ErrorWalk
@@ -564,7 +563,6 @@ def test_a_row_that_fails(name, on_unknown):
         sender = UsageSender(
             client=AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=1)),
             operation=OPERATIONS["commit"],
-            reading=AnswerReading(),
             key_header="Idempotency-Key",
             on_unknown=on_unknown,
         )

@@ -132,7 +132,7 @@ def test_no_value_leads_elsewhere(value: str) -> None:
     with pytest.raises(ParameterError, match="'id'"):
         resource.path_for({"id": value})
     assert page_url("/things/{id}", base="https://h", values={"id": value}) is None
-    template = UsageTemplate(tenant="t", operation="usage.cancel", path="/v1/r/{id}/cancel", key=("key",), body=None)
+    template = UsageTemplate(tenant="t", operation="usage.cancel", path="/v1/r/{id}/cancel", key_columns=("key",), body=None)
     with pytest.raises(UsageRowError, match="leads to another path"):
         template.build({"key": "1", "id": value}, number=1)
 

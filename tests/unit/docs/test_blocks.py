@@ -31,7 +31,6 @@ RUN_ELSEWHERE = {
     ("docs/how-to/settle-usage.md", "Parked rows", "sql"): "tests/system/test_recipes.py",
     ("docs/how-to/settle-usage.md", "Left in doubt", "sql"): "tests/integration/ledger/test_left_in_doubt.py",
     ("docs/how-to/settle-usage.md", "Changed rows", "sql"): "tests/integration/usage/test_same_row.py",
-    ("docs/reference/ledger.md", "The ledger", "sql"): "tests/integration/ledger/test_rekeyed.py",
     ("docs/how-to/settle-usage.md", "Rejected rows", "sql"): "tests/integration/usage/test_refused_again.py",
     ("docs/how-to/object-storage.md", "S3", "json"): "tests/integration/s3/test_page.py",
     ("docs/how-to/object-storage.md", "What the key may do", "json"): "tests/integration/s3/test_access.py",

@@ -70,6 +70,7 @@ def test_links_of_the_installed_pages_lead_to_installed_pages() -> None:
 
 INTERNAL = {
     "ApiError", "BadCursorError", "EndedError", "PredicateError", "ExplainedError", "NoPlaceError",
+    "PermanentUsageError", "SendingStoppedError",
     "ConsumerStoppedError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "BodyEncodingError", "TooManyBytesError",
     "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "UnsolicitedDataError", "_TooManyDigitsError",
     "PollTimeoutError", "WaitFailedError",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
 from airflow.sdk import Connection
@@ -13,6 +14,7 @@ from limio_limitrail.api.errors import ConnectionFieldError, ParameterError
 from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.hooks.limitrail_connection import LimitRailSettings, read_limitrail_connection, split_scopes
 from limio_limitrail.provider_info import get_provider_info
+from limio_limitrail.usage import Idempotency, Refusal, ResponseMapping
 
 SECRET = "s3cret-Value/1+2="
 (FORM,) = [kind for kind in get_provider_info()["connection-types"] if kind["connection-type"] == "limitrail"]
@@ -69,6 +71,19 @@ def test_every_extra(paths):
     assert hash(settings)
 
 
+@pytest.mark.parametrize("form", [lambda value: value, json.dumps])
+def test_how_the_api_answers_and_takes_keys(form):
+    response = {"decision_field": None, "decisions": {"OK": "committed"}, "already_committed": [{"status": 409}]}
+    settings = read(response=form(response), idempotency=form({"header": "X-Key", "resend_within": "PT6H"}))
+    assert settings.response == ResponseMapping(
+        decision_field=None, decisions={"OK": "committed"}, already_committed=(Refusal(status=409),)
+    )
+    assert settings.idempotency == Idempotency(header="X-Key", resend_within=timedelta(hours=6))
+    assert hash(settings)
+    assert settings != read(idempotency=form({"header": "X-Key", "resend_within": "PT6H"}))
+    assert (read().response, read(response="").response, read().idempotency) == (None, None, None)
+
+
 WRONG = [
     ({"host": None}, "host", "stg-api.limitrail.com"),
     ({"host": "https://stg-api.limitrail.com/v1"}, "host", "'/v1'"),
@@ -90,6 +105,13 @@ WRONG = [
     ({"paths": {"usage": "/v2/{id"}}, "paths", "braces"),
     ({"paths": {"usage": "/v2/{}"}}, "paths", "braces"),
     ({"paths": {"usage": ""}}, "paths", "one slash"),
+    ({"response": "x"}, "response", "mapping"),
+    ({"response": {"decision": "d"}}, "response", "got the member 'decision'"),
+    ({"response": {"decisions": {"HELD": "parked"}}}, "response", "one of committed, denied"),
+    ({"response": {"committed_statuses": [404]}}, "response", "from 200 to 299"),
+    ({"idempotency": [1]}, "idempotency", "Idempotency, or a mapping of header and field and resend_within"),
+    ({"idempotency": {"header": "a b"}}, "idempotency", "the name of a header"),
+    ({"idempotency": {"resend_within": "soon"}}, "idempotency", "a span of time"),
     ({"tenant": 5}, "tenant", "text"),
     ({"timeout": "soon"}, "timeout", "number"),
     ({"page_size": 0}, "page_size", "number"),

@@ -128,6 +128,8 @@ def test_airflow_lists_the_connection_type_of_limitrail():
         "auth_url": "OAuth endpoint",
         "paths": "Paths",
         "tenant": "Tenant",
+        "response": "Response",
+        "idempotency": "Idempotency",
         "timeout": "Timeout (seconds)",
         "total_timeout": "Total timeout (seconds)",
         "max_response_mb": "Largest answer (MB)",

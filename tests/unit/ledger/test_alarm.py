@@ -75,7 +75,7 @@ def test_whenever_it_comes_what_was_sent_is_written_and_nothing_else(tmp_path, k
         found = entries(database)
         assert {entry["state"] for entry in found.values()} <= {"committed"}
         assert set(found) == sender.sent
-        assert batch.tally.states[State.COMMITTED] == len(sender.sent)
+        assert batch.counts.states[State.COMMITTED] == len(sender.sent)
     assert interrupted > 20
 
 

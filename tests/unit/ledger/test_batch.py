@@ -20,7 +20,7 @@ from limio_limitrail.usage.clock import uptime
 from limio_limitrail.usage.committer import StoppedError, UsageCommitter
 from limio_limitrail.usage.ledger import ledger as ledger_module
 from limio_limitrail.usage.ledger.model import Outcome, State
-from limio_limitrail.usage.send_loop import Abort, EndedError, RateLimited, Uncertain
+from limio_limitrail.usage.send_loop import Abort, RateLimited, SendingStoppedError, Uncertain
 from tests.support.databases import make_database
 from tests.support.ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_rows, make_worker
 
@@ -174,8 +174,8 @@ def test_a_row_that_was_refused_for_haste_is_sent_again_and_all_slow_down(db, ma
 
     batch = make_batch(answer)
     refusals = []
-    refused = batch._couriers._pace.refused
-    batch._couriers._pace.refused = lambda **more: (refusals.append(more["retry_after"]), refused(**more))
+    refused = batch._send_loop._limiter.rate_limited
+    batch._send_loop._limiter.rate_limited = lambda **more: (refusals.append(more["retry_after"]), refused(**more))
     tally = batch.run(make_rows(8), total=8)
     assert tally.states[State.COMMITTED] == 8
     assert sorted(batch.script.sent) == [1, 1, 2, 2, 3, 4, 5, 5, 6, 7, 8]
@@ -231,9 +231,9 @@ def test_a_wait_between_two_tries_ends_at_a_halt(db, make_batch):
             waiting.wait(ENDS)
             return Abort(cause=RuntimeError("halt"))
         waiting.set()
-        with pytest.raises(EndedError):
+        with pytest.raises(SendingStoppedError):
             wait(ENDS)
-        raise EndedError
+        raise SendingStoppedError
 
     batch = make_batch(answer, concurrency=2)
     began = time.monotonic()
@@ -269,7 +269,7 @@ def test_an_error_that_nobody_foresaw_leaves_the_row_in_doubt(db, make_batch, po
 
 @pytest.mark.parametrize(("policy", "state"), [(PARK, "parked"), (RESEND, "unknown")])
 def test_stop_ends_though_requests_hang(db, make_batch, monkeypatch, policy, state):
-    monkeypatch.setattr(batch_module, "KILL_PATIENCE", 0.5)
+    monkeypatch.setattr(batch_module, "KILL_TIMEOUT", 0.5)
     hang = threading.Event()
     batch = make_batch(lambda row, wait: GOOD if row.number != 2 else (hang.wait(ENDS), GOOD)[1], policy=policy, concurrency=1)
     rows = make_rows(20)
@@ -323,7 +323,7 @@ def test_what_another_worker_left_in_doubt_is_not_forgotten_for_a_claim_that_gre
     def claim(rows, *, policy):
         claims = claim_(rows, policy=policy)
         if other.script.sent:
-            batch._couriers.end()
+            batch._send_loop.stop_sending()
             return claims
         db.execute("UPDATE ledger SET lease_until = 1")
         [taken] = other.ledger.claim([row], policy=RESEND)
@@ -362,7 +362,7 @@ def test_only_few_rows_are_claimed_at_once(db, make_batch):
     batch = make_batch(None, concurrency=8, batch_size=7)
 
     def answer(row, wait):
-        most.append((len(batch._flying), 4 * batch._couriers.limit + 7))
+        most.append((len(batch._in_flight), 4 * batch._send_loop.limit + 7))
         return GOOD
 
     batch.script._answer = answer
@@ -384,7 +384,7 @@ def test_a_crash_leaves_few_rows_in_doubt_at_any_moment(db, make_batch, batch_si
         return GOOD
 
     batch.script._answer = answer
-    batch._couriers._pace._limit = float(concurrency)
+    batch._send_loop._limiter._limit = float(concurrency)
     batch.run(make_rows(200), total=200)
     claim, written = min(batch_size, 4 * concurrency), min(batch_size, 8 * concurrency)
     assert max(seen) < 4 * concurrency + claim + written <= 16 * concurrency

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limio_limitrail.usage.ledger.model import Outcome, State
-from limio_limitrail.usage.repeated_refusals import Refusals
+from limio_limitrail.usage.repeated_refusals import RepeatedRefusals
 from tests.support.ledgers import make_row
 
 GOOD = Outcome(state=State.COMMITTED, http_status=200)
@@ -22,7 +22,7 @@ BAD_FIELD = Outcome(state=State.REJECTED, http_status=400, field="Amount")
 
 def stops_after(outcomes, *, allowed=0):
     """How many outcomes it takes to stop; none where they all pass."""
-    refusals = Refusals(allowed=allowed, table="ledger", label="usage")
+    refusals = RepeatedRefusals(max_rejected=allowed, table="ledger", label="usage")
     for number, outcome in enumerate(outcomes, start=1):
         if refusals.add(make_row(number, number=number), outcome) is not None:
             return number
@@ -72,7 +72,7 @@ def test_it_never_stops_without_twenty_equal_refusals_since_a_success(outcomes):
 
 
 def test_the_message_says_what_where_and_what_to_do():
-    refusals = Refusals(allowed=0, table="book.ledger", label="usage.commit")
+    refusals = RepeatedRefusals(max_rejected=0, table="book.ledger", label="usage.commit")
     errors = [refusals.add(make_row(n, number=n), PAGE) for n in range(1, 21)]
     text = str(errors[-1])
     for said in (

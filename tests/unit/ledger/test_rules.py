@@ -16,9 +16,9 @@ from limio_limitrail.usage.ledger.rules import (
     is_alive,
     may_be_done,
     next_action,
+    parking_reason,
+    replay_refusal,
     resolve,
-    why_kept,
-    why_parked,
 )
 from tests.support.ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, make_worker
 
@@ -57,7 +57,7 @@ AGES = {
 
 def entry_of(state, **more) -> Entry:
     usual = {
-        "worker": OTHERS["another run"], "lease_until": NOW, "digest": "d", "attempts": 1, "format": 3, "in_doubt_since": None
+        "worker": OTHERS["another run"], "lease_until": NOW, "digest": "d", "attempts": 1, "in_doubt_since": None
     }  # fmt: skip
     return Entry(state=state, outcome=Outcome(state=state), **{**usual, **more})
 
@@ -95,7 +95,7 @@ def test_every_case(state, name):
 
 @pytest.mark.parametrize(
     ("within", "age", "action"),
-    [(0, 0, "take"), (0, 1, "park"), (60, 60_000, "take"), (60, 60_001, "park"), (10**9, 10**11, "take")],
+    [(0, 0, "claim"), (0, 1, "park"), (60, 60_000, "claim"), (60, 60_001, "park"), (10**9, 10**11, "claim")],
 )
 def test_how_long_a_row_may_be_sent_again_is_the_users_choice(within, age, action):
     policy = Policy(on_unknown=OnUnknown.RESEND, resend_within=within)
@@ -109,10 +109,7 @@ KEPT = {
     "never in doubt": ({}, True),
     "rejected twice": ({"attempts": 2}, True),
     "its doubt is not cleared": ({"in_doubt_since": NOW}, False),
-    "once, by a former version": ({"format": 2}, True),
-    "claimed again, by a former version": ({"format": 2, "attempts": 2}, False),
-    "claimed again, by the first version": ({"format": 1, "attempts": 3}, False),
-    "in doubt, by a former version": ({"format": 2, "in_doubt_since": 1}, False),
+    "in doubt since nobody knows when": ({"in_doubt_since": 0}, False),
 }
 
 
@@ -122,8 +119,8 @@ def test_rejected_rows_that_were_in_doubt_are_not_replayed(name):
     entry = entry_of(State.REJECTED, **more)
     action = next_action(entry, digest="other", me=ME, now=NOW, policy=REPLAY_REJECTED)
     assert action is (Action.CLAIM if taken else Action.KEEP)
-    assert (why_kept(entry, policy=REPLAY_REJECTED) is None) == taken
-    assert why_kept(entry, policy=PARK) is None
+    assert (replay_refusal(entry, policy=REPLAY_REJECTED) is None) == taken
+    assert replay_refusal(entry, policy=PARK) is None
 
 
 @pytest.mark.parametrize(
@@ -131,7 +128,7 @@ def test_rejected_rows_that_were_in_doubt_are_not_replayed(name):
     [(NOW - 1, NOW, True), (NOW, NOW, True), (NOW + 1, NOW, False), (None, NOW, True), (NOW, None, True)],
 )
 def test_rows_that_were_parked_after_the_run_was_asked_for_are_not_replayed(parked_at, asked, taken):
-    policy = replace(REPLAY_PARKED, asked_at=asked)
+    policy = replace(REPLAY_PARKED, requested_at=asked)
     entry = entry_of(State.PARKED, in_doubt_since=1, finished_at=parked_at)
     assert (next_action(entry, digest="d", me=ME, now=NOW, policy=policy) is Action.CLAIM) == taken
 
@@ -173,7 +170,7 @@ def test_what_is_said_of_a_row_that_is_parked(more, policy, says):
     state, said = more.pop("state", State.UNKNOWN), more.pop("said", None)
     entry = replace(entry_of(state, **more), outcome=Outcome(state=state, detail=said))
     now = 1_700_000_000_000 + int(62.5 * HOUR)
-    assert re.search(says, why_parked(entry, digest="d", now=now, policy=policy))
+    assert re.search(says, parking_reason(entry, digest="d", now=now, policy=policy))
 
 
 def test_a_worker_lives_until_its_lease_ends_or_its_next_try_begins():

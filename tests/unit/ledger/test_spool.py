@@ -98,7 +98,7 @@ def test_rows_may_be_added_after_a_check():
 
 
 def test_rows_that_are_alike_and_have_other_keys():
-    template = UsageTemplate(tenant="t", operation="o", path="/p", key=("id",), body=None)
+    template = UsageTemplate(tenant="t", operation="o", path="/p", key_columns=("id",), body=None)
     values = ["x", "x ", "x", "X", "\u00e9", "e\u0301", 5, "5", "y"]
     with RowBuffer() as row_buffer:
         assert list(row_buffer.alike()) == []

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from limio_limitrail.api.responses import Response
 from limio_limitrail.usage.ledger.model import State
-from limio_limitrail.usage.messages import DECISIONS, AnswerReading, read_answer
+from limio_limitrail.usage.messages import read_answer
 from limio_limitrail.usage.operations import OPERATIONS
+from limio_limitrail.usage.response_mapping import DECISIONS, ResponseMapping
 
 
-def read(body: bytes, *, status: int = 200, keep: bool = False, **reading):
-    return read_answer(Response(status=status, headers={}, body=body), reading=AnswerReading(**reading), keep=keep)
+def read(body: bytes, *, status: int = 200, keep: bool = False, required: bool = True, **members):
+    answer = Response(status=status, headers={}, body=body)
+    return read_answer(answer, response=ResponseMapping(**members), required=required, keep=keep)
 
 
 READINGS = {
@@ -297,8 +299,8 @@ def test_a_path_finds_what_was_put_there(names, beside):
         assert outcome.state is State.COMMITTED
 
 
-@pytest.mark.parametrize("mode", OPERATIONS)
-def test_in_no_operation_does_a_page_count(mode):
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_in_no_operation_does_a_page_count(operation):
     for reading in READINGS.values():
-        given_ = {"required": OPERATIONS[mode].decides, **reading}
+        given_ = {"required": OPERATIONS[operation].decides, **reading}
         assert read(NO_OBJECTS["HTML"], **given_).state is State.PARKED

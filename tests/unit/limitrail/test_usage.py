@@ -21,8 +21,9 @@ from limio_limitrail.api.responses import Response
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.usage.body import UNREADABLE_TIME, Column, Json, Text, UsageRowError, columns_of, encode, fill
 from limio_limitrail.usage.ledger.model import State
-from limio_limitrail.usage.messages import AnswerReading, UsageTemplate, check_columns, outcome_of, read_answer
+from limio_limitrail.usage.messages import UsageTemplate, check_columns, outcome_of, read_answer
 from limio_limitrail.usage.operations import OPERATIONS, find_operation
+from limio_limitrail.usage.response_mapping import ResponseMapping
 from tests.support.secrets_left import FORMS, readable_pieces
 
 
@@ -35,7 +36,9 @@ class Size(enum.IntEnum):
 
 
 def template(**more) -> UsageTemplate:
-    return UsageTemplate(**{"tenant": "t1", "operation": "usage.commit", "path": "/p", "key": ("id",), "body": {}, **more})
+    return UsageTemplate(
+        **{"tenant": "t1", "operation": "usage.commit", "path": "/p", "key_columns": ("id",), "body": {}, **more}
+    )
 
 
 def key_of(row, **more) -> str:
@@ -60,7 +63,7 @@ PINNED = [
     ({"id": uuid.UUID(int=7)}, {}, "ec1da7a3-3a40-598e-abb6-8cf57c1223b3"),
     ({"id": 10**30}, {}, "5d47355d-0756-55a2-9bfd-99b54c3c423f"),
     ({"id": -1}, {}, "73631416-46f2-5688-82f2-64afc7408a74"),
-    ({"a": 1, "b": "x"}, {"key": ("a", "b")}, "a41668f4-dd02-5121-b1e3-ed35b12489b5"),
+    ({"a": 1, "b": "x"}, {"key_columns": ("a", "b")}, "a41668f4-dd02-5121-b1e3-ed35b12489b5"),
     ({"id": 5}, {"tenant": "t2"}, "fc1dcd0f-a164-5a59-8c9a-37085a8a67a9"),
     ({"id": 5}, {"operation": "usage.reserve"}, "248b718d-f08c-54d4-8691-180f9cc53e36"),
 ]
@@ -124,10 +127,10 @@ def test_two_numbers_share_a_key_only_if_they_are_equal(one, other):
 
 def test_the_order_of_key_columns_does_not_matter_and_their_names_do():
     row = {"a": 1, "b": 2, "c": 1}
-    assert key_of(row, key=("a", "b")) == key_of(row, key=("b", "a"))
-    assert key_of(row, key=("a", "b")) != key_of(row, key=("c", "b"))
-    assert key_of({"a": 1, "b": 2}, key=("a", "b")) != key_of({"a": 2, "b": 1}, key=("a", "b"))
-    assert key_of({"a": "x", "b": "yz"}, key=("a", "b")) != key_of({"a": "xy", "b": "z"}, key=("a", "b"))
+    assert key_of(row, key_columns=("a", "b")) == key_of(row, key_columns=("b", "a"))
+    assert key_of(row, key_columns=("a", "b")) != key_of(row, key_columns=("c", "b"))
+    assert key_of({"a": 1, "b": 2}, key_columns=("a", "b")) != key_of({"a": 2, "b": 1}, key_columns=("a", "b"))
+    assert key_of({"a": "x", "b": "yz"}, key_columns=("a", "b")) != key_of({"a": "xy", "b": "z"}, key_columns=("a", "b"))
 
 
 def test_a_namespace_goes_into_the_key_and_only_there():
@@ -181,7 +184,7 @@ def test_a_long_key_is_shown_short():
 def test_a_key_that_is_not_too_long_is_shown_whole():
     row = template().build({"id": "x" * 200, "n": Decimal("1E-7")}, number=1)
     assert json.loads(row.row_key) == {"id": "x" * 200}
-    assert template(key=("n",)).build({"n": Decimal("1E-7")}, number=1).row_key == '{"n":0.0000001}'
+    assert template(key_columns=("n",)).build({"n": Decimal("1E-7")}, number=1).row_key == '{"n":0.0000001}'
 
 
 # -- bodies ----------------------------------------------------------------------------------------------------------
@@ -348,7 +351,7 @@ def test_constants_stand_for_themselves():
 def test_the_columns_of_a_template_are_known_before_the_first_row():
     tree = {"a": Column("x"), "b": [Json("y"), {"c": Text("{z}/{w}")}], "d": 1}
     assert columns_of(tree) == {"x", "y", "z", "w"}
-    assert template(body=tree, path="/r/{rid}", key=("id", "k")).columns() == {"x", "y", "z", "w", "rid", "id", "k"}
+    assert template(body=tree, path="/r/{rid}", key_columns=("id", "k")).columns() == {"x", "y", "z", "w", "rid", "id", "k"}
     check_columns(["id", "x"], needed=frozenset({"x"}))
     with pytest.raises(UsageRowError, match=r"^the rows have no column 'a', 'b'; they have 'x', 'y'\..*#usagerowerror$"):
         check_columns(["x", "y"], needed=frozenset({"b", "a", "x"}))
@@ -408,9 +411,9 @@ def test_no_body_is_none():
 # -- answers ---------------------------------------------------------------------------------------------------------
 
 
-def read(body: bytes, *, keep=False, **reading):
+def read(body: bytes, *, keep=False, required=True, **members):
     answer = Response(status=200, headers={}, body=body)
-    return read_answer(answer, reading=AnswerReading(**reading), keep=keep)
+    return read_answer(answer, response=ResponseMapping(**members), required=required, keep=keep)
 
 
 @pytest.mark.parametrize(
@@ -514,10 +517,10 @@ def test_a_refusal_becomes_an_outcome():
     assert outcome_of(InvalidRequestError(RequestContext(api="x")), state=State.PARKED).detail == "InvalidRequestError"
 
 
-def test_operations_are_found_by_mode():
-    assert {operation.name for operation in OPERATIONS.values()} == {f"usage.{mode}" for mode in OPERATIONS}
+def test_operations_are_found_by_name():
+    assert {operation.name for operation in OPERATIONS.values()} == {f"usage.{short_name}" for short_name in OPERATIONS}
     assert find_operation("commit").path == "/v1/usage/commit"
-    with pytest.raises(ParameterError, match="mode='burn' is none of commit, preview, reserve"):
+    with pytest.raises(ParameterError, match="operation='burn' is none of commit, preview, reserve"):
         find_operation("burn")
 
 

@@ -15,12 +15,11 @@ from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import TransportError
 from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import RetryLimits
+from limio_limitrail.usage import Refusal, ResponseMapping
 from limio_limitrail.usage import sender as sender_module
 from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State
-from limio_limitrail.usage.messages import AnswerReading
 from limio_limitrail.usage.operations import find_operation
-from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
-from limio_limitrail.usage.send_loop import Abort, EndedError, RateLimited, Uncertain
+from limio_limitrail.usage.send_loop import Abort, RateLimited, SendingStoppedError, Uncertain
 from limio_limitrail.usage.sender import UsageSender
 from tests.support.ledgers import make_row
 from tests.support.usage_world import FakeAuth
@@ -52,7 +51,6 @@ def send(*answers, on_unknown=OnUnknown.RESEND, response=ResponseMapping(), wait
     sender = UsageSender(
         client=AsyncApiClient(client, transport=SimpleNamespace(exchange=exchange)),
         operation=find_operation("commit"),
-        reading=AnswerReading(),
         key_header="Idempotency-Key",
         on_unknown=on_unknown,
         response=response,
@@ -155,10 +153,10 @@ def test_tries_that_never_left_have_no_age(monkeypatch):
 
 def test_a_claim_that_is_lost_between_two_tries(monkeypatch):
     def lost():
-        raise EndedError
+        raise SendingStoppedError
 
     result, made = send(LOST, 200, waited=[lost])
     assert isinstance(result, Uncertain)
     assert (result.outcome.state, made) == (State.UNKNOWN, 1)
-    with pytest.raises(EndedError):
+    with pytest.raises(SendingStoppedError):
         send(REFUSED, 200, waited=[lost])

@@ -20,7 +20,7 @@ from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter
 from limio_limitrail.assets.uris import create_limio_asset, create_limitrail_asset
 from limio_limitrail.limio.resources import RESOURCES
-from limio_limitrail.usage.body import Column, Json, Text
+from limio_limitrail.usage import Column, Json, Text
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
@@ -111,11 +111,11 @@ for number, own in enumerate(OWN.values()):
         LimioResourceSensor.partial(task_id="wait_many", predicate=keeps).expand(resource=[own])
         LimitRailResourceSensor.partial(task_id="wait_limitrail", resource=own).expand(min_records=[1, 2])
 with dag("usage"):
-    usage = {"key": ["a"], "sql_conn_id": "duck", "sql": "SELECT 1", **POLICY}
+    usage = {"key_columns": ["a"], "sql_conn_id": "duck", "sql": "SELECT 1", **POLICY}
     outlets = [create_limitrail_asset(host="a.b", resource="usage")]
     LimitRailCommitUsageOperator(task_id="one", body=BODY, outlets=outlets, **usage)
     LimitRailCommitUsageOperator.partial(task_id="many", **usage).expand(body=[BODY])
-    LimitRailCommitUsageOperator.partial(task_id="partial", body=BODY, **usage).expand(mode=["commit", "preview"])
+    LimitRailCommitUsageOperator.partial(task_id="partial", body=BODY, **usage).expand(operation=["commit", "preview"])
     LimioObjectSensor(task_id="sensor", path_type="orders", object_id="1", target_statuses=["a", "b"], failed_statuses=("c",))
 for number, own in enumerate(SERIALIZABLE):
     params = {"path_params": {name: "limio" for name in own.placeholders()}, "query_params": {word: "1" for word in WORDS}}

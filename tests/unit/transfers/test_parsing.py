@@ -32,8 +32,13 @@ def modules():
             yield f"{package.__name__}.{found.name}"
 
 
+POLL_LOOPS = {"limio_limitrail.triggers.wait_loop", "limio_limitrail.triggers.watch_loop"}
+"""A trigger that runs imports these in a thread: they bring the HTTP client."""
+
+
 def test_importing_is_cheap():
-    code = "import sys\n" + "".join(f"import {name}\n" for name in modules() if name not in UNIMPORTABLE)
+    names = [name for name in modules() if name not in UNIMPORTABLE | POLL_LOOPS]
+    code = "import sys\n" + "".join(f"import {name}\n" for name in names)
     code += "print(sorted({'aiohttp', 'requests', 'pandas', 'pyarrow', 'duckdb'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600)
     assert done.stdout.strip().splitlines()[-1] == "[]"

@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from limio_limitrail.api.serialization import resource_from_json, resource_to_json
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
-from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter
+from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter, resource_from_json, resource_to_json
 from limio_limitrail.limio.resources import RESOURCES as LIMIO
 from limio_limitrail.limitrail.resources import RESOURCES as LIMITRAIL
 from limio_limitrail.polling.conditions import Missing, ObjectCondition, RecordsCondition, condition_from_json, condition_to_json

@@ -1,79 +1,98 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Whether the worker that has claimed a row may still send it: by proof, by the shared clock, or by watching its lease."""
+"""Leases: whether the worker that claimed a row is alive, by a process lock, a shared clock, or watching its heartbeat."""
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
+import struct
 import time
+import uuid
 from collections.abc import Sequence
+from contextlib import suppress
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from limio_limitrail.usage.ledger.model import Entry, Worker
-from limio_limitrail.usage.ledger.process_lock import Presence, Proof
 from limio_limitrail.usage.ledger.rules import is_alive, is_superseded
+
+if TYPE_CHECKING:
+    from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 
 log = logging.getLogger("limio_limitrail.usage.ledger")
 
-TELL_EVERY = 5.0
-"""Seconds after which it is said again who is waited for."""
+LOG_EVERY = 5.0
+"""Seconds between two log messages about the workers that are waited for."""
 
-_SLACK = 5.0
-"""Seconds by which a lease may lie further ahead than a lease is long before a clock must have been wrong."""
+_CLOCK_TOLERANCE = 5.0
+"""Seconds by which a lease may end later than a new one would; beyond that, a clock must have been wrong."""
 
 LONGEST_SKEW = 86_400.0
-"""Seconds by which no clock is wrong: a lease that ended longer ago has ended, whoever wrote it."""
+"""Seconds by which no clock is wrong: a lease that ended longer ago has ended."""
+
+LOCK_FILE_SUFFIX = "-workers"
+"""The file beside a database in which each worker locks one byte, far behind the file's end."""
+
+_SEPARATOR = "."
+"""Between a claim's id and the id of the lock file that holds its byte."""
+
+_FILE_ID_LENGTH = 12
+_FIRST_BYTE = 4096
+_INIT_BYTE = 1024
+_FLOCK = "hhqqi4x"
+
+_own_workers: set[str] = set()
+"""The claim ids of workers of this process that have not ended."""
 
 
-class Liveness:
-    """Judges the workers that have claimed rows. For one ledger.
+class LeaseMonitor:
+    """Finds out whether the workers that have claimed rows are alive. For one ledger.
 
-    :param presence: what can be proved.
-    :param has_clock: whether all workers share a clock; else, and where a clock must have been wrong, a worker counts as dead
-        when its lease has not moved for as long as a lease is, by this process's own monotonic clock.
+    :param process_lock: shows whether their processes exist.
+    :param has_clock: whether all workers share a clock; if not, and where a clock must have been wrong, a worker counts as dead
+        when it has sent no heartbeat for the length of a lease, by this process's own monotonic clock.
     """
 
-    def __init__(self, presence: Presence, *, has_clock: bool) -> None:
-        self.presence = presence
+    def __init__(self, process_lock: ProcessLock, *, has_clock: bool) -> None:
+        self._process_lock = process_lock
         self._has_clock = has_clock
-        self._told_at = float("-inf")
-        self._watched: dict[str, tuple[str, int, float]] = {}
+        self._logged_at = float("-inf")
+        self._leases_seen: dict[str, tuple[str, int, float]] = {}
 
     def is_alive(self, key: str, entry: Entry, *, me: Worker, now: int, lease: float) -> bool:
-        """Tell whether the worker that has claimed a row may still send it.
-
-        :param key: the row's.
-        :param entry: what the ledger holds of it, in the state ``sending``.
-        :param me: who asks.
-        :param now: the ledger's time, in milliseconds since 1970.
-        :param lease: seconds that a lease lasts.
-        """
+        """Return whether the worker that has claimed a row may still send it."""
         if is_superseded(entry, me=me):
             return False
-        proof = self.presence.proof_of(entry.worker.claim_id)
-        if proof is Proof.GONE:
+        process = self._process_lock.state_of(entry.worker.claim_id)
+        if process is ProcessState.ENDED:
             return False
         ahead = (entry.lease_until - now) / 1000
-        if proof is None and self._has_clock and ahead <= lease + _SLACK:
+        if process is None and self._has_clock and ahead <= lease + _CLOCK_TOLERANCE:
             return is_alive(entry, me=me, now=now)
-        if proof is None and ahead < -LONGEST_SKEW:
+        if process is None and ahead < -LONGEST_SKEW:
             return False
-        return self._moves(key, entry, lease=lease)
+        return self._sends_heartbeats(key, entry, lease=lease)
 
-    def may_live(self, entry: Entry, *, me: Worker, now: int, lease: float) -> bool:
-        """Tell the same at first sight, without watching a lease that a wrong clock has written."""
+    def may_be_alive(self, entry: Entry, *, me: Worker, now: int, lease: float) -> bool:
+        """Return the same at once, without watching a lease that a wrong clock has written."""
         if is_superseded(entry, me=me):
             return False
-        proof = self.presence.proof_of(entry.worker.claim_id)
-        return proof is Proof.THERE or (proof is None and 0 < entry.lease_until - now <= 1000 * (lease + _SLACK))
+        process = self._process_lock.state_of(entry.worker.claim_id)
+        return process is ProcessState.EXISTS or (
+            process is None and 0 < entry.lease_until - now <= 1000 * (lease + _CLOCK_TOLERANCE)
+        )
 
-    def tell(self, waits: Sequence[Entry], *, lease: float) -> None:
-        """Say now and then who is waited for."""
-        if not waits or time.monotonic() - self._told_at < TELL_EVERY:
+    def log_waits(self, waits: Sequence[Entry], *, lease: float) -> None:
+        """Log now and then which workers are waited for."""
+        if not waits or time.monotonic() - self._logged_at < LOG_EVERY:
             return
-        self._told_at = time.monotonic()
+        self._logged_at = time.monotonic()
         one = waits[0].worker
         log.info(
             "%d rows, or more, are being sent by others, such as try %d of task %s.%s in run %s; they are waited for until they "
-            "have an outcome, or that worker has given no sign of life for %.0f s.",
+            "have an outcome, or that worker has sent no heartbeat for %.0f s.",
             len(waits),
             one.try_number,
             one.dag_id,
@@ -82,8 +101,119 @@ class Liveness:
             lease,
         )
 
-    def _moves(self, key: str, entry: Entry, *, lease: float) -> bool:
-        last = self._watched.get(key)
+    def _sends_heartbeats(self, key: str, entry: Entry, *, lease: float) -> bool:
+        last = self._leases_seen.get(key)
         if last is None or last[:2] != (entry.worker.claim_id, entry.lease_until):
-            last = self._watched[key] = (entry.worker.claim_id, entry.lease_until, time.monotonic())
+            last = self._leases_seen[key] = (entry.worker.claim_id, entry.lease_until, time.monotonic())
         return time.monotonic() - last[2] < lease
+
+
+class ProcessState(Enum):
+    """What is certain about a worker's process."""
+
+    ENDED = "ended"
+    """It has ended, or its worker has."""
+    EXISTS = "exists"
+    """It exists, though it may be suspended."""
+
+
+class ProcessLock:
+    """A file lock that shows other workers whether this one is alive: the kernel releases it when the process ends.
+
+    It is a lock of an open file description, and not one of the process, which closing any other descriptor would release.
+
+    """
+
+    def __init__(self, claim_id: str) -> None:
+        self.claim_id = claim_id
+        """The worker's id; once the lock is held, with the id of the lock file."""
+        self._was_acquired = False
+        self._is_held = False
+        self._is_exclusive = False
+        self._descriptor: int | None = None
+        self._file_id = ""
+
+    def acquire(self, database: PersistentConnection) -> None:
+        """Lock this worker's byte until the database is closed."""
+        if self._is_held:
+            return
+        self._is_held = True
+        self._is_exclusive = database.is_exclusive
+        if database.file is not None and hasattr(fcntl, "F_OFD_SETLK") and struct.calcsize("P") == 8:
+            with suppress(OSError):
+                self._lock(database.file)
+        self._was_acquired = True
+        _own_workers.add(self.claim_id)
+        database.at_close(self.release)
+
+    def state_of(self, claim_id: str) -> ProcessState | None:
+        """Return whether the process of a worker exists; None if only its lease can show that."""
+        if claim_id in _own_workers:
+            return None
+        base, _, file_id = claim_id.partition(_SEPARATOR)
+        if self._descriptor is not None and file_id == self._file_id:
+            with suppress(OSError, ValueError):
+                return ProcessState.EXISTS if self._is_locked(_byte(base)) else ProcessState.ENDED
+        return ProcessState.ENDED if self._is_exclusive else None
+
+    def release(self) -> None:
+        """Release the lock."""
+        self._is_held = False
+        _own_workers.discard(self.claim_id)
+        if self._descriptor is not None:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
+
+    def _lock(self, file: Path) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(f"{file}{LOCK_FILE_SUFFIX}", flags, file.stat().st_mode & 0o666)
+        try:
+            file_id = _read_file_id(descriptor)
+            base, _, locked_in = self.claim_id.partition(_SEPARATOR)
+            # A claim id never moves to another lock file.
+            if locked_in == file_id or not self._was_acquired:
+                _lock(descriptor, _byte(base))
+                self.claim_id = f"{base}{_SEPARATOR}{file_id}"
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor, self._file_id = descriptor, file_id
+
+    def _is_locked(self, byte: int) -> bool:
+        assert self._descriptor is not None
+        found = fcntl.fcntl(self._descriptor, fcntl.F_OFD_GETLK, _region(byte))
+        return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
+
+
+def _read_file_id(descriptor: int) -> str:
+    """Return the id of a lock file, so that a replaced file proves nothing; the first worker writes it.
+
+    :raises OSError: it is another kind of file, or cannot be written.
+    """
+    for _ in range(20):
+        file_id = os.pread(descriptor, _FILE_ID_LENGTH, 0).decode("ascii", errors="replace")
+        if len(file_id) == _FILE_ID_LENGTH:
+            if not (file_id.isalnum() and file_id.isascii()):
+                break
+            return file_id
+        try:
+            _lock(descriptor, _INIT_BYTE)
+        except OSError:
+            time.sleep(0.01)
+            continue
+        if os.fstat(descriptor).st_size < _FILE_ID_LENGTH:
+            os.pwrite(descriptor, uuid.uuid4().hex[:_FILE_ID_LENGTH].encode(), 0)
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _region(_INIT_BYTE, kind=fcntl.F_UNLCK))
+    raise OSError("no id")
+
+
+def _byte(base: str) -> int:
+    return _FIRST_BYTE + int(base[:15], 16)
+
+
+def _lock(descriptor: int, byte: int) -> None:
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _region(byte))
+
+
+def _region(byte: int, *, kind: int = fcntl.F_WRLCK) -> bytes:
+    return struct.pack(_FLOCK, kind, os.SEEK_SET, byte, 1, 0)

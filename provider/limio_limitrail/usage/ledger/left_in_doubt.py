@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Rows that stand in doubt in a ledger and that no task of today has: nobody else would ever speak of them."""
+"""Count the rows in doubt that are not among a task's rows: no other task may ever report them."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from typing import Any
 
 from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.usage.ledger.model import Entry, LedgerError, State
-from limio_limitrail.usage.ledger.sql import Statements
-from limio_limitrail.usage.ledger.table import ENTRY, KEY, find_name, read_entry
+from limio_limitrail.usage.ledger.sql import LedgerStatements
+from limio_limitrail.usage.ledger.table import ENTRY, KEY, milliseconds, read_entry
 
 AGES: Mapping[str, int] = {"under_1h": 3_600_000, "under_1d": 86_400_000, "under_7d": 604_800_000}
-"""Milliseconds below which a doubt has an age."""
+"""The upper bound of each age, in milliseconds."""
 
 OLDER = "older"
-"""The age of all others, and of those that bear no time."""
+"""The age of all others, and of those without a time."""
 
 _CLEAR = (State.COMMITTED, State.DENIED, State.REJECTED, State.GIVEN_UP)
 _SKEW = 60_000
-"""Milliseconds that a time may lie ahead; what lies further ahead was written by a clock that was wrong."""
+"""Milliseconds that a time may be in the future; beyond that, a clock was wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeftInDoubt:
-    """Rows of an operation that stand in doubt and are not among a task's rows.
+    """Rows of an operation that are in doubt and are not among a task's rows.
 
-    :param states: how many stand in each state.
-    :param ages: how many have been in doubt for how long; see `AGES`.
-    :param oldest: the one that has been in doubt longest, in words.
-    :param query: the query that shows all that stand in doubt.
+    :param ages: how many are how old; see `AGES`.
+    :param oldest: a description of the oldest.
+    :param query: the query that shows all rows in doubt.
     """
 
     states: Mapping[str, int] = field(default_factory=dict)
@@ -47,25 +46,23 @@ class LeftInDoubt:
 
 
 def find_left(
-    sql: Statements,
+    sql: LedgerStatements,
     *,
     operation: str,
     now: int,
     among: Callable[[Sequence[str]], Collection[str]],
-    may_live: Callable[[Entry], bool],
+    may_be_alive: Callable[[Entry], bool],
 ) -> LeftInDoubt:
-    """Count the rows of an operation that stand in doubt and are not among a task's rows.
+    """Count the rows of an operation that are in doubt and are not among a task's rows.
 
-    Rows that a live worker is sending do not stand in doubt, and those of other mapped copies of the task in the same run are
-    told of by those.
+    Rows that a live worker is sending are not in doubt, and those of other mapped copies of the task in the same run are
+    counted by those.
 
-    :param sql: the statements of the open transaction.
-    :param now: the ledger's time, in milliseconds since 1970.
-    :param among: gives those of some keys that are among the task's rows.
-    :param may_live: tells whether the worker that has claimed a row may still send it.
+    :param among: returns which of some keys are among the task's rows.
+    :param may_be_alive: returns whether the worker that has claimed a row may still send it.
     """
-    reader = _Reader(sql=sql, operation=operation)
-    found = reader.unclear() + [row for row in reader.sending() if not _is_alive(row, may_live=may_live)]
+    reader = _DoubtReader(sql=sql, operation=operation)
+    found = reader.unclear() + [row for row in reader.sending() if not _is_alive(row, may_be_alive=may_be_alive)]
     own = among([row[0] for row in found])
     left = [(_age(row[2], row[3], now=now), str(row[1]), row[0]) for row in found if row[0] not in own]
     if not left:
@@ -84,18 +81,18 @@ def find_left(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Reader:
-    """Reads what stands in doubt: each row with its key, its state and when the doubt began, if that is known."""
+class _DoubtReader:
+    """Reads rows in doubt: key, state, and the time since when they are in doubt, if known."""
 
-    sql: Statements
+    sql: LedgerStatements
     operation: str
 
     def unclear(self) -> list[tuple[Any, ...]]:
-        """Read those that no worker has any more."""
+        """Read those that no worker has claimed."""
         return self._read((), where=f"COALESCE({self._quote('state')}, '') <> '{State.SENDING}'")
 
     def sending(self) -> list[tuple[Any, ...]]:
-        """Read those that a worker has claimed, and their whole entries behind."""
+        """Read those that a worker has claimed, followed by their whole entries."""
         return self._read(ENTRY, where=f"{self._quote('state')} = '{State.SENDING}'")
 
     def _read(self, more: Sequence[str], *, where: str) -> list[tuple[Any, ...]]:
@@ -105,10 +102,10 @@ class _Reader:
         siblings = {"dag_id": worker.dag_id, "task_id": worker.task_id, "run_id": worker.run_id}
         alike = " AND ".join(f"{self._quote(name)} = {VALUE}" for name in siblings)
         return self.sql.session.query(
-            f"SELECT {', '.join(columns)} FROM {self._table} "
-            # In the words of the index that the docs advise.
+            f"SELECT {', '.join(columns)} FROM {self.sql.qualified_table} "
+            # As in the index that the docs recommend.
             f"WHERE {self._quote('operation')} = {VALUE} AND {_in_doubt(self._quote('state'))} AND {where} "
-            # Also where a damaged row has a null in one of them.
+            # Also if a damaged row has a null in one of these columns.
             f"AND CASE WHEN {alike} AND {self._quote('map_index')} <> {VALUE} THEN 1 ELSE 0 END = 0",
             self.operation,
             *siblings.values(),
@@ -116,52 +113,43 @@ class _Reader:
         )
 
     def describe(self, key: str, *, since: int | None) -> str:
-        """Say what a row is."""
+        """Return what a row is."""
         names = ("row_key", "state", "dag_id", "task_id", "run_id")
         columns = ", ".join(map(self._quote, names))
         [(row_key, state, dag_id, task_id, run_id)] = self.sql.session.query(
-            f"SELECT {columns} FROM {self._table} WHERE {self._quote(KEY)} = {VALUE}", key
+            f"SELECT {columns} FROM {self.sql.qualified_table} WHERE {self._quote(KEY)} = {VALUE}", key
         )
         when = "" if since is None else f" since {datetime.fromtimestamp(since / 1000, tz=UTC):%Y-%m-%d %H:%M} UTC"
         return f"{row_key} ({state}{when}, of task {task_id} in run {run_id} of Dag {dag_id})"
-
-    @property
-    def _table(self) -> str:
-        dialect = self.sql.session.dialect
-        return dialect.qualified(find_name(self.sql.table, dialect=dialect))
 
     def _quote(self, name: str) -> str:
         return self.sql.session.dialect.quote(name)
 
 
 def _in_doubt(state: str) -> str:
-    # Whatever is no state that settles a row leaves it in doubt: somebody may have mistyped one.
+    # An unknown state leaves a row in doubt: a person may have mistyped it.
     return f"({state} IS NULL OR {state} NOT IN ({', '.join(repr(clear.value) for clear in _CLEAR)}))"
 
 
-def _is_alive(row: tuple[Any, ...], *, may_live: Callable[[Entry], bool]) -> bool:
+def _is_alive(row: tuple[Any, ...], *, may_be_alive: Callable[[Entry], bool]) -> bool:
     try:
         _, entry = read_entry(row[4:])
     except LedgerError:
-        # Damaged: whoever was sending it, nobody can tell.
+        # A damaged entry does not show who sends the row.
         return False
-    return may_live(entry)
+    return may_be_alive(entry)
 
 
 def _age(since: object, claimed_at: object, *, now: int) -> int | None:
-    """Return for how many milliseconds a row has been in doubt; none where no time says so."""
+    """Return for how many milliseconds a row has been in doubt; None if unknown."""
     try:
-        began = _milliseconds(claimed_at) if since is None else int(str(since))
-    except (ValueError, OverflowError):
+        began = milliseconds(claimed_at) if since is None else int(str(since))
+    except ValueError:
+        return None
+    if began is None:
         return None
     age = now - began
     return None if age < -_SKEW else max(age, 0)
-
-
-def _milliseconds(instant: object) -> int:
-    """Read when a row was claimed, as a database or a person has written it."""
-    when = instant if isinstance(instant, datetime) else datetime.fromisoformat(str(instant))
-    return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def _bucket(age: int | None) -> str:

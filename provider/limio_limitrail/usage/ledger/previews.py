@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The table of previews: what the API would decide. Nothing changes there, so nothing needs to be claimed."""
+"""The table of previews: what the API would decide."""
 
 from __future__ import annotations
 
@@ -7,36 +7,28 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from limio_limitrail.landing.sql.dialect import VALUE, Session
+from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.usage.ledger.ledger import Claim
 from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.usage.ledger.rules import Policy
 from limio_limitrail.usage.ledger.sql import instant
-from limio_limitrail.usage.ledger.table import KEY, OUTCOME, WORKER, Type, find_name, prepare_table
+from limio_limitrail.usage.ledger.table import KEY, OUTCOME, WORKER, TableSpec, find_name, prepare_table, replace_rows, typed
 from limio_limitrail.usage.ledger.transactions import PAUSES, Transactions
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 
-COLUMNS: dict[str, Type] = {
-    KEY: Type.TEXT,
-    "state": Type.TEXT,
-    "row_key": Type.TEXT,
-    **{name: Type.NUMBER if name == "http_status" else Type.TEXT for name in OUTCOME},
-    "fees": Type.TEXT,
-    "answer": Type.TEXT,
-    **{name: Type.NUMBER if name in ("map_index", "try_number") else Type.TEXT for name in WORKER if name != "claim_id"},
-    "previewed_at": Type.INSTANT,
-}
+_WORKER = tuple(name for name in WORKER if name != "claim_id")
+_OUTCOME = (*OUTCOME, "fees", "answer")
+COLUMNS = typed(KEY, "state", "row_key", *_OUTCOME, *_WORKER, "previewed_at")
+PREVIEWS = TableSpec(columns=COLUMNS, unfit="holds no previews", parameter="preview_table")
 
 
 class Previews:
-    """Stands where a ledger does, for rows that may be sent any number of times.
+    """The ledger of previews: rows that change nothing need no claim, and may be sent any number of times.
 
-    :param database: where the table is.
-    :param table: the table; a row's newest preview replaces the one before.
-    :param worker: who asks.
+    :param table: the table of previews; a row's newest preview replaces the one before.
     """
 
     def __init__(self, *, database: PersistentConnection, table: str, worker: Worker) -> None:
@@ -46,54 +38,48 @@ class Previews:
         self._rows: dict[str, UsageRow] = {}
 
     def prepare(self) -> None:
-        """Make the table where there is none.
+        """Create the table if it does not exist.
 
         :raises LedgerError: there is a table of that name that holds no previews.
         :raises LandingError: the database refused.
         """
-        prepare_table(self._transactions, self.table, columns=COLUMNS, unfit="holds no previews", parameter="preview_table")
+        prepare_table(self._transactions, self.table, PREVIEWS)
 
-    def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:  # noqa: ARG002 - as a ledger is called
-        """Have nothing that stands."""
+    def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:  # noqa: ARG002 - as of a `Ledger`
+        """Return nothing: every row is sent."""
         return {}
 
-    def claim(self, rows: Sequence[UsageRow], *, policy: Policy) -> list[Claim]:  # noqa: ARG002 - as a ledger is called
-        """Grant everything."""
+    def claim(self, rows: Sequence[UsageRow], *, policy: Policy) -> list[Claim]:  # noqa: ARG002 - as of a `Ledger`
+        """Grant every row."""
         self._rows |= {row.key: row for row in rows}
         return [Claim(row=row, granted=True, entry=None) for row in rows]
 
     def record(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Write previews down in the place of older ones."""
+        """Write previews, and replace older ones of the same rows."""
         if not outcomes:
             return
         now = instant(int(time.time() * 1000))
-        worker = {name: getattr(self.worker, name) for name in WORKER if name != "claim_id"}
+        worker = [getattr(self.worker, name) for name in _WORKER]
 
         def write(session: Session) -> None:
-            dialect = session.dialect
-            table = dialect.qualified(find_name(self.table, dialect=dialect))
-            keys = ", ".join([VALUE] * len(outcomes))
-            session.execute(f"DELETE FROM {table} WHERE {dialect.quote(KEY)} IN ({keys})", *outcomes)
-            names = ", ".join(dialect.quote(name) for name in COLUMNS)
-            one = f"({', '.join(f'CAST({VALUE} AS {type_.of(dialect)})' for type_ in COLUMNS.values())})"
-            values: list[object] = []
-            for key, outcome in outcomes.items():
-                values += [key, outcome.state.value, self._rows[key].row_key]
-                values += [getattr(outcome, name) for name in OUTCOME]
-                values += [outcome.fees, outcome.answer, *worker.values(), now]
-            session.execute(f"INSERT INTO {table} ({names}) VALUES {', '.join([one] * len(outcomes))}", *values)
+            table = session.dialect.qualified(find_name(self.table, dialect=session.dialect))
+            rows = [
+                [key, outcome.state.value, self._rows[key].row_key, *(getattr(outcome, name) for name in _OUTCOME), *worker, now]
+                for key, outcome in outcomes.items()
+            ]
+            replace_rows(session, table, columns=COLUMNS, rows=rows)
 
         self._transactions.run(write, pauses=PAUSES)
-        # Only now: what could not be written is written down once more.
+        # Only now: what could not be written is written again.
         for key in outcomes:
             del self._rows[key]
 
     def release(self, claims: Iterable[Claim]) -> None:
-        """Have nothing to give back."""
+        """Do nothing: nothing was claimed in the table."""
 
     def renew(self, keys: Sequence[str]) -> None:
-        """Have no lease to renew."""
+        """Do nothing: there are no leases."""
 
-    def left_in_doubt(self, among: Callable[[Sequence[str]], Collection[str]]) -> LeftInDoubt:  # noqa: ARG002 - likewise
-        """Have nothing in doubt: a preview changes nothing."""
+    def left_in_doubt(self, among: Callable[[Sequence[str]], Collection[str]]) -> LeftInDoubt:  # noqa: ARG002 - as of a `Ledger`
+        """Return an empty count: a preview changes nothing."""
         return LeftInDoubt()

@@ -21,13 +21,10 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 LONGEST_VALUE = 200
-"""Characters of a key column's value that the ledger shows."""
-
-UNKNOWN = ""
-"""The identity of an entry whose values the ledger does not hold in full."""
+"""Characters of a key column's value that the ledger holds."""
 
 _CUT = re.compile(r"…(?: \([0-9,]+ characters, SHA-256 [0-9a-f]+\))?\Z")
-"""How a value ends of which there is more."""
+"""The end of a value that was shortened."""
 
 _DECODER = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
@@ -37,7 +34,7 @@ _TIME = re.compile(
     r"(?:[Tt ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?(?: ?([Zz]|UTC|GMT|[+-][0-9]{2}(?::?[0-9]{2}){0,2}))?)?"
 )
 _WORD = re.compile(r"[A-Za-z][!-~]{5,30}")
-"""What is no number, time, UUID or truth value, and has no blanks at its ends."""
+"""A text that is no number, time, UUID or boolean, and has no blanks at its ends."""
 
 _TRUTH = {"true": 1, "t": 1, "false": 0, "f": 0}
 _MOST_DIGITS = 400
@@ -46,17 +43,16 @@ _MOST_DIGITS = 400
 def row_identity(operation: str, values: Mapping[str, Any]) -> str:
     """Return the identity of a row, as 32 hexadecimal digits.
 
-    The names of the columns are no part of it: a column that was renamed still finds its rows.
+    It does not contain the names of the columns, so that a renamed column still finds its rows.
 
-    :param operation: what is done with the row.
-    :param values: the key columns and their values, in the forms that JSON has.
+    :param values: the values of the key columns by name, as JSON values.
     """
-    told = msgspec.json.encode([operation, *sorted(coarse(value) for value in values.values())])
-    return hashlib.blake2b(told, digest_size=16).hexdigest()
+    encoded = msgspec.json.encode([operation, *sorted(coarse(value) for value in values.values())])
+    return hashlib.blake2b(encoded, digest_size=16).hexdigest()
 
 
 def read_row_key(text: str | None) -> dict[str, Any] | None:
-    """Read the key columns of an entry as the ledger shows them; none where it cannot be read."""
+    """Read the key columns of an entry; None if they cannot be read."""
     try:
         values = _DECODER.decode(text or "")
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -68,19 +64,11 @@ def _is_cut(value: object) -> bool:
     return isinstance(value, str) and len(value) >= LONGEST_VALUE and _CUT.search(value) is not None
 
 
-def identity_of_entry(operation: str | None, row_key: str | None) -> str:
-    """Return the identity of an entry of a former version, or `UNKNOWN`."""
-    values = read_row_key(row_key)
-    if values is None or operation is None or any(_is_cut(value) for value in values.values()):
-        return UNKNOWN
-    return row_identity(operation, values)
-
-
 def coarse(value: object) -> str:
-    """Return a value in a form that is equal wherever `same_value` takes two values for the same."""
+    """Return a form that is equal for any two values that are one by `same_value`."""
     if not isinstance(value, str):
         return "n" + plain_number(value)
-    # Most keys are words, which are quicker to look at than to remember; days come again and again.
+    # Most keys are words, which are quicker to match than to look up in a cache; dates repeat.
     return f"s{value}" if _WORD.fullmatch(value) else _coarse_text(value)
 
 
@@ -103,9 +91,9 @@ def _trimmed(text: str) -> str:
 
 
 def plain_number(value: object) -> str:
-    """Write a number in one way, whatever its type, its zeros and its exponent.
+    """Return a number in one form, whatever its type, zeros and exponent.
 
-    :param value: a whole number, a truth value, a binary float, a decimal, or JSON text of a number.
+    :param value: an integer, a boolean, a float, a decimal, or the JSON text of a number.
     """
     if isinstance(value, int):
         return str(int(value))
@@ -124,11 +112,11 @@ def plain_number(value: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Moment:
-    """A time that a text tells.
+    """A time in a text.
 
-    :param when: to the second, as it stands there, or in UTC where a zone stands there, too.
-    :param fraction: the digits of the fraction of a second, without zeros at the end.
-    :param has_zone: whether a zone stands there.
+    :param when: to the second; in UTC if the text has a zone.
+    :param fraction: the digits of the fraction of a second, without trailing zeros.
+    :param has_zone: whether the text has a zone.
     """
 
     when: datetime
@@ -136,9 +124,9 @@ class _Moment:
     has_zone: bool
 
     def utc(self, zone: ZoneInfo | None = None) -> str:
-        """Write it in UTC.
+        """Return it in UTC.
 
-        :param zone: the zone of a time without one; else UTC.
+        :param zone: the zone of a time without one; None for UTC.
         """
         when = self.when if self.has_zone or zone is None else self.when.replace(tzinfo=zone).astimezone(UTC)
         return f"{when.replace(tzinfo=None).isoformat()}.{self.fraction}"
@@ -160,10 +148,9 @@ def _moment(text: str) -> _Moment | None:
 
 
 def local_times(values: Mapping[str, Any], zone: ZoneInfo) -> dict[str, Any] | None:
-    """Return key columns with their times as a session in a zone sees them; none where they have no times.
+    """Return key columns with their times as a session in a zone shows them; None if they have no times.
 
-    What has a zone loses it, and what has none gets it: the other form that the same values have after a column has changed its
-    type in such a session.
+    Times with a zone lose it, and those without get one: the other form of the same values after a column has changed its type.
     """
     found = dict(values)
     for name, value in values.items():
@@ -179,12 +166,10 @@ def local_times(values: Mapping[str, Any], zone: ZoneInfo) -> dict[str, Any] | N
 
 
 def same_row(one: Mapping[str, Any], other: Mapping[str, Any], *, renamed: bool = False, zone: ZoneInfo | None = None) -> bool:
-    """Tell whether two rows of one operation that have the same identity are the same by their key columns.
+    """Return whether two rows of one operation that have the same identity are the same by their key columns.
 
-    :param one: key columns and values of the first row, in the forms that JSON has.
-    :param other: likewise of the second.
     :param renamed: whether columns may have other names.
-    :param zone: the zone in which a session of the database reads times without one.
+    :param zone: the time zone of the database's sessions.
     """
     names, others = ({name.casefold(): value for name, value in values.items()} for values in (one, other))
     if names.keys() == others.keys():
@@ -196,10 +181,7 @@ def same_row(one: Mapping[str, Any], other: Mapping[str, Any], *, renamed: bool 
 
 
 def same_value(one: object, other: object, *, zone: ZoneInfo | None = None) -> bool:
-    """Tell whether two values of a key column are one value, in whatever types a database or a file may hold it.
-
-    :param zone: see `same_row`.
-    """
+    """Return whether two values of a key column are one value, in whatever types a database or a file may hold it."""
     if isinstance(one, str) and isinstance(other, str):
         return _same_text(one, other, zone=zone)
     if isinstance(one, str):
@@ -214,7 +196,7 @@ def same_value(one: object, other: object, *, zone: ZoneInfo | None = None) -> b
 
 def _same_text(one: str, other: str, *, zone: ZoneInfo | None) -> bool:
     if _is_cut(one) or _is_cut(other):
-        # What is compared has the same identity, which is made of the whole of both.
+        # They have the same identity, which is made of the whole values.
         return True
     one, other = _trimmed(one), _trimmed(other)
     if one == other:
@@ -230,7 +212,7 @@ def _same_text(one: str, other: str, *, zone: ZoneInfo | None) -> bool:
 
 
 def describe_change(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
-    """Say in what the key columns of one row differ from those that the ledger holds, in words that hold no value."""
+    """Describe how the key columns of a row differ from those in the ledger, without their values."""
     if now.keys() != before.keys():
         names = (", ".join(repr(name) for name in sorted(values)) for values in (now, before))
         return "the key columns are {}, and were {}".format(*names)
@@ -246,7 +228,7 @@ def describe_change(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
 
 def _kind(value: object) -> str:
     if isinstance(value, bool):
-        return "a truth value"
+        return "a boolean"
     if not isinstance(value, str):
         return "a number"
     moment = _moment(_trimmed(value))

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What a worker may do with a row that the ledger knows already: plain rules, without any database."""
+"""What a worker may do with a row that the ledger knows: pure functions, without a database."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from enum import Enum
 from limio_limitrail.usage.ledger.model import IN_DOUBT, Entry, OnUnknown, Outcome, State, Worker
 
 RESEND_WITHIN = 20 * 3600.0
-"""Seconds for which an API remembers a key for certain: many keep keys for a day."""
+"""Seconds for which an API is assumed to remember a key: many keep keys for a day."""
 
 _CLOCKS_APART = 60_000
 """Milliseconds by which the clocks of two machines may differ."""
-
-_PROVES_DOUBT = 3
-"""The ledger's format since which a row that was ever in doubt does not become ``rejected``."""
 
 _NO_ANSWER_KEPT = "the worker that sent it ended without writing down an answer"
 _CHANGED = "it was sent with another body, and whether that was carried out is not known"
@@ -26,9 +23,9 @@ _REFUSED_IN_DOUBT = "an earlier request of this row may have been carried out"
 class Action(Enum):
     """What to do with a row that has an entry."""
 
-    KEEP = "leave"
-    """Its outcome stands."""
-    CLAIM = "take"
+    KEEP = "keep"
+    """Its outcome is final."""
+    CLAIM = "claim"
     """Claim it and send it."""
     PARK = "park"
     """Nobody knows whether it was carried out, and it may not be sent again."""
@@ -43,31 +40,32 @@ class Policy:
     :param on_unknown: what becomes of rows whose outcome is not known.
     :param replay: the state whose rows are sent again, once a Dag run; none for ordinary runs.
     :param resend_within: seconds after its first request in which a row in doubt may be sent again under its key.
-    :param asked_at: when the run was asked for, in milliseconds since 1970: rows that were parked later are not replayed, since
-        nobody can have looked at them. None where that is not known.
+    :param requested_at: when the run was requested, in milliseconds since 1970: rows that were parked later are not replayed,
+        since nobody can have looked them up. None if unknown.
     """
 
     on_unknown: OnUnknown
     replay: State | None = None
     resend_within: float = RESEND_WITHIN
-    asked_at: int | None = None
+    requested_at: int | None = None
 
 
 def next_action(entry: Entry, *, digest: str, me: Worker, now: int, policy: Policy, alive: bool | None = None) -> Action:
-    """Say what to do with a row.
+    """Return what to do with a row.
 
-    :param entry: what the ledger holds of it.
-    :param digest: of the body that would be sent.
-    :param me: who asks.
-    :param now: the ledger's time, in milliseconds since 1970.
-    :param alive: whether the worker that has claimed it may still send it; none: its lease tells.
+    :param digest: of the request that would be sent.
+    :param alive: whether the worker that has claimed it may still send it; None: by its lease.
     """
     match entry.state:
         case State.COMMITTED | State.DENIED | State.GIVEN_UP:
             return Action.KEEP
         case State.REJECTED | State.PARKED:
-            # A retry of the run that replayed a row must not replay it again: whoever asked for it asked for one more request.
-            again = entry.state is policy.replay and not entry.worker.same_task_run(me) and why_kept(entry, policy=policy) is None
+            # A retry of the run that replayed a row must not replay it again: one more request was asked for.
+            again = (
+                entry.state is policy.replay
+                and not entry.worker.same_task_run(me)
+                and replay_refusal(entry, policy=policy) is None
+            )
             return Action.CLAIM if again else Action.KEEP
         case State.UNKNOWN:
             return _uncertain(entry, digest=digest, now=now, policy=policy)
@@ -80,12 +78,12 @@ def next_action(entry: Entry, *, digest: str, me: Worker, now: int, policy: Poli
 
 
 def is_alive(entry: Entry, *, me: Worker, now: int) -> bool:
-    """Tell by its lease whether the worker that has claimed a row may still send it."""
+    """Return whether the worker that has claimed a row may still send it, by its lease."""
     return not is_superseded(entry, me=me) and now < entry.lease_until
 
 
 def is_superseded(entry: Entry, *, me: Worker) -> bool:
-    """Tell whether the worker that has claimed a row is an earlier try of one's own task.
+    """Return whether the worker that has claimed a row is an earlier try of the same task.
 
     Airflow ends a try before it begins the next, unless only the process is gone that watched it: then this one parks what the
     older one is sending, or sends it under the same key.
@@ -94,26 +92,23 @@ def is_superseded(entry: Entry, *, me: Worker) -> bool:
 
 
 def may_be_done(entry: Entry) -> bool:
-    """Say whether a row may have been carried out, by what the ledger holds of it."""
-    if entry.state is State.REJECTED:
-        # A former version wrote so of rows that had been in doubt, too.
-        return entry.in_doubt_since is not None or (entry.format < _PROVES_DOUBT and entry.attempts > 1)
-    return entry.state in IN_DOUBT
+    """Return whether a row may have been carried out, by its entry."""
+    return entry.state in IN_DOUBT or (entry.state is State.REJECTED and entry.in_doubt_since is not None)
 
 
-def why_kept(entry: Entry, *, policy: Policy) -> str | None:
-    """Say why a replay does not send a row in the state that it asks for; None where it does."""
+def replay_refusal(entry: Entry, *, policy: Policy) -> str | None:
+    """Return why a replay does not send a row in the state that it asks for; None if it sends it."""
     if entry.state is not policy.replay:
         return None
     if entry.state is State.REJECTED and may_be_done(entry):
         return "it was in doubt before it was rejected, so that it may have been carried out"
-    if entry.state is State.PARKED and policy.asked_at is not None and (entry.finished_at or 0) > policy.asked_at:
+    if entry.state is State.PARKED and policy.requested_at is not None and (entry.finished_at or 0) > policy.requested_at:
         return "it was parked after this run was asked for, so that nobody can have looked it up"
     return None
 
 
 def resolve(outcome: Outcome, *, in_doubt: bool) -> Outcome:
-    """Say how a row stands after an answer, by what was known of it before.
+    """Return the outcome of a row after an answer, by what was known of it before.
 
     A refusal settles a row only if it is certain that no earlier request was carried out: an API that knows the key refuses the
     row as well. Whatever else an answer says stands.
@@ -123,12 +118,12 @@ def resolve(outcome: Outcome, *, in_doubt: bool) -> Outcome:
     """
     if outcome.state is not State.REJECTED or not in_doubt:
         return outcome
-    said = f"{outcome.detail}; " if outcome.detail else ""
-    return replace(outcome, state=State.PARKED, detail=f"{said}{_REFUSED_IN_DOUBT}")
+    prefix = f"{outcome.detail}; " if outcome.detail else ""
+    return replace(outcome, state=State.PARKED, detail=f"{prefix}{_REFUSED_IN_DOUBT}")
 
 
-def why_parked(entry: Entry, *, digest: str, now: int, policy: Policy) -> str:
-    """Say why a row in doubt is parked instead of sent."""
+def parking_reason(entry: Entry, *, digest: str, now: int, policy: Policy) -> str:
+    """Return why a row in doubt is parked instead of sent."""
     if entry.digest != digest:
         return _CHANGED
     before = entry.outcome.detail
@@ -150,12 +145,12 @@ def why_parked(entry: Entry, *, digest: str, now: int, policy: Policy) -> str:
 
 def _uncertain(entry: Entry, *, digest: str, now: int, policy: Policy) -> Action:
     # Under the same key, another body would be taken for the first one: that the first was carried out cannot be told any more.
-    if policy.on_unknown is OnUnknown.RESEND and entry.digest == digest and _key_is_known(entry, now=now, policy=policy):
+    if policy.on_unknown is OnUnknown.RESEND and entry.digest == digest and _is_key_remembered(entry, now=now, policy=policy):
         return Action.CLAIM
     return Action.PARK
 
 
-def _key_is_known(entry: Entry, *, now: int, policy: Policy) -> bool:
+def _is_key_remembered(entry: Entry, *, now: int, policy: Policy) -> bool:
     age = now - (entry.in_doubt_since or 0)
     return -_CLOCKS_APART <= age <= policy.resend_within * 1000
 
@@ -174,7 +169,7 @@ def _utc(milliseconds: int) -> str:
 
 
 def settled_under_another_key(entry: Entry) -> Entry:
-    """Return what an entry means for a row that stands there under another key, and is not sent: a doubt stays a doubt."""
+    """Return what an entry under another key means for a row that is not sent: a doubt stays a doubt."""
     if entry.state not in (State.SENDING, State.UNKNOWN):
         return entry
     detail = "it stands in the ledger under another key, and whether it was carried out is not known"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -21,22 +21,18 @@ from limio_limitrail.usage.ledger.table import (
     OUTCOME,
     WORKER,
     find_name,
+    milliseconds,
     read_entry,
-    with_times,
 )
 
 _STAGE = "_limitrail_outcomes"
-_NUMBERS = frozenset({"http_status"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Statements:
+class LedgerStatements:
     """The statements of one transaction.
 
-    :param session: the open transaction.
-    :param database: what kind of database it is.
     :param table: the ledger's table, as the user wrote it.
-    :param worker: who claims rows.
     """
 
     session: Session
@@ -45,33 +41,27 @@ class Statements:
     worker: Worker
 
     def entries(self, keys: Sequence[str]) -> dict[str, Entry]:
-        """Read the entries that there are."""
+        """Return the entries of some keys."""
         if not keys:
             return {}
         columns = ", ".join(self._quote(name) for name in ENTRY)
         among, values = self._among(keys)
-        sql = f"SELECT {columns} FROM {self._place} WHERE {among}"
+        sql = f"SELECT {columns} FROM {self.qualified_table} WHERE {among}"
         found = dict(read_entry(values) for values in self.session.query(sql, *values))
         # Few rows need their instants, which take the longest to read.
-        dated = [
-            key
-            for key, entry in found.items()
-            if entry.state is State.PARKED or (entry.state in IN_DOUBT and entry.in_doubt_since is None)
-        ]
-        if dated:
-            times = ", ".join(self.session.dialect.legible(self._quote(name)) for name in ("claimed_at", "finished_at"))
-            among, values = self._among(dated)
-            for key, claimed_at, finished_at in self.session.query(
-                f"SELECT {self._quote(KEY)}, {times} FROM {self._place} WHERE {among}", *values
-            ):
-                found[key] = with_times(found[key], claimed_at=claimed_at, finished_at=finished_at)
+        if parked := [key for key, entry in found.items() if entry.state is State.PARKED]:
+            finished_at = self.session.dialect.legible(self._quote("finished_at"))
+            among, values = self._among(parked)
+            sql = f"SELECT {self._quote(KEY)}, {finished_at} FROM {self.qualified_table} WHERE {among}"
+            for key, instant_ in self.session.query(sql, *values):
+                found[key] = replace(found[key], finished_at=milliseconds(instant_))
         return found
 
     def insert(self, rows: Sequence[UsageRow], *, about: Mapping[str, str | None], now: int, lease_until: int) -> frozenset[str]:
         """Add entries in the state ``sending``; a row that another worker has added meanwhile stays as it is.
 
         :param about: columns that are the same for all of them.
-        :returns: the keys of those that were added, as far as the database tells.
+        :returns: the keys of those that were added, as far as the database reports them.
         """
         fixed = {
             "state": State.SENDING.value,
@@ -88,23 +78,23 @@ class Statements:
         if self.database == "postgresql":
             bound = ", ".join(self._bound(name) for name in fixed)
             added = self.session.query(
-                f"INSERT INTO {self._place} ({columns}) SELECT s.k, s.r, s.d, s.i, s.m, {bound} "
+                f"INSERT INTO {self.qualified_table} ({columns}) SELECT s.k, s.r, s.d, s.i, s.m, {bound} "
                 f"FROM json_to_recordset(CAST({VALUE} AS json)) AS s(k text, r text, d text, i text, m text) "
                 f"ON CONFLICT ({self._quote(KEY)}) DO NOTHING RETURNING {self._quote(KEY)}",
                 *fixed.values(),
-                _json([_told(row) for row in rows]),
+                _json([_as_record(row) for row in rows]),
             )
             return frozenset(key for (key,) in added)
-        values = [value for row in rows for value in (*_about(row), *fixed.values())]
+        values = [value for row in rows for value in (*_row_values(row), *fixed.values())]
         one = f"({', '.join(self._bound(name) for name in names)})"
-        # Where a database has no such clause, two workers at the same row collide, and the transaction is made again.
-        known = self.database in ("duckdb", "sqlite")
-        otherwise = f" ON CONFLICT ({self._quote(KEY)}) DO NOTHING" if known else ""
+        # Where a database has no such clause, two workers that insert one row collide, and the transaction is retried.
+        has_clause = self.database in ("duckdb", "sqlite")
+        otherwise = f" ON CONFLICT ({self._quote(KEY)}) DO NOTHING" if has_clause else ""
         all_values = ", ".join([one] * len(rows))
-        self.session.execute(f"INSERT INTO {self._place} ({columns}) VALUES {all_values}{otherwise}", *values)
+        self.session.execute(f"INSERT INTO {self.qualified_table} ({columns}) VALUES {all_values}{otherwise}", *values)
         return frozenset()
 
-    def take(self, row: UsageRow, *, entry: Entry, now: int, lease_until: int) -> None:
+    def claim(self, row: UsageRow, *, entry: Entry, now: int, lease_until: int) -> None:
         """Claim a row, unless its entry is no longer the one that was read."""
         values = {
             "state": State.SENDING.value,
@@ -132,65 +122,49 @@ class Statements:
         self._update(values, where=self._unchanged(row.key, entry))
 
     def restore(self, row: UsageRow, *, entry: Entry) -> None:
-        """Put an entry back that this worker's claim has replaced."""
+        """Restore an entry that this worker's claim has replaced."""
         values = {
             "state": entry.state.value,
             **_worker(entry.worker),
             "lease_until": entry.lease_until,
             "body_digest": entry.digest,
             "attempts": entry.attempts,
-            FORMAT_COLUMN: entry.format,
+            FORMAT_COLUMN: FORMAT,
             "in_doubt_since": entry.in_doubt_since,
-            # Those of the body that was sent before are not known any more, unless this is it.
+            # The claim has overwritten the members of the former body, unless it is the same body.
             "body_members": row.members if row.digest == entry.digest else None,
         }
         self._update(values, where={KEY: row.key, **self._mine()})
 
     def delete(self, keys: Sequence[str]) -> None:
         """Remove entries that this worker has made and not used."""
-        condition = " AND ".join(f"{self._quote(name)} = {VALUE}" for name in self._mine())
-        among, values = self._among(keys)
-        self.session.execute(
-            f"DELETE FROM {self._place} WHERE {among} AND {condition}",
-            *values,
-            *self._mine().values(),
-        )
+        among, values = self._among_mine(keys)
+        self.session.execute(f"DELETE FROM {self.qualified_table} WHERE {among}", *values)
 
     def renew(self, keys: Sequence[str], *, lease_until: int) -> None:
-        """Move the leases of claims that this worker still has."""
-        condition = " AND ".join(f"{self._quote(name)} = {VALUE}" for name in self._mine())
-        among, values = self._among(keys)
-        self.session.execute(
-            f"UPDATE {self._place} SET {self._quote('lease_until')} = {VALUE} WHERE {among} AND {condition}",
-            lease_until,
-            *values,
-            *self._mine().values(),
-        )
+        """Extend the leases of claims that this worker still has: its heartbeat."""
+        among, values = self._among_mine(keys)
+        sql = f"UPDATE {self.qualified_table} SET {self._quote('lease_until')} = {VALUE} WHERE {among}"
+        self.session.execute(sql, lease_until, *values)
 
     def record(self, outcomes: Mapping[str, Outcome], *, now: int) -> int:
-        """Write outcomes down for rows that are still this worker's; give how many were."""
+        """Write the outcomes of rows that are still this worker's; return how many were."""
         if self.database == "postgresql":
             return self._record_at_once(outcomes, now=now)
-        import pyarrow as pa
-
         session, dialect, quote = self.session, self.session.dialect, self._quote
-        # The stage's names are its own, so that no condition is ambiguous.
+        # Names of their own, so that no condition is ambiguous.
         columns: dict[str, list[object]] = {
             "s_key": list(outcomes),
             "s_state": [outcome.state.value for outcome in outcomes.values()],
             **{f"s_{name}": [_storable(getattr(outcome, name)) for outcome in outcomes.values()] for name in OUTCOME},
         }
-        numbers = {f"s_{name}" for name in _NUMBERS}
-        arrays = [pa.array(values, pa.int64() if name in numbers else pa.string()) for name, values in columns.items()]
-        types = [(quote(name), dialect.integer_type if name in numbers else dialect.text_type) for name in columns]
-        session.create_stage(stage=_STAGE, columns=types)
-        session.fill(stage=_STAGE, rows=pa.table(arrays, names=list(columns)))
+        self.fill_stage(_STAGE, columns)
         assignments = [(quote(name), "s." + quote(f"s_{name}")) for name in ("state", *OUTCOME)]
         condition = f"t.{quote(KEY)} = s.{quote('s_key')} AND {self._open('t')}"
-        written = session.execute(dialect.update(self._place, quote(_STAGE), assignments, condition))
+        written = session.execute(dialect.update(self.qualified_table, quote(_STAGE), assignments, condition))
         session.execute(
-            f"UPDATE {self._place} SET {quote('finished_at')} = {self._bound('finished_at')}, "
-            f"{quote('in_doubt_since')} = {self._doubt_left(quote('state'), quote('in_doubt_since'))} "
+            f"UPDATE {self.qualified_table} SET {quote('finished_at')} = {self._bound('finished_at')}, "
+            f"{quote('in_doubt_since')} = {self._in_doubt_since(quote('state'), quote('in_doubt_since'))} "
             f"WHERE {quote(KEY)} IN ({_values(list(outcomes))}) AND {quote('claim_id')} = {VALUE} "
             f"AND {quote('state')} <> {VALUE}",
             instant(now),
@@ -202,7 +176,7 @@ class Statements:
         return written
 
     def _record_at_once(self, outcomes: Mapping[str, Outcome], *, now: int) -> int:
-        """Write outcomes down in one statement, without a stage: for Postgres a table, however temporary, is dear."""
+        """Write outcomes in one statement, without a staging table: a temporary one is slow in Postgres."""
         names = ("state", *OUTCOME)
         rows = [
             {"k": key, **{name: _storable(value) for name in names if (value := getattr(outcome, name)) is not None}}
@@ -212,8 +186,8 @@ class Statements:
         settings = ", ".join(f"{self._quote(name)} = s.{self._quote(name)}" for name in names)
         state, since = self._quote("state"), self._quote("in_doubt_since")
         return self.session.execute(
-            f"UPDATE {self._place} AS t SET {settings}, {self._quote('finished_at')} = {self._bound('finished_at')}, "
-            f"{since} = {self._doubt_left(f's.{state}', f't.{since}')} "
+            f"UPDATE {self.qualified_table} AS t SET {settings}, {self._quote('finished_at')} = {self._bound('finished_at')}, "
+            f"{since} = {self._in_doubt_since(f's.{state}', f't.{since}')} "
             f"FROM json_to_recordset(CAST({VALUE} AS json)) AS s(k text, {columns}) "
             f"WHERE t.{self._quote(KEY)} = s.k AND {self._open('t')}",
             instant(now),
@@ -221,54 +195,72 @@ class Statements:
         )
 
     def now(self) -> int | None:
-        """Give the database's own time in milliseconds since 1970; none where the ledger's workers share a machine's clock."""
+        """Return the database's time in milliseconds since 1970; None where the ledger's workers share a machine's clock."""
         if self.database != "postgresql":
             return None
         [(milliseconds,)] = self.session.query("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)")
         return int(milliseconds)
 
-    def insist_on_durability(self) -> None:
-        """Have Postgres write to disk before it says that it has, also where it is set not to."""
+    def require_durability(self) -> None:
+        """Make Postgres commit to disk, also where ``synchronous_commit`` is off."""
         if self.database == "postgresql":
             self.session.query(
                 "SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'"
             )
 
+    def fill_stage(self, stage: str, columns: Mapping[str, Sequence[object]]) -> None:
+        """Create a temporary table and fill it; ``s_http_status`` is a number, and all other columns are texts."""
+        import pyarrow as pa
+
+        dialect = self.session.dialect
+        is_number = {name: name == "s_http_status" for name in columns}
+        types = [(self._quote(name), dialect.integer_type if is_number[name] else dialect.text_type) for name in columns]
+        arrays = [pa.array(values, pa.int64() if is_number[name] else pa.string()) for name, values in columns.items()]
+        self.session.create_stage(stage=stage, columns=types)
+        self.session.fill(stage=stage, rows=pa.table(arrays, names=list(columns)))
+
     @property
-    def _place(self) -> str:
+    def qualified_table(self) -> str:
+        """The table's name in SQL."""
         return self.session.dialect.qualified(find_name(self.table, dialect=self.session.dialect))
 
     def _quote(self, name: str) -> str:
         return self.session.dialect.quote(name)
 
     def _bound(self, name: str) -> str:
-        """Write a bound value for a column; Postgres is told its type, because a null alone tells none."""
+        """Return the placeholder of a column's value; Postgres needs its type, because a null has none."""
         return f"CAST({VALUE} AS {COLUMNS[name].of(self.session.dialect)})" if self.database == "postgresql" else VALUE
 
     def _mine(self) -> dict[str, str]:
         return {"claim_id": self.worker.claim_id, "state": State.SENDING.value}
 
     def _open(self, table: str) -> str:
-        """Write the condition that an entry is this worker's, and that its outcome may still be written down."""
+        """Return the condition that an entry is this worker's, and that its outcome may still be written."""
         states = ", ".join(f"'{state.value}'" for state in (State.SENDING, State.UNKNOWN, State.PARKED))
         claim, state = (f"{table}.{self._quote(name)}" for name in ("claim_id", "state"))
         return f"{claim} = '{self.worker.claim_id}' AND {state} IN ({states})"
 
     @staticmethod
-    def _doubt_left(state: str, since: str) -> str:
-        """Write since when a row is in doubt after an outcome: a clear one ends the doubt."""
+    def _in_doubt_since(state: str, since: str) -> str:
+        """Return ``in_doubt_since`` after an outcome: a clear one ends the doubt."""
         clear = ", ".join(f"'{one.value}'" for one in State if one not in IN_DOUBT)
         return f"CASE WHEN {state} IN ({clear}) THEN NULL ELSE {since} END"
 
     def _among(self, keys: Sequence[str]) -> tuple[str, list[object]]:
-        """Write the condition that a row has one of several keys, and give what is bound in it."""
+        """Return the condition that a row has one of several keys, and its values."""
         if self.database == "postgresql":
-            # One value however many keys: a long list of them takes longer to read than to look up.
+            # One value for all keys: a long list of them takes longer to parse than to look up.
             return f"{self._quote(KEY)} = ANY(CAST({VALUE} AS text[]))", [list(keys)]
         return f"{self._quote(KEY)} IN ({_values(keys)})", list(keys)
 
+    def _among_mine(self, keys: Sequence[str]) -> tuple[str, list[object]]:
+        """Return the same condition for this worker's claims only."""
+        among, values = self._among(keys)
+        mine = self._mine()
+        return " AND ".join([among, *(f"{self._quote(name)} = {VALUE}" for name in mine)]), [*values, *mine.values()]
+
     def _unchanged(self, key: str, entry: Entry) -> dict[str, object]:
-        """Give what an entry must still be for a change to apply."""
+        """Return what an entry must still be for a change to apply (optimistic locking)."""
         return {
             KEY: key,
             "state": entry.state.value,
@@ -279,24 +271,26 @@ class Statements:
     def _update(self, values: Mapping[str, object], *, where: Mapping[str, object], more: str = "") -> None:
         settings = ", ".join(f"{self._quote(name)} = {self._bound(name)}" for name in values)
         condition = " AND ".join(f"{self._quote(name)} = {VALUE}" for name in where)
-        self.session.execute(f"UPDATE {self._place} SET {settings}{more} WHERE {condition}", *values.values(), *where.values())
+        self.session.execute(
+            f"UPDATE {self.qualified_table} SET {settings}{more} WHERE {condition}", *values.values(), *where.values()
+        )
 
 
 def _worker(worker: Worker) -> dict[str, str | int]:
     return {name: getattr(worker, name) for name in WORKER}
 
 
-def _about(row: UsageRow) -> tuple[str | None, ...]:
-    """Give what an entry holds of a row: key, key columns, digest, identity and digests of the members."""
+def _row_values(row: UsageRow) -> tuple[str | None, ...]:
+    """Return what an entry holds of a row: key, key columns, digest, identity and digests of the members."""
     return row.key, row.row_key, row.digest, row.identity or None, row.members
 
 
-def _told(row: UsageRow) -> dict[str, str | int | None]:
-    return {name: _storable(value) for name, value in zip("krdim", _about(row), strict=True)}
+def _as_record(row: UsageRow) -> dict[str, str | int | None]:
+    return {name: _storable(value) for name, value in zip("krdim", _row_values(row), strict=True)}
 
 
 def _storable(value: str | int | None) -> str | int | None:
-    """Replace what some databases have no room for in a text: a NUL, and halves of surrogate pairs."""
+    """Replace what some databases cannot store in a text: a NUL, and halves of surrogate pairs."""
     return value.replace("\0", "\ufffd").encode(errors="replace").decode() if isinstance(value, str) else value
 
 
@@ -309,5 +303,5 @@ def _values(items: Iterable[object]) -> str:
 
 
 def instant(milliseconds: int) -> datetime:
-    """Give a time as databases take it."""
+    """Return a time as databases take it."""
     return datetime.fromtimestamp(milliseconds / 1000, tz=UTC)

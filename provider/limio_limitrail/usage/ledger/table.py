@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The ledger's table: its columns, how it is made, and how its rows are read."""
+"""The ledger's table: its columns, how it is created, and how its entries are read."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -13,96 +13,83 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Session
 from limio_limitrail.landing.sql.errors import during
 from limio_limitrail.landing.sql.names import TableName
-from limio_limitrail.stored_formats import trouble
-from limio_limitrail.usage.ledger.model import Entry, LedgerError, Outcome, State, Worker
+from limio_limitrail.usage.ledger.model import IN_DOUBT, Entry, LedgerError, Outcome, State, Worker
 
 if TYPE_CHECKING:
     from limio_limitrail.usage.ledger.transactions import Transactions
 
 
 class Type(Enum):
-    """What a column holds."""
+    """The type of a column."""
 
     TEXT = "text"
     NUMBER = "number"
     INSTANT = "instant"
 
     def of(self, dialect: Dialect) -> str:
-        """Give the type's name in a database."""
-        return {
-            Type.TEXT: dialect.text_type,
-            Type.NUMBER: dialect.integer_type,
-            Type.INSTANT: dialect.instant_type,
-        }[self]
+        """Return the type's name in a database."""
+        return {Type.TEXT: dialect.text_type, Type.NUMBER: dialect.integer_type, Type.INSTANT: dialect.instant_type}[self]
 
 
 KEY = "idempotency_key"
 
 FORMAT = 3
-"""What a row means, as this version writes it. Format 1 lacks the column that says so; format 2 lacks what tells a row under
-another key, and since when it has been in doubt."""
+"""The format of an entry. Entries of other formats are refused."""
 
 FORMAT_COLUMN = "ledger_format"
 
-COLUMNS: dict[str, Type] = {
-    KEY: Type.TEXT,
-    "state": Type.TEXT,
-    "operation": Type.TEXT,
-    "row_key": Type.TEXT,
-    "http_status": Type.NUMBER,
-    "decision": Type.TEXT,
-    "reservation_id": Type.TEXT,
-    "error_code": Type.TEXT,
-    "resource_key": Type.TEXT,
-    "trace_id": Type.TEXT,
-    "field": Type.TEXT,
-    "detail": Type.TEXT,
-    "attempts": Type.NUMBER,
-    "body_digest": Type.TEXT,
-    "conn_id": Type.TEXT,
-    "dag_id": Type.TEXT,
-    "task_id": Type.TEXT,
-    "run_id": Type.TEXT,
-    "map_index": Type.NUMBER,
-    "try_number": Type.NUMBER,
-    "claim_id": Type.TEXT,
-    "lease_until": Type.NUMBER,
-    "claimed_at": Type.INSTANT,
-    "finished_at": Type.INSTANT,
-    FORMAT_COLUMN: Type.NUMBER,
-    "in_doubt_since": Type.NUMBER,
-    "row_identity": Type.TEXT,
-    "tenant": Type.TEXT,
-    "key_namespace": Type.TEXT,
-    "body_members": Type.TEXT,
-}
-
-ADDED = frozenset({FORMAT_COLUMN, "in_doubt_since", "row_identity", "tenant", "key_namespace", "body_members"})
-"""Columns that ledgers of former formats lack. They come last in a table, because that is where they are added."""
-
-INDEXED = ("row_identity",)
-"""Columns that rows are looked up by. DuckDB finds them as fast without an index, and changes an indexed row by deleting it."""
-
 OUTCOME = ("http_status", "decision", "reservation_id", "error_code", "resource_key", "trace_id", "field", "detail")
 WORKER = ("dag_id", "task_id", "run_id", "map_index", "try_number", "claim_id")
+
+_NUMBERS = frozenset({FORMAT_COLUMN, "http_status", "attempts", "map_index", "try_number", "lease_until", "in_doubt_since"})
+_INSTANTS = frozenset({"claimed_at", "finished_at", "seen_at", "previewed_at"})
+
+
+def typed(*names: str) -> dict[str, Type]:
+    """Return columns with their types; a column has one type in all tables."""
+    return {name: Type.NUMBER if name in _NUMBERS else Type.INSTANT if name in _INSTANTS else Type.TEXT for name in names}
+
+
+COLUMNS = typed(
+    KEY, "state", "operation", "row_key", *OUTCOME, "attempts", "body_digest", "conn_id", *WORKER, "lease_until", "claimed_at",
+    "finished_at", FORMAT_COLUMN, "in_doubt_since", "row_identity", "tenant", "key_namespace", "body_members",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSpec:
+    """A table with one row per idempotency key.
+
+    :param columns: its columns, the key first.
+    :param unfit: what an error says of a table that lacks some, such as ``is no ledger``.
+    :param parameter: the parameter that names the table.
+    :param indexed: columns with an index, except in DuckDB: it needs none, and would update an indexed row by deleting it.
+    """
+
+    columns: Mapping[str, Type]
+    unfit: str
+    parameter: str
+    indexed: tuple[str, ...] = ()
+
+
+LEDGER = TableSpec(columns=COLUMNS, unfit="is no ledger", parameter="ledger_table", indexed=("row_identity",))
+
 ENTRY = (KEY, FORMAT_COLUMN, "state", "lease_until", "body_digest", "attempts", "in_doubt_since", *WORKER, *OUTCOME)
-_ALWAYS = ("lease_until", "body_digest", "attempts", *WORKER)
-_COUNTS = frozenset({"lease_until", "attempts", "map_index", "try_number"})
+_REQUIRED = (FORMAT_COLUMN, "lease_until", "body_digest", "attempts", *WORKER)
+_REQUIRED_NUMBERS = (FORMAT_COLUMN, "lease_until", "attempts", "map_index", "try_number")
 
 
 def read_entry(values: Sequence[Any]) -> tuple[str, Entry]:
-    """Read what a query for the columns of `ENTRY` gave; the row's key comes first.
+    """Read the columns of `ENTRY`; the row's key comes first.
 
-    :raises LedgerError: a newer version has written the row, or it is damaged. It must not be sent then: whether it was is not
-        known.
+    :raises LedgerError: another version has written the entry, or it is damaged. The row must not be sent then: whether it was
+        sent is not known.
     """
     row = dict(zip(ENTRY, values, strict=True))
-    # A version that did not know the column has left it empty.
-    format_ = 1 if row[FORMAT_COLUMN] is None else _count(row, FORMAT_COLUMN)
-    if (why := trouble(format_, reads=FORMAT)) is not None:
+    if row[FORMAT_COLUMN] is not None and (format_ := _number(row, FORMAT_COLUMN)) != FORMAT:
         raise LedgerError(
-            f"the ledger's row {row[KEY]} {why}. It is not guessed at: run the version of the package that has written it, "
-            "or a later one"
+            f"the ledger's row {row[KEY]} has format {format_}, and this version reads format {FORMAT}. It is not guessed at: "
+            "run the version of the package that has written it, or a later one"
         )
     try:
         state = State(row["state"])
@@ -110,9 +97,10 @@ def read_entry(values: Sequence[Any]) -> tuple[str, Entry]:
         raise LedgerError(
             f"the ledger's row {row[KEY]} has the state {str(row['state'])[:40]!r}; correct it to one of {', '.join(State)}"
         ) from None
-    if empty := [name for name in _ALWAYS if row[name] is None]:
+    if empty := [name for name in _REQUIRED if row[name] is None]:
         raise LedgerError(f"the ledger's row {row[KEY]} is damaged: {', '.join(empty)} must not be empty")
-    row |= {name: _count(row, name) for name in _COUNTS}
+    row |= {name: _number(row, name) for name in _REQUIRED_NUMBERS}
+    since = None if row["in_doubt_since"] is None else _number(row, "in_doubt_since")
     return row[KEY], Entry(
         state=state,
         worker=Worker(**{name: row[name] for name in WORKER}),
@@ -120,30 +108,36 @@ def read_entry(values: Sequence[Any]) -> tuple[str, Entry]:
         digest=row["body_digest"],
         attempts=row["attempts"],
         outcome=Outcome(state=state, **{name: row[name] for name in OUTCOME}),
-        format=format_,
-        in_doubt_since=None if row["in_doubt_since"] is None else _count(row, "in_doubt_since"),
+        # A person may have changed the state and not this column.
+        in_doubt_since=since or 0 if state in IN_DOUBT else since,
     )
 
 
-def with_times(entry: Entry, *, claimed_at: object, finished_at: object) -> Entry:
-    """Add to an entry what its instants say, given as the texts that the database makes of them."""
-    since = entry.in_doubt_since
-    if since is None:
-        # A former version has claimed it. After more than one claim, the last one does not tell when the first was.
-        since = (_milliseconds(claimed_at) if entry.attempts == 1 else None) or 0
-    return replace(entry, in_doubt_since=since, finished_at=_milliseconds(finished_at))
+def replace_rows(session: Session, table: str, *, columns: Mapping[str, Type], rows: Sequence[Sequence[object]]) -> None:
+    """Insert rows, and replace those with the same keys; the key is the first column.
+
+    :param table: its name in SQL.
+    """
+    dialect = session.dialect
+    keys = [row[0] for row in rows]
+    session.execute(f"DELETE FROM {table} WHERE {dialect.quote(KEY)} IN ({', '.join([VALUE] * len(keys))})", *keys)
+    names = ", ".join(map(dialect.quote, columns))
+    placeholders = f"({', '.join(f'CAST({VALUE} AS {type_.of(dialect)})' for type_ in columns.values())})"
+    sql = f"INSERT INTO {table} ({names}) VALUES {', '.join([placeholders] * len(rows))}"
+    session.execute(sql, *(value for row in rows for value in row))
 
 
-def _milliseconds(text: object) -> int | None:
+def milliseconds(instant: object) -> int | None:
+    """Read an instant as a database or a person has written it, in milliseconds since 1970; None if it is not one."""
     try:
-        found = datetime.fromisoformat(str(text))
-        return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+        when = instant if isinstance(instant, datetime) else datetime.fromisoformat(str(instant))
+        return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
     except (ValueError, OverflowError):
         return None
 
 
-def _count(row: Mapping[str, Any], name: str) -> int:
-    """Read a whole number, which a database may give as another type."""
+def _number(row: Mapping[str, Any], name: str) -> int:
+    """Read a whole number, which a database may return as another type."""
     try:
         return int(row[name])
     except (TypeError, ValueError, OverflowError):
@@ -151,67 +145,47 @@ def _count(row: Mapping[str, Any], name: str) -> int:
 
 
 def find_name(text: str, *, dialect: Dialect) -> TableName:
-    """Read a table's name as the user wrote it.
-
-    :raises LedgerError: it is none.
-    """
+    """Read a table's name as the user wrote it."""
     try:
         return dialect.table_name(text)
-    except ValueError as wrong:
-        raise LedgerError(str(wrong)) from None
+    except ValueError as error:
+        raise LedgerError(str(error)) from None
 
 
-def prepare_table(transactions: Transactions, text: str, *, columns: Mapping[str, Type], **about: Any) -> bool:
-    """Have a table as `make_table` does; False where it is of a former format.
+def prepare_table(transactions: Transactions, text: str, spec: TableSpec) -> None:
+    """Create a table as `make_table` does; one that exists is only read, without waiting for its writers.
 
-    A table that is there is only looked at: whoever writes to it, or has it locked, keeps nobody from beginning.
-
-    :param text: the table, as the user wrote it.
-    :param columns: its columns, the key first.
-    :param about: as `make_table` takes it.
-    :raises LedgerError: as `make_table` does, or the connection's user lacks a right.
+    :param text: the table's name, as the user wrote it.
+    :raises LedgerError: as `make_table` does, or the connection's user lacks a privilege.
     """
-    unmade = {name: value for name, value in about.items() if name != "indexed"}
 
-    def look(session: Session) -> bool | None:
+    def check(session: Session) -> bool:
         table = find_name(text, dialect=session.dialect)
-        found = _is_current(session, table, columns=columns, **unmade)
-        if found is not None:
-            _check_rights(session, table)
-        return found
+        exists = _check_columns(session, table, spec)
+        if exists:
+            _check_privileges(session, table)
+        return exists
 
-    def make(session: Session) -> bool:
-        return make_table(session, find_name(text, dialect=session.dialect), columns=columns, **about)
-
-    found = transactions.read(look)
-    return transactions.run(make) if found is None else found
+    if not transactions.read(check):
+        transactions.run(lambda session: make_table(session, find_name(text, dialect=session.dialect), spec))
 
 
-def _is_current(
-    session: Session,
-    table: TableName,
-    *,
-    columns: Mapping[str, Type],
-    unfit: str,
-    parameter: str,
-    added: Collection[str] = (),
-) -> bool | None:
-    """Look at a table, as `make_table` does; None where there is none."""
+def _check_columns(session: Session, table: TableName, spec: TableSpec) -> bool:
+    """Check the columns of a table; return False if it does not exist."""
     found = session.columns(table)
     if found is None:
-        return None
+        return False
     if loose := next((column for column in found if column.name.lower() == KEY and column.confuses(Kind.TEXT)), None):
         raise LedgerError(
             f"the table {table}: its column {loose.name!r} takes different keys for equal (its type is {loose.type}), so rows "
-            f"would be mixed up. Give another {parameter}=, or make the column a text with a deterministic collation"
+            f"would be mixed up. Give another {spec.parameter}=, or make the column a text with a deterministic collation"
         )
-    lacking = set(columns) - {column.name.lower() for column in found}
-    if strange := sorted(lacking - set(added)):
+    if lacking := sorted(set(spec.columns) - {column.name.lower() for column in found}):
         raise LedgerError(
-            f"the table {table} {unfit} of this version: it lacks {', '.join(strange)}. "
-            f"Give another {parameter}=, or add the columns"
+            f"the table {table} {spec.unfit} of this version: it lacks {', '.join(lacking)}. "
+            f"Give another {spec.parameter}=, or add the columns"
         )
-    return not lacking
+    return True
 
 
 def _index(session: Session, table: TableName, *, column: str) -> None:
@@ -224,8 +198,8 @@ def _index(session: Session, table: TableName, *, column: str) -> None:
             session.execute(f"CREATE INDEX {dialect.qualified(name)} ON {dialect.quote(table.table)} ({dialect.quote(column)})")
 
 
-def _check_rights(session: Session, table: TableName) -> None:
-    """Find out what Postgres will not let the connection's user do, before anything is sent."""
+def _check_privileges(session: Session, table: TableName) -> None:
+    """Check that Postgres grants the connection's user what is needed, before anything is sent."""
     if session.dialect.name != "Postgres":
         return
     name = session.dialect.qualified(table)
@@ -245,62 +219,22 @@ def _check_rights(session: Session, table: TableName) -> None:
         )
 
 
-def make_table(
-    session: Session,
-    table: TableName,
-    *,
-    columns: Mapping[str, Type],
-    unfit: str,
-    parameter: str,
-    added: Collection[str] = (),
-    indexed: Collection[str] = (),
-) -> bool:
-    """Make a table with one row a key, where there is none; False where it is of a former format.
+def make_table(session: Session, table: TableName, spec: TableSpec) -> None:
+    """Create a table with one row per key, if it does not exist. One that exists is not locked.
 
-    A table that is there is not locked.
-
-    :param columns: its columns, the key first.
-    :param unfit: what to say of a table of that name that lacks some, such as ``is no ledger``.
-    :param parameter: the parameter that names it.
-    :param added: columns that tables of former formats lack.
-    :param indexed: columns that get an index in a table that is made.
-    :raises LedgerError: there is a table of that name that lacks others.
+    :raises LedgerError: the table exists and lacks columns.
     """
-
-    def look() -> bool | None:
-        return _is_current(session, table, columns=columns, unfit=unfit, parameter=parameter, added=added)
-
-    found = look()
-    if found is None:
-        session.lock(table)
-        # Another worker may have been faster.
-        found = look()
-    if found is not None:
-        return found
+    if _check_columns(session, table, spec):
+        return
+    session.lock(table)
+    # Another worker may have created it in the meantime.
+    if _check_columns(session, table, spec):
+        return
     dialect = session.dialect
-    described = [f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in columns.items()]
+    described = [f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in spec.columns.items()]
     described[0] += " NOT NULL"
     described.append(f"PRIMARY KEY ({dialect.quote(KEY)})")
     with during(f"while creating {table}"):
         session.execute(f"CREATE TABLE {dialect.qualified(table)} ({', '.join(described)})")
-        for name in indexed:
+        for name in spec.indexed:
             _index(session, table, column=name)
-    return True
-
-
-def add_columns(session: Session, table: TableName) -> list[str]:
-    """Give a ledger of a former format the columns that it lacks, if they are still lacking, and name them.
-
-    In a transaction of its own that holds no lock yet: what has locked a table for less deadlocks with those who read it.
-    """
-    dialect = session.dialect
-    there = {column.name.lower() for column in session.columns(table) or ()}
-    lacking = [name for name in COLUMNS if name in ADDED - there]
-    for name in lacking:
-        session.execute(addition(dialect, table, name))
-    return lacking
-
-
-def addition(dialect: Dialect, table: TableName, name: str) -> str:
-    """Write the statement that adds a column to a ledger."""
-    return f"ALTER TABLE {dialect.qualified(table)} ADD COLUMN {dialect.quote(name)} {COLUMNS[name].of(dialect)}"

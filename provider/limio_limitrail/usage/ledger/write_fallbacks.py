@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Outcomes that a table does not take as they are: each is written with what can be, and none keeps the others from being."""
+"""Fallbacks for outcomes that a table does not accept as they are: each is reduced until it is accepted, alone."""
 
 from __future__ import annotations
 
@@ -16,44 +16,42 @@ from limio_limitrail.usage.ledger.table import OUTCOME
 log = logging.getLogger("limio_limitrail.usage.ledger")
 
 Write = Callable[[Mapping[str, Outcome]], int]
-"""Writes outcomes, all or none; gives how many found their entries."""
+"""Writes outcomes, all or none; returns how many found their entries."""
 
 _TEXTS = tuple(name for name in OUTCOME if name != "http_status")
 
-_MOST_IN_VAIN = 8
-"""So many outcomes in a row that are not taken in one form, and the next smaller one is tried for all that are left."""
+_MAX_REFUSED = 8
+"""After so many consecutive refusals of one form, the next smaller one is tried for the rest."""
 
-_MOST_AT_FIRST = 4
-"""The same as long as none is taken in that form."""
+_MAX_REFUSED_AT_FIRST = 4
+"""The same while none is accepted in that form."""
 
 
 class UnwrittenError(LedgerError):
-    """Not even the state of some rows could be written. All others are written.
+    """Not even the states of some rows could be written. All others are written.
 
-    :ivar keys: of those rows.
+    :ivar keys: the keys of those rows.
     """
 
     keys: frozenset[str] = frozenset()
 
 
 def record_apart(outcomes: Mapping[str, Outcome], *, write: Write, table: str) -> int:
-    """Write outcomes together; where the table does not take some, those alone are cut down to what it takes.
+    """Write outcomes together; those that the table does not accept are reduced to what it accepts.
 
-    :param outcomes: by key.
-    :param write: raises a `DatabaseError` with `Cause.ROWS` where the table does not take them.
-    :param table: what the table is called in messages.
+    :param write: raises a `DatabaseError` with `Cause.ROWS` where the table does not accept them.
     :returns: how many found their entries.
-    :raises UnwrittenError: the table does not even take the states of some rows.
+    :raises UnwrittenError: the table does not even accept the states of some rows.
     """
-    parts = _Parts(write)
-    left = parts.write(outcomes)
+    bisection = _Bisection(write)
+    left = bisection.write(outcomes)
     if not left:
-        return parts.found
-    reduced, told = len(left), parts.refusals[-1].what
+        return bisection.found
+    reduced, reason = len(left), bisection.refusals[-1].what
     example = next(iter(left))
     for form in _FORMS:
         if left:
-            left = parts.write_reduced({key: form(outcomes[key]) for key in left})
+            left = bisection.write_reduced({key: form(outcomes[key]) for key in left})
     if reduced > len(left):
         log.warning(
             "The table %s did not take %d outcomes as they are, such as that of %s (%s). Their states are written, and of the "
@@ -61,44 +59,44 @@ def record_apart(outcomes: Mapping[str, Outcome], *, write: Write, table: str) -
             table,
             reduced - len(left),
             example,
-            told,
+            reason,
         )
     if left:
         key = next(iter(left))
         error = UnwrittenError(
             f"the table {table} does not take the states of {len(left)} rows, such as {outcomes[key].state} for {key} "
-            f"({parts.refusals[-1].what}). All others are written. Look for a constraint, a trigger or a type that somebody has "
-            f"given the ledger"
+            f"({bisection.refusals[-1].what}). All others are written. Look for a constraint, a trigger or a type that "
+            "somebody has given the ledger"
         )
         error.keys = frozenset(left)
         raise error
-    return parts.found
+    return bisection.found
 
 
-class _Parts:
-    """Writes outcomes in halves of halves, so that each stands with those that the table takes."""
+class _Bisection:
+    """Writes outcomes by bisection, to separate those that the table accepts."""
 
     def __init__(self, write: Write) -> None:
         self._write = write
-        self._vain = 0
+        self._consecutive_refusals = 0
         self.found = 0
         self.refusals: list[DatabaseError] = []
 
     def write(self, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
-        """Write what is taken, and give the rest."""
-        return self._halves(outcomes, most_in_vain=None)
+        """Write what is accepted, and return the rest."""
+        return self._halves(outcomes, max_refused=None)
 
     def write_reduced(self, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
-        """Do the same in a form that may not be taken by any: single ones are tried first."""
+        """Do the same with a form that may not be accepted at all: single outcomes are tried first."""
         keys = list(outcomes)
-        for at, key in enumerate(keys[:_MOST_AT_FIRST], start=1):
-            if not self._halves({key: outcomes[key]}, most_in_vain=None):
-                left = self._halves({key: outcomes[key] for key in keys[at:]}, most_in_vain=_MOST_IN_VAIN)
+        for at, key in enumerate(keys[:_MAX_REFUSED_AT_FIRST], start=1):
+            if not self._halves({key: outcomes[key]}, max_refused=None):
+                left = self._halves({key: outcomes[key] for key in keys[at:]}, max_refused=_MAX_REFUSED)
                 return {key: outcomes[key] for key in keys[: at - 1]} | left
         return dict(outcomes)
 
-    def _halves(self, outcomes: Mapping[str, Outcome], *, most_in_vain: int | None) -> dict[str, Outcome]:
-        if not outcomes or (most_in_vain is not None and self._vain >= most_in_vain):
+    def _halves(self, outcomes: Mapping[str, Outcome], *, max_refused: int | None) -> dict[str, Outcome]:
+        if not outcomes or (max_refused is not None and self._consecutive_refusals >= max_refused):
             return dict(outcomes)
         try:
             self.found += self._write(outcomes)
@@ -107,20 +105,20 @@ class _Parts:
                 raise
             self.refusals.append(refused)
         else:
-            self._vain = 0
+            self._consecutive_refusals = 0
             return {}
         if len(outcomes) == 1:
-            self._vain += 1
+            self._consecutive_refusals += 1
             return dict(outcomes)
         keys = list(outcomes)
         middle = len(keys) // 2
         left: dict[str, Outcome] = {}
         for half in (keys[:middle], keys[middle:]):
-            left |= self._halves({key: outcomes[key] for key in half}, most_in_vain=most_in_vain)
+            left |= self._halves({key: outcomes[key] for key in half}, max_refused=max_refused)
         return left
 
 
-def _plain(outcome: Outcome, *, length: int | None = None, without: Collection[str] = ()) -> Outcome:
+def _reduced(outcome: Outcome, *, length: int | None = None, without: Collection[str] = ()) -> Outcome:
     texts: dict[str, Any] = {
         name: None if name in without else value.encode("ascii", errors="replace").decode()[:length]
         for name in _TEXTS
@@ -130,11 +128,11 @@ def _plain(outcome: Outcome, *, length: int | None = None, without: Collection[s
 
 
 _FORMS: tuple[Callable[[Outcome], Outcome], ...] = (
-    _plain,
-    partial(_plain, length=100),
-    partial(_plain, length=20),
-    *(partial(_plain, without=(name,)) for name in _TEXTS),
-    partial(_plain, without=_TEXTS),
+    _reduced,
+    partial(_reduced, length=100),
+    partial(_reduced, length=20),
+    *(partial(_reduced, without=(name,)) for name in _TEXTS),
+    partial(_reduced, without=_TEXTS),
     lambda outcome: Outcome(state=outcome.state),
 )
-"""What is tried, one after the other: plain letters, shorter texts, one text less, none, and the state alone."""
+"""The forms to try in turn: ASCII texts, shorter texts, one text less, no texts, the state alone."""
