@@ -25,7 +25,7 @@ WITH RECURSIVE tables AS (
     UNION SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = CAST(to_regclass({VALUE}) AS oid)
 ), chain AS (
     SELECT pid FROM pg_catalog.pg_locks
-    WHERE locktype = 'relation' AND relation IN (SELECT id FROM tables) AND mode <> CAST({VALUE} AS text)
+    WHERE locktype = 'relation' AND relation IN (SELECT id FROM tables) AND mode <> 'AccessShareLock'
     AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
     UNION SELECT unnest(pg_blocking_pids(pid)) FROM chain
 )
@@ -54,18 +54,16 @@ WHERE virtualtransaction = '-1/' || transaction::text AND relation = CAST(to_reg
 """
 
 
-def sessions_holding(session: Session, table: TableName, *, waited: float, readers: bool) -> list[str]:
+def sessions_holding(session: Session, table: TableName, *, waited: float) -> list[str]:
     """Describe the sessions of Postgres that lock a table, those first that do not wait themselves.
 
     Takes no lock on the table, and shows only what the connection's user may see.
 
     :param session: another transaction, after the one that waited.
     :param waited: seconds of the wait.
-    :param readers: whether readers block, too.
     """
     name = session.dialect.qualified(table)
-    harmless = "" if readers else "AccessShareLock"
-    named = [_named(*found) for found in session.query(_HOLDERS, name, name, harmless, waited)]
+    named = [_named(*found) for found in session.query(_HOLDERS, name, name, waited)]
     for gid, user, since in session.query(_PREPARED, name):
         named.append(f"the prepared transaction {gid!r} (user {user!r}, since {since} UTC)")
     if not named:

@@ -157,5 +157,5 @@ class Transactions:
             return []
         with suppress(LandingError), self._database.transaction() as session:
             table = find_name(self._table, dialect=session.dialect)
-            return sessions_holding(session, table, waited=waited, readers=False)
+            return sessions_holding(session, table, waited=waited)
         return []
