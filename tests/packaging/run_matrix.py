@@ -26,8 +26,8 @@ PACKAGE = f"{ROOT}[duckdb,emulator,postgres]"
 
 TESTS = [
     "tests/unit",
-    "tests/integration/waiting/test_triggers.py",
-    "tests/integration/waiting/test_modes.py",
+    "tests/integration/polling/test_triggers.py",
+    "tests/integration/polling/test_modes.py",
     "tests/integration/pull/test_whole.py",
 ]
 

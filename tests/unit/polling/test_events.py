@@ -265,7 +265,7 @@ def test_airflows_own_events():
 # -- as other versions have stored it ------------------------------------------------------------------------------
 
 KEY = "limio_limitrail.announced.follow_up"
-CLAIMS = json.loads((Path(__file__).parent / "wire" / "announced.json").read_text())
+CLAIMS = json.loads((Path(__file__).parent / "stored_watches" / "announced.json").read_text())
 
 
 def stored(value: Any) -> Store:

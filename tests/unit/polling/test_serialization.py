@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What a trigger is made of, as JSON. The files in ``wire`` are what an earlier version wrote: each later one reads them."""
+"""What a trigger is made of, as JSON. An earlier version wrote the files in ``stored_waits``: each later one reads them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from limio_limitrail.triggers.limio import LimioWaitTrigger
 from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
 from tests.support.stored import bad_values
 
-WIRE = Path(__file__).parent / "wire"
+WIRE = Path(__file__).parent / "stored_waits"
 OWN = Resource(
     name="things",
     path="/{kind}/things",

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Events as Airflow keeps them. The files in ``wire`` are what an earlier version wrote: each later one reads them."""
+"""Events as Airflow keeps them. The files in ``stored_watches`` are what an earlier version wrote: each later one reads them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from limio_limitrail.polling.changes import RecordFingerprint
 from limio_limitrail.polling.events import MAX_IDS, ChangeEvent
 from tests.support.stored import bad_values
 
-WIRE = Path(__file__).parent / "wire"
+WIRE = Path(__file__).parent / "stored_watches"
 START = datetime(2026, 10, 1, 12, tzinfo=UTC)
 SEEN = (
     RecordFingerprint(identity="basket-1", digest=2**64 - 1, when=START),

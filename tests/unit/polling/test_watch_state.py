@@ -19,7 +19,7 @@ from limio_limitrail.polling.watch_state import WatchState, watch_key
 from limio_limitrail.polling.watermark import Watermark
 from tests.support.stored import bad_values
 
-WIRE = Path(__file__).parent / "wire"
+WIRE = Path(__file__).parent / "stored_watches"
 START = datetime(2026, 10, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
 
