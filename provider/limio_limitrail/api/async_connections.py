@@ -92,7 +92,7 @@ class TrackedConnector(aiohttp.TCPConnector):
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
         """Return a connection over which nothing unrequested has come.
 
-        :raises SpokeFirstError: something came over a new one.
+        :raises UnsolicitedDataError: something came over a new one.
         """
         # Not by timers: the loop would wake up for each of them.
         while self._resting and self._resting[0][0] <= self._loop.time():

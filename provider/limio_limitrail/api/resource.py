@@ -149,7 +149,7 @@ class Resource:
         if unknown := [name for name in path_params or {} if name not in known]:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise ParameterError(
-                f"the path {self.path!r} of resource {self.name!r} has no placeholder {unknown[0][:60]!r}: {has}. Query "
+                f"the path {self.path!r} of resource {self.name!r} has no placeholder {str(unknown[0])[:60]!r}: {has}. Query "
                 "parameters go into query_params"
             )
         return fill_path(self.path, {**self.path_defaults, **(path_params or {})}, resource=self.name)

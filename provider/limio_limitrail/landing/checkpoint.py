@@ -51,7 +51,7 @@ class CheckpointStore:
             self._accessor.delete(STORE_KEY)
 
 
-class SavedPart(msgspec.Struct, frozen=True, array_like=True):
+class SavedPart(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A finished part. Its name follows from its number, and is left out to keep checkpoints of many parts small."""
 
     rows: Count
@@ -140,6 +140,10 @@ def restore(value: Any, *, signature: str) -> PullCheckpoint | None:
             "The checkpoint belongs to a pull with other parameters; this one starts over. What differs: %s.",
             _differences(value.get("signature"), signature),
         )
+        return None
+    if missing := [name for name in PullCheckpoint.__struct_fields__ if name not in value]:
+        # Their defaults are those of a pull that begins: with a cursor and without parts, the rows before would be lost.
+        log.warning("The checkpoint of the pull is damaged (it has no %s); the pull starts over.", ", ".join(missing))
         return None
     try:
         checkpoint = msgspec.convert(value, PullCheckpoint)

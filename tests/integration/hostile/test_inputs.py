@@ -314,11 +314,24 @@ VALUES = st.recursive(
 
 
 PARAMS = st.dictionaries(st.text(st.characters()), VALUES, max_size=3)
+# A name that is no placeholder is refused before anything else is looked at.
+PATH_PARAMS = st.fixed_dictionaries({}, optional=dict.fromkeys(("service", "id", "path_type"), VALUES))
 
 
 @settings(max_examples=examples(60))
-@given(path_params=PARAMS, query_params=PARAMS, resource=st.sampled_from(sorted(RESOURCES)))
-def test_any_parameters(path_params: dict[str, Any], query_params: dict[str, Any], resource: str) -> None:
+@given(path_params=PARAMS | PATH_PARAMS, resource=st.sampled_from(sorted(RESOURCES)))
+def test_any_path_parameters(path_params: dict[str, Any], resource: str) -> None:
+    check_parameters(resource, path_params=path_params, query_params={})
+
+
+@settings(max_examples=examples(60))
+@given(query_params=PARAMS, resource=st.sampled_from(sorted(RESOURCES)))
+def test_any_query_parameters(query_params: dict[str, Any], resource: str) -> None:
+    path_params = dict.fromkeys(RESOURCES[resource].placeholders(), "x")
+    check_parameters(resource, path_params=path_params, query_params=query_params)
+
+
+def check_parameters(resource: str, *, path_params: dict[str, Any], query_params: dict[str, Any]) -> None:
     hook = LimioHook()
     hook.client = STILL  # type: ignore[misc]
     found = problems(

@@ -196,7 +196,7 @@ def test_what_cannot_be_fetched_side_by_side_fails_before_anything_is_sent(home,
         assert (task["state"], task["tries"]) == ("failed", 1), name
     assert limitrail_emulator.counters.requests == 0
     assert "give slice_size=timedelta(...), or leave concurrency out" in home.output()
-    assert "parallel must be a whole number from 1 to 16, got 17" in home.output()
+    assert "concurrency must be a whole number from 1 to 16, got 17" in home.output()
 
 
 def test_failures_on_the_way_are_told_in_the_log_and_tried_again(home, write_dag, usage, limitrail_emulator, tmp_path):
@@ -258,7 +258,7 @@ def test_the_hook_reads_side_by_side(hook, usage, limitrail_emulator, name):
     assert 1 < limitrail_emulator.counters.most_in_flight <= 4
     assert limitrail_emulator.counters.tokens_minted == 1
     assert limitrail_emulator.counters.connections <= 5
-    with pytest.raises(ParameterError, match="leave parallel out"):
+    with pytest.raises(ParameterError, match="leave concurrency out"):
         WAYS_TO_READ[name](hook, since=SPAN["since"], until=SPAN["until"], concurrency=2)
 
 

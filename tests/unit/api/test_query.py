@@ -73,6 +73,11 @@ def test_a_misspelt_placeholder_does_not_become_a_query_parameter(resource, has)
         build_query(resource, path_params={"knd": "k"})
 
 
+def test_a_placeholder_is_named_by_a_text():
+    with pytest.raises(ParameterError, match="has no placeholder '1': it has kind, id"):
+        build_query(THING, path_params={1: "k"})
+
+
 def test_a_query_parameter_named_like_a_placeholder_is_refused():
     with pytest.raises(ParameterError, match=r"query parameter 'kind' is a placeholder .* path_params, which takes kind, id"):
         build_query(THING, path_params={"id": "1"}, query_params={"kind": "k"})

@@ -8,6 +8,7 @@ from email.utils import format_datetime
 from types import SimpleNamespace
 
 import pytest
+import tenacity
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -226,7 +227,8 @@ def test_a_wait_beyond_the_budget_is_not_begun(make_client, limio_emulator, wait
 
 def test_the_budget_bounds_all_tries_together(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for module in (tenacity, retry):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def sleep(seconds: float) -> None:
         now[0] += seconds
@@ -243,7 +245,8 @@ def test_the_budget_bounds_all_tries_together(monkeypatch):
 
 def test_the_first_try_counts_in_the_budget(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for module in (tenacity, retry):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def fail() -> None:
         now[0] += 10
@@ -259,7 +262,8 @@ def test_no_try_begins_with_next_to_no_time_left(monkeypatch, took, tries):
     """It would be cut short, and leave a write in doubt for nothing."""
     now = [0.0]
     made = []
-    monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for module in (tenacity, retry):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def fail() -> None:
         made.append(now[0])

@@ -182,6 +182,7 @@ def test_no_checkpoint_raises_anything(value):
         {"read": None},
         {"parts": [[1, 2]]},
         {"parts": [["1", 2, "x"]]},
+        {"parts": [[1, 2, "x", 3]]},
         {"schema": []},
         {"schema": {"a": "colour"}},
         {"saved_at": "2026-10-01T12:00:00"},
@@ -194,4 +195,11 @@ def test_no_checkpoint_raises_anything(value):
 )
 def test_a_damaged_checkpoint_is_no_help(change, caplog):
     assert restored({**read("pull_checkpoint"), **change}) is None
+    assert "starts over" in caplog.text
+
+
+@pytest.mark.parametrize("name", PullCheckpoint.__struct_fields__)
+def test_a_checkpoint_without_one_of_its_members_is_no_help(name, caplog):
+    """Its defaults would be taken instead: of a cursor without parts, the rows before it would be missing."""
+    assert restored({key: value for key, value in read("pull_checkpoint").items() if key != name}) is None
     assert "starts over" in caplog.text

@@ -153,8 +153,8 @@ def test_a_transform_may_leave_nothing():
 @pytest.mark.parametrize(
     ("transform", "words"),
     [
-        (lambda frame: frame["s"].astype("int64[pyarrow]"), r"transform raised \w+ at test_builders.py, line \d+"),
-        (lambda frame: {}["private"], r"transform raised KeyError at test_builders.py, line \d+"),
+        (lambda frame: frame["s"].astype("int64[pyarrow]"), r"transform raised \w+ at test_part_builders.py, line \d+"),
+        (lambda frame: {}["private"], r"transform raised KeyError at test_part_builders.py, line \d+"),
         (lambda frame: None, "transform returned NoneType, expected a pandas DataFrame"),
         (lambda frame: frame.set_axis([1, "1", "a", "b"], axis=1), "two columns have the same name"),
         (lambda frame: frame.assign(mixed=["private", 1]), "transform returned a column 'mixed' that cannot be landed"),
