@@ -160,7 +160,7 @@ class Bench:
         """Triggers that have begun to run: each of them writes that into a log of its own."""
         return sum(1 for _ in (self._home.path / "logs").rglob("*.trigger.*.log"))
 
-    def acknowledge(self) -> int:
+    def notified(self) -> int:
         """Tasks that have been told by their triggers, and would go on."""
         with closing(sqlite3.connect(self._home.path / "airflow.db", timeout=60)) as database:
             return database.execute("SELECT count(*) FROM task_instance WHERE state = 'scheduled'").fetchone()[0]

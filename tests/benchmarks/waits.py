@@ -92,9 +92,9 @@ def waiting(homes: Homes, side: Side, *, waits: int, seconds: float) -> Figures:
 def until_heard(running: Bench, *, waits: int) -> str:
     running.emulator.put_orders(waits)
     came = time.monotonic()
-    until(lambda: running.acknowledge() >= waits / 2)
+    until(lambda: running.notified() >= waits / 2)
     half = time.monotonic() - came
-    until(lambda: running.acknowledge() == waits)
+    until(lambda: running.notified() == waits)
     return f"{half:.1f} s, {time.monotonic() - came:.1f} s after it has come"
 
 

@@ -43,9 +43,9 @@ def start_redis() -> Iterator[str]:
             start_new_session=True,
         )
     try:
-        policy = time.monotonic() + 30
+        deadline = time.monotonic() + 30
         while not place.exists():
-            if process.poll() is not None or time.monotonic() > policy:
+            if process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"Redis did not start: {(folder / 'redis.log').read_text()[-2000:]}")
             time.sleep(0.05)
         yield f"redis+socket://{place}"

@@ -113,7 +113,7 @@ def test_each_basket_is_handed_over_once(
     second = baskets.leave(2)
     airflow.wait_for(lambda: len(watched.events()) >= 2, "kept", pause=0.01)
     airflow.kill("triggerer")
-    assert [event["event_id"] for event in watched.progress()["unheard"]] == [watched.events()[1]["event_id"]]
+    assert [event["event_id"] for event in watched.progress()["unacknowledged"]] == [watched.events()[1]["event_id"]]
     third = baskets.leave(2)
     airflow.start("triggerer")
     watched.wait_until_announced(third)

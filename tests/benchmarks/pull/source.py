@@ -52,7 +52,7 @@ def make_record(draw: random.Random) -> bytes:
             "recurring": draw.random() < 0.8,
             "data": {
                 "offer": {"path": f"/offers/{draw.getrandbits(24):06x}", "price": price(), "lines": [line(), line()]},
-                "attributes": {"source": word("web", "app", "shared_poll"), "consents": [word("news", "partners")]},
+                "attributes": {"source": word("web", "app", "desk"), "consents": [word("news", "partners")]},
                 "address": {
                     "street": f"Korenmarkt {draw.randrange(300)}",
                     "city": word("Ghent", "Lille", "Turin"),
