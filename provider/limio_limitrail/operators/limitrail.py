@@ -209,9 +209,10 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         """Return the URL of the task's rows in the ledger: the connection's page, else the task's XComs, which hold the query."""
         if self._query is None:
             return None
+        if page := self.hook.own_page_url("ledger", query=self._query, run_id=ti.run_id):
+            return page
         xcoms = urlsplit(str(ti.log_url))
-        page = self.hook.own_page_url("ledger", query=self._query, run_id=ti.run_id)
-        return page or xcoms._replace(path=f"{xcoms.path}/xcom", query="").geturl()
+        return xcoms._replace(path=f"{xcoms.path}/xcom", query="").geturl()
 
     def on_kill(self) -> None:
         """Stop sending; outcomes of requests that have an answer are still written."""

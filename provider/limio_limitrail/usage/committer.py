@@ -23,12 +23,12 @@ from limio_limitrail.usage.ledger.write_fallbacks import UnwrittenError
 from limio_limitrail.usage.repeated_refusals import RepeatedRefusals
 from limio_limitrail.usage.send_loop import Abort, NotSent, Provisional, RateLimited, Refused, Result, SendLoop, Uncertain
 from limio_limitrail.usage.signals import defer_sigalrm
+from limio_limitrail.usage.summary import OutcomeCounts
 
 if TYPE_CHECKING:
     from limio_limitrail.usage.ledger.ledger import Ledger
     from limio_limitrail.usage.ledger.previews import Previews
     from limio_limitrail.usage.sender import UsageSender
-from limio_limitrail.usage.summary import OutcomeCounts
 
 log = logging.getLogger("limio_limitrail.usage.ledger")
 

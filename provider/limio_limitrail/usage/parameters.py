@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, TypeVar
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.parameters.given import as_native, plain, type_of, unfit
+from limio_limitrail.parameters.given import as_native, is_template, plain, type_of, unfit
 from limio_limitrail.parameters.readers import Reader, mapping
 from limio_limitrail.usage.ledger.model import OnUnknown, State
 from limio_limitrail.usage.ledger.rules import RESEND_WITHIN, Policy
@@ -107,11 +107,14 @@ def rows(name: str, value: object) -> object:
 def read_members(name: str, value: object, *, of: type[T], readers: Mapping[str, Reader[Any]]) -> T:
     """Read a dataclass, or a mapping with its members, as a template or a connection gives it.
 
-    :raises ParameterError: it is neither, or a member does not fit.
+    :raises ParameterError: it is neither, or a member does not fit or is a template: Airflow renders those of mappings only.
     """
     found = plain(value)
     if isinstance(found, of):
         given = {member: getattr(found, member) for member in readers}
+        if member := next((member for member, item in given.items() if is_template(item)), None):
+            what = f"{name}[{member!r}] is a template, and Airflow renders none in {of.__name__}(...)"
+            raise ParameterError(f"{what}: give a mapping with its members instead, such as {{{member!r}: ...}}")
     elif isinstance(found, Mapping | str):
         given = mapping(name, found)
     else:

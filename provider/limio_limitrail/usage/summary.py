@@ -9,16 +9,13 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from limio_limitrail.troubleshooting import SETTLE_USAGE, ExplainedError, address_of
 from limio_limitrail.usage.ledger.digests import same_content
 from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.usage.ledger.model import Entry, Outcome, PermanentUsageError, State, UsageRow, Worker
 from limio_limitrail.usage.parameters import ErrorBudget
-
-if TYPE_CHECKING:
-    from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
 
 log = logging.getLogger("limio_limitrail.usage")
 

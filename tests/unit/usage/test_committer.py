@@ -267,6 +267,11 @@ def test_an_error_that_nobody_foresaw_leaves_the_row_in_doubt(db, make_batch, po
     assert entry["detail"] == "KeyError while it was sent"
 
 
+def test_a_task_that_is_told_to_stop_has_written_all_before_airflow_kills_it():
+    """Airflow kills it after five seconds, of which two are for the database and the end of the process."""
+    assert batch_module.KILL_TIMEOUT <= 3.0
+
+
 @pytest.mark.parametrize(("policy", "state"), [(PARK, "parked"), (RESEND, "unknown")])
 def test_stop_ends_though_requests_hang(db, make_batch, monkeypatch, policy, state):
     monkeypatch.setattr(batch_module, "KILL_TIMEOUT", 0.5)

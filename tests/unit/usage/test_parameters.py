@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -173,6 +174,28 @@ def test_idempotency_is_read_from_what_a_template_gives(given_):
     for wrong in ({"header": None}, {"header": "a b"}, {"resend_within": None}, {"honoured": True}, 5):
         with pytest.raises(ParameterError, match="idempotency"):
             read("idempotency", wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "given_", "member"),
+    [
+        ("idempotency", Idempotency(header="{{ params.header }}"), "idempotency['header']"),
+        ("idempotency", Idempotency(field="{{ params.field }}"), "idempotency['field']"),
+        ("response", ResponseMapping(decision_field="{{ params.field }}"), "response['decision_field']"),
+        ("response", ResponseMapping(decisions={"HELD": "{{ params.held }}"}), "response['decisions']"),
+        (
+            "response",
+            {"already_committed": [Refusal(status=409, error_code="{% if a %}b{% endif %}")]},
+            "response['already_committed'][0]['error_code']",
+        ),
+    ],
+)
+def test_a_template_where_airflow_renders_none_is_refused(name, given_, member):
+    """Taken as it stands, it would put the key into a member that no API knows."""
+    with pytest.raises(ParameterError) as refused:
+        read(name, given_)
+    assert f"{member} is a template" in str(refused.value)
+    assert "give a mapping with its members instead" in str(refused.value)
 
 
 KNOWN = ResponseMapping(already_committed=(Refusal(status=409, error_code="KEY_KNOWN"),))
@@ -358,3 +381,12 @@ def test_a_summary_counts_every_row_once(caplog):
         log_summary(counts, summary=summary)
     for part in ("timeout", "parked: row 4", "done earlier with another body", "row 5", "of 7 rows 2 committed"):
         assert part in caplog.text
+
+
+def test_the_connections_page_of_the_ledger_needs_nothing_of_airflow():
+    operator = LimitRailCommitUsageOperator(task_id="commit", key_columns="id", sql_conn_id="db", rows=[])
+    operator._query = "SELECT 1"
+    operator.__dict__["hook"] = SimpleNamespace(own_page_url=lambda what, **values: f"https://sql/{what}/{values['run_id']}")
+    assert operator.ledger_url(SimpleNamespace(run_id="one")) == "https://sql/ledger/one"
+    operator.__dict__["hook"] = SimpleNamespace(own_page_url=lambda what, **values: None)
+    assert operator.ledger_url(SimpleNamespace(run_id="one", log_url="http://h/dags/d?try_number=1")) == "http://h/dags/d/xcom"

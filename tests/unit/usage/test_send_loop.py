@@ -177,7 +177,9 @@ def test_connections_are_closed_in_the_loop_when_all_is_over(make_send_loop):
     assert sender.closed == ["usage"]
 
 
-def test_dismissed_it_does_not_wait_for_a_request_that_hangs(make_send_loop):
+def test_dismissed_it_does_not_wait_for_a_request_that_hangs(make_send_loop, monkeypatch):
+    monkeypatch.setattr(couriers_module, "_JOIN_TIMEOUT", ENDS)
+
     async def send(row, wait):
         await asyncio.to_thread(release.wait, ENDS)
         return GOOD
