@@ -196,7 +196,7 @@ def test_what_cannot_be_fetched_side_by_side_fails_before_anything_is_sent(home,
         assert (task["state"], task["tries"]) == ("failed", 1), name
     assert limitrail_emulator.counters.requests == 0
     assert "give slice_size=timedelta(...), or leave concurrency out" in home.output()
-    assert "parallel must be a whole number from 1 to 16, got 17" in home.output()
+    assert "concurrency must be a whole number from 1 to 16, got 17" in home.output()
 
 
 def test_failures_on_the_way_are_told_in_the_log_and_tried_again(home, write_dag, usage, limitrail_emulator, tmp_path):

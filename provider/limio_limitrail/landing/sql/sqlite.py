@@ -105,6 +105,10 @@ class SqliteSession(GenericSession):
 
     dialect = SQLITE
 
+    def __init__(self, hook: DbApiHook, connection: sqlite3.Connection) -> None:
+        super().__init__(hook, connection)
+        self._placeholder = "?"  # the driver knows no other, whatever the connection names for other uses
+
     @classmethod
     def connect(cls, hook: DbApiHook, *, wait: float | None = None) -> sqlite3.Connection:  # noqa: ARG003
         connection: sqlite3.Connection = connected(hook, name="SQLite", describe=_unreachable)
