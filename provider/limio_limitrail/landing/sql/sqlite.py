@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,6 +139,12 @@ class SqliteSession(GenericSession):
 
     def commit(self) -> None:
         self.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        # The driver's own rollback does nothing on a connection that was opened with autocommit.
+        with suppress(Exception):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     def file(self) -> Path | None:
         [path] = (path for _, name, path in self._connection.execute("PRAGMA database_list") if name == "main")
