@@ -33,9 +33,14 @@ def test_the_session_of_a_connection():
 def test_a_transaction_in_sqlite_ends_whatever_the_driver_does_by_itself():
     with contextlib.closing(sqlite3.connect(":memory:", factory=OwnConnection)) as connection:
         session = SqliteSession(HOOK, connection)
-        with pytest.raises(KeyError), session.transaction():
-            session.execute("CREATE TABLE t (a)")
-            raise KeyError
+
+        def fail() -> None:
+            with session.transaction():
+                session.execute("CREATE TABLE t (a)")
+                raise KeyError
+
+        with pytest.raises(KeyError):
+            fail()
         assert not connection.in_transaction
         with session.transaction():
             assert session.query("SELECT count(*) FROM sqlite_master") == [(0,)]
