@@ -86,3 +86,12 @@ def test_numbers_and_instants(db):
     assert [row["i"] for row in rows] == whole
     assert [row["s"] for row in rows] == [at.isoformat(timespec="microseconds").replace("+00:00", "Z") for at in instants]
     assert db.land("merge", columns, run="2").unchanged == len(numbers)
+
+
+def test_a_placeholder_for_other_uses_of_a_sqlite_connection_changes_nothing(lite):
+    """Airflow's hooks read it from the connection; SQLite's driver knows no other than its own."""
+    hook = lite.hook(placeholder="%s")
+    assert hook.placeholder == "%s"
+    lite.land("merge", {"id": (INT, [1]), "v": (T, ["100 %"])}, hook=hook)
+    assert lite.land("merge", {"id": (INT, [1]), "v": (T, ["?"])}, run="2", hook=hook).updated == 1
+    assert lite.rows() == [{"id": 1, "v": "?"}]

@@ -158,6 +158,13 @@ def test_a_sensor_is_never_skipped_for_it(cls: type[Any], how: dict[str, Any], r
     assert list(reached.counters.log) == []
 
 
+@pytest.mark.parametrize("cls", [LimitRailToSqlOperator, LimitRailToObjectStorageOperator])
+def test_a_pull_reads_sixteen_slices_at_once_at_most(cls: type[Any], reached: EmulatorServer) -> None:
+    for value in (17, "17"):
+        with pytest.raises(AirflowFailException, match="concurrency must be a whole number from 1 to 16, got "):
+            cls(task_id="t", **{**GOOD[cls], "slice_size": 3600, "concurrency": value}).execute({"ti": None})
+
+
 def test_all_that_is_wrong_is_said_at_once(reached: EmulatorServer) -> None:
     wrong = LimioToSqlOperator(task_id="t", resource="orders", **TABLE, page_size="many", overlap=-1, mode="upsert")
     with pytest.raises(AirflowFailException, match=r"page_size must .*; overlap must .*; mode must "):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -41,8 +42,10 @@ def session_class(hook: DbApiHook) -> type[Session]:
 
 def session_class_of(connection: Any) -> type[Session]:
     """Return the session for a driver's connection."""
+    if isinstance(connection, sqlite3.Connection):  # of a class of the hook's own, too
+        return session_class_named("sqlite")
     module = type(connection).__module__.partition(".")[0].lstrip("_")
-    return session_class_named({"psycopg": "postgresql", "psycopg2": "postgresql", "sqlite3": "sqlite"}.get(module, module))
+    return session_class_named({"psycopg": "postgresql", "psycopg2": "postgresql"}.get(module, module))
 
 
 def session_class_named(name: str) -> type[Session]:

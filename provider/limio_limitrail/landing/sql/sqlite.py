@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,10 @@ class SqliteSession(GenericSession):
 
     dialect = SQLITE
 
+    def __init__(self, hook: DbApiHook, connection: sqlite3.Connection) -> None:
+        super().__init__(hook, connection)
+        self._placeholder = "?"  # the driver knows no other, whatever the connection names for other uses
+
     @classmethod
     def connect(cls, hook: DbApiHook, *, wait: float | None = None) -> sqlite3.Connection:  # noqa: ARG003
         connection: sqlite3.Connection = connected(hook, name="SQLite", describe=_unreachable)
@@ -134,6 +139,12 @@ class SqliteSession(GenericSession):
 
     def commit(self) -> None:
         self.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        # The driver's own rollback does nothing on a connection that was opened with autocommit.
+        with suppress(Exception):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
 
     def file(self) -> Path | None:
         [path] = (path for _, name, path in self._connection.execute("PRAGMA database_list") if name == "main")
