@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
 from airflow.sdk import BaseOperator
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.parts import PartFormat
     from limio_limitrail.observability.lineage import LineageDataset
+    from limio_limitrail.parameters.operator_arguments import OperatorArguments
     from limio_limitrail.transfers.column_checks import RequiredColumns
     from limio_limitrail.transfers.folders import RunIdentity
     from limio_limitrail.transfers.state import AssetWatermark
@@ -137,6 +138,10 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
     }
     template_fields: Sequence[str] = template_fields(parameters)
     ui_color = "#e8f4f2"
+
+    def __init__(self, **kwargs: Unpack[OperatorArguments]) -> None:
+        # Without an own __init__, Airflow 3.3.2 takes BaseOperator's signature for defaults of mapped tasks: inlets=None.
+        super().__init__(**kwargs)
 
     @property
     @abstractmethod

@@ -96,7 +96,7 @@ CASES: dict[str, Case] = {
         requests=4,
         tokens=2,
         counts=True,
-        says="That was failure 1 in a row",
+        says="Polling failed (1 in a row)",
     ),
     **{
         f"away_for_good_{way.partition('_')[0]}": failed(

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import BaseOperator, BaseSensorOperator
+from airflow.sdk import DAG, BaseOperator, BaseSensorOperator
 from airflow.sdk.exceptions import AirflowFailException
 
 from limio_limitrail.api.errors import ParameterError
@@ -47,6 +47,10 @@ GOOD: dict[type[Any], dict[str, Any]] = {
     LimitRailResourceSensor: {"resource": "usage", "since": "2026-01-01", "until": "2026-01-02"},
 }  # fmt: skip
 """Each public operator and sensor, and what it needs."""
+AIRFLOWS_DEFAULTS = (
+    "inlets", "outlets", "retries", "retry_delay", "pool", "pool_slots", "queue", "priority_weight", "trigger_rule", "owner",
+    "depends_on_past", "executor_config", "execution_timeout",
+)  # fmt: skip
 WATCHES: dict[type[Any], dict[str, Any]] = {
     LimioResourceEventTrigger: {"resource": "abandoned_baskets"},
     LimitRailResourceEventTrigger: {"resource": "usage"},
@@ -234,6 +238,18 @@ def test_the_words_are_those_that_the_code_knows(cls: type[Any], name: str, word
         assert cls.parameters[name].read(name, str(word)) == str(word)
     with pytest.raises(ParameterError, match=", ".join(map(str, words))):
         cls.parameters[name].read(name, "something else")
+
+
+@pytest.mark.parametrize("cls", GOOD)
+def test_a_mapped_task_has_the_same_defaults_of_airflows_as_any_other(cls: type[Any]) -> None:
+    """Airflow takes them from the signatures of all classes below its own, also of those that it has made itself."""
+    (name, value), *rest = GOOD[cls].items()
+    with DAG("mapped", schedule=None):
+        mapped = cls.partial(task_id="mapped", **dict(rest)).expand(**{name: [value]})
+        alone = cls(task_id="alone", **GOOD[cls])
+    own = [one for one in AIRFLOWS_DEFAULTS if hasattr(mapped, one)]
+    assert {"inlets", "outlets", "retries"} <= set(own)
+    assert {one: getattr(mapped, one) for one in own} == {one: getattr(alone, one) for one in own}
 
 
 def test_airflows_own_parameters_are_not_ours() -> None:
