@@ -157,6 +157,10 @@ def with_misspelt_parameters() -> None:
     LimitRailToSqlOperator(task_id="b", resource="usage", sql_conn_id="w", table="t", window=60)  # type: ignore[call-arg]
     LimioToObjectStorageOperator(task_id="c", resource="orders", destination="file:///t", until="now")  # type: ignore[call-arg]
     LimitRailToObjectStorageOperator(task_id="d", resource="usage", destination="file:///t", retrys=2)  # type: ignore[call-arg]
+    LimitRailCommitUsageOperator(task_id="e", sql_conn_id="w", sql="SELECT 1", key_columns="id", mode="commit")  # type: ignore[call-arg]
+    LimioObjectSensor(task_id="f", path_type="orders", object_id="x", target_status="done")  # type: ignore[call-arg]
+    LimioResourceSensor(task_id="g", resource="orders", interval=60)  # type: ignore[call-arg]
+    LimitRailResourceSensor(task_id="h", resource="usage", scopes="a")  # type: ignore[call-arg]
     LimioHook().iter_records("orders", params={})  # type: ignore[call-arg]
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from urllib.parse import urlsplit
 
 from airflow.sdk import BaseOperator
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from limio_limitrail.hooks.limitrail import LimitRailHook
     from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
     from limio_limitrail.parameters.declared import Templated
+    from limio_limitrail.parameters.operator_arguments import OperatorArguments
     from limio_limitrail.usage.committer import UsageCommitter
     from limio_limitrail.usage.ledger.ledger import Ledger
     from limio_limitrail.usage.ledger.previews import Previews
@@ -158,7 +159,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         changes_table: Templated[str] = "limitrail_usage_changes",
         changes_hold: Templated[str] = "members",
         response: Templated[ResponseMapping | Mapping[str, Any]] | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[OperatorArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.key_columns: Sequence[str] = key_columns

@@ -7,7 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Unpack
 
 from airflow.sdk import BaseOperator, BaseSensorOperator, PokeReturnValue, conf
 from airflow.sdk.exceptions import (
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from limio_limitrail.hooks.base import ApiHook
     from limio_limitrail.parameters.declared import Templated
+    from limio_limitrail.parameters.operator_arguments import SensorArguments
     from limio_limitrail.polling.conditions import Condition
 
 FAILURES_KEY = "limio_limitrail.failures"
@@ -87,7 +88,9 @@ class WaitSensor(ReadsParameters, BaseSensorOperator):
     template_fields: Sequence[str] = template_fields(parameters)
     ui_color = "#e9e4f2"
 
-    def __init__(self, *, max_transient_failures: Templated[int] = 10, deferrable: bool | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, max_transient_failures: Templated[int] = 10, deferrable: bool | None = None, **kwargs: Unpack[SensorArguments]
+    ) -> None:
         super().__init__(**kwargs)
         self.max_transient_failures: int = max_transient_failures
         if deferrable is None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from limio_limitrail.links.pages import LimioAppLink
 from limio_limitrail.parameters import readers
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.hooks.limio import LimioHook
     from limio_limitrail.parameters.declared import Templated
+    from limio_limitrail.parameters.operator_arguments import SensorArguments
     from limio_limitrail.polling.conditions import ObjectCondition
     from limio_limitrail.polling.poll import WaitSpec
 
@@ -84,7 +85,7 @@ class LimioObjectSensor(_LimioSensorMixin, WaitSensor):
         limio_conn_id: Templated[str] = "limio_default",
         max_transient_failures: Templated[int] = 10,
         deferrable: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[SensorArguments],
     ) -> None:
         super().__init__(max_transient_failures=max_transient_failures, deferrable=deferrable, **kwargs)
         self.path_type: str = path_type
@@ -144,7 +145,7 @@ class LimioResourceSensor(_LimioSensorMixin, RecordsSensor):
         limio_conn_id: Templated[str] = "limio_default",
         max_transient_failures: Templated[int] = 10,
         deferrable: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[SensorArguments],
     ) -> None:
         super().__init__(max_transient_failures=max_transient_failures, deferrable=deferrable, **kwargs)
         self.resource = resource

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from limio_limitrail.links.pages import LimitRailConsoleLink
 from limio_limitrail.parameters import readers, times
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.hooks.limitrail import LimitRailHook
     from limio_limitrail.parameters.declared import Templated
+    from limio_limitrail.parameters.operator_arguments import SensorArguments
     from limio_limitrail.polling.poll import WaitSpec
 
 
@@ -58,7 +59,7 @@ class LimitRailResourceSensor(RecordsSensor):
         scope: Templated[str | Sequence[str]] | None = None,
         max_transient_failures: Templated[int] = 10,
         deferrable: bool | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[SensorArguments],
     ) -> None:
         super().__init__(max_transient_failures=max_transient_failures, deferrable=deferrable, **kwargs)
         self.resource = resource

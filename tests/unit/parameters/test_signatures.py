@@ -16,12 +16,14 @@ from limio_limitrail.parameters.operator_arguments import OperatorArguments, Sen
 from limio_limitrail.provider_info import get_provider_info
 
 REFERENCE = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "api.md").read_text()
-MODULES = [entry["python-module"] for entry in get_provider_info()["transfers"]]
+INFO = get_provider_info()
+TRANSFERS = [entry["python-module"] for entry in INFO["transfers"]]
+MODULES = TRANSFERS + [name for kind in ("operators", "sensors") for entry in INFO[kind] for name in entry["python-modules"]]
 CLASSES = [
     value
     for name in MODULES
-    for value in vars(importlib.import_module(name)).values()
-    if isinstance(value, type) and value.__module__ == name
+    for key, value in vars(importlib.import_module(name)).items()
+    if isinstance(value, type) and value.__module__ == name and issubclass(value, BaseOperator) and not key.startswith("_")
 ]
 
 
@@ -30,7 +32,8 @@ def parameters_of(function: Any) -> dict[str, inspect.Parameter]:
 
 
 def test_these_are_the_public_operators() -> None:
-    assert len(CLASSES) == len(MODULES) == 4
+    assert len(TRANSFERS) == 4
+    assert len(CLASSES) == 8
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -38,12 +41,14 @@ def test_a_class_shows_all_of_its_parameters(cls: type[Any]) -> None:
     assert set(parameters_of(cls)) == set(cls.parameters)
     assert set(cls.template_fields) == {name for name, parameter in cls.parameters.items() if parameter.templated}
     rest = [one for one in inspect.signature(cls).parameters.values() if one.kind is one.VAR_KEYWORD]
-    assert [one.annotation for one in rest] == ["Unpack[OperatorArguments]"]
+    typed = "SensorArguments" if issubclass(cls, BaseSensorOperator) else "OperatorArguments"
+    assert [one.annotation for one in rest] == [f"Unpack[{typed}]"]
 
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_each_parameter_reaches_its_own_attribute(cls: type[Any]) -> None:
-    given = {name: object() for name in cls.parameters}
+    # Which process waits is decided when the sensor is made.
+    given = {name: True if name == "deferrable" else object() for name in cls.parameters}
     task = cls(task_id="t", **given)
     assert {name: getattr(task, name) for name in given} == given
 
