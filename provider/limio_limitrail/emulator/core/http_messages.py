@@ -40,7 +40,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class ListPage:
+class EmulatedPage:
     """One page of a list before it becomes JSON, so that a fault can still reach its parts."""
 
     lists: tuple[tuple[str, bytes], ...]
@@ -76,7 +76,7 @@ class Reply:
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
-    page: ListPage | None = None
+    page: EmulatedPage | None = None
     #: The path without its ids, under which the request is counted.
     template: str | None = None
     content_type: str = "application/json"

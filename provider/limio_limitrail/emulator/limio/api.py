@@ -7,7 +7,7 @@ import hmac
 from functools import partial
 from typing import TYPE_CHECKING
 
-from limio_limitrail.emulator.core.http_messages import HttpError, ListPage, Reply, message_reply
+from limio_limitrail.emulator.core.http_messages import HttpError, EmulatedPage, Reply, message_reply
 from limio_limitrail.emulator.core.times import parse_millis
 from limio_limitrail.emulator.limio.account import TOKEN_PATH
 from limio_limitrail.emulator.limio.catalog import KEY_PATHS, LEGACY, UNIFIED, CatalogEndpoints
@@ -164,7 +164,7 @@ class ObjectEndpoints:
             for other in others
             if position < tenant.count(f"{service}/{other}")
         ]
-        return Reply(page=ListPage((("items", ",".join(rows).encode()),)), template=template)
+        return Reply(page=EmulatedPage((("items", ",".join(rows).encode()),)), template=template)
 
     def _of_identity(self, call: Call, id_: str) -> Reply:
         template = "/api/objects/salesforce/identities/{id}/subscriptions"
@@ -178,7 +178,7 @@ class ObjectEndpoints:
         page = self._account.cursors.page(call, name, first=held.start, total=held.stop, limit=1, rows=rows)
         owner = tenant.at("salesforce/customers", position, full=False).encode() if not page.sent else b""
         lists = (("subscriptions", page.lists[0][1]), ("customers", owner))
-        return Reply(page=ListPage(lists, page.cursor, page.sent, end=page.end), template=template)
+        return Reply(page=EmulatedPage(lists, page.cursor, page.sent, end=page.end), template=template)
 
 
 def abandoned_baskets(account: LimioAccount, call: Call, custom: CustomList | None, template: str) -> Reply:

@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.emulator.core.http_messages import Call, HttpError, ListPage, Reply, dumps, message_reply
+from limio_limitrail.emulator.core.http_messages import Call, HttpError, EmulatedPage, Reply, dumps, message_reply
 from limio_limitrail.emulator.core.times import parse_millis
 from limio_limitrail.emulator.limio.account import LimioAccount
 from limio_limitrail.emulator.limio.small_records import REDUCED
@@ -82,7 +82,7 @@ class CatalogEndpoints:
             return replace(message_reply(account.options.too_large_status, "Response payload size exceeded"), template=template)
         return Reply(page=page, template=template)
 
-    def _page(self, state: dict[str, Any], alias: str, sent: str | None, *, every: bool) -> ListPage:
+    def _page(self, state: dict[str, Any], alias: str, sent: str | None, *, every: bool) -> EmulatedPage:
         """Return the page at a position, with the cursor pair of the next one where ``every`` page was asked for."""
         options, rows, start = self._account.options, state["rows"], state["at"]
         stop = min(start + state["size"], len(rows))
@@ -93,7 +93,7 @@ class CatalogEndpoints:
         if (every or sent) and (stop < len(rows) or (options.end_form == "empty_items" and stop > start)):
             next_id = sent if moves else self._account.cursors.open_scroll(alias, rows=rows, at=stop, size=state["size"])
             cursor = {"from": next_id, "alias": alias}
-        return ListPage(
+        return EmulatedPage(
             (("items", b",".join(rows[start:stop])),),
             cursor if every else None,
             {"from": sent, "alias": alias} if sent else None,

@@ -9,7 +9,7 @@ import struct
 import time
 from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.emulator.core.http_messages import HttpError, ListPage, message_reply
+from limio_limitrail.emulator.core.http_messages import HttpError, EmulatedPage, message_reply
 from limio_limitrail.emulator.core.random_values import hash64
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class CursorStore:
 
     def page(
         self, call: Call, list_name: str, *, total: int, limit: int, rows: Callable[[int, int], bytes], first: int = 0
-    ) -> ListPage:
+    ) -> EmulatedPage:
         """Return the page of a list that the cursor ``queryMore`` of a request asks for.
 
         ``rows`` returns the rows from one position up to another, joined by commas; the list has those from ``first``
@@ -65,9 +65,9 @@ class CursorStore:
         body = rows(start, stop) if stop > start else b""
         last_is_empty = self.options.end_form == "empty_items" and stop > start
         cursor = self._issue(list_name, stop) if stop < total or last_is_empty else None
-        return ListPage((("items", body),), cursor, sent, end=self.options.end_form)
+        return EmulatedPage((("items", body),), cursor, sent, end=self.options.end_form)
 
-    def _scroll_page(self, list_name: str, sent: str | None, opened: dict[str, Any]) -> ListPage:
+    def _scroll_page(self, list_name: str, sent: str | None, opened: dict[str, Any]) -> EmulatedPage:
         """Return the page where a scroll stands, and move it on. Each page has an id, an empty one too."""
         cursor = self.open_scroll(list_name, **opened) if sent is None else sent
         state = self.scroll(cursor, list_name)
@@ -76,7 +76,7 @@ class CursorStore:
         if sent is not None and self.options.scroll_ids == "change":
             cursor = self._name_scroll(self._scrolls[sent])  # the ids before it stay good as well
         body = state["rows"](start, stop) if stop > start else b""
-        return ListPage((("items", body),), cursor, sent)
+        return EmulatedPage((("items", body),), cursor, sent)
 
     # -- cursors that hold their position ----------------------------------------------------------------------------
 

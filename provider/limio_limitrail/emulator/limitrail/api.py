@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from limio_limitrail.emulator.core.http_messages import Call, HttpError, ListPage, Reply, dumps
+from limio_limitrail.emulator.core.http_messages import Call, HttpError, EmulatedPage, Reply, dumps
 from limio_limitrail.emulator.core.times import parse_datetime
 from limio_limitrail.emulator.limitrail.errors import ProblemError, problem_reply
 from limio_limitrail.emulator.limitrail.usage import UsageEndpoints
@@ -153,7 +153,7 @@ class ListEndpoints:
     def _page(self, call: Call, tenant: str, records: Sequence[Any], row: Callable[[Any], bytes]) -> Reply:
         size = self._account.options.page_size
         if size is None:
-            return Reply(page=ListPage((("items", b",".join(map(row, records))),)), template=call.path)
+            return Reply(page=EmulatedPage((("items", b",".join(map(row, records))),)), template=call.path)
         text = call.params.get("limit")
         if text is not None:
             if not _WHOLE_NUMBER.match(text) or int(text) < 1:
@@ -165,7 +165,7 @@ class ListEndpoints:
         stop = start + size
         cursor = _cursor(list_name, stop) if stop < len(records) else None
         body = b",".join(map(row, records[start:stop]))
-        return Reply(page=ListPage((("items", body),), cursor, sent, cursor_name="nextCursor"), template=call.path)
+        return Reply(page=EmulatedPage((("items", body),), cursor, sent, cursor_name="nextCursor"), template=call.path)
 
 
 def _account_row(account: tuple[str, str]) -> bytes:
