@@ -140,7 +140,7 @@ def test_objects(mode: str, make_home: Callable[..., AirflowHome], limio_emulato
         requests = case.requests if case.requests >= 0 else max(asked, -case.requests)
         xcom = {"path_type": "orders", "id": name, "status": case.status} if case.status else None
         expected[name] = (case.state, case.tries, requests, xcom)
-        assert not case.says or re.search(rf"\b{name}\b.*{re.escape(case.says)}", output), name
+        assert not case.says or re.search(rf"(?m)^(?=.*\b{name}\b).*{re.escape(case.says)}", output), name
     assert seen == expected
     # Where a task is begun anew for each look it mints a token for each; a triggerer and a worker have one each.
     most = {
