@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -172,7 +173,14 @@ def test_the_history_of_subscriptions(
         [(found,)] = duck(warehouse, "SELECT max(_extracted_at) FROM subscription_snapshots")
         return found
 
+    def wait_for_another_second() -> None:
+        """Snapshots tell their times in seconds."""
+        second = int(time.time())
+        while int(time.time()) == second:
+            time.sleep(0.01)
+
     def take(run_id: str) -> datetime:
+        wait_for_another_second()
         outcome = home.attempt("snapshot", dag_id="subscription_history", run_id=run_id)
         assert outcome.task("snapshot")["state"] == "success", home.output()[-4000:]
         return newest()
@@ -192,6 +200,7 @@ def test_the_history_of_subscriptions(
     assert len(duck_rows(warehouse, "subscription_snapshots")) == 3 + 2 + 3
 
     # A run more on the same day, by hand, is a snapshot more: it changes nothing where nothing is new.
+    wait_for_another_second()
     outcome = home.run("subscription_history", logical_date="2026-11-03T00:00:00+00:00")
     assert set(tasks(outcome).values()) == {"success"}, home.output()[-4000:]
     assert newest() > third

@@ -10,7 +10,7 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.api.errors import ParameterError
@@ -49,6 +49,7 @@ class World:
     resource: Resource
     now: datetime = START
     records: list[dict[str, Any]] = field(default_factory=list)
+    times: set[datetime] = field(default_factory=set)
     shown_twice: set[int] = field(default_factory=set)
     position: Watermark | None = None
     newest: datetime | None = None
@@ -68,9 +69,10 @@ class World:
     def put(self, age: timedelta | None, *, index: int | None = None) -> None:
         """Add a record, or change one. Two changes within a moment are one: a version is what has a time of its own."""
         when = None if age is None else self.now - age
-        taken = {one["updated"] for one in self.records}
-        while when is not None and when.isoformat() in taken:
+        while when is not None and when in self.times:
             when += timedelta(microseconds=1)
+        if when is not None:
+            self.times.add(when)
         made = record(len(self.records) if index is None else index, when, content=len(self.known) + len(self.records))
         if index is None:
             self.records.append(made)
@@ -107,6 +109,7 @@ class World:
         self.position = through_json(moved) if stored else moved
 
 
+NOW, FAR_AHEAD = timedelta(0), -timedelta(days=400)
 AGES = st.one_of(
     st.just(timedelta(0)),
     st.timedeltas(timedelta(0), OVERLAP),
@@ -161,6 +164,8 @@ def test_lists_that_tell_no_time(steps):
 
 @settings(max_examples=examples(400))
 @given(st.lists(STEPS, max_size=60), st.integers(1, 5))
+@example([("look", False), ("add", FAR_AHEAD), ("look", False), ("change", NOW, 0), ("look", False), ("change", FAR_AHEAD, 0)], 1)
+@example([("add", FAR_AHEAD), ("look", False), ("change", NOW, 0), ("look", False), ("change", FAR_AHEAD, 0)], 2)
 def test_a_position_that_cannot_remember_all_repeats_nothing(steps, most):
     with mock.patch.object(position_module, "MAX_REMEMBERED", most):
         world = play(steps, TIMED)
