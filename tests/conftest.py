@@ -54,6 +54,14 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", f"{name}: skipped where Airflow is too old for it, or lacks it")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def no_connection_is_left() -> Iterator[None]:
+    """A connection in the environment would hide those that a later test of this process has in its database."""
+    before = {name for name in os.environ if name.startswith("AIRFLOW_CONN_")}
+    yield
+    assert {name for name in os.environ if name.startswith("AIRFLOW_CONN_")} <= before
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for name, reason in MISSING.items():
         if reason is not None and item.get_closest_marker(name) is not None:

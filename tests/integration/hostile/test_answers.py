@@ -96,6 +96,8 @@ class Server:
 def server() -> Iterator[Server]:
     made = Server()
     yield made
+    for name in ("LIMIO", "LIMITRAIL"):
+        os.environ.pop(f"AIRFLOW_CONN_{name}_DEFAULT", None)
     made.stop()
     for loop, client in _OPENED:
         loop.run_until_complete(client.close())

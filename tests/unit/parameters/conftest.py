@@ -8,7 +8,7 @@ import pytest
 from limio_limitrail.emulator import EmulatorServer
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def reached(tmp_path_factory: pytest.TempPathFactory) -> EmulatorServer:
     """The emulator, to which the connections of this very process lead."""
     with EmulatorServer() as server, pytest.MonkeyPatch.context() as patch:
