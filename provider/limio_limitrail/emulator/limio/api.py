@@ -7,7 +7,7 @@ import hmac
 from functools import partial
 from typing import TYPE_CHECKING
 
-from limio_limitrail.emulator.core.http_messages import HttpError, EmulatedPage, Reply, message_reply
+from limio_limitrail.emulator.core.http_messages import EmulatedPage, HttpError, Reply, message_reply
 from limio_limitrail.emulator.core.times import parse_millis
 from limio_limitrail.emulator.limio.account import TOKEN_PATH
 from limio_limitrail.emulator.limio.catalog import KEY_PATHS, LEGACY, UNIFIED, CatalogEndpoints

@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.emulator.core.http_messages import Call, HttpError, EmulatedPage, Reply, dumps, message_reply
+from limio_limitrail.emulator.core.http_messages import Call, EmulatedPage, HttpError, Reply, dumps, message_reply
 from limio_limitrail.emulator.core.times import parse_millis
 from limio_limitrail.emulator.limio.account import LimioAccount
 from limio_limitrail.emulator.limio.small_records import REDUCED

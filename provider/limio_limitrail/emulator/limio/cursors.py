@@ -9,7 +9,7 @@ import struct
 import time
 from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.emulator.core.http_messages import HttpError, EmulatedPage, message_reply
+from limio_limitrail.emulator.core.http_messages import EmulatedPage, HttpError, message_reply
 from limio_limitrail.emulator.core.random_values import hash64
 
 if TYPE_CHECKING:

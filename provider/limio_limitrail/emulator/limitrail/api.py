@@ -15,7 +15,7 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from limio_limitrail.emulator.core.http_messages import Call, HttpError, EmulatedPage, Reply, dumps
+from limio_limitrail.emulator.core.http_messages import Call, EmulatedPage, HttpError, Reply, dumps
 from limio_limitrail.emulator.core.times import parse_datetime
 from limio_limitrail.emulator.limitrail.errors import ProblemError, problem_reply
 from limio_limitrail.emulator.limitrail.usage import UsageEndpoints
