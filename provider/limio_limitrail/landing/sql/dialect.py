@@ -181,9 +181,6 @@ class Session(ABC):
     driver_error: type[Exception]
     """The base class of what the driver raises."""
 
-    loads_directly = False
-    """Whether `savepoint`, `copy_into` and `add_primary_key` work."""
-
     def __init__(self, hook: DbApiHook, connection: Any) -> None:
         self.hook = hook
         self._connection = connection
@@ -330,16 +327,20 @@ class Session(ABC):
             stage = self.staged_values(columns, types=[self.dialect.text_type] * 2)
             self.execute(self.dialect.update(qualified, stage, [(name, "s.new")], f"t.{name} = s.old"))
 
+
+class DirectLoadSession(Session):
+    """A session of a database that takes the rows of a new table without a staging table."""
+
+    @abstractmethod
     def savepoint(self) -> AbstractContextManager[None]:
         """Undo everything that is done within if it raises; must be entered before anything else is done."""
-        raise NotImplementedError
 
+    @abstractmethod
     def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource], own: tuple[datetime, str]) -> Iterator[int]:
         """Copy the parts' rows straight into the new table; yield how many were added since the last time.
 
         :param own: the values of ``_extracted_at`` and ``_run_id``.
         """
-        raise NotImplementedError
 
     def add_primary_key(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:  # noqa: ARG002
         """Add the primary key to the filled table; return False if the database has none, so that nothing was checked."""

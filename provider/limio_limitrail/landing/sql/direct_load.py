@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from limio_limitrail.landing.sql.dialect import Session
+from limio_limitrail.landing.sql.dialect import DirectLoadSession, Session
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, during
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.plan import ColumnPlan, key_columns
@@ -29,7 +29,7 @@ def load_directly(
     """
     plan = statements.plan
     keys = key_columns(plan=plan, keys=target.primary_key)
-    if plan.exists or not session.loads_directly or (target.primary_key and keys is None):
+    if plan.exists or not isinstance(session, DirectLoadSession) or (target.primary_key and keys is None):
         return None
     unique = keys if target.mode is WriteMode.MERGE and keys is not None else ()
     columns = statements.table_columns()

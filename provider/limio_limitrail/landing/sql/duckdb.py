@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import ISO_INSTANT, VALUE, Dialect, Equality, Session, TableColumn, quoted
+from limio_limitrail.landing.sql.dialect import ISO_INSTANT, VALUE, Dialect, DirectLoadSession, Equality, TableColumn, quoted
 from limio_limitrail.landing.sql.duckdb_connect import database_path, free_settings, opened
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, before_values
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
@@ -177,11 +177,10 @@ def _diagnosis(error: Exception) -> Diagnosis:
     return Diagnosis(summary=summary, detail="its message is not shown, since it may quote rows", cause=cause)
 
 
-class DuckSession(Session):
+class DuckSession(DirectLoadSession):
     """A transaction in DuckDB. Tables get no primary key: its index is slow, and sees rows that the transaction has deleted."""
 
     dialect = DUCKDB
-    loads_directly = True
 
     def __init__(self, hook: DbApiHook, connection: duckdb.DuckDBPyConnection) -> None:
         import duckdb

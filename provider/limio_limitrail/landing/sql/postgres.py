@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.concurrency import prefetch
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Session, TableColumn, quoted
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, DirectLoadSession, TableColumn, quoted
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, connected
 from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
 from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, ascii_lower
@@ -115,11 +115,10 @@ def _primary_key(key: Sequence[str]) -> str:
     return f"PRIMARY KEY ({', '.join(quoted(name) for name in key)})"
 
 
-class PostgresSession(Session):
+class PostgresSession(DirectLoadSession):
     """A transaction in Postgres, through psycopg 2 or 3."""
 
     dialect = POSTGRES
-    loads_directly = True
 
     def __init__(self, hook: DbApiHook, connection: Any) -> None:
         super().__init__(hook, connection)
