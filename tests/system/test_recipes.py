@@ -109,6 +109,7 @@ def test_a_backfill_that_breaks_goes_on_and_the_hourly_sync_goes_on_from_it(
     assert ids_in(warehouse, "usage") == {f"u{day}-{hour}" for day in range(7) for hour in range(24)}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 def test_the_hourly_sync_asks_for_what_is_new(
     recipe_home: Callable[..., AirflowHome], limio_emulator: EmulatorServer, warehouse: Path
@@ -164,6 +165,7 @@ class Tenant:
         self.emulator.put_records("objects/limio/subscriptions", records)
 
 
+@pytest.mark.exhaustive
 def test_the_history_of_subscriptions(
     recipe_home: Callable[..., AirflowHome], limio_emulator: EmulatorServer, warehouse: Path
 ) -> None:
@@ -222,6 +224,7 @@ def test_the_history_of_subscriptions(
     ]
 
 
+@pytest.mark.exhaustive
 def test_mapped_pulls(recipe_home: Callable[..., AirflowHome], limio_emulator: EmulatorServer, warehouse: Path) -> None:
     home = recipe_home("mapped_pulls")
     use(limio_emulator, 0, 31)

@@ -305,7 +305,7 @@ CASES = [
 ]
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(16)
 @pytest.mark.parametrize(("way", "kind"), CASES)
 def test_nothing_else_leaves(server: Server, way: str, kind: str) -> None:
     run = WAYS[way](server)

@@ -32,6 +32,7 @@ def day(first, last):
     return {"from": f"2026-03-0{first}T00:00:00Z", "to": f"2026-03-0{last}T00:00:00Z"}
 
 
+@pytest.mark.sampled(1)
 def test_the_data_interval_is_the_window(home, write_dag, usage, limitrail_emulator, tmp_path):
     write_dag(
         f"""
@@ -143,7 +144,7 @@ STEPS = [
 ]  # fmt: skip
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 @pytest.mark.parametrize("hours", [0, 12], ids=["full slices", "an empty slice first"])
 def test_a_killed_pull_goes_on_with_the_slices_that_are_left(home, write_dag, usage, limitrail_emulator, tmp_path, hours):

@@ -112,6 +112,7 @@ def why_of(output: str, task_id: str) -> str:
     return output.partition(f"starting task_id={task_id} ")[2].partition(f"end task task_id={task_id} ")[0][-6000:]
 
 
+@pytest.mark.exhaustive
 def test_each_way_gives_the_same(done: Any) -> None:
     outcome, output = done
     for cls in PARAMETERS:

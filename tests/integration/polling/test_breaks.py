@@ -109,6 +109,7 @@ REFUSALS: dict[str, tuple[Callable[[EmulatorServer], None], int, list[Any]]] = {
 }
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_refusal_ends_a_task(
     mode: str, make_home: Callable[..., AirflowHome], limio_emulator_factory: Callable[..., EmulatorServer]
@@ -134,6 +135,7 @@ def test_a_refusal_ends_a_task(
         assert f"answered {end[-1]}" in home.output(), name
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("api", ["limio", "limitrail"])
 @pytest.mark.parametrize(
     ("refuse", "end"), [(withdraw_scopes, FORBIDDEN), (EmulatorServer.expire_tokens, REFUSED)], ids=["forbidden", "refused"]

@@ -236,7 +236,7 @@ def test_a_token_that_lives_for_an_hour_is_minted_once(script, connected, jump):
     assert connected.counters.tokens_minted == 1
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("jump", [2 * HOUR, -2 * HOUR])
 def test_a_token_that_lives_for_seconds_is_renewed_in_time(connected, jump):
     """It says that it lives for one second, and lives for three: none may be used after that."""

@@ -84,6 +84,7 @@ HOPELESS = {
 }
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("name", HOPELESS)
 def test_what_does_not_pass_by_itself(baskets, limio_emulator, monkeypatch, caplog, name):
     (break_, mend), says, requests = HOPELESS[name]

@@ -115,7 +115,7 @@ CASES: dict[str, Case] = {
 }
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("mode", MODES)
 def test_objects(mode: str, make_home: Callable[..., AirflowHome], limio_emulator: EmulatorServer, script: Any) -> None:
     # Between looks that are tasks of their own, failures are counted in the state store.

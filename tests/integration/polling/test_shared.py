@@ -175,7 +175,7 @@ async def all_events(triggers: list[LimioWaitTrigger]) -> list[dict[str, Any]]:
     return await asyncio.wait_for(asyncio.gather(*(event_of(one) for one in triggers)), PATIENCE)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("what", BAD)
 def test_a_wait_ends_at_its_deadline_though_its_look_hangs(good, monkeypatch, what):
     with bad_host(what) as host:
@@ -195,7 +195,7 @@ async def never_in_a_thread(*_: Any) -> Any:
     await sync_to_async(threading.Event().wait)(20)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("lookup", [never, never_in_a_thread])
 def test_a_wait_ends_at_its_deadline_though_airflow_does_not_say_what_its_connection_is(good, monkeypatch, lookup):
     monkeypatch.setattr(BaseHook, "aget_connection", lookup)
@@ -217,6 +217,7 @@ def test_a_connection_that_airflow_cannot_look_up_now(good, monkeypatch, problem
     assert event["message"] == f"Airflow has not said what the connection 'good' is ({type(problem).__name__})"
 
 
+@pytest.mark.exhaustive
 def test_a_hanging_look_ends_its_thread_with_the_wait(good, monkeypatch):
     """Where a deadline comes first, the requests end with it, and not with the connection's own timeouts."""
     with bad_host("a byte at a time") as host:
@@ -439,6 +440,7 @@ def test_what_a_predicate_says_in_its_error_is_masked(good, predicates, monkeypa
     assert event["message"] == "the wait broke: LookupError: no such thing at ***"
 
 
+@pytest.mark.exhaustive
 def test_a_predicate_whose_import_never_ends(good, tmp_path, monkeypatch):
     (tmp_path / "endless_import.py").write_text("import threading\nthreading.Event().wait(100)\n")
     monkeypatch.syspath_prepend(tmp_path)

@@ -269,6 +269,7 @@ def test_a_secret_that_is_wrong_and_stays_so(monkeypatch, limio_emulator, script
     assert "demo-secret" not in event["message"]
 
 
+@pytest.mark.exhaustive
 def test_many_at_once(limio_emulator):
     """Some triggers share a token and few connections, and none holds up the loop."""
     names = [f"order-{number}" for number in range(15)]

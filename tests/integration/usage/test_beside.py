@@ -64,7 +64,7 @@ def test_two_at_once(place_of, idempotency, on_unknown):
     }
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("idempotency", "on_unknown"), [("header", "resend"), ("off", "park"), ("header", "park")])
 def test_one_of_two_is_killed(place_of, idempotency, on_unknown):
     place = place_of("pg", make_rows(500), idempotency=idempotency)

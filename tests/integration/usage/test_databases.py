@@ -33,6 +33,7 @@ def test_a_duckdb_file_that_another_process_has(place_of):
     assert len(place.agree()) == 50
 
 
+@pytest.mark.exhaustive
 def test_a_duckdb_file_that_is_let_go_in_time(place_of):
     place = place_of("duck", make_rows(50))
     place.write_dag()

@@ -17,6 +17,7 @@ LEDGER = "limitrail_usage_ledger"
 BODY = Code('{"externalAccount": Column("account"), "operation": Column("operation"), "amount": Column("amount")}')
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_a_row_of_a_newer_version_stops_the_task(place_of, conn_id):
     place = place_of(conn_id, make_rows(20))

@@ -11,11 +11,11 @@ from tests.support.usage_troubles import add_troubles, expected_states, kills, m
 
 
 def test_keys_that_are_honoured(place_of):
-    rows = mixed_rows(rows_from_environment(5_000 if EVERYTHING else 1_500))
+    rows = mixed_rows(rows_from_environment(5_000 if EVERYTHING else 600))
     place = place_of("pg", rows)
     add_troubles(place.server, seed=1)
     place.write_dag(on_unknown="resend", max_rejected="5%", max_parked="5%", retries=100, retry_delay=0, batch_size=100)
-    for kill in kills(20 if EVERYTHING else 10, seed=2, scale=0.5 if EVERYTHING else 0.15):
+    for kill in kills(20 if EVERYTHING else 5, seed=2, scale=0.5 if EVERYTHING else 0.15):
         outcome = place.attempt(kill=kill)
         assert outcome.code == SIGKILL, (kill, outcome)
         place.agree(doubtful=frozenset({"sending", "unknown", "parked"}))

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 
+from tests.support.tiers import EVERYTHING
 from tests.support.usage import SIGKILL, rows_from_environment
 from tests.support.usage_troubles import add_troubles, expected_states, kills, mixed_rows
 
@@ -19,13 +20,13 @@ MOST_IN_DOUBT = BATCH + 2 * 4 * CONCURRENCY
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])
 def test_keys_that_are_not_honoured(place_of, conn_id):
-    rows = mixed_rows(max(500, rows_from_environment(10_000) // 5))
+    rows = mixed_rows(max(500, rows_from_environment(10_000 if EVERYTHING else 3_000) // 5))
     place = place_of(conn_id, rows, idempotency="off")
     add_troubles(place.server, seed=11)
     common = {"max_rejected": "5%", "max_parked": "90%", "batch_size": BATCH, "concurrency": CONCURRENCY}
     place.write_dag(retries=100, retry_delay=0, **common)
     in_doubt: set[str] = set()
-    for kill in kills(12, seed=12 + len(conn_id), scale=0.3):
+    for kill in kills(12 if EVERYTHING else 4, seed=12 + len(conn_id), scale=0.3):
         before = in_doubt | set()
         assert place.attempt(kill=kill).code == SIGKILL, kill
         ledger = place.agree(doubtful=frozenset({"sending", "parked"}))

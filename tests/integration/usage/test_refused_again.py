@@ -53,7 +53,7 @@ def refusing(place, reply, *, after=0, of=lambda body: True):
     )
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("what", BEFORE_THE_API)
 def test_what_stands_before_the_api_and_refuses_everything_stops_the_task(place_of, what):
     rows = make_rows(400)
@@ -185,7 +185,7 @@ def test_previews_stop_too(place_of):
 # -- rejected in earlier runs ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("conn_id", DATABASES)
 def test_a_row_that_was_rejected_once_does_not_fail_every_later_run(place_of, conn_id):
     rows = [*make_rows(10), ("ghost-1", "a", "PAYMENT", "1"), ("ghost-2", "b", "PAYMENT", "1")]

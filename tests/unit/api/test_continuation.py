@@ -255,7 +255,7 @@ def test_a_member_that_means_something_else_can_be_named(site, make_client):
     assert [len(page.raw_records) for page in list_of(site, make_client, own)] == [2]
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("paging", [SinglePage(), CursorString(), CursorPair()])
 @pytest.mark.parametrize("end", [{}, {"queryMore": None}, {"queryMore": ""}, {"queryMore": {}}])
 def test_a_healthy_end(site, make_client, paging, end):

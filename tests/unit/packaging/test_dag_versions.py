@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SEEDS = range(4)
 DAG = '''
 import dataclasses, functools, importlib.util
@@ -141,6 +143,7 @@ print("told " + json.dumps(told))
 """
 
 
+@pytest.mark.exhaustive
 def test_a_dag_is_the_same_in_every_process(tmp_path: Path) -> None:
     path = tmp_path / "dag.py"
     path.write_text(DAG)
