@@ -94,7 +94,7 @@ def test_a_wrong_query_is_told_and_not_tried_again(people, case):
         assert said in str(caught.value)
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("number", range(max(map(len, OF_DATABASES.values()))))
 def test_a_value_that_does_not_fit_is_never_quoted(people, number):
     kind = "postgres" if people.postgres else people.name

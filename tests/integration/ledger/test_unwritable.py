@@ -216,6 +216,7 @@ LEFT = {
 }
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", ["psycopg3", "psycopg2", "sqlite", "duckdb", "standard"])
 def test_an_outcome_that_a_constraint_refuses_is_written_as_far_as_it_can_be(opened, ledger_in, caplog, name, check):

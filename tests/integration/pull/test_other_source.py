@@ -188,7 +188,7 @@ def test_another_list_under_the_same_name(home, limio_emulator, case):
     assert f"(what differs: {differs}" in summary["reason"]
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("change", "goes_on"),
     [("scope", True), ("secret", True), ("named", True), ("client", False), ("tenant", False), ("client of a tenant", True)],

@@ -106,6 +106,7 @@ def test_a_run_that_is_made_again_replaces_its_own_rows(pulls, limio_emulator, t
     assert {"b5"} <= set(added(tmp_path)["3"])
 
 
+@pytest.mark.exhaustive
 def test_files_of_a_run_that_is_made_again(pulls, limio_emulator):
     limio_emulator.put_records(BASKETS, baskets(1, 2, 3))
     folder = attempt(pulls, "files", "1")["folder"]
@@ -195,6 +196,7 @@ def test_a_watermark_without_its_table(pulls, limio_emulator, tmp_path, loss):
     assert asked(limio_emulator) == ["2026-03-08T08:55:00Z"], "once, and then it goes on"
 
 
+@pytest.mark.exhaustive
 def test_a_table_that_is_emptied_after_each_run_is_read_whole_once(pulls, limio_emulator, tmp_path):
     asks = []
     for day in range(1, 5):

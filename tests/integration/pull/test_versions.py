@@ -20,6 +20,7 @@ def asked(emulator, path):
     return [entry for entry in emulator.counters.log if entry["path"] == path]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("change", "says"),
     [
@@ -44,6 +45,7 @@ def test_a_saved_pull_that_cannot_be_read_starts_over(home, limio_emulator, tmp_
     assert says in home.output()
 
 
+@pytest.mark.exhaustive
 def test_watermarks_of_other_versions(home, limio_emulator):
     text = """
         LimioToSqlOperator(

@@ -137,6 +137,7 @@ def test_one_look_up_one_token_one_connection_and_few_lines(home, limio_emulator
     assert 0 < len(ours) < 20
 
 
+@pytest.mark.exhaustive
 def test_tokens_that_end_between_any_two_pages(make_home, limio_emulator_factory, tmp_path):
     emulator = limio_emulator_factory()
     home = make_home(emulator)

@@ -97,7 +97,7 @@ WIDENINGS = [
 SAMPLES = {B: True, INT: 42, L: 2**60, D: 2.5, S: NEW_YEAR, T: "text", J: "[1]"}
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize(("held", "values", "comes", "become"), WIDENINGS)
 def test_a_narrow_column_is_widened(db, held, values, comes, become):
     numbers = list(range(1, len(values) + 2))
@@ -234,6 +234,7 @@ FOREIGN = [
 ]
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize(("type_", "kind", "fits", "values_lost"), FOREIGN)
 def test_foreign_types_take_what_they_give_back(typed, type_, kind, fits, values_lost):
     db = typed

@@ -177,6 +177,7 @@ def test_more_parts_than_are_read_at_once(fresh, told):
     ]
 
 
+@pytest.mark.exhaustive
 def test_more_columns_than_duckdb_gets_memory_for(opened, told, monkeypatch):
     monkeypatch.setattr(duck, "COPY_MEMORY", 1)
     monkeypatch.setattr(duck, "COPY_COLUMN_MEMORY", 0)

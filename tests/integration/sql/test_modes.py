@@ -291,6 +291,7 @@ def test_many_rows_in_many_batches(db):
     assert db.query("SELECT v FROM subs WHERE id = 12345") == [('"12345\n',)]
 
 
+@pytest.mark.sampled(1)
 def test_a_wide_table(db):
     # A row of Postgres has to fit a page, so most columns are null.
     columns = {f"c{n}": (INT, [n if n % 3 == 0 else None]) for n in range(1200)}

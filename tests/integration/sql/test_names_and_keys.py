@@ -116,6 +116,7 @@ POSTGRES_TYPES = """
 POSTGRES_CASES = [tuple(cell.strip() for cell in line.split(" | ")) for line in POSTGRES_TYPES.strip().splitlines()]
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize(("type_", "one", "other"), POSTGRES_CASES, ids=[case[0] for case in POSTGRES_CASES])
 @pytest.mark.parametrize("runs", [1, 2])
 def test_keys_that_postgres_takes_for_equal(opened, type_, one, other, runs):
@@ -270,6 +271,7 @@ def test_more_columns_than_the_database_takes(opened, name, most):
     assert list(db.types()) == ["id"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", ["duckdb", "duckdb files", "psycopg3", "sqlite"])
 def test_a_thousand_columns_go_through(opened, name):
     db = opened(name)

@@ -86,7 +86,7 @@ PAIRS = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(24)
 @pytest.mark.parametrize("case", PAIRS)
 @pytest.mark.parametrize("late", [True, False])
 def test_the_newer_version_stays_whichever_comes_first(db, table, case, late):
@@ -114,7 +114,7 @@ TIES = {
 }
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("case", TIES)
 def test_of_equal_times_the_version_that_was_pulled_later_stays(db, table, case):
     one, other = TIES[case]
@@ -146,6 +146,7 @@ def test_each_row_is_looked_at_by_itself(db, table):
     assert [row["v"] for row in db.rows(table)] == ["a2", "b", "c", "d"]
 
 
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("comes", [text(""), (N, None), (S, None), None])
 @pytest.mark.parametrize("held", [(S, TEN), text("2026-05-01T10:00:00.1234567Z"), (INT, 5)])
 def test_rows_that_say_no_time_where_the_table_does_are_told_of(db, table, held, comes, caplog):
@@ -173,7 +174,7 @@ OWN_TYPES = {
 }
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("own", ["none", "NULL", "text", "timestamp"])
 @pytest.mark.parametrize("place", range(5))
 def test_a_table_that_somebody_else_made(db, table, place, own):
@@ -234,7 +235,7 @@ def test_more_rows_than_are_looked_at_at_once(db, table, monkeypatch):
     assert (result.outdated, result.updated) == (len(kept), 9 - len(kept))
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(24)
 @pytest.mark.parametrize("mode", ["merge", "append", "replace"])
 @pytest.mark.parametrize("case", PAIRS)
 def test_of_duplicates_the_newest_wins(db, table, mode, case):

@@ -64,6 +64,7 @@ IN_THE_WAY = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(
     ("name", "statements", "named"),
     [

@@ -120,7 +120,7 @@ def check(db: Database, table: str) -> None:
         assert values == {at: (type(row[name]).__name__, row[name]) for at, row in EXPECTED.items()}, name
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(9)
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("transform", [False, True])
 @pytest.mark.parametrize("size", SIZES)
@@ -133,7 +133,7 @@ def test_pages_and_parts_of_any_size(db, size, transform, backwards):
         check(db, table)
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("size", SIZES[:-1])
 def test_a_table_that_was_there_shows_what_a_new_one_shows(db, size, backwards):

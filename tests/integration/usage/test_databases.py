@@ -57,6 +57,7 @@ def test_sqlite(place_of):
     assert len(place.agree()) == 602
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_a_table_that_is_no_ledger(place_of, conn_id):
     place = place_of(conn_id, make_rows(5))

@@ -164,7 +164,7 @@ def test_a_doubt_that_is_older_than_the_keys_window_is_parked(place_of, conn_id)
     place.journal()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("within", "sent"), [(timedelta(days=3), 1), ("P3D", 1), (62.5 * 3600, 1), ("{{ 61 * 3600 }}", 0), (0, 0), ("PT1H", 0)]
 )
@@ -210,7 +210,7 @@ MAPPINGS = {
 }
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", MAPPINGS)
 def test_a_refusal_that_means_that_the_row_was_carried_out(place_of, name):
     place = place_of("duck", make_rows(12))
@@ -237,7 +237,7 @@ def test_a_refusal_that_means_that_the_row_was_carried_out(place_of, name):
     place.journal()
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("status", [401, 403, 407, 429])
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_what_says_nothing_of_a_row_leaves_it_as_it_stood(place_of, conn_id, status):

@@ -35,6 +35,7 @@ def test_a_row_of_a_newer_version_stops_the_task(place_of, conn_id):
     assert place.database.ledger() == before
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_parts_that_an_older_version_has_pulled(place_of, form):
     place = place_of("duck", make_rows(5))
@@ -46,6 +47,7 @@ def test_parts_that_an_older_version_has_pulled(place_of, form):
     assert sorted(body["externalAccount"] for body in sent) == [f"acme-{number}" for number in range(5)]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -42,7 +42,7 @@ def stamp(when):
     return int(when.timestamp() * 1000)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("conn_id", DATABASES)
 def test_rows_in_doubt_of_other_days_are_told_by_age_and_can_fail_the_task(place_of, conn_id):
     place = place_of(conn_id, day(1, 14))
@@ -151,6 +151,7 @@ def test_what_somebody_settles_while_the_task_runs_does_not_fail_it(place_of):
     assert (last.state, last.summary["left_in_doubt"]) == ("success", 0), last.error
 
 
+@pytest.mark.exhaustive
 def test_it_is_said_before_a_task_fails_for_another_reason(place_of):
     place = place_of("duck", day(1))
     place.write_dag()

@@ -43,6 +43,7 @@ def test_previews(place_of):
     assert place.database.ledger() == {}
 
 
+@pytest.mark.exhaustive
 def test_a_preview_that_was_killed_is_made_good(place_of):
     place = place_of("duck", make_rows(200))
     place.write_dag(operation="preview")
@@ -88,6 +89,7 @@ def test_reservations(place_of, conn_id):
     }
 
 
+@pytest.mark.exhaustive
 def test_paths_of_the_connection_and_of_the_task(place_of):
     place = place_of("duck", make_rows(20), extra={"paths": {"usage.commit": "/v1/usage/reserve"}})
     place.write_dag()
@@ -129,6 +131,7 @@ def test_the_key_in_the_body(place_of, member):
     assert all("idempotency-key" not in entry["headers"] for entry in place.sent())
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("of_the_connection", "of_the_task"),
     [

@@ -123,6 +123,7 @@ def test_how_many_may_be_rejected(place_of, most, passes):
     place.agree()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -182,6 +183,7 @@ def test_further_decisions_and_none_at_all(place_of):
     assert last.summary["committed"] == 40
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("body", [b"<html>We will be back soon.</html>", b"", b'["ALLOWED"]', b'{"error": "try later"}'])
 @pytest.mark.parametrize("decision_field", [None, "decision"])
 def test_a_page_with_status_200_carries_nothing_out(place_of, body, decision_field):
@@ -195,6 +197,7 @@ def test_a_page_with_status_200_carries_nothing_out(place_of, body, decision_fie
     assert "soon" not in place.output()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("of_the_connection", [False, True])
 def test_a_nested_decision(place_of, of_the_connection):
     where = {"decision_field": "result.decision", "reservation_field": "result.reservation.id"}

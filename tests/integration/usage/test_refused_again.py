@@ -78,7 +78,7 @@ def test_what_stands_before_the_api_and_refuses_everything_stops_the_task(place_
     assert len(place.agree()) == 400
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("conn_id", DATABASES)
 def test_a_gateway_that_breaks_in_mid_run(place_of, conn_id):
     place = place_of(conn_id, make_rows(400))

@@ -55,6 +55,7 @@ def test_exact_repetitions_are_sent_once(place_of):
     assert len(place.agree()) == 10
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("most", [0, "3%"])
 def test_an_hour_that_comes_twice_can_fail_the_task(place_of, most):
     hours = [hour if hour < 3 else hour - 1 for hour in range(25)]
@@ -226,6 +227,7 @@ def test_templates_and_nested_bodies(place_of):
         }
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [

@@ -67,6 +67,7 @@ def test_a_key_column_that_changes_its_type(place_of, conn_id):
     assert billed(place) == 61
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])
 def test_every_key_column_changes_its_form_at_once(place_of, conn_id):
     place = place_of(conn_id)
@@ -268,6 +269,7 @@ def test_a_table_that_cannot_hold_changes(place_of):
     assert last.summary["sent"] == 1
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [

@@ -77,6 +77,7 @@ def test_a_signal_while_the_api_does_not_answer(place_of, on_unknown):
     assert last.summary["parked"] == (states[doubtful] if on_unknown == "park" else 0)
 
 
+@pytest.mark.exhaustive
 def test_a_signal_while_everybody_waits_for_a_429(place_of):
     place = place_of("duck", make_rows(300))
     place.server.faults.add(Fault("status", COMMIT, status=429, headers={"Retry-After": "60"}, after=100, times=None))
