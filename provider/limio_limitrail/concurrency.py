@@ -77,11 +77,7 @@ class BackgroundWriter:
 
 
 class _End:
-    """Follows the last item of a thread.
-
-    :param error: what the iterator raised; None where it was exhausted.
-    :param has_more: True where the iterator may yield further items, which the thread does not fetch.
-    """
+    """Follows the last item of a thread: the iterator raised an error, has more that the thread does not fetch, or is done."""
 
     def __init__(self, error: BaseException | None, *, has_more: bool = False) -> None:
         self.error = error
@@ -157,10 +153,7 @@ class StopSignal:
         self._event.set()
 
     def sleep(self, seconds: float) -> None:
-        """Wait, at most until the signal is set.
-
-        :raises ConsumerStoppedError: it is set.
-        """
+        """Wait some seconds; raise `ConsumerStoppedError` as soon as the signal is set."""
         if self._event.wait(seconds):
             raise ConsumerStoppedError
 

@@ -84,11 +84,7 @@ def _encodings(content_encoding: str) -> list[str]:
 def _decompressed(
     content: bytes, max_bytes: int, check_time: Callable[[], object], *, new: Callable[[], Any], must_end: bool = False
 ) -> bytes:
-    """Decode gzip, zlib, deflate or zstd data, which may have several members.
-
-    :param new: returns a decompressor.
-    :param must_end: whether data that is cut off is an error.
-    """
+    """Decode gzip, zlib, deflate or zstd data, which may have several members; `must_end` refuses data that is cut off."""
     whole = memoryview(content)
     pieces: list[bytes] = []
     room = max_bytes + 1

@@ -123,12 +123,7 @@ class ContinuationHint:
 
 
 def find_continuation(meta: Mapping[str, msgspec.Raw], headers: Mapping[str, str], *, end: ListEnd) -> ContinuationHint | None:
-    """Return what announces more than has come; None where nothing does.
-
-    :param meta: the response's members besides the records, undecoded.
-    :param headers: the response's headers.
-    :param end: where the list seems to end.
-    """
+    """Return the member besides the records, or the header, that announces more than has come; None if none does."""
     return next(chain(_in_object(meta, (), end=end, about_pages=True), _in_headers(headers, end=end)), None)
 
 

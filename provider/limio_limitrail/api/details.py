@@ -13,14 +13,14 @@ from urllib.parse import unquote
 
 import msgspec
 
-from limio_limitrail.api.body_errors import OK, read_record
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.errors import NotFoundError, ParameterError, ProtocolError, RequestContext
+from limio_limitrail.api.json_body import OK, read_record
 from limio_limitrail.api.page import Page
 from limio_limitrail.api.redact import holds_secret
 from limio_limitrail.api.resource import Resource, fill_path
 from limio_limitrail.bare_errors import raises_bare
-from limio_limitrail.url_paths import unfit_part
+from limio_limitrail.urls import unfit_part
 
 log = logging.getLogger(__name__)
 

@@ -230,10 +230,7 @@ class ListReader:
         return True
 
     def _check_progress(self, page: Page, *, empty: int) -> None:
-        """Count the records, and check that the list will end.
-
-        :raises ProtocolError: it would not.
-        """
+        """Count the records; raise `ProtocolError` if the list would never end."""
         if page.raw_records and (self._page_hashes or page.next_cursor is not None):
             page_hash = hash(page.records)
             if page_hash in self._page_hashes:

@@ -59,10 +59,7 @@ class Paging(Protocol):
         """Return the parameters of the first page besides its size."""
 
     def next_cursor(self, meta: Meta) -> Cursor | None:
-        """Return the next page's parameters; None on the last page.
-
-        :raises BadCursorError: the response's cursor cannot be read.
-        """
+        """Return the next page's parameters, None on the last page; raise `BadCursorError` for a cursor that cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)

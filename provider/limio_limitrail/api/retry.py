@@ -45,10 +45,7 @@ TRANSIENT_STATUSES = frozenset({502, 503, 504})
 
 @contextmanager
 def deadline_in(seconds: float) -> Iterator[None]:
-    """Set a deadline for what is done inside; one that is set already and is earlier stays.
-
-    :param seconds: from now on.
-    """
+    """Set a deadline, in seconds from now, for what is done inside; an earlier one that is set already stays."""
     token = _DEADLINE.set(min(_DEADLINE.get(), time.monotonic() + seconds))
     try:
         yield

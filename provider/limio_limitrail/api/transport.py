@@ -226,10 +226,7 @@ class Transport:
         return TransportError(replace(context, reason=reason))
 
     def route(self, url: str) -> tuple[str | None, bool | str]:
-        """Return the proxy of a URL, which may hold a password, and how certificates are verified.
-
-        The environment may name a proxy and a CA bundle.
-        """
+        """Return the environment's proxy for a URL, which may hold a password, and how certificates are verified."""
         settings = self._settings(url)
         return requests.utils.select_proxy(url, settings["proxies"]), settings["verify"] or False
 
