@@ -176,7 +176,6 @@ class AsyncTransport:
         # A proxy's password is in both.
         self._sealed: Sealed[aiohttp.ClientSession] | None = None
         self._proxy: Secret | None = None
-        self._default_timeout = _timeout(transport.timeouts, transport.timeouts.total)
 
     @property
     def _session(self) -> aiohttp.ClientSession | None:
@@ -218,7 +217,7 @@ class AsyncTransport:
                 headers=sent_headers,
                 proxy=self._proxy.reveal() if self._proxy else None,
                 allow_redirects=False,
-                timeout=self._default_timeout if seconds == timeouts.total else _timeout(timeouts, seconds),
+                timeout=_timeout(timeouts, seconds),
             )
         except (aiohttp.ClientError, OSError) as error:
             if _is_total(error):
@@ -368,12 +367,7 @@ def _tls(verify: bool | str) -> ssl.SSLContext:
     return context
 
 
-_WAS_NOT_SENT = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ClientHttpProxyError,
-    aiohttp.ConnectionTimeoutError,
-    UnsolicitedDataError,
-)
+_WAS_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.ConnectionTimeoutError, UnsolicitedDataError)
 """Errors that come before the first byte of a request is written: no connection, or none through the proxy, or none of TLS."""
 
 

@@ -111,10 +111,7 @@ def within(bounds: ResponseBounds) -> Iterator[None]:
 
 
 def read_body(raw: Any, *, max_bytes: float) -> bytes:
-    """Return the rest of a response of urllib3, as it came.
-
-    :raises TooManyBytesError: it is larger than the bound, or its Content-Length is.
-    """
+    """Return the rest of a response, as it came; raise `TooManyBytesError` if it, or its Content-Length, is above the bound."""
     # urllib3 would make decoders, and refuse some bodies, though it is to decode none.
     raw.headers.pop("Content-Encoding", None)
     if (length := raw.length_remaining) is not None:

@@ -157,10 +157,7 @@ def _default_repeat(request: RequestParams) -> Repeat:
 
 @dataclass
 class RequestStats:
-    """What a client has done so far.
-
-    :param waited: seconds between attempts, including those that the API asked to wait.
-    """
+    """What a client has done so far; it waited seconds between attempts, including those that the API asked for."""
 
     requests: int = 0
     retries: int = 0

@@ -115,15 +115,8 @@ def replace_lone_surrogates(body: bytes) -> bytes:
 def kind_of(text: bytes) -> str:
     """Return the JSON type that a text begins with, without repeating the text."""
     first = text[:1]
-    kinds = {
-        b"{": "an object",
-        b"[": "a list",
-        b'"': "a string",
-        b"<": "HTML or XML",
-        b"n": "null",
-        b"t": "a boolean",
-        b"f": "a boolean",
-    }
+    kinds = {b"{": "an object", b"[": "a list", b'"': "a string", b"<": "HTML or XML", b"n": "null"}
+    kinds |= dict.fromkeys((b"t", b"f"), "a boolean")
     return "nothing" if not first else kinds.get(first, "a number" if first in b"-0123456789" else "plain text")
 
 
@@ -156,21 +149,18 @@ class Total:
     exact: bool = True
 
 
-def read_total(raw: msgspec.Raw | bytes) -> Total | None:
+def read_total(raw: msgspec.Raw | bytes, *, depth: int = _MAX_DEPTH) -> Total | None:
     """Read a total; return None where there is none.
 
     It is a whole number, such a number as text or with a fraction of zero, or one of these in an object's ``value``, ``total`` or
     ``count``. ``relation: gte`` beside it makes it a lower bound (Elasticsearch).
     """
-    return _read_total(bytes(raw), depth=_MAX_DEPTH)
-
-
-def _read_total(raw: bytes, *, depth: int) -> Total | None:
+    raw = bytes(raw)
     try:
         if raw.startswith(b"{"):
             members = OBJECT_DECODER.decode(raw)
             name = next((one for one in _TOTAL_MEMBERS if one in members), None)
-            found = _read_total(bytes(members[name]), depth=depth - 1) if name and depth else None
+            found = read_total(members[name], depth=depth - 1) if name and depth else None
             relation = bytes(members.get("relation", b"")).strip(b'"').lower()
             return found and Total(records=found.records, exact=found.exact and relation not in {b"gte", b"gt"})
         if raw.startswith(b'"'):
@@ -225,24 +215,9 @@ _ERROR_SUFFIXES = ("errors", "failures")
 _ERROR_COUNTS = {"shards": ("failed",), "clusters": ("failed", "skipped", "partial")}
 """Elasticsearch's: parts of an index that did not answer."""
 _WARNINGS = frozenset({"warning", "warnings"})
-_RELEVANT = (
-    _ERROR_MEMBERS
-    | _TRUE_IF_FAILED_WORDS
-    | _FALSE_IF_FAILED
-    | _STATUS_CODES
-    | _RESPONSE_OBJECTS
-    | _ERROR_COUNTS.keys()
-    | _WARNINGS
-    | {"errorcode"}
+_RELEVANT = frozenset({"errorcode"}).union(
+    _ERROR_MEMBERS, _TRUE_IF_FAILED_WORDS, _FALSE_IF_FAILED, _STATUS_CODES, _RESPONSE_OBJECTS, _ERROR_COUNTS, _WARNINGS
 )
-
-
-def unfit_status(status: int) -> str | None:
-    """Return why a status of 2xx is not a whole response; None for 200, and for 204, which is empty."""
-    if status in (OK, NO_CONTENT):
-        return None
-    meaning = _MEANINGS.get(status)
-    return f"only 200 and 204 are whole responses{f' ({status} says that {meaning})' if meaning else ''}"
 
 
 def failure_member(members: Mapping[str, msgspec.Raw], *, ignored: frozenset[str] = frozenset()) -> str | None:
@@ -268,10 +243,7 @@ def meaning_of(status: int) -> str | None:
 def read_record(response: Response, *, broken: MakeError) -> tuple[bytes, Mapping[str, msgspec.Raw]]:
     """Return a single record, undecoded, and its members.
 
-    A record may have an ``error`` of its own. A response without ``id`` is no record, whatever its members say.
-
-    :param broken: makes the error.
-    :raises ProtocolError: the response is no record.
+    A record may have an ``error`` of its own. A response without ``id`` is no record, and raises what `broken` makes.
     """
     if response.status != OK:
         raise broken("this status is no record: only 200 is a whole response")

@@ -16,15 +16,16 @@ import msgspec
 from limio_limitrail.api.errors import ProtocolError, RequestContext
 from limio_limitrail.api.json_body import (
     NO_CONTENT,
+    OK,
     TOO_DEEP,
     MakeError,
     check_utf8,
     depth_checked,
     failure_member,
     kind_of,
+    meaning_of,
     read_object,
     read_total,
-    unfit_status,
     warning_member,
 )
 from limio_limitrail.api.pagination import BadCursorError, Cursor, Meta
@@ -94,8 +95,6 @@ class EnvelopeReader:
 
     The members that a response had are expected of the next one, in a type that refuses all others: a response either fits it in
     full, or is decoded again in two passes, and nothing that came is ever skipped.
-
-    :param records: the member that holds the records.
     """
 
     def __init__(self, records: str) -> None:
@@ -108,8 +107,6 @@ class EnvelopeReader:
     ) -> tuple[list[msgspec.Raw] | None, Meta]:
         """Return the records, undecoded, and the other members.
 
-        :param body: the whole response.
-        :param broken: makes the error.
         :param check: called with the other members before anything is expected of the records; may raise.
         :returns: None for the records where the response has no such member.
         :raises ProtocolError: the body is no JSON object, or its records are no list.
@@ -167,12 +164,8 @@ def parse_page(
     number: int,
     warned: set[str] | None = None,
 ) -> Page:
-    """Read a page of a list.
+    """Read a page of a list; a 204 is an empty list.
 
-    :param response: the response; a 204 is an empty list.
-    :param resource: where its records and its cursor are.
-    :param envelope: the reader of this list's responses.
-    :param context: what errors say about the request.
     :param number: the number of the page, from 1.
     :param warned: the warnings that have been logged of this list, so that each is logged once.
     :raises ProtocolError: the response is no list: its status is neither 200 nor 204, a member says that it failed, the body is
@@ -194,8 +187,10 @@ def parse_page(
             warned.add(member)
             log.warning("%s: the response has a warning, in its member %s.", resource.name, named(member))
 
-    if (reason := unfit_status(response.status)) is not None:
-        raise broken(f"this status is no list: {reason}")
+    if response.status not in (OK, NO_CONTENT):
+        meaning = meaning_of(response.status)
+        says = f" ({response.status} says that {meaning})" if meaning else ""
+        raise broken(f"this status is no list: only 200 and 204 are whole responses{says}")
     if response.status == NO_CONTENT:
         return Page(raw_records=[], next_cursor=None, total=None, number=number, wrapped=False, headers=response.headers)
     body = response.body
@@ -309,6 +304,5 @@ def _column(values: list[Any]) -> pd.Series[Any]:
         values = [None if value is None else float(value) for value in values]
     simple = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
     if len(kinds) == 1 and (kind := kinds.pop()) in simple and (kind is not int or all(v is None or v in _INT64 for v in values)):
-        arrow = simple[kind]
-        return pd.Series(values, dtype=pd.ArrowDtype(arrow))
+        return pd.Series(values, dtype=pd.ArrowDtype(simple[kind]))
     return pd.Series(values, dtype=object)

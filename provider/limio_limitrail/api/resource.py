@@ -219,11 +219,7 @@ def resource_to_json(resource: Resource) -> dict[str, Any]:
             "only a worker can look at it (deferrable=False)"
         )
     members = msgspec.json.decode(msgspec.json.encode(resource))
-    return {
-        **members,
-        "paging": {"style": style, **members["paging"]},
-        "credentials": sorted(members["credentials"]),
-    }
+    return {**members, "paging": {"style": style, **members["paging"]}, "credentials": sorted(members["credentials"])}
 
 
 def resource_from_json(data: Mapping[str, Any]) -> Resource:
@@ -260,14 +256,12 @@ def stable_repr(value: object, *, depth: int = 0) -> str:
         inside = ", ".join(stable_repr(one, depth=below) for one in value)
         return f"({inside},)" if len(value) == 1 else f"({inside})"
     if is_dataclass(value):
-        return _constructor(value, {one.name: getattr(value, one.name, None) for one in fields(value) if one.repr}, depth=below)
-    if type(value).__repr__ is object.__repr__:
-        return _constructor(value, dict(sorted(getattr(value, "__dict__", {}).items())), depth=below)
-    return _MEMORY_ADDRESS.sub("", repr(value))
-
-
-def _constructor(value: object, members: Mapping[str, object], *, depth: int) -> str:
-    text = ", ".join(f"{name}={stable_repr(one, depth=depth)}" for name, one in members.items())
+        members = {one.name: getattr(value, one.name, None) for one in fields(value) if one.repr}
+    elif type(value).__repr__ is object.__repr__:
+        members = dict(sorted(getattr(value, "__dict__", {}).items()))
+    else:
+        return _MEMORY_ADDRESS.sub("", repr(value))
+    text = ", ".join(f"{name}={stable_repr(one, depth=below)}" for name, one in members.items())
     return f"{type(value).__qualname__}({text})"
 
 

@@ -33,18 +33,16 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
+@dataclass(slots=True, eq=False)
 class ConnectionRecord:
     """The history of one connection. The event loop that owns the connection writes it; any thread may read it."""
 
-    __slots__ = ("distrusted", "requests", "surplus")
-
-    def __init__(self) -> None:
-        self.requests = 0
-        """How many requests were sent over it."""
-        self.surplus = False
-        """Whether more came over it than was requested."""
-        self.distrusted = False
-        """Whether it must not be used again, because of what a response said."""
+    requests: int = 0
+    """How many requests were sent over it."""
+    surplus: bool = False
+    """Whether more came over it than was requested."""
+    distrusted: bool = False
+    """Whether it must not be used again, because of what a response said."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

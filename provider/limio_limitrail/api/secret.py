@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import base64
 import hmac
 import re
 import threading
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Generic, NoReturn, TypeVar
 from urllib.parse import quote, quote_plus
 
-from limio_limitrail.api.secret_encodings import decodings, folded, folded_base64, is_plain, readings
+from limio_limitrail.api.secret_encodings import decodings, folded, folded_base64, in_base64, is_plain, readings
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.concurrency import after_fork
 
@@ -61,8 +60,6 @@ class Sealed(Generic[T]):
     """Hides an object that contains a credential, such as a library's session whose proxy needs a password.
 
     Tools that collect the variables of an error's frames do not see through it.
-
-    :param value: the object.
     """
 
     __slots__ = ("_open",)
@@ -118,11 +115,7 @@ Spans = list[tuple[int, int]]
 
 
 class _Needles:
-    """The texts to search for, joined.
-
-    :param values: the secrets, or encodings of them.
-    :param shortest: characters of the shortest piece that counts.
-    """
+    """The texts to search for, joined: secrets, or encodings of them, of which pieces count from `shortest` characters on."""
 
     __slots__ = ("_folded", "_shortest", "_text", "_values", "ngrams")
 
@@ -211,7 +204,8 @@ class _Entry:
         forms += [form.encode("utf-8", "replace").decode("latin-1") for form in forms if not form.isascii()]
         self.values = [form for form in forms if len(form) >= MIN_LENGTH]
         written = {value, quote(value, safe="", errors="replace"), quote_plus(value, errors="replace")}
-        self.encoded = [core for form in written for core in _cores(form)] if len(value) <= _MAX_IN_BASE64 else []
+        cores = (core for form in written for core in in_base64(form.encode("utf-8", "replace")) if len(core) >= _MIN_BASE64)
+        self.encoded = [core.decode("ascii") for core in cores] if len(value) <= _MAX_IN_BASE64 else []
 
     def hold(self, secret: Secret) -> None:
         living = [holder for holder in self._holders if holder() is not None]
@@ -222,16 +216,6 @@ class _Entry:
     @property
     def is_used(self) -> bool:
         return any(holder() is not None for holder in self._holders)
-
-
-def _cores(value: str) -> Iterator[str]:
-    """Yield what a text becomes in Base64 at each of three offsets, without what its neighbours change."""
-    raw = value.encode("utf-8", "replace")
-    for before in range(3):
-        text = base64.b64encode(b"\0" * before + raw).decode("ascii")
-        core = text[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]
-        if len(core) >= _MIN_BASE64:
-            yield core
 
 
 class _KnownSecrets:

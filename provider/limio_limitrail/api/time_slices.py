@@ -47,13 +47,9 @@ class Slice:
 
 
 def slices(*, since: datetime, until: datetime, slice_size: timedelta) -> Iterator[Slice]:
-    """Cut a time range into slices, the last of which may be shorter.
+    """Cut a time range into slices of whole seconds, the last of which may be shorter.
 
-    The API gets whole seconds, so that the range is cut there, too: else two neighbours would overlap.
-
-    :param since: the beginning of the first slice; rounded down to the second.
-    :param until: the end of the last slice; rounded up to the second.
-    :param slice_size: the length of a slice: whole seconds, at least one.
+    The API gets whole seconds, so that the range is rounded to them, outward: else two neighbours would overlap.
     """
     end = whole_second(until, up=True)
     begin = whole_second(since)
@@ -74,10 +70,7 @@ def check_slices(
 ) -> tuple[datetime, datetime]:
     """Return the bounds of a time range that is to be cut into slices.
 
-    :param query_params: what a caller puts into the query of every slice.
-    :param slice_size: the length of a slice.
-    :raises ParameterError: the resource cannot be cut, a bound is missing or in `query_params`, or `slice_size` is not whole
-        seconds.
+    :raises ParameterError: the resource cannot be cut, a bound is missing or in the query, or a slice is not whole seconds.
     """
     time_filter = resource.time_filter
     if time_filter is None or time_filter.until is None:
@@ -109,12 +102,7 @@ def check_concurrency(concurrency: int, *, slice_size: timedelta | None) -> None
 
 @dataclass(frozen=True, kw_only=True)
 class SliceCursor:
-    """A position in a slice.
-
-    :param page: the next page's cursor; None at the beginning of the slice.
-    :param records_read: records of the slice that came before.
-    :param total: how many records the API announced, where it does.
-    """
+    """A position in a slice: the next page's cursor, None at the beginning; the records before it; and the announced total."""
 
     page: Cursor | None = None
     records_read: int = 0
@@ -248,14 +236,10 @@ class SlicedListReader:
 
     Its cursors name the slices that are left, and the position in those that have been begun. It continues from any of them,
     however many slices it or its predecessor reads at once. A slice's last page is yielded after the slice's own reader has
-    checked that the slice is complete.
+    checked that the slice is complete. What is not described here is as in a `ListReader`.
 
-    :param client: sends the requests.
-    :param resource: the list.
-    :param path: the resource's path, filled in.
     :param since: the beginning of the time range.
     :param until: its end.
-    :param slice_size: the length of a slice.
     :param page_size: records a page; it may be halved on the way, and stays so for slices that begin later.
     :param make_reader: returns the reader of the slice between two times.
     :param cursor: where to continue; by default the first slice.

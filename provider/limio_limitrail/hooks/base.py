@@ -230,7 +230,7 @@ class ApiHook(BaseHook):
 
         :raises ParameterError: the resource has no path for a single object.
         """
-        from limio_limitrail.api.details import with_details
+        from limio_limitrail.api.list_reader import with_details
 
         return with_details(
             reader.pages(), client=reader.client, resource=reader.resource, list_path=reader.path, concurrency=DETAIL_CONCURRENCY
