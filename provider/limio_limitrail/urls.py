@@ -23,6 +23,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _PARTS = re.compile(r"[/\\]")
 _PERCENT_U = re.compile(r"%u[0-9A-Fa-f]{4}", re.IGNORECASE)
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-{")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def unfit_path(path: str) -> str | None:
@@ -77,12 +79,6 @@ def _unfit_text(text: str) -> str | None:
 def _is_dots(part: str) -> bool:
     """Return whether some server reads a part as . or ..: without what is behind a semicolon, and in Unicode's other dots."""
     return part[:1] not in _PLAIN and unicodedata.normalize("NFKC", part).partition(";")[0].strip() in {".", ".."}
-
-
-_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-{")
-
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def origin_of(url: str) -> str:

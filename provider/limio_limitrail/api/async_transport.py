@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
 
+_DECODED_IN_LOOP = 1 << 16
+"""Bytes that are decoded in the loop."""
+_READS = frozenset({"GET", "HEAD"})
 _MAX_RESTING = 32
 """Connections that may rest at once, besides those in use."""
 
@@ -150,11 +153,6 @@ class TrackedResponse(aiohttp.ClientResponse):
         assert isinstance(tracked, TrackedConnection)
         self.provenance = Provenance(connection=tracked.record, number=tracked.record.requests)
         return await super().start(connection)
-
-
-_DECODED_IN_LOOP = 1 << 16
-"""Bytes that are decoded in the loop."""
-_READS = frozenset({"GET", "HEAD"})
 
 
 class AsyncTransport:

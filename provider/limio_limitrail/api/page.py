@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
     from limio_limitrail.api.responses import Response
 
-
 log = logging.getLogger(__name__)
 
 _RECORDS = msgspec.json.Decoder(list[msgspec.Raw])
