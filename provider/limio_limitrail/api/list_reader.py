@@ -20,7 +20,6 @@ from urllib.parse import unquote, urlencode
 
 import msgspec
 
-from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.continuation import ListEnd, find_continuation
 from limio_limitrail.api.errors import (
     ApiError,
