@@ -32,7 +32,7 @@ for _name in [name for name in os.environ if name.startswith("AIRFLOW_CONN_")]:
 
 pytest_plugins = ["limio_limitrail.emulator.pytest_plugin"]
 
-from limio_limitrail.api.known_secrets import forget_unused_secrets  # noqa: E402
+from limio_limitrail.api.secret import forget_unused_secrets  # noqa: E402
 from limio_limitrail.emulator import EmulatorServer  # noqa: E402
 from tests.support.airflow_home import AirflowHome, AirflowProcess, make_template  # noqa: E402 - the environment is set above
 from tests.support.airflow_versions import MISSING  # noqa: E402

@@ -101,8 +101,8 @@ def _netloc(text: str, *, scheme: str = "") -> str:
     first, slash, _ = before.partition("/")
     user = ""
     if at and not _QUERY.search(before) and (not slash or ":" in first):
-        if _is_container(before, scheme=scheme, rest=rest):
-            user = f"{before}@"
+        if scheme in _AZURE and _CONTAINER.fullmatch(before) and "." in rest.partition("/")[0]:
+            user = f"{before}@"  # a container, as in abfss://container@account.dfs...
         # A password may hold whatever begins a path, a query, a fragment or a host elsewhere.
         text = text.rpartition("@")[2] if ":" in before else _after_last_user(rest)
     host, slash, path = _TAIL.split(text, maxsplit=1)[0].partition("#")[0].partition("/")
@@ -113,11 +113,6 @@ def _netloc(text: str, *, scheme: str = "") -> str:
 def _after_last_user(text: str) -> str:
     authority, slash, path = text.partition("/")
     return authority.rpartition("@")[2] + slash + path
-
-
-def _is_container(user: str, *, scheme: str, rest: str) -> bool:
-    """Return whether the user is a container of one of Azure's stores, as in ``abfss://container@account.dfs...``."""
-    return scheme in _AZURE and _CONTAINER.fullmatch(user) is not None and "." in rest.partition("/")[0]
 
 
 def _harmless(hosts: str) -> str:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 from weakref import WeakSet
 
@@ -76,16 +77,12 @@ class BackgroundWriter:
             self._pending.popleft().result()
 
 
+@dataclass(frozen=True, kw_only=True)
 class _End:
-    """Follows the last item of a thread.
+    """Follows the last item of a thread: the iterator raised an error, has more that the thread does not fetch, or is done."""
 
-    :param error: what the iterator raised; None where it was exhausted.
-    :param has_more: True where the iterator may yield further items, which the thread does not fetch.
-    """
-
-    def __init__(self, error: BaseException | None, *, has_more: bool = False) -> None:
-        self.error = error
-        self.has_more = has_more
+    error: BaseException | None = None
+    has_more: bool = False
 
 
 def prefetch(items: Iterator[T], *, may_prefetch: Callable[[T], bool] = lambda _: True) -> Iterator[T]:
@@ -94,7 +91,6 @@ def prefetch(items: Iterator[T], *, may_prefetch: Callable[[T], bool] = lambda _
     An error of the iterator is raised here, after all items before it. If the consumer stops early, the thread ends after the
     item that it is fetching.
 
-    :param items: the iterator.
     :param may_prefetch: called with each item; after the first one for which it returns False, no item is fetched before it is
         requested.
     """
@@ -110,12 +106,12 @@ def prefetch(items: Iterator[T], *, may_prefetch: Callable[[T], bool] = lambda _
                 continues = may_prefetch(item)
                 fetched.put(item)
                 if not continues:
-                    fetched.put(_End(None, has_more=True))
+                    fetched.put(_End(has_more=True))
                     return
         except StopIteration:
-            fetched.put(_End(None))
+            fetched.put(_End())
         except BaseException as error:  # noqa: BLE001 - raised in the consumer's thread
-            fetched.put(_End(error))
+            fetched.put(_End(error=error))
 
     threading.Thread(target=contextvars.copy_context().run, args=(work,), name="pages", daemon=True).start()
     try:
@@ -141,27 +137,12 @@ class ConsumerStoppedError(Exception):
     """Ends the work of a thread whose items are no longer consumed."""
 
 
-class StopSignal:
-    """Stops the threads of an `interleave`."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    @property
-    def is_set(self) -> bool:
-        """Whether the items are no longer consumed."""
-        return self._event.is_set()
-
-    def set(self) -> None:
-        """Stop all threads after what they are doing."""
-        self._event.set()
+class StopSignal(threading.Event):
+    """Stops the threads of an `interleave` after what they are doing."""
 
     def sleep(self, seconds: float) -> None:
-        """Wait, at most until the signal is set.
-
-        :raises ConsumerStoppedError: it is set.
-        """
-        if self._event.wait(seconds):
+        """Wait some seconds; raise `ConsumerStoppedError` as soon as the signal is set."""
+        if self.wait(seconds):
             raise ConsumerStoppedError
 
 
@@ -181,7 +162,7 @@ def interleave(iterators: Iterator[Iterator[T]], *, threads: int, stop: StopSign
     def items() -> Iterator[T]:
         while True:
             with lock:
-                iterator = None if stop.is_set else next(iterators, None)
+                iterator = None if stop.is_set() else next(iterators, None)
             if iterator is None:
                 return
             yield from iterator
@@ -189,12 +170,12 @@ def interleave(iterators: Iterator[Iterator[T]], *, threads: int, stop: StopSign
     def work(slots: threading.Semaphore) -> None:
         own = items()
         try:
-            while slots.acquire() and not stop.is_set:
+            while slots.acquire() and not stop.is_set():
                 fetched.put((slots, next(own)))
         except StopIteration:
-            fetched.put((slots, _End(None)))
+            fetched.put((slots, _End()))
         except BaseException as error:  # noqa: BLE001 - raised in the consumer's thread
-            fetched.put((slots, _End(error)))
+            fetched.put((slots, _End(error=error)))
             stop.set()
 
     all_slots = [threading.Semaphore(MAX_INTERLEAVED) for _ in range(threads)]

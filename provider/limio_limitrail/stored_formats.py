@@ -28,31 +28,21 @@ def trouble(found: object, *, reads: int) -> str | None:
 
 
 def text(value: object) -> str:
-    """Read a text.
-
-    :raises TypeError: it is none.
-    """
+    """Read a text; raise TypeError if it is none."""
     if not isinstance(value, str):
         raise TypeError(f"{type(value).__name__} where a text belongs")
     return value
 
 
 def number(value: object) -> int:
-    """Read a whole number, 0 or more.
-
-    :raises TypeError: it is none.
-    """
+    """Read a whole number, 0 or more; raise TypeError if it is none."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise TypeError(f"{type(value).__name__} where a number of things belongs")
     return value
 
 
 def instant(value: object) -> datetime:
-    """Read a time.
-
-    :raises TypeError: it is no text.
-    :raises ValueError: it is no ISO 8601 time with a zone.
-    """
+    """Read an ISO 8601 time with a zone; raise TypeError or ValueError if it is none."""
     when = datetime.fromisoformat(text(value))
     if when.tzinfo is None:
         raise ValueError("a time without a zone")

@@ -17,10 +17,7 @@ _site = ""
 
 
 def set_site(url: str) -> None:
-    """Set the address of the site that ``make docs`` built.
-
-    :param url: where the site is served. Empty: messages link to the pages that are installed with the package.
-    """
+    """Set where the site that ``make docs`` built is served. Empty: messages link to the pages installed with the package."""
     global _site
     _site = url.strip().rstrip("/")
 
@@ -34,11 +31,7 @@ def installed_docs() -> Path:
 
 
 def address_of(anchor: str, *, page: str = TROUBLESHOOTING) -> str:
-    """Return the URL of a section.
-
-    :param anchor: the section.
-    :param page: the page, from the root of the docs and without its ending.
-    """
+    """Return the URL of a section of a page, which is named from the root of the docs and without its ending."""
     url = f"{_site}/{page}.html" if _site else (installed_docs() / f"{page}.md").as_uri()
     return f"{url}#{anchor}"
 

@@ -20,7 +20,7 @@ from limio_limitrail.api.query import build_query
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import RetryLimits
-from limio_limitrail.api.sliced_reader import SlicedListReader
+from limio_limitrail.api.time_slices import SlicedListReader
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = {"since": START, "until": START + timedelta(days=1), "slice_size": timedelta(hours=6)}

@@ -11,8 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from limio_limitrail.api.async_client import AsyncApiClient
-from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.errors import TransportError
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.responses import Response

@@ -7,33 +7,152 @@ import asyncio
 import errno
 import socket
 import ssl
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import requests
 import requests.utils
 import yarl
+from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDictProxy
 from urllib3.util.ssl_ import create_urllib3_context
+from urllib3.util.wait import wait_for_read
 
 from limio_limitrail.api import transport_errors
-from limio_limitrail.api.async_connections import TrackedConnector, TrackedResponse, UnsolicitedDataError
 from limio_limitrail.api.bounded_http import ResponseBounds
 from limio_limitrail.api.content_encoding import BodyTooLargeError, decode_body
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, RequestContext, TransportError
-from limio_limitrail.api.responses import SURPLUS, Response
+from limio_limitrail.api.responses import SURPLUS, ConnectionRecord, Provenance, Response
 from limio_limitrail.api.secret import Sealed, Secret, revealed
 from limio_limitrail.api.transport import MAX_ERROR_BODY, Timeouts, Transport
 from limio_limitrail.bare_errors import raises_bare_async
 
+if TYPE_CHECKING:
+    from aiohttp.client_reqrep import ConnectionKey
+    from aiohttp.connector import Connection
+
 _DECODED_IN_LOOP = 1 << 16
 """Bytes that are decoded in the loop."""
-_PROXIES = ("http", "https")
 _READS = frozenset({"GET", "HEAD"})
+_MAX_RESTING = 32
+"""Connections that may rest at once, besides those in use."""
+
+
+class UnsolicitedDataError(aiohttp.ClientConnectionError):
+    """A server sent data, or closed the connection, before the request was sent."""
+
+
+class TrackedConnection(ResponseHandler):
+    """A connection that knows when a response may come over it.
+
+    aiohttp itself takes what came while a connection was idle for the response to the next request, even before that is sent.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.record = ConnectionRecord()
+        self._responses = 0
+        self._in_use = False
+
+    def set_response_params(self, **params: Any) -> None:
+        """Expect a response: a request is about to be sent."""
+        self.record.requests += 1
+        self._in_use = True
+        super().set_response_params(**params)
+
+    def finish(self) -> None:
+        """Expect nothing more."""
+        self._in_use = False
+
+    def data_received(self, data: bytes) -> None:
+        if data and not self._in_use:
+            self.record.surplus = True
+            self.close()
+            return
+        super().data_received(data)
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        """Count the head of a response."""
+        if data[0].code >= 200:
+            self._responses += 1
+            self.record.surplus = self.record.surplus or self._responses > self.record.requests
+        super().feed_data(data, size)
+
+    @property
+    def is_unfit(self) -> bool:
+        """Whether no further request may be sent over it, as far as is known."""
+        return self.record.surplus or self.record.distrusted or self.should_close or not self.is_connected()
+
+    @property
+    def has_more(self) -> bool:
+        """Whether anything waits to be read, or the connection was closed."""
+        assert self.transport is not None
+        if not self.record.requests and self.transport.get_extra_info("sslcontext") is not None:
+            return False  # most likely what TLS itself sends behind its handshake
+        return wait_for_read(self.transport.get_extra_info("socket"), timeout=0.0)
+
+
+class TrackedConnector(aiohttp.TCPConnector):
+    """Makes and pools connections.
+
+    :param connections: the most that are in use at once.
+    :param rest: seconds in which a connection is not used again after a response, so that a second one is noticed before the
+        next request is sent. There are then more connections than requests in flight.
+    """
+
+    def __init__(self, *, connections: int, rest: float, ssl: Any) -> None:
+        super().__init__(limit=connections + (_MAX_RESTING if rest else 0), ssl=ssl)
+        self._rest = rest
+        self._resting: deque[tuple[float, ConnectionKey, ResponseHandler]] = deque()
+        self._factory: Any = lambda: TrackedConnection(self._loop)
+
+    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
+        """Return a connection over which nothing unrequested has come, or raise `UnsolicitedDataError`."""
+        # Not by timers: the loop would wake up for each of them.
+        while self._resting and self._resting[0][0] <= self._loop.time():
+            self._end_rest()
+        while True:
+            connection = await super().connect(*args, **kwargs)
+            tracked = connection.protocol
+            assert isinstance(tracked, TrackedConnection)
+            if not (tracked.is_unfit or tracked.has_more):
+                connection.add_callback(tracked.finish)
+                return connection
+            try:
+                # The loop reads what waits, and sees whether it is a response or the end: the response before is in doubt then.
+                for _ in range(2):
+                    await asyncio.sleep(0)
+            finally:
+                connection.close()
+            if not tracked.record.requests:
+                raise UnsolicitedDataError
+
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        if not self._rest or should_close or protocol.should_close:
+            super()._release(key, protocol, should_close=should_close)
+            return
+        self._resting.append((self._loop.time() + self._rest, key, protocol))
+        if len(self._resting) > _MAX_RESTING:
+            self._end_rest()
+
+    def _end_rest(self) -> None:
+        _, key, protocol = self._resting.popleft()
+        super()._release(key, protocol, should_close=isinstance(protocol, TrackedConnection) and protocol.is_unfit)
+
+
+class TrackedResponse(aiohttp.ClientResponse):
+    provenance: Provenance
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        tracked = connection.protocol
+        assert isinstance(tracked, TrackedConnection)
+        self.provenance = Provenance(connection=tracked.record, number=tracked.record.requests)
+        return await super().start(connection)
 
 
 class AsyncTransport:
@@ -55,7 +174,6 @@ class AsyncTransport:
         # A proxy's password is in both.
         self._sealed: Sealed[aiohttp.ClientSession] | None = None
         self._proxy: Secret | None = None
-        self._default_timeout = _timeout(transport.timeouts, transport.timeouts.total)
 
     @property
     def _session(self) -> aiohttp.ClientSession | None:
@@ -97,14 +215,13 @@ class AsyncTransport:
                 headers=sent_headers,
                 proxy=self._proxy.reveal() if self._proxy else None,
                 allow_redirects=False,
-                timeout=self._default_timeout if seconds == timeouts.total else _timeout(timeouts, seconds),
+                timeout=_timeout(timeouts, seconds),
             )
         except (aiohttp.ClientError, OSError) as error:
             if _is_total(error):
                 raise transport_errors.timed_out(context, seconds=seconds, total=timeouts.total) from None
-            raise TransportError(
-                replace(context, reason=_reason_for(error), reached=not isinstance(error, _WAS_NOT_SENT))
-            ) from None
+            reached = not isinstance(error, _WAS_NOT_SENT)
+            raise TransportError(replace(context, reason=_reason_for(error), reached=reached)) from None
         except (ValueError, TypeError) as error:
             # The request may have been sent: what cannot be sent is detected before.
             raise TransportError(replace(context, reason=f"{transport_errors.NO_HTTP} ({type(error).__name__})")) from None
@@ -152,7 +269,7 @@ class AsyncTransport:
         proxy, verify = self._transport.route(url)
         if proxy is not None:
             proxy = proxy if "://" in proxy else f"http://{proxy}"
-            if not proxy.startswith(tuple(f"{scheme}://" for scheme in _PROXIES)):
+            if not proxy.startswith(("http://", "https://")):
                 raise TransportError(replace(context, reason="the proxy is neither one of HTTP nor of HTTPS", reached=False))
             self._proxy = Secret(proxy)
         try:
@@ -187,10 +304,7 @@ def _is_total(error: Exception) -> bool:
 
 
 async def _read(response: aiohttp.ClientResponse, *, max_bytes: int) -> bytes:
-    """Return a body as it came.
-
-    :raises BodyTooLargeError: it is larger than the bound, or its Content-Length is.
-    """
+    """Return a body as it came; raise `BodyTooLargeError` if it, or its Content-Length, is larger than the bound."""
     length = response.content_length
     if length is not None and length > max_bytes and not response.content.at_eof():
         raise BodyTooLargeError
@@ -207,10 +321,7 @@ async def _read(response: aiohttp.ClientResponse, *, max_bytes: int) -> bytes:
 async def _decoded(
     content: bytes, headers: CIMultiDictProxy[str], context: RequestContext, *, max_bytes: int, seconds: float
 ) -> bytes:
-    """Decode a whole body, a large one in a thread, so that the loop is not blocked.
-
-    :param seconds: how long that may take.
-    """
+    """Decode a whole body within some seconds, a large one in a thread, so that the loop is not blocked."""
     encodings = headers.getall("Content-Encoding", None)
     if not encodings:
         return content
@@ -254,12 +365,7 @@ def _tls(verify: bool | str) -> ssl.SSLContext:
     return context
 
 
-_WAS_NOT_SENT = (
-    aiohttp.ClientConnectorError,
-    aiohttp.ClientHttpProxyError,
-    aiohttp.ConnectionTimeoutError,
-    UnsolicitedDataError,
-)
+_WAS_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.ConnectionTimeoutError, UnsolicitedDataError)
 """Errors that come before the first byte of a request is written: no connection, or none through the proxy, or none of TLS."""
 
 

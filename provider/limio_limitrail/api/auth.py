@@ -9,22 +9,36 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import urlsplit
 
-from limio_limitrail.api.errors import ProtocolError, RequestContext, TransportError
+from limio_limitrail.api.errors import (
+    CredentialsError,
+    ProtocolError,
+    RequestContext,
+    ResponseTooLargeError,
+    ScopeError,
+    TransportError,
+)
 from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
-from limio_limitrail.api.redact import remember_secret
+from limio_limitrail.api.redact import remember_secret, safe_text
 from limio_limitrail.api.resource import AuthMode
-from limio_limitrail.api.retry import seconds_left
+from limio_limitrail.api.responses import classify
+from limio_limitrail.api.retry import RetryLimits, call_with_retries, seconds_left
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.concurrency import after_fork
 
+if TYPE_CHECKING:
+    from limio_limitrail.api.transport import Transport
+
 DEFAULT_LIFETIME = 3600.0
 """Seconds that a token is valid where the response does not say (both APIs show 3600 in their samples)."""
+
+_MAX_RESPONSE = 1_000_000
+"""Bytes of a token endpoint's response."""
 
 RENEW_EARLY = 60.0
 """Seconds before its expiry at which a token is renewed; a tenth of its lifetime where that is less."""
@@ -88,7 +102,11 @@ class TokenSource:
 
         :raises ApiError: the token endpoint refused or could not be reached, or another thread's request to it takes too long.
         """
-        with self._exclusive_minting():
+        lock, left = self._mint_lock, seconds_left()
+        if not lock.acquire(timeout=-1 if left >= threading.TIMEOUT_MAX else max(left, 0.0)):
+            reason = "another thread's request for it got no response in time"
+            raise TransportError(RequestContext(api="OAuth", resource="token", method="POST", reason=reason, reached=False))
+        try:
             if (cached := self.cached()) is not None:
                 return cached
             requested_at = self._clock()
@@ -98,15 +116,6 @@ class TokenSource:
             self._store(token, renew_at=requested_at + token.lifetime - min(RENEW_EARLY, token.lifetime / 10))
             self.minted += 1
             return token.value
-
-    @contextmanager
-    def _exclusive_minting(self) -> Iterator[None]:
-        lock, left = self._mint_lock, seconds_left()
-        if not lock.acquire(timeout=-1 if left >= threading.TIMEOUT_MAX else max(left, 0.0)):
-            reason = "another thread's request for it got no response in time"
-            raise TransportError(RequestContext(api="OAuth", resource="token", method="POST", reason=reason, reached=False))
-        try:
-            yield
         finally:
             lock.release()
 
@@ -135,9 +144,6 @@ class TokenSource:
         token = self._token
         return token.scopes if token else None
 
-    def __repr__(self) -> str:
-        return f"TokenSource(minted={self.minted})"
-
 
 class ApiKey:
     """Limio's legacy publishable key, sent as it is, without a prefix (Limio API documentation, "API Keys (legacy)")."""
@@ -151,8 +157,7 @@ class ApiKey:
     def credential(self) -> Secret:
         return self._key
 
-    def cached(self) -> Secret:
-        return self._key
+    cached = credential
 
     def header(self, credential: Secret) -> Secret:
         return credential
@@ -163,16 +168,105 @@ class ApiKey:
     def granted_scopes(self) -> tuple[str, ...] | None:
         return None
 
-    def __repr__(self) -> str:
-        return "ApiKey(***)"
-
 
 Auth: TypeAlias = TokenSource | ApiKey
 """A source of credentials."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClientCredentials:
+    """An OAuth client.
+
+    :param auth_url: the token endpoint.
+    :param client_id: the public half of its credentials.
+    :param client_secret: the secret half.
+    :param scope: the scopes to request, separated by spaces; None where the API takes none (Limio's current documentation).
+        LimitRail requires it (LimitRail developer console).
+    """
+
+    auth_url: str
+    client_id: str
+    client_secret: Secret
+    scope: str | None = None
+
+    def __post_init__(self) -> None:
+        remember_secret(self.client_secret)
+
+
+def mint(
+    *,
+    api: str,
+    credentials: ClientCredentials,
+    transport: Transport,
+    limits: RetryLimits | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Token:
+    """Exchange client credentials for a token: a form body, as both APIs document it.
+
+    Redirects are not followed: the secret goes to the configured URL and nowhere else.
+
+    A response that lists the granted scopes must list all that were requested. ``scope`` is optional in LimitRail's response
+    (LimitRail developer console), so that one without it is accepted.
+
+    :raises ScopeError: a scope was not granted, or the endpoint refused the scopes (``invalid_scope``, RFC 6749).
+    :raises CredentialsError: the endpoint refused the client (400, 401, 403 or another 4xx).
+    :raises ApiError: it could not be reached, or its response holds no token.
+    """
+    context = RequestContext(api=api, resource="token", method="POST", path=urlsplit(credentials.auth_url).path or "/")
+    form: dict[str, str | Secret] = {
+        "grant_type": "client_credentials",
+        "client_id": credentials.client_id,
+        "client_secret": credentials.client_secret,
+    }
+    if credentials.scope:
+        form["scope"] = credentials.scope
+
+    @raises_bare
+    def attempt() -> Token:
+        try:
+            response = transport.exchange(
+                method="POST",
+                url=credentials.auth_url,
+                headers={},
+                context=context,
+                form=form,
+                max_response=min(_MAX_RESPONSE, transport.max_response),
+            )
+        except ResponseTooLargeError as large:
+            reason = f"{large.context.reason}, which is no token: check auth_url"
+            raise ProtocolError(replace(large.context, reason=reason)) from None
+        if response.is_success:
+            token = parse_token(response.body, context=context)
+            return _checked(token, credentials=credentials, context=replace(context, status=response.status))
+        error, status = classify(response, context=context), response.status
+        if credentials.scope and _is_invalid_scope(response.body):
+            reason = "the token endpoint refuses the requested scopes"
+            raise ScopeError(replace(error.context, reason=reason, required_scope=credentials.scope))
+        if 400 <= status < 500 and status != 429:
+            raise CredentialsError(replace(error.context, reason="the token endpoint refused the client"))
+        if 300 <= status < 400:
+            reason = "the token endpoint redirects, which is not followed: check auth_url"
+            raise ProtocolError(replace(error.context, reason=reason))
+        raise error
+
+    return call_with_retries(attempt, limits=limits or RetryLimits(), sleep=sleep)
+
+
+def _checked(token: Token, *, credentials: ClientCredentials, context: RequestContext) -> Token:
+    """Return the token, unless a requested scope was not granted."""
+    if token.scopes is None:
+        return token
+    # A server may echo anything, and these are shown in errors.
+    granted = tuple(shown for scope in token.scopes if (shown := safe_text(scope)))
+    missing = sorted(set((credentials.scope or "").split()) - set(token.scopes))
+    if missing:
+        reason = f"the token lacks requested scopes: {', '.join(missing)}. No request was sent to the API itself"
+        raise ScopeError(replace(context, reason=reason, required_scope=" ".join(missing), granted_scopes=granted))
+    return replace(token, scopes=granted)
+
+
 @raises_bare
-def parse_token(body: bytes, *, api: str, path: str) -> Token:
+def parse_token(body: bytes, *, context: RequestContext) -> Token:
     """Read a token endpoint's response.
 
     A value that begins with ``Bearer`` is stripped of it, ``token_type`` is compared without case, a missing ``expires_in``
@@ -182,7 +276,7 @@ def parse_token(body: bytes, *, api: str, path: str) -> Token:
     """
 
     def broken(reason: str) -> ProtocolError:
-        return ProtocolError(RequestContext(api=api, resource="token", method="POST", path=path, status=200, reason=reason))
+        return ProtocolError(replace(context, status=200, reason=reason))
 
     try:
         members = decode_json(body)
@@ -202,11 +296,8 @@ def parse_token(body: bytes, *, api: str, path: str) -> Token:
     if not value or not value.isascii() or not value.isprintable() or " " in value:
         raise broken("the token response holds no usable access_token")
     scope = members.get("scope")
-    return Token(
-        value=Secret(value),
-        lifetime=_lifetime(members.get("expires_in")),
-        scopes=tuple(scope.split()) if isinstance(scope, str) else None,
-    )
+    scopes = tuple(scope.split()) if isinstance(scope, str) else None
+    return Token(value=Secret(value), lifetime=_lifetime(members.get("expires_in")), scopes=scopes)
 
 
 def _lifetime(value: object) -> float:
@@ -215,3 +306,11 @@ def _lifetime(value: object) -> float:
     except (TypeError, ValueError, OverflowError):
         return DEFAULT_LIFETIME
     return seconds if 0 < seconds < 10**9 else DEFAULT_LIFETIME
+
+
+def _is_invalid_scope(body: bytes) -> bool:
+    try:
+        members = decode_json(body)
+    except NotJSONError:
+        return False
+    return isinstance(members, dict) and members.get("error") == "invalid_scope"

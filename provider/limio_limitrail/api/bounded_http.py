@@ -55,10 +55,7 @@ class ResponseBounds:
         return time.monotonic() >= self.deadline
 
     def limit_time(self, seconds: float) -> None:
-        """Bring the deadline forward.
-
-        :param seconds: from now on.
-        """
+        """Bring the deadline forward to so many seconds from now on."""
         self.deadline = min(self.deadline, time.monotonic() + seconds)
 
     def lift(self) -> None:
@@ -66,18 +63,12 @@ class ResponseBounds:
         self.deadline = self._bytes_left = self.max_bytes = math.inf
 
     def check_time(self) -> None:
-        """Check that there is time left.
-
-        :raises TimeoutError: there is none.
-        """
+        """Raise `TimeoutError` if there is no time left."""
         if self.timed_out:
             raise TimeoutError
 
     def shorten_timeout(self, sock: Any) -> None:
-        """Limit the next operation of a socket to the time that is left.
-
-        :raises TimeoutError: it has passed.
-        """
+        """Limit the next operation of a socket to the time that is left; raise `TimeoutError` if there is none."""
         left = self.deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
@@ -86,20 +77,14 @@ class ResponseBounds:
             sock.settimeout(left)
 
     def count(self, received: int) -> None:
-        """Count bytes that have come.
-
-        :raises TooManyBytesError: they are too many.
-        """
+        """Count bytes that have come; raise `TooManyBytesError` if they are too many."""
         self._bytes_left -= received
         if self._bytes_left < 0:
             raise TooManyBytesError
 
     @contextmanager
     def connect_within(self, seconds: object) -> Iterator[None]:
-        """Bring the deadline forward until there is a connection.
-
-        :param seconds: from now on; anything but a number is no bound.
-        """
+        """Bring the deadline forward until there is a connection. Anything but a number of seconds is no bound."""
         deadline = self.deadline
         if isinstance(seconds, int | float):
             self.limit_time(seconds)
@@ -126,12 +111,7 @@ def within(bounds: ResponseBounds) -> Iterator[None]:
 
 
 def read_body(raw: Any, *, max_bytes: float) -> bytes:
-    """Return the rest of a response, as it came.
-
-    :param raw: urllib3's response.
-    :param max_bytes: the bound.
-    :raises TooManyBytesError: it is larger, or its Content-Length is.
-    """
+    """Return the rest of a response, as it came; raise `TooManyBytesError` if it, or its Content-Length, is above the bound."""
     # urllib3 would make decoders, and refuse some bodies, though it is to decode none.
     raw.headers.pop("Content-Encoding", None)
     if (length := raw.length_remaining) is not None:
@@ -202,10 +182,7 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
         return response
 
     def _read(self, response: requests.Response) -> None:
-        """Read a body where `requests` would, which has no bound.
-
-        :raises RequestException: it is larger, or ended early.
-        """
+        """Read a body where `requests` would, without a bound; raise if it is larger than allowed, or ended early."""
         pieces = []
         size = 0
         length = response.raw.length_remaining or 0
@@ -234,10 +211,7 @@ def _bounded_pool(pool: Any) -> Any:
 
 
 class _BoundedStream(io.RawIOBase):
-    """Reads from a socket within bounds.
-
-    :param raw: reads from the socket.
-    """
+    """Reads from a socket within bounds."""
 
     def __init__(self, raw: Any, *, sock: Any, bounds: ResponseBounds) -> None:
         self._raw = raw
@@ -286,8 +260,7 @@ class _BoundedResponse(http.client.HTTPResponse):
             raise http.client.HTTPException
 
     def _read_status(self) -> tuple[str, int, str]:
-        """Read the status line, after any that are not final: http.client itself passes over 100 alone, and in a tunnel not even
-        over that."""
+        """Read the final status line: http.client passes over 100 alone, and in a tunnel not even over that."""
         while True:
             found: tuple[str, int, str] = super()._read_status()  # type: ignore[misc]
             if found[1] >= http.HTTPStatus.OK or found[1] == http.HTTPStatus.SWITCHING_PROTOCOLS:

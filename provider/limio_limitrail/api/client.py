@@ -1,38 +1,128 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The client of one API: authorize a request, send it, retry it, classify its response."""
+"""The client of one API, blocking and for an event loop: authorize a request, send it, retry it, classify its response.
+
+An attempt is a generator that yields I/O requests, which the sync and async drivers execute.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Required, TypedDict, Unpack
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict, Unpack, cast
+from urllib.parse import urljoin, urlsplit
 
-from limio_limitrail.api.attempt import SAFE_METHODS, Attempt, Exchange, redirect_target, run_attempt, unfit_request
 from limio_limitrail.api.auth import Auth
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, ProtocolError, RequestContext
-from limio_limitrail.api.origin import origin_of
-from limio_limitrail.api.redact import guard_library_logs
+from limio_limitrail.api.redact import guard_library_logs, holds_secret, safe_text
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.responses import Response, classify
-from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries
-from limio_limitrail.api.secret import Sealed
+from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries, call_with_retries_async
+from limio_limitrail.api.secret import Sealed, Secret
 from limio_limitrail.api.transport import Transport
+from limio_limitrail.bare_errors import raises_bare, raises_bare_async
 from limio_limitrail.concurrency import after_fork
-from limio_limitrail.url_paths import unfit_path
+from limio_limitrail.urls import origin_of, unfit_path, unfit_target
 
 if TYPE_CHECKING:
     import requests
 
-    from limio_limitrail.api.secret import Secret
+    from limio_limitrail.api.async_transport import AsyncTransport
 
 log = logging.getLogger(__name__)
 
+SAFE_METHODS = frozenset({"GET", "HEAD"})
+_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
 _OAUTH = frozenset({AuthMode.OAUTH})
+
+
+class Exchange(TypedDict):
+    """The parameters of `Transport.exchange` and `AsyncTransport.exchange` that every request has."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str | Secret]
+    context: RequestContext
+    params: Mapping[str, str] | None
+    json: object
+    content: bytes | None
+
+
+Attempt: TypeAlias = Generator[Exchange | Literal["credential"], Any, Response]
+"""Yields what to exchange, and is sent the `Response`; or ``"credential"``, and is sent the `Secret` that is valid now."""
+
+
+@raises_bare
+def run_attempt(attempt: Attempt, *, exchange: Callable[..., Response], credential: Callable[[], Secret]) -> Response:
+    """Execute an attempt, blocking on each step: `exchange` sends a request, `credential` returns the credential."""
+    try:
+        step = next(attempt)
+        while True:
+            step = attempt.send(credential() if step == "credential" else exchange(**step))
+    except StopIteration as done:
+        return cast("Response", done.value)
+
+
+@raises_bare_async
+async def run_attempt_async(
+    attempt: Attempt, *, exchange: Callable[..., Awaitable[Response]], credential: Callable[[], Awaitable[Secret]]
+) -> Response:
+    """Execute an attempt, awaiting each step."""
+    try:
+        step = next(attempt)
+        while True:
+            step = attempt.send(await credential() if step == "credential" else await exchange(**step))
+    except StopIteration as done:
+        return cast("Response", done.value)
+
+
+def unfit_request(method: str, headers: Mapping[str, str]) -> str | None:
+    """Return why a request cannot be sent, where the two HTTP libraries would do different things with it; None where it can."""
+    if not _is_token(method):
+        return "its method is not a token"
+    for name, value in headers.items():
+        if not _is_token(name):
+            return "a header's name is not a token"
+        if not (value.isascii() and value.isprintable() and value == value.strip()):
+            return f"its header {name!r} holds other characters than printable ASCII, or white space at an end"
+    return None
+
+
+@lru_cache(maxsize=256)
+def _is_token(text: str) -> bool:
+    return _TOKEN.fullmatch(text) is not None
+
+
+def redirect_target(location: str, *, url: str, origin: str, context: RequestContext) -> str:
+    """Return the URL that the ``Location`` header of a response leads to.
+
+    :raises ProtocolError: the target is on another origin, has an unfit path or repeats a credential, or a write is redirected.
+    """
+    try:
+        target = urljoin(url, location)
+        target_origin = origin_of(target)
+    except ValueError:
+        raise ProtocolError(replace(context, reason="a redirect whose target cannot be read")) from None
+    reason = None
+    if target_origin != origin:
+        where = safe_text(target_origin)
+        reason = f"a redirect to another origin ({where}), which is not followed: credentials stay on {origin}"
+    elif (unfit := unfit_target(location, path=urlsplit(target).path)) is not None:
+        reason = f"a redirect whose path cannot be followed: {unfit}"
+    elif holds_secret(location):
+        reason = "a redirect that repeats a credential, which is not followed"
+    elif context.method not in SAFE_METHODS:
+        reason = "a redirect of a write, which is not followed"
+    if reason is not None:
+        raise ProtocolError(replace(context, reason=reason))
+    return urlsplit(target)._replace(fragment="").geturl()
 
 
 class RequestParams(TypedDict, total=False):
@@ -59,7 +149,7 @@ class RequestParams(TypedDict, total=False):
     """Makes a write safe to repeat; sent as the header ``Idempotency-Key``."""
 
 
-def default_repeat(request: RequestParams) -> Repeat:
+def _default_repeat(request: RequestParams) -> Repeat:
     """Return which failures of a request are retried where the caller does not say."""
     is_safe = request.get("method", "GET") in SAFE_METHODS or request.get("idempotency_key") is not None
     return Repeat.ANY if is_safe else Repeat.NONE
@@ -67,10 +157,7 @@ def default_repeat(request: RequestParams) -> Repeat:
 
 @dataclass
 class RequestStats:
-    """What a client has done so far.
-
-    :param waited: seconds between attempts, including those that the API asked to wait.
-    """
+    """What a client has done so far; it waited seconds between attempts, including those that the API asked for."""
 
     requests: int = 0
     retries: int = 0
@@ -147,16 +234,13 @@ class ApiClient:
         return call_with_retries(
             lambda: run_attempt(new_attempt(), exchange=self.transport.exchange, credential=self.credential),
             limits=limits or self.limits,
-            repeat=repeat or default_repeat(request),
+            repeat=repeat or _default_repeat(request),
             sleep=sleep or self._sleep,
             on_retry=retried,
         )
 
-    def attempts(self, **request: Unpack[RequestParams]) -> Callable[[], Attempt[Response]]:
-        """Check a request, and return a function that begins an attempt of it.
-
-        :raises InvalidRequestError: it cannot be sent as it is.
-        """
+    def attempts(self, **request: Unpack[RequestParams]) -> Callable[[], Attempt]:
+        """Return a function that begins an attempt of a request; raise `InvalidRequestError` if it cannot be sent."""
         method, path, content = request.get("method", "GET"), request["path"], request.get("content")
         context = RequestContext(
             api=self.api, method=method, path=path, resource=request.get("resource"), required_scope=request.get("scope")
@@ -200,39 +284,24 @@ class ApiClient:
             self._session.open().close()
 
     def count_retry(self, seconds: float) -> None:
-        """Count a retry.
-
-        :param seconds: how long it waits before it is sent.
-        """
+        """Count a retry that is sent in so many seconds."""
         with self._lock:
             self.counters.retries += 1
             self.counters.waited += seconds
 
     def measure(self) -> Callable[[], dict[str, int | float]]:
-        """Return a function that returns what the client has done since now.
+        """Return a function that returns the requests, retries, tokens minted, seconds waited and seconds in all since now."""
 
-        These are requests, retries, tokens minted, seconds waited between attempts, and seconds in all.
-        """
-        started = time.monotonic()
-
-        def counts() -> tuple[int, int, int, float]:
-            counters = self.counters
-            return counters.requests, counters.retries, getattr(self.auth, "minted", 0), counters.waited
+        def counts() -> dict[str, int | float]:
+            counters, minted = self.counters, getattr(self.auth, "minted", 0)
+            done = {"requests": counters.requests, "retries": counters.retries, "tokens": minted}
+            return done | {"waited": counters.waited, "seconds": time.monotonic()}
 
         before = counts()
-
-        def measured() -> dict[str, int | float]:
-            done = dict(zip(("requests", "retries", "tokens", "waited"), counts(), strict=True))
-            change = {name: now - then for (name, now), then in zip(done.items(), before, strict=True)}
-            return change | {"waited": round(change["waited"], 3), "seconds": round(time.monotonic() - started, 3)}
-
-        return measured
+        return lambda: {name: round(now - before[name], 3) for name, now in counts().items()}
 
     def credential(self) -> Secret:
-        """Return the credential that is valid now, minting a token if there is none.
-
-        :raises ApiError: there is none. The request that was to carry it has not been sent.
-        """
+        """Return the credential that is valid now, minting a token if there is none; an error says that nothing was sent."""
         try:
             return self.auth.credential()
         except ApiError as error:
@@ -240,7 +309,7 @@ class ApiClient:
             error.context = replace(error.context, reached=False)
             raise
 
-    def _attempt(self, exchange: Exchange) -> Attempt[Response]:
+    def _attempt(self, exchange: Exchange) -> Attempt:
         """Make one attempt, which may send a second request after a 401, and a few more along redirects."""
         renewed = False
         while True:
@@ -263,7 +332,7 @@ class ApiClient:
                 # which everything in a process stands still.
                 del error
 
-    def _follow(self, exchange: Exchange) -> Attempt[Response]:
+    def _follow(self, exchange: Exchange) -> Attempt:
         context = exchange["context"]
         for _ in range(_MAX_REDIRECTS + 1):
             response: Response = yield exchange
@@ -277,3 +346,38 @@ class ApiClient:
             url = redirect_target(location, url=exchange["url"], origin=self._origin, context=context)
             exchange = Exchange({**exchange, "context": context, "url": url, "params": None})
         raise ProtocolError(replace(context, reason=f"more than {_MAX_REDIRECTS} redirects in a row"))
+
+
+class AsyncApiClient:
+    """Send requests to one API from one event loop, with the base URL, the credential and the counters of `parent`."""
+
+    def __init__(self, parent: ApiClient, *, transport: AsyncTransport) -> None:
+        self.parent = parent
+        self._transport = transport
+
+    async def send(
+        self,
+        *,
+        repeat: Repeat | None = None,
+        limits: RetryLimits | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        **request: Unpack[RequestParams],
+    ) -> Response:
+        """Send one request and return its response; the parameters and errors are those of `ApiClient.send`."""
+        new_attempt = self.parent.attempts(**request)
+        return await call_with_retries_async(
+            lambda: run_attempt_async(new_attempt(), exchange=self._transport.exchange, credential=self._credential),
+            limits=limits or self.parent.limits,
+            repeat=repeat or _default_repeat(request),
+            sleep=sleep,
+            on_retry=self.parent.count_retry,
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._transport.close()
+
+    async def _credential(self) -> Secret:
+        """Return the credential that is valid now. A token is minted in a thread, so that the loop is not blocked."""
+        cached = self.parent.auth.cached()
+        return await asyncio.to_thread(self.parent.credential) if cached is None else cached

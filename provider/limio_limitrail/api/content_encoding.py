@@ -49,15 +49,14 @@ def decode_body(
     A body that ends within its encoding is decoded as far as it goes: its parser detects that it is incomplete. What follows the
     end of gzip data and is none is left out, as other clients do.
 
-    :param content: the body as it came.
-    :param content_encoding: the header.
-    :param context: what errors say about the request.
     :param max_bytes: the bound of the body, and of each step of decoding it.
     :param check_time: called every few milliseconds; what it raises ends the decoding.
     :raises ResponseTooLargeError: it is larger than the bound.
     :raises ProtocolError: it is not encoded so.
     """
-    encodings = _encodings(content_encoding or "")
+    # Others are ignored, because some servers put a charset there.
+    names = (name.strip().lower() for name in (content_encoding or "").split(","))
+    encodings = [name for name in names if name in _DECODERS or name in _UNSUPPORTED]
     if len(encodings) > _MAX_ENCODINGS:
         reason = f"expected a body in one content encoding, found {len(encodings)} on top of one another"
         raise ProtocolError(replace(context, reason=reason))
@@ -75,20 +74,10 @@ def decode_body(
     return content
 
 
-def _encodings(content_encoding: str) -> list[str]:
-    """Return the known encodings. Others are ignored, because some servers put a charset there."""
-    names = (name.strip().lower() for name in content_encoding.split(","))
-    return [name for name in names if name in _DECODERS or name in _UNSUPPORTED]
-
-
 def _decompressed(
     content: bytes, max_bytes: int, check_time: Callable[[], object], *, new: Callable[[], Any], must_end: bool = False
 ) -> bytes:
-    """Decode gzip, zlib, deflate or zstd data, which may have several members.
-
-    :param new: returns a decompressor.
-    :param must_end: whether data that is cut off is an error.
-    """
+    """Decode gzip, zlib, deflate or zstd data, which may have several members; `must_end` refuses data that is cut off."""
     whole = memoryview(content)
     pieces: list[bytes] = []
     room = max_bytes + 1

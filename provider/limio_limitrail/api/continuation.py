@@ -103,10 +103,9 @@ class ContinuationHint:
     is_header: bool = False
     is_cursor: bool = False
 
-    @classmethod
-    def of(cls, path: str, *, is_header: bool = False, is_cursor: bool = False) -> ContinuationHint:
-        """Make one of a name in the response, which may be any text."""
-        return cls(path=safe_text(path) or "", is_header=is_header, is_cursor=is_cursor)
+    def __post_init__(self) -> None:
+        # A name in a response may be any text.
+        object.__setattr__(self, "path", safe_text(self.path) or "")
 
     def __str__(self) -> str:
         return f"the header {self.path!r}" if self.is_header else f"its member {self.path!r}"
@@ -123,12 +122,7 @@ class ContinuationHint:
 
 
 def find_continuation(meta: Mapping[str, msgspec.Raw], headers: Mapping[str, str], *, end: ListEnd) -> ContinuationHint | None:
-    """Return what announces more than has come; None where nothing does.
-
-    :param meta: the response's members besides the records, undecoded.
-    :param headers: the response's headers.
-    :param end: where the list seems to end.
-    """
+    """Return the member besides the records, or the header, that announces more than has come; None if none does."""
     return next(chain(_in_object(meta, (), end=end, about_pages=True), _in_headers(headers, end=end)), None)
 
 
@@ -149,13 +143,13 @@ def _in_object(
         if _is_hint(word, text, here=here, end=end, ambiguous=about_pages):
             is_text = not text.startswith((b"{", b"[", b"t")) and b"/" not in text
             is_cursor = is_text and bool(_NEXT.fullmatch(word) or word in _AMBIGUOUS_NEXT)
-            yield ContinuationHint.of(path=dotted, is_cursor=is_cursor)
+            yield ContinuationHint(path=dotted, is_cursor=is_cursor)
         elif text.startswith(b"{") and len(path) < _MAX_DEPTH:
             yield from _in_object(members_of(text), path, end=end, about_pages=about_pages and word in _PAGING_OBJECTS)
         elif text.startswith(b"[") and word in {"links", "link"} and about_pages:
-            yield from (ContinuationHint.of(path=dotted) for one in _links(text) if _is_other_page(one, here=here, end=end))
+            yield from (ContinuationHint(path=dotted) for one in _links(text) if _is_other_page(one, here=here, end=end))
         elif word in {"links", "link"} and about_pages and _has_next(str(value_of(raw)), end=end):
-            yield ContinuationHint.of(path=dotted)
+            yield ContinuationHint(path=dotted)
 
 
 def _is_hint(word: str, text: bytes, *, here: list[Any], end: ListEnd, ambiguous: bool) -> bool:
@@ -232,10 +226,10 @@ def _in_headers(headers: Mapping[str, str], *, end: ListEnd) -> Iterator[Continu
             continue
         if name.lower() == "link":
             if _has_next(value, end=end):
-                yield ContinuationHint.of(path=name, is_header=True)
+                yield ContinuationHint(path=name, is_header=True)
         elif name.lower() == "content-range":
             if (found := _RANGE.fullmatch(value)) and int(found[1]) > end.records:
-                yield ContinuationHint.of(path=name, is_header=True)
+                yield ContinuationHint(path=name, is_header=True)
         elif _HEADERS.match(name) and _is_hint(
             normalized(name).removeprefix("x").removeprefix("pagination"),
             msgspec.json.encode(value),
@@ -243,7 +237,7 @@ def _in_headers(headers: Mapping[str, str], *, end: ListEnd) -> Iterator[Continu
             end=end,
             ambiguous=not name.lower().startswith("x-rate"),
         ):
-            yield ContinuationHint.of(path=name, is_header=True)
+            yield ContinuationHint(path=name, is_header=True)
 
 
 def _has_next(links: str, *, end: ListEnd) -> bool:

@@ -68,14 +68,8 @@ class ProblemDetails:
     trace_id: str | None = None
 
     def __str__(self) -> str:
-        named = {
-            "title": self.title,
-            "errorCode": self.error_code,
-            "resourceKey": self.resource_key,
-            "field": self.field,
-            "type": self.type,
-            "instance": self.instance,
-        }
+        named = {"title": self.title, "errorCode": self.error_code, "resourceKey": self.resource_key, "field": self.field}
+        named |= {"type": self.type, "instance": self.instance}
         return " ".join([*filter(None, [self.message]), *(f"{name}={value}" for name, value in named.items() if value)])
 
 
@@ -84,8 +78,6 @@ class RequestContext:
     """What is known of one request and its response.
 
     :param api: the API's name as people know it, such as ``Limio``.
-    :param resource: the requested resource, where there is one.
-    :param method: the HTTP method.
     :param path: the path without its query.
     :param status: the HTTP status; None where no response came.
     :param reason: what went wrong, in one clause, where the status alone does not say it.
@@ -114,10 +106,7 @@ class RequestContext:
 
 
 class ApiError(ExplainedError):
-    """A request to Limio or LimitRail failed.
-
-    :param context: what is known of the request and its response.
-    """
+    """A request to Limio or LimitRail failed; `context` is what is known of it and its response."""
 
     advice: ClassVar[str] = ""
     permanent: ClassVar[bool] = False
@@ -188,11 +177,8 @@ class ScopeError(ApiError):
     permanent = True
 
     def describe_advice(self) -> str:
-        needed = (
-            f"It needs the scope {self.context.required_scope!r}"
-            if self.context.required_scope
-            else ("The scope that it needs is not documented")
-        )
+        scope = self.context.required_scope
+        needed = f"It needs the scope {scope!r}" if scope else "The scope that it needs is not documented"
         if self.context.granted_scopes is None:
             granted = "the token response did not say which scopes were granted"
         else:

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Read JSON bodies that may hold anything: strictly, as an object, and leniently, member by member."""
+"""Read JSON bodies that may hold anything, and detect 2xx responses that are errors or incomplete."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from limio_limitrail.api.errors import ProtocolError
+from limio_limitrail.api.redact import safe_text
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.responses import Response
 
 log = logging.getLogger(__name__)
 
@@ -43,11 +48,7 @@ class NestedTooDeeplyError(NotJSONError):
 
 
 def decode_json(body: bytes) -> object:
-    """Decode a body that may hold anything.
-
-    :raises NestedTooDeeplyError: it is nested deeper than the decoder goes.
-    :raises NotJSONError: it is not JSON.
-    """
+    """Decode a body that may hold anything; raise `NotJSONError`, or `NestedTooDeeplyError` for what the decoder cannot reach."""
     try:
         return msgspec.json.decode(body)
     except RecursionError:
@@ -57,11 +58,7 @@ def decode_json(body: bytes) -> object:
 
 
 def read_object(body: bytes, *, broken: MakeError) -> tuple[bytes, dict[str, msgspec.Raw]]:
-    """Return a JSON object's text and its undecoded members; lone surrogates are replaced.
-
-    :param broken: makes the error.
-    :raises ProtocolError: the body is no JSON object.
-    """
+    """Return a JSON object's text, with lone surrogates replaced, and its undecoded members; raise what `broken` makes."""
     if not body.strip():
         raise broken(f"expected JSON, found {'an empty body' if not body else 'a body of white space'}")
     try:
@@ -95,10 +92,7 @@ def depth_checked(broken: MakeError) -> Iterator[None]:
 
 
 def check_utf8(body: bytes, *, broken: MakeError) -> None:
-    """Check that a body is UTF-8: the decoder does not check strings that it skips.
-
-    :raises ProtocolError: it is not.
-    """
+    """Check that a body is UTF-8, which the decoder does not do for strings that it skips; raise what `broken` makes."""
     if body.isascii():
         return
     if (mark := next((mark for mark in _BYTE_ORDER_MARKS if body.startswith(mark)), None)) is not None:
@@ -121,15 +115,8 @@ def replace_lone_surrogates(body: bytes) -> bytes:
 def kind_of(text: bytes) -> str:
     """Return the JSON type that a text begins with, without repeating the text."""
     first = text[:1]
-    kinds = {
-        b"{": "an object",
-        b"[": "a list",
-        b'"': "a string",
-        b"<": "HTML or XML",
-        b"n": "null",
-        b"t": "a boolean",
-        b"f": "a boolean",
-    }
+    kinds = {b"{": "an object", b"[": "a list", b'"': "a string", b"<": "HTML or XML", b"n": "null"}
+    kinds |= dict.fromkeys((b"t", b"f"), "a boolean")
     return "nothing" if not first else kinds.get(first, "a number" if first in b"-0123456789" else "plain text")
 
 
@@ -156,30 +143,24 @@ def value_of(raw: msgspec.Raw | bytes, *, unreadable: Any = None) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Total:
-    """How many records match.
-
-    :param exact: False where there may be more than that.
-    """
+    """How many records match; there may be more than that if it is not exact."""
 
     records: int
     exact: bool = True
 
 
-def read_total(raw: msgspec.Raw | bytes) -> Total | None:
+def read_total(raw: msgspec.Raw | bytes, *, depth: int = _MAX_DEPTH) -> Total | None:
     """Read a total; return None where there is none.
 
     It is a whole number, such a number as text or with a fraction of zero, or one of these in an object's ``value``, ``total`` or
     ``count``. ``relation: gte`` beside it makes it a lower bound (Elasticsearch).
     """
-    return _read_total(bytes(raw), depth=_MAX_DEPTH)
-
-
-def _read_total(raw: bytes, *, depth: int) -> Total | None:
+    raw = bytes(raw)
     try:
         if raw.startswith(b"{"):
             members = OBJECT_DECODER.decode(raw)
             name = next((one for one in _TOTAL_MEMBERS if one in members), None)
-            found = _read_total(bytes(members[name]), depth=depth - 1) if name and depth else None
+            found = read_total(members[name], depth=depth - 1) if name and depth else None
             relation = bytes(members.get("relation", b"")).strip(b'"').lower()
             return found and Total(records=found.records, exact=found.exact and relation not in {b"gte", b"gt"})
         if raw.startswith(b'"'):
@@ -193,3 +174,174 @@ def _read_total(raw: bytes, *, depth: int) -> Total | None:
     if number != number or number == float("inf") or number != int(number) or number >= 10**15:
         return None
     return Total(records=int(number))
+
+
+OK = 200
+NO_CONTENT = 204
+
+_MEANINGS = {
+    201: "something was made",
+    202: "the response is not ready",
+    203: "an intermediary has changed the response",
+    205: "there is no content",
+    206: "only a part of the response came",
+}
+_ERROR_MEMBERS = frozenset(
+    {
+        "error", "errors", "fault", "faults", "exception", "exceptions", "errormessage", "errormessages", "errortype", "failure",
+        "failures", "odataerror", "partialfailure", "partialfailures", "partialfailureerror", "unreachable", "unprocesseditems",
+        "unprocessedkeys", "errordetails", "errorinfo", "err", "errmsg", "errorlist", "errordescription", "failedshards",
+    }
+)  # fmt: skip
+"""A value that is not empty here means that something failed."""
+_TRUE_IF_FAILED_WORDS = frozenset(
+    {
+        "haserror", "haserrors", "iserror", "incomplete", "isincomplete", "incompleteresults", "partial", "ispartial",
+        "partialresults", "partialresult", "timedout", "terminatedearly", "failed", "degraded",
+    }
+)  # fmt: skip
+"""True here means so."""
+_FALSE_IF_FAILED = frozenset({"success", "issuccess", "successful", "ok", "isok"})
+"""False here means so."""
+_STATUS_CODES = frozenset({"status", "statuscode", "httpstatus", "httpstatuscode", "responsestatus", "code"})
+_FAILED_WORDS = frozenset({"error", "fail"})
+_SUCCESS_CODES = frozenset({"0", "200"})
+_EMPTY_WORDS = frozenset({"", "0", "ok", "none", "success", "noerror", "noerrors", "null", "false", "no", "n/a", "-"})
+"""Texts that say that nothing failed."""
+_RESPONSE_OBJECTS = frozenset({"meta", "metadata", "status", "response", "responsemetadata", "responsestatus", "result"})
+"""Objects about the response: their members count as well."""
+_ERROR_SUFFIXES = ("errors", "failures")
+"""A name with such an end, such as ``upstreamErrors``, counts if it is a list or an object; others may be options."""
+_ERROR_COUNTS = {"shards": ("failed",), "clusters": ("failed", "skipped", "partial")}
+"""Elasticsearch's: parts of an index that did not answer."""
+_WARNINGS = frozenset({"warning", "warnings"})
+_RELEVANT = frozenset({"errorcode"}).union(
+    _ERROR_MEMBERS, _TRUE_IF_FAILED_WORDS, _FALSE_IF_FAILED, _STATUS_CODES, _RESPONSE_OBJECTS, _ERROR_COUNTS, _WARNINGS
+)
+
+
+def failure_member(members: Mapping[str, msgspec.Raw], *, ignored: frozenset[str] = frozenset()) -> str | None:
+    """Return the member besides the records which says that a request failed, in whole or in part; None where none does."""
+    return next((name for name in failure_members(members) if name not in ignored), None)
+
+
+def failure_members(members: Mapping[str, msgspec.Raw]) -> Iterator[str]:
+    """Yield the members which say that a request failed, in whole or in part."""
+    return _found(members, _fails)
+
+
+def is_success_member(name: str) -> bool:
+    """Return whether a member says by true or false whether the request succeeded, such as ``success``."""
+    return normalized(name) in _FALSE_IF_FAILED
+
+
+def meaning_of(status: int) -> str | None:
+    """Return what a status of 2xx other than 200 and 204 means; None where that is not known."""
+    return _MEANINGS.get(status)
+
+
+def read_record(response: Response, *, broken: MakeError) -> tuple[bytes, Mapping[str, msgspec.Raw]]:
+    """Return a single record, undecoded, and its members.
+
+    A record may have an ``error`` of its own. A response without ``id`` is no record, and raises what `broken` makes.
+    """
+    if response.status != OK:
+        raise broken("this status is no record: only 200 is a whole response")
+    body, members = read_object(response.body, broken=broken)
+    if "id" not in members:
+        member = failure_member(members)
+        raise broken(
+            f"its member {safe_text(member)!r} says that it failed, and it has no 'id'" if member else "no record: it has no 'id'"
+        )
+    return body, members
+
+
+def warning_member(members: Mapping[str, msgspec.Raw], *, ignored: frozenset[str] = frozenset()) -> str | None:
+    """Return the member that holds a warning; None where none does."""
+
+    def warns(word: str, raw: msgspec.Raw) -> str | None:
+        return "" if word in _WARNINGS and _is_set(_decoded(raw)) else None
+
+    return next((name for name in _found(members, warns) if name not in ignored), None)
+
+
+def _found(members: Mapping[str, msgspec.Raw], check: Callable[[str, msgspec.Raw], str | None]) -> Iterator[str]:
+    for name, word in _relevant(tuple(members)):
+        if (below := check(word, members[name])) is not None:
+            yield f"{name}.{below}" if below else name
+
+
+@lru_cache(maxsize=256)
+def _relevant(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Return the names that may mean a failure or a warning, with their normalized forms. All responses have nearly the same."""
+    words = ((name, normalized(name)) for name in names)
+    return tuple((name, word) for name, word in words if word in _RELEVANT or word.endswith(_ERROR_SUFFIXES))
+
+
+def _fails(word: str, raw: msgspec.Raw) -> str | None:
+    """Return the path, below a member, of what says that something failed: empty for itself, None where nothing does."""
+    if word in _ERROR_MEMBERS:
+        return "" if _is_set(_decoded(raw)) else None
+    if word in _TRUE_IF_FAILED_WORDS:
+        return "" if _scalar(raw) in {"true", "yes", "1"} else None
+    if word in _FALSE_IF_FAILED:
+        return "" if _scalar(raw) in {"false", "no", "0"} else None
+    if word in _STATUS_CODES and not _is_object(raw):
+        return "" if _is_failure(_decoded(raw)) else None
+    if word == "errorcode":
+        value = _decoded(raw)
+        return "" if _is_set(value) and (isinstance(value, list | dict) or str(value) not in _SUCCESS_CODES) else None
+    if word.endswith(_ERROR_SUFFIXES):
+        value = _decoded(raw)
+        return "" if isinstance(value, list | dict) and _is_set(value) else None
+    if word == "result" and isinstance(value := _decoded(raw), str):
+        return "" if value.lower() in _FAILED_WORDS else None
+    if word in _RESPONSE_OBJECTS and _is_object(raw):
+        return next(
+            _found(
+                members_of(raw),
+                lambda inner, one: None if _is_object(one) and inner not in _ERROR_MEMBERS else _fails(inner, one),
+            ),
+            None,
+        )
+    if word in _ERROR_COUNTS:
+        counts = _decoded(raw)
+        if isinstance(counts, dict):
+            return next((name for name in _ERROR_COUNTS[word] if _is_set(counts.get(name))), None)
+    return None
+
+
+def _decoded(raw: msgspec.Raw) -> Any:
+    return value_of(raw, unreadable="something that cannot be read")
+
+
+def _is_object(raw: msgspec.Raw) -> bool:
+    return bytes(raw).startswith(b"{")
+
+
+def _is_failure(value: Any) -> bool:
+    if isinstance(value, str) and not value.isdigit():
+        return value.lower() in _FAILED_WORDS
+    try:
+        return 400 <= int(value) < 600
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _is_set(value: Any) -> bool:
+    # Not recursive: the decoder goes deeper than Python functions.
+    pending = [value]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, str):
+            if one.strip().lower().replace(" ", "").replace("_", "") not in _EMPTY_WORDS:
+                return True
+        elif isinstance(one, dict | list):
+            pending += one.values() if isinstance(one, dict) else one
+        elif one not in (None, False, 0):
+            return True
+    return False
+
+
+def _scalar(raw: msgspec.Raw) -> str:
+    return "" if bytes(raw).startswith((b"{", b"[")) else str(_decoded(raw)).lower()

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Read a list page by page, and detect lists that never end or end too soon.
+"""Read a list page by page, detect lists that never end or end too soon, and replace summaries by the whole objects.
 
 The position in a list is either in its cursor, or kept by the server (a scroll), which advances with each request, whether its
 response arrives or not. Such a list is never continued in its middle: if a response is lost, it is read from the beginning.
@@ -8,12 +8,17 @@ response arrives or not. Such a list is never continued in its middle: if a resp
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from string import Formatter
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
+
+import msgspec
 
 from limio_limitrail.api.continuation import ListEnd, find_continuation
 from limio_limitrail.api.errors import (
@@ -22,17 +27,20 @@ from limio_limitrail.api.errors import (
     InvalidRequestError,
     NotFoundError,
     PageTooLargeError,
+    ParameterError,
     ProtocolError,
     RequestContext,
     ServerError,
     TransportError,
 )
+from limio_limitrail.api.json_body import OK, read_record
 from limio_limitrail.api.page import EnvelopeReader, Page, parse_page
 from limio_limitrail.api.pagination import Cursor, is_scan, is_scroll
-from limio_limitrail.api.redact import repeats_secret
-from limio_limitrail.api.resource import Resource
+from limio_limitrail.api.redact import holds_secret, repeats_secret
+from limio_limitrail.api.resource import Resource, fill_path
 from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.bare_errors import raises_bare
+from limio_limitrail.urls import unfit_part
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
@@ -45,13 +53,13 @@ MIN_PAGE_SIZE_ON_502 = 50
 MAX_EMPTY_PAGES = 500
 """More empty pages in a row, each with a new cursor, are an error: no store filters that much away."""
 
+_LOST = "no usable response came, and the API keeps the position in this list itself, so that the page may be gone"
+
 
 @dataclass(kw_only=True)
 class ListReader:
     """Reads a list once.
 
-    :param client: sends the requests.
-    :param resource: the list.
     :param path: the resource's path, filled in.
     :param params: the query parameters that stay the same on every page.
     :param page_size: records a page; it is halved where the API finds a page too large, and stays so.
@@ -149,7 +157,8 @@ class ListReader:
             except (PageTooLargeError, ServerError, TransportError) as error:
                 smaller = self._halve(error)
                 if advances and error.context.reached:
-                    raise _lost(error) from error
+                    reason = f"{error.context.reason}; {_LOST}" if error.context.reason else _LOST
+                    raise CursorRefusedError(replace(error.context, reason=reason)) from error
                 if not smaller:
                     if cursor is not None and isinstance(error, ServerError) and error.status == 502:
                         raise CursorRefusedError(error.context) from error
@@ -182,12 +191,7 @@ class ListReader:
         if self.server_time is None:
             self.server_time = _date_of(response.headers)
         return parse_page(
-            response,
-            resource=self.resource,
-            envelope=self._envelope,
-            context=self._context(),
-            number=number,
-            warned=self._warned,
+            response, resource=self.resource, envelope=self._envelope, context=self._context(), number=number, warned=self._warned
         )
 
     def _is_last(self, page: Page, *, number: int) -> bool:
@@ -203,10 +207,7 @@ class ListReader:
         return self.server_keeps_position or is_scroll(page.next_cursor) or _hash_of(page.next_cursor) in self._cursor_hashes
 
     def _check_cursor(self, page: Page, *, resumed: bool) -> None:
-        """Detect by a page's cursor that the API keeps the position: it is a scroll id, or comes again with other records.
-
-        :raises CursorRefusedError: the API may have advanced past a page.
-        """
+        """Detect by a page's cursor that the API keeps the position: it is a scroll id, or comes again with other records."""
         if page.next_cursor is None:
             return
         cursor_hash = _hash_of(page.next_cursor)
@@ -230,10 +231,7 @@ class ListReader:
         return True
 
     def _check_progress(self, page: Page, *, empty: int) -> None:
-        """Count the records, and check that the list will end.
-
-        :raises ProtocolError: it would not.
-        """
+        """Count the records; raise `ProtocolError` if the list would never end."""
         if page.raw_records and (self._page_hashes or page.next_cursor is not None):
             page_hash = hash(page.records)
             if page_hash in self._page_hashes:
@@ -280,12 +278,6 @@ class ListReader:
         return RequestContext(api=self.client.api, method="GET", path=self.path, resource=self.resource.name, reason=reason)
 
 
-def _lost(error: ApiError) -> CursorRefusedError:
-    lost = "no usable response came, and the API keeps the position in this list itself, so that the page may be gone"
-    reason = f"{error.context.reason}; {lost}" if error.context.reason else lost
-    return CursorRefusedError(replace(error.context, reason=reason))
-
-
 def _hash_of(cursor: Cursor) -> int:
     return hash(tuple(sorted(cursor.items())))
 
@@ -295,3 +287,86 @@ def _date_of(headers: Mapping[str, str]) -> datetime | None:
         return parsedate_to_datetime(headers["Date"]).astimezone(UTC)
     except (KeyError, ValueError, TypeError, IndexError, OverflowError):
         return None
+
+
+class _Identified(msgspec.Struct):
+    id: str | int
+
+
+_ID = msgspec.json.Decoder(_Identified)
+
+
+def with_details(
+    pages: Iterator[Page], *, client: ApiClient, resource: Resource, list_path: str, concurrency: int
+) -> Iterator[Page]:
+    """Yield the same pages with whole objects instead of summaries, in the same order.
+
+    An object that was deleted before it is fetched keeps its summary, so that no record of the list is lost.
+
+    :param list_path: the list's path, filled in; the detail path gets the same values.
+    :param concurrency: the most requests in flight.
+    :raises ParameterError: the resource has no detail path.
+    :raises ApiError: an object could not be fetched.
+    """
+    if resource.detail_path is None:
+        raise ParameterError(f"resource {resource.name!r} has no path for a single record, so detail=True cannot fetch any")
+    template = resource.detail_path
+    parts = _parts_of(list_path, resource=resource)
+    gone = 0
+
+    @raises_bare
+    def fetch(summary: msgspec.Raw) -> tuple[bytes, bool]:
+        identity, reason = _identity_of(summary), None
+        if holds_secret(identity):
+            reason = "the 'id' of a record repeats a credential, and is not sent"
+        elif (unfit := unfit_part(identity)) is not None:
+            reason = f"a record of the list has no usable text in 'id', so it cannot be fetched: {unfit}"
+        if reason is not None:
+            raise ProtocolError(RequestContext(api=client.api, resource=resource.name, reason=reason))
+        path = fill_path(template, {**parts, "id": identity}, resource=resource.name)
+        status = OK
+
+        def broken(reason: str) -> ProtocolError:
+            return ProtocolError(
+                RequestContext(api=client.api, method="GET", path=path, resource=resource.name, status=status, reason=reason)
+            )
+
+        try:
+            response = client.send(path=path, resource=resource.name, scope=resource.scope, credentials=resource.credentials)
+        except NotFoundError:
+            return bytes(summary), True
+        status = response.status
+        # Read before it joins the others: one broken body would make the whole page unreadable.
+        record, _ = read_record(response, broken=broken)
+        if _identity_of(record) != identity:
+            raise broken("it is another record than the one requested: its 'id' differs")
+        return record.strip(), False
+
+    with ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix="limio-detail") as pool:
+        for page in pages:
+            fetched = list(pool.map(fetch, page.raw_records))
+            gone += sum(missing for _, missing in fetched)
+            yield replace(page, raw_records=[msgspec.Raw(body) for body, _ in fetched], wrapped=True)
+    if gone:
+        log.warning(
+            "%s: %d objects were gone when they were fetched; they keep the summary that the list held.", resource.name, gone
+        )
+
+
+def _identity_of(record: bytes | msgspec.Raw) -> str:
+    """Return a record's id as a text; an empty one where it has none that can be requested."""
+    try:
+        return str(_ID.decode(record).id)
+    except (msgspec.DecodeError, RecursionError):
+        return ""
+
+
+def _parts_of(list_path: str, *, resource: Resource) -> dict[str, str]:
+    pattern, named = "", set[str]()
+    for text, name, _, _ in Formatter().parse(resource.path):
+        pattern += re.escape(text)
+        if name:
+            pattern += f"(?P={name})" if name in named else f"(?P<{name}>[^/]*)"
+            named.add(name)
+    found = re.fullmatch(pattern, list_path)
+    return {name: unquote(value) for name, value in found.groupdict().items()} if found else {}

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""A page of a list: the records of a response, undecoded, and the cursor of the next page."""
+"""A page of a list: its records, undecoded, as Python objects or as a pandas frame, and the cursor of the next page."""
 
 from __future__ import annotations
 
@@ -7,19 +7,34 @@ import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from limio_limitrail.api.body_errors import NO_CONTENT, failure_member, unfit_status, warning_member
 from limio_limitrail.api.errors import ProtocolError, RequestContext
-from limio_limitrail.api.json_body import MakeError, check_utf8, depth_checked, kind_of, read_object, read_total
+from limio_limitrail.api.json_body import (
+    NO_CONTENT,
+    OK,
+    TOO_DEEP,
+    MakeError,
+    check_utf8,
+    depth_checked,
+    failure_member,
+    kind_of,
+    meaning_of,
+    read_object,
+    read_total,
+    warning_member,
+)
 from limio_limitrail.api.pagination import BadCursorError, Cursor, Meta
 from limio_limitrail.api.redact import repeats_secret, safe_text
 from limio_limitrail.api.resource import Resource
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from limio_limitrail.api.responses import Response
 
 log = logging.getLogger(__name__)
@@ -79,8 +94,6 @@ class EnvelopeReader:
 
     The members that a response had are expected of the next one, in a type that refuses all others: a response either fits it in
     full, or is decoded again in two passes, and nothing that came is ever skipped.
-
-    :param records: the member that holds the records.
     """
 
     def __init__(self, records: str) -> None:
@@ -93,8 +106,6 @@ class EnvelopeReader:
     ) -> tuple[list[msgspec.Raw] | None, Meta]:
         """Return the records, undecoded, and the other members.
 
-        :param body: the whole response.
-        :param broken: makes the error.
         :param check: called with the other members before anything is expected of the records; may raise.
         :returns: None for the records where the response has no such member.
         :raises ProtocolError: the body is no JSON object, or its records are no list.
@@ -152,12 +163,8 @@ def parse_page(
     number: int,
     warned: set[str] | None = None,
 ) -> Page:
-    """Read a page of a list.
+    """Read a page of a list; a 204 is an empty list.
 
-    :param response: the response; a 204 is an empty list.
-    :param resource: where its records and its cursor are.
-    :param envelope: the reader of this list's responses.
-    :param context: what errors say about the request.
     :param number: the number of the page, from 1.
     :param warned: the warnings that have been logged of this list, so that each is logged once.
     :raises ProtocolError: the response is no list: its status is neither 200 nor 204, a member says that it failed, the body is
@@ -179,8 +186,10 @@ def parse_page(
             warned.add(member)
             log.warning("%s: the response has a warning, in its member %s.", resource.name, named(member))
 
-    if (reason := unfit_status(response.status)) is not None:
-        raise broken(f"this status is no list: {reason}")
+    if response.status not in (OK, NO_CONTENT):
+        meaning = meaning_of(response.status)
+        says = f" ({response.status} says that {meaning})" if meaning else ""
+        raise broken(f"this status is no list: only 200 and 204 are whole responses{says}")
     if response.status == NO_CONTENT:
         return Page(raw_records=[], next_cursor=None, total=None, number=number, wrapped=False, headers=response.headers)
     body = response.body
@@ -214,3 +223,85 @@ def parse_page(
         meta=meta,
         headers=response.headers,
     )
+
+
+def exact_number(text: str) -> float | str:
+    """Return a number with a fraction or an exponent; as text where a double would change it.
+
+    ``1.10`` is the double 1.1, which has the same value. ``0.1234567890123456789`` and ``1e400`` are no doubles.
+    """
+    number = float(text)
+    if number in (float("inf"), float("-inf")):
+        return text
+    # A double keeps up to fifteen digits, except below its smallest exponent.
+    if len(text) <= 15 and "e" not in text and "E" not in text:
+        return number
+    try:
+        return number if Decimal(text) == Decimal(repr(number)) else text
+    except InvalidOperation:
+        return text
+
+
+_DECODER = msgspec.json.Decoder(list[dict[str, Any]], float_hook=exact_number)
+_INT64 = range(-(2**63), 2**63)
+
+
+def decode_records(records: bytes) -> list[dict[str, Any]]:
+    """Decode a JSON array of records; raise a ValueError if an element is no object."""
+    return _DECODER.decode(records)
+
+
+def decode_page(page: Page, *, api: str, resource: str) -> list[dict[str, Any]]:
+    """Decode a page's records; raise `ProtocolError` if an element is no object, or is nested too deep."""
+    try:
+        return decode_records(page.records)
+    except msgspec.ValidationError as error:
+        # The library's text names types and positions, never a value.
+        reason = f"page {page.number}: expected a list of objects ({error})"
+    except RecursionError:
+        reason = f"page {page.number}: {TOO_DEEP}"
+    raise ProtocolError(RequestContext(api=api, resource=resource, status=200, reason=reason))
+
+
+def to_frame(records: Iterable[dict[str, Any]], *, flatten: bool) -> pd.DataFrame:
+    """Return a frame whose columns hold the exact values, never rounded ones.
+
+    Columns of one scalar kind get an Arrow type with nulls. Mixed and nested ones, and integers beyond 64 bits, stay Python
+    objects.
+
+    :param flatten: spread nested objects over columns named by their path.
+    :raises ValueError: two values of a record would share a column.
+    """
+    import pandas as pd
+
+    rows = [_flat(record) for record in records] if flatten else list(records)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return pd.DataFrame({name: _column([row.get(name) for row in rows]) for name in names}, columns=names, index=range(len(rows)))
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    pending = list(reversed(record.items()))
+    while pending:
+        name, value = pending.pop()
+        if isinstance(value, dict) and value:
+            pending.extend((f"{name}.{inner}", item) for inner, item in reversed(value.items()))
+        elif name in flat:
+            raise ValueError(f"flattened, two values of one record would share the column {name!r}: leave flatten out")
+        else:
+            flat[name] = value
+    return flat
+
+
+def _column(values: list[Any]) -> pd.Series[Any]:
+    import pandas as pd
+    import pyarrow as pa
+
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int, float} and all(abs(value) <= 2**53 for value in values if isinstance(value, int)):
+        kinds = {float}
+        values = [None if value is None else float(value) for value in values]
+    simple = {str: pa.string(), bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+    if len(kinds) == 1 and (kind := kinds.pop()) in simple and (kind is not int or all(v is None or v in _INT64 for v in values)):
+        return pd.Series(values, dtype=pd.ArrowDtype(simple[kind]))
+    return pd.Series(values, dtype=object)

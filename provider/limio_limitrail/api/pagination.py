@@ -20,6 +20,8 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from limio_limitrail.api.secret_encodings import in_base64
+
 Cursor = Mapping[str, str]
 """The query parameters of one particular page."""
 
@@ -43,26 +45,17 @@ class Paging(Protocol):
 
     @property
     def cursor_repeats(self) -> bool:
-        """True where every page may have the same cursor because the API keeps the position itself.
-
-        False leaves it to the cursors that come: a scroll id, or a cursor that repeats with other records, says the same.
-        """
+        """True where every page may have the same cursor because the API keeps the position itself; False lets cursors tell."""
 
     @property
     def resumable(self) -> bool:
-        """False where an older cursor does not lead back to its page, because the API keeps the position itself.
-
-        True leaves it to the cursors that come, likewise.
-        """
+        """False where an older cursor does not lead back to its page, for the same reason; True lets cursors tell."""
 
     def first(self) -> Cursor:
         """Return the parameters of the first page besides its size."""
 
     def next_cursor(self, meta: Meta) -> Cursor | None:
-        """Return the next page's parameters; None on the last page.
-
-        :raises BadCursorError: the response's cursor cannot be read.
-        """
+        """Return the next page's parameters, None on the last page; raise `BadCursorError` for a cursor that cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,17 +186,7 @@ _MAX_RUNS = 20
 _SCROLL_NAMES = frozenset({"scrollid", "scroll"})
 
 
-def _in_base64(word: bytes) -> list[bytes]:
-    """Return what a word becomes in Base64, at each of the three offsets; characters shared with neighbours are left out."""
-    forms = []
-    for before in range(3):
-        text = base64.b64encode(b"\0" * before + word).rstrip(b"=")
-        whole = (before + len(word)) * 8 // 6
-        forms.append(text[-(-before * 8 // 6) : whole])
-    return forms
-
-
-_SCROLL_MARKS = re.compile(b"|".join(re.escape(form) for word in _SCROLL_WORDS for form in (word, *_in_base64(word))))
+_SCROLL_MARKS = re.compile(b"|".join(re.escape(form) for word in _SCROLL_WORDS for form in (word, *in_base64(word))))
 
 
 def is_scroll(cursor: Mapping[str, str]) -> bool:

@@ -1,10 +1,15 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The path and the query of a list request, and times as the APIs write them."""
+"""The request for a list: its path, its query, and times as the APIs write them; and the identity of a list of one tenant."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource, encodable
@@ -39,10 +44,7 @@ def build_query(
 
 
 def check_query_params(resource: Resource, given: Collection[str]) -> None:
-    """Check the names of query parameters.
-
-    :raises ParameterError: one is a placeholder of the path, or the paging's cursor.
-    """
+    """Raise `ParameterError` if a query parameter is a placeholder of the path, or the paging's cursor."""
     in_path = resource.placeholders()
     if wrong := [name for name in in_path if name in given]:
         raise ParameterError(
@@ -57,10 +59,7 @@ def check_query_params(resource: Resource, given: Collection[str]) -> None:
 
 
 def texts_of(params: Mapping[str, object] | None) -> dict[str, str]:
-    """Return parameters as the texts that are sent, without those that are None.
-
-    :raises ParameterError: a value has no text form.
-    """
+    """Return parameters as the texts that are sent, without those that are None; raise `ParameterError` for other values."""
     return {name: as_text(name, value) for name, value in (params or {}).items() if value is not None}
 
 
@@ -89,10 +88,7 @@ def _add_bounds(query: dict[str, str], resource: Resource, *, since: datetime | 
 
 
 def as_text(name: str, value: object) -> str:
-    """Return a query parameter's value as text.
-
-    :raises ParameterError: the value is neither a text, a number, a boolean nor a time.
-    """
+    """Return a text, a number, a boolean or a time as it is sent in a query; raise `ParameterError` for anything else."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, datetime):
@@ -131,11 +127,54 @@ def whole_second(when: datetime, *, up: bool = False) -> datetime:
 
 
 def in_utc(when: datetime) -> datetime:
-    """Return a time in UTC; `EARLIEST` or `LATEST` where it lies beyond them there.
-
-    :param when: a time with a zone.
-    """
+    """Return a time that has a zone in UTC; `EARLIEST` or `LATEST` where it lies beyond them there."""
     try:
         return when.astimezone(UTC)
     except OverflowError:
         return EARLIEST if when.year == 1 else LATEST
+
+
+CLIENT = "client"
+TENANT = "tenant"
+
+Source = Mapping[str, str]
+"""Digests by what they identify: a state store is plain text, and need not name the customer."""
+
+
+def list_source(resource: Resource, *, path_params: Mapping[str, Any] | None, owner: Mapping[str, str]) -> Source:
+    """Return the identity of a list. Its paging, and which columns are kept, do not belong to it.
+
+    :param path_params: values for the path's placeholders.
+    :param owner: whose list it is, as `ApiHook.owner` says.
+    :raises ParameterError: a placeholder has no value.
+    """
+    time_filter, time_column = resource.time_filter, resource.time_column
+    of_list = [resource.path_for(path_params), resource.params, resource.records]
+    of_time = [
+        [time_filter.since, time_filter.until] if time_filter is not None else None,
+        resource.columns.get(time_column, time_column) if time_column is not None else None,
+    ]
+    return {name: _digest(value) for name, value in {**owner, "list": of_list, "time filter or time column": of_time}.items()}
+
+
+def differences(known: Source | None, now: Source) -> tuple[str, ...]:
+    """Return what differs between two identities; nothing where one is not known.
+
+    A tenant has more than one client, and one client has one tenant: where both name the tenant, the client does not
+    count, and where only one of them does, the tenant does not.
+    """
+    if not known:
+        return ()
+    differ = [name for name, digest in now.items() if name in known and known[name] != digest]
+    if CLIENT in differ and TENANT in known and TENANT in now:
+        differ.remove(CLIENT)
+    return tuple(differ)
+
+
+def read_source(value: object) -> Source | None:
+    """Return a stored identity; None where none was stored. Anything else is a `msgspec.ValidationError`, a ValueError."""
+    return msgspec.convert(value, dict[str, str] | None)
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]

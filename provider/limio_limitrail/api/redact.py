@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Redact whatever an API says: masked, shortened, on one line, before it reaches a log, an exception, a table or an event.
 
-The logs of the HTTP libraries are redacted as well. `known_secrets` finds the secrets of this process in a text.
+The logs of the HTTP libraries are redacted as well. `secret` finds the secrets of this process in a text.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
-from limio_limitrail.api.known_secrets import find_secrets, holds_secret, remember_secret
-from limio_limitrail.api.secret import Secret
+from limio_limitrail.api.secret import Secret, find_secrets, holds_secret, remember_secret
 from limio_limitrail.bare_errors import raises_bare
 
 __all__ = [

@@ -16,7 +16,7 @@ import msgspec
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorPair, CursorString, Paging, SinglePage
-from limio_limitrail.url_paths import unfit_part, unfit_path
+from limio_limitrail.urls import unfit_part, unfit_path
 
 _PAGING_STYLES: dict[str, type[Any]] = {style.__name__: style for style in (CursorPair, CursorString, SinglePage)}
 _MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -99,10 +99,7 @@ class Resource:
     ignored_members: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Convert lists and single texts to tuples.
-
-        :raises ParameterError: a field has another type.
-        """
+        """Convert lists and single texts to tuples; raise `ParameterError` for a field of another type."""
         for name in ("primary_key", "timestamps", "assumed", "ignored_members"):
             object.__setattr__(self, name, self._names(name))
         for name in ("columns", "params", "path_defaults"):
@@ -156,10 +153,7 @@ class Resource:
 
 
 def find_in_table(resource: str | Resource, *, table: Mapping[str, Resource], api: str) -> Resource:
-    """Return a resource by name; a `Resource` is returned as it is.
-
-    :raises ParameterError: no resource has that name.
-    """
+    """Return a resource by name, or raise `ParameterError`; a `Resource` is returned as it is."""
     if isinstance(resource, Resource):
         return resource
     try:
@@ -176,10 +170,7 @@ def find_in_table(resource: str | Resource, *, table: Mapping[str, Resource], ap
 
 
 def fill_path(template: str, parts: Mapping[str, str], *, resource: str) -> str:
-    """Return a path with values for its placeholders, percent-encoded.
-
-    :raises ParameterError: a value is missing, or leads to another path.
-    """
+    """Return a path with values for its placeholders, percent-encoded; raise `ParameterError` for a missing or unfit one."""
     values: dict[str, str] = {}
     for name in names_in(template, resource=resource):
         value = encodable(name, str(parts.get(name, "")))
@@ -199,10 +190,7 @@ def fill_path(template: str, parts: Mapping[str, str], *, resource: str) -> str:
 
 @lru_cache(maxsize=256)
 def names_in(template: str, *, resource: str) -> tuple[str, ...]:
-    """Return the names of a path's placeholders, each once.
-
-    :raises ParameterError: a placeholder is no name.
-    """
+    """Return the names of a path's placeholders, each once; raise `ParameterError` if one is no name."""
     try:
         names = tuple(dict.fromkeys(name for _, name, _, _ in Formatter().parse(template) if name is not None))
         template.format_map(dict.fromkeys(names, ""))
@@ -214,10 +202,7 @@ def names_in(template: str, *, resource: str) -> tuple[str, ...]:
 
 
 def encodable(name: str, value: str) -> str:
-    """Return a value that can be put into a URL.
-
-    :raises ParameterError: it holds half a surrogate pair, which cannot be encoded.
-    """
+    """Return a value that can be put into a URL; raise `ParameterError` for half a surrogate pair."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -226,10 +211,7 @@ def encodable(name: str, value: str) -> str:
 
 
 def resource_to_json(resource: Resource) -> dict[str, Any]:
-    """Return a resource as JSON, in which form it reaches a triggerer.
-
-    :raises ParameterError: its paging is of a class of your own, which a triggerer cannot create.
-    """
+    """Return a resource as JSON for a triggerer; raise `ParameterError` for a paging class that a triggerer cannot create."""
     style = type(resource.paging).__name__
     if _PAGING_STYLES.get(style) is not type(resource.paging):
         raise ParameterError(
@@ -237,11 +219,7 @@ def resource_to_json(resource: Resource) -> dict[str, Any]:
             "only a worker can look at it (deferrable=False)"
         )
     members = msgspec.json.decode(msgspec.json.encode(resource))
-    return {
-        **members,
-        "paging": {"style": style, **members["paging"]},
-        "credentials": sorted(members["credentials"]),
-    }
+    return {**members, "paging": {"style": style, **members["paging"]}, "credentials": sorted(members["credentials"])}
 
 
 def resource_from_json(data: Mapping[str, Any]) -> Resource:
@@ -278,14 +256,12 @@ def stable_repr(value: object, *, depth: int = 0) -> str:
         inside = ", ".join(stable_repr(one, depth=below) for one in value)
         return f"({inside},)" if len(value) == 1 else f"({inside})"
     if is_dataclass(value):
-        return _constructor(value, {one.name: getattr(value, one.name, None) for one in fields(value) if one.repr}, depth=below)
-    if type(value).__repr__ is object.__repr__:
-        return _constructor(value, dict(sorted(getattr(value, "__dict__", {}).items())), depth=below)
-    return _MEMORY_ADDRESS.sub("", repr(value))
-
-
-def _constructor(value: object, members: Mapping[str, object], *, depth: int) -> str:
-    text = ", ".join(f"{name}={stable_repr(one, depth=depth)}" for name, one in members.items())
+        members = {one.name: getattr(value, one.name, None) for one in fields(value) if one.repr}
+    elif type(value).__repr__ is object.__repr__:
+        members = dict(sorted(getattr(value, "__dict__", {}).items()))
+    else:
+        return _MEMORY_ADDRESS.sub("", repr(value))
+    text = ", ".join(f"{name}={stable_repr(one, depth=below)}" for name, one in members.items())
     return f"{type(value).__qualname__}({text})"
 
 

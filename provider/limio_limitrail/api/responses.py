@@ -33,27 +33,21 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
+@dataclass(slots=True, eq=False)
 class ConnectionRecord:
     """The history of one connection. The event loop that owns the connection writes it; any thread may read it."""
 
-    __slots__ = ("distrusted", "requests", "surplus")
-
-    def __init__(self) -> None:
-        self.requests = 0
-        """How many requests were sent over it."""
-        self.surplus = False
-        """Whether more came over it than was requested."""
-        self.distrusted = False
-        """Whether it must not be used again, because of what a response said."""
+    requests: int = 0
+    """How many requests were sent over it."""
+    surplus: bool = False
+    """Whether more came over it than was requested."""
+    distrusted: bool = False
+    """Whether it must not be used again, because of what a response said."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:
-    """Where a response came from.
-
-    :param connection: the connection.
-    :param number: the request of the connection that it was assigned to, from 1.
-    """
+    """Where a response came from: a connection, and the number of the request that it was assigned to there, from 1."""
 
     connection: ConnectionRecord
     number: int
@@ -89,10 +83,7 @@ class Response:
         return 200 <= self.status < 300
 
     def json(self) -> object:
-        """Decode the body.
-
-        :raises NotJSONError: it is not JSON, or nested too deeply.
-        """
+        """Decode the body; raise `NotJSONError` if it is not JSON, or nested too deeply."""
         return decode_json(self.body)
 
 
@@ -136,11 +127,7 @@ def trace_id_in(headers: Mapping[str, str]) -> str | None:
 
 
 def classify(response: Response, *, context: RequestContext) -> ApiError:
-    """Return the error that a response without a 2xx stands for.
-
-    :param response: the response.
-    :param context: what is known of the request so far.
-    """
+    """Return the error that a response without a 2xx stands for, with what is known of the request so far."""
     status, problem = response.status, read_problem(response.body)
     context = replace(
         context,

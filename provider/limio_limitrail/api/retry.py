@@ -45,10 +45,7 @@ TRANSIENT_STATUSES = frozenset({502, 503, 504})
 
 @contextmanager
 def deadline_in(seconds: float) -> Iterator[None]:
-    """Set a deadline for what is done inside; one that is set already and is earlier stays.
-
-    :param seconds: from now on.
-    """
+    """Set a deadline, in seconds from now, for what is done inside; an earlier one that is set already stays."""
     token = _DEADLINE.set(min(_DEADLINE.get(), time.monotonic() + seconds))
     try:
         yield
@@ -164,9 +161,6 @@ def call_with_retries(
     """Make a call, and retry it as long as that can help.
 
     :param call: the call; it must be safe to repeat as far as `repeat` says.
-    :param limits: how often and how long.
-    :param repeat: which failures are retried.
-    :param sleep: waits that many seconds.
     :param on_retry: called before each retry with the seconds until then.
     :raises ApiError: the last attempt's error, unchanged.
     """
@@ -175,9 +169,9 @@ def call_with_retries(
         try:
             return call()
         except ApiError as error:
-            if not _is_retried(error, limits=limits, repeat=repeat):
+            policy = _policy_after(error, limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
+            if policy is None:
                 raise
-            policy = _policy(limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
             resume = _resume_after(error, call)
         from tenacity import Retrying
 
@@ -198,9 +192,9 @@ async def call_with_retries_async(
         try:
             return await call()
         except ApiError as error:
-            if not _is_retried(error, limits=limits, repeat=repeat):
+            policy = _policy_after(error, limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
+            if policy is None:
                 raise
-            policy = _policy(limits=limits, repeat=repeat, on_retry=on_retry, spent=time.monotonic() - began)
             resume = _resume_after(error, call)
         from tenacity import AsyncRetrying
 
@@ -210,23 +204,10 @@ async def call_with_retries_async(
         return await AsyncRetrying(sleep=sleep, **policy)(again)
 
 
-def _is_retried(error: ApiError, *, limits: RetryLimits, repeat: Repeat) -> bool:
-    """Return whether a first attempt that failed so is retried."""
-    retryable = _is_retryable(error, repeat=repeat)
-    if limits.is_single_attempt and repeat is not Repeat.NONE:
-        error.retries_exhausted = error.retries_exhausted or retryable
-        return False
-    return retryable
-
-
 def _is_retryable(error: BaseException, *, repeat: Repeat) -> bool:
-    match repeat:
-        case Repeat.ANY:
-            return is_transient(error)
-        case Repeat.IF_NOT_PROCESSED:
-            return is_not_processed(error)
-        case Repeat.NONE:
-            return False
+    if repeat is Repeat.ANY:
+        return is_transient(error)
+    return repeat is Repeat.IF_NOT_PROCESSED and is_not_processed(error)
 
 
 def _resume_after(first: ApiError, call: Callable[[], T]) -> Callable[[], T]:
@@ -241,47 +222,47 @@ def _resume_after(first: ApiError, call: Callable[[], T]) -> Callable[[], T]:
     return again
 
 
-def _policy(*, limits: RetryLimits, repeat: Repeat, on_retry: Callable[[float], None], spent: float) -> dict[str, Any]:
-    """Return tenacity's parameters.
-
-    :param spent: seconds that the first attempt took.
-    """
+def _policy_after(
+    first: ApiError, *, limits: RetryLimits, repeat: Repeat, on_retry: Callable[[float], None], spent: float
+) -> dict[str, Any] | None:
+    """Return tenacity's parameters after a first attempt that took so many seconds; None where it is not retried."""
+    retryable = _is_retryable(first, repeat=repeat)
+    if limits.is_single_attempt and repeat is not Repeat.NONE:
+        first.retries_exhausted = first.retries_exhausted or retryable
+        return None
+    if not retryable:
+        return None
     from tenacity import retry_if_exception, wait_random_exponential
 
     backoff = wait_random_exponential(multiplier=limits.first_wait, max=limits.longest_wait)
 
-    def error_of(state: RetryCallState) -> BaseException:
+    def error_of(state: RetryCallState) -> ApiError:
         error = state.outcome.exception() if state.outcome else None
-        assert error is not None
+        assert isinstance(error, ApiError)  # nothing else is retried
         return error
 
     def wait(state: RetryCallState) -> float:
-        error = error_of(state)
-        # A floor keeps full jitter from turning a wait into none at all.
-        seconds = limits.first_wait / 2 + backoff(state)
-        if isinstance(error, ApiError) and error.retry_after is not None:
-            # Jitter is added: what the API asked for is a lower bound, and all of its clients got the same.
-            return error.retry_after + random.uniform(0.0, 0.1 * error.retry_after + 0.1)  # nosec B311 # noqa: S311 - it spreads only
-        return seconds
+        asked = error_of(state).retry_after
+        if asked is None:
+            # A floor keeps full jitter from turning a wait into none at all.
+            return limits.first_wait / 2 + backoff(state)
+        # Jitter is added: what the API asked for is a lower bound, and all of its clients got the same.
+        return asked + random.uniform(0.0, 0.1 * asked + 0.1)  # nosec B311 # noqa: S311 - it spreads only
 
     def stop(state: RetryCallState) -> bool:
         error = error_of(state)
-        if not is_last(state, error):
-            return False
-        if isinstance(error, ApiError):
-            # A request for a token has its own retries: the request that needs the token must not repeat them all.
-            error.retries_exhausted = True
-        return True
-
-    def is_last(state: RetryCallState, error: BaseException) -> bool:
-        if state.attempt_number >= attempts_for(error, limits):
-            return True
-        asked = error.retry_after if isinstance(error, ApiError) else None
-        if asked is not None and asked > limits.longest_retry_after:
-            return True
+        asked = error.retry_after
         over = spent + (state.seconds_since_start or 0.0) + state.upcoming_sleep
-        # An outer request's budget counts as well: that of the read which needs the token that is requested here.
-        return over > limits.budget - limits.shortest_attempt or state.upcoming_sleep > seconds_left()
+        is_last = (
+            state.attempt_number >= attempts_for(error, limits)
+            or (asked is not None and asked > limits.longest_retry_after)
+            or over > limits.budget - limits.shortest_attempt
+            # An outer request's budget counts as well: that of the read which needs the token that is requested here.
+            or state.upcoming_sleep > seconds_left()
+        )
+        # A request for a token has its own retries: the request that needs the token must not repeat them all.
+        error.retries_exhausted = error.retries_exhausted or is_last
+        return is_last
 
     def before_sleep(state: RetryCallState) -> None:
         on_retry(state.upcoming_sleep)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import binascii
 import html
 import re
@@ -75,12 +76,7 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """A text without some of its escapes.
-
-    :param text: the text.
-    :param starts: where each of its characters begins in the original text.
-    :param ends: where each of them ends there.
-    """
+    """A text without some of its escapes, and where each of its characters begins and ends in the original text."""
 
     text: str
     starts: Sequence[int]
@@ -144,6 +140,12 @@ def decodings(text: str) -> Iterator[Decoding]:
             raw = bytes.fromhex("".join(text[at] for at in used))
             if _is_readable(raw):
                 yield Decoding(text=raw.decode("latin-1"), positions=used[::2])
+
+
+def in_base64(text: bytes) -> list[bytes]:
+    """Return what a text becomes in Base64 at each of three offsets, without what its neighbours change."""
+    padded = (b"\0" * before + text for before in range(3))
+    return [base64.b64encode(whole)[-(-before * 8 // 6) : len(whole) * 8 // 6] for before, whole in enumerate(padded)]
 
 
 def is_plain(text: str) -> bool:

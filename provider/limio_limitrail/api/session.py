@@ -15,11 +15,11 @@ import requests.adapters
 import requests.auth
 from requests.cookies import RequestsCookieJar
 
-from limio_limitrail.api.origin import origin_of, same_origin
 from limio_limitrail.api.redact import holds_secret, safe_text
 from limio_limitrail.api.secret import revealed
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.troubleshooting import ExplainedError
+from limio_limitrail.urls import origin_of, same_origin
 
 if TYPE_CHECKING:
     from limio_limitrail.api.auth import Auth
@@ -88,10 +88,7 @@ class OriginSession(requests.Session):
         return _allowed_redirects(followed) if kwargs.get("yield_requests") else followed
 
     def rebuild_method(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Check that a redirect stays on its origin; requests calls this once the target is known.
-
-        :raises RedirectRefusedError: it does not.
-        """
+        """Raise `RedirectRefusedError` if a redirect leaves its origin; requests calls this once the target is known."""
         try:
             stays = same_origin(prepared_request.url, origin_of(str(response.request.url)))
         except ValueError:

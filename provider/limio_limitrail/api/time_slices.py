@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Slices of a time range, for APIs that refuse long ranges or answer them slowly, and cursors of lists that are read in slices.
+"""Slices of a time range, for APIs that refuse long ranges or answer them slowly: read one after another, or several at once.
 
 The cursor of a list that is read slice by slice names the slice by its beginning, and the page in it. If several slices are open,
 they are numbered, and `_NEXT` holds the beginning of the first slice that is not open.
@@ -8,15 +8,23 @@ they are numbered, and `_NEXT` holds the beginning of the first slice that is no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from itertools import chain, pairwise
+from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.errors import CursorRefusedError, ParameterError, RequestContext
 from limio_limitrail.api.pagination import Cursor
 from limio_limitrail.api.query import time_text, whole_second
 from limio_limitrail.api.resource import Resource
+from limio_limitrail.concurrency import StopSignal, interleave
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.client import ApiClient
+    from limio_limitrail.api.list_reader import ListReader
+    from limio_limitrail.api.page import Page
 
 MAX_CONCURRENCY = 16
 """Slices that are fetched at the same time. Neither a rate limit nor a maximum of connections is documented, so this is a guess;
@@ -32,24 +40,16 @@ _NUMBERED = re.compile(r"([0-9]{1,4})\.(.+)", re.DOTALL)
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """A half-open time range: what lies at its end belongs to the next slice.
-
-    :param since: its beginning.
-    :param until: its end.
-    """
+    """A half-open time range: what lies at its end, `until`, belongs to the next slice."""
 
     since: datetime
     until: datetime
 
 
 def slices(*, since: datetime, until: datetime, slice_size: timedelta) -> Iterator[Slice]:
-    """Cut a time range into slices, the last of which may be shorter.
+    """Cut a time range into slices of whole seconds, the last of which may be shorter.
 
-    The API gets whole seconds, so that the range is cut there, too: else two neighbours would overlap.
-
-    :param since: the beginning of the first slice; rounded down to the second.
-    :param until: the end of the last slice; rounded up to the second.
-    :param slice_size: the length of a slice: whole seconds, at least one.
+    The API gets whole seconds, so that the range is rounded to them, outward: else two neighbours would overlap.
     """
     end = whole_second(until, up=True)
     begin = whole_second(since)
@@ -70,10 +70,7 @@ def check_slices(
 ) -> tuple[datetime, datetime]:
     """Return the bounds of a time range that is to be cut into slices.
 
-    :param query_params: what a caller puts into the query of every slice.
-    :param slice_size: the length of a slice.
-    :raises ParameterError: the resource cannot be cut, a bound is missing or in `query_params`, or `slice_size` is not whole
-        seconds.
+    :raises ParameterError: the resource cannot be cut, a bound is missing or in the query, or a slice is not whole seconds.
     """
     time_filter = resource.time_filter
     if time_filter is None or time_filter.until is None:
@@ -93,12 +90,7 @@ def check_slices(
 
 
 def check_concurrency(concurrency: int, *, slice_size: timedelta | None) -> None:
-    """Check how many slices are to be fetched at the same time.
-
-    :param concurrency: how many.
-    :param slice_size: the length of a slice.
-    :raises ParameterError: it is not between 1 and `MAX_CONCURRENCY`, or nothing is cut into slices.
-    """
+    """Raise `ParameterError` if so many slices cannot be fetched at the same time, or if nothing is cut into slices."""
     if not isinstance(concurrency, int) or isinstance(concurrency, bool) or not 1 <= concurrency <= MAX_CONCURRENCY:
         raise ParameterError(f"concurrency must be a whole number from 1 to {MAX_CONCURRENCY}")
     if concurrency > 1 and slice_size is None:
@@ -110,12 +102,7 @@ def check_concurrency(concurrency: int, *, slice_size: timedelta | None) -> None
 
 @dataclass(frozen=True, kw_only=True)
 class SliceCursor:
-    """A position in a slice.
-
-    :param page: the next page's cursor; None at the beginning of the slice.
-    :param records_read: records of the slice that came before.
-    :param total: how many records the API announced, where it does.
-    """
+    """A position in a slice: the next page's cursor, None at the beginning; the records before it; and the announced total."""
 
     page: Cursor | None = None
     records_read: int = 0
@@ -149,11 +136,7 @@ class SliceCursors:
                 yield piece, BEGINNING
 
     def after(self, since: datetime, position: SliceCursor | None) -> SliceCursors:
-        """Return what is left after a page.
-
-        :param since: the beginning of the page's slice.
-        :param position: the position after the page; None at the end of the slice.
-        """
+        """Return what is left after a page of the slice that begins at `since`; a `position` of None is its end."""
         opened, rest = dict(self.open), self.rest
         while rest is not None and rest <= since:
             opened[rest] = BEGINNING
@@ -188,13 +171,7 @@ class SliceCursors:
 
 
 def read_slice_cursors(cursor: Cursor | None, *, since: datetime, until: datetime, slice_size: timedelta) -> SliceCursors | None:
-    """Return what is left of a time range; None where the cursor is not one of this range.
-
-    :param cursor: what `SliceCursors.cursor` returned; None for the whole range.
-    :param since: the beginning of the range.
-    :param until: its end.
-    :param slice_size: the length of a slice.
-    """
+    """Return what is left of a time range at a cursor, None being its beginning; None for a cursor that is not of this range."""
     begin = whole_second(since)
     whole = SliceCursors(end=whole_second(until, up=True), slice_size=slice_size, rest=begin)
     if cursor is None:
@@ -251,3 +228,113 @@ def _position(written: Mapping[str, str]) -> tuple[datetime, SliceCursor]:
 
 def _time(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
+
+
+@dataclass(kw_only=True)
+class SlicedListReader:
+    """Reads a list in slices of time: the pages of each slice in order.
+
+    Its cursors name the slices that are left, and the position in those that have been begun. It continues from any of them,
+    however many slices it or its predecessor reads at once. A slice's last page is yielded after the slice's own reader has
+    checked that the slice is complete. What is not described here is as in a `ListReader`.
+
+    :param since: the beginning of the time range.
+    :param until: its end.
+    :param page_size: records a page; it may be halved on the way, and stays so for slices that begin later.
+    :param make_reader: returns the reader of the slice between two times.
+    :param cursor: where to continue; by default the first slice.
+    :param concurrency: how many slices are read at once, each in a thread of its own if it is more than one.
+    """
+
+    client: ApiClient
+    resource: Resource
+    path: str
+    since: datetime
+    until: datetime
+    slice_size: timedelta
+    page_size: int
+    make_reader: Callable[[datetime, datetime], ListReader]
+    cursor: Cursor | None = None
+    concurrency: int = 1
+    total: int | None = field(default=None, init=False)
+    """None: what an API announces is about one slice."""
+    server_time: datetime | None = field(default=None, init=False)
+    """When the API began to respond, by its own clock."""
+    _is_stateful: bool = field(default=False, init=False, repr=False)
+    _cursors_change: bool = field(default=False, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+
+    @property
+    def server_keeps_position(self) -> bool:
+        """True as soon as it is known that the API keeps the position in a slice itself."""
+        return self._is_stateful or self.resource.paging.cursor_repeats or not self.resource.paging.resumable
+
+    def pages(self) -> Iterator[Page]:
+        """Yield the pages as they come. `Page.ends_slice` is True where a slice ends and no other one has been begun.
+
+        :raises CursorRefusedError: a cursor was refused, or records went missing on the way and a new reader may find them.
+        :raises ApiError: a request failed, or a response breaks the contract.
+        """
+        left = read_slice_cursors(self.cursor, since=self.since, until=self.until, slice_size=self.slice_size)
+        if left is None:
+            context = RequestContext(api=self.client.api, method="GET", path=self.path, resource=self.resource.name)
+            raise CursorRefusedError(replace(context, reason="the position to continue from is in no slice of this time range"))
+        resumed = bool(left.begun)
+        for number, (since, page, position) in enumerate(self._all_pages(left), start=1):
+            left = left.after(since, position)
+            yield replace(
+                page,
+                next_cursor=left.cursor(),
+                number=number,
+                ends_slice=position is None and self._ends_part(left),
+                resumable=not left.begun or (not self.server_keeps_position and (resumed or self._cursors_change)),
+            )
+
+    def _all_pages(self, left: SliceCursors) -> Iterator[tuple[datetime, Page, SliceCursor | None]]:
+        """Yield the beginning of a slice, a page of it, and the position after the page; None at the end of the slice."""
+        if self.concurrency == 1:
+            return chain.from_iterable(self._slice_pages(piece, position) for piece, position in left.remaining())
+        stop = StopSignal()
+        # They share the API's rate limit, so that each is refused that much more often.
+        limits = self.client.limits
+        limits = replace(limits, rate_limit_attempts=limits.rate_limit_attempts * self.concurrency)
+        pages = (self._slice_pages(piece, position, limits=limits, sleep=stop.sleep) for piece, position in left.remaining())
+        return interleave(pages, threads=self.concurrency, stop=stop)
+
+    def _slice_pages(
+        self, piece: Slice, position: SliceCursor, **retries: Any
+    ) -> Iterator[tuple[datetime, Page, SliceCursor | None]]:
+        reader = replace(
+            self.make_reader(piece.since, piece.until),
+            page_size=self.page_size,
+            cursor=position.page,
+            records_read=position.records_read,
+            total=position.total,
+            **retries,
+        )
+        pages = reader.pages()
+        try:
+            for page in pages:
+                if page.next_cursor is None:
+                    next(pages, None)  # lets the reader check whether the slice is complete
+                self._note(reader)
+                after = SliceCursor(page=page.next_cursor, records_read=reader.records_read, total=reader.total)
+                yield piece.since, page, None if page.next_cursor is None else after
+        finally:
+            self._note(reader)
+
+    def _note(self, reader: ListReader) -> None:
+        with self._lock:
+            self._is_stateful = self._is_stateful or reader.server_keeps_position
+            self._cursors_change = self._cursors_change or reader.cursors_change
+            self.page_size = min(self.page_size, reader.page_size)
+            times = [time for time in (self.server_time, reader.server_time) if time is not None]
+            self.server_time = min(times, default=None)
+
+    def _ends_part(self, left: SliceCursors) -> bool:
+        """Return whether the end of a slice should end a part as well.
+
+        Small slices that are read concurrently end faster than parts can be written; there a part ends only if the API keeps the
+        position itself, because such a list can be continued only where no slice has been begun.
+        """
+        return self.concurrency == 1 or (self.server_keeps_position and not left.begun)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
@@ -26,9 +26,6 @@ from limio_limitrail.concurrency import after_fork
 
 if TYPE_CHECKING:
     from limio_limitrail.api.auth import Auth
-
-
-_AnySession = TypeVar("_AnySession", bound=requests.Session)
 
 
 MAX_ERROR_BODY = 1_000_000
@@ -91,7 +88,7 @@ class Transport:
     def _session(self) -> requests.Session:
         return self._sealed.open()
 
-    def _equip(self, session: _AnySession) -> _AnySession:
+    def _equip(self, session: requests.Session) -> requests.Session:
         session.headers.update(self.headers)
         session.cookies = NoCookies()
         session.auth = NoAuth()
@@ -127,9 +124,7 @@ class Transport:
 
         :param headers: its headers; a `Secret` among them, or in a form, is revealed here only, and in no error.
         :param context: what errors say about the request.
-        :param json: a body, sent as JSON.
-        :param content: a body, sent as it is.
-        :param form: a body, sent as a form.
+        :param json: a body, sent as JSON; `content` is sent as it is, and `form` as a form.
         :param max_response: bytes of the largest response, instead of the transport's.
         :raises TransportError: no whole response came, or not in time.
         :raises ResponseTooLargeError: the response is larger than the bound.
@@ -160,10 +155,7 @@ class Transport:
             try:
                 # stream=True and the raw read halve the cost of a body, and notice one that ends early.
                 response = session.send(
-                    prepared,
-                    timeout=(min(self.timeouts.connect, seconds), self.timeouts.read),
-                    allow_redirects=False,
-                    **settings,
+                    prepared, timeout=(min(self.timeouts.connect, seconds), self.timeouts.read), allow_redirects=False, **settings
                 )
             except (OSError, urllib3.exceptions.HTTPError) as error:  # what requests raises is an OSError too
                 raise self._error_for(error, context, bounds, seconds) from None
@@ -171,14 +163,7 @@ class Transport:
             if not 200 <= response.status_code < 300:
                 return Response(status=response.status_code, headers=response.headers, body=self._error_body(response, bounds))
             try:
-                received = read_body(response.raw, max_bytes=bounds.max_bytes)
-                received = decode_body(
-                    received,
-                    response.headers.get("Content-Encoding"),
-                    context,
-                    max_bytes=int(bounds.max_bytes),
-                    check_time=bounds.check_time,
-                )
+                received = _read(response, context, bounds, max_bytes=int(bounds.max_bytes))
             except ApiError:
                 response.close()
                 raise
@@ -193,14 +178,7 @@ class Transport:
         """Return the body of an error; an empty one where it is too large or too slow."""
         bounds.limit_time(self.timeouts.read)
         try:
-            max_bytes = min(MAX_ERROR_BODY, int(bounds.max_bytes))
-            content = decode_body(
-                read_body(response.raw, max_bytes=max_bytes),
-                response.headers.get("Content-Encoding"),
-                RequestContext(api=""),
-                max_bytes=max_bytes,
-                check_time=bounds.check_time,
-            )
+            content = _read(response, RequestContext(api=""), bounds, max_bytes=min(MAX_ERROR_BODY, int(bounds.max_bytes)))
         except (ApiError, urllib3.exceptions.HTTPError, OSError, ValueError):
             response.close()
             return b""
@@ -226,10 +204,7 @@ class Transport:
         return TransportError(replace(context, reason=reason))
 
     def route(self, url: str) -> tuple[str | None, bool | str]:
-        """Return the proxy of a URL, which may hold a password, and how certificates are verified.
-
-        The environment may name a proxy and a CA bundle.
-        """
+        """Return the environment's proxy for a URL, which may hold a password, and how certificates are verified."""
         settings = self._settings(url)
         return requests.utils.select_proxy(url, settings["proxies"]), settings["verify"] or False
 
@@ -248,6 +223,13 @@ class Transport:
     def close(self) -> None:
         """Close all connections."""
         self._session.close()
+
+
+def _read(response: requests.Response, context: RequestContext, bounds: ResponseBounds, *, max_bytes: int) -> bytes:
+    """Return a body, decoded."""
+    body = read_body(response.raw, max_bytes=max_bytes)
+    encoding = response.headers.get("Content-Encoding")
+    return decode_body(body, encoding, context, max_bytes=max_bytes, check_time=bounds.check_time)
 
 
 class _PlainSession(requests.Session):

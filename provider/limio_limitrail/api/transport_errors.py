@@ -69,11 +69,7 @@ def was_caused_by(error: Exception, kind: type[BaseException]) -> bool:
 
 
 def timed_out(context: RequestContext, *, seconds: float, total: float) -> TransportError:
-    """Return the error for a response that took too long.
-
-    :param seconds: what it could take.
-    :param total: the connection's total_timeout.
-    """
+    """Return the error for a response that took longer than `seconds`, where `total` is the connection's total_timeout."""
     if seconds < total:
         reason = f"the response was not complete within the {seconds:.3g} s that were left for the request with all its tries"
     else:

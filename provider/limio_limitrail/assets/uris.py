@@ -10,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.addresses import without_credentials
-from limio_limitrail.url_paths import unfit_path
+from limio_limitrail.urls import unfit_path
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult

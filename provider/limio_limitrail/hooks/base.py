@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from limio_limitrail.api.page import Page
     from limio_limitrail.api.pagination import Cursor
     from limio_limitrail.api.responses import Response
-    from limio_limitrail.api.sliced_reader import SlicedListReader
+    from limio_limitrail.api.time_slices import SlicedListReader
     from limio_limitrail.hooks.connection import Settings
 
 DEFAULT_PAGE_SIZE = 100
@@ -185,8 +185,7 @@ class ApiHook(BaseHook):
         from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.api.list_reader import ListReader
         from limio_limitrail.api.query import build_query
-        from limio_limitrail.api.sliced_reader import SlicedListReader
-        from limio_limitrail.api.time_slices import check_concurrency, check_slices
+        from limio_limitrail.api.time_slices import SlicedListReader, check_concurrency, check_slices
 
         endpoint = self.find_resource(resource)
         check_concurrency(concurrency, slice_size=slice_size)
@@ -231,7 +230,7 @@ class ApiHook(BaseHook):
 
         :raises ParameterError: the resource has no path for a single object.
         """
-        from limio_limitrail.api.details import with_details
+        from limio_limitrail.api.list_reader import with_details
 
         return with_details(
             reader.pages(), client=reader.client, resource=reader.resource, list_path=reader.path, concurrency=DETAIL_CONCURRENCY
@@ -297,7 +296,7 @@ class ApiHook(BaseHook):
 
         Integers are exact, however long; a number with a fraction or an exponent that a double cannot hold exactly is a text.
         """
-        from limio_limitrail.api.records import decode_page
+        from limio_limitrail.api.page import decode_page
 
         reader = self.open_list(
             resource,
@@ -332,7 +331,7 @@ class ApiHook(BaseHook):
         :param flatten: spread nested objects over columns named by their path, such as ``data.offer.path``, instead of keeping
             dictionaries.
         """
-        from limio_limitrail.api.records import to_frame
+        from limio_limitrail.api.page import to_frame
 
         records = self.iter_records(
             resource,

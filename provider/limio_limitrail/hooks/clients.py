@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING
 from airflow.sdk.log import mask_secret
 
 from limio_limitrail import __version__
-from limio_limitrail.api.auth import ApiKey, Auth, TokenSource
+from limio_limitrail.api.auth import ApiKey, Auth, ClientCredentials, TokenSource, mint
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.redact import remember_proxy_passwords
 from limio_limitrail.api.resource import AuthMode
-from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.hooks.connection import retry_limits
 from limio_limitrail.hooks.limio_connection import API_PREFIX

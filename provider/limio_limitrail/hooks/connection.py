@@ -12,13 +12,12 @@ from typing import Any, Protocol
 from urllib.parse import quote, urlsplit
 
 from limio_limitrail.api.errors import ConnectionFieldError
-from limio_limitrail.api.list_identity import CLIENT
-from limio_limitrail.api.origin import is_loopback, origin_of
+from limio_limitrail.api.query import CLIENT
 from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.retry import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT, RetryLimits
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.url_paths import unfit_part, unfit_path
+from limio_limitrail.urls import is_loopback, origin_of, unfit_part, unfit_path
 
 DEFAULT_READ_TIMEOUT = 60.0
 """Seconds between two pieces of an answer; neither API documents a timeout of its own."""

@@ -10,13 +10,12 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from limio_limitrail.api.errors import ConnectionFieldError, ParameterError
-from limio_limitrail.api.list_identity import TENANT
-from limio_limitrail.api.origin import origin_of
+from limio_limitrail.api.query import TENANT
 from limio_limitrail.api.resource import AuthMode, split_scopes, unfit_scopes
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.hooks.connection import AirflowConnection, Fields, Settings, read_pages
 from limio_limitrail.parameters.given import is_nothing
-from limio_limitrail.url_paths import unfit_path
+from limio_limitrail.urls import origin_of, unfit_path
 from limio_limitrail.usage.idempotency import Idempotency, idempotency
 from limio_limitrail.usage.response_mapping import ResponseMapping, response_mapping
 

@@ -365,8 +365,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         )
 
     def _sender(self, operation: Operation, *, keys: Idempotency, policy: Policy) -> UsageSender:
-        from limio_limitrail.api.async_client import AsyncApiClient
         from limio_limitrail.api.async_transport import AsyncTransport
+        from limio_limitrail.api.client import AsyncApiClient
         from limio_limitrail.usage.sender import REST, UsageSender
 
         client = self.hook.client

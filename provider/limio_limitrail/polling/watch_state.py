@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.list_identity import Source, read_source
+from limio_limitrail.api.query import Source, read_source
 from limio_limitrail.polling.events import ChangeEvent
 from limio_limitrail.polling.watermark import Watermark
 from limio_limitrail.stored_formats import UNREADABLE, number, trouble

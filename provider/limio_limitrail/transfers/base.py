@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from limio_limitrail.api.list_reader import ListReader
     from limio_limitrail.api.resource import Resource
-    from limio_limitrail.api.sliced_reader import SlicedListReader
+    from limio_limitrail.api.time_slices import SlicedListReader
     from limio_limitrail.hooks.base import ApiHook
     from limio_limitrail.hooks.time_range import TimeRange
     from limio_limitrail.landing.checkpoint import CheckpointStore, PullCheckpoint
@@ -165,7 +165,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         :param target: the table or destination, which has a watermark of its own.
         :raises ParameterError: a parameter does not fit.
         """
-        from limio_limitrail.api.list_identity import list_source
+        from limio_limitrail.api.query import list_source
         from limio_limitrail.api.time_slices import check_concurrency
         from limio_limitrail.landing.checkpoint import CheckpointStore
         from limio_limitrail.transfers.folders import RunIdentity, run_folder, safe_name

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.list_identity import Source, differences, read_source
+from limio_limitrail.api.query import Source, differences, read_source
 from limio_limitrail.hooks.time_range import PastRange, just_after
 from limio_limitrail.stored_formats import UNREADABLE, instant, maybe, text, trouble
 

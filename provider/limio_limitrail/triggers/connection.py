@@ -198,7 +198,7 @@ def resolved_connection(settings: Settings, *, key: Hashable, make: Callable[[],
     """
     from airflow.sdk.log import mask_secret
 
-    from limio_limitrail.api.origin import origin_of
+    from limio_limitrail.urls import origin_of
 
     with _making:
         with _lock:

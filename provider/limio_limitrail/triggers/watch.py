@@ -14,7 +14,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.list_identity import Source, differences
+from limio_limitrail.api.query import Source, differences
 from limio_limitrail.api.redact import safe_error
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.polling.changes import Matches, PredicateError, RecordFingerprint, WatchFilter

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import limio_limitrail.api.client
 import limio_limitrail.hooks.connection  # noqa: F401 - here and not when a connection is read, which has a time limit
 from limio_limitrail.api.errors import CredentialsError
-from limio_limitrail.api.list_identity import list_source
+from limio_limitrail.api.query import list_source
 from limio_limitrail.polling.changes import Matches, WatchedList, WatchFilter
 from limio_limitrail.polling.poll import PollPolicy, PollTimeoutError, longest_poll
 from limio_limitrail.triggers.watch import PollRound, SharedPoll, Watcher, WatchSpec

@@ -11,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from limio_limitrail.api.body_errors import failure_members, is_success_member
-from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
+from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json, failure_members, is_success_member
 
 _KINDS: Mapping[type, str] = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
 _DECODE = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from limio_limitrail.api.body_errors import meaning_of
 from limio_limitrail.api.errors import ApiError, ProtocolError, TransportError
+from limio_limitrail.api.json_body import meaning_of
 from limio_limitrail.api.redact import holds_secret, repeats_piece, safe_text
 from limio_limitrail.api.resource import fill_path
 from limio_limitrail.api.responses import trace_id_in

@@ -32,7 +32,7 @@ from limio_limitrail.usage.response_mapping import ResponseMapping
 from limio_limitrail.usage.send_loop import Abort, Provisional, RateLimited, Result, SendingStoppedError, Uncertain, Wait
 
 if TYPE_CHECKING:
-    from limio_limitrail.api.async_client import AsyncApiClient
+    from limio_limitrail.api.client import AsyncApiClient
     from limio_limitrail.usage.operations import Operation
 
 _REFUSALS = (InvalidRequestError, NotFoundError, ConflictError, PageTooLargeError)

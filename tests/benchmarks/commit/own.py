@@ -22,7 +22,7 @@ for name in (
     "airflow.providers.postgres.hooks.postgres",
     "numpy",
     "psycopg.types.json",
-    "limio_limitrail.api.async_client",
+    "limio_limitrail.api.client",
     "limio_limitrail.api.async_transport",
     "limio_limitrail.hooks.clients",
     "limio_limitrail.landing.sql.postgres",

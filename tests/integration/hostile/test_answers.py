@@ -17,15 +17,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
-from limio_limitrail.api.auth import TokenSource
-from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.auth import ClientCredentials, TokenSource, mint
+from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limitrail import LimitRailHook
@@ -269,7 +267,7 @@ WAYS: dict[str, Callable[[Server], Callable[[], object]]] = {
 
 def read_all(client: ApiClient, resource: Resource) -> object:
     from limio_limitrail.api.list_reader import ListReader
-    from limio_limitrail.api.records import decode_page
+    from limio_limitrail.api.page import decode_page
 
     walk = ListReader(client=client, resource=resource, path="/things", params={}, page_size=10)
     # The second page ends the list, however it is asked for.

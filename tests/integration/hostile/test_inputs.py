@@ -15,10 +15,9 @@ from airflow.sdk import Connection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import ApiKey
-from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.errors import ApiError
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.retry import RetryLimits

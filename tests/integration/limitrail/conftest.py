@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from limio_limitrail.api.auth import mint
 from limio_limitrail.api.client import ApiClient
-from limio_limitrail.api.token_endpoint import mint
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.hooks import clients
 from limio_limitrail.hooks.limitrail import LimitRailHook

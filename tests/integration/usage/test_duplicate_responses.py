@@ -8,13 +8,11 @@ from collections import Counter
 
 import pytest
 
-from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
-from limio_limitrail.api.auth import TokenSource
-from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.auth import ClientCredentials, TokenSource, mint
+from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.usage.committer import UsageCommitter
 from limio_limitrail.usage.messages import MisplacedAnswerError

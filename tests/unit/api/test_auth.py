@@ -16,18 +16,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from limio_limitrail.api.auth import DEFAULT_LIFETIME, ApiKey, Token, TokenSource, parse_token
-from limio_limitrail.api.errors import CredentialsError, ProtocolError, ScopeError
+from limio_limitrail.api.auth import DEFAULT_LIFETIME, ApiKey, ClientCredentials, Token, TokenSource, mint, parse_token
+from limio_limitrail.api.errors import CredentialsError, ProtocolError, RequestContext, ScopeError
 from limio_limitrail.api.redact import safe_text
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Transport
 
 TOKEN = "opaque-Token_1234567890"
 
 
 def parsed(**answer: object) -> Token:
-    return parse_token(json.dumps({"access_token": TOKEN, "token_type": "Bearer", **answer}).encode(), api="Limio", path="/t")
+    return parse_token(
+        json.dumps({"access_token": TOKEN, "token_type": "Bearer", **answer}).encode(),
+        context=RequestContext(api="Limio", path="/t"),
+    )
 
 
 class Clock:
@@ -103,7 +105,7 @@ def test_scopes_are_listed_where_the_answer_lists_them():
 )
 def test_what_is_no_token_is_refused_without_being_repeated(body):
     with pytest.raises(ProtocolError) as caught:
-        parse_token(body, api="Limio", path="/oauth2/token")
+        parse_token(body, context=RequestContext(api="Limio", path="/oauth2/token"))
     assert "token response" in str(caught.value)
     assert TOKEN not in f"{caught.value} {caught.value!r} {''.join(traceback.format_exception(caught.value))}"
 
@@ -122,7 +124,7 @@ def test_what_is_no_token_is_refused_without_being_repeated(body):
 @example(b'{"access_token":"x","expires_in":1e400}')
 def test_any_answer_is_a_usable_token_or_a_protocol_error(body):
     try:
-        token = parse_token(body, api="Limio", path="/t")
+        token = parse_token(body, context=RequestContext(api="Limio", path="/t"))
     except ProtocolError:
         return
     value = token.value.reveal()

@@ -15,17 +15,15 @@ from urllib.parse import quote_plus
 import pytest
 
 from limio_limitrail.api import errors
-from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
-from limio_limitrail.api.auth import ApiKey, Auth, TokenSource
-from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.auth import ApiKey, Auth, ClientCredentials, TokenSource, mint
+from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.page import Page
 from limio_limitrail.api.pagination import CursorString
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.usage.ledger.model import OnUnknown, UsageRow
 from limio_limitrail.usage.operations import OPERATIONS
@@ -472,7 +470,7 @@ def test_an_error_that_nobody_foresaw_still_says_where_it_arose():
         client.auth.cached = fail  # type: ignore[attr-defined]
         error = by_loop(client)
     assert isinstance(error, TypeError)
-    assert any("async_client.py" in note and "_credential" in note for note in error.__notes__)
+    assert any("client.py" in note and "_credential" in note for note in error.__notes__)
 
 
 # -- what cannot be sent ---------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def test_an_error_comes_after_what_came_before_it_and_ends_the_others(error):
     with pytest.raises(type(error)) as caught:
         came.extend(iter(lambda: next(found), None))
     assert caught.value is error
-    assert stop.is_set
+    assert stop.is_set()
 
 
 def test_the_first_of_several_errors_is_the_one():
@@ -163,7 +163,7 @@ def test_who_ends_early_leaves_no_thread_behind(how):
         found.close()
     del found
     gc.collect()
-    assert stop.is_set
+    assert stop.is_set()
 
 
 def test_who_never_begins_starts_no_thread():

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import ApiKey
-from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.errors import ApiError
 from limio_limitrail.api.redact import guard_library_logs
 from limio_limitrail.api.resource import AuthMode

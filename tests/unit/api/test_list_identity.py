@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from limio_limitrail.api.list_identity import differences, list_source
 from limio_limitrail.api.pagination import SinglePage
+from limio_limitrail.api.query import differences, list_source
 from limio_limitrail.api.resource import AuthMode, Resource, TimeFilter
 
 THINGS = Resource(

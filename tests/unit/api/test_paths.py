@@ -13,20 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import ApiKey
-from limio_limitrail.api.client import ApiClient
-from limio_limitrail.api.details import with_details
+from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.errors import ApiError, ConnectionFieldError, InvalidRequestError, ParameterError, ProtocolError
-from limio_limitrail.api.list_reader import ListReader
+from limio_limitrail.api.list_reader import ListReader, with_details
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Transport
 from limio_limitrail.hooks.connection import page_url
 from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
-from limio_limitrail.url_paths import unfit_part, unfit_path
+from limio_limitrail.urls import unfit_part, unfit_path
 from limio_limitrail.usage.messages import UsageRowError, UsageTemplate
 from tests.support.wire import Behaviour, answer, wire_server
 

@@ -14,7 +14,7 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.query import as_text, build_query, time_text
 from limio_limitrail.api.resource import Resource, TimeFilter
-from limio_limitrail.url_paths import unfit_part
+from limio_limitrail.urls import unfit_part
 from tests.support.strategies import examples
 
 THING = Resource(name="things", path="/things/{kind}/x-{id}/list", path_defaults={"kind": "k"})

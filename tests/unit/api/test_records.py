@@ -12,8 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from limio_limitrail.api.errors import ProtocolError
-from limio_limitrail.api.page import Page
-from limio_limitrail.api.records import decode_page, decode_records, exact_number, to_frame
+from limio_limitrail.api.page import Page, decode_page, decode_records, exact_number, to_frame
 
 DIGITS = st.text("0123456789", min_size=1, max_size=25)
 

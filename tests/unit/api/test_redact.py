@@ -12,7 +12,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from limio_limitrail.api import known_secrets, redact
+from limio_limitrail.api import redact
+from limio_limitrail.api import secret as secrets_module
 from limio_limitrail.api.redact import holds_secret, remember_proxy_passwords, remember_secret, safe_text, safe_uri
 from limio_limitrail.api.secret import Secret
 from tests.support.secrets_left import FORMS, readable_pieces
@@ -53,7 +54,7 @@ secrets = st.text(alphabet=PRINTABLE, min_size=8, max_size=80).filter(lambda tex
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
     """What other tests have left must not be masked here."""
-    monkeypatch.setattr(known_secrets, "_known", known_secrets._KnownSecrets())
+    monkeypatch.setattr(secrets_module, "_known", secrets_module._KnownSecrets())
 
 
 def gated(text: str, *, secret: str) -> str:
@@ -207,27 +208,27 @@ class TestWhatIsRemembered:
     def test_for_as_long_as_somebody_holds_it(self):
         held = Secret("held-for-a-long-time-0")
         remember_secret(held)
-        for number in range(10 * known_secrets.MAX_UNUSED):
+        for number in range(10 * secrets_module.MAX_UNUSED):
             remember_secret(Secret(f"token-{number:05}-x9"))
         gc.collect()
         assert holds_secret("held-for-a-long-time-0")
-        assert len(known_secrets._known._entries) <= known_secrets.MAX_UNUSED + 2
+        assert len(secrets_module._known._entries) <= secrets_module.MAX_UNUSED + 2
         assert not holds_secret("token-00000-x9")
-        assert holds_secret(f"token-{10 * known_secrets.MAX_UNUSED - 1:05}-x9")
+        assert holds_secret(f"token-{10 * secrets_module.MAX_UNUSED - 1:05}-x9")
 
     def test_another_object_of_the_same_value_holds_it_too(self):
         first, second = Secret("held-by-two-objects-1"), Secret("held-by-two-objects-1")
         remember_secret(first)
         remember_secret(second)
         del first
-        for number in range(2 * known_secrets.MAX_UNUSED):
+        for number in range(2 * secrets_module.MAX_UNUSED):
             remember_secret(Secret(f"token-{number:05}-y9"))
         assert holds_secret("held-by-two-objects-1")
         assert second
 
     def test_in_forked_children(self):
         remember_secret(held := Secret("known-to-the-parent-2"))
-        with known_secrets._known._lock:  # as another thread may hold it
+        with secrets_module._known._lock:  # as another thread may hold it
             child = os.fork()
             if not child:
                 remember_secret(own := Secret("known-to-the-child-3"))
@@ -261,7 +262,7 @@ class TestWhatIsRemembered:
 
     def test_nothing_shows_itself(self):
         remember_secret(held := Secret("shown-to-nobody-4x"))
-        seen = [known_secrets._known, known_secrets._known.direct, *known_secrets._known._entries.values()]
+        seen = [secrets_module._known, secrets_module._known.direct, *secrets_module._known._entries.values()]
         assert "shown-to-nobody" not in repr(seen)
         assert held
 

@@ -16,13 +16,11 @@ import requests
 import requests.adapters
 
 from limio_limitrail.api import errors
-from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
-from limio_limitrail.api.auth import TokenSource
-from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.auth import ClientCredentials, TokenSource, mint
+from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.session import RedirectRefusedError
-from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from tests.support.error_walk import ErrorWalk
 from tests.support.wire import Behaviour, WireServer, answer, make_certificate, raw_server, wire_server

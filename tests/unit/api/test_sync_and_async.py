@@ -15,13 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.api import errors
-from limio_limitrail.api.async_client import AsyncApiClient
 from limio_limitrail.api.async_transport import AsyncTransport
-from limio_limitrail.api.auth import TokenSource
-from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.auth import ClientCredentials, TokenSource, mint
+from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from tests.support.strategies import examples
 from tests.support.wire import BEHAVIOURS, Behaviour, WireServer, answer, full_listener, make_certificate, wire_server

@@ -17,10 +17,10 @@ import requests
 import urllib3.exceptions
 
 from limio_limitrail.api import errors
-from limio_limitrail.api.origin import is_loopback, origin_of, same_origin
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Transport
 from limio_limitrail.emulator import Fault
+from limio_limitrail.urls import is_loopback, origin_of, same_origin
 from tests.support.wire import answer, full_listener, raw_server, read_request
 
 ORDERS = "/objects/limio/orders"

@@ -14,7 +14,7 @@ from limio_limitrail.api.errors import ConnectionFieldError
 from limio_limitrail.hooks.connection import page_url
 from limio_limitrail.hooks.limio_connection import read_limio_connection
 from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
-from limio_limitrail.url_paths import unfit_part
+from limio_limitrail.urls import unfit_part
 
 
 def connection(pages: object) -> Connection:

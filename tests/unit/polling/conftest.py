@@ -7,10 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from limio_limitrail.api.auth import TokenSource
+from limio_limitrail.api.auth import ClientCredentials, TokenSource, mint
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.secret import Secret
-from limio_limitrail.api.token_endpoint import ClientCredentials, mint
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.emulator import EmulatorServer
 

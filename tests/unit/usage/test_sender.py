@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from limio_limitrail.api.async_client import AsyncApiClient
-from limio_limitrail.api.client import ApiClient
+from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.errors import TransportError
 from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import RetryLimits

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Paths of URLs that every server, proxy and library reads alike.
+"""URLs that every server, proxy and library reads alike: their paths, and the one origin that a credential is sent to.
 
 ``/a/%2e%2e/b`` is ``/b`` to some and a path of three parts to others, and libraries themselves decode and shorten it before they
 send it. Such a path is not sent.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from ipaddress import ip_address
 from urllib.parse import unquote_to_bytes, urlsplit
 
 _MAX_DECODING = 8
@@ -22,13 +23,12 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _PARTS = re.compile(r"[/\\]")
 _PERCENT_U = re.compile(r"%u[0-9A-Fa-f]{4}", re.IGNORECASE)
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-{")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def unfit_path(path: str) -> str | None:
-    """Return why a path cannot be requested; None where it can.
-
-    :param path: a whole path, percent-encoded; it may have placeholders.
-    """
+    """Return why a whole path, percent-encoded, cannot be requested; None where it can. It may have placeholders."""
     if _QUICK.fullmatch(path):
         return None
     if not path.startswith("/") or path.startswith("//"):
@@ -81,4 +81,36 @@ def _is_dots(part: str) -> bool:
     return part[:1] not in _PLAIN and unicodedata.normalize("NFKC", part).partition(";")[0].strip() in {".", ".."}
 
 
-_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-{")
+def origin_of(url: str) -> str:
+    """Return a URL's origin: scheme, host and port, the port left out where it is the scheme's own.
+
+    :raises ValueError: the URL has no scheme or no host, a port that is no number, or characters that parsers disagree on.
+    """
+    # Parsers disagree on the host of "http://evil\\@app", and on white space: what is checked must be what is requested.
+    if "\\" in url or not url.isprintable() or " " in url:
+        raise ValueError("a URL with a backslash, white space or a control character")
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError("a URL with a user in it")
+    scheme = parts.scheme.lower()
+    if not scheme or not parts.hostname:
+        raise ValueError("not an absolute URL")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    port = parts.port or _DEFAULT_PORTS.get(scheme)
+    return f"{scheme}://{host.lower()}" + ("" if port == _DEFAULT_PORTS.get(scheme) else f":{port}")
+
+
+def same_origin(url: str | None, origin: str) -> bool:
+    """Return whether a URL is on an origin; False for one that cannot be read."""
+    try:
+        return url is not None and origin_of(url) == origin
+    except ValueError:
+        return False
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name means this machine, to which alone credentials may go over plain http."""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
