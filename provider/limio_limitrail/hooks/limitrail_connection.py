@@ -17,8 +17,7 @@ from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.hooks.connection import AirflowConnection, Fields, Settings, read_pages
 from limio_limitrail.parameters.given import is_nothing
 from limio_limitrail.url_paths import unfit_path
-from limio_limitrail.usage.idempotency import Idempotency, idempotency
-from limio_limitrail.usage.response_mapping import ResponseMapping, response_mapping
+from limio_limitrail.usage.conventions import Idempotency, ResponseMapping, idempotency, response_mapping
 
 T = TypeVar("T")
 

@@ -15,19 +15,26 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from limio_limitrail.usage.clock import uptime
+from limio_limitrail.usage.interrupts import defer_sigalrm, uptime
 from limio_limitrail.usage.ledger.ledger import LEASE, Claim
 from limio_limitrail.usage.ledger.model import Outcome, StoppedError, UsageRow
 from limio_limitrail.usage.ledger.rules import Policy
-from limio_limitrail.usage.ledger.write_fallbacks import UnwrittenError
-from limio_limitrail.usage.repeated_refusals import RepeatedRefusals
-from limio_limitrail.usage.send_loop import Abort, NotSent, Provisional, RateLimited, Refused, Result, SendLoop, Uncertain
-from limio_limitrail.usage.signals import defer_sigalrm
+from limio_limitrail.usage.ledger.transactions import UnwrittenError
+from limio_limitrail.usage.send_loop import (
+    Abort,
+    NotSent,
+    Provisional,
+    RateLimited,
+    Refused,
+    RepeatedRefusals,
+    Result,
+    SendLoop,
+    Uncertain,
+)
 from limio_limitrail.usage.summary import OutcomeCounts
 
 if TYPE_CHECKING:
-    from limio_limitrail.usage.ledger.ledger import Ledger
-    from limio_limitrail.usage.ledger.previews import Previews
+    from limio_limitrail.usage.ledger.ledger import Ledger, Previews
     from limio_limitrail.usage.sender import UsageSender
 
 log = logging.getLogger("limio_limitrail.usage.ledger")

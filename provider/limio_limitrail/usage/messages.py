@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +18,7 @@ from limio_limitrail.api.redact import holds_secret, repeats_piece, safe_text
 from limio_limitrail.api.resource import fill_path
 from limio_limitrail.api.responses import trace_id_in
 from limio_limitrail.usage.body import Row, Text, UsageRowError, as_json, as_text, columns_of, encode, fill, is_missing
-from limio_limitrail.usage.idempotency import idempotency_key, put_key
+from limio_limitrail.usage.conventions import ResponseMapping
 from limio_limitrail.usage.json_members import (
     AmbiguousMemberError,
     JsonObject,
@@ -28,14 +30,14 @@ from limio_limitrail.usage.json_members import (
     kind_of,
     read_object,
 )
-from limio_limitrail.usage.ledger.digests import by_value, digest_by_value, member_digests
+from limio_limitrail.usage.ledger.changes import by_value, digest_by_value, member_digests
 from limio_limitrail.usage.ledger.model import Outcome, State, UsageRow
 from limio_limitrail.usage.ledger.row_identity import row_identity
-from limio_limitrail.usage.response_mapping import ResponseMapping
 
 if TYPE_CHECKING:
     from limio_limitrail.api.responses import Response
 
+_NAMESPACE = uuid.UUID("7f1d8a52-6f0e-5a57-9a0b-0d5a7c3d9e41")
 _LONGEST_VALUE = 200
 
 _LEFT_OUT = '"left out: it repeats a credential"'
@@ -152,6 +154,55 @@ class UsageTemplate:
             identity=row_identity(self.operation, values),
             members=members,
         )
+
+
+def idempotency_key(
+    row: Row, *, number: int, tenant: str, operation: str, key_columns: Sequence[str], namespace: str | None = None
+) -> str:
+    """Return a row's idempotency key, a UUID: the same for the same row in every retry, re-run and backfill.
+
+    :param number: the row's position in the input, from 1.
+    :param tenant: the tenant, or the client and host that stand for it.
+    :param operation: such as ``usage.commit``.
+    :param key_columns: the columns that identify the row, sorted.
+    :param namespace: distinguishes rows with the same key columns; None for keys without.
+    :raises UsageRowError: a key column has no value.
+    """
+    parts = []
+    for name in key_columns:
+        if is_missing(row.get(name)):
+            raise UsageRowError(number, f"key column {name!r} has no value, and every row needs a key of its own")
+        parts.append([name, _canonical(row[name], number=number, column=name)])
+    named = [tenant, operation, parts, *(() if namespace is None else (namespace,))]
+    return str(uuid.uuid5(_NAMESPACE, json.dumps(named, ensure_ascii=True)))
+
+
+def put_key(body: dict[str, Any], field: str, key: str, *, number: int) -> None:
+    """Put an idempotency key into a body.
+
+    :param field: the member that takes it, with dots between nested names.
+    :raises UsageRowError: there is no object for it, or it is there already.
+    """
+    *parents, last = field.split(".")
+    for name in parents:
+        body = body.setdefault(name, {})
+        if not isinstance(body, dict):
+            raise UsageRowError(number, f"the body has no object at {name!r} to put the idempotency key into")
+    if last in body:
+        raise UsageRowError(number, f"the body has a member {field!r} already, where the idempotency key belongs")
+    body[last] = key
+
+
+def _canonical(value: object, *, number: int, column: str) -> str:
+    """Write a key's value in one form, whatever its type in a database or a file: 5, 5.0 and 5.00 are one number."""
+    exact = as_json(value, number=number, column=column)
+    if isinstance(exact, bool):
+        return f"b:{exact}"
+    if isinstance(exact, int | float | Decimal):
+        digits = format(Decimal(repr(exact)) if isinstance(exact, float) else Decimal(exact), "f")
+        digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
+        return f"n:{'0' if digits == '-0' else digits}"
+    return f"s:{as_text(exact, number=number, column=column)}"
 
 
 def _shortened(value: object, *, number: int, column: str) -> Any:

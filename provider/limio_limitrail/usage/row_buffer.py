@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 import msgspec
 
-from limio_limitrail.usage.ledger.digests import BY_VALUE
+from limio_limitrail.usage.ledger.changes import BY_VALUE
 from limio_limitrail.usage.ledger.model import PermanentUsageError, UsageRow
 
 if TYPE_CHECKING:

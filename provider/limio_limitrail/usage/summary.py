@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from limio_limitrail.troubleshooting import SETTLE_USAGE, ExplainedError, address_of
-from limio_limitrail.usage.ledger.digests import same_content
+from limio_limitrail.usage.ledger.changes import same_content
 from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.usage.ledger.model import Entry, Outcome, PermanentUsageError, State, UsageRow, Worker
 from limio_limitrail.usage.parameters import ErrorBudget

@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from limio_limitrail.landing.sql.dialect import VALUE
-from limio_limitrail.usage.ledger.digests import differing_members
 from limio_limitrail.usage.ledger.model import UsageRow
+from limio_limitrail.usage.ledger.row_identity import plain_number
 from limio_limitrail.usage.ledger.sql import instant
 from limio_limitrail.usage.ledger.table import KEY, TableSpec, find_name, make_table, replace_rows, typed
 
@@ -56,3 +57,70 @@ def _differing(row: UsageRow, sent: Any) -> str | None:
     """Return the names of the members that differ, as a JSON list; None if those of the request that was sent are not known."""
     differing = differing_members(row.members, sent)
     return None if differing is None else msgspec.json.encode(differing or [PATH]).decode()
+
+
+BY_VALUE = "v2:"
+"""Begins every digest: the digest of the content follows, and after a colon that of the path."""
+
+_MEMBER_DIGITS = 6
+_PATH_DIGITS = 16
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+
+
+def digest_by_value(path: str, content: object, *, in_path: Mapping[str, str]) -> str:
+    """Return the digest of a request.
+
+    :param content: its JSON as `by_value` returns it; None for no body.
+    :param in_path: the row's columns in the path that are not key columns.
+    """
+    digested = b"" if content is None else _ENCODER.encode(content)
+    if in_path:
+        digested += b"\n" + _ENCODER.encode(in_path)
+    return f"{BY_VALUE}{hashlib.sha256(digested).hexdigest()}:{hashlib.sha256(path.encode()).hexdigest()[:_PATH_DIGITS]}"
+
+
+def same_content(one: str, other: str) -> bool:
+    """Return whether two digests are of requests with the same content, whatever their paths."""
+    return (one.rpartition(":")[0] or one) == (other.rpartition(":")[0] or other)
+
+
+def by_value(content: Any) -> Any:
+    """Return JSON with its numbers in one form: 1.5, 1.50 and 15E-1 are the same."""
+    if content is None or isinstance(content, str | bool):
+        return content
+    if isinstance(content, dict):
+        return {name: by_value(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [by_value(value) for value in content]
+    return msgspec.Raw(plain_number(content).encode())
+
+
+def member_digests(content: Any, *, salt: str) -> str:
+    """Return a JSON object with a short digest for each member of a request's JSON, nested ones by their path with dots.
+
+    :param salt: goes into each digest, so that equal values of different rows do not show.
+    """
+    digests: dict[str, str] = {}
+    _add_members(digests, content, path="", salt=salt.encode()[:64])
+    return _ENCODER.encode(digests).decode()
+
+
+def _add_members(digests: dict[str, str], content: Any, *, path: str, salt: bytes) -> None:
+    if isinstance(content, dict) and content:
+        for name, value in content.items():
+            _add_members(digests, value, path=f"{path}.{name}" if path else name, salt=salt)
+    else:
+        digest = hashlib.blake2b(_ENCODER.encode(content), digest_size=_MEMBER_DIGITS // 2, key=salt)
+        digests[path] = digest.hexdigest()
+
+
+def differing_members(now: str | None, before: str | None) -> list[str] | None:
+    """Return the names of the members that differ between two requests of one row; None if unknown.
+
+    :param now: digests of the members, as `member_digests` returns them.
+    """
+    try:
+        new, old = (msgspec.json.decode(text or "", type=dict[str, str]) for text in (now, before))
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+    return sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
+from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.errors import Cause
 from limio_limitrail.usage.ledger.changes import write_changes
 from limio_limitrail.usage.ledger.leases import LeaseMonitor, ProcessLock
@@ -25,10 +26,19 @@ from limio_limitrail.usage.ledger.rules import (
     resolve,
     settled_under_another_key,
 )
-from limio_limitrail.usage.ledger.sql import LedgerStatements
-from limio_limitrail.usage.ledger.table import LEDGER, prepare_table
-from limio_limitrail.usage.ledger.transactions import PAUSES, Transactions
-from limio_limitrail.usage.ledger.write_fallbacks import record_apart
+from limio_limitrail.usage.ledger.sql import LedgerStatements, instant
+from limio_limitrail.usage.ledger.table import (
+    KEY,
+    LEDGER,
+    OUTCOME,
+    WORKER,
+    TableSpec,
+    find_name,
+    prepare_table,
+    replace_rows,
+    typed,
+)
+from limio_limitrail.usage.ledger.transactions import Transactions, record_apart
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -42,8 +52,6 @@ T = TypeVar("T")
 
 LEASE = 60.0
 """Seconds without a heartbeat after which a worker of another task run counts as dead."""
-
-_PAUSES = PAUSES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,10 +326,10 @@ class Ledger:
 
     def _write(self, step: Callable[[LedgerStatements], T], *, at_once: Collection[Cause] = frozenset()) -> T:
         """Run a transaction, and retry it if it fails. Each step is idempotent, because an unnoticed success is repeated."""
-        return self._transactions.run(lambda session: step(self._statements(session)), pauses=_PAUSES, at_once=at_once)
+        return self._transactions.run(lambda session: step(self._statements(session)), at_once=at_once)
 
     def _read(self, step: Callable[[LedgerStatements], T]) -> T:
-        return self._transactions.read(lambda session: step(self._statements(session)), pauses=_PAUSES)
+        return self._transactions.read(lambda session: step(self._statements(session)))
 
     def _statements(self, session: Session) -> LedgerStatements:
         self._process_lock.acquire(self._database)
@@ -330,3 +338,69 @@ class Ledger:
         sql = LedgerStatements(session=session, database=self._database.name, table=self.table, worker=self.worker)
         sql.require_durability()
         return sql
+
+
+_WORKER = tuple(name for name in WORKER if name != "claim_id")
+_OUTCOME = (*OUTCOME, "fees", "answer")
+PREVIEW_COLUMNS = typed(KEY, "state", "row_key", *_OUTCOME, *_WORKER, "previewed_at")
+PREVIEWS = TableSpec(columns=PREVIEW_COLUMNS, unfit="holds no previews", parameter="preview_table")
+
+
+class Previews:
+    """The ledger of previews: rows that change nothing need no claim, and may be sent any number of times.
+
+    :param table: the table of previews; a row's newest preview replaces the one before.
+    """
+
+    def __init__(self, *, database: PersistentConnection, table: str, worker: Worker) -> None:
+        self.table = table
+        self._transactions = Transactions(database, table=table)
+        self.worker = worker
+        self._rows: dict[str, UsageRow] = {}
+
+    def prepare(self) -> None:
+        """Create the table if it does not exist.
+
+        :raises LedgerError: there is a table of that name that holds no previews.
+        :raises LandingError: the database refused.
+        """
+        prepare_table(self._transactions, self.table, PREVIEWS)
+
+    def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:  # noqa: ARG002 - as of a `Ledger`
+        """Return nothing: every row is sent."""
+        return {}
+
+    def claim(self, rows: Sequence[UsageRow], *, policy: Policy) -> list[Claim]:  # noqa: ARG002 - as of a `Ledger`
+        """Grant every row."""
+        self._rows |= {row.key: row for row in rows}
+        return [Claim(row=row, granted=True, entry=None) for row in rows]
+
+    def record(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Write previews, and replace older ones of the same rows."""
+        if not outcomes:
+            return
+        now = instant(int(time.time() * 1000))
+        worker = [getattr(self.worker, name) for name in _WORKER]
+
+        def write(session: Session) -> None:
+            table = session.dialect.qualified(find_name(self.table, dialect=session.dialect))
+            rows = [
+                [key, outcome.state.value, self._rows[key].row_key, *(getattr(outcome, name) for name in _OUTCOME), *worker, now]
+                for key, outcome in outcomes.items()
+            ]
+            replace_rows(session, table, columns=PREVIEW_COLUMNS, rows=rows)
+
+        self._transactions.run(write)
+        # Only now: what could not be written is written again.
+        for key in outcomes:
+            del self._rows[key]
+
+    def release(self, claims: Iterable[Claim]) -> None:
+        """Do nothing: nothing was claimed in the table."""
+
+    def renew(self, keys: Sequence[str]) -> None:
+        """Do nothing: there are no leases."""
+
+    def left_in_doubt(self, among: Callable[[Sequence[str]], Collection[str]]) -> LeftInDoubt:  # noqa: ARG002 - as of a `Ledger`
+        """Return an empty count: a preview changes nothing."""
+        return LeftInDoubt()

@@ -12,13 +12,7 @@ from zoneinfo import ZoneInfo
 
 from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.usage.ledger.model import PermanentUsageError, State, UsageRow, Worker
-from limio_limitrail.usage.ledger.row_identity import (
-    describe_change,
-    local_times,
-    read_row_key,
-    row_identity,
-    same_row,
-)
+from limio_limitrail.usage.ledger.row_identity import describe_change, local_times, read_row_key, row_identity, same_row
 from limio_limitrail.usage.ledger.table import KEY
 
 if TYPE_CHECKING:

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from types import MappingProxyType
 
 from limio_limitrail.parameters.given import as_native, is_nothing, plain, unfit
 from limio_limitrail.parameters.readers import choice, mapping, optional, text, whole_number
+from limio_limitrail.parameters.times import span
 from limio_limitrail.usage.ledger.model import State
+from limio_limitrail.usage.ledger.rules import RESEND_WITHIN
 from limio_limitrail.usage.parameters import read_members
 
 _NEVER_ABOUT_A_ROW = frozenset({401, 403, 407, 408, 429})
@@ -25,6 +29,43 @@ DECISIONS: Mapping[str, State] = MappingProxyType(
     }
 )
 """The decisions of LimitRail's documentation, and what they mean for a row."""
+
+
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idempotency:
+    """How your LimitRail takes idempotency keys.
+
+    :param header: the header that carries the key.
+    :param field: a member of the body that carries it instead, with dots between nested names.
+    :param resend_within: with ``on_unknown="resend"``: for how long after its first request a row without a clear answer may be
+        sent again under its key; a timedelta, seconds, or a text such as ``PT20H``. Less than the API remembers keys; older rows
+        are parked.
+    """
+
+    header: str = "Idempotency-Key"
+    field: str | None = None
+    resend_within: timedelta = timedelta(seconds=RESEND_WITHIN)
+
+
+def _header(name: str, value: object) -> str:
+    found = text("the name of a header")(name, value)
+    if not _HEADER.fullmatch(found):
+        raise unfit(name, value, expected="the name of a header, such as Idempotency-Key")
+    return found
+
+
+_IDEMPOTENCY_READERS = {"header": _header, "field": optional(text("the name of a member")), "resend_within": span()}
+
+
+def idempotency(name: str, value: object) -> Idempotency:
+    """Read an `Idempotency`, or a mapping with its members.
+
+    :raises ParameterError: it is neither, or a member does not fit.
+    """
+    return read_members(name, value, of=Idempotency, readers=_IDEMPOTENCY_READERS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +163,7 @@ def _decisions(name: str, value: object) -> dict[str, str]:
 
 
 _MEMBER = text("the name of a member")
-_READERS = {
+_RESPONSE_READERS = {
     "decision_field": optional(_MEMBER),
     "reservation_field": _MEMBER,
     "fees_field": _MEMBER,
@@ -137,4 +178,4 @@ def response_mapping(name: str, value: object) -> ResponseMapping:
 
     :raises ParameterError: it is neither, or a member does not fit.
     """
-    return read_members(name, value, of=ResponseMapping, readers=_READERS)
+    return read_members(name, value, of=ResponseMapping, readers=_RESPONSE_READERS)
