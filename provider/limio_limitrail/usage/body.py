@@ -107,15 +107,8 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Json:
-    """A column that holds JSON as text; its value is sent as that JSON.
-
-    :param name: the column.
-    :param required: whether a row without a value is an error; if not, the member is omitted.
-    """
-
-    name: str
-    required: bool = True
+class Json(Column):
+    """A column that holds JSON as text; its value is sent as that JSON. Parameters as for `Column`."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +145,7 @@ class _Omit:
 def columns_of(tree: object) -> frozenset[str]:
     """Return the columns that a body needs."""
     match tree:
-        case Column() | Json():
+        case Column():
             return frozenset({tree.name})
         case Text():
             return frozenset(tree.columns())
@@ -172,11 +165,13 @@ def fill(tree: object, row: Row, *, number: int) -> Any:
     if type(tree) in _COMMON_TYPES:
         return as_json(tree, number=number, column=None)
     match tree:
-        case Column() | Json():
+        case Column():
             value = row.get(tree.name)
-            if is_missing(value):
-                return _left_out(tree, number=number)
-            return (_parsed if isinstance(tree, Json) else as_json)(value, number=number, column=tree.name)
+            if not is_missing(value):
+                return (_parsed if isinstance(tree, Json) else as_json)(value, number=number, column=tree.name)
+            if tree.required:
+                raise UsageRowError(number, f"column {tree.name!r} has no value, and the body needs one")
+            return _Omit()
         case Text():
             values = {}
             for name in tree.columns():
@@ -189,8 +184,6 @@ def fill(tree: object, row: Row, *, number: int) -> Any:
             return {name: value for name, value in filled.items() if not isinstance(value, _Omit)}
         case list() | tuple():
             return [value for one in tree if not isinstance(value := fill(one, row, number=number), _Omit)]
-        case None:
-            return None
         case _:
             return as_json(tree, number=number, column=None)
 
@@ -198,12 +191,6 @@ def fill(tree: object, row: Row, *, number: int) -> Any:
 def encode(value: object) -> bytes:
     """Encode JSON: decimals and integers digit by digit, members sorted by name."""
     return _ENCODER.encode(value)
-
-
-def _left_out(tree: Column | Json, *, number: int) -> _Omit:
-    if tree.required:
-        raise UsageRowError(number, f"column {tree.name!r} has no value, and the body needs one")
-    return _Omit()
 
 
 def is_missing(value: object) -> bool:
@@ -274,8 +261,10 @@ def as_json(value: object, *, number: int, column: str | None) -> Any:
                 raise _unfit(_TOO_MANY_DIGITS, number=number, column=column)
             return value if kind is int else int(value)
         case str():
-            if not _is_encodable(value):
-                raise _unfit("half a surrogate pair", number=number, column=column)
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise _unfit("half a surrogate pair", number=number, column=column) from None
             return value if kind is str else str.__str__(value)
         case float():
             if not math.isfinite(value):
@@ -288,7 +277,7 @@ def as_json(value: object, *, number: int, column: str | None) -> Any:
             if value.replace(tzinfo=None) in _ENDS_OF_TIME:
                 raise _unfit(UNREADABLE_TIME.what, number=number, column=column)
             try:
-                return _instant(value)
+                return value.isoformat() if value.tzinfo is None else value.astimezone(UTC).isoformat().replace("+00:00", "Z")
             except OverflowError:
                 raise _unfit(UNREADABLE_TIME.what, number=number, column=column) from None
         case date():
@@ -372,17 +361,3 @@ def as_text(value: object, *, number: int, column: str) -> str:
     if isinstance(plain, dict | list):
         raise UsageRowError(number, f"column {column!r} holds a nested value, which makes no text")
     return encode(plain).decode()
-
-
-def _instant(value: datetime) -> str:
-    if value.tzinfo is None:
-        return value.isoformat()
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

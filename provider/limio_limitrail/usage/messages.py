@@ -32,14 +32,12 @@ from limio_limitrail.usage.json_members import (
 )
 from limio_limitrail.usage.ledger.changes import by_value, digest_by_value, member_digests
 from limio_limitrail.usage.ledger.model import Outcome, State, UsageRow
-from limio_limitrail.usage.ledger.row_identity import row_identity
+from limio_limitrail.usage.ledger.row_identity import LONGEST_VALUE, row_identity
 
 if TYPE_CHECKING:
     from limio_limitrail.api.responses import Response
 
 _NAMESPACE = uuid.UUID("7f1d8a52-6f0e-5a57-9a0b-0d5a7c3d9e41")
-_LONGEST_VALUE = 200
-
 _LEFT_OUT = '"left out: it repeats a credential"'
 _TOO_LARGE = '"left out: it is larger than 1 MB"'
 _LARGEST_KEPT = 1_000_000
@@ -97,10 +95,6 @@ class UsageTemplate:
     def _columns_of_path(self) -> frozenset[str]:
         return columns_of(Text(self.path))
 
-    @cached_property
-    def _sorted_key_columns(self) -> list[str]:
-        return sorted(self.key_columns)
-
     def build(self, row: Row, *, number: int) -> UsageRow:
         """Return a row that is ready to be sent.
 
@@ -112,21 +106,14 @@ class UsageTemplate:
             raise UsageRowError(number, "a column holds a value that is nested too deeply") from None
 
     def _build(self, row: Row, *, number: int) -> UsageRow:
-        key = idempotency_key(
-            row,
-            number=number,
-            tenant=self.tenant,
-            operation=self.operation,
-            key_columns=self._sorted_key_columns,
-            namespace=self.namespace,
-        )
+        key = self._idempotency_key(row, number=number)
         values = {name: as_json(row[name], number=number, column=name) for name in self.key_columns}
-        row_key = {name: _shortened(value, number=number, column=name) for name, value in values.items()}
+        row_key = {name: _shortened(value) for name, value in values.items()}
         body, content, members = None, None, None
         if self.body is not None:
             filled = fill(self.body, row, number=number)
             if self.key_field is not None:
-                put_key(filled, self.key_field, key, number=number)
+                _put_key(filled, self.key_field, key, number=number)
             body = encode(filled)
             content = by_value(filled)
             members = member_digests(content, salt=key)
@@ -155,34 +142,19 @@ class UsageTemplate:
             members=members,
         )
 
-
-def idempotency_key(
-    row: Row, *, number: int, tenant: str, operation: str, key_columns: Sequence[str], namespace: str | None = None
-) -> str:
-    """Return a row's idempotency key, a UUID: the same for the same row in every retry, re-run and backfill.
-
-    :param number: the row's position in the input, from 1.
-    :param tenant: the tenant, or the client and host that stand for it.
-    :param operation: such as ``usage.commit``.
-    :param key_columns: the columns that identify the row, sorted.
-    :param namespace: distinguishes rows with the same key columns; None for keys without.
-    :raises UsageRowError: a key column has no value.
-    """
-    parts = []
-    for name in key_columns:
-        if is_missing(row.get(name)):
-            raise UsageRowError(number, f"key column {name!r} has no value, and every row needs a key of its own")
-        parts.append([name, _canonical(row[name], number=number, column=name)])
-    named = [tenant, operation, parts, *(() if namespace is None else (namespace,))]
-    return str(uuid.uuid5(_NAMESPACE, json.dumps(named, ensure_ascii=True)))
+    def _idempotency_key(self, row: Row, *, number: int) -> str:
+        """Return a UUID that is the same for the same row in every retry, re-run and backfill."""
+        parts = []
+        for name in sorted(self.key_columns):
+            if is_missing(row.get(name)):
+                raise UsageRowError(number, f"key column {name!r} has no value, and every row needs a key of its own")
+            parts.append([name, _canonical(row[name], number=number, column=name)])
+        named = [self.tenant, self.operation, parts, *(() if self.namespace is None else (self.namespace,))]
+        return str(uuid.uuid5(_NAMESPACE, json.dumps(named, ensure_ascii=True)))
 
 
-def put_key(body: dict[str, Any], field: str, key: str, *, number: int) -> None:
-    """Put an idempotency key into a body.
-
-    :param field: the member that takes it, with dots between nested names.
-    :raises UsageRowError: there is no object for it, or it is there already.
-    """
+def _put_key(body: dict[str, Any], field: str, key: str, *, number: int) -> None:
+    """Put an idempotency key into the member of a body that takes it."""
     *parents, last = field.split(".")
     for name in parents:
         body = body.setdefault(name, {})
@@ -205,13 +177,12 @@ def _canonical(value: object, *, number: int, column: str) -> str:
     return f"s:{as_text(exact, number=number, column=column)}"
 
 
-def _shortened(value: object, *, number: int, column: str) -> Any:
-    plain = as_json(value, number=number, column=column)
-    if not isinstance(plain, str) or len(plain) <= _LONGEST_VALUE:
-        return plain
+def _shortened(value: Any) -> Any:
+    if not isinstance(value, str) or len(value) <= LONGEST_VALUE:
+        return value
     # The digest distinguishes values that begin alike.
-    mark = f"… ({len(plain):,} characters, SHA-256 {hashlib.sha256(plain.encode()).hexdigest()[:12]})"
-    return plain[: _LONGEST_VALUE - len(mark)] + mark
+    mark = f"… ({len(value):,} characters, SHA-256 {hashlib.sha256(value.encode()).hexdigest()[:12]})"
+    return value[: LONGEST_VALUE - len(mark)] + mark
 
 
 def read_answer(answer: Response, *, response: ResponseMapping, required: bool = True, keep: bool = False) -> Outcome:
@@ -278,10 +249,7 @@ def read_answer(answer: Response, *, response: ResponseMapping, required: bool =
 
 
 def _find_optional(top: JsonObject, path: str) -> Member | None:
-    """Return an optional member; one that is spelt in another case is another one.
-
-    :raises AmbiguousMemberError: it is there more than once.
-    """
+    """Return an optional member; one that is spelt in another case is another one."""
     try:
         return find_member(top, path)
     except OtherCaseError:
@@ -301,10 +269,7 @@ def _kept(body: bytes, *, found: object = None) -> str:
 
 
 def outcome_of(error: ApiError, *, state: State) -> Outcome:
-    """Return an error as an outcome.
-
-    :param state: what the error means for the row.
-    """
+    """Return an error as the outcome of a row in the state that it means."""
     failure = error.context
     problem = failure.problem
     said = ": ".join(text for text in (problem.title, problem.message) if text)
@@ -320,14 +285,8 @@ def outcome_of(error: ApiError, *, state: State) -> Outcome:
 
 
 def check_columns(rows_have: Sequence[str], *, needed: frozenset[str]) -> None:
-    """Check the columns of all rows before the first one is read.
-
-    :raises UsageRowError: they do.
-    """
-    lacking = sorted(needed - set(rows_have))
-    if lacking:
+    """Check the columns of all rows before the first one is read."""
+    if lacking := sorted(needed - set(rows_have)):
         raise UsageRowError(
-            0,
-            f"the rows have no column {', '.join(repr(name) for name in lacking)}; "
-            f"they have {', '.join(repr(name) for name in rows_have)}",
+            0, f"the rows have no column {', '.join(map(repr, lacking))}; they have {', '.join(map(repr, rows_have))}"
         )

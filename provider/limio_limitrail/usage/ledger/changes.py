@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The table of changed rows: rows that were carried out, and came again with another body."""
+"""Rows that come again with another body: the digests that show it, and the table that lists them."""
 
 from __future__ import annotations
 
@@ -18,6 +18,13 @@ from limio_limitrail.usage.ledger.table import KEY, TableSpec, find_name, make_t
 if TYPE_CHECKING:
     from limio_limitrail.usage.ledger.sql import LedgerStatements
 
+BY_VALUE = "v2:"
+"""Begins every digest: the digest of the content follows, and after a colon that of the path."""
+
+_MEMBER_DIGITS = 6
+_PATH_DIGITS = 16
+_ENCODER = msgspec.json.Encoder(order="deterministic")
+
 _WORKER = ("dag_id", "task_id", "run_id", "map_index")
 
 COLUMNS = typed(KEY, "operation", "row_key", "members", "seen_at", "finished_at", *_WORKER, "body_digest", "body_members", "body")
@@ -31,10 +38,7 @@ PATH = "(path)"
 def write_changes(
     sql: LedgerStatements, rows: Sequence[UsageRow], *, operation: str, table: str, with_bodies: bool, now: int
 ) -> None:
-    """List rows in the table, which is created if it does not exist, and replace what was listed of them before.
-
-    :param now: the ledger's time, in milliseconds since 1970.
-    """
+    """List rows in the table, which is created if it does not exist, and replace what was listed of them before."""
     session, dialect = sql.session, sql.session.dialect
     make_table(session, find_name(table, dialect=dialect), CHANGES)
     quote = dialect.quote
@@ -46,25 +50,12 @@ def write_changes(
     for row in rows:
         worker = [getattr(sql.worker, name) for name in _WORKER]
         body = row.body.decode() if with_bodies and row.body is not None else None
-        members = _differing(row, sent.get(row.key))
+        differing = differing_members(row.members, sent.get(row.key))
+        members = None if differing is None else msgspec.json.encode(differing or [PATH]).decode()
         changed.append([row.key, operation, row.row_key, members, instant(now), None, *worker, row.digest, row.members, body])
     replace_rows(session, changes, columns=COLUMNS, rows=changed)
     finished = f"SELECT l.{quote('finished_at')} FROM {ledger} AS l WHERE l.{quote(KEY)} = {changes}.{quote(KEY)}"
     session.execute(f"UPDATE {changes} SET {quote('finished_at')} = ({finished}) WHERE {among}", *keys)
-
-
-def _differing(row: UsageRow, sent: Any) -> str | None:
-    """Return the names of the members that differ, as a JSON list; None if those of the request that was sent are not known."""
-    differing = differing_members(row.members, sent)
-    return None if differing is None else msgspec.json.encode(differing or [PATH]).decode()
-
-
-BY_VALUE = "v2:"
-"""Begins every digest: the digest of the content follows, and after a colon that of the path."""
-
-_MEMBER_DIGITS = 6
-_PATH_DIGITS = 16
-_ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
 def digest_by_value(path: str, content: object, *, in_path: Mapping[str, str]) -> str:
@@ -115,10 +106,7 @@ def _add_members(digests: dict[str, str], content: Any, *, path: str, salt: byte
 
 
 def differing_members(now: str | None, before: str | None) -> list[str] | None:
-    """Return the names of the members that differ between two requests of one row; None if unknown.
-
-    :param now: digests of the members, as `member_digests` returns them.
-    """
+    """Return the names of the members that differ, by their digests in two requests of one row; None if unknown."""
     try:
         new, old = (msgspec.json.decode(text or "", type=dict[str, str]) for text in (now, before))
     except (msgspec.DecodeError, UnicodeError):

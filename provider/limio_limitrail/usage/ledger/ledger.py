@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from limio_limitrail.landing.sql.dialect import Session
@@ -80,9 +81,6 @@ class Claim:
 class Ledger:
     """One worker's view of a ledger table. For one thread.
 
-    :param table: the table, with its schema if that is not the default one.
-    :param tenant: the tenant that the connection names, if any.
-    :param namespace: the ``key_namespace`` of the idempotency keys, if any.
     :param clock: seconds since 1970, for databases without a clock that all workers share.
     """
 
@@ -100,11 +98,8 @@ class Ledger:
     ) -> None:
         self.table = table
         self.worker = worker
+        self.operation, self.conn_id, self.tenant, self.namespace = operation, conn_id, tenant, namespace
         self._database = database
-        self.operation = operation
-        self.conn_id = conn_id
-        self.tenant = tenant
-        self.namespace = namespace
         self._elsewhere: dict[str, str] = {}
         self._about = {"operation": operation, "conn_id": conn_id, "tenant": tenant, "key_namespace": namespace}
         self._transactions = Transactions(database, table=table)
@@ -159,10 +154,7 @@ class Ledger:
     # -- rows under other keys -------------------------------------------------------------------------------------
 
     def settle_elsewhere(self, keys: Mapping[str, str]) -> None:
-        """Count rows as settled by entries under other keys.
-
-        :param keys: the other key by the row's key.
-        """
+        """Count rows as settled by entries under other keys, by the rows' keys."""
         self._elsewhere = dict(keys)
 
     def _settled_elsewhere(self, sql: LedgerStatements, rows: Sequence[UsageRow]) -> dict[str, Entry]:
@@ -176,10 +168,7 @@ class Ledger:
         }
 
     def find_others(self, wanted: Sequence[tuple[str, str]]) -> list[tuple[str, OtherEntry]]:
-        """Return the entries under other keys of rows that have no entry under their own, by the rows' keys.
-
-        :param wanted: keys and identities of rows.
-        """
+        """Return the entries under other keys of rows that have none under their own; `wanted` has keys and identities."""
         return self._read(lambda sql: find_others(sql, wanted, operation=self.operation))
 
     def default_zone(self) -> ZoneInfo | None:
@@ -241,9 +230,8 @@ class Ledger:
         return next_action(entry, digest=row.digest, me=self.worker, now=now, policy=policy, alive=alive)
 
     def record(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Record the outcomes of rows that this worker has claimed.
+        """Record the outcomes of rows that this worker has claimed, by key.
 
-        :param outcomes: by key.
         :raises UnwrittenError: the table does not take some outcomes at all; all others are written.
         """
         if not outcomes:
@@ -289,17 +277,11 @@ class Ledger:
             self._write(lambda sql: sql.renew(keys, lease_until=self._now(sql) + int(LEASE * 1000)))
 
     def left_in_doubt(self, among: Callable[[Sequence[str]], Collection[str]]) -> LeftInDoubt:
-        """Count the rows of this operation that are in doubt and are not among the task's rows.
-
-        :param among: returns which of some keys are among the task's rows.
-        """
+        """Count the rows of this operation that are in doubt; `among` returns which of some keys are the task's own rows."""
 
         def find(sql: LedgerStatements) -> LeftInDoubt:
             now = self._now(sql)
-
-            def may_be_alive(entry: Entry) -> bool:
-                return self._lease_monitor.may_be_alive(entry, me=self.worker, now=now, lease=LEASE)
-
+            may_be_alive = partial(self._lease_monitor.may_be_alive, me=self.worker, now=now, lease=LEASE)
             return find_left(sql, operation=self.operation, now=now, among=among, may_be_alive=may_be_alive)
 
         return self._read(find)
@@ -310,11 +292,8 @@ class Ledger:
         :raises LedgerError: there is a table of that name that holds no changed rows.
         """
 
-        def write(sql: LedgerStatements) -> None:
-            now = self._now(sql)
-            write_changes(sql, rows, operation=self.operation, table=table, with_bodies=with_bodies, now=now)
-
-        self._write(write)
+        write = partial(write_changes, rows=rows, operation=self.operation, table=table, with_bodies=with_bodies)
+        self._write(lambda sql: write(sql, now=self._now(sql)))
 
     def _is_mine(self, entry: Entry) -> bool:
         return entry.worker.claim_id == self.worker.claim_id and entry.state is State.SENDING
@@ -347,10 +326,7 @@ PREVIEWS = TableSpec(columns=PREVIEW_COLUMNS, unfit="holds no previews", paramet
 
 
 class Previews:
-    """The ledger of previews: rows that change nothing need no claim, and may be sent any number of times.
-
-    :param table: the table of previews; a row's newest preview replaces the one before.
-    """
+    """The ledger of previews: rows that change nothing need no claim, and may be sent any number of times."""
 
     def __init__(self, *, database: PersistentConnection, table: str, worker: Worker) -> None:
         self.table = table

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -26,18 +26,6 @@ PAIRS_A_QUERY = 50_000
 """Rows that one query looks up."""
 
 _STAGE = "_limitrail_identities"
-_COLUMNS = (
-    "row_key",
-    "state",
-    "conn_id",
-    "dag_id",
-    "task_id",
-    "run_id",
-    "map_index",
-    "tenant",
-    "key_namespace",
-    "in_doubt_since",
-)
 _NUMBERS = ("map_index", "in_doubt_since")
 _MAX_REASONS = 3
 
@@ -48,10 +36,7 @@ class RekeyedRowsError(PermanentUsageError):
 
 @dataclass(frozen=True, kw_only=True)
 class OtherEntry:
-    """An entry of a row under another key.
-
-    :param when: when it was settled or claimed, as the database formats it.
-    """
+    """An entry of a row under another key; `when` it was settled or claimed, as the database formats it."""
 
     key: str
     row_key: str | None
@@ -72,13 +57,12 @@ class OtherEntry:
         return self.state == State.REJECTED and self.in_doubt_since is None
 
 
+_COLUMNS = tuple(field.name for field in fields(OtherEntry) if field.name not in ("key", "when"))
+
+
 @dataclass(kw_only=True)
 class Rekeyed:
-    """The rows of a task that the ledger holds under other keys.
-
-    :param keys: the key of the entry by the row's key.
-    :param reasons: how often each difference was found.
-    """
+    """The rows of a task that the ledger holds under other keys: the other key by the row's, and how often each difference."""
 
     keys: dict[str, str] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -133,10 +117,7 @@ def _local_pairs(
 
 
 def why_same(row: UsageRow, entry: OtherEntry, *, ledger: Ledger, worker: Worker, zone: ZoneInfo | None) -> str | None:
-    """Return how an entry under another key differs from a row; None if it is not the same row.
-
-    :param ledger: of the row: its connection, tenant and namespace count.
-    """
+    """Return how an entry under another key differs from a row; None if it is not the same row."""
     same_task = (entry.dag_id, entry.task_id, entry.map_index) == (worker.dag_id, worker.task_id, worker.map_index)
     if entry.certainly_refused or not (same_task or entry.conn_id == ledger.conn_id):
         return None
@@ -171,13 +152,14 @@ def find_others(sql: LedgerStatements, wanted: Sequence[tuple[str, str]], *, ope
     """Return the entries under other keys of rows that have no entry under their own, by the rows' keys."""
     session, dialect = sql.session, sql.session.dialect
     quote, table = dialect.quote, sql.qualified_table
-    columns = [*(f"t.{quote(name)}" for name in (KEY, *_COLUMNS)),
-               dialect.legible(f"coalesce(t.{quote('finished_at')}, t.{quote('claimed_at')})")]  # fmt: skip
+    columns = [f"t.{quote(name)}" for name in (KEY, *_COLUMNS)]
+    columns.append(dialect.legible(f"coalesce(t.{quote('finished_at')}, t.{quote('claimed_at')})"))
+    keys, identities = [key for key, _ in wanted], [identity for _, identity in wanted]
     if sql.database == "postgresql":
         source = f"unnest(CAST({VALUE} AS text[]), CAST({VALUE} AS text[])) AS s(s_key, s_identity)"
-        values: tuple[object, ...] = ([key for key, _ in wanted], [identity for _, identity in wanted])
+        values: tuple[object, ...] = (keys, identities)
     else:
-        sql.fill_stage(_STAGE, {"s_key": [key for key, _ in wanted], "s_identity": [identity for _, identity in wanted]})
+        sql.fill_stage(_STAGE, {"s_key": keys, "s_identity": identities})
         source, values = f"{quote(_STAGE)} AS s", ()
     found = session.query(
         f"SELECT s.s_key, {', '.join(columns)} FROM {source} "
