@@ -19,9 +19,15 @@ from limio_limitrail.parameters import readers, references
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 from limio_limitrail.usage import parameters as usage
 from limio_limitrail.usage import summary as usage_summary
-from limio_limitrail.usage.conventions import Idempotency, ResponseMapping, idempotency, response_mapping
+from limio_limitrail.usage.conventions import (
+    OPERATIONS,
+    Idempotency,
+    ResponseMapping,
+    find_operation,
+    idempotency,
+    response_mapping,
+)
 from limio_limitrail.usage.ledger.model import PermanentUsageError, Worker
-from limio_limitrail.usage.operations import OPERATIONS, find_operation
 from limio_limitrail.usage.summary import THRESHOLDS, UsageCommitSummary, ledger_query
 
 if TYPE_CHECKING:
@@ -33,10 +39,10 @@ if TYPE_CHECKING:
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
     from limio_limitrail.usage.committer import UsageCommitter
+    from limio_limitrail.usage.conventions import Operation
     from limio_limitrail.usage.ledger.ledger import Ledger, Previews
     from limio_limitrail.usage.ledger.rules import Policy
     from limio_limitrail.usage.messages import UsageTemplate
-    from limio_limitrail.usage.operations import Operation
     from limio_limitrail.usage.sender import UsageSender
 
 DUCKDB_WAIT = 60.0
@@ -197,7 +203,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         """The hook of the LimitRail connection, with the scope that the operation needs."""
         from limio_limitrail.hooks.limitrail import LimitRailHook
 
-        further = (self.scope,) if isinstance(self.scope, str) else tuple(self.scope or ())
+        further = (self.scope,) if isinstance(self.scope, str) else self.scope or ()
         return LimitRailHook(self.limitrail_conn_id, scope=[find_operation(self.operation).scope, *further])
 
     def page_url(self) -> str:

@@ -33,10 +33,7 @@ class PlainNumber(Decimal):
 
 @dataclass(frozen=True)
 class Unfit:
-    """A value that no row can hold; the message about it names row and column.
-
-    :param what: a description of the value.
-    """
+    """A value that no row can hold; the message about it names row and column."""
 
     what: str
 
@@ -80,11 +77,8 @@ _ENCODER = msgspec.json.Encoder(decimal_format="number", order="deterministic", 
 
 
 class UsageRowError(ParameterError):
-    """A row cannot be sent as it is. The message names the row by its number, the column, and what is wrong with it.
-
-    :param number: the row's position in the input, from 1; 0 for all rows.
-    :param what: the column and what is wrong.
-    """
+    """A row cannot be sent as it is. The message names the row by its number (from 1; 0 for all rows), the column, and what is
+    wrong with it."""
 
     def __init__(self, number: int, what: str) -> None:
         super().__init__(f"row {number}: {what}" if number else what)
@@ -158,10 +152,7 @@ def columns_of(tree: object) -> frozenset[str]:
 
 
 def fill(tree: object, row: Row, *, number: int) -> Any:
-    """Return a row's JSON by the template of a body.
-
-    :raises UsageRowError: a value is missing, or has no JSON form.
-    """
+    """Return a row's JSON by the template of a body; a value that is missing or has no JSON form raises a `UsageRowError`."""
     if type(tree) in _COMMON_TYPES:
         return as_json(tree, number=number, column=None)
     match tree:
@@ -239,10 +230,7 @@ def _unfit(what: str, *, number: int, column: str | None) -> UsageRowError:
 
 
 def as_json(value: object, *, number: int, column: str | None) -> Any:
-    """Return a value as JSON can hold it.
-
-    :raises UsageRowError: JSON cannot hold it.
-    """
+    """Return a value as JSON can hold it, or raise a `UsageRowError`."""
     kind = type(value)
     if kind is str and value.isascii():  # type: ignore[attr-defined]
         return value
@@ -351,10 +339,7 @@ def _of_datetime64(value: Any) -> Any:
 
 
 def as_text(value: object, *, number: int, column: str) -> str:
-    """Return a value as part of a text.
-
-    :raises UsageRowError: it is nested, or JSON cannot hold it.
-    """
+    """Return a value as part of a text; one that is nested or that JSON cannot hold raises a `UsageRowError`."""
     plain = as_json(value, number=number, column=column)
     if isinstance(plain, str):
         return plain

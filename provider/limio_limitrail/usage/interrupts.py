@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""A clock that goes on while the machine is suspended."""
+"""What comes between two steps of a task: the suspension of the machine, and Airflow's execution timeout."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+LONGEST_DELAY = 20.0
+"""The longest delay in seconds: longer than it takes to write outcomes, database failures included."""
 
 _BOOT = getattr(time, "CLOCK_BOOTTIME", None)
 
@@ -32,10 +35,6 @@ class _Uptime:
 
 
 uptime = _Uptime()
-
-
-LONGEST_DELAY = 20.0
-"""The longest delay in seconds: longer than it takes to write outcomes, database failures included."""
 
 
 @contextmanager

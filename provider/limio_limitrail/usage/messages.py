@@ -96,10 +96,7 @@ class UsageTemplate:
         return columns_of(Text(self.path))
 
     def build(self, row: Row, *, number: int) -> UsageRow:
-        """Return a row that is ready to be sent.
-
-        :raises UsageRowError: it cannot be sent as it is.
-        """
+        """Return a row that is ready to be sent; one that cannot be sent as it is raises a `UsageRowError`."""
         try:
             return self._build(row, number=number)
         except RecursionError:
@@ -212,6 +209,7 @@ def read_answer(answer: Response, *, response: ResponseMapping, required: bool =
     is_known = state is not State.PARKED
     reserved = str(reservation.value) if reservation and type(reservation.value) in (str, int) else None
     shown = safe_text(reserved)
+    kept = _kept(answer.body, found=found) if keep else None
     # What was not masked repeats nothing.
     is_secret = reserved is not None and shown != reserved and holds_secret(reserved)
     outcome = Outcome(
@@ -222,10 +220,9 @@ def read_answer(answer: Response, *, response: ResponseMapping, required: bool =
         trace_id=safe_text(found.get("traceId")) or trace_id_in(answer.headers),
         # What became of the row is known all the same.
         detail="the reservation's id repeats a credential, and is left out" if is_secret else None,
+        fees=fees.raw.decode() if fees and kept not in (_LEFT_OUT, _TOO_LARGE) else None,
+        answer=kept,
     )
-    if keep:
-        kept = _kept(answer.body, found=found)
-        outcome = replace(outcome, answer=kept, fees=fees.raw.decode() if fees and kept not in (_LEFT_OUT, _TOO_LARGE) else None)
     if (failed := next(failed_members(decision, top=top, denied=state is State.DENIED), None)) is not None:
         said = safe_text(failed)
         return replace(outcome, state=State.PARKED, detail=f"the answer's member {said!r} says that something failed")

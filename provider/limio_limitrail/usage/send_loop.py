@@ -22,6 +22,15 @@ from limio_limitrail.usage.summary import MAX_DISTINCT, describe_outcome
 if TYPE_CHECKING:
     from limio_limitrail.usage.sender import UsageSender
 
+MAX_UNEXPLAINED = 20
+"""Rows in a row with the same status and no word of the API's own: a gateway or a proxy answers so, whatever the row."""
+
+MAX_BEFORE_SUCCESS = 100
+"""Rows in a row with the same refusal in the API's own words, where no row has succeeded yet."""
+
+MAX_AFTER_SUCCESS = 1000
+"""The same after a success: the path and the login are right then, and many rows of one account may come one after another."""
+
 
 class SendingStoppedError(Exception):
     """Raised by a wait between two tries when sending has stopped, or the claim has expired."""
@@ -29,10 +38,7 @@ class SendingStoppedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class RateLimited:
-    """The API has rate-limited a row (429): it is to be sent later.
-
-    :param retry_after: seconds that the API asked to wait.
-    """
+    """The API has rate-limited a row (429): it is to be sent later, after so many seconds if the API asked for them."""
 
     retry_after: float | None
     cause: Exception
@@ -47,10 +53,7 @@ class Abort:
 
 @dataclass(frozen=True, kw_only=True)
 class Uncertain:
-    """A row without a clear answer.
-
-    :param adds_up: whether such results count together, whatever clear answers come in between.
-    """
+    """A row without a clear answer; those that add up count together, whatever clear answers come in between."""
 
     outcome: Outcome
     cause: Exception
@@ -59,10 +62,7 @@ class Uncertain:
 
 @dataclass(frozen=True, kw_only=True)
 class Provisional(Outcome):
-    """An outcome that is checked once more when it is written.
-
-    :param recheck: returns what it has become; None if it is unchanged. Called in another thread.
-    """
+    """An outcome that is checked once more when it is written, in another thread; `recheck` returns None if it is unchanged."""
 
     recheck: Callable[[], Uncertain | None] = field(compare=False, repr=False)
 
@@ -95,7 +95,6 @@ class SendLoop:
 
     :param in_doubt: the state of a row whose sending failed with an unexpected error.
     :param most_doubts: stop after so many consecutive rows without a clear answer, or so many doubts that add up.
-    :param refusals: counts equal refusals, and returns the error that stops sending.
     """
 
     def __init__(
@@ -112,7 +111,8 @@ class SendLoop:
         self._results: deque[tuple[Claim, Result | NotSent]] = deque()
         self._has_results = threading.Event()
         self._running = threading.Event()
-        self._stopped = False
+        self.has_stopped = False
+        """True when nothing more is sent."""
         self._dismissed = False
         self._renewed_without_gap_since = float("inf")
         self._renewed_until = float("-inf")
@@ -124,21 +124,13 @@ class SendLoop:
         """The current limit of requests in flight."""
         return self._limiter.limit
 
-    @property
-    def has_stopped(self) -> bool:
-        """True when nothing more is sent."""
-        return self._stopped
-
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
         self._running.wait()
 
     def submit(self, claims: Iterable[Claim], *, valid_until: float) -> None:
-        """Queue rows.
-
-        :param valid_until: when the claims expire, in seconds of `uptime`.
-        """
+        """Queue rows whose claims expire at a time in seconds of `uptime`."""
         self._queue.extend((claim, valid_until) for claim in claims)
         self._call_in_loop(self._wake_workers)
 
@@ -151,10 +143,7 @@ class SendLoop:
         self._renewed_until = valid_until
 
     def results(self, *, timeout: float) -> Iterator[tuple[Claim, Result | NotSent]]:
-        """Return the results so far, waiting for the first batch.
-
-        :raises Exception: the event loop has broken down.
-        """
+        """Return the results so far, waiting for the first batch; raise the error if the event loop has broken down."""
         if timeout:
             self._has_results.wait(timeout)
         self._has_results.clear()
@@ -166,7 +155,7 @@ class SendLoop:
 
     def stop_sending(self) -> None:
         """Send nothing more. Requests in flight go on; waits between two tries end. Thread-safe."""
-        self._stopped = True
+        self.has_stopped = True
         self._call_in_loop(self._stop_waiting)
 
     def take_back(self) -> list[Claim]:
@@ -199,7 +188,7 @@ class SendLoop:
         except Exception as error:  # noqa: BLE001 - raised where the results are waited for
             self._broken = error
         finally:
-            self._stopped = True
+            self.has_stopped = True
             self._running.set()
             self._has_results.set()
 
@@ -208,7 +197,7 @@ class SendLoop:
         self._stop_event = asyncio.Event()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._running.set()
-        if self._stopped:
+        if self.has_stopped:
             self._stop_waiting()
         try:
             await asyncio.gather(*(self._run_worker() for _ in range(self._concurrency)))
@@ -249,7 +238,7 @@ class SendLoop:
             return NotSent()
         began = time.monotonic()
         result: Result | NotSent
-        if self._stopped or uptime() > valid_until:
+        if self.has_stopped or uptime() > valid_until:
             # The process was suspended, and the lease may have ended.
             result = NotSent()
         else:
@@ -300,18 +289,8 @@ class SendLoop:
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stop_event.wait(), seconds)
-        if self._stopped:
+        if self.has_stopped:
             raise SendingStoppedError
-
-
-MAX_UNEXPLAINED = 20
-"""Rows in a row with the same status and no word of the API's own: a gateway or a proxy answers so, whatever the row."""
-
-MAX_BEFORE_SUCCESS = 100
-"""Rows in a row with the same refusal in the API's own words, where no row has succeeded yet."""
-
-MAX_AFTER_SUCCESS = 1000
-"""The same after a success: the path and the login are right then, and many rows of one account may come one after another."""
 
 
 class RepeatedRefusalError(PermanentUsageError):
@@ -319,10 +298,7 @@ class RepeatedRefusalError(PermanentUsageError):
 
 
 class RepeatedRefusals:
-    """Counts equal refusals between two successes.
-
-    :param max_rejected: how many rows may be rejected; up to so many refusals in the API's own words never stop a task.
-    """
+    """Counts equal refusals between two successes. Up to `max_rejected` of them in the API's own words never stop a task."""
 
     def __init__(self, *, max_rejected: int, table: str, label: str) -> None:
         self._max_rejected = max_rejected

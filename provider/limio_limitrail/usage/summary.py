@@ -13,8 +13,8 @@ from typing import Any, TypedDict
 
 from limio_limitrail.troubleshooting import SETTLE_USAGE, ExplainedError, address_of
 from limio_limitrail.usage.ledger.changes import same_content
-from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.usage.ledger.model import Entry, Outcome, PermanentUsageError, State, UsageRow, Worker
+from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
 from limio_limitrail.usage.parameters import ErrorBudget
 
 log = logging.getLogger("limio_limitrail.usage")
@@ -86,11 +86,7 @@ class Reason:
 
 
 class OutcomeCounts:
-    """Counts rows by their final state, whenever they reached it.
-
-    :param rows: the number of rows, without exact duplicates.
-    :param worker: who counts; what other runs have rejected is counted apart.
-    """
+    """Counts rows, without exact duplicates, by their final state; what other runs than the worker's have rejected is apart."""
 
     def __init__(self, rows: int, *, worker: Worker) -> None:
         self.rows = rows

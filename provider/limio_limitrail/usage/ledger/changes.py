@@ -5,18 +5,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.usage.ledger.model import UsageRow
 from limio_limitrail.usage.ledger.row_identity import plain_number
-from limio_limitrail.usage.ledger.sql import instant
+from limio_limitrail.usage.ledger.sql import LedgerStatements, instant
 from limio_limitrail.usage.ledger.table import KEY, TableSpec, find_name, make_table, replace_rows, typed
-
-if TYPE_CHECKING:
-    from limio_limitrail.usage.ledger.sql import LedgerStatements
 
 BY_VALUE = "v2:"
 """Begins every digest: the digest of the content follows, and after a colon that of the path."""
@@ -59,11 +56,7 @@ def write_changes(
 
 
 def digest_by_value(path: str, content: object, *, in_path: Mapping[str, str]) -> str:
-    """Return the digest of a request.
-
-    :param content: its JSON as `by_value` returns it; None for no body.
-    :param in_path: the row's columns in the path that are not key columns.
-    """
+    """Return the digest of a request: its JSON as `by_value` returns it, and the row's columns in its path that are no key."""
     digested = b"" if content is None else _ENCODER.encode(content)
     if in_path:
         digested += b"\n" + _ENCODER.encode(in_path)

@@ -14,9 +14,8 @@ from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.errors import Cause
 from limio_limitrail.usage.ledger.changes import write_changes
 from limio_limitrail.usage.ledger.leases import LeaseMonitor, ProcessLock
-from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt, find_left
 from limio_limitrail.usage.ledger.model import Entry, Outcome, State, UsageRow, Worker
-from limio_limitrail.usage.ledger.rekeyed_rows import OtherEntry, default_zone, find_others
+from limio_limitrail.usage.ledger.other_rows import LeftInDoubt, OtherEntry, default_zone, find_left, find_others
 from limio_limitrail.usage.ledger.rules import (
     Action,
     Policy,
@@ -44,7 +43,6 @@ from limio_limitrail.usage.ledger.transactions import Transactions, record_apart
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 
 log = logging.getLogger("limio_limitrail.usage.ledger")
@@ -53,6 +51,11 @@ T = TypeVar("T")
 
 LEASE = 60.0
 """Seconds without a heartbeat after which a worker of another task run counts as dead."""
+
+_WORKER = tuple(name for name in WORKER if name != "claim_id")
+_OUTCOME = (*OUTCOME, "fees", "answer")
+PREVIEW_COLUMNS = typed(KEY, "state", "row_key", *_OUTCOME, *_WORKER, "previewed_at")
+PREVIEWS = TableSpec(columns=PREVIEW_COLUMNS, unfit="holds no previews", parameter="preview_table")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +114,7 @@ class Ledger:
         self._logged_reasons: set[str] = set()
 
     def prepare(self) -> None:
-        """Create the table if it does not exist.
-
-        :raises LedgerError: there is a table of that name that is no ledger.
-        :raises LandingError: the database refused.
-        """
+        """Create the table if it does not exist. One of that name that is no ledger raises a `LedgerError`."""
         prepare_table(self._transactions, self.table, LEDGER)
 
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:
@@ -287,10 +286,7 @@ class Ledger:
         return self._read(find)
 
     def list_changes(self, rows: Sequence[UsageRow], *, table: str, with_bodies: bool) -> None:
-        """List rows that were carried out with other bodies.
-
-        :raises LedgerError: there is a table of that name that holds no changed rows.
-        """
+        """List rows that were carried out with other bodies. Another table of that name raises a `LedgerError`."""
 
         write = partial(write_changes, rows=rows, operation=self.operation, table=table, with_bodies=with_bodies)
         self._write(lambda sql: write(sql, now=self._now(sql)))
@@ -319,12 +315,6 @@ class Ledger:
         return sql
 
 
-_WORKER = tuple(name for name in WORKER if name != "claim_id")
-_OUTCOME = (*OUTCOME, "fees", "answer")
-PREVIEW_COLUMNS = typed(KEY, "state", "row_key", *_OUTCOME, *_WORKER, "previewed_at")
-PREVIEWS = TableSpec(columns=PREVIEW_COLUMNS, unfit="holds no previews", parameter="preview_table")
-
-
 class Previews:
     """The ledger of previews: rows that change nothing need no claim, and may be sent any number of times."""
 
@@ -335,11 +325,7 @@ class Previews:
         self._rows: dict[str, UsageRow] = {}
 
     def prepare(self) -> None:
-        """Create the table if it does not exist.
-
-        :raises LedgerError: there is a table of that name that holds no previews.
-        :raises LandingError: the database refused.
-        """
+        """Create the table if it does not exist. One of that name that holds no previews raises a `LedgerError`."""
         prepare_table(self._transactions, self.table, PREVIEWS)
 
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:  # noqa: ARG002 - as of a `Ledger`

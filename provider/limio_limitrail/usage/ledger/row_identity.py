@@ -89,10 +89,7 @@ def _trimmed(text: str) -> str:
 
 
 def plain_number(value: object) -> str:
-    """Return a number in one form, whatever its type, zeros and exponent.
-
-    :param value: an integer, a boolean, a float, a decimal, or the JSON text of a number.
-    """
+    """Return a number (or a boolean, or the JSON text of a number) in one form, whatever its type, zeros and exponent."""
     if isinstance(value, int):
         return str(int(value))
     if isinstance(value, msgspec.Raw):

@@ -36,6 +36,17 @@ LOCK_TIMEOUT = 40.0
 _INTERRUPTED = "Query interrupted"
 """DuckDB's error when a signal handler raises: Airflow's execution_timeout must not be retried as a database failure."""
 
+Write = Callable[[Mapping[str, Outcome]], int]
+"""Writes outcomes, all or none; returns how many found their entries."""
+
+_TEXTS = tuple(name for name in OUTCOME if name != "http_status")
+
+_MAX_REFUSED = 8
+"""After so many consecutive refusals of one form, the next smaller one is tried for the rest."""
+
+_MAX_REFUSED_AT_FIRST = 4
+"""The same while none is accepted in that form."""
+
 _WAITS = (Cause.TIMEOUT, Cause.CONFLICT)
 
 
@@ -62,11 +73,11 @@ class Transactions:
         :raises LedgerLockedError: another session kept the table locked for too long.
         :raises LandingError: the database refused in every try.
         """
-        return self._run(step, opened=self._database.transaction, at_once=at_once)
+        return self._run(step, opened=lambda: self._database.transaction(), at_once=at_once)
 
     def read(self, step: Callable[[Session], T]) -> T:
         """Run a read-only transaction; raises as `run` does."""
-        return self._run(step, opened=self._database.reading)
+        return self._run(step, opened=lambda: self._database.reading())
 
     def _run(
         self,
@@ -155,18 +166,6 @@ class Transactions:
         return []
 
 
-Write = Callable[[Mapping[str, Outcome]], int]
-"""Writes outcomes, all or none; returns how many found their entries."""
-
-_TEXTS = tuple(name for name in OUTCOME if name != "http_status")
-
-_MAX_REFUSED = 8
-"""After so many consecutive refusals of one form, the next smaller one is tried for the rest."""
-
-_MAX_REFUSED_AT_FIRST = 4
-"""The same while none is accepted in that form."""
-
-
 class UnwrittenError(LedgerError):
     """Not even the states of some rows could be written. All others are written.
 
@@ -222,20 +221,8 @@ class _Bisection:
         self.found = 0
         self.refusals: list[DatabaseError] = []
 
-    def write(self, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+    def write(self, outcomes: Mapping[str, Outcome], *, max_refused: int | None = None) -> dict[str, Outcome]:
         """Write what is accepted, and return the rest."""
-        return self._halves(outcomes, max_refused=None)
-
-    def write_reduced(self, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
-        """Do the same with a form that may not be accepted at all: single outcomes are tried first."""
-        keys = list(outcomes)
-        for at, key in enumerate(keys[:_MAX_REFUSED_AT_FIRST], start=1):
-            if not self._halves({key: outcomes[key]}, max_refused=None):
-                left = self._halves({key: outcomes[key] for key in keys[at:]}, max_refused=_MAX_REFUSED)
-                return {key: outcomes[key] for key in keys[: at - 1]} | left
-        return dict(outcomes)
-
-    def _halves(self, outcomes: Mapping[str, Outcome], *, max_refused: int | None) -> dict[str, Outcome]:
         if not outcomes or (max_refused is not None and self._consecutive_refusals >= max_refused):
             return dict(outcomes)
         try:
@@ -254,8 +241,17 @@ class _Bisection:
         middle = len(keys) // 2
         left: dict[str, Outcome] = {}
         for half in (keys[:middle], keys[middle:]):
-            left |= self._halves({key: outcomes[key] for key in half}, max_refused=max_refused)
+            left |= self.write({key: outcomes[key] for key in half}, max_refused=max_refused)
         return left
+
+    def write_reduced(self, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+        """Do the same with a form that may not be accepted at all: single outcomes are tried first."""
+        keys = list(outcomes)
+        for at, key in enumerate(keys[:_MAX_REFUSED_AT_FIRST], start=1):
+            if not self.write({key: outcomes[key]}):
+                left = self.write({key: outcomes[key] for key in keys[at:]}, max_refused=_MAX_REFUSED)
+                return {key: outcomes[key] for key in keys[: at - 1]} | left
+        return dict(outcomes)
 
 
 def _reduced(outcome: Outcome, *, length: int | None = None, without: Collection[str] = ()) -> Outcome:
