@@ -249,10 +249,8 @@ def as_json(value: object, *, number: int, column: str | None) -> Any:
                 raise _unfit(_TOO_MANY_DIGITS, number=number, column=column)
             return value if kind is int else int(value)
         case str():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise _unfit("half a surrogate pair", number=number, column=column) from None
+            if not _is_encodable(value):
+                raise _unfit("half a surrogate pair", number=number, column=column)
             return value if kind is str else str.__str__(value)
         case float():
             if not math.isfinite(value):
@@ -346,3 +344,11 @@ def as_text(value: object, *, number: int, column: str) -> str:
     if isinstance(plain, dict | list):
         raise UsageRowError(number, f"column {column!r} holds a nested value, which makes no text")
     return encode(plain).decode()
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
