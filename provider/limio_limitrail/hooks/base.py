@@ -36,7 +36,7 @@ DETAIL_CONCURRENCY = 6
 
 
 class ListRange(TypedDict, total=False):
-    """What of a list is read; see `ApiHook.open_list`."""
+    """What of a list is read, with the options of `ApiHook.open_list`."""
 
     path_params: Mapping[str, object] | None
     query_params: Mapping[str, object] | None
@@ -47,7 +47,7 @@ class ListRange(TypedDict, total=False):
 
 
 class ListOptions(ListRange, total=False):
-    """The same, and in pages of what size."""
+    """What of a list is read, and how."""
 
     page_size: int | None
 

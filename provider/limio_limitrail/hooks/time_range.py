@@ -266,13 +266,9 @@ def _after_watermark(
                 f"before the watermark {watermark.isoformat()}. {_MAKE}; or pull the days with a task of its own, with since= "
                 "and without incremental"
             )
-        return (
-            since,
-            "since=, because this run of a backfill has an empty data interval"
-            if since is not None
-            else "everything, because this run of a backfill has an empty data interval",
-            f"each run of this backfill asks for more than its days, because its data interval is {_EMPTY}. {_MAKE}",
-        )
+        reason = f"{'everything' if since is None else 'since='}, because this run of a backfill has an empty data interval"
+        warning = f"each run of this backfill asks for more than its days, because its data interval is {_EMPTY}. {_MAKE}"
+        return since, reason, warning
     if end is not None and start is not None and end <= start:
         overlap = max(incremental.overlap, _SHORTEST_OVERLAP)
         return (

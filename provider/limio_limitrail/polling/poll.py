@@ -125,7 +125,7 @@ class PollPolicy:
         return isinstance(error, PollTimeoutError | ServerError | RateLimitError | TransportError | CursorRefusedError)
 
     def failed(self, error: Exception, *, failures: int) -> PollFailure:
-        """Return what follows from a failure."""
+        """Return what follows from a failure, after so many others in a row."""
         is_transient = self.is_transient(error)
         count = failures + 1 if is_transient else max(failures, PERMANENT)
         asked = error.retry_after if isinstance(error, ApiError) else None
