@@ -22,6 +22,7 @@ from limio_limitrail.usage import summary as usage_summary
 from limio_limitrail.usage.conventions import (
     OPERATIONS,
     Idempotency,
+    Operation,
     ResponseMapping,
     find_operation,
     idempotency,
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
     from limio_limitrail.usage.committer import UsageCommitter
-    from limio_limitrail.usage.conventions import Operation
     from limio_limitrail.usage.ledger.ledger import Ledger, Previews
     from limio_limitrail.usage.ledger.rules import Policy
     from limio_limitrail.usage.messages import UsageTemplate
