@@ -92,7 +92,7 @@ PATHS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
         "A wait, from the sensor to the trigger and back",
         (
             ("sensors.base.WaitSensor.execute", TASK, "polls once; wrong parameters and scopes fail here; then defers"),
-            ("triggers.wait_loop.poll_until", TRIGGERER, "gets a token once for all; sleeps and polls until the deadline"),
+            ("triggers.poll_loops.poll_until", TRIGGERER, "gets a token once for all; sleeps and polls until the deadline"),
             ("triggers.threads.run_in_thread", THREAD, "waits for a slot of the host, then polls, with a time limit"),
             ("sensors.base.WaitSensor.execute_complete", TASK, "turns the event into a result or an error"),
         ),

@@ -18,10 +18,10 @@ from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.usage import Refusal, ResponseMapping
+from limio_limitrail.usage.conventions import find_operation
 from limio_limitrail.usage.ledger.ledger import LEASE, Claim
 from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State, UsageRow
 from limio_limitrail.usage.ledger.rules import Policy
-from limio_limitrail.usage.operations import find_operation
 from limio_limitrail.usage.send_loop import Abort, RateLimited, SendingStoppedError, Uncertain
 from limio_limitrail.usage.sender import UsageSender
 from tests.support.databases import make_database

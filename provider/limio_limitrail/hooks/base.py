@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from urllib.parse import urlsplit
 
 from airflow.sdk.bases.hook import BaseHook
@@ -35,6 +35,34 @@ DETAIL_CONCURRENCY = 6
 """Concurrent requests when objects are fetched one by one; no rate limit is documented, so this is a polite guess."""
 
 
+class ListRange(TypedDict, total=False):
+    """What of a list is read, with the options of `ApiHook.open_list`."""
+
+    path_params: Mapping[str, object] | None
+    query_params: Mapping[str, object] | None
+    since: datetime | None
+    until: datetime | None
+    slice_size: timedelta | None
+    concurrency: int
+
+
+class ListOptions(ListRange, total=False):
+    """What of a list is read, and how."""
+
+    page_size: int | None
+
+
+def read_docs_site() -> None:
+    """Apply ``docs_url``, the site that error messages link to, and ``show_driver_messages``, of Airflow's configuration section
+    ``[limio_limitrail]``."""
+    from airflow.sdk import conf
+
+    from limio_limitrail.troubleshooting import set_site, show_driver_messages
+
+    set_site(conf.get("limio_limitrail", "docs_url", fallback="") or "")
+    show_driver_messages(conf.getboolean("limio_limitrail", "show_driver_messages", fallback=False))
+
+
 class ApiHook(BaseHook):
     """A client of an API whose endpoints are `Resource` rows. The base of the public hooks."""
 
@@ -43,8 +71,6 @@ class ApiHook(BaseHook):
     """The page that links lead to if the connection has none."""
 
     def __init__(self, **kwargs: Any) -> None:
-        from limio_limitrail.hooks.docs_site import read_docs_site
-
         super().__init__(**kwargs)
         read_docs_site()
 
@@ -122,7 +148,6 @@ class ApiHook(BaseHook):
 
         :param path: below `base_url`, beginning with a slash.
         :param method: the HTTP method. Only reads, and writes with an idempotency key, are tried again.
-        :param query_params: the query.
         :param json: a body, sent as JSON.
         :param idempotency_key: sent as ``Idempotency-Key``. Neither API documents such a key: give one only if you know that
             it is honoured.
@@ -192,7 +217,6 @@ class ApiHook(BaseHook):
         if page_size is not None and not 1 <= page_size <= MOST_PAGE_SIZE:
             raise ParameterError(f"page_size must be between 1 and {MOST_PAGE_SIZE:,}")
         size = page_size or self.page_size
-
         size = min(size, endpoint.max_page_size or size)
 
         def reader(since: datetime | None, until: datetime | None) -> ListReader:
@@ -246,51 +270,18 @@ class ApiHook(BaseHook):
         except Exception as error:  # noqa: BLE001 - reading a list must not fail because of its lineage
             self.log.warning("Airflow's lineage does not have %s (%s).", resource.name, type(error).__name__)
 
-    def iter_pages(
-        self,
-        resource: str | Resource,
-        *,
-        path_params: Mapping[str, object] | None = None,
-        query_params: Mapping[str, object] | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        slice_size: timedelta | None = None,
-        concurrency: int = 1,
-        page_size: int | None = None,
-        detail: bool = False,
-    ) -> Iterator[Page]:
-        """Return a list's pages in order, each as undecoded JSON.
-
-        Parameters as for `open_list`, and:
+    def iter_pages(self, resource: str | Resource, *, detail: bool = False, **options: Unpack[ListOptions]) -> Iterator[Page]:
+        """Return a list's pages in order, each as undecoded JSON. Options as for `open_list`, and:
 
         :param detail: fetch each object by its id, because the lists of objects hold summaries.
         :raises ApiError: a request failed, or a response breaks the contract.
         """
-        reader = self.open_list(
-            resource,
-            path_params=path_params,
-            query_params=query_params,
-            since=since,
-            until=until,
-            slice_size=slice_size,
-            concurrency=concurrency,
-            page_size=page_size,
-        )
+        reader = self.open_list(resource, cursor=None, records_read=0, total=None, **options)
         self._collect_lineage(reader.resource)
         return self.detailed_pages(reader) if detail else reader.pages()
 
     def iter_records(
-        self,
-        resource: str | Resource,
-        *,
-        path_params: Mapping[str, object] | None = None,
-        query_params: Mapping[str, object] | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        slice_size: timedelta | None = None,
-        concurrency: int = 1,
-        page_size: int | None = None,
-        detail: bool = False,
+        self, resource: str | Resource, *, detail: bool = False, **options: Unpack[ListOptions]
     ) -> Iterator[dict[str, Any]]:
         """Return a list's records as dictionaries, one by one. Parameters as for `iter_pages`.
 
@@ -298,33 +289,12 @@ class ApiHook(BaseHook):
         """
         from limio_limitrail.api.page import decode_page
 
-        reader = self.open_list(
-            resource,
-            path_params=path_params,
-            query_params=query_params,
-            since=since,
-            until=until,
-            slice_size=slice_size,
-            concurrency=concurrency,
-            page_size=page_size,
-        )
-        self._collect_lineage(reader.resource)
-        for page in self.detailed_pages(reader) if detail else reader.pages():
-            yield from decode_page(page, api=self.client.api, resource=reader.resource.name)
+        endpoint = self.find_resource(resource)
+        for page in self.iter_pages(endpoint, detail=detail, **options):
+            yield from decode_page(page, api=self.client.api, resource=endpoint.name)
 
     def get_df(
-        self,
-        resource: str | Resource,
-        *,
-        path_params: Mapping[str, object] | None = None,
-        query_params: Mapping[str, object] | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        slice_size: timedelta | None = None,
-        concurrency: int = 1,
-        page_size: int | None = None,
-        detail: bool = False,
-        flatten: bool = False,
+        self, resource: str | Resource, *, detail: bool = False, flatten: bool = False, **options: Unpack[ListOptions]
     ) -> pd.DataFrame:
         """Return a whole list as one frame, all of it in memory. Parameters as for `iter_pages`, and:
 
@@ -333,46 +303,14 @@ class ApiHook(BaseHook):
         """
         from limio_limitrail.api.page import to_frame
 
-        records = self.iter_records(
-            resource,
-            path_params=path_params,
-            query_params=query_params,
-            since=since,
-            until=until,
-            slice_size=slice_size,
-            concurrency=concurrency,
-            page_size=page_size,
-            detail=detail,
-        )
-        return to_frame(records, flatten=flatten)
+        return to_frame(self.iter_records(resource, detail=detail, **options), flatten=flatten)
 
-    def count(
-        self,
-        resource: str | Resource,
-        *,
-        path_params: Mapping[str, object] | None = None,
-        query_params: Mapping[str, object] | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        slice_size: timedelta | None = None,
-        concurrency: int = 1,
-    ) -> int:
+    def count(self, resource: str | Resource, **options: Unpack[ListRange]) -> int:
         """Return the number of records of a list: the API's own total if it has one, else by reading the list."""
-        if slice_size is None and self.find_resource(resource).total is not None:
-            first = next(
-                self.open_list(
-                    resource, path_params=path_params, query_params=query_params, since=since, until=until, page_size=1
-                ).pages()
-            )
+        if options.get("slice_size") is None and self.find_resource(resource).total is not None:
+            unsliced: ListRange = {**options, "concurrency": 1}
+            first = next(self.open_list(resource, page_size=1, **unsliced).pages())
             if first.total is not None and first.total_is_exact:
                 return first.total
-        reader = self.open_list(
-            resource,
-            path_params=path_params,
-            query_params=query_params,
-            since=since,
-            until=until,
-            slice_size=slice_size,
-            concurrency=concurrency,
-        )
+        reader = self.open_list(resource, page_size=None, cursor=None, records_read=0, total=None, **options)
         return sum(len(page.raw_records) for page in reader.pages())

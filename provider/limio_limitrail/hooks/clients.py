@@ -22,12 +22,12 @@ from limio_limitrail.api.client import ApiClient
 from limio_limitrail.api.redact import remember_proxy_passwords
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.transport import Timeouts, Transport
+from limio_limitrail.hooks.api_connections import API_PREFIX
 from limio_limitrail.hooks.connection import retry_limits
-from limio_limitrail.hooks.limio_connection import API_PREFIX
 
 if TYPE_CHECKING:
+    from limio_limitrail.hooks.api_connections import LimitRailSettings
     from limio_limitrail.hooks.connection import Settings
-    from limio_limitrail.hooks.limitrail_connection import LimitRailSettings
 
 LIMIO_CONNECTIONS = 8
 """HTTP connections that are kept open."""
@@ -45,10 +45,7 @@ def shared_limio_client(settings: Settings) -> ApiClient:
 
 
 def make_limio_client(settings: Settings, *, connections: int = LIMIO_CONNECTIONS) -> ApiClient:
-    """Make a client of a Limio connection.
-
-    :param connections: the most HTTP connections that are kept open.
-    """
+    """Make a client of a Limio connection."""
     return _make_client(settings, api="Limio", base_url=settings.app_url + API_PREFIX, connections=connections)
 
 
@@ -113,18 +110,14 @@ def shared_token_source(key: Hashable, make: Callable[[], TokenSource]) -> Token
     """Return the task run's token source of some credentials, made at the first call."""
     with _lock:
         sources, _ = _caches()
-        if key not in sources:
-            sources[key] = make()
-        return sources[key]
+        return sources.get(key) or sources.setdefault(key, make())
 
 
 def shared_client(key: Hashable, make: Callable[[], ApiClient]) -> ApiClient:
     """Return the task run's client of a connection, made at the first call."""
     with _lock:
         _, clients = _caches()
-        if key not in clients:
-            clients[key] = make()
-        return clients[key]
+        return clients.get(key) or clients.setdefault(key, make())
 
 
 def _caches() -> tuple[dict[Hashable, TokenSource], dict[Hashable, ApiClient]]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from limio_limitrail.api.errors import ConnectionFieldError
@@ -18,6 +18,9 @@ from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.retry import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT, RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.urls import is_loopback, origin_of, unfit_part, unfit_path
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
 
 DEFAULT_READ_TIMEOUT = 60.0
 """Seconds between two pieces of an answer; neither API documents a timeout of its own."""
@@ -31,30 +34,11 @@ _PLACEHOLDER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _LAST_PORT = 65_535
 
 
-class AirflowConnection(Protocol):
-    """The parts of an Airflow connection that are read here."""
-
-    conn_id: str
-    host: str | None
-    login: str | None
-    password: str | None
-    schema: str | None
-    port: int | None
-    extra: str | None
-
-    @property
-    def extra_dejson(self) -> dict[str, Any]: ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """The settings of a client, read from a connection.
 
     :param app_url: scheme and host of the app, without a path.
-    :param auth_url: the token endpoint.
-    :param auth_mode: how to authenticate.
-    :param client_id: the OAuth client's id.
-    :param secret: the client secret, or the key.
     :param read_timeout: seconds between two pieces of an answer.
     :param total_timeout: seconds for one answer, from the first byte sent to the last byte read.
     :param max_response: bytes of the largest answer, decoded.
@@ -91,12 +75,9 @@ def retry_limits(settings: Settings) -> RetryLimits:
 
 
 class Fields:
-    """A connection's fields, each read with a message of its own where it does not fit.
+    """A connection's fields, each read with a message of its own where it does not fit."""
 
-    :param connection: the Airflow connection.
-    """
-
-    def __init__(self, connection: AirflowConnection) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._conn_id = connection.conn_id
         self._connection = connection
         self._extra: Mapping[str, Any] = self._read_extra()

@@ -43,7 +43,7 @@ class LimioHook(ApiHook):
         from airflow.sdk.log import mask_secret
 
         from limio_limitrail.bare_errors import raises_bare
-        from limio_limitrail.hooks.limio_connection import read_limio_connection
+        from limio_limitrail.hooks.api_connections import read_limio_connection
 
         settings = read_limio_connection(self.get_connection(self.limio_conn_id))
         raises_bare(mask_secret)(settings.secret.reveal())

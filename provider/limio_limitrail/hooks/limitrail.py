@@ -13,7 +13,7 @@ from limio_limitrail.hooks.base import ApiHook
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
-    from limio_limitrail.hooks.limitrail_connection import LimitRailSettings
+    from limio_limitrail.hooks.api_connections import LimitRailSettings
 
 
 class LimitRailHook(ApiHook):
@@ -49,7 +49,7 @@ class LimitRailHook(ApiHook):
         from airflow.sdk.log import mask_secret
 
         from limio_limitrail.bare_errors import raises_bare
-        from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
+        from limio_limitrail.hooks.api_connections import read_limitrail_connection
 
         settings = read_limitrail_connection(self.get_connection(self.limitrail_conn_id))
         raises_bare(mask_secret)(settings.secret.reveal())
@@ -62,7 +62,7 @@ class LimitRailHook(ApiHook):
         :raises ConnectionFieldError: neither names one, and LimitRail gives no token without (LimitRail developer console).
         :raises ParameterError: the hook's are no scopes.
         """
-        from limio_limitrail.hooks.limitrail_connection import scopes_to_ask
+        from limio_limitrail.hooks.api_connections import scopes_to_ask
 
         return scopes_to_ask(self.settings, scope=self.scope, conn_id=self.limitrail_conn_id)
 
@@ -85,7 +85,6 @@ class LimitRailHook(ApiHook):
     def path_for(self, name: str, *, default: str) -> str:
         """Return the path of a resource or an operation: the connection's ``paths`` may replace it.
 
-        :param name: such as ``usage`` or ``usage.commit``.
         :param default: the path where the connection does not name one.
         """
         return dict(self.settings.paths).get(name, default)

@@ -62,7 +62,6 @@ class RunTimes:
     """The times of a run, from Airflow.
 
     :param start: the start of its data interval; None for manual and asset-triggered runs.
-    :param end: the end of its data interval.
     :param due: the time after which it may run.
     :param backfill: True for a run of ``airflow backfill create``.
     """
@@ -102,11 +101,7 @@ class RunTimes:
 
 @dataclass(frozen=True, kw_only=True)
 class PastRange:
-    """The time range of an earlier execution of a run.
-
-    :param since: its lower bound; None for everything.
-    :param until: its upper bound, which does not belong to it.
-    """
+    """The time range of an earlier execution of a run."""
 
     since: datetime | None
     until: datetime | None
@@ -150,10 +145,6 @@ def choose_range(
     which the run was due. Where the API has none, rows that belong to a run (``own_rows``) end where the run ended before, or
     with its interval: what came later belongs to the next run.
 
-    :param resource: what is asked for.
-    :param run: the run's times.
-    :param since: the user's own lower bound.
-    :param until: the user's own upper bound.
     :param slice_size: the longest range of one request, which needs both bounds.
     :param incremental: the state of an incremental pull; None for other pulls.
     :param own_rows: True where each run keeps rows or files of its own, so that another run's records would come twice.
@@ -275,13 +266,9 @@ def _after_watermark(
                 f"before the watermark {watermark.isoformat()}. {_MAKE}; or pull the days with a task of its own, with since= "
                 "and without incremental"
             )
-        return (
-            since,
-            "since=, because this run of a backfill has an empty data interval"
-            if since is not None
-            else "everything, because this run of a backfill has an empty data interval",
-            f"each run of this backfill asks for more than its days, because its data interval is {_EMPTY}. {_MAKE}",
-        )
+        reason = f"{'everything' if since is None else 'since='}, because this run of a backfill has an empty data interval"
+        warning = f"each run of this backfill asks for more than its days, because its data interval is {_EMPTY}. {_MAKE}"
+        return since, reason, warning
     if end is not None and start is not None and end <= start:
         overlap = max(incremental.overlap, _SHORTEST_OVERLAP)
         return (

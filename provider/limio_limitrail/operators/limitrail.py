@@ -19,10 +19,16 @@ from limio_limitrail.parameters import readers, references
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 from limio_limitrail.usage import parameters as usage
 from limio_limitrail.usage import summary as usage_summary
-from limio_limitrail.usage.idempotency import Idempotency, idempotency
+from limio_limitrail.usage.conventions import (
+    OPERATIONS,
+    Idempotency,
+    Operation,
+    ResponseMapping,
+    find_operation,
+    idempotency,
+    response_mapping,
+)
 from limio_limitrail.usage.ledger.model import PermanentUsageError, Worker
-from limio_limitrail.usage.operations import OPERATIONS, find_operation
-from limio_limitrail.usage.response_mapping import ResponseMapping, response_mapping
 from limio_limitrail.usage.summary import THRESHOLDS, UsageCommitSummary, ledger_query
 
 if TYPE_CHECKING:
@@ -34,11 +40,9 @@ if TYPE_CHECKING:
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
     from limio_limitrail.usage.committer import UsageCommitter
-    from limio_limitrail.usage.ledger.ledger import Ledger
-    from limio_limitrail.usage.ledger.previews import Previews
+    from limio_limitrail.usage.ledger.ledger import Ledger, Previews
     from limio_limitrail.usage.ledger.rules import Policy
     from limio_limitrail.usage.messages import UsageTemplate
-    from limio_limitrail.usage.operations import Operation
     from limio_limitrail.usage.sender import UsageSender
 
 DUCKDB_WAIT = 60.0
@@ -199,7 +203,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         """The hook of the LimitRail connection, with the scope that the operation needs."""
         from limio_limitrail.hooks.limitrail import LimitRailHook
 
-        further = (self.scope,) if isinstance(self.scope, str) else tuple(self.scope or ())
+        further = (self.scope,) if isinstance(self.scope, str) else self.scope or ()
         return LimitRailHook(self.limitrail_conn_id, scope=[find_operation(self.operation).scope, *further])
 
     def page_url(self) -> str:
@@ -248,9 +252,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
         from limio_limitrail.observability.metrics import log_group, send_metrics
         from limio_limitrail.usage.committer import UsageCommitter
-        from limio_limitrail.usage.known_rows import check_same_rows, list_changes
         from limio_limitrail.usage.row_buffer import RowBuffer
-        from limio_limitrail.usage.rows import fill_row_buffer, open_source
+        from limio_limitrail.usage.rows import check_same_rows, fill_row_buffer, list_changes, open_source
 
         self.read_parameters()
         usage.one_of(sql=self.sql, parts_path=self.parts_path, rows=self.rows)
@@ -381,8 +384,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         )
 
     def _ledger(self, database: PersistentConnection, *, operation: Operation, worker: Worker) -> Ledger | Previews:
-        from limio_limitrail.usage.ledger.ledger import Ledger
-        from limio_limitrail.usage.ledger.previews import Previews
+        from limio_limitrail.usage.ledger.ledger import Ledger, Previews
 
         if not operation.changes:
             return Previews(database=database, table=self.preview_table, worker=worker)

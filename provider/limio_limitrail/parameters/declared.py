@@ -21,7 +21,6 @@ Templated: TypeAlias = T | Any
 class Parameter:
     """A parameter of a class.
 
-    :param read: reads it.
     :param templated: False if it is the same in each run: a function, or the way in which the task is run.
     """
 
@@ -37,7 +36,6 @@ def template_fields(parameters: Mapping[str, Parameter]) -> tuple[str, ...]:
 def read_all(parameters: Mapping[str, Parameter], given: Mapping[str, object]) -> dict[str, Any]:
     """Read all parameters of a class.
 
-    :param given: what was given for each.
     :raises ParameterError: some do not fit. The message names all of them.
     """
     values: dict[str, Any] = {}

@@ -33,11 +33,7 @@ def optional(read: Reader[T]) -> Reader[T | None]:
 
 
 def whole_number(*, least: int, most: int | None = None) -> Reader[int]:
-    """Read a whole number: an int, a float or decimal without a fraction, or a text of one. True is none.
-
-    :param least: the smallest that fits.
-    :param most: the largest.
-    """
+    """Read a whole number: an int, a float or decimal without a fraction, or a text of one. True is none."""
     bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
 
     def read(name: str, value: object) -> int:
@@ -73,10 +69,7 @@ def switch(name: str, value: object) -> bool:
 
 
 def text(what: str = "a text") -> Reader[str]:
-    """Read a text that is not empty. A whole number is taken for its digits, as native rendering makes numbers of ids.
-
-    :param what: what it is, for the message.
-    """
+    """Read a text that is not empty. A whole number is taken for its digits, as native rendering makes numbers of ids."""
 
     def read(name: str, value: object) -> str:
         found = _as_text(value)
@@ -112,9 +105,6 @@ def names(what: str, *, least: int = 0) -> Reader[tuple[str, ...]]:
 
     A text that is a list when it is written out (``"['a', 'b']"``, JSON) is that list. A bare text with a comma is refused: it
     may be one name or two.
-
-    :param what: what they are, in the plural.
-    :param least: how many there must be.
     """
     expected = f"a list of {what}, or one of them as a text" + (f"; at least {least}" if least else "")
 

@@ -53,8 +53,6 @@ def instant(name: str, value: object) -> datetime:
 def span(*, least: timedelta = timedelta(0), most: timedelta | None = None, whole_seconds: bool = False) -> Reader[timedelta]:
     """Read a span of time: a timedelta, seconds, an ISO 8601 duration such as ``PT1H``, or a text such as ``1:00:00``.
 
-    :param least: the shortest that fits.
-    :param most: the longest.
     :param whole_seconds: refuse fractions of a second.
     """
     bounds = f" of at least {least}" + ("" if most is None else f" and at most {most}")

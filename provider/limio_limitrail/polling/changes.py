@@ -27,7 +27,6 @@ K = TypeVar("K", bound=Hashable)
 class RecordFingerprint:
     """What is remembered of a record: enough to recognize it, and no personal data.
 
-    :param identity: its primary key, as a short text.
     :param digest: of its key and time, or of the whole record if it has no time: it changes when the record does.
     :param when: when the record last changed, if it says so.
     """
@@ -90,12 +89,7 @@ Matches = tuple[RecordFingerprint, ...] | PredicateError
 
 @dataclass(frozen=True, kw_only=True)
 class WatchedList:
-    """A list that is polled for changes.
-
-    :param path_params: values for the path's placeholders.
-    :param query_params: query parameters.
-    :param page_size: records to ask for per page.
-    """
+    """A list that is polled for changes."""
 
     resource: Resource
     path_params: Mapping[str, str] = field(default_factory=dict)
@@ -105,9 +99,7 @@ class WatchedList:
     def poll(self, client: ApiClient, *, filters: Mapping[K, WatchFilter], now: datetime) -> dict[K, Matches]:
         """Read the list once, from the earliest bound of all filters on.
 
-        :param filters: by watch.
         :param now: the upper bound, for lists that need one.
-        :returns: what each watch found.
         :raises ApiError: a request failed, or a response breaks the contract.
         """
         path, params = self._query(filters, now=now)

@@ -52,8 +52,6 @@ class ObjectCondition:
     :param path_type: the kind of object, such as ``orders`` or ``process``.
     :param target_statuses: the statuses that end the wait; empty if it is enough that the object exists.
     :param failed_statuses: the statuses from which no target status can be reached any more.
-    :param missing: what a 404 means.
-    :param service: whose object it is.
     :raises ParameterError: a status is both, or there are failed statuses without any that end the wait.
     """
 
@@ -120,12 +118,8 @@ class ObjectCondition:
 class RecordsCondition:
     """A list has matching records.
 
-    :param path_params: values for the path's placeholders.
-    :param query_params: query parameters.
     :param since: the lower bound in time, for lists that filter by it.
     :param until: the upper bound, for lists whose filter has one.
-    :param min_records: how many records must match.
-    :param page_size: records to ask for per page.
     :param predicate: whether a record matches; without it, each one does.
     :raises ParameterError: nothing is waited for.
     """

@@ -53,11 +53,7 @@ class ChangeEvent:
 
     @classmethod
     def of(cls, fingerprints: Sequence[RecordFingerprint], *, resource: str, watch: str, number: int) -> ChangeEvent:
-        """Make the event of some records.
-
-        :param watch: the key of the watch.
-        :param number: events that it announced before.
-        """
+        """Make the event of some records."""
         times = [one.when for one in fingerprints if one.when is not None]
         digests = ",".join(f"{digest:x}" for digest in sorted(one.digest for one in fingerprints))
         return cls(
@@ -111,7 +107,6 @@ class _Claims:
     def read(cls, data: object, *, key: str) -> _Claims:
         """Deserialize them.
 
-        :param key: where they are stored.
         :raises ParameterError: a newer version has written them, or they are damaged.
         """
         if data is None:
@@ -158,7 +153,6 @@ def new_events(context: Context, asset: Asset) -> list[ChangeEvent]:
     Airflow 3.2 has no such store. There, a run gets what started it.
 
     :param context: the task's. The asset must be among the task's ``inlets``.
-    :param asset: the watched one.
     :raises KeyError: the asset is not among the task's inlets.
     :raises ParameterError: a newer version of the package has announced an event or stored the claims, or they are damaged.
     :raises Exception: Airflow does not say which events came, and the run would get fewer than it got before. A retry may

@@ -81,11 +81,7 @@ class NoAnswerError(ExplainedError):
 
     @classmethod
     def after(cls, failures: int, error: Exception) -> NoAnswerError:
-        """Make the error.
-
-        :param failures: polls in a row that failed.
-        :param error: the last failure.
-        """
+        """Make the error."""
         return cls(f"{failures} polls in a row failed. The last one: {error}")
 
 
@@ -97,7 +93,6 @@ class PollTimeoutError(Exception):
 class PollFailure:
     """A failed poll, and what follows from it.
 
-    :param message: what failed, as sentences.
     :param is_transient: the next poll may succeed without anybody's help.
     :param count: failures in a row, with this one.
     :param is_last: the policy allows no more of them.
@@ -130,10 +125,7 @@ class PollPolicy:
         return isinstance(error, PollTimeoutError | ServerError | RateLimitError | TransportError | CursorRefusedError)
 
     def failed(self, error: Exception, *, failures: int) -> PollFailure:
-        """Return what follows from a failure.
-
-        :param failures: failures in a row before this one.
-        """
+        """Return what follows from a failure, after so many others in a row."""
         is_transient = self.is_transient(error)
         count = failures + 1 if is_transient else max(failures, PERMANENT)
         asked = error.retry_after if isinstance(error, ApiError) else None
@@ -154,7 +146,6 @@ class PollPolicy:
     def pause(self, *, failures: int = 0, retry_after: float | None = None) -> float:
         """Return the seconds until the next poll: the interval, with exponential backoff and jitter.
 
-        :param failures: failures in a row.
         :param retry_after: seconds that the API asked to wait; at most `MAX_RETRY_AFTER` of them count.
         """
         seconds = self.poke_interval * min(2.0 ** min(failures, 10), MAX_BACKOFF)
@@ -171,10 +162,8 @@ def capped(retry_after: float | None) -> float | None:
 class WaitSpec:
     """What a trigger waits for.
 
-    :param condition: what to poll for, as JSON.
     :param poke_interval: seconds between two polls.
     :param deadline: when to give up, in seconds since 1970: the same however often the trigger is moved or restarted.
-    :param max_transient_failures: transient failures in a row to retry.
     :param failures: failures in a row before this trigger was made.
     :param not_before: until when the API does not want to be asked, in seconds since 1970.
     """

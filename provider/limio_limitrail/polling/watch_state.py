@@ -3,19 +3,38 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+import struct
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.query import Source, read_source
 from limio_limitrail.polling.events import ChangeEvent
-from limio_limitrail.polling.watermark import Watermark
-from limio_limitrail.stored_formats import UNREADABLE, number, trouble
+from limio_limitrail.stored_formats import UNREADABLE, instant, number, text, trouble
+
+if TYPE_CHECKING:
+    from limio_limitrail.polling.changes import RecordFingerprint
 
 FORMAT = 1
+
+MAX_REMEMBERED = 3_000
+"""Records that a watermark remembers one by one. It is a value in Airflow's state store, which is meant for less than 64 KiB."""
+
+IDLE = timedelta(days=1)
+"""If nothing changes, the lower bound follows the clock at this distance, or at the overlap if that is longer: otherwise the
+time range to read would grow for ever."""
+
+FAR_FUTURE = timedelta(days=1)
+"""A time that is further ahead is not believed: clocks and zones differ by less."""
+
+_ENTRY = struct.Struct(">QI")
+_NO_TIME = 0
+_EPOCH = datetime.fromtimestamp(0, tz=UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +44,7 @@ class WatchState:
     It is stored before an event is announced, and again when Airflow has stored the event: a watch that is killed between the two
     announces the same event a second time, with the same id.
 
-    :param announced: number of events announced.
     :param unacknowledged: those of them that Airflow may not have stored.
-    :param source: whose list is watched, if known.
     """
 
     watermark: Watermark
@@ -86,3 +103,90 @@ def watch_key(*, api: str, conn_id: str, resource: str, path: str, params: Mappi
     """Return the key of a watch's state in an asset's state store: another list or predicate is another watch."""
     identity = json.dumps([api, conn_id, resource, path, sorted(params.items()), predicate])
     return f"limio_limitrail.watch.{hashlib.sha256(identity.encode()).hexdigest()[:24]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watermark:
+    """How far a watch has read.
+
+    :param changed_after: the lower bound of the times that are still read; None for lists whose records have none.
+    :param remembered: records from there on that were announced, or existed at the start: seconds since 1970 by digest, 0 for
+        those without a time.
+    :param truncated: there were more than can be remembered, so that the lower bound is higher than it should be.
+    """
+
+    changed_after: datetime | None
+    remembered: Mapping[int, int] = field(default_factory=dict)
+    truncated: bool = field(default=False, compare=False)
+
+    def changes(self, fingerprints: Iterable[RecordFingerprint]) -> tuple[RecordFingerprint, ...]:
+        """Return those that are new, each once."""
+        found = {
+            one.digest: one for one in fingerprints if one.is_since(self.changed_after) and one.digest not in self.remembered
+        }
+        return tuple(found.values())
+
+    def advance(self, fingerprints: Iterable[RecordFingerprint], *, overlap: timedelta, now: datetime) -> Watermark:
+        """Return the watermark after a poll.
+
+        :param fingerprints: all that the poll found from the lower bound on.
+        :param overlap: how much older than the newest record a late one may be.
+        :param now: a record with a later time moves the lower bound no further than this.
+        :raises ParameterError: there are more records than can be remembered.
+        """
+        covered = [one for one in fingerprints if one.is_since(self.changed_after)]
+        changed_after = self.changed_after
+        newest = max((one.when for one in covered if one.when is not None), default=None)
+        if newest is not None:
+            reached = max(min(newest, now), _EPOCH) - overlap
+            changed_after = reached if changed_after is None else max(changed_after, reached)
+        if changed_after is not None:
+            changed_after = max(changed_after, now - max(overlap, IDLE))
+        # Many records of the far future would lift the lower bound above everything else.
+        timeless = {one.digest: _NO_TIME for one in covered if one.when is None or one.when > now + FAR_FUTURE}
+        if len(timeless) > MAX_REMEMBERED:
+            raise ParameterError(
+                f"the list has more than {MAX_REMEMBERED:,} records without a time, or with one later than tomorrow, which "
+                "is too many to watch. Narrow it with query_params, give a Resource whose time_column says when a record "
+                "changed, or pull it by a schedule"
+            )
+        timed = {digest: second for digest, second in self.remembered.items() if second != _NO_TIME}
+        timed.update({one.digest: max(_second(one.when), 1) for one in covered if one.digest not in timeless})
+        bound = _bound_that_fits(timed, changed_after=changed_after, most=MAX_REMEMBERED - len(timeless))
+        lowest = _second(bound)
+        remembered = {**{digest: second for digest, second in timed.items() if second >= lowest}, **timeless}
+        return Watermark(changed_after=bound, remembered=remembered, truncated=bound != changed_after)
+
+    def to_json(self) -> dict[str, Any]:
+        """Serialize it."""
+        packed = b"".join(_ENTRY.pack(digest, second) for digest, second in sorted(self.remembered.items()))
+        return {
+            "changed_after": self.changed_after.isoformat() if self.changed_after else None,
+            "remembered": base64.b85encode(packed).decode("ascii"),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Watermark:
+        """Deserialize one."""
+        packed = base64.b85decode(text(data["remembered"]))
+        changed_after = instant(data["changed_after"]).astimezone(UTC) if data["changed_after"] is not None else None
+        try:
+            return cls(changed_after=changed_after, remembered=dict(_ENTRY.iter_unpack(packed)))
+        except struct.error as error:
+            raise ValueError(str(error)) from None
+
+
+def _second(when: datetime | None) -> int:
+    return 0 if when is None else min(max(int(when.timestamp()), 0), 2**32 - 1)
+
+
+def _bound_that_fits(timed: Mapping[int, int], *, changed_after: datetime | None, most: int) -> datetime | None:
+    """Return the lower bound above which there are no more records than can be remembered.
+
+    Below it, a record that is not remembered would be announced again and again.
+    """
+    lowest = _second(changed_after)
+    seconds = sorted((second for second in timed.values() if second >= lowest), reverse=True)
+    if len(seconds) <= most:
+        return changed_after
+    return datetime.fromtimestamp(seconds[most] + 1, tz=UTC)

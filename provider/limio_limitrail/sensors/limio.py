@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from limio_limitrail.links.pages import LimioAppLink
 from limio_limitrail.parameters import readers
 from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
-from limio_limitrail.sensors.base import WaitSensor
-from limio_limitrail.sensors.records import RecordsSensor
+from limio_limitrail.sensors.base import RecordsSensor, WaitSensor
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

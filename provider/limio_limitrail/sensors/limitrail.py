@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from limio_limitrail.links.pages import LimitRailConsoleLink
 from limio_limitrail.parameters import readers, times
 from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
-from limio_limitrail.sensors.records import RecordsSensor
+from limio_limitrail.sensors.base import RecordsSensor
 
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger

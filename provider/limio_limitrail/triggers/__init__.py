@@ -2,7 +2,7 @@
 """Triggers: wait and watch without a worker. `new_events` is for the tasks of a Dag that a watch starts.
 
 May import `hooks`, `polling` and what these may. Dag files import `limio` and `limitrail`, which are light; the poll loops
-(`wait_loop`, `watch_loop`) are imported in a thread. Begin with `base` (waits) and `events` (watches).
+(`poll_loops`) are imported in a thread. Begin with `base` (waits) and `events` (watches).
 """
 
 from limio_limitrail.polling import ChangeEvent, new_events

@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from typing import Any, Required, TypedDict
+from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -23,18 +23,6 @@ KWARGS_FORMAT = 1
 def unsupported(format_version: object) -> str | None:
     """Return why a stored trigger cannot be made, as the end of a sentence that starts with it; None if it can."""
     return trouble(format_version, reads=KWARGS_FORMAT)
-
-
-class WaitArguments(TypedDict, total=False):
-    """The arguments of a `WaitTrigger`: those of `WaitSpec`, and their format."""
-
-    condition: Required[dict[str, Any]]
-    poke_interval: Required[float]
-    deadline: Required[float]
-    max_transient_failures: Required[int]
-    failures: int
-    not_before: float
-    format_version: int
 
 
 class WaitTrigger(ConnectionMixin, BaseTrigger):
@@ -73,8 +61,8 @@ class WaitTrigger(ConnectionMixin, BaseTrigger):
         not_before = self.spec.not_before - time.time()
         try:
             with self.connection_in_use():
-                await import_in_thread("limio_limitrail.triggers.wait_loop", within=seconds_left(end))
-                from limio_limitrail.triggers.wait_loop import poll_until
+                await import_in_thread("limio_limitrail.triggers.poll_loops", within=seconds_left(end))
+                from limio_limitrail.triggers.poll_loops import poll_until
 
                 return await poll_until(end, self.spec, connection=self, not_before=not_before, log=self.log)
         except PollTimeoutError as error:
@@ -85,12 +73,7 @@ class WaitTrigger(ConnectionMixin, BaseTrigger):
 
 
 class UnsupportedTrigger(BaseTrigger):
-    """Replaces a trigger that a newer version has stored, and tells its task so.
-
-    :param of: the class of the trigger.
-    :param kwargs: its arguments.
-    :param reason: why it cannot be made, as the end of a sentence.
-    """
+    """Replaces a trigger that a newer version has stored, and tells its task so."""
 
     def __init__(self, *, of: type[BaseTrigger], kwargs: dict[str, Any], reason: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call] # as above

@@ -45,9 +45,6 @@ class ResolvedConnection:
     """A connection as it was last read.
 
     :param client: shared by all triggers of the process with the same credentials.
-    :param owner: whose lists they are.
-    :param host: the origin of the API.
-    :param token_host: the origin of the token endpoint.
     :param paths: paths that the connection gives resources, by name.
     """
 
@@ -61,7 +58,6 @@ class ResolvedConnection:
         """Poll in a thread: with a token, in a slot, and within the time limit of a poll.
 
         :param target: what of the host is polled: if it hangs, it occupies no other slots.
-        :param limit: polls of the target at once.
         :param within: seconds until the caller gives up, whatever becomes of the poll.
         :param owner: separates polls of the same target.
         :raises PollTimeoutError: that was too short, or the poll took longer than any may.
@@ -146,10 +142,7 @@ class ConnectionMixin(ABC):
                     _close_unused(resolved.client)
 
     def latest(self, resolved: ResolvedConnection) -> ResolvedConnection:
-        """Return the connection as any trigger of this process has last read it.
-
-        :param resolved: as this one has read it.
-        """
+        """Return the connection as any trigger of this process has last read it."""
         with _lock:
             return _latest.get(self._connection_key()) or resolved
 
@@ -157,14 +150,13 @@ class ConnectionMixin(ABC):
     async def resolve(self, *, within: float) -> ResolvedConnection:
         """Look the connection up, and read it.
 
-        :param within: seconds that it may take.
         :raises AirflowNotFoundException: there is no such connection.
         :raises PollTimeoutError: it took longer, or Airflow could not look it up.
         """
         from airflow.sdk import BaseHook
         from airflow.sdk.exceptions import AirflowNotFoundException
 
-        from limio_limitrail.hooks.docs_site import read_docs_site
+        from limio_limitrail.hooks.base import read_docs_site
 
         read_docs_site()
         loop = asyncio.get_running_loop()

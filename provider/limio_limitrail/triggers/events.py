@@ -176,9 +176,9 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
 
     async def shared_rounds(self) -> AsyncGenerator[PollRound]:
         """Poll for all watches of the list, for ever."""
-        await import_in_thread("limio_limitrail.triggers.watch_loop")
+        await import_in_thread("limio_limitrail.triggers.poll_loops")
+        from limio_limitrail.triggers.poll_loops import poll_loop
         from limio_limitrail.triggers.watch import PollRound, shared_poll_of
-        from limio_limitrail.triggers.watch_loop import poll_loop
 
         # Events that were announced before a restart and may not be stored need not wait for the API.
         yield PollRound()
@@ -200,8 +200,8 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Watch without sharing the loop, as Airflow 3.2 does."""
         watcher = await self._make_watcher()
+        from limio_limitrail.triggers.poll_loops import poll_loop
         from limio_limitrail.triggers.watch import SharedPoll
-        from limio_limitrail.triggers.watch_loop import poll_loop
 
         shared_poll = SharedPoll()
         last: PollRound | None = None
@@ -219,7 +219,7 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
             yield TriggerEvent(event.to_json())  # type: ignore[no-untyped-call] # as above
 
     async def _make_watcher(self) -> Watcher:
-        await import_in_thread("limio_limitrail.triggers.watch_loop")
+        await import_in_thread("limio_limitrail.triggers.poll_loops")
         from limio_limitrail.triggers.watch import Watcher
 
         # Private, because Airflow offers no other way to the stores of all assets that one trigger watches.

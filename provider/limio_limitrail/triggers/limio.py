@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, ClassVar, Never, Unpack
+from typing import Any, ClassVar, Never
 
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.parameters import readers
 from limio_limitrail.parameters.declared import Parameter
-from limio_limitrail.triggers.base import KWARGS_FORMAT, WaitArguments, WaitTrigger
+from limio_limitrail.triggers.base import KWARGS_FORMAT, WaitTrigger
 from limio_limitrail.triggers.connection import ConnectionMixin, ResolvedConnection, resolved_connection
 from limio_limitrail.triggers.events import DEFAULT_INTERVAL, DEFAULT_OVERLAP, ResourceEventTrigger
 from limio_limitrail.triggers.threads import MAX_SLOTS
@@ -28,8 +28,8 @@ class _LimioConnectionMixin(ConnectionMixin):
         return {"limio_conn_id": self.limio_conn_id}
 
     def read_connection(self, connection: Any) -> ResolvedConnection:
+        from limio_limitrail.hooks.api_connections import read_limio_connection
         from limio_limitrail.hooks.clients import make_limio_client
-        from limio_limitrail.hooks.limio_connection import read_limio_connection
 
         settings = read_limio_connection(connection)
         make = partial(make_limio_client, settings, connections=MAX_SLOTS)
@@ -39,7 +39,7 @@ class _LimioConnectionMixin(ConnectionMixin):
 class LimioWaitTrigger(_LimioConnectionMixin, WaitTrigger):
     """Wait for something of Limio's. The sensors make it."""
 
-    def __init__(self, *, limio_conn_id: str, **kwargs: Unpack[WaitArguments]) -> None:
+    def __init__(self, *, limio_conn_id: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.limio_conn_id = limio_conn_id
 

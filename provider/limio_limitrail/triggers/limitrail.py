@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, ClassVar, Never, Unpack
+from typing import Any, ClassVar, Never
 
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.parameters import readers
 from limio_limitrail.parameters.declared import Parameter
-from limio_limitrail.triggers.base import KWARGS_FORMAT, WaitArguments, WaitTrigger
+from limio_limitrail.triggers.base import KWARGS_FORMAT, WaitTrigger
 from limio_limitrail.triggers.connection import ConnectionMixin, ResolvedConnection, resolved_connection
 from limio_limitrail.triggers.events import DEFAULT_INTERVAL, DEFAULT_OVERLAP, ResourceEventTrigger
 
@@ -28,8 +28,8 @@ class _LimitRailConnectionMixin(ConnectionMixin):
         return {"limitrail_conn_id": self.limitrail_conn_id, "scope": " ".join(self.scope)}
 
     def read_connection(self, connection: Any) -> ResolvedConnection:
+        from limio_limitrail.hooks.api_connections import read_limitrail_connection, scopes_to_ask
         from limio_limitrail.hooks.clients import make_limitrail_client
-        from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection, scopes_to_ask
 
         settings = read_limitrail_connection(connection)
         scopes = scopes_to_ask(settings, scope=self.scope, conn_id=self.limitrail_conn_id)
@@ -43,7 +43,7 @@ class LimitRailWaitTrigger(_LimitRailConnectionMixin, WaitTrigger):
     :param scope: scopes to ask for besides the connection's, as a list or as a text with spaces.
     """
 
-    def __init__(self, *, limitrail_conn_id: str, scope: str | Sequence[str] = (), **kwargs: Unpack[WaitArguments]) -> None:
+    def __init__(self, *, limitrail_conn_id: str, scope: str | Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.limitrail_conn_id = limitrail_conn_id
         self.scope = readers.scopes("scope", scope)

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 class WatchProducer(SharedStreamProducer):
-    """Poll for all watches that share a loop.
-
-    :param rounds: the loop.
-    """
+    """Poll for all watches that share a loop."""
 
     def __init__(self, rounds: Callable[[], AsyncGenerator[PollRound]]) -> None:
         self.rounds = rounds

@@ -47,8 +47,6 @@ class SlotKey:
 
     :param host: the host, or what else may hang, such as the module of a predicate.
     :param target: what of it; empty for all of it.
-    :param owner: separates keys of the same name.
-    :param limit: slots of this key.
     """
 
     host: str
@@ -62,10 +60,7 @@ class SlotKey:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Slot:
-    """A slot in use, to be released.
-
-    :param since: in monotonic seconds.
-    """
+    """A slot in use, to be released."""
 
     key: SlotKey
     since: float = field(default_factory=time.monotonic)

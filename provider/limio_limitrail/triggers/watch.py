@@ -20,8 +20,7 @@ from limio_limitrail.api.resource import Resource
 from limio_limitrail.polling.changes import Matches, PredicateError, RecordFingerprint, WatchFilter
 from limio_limitrail.polling.conditions import Predicate, find_predicate
 from limio_limitrail.polling.events import ChangeEvent
-from limio_limitrail.polling.watch_state import WatchState, watch_key
-from limio_limitrail.polling.watermark import Watermark
+from limio_limitrail.polling.watch_state import WatchState, Watermark, watch_key
 from limio_limitrail.triggers.threads import SlotKey, run_in_thread
 
 log = logging.getLogger(__name__)
@@ -38,11 +37,8 @@ class WatchSpec:
     """What an event trigger watches.
 
     :param api: the class of the trigger; with the rest but the times and the page size, it identifies the watch.
-    :param resource: the list.
     :param is_named: it comes from the API's table, so that the connection may give it another path.
-    :param predicate: the import path of a function.
     :param since: announce earlier changes from then on, too.
-    :param poke_interval: seconds between two polls.
     :param overlap: how much later than a newer one a record may appear.
     """
 
@@ -64,7 +60,6 @@ class PollRound:
     """What one poll found for each watch.
 
     :param matches: by watch. One that subscribed during the poll is not among them.
-    :param source: whose list it was.
     :param on_acknowledged: what to do when Airflow has stored all events of the round.
     """
 
@@ -113,7 +108,6 @@ def shared_poll_of(key: Hashable) -> SharedPoll:
 class Watcher:
     """A watch in a triggerer.
 
-    :param spec: what is watched.
     :param stores: the state stores of the assets that it announces for; none on Airflow 3.2.
     """
 

@@ -27,8 +27,7 @@ The threads of a task::
 """
 
 from limio_limitrail.usage.body import Column, Json, Text
-from limio_limitrail.usage.idempotency import Idempotency
-from limio_limitrail.usage.response_mapping import Refusal, ResponseMapping
+from limio_limitrail.usage.conventions import Idempotency, Refusal, ResponseMapping
 from limio_limitrail.usage.summary import UsageCommitSummary
 
 __all__ = ["Column", "Idempotency", "Json", "Refusal", "ResponseMapping", "Text", "UsageCommitSummary"]

@@ -33,10 +33,7 @@ class PlainNumber(Decimal):
 
 @dataclass(frozen=True)
 class Unfit:
-    """A value that no row can hold; the message about it names row and column.
-
-    :param what: a description of the value.
-    """
+    """A value that no row can hold; the message about it names row and column."""
 
     what: str
 
@@ -80,11 +77,8 @@ _ENCODER = msgspec.json.Encoder(decimal_format="number", order="deterministic", 
 
 
 class UsageRowError(ParameterError):
-    """A row cannot be sent as it is. The message names the row by its number, the column, and what is wrong with it.
-
-    :param number: the row's position in the input, from 1; 0 for all rows.
-    :param what: the column and what is wrong.
-    """
+    """A row cannot be sent as it is. The message names the row by its number (from 1; 0 for all rows), the column, and what is
+    wrong with it."""
 
     def __init__(self, number: int, what: str) -> None:
         super().__init__(f"row {number}: {what}" if number else what)
@@ -107,15 +101,8 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Json:
-    """A column that holds JSON as text; its value is sent as that JSON.
-
-    :param name: the column.
-    :param required: whether a row without a value is an error; if not, the member is omitted.
-    """
-
-    name: str
-    required: bool = True
+class Json(Column):
+    """A column that holds JSON as text; its value is sent as that JSON. Parameters as for `Column`."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +139,7 @@ class _Omit:
 def columns_of(tree: object) -> frozenset[str]:
     """Return the columns that a body needs."""
     match tree:
-        case Column() | Json():
+        case Column():
             return frozenset({tree.name})
         case Text():
             return frozenset(tree.columns())
@@ -165,18 +152,17 @@ def columns_of(tree: object) -> frozenset[str]:
 
 
 def fill(tree: object, row: Row, *, number: int) -> Any:
-    """Return a row's JSON by the template of a body.
-
-    :raises UsageRowError: a value is missing, or has no JSON form.
-    """
+    """Return a row's JSON by the template of a body; a value that is missing or has no JSON form raises a `UsageRowError`."""
     if type(tree) in _COMMON_TYPES:
         return as_json(tree, number=number, column=None)
     match tree:
-        case Column() | Json():
+        case Column():
             value = row.get(tree.name)
-            if is_missing(value):
-                return _left_out(tree, number=number)
-            return (_parsed if isinstance(tree, Json) else as_json)(value, number=number, column=tree.name)
+            if not is_missing(value):
+                return (_parsed if isinstance(tree, Json) else as_json)(value, number=number, column=tree.name)
+            if tree.required:
+                raise UsageRowError(number, f"column {tree.name!r} has no value, and the body needs one")
+            return _Omit()
         case Text():
             values = {}
             for name in tree.columns():
@@ -189,8 +175,6 @@ def fill(tree: object, row: Row, *, number: int) -> Any:
             return {name: value for name, value in filled.items() if not isinstance(value, _Omit)}
         case list() | tuple():
             return [value for one in tree if not isinstance(value := fill(one, row, number=number), _Omit)]
-        case None:
-            return None
         case _:
             return as_json(tree, number=number, column=None)
 
@@ -198,12 +182,6 @@ def fill(tree: object, row: Row, *, number: int) -> Any:
 def encode(value: object) -> bytes:
     """Encode JSON: decimals and integers digit by digit, members sorted by name."""
     return _ENCODER.encode(value)
-
-
-def _left_out(tree: Column | Json, *, number: int) -> _Omit:
-    if tree.required:
-        raise UsageRowError(number, f"column {tree.name!r} has no value, and the body needs one")
-    return _Omit()
 
 
 def is_missing(value: object) -> bool:
@@ -252,10 +230,7 @@ def _unfit(what: str, *, number: int, column: str | None) -> UsageRowError:
 
 
 def as_json(value: object, *, number: int, column: str | None) -> Any:
-    """Return a value as JSON can hold it.
-
-    :raises UsageRowError: JSON cannot hold it.
-    """
+    """Return a value as JSON can hold it, or raise a `UsageRowError`."""
     kind = type(value)
     if kind is str and value.isascii():  # type: ignore[attr-defined]
         return value
@@ -288,7 +263,7 @@ def as_json(value: object, *, number: int, column: str | None) -> Any:
             if value.replace(tzinfo=None) in _ENDS_OF_TIME:
                 raise _unfit(UNREADABLE_TIME.what, number=number, column=column)
             try:
-                return _instant(value)
+                return value.isoformat() if value.tzinfo is None else value.astimezone(UTC).isoformat().replace("+00:00", "Z")
             except OverflowError:
                 raise _unfit(UNREADABLE_TIME.what, number=number, column=column) from None
         case date():
@@ -362,22 +337,13 @@ def _of_datetime64(value: Any) -> Any:
 
 
 def as_text(value: object, *, number: int, column: str) -> str:
-    """Return a value as part of a text.
-
-    :raises UsageRowError: it is nested, or JSON cannot hold it.
-    """
+    """Return a value as part of a text; one that is nested or that JSON cannot hold raises a `UsageRowError`."""
     plain = as_json(value, number=number, column=column)
     if isinstance(plain, str):
         return plain
     if isinstance(plain, dict | list):
         raise UsageRowError(number, f"column {column!r} holds a nested value, which makes no text")
     return encode(plain).decode()
-
-
-def _instant(value: datetime) -> str:
-    if value.tzinfo is None:
-        return value.isoformat()
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _is_encodable(text: str) -> bool:

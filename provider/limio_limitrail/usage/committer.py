@@ -15,20 +15,27 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from limio_limitrail.usage.clock import uptime
+from limio_limitrail.usage.interrupts import defer_sigalrm, uptime
 from limio_limitrail.usage.ledger.ledger import LEASE, Claim
 from limio_limitrail.usage.ledger.model import Outcome, StoppedError, UsageRow
 from limio_limitrail.usage.ledger.rules import Policy
-from limio_limitrail.usage.ledger.write_fallbacks import UnwrittenError
-from limio_limitrail.usage.repeated_refusals import RepeatedRefusals
-from limio_limitrail.usage.send_loop import Abort, NotSent, Provisional, RateLimited, Refused, Result, SendLoop, Uncertain
-from limio_limitrail.usage.signals import defer_sigalrm
+from limio_limitrail.usage.ledger.transactions import UnwrittenError
+from limio_limitrail.usage.send_loop import (
+    Abort,
+    NotSent,
+    Provisional,
+    RateLimited,
+    Refused,
+    RepeatedRefusals,
+    Result,
+    SendLoop,
+    Uncertain,
+)
+from limio_limitrail.usage.sender import COPIES_ARRIVE_WITHIN, UsageSender
 from limio_limitrail.usage.summary import OutcomeCounts
 
 if TYPE_CHECKING:
-    from limio_limitrail.usage.ledger.ledger import Ledger
-    from limio_limitrail.usage.ledger.previews import Previews
-    from limio_limitrail.usage.sender import UsageSender
+    from limio_limitrail.usage.ledger.ledger import Ledger, Previews
 
 log = logging.getLogger("limio_limitrail.usage.ledger")
 
@@ -47,19 +54,13 @@ KILL_TIMEOUT = 3.0
 ABORT_TIMEOUT = 90.0
 """Seconds to wait for requests in flight when sending stops for another reason."""
 
-_COPIES_ARRIVE_WITHIN = 0.02
-"""Seconds in which an answer may turn out to be a copy of another row's."""
-
 _PROGRESS_EVERY = 5.0
 _POLL_INTERVAL = 0.1
 _ASK_OTHERS_EVERY = 1.0
 
 
 class UsageCommitter:
-    """Commits the rows of one try of a task.
-
-    :param max_rejected: how many rows may be rejected: up to so many equal refusals in the API's own words do not stop the task.
-    """
+    """Commits the rows of one try of a task. Up to `max_rejected` equal refusals in the API's own words do not stop it."""
 
     def __init__(
         self,
@@ -205,7 +206,6 @@ class UsageCommitter:
         self._send_loop.submit(granted, valid_until=valid_until)
 
     def _collect(self, timeout: float) -> None:
-        """Handle the results so far, waiting up to so many seconds for the first."""
         for claim, result in self._send_loop.results(timeout=timeout):
             self._handle(claim, result)
 
@@ -272,7 +272,7 @@ class UsageCommitter:
     def _write(self) -> None:
         provisional = {key: outcome for key, (_, outcome) in self._unwritten.items() if isinstance(outcome, Provisional)}
         if provisional and not self._in_flight:
-            time.sleep(_COPIES_ARRIVE_WITHIN)
+            time.sleep(COPIES_ARRIVE_WITHIN)
         for key, outcome in provisional.items():
             if (doubt := outcome.recheck()) is not None:
                 self._unwritten[key] = (self._unwritten[key][0], doubt.outcome)
@@ -312,9 +312,8 @@ class UsageCommitter:
             self._write_if_due()
             if timeout > KILL_TIMEOUT:
                 self._renew_if_due()
-        if self._in_flight:
-            for claim in list(self._in_flight.values()):
-                self._add_outcome(claim, Outcome(state=self._in_doubt, detail="the task was told to stop before an answer came"))
+        for claim in list(self._in_flight.values()):
+            self._add_outcome(claim, Outcome(state=self._in_doubt, detail="the task was told to stop before an answer came"))
         try:
             self._write()
         except Exception:

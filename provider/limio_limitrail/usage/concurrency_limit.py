@@ -33,7 +33,6 @@ class AdaptiveConcurrencyLimiter:
     """A limit that adapts: one more for each round of good answers, half after a 429 (rate limit) or when latency rises.
 
     For one event loop; only `limit` may be read in other threads.
-
     """
 
     def __init__(self, max_limit: int, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -42,7 +41,7 @@ class AdaptiveConcurrencyLimiter:
         self._waiting: deque[asyncio.Future[bool]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._limit = float(min(INITIAL_LIMIT, max_limit))
-        self._in_flight = 0
+        self.in_flight = 0
         self._not_before = 0.0
         self._halved_at = float("-inf")
         self._recent: float | None = None
@@ -55,15 +54,10 @@ class AdaptiveConcurrencyLimiter:
         """How many requests may be in flight now."""
         return max(1, int(self._limit))
 
-    @property
-    def in_flight(self) -> int:
-        """How many requests are in flight."""
-        return self._in_flight
-
     async def acquire(self) -> bool:
         """Wait until a request may be sent; return False if `stop` was called instead."""
         if not self._stopped and not self._waiting and self._is_open():
-            self._in_flight += 1
+            self.in_flight += 1
             return True
         admitted: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(admitted)
@@ -71,12 +65,9 @@ class AdaptiveConcurrencyLimiter:
         return await admitted
 
     def answered(self, *, began: float) -> None:
-        """Record an answer other than a 429.
-
-        :param began: when its request began, by the clock.
-        """
+        """Record an answer other than a 429, to a request that began at a time of the clock."""
         now = self._clock()
-        self._in_flight -= 1
+        self.in_flight -= 1
         self._consecutive_429s = 0
         latency = now - began
         self._recent = latency if self._recent is None else self._recent + _RECENT_WEIGHT * (latency - self._recent)
@@ -91,13 +82,9 @@ class AdaptiveConcurrencyLimiter:
         self._admit()
 
     def rate_limited(self, *, began: float, retry_after: float | None) -> None:
-        """Record a 429: pause all requests, and lower the limit.
-
-        :param began: when its request began, by the clock.
-        :param retry_after: seconds that the API asked to wait.
-        """
+        """Record a 429: pause all requests, for as many seconds as the API asked to wait, and lower the limit."""
         now = self._clock()
-        self._in_flight -= 1
+        self.in_flight -= 1
         if began > self._halved_at:
             self._consecutive_429s += 1
         self._halve(began=began, now=now)
@@ -108,7 +95,7 @@ class AdaptiveConcurrencyLimiter:
 
     def unanswered(self) -> None:
         """Record a request that got no answer, or was not sent."""
-        self._in_flight -= 1
+        self.in_flight -= 1
         self._admit()
 
     def stop(self) -> None:
@@ -117,14 +104,14 @@ class AdaptiveConcurrencyLimiter:
         self._admit()
 
     def _is_open(self) -> bool:
-        return self._in_flight < self.limit and self._clock() >= self._not_before
+        return self.in_flight < self.limit and self._clock() >= self._not_before
 
     def _admit(self) -> None:
         """Admit waiting requests up to the limit, in the order in which they came."""
         while self._waiting and (self._stopped or self._is_open()):
             admitted = self._waiting.popleft()
             if not admitted.done():
-                self._in_flight += not self._stopped
+                self.in_flight += not self._stopped
                 admitted.set_result(not self._stopped)
         # Each answer admits the next request; only the end of a pause needs a timer.
         wait = self._not_before - self._clock() if self._waiting else 0.0

@@ -39,10 +39,7 @@ class JsonObject:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Member:
-    """A member of an object, or of an object in it.
-
-    :param owners: the object, and those in it down to the one that has the member.
-    """
+    """A member of the last of some objects, each of which lies in the one before it."""
 
     owners: tuple[JsonObject, ...]
     name: str
@@ -116,10 +113,7 @@ def _heads(path: str) -> tuple[tuple[str, str], ...]:
 
 
 def _require_unique(owner: JsonObject, name: str) -> None:
-    """Check that an object has a member exactly once.
-
-    :raises AmbiguousMemberError: it has not.
-    """
+    """Check that an object has a member exactly once."""
     if (other := _in_other_case(tuple(owner.members), name)) is not None:
         raise AmbiguousMemberError(f"what the answer means cannot be told: it has both {name!r} and {other!r}")
     # The fast path of nearly all answers: no escapes, and the name occurs once.
@@ -146,9 +140,8 @@ def _in_other_case(names: tuple[str, ...], name: str) -> str | None:
 
 
 def failed_members(member: Member | None, *, top: JsonObject, denied: bool) -> Iterator[str]:
-    """Yield the members that report a failure.
+    """Yield the members that report a failure, in the objects around the decision.
 
-    :param member: the decision: it and the objects around it are checked.
     :param denied: whether the answer is a denial, with which "success": false agrees.
     """
     for depth, owner in enumerate(member.owners if member else (top,), start=1):

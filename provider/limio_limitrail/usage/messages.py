@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,7 +18,7 @@ from limio_limitrail.api.redact import holds_secret, repeats_piece, safe_text
 from limio_limitrail.api.resource import fill_path
 from limio_limitrail.api.responses import trace_id_in
 from limio_limitrail.usage.body import Row, Text, UsageRowError, as_json, as_text, columns_of, encode, fill, is_missing
-from limio_limitrail.usage.idempotency import idempotency_key, put_key
+from limio_limitrail.usage.conventions import ResponseMapping
 from limio_limitrail.usage.json_members import (
     AmbiguousMemberError,
     JsonObject,
@@ -28,16 +30,14 @@ from limio_limitrail.usage.json_members import (
     kind_of,
     read_object,
 )
-from limio_limitrail.usage.ledger.digests import by_value, digest_by_value, member_digests
+from limio_limitrail.usage.ledger.changes import by_value, digest_by_value, member_digests
 from limio_limitrail.usage.ledger.model import Outcome, State, UsageRow
-from limio_limitrail.usage.ledger.row_identity import row_identity
-from limio_limitrail.usage.response_mapping import ResponseMapping
+from limio_limitrail.usage.ledger.row_identity import LONGEST_VALUE, row_identity
 
 if TYPE_CHECKING:
     from limio_limitrail.api.responses import Response
 
-_LONGEST_VALUE = 200
-
+_NAMESPACE = uuid.UUID("7f1d8a52-6f0e-5a57-9a0b-0d5a7c3d9e41")
 _LEFT_OUT = '"left out: it repeats a credential"'
 _TOO_LARGE = '"left out: it is larger than 1 MB"'
 _LARGEST_KEPT = 1_000_000
@@ -95,36 +95,22 @@ class UsageTemplate:
     def _columns_of_path(self) -> frozenset[str]:
         return columns_of(Text(self.path))
 
-    @cached_property
-    def _sorted_key_columns(self) -> list[str]:
-        return sorted(self.key_columns)
-
     def build(self, row: Row, *, number: int) -> UsageRow:
-        """Return a row that is ready to be sent.
-
-        :raises UsageRowError: it cannot be sent as it is.
-        """
+        """Return a row that is ready to be sent; one that cannot be sent as it is raises a `UsageRowError`."""
         try:
             return self._build(row, number=number)
         except RecursionError:
             raise UsageRowError(number, "a column holds a value that is nested too deeply") from None
 
     def _build(self, row: Row, *, number: int) -> UsageRow:
-        key = idempotency_key(
-            row,
-            number=number,
-            tenant=self.tenant,
-            operation=self.operation,
-            key_columns=self._sorted_key_columns,
-            namespace=self.namespace,
-        )
+        key = self._idempotency_key(row, number=number)
         values = {name: as_json(row[name], number=number, column=name) for name in self.key_columns}
-        row_key = {name: _shortened(value, number=number, column=name) for name, value in values.items()}
+        row_key = {name: _shortened(value) for name, value in values.items()}
         body, content, members = None, None, None
         if self.body is not None:
             filled = fill(self.body, row, number=number)
             if self.key_field is not None:
-                put_key(filled, self.key_field, key, number=number)
+                _put_key(filled, self.key_field, key, number=number)
             body = encode(filled)
             content = by_value(filled)
             members = member_digests(content, salt=key)
@@ -153,14 +139,47 @@ class UsageTemplate:
             members=members,
         )
 
+    def _idempotency_key(self, row: Row, *, number: int) -> str:
+        """Return a UUID that is the same for the same row in every retry, re-run and backfill."""
+        parts = []
+        for name in sorted(self.key_columns):
+            if is_missing(row.get(name)):
+                raise UsageRowError(number, f"key column {name!r} has no value, and every row needs a key of its own")
+            parts.append([name, _canonical(row[name], number=number, column=name)])
+        named = [self.tenant, self.operation, parts, *(() if self.namespace is None else (self.namespace,))]
+        return str(uuid.uuid5(_NAMESPACE, json.dumps(named, ensure_ascii=True)))
 
-def _shortened(value: object, *, number: int, column: str) -> Any:
-    plain = as_json(value, number=number, column=column)
-    if not isinstance(plain, str) or len(plain) <= _LONGEST_VALUE:
-        return plain
+
+def _put_key(body: dict[str, Any], field: str, key: str, *, number: int) -> None:
+    """Put an idempotency key into the member of a body that takes it."""
+    *parents, last = field.split(".")
+    for name in parents:
+        body = body.setdefault(name, {})
+        if not isinstance(body, dict):
+            raise UsageRowError(number, f"the body has no object at {name!r} to put the idempotency key into")
+    if last in body:
+        raise UsageRowError(number, f"the body has a member {field!r} already, where the idempotency key belongs")
+    body[last] = key
+
+
+def _canonical(value: object, *, number: int, column: str) -> str:
+    """Write a key's value in one form, whatever its type in a database or a file: 5, 5.0 and 5.00 are one number."""
+    exact = as_json(value, number=number, column=column)
+    if isinstance(exact, bool):
+        return f"b:{exact}"
+    if isinstance(exact, int | float | Decimal):
+        digits = format(Decimal(repr(exact)) if isinstance(exact, float) else Decimal(exact), "f")
+        digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
+        return f"n:{'0' if digits == '-0' else digits}"
+    return f"s:{as_text(exact, number=number, column=column)}"
+
+
+def _shortened(value: Any) -> Any:
+    if not isinstance(value, str) or len(value) <= LONGEST_VALUE:
+        return value
     # The digest distinguishes values that begin alike.
-    mark = f"… ({len(plain):,} characters, SHA-256 {hashlib.sha256(plain.encode()).hexdigest()[:12]})"
-    return plain[: _LONGEST_VALUE - len(mark)] + mark
+    mark = f"… ({len(value):,} characters, SHA-256 {hashlib.sha256(value.encode()).hexdigest()[:12]})"
+    return value[: LONGEST_VALUE - len(mark)] + mark
 
 
 def read_answer(answer: Response, *, response: ResponseMapping, required: bool = True, keep: bool = False) -> Outcome:
@@ -190,6 +209,7 @@ def read_answer(answer: Response, *, response: ResponseMapping, required: bool =
     is_known = state is not State.PARKED
     reserved = str(reservation.value) if reservation and type(reservation.value) in (str, int) else None
     shown = safe_text(reserved)
+    kept = _kept(answer.body, found=found) if keep else None
     # What was not masked repeats nothing.
     is_secret = reserved is not None and shown != reserved and holds_secret(reserved)
     outcome = Outcome(
@@ -200,10 +220,9 @@ def read_answer(answer: Response, *, response: ResponseMapping, required: bool =
         trace_id=safe_text(found.get("traceId")) or trace_id_in(answer.headers),
         # What became of the row is known all the same.
         detail="the reservation's id repeats a credential, and is left out" if is_secret else None,
+        fees=fees.raw.decode() if fees and kept not in (_LEFT_OUT, _TOO_LARGE) else None,
+        answer=kept,
     )
-    if keep:
-        kept = _kept(answer.body, found=found)
-        outcome = replace(outcome, answer=kept, fees=fees.raw.decode() if fees and kept not in (_LEFT_OUT, _TOO_LARGE) else None)
     if (failed := next(failed_members(decision, top=top, denied=state is State.DENIED), None)) is not None:
         said = safe_text(failed)
         return replace(outcome, state=State.PARKED, detail=f"the answer's member {said!r} says that something failed")
@@ -227,10 +246,7 @@ def read_answer(answer: Response, *, response: ResponseMapping, required: bool =
 
 
 def _find_optional(top: JsonObject, path: str) -> Member | None:
-    """Return an optional member; one that is spelt in another case is another one.
-
-    :raises AmbiguousMemberError: it is there more than once.
-    """
+    """Return an optional member; one that is spelt in another case is another one."""
     try:
         return find_member(top, path)
     except OtherCaseError:
@@ -250,10 +266,7 @@ def _kept(body: bytes, *, found: object = None) -> str:
 
 
 def outcome_of(error: ApiError, *, state: State) -> Outcome:
-    """Return an error as an outcome.
-
-    :param state: what the error means for the row.
-    """
+    """Return an error as the outcome of a row in the state that it means."""
     failure = error.context
     problem = failure.problem
     said = ": ".join(text for text in (problem.title, problem.message) if text)
@@ -269,14 +282,8 @@ def outcome_of(error: ApiError, *, state: State) -> Outcome:
 
 
 def check_columns(rows_have: Sequence[str], *, needed: frozenset[str]) -> None:
-    """Check the columns of all rows before the first one is read.
-
-    :raises UsageRowError: they do.
-    """
-    lacking = sorted(needed - set(rows_have))
-    if lacking:
+    """Check the columns of all rows before the first one is read."""
+    if lacking := sorted(needed - set(rows_have)):
         raise UsageRowError(
-            0,
-            f"the rows have no column {', '.join(repr(name) for name in lacking)}; "
-            f"they have {', '.join(repr(name) for name in rows_have)}",
+            0, f"the rows have no column {', '.join(map(repr, lacking))}; they have {', '.join(map(repr, rows_have))}"
         )

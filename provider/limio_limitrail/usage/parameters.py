@@ -32,11 +32,7 @@ _COUNT = re.compile(r"[0-9]{1,20}")
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorBudget:
-    """How many rows may go wrong.
-
-    :param name: the parameter that sets it.
-    :param most: a number of rows, or a share of them such as ``"1%"``.
-    """
+    """How many rows may go wrong, as a parameter sets it: a number of rows, or a share of them such as ``"1%"``."""
 
     name: str
     most: int | str
@@ -139,10 +135,7 @@ def read_policy(
     resend_within: timedelta = timedelta(seconds=RESEND_WITHIN),
     requested_at: int | None = None,
 ) -> Policy:
-    """Return what to do with rows that the ledger knows.
-
-    :param changes: False where the operation changes nothing, so that it may be sent any number of times.
-    """
+    """Return what to do with rows that the ledger knows; those of an operation that changes nothing may be sent at any time."""
     return Policy(
         on_unknown=OnUnknown(on_unknown) if changes else OnUnknown.RESEND,
         replay=None if replay is None else State(replay),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 import tempfile
 import uuid
 from array import array
@@ -12,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 import msgspec
 
-from limio_limitrail.usage.ledger.digests import BY_VALUE
+from limio_limitrail.usage.ledger.changes import BY_VALUE
 from limio_limitrail.usage.ledger.model import PermanentUsageError, UsageRow
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(UsageRow)
-_WORD = 8
+_KEY = struct.Struct(">QQ")
 _NO_IDENTITY = bytes(16)
 
 
@@ -59,9 +60,7 @@ class RowBuffer:
         data = _ENCODER.encode(row)
         self._file.write(data)
         key = bytes.fromhex(row.key.replace("-", ""))
-        self._marks.append(int.from_bytes(key[:_WORD], "big"))
-        self._marks.append(int.from_bytes(key[_WORD:], "big"))
-        self._marks.append(int(row.digest.removeprefix(BY_VALUE)[: 2 * _WORD], 16))
+        self._marks.extend((*_KEY.unpack(key), int(row.digest.removeprefix(BY_VALUE)[:16], 16)))
         self._identities += bytes.fromhex(row.identity) if row.identity else _NO_IDENTITY
         self._offsets.append(self._end)
         self._end += len(data)
@@ -100,13 +99,10 @@ class RowBuffer:
         repeats = (ordered[1:, 0] == ordered[:-1, 0]) & (ordered[1:, 1] == ordered[:-1, 1])
         clashes = repeats & (ordered[1:, 2] != ordered[:-1, 2])
         if clashes.any():
-            self._raise_clash(order, clashes)
+            one, other = _first_pair(order, clashes)
+            raise ClashError(self.row(one), self.row(other), clashes=int(clashes.sum()))
         self._skipped = frozenset(int(index) for index in order[1:][repeats])
         self._repetition = _first_pair(order, repeats) if self._skipped else None
-
-    def _raise_clash(self, order: np.ndarray, clashes: np.ndarray) -> None:
-        one, other = _first_pair(order, clashes)
-        raise ClashError(self.row(one), self.row(other), clashes=int(clashes.sum()))
 
     def rows(self) -> Iterator[UsageRow]:
         """Yield each row once, in the order of the input."""
@@ -164,8 +160,7 @@ class RowBuffer:
             return False
 
     def _key(self, index: int) -> bytes:
-        high, low = self._marks[3 * index], self._marks[3 * index + 1]
-        return high.to_bytes(_WORD, "big") + low.to_bytes(_WORD, "big")
+        return _KEY.pack(*self._marks[3 * index : 3 * index + 2])
 
     def row(self, index: int) -> UsageRow:
         """Return one row by its index, from 0."""
@@ -175,11 +170,7 @@ class RowBuffer:
 
 
 def _first_pair(order: np.ndarray, marked: np.ndarray) -> tuple[int, int]:
-    """Return the first marked row in the order of the input, after the row before it in the order of keys.
-
-    :param order: all rows by key.
-    :param marked: one item shorter than `order`: True if a row relates to the row before it.
-    """
+    """Return the first row in the order of the input that is marked as related to the row before it in the order of keys."""
     first = int(order[1:][marked].min())
     return int(order[int((order == first).argmax()) - 1]), first
 
@@ -190,6 +181,7 @@ def _words(key: str) -> tuple[int, int] | None:
         found = bytes.fromhex(key.replace("-", ""))
     except ValueError:
         return None
-    if len(found) != 2 * _WORD:
+    if len(found) != _KEY.size:
         return None
-    return int.from_bytes(found[:_WORD], "big"), int.from_bytes(found[_WORD:], "big")
+    first, second = _KEY.unpack(found)
+    return first, second

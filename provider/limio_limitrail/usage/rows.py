@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The sources of usage rows: a query, the parts of a pull, or a list."""
+"""The rows of a usage task: a query, the parts of a pull, or a list; and which of them the ledger knows already."""
 
 from __future__ import annotations
 
@@ -10,13 +10,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.troubleshooting import ExplainedError
+from limio_limitrail.usage.ledger.ledger import Ledger
+from limio_limitrail.usage.ledger.other_rows import find_rekeyed, refuse_rekeyed
+from limio_limitrail.usage.ledger.row_identity import read_row_key, same_row
 from limio_limitrail.usage.parameters import ErrorBudget, one_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
+    from limio_limitrail.usage.ledger.ledger import Previews
+    from limio_limitrail.usage.ledger.model import Worker
     from limio_limitrail.usage.messages import UsageTemplate
     from limio_limitrail.usage.row_buffer import RowBuffer
+    from limio_limitrail.usage.summary import OutcomeCounts
 
 log = logging.getLogger("limio_limitrail.usage")
 
@@ -31,10 +38,7 @@ _UTC = frozenset({"UTC", "Etc/UTC", "GMT", "Etc/GMT", "Zulu", "Etc/Zulu", "Unive
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Rows, and the names of their columns if they are known before the first row.
-
-    :param columns: the columns; None where each row has its own.
-    """
+    """Rows, and the names of their columns; None where each row has its own."""
 
     columns: tuple[str, ...] | None
     rows: Iterator[Mapping[str, Any]]
@@ -69,11 +73,8 @@ def rows_of_query(hook: DbApiHook, sql: str) -> Iterator[Source]:
 
     with run_query(hook, sql, parse_float=json_number, unreadable_time=UNREADABLE_TIME) as result:
         columns = result.columns
-        twice = sorted({name for name in columns if columns.count(name) > 1})
-        if twice:
-            raise ParameterError(
-                f"the query gives {', '.join(repr(name) for name in twice)} more than once: name each column with AS"
-            )
+        if twice := sorted({name for name in columns if columns.count(name) > 1}):
+            raise ParameterError(f"the query gives {', '.join(map(repr, twice))} more than once: name each column with AS")
         if result.time_zone is not None and result.time_zone not in _UTC:
             log.info(
                 "The query of rows runs in UTC, and not in the connection's time zone %s: days and texts that it makes of "
@@ -87,7 +88,6 @@ def rows_of_query(hook: DbApiHook, sql: str) -> Iterator[Source]:
 def rows_of_parts(folder: str) -> Source:
     """Read the parts of a finished pull, each checked against the manifest.
 
-    :param folder: the pull's folder, the one with the manifest.
     :raises ParameterError: there is no manifest, or none that can be read.
     :raises DamagedPartError: a part is not the file that was written.
     """
@@ -104,8 +104,7 @@ def rows_of_parts(folder: str) -> Source:
         ) from None
     except ManifestError as error:
         raise ParameterError(f"parts_path={folder!r}: {error.what}") from None
-    columns = tuple(manifest.schema) or None
-    return Source(columns=columns, rows=_read_parts(path, manifest))
+    return Source(columns=tuple(manifest.schema) or None, rows=_read_parts(path, manifest))
 
 
 def _read_parts(path: Any, manifest: Any) -> Iterator[Mapping[str, Any]]:
@@ -130,10 +129,7 @@ def _read_parts(path: Any, manifest: Any) -> Iterator[Mapping[str, Any]]:
 
 
 def rows_of_list(rows: object) -> Source:
-    """Return a list of rows as a source.
-
-    :raises ParameterError: they are no list of mappings.
-    """
+    """Return a list of rows as a source."""
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable):
         raise ParameterError(f"rows= is a {type(rows).__name__}; give a list of mappings, one a row")
 
@@ -151,7 +147,6 @@ def fill_row_buffer(
 ) -> None:
     """Build all rows, and report everything that is wrong with them before the first one is sent.
 
-    :param max_duplicates: how many rows may repeat others exactly; None: any number.
     :raises ParameterError: rows cannot be sent as they are, or too many of them repeat others.
     :raises ClashError: two rows have the same key and different bodies.
     """
@@ -193,3 +188,54 @@ def _check_duplicates(row_buffer: RowBuffer, *, max_duplicates: int | str | None
             f"{budget.name}"
         )
     log.warning("%s: each is sent once. %s. max_duplicates= lets the task fail for them.", repeated, advice)
+
+
+def check_same_rows(ledger: Ledger | Previews, *, row_buffer: RowBuffer, worker: Worker, on_rekeyed: str) -> int:
+    """Look for rows that the ledger holds under other keys, and return how many count as settled by those entries.
+
+    :raises RekeyedRowsError: there are some, and ``on_rekeyed`` is ``fail``.
+    """
+    if not isinstance(ledger, Ledger) or on_rekeyed == "send" or not row_buffer.total:
+        return 0
+    total = row_buffer.total - row_buffer.duplicates
+    _warn_of_similar_rows(row_buffer, operation=ledger.operation)
+    found = find_rekeyed(ledger, row_buffer, worker=worker, zone=ledger.default_zone(), total=total)
+    if found.keys and on_rekeyed == "fail":
+        raise refuse_rekeyed(found, operation=ledger.operation, table=ledger.table, total=total)
+    ledger.settle_elsewhere(found.keys)
+    return len(found.keys)
+
+
+def _warn_of_similar_rows(row_buffer: RowBuffer, *, operation: str) -> None:
+    """Warn of rows of one task that seem to be one row written in two ways; each is sent."""
+    example, count = "", 0
+    for one, other in row_buffer.alike():
+        values = [read_row_key(row.row_key) for row in (one, other)]
+        if values[0] is not None and values[1] is not None and same_row(values[0], values[1]):
+            count += 1
+            example = example or f"{one} and {other}"
+    if count:
+        log.warning(
+            "%s: %s rows are written like others of this task but for types, blanks, zones or forms of letters, for example %s. "
+            "They have different keys, and each is sent. If they are one row, write their key columns in one way in the query.",
+            operation,
+            f"{count:,}",
+            example,
+        )
+
+
+def list_changes(
+    ledger: Ledger | Previews, *, row_buffer: RowBuffer, counts: OutcomeCounts, table: str, with_bodies: bool, batch_size: int
+) -> Exception | None:
+    """List the rows that were carried out earlier with other bodies; return the error if that is not possible."""
+    if not isinstance(ledger, Ledger):
+        return None
+    try:
+        for at in range(0, counts.changed, batch_size):
+            rows = [row_buffer.row(number - 1) for number in counts.changed_rows[at : at + batch_size]]
+            ledger.list_changes(rows, table=table, with_bodies=with_bodies)
+    except Exception as error:  # noqa: BLE001 - the caller raises it in the end
+        why = error.what if isinstance(error, ExplainedError) else type(error).__name__
+        log.warning("%s rows that came with another body could not be listed in %s: %s", f"{counts.changed:,}", table, why)
+        return error
+    return None

@@ -6,21 +6,30 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from limio_limitrail.usage.clock import uptime
 from limio_limitrail.usage.concurrency_limit import AdaptiveConcurrencyLimiter
+from limio_limitrail.usage.interrupts import uptime
 from limio_limitrail.usage.ledger.ledger import Claim
-from limio_limitrail.usage.ledger.model import Outcome, State
+from limio_limitrail.usage.ledger.model import Outcome, PermanentUsageError, State, UsageRow
 from limio_limitrail.usage.ledger.rules import resolve
-from limio_limitrail.usage.repeated_refusals import RepeatedRefusals
+from limio_limitrail.usage.summary import MAX_DISTINCT, describe_outcome
 
 if TYPE_CHECKING:
     from limio_limitrail.usage.sender import UsageSender
+
+MAX_UNEXPLAINED = 20
+"""Rows in a row with the same status and no word of the API's own: a gateway or a proxy answers so, whatever the row."""
+
+MAX_BEFORE_SUCCESS = 100
+"""Rows in a row with the same refusal in the API's own words, where no row has succeeded yet."""
+
+MAX_AFTER_SUCCESS = 1000
+"""The same after a success: the path and the login are right then, and many rows of one account may come one after another."""
 
 
 class SendingStoppedError(Exception):
@@ -29,10 +38,7 @@ class SendingStoppedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class RateLimited:
-    """The API has rate-limited a row (429): it is to be sent later.
-
-    :param retry_after: seconds that the API asked to wait.
-    """
+    """The API has rate-limited a row (429): it is to be sent later, after so many seconds if the API asked for them."""
 
     retry_after: float | None
     cause: Exception
@@ -47,10 +53,7 @@ class Abort:
 
 @dataclass(frozen=True, kw_only=True)
 class Uncertain:
-    """A row without a clear answer.
-
-    :param adds_up: whether such results count together, whatever clear answers come in between.
-    """
+    """A row without a clear answer; those that add up count together, whatever clear answers come in between."""
 
     outcome: Outcome
     cause: Exception
@@ -59,10 +62,7 @@ class Uncertain:
 
 @dataclass(frozen=True, kw_only=True)
 class Provisional(Outcome):
-    """An outcome that is checked once more when it is written.
-
-    :param recheck: returns what it has become; None if it is unchanged. Called in another thread.
-    """
+    """An outcome that is checked once more when it is written, in another thread; `recheck` returns None if it is unchanged."""
 
     recheck: Callable[[], Uncertain | None] = field(compare=False, repr=False)
 
@@ -95,7 +95,6 @@ class SendLoop:
 
     :param in_doubt: the state of a row whose sending failed with an unexpected error.
     :param most_doubts: stop after so many consecutive rows without a clear answer, or so many doubts that add up.
-    :param refusals: counts equal refusals, and returns the error that stops sending.
     """
 
     def __init__(
@@ -112,7 +111,8 @@ class SendLoop:
         self._results: deque[tuple[Claim, Result | NotSent]] = deque()
         self._has_results = threading.Event()
         self._running = threading.Event()
-        self._stopped = False
+        self.has_stopped = False
+        """True when nothing more is sent."""
         self._dismissed = False
         self._renewed_without_gap_since = float("inf")
         self._renewed_until = float("-inf")
@@ -124,21 +124,13 @@ class SendLoop:
         """The current limit of requests in flight."""
         return self._limiter.limit
 
-    @property
-    def has_stopped(self) -> bool:
-        """True when nothing more is sent."""
-        return self._stopped
-
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
         self._running.wait()
 
     def submit(self, claims: Iterable[Claim], *, valid_until: float) -> None:
-        """Queue rows.
-
-        :param valid_until: when the claims expire, in seconds of `uptime`.
-        """
+        """Queue rows whose claims expire at a time in seconds of `uptime`."""
         self._queue.extend((claim, valid_until) for claim in claims)
         self._call_in_loop(self._wake_workers)
 
@@ -151,10 +143,7 @@ class SendLoop:
         self._renewed_until = valid_until
 
     def results(self, *, timeout: float) -> Iterator[tuple[Claim, Result | NotSent]]:
-        """Return the results so far, waiting for the first batch.
-
-        :raises Exception: the event loop has broken down.
-        """
+        """Return the results so far, waiting for the first batch; raise the error if the event loop has broken down."""
         if timeout:
             self._has_results.wait(timeout)
         self._has_results.clear()
@@ -166,7 +155,7 @@ class SendLoop:
 
     def stop_sending(self) -> None:
         """Send nothing more. Requests in flight go on; waits between two tries end. Thread-safe."""
-        self._stopped = True
+        self.has_stopped = True
         self._call_in_loop(self._stop_waiting)
 
     def take_back(self) -> list[Claim]:
@@ -199,7 +188,7 @@ class SendLoop:
         except Exception as error:  # noqa: BLE001 - raised where the results are waited for
             self._broken = error
         finally:
-            self._stopped = True
+            self.has_stopped = True
             self._running.set()
             self._has_results.set()
 
@@ -208,7 +197,7 @@ class SendLoop:
         self._stop_event = asyncio.Event()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._running.set()
-        if self._stopped:
+        if self.has_stopped:
             self._stop_waiting()
         try:
             await asyncio.gather(*(self._run_worker() for _ in range(self._concurrency)))
@@ -249,7 +238,7 @@ class SendLoop:
             return NotSent()
         began = time.monotonic()
         result: Result | NotSent
-        if self._stopped or uptime() > valid_until:
+        if self.has_stopped or uptime() > valid_until:
             # The process was suspended, and the lease may have ended.
             result = NotSent()
         else:
@@ -300,5 +289,62 @@ class SendLoop:
     async def _wait(self, seconds: float) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stop_event.wait(), seconds)
-        if self._stopped:
+        if self.has_stopped:
             raise SendingStoppedError
+
+
+class RepeatedRefusalError(PermanentUsageError):
+    """Many rows in a row were refused in the same way, without one success. What was not sent is free; no retry can mend it."""
+
+
+class RepeatedRefusals:
+    """Counts equal refusals between two successes. Up to `max_rejected` of them in the API's own words never stop a task."""
+
+    def __init__(self, *, max_rejected: int, table: str, label: str) -> None:
+        self._max_rejected = max_rejected
+        self._table = table
+        self._label = label
+        self._counts: Counter[tuple[int | None, str]] = Counter()
+        self._examples: dict[tuple[int | None, str], str] = {}
+        self._max_explained = MAX_BEFORE_SUCCESS
+
+    def add(self, row: UsageRow, outcome: Outcome) -> RepeatedRefusalError | None:
+        """Count an outcome, and return the error to stop with, if any."""
+        if outcome.state in (State.COMMITTED, State.DENIED):
+            self._counts.clear()
+            self._examples.clear()
+            self._max_explained = MAX_AFTER_SUCCESS
+            return None
+        # The refusal of a row that was in doubt is about that row alone: most likely its key is known.
+        if outcome.state is not State.REJECTED:
+            return None
+        # The words of a gateway may differ from one answer to the next; the status is the same.
+        explained = bool(outcome.error_code or outcome.resource_key or outcome.field)
+        said = "" if outcome.http_status and not explained else describe_outcome(outcome)
+        alike = (outcome.http_status, said)
+        if alike not in self._examples and len(self._examples) >= MAX_DISTINCT:
+            return None
+        self._examples.setdefault(alike, str(row))
+        self._counts[alike] += 1
+        most = max(self._max_explained, self._max_rejected + 1) if explained else MAX_UNEXPLAINED
+        if self._counts[alike] < most:
+            return None
+        return self._error(outcome, count=self._counts[alike], example=self._examples[alike], explained=explained)
+
+    def _error(self, outcome: Outcome, *, count: int, example: str, explained: bool) -> RepeatedRefusalError:
+        if explained or outcome.http_status is None:
+            guess = (
+                "So many equal refusals look like something that is wrong for all rows: check the path, the tenant and the "
+                "accounts, or allow more with max_rejected=."
+            )
+        else:
+            guess = (
+                "The answers have no errorCode, so they look like those of a gateway, a proxy or a wrong path: check the "
+                "connection's host and paths, path=, and what stands between the worker and the API."
+            )
+        return RepeatedRefusalError(
+            f"{self._label}: {count:,} rows in a row were refused in the same way, without one success: "
+            f"{describe_outcome(outcome)}; for example {example}. {guess} "
+            f"The refused rows stand in {self._table}; the rest was not sent and is free. "
+            "Then run the task once with replay='rejected'"
+        )

@@ -24,16 +24,16 @@ from limio_limitrail.api.errors import (
 )
 from limio_limitrail.api.responses import SURPLUS, ConnectionRecord, Provenance
 from limio_limitrail.api.retry import Repeat, call_with_retries_async, is_not_processed, is_transient
-from limio_limitrail.usage.clock import uptime
+from limio_limitrail.usage.conventions import ResponseMapping
+from limio_limitrail.usage.interrupts import uptime
 from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State, UsageRow
 from limio_limitrail.usage.ledger.rules import RESEND_WITHIN, resolve
 from limio_limitrail.usage.messages import MisplacedAnswerError, UndecidedAnswerError, outcome_of, read_answer
-from limio_limitrail.usage.response_mapping import ResponseMapping
 from limio_limitrail.usage.send_loop import Abort, Provisional, RateLimited, Result, SendingStoppedError, Uncertain, Wait
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import AsyncApiClient
-    from limio_limitrail.usage.operations import Operation
+    from limio_limitrail.usage.conventions import Operation
 
 _REFUSALS = (InvalidRequestError, NotFoundError, ConflictError, PageTooLargeError)
 
@@ -56,12 +56,9 @@ _PROXY_WANTS_CREDENTIALS = 407
 class Owner(Enum):
     """Whose answer an answer is."""
 
-    THIS_ROW = "this row"
-    """It has an id that no answer had before, so it is no copy."""
-    ANOTHER_ROW = "another row"
-    """It has the id of another row's answer on the same connection."""
-    UNKNOWN = "unknown"
-    """It has no id."""
+    THIS_ROW = "it has an id that no answer had before, so it is no copy"
+    ANOTHER_ROW = "it has the id of another row's answer on the same connection"
+    UNKNOWN = "it has no id"
 
 
 class AnswerIds:
@@ -72,10 +69,7 @@ class AnswerIds:
         self._constant: set[str] = set()
 
     def owner(self, ids: Iterable[str | None], *, row: UsageRow, connection: ConnectionRecord) -> Owner:
-        """Return whose answer an answer is, and remember its ids.
-
-        :param ids: its trace id and reservation id.
-        """
+        """Return whose answer an answer is by its trace id and reservation id, and remember them."""
         found = {self._owner(one, row=row, connection=connection) for one in ids if one and _is_id(one)}
         return next((owner for owner in (Owner.ANOTHER_ROW, Owner.THIS_ROW) if owner in found), Owner.UNKNOWN)
 
@@ -111,11 +105,7 @@ def _is_named_by(row: UsageRow, one: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class UsageSender:
-    """Sends rows to one endpoint, in one event loop.
-
-    :param key_header: the header that carries the idempotency key; None where the body does.
-    :param keep_answers: whether outcomes keep whole answers.
-    """
+    """Sends rows to one endpoint, in one event loop. Without `key_header`, the body carries the idempotency key."""
 
     client: AsyncApiClient
     operation: Operation
@@ -182,11 +172,7 @@ class UsageSender:
         await self.client.close()
 
     async def _ask(self, row: UsageRow) -> Outcome:
-        """Send a request, and read its answer.
-
-        :raises MisplacedAnswerError: the answer may be another row's.
-        :raises ApiError: it is a refusal, or did not come.
-        """
+        """Send a request, and read its answer; a refusal, none, and one that may be another row's are errors."""
         try:
             answer = await self.client.send(
                 method="POST",
@@ -217,10 +203,8 @@ class UsageSender:
         return Provisional(**vars(outcome), recheck=partial(self._recheck, outcome, row=row, provenance=provenance))
 
     def _owner(self, outcome: Outcome, *, row: UsageRow, provenance: Provenance) -> Owner:
-        """Return whose answer an answer is. Without an id, what comes over its connection later may show it.
-
-        :raises MisplacedAnswerError: it may be another row's, by what is known now.
-        """
+        """Return whose answer an answer is, unless it may be another row's by what is known now: without an id, what comes over
+        its connection later may show it."""
         ids = (outcome.trace_id, outcome.reservation_id)
         owner = self.ids.owner(ids, row=row, connection=provenance.connection)
         if owner is Owner.ANOTHER_ROW:

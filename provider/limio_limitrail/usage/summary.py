@@ -9,12 +9,12 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 from limio_limitrail.troubleshooting import SETTLE_USAGE, ExplainedError, address_of
-from limio_limitrail.usage.ledger.digests import same_content
-from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
+from limio_limitrail.usage.ledger.changes import same_content
 from limio_limitrail.usage.ledger.model import Entry, Outcome, PermanentUsageError, State, UsageRow, Worker
+from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
 from limio_limitrail.usage.parameters import ErrorBudget
 
 log = logging.getLogger("limio_limitrail.usage")
@@ -74,10 +74,7 @@ class UsageCommitSummary(TypedDict):
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """Why rows were not committed.
-
-    :param text: the reason, without what is particular to one row.
-    """
+    """Why rows were not committed, without what is particular to one row."""
 
     state: str
     text: str
@@ -89,11 +86,7 @@ class Reason:
 
 
 class OutcomeCounts:
-    """Counts rows by their final state, whenever they reached it.
-
-    :param rows: the number of rows, without exact duplicates.
-    :param worker: who counts; what other runs have rejected is counted apart.
-    """
+    """Counts rows, without exact duplicates, by their final state; what other runs than the worker's have rejected is apart."""
 
     def __init__(self, rows: int, *, worker: Worker) -> None:
         self.rows = rows
@@ -188,11 +181,7 @@ def summarize(
     left: LeftInDoubt,
     requests: Mapping[str, float],
 ) -> UsageCommitSummary:
-    """Return the summary of a task.
-
-    :param rekeyed: rows that count as settled by entries under other keys.
-    :param left: rows in doubt that are not among the task's rows.
-    """
+    """Return the summary of a task; `rekeyed` counts the rows that are settled by entries under other keys."""
     return {
         "operation": operation,
         "table": table,
@@ -202,18 +191,13 @@ def summarize(
         "settled_before": counts.settled_before,
         "changed": counts.changed,
         "not_tried": counts.rows - counts.done,
-        "committed": counts.states[State.COMMITTED],
-        "denied": counts.states[State.DENIED],
-        "rejected": counts.states[State.REJECTED],
-        "unknown": counts.states[State.UNKNOWN],
-        "parked": counts.states[State.PARKED],
-        "given_up": counts.states[State.GIVEN_UP],
+        **{state.value: counts.states[state] for state in State if state is not State.SENDING},  # type: ignore[typeddict-item]
         "rejected_before": counts.rejected_before,
         "left_in_doubt": left.count,
         "left_in_doubt_ages": dict(left.ages),
         "decisions": dict(counts.decisions.most_common(20)),
         "rekeyed": rekeyed,
-        **requests,  # type: ignore[typeddict-item]
+        **requests,
     }
 
 
@@ -226,9 +210,7 @@ def check_thresholds(
 ) -> Exception | None:
     """Return the error that the task fails with; None if it has not failed.
 
-    :param table: the table that holds the reasons.
     :param thresholds: the values of `THRESHOLDS`.
-    :param left: rows in doubt that are not among the task's rows.
     """
     unknown = counts.states[State.UNKNOWN]
     if unknown:
@@ -277,9 +259,8 @@ def check_thresholds(
     )
 
 
-_LOGGED: tuple[
-    Literal["rows", "committed", "denied", "rejected", "rejected_before", "given_up", "parked", "unknown", "not_tried"], ...
-] = ("rows", "committed", "denied", "rejected", "rejected_before", "given_up", "parked", "unknown", "not_tried")
+_LOGGED = ("rows", "committed", "denied", "rejected", "rejected_before", "given_up", "parked", "unknown", "not_tried",
+           "settled_before")  # fmt: skip
 
 _SETTLE_REJECTED = (
     "Mend them and run the task once with replay='rejected'; set the state of those that are never to be sent to 'given_up'"
@@ -337,12 +318,12 @@ def log_summary(counts: OutcomeCounts, *, summary: UsageCommitSummary) -> None:
             f"{counts.changed:,}",
             counts.changed_example,
         )
+    numbers: Mapping[str, object] = summary
     log.info(
         "%s: of %s rows %s committed, %s denied, %s rejected, %s rejected in earlier runs, %s given up, %s parked, %s unknown, "
         "%s not tried; %s of them before; %d requests, %.1f s.",
         summary["operation"],
-        *(f"{summary[name]:,}" for name in _LOGGED),
-        f"{summary['settled_before']:,}",
+        *(f"{numbers[name]:,}" for name in _LOGGED),
         summary["requests"],
         summary["seconds"],
     )

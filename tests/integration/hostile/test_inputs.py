@@ -23,9 +23,8 @@ from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Timeouts, Transport
+from limio_limitrail.hooks.api_connections import read_limio_connection, read_limitrail_connection
 from limio_limitrail.hooks.limio import LimioHook
-from limio_limitrail.hooks.limio_connection import read_limio_connection
-from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
 from limio_limitrail.limio.resources import RESOURCES
 from tests.support.strategies import examples
 from tests.support.wire import WireServer, wire_server

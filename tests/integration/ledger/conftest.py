@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from limio_limitrail.usage.ledger import ledger as ledger_module
+from limio_limitrail.usage.ledger import transactions as transactions_module
 from limio_limitrail.usage.ledger.ledger import Ledger
 from tests.support.databases import Database, ask_databases, make_database, open_database
 from tests.support.ledgers import FailingDatabase, make_ledger, make_worker
@@ -51,7 +51,7 @@ def lite(tmp_path: Path) -> Database:
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Transactions are tried again at once."""
-    monkeypatch.setattr(ledger_module, "_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(transactions_module, "PAUSES", (0.0, 0.0, 0.0))
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import contextlib
 import pytest
 
 from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.usage.ledger.ledger import PREVIEW_COLUMNS, Previews
 from limio_limitrail.usage.ledger.model import LedgerError, Outcome, State
-from limio_limitrail.usage.ledger.previews import COLUMNS, Previews
 from tests.support.ledgers import PARK, FailingDatabase, make_rows, make_worker
 
 
@@ -30,7 +30,7 @@ def decided(decision: str) -> Outcome:
 def test_the_newest_preview_stands(db, previews):
     for _ in range(2):
         previews.prepare()
-    assert list(db.types("previews")) == list(COLUMNS)
+    assert list(db.types("previews")) == list(PREVIEW_COLUMNS)
     rows = make_rows(3)
     for decision in ("DENIED_BY_POLICY", "ALLOWED"):
         claims = previews.claim(rows, policy=PARK)
@@ -41,7 +41,7 @@ def test_the_newest_preview_stands(db, previews):
 
 
 def test_what_could_not_be_written_is_written_later(db, previews, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.usage.ledger.previews.PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("limio_limitrail.usage.ledger.transactions.PAUSES", (0.0, 0.0, 0.0))
     previews.prepare()
     rows = make_rows(2)
     previews.claim(rows, policy=PARK)

@@ -11,9 +11,9 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from limio_limitrail.usage import Column
-from limio_limitrail.usage.ledger import rekeyed_rows as rekeyed_module
+from limio_limitrail.usage.ledger import other_rows as rekeyed_module
 from limio_limitrail.usage.ledger.model import Outcome, State
-from limio_limitrail.usage.ledger.rekeyed_rows import find_rekeyed
+from limio_limitrail.usage.ledger.other_rows import find_rekeyed
 from limio_limitrail.usage.messages import UsageTemplate
 from limio_limitrail.usage.row_buffer import RowBuffer
 from tests.support.ledgers import PARK, RESEND, entries, make_worker

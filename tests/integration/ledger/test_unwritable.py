@@ -15,7 +15,7 @@ import pytest
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.usage.ledger.model import LedgerError, Outcome, State
 from limio_limitrail.usage.ledger.table import COLUMNS, KEY
-from limio_limitrail.usage.ledger.write_fallbacks import UnwrittenError
+from limio_limitrail.usage.ledger.transactions import UnwrittenError
 from tests.support.ledgers import PARK, entries, make_ledger, make_row, make_rows, make_worker
 
 pytestmark = pytest.mark.every_driver

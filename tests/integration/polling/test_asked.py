@@ -43,8 +43,7 @@ class Asyncio:
 @pytest.fixture
 def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     stand_in = Asyncio()
-    monkeypatch.setattr("limio_limitrail.triggers.wait_loop.asyncio", stand_in)
-    monkeypatch.setattr("limio_limitrail.triggers.watch_loop.asyncio", stand_in)
+    monkeypatch.setattr("limio_limitrail.triggers.poll_loops.asyncio", stand_in)
     return stand_in.slept
 
 

@@ -43,7 +43,7 @@ class WallClock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> WallClock:
     clock = WallClock()
     monkeypatch.setattr("limio_limitrail.triggers.base.time", clock)
-    monkeypatch.setattr("limio_limitrail.triggers.wait_loop.time", clock)
+    monkeypatch.setattr("limio_limitrail.triggers.poll_loops.time", clock)
     return clock
 
 

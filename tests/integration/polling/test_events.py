@@ -17,7 +17,7 @@ import pytest
 from limio_limitrail.api.pagination import SinglePage
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import Call, Fault, Reply
-from limio_limitrail.polling.watermark import Watermark
+from limio_limitrail.polling.watch_state import Watermark
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
 from tests.support.watched import PERSONAL, Baskets, tick, watch
 

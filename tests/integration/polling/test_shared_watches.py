@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from limio_limitrail.emulator import Call, EmulatorServer, Reply
-from limio_limitrail.triggers import watch_loop
+from limio_limitrail.triggers import poll_loops as watch_loop
 from tests.support.bad_hosts import BAD, bad_host
 from tests.support.watched import Baskets, watch
 

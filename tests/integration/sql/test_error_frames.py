@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import duckdb
 import pytest
@@ -23,8 +24,8 @@ from limio_limitrail.landing.sql import LandingError, Target, WriteMode, load
 from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 from limio_limitrail.landing.sql.queries import run_query
 from limio_limitrail.landing.sql.table_checks import has_rows_of
+from limio_limitrail.usage.ledger import transactions
 from limio_limitrail.usage.ledger.model import LedgerError
-from limio_limitrail.usage.ledger.transactions import Transactions
 from tests.support.error_walk import ErrorWalk, chain_of
 from tests.support.wire import raw_server
 
@@ -70,7 +71,8 @@ def by_ledger(hook: Any) -> None:
 
 
 def by_ledgers_transactions(hook: Any) -> None:
-    Transactions(PersistentConnection(hook, duckdb_wait=0.0), table="ledger").run(lambda session: None, pauses=())
+    with patch.object(transactions, "PAUSES", ()):
+        transactions.Transactions(PersistentConnection(hook, duckdb_wait=0.0), table="ledger").run(lambda session: None)
 
 
 WAYS = pytest.mark.parametrize(

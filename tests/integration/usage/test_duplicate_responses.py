@@ -15,8 +15,8 @@ from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.usage.committer import UsageCommitter
+from limio_limitrail.usage.conventions import find_operation
 from limio_limitrail.usage.messages import MisplacedAnswerError
-from limio_limitrail.usage.operations import find_operation
 from limio_limitrail.usage.sender import REST, UsageSender
 from tests.support.databases import make_database
 from tests.support.ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_rows, make_worker

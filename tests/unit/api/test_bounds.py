@@ -27,8 +27,8 @@ from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Timeouts, Transport
+from limio_limitrail.usage.conventions import OPERATIONS
 from limio_limitrail.usage.ledger.model import OnUnknown, UsageRow
-from limio_limitrail.usage.operations import OPERATIONS
 from limio_limitrail.usage.send_loop import Uncertain
 from limio_limitrail.usage.sender import UsageSender
 from tests.support.wire import answer, chunked, make_certificate, raw_server, read_request, trickle

@@ -22,8 +22,8 @@ from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Transport
+from limio_limitrail.hooks.api_connections import read_limitrail_connection
 from limio_limitrail.hooks.connection import page_url
-from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
 from limio_limitrail.urls import unfit_part, unfit_path
 from limio_limitrail.usage.messages import UsageRowError, UsageTemplate
 from tests.support.wire import Behaviour, answer, wire_server

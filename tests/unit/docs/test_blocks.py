@@ -14,9 +14,8 @@ import pytest
 import yaml
 from airflow.sdk import Connection
 
+from limio_limitrail.hooks.api_connections import read_limio_connection, read_limitrail_connection
 from limio_limitrail.hooks.connection import Settings
-from limio_limitrail.hooks.limio_connection import read_limio_connection
-from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
 from tests.support.pages import PAGES, ROOT, Block, blocks
 
 ALL = [block for page in PAGES for block in blocks(page)]

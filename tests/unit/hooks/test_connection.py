@@ -12,9 +12,9 @@ from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
 
 from limio_limitrail.api.errors import ConnectionFieldError
 from limio_limitrail.api.resource import AuthMode
+from limio_limitrail.hooks.api_connections import read_limio_connection
 from limio_limitrail.hooks.clients import make_limio_client
 from limio_limitrail.hooks.connection import Settings
-from limio_limitrail.hooks.limio_connection import read_limio_connection
 from limio_limitrail.provider_info import get_provider_info
 
 SECRET = "s3cret-Value/1+2="

@@ -11,8 +11,8 @@ from airflow.sdk import Connection
 from airflow.sdk._shared.secrets_masker import should_hide_value_for_key
 
 from limio_limitrail.api.errors import ConnectionFieldError, ParameterError
+from limio_limitrail.hooks.api_connections import LimitRailSettings, read_limitrail_connection, split_scopes
 from limio_limitrail.hooks.limitrail import LimitRailHook
-from limio_limitrail.hooks.limitrail_connection import LimitRailSettings, read_limitrail_connection, split_scopes
 from limio_limitrail.provider_info import get_provider_info
 from limio_limitrail.usage import Idempotency, Refusal, ResponseMapping
 

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limio_limitrail.api.errors import ConnectionFieldError
+from limio_limitrail.hooks.api_connections import read_limio_connection, read_limitrail_connection
 from limio_limitrail.hooks.connection import page_url
-from limio_limitrail.hooks.limio_connection import read_limio_connection
-from limio_limitrail.hooks.limitrail_connection import read_limitrail_connection
 from limio_limitrail.urls import unfit_part
 
 

@@ -31,7 +31,7 @@ from limio_limitrail.transfers.limitrail_to_sql import LimitRailToSqlOperator
 from limio_limitrail.triggers.events import WatchParameterError
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
-from limio_limitrail.usage.operations import OPERATIONS
+from limio_limitrail.usage.conventions import OPERATIONS
 
 TABLE = {"sql_conn_id": "lite", "table": "t"}
 GOOD: dict[type[Any], dict[str, Any]] = {

@@ -15,8 +15,7 @@ from hypothesis import given
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.polling.changes import RecordFingerprint
 from limio_limitrail.polling.events import ChangeEvent
-from limio_limitrail.polling.watch_state import WatchState, watch_key
-from limio_limitrail.polling.watermark import Watermark
+from limio_limitrail.polling.watch_state import WatchState, Watermark, watch_key
 from tests.support.stored import bad_values
 
 WIRE = Path(__file__).parent / "stored_watches"

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.limio.resources import RESOURCES
-from limio_limitrail.polling import watermark as position_module
+from limio_limitrail.polling import watch_state as position_module
 from limio_limitrail.polling.changes import RecordFingerprint, fingerprint_of
-from limio_limitrail.polling.watermark import FAR_FUTURE, IDLE, MAX_REMEMBERED, Watermark
+from limio_limitrail.polling.watch_state import FAR_FUTURE, IDLE, MAX_REMEMBERED, Watermark
 from tests.support.strategies import examples
 
 START = datetime(2026, 10, 1, 12, tzinfo=UTC)

@@ -32,7 +32,7 @@ def modules():
             yield f"{package.__name__}.{found.name}"
 
 
-POLL_LOOPS = {"limio_limitrail.triggers.wait_loop", "limio_limitrail.triggers.watch_loop"}
+POLL_LOOPS = {"limio_limitrail.triggers.poll_loops"}
 """A trigger that runs imports these in a thread: they bring the HTTP client."""
 
 

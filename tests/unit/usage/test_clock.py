@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from limio_limitrail.usage import clock
+from limio_limitrail.usage import interrupts as clock
 
 
 class Machine:

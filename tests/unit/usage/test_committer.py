@@ -16,9 +16,9 @@ import pytest
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.usage import committer as batch_module
 from limio_limitrail.usage import send_loop as couriers_module
-from limio_limitrail.usage.clock import uptime
 from limio_limitrail.usage.committer import StoppedError, UsageCommitter
-from limio_limitrail.usage.ledger import ledger as ledger_module
+from limio_limitrail.usage.interrupts import uptime
+from limio_limitrail.usage.ledger import transactions as transactions_module
 from limio_limitrail.usage.ledger.model import Outcome, State
 from limio_limitrail.usage.send_loop import Abort, RateLimited, SendingStoppedError, Uncertain
 from tests.support.databases import make_database
@@ -71,7 +71,7 @@ async def in_a_thread(call, *arguments):
 
 @pytest.fixture
 def db(tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger_module, "_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(transactions_module, "PAUSES", (0.0, 0.0, 0.0))
     return make_database("sqlite", folder=tmp_path)
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limio_limitrail.usage.body import Column, Json, encode
-from limio_limitrail.usage.ledger.digests import by_value, differing_members, member_digests, same_content
+from limio_limitrail.usage.ledger.changes import by_value, differing_members, member_digests, same_content
 from limio_limitrail.usage.messages import UsageTemplate
 from limio_limitrail.usage.row_buffer import ClashError, RowBuffer
 from tests.support.usage import digest_of

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limio_limitrail.usage.ledger.model import Outcome, State
-from limio_limitrail.usage.repeated_refusals import RepeatedRefusals
+from limio_limitrail.usage.send_loop import RepeatedRefusals
 from tests.support.ledgers import make_row
 
 GOOD = Outcome(state=State.COMMITTED, http_status=200)

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from limio_limitrail.api.responses import Response
+from limio_limitrail.usage.conventions import DECISIONS, OPERATIONS, ResponseMapping
 from limio_limitrail.usage.ledger.model import State
 from limio_limitrail.usage.messages import read_answer
-from limio_limitrail.usage.operations import OPERATIONS
-from limio_limitrail.usage.response_mapping import DECISIONS, ResponseMapping
 
 
 def read(body: bytes, *, status: int = 200, keep: bool = False, required: bool = True, **members):

@@ -12,11 +12,18 @@ from types import SimpleNamespace
 import pytest
 
 from limio_limitrail.usage import send_loop as couriers_module
-from limio_limitrail.usage.clock import uptime
+from limio_limitrail.usage.interrupts import uptime
 from limio_limitrail.usage.ledger.ledger import Claim
 from limio_limitrail.usage.ledger.model import Entry, Outcome, State
-from limio_limitrail.usage.repeated_refusals import RepeatedRefusals
-from limio_limitrail.usage.send_loop import Abort, NotSent, RateLimited, SendingStoppedError, SendLoop, Uncertain
+from limio_limitrail.usage.send_loop import (
+    Abort,
+    NotSent,
+    RateLimited,
+    RepeatedRefusals,
+    SendingStoppedError,
+    SendLoop,
+    Uncertain,
+)
 from tests.support.ledgers import make_rows, make_worker
 
 GOOD = Outcome(state=State.COMMITTED)

@@ -11,8 +11,8 @@ import time
 import pytest
 
 from limio_limitrail.usage.committer import UsageCommitter
+from limio_limitrail.usage.interrupts import defer_sigalrm
 from limio_limitrail.usage.ledger.model import Outcome, State
-from limio_limitrail.usage.signals import defer_sigalrm
 from tests.support.databases import make_database
 from tests.support.ledgers import PARK, FailingDatabase, entries, make_ledger, make_rows, make_worker
 

@@ -1,21 +1,26 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The table of changed rows: rows that were carried out, and came again with another body."""
+"""Rows that come again with another body: the digests that show it, and the table that lists them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from limio_limitrail.landing.sql.dialect import VALUE
-from limio_limitrail.usage.ledger.digests import differing_members
 from limio_limitrail.usage.ledger.model import UsageRow
-from limio_limitrail.usage.ledger.sql import instant
+from limio_limitrail.usage.ledger.row_identity import plain_number
+from limio_limitrail.usage.ledger.sql import LedgerStatements, instant
 from limio_limitrail.usage.ledger.table import KEY, TableSpec, find_name, make_table, replace_rows, typed
 
-if TYPE_CHECKING:
-    from limio_limitrail.usage.ledger.sql import LedgerStatements
+BY_VALUE = "v2:"
+"""Begins every digest: the digest of the content follows, and after a colon that of the path."""
+
+_MEMBER_DIGITS = 6
+_PATH_DIGITS = 16
+_ENCODER = msgspec.json.Encoder(order="deterministic")
 
 _WORKER = ("dag_id", "task_id", "run_id", "map_index")
 
@@ -30,10 +35,7 @@ PATH = "(path)"
 def write_changes(
     sql: LedgerStatements, rows: Sequence[UsageRow], *, operation: str, table: str, with_bodies: bool, now: int
 ) -> None:
-    """List rows in the table, which is created if it does not exist, and replace what was listed of them before.
-
-    :param now: the ledger's time, in milliseconds since 1970.
-    """
+    """List rows in the table, which is created if it does not exist, and replace what was listed of them before."""
     session, dialect = sql.session, sql.session.dialect
     make_table(session, find_name(table, dialect=dialect), CHANGES)
     quote = dialect.quote
@@ -45,14 +47,61 @@ def write_changes(
     for row in rows:
         worker = [getattr(sql.worker, name) for name in _WORKER]
         body = row.body.decode() if with_bodies and row.body is not None else None
-        members = _differing(row, sent.get(row.key))
+        differing = differing_members(row.members, sent.get(row.key))
+        members = None if differing is None else msgspec.json.encode(differing or [PATH]).decode()
         changed.append([row.key, operation, row.row_key, members, instant(now), None, *worker, row.digest, row.members, body])
     replace_rows(session, changes, columns=COLUMNS, rows=changed)
     finished = f"SELECT l.{quote('finished_at')} FROM {ledger} AS l WHERE l.{quote(KEY)} = {changes}.{quote(KEY)}"
     session.execute(f"UPDATE {changes} SET {quote('finished_at')} = ({finished}) WHERE {among}", *keys)
 
 
-def _differing(row: UsageRow, sent: Any) -> str | None:
-    """Return the names of the members that differ, as a JSON list; None if those of the request that was sent are not known."""
-    differing = differing_members(row.members, sent)
-    return None if differing is None else msgspec.json.encode(differing or [PATH]).decode()
+def digest_by_value(path: str, content: object, *, in_path: Mapping[str, str]) -> str:
+    """Return the digest of a request: its JSON as `by_value` returns it, and the row's columns in its path that are no key."""
+    digested = b"" if content is None else _ENCODER.encode(content)
+    if in_path:
+        digested += b"\n" + _ENCODER.encode(in_path)
+    return f"{BY_VALUE}{hashlib.sha256(digested).hexdigest()}:{hashlib.sha256(path.encode()).hexdigest()[:_PATH_DIGITS]}"
+
+
+def same_content(one: str, other: str) -> bool:
+    """Return whether two digests are of requests with the same content, whatever their paths."""
+    return (one.rpartition(":")[0] or one) == (other.rpartition(":")[0] or other)
+
+
+def by_value(content: Any) -> Any:
+    """Return JSON with its numbers in one form: 1.5, 1.50 and 15E-1 are the same."""
+    if content is None or isinstance(content, str | bool):
+        return content
+    if isinstance(content, dict):
+        return {name: by_value(value) for name, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [by_value(value) for value in content]
+    return msgspec.Raw(plain_number(content).encode())
+
+
+def member_digests(content: Any, *, salt: str) -> str:
+    """Return a JSON object with a short digest for each member of a request's JSON, nested ones by their path with dots.
+
+    :param salt: goes into each digest, so that equal values of different rows do not show.
+    """
+    digests: dict[str, str] = {}
+    _add_members(digests, content, path="", salt=salt.encode()[:64])
+    return _ENCODER.encode(digests).decode()
+
+
+def _add_members(digests: dict[str, str], content: Any, *, path: str, salt: bytes) -> None:
+    if isinstance(content, dict) and content:
+        for name, value in content.items():
+            _add_members(digests, value, path=f"{path}.{name}" if path else name, salt=salt)
+    else:
+        digest = hashlib.blake2b(_ENCODER.encode(content), digest_size=_MEMBER_DIGITS // 2, key=salt)
+        digests[path] = digest.hexdigest()
+
+
+def differing_members(now: str | None, before: str | None) -> list[str] | None:
+    """Return the names of the members that differ, by their digests in two requests of one row; None if unknown."""
+    try:
+        new, old = (msgspec.json.decode(text or "", type=dict[str, str]) for text in (now, before))
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+    return sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))

@@ -50,7 +50,6 @@ _own_workers: set[str] = set()
 class LeaseMonitor:
     """Finds out whether the workers that have claimed rows are alive. For one ledger.
 
-    :param process_lock: shows whether their processes exist.
     :param has_clock: whether all workers share a clock; if not, and where a clock must have been wrong, a worker counts as dead
         when it has sent no heartbeat for the length of a lease, by this process's own monotonic clock.
     """
@@ -90,14 +89,12 @@ class LeaseMonitor:
             return
         self._logged_at = time.monotonic()
         one = waits[0].worker
+        such_as = f"try {one.try_number} of task {one.dag_id}.{one.task_id} in run {one.run_id}"
         log.info(
-            "%d rows, or more, are being sent by others, such as try %d of task %s.%s in run %s; they are waited for until they "
-            "have an outcome, or that worker has sent no heartbeat for %.0f s.",
+            "%d rows, or more, are being sent by others, such as %s; they are waited for until they have an outcome, or that "
+            "worker has sent no heartbeat for %.0f s.",
             len(waits),
-            one.try_number,
-            one.dag_id,
-            one.task_id,
-            one.run_id,
+            such_as,
             lease,
         )
 
@@ -121,7 +118,6 @@ class ProcessLock:
     """A file lock that shows other workers whether this one is alive: the kernel releases it when the process ends.
 
     It is a lock of an open file description, and not one of the process, which closing any other descriptor would release.
-
     """
 
     def __init__(self, claim_id: str) -> None:

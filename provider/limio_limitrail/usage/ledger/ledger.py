@@ -7,14 +7,15 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.errors import Cause
 from limio_limitrail.usage.ledger.changes import write_changes
 from limio_limitrail.usage.ledger.leases import LeaseMonitor, ProcessLock
-from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt, find_left
 from limio_limitrail.usage.ledger.model import Entry, Outcome, State, UsageRow, Worker
-from limio_limitrail.usage.ledger.rekeyed_rows import OtherEntry, default_zone, find_others
+from limio_limitrail.usage.ledger.other_rows import LeftInDoubt, OtherEntry, default_zone, find_left, find_others
 from limio_limitrail.usage.ledger.rules import (
     Action,
     Policy,
@@ -25,15 +26,23 @@ from limio_limitrail.usage.ledger.rules import (
     resolve,
     settled_under_another_key,
 )
-from limio_limitrail.usage.ledger.sql import LedgerStatements
-from limio_limitrail.usage.ledger.table import LEDGER, prepare_table
-from limio_limitrail.usage.ledger.transactions import PAUSES, Transactions
-from limio_limitrail.usage.ledger.write_fallbacks import record_apart
+from limio_limitrail.usage.ledger.sql import LedgerStatements, instant
+from limio_limitrail.usage.ledger.table import (
+    KEY,
+    LEDGER,
+    OUTCOME,
+    WORKER,
+    TableSpec,
+    find_name,
+    prepare_table,
+    replace_rows,
+    typed,
+)
+from limio_limitrail.usage.ledger.transactions import Transactions, record_apart
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-    from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 
 log = logging.getLogger("limio_limitrail.usage.ledger")
@@ -43,7 +52,10 @@ T = TypeVar("T")
 LEASE = 60.0
 """Seconds without a heartbeat after which a worker of another task run counts as dead."""
 
-_PAUSES = PAUSES
+_WORKER = tuple(name for name in WORKER if name != "claim_id")
+_OUTCOME = (*OUTCOME, "fees", "answer")
+PREVIEW_COLUMNS = typed(KEY, "state", "row_key", *_OUTCOME, *_WORKER, "previewed_at")
+PREVIEWS = TableSpec(columns=PREVIEW_COLUMNS, unfit="holds no previews", parameter="preview_table")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,9 +84,6 @@ class Claim:
 class Ledger:
     """One worker's view of a ledger table. For one thread.
 
-    :param table: the table, with its schema if that is not the default one.
-    :param tenant: the tenant that the connection names, if any.
-    :param namespace: the ``key_namespace`` of the idempotency keys, if any.
     :param clock: seconds since 1970, for databases without a clock that all workers share.
     """
 
@@ -92,11 +101,8 @@ class Ledger:
     ) -> None:
         self.table = table
         self.worker = worker
+        self.operation, self.conn_id, self.tenant, self.namespace = operation, conn_id, tenant, namespace
         self._database = database
-        self.operation = operation
-        self.conn_id = conn_id
-        self.tenant = tenant
-        self.namespace = namespace
         self._elsewhere: dict[str, str] = {}
         self._about = {"operation": operation, "conn_id": conn_id, "tenant": tenant, "key_namespace": namespace}
         self._transactions = Transactions(database, table=table)
@@ -108,11 +114,7 @@ class Ledger:
         self._logged_reasons: set[str] = set()
 
     def prepare(self) -> None:
-        """Create the table if it does not exist.
-
-        :raises LedgerError: there is a table of that name that is no ledger.
-        :raises LandingError: the database refused.
-        """
+        """Create the table if it does not exist. One of that name that is no ledger raises a `LedgerError`."""
         prepare_table(self._transactions, self.table, LEDGER)
 
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:
@@ -151,10 +153,7 @@ class Ledger:
     # -- rows under other keys -------------------------------------------------------------------------------------
 
     def settle_elsewhere(self, keys: Mapping[str, str]) -> None:
-        """Count rows as settled by entries under other keys.
-
-        :param keys: the other key by the row's key.
-        """
+        """Count rows as settled by entries under other keys, by the rows' keys."""
         self._elsewhere = dict(keys)
 
     def _settled_elsewhere(self, sql: LedgerStatements, rows: Sequence[UsageRow]) -> dict[str, Entry]:
@@ -168,10 +167,7 @@ class Ledger:
         }
 
     def find_others(self, wanted: Sequence[tuple[str, str]]) -> list[tuple[str, OtherEntry]]:
-        """Return the entries under other keys of rows that have no entry under their own, by the rows' keys.
-
-        :param wanted: keys and identities of rows.
-        """
+        """Return the entries under other keys of rows that have none under their own; `wanted` has keys and identities."""
         return self._read(lambda sql: find_others(sql, wanted, operation=self.operation))
 
     def default_zone(self) -> ZoneInfo | None:
@@ -233,9 +229,8 @@ class Ledger:
         return next_action(entry, digest=row.digest, me=self.worker, now=now, policy=policy, alive=alive)
 
     def record(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Record the outcomes of rows that this worker has claimed.
+        """Record the outcomes of rows that this worker has claimed, by key.
 
-        :param outcomes: by key.
         :raises UnwrittenError: the table does not take some outcomes at all; all others are written.
         """
         if not outcomes:
@@ -281,32 +276,20 @@ class Ledger:
             self._write(lambda sql: sql.renew(keys, lease_until=self._now(sql) + int(LEASE * 1000)))
 
     def left_in_doubt(self, among: Callable[[Sequence[str]], Collection[str]]) -> LeftInDoubt:
-        """Count the rows of this operation that are in doubt and are not among the task's rows.
-
-        :param among: returns which of some keys are among the task's rows.
-        """
+        """Count the rows of this operation that are in doubt; `among` returns which of some keys are the task's own rows."""
 
         def find(sql: LedgerStatements) -> LeftInDoubt:
             now = self._now(sql)
-
-            def may_be_alive(entry: Entry) -> bool:
-                return self._lease_monitor.may_be_alive(entry, me=self.worker, now=now, lease=LEASE)
-
+            may_be_alive = partial(self._lease_monitor.may_be_alive, me=self.worker, now=now, lease=LEASE)
             return find_left(sql, operation=self.operation, now=now, among=among, may_be_alive=may_be_alive)
 
         return self._read(find)
 
     def list_changes(self, rows: Sequence[UsageRow], *, table: str, with_bodies: bool) -> None:
-        """List rows that were carried out with other bodies.
+        """List rows that were carried out with other bodies. Another table of that name raises a `LedgerError`."""
 
-        :raises LedgerError: there is a table of that name that holds no changed rows.
-        """
-
-        def write(sql: LedgerStatements) -> None:
-            now = self._now(sql)
-            write_changes(sql, rows, operation=self.operation, table=table, with_bodies=with_bodies, now=now)
-
-        self._write(write)
+        write = partial(write_changes, rows=rows, operation=self.operation, table=table, with_bodies=with_bodies)
+        self._write(lambda sql: write(sql, now=self._now(sql)))
 
     def _is_mine(self, entry: Entry) -> bool:
         return entry.worker.claim_id == self.worker.claim_id and entry.state is State.SENDING
@@ -318,10 +301,10 @@ class Ledger:
 
     def _write(self, step: Callable[[LedgerStatements], T], *, at_once: Collection[Cause] = frozenset()) -> T:
         """Run a transaction, and retry it if it fails. Each step is idempotent, because an unnoticed success is repeated."""
-        return self._transactions.run(lambda session: step(self._statements(session)), pauses=_PAUSES, at_once=at_once)
+        return self._transactions.run(lambda session: step(self._statements(session)), at_once=at_once)
 
     def _read(self, step: Callable[[LedgerStatements], T]) -> T:
-        return self._transactions.read(lambda session: step(self._statements(session)), pauses=_PAUSES)
+        return self._transactions.read(lambda session: step(self._statements(session)))
 
     def _statements(self, session: Session) -> LedgerStatements:
         self._process_lock.acquire(self._database)
@@ -330,3 +313,56 @@ class Ledger:
         sql = LedgerStatements(session=session, database=self._database.name, table=self.table, worker=self.worker)
         sql.require_durability()
         return sql
+
+
+class Previews:
+    """The ledger of previews: rows that change nothing need no claim, and may be sent any number of times."""
+
+    def __init__(self, *, database: PersistentConnection, table: str, worker: Worker) -> None:
+        self.table = table
+        self._transactions = Transactions(database, table=table)
+        self.worker = worker
+        self._rows: dict[str, UsageRow] = {}
+
+    def prepare(self) -> None:
+        """Create the table if it does not exist. One of that name that holds no previews raises a `LedgerError`."""
+        prepare_table(self._transactions, self.table, PREVIEWS)
+
+    def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:  # noqa: ARG002 - as of a `Ledger`
+        """Return nothing: every row is sent."""
+        return {}
+
+    def claim(self, rows: Sequence[UsageRow], *, policy: Policy) -> list[Claim]:  # noqa: ARG002 - as of a `Ledger`
+        """Grant every row."""
+        self._rows |= {row.key: row for row in rows}
+        return [Claim(row=row, granted=True, entry=None) for row in rows]
+
+    def record(self, outcomes: Mapping[str, Outcome]) -> None:
+        """Write previews, and replace older ones of the same rows."""
+        if not outcomes:
+            return
+        now = instant(int(time.time() * 1000))
+        worker = [getattr(self.worker, name) for name in _WORKER]
+
+        def write(session: Session) -> None:
+            table = session.dialect.qualified(find_name(self.table, dialect=session.dialect))
+            rows = [
+                [key, outcome.state.value, self._rows[key].row_key, *(getattr(outcome, name) for name in _OUTCOME), *worker, now]
+                for key, outcome in outcomes.items()
+            ]
+            replace_rows(session, table, columns=PREVIEW_COLUMNS, rows=rows)
+
+        self._transactions.run(write)
+        # Only now: what could not be written is written again.
+        for key in outcomes:
+            del self._rows[key]
+
+    def release(self, claims: Iterable[Claim]) -> None:
+        """Do nothing: nothing was claimed in the table."""
+
+    def renew(self, keys: Sequence[str]) -> None:
+        """Do nothing: there are no leases."""
+
+    def left_in_doubt(self, among: Callable[[Sequence[str]], Collection[str]]) -> LeftInDoubt:  # noqa: ARG002 - as of a `Ledger`
+        """Return an empty count: a preview changes nothing."""
+        return LeftInDoubt()

@@ -64,7 +64,6 @@ class OnUnknown(StrEnum):
 class Outcome:
     """What came of a row.
 
-    :param http_status: the status of the answer; None if no answer came.
     :param field: the field that the API blames.
     :param detail: what happened, short and redacted.
     :param fees: the fees in the answer as JSON text; previews only.
@@ -121,8 +120,6 @@ class Entry:
 
     :param lease_until: until when, in milliseconds since 1970, that worker counts as alive without a heartbeat.
     :param digest: of path and body of the request that was sent.
-    :param attempts: how often it has been claimed.
-    :param outcome: what came of it so far.
     :param in_doubt_since: when the first request that may have been carried out was claimed, in milliseconds since 1970; 0 if
         unknown. None if there is none.
     :param finished_at: when its outcome was written, in milliseconds since 1970; read for ``parked`` rows only.

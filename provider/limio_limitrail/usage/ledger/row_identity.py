@@ -44,8 +44,6 @@ def row_identity(operation: str, values: Mapping[str, Any]) -> str:
     """Return the identity of a row, as 32 hexadecimal digits.
 
     It does not contain the names of the columns, so that a renamed column still finds its rows.
-
-    :param values: the values of the key columns by name, as JSON values.
     """
     encoded = msgspec.json.encode([operation, *sorted(coarse(value) for value in values.values())])
     return hashlib.blake2b(encoded, digest_size=16).hexdigest()
@@ -91,10 +89,7 @@ def _trimmed(text: str) -> str:
 
 
 def plain_number(value: object) -> str:
-    """Return a number in one form, whatever its type, zeros and exponent.
-
-    :param value: an integer, a boolean, a float, a decimal, or the JSON text of a number.
-    """
+    """Return a number (or a boolean, or the JSON text of a number) in one form, whatever its type, zeros and exponent."""
     if isinstance(value, int):
         return str(int(value))
     if isinstance(value, msgspec.Raw):
@@ -112,22 +107,14 @@ def plain_number(value: object) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Moment:
-    """A time in a text.
-
-    :param when: to the second; in UTC if the text has a zone.
-    :param fraction: the digits of the fraction of a second, without trailing zeros.
-    :param has_zone: whether the text has a zone.
-    """
+    """A time in a text, to the second and in UTC if it has a zone; its fraction of a second has no trailing zeros."""
 
     when: datetime
     fraction: str
     has_zone: bool
 
     def utc(self, zone: ZoneInfo | None = None) -> str:
-        """Return it in UTC.
-
-        :param zone: the zone of a time without one; None for UTC.
-        """
+        """Return it in UTC; `zone` is that of a time without one, None for UTC."""
         when = self.when if self.has_zone or zone is None else self.when.replace(tzinfo=zone).astimezone(UTC)
         return f"{when.replace(tzinfo=None).isoformat()}.{self.fraction}"
 
@@ -169,7 +156,6 @@ def same_row(one: Mapping[str, Any], other: Mapping[str, Any], *, renamed: bool 
     """Return whether two rows of one operation that have the same identity are the same by their key columns.
 
     :param renamed: whether columns may have other names.
-    :param zone: the time zone of the database's sessions.
     """
     names, others = ({name.casefold(): value for name, value in values.items()} for values in (one, other))
     if names.keys() == others.keys():

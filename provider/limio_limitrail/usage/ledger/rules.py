@@ -37,7 +37,6 @@ class Action(Enum):
 class Policy:
     """What the user wants done with rows that have an entry.
 
-    :param on_unknown: what becomes of rows whose outcome is not known.
     :param replay: the state whose rows are sent again, once a Dag run; none for ordinary runs.
     :param resend_within: seconds after its first request in which a row in doubt may be sent again under its key.
     :param requested_at: when the run was requested, in milliseconds since 1970: rows that were parked later are not replayed,
@@ -51,11 +50,7 @@ class Policy:
 
 
 def next_action(entry: Entry, *, digest: str, me: Worker, now: int, policy: Policy, alive: bool | None = None) -> Action:
-    """Return what to do with a row.
-
-    :param digest: of the request that would be sent.
-    :param alive: whether the worker that has claimed it may still send it; None: by its lease.
-    """
+    """Return what to do with a row; `alive` is whether the worker that has claimed it may still send it, None: by its lease."""
     match entry.state:
         case State.COMMITTED | State.DENIED | State.GIVEN_UP:
             return Action.KEEP
@@ -113,7 +108,6 @@ def resolve(outcome: Outcome, *, in_doubt: bool) -> Outcome:
     A refusal settles a row only if it is certain that no earlier request was carried out: an API that knows the key refuses the
     row as well. Whatever else an answer says stands.
 
-    :param outcome: what the answer says of the request.
     :param in_doubt: whether an earlier request of the row may have been carried out.
     """
     if outcome.state is not State.REJECTED or not in_doubt:

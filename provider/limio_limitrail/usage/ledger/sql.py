@@ -30,10 +30,7 @@ _STAGE = "_limitrail_outcomes"
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerStatements:
-    """The statements of one transaction.
-
-    :param table: the ledger's table, as the user wrote it.
-    """
+    """The statements of one transaction on the ledger's table, named as the user wrote it."""
 
     session: Session
     database: str
@@ -60,7 +57,6 @@ class LedgerStatements:
     def insert(self, rows: Sequence[UsageRow], *, about: Mapping[str, str | None], now: int, lease_until: int) -> frozenset[str]:
         """Add entries in the state ``sending``; a row that another worker has added meanwhile stays as it is.
 
-        :param about: columns that are the same for all of them.
         :returns: the keys of those that were added, as far as the database reports them.
         """
         fixed = {
@@ -113,12 +109,8 @@ class LedgerStatements:
 
     def park(self, row: UsageRow, *, entry: Entry, detail: str, now: int) -> None:
         """Park a row, unless its entry is no longer the one that was read."""
-        values = {
-            "state": State.PARKED.value,
-            "detail": detail,
-            "finished_at": instant(now),
-            "in_doubt_since": entry.in_doubt_since,
-        }
+        state, since = State.PARKED.value, entry.in_doubt_since
+        values = {"state": state, "detail": detail, "finished_at": instant(now), "in_doubt_since": since}
         self._update(values, where=self._unchanged(row.key, entry))
 
     def restore(self, row: UsageRow, *, entry: Entry) -> None:
@@ -261,12 +253,7 @@ class LedgerStatements:
 
     def _unchanged(self, key: str, entry: Entry) -> dict[str, object]:
         """Return what an entry must still be for a change to apply (optimistic locking)."""
-        return {
-            KEY: key,
-            "state": entry.state.value,
-            "claim_id": entry.worker.claim_id,
-            "lease_until": entry.lease_until,
-        }
+        return {KEY: key, "state": entry.state.value, "claim_id": entry.worker.claim_id, "lease_until": entry.lease_until}
 
     def _update(self, values: Mapping[str, object], *, where: Mapping[str, object], more: str = "") -> None:
         settings = ", ".join(f"{self._quote(name)} = {self._bound(name)}" for name in values)

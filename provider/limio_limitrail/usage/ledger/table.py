@@ -58,11 +58,9 @@ COLUMNS = typed(
 
 @dataclass(frozen=True, kw_only=True)
 class TableSpec:
-    """A table with one row per idempotency key.
+    """A table with one row per idempotency key, its first column.
 
-    :param columns: its columns, the key first.
     :param unfit: what an error says of a table that lacks some, such as ``is no ledger``.
-    :param parameter: the parameter that names the table.
     :param indexed: columns with an index, except in DuckDB: it needs none, and would update an indexed row by deleting it.
     """
 
@@ -114,10 +112,7 @@ def read_entry(values: Sequence[Any]) -> tuple[str, Entry]:
 
 
 def replace_rows(session: Session, table: str, *, columns: Mapping[str, Type], rows: Sequence[Sequence[object]]) -> None:
-    """Insert rows, and replace those with the same keys; the key is the first column.
-
-    :param table: its name in SQL.
-    """
+    """Insert rows, and replace those with the same keys; the key is the first column, and the table is named in SQL."""
     dialect = session.dialect
     keys = [row[0] for row in rows]
     session.execute(f"DELETE FROM {table} WHERE {dialect.quote(KEY)} IN ({', '.join([VALUE] * len(keys))})", *keys)
@@ -153,11 +148,8 @@ def find_name(text: str, *, dialect: Dialect) -> TableName:
 
 
 def prepare_table(transactions: Transactions, text: str, spec: TableSpec) -> None:
-    """Create a table as `make_table` does; one that exists is only read, without waiting for its writers.
-
-    :param text: the table's name, as the user wrote it.
-    :raises LedgerError: as `make_table` does, or the connection's user lacks a privilege.
-    """
+    """Create a table as `make_table` does; one that exists is only read, without waiting for its writers, and its privileges
+    are checked."""
 
     def check(session: Session) -> bool:
         table = find_name(text, dialect=session.dialect)

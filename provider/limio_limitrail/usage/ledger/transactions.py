@@ -1,22 +1,24 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Transactions with retries, backoff and a bounded wait for locks."""
+"""Transactions with retries and a bounded wait for locks, and fallbacks for outcomes that a table does not accept."""
 
 from __future__ import annotations
 
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, suppress
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from limio_limitrail.landing.sql import persistent_connection as held
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError
 from limio_limitrail.landing.sql.lock_holders import processes_holding, sessions_holding
 from limio_limitrail.landing.sql.model import LandingError
-from limio_limitrail.usage.ledger.model import LedgerError, StoppedError
-from limio_limitrail.usage.ledger.table import find_name
+from limio_limitrail.usage.ledger.model import LedgerError, Outcome, StoppedError
+from limio_limitrail.usage.ledger.table import OUTCOME, find_name
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
@@ -33,6 +35,17 @@ LOCK_TIMEOUT = 40.0
 
 _INTERRUPTED = "Query interrupted"
 """DuckDB's error when a signal handler raises: Airflow's execution_timeout must not be retried as a database failure."""
+
+Write = Callable[[Mapping[str, Outcome]], int]
+"""Writes outcomes, all or none; returns how many found their entries."""
+
+_TEXTS = tuple(name for name in OUTCOME if name != "http_status")
+
+_MAX_REFUSED = 8
+"""After so many consecutive refusals of one form, the next smaller one is tried for the rest."""
+
+_MAX_REFUSED_AT_FIRST = 4
+"""The same while none is accepted in that form."""
 
 _WAITS = (Cause.TIMEOUT, Cause.CONFLICT)
 
@@ -52,37 +65,29 @@ class Transactions:
         self._table = table
         self._gave_up = False
 
-    def run(
-        self,
-        step: Callable[[Session], T],
-        *,
-        pauses: Sequence[float] = PAUSES,
-        at_once: Collection[Cause] = frozenset(),
-    ) -> T:
-        """Run a transaction.
+    def run(self, step: Callable[[Session], T], *, at_once: Collection[Cause] = frozenset()) -> T:
+        """Run a transaction, and retry it after failures that a retry may get past.
 
-        :param pauses: the backoff, in seconds, after failures that a retry may get past.
         :param at_once: causes that are not retried.
         :raises LedgerError: a privilege is missing, or the database is read-only.
         :raises LedgerLockedError: another session kept the table locked for too long.
         :raises LandingError: the database refused in every try.
         """
-        return self._run(step, opened=lambda: self._database.transaction(), pauses=pauses, at_once=at_once)
+        return self._run(step, opened=lambda: self._database.transaction(), at_once=at_once)
 
-    def read(self, step: Callable[[Session], T], *, pauses: Sequence[float] = PAUSES) -> T:
+    def read(self, step: Callable[[Session], T]) -> T:
         """Run a read-only transaction; raises as `run` does."""
-        return self._run(step, opened=lambda: self._database.reading(), pauses=pauses)
+        return self._run(step, opened=lambda: self._database.reading())
 
     def _run(
         self,
         step: Callable[[Session], T],
         *,
         opened: Callable[[], AbstractContextManager[Session]],
-        pauses: Sequence[float],
         at_once: Collection[Cause] = frozenset(),
     ) -> T:
         began = time.monotonic()
-        left = list(pauses)
+        left = list(PAUSES)
         while True:
             tried = time.monotonic()
             try:
@@ -159,3 +164,111 @@ class Transactions:
             table = find_name(self._table, dialect=session.dialect)
             return sessions_holding(session, table, waited=waited)
         return []
+
+
+class UnwrittenError(LedgerError):
+    """Not even the states of some rows could be written. All others are written.
+
+    :ivar keys: the keys of those rows.
+    """
+
+    keys: frozenset[str] = frozenset()
+
+
+def record_apart(outcomes: Mapping[str, Outcome], *, write: Write, table: str) -> int:
+    """Write outcomes together; those that the table does not accept are reduced to what it accepts.
+
+    :param write: raises a `DatabaseError` with `Cause.ROWS` where the table does not accept them.
+    :returns: how many found their entries.
+    :raises UnwrittenError: the table does not even accept the states of some rows.
+    """
+    bisection = _Bisection(write)
+    left = bisection.write(outcomes)
+    if not left:
+        return bisection.found
+    reduced, reason = len(left), bisection.refusals[-1].what
+    example = next(iter(left))
+    for form in _FORMS:
+        if left:
+            left = bisection.write_reduced({key: form(outcomes[key]) for key in left})
+    if reduced > len(left):
+        log.warning(
+            "The table %s did not take %d outcomes as they are, such as that of %s (%s). Their states are written, and of the "
+            "rest what it takes.",
+            table,
+            reduced - len(left),
+            example,
+            reason,
+        )
+    if left:
+        key = next(iter(left))
+        error = UnwrittenError(
+            f"the table {table} does not take the states of {len(left)} rows, such as {outcomes[key].state} for {key} "
+            f"({bisection.refusals[-1].what}). All others are written. Look for a constraint, a trigger or a type that "
+            "somebody has given the ledger"
+        )
+        error.keys = frozenset(left)
+        raise error
+    return bisection.found
+
+
+class _Bisection:
+    """Writes outcomes by bisection, to separate those that the table accepts."""
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self._consecutive_refusals = 0
+        self.found = 0
+        self.refusals: list[DatabaseError] = []
+
+    def write(self, outcomes: Mapping[str, Outcome], *, max_refused: int | None = None) -> dict[str, Outcome]:
+        """Write what is accepted, and return the rest."""
+        if not outcomes or (max_refused is not None and self._consecutive_refusals >= max_refused):
+            return dict(outcomes)
+        try:
+            self.found += self._write(outcomes)
+        except DatabaseError as refused:
+            if refused.cause is not Cause.ROWS:
+                raise
+            self.refusals.append(refused)
+        else:
+            self._consecutive_refusals = 0
+            return {}
+        if len(outcomes) == 1:
+            self._consecutive_refusals += 1
+            return dict(outcomes)
+        keys = list(outcomes)
+        middle = len(keys) // 2
+        left: dict[str, Outcome] = {}
+        for half in (keys[:middle], keys[middle:]):
+            left |= self.write({key: outcomes[key] for key in half}, max_refused=max_refused)
+        return left
+
+    def write_reduced(self, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
+        """Do the same with a form that may not be accepted at all: single outcomes are tried first."""
+        keys = list(outcomes)
+        for at, key in enumerate(keys[:_MAX_REFUSED_AT_FIRST], start=1):
+            if not self.write({key: outcomes[key]}):
+                left = self.write({key: outcomes[key] for key in keys[at:]}, max_refused=_MAX_REFUSED)
+                return {key: outcomes[key] for key in keys[: at - 1]} | left
+        return dict(outcomes)
+
+
+def _reduced(outcome: Outcome, *, length: int | None = None, without: Collection[str] = ()) -> Outcome:
+    texts: dict[str, Any] = {
+        name: None if name in without else value.encode("ascii", errors="replace").decode()[:length]
+        for name in _TEXTS
+        if (value := getattr(outcome, name)) is not None
+    }
+    return replace(outcome, **texts)
+
+
+_FORMS: tuple[Callable[[Outcome], Outcome], ...] = (
+    _reduced,
+    partial(_reduced, length=100),
+    partial(_reduced, length=20),
+    *(partial(_reduced, without=(name,)) for name in _TEXTS),
+    partial(_reduced, without=_TEXTS),
+    lambda outcome: Outcome(state=outcome.state),
+)
+"""The forms to try in turn: ASCII texts, shorter texts, one text less, no texts, the state alone."""

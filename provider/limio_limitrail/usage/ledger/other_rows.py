@@ -1,51 +1,155 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Find rows that the ledger holds under another idempotency key: sending them would carry them out twice."""
+"""Entries of the ledger that are not under a task's own keys: rows in doubt, which no other task may ever report, and its own
+rows under other keys, which sending would carry out twice."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from limio_limitrail.landing.sql.dialect import VALUE
-from limio_limitrail.usage.ledger.model import PermanentUsageError, State, UsageRow, Worker
-from limio_limitrail.usage.ledger.row_identity import (
-    describe_change,
-    local_times,
-    read_row_key,
-    row_identity,
-    same_row,
-)
-from limio_limitrail.usage.ledger.table import KEY
+from limio_limitrail.usage.ledger.model import Entry, LedgerError, PermanentUsageError, State, UsageRow, Worker
+from limio_limitrail.usage.ledger.row_identity import describe_change, local_times, read_row_key, row_identity, same_row
+from limio_limitrail.usage.ledger.sql import LedgerStatements
+from limio_limitrail.usage.ledger.table import ENTRY, KEY, milliseconds, read_entry
 
 if TYPE_CHECKING:
     from limio_limitrail.usage.ledger.ledger import Ledger
-    from limio_limitrail.usage.ledger.sql import LedgerStatements
     from limio_limitrail.usage.row_buffer import RowBuffer
 
 log = logging.getLogger("limio_limitrail.usage.ledger")
+
+AGES: Mapping[str, int] = {"under_1h": 3_600_000, "under_1d": 86_400_000, "under_7d": 604_800_000}
+"""The upper bound of each age, in milliseconds."""
+
+OLDER = "older"
+"""The age of all others, and of those without a time."""
 
 PAIRS_A_QUERY = 50_000
 """Rows that one query looks up."""
 
 _STAGE = "_limitrail_identities"
-_COLUMNS = (
-    "row_key",
-    "state",
-    "conn_id",
-    "dag_id",
-    "task_id",
-    "run_id",
-    "map_index",
-    "tenant",
-    "key_namespace",
-    "in_doubt_since",
-)
 _NUMBERS = ("map_index", "in_doubt_since")
 _MAX_REASONS = 3
+_CLEAR = (State.COMMITTED, State.DENIED, State.REJECTED, State.GIVEN_UP)
+_SKEW = 60_000
+"""Milliseconds that a time may be in the future; beyond that, a clock was wrong."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftInDoubt:
+    """Rows of an operation that are in doubt and are not among a task's rows; `query` shows all rows in doubt."""
+
+    states: Mapping[str, int] = field(default_factory=dict)
+    ages: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys((*AGES, OLDER), 0))
+    oldest: str = ""
+    query: str = ""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(self.states.values())
+
+
+def find_left(
+    sql: LedgerStatements,
+    *,
+    operation: str,
+    now: int,
+    among: Callable[[Sequence[str]], Collection[str]],
+    may_be_alive: Callable[[Entry], bool],
+) -> LeftInDoubt:
+    """Count the rows of an operation that are in doubt and are not the task's own, which `among` finds in some keys.
+
+    Rows that a live worker is sending are not in doubt, and those of other mapped copies of the task in the same run are
+    counted by those.
+    """
+    state = sql.session.dialect.quote("state")
+    found = _read(sql, operation=operation, where=f"COALESCE({state}, '') <> '{State.SENDING}'")
+    claimed = _read(sql, operation=operation, where=f"{state} = '{State.SENDING}'", more=ENTRY)
+    found += [row for row in claimed if not _is_alive(row[4:], may_be_alive=may_be_alive)]
+    own = among([row[0] for row in found])
+    left = [(_age(row[2], row[3], now=now), str(row[1]), row[0]) for row in found if row[0] not in own]
+    if not left:
+        return LeftInDoubt()
+    ages = Counter(_bucket(age) for age, _, _ in left)
+    age, _, key = max(left, key=lambda row: (row[0] is None, row[0] or 0))
+    return LeftInDoubt(
+        states=dict(Counter(state for _, state, _ in left).most_common()),
+        ages={name: ages[name] for name in (*AGES, OLDER)},
+        oldest=_describe(sql, key, since=None if age is None else now - age),
+        query=(
+            "SELECT idempotency_key, state, row_key, http_status, error_code, detail, trace_id, claimed_at, dag_id, task_id, "
+            f"run_id FROM {sql.table} WHERE operation = '{operation}' AND {_in_doubt('state')} ORDER BY claimed_at"
+        ),
+    )
+
+
+def _read(sql: LedgerStatements, *, operation: str, where: str, more: Sequence[str] = ()) -> list[tuple[Any, ...]]:
+    """Read rows in doubt: key, state, the time since when they are in doubt, that of their claim, and more columns."""
+    worker, dialect = sql.worker, sql.session.dialect
+    quote = dialect.quote
+    columns = [*map(quote, (KEY, "state", "in_doubt_since")), dialect.legible(quote("claimed_at")), *map(quote, more)]
+    siblings = {"dag_id": worker.dag_id, "task_id": worker.task_id, "run_id": worker.run_id}
+    alike = " AND ".join(f"{quote(name)} = {VALUE}" for name in siblings)
+    return sql.session.query(
+        f"SELECT {', '.join(columns)} FROM {sql.qualified_table} "
+        # As in the index that the docs recommend.
+        f"WHERE {quote('operation')} = {VALUE} AND {_in_doubt(quote('state'))} AND {where} "
+        # Also if a damaged row has a null in one of these columns.
+        f"AND CASE WHEN {alike} AND {quote('map_index')} <> {VALUE} THEN 1 ELSE 0 END = 0",
+        operation,
+        *siblings.values(),
+        worker.map_index,
+    )
+
+
+def _describe(sql: LedgerStatements, key: str, *, since: int | None) -> str:
+    """Return what a row is."""
+    quote = sql.session.dialect.quote
+    columns = ", ".join(map(quote, ("row_key", "state", "dag_id", "task_id", "run_id")))
+    [(row_key, state, dag_id, task_id, run_id)] = sql.session.query(
+        f"SELECT {columns} FROM {sql.qualified_table} WHERE {quote(KEY)} = {VALUE}", key
+    )
+    when = "" if since is None else f" since {datetime.fromtimestamp(since / 1000, tz=UTC):%Y-%m-%d %H:%M} UTC"
+    return f"{row_key} ({state}{when}, of task {task_id} in run {run_id} of Dag {dag_id})"
+
+
+def _in_doubt(state: str) -> str:
+    # An unknown state leaves a row in doubt: a person may have mistyped it.
+    return f"({state} IS NULL OR {state} NOT IN ({', '.join(repr(clear.value) for clear in _CLEAR)}))"
+
+
+def _is_alive(values: Sequence[Any], *, may_be_alive: Callable[[Entry], bool]) -> bool:
+    try:
+        _, entry = read_entry(values)
+    except LedgerError:
+        # A damaged entry does not show who sends the row.
+        return False
+    return may_be_alive(entry)
+
+
+def _age(since: object, claimed_at: object, *, now: int) -> int | None:
+    """Return for how many milliseconds a row has been in doubt; None if unknown."""
+    try:
+        began = milliseconds(claimed_at) if since is None else int(str(since))
+    except ValueError:
+        return None
+    if began is None:
+        return None
+    age = now - began
+    return None if age < -_SKEW else max(age, 0)
+
+
+def _bucket(age: int | None) -> str:
+    if age is None:
+        return OLDER
+    return next((name for name, limit in AGES.items() if age < limit), OLDER)
 
 
 class RekeyedRowsError(PermanentUsageError):
@@ -54,10 +158,7 @@ class RekeyedRowsError(PermanentUsageError):
 
 @dataclass(frozen=True, kw_only=True)
 class OtherEntry:
-    """An entry of a row under another key.
-
-    :param when: when it was settled or claimed, as the database formats it.
-    """
+    """An entry of a row under another key; `when` it was settled or claimed, as the database formats it."""
 
     key: str
     row_key: str | None
@@ -78,13 +179,12 @@ class OtherEntry:
         return self.state == State.REJECTED and self.in_doubt_since is None
 
 
+_COLUMNS = tuple(field.name for field in fields(OtherEntry) if field.name not in ("key", "when"))
+
+
 @dataclass(kw_only=True)
 class Rekeyed:
-    """The rows of a task that the ledger holds under other keys.
-
-    :param keys: the key of the entry by the row's key.
-    :param reasons: how often each difference was found.
-    """
+    """The rows of a task that the ledger holds under other keys: the other key by the row's, and how often each difference."""
 
     keys: dict[str, str] = field(default_factory=dict)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -139,10 +239,7 @@ def _local_pairs(
 
 
 def why_same(row: UsageRow, entry: OtherEntry, *, ledger: Ledger, worker: Worker, zone: ZoneInfo | None) -> str | None:
-    """Return how an entry under another key differs from a row; None if it is not the same row.
-
-    :param ledger: of the row: its connection, tenant and namespace count.
-    """
+    """Return how an entry under another key differs from a row; None if it is not the same row."""
     same_task = (entry.dag_id, entry.task_id, entry.map_index) == (worker.dag_id, worker.task_id, worker.map_index)
     if entry.certainly_refused or not (same_task or entry.conn_id == ledger.conn_id):
         return None
@@ -177,13 +274,14 @@ def find_others(sql: LedgerStatements, wanted: Sequence[tuple[str, str]], *, ope
     """Return the entries under other keys of rows that have no entry under their own, by the rows' keys."""
     session, dialect = sql.session, sql.session.dialect
     quote, table = dialect.quote, sql.qualified_table
-    columns = [*(f"t.{quote(name)}" for name in (KEY, *_COLUMNS)),
-               dialect.legible(f"coalesce(t.{quote('finished_at')}, t.{quote('claimed_at')})")]  # fmt: skip
+    columns = [f"t.{quote(name)}" for name in (KEY, *_COLUMNS)]
+    columns.append(dialect.legible(f"coalesce(t.{quote('finished_at')}, t.{quote('claimed_at')})"))
+    keys, identities = [key for key, _ in wanted], [identity for _, identity in wanted]
     if sql.database == "postgresql":
         source = f"unnest(CAST({VALUE} AS text[]), CAST({VALUE} AS text[])) AS s(s_key, s_identity)"
-        values: tuple[object, ...] = ([key for key, _ in wanted], [identity for _, identity in wanted])
+        values: tuple[object, ...] = (keys, identities)
     else:
-        sql.fill_stage(_STAGE, {"s_key": [key for key, _ in wanted], "s_identity": [identity for _, identity in wanted]})
+        sql.fill_stage(_STAGE, {"s_key": keys, "s_identity": identities})
         source, values = f"{quote(_STAGE)} AS s", ()
     found = session.query(
         f"SELECT s.s_key, {', '.join(columns)} FROM {source} "
@@ -195,10 +293,10 @@ def find_others(sql: LedgerStatements, wanted: Sequence[tuple[str, str]], *, ope
     )
     if sql.database != "postgresql":
         session.execute(f"DROP TABLE {quote(_STAGE)}")
-    return [(key, _read(other)) for key, *other in found]
+    return [(key, _read_other(other)) for key, *other in found]
 
 
-def _read(values: Sequence[Any]) -> OtherEntry:
+def _read_other(values: Sequence[Any]) -> OtherEntry:
     row = dict(zip(("key", *_COLUMNS, "when"), values, strict=True))
     row |= {name: None if row[name] is None else int(row[name]) for name in _NUMBERS}
     row["when"] = None if row["when"] is None else str(row["when"])

@@ -1,16 +1,22 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""ResponseMapping: where the API's responses hold a decision, and what they mean. Set once per connection, or by a task."""
+"""The usage API: its operations, how it takes idempotency keys, and how it answers. The latter two are set once per connection,
+or by a task."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from types import MappingProxyType
 
+from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.parameters.given import as_native, is_nothing, plain, unfit
 from limio_limitrail.parameters.readers import choice, mapping, optional, text, whole_number
+from limio_limitrail.parameters.times import span
 from limio_limitrail.usage.ledger.model import State
+from limio_limitrail.usage.ledger.rules import RESEND_WITHIN
 from limio_limitrail.usage.parameters import read_members
 
 _NEVER_ABOUT_A_ROW = frozenset({401, 403, 407, 408, 429})
@@ -27,6 +33,43 @@ DECISIONS: Mapping[str, State] = MappingProxyType(
 """The decisions of LimitRail's documentation, and what they mean for a row."""
 
 
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idempotency:
+    """How your LimitRail takes idempotency keys.
+
+    :param header: the header that carries the key.
+    :param field: a member of the body that carries it instead, with dots between nested names.
+    :param resend_within: with ``on_unknown="resend"``: for how long after its first request a row without a clear answer may be
+        sent again under its key; a timedelta, seconds, or a text such as ``PT20H``. Less than the API remembers keys; older rows
+        are parked.
+    """
+
+    header: str = "Idempotency-Key"
+    field: str | None = None
+    resend_within: timedelta = timedelta(seconds=RESEND_WITHIN)
+
+
+def _header(name: str, value: object) -> str:
+    found = text("the name of a header")(name, value)
+    if not _HEADER.fullmatch(found):
+        raise unfit(name, value, expected="the name of a header, such as Idempotency-Key")
+    return found
+
+
+_IDEMPOTENCY_READERS = {"header": _header, "field": optional(text("the name of a member")), "resend_within": span()}
+
+
+def idempotency(name: str, value: object) -> Idempotency:
+    """Read an `Idempotency`, or a mapping with its members.
+
+    :raises ParameterError: it is neither, or a member does not fit.
+    """
+    return read_members(name, value, of=Idempotency, readers=_IDEMPOTENCY_READERS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
     """A response that refuses a request.
@@ -37,10 +80,6 @@ class Refusal:
 
     status: int
     error_code: str | None = None
-
-    def matches(self, *, status: int | None, error_code: str | None) -> bool:
-        """Return whether a response is such a refusal."""
-        return status == self.status and self.error_code in (None, error_code)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +113,7 @@ class ResponseMapping:
 
     def is_committed(self, *, status: int | None, error_code: str | None) -> bool:
         """Return whether a refusal means that the row has been carried out."""
-        return any(refusal.matches(status=status, error_code=error_code) for refusal in self.already_committed)
+        return any(one.status == status and one.error_code in (None, error_code) for one in self.already_committed)
 
 
 def _items(value: object, *, single: Callable[[object], bool]) -> Sequence[object] | None:
@@ -122,7 +161,7 @@ def _decisions(name: str, value: object) -> dict[str, str]:
 
 
 _MEMBER = text("the name of a member")
-_READERS = {
+_RESPONSE_READERS = {
     "decision_field": optional(_MEMBER),
     "reservation_field": _MEMBER,
     "fees_field": _MEMBER,
@@ -137,4 +176,60 @@ def response_mapping(name: str, value: object) -> ResponseMapping:
 
     :raises ParameterError: it is neither, or a member does not fit.
     """
-    return read_members(name, value, of=ResponseMapping, readers=_READERS)
+    return read_members(name, value, of=ResponseMapping, readers=_RESPONSE_READERS)
+
+
+USAGE_SCOPE = "limitrail.usage.write"
+"""What ``/v1/usage/commit`` needs (LimitRail developer console)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """An endpoint that takes one usage row per request, by POST.
+
+    :param short_name: the value of the operator's parameter ``operation``.
+    :param name: its name in the ledger, the log and the connection's ``paths``. Idempotency keys contain it instead of the path,
+        so that correcting a path does not change them.
+    :param decides: whether its response must hold a decision.
+    :param assumed: what no document confirms.
+    """
+
+    short_name: str
+    name: str
+    path: str
+    scope: str = USAGE_SCOPE
+    decides: bool = True
+    changes: bool = True
+    assumed: tuple[str, ...] = ()
+
+
+_BODIES = "the fields of request and answer"
+_UNDOCUMENTED = ("the path", "the scope", _BODIES)
+_RESERVATION = "/v1/usage/reservations/{reservation_id}"
+
+_ROWS = (
+    Operation(short_name="commit", name="usage.commit", path="/v1/usage/commit", assumed=("the method POST", _BODIES)),
+    Operation(short_name="preview", name="usage.preview", path="/v1/usage/preview", changes=False, assumed=_UNDOCUMENTED),
+    Operation(short_name="reserve", name="usage.reserve", path="/v1/usage/reserve", assumed=_UNDOCUMENTED),
+    *(
+        Operation(
+            short_name=f"{verb}_reservation",
+            name=f"usage.{verb}_reservation",
+            path=f"{_RESERVATION}/{verb}",
+            decides=False,
+            assumed=_UNDOCUMENTED,
+        )
+        for verb in ("commit", "cancel")
+    ),
+)
+
+OPERATIONS: Mapping[str, Operation] = MappingProxyType({row.short_name: row for row in _ROWS})
+"""Every operation by its short name. That LimitRail previews, reserves, commits and cancels is public (LimitRail docs)."""
+
+
+def find_operation(short_name: str) -> Operation:
+    """Return an operation."""
+    try:
+        return OPERATIONS[short_name]
+    except KeyError:
+        raise ParameterError(f"operation={short_name!r} is none of {', '.join(OPERATIONS)}") from None

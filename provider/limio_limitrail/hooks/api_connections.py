@@ -1,29 +1,79 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""A connection of the type ``limitrail``, read."""
+"""Read connections of the types ``limio`` and ``limitrail``."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from limio_limitrail.api.errors import ConnectionFieldError, ParameterError
 from limio_limitrail.api.query import TENANT
 from limio_limitrail.api.resource import AuthMode, split_scopes, unfit_scopes
 from limio_limitrail.bare_errors import raises_bare
-from limio_limitrail.hooks.connection import AirflowConnection, Fields, Settings, read_pages
+from limio_limitrail.hooks.connection import Fields, Settings, read_pages
 from limio_limitrail.parameters.given import is_nothing
 from limio_limitrail.urls import origin_of, unfit_path
-from limio_limitrail.usage.idempotency import Idempotency, idempotency
-from limio_limitrail.usage.response_mapping import ResponseMapping, response_mapping
+from limio_limitrail.usage.conventions import Idempotency, ResponseMapping, idempotency, response_mapping
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
 
 T = TypeVar("T")
 
-TOKEN_PATH = "/connect/token"  # nosec B105 # noqa: S105 - a path (LimitRail developer console)
+APP_HOSTS = {"eu": "{tenant}.prod.limio.com", "us": "{tenant}.prod-us.limio.com"}
+"""Where an app is, by region (Limio documentation, "Authentication overview")."""
+
+LIMIO_TOKEN_PATH = "/oauth2/token"  # nosec B105 # noqa: S105 - a path (Limio documentation)
+API_PREFIX = "/api"
+LIMITRAIL_TOKEN_PATH = "/connect/token"  # nosec B105 # noqa: S105 - a path (LimitRail developer console)
 
 _PATH = re.compile(r"/(?!/)([^\\?#{}\s\x00-\x1f\x7f]|\{[A-Za-z_][A-Za-z0-9_]*\})*")
+
+
+@raises_bare
+def read_limio_connection(connection: Connection) -> Settings:
+    """Read a ``limio`` connection.
+
+    Host is the app: a host name, a bare tenant together with ``region``, or a URL. Plain http is for this machine only.
+
+    :raises ConnectionFieldError: a field is missing or wrong.
+    """
+    fields = Fields(connection)
+    host, scheme = fields.host(example="acme.prod.limio.com")
+    region = fields.choice("region", choices=tuple(APP_HOSTS))
+    name = host.split("/", 1)[0]
+    if "." not in name and ":" not in name and "@" not in name and name != "localhost":
+        if region is None:
+            raise fields.error(
+                "region",
+                f"host is the bare tenant {name[:60]!r}, so the region must say where it is: eu or us. Or give the whole host",
+            )
+        host = APP_HOSTS[region].format(tenant=name) + host[len(name) :]
+    app_url = fields.base(f"{scheme or 'https'}://{host}", field="host")
+    path = urlsplit(app_url).path
+    if path.rstrip("/") not in {"", API_PREFIX}:
+        raise fields.error("host", f"it ends in the path {path[:60]!r}; give the app's host alone")
+    app_url = app_url[: len(app_url) - len(path)] if path else app_url
+
+    mode = AuthMode(fields.choice("auth_mode", choices=tuple(AuthMode)) or AuthMode.OAUTH)
+    auth_url = fields.text("auth_url") or app_url + LIMIO_TOKEN_PATH
+    read_timeout, total_timeout = fields.timeouts()
+    return Settings(
+        app_url=app_url,
+        auth_url=fields.base(auth_url, field="auth_url"),
+        auth_mode=mode,
+        client_id=fields.login(meaning="client id") if mode is AuthMode.OAUTH else "",
+        secret=fields.password(meaning="client secret" if mode is AuthMode.OAUTH else "publishable API key"),
+        read_timeout=read_timeout,
+        total_timeout=total_timeout,
+        max_response=fields.max_response(),
+        page_size=fields.whole("page_size", least=1, most=100_000),
+        verify=fields.verify(),
+        pages=read_pages(fields),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +104,7 @@ class LimitRailSettings(Settings):
 
 
 @raises_bare
-def read_limitrail_connection(connection: AirflowConnection) -> LimitRailSettings:
+def read_limitrail_connection(connection: Connection) -> LimitRailSettings:
     """Read a ``limitrail`` connection.
 
     Host is the API: a host name, or a URL. Plain http is for this machine only. LimitRail shows a host of its own for OAuth, so
@@ -82,7 +132,7 @@ def read_limitrail_connection(connection: AirflowConnection) -> LimitRailSetting
     read_timeout, total_timeout = fields.timeouts()
     return LimitRailSettings(
         app_url=api_url,
-        auth_url=fields.base(fields.text("auth_url") or api_url + TOKEN_PATH, field="auth_url"),
+        auth_url=fields.base(fields.text("auth_url") or api_url + LIMITRAIL_TOKEN_PATH, field="auth_url"),
         auth_mode=AuthMode.OAUTH,
         client_id=fields.login(meaning="client id"),
         secret=fields.password(meaning="client secret"),
