@@ -32,7 +32,7 @@ def enter(limiter: AdaptiveConcurrencyLimiter) -> bool:
 
 def may_enter(limiter: AdaptiveConcurrencyLimiter, clock: Clock) -> bool:
     """Tell whether one would get in at once."""
-    return not limiter._stopped and clock.now >= limiter._not_before and limiter._in_flight < limiter.limit
+    return not limiter._stopped and clock.now >= limiter._not_before and limiter.in_flight < limiter.limit
 
 
 STEPS = st.lists(
@@ -77,7 +77,7 @@ def test_the_limit_stays_within_its_bounds_and_pauses_are_kept(most, steps):
                 assert limiter._limit >= before / 2
                 halved_at = clock.now
         assert 1 <= limiter.limit <= most
-        assert limiter._in_flight == len(under_way)
+        assert limiter.in_flight == len(under_way)
         assert limiter._not_before <= max(not_before, clock.now + LONGEST_PAUSE)
 
 
