@@ -210,7 +210,15 @@ class ResourceToSqlOperator(ResourcePullOperator):
         )
 
     def _key(self, plan: PullPlan) -> tuple[str, ...]:
-        return tuple(self.primary_key) if self.primary_key is not None else plan.resource.primary_key
+        return self.key_columns(plan.resource)
+
+    def key_columns(self, resource: Resource) -> tuple[str, ...]:
+        """Return the primary key of the table."""
+        return tuple(self.primary_key) if self.primary_key is not None else resource.primary_key
+
+    def time_columns(self, resource: Resource) -> tuple[str, ...]:
+        """Return the columns whose times are compared."""
+        return (*super().time_columns(resource), *(() if self.time_column is None else (self.time_column,)))
 
     def _load(self, plan: PullPlan, manifest: Manifest, *, database: DbApiHook, mode: WriteMode) -> LoadResult:
         from limio_limitrail.landing.parts import ParquetPart
