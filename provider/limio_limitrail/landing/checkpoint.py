@@ -25,7 +25,7 @@ MAX_AGE = timedelta(hours=6)
 
 
 _ADDED = frozenset({"masked"})
-"""Members that earlier checkpoints do not have, and whose defaults are right there."""
+"""Members that a checkpoint has only if they are not empty. Earlier ones do not have them."""
 
 
 class CheckpointStore:
@@ -102,7 +102,8 @@ class PullCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> Any:
         """Return the checkpoint as JSON values."""
-        return msgspec.json.decode(msgspec.json.encode(self))
+        value = msgspec.json.decode(msgspec.json.encode(self))
+        return {name: member for name, member in value.items() if member or name not in _ADDED}
 
     def named_parts(self, part_format: PartFormat) -> tuple[Part, ...]:
         """Return the finished parts with their names."""
