@@ -38,7 +38,7 @@ def read_masking_secret(conn_id: str) -> Secret:
     mask_secret(secret.reveal())
     if len(secret.reveal()) < _LEAST_CHARACTERS:
         log.warning(
-            "Connection %r: its password has fewer than %d characters. Whoever sees the masked values can guess it, and then the "
+            "Connection %r: its password has fewer than %d characters. Who sees the masked values can guess it, and then the "
             "values: replace it by a long random text.",
             conn_id,
             _LEAST_CHARACTERS,

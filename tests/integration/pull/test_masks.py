@@ -200,18 +200,18 @@ UNFIT = {
     "mask={'email': 'sha256'}, mask_conn_id='masker'": "mask['email'] must be one of hmac, drop, last4, got 'sha256'",
     "mask={'data..email': 'drop', 'email': None}": "the names of mask must be columns, or paths",
     "mask=['email'], part_rows=0": "mask must be a mapping of names to values, got a list; part_rows must be",
-    "mask={'data': 'drop', 'Data.address': 'drop'}": "mask names 'data' and 'Data.address', which are the same value, or one holds",
+    "mask={'data': 'drop', 'Data.address': 'drop'}": "mask names 'data' and 'Data.address', which are the same value, or one",
     "mask={'Email': 'drop', 'email': 'last4'}": "mask names 'Email' and 'email', which are the same value",
     "mask={'created': 'hmac'}, mask_conn_id='masker'": "mask names 'created', and the times of the column 'created' decide",
     "mask={'at': 'drop'}, nested_columns={'at': 'created'}": "mask names 'at', and the times of the column 'created' decide",
-    "mask={'street': 'drop', 'data.address': 'drop'}, nested_columns={'street': 'data.address.street'}": "which are the same value",
+    "mask={'x': 'drop', 'data.address': 'drop'}, nested_columns={'x': 'data.address.street'}": "mask names 'x' and",
 }
 UNFIT_FOR_TABLES = {
     "mask={'id': 'last4'}": "mask['id']='last4' would change the column 'id' of the primary key",
     "mask={'ID': 'drop'}": "mask['ID']='drop' would change the column 'id' of the primary key",
     "mask={'street?': 'drop'}, nested_columns={'street': 'data.address.street'}, primary_key='street'": "would change the column",
     "mask={'data': 'hmac'}, mask_conn_id='masker', nested_columns={'key': 'data.id'}, primary_key=['key']": "would change the",
-    "mask={'data.updated': 'drop'}, nested_columns={'when': 'data.updated'}, time_column='when'": "the times of the column 'when'",
+    "mask={'data.updated': 'drop'}, nested_columns={'at': 'data.updated'}, time_column='at'": "the times of the column 'at'",
 }  # fmt: skip
 
 
