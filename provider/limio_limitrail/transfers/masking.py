@@ -76,8 +76,18 @@ class TaskMasks:
         from limio_limitrail.landing.masks import folded
 
         rules = sorted([mask.rule, sorted([folded(name) for name in path] for path in mask.paths)] for mask in self.masks)
-        key = "" if self.secret is None else self._hash(_KEY_CHECK)
-        return hashlib.sha256(json.dumps([rules, key]).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([rules, self.secret_digest()]).encode()).hexdigest()[:16]
+
+    def secret_digest(self) -> str:
+        """Return a digest by which two secrets are told apart; empty without a secret."""
+        return "" if self.secret is None else self._hash(_KEY_CHECK)[:16]
+
+    def hashed(self, key: Sequence[str], *, nested: Mapping[str, NestedPath]) -> tuple[str, ...]:
+        """Return the columns of a primary key that are hashed, as a whole or in part."""
+        from limio_limitrail.landing.masks import covers
+
+        paths = [path for mask in self.masks for path in mask.paths]
+        return tuple(column for column in key if any(covers(_path_of(column, nested=nested), path) for path in paths))
 
     def check_part(self, masker: Masker, *, found: Collection[str]) -> None:
         """Refuse records that have a masked name in another spelling only.

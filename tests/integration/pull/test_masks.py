@@ -155,6 +155,58 @@ def test_a_masked_key_finds_its_rows_again(masked_home: Any, limio_emulator: Any
     assert {row["id"] for row in rows} == {hashed(str(number)) for number in range(COUNT)}
 
 
+@pytest.mark.sampled
+@pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
+def test_a_masked_key_of_another_secret_or_of_none_is_refused(
+    make_home: Any, limio_emulator: Any, tmp_path: Path, postgres_connection: Any, conn_id: str
+) -> None:
+    limio_emulator.put_records(LIST, PEOPLE)
+    other = {"conn_type": "generic", "password": "another long random text: 8Lr"}
+    home = make_home(limio_emulator, masker=MASKER, other=other, pg=postgres_connection)
+
+    def land(table: str, more: str) -> Any:
+        text = task("land", out=tmp_path, way="duck", more=more)
+        write(home, text.replace("'duck'", repr(conn_id)).replace("'people'", repr(table), 1))
+        return home.run().task("land")
+
+    masked = "mask={'id': 'hmac'}, mask_conn_id="
+    assert land("hashed", f"{masked}'masker'")["xcom"]["inserted"] == COUNT
+    assert land("hashed", f"{masked}'masker'")["xcom"]["unchanged"] == COUNT
+    refused = land("hashed", f"{masked}'other'")
+    assert (refused["state"], refused["tries"]) == ("failed", 1)
+    assert "the masked key 'id' of hashed was made with another secret" in home.output()
+    assert land("hashed", f"{masked}'other', mode='replace'")["xcom"]["rows"] == COUNT
+    assert land("hashed", f"{masked}'other'")["xcom"]["unchanged"] == COUNT
+    assert land("plain", "mask={'email': 'drop'}")["xcom"]["inserted"] == COUNT
+    refused = land("plain", f"{masked}'masker'")
+    assert (refused["state"], refused["tries"]) == ("failed", 1)
+    assert "plain has rows whose key 'id' is not masked" in home.output()
+    assert land("plain", "mask={'email': 'drop'}")["xcom"]["unchanged"] == COUNT
+
+
+@pytest.mark.needs_state_store
+def test_other_masks_read_an_incremental_list_from_the_start(masked_home: Any, tmp_path: Path) -> None:
+    filtered = DAG.replace(
+        'timestamps=("created",))', 'timestamps=("created",), time_filter=TimeFilter(since="createdAfter", field="created"))'
+    )
+
+    def land(more: str) -> Any:
+        text = task("land", out=tmp_path, way="duck", more=f"{more}, incremental=True, outlets=[Asset('people')]")
+        masked_home.write_dag(
+            "\n".join(["from limio_limitrail.api.resource import TimeFilter", filtered.format(mask=MASK), text])
+        )
+        return masked_home.run().task("land")["xcom"]
+
+    assert land("overlap=0")["since"] is None
+    assert land("overlap=0")["since"] is not None
+    first = land("overlap=0, mask={'email': 'hmac'}, mask_conn_id='masker'")
+    assert first["since"] is None
+    assert "what differs: masks or their secret" in first["reason"]
+    assert first["updated"] == COUNT
+    assert land("overlap=0, mask={'email': 'hmac'}, mask_conn_id='masker'")["since"] is not None
+    assert "plain.example" not in str([row["email"] for row in duck_rows(tmp_path / "warehouse.duckdb", "people")])
+
+
 WRONG_NAMES = {
     "mask={'e_mail': 'drop'}": "no record of 'people' has so far; they have 'email', which would land as it is",
     "mask={'data.addresss': 'drop'}": "mask names 'data.addresss', which no record of 'people' has (they have 'address')",
