@@ -177,7 +177,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         :param target: the table or destination, which has a watermark of its own.
         :raises ParameterError: a parameter does not fit.
         """
-        from limio_limitrail.api.list_identity import list_source
+        from limio_limitrail.api.list_identity import MASKS, list_source
         from limio_limitrail.api.time_slices import check_concurrency
         from limio_limitrail.landing.checkpoint import CheckpointStore
         from limio_limitrail.transfers.folders import RunIdentity, run_folder, safe_name
@@ -206,9 +206,9 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             about = json.dumps([self.api_conn_id, resource.name, params, target], default=str, sort_keys=True)
             key = f"{safe_name(resource.name)}:{hashlib.sha256(about.encode()).hexdigest()[:16]}"
             source = list_source(resource, path_params=self.path_params, owner=self.hook.owner())
-            if not self.own_rows():
+            if masks is not None and not self.own_rows():
                 # Rows that were loaded with other masks are to come again.
-                source = {**source, "masks or their secret": "none" if masks is None else masks.signature()}
+                source = {**source, MASKS: masks.signature()}
             watermark = asset_watermark(context, outlets=self.outlets, target=key, source=source)
         folder = run_folder(root, resource=resource.name, run=run)
         reset = self.reset_for_other_source(context, resource=resource, target=target, watermark=watermark)
