@@ -24,6 +24,7 @@ DAG_IDS = {
     "limio_warehouse_sync.py": "limio_warehouse_sync",
     "limio_subscriptions_in_ten_lines.py": "limio_subscriptions",
     "limio_object_storage.py": "limio_object_storage",
+    "limio_masked_customers.py": "limio_masked_customers",
     "limio_hook.py": "limio_hook",
     "limitrail_usage_commit.py": "limitrail_usage_commit",
     "limio_order_wait.py": "limio_order_wait",
@@ -48,7 +49,8 @@ def test_no_example_is_forgotten() -> None:
 @pytest.mark.parametrize("file", [file for file in DAG_IDS if file not in SPREAD])
 def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Path, limio_emulator: EmulatorServer) -> None:
     warehouse = tmp_path / "warehouse.duckdb"
-    home = make_home(limio_emulator, warehouse={"conn_type": "duckdb", "host": str(warehouse)})
+    masking_key = {"conn_type": "generic", "password": "a long random text of the example"}
+    home = make_home(limio_emulator, warehouse={"conn_type": "duckdb", "host": str(warehouse)}, masking_key=masking_key)
     shutil.copy(EXAMPLES / file, home.path / "dags")
     root = f"file://{tmp_path}/lake"
     if needed := NEEDS.get(file):
@@ -81,6 +83,14 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         customers = next(item for item in manifests if item["resource"] == "customers")
         assert customers["rows"] == limio_emulator.tenant.count("customers")
         assert "name" not in customers["schema"]
+    if file == "limio_masked_customers.py":
+        with duckdb.connect(str(warehouse), read_only=True) as database:
+            customers = database.execute("SELECT * FROM customers").fetchall()
+            baskets = database.execute("SELECT * FROM abandoned_baskets").fetchall()
+            assert {len(email) for (email,) in database.execute("SELECT email FROM customers").fetchall() if email} == {64}
+        assert len(customers) == limio_emulator.tenant.count("customers")
+        assert baskets
+        assert not [word for word in ("example.com", "firstName", "billingDetails", "recover") if word in f"{customers}{baskets}"]
     if file == "limitrail_usage_commit.py":
         summary = outcome.task("commit_usage")["xcom"]
         journal = limio_emulator.limitrail.journal

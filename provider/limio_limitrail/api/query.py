@@ -136,6 +136,8 @@ def in_utc(when: datetime) -> datetime:
 
 CLIENT = "client"
 TENANT = "tenant"
+MASKS = "masks or their secret"
+"""What a table's rows were masked by. An identity without it is that of unmasked rows."""
 
 Source = Mapping[str, str]
 """Digests by what they identify: a state store is plain text, and need not name the customer."""
@@ -165,7 +167,9 @@ def differences(known: Source | None, now: Source) -> tuple[str, ...]:
     """
     if not known:
         return ()
-    differ = [name for name, digest in now.items() if name in known and known[name] != digest]
+    differ = [name for name, digest in now.items() if name in known and name != MASKS and known[name] != digest]
+    if known.get(MASKS) != now.get(MASKS):
+        differ.append(MASKS)
     if CLIENT in differ and TENANT in known and TENANT in now:
         differ.remove(CLIENT)
     return tuple(differ)

@@ -24,6 +24,10 @@ MAX_AGE = timedelta(hours=6)
 """The age after which a checkpoint is not resumed from: the records before it would be too old beside those after it."""
 
 
+_ADDED = frozenset({"masked"})
+"""Members that a checkpoint has only if they are not empty. Earlier ones do not have them."""
+
+
 class CheckpointStore:
     """Keeps the checkpoint of a pull in the task's state store, where the task's retries find it.
 
@@ -76,6 +80,7 @@ class PullCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     :param finished: True if there is no next page.
     :param resumable: False if `cursor` leads nowhere in another try, because the server keeps the position, or may do so.
     :param found: the columns to drop and nested columns that some record had.
+    :param masked: the masked names that some record had.
     """
 
     format_version: int = FORMAT_VERSION
@@ -93,10 +98,12 @@ class PullCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     finished: bool = False
     resumable: bool = True
     found: tuple[str, ...] = ()
+    masked: tuple[str, ...] = ()
 
     def to_json(self) -> Any:
         """Return the checkpoint as JSON values."""
-        return msgspec.json.decode(msgspec.json.encode(self))
+        value = msgspec.json.decode(msgspec.json.encode(self))
+        return {name: member for name, member in value.items() if member or name not in _ADDED}
 
     def named_parts(self, part_format: PartFormat) -> tuple[Part, ...]:
         """Return the finished parts with their names."""
@@ -141,7 +148,7 @@ def restore(value: Any, *, signature: str) -> PullCheckpoint | None:
             _differences(value.get("signature"), signature),
         )
         return None
-    if missing := [name for name in PullCheckpoint.__struct_fields__ if name not in value]:
+    if missing := [name for name in PullCheckpoint.__struct_fields__ if name not in value and name not in _ADDED]:
         # Their defaults are those of a pull that begins: with a cursor and without parts, the rows before would be lost.
         log.warning("The checkpoint of the pull is damaged (it has no %s); the pull starts over.", ", ".join(missing))
         return None

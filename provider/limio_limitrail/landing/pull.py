@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from operator import methodcaller
@@ -19,6 +20,7 @@ from limio_limitrail.landing.checkpoint import CheckpointStore, PullCheckpoint, 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.columns import check_number
 from limio_limitrail.landing.manifest import Manifest, write_manifest
+from limio_limitrail.landing.masks import MaskedPage, Masker, PullMasks
 from limio_limitrail.landing.part_builders import Builder, RecordPage, make_builder
 from limio_limitrail.landing.parts import (
     DamagedPartError,
@@ -113,6 +115,7 @@ class Pull:
     :param part_size: the bytes of JSON after which a part is full.
     :param part_seconds: the time after which a part is full; the most work that a crash can cost.
     :param checks: compares the given column names with those of the records.
+    :param masks: masks values of the records before anything is made of them.
     :param store: keeps the checkpoint across retries.
     :param open_list: returns a reader that begins at a checkpoint's cursor.
     :param pages: returns the pages of that reader.
@@ -132,6 +135,7 @@ class Pull:
     part_size: int = 64 * 1024 * 1024
     part_seconds: float = 60.0
     checks: NameChecks | None = None
+    masks: PullMasks | None = None
     store: CheckpointStore
     open_list: Callable[[PullCheckpoint], PageReader]
     pages: Callable[[Any], Iterator[ListPage]] = methodcaller("pages")
@@ -141,6 +145,7 @@ class Pull:
     _saved_resumable: bool = field(init=False, default=False)
     _unreadable_times: int = field(init=False, default=0)
     _keys: Collection[str] = field(init=False, default=())
+    _masker: Masker | None = field(init=False, default=None)
     _rows_before: int = field(init=False, default=0)
     _began: float = field(init=False, default_factory=time.monotonic)
     _logged: float = field(init=False, default_factory=time.monotonic)
@@ -174,6 +179,9 @@ class Pull:
     def _finish(self, checkpoint: PullCheckpoint) -> Manifest:
         if self._filter is not None and self._filter.left_out:
             log.info("%s: %d records came after %s and are left out.", self.resource, self._filter.left_out, self.upper_bound)
+        if self.masks is not None and any(part.rows for part in checkpoint.parts):
+            with self._parts_removed_on_failure():
+                self.masks.check_all(self._masker, found=checkpoint.masked)
         not_found: tuple[str, ...] = ()
         if self.checks is not None and any(part.rows for part in checkpoint.parts):
             self.checks.check_all(checkpoint.schema, found=checkpoint.found, keys=self._keys)
@@ -232,11 +240,13 @@ class Pull:
     def _read_list(self, reader: PageReader, checkpoint: PullCheckpoint) -> PullCheckpoint:
         """Read from a checkpoint to the end of the list, and save a checkpoint after each part."""
         builder = make_builder(self.part_format, self.shaping)
+        self._masker = None if self.masks is None else self.masks.masker()
         rows = 0
         part_began = time.monotonic()
         # The size belongs to the page: the reader, which runs ahead in a thread, may have shrunk further pages by now.
         sized_pages = ((page, reader.page_size) for page in self.pages(reader))
-        for page, page_size in prefetch(sized_pages, may_prefetch=lambda _: not reader.server_keeps_position):
+        for unmasked, page_size in prefetch(sized_pages, may_prefetch=lambda _: not reader.server_keeps_position):
+            page = unmasked if self._masker is None else self._masked(unmasked, self._masker)
             self._page_size = page_size
             rows += self._add(page, builder)
             checkpoint = replace(
@@ -264,6 +274,15 @@ class Pull:
         checkpoint = replace(checkpoint, finished=True, cursor=None, resumable=True)
         return self._finish_part(checkpoint, builder) if rows else self._save(checkpoint)
 
+    def _masked(self, page: ListPage, masker: Masker) -> MaskedPage:
+        try:
+            return masker.apply(page)
+        except RecursionError:
+            raise self._too_deep() from None
+
+    def _too_deep(self) -> RecordError:
+        return RecordError(f"{self.resource}: a record is nested deeper than can be read")
+
     def _add(self, page: ListPage, builder: Builder) -> int:
         """Add a page's records to the current part; return how many belong to the run."""
         try:
@@ -271,10 +290,14 @@ class Pull:
             builder.add(records)
             return len(records.raw_records)
         except RecursionError:
-            raise RecordError(f"{self.resource}: a record is nested deeper than can be read") from None
+            raise self._too_deep() from None
 
     def _finish_part(self, checkpoint: PullCheckpoint, builder: Builder) -> PullCheckpoint:
         content = builder.finish()
+        if self.masks is not None and self._masker is not None:
+            checkpoint = replace(checkpoint, masked=tuple(sorted({*checkpoint.masked, *self._masker.found})))
+            with self._parts_removed_on_failure():
+                self.masks.check_part(self._masker, found=checkpoint.masked)
         if self.checks is not None:
             if content.rows:
                 self.checks.check_part(content.schema)
@@ -294,6 +317,16 @@ class Pull:
             saved = SavedPart(rows=part.rows, size=part.size, digest=part.digest)
             checkpoint = replace(checkpoint, parts=(*checkpoint.parts, saved), schema=schema, newest=newest)
         return self._save(checkpoint)
+
+    @contextmanager
+    def _parts_removed_on_failure(self) -> Iterator[None]:
+        """Remove the parts if a check of the masks fails: they hold what should have been masked."""
+        try:
+            yield
+        except Exception:
+            self.store.clear()
+            remove_parts(self.folder)
+            raise
 
     def _save(self, checkpoint: PullCheckpoint) -> PullCheckpoint:
         """Save a checkpoint, unless it would replace a resumable one and is not resumable itself."""

@@ -18,6 +18,7 @@ from limio_limitrail.observability.lineage import LineageMixin
 from limio_limitrail.parameters import readers, references, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 from limio_limitrail.transfers.incremental import IncrementalPull
+from limio_limitrail.transfers.masking import mask_rules
 from limio_limitrail.transfers.nested_columns import nested_paths
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
     from limio_limitrail.transfers.column_checks import RequiredColumns
     from limio_limitrail.transfers.folders import RunIdentity
+    from limio_limitrail.transfers.masking import TaskMasks
     from limio_limitrail.transfers.state import AssetWatermark
     from limio_limitrail.transfers.summaries import PullTotals
 
@@ -56,6 +58,7 @@ class PullPlan:
     :param checkpoints: the store of the pull's checkpoint.
     :param watermark: the watermark; None if the pull has none.
     :param watermark_reset: why the watermark was reset; None if it counts.
+    :param masks: the masks; None if nothing is masked.
     """
 
     run: RunIdentity
@@ -66,6 +69,7 @@ class PullPlan:
     checkpoints: CheckpointStore
     watermark: AssetWatermark | None
     watermark_reset: str | None = None
+    masks: TaskMasks | None = None
 
     @property
     def reason(self) -> str:
@@ -94,6 +98,10 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
     :param nested_columns: nested values that become columns, as column name → path, such as
         ``{"offer_path": "data.offer.path"}``.
     :param drop_columns: columns to leave out: a list, or the name of one.
+    :param mask: values that are masked before anything is stored, as column or dotted path → ``hmac`` (a keyed hash, the same for
+        the same value in every table), ``drop`` (left out) or ``last4`` (all but the last four characters hidden), such as
+        ``{"email": "hmac", "data.address": "drop"}``. A name that no record has is an error, unless it ends with a question mark.
+    :param mask_conn_id: the connection whose password is the secret of the hashes. It may be of any type.
     :param transform: a function that is called with each part as a pandas frame and returns the frame to store, or its import
         path. Not a template.
     :param max_columns: the most columns of a table or of Parquet parts; with more, the pull fails. A record's keys become
@@ -112,6 +120,8 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
     detail: bool
     nested_columns: Mapping[str, NestedPath] | None
     drop_columns: Sequence[str]
+    mask: Mapping[str, str] | None
+    mask_conn_id: str | None
     transform: Any
     part_rows: int
     max_columns: int
@@ -132,6 +142,8 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         "detail": Parameter(readers.switch),
         "nested_columns": Parameter(nested_paths),
         "drop_columns": Parameter(readers.names("columns")),
+        "mask": Parameter(mask_rules),
+        "mask_conn_id": Parameter(readers.optional(readers.text("the id of a connection"))),
         "transform": Parameter(readers.optional(references.function), templated=False),
         "part_rows": Parameter(readers.whole_number(least=1)),
         "max_columns": Parameter(readers.whole_number(least=1)),
@@ -165,10 +177,11 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         :param target: the table or destination, which has a watermark of its own.
         :raises ParameterError: a parameter does not fit.
         """
-        from limio_limitrail.api.query import list_source
+        from limio_limitrail.api.query import MASKS, list_source
         from limio_limitrail.api.time_slices import check_concurrency
         from limio_limitrail.landing.checkpoint import CheckpointStore
         from limio_limitrail.transfers.folders import RunIdentity, run_folder, safe_name
+        from limio_limitrail.transfers.masking import task_masks
         from limio_limitrail.transfers.state import asset_watermark
 
         check_concurrency(self.concurrency, slice_size=self.slice_size)
@@ -178,6 +191,14 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             self.log.warning(
                 "params= is Airflow's own and does not reach the API: to set %s, use path_params=.", ", ".join(stray)
             )
+        masks = task_masks(
+            self.mask or {},
+            conn_id=self.mask_conn_id,
+            resource=resource.name,
+            nested={**resource.columns, **(self.nested_columns or {})},
+            key=self.key_columns(resource),
+            time_columns=self.time_columns(resource),
+        )
         run = RunIdentity.of(context)
         watermark = None
         if self.incremental:
@@ -185,6 +206,9 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             about = json.dumps([self.api_conn_id, resource.name, params, target], default=str, sort_keys=True)
             key = f"{safe_name(resource.name)}:{hashlib.sha256(about.encode()).hexdigest()[:16]}"
             source = list_source(resource, path_params=self.path_params, owner=self.hook.owner())
+            if masks is not None and not self.own_rows():
+                # Rows that were loaded with other masks are to come again.
+                source = {**source, MASKS: masks.signature()}
             watermark = asset_watermark(context, outlets=self.outlets, target=key, source=source)
         folder = run_folder(root, resource=resource.name, run=run)
         reset = self.reset_for_other_source(context, resource=resource, target=target, watermark=watermark)
@@ -202,6 +226,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             checkpoints=CheckpointStore(context.get("task_state_store")),
             watermark=watermark,
             watermark_reset=reset,
+            masks=masks,
         )
 
     def pull(
@@ -284,6 +309,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
                 all_nested=tuple(columns),
                 required=self.required_columns(plan),
             ),
+            masks=plan.masks,
         )
         if self.detail:
             pull.pages = self.hook.detailed_pages
@@ -293,6 +319,14 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             self.log.warning("%s: no time could be read from %r in any record.", resource.name, resource.time_column)
         self.update_lineage(columns={name: kind.value for name, kind in manifest.schema.items()}, rows=manifest.rows)
         return manifest
+
+    def key_columns(self, resource: Resource) -> tuple[str, ...]:  # noqa: ARG002 - for those that load a table
+        """Return the primary key of the table; nothing if there is no table."""
+        return ()
+
+    def time_columns(self, resource: Resource) -> tuple[str, ...]:
+        """Return the columns whose times are compared."""
+        return () if resource.time_column is None else (resource.time_column,)
 
     def required_columns(self, plan: PullPlan) -> RequiredColumns | None:  # noqa: ARG002 - for those that load a table
         """Return the columns that a table needs; None if there is no table."""

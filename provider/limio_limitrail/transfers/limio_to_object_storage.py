@@ -48,6 +48,8 @@ class LimioToObjectStorageOperator(LimioPullOperator, ResourceToObjectStorageOpe
         detail: Templated[bool] = False,
         nested_columns: Templated[Mapping[str, NestedPath]] | None = None,
         drop_columns: Templated[Sequence[str]] = (),
+        mask: Templated[Mapping[str, str]] | None = None,
+        mask_conn_id: Templated[str] | None = None,
         transform: Callable[[pd.DataFrame], pd.DataFrame] | str | None = None,
         part_rows: Templated[int] = DEFAULT_PART_ROWS,
         max_columns: Templated[int] = DEFAULT_MAX_COLUMNS,
@@ -68,6 +70,8 @@ class LimioToObjectStorageOperator(LimioPullOperator, ResourceToObjectStorageOpe
         self.detail = detail
         self.nested_columns = nested_columns
         self.drop_columns = drop_columns
+        self.mask = mask
+        self.mask_conn_id = mask_conn_id
         self.transform = not_rendered("transform", transform)
         self.part_rows = part_rows
         self.max_columns = max_columns

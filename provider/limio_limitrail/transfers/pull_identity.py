@@ -43,7 +43,8 @@ def pull_signature(
     """Return the signature that identifies a pull and what it makes of the records.
 
     It ignores whatever does not change the records: page size, concurrency, rows a part, retries, and the order in which columns
-    and parameters are given. It ignores secrets, so that a pull stays the same when they are rotated.
+    and parameters are given. It ignores the secrets of the API, so that a pull stays the same when they are rotated. The secret
+    of the masks counts, because a part has values that it made.
 
     :param path_params: values for the placeholders of the path.
     :param query_params: query parameters.
@@ -82,6 +83,7 @@ def pull_signature(
                 ]
             ),
             "transform": _code_of("transform", shaping.transform),
+            **({} if plan.masks is None else {"mask or its key": plan.masks.signature()}),
         }
     )
 

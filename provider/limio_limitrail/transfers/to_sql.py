@@ -93,6 +93,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         manifest = self.pull(
             plan, part_format=PartFormat.PARQUET, columns=columns, target=lambda: table_dataset(database, table=self.table)
         )
+        self._claim_masked_keys(plan, database=database, mode=mode)
         with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows):
             result = self._load(plan, manifest, database=database, mode=mode)
         summary = LoadSummary(
@@ -210,7 +211,35 @@ class ResourceToSqlOperator(ResourcePullOperator):
         )
 
     def _key(self, plan: PullPlan) -> tuple[str, ...]:
-        return tuple(self.primary_key) if self.primary_key is not None else plan.resource.primary_key
+        return self.key_columns(plan.resource)
+
+    def key_columns(self, resource: Resource) -> tuple[str, ...]:
+        """Return the primary key of the table."""
+        return tuple(self.primary_key) if self.primary_key is not None else resource.primary_key
+
+    def time_columns(self, resource: Resource) -> tuple[str, ...]:
+        """Return the columns whose times are compared."""
+        return (*super().time_columns(resource), *(() if self.time_column is None else (self.time_column,)))
+
+    def _claim_masked_keys(self, plan: PullPlan, *, database: DbApiHook, mode: WriteMode) -> None:
+        """Check that the table's masked keys were made with the same secret."""
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.landing.sql.errors import DatabaseError
+        from limio_limitrail.landing.sql.masked_keys import claim_masked_keys
+        from limio_limitrail.landing.sql.model import LandingError
+
+        nested = {**plan.resource.columns, **(self.nested_columns or {})}
+        columns = plan.masks.hashed(self._key(plan), nested=nested) if plan.masks is not None else ()
+        if plan.masks is None or not columns or mode == "append":
+            return
+        try:
+            claim_masked_keys(
+                database, table=self.table, columns=columns, digest=plan.masks.secret_digest(), replaces=mode == "replace"
+            )
+        except DatabaseError:
+            raise
+        except LandingError as unfit:
+            raise ParameterError(f"mask: {unfit.what}") from None
 
     def _load(self, plan: PullPlan, manifest: Manifest, *, database: DbApiHook, mode: WriteMode) -> LoadResult:
         from limio_limitrail.landing.parts import ParquetPart

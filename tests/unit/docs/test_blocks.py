@@ -136,7 +136,12 @@ def accepted(conn_id: str, text: str) -> Settings | None:
     fields = json.loads(text)
     fields["extra"] = json.dumps(fields.get("extra", {}))
     connection = Connection(conn_id=conn_id, **fields)
-    readers = {"limio": read_limio_connection, "limitrail": read_limitrail_connection, "duckdb": lambda _: None}
+    readers = {
+        "limio": read_limio_connection,
+        "limitrail": read_limitrail_connection,
+        "duckdb": lambda _: None,
+        "generic": lambda _: None,
+    }
     settings: Settings | None = readers[connection.conn_type](connection)
     assert settings is None or settings.client_id == connection.login
     return settings
