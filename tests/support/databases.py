@@ -180,6 +180,7 @@ class Database:
         at: datetime = NOON,
         hook: Any = None,
         progress: Any = None,
+        **rules: Any,
     ) -> LoadResult:
         if schema is None:
             keys = list(dict.fromkeys(key_ for part in parts for key_ in part))
@@ -197,6 +198,7 @@ class Database:
             schema=schema,
             parts=[make_part(part, name=f"part-{number}", folder=self.parts) for number, part in enumerate(parts)],
             progress=progress,
+            **rules,
         )
 
 

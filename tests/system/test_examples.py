@@ -23,6 +23,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "dags_examples"
 DAG_IDS = {
     "limio_warehouse_sync.py": "limio_warehouse_sync",
     "limio_subscriptions_in_ten_lines.py": "limio_subscriptions",
+    "limio_guarded_table.py": "limio_guarded_table",
     "limio_object_storage.py": "limio_object_storage",
     "limio_hook.py": "limio_hook",
     "limitrail_usage_commit.py": "limitrail_usage_commit",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.parts import PartFormat
     from limio_limitrail.observability.lineage import LineageDataset
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
-    from limio_limitrail.transfers.column_checks import RequiredColumns
+    from limio_limitrail.transfers.column_checks import NeededColumns
     from limio_limitrail.transfers.folders import RunIdentity
     from limio_limitrail.transfers.state import AssetWatermark
     from limio_limitrail.transfers.summaries import PullTotals
@@ -282,7 +282,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
                 dropped=tuple(self.drop_columns),
                 nested=self.nested_columns or {},
                 all_nested=tuple(columns),
-                required=self.required_columns(plan),
+                needed=self.needed_columns(plan),
             ),
         )
         if self.detail:
@@ -294,7 +294,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         self.update_lineage(columns={name: kind.value for name, kind in manifest.schema.items()}, rows=manifest.rows)
         return manifest
 
-    def required_columns(self, plan: PullPlan) -> RequiredColumns | None:  # noqa: ARG002 - for those that load a table
+    def needed_columns(self, plan: PullPlan) -> NeededColumns | None:  # noqa: ARG002 - for those that load a table
         """Return the columns that a table needs; None if there is no table."""
         return None
 

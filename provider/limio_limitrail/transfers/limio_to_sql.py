@@ -41,6 +41,9 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         primary_key: Templated[Sequence[str]] | None = None,
         time_column: Templated[str] | None = None,
         staging: Templated[str | ObjectStoragePath] | None = None,
+        new_columns: Templated[str] = "add",
+        type_changes: Templated[str] = "widen",
+        required_columns: Templated[Sequence[str]] = (),
         limio_conn_id: Templated[str] = "limio_default",
         path_params: Templated[Mapping[str, Any]] | None = None,
         query_params: Templated[Mapping[str, Any]] | None = None,
@@ -65,6 +68,9 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         self.primary_key = primary_key
         self.time_column = time_column
         self.staging = staging
+        self.new_columns = new_columns
+        self.type_changes = type_changes
+        self.required_columns = required_columns
         self.limio_conn_id = limio_conn_id
         self.path_params = path_params
         self.query_params = query_params

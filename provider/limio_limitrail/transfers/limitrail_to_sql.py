@@ -41,6 +41,9 @@ class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
         primary_key: Templated[Sequence[str]] | None = None,
         time_column: Templated[str] | None = None,
         staging: Templated[str | ObjectStoragePath] | None = None,
+        new_columns: Templated[str] = "add",
+        type_changes: Templated[str] = "widen",
+        required_columns: Templated[Sequence[str]] = (),
         limitrail_conn_id: Templated[str] = "limitrail_default",
         scope: Templated[Sequence[str]] | None = None,
         until: Templated[datetime] | None = None,
@@ -69,6 +72,9 @@ class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
         self.primary_key = primary_key
         self.time_column = time_column
         self.staging = staging
+        self.new_columns = new_columns
+        self.type_changes = type_changes
+        self.required_columns = required_columns
         self.limitrail_conn_id = limitrail_conn_id
         self.scope = scope
         self.until = until

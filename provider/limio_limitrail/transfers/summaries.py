@@ -62,6 +62,7 @@ class LoadSummary(PullTotals):
     :param duplicates: records that came more than once.
     :param columns_added: the first names of new columns.
     :param columns_widened: the first names of columns that have a wider type now.
+    :param columns_ignored: the first names of keys of the records that were left out, because of ``new_columns="ignore"``.
     """
 
     table: str
@@ -73,3 +74,4 @@ class LoadSummary(PullTotals):
     duplicates: int
     columns_added: list[str]
     columns_widened: list[str]
+    columns_ignored: list[str]

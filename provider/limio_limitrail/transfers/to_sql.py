@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.landing.manifest import Manifest
-    from limio_limitrail.landing.sql import LoadResult, WriteMode
-    from limio_limitrail.transfers.column_checks import RequiredColumns
+    from limio_limitrail.landing.sql import Contract, LoadResult, WriteMode
+    from limio_limitrail.transfers.column_checks import NeededColumns
     from limio_limitrail.transfers.folders import RunIdentity
 
 
@@ -41,6 +42,12 @@ class ResourceToSqlOperator(ResourcePullOperator):
     :param staging: the folder for parts until they are loaded: an `ObjectStoragePath`, or its URL. By default a folder on the
         worker that only its user can read. Use one that all workers share if a retry may run on another worker and should
         resume there.
+    :param new_columns: what happens to record keys for which an existing table has no column: ``add`` adds them, ``ignore``
+        leaves them out, ``fail`` ends the load before anything is written.
+    :param type_changes: what happens where a column of the table is too narrow for the values that come: ``widen`` makes it
+        wider, ``fail`` ends the load before anything is written.
+    :param required_columns: columns that some record of each pull must have a value for: a list, or the name of one. A pull
+        without records passes.
     """
 
     sql_conn_id: str
@@ -49,6 +56,9 @@ class ResourceToSqlOperator(ResourcePullOperator):
     primary_key: Sequence[str] | None
     time_column: str | None
     staging: str | ObjectStoragePath | None
+    new_columns: str
+    type_changes: str
+    required_columns: Sequence[str]
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **ResourcePullOperator.parameters,
@@ -58,6 +68,9 @@ class ResourceToSqlOperator(ResourcePullOperator):
         "primary_key": Parameter(readers.optional(readers.names("columns"))),
         "time_column": Parameter(readers.optional(readers.text("the name of a column"))),
         "staging": Parameter(readers.optional(references.folder)),
+        "new_columns": Parameter(readers.choice("add", "ignore", "fail")),
+        "type_changes": Parameter(readers.choice("widen", "fail")),
+        "required_columns": Parameter(readers.names("columns")),
     }
     template_fields: Sequence[str] = template_fields(parameters)
 
@@ -67,6 +80,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         :raises AirflowFailException: credentials, scope, parameters or a connection are wrong.
         :raises ApiError: the API failed in a way that a retry may get past.
         :raises RecordError: the records cannot be stored as they are.
+        :raises ContractError: they break the contract of the table, which is as it was before. A retry pulls them again.
         :raises LandingError: the table cannot take them; it is as it was before.
         """
         with fail_fast_on_permanent_errors():
@@ -93,7 +107,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         manifest = self.pull(
             plan, part_format=PartFormat.PARQUET, columns=columns, target=lambda: table_dataset(database, table=self.table)
         )
-        with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows):
+        with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows), self._asking_again(plan):
             result = self._load(plan, manifest, database=database, mode=mode)
         summary = LoadSummary(
             **self.totals(plan, manifest, stats=measured()),
@@ -106,6 +120,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             duplicates=result.duplicates,
             columns_added=first_names(result.columns_added),
             columns_widened=first_names(result.columns_widened),
+            columns_ignored=first_names(result.columns_ignored),
         )
         self._clean_up(plan)
         self.publish_summary(context, summary)
@@ -185,6 +200,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
                 "mode='replace' with incremental=True would leave nothing in the table but what came since the watermark: "
                 "leave incremental out, or merge"
             )
+        if twice := sorted(set(self.required_columns) & set(self.drop_columns)):
+            raise ParameterError(f"required_columns and drop_columns both name {twice[0]!r}: take it out of one of them")
 
     def _check_table(self, plan: PullPlan, mode: WriteMode, *, database: DbApiHook) -> None:
         """Check before the pull that the table can be loaded."""
@@ -198,11 +215,11 @@ class ResourceToSqlOperator(ResourcePullOperator):
         except LandingError as unfit:
             raise ParameterError(f"table={self.table!r}: {unfit.what}") from None
 
-    def required_columns(self, plan: PullPlan) -> RequiredColumns:
+    def needed_columns(self, plan: PullPlan) -> NeededColumns:
         """Return the columns that the table needs."""
-        from limio_limitrail.transfers.column_checks import RequiredColumns
+        from limio_limitrail.transfers.column_checks import NeededColumns
 
-        return RequiredColumns(
+        return NeededColumns(
             key=self._key(plan),
             key_given=self.primary_key is not None,
             merges=self.mode == "merge",
@@ -230,6 +247,27 @@ class ResourceToSqlOperator(ResourcePullOperator):
             ),
             schema=manifest.schema,
             parts=[ParquetPart(folder=plan.folder, part=part) for part in manifest.parts],
+            contract=self._contract(),
+        )
+
+    @contextmanager
+    def _asking_again(self, plan: PullPlan) -> Iterator[None]:
+        """Let a retry pull again, instead of going on from these parts, if they break the table's contract."""
+        from limio_limitrail.landing.sql import ContractError
+
+        try:
+            yield
+        except ContractError:
+            plan.checkpoints.clear()
+            raise
+
+    def _contract(self) -> Contract:
+        from limio_limitrail.landing.sql import Contract, NewColumns, TypeChanges
+
+        return Contract(
+            new_columns=NewColumns(self.new_columns),
+            type_changes=TypeChanges(self.type_changes),
+            required_columns=tuple(self.required_columns),
         )
 
     def _clean_up(self, plan: PullPlan) -> None:

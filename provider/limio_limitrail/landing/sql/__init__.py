@@ -5,6 +5,7 @@ May import `landing`, `concurrency` and the root's helpers; knows nothing of eit
 Begin reading at `loading.load`; `plan` is schema evolution, `sessions` chooses the database, `errors` is what messages say.
 """
 
+from limio_limitrail.landing.sql.contract import Contract, ContractError, NewColumns, TypeChanges
 from limio_limitrail.landing.sql.loading import load
 from limio_limitrail.landing.sql.model import (
     EXTRACTED_AT,
@@ -16,4 +17,17 @@ from limio_limitrail.landing.sql.model import (
     WriteMode,
 )
 
-__all__ = ["EXTRACTED_AT", "RUN_ID", "LandingError", "LoadResult", "PartSource", "Target", "WriteMode", "load"]
+__all__ = [
+    "EXTRACTED_AT",
+    "RUN_ID",
+    "Contract",
+    "ContractError",
+    "LandingError",
+    "LoadResult",
+    "NewColumns",
+    "PartSource",
+    "Target",
+    "TypeChanges",
+    "WriteMode",
+    "load",
+]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.arrow_tables import integer_array
 from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.sql.contract import EVOLVE, Contract
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.direct_load import load_directly
 from limio_limitrail.landing.sql.errors import DatabaseError, during
@@ -50,6 +51,7 @@ def load(
     schema: Mapping[str, Kind],
     parts: Sequence[PartSource],
     progress: Callable[[int], None] | None = None,
+    contract: Contract = EVOLVE,
 ) -> LoadResult:
     """Write a pull into a table, in one transaction: all of it or nothing.
 
@@ -68,6 +70,8 @@ def load(
     :param schema: record key → the widest kind of all parts, in order.
     :param parts: the parts in order. Each is read once, one at a time; once more if it cannot go straight into a new table.
     :param progress: called after every part with the number of rows sent so far.
+    :param contract: what may change of the columns, and what the pull must bring.
+    :raises ContractError: the pull breaks the contract. The table is as it was before.
     :raises LandingError: the pull does not fit, or the database refused it. The table is as it was before.
     """
     # Only parts are counted, not rows: an empty pull may still come with parts.
@@ -81,7 +85,9 @@ def load(
         table = find_table(target.table, dialect=session.dialect)
         with during(f"while locking {table}"):
             session.lock(table)
-        result = _Load(session=session, table=table, target=target, schema=schema, parts=parts, progress=progress).run()
+        result = _Load(
+            session=session, table=table, target=target, schema=schema, parts=parts, progress=progress, contract=contract
+        ).run()
     log.info(
         "Loaded into %s: %d rows came, %d inserted, %d updated, %d unchanged, %d outdated, %d deleted, %d duplicates dropped",
         target.table,
@@ -108,16 +114,20 @@ class _Load:
         schema: Mapping[str, Kind],
         parts: Sequence[PartSource],
         progress: Callable[[int], None] | None,
+        contract: Contract,
     ) -> None:
         self._session = session
         self._target = target
+        self._contract = contract
         self._parts = parts
         self._progress = progress
         self._has_schema = bool(schema)
         self._table = table
         with during(f"while inspecting {table}"):
-            self._plan = make_plan(session=session, table=table, schema=schema)
+            plan = make_plan(session=session, table=table, schema=schema)
         key = target.time_column
+        self._plan = contract.fit(plan, needed=[*target.primary_key, *([] if key is None else [key])])
+        contract.check_types(self._plan, types=session.dialect.types)
         time = self._plan.column(key) if key is not None else None
         missing = key is not None and time is None
         self._sql = LoadStatements(
@@ -136,6 +146,8 @@ class _Load:
                 session=session, statements=self._sql, target=target, parts=self._parts, progress=self._progress
             )
             if result is not None:
+                if result.rows:
+                    self._contract.check_required(self._plan, session=session, relation=self._sql.table, staged=False)
                 return result
         with during(f"while creating the staging table of {table}"):
             session.create_stage(stage=self._sql.stage, columns=self._sql.stage_columns())
@@ -145,16 +157,27 @@ class _Load:
             # There is no column to create a table of.
             return LoadResult()
         with during(f"while checking the staged rows of {table}"):
+            if rows:
+                self._contract.check_required(self._plan, session=session, relation=self._sql.staged, staged=True)
             if target.mode is WriteMode.MERGE and rows:
                 self._check_keys()
             self._check_custom_types()
             self._demote_invalid_json()
+            # A JSON column may just have become a text column.
+            self._contract.check_types(self._plan, types=session.dialect.types)
             keys = key_columns(plan=self._plan, keys=target.primary_key) or ()
             duplicates = session.execute(self._sql.drop_duplicates(keys)) if keys and rows else 0
         added, widened = self._evolve(keys)
         with during(f"while {_VERBS[target.mode]} {table}"):
             applied = self._apply(keys, rows=rows, staged=rows - duplicates)
-        return replace(applied, rows=rows, duplicates=duplicates, columns_added=added, columns_widened=widened)
+        return replace(
+            applied,
+            rows=rows,
+            duplicates=duplicates,
+            columns_added=added,
+            columns_widened=widened,
+            columns_ignored=self._plan.ignored,
+        )
 
     def _fill_stage(self) -> int:
         rows = 0

@@ -110,6 +110,7 @@ class LoadResult:
     :param duplicates: rows dropped because the pull had a newer one of the same key.
     :param columns_added: columns that an existing table gained.
     :param columns_widened: columns of an existing table whose type became wider.
+    :param columns_ignored: record keys that were left out, because the table has no column for them.
     """
 
     rows: int = 0
@@ -121,3 +122,4 @@ class LoadResult:
     duplicates: int = 0
     columns_added: tuple[str, ...] = ()
     columns_widened: tuple[str, ...] = ()
+    columns_ignored: tuple[str, ...] = ()

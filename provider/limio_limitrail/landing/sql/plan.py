@@ -62,6 +62,7 @@ class LoadPlan:
     :param missing_columns: columns of the table that no row brings; a replaced row has nulls there.
     :param missing_metadata: which of ``_extracted_at`` and ``_run_id`` an existing table lacks.
     :param extracted_at: the table's column ``_extracted_at``, if it has one.
+    :param ignored: record keys that are left out, because the table has no column for them; see `contract`.
     """
 
     table: TableName
@@ -70,6 +71,7 @@ class LoadPlan:
     missing_columns: tuple[TableColumn, ...]
     missing_metadata: tuple[str, ...]
     extracted_at: TableColumn | None = None
+    ignored: tuple[str, ...] = ()
 
     def column(self, key: str) -> ColumnPlan | None:
         """Find the column of a record key."""

@@ -1,0 +1,32 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Load orders into a table that reports depend on: its columns stay as they are, and a load that looks wrong changes nothing."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow.sdk import DAG, Asset
+
+from limio_limitrail.transfers.limio_to_sql import LimioToSqlOperator
+
+with DAG(
+    dag_id="limio_guarded_table",
+    schedule="@daily",
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
+    doc_md=__doc__,
+) as dag:
+    # [START contract]
+    LimioToSqlOperator(
+        task_id="orders",
+        resource="orders",
+        sql_conn_id="warehouse",
+        table="orders",
+        nested_columns={"country": "data.country"},
+        new_columns="ignore",
+        type_changes="fail",
+        required_columns=["id", "country"],
+        outlets=[Asset("warehouse/orders")],
+    )
+    # [END contract]
