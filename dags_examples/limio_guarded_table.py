@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, Asset
 
+from limio_limitrail.transfers import Check
 from limio_limitrail.transfers.limio_to_sql import LimioToSqlOperator
 
 with DAG(
@@ -30,3 +31,17 @@ with DAG(
         outlets=[Asset("warehouse/orders")],
     )
     # [END contract]
+    # [START checks]
+    LimioToSqlOperator(
+        task_id="customers",
+        resource="customers",
+        sql_conn_id="warehouse",
+        table="customers",
+        checks=[
+            Check("rows_between", least=1),
+            Check("unique", columns=["id"]),
+            Check("not_null", columns=["id", "created"]),
+            Check(sql="SELECT count(*) = 0 FROM {table} WHERE updated < created", name="updated after created"),
+        ],
+    )
+    # [END checks]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
     from limio_limitrail.api.resource import Resource
+    from limio_limitrail.landing.checks import Check
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
@@ -44,6 +45,7 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         new_columns: Templated[str] = "add",
         type_changes: Templated[str] = "widen",
         required_columns: Templated[Sequence[str]] = (),
+        checks: Templated[Sequence[Check]] = (),
         limio_conn_id: Templated[str] = "limio_default",
         path_params: Templated[Mapping[str, Any]] | None = None,
         query_params: Templated[Mapping[str, Any]] | None = None,
@@ -71,6 +73,7 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         self.new_columns = new_columns
         self.type_changes = type_changes
         self.required_columns = required_columns
+        self.checks = checks
         self.limio_conn_id = limio_conn_id
         self.path_params = path_params
         self.query_params = query_params

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
     from limio_limitrail.api.resource import Resource
+    from limio_limitrail.landing.checks import Check
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
@@ -44,6 +45,7 @@ class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
         new_columns: Templated[str] = "add",
         type_changes: Templated[str] = "widen",
         required_columns: Templated[Sequence[str]] = (),
+        checks: Templated[Sequence[Check]] = (),
         limitrail_conn_id: Templated[str] = "limitrail_default",
         scope: Templated[Sequence[str]] | None = None,
         until: Templated[datetime] | None = None,
@@ -75,6 +77,7 @@ class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
         self.new_columns = new_columns
         self.type_changes = type_changes
         self.required_columns = required_columns
+        self.checks = checks
         self.limitrail_conn_id = limitrail_conn_id
         self.scope = scope
         self.until = until

@@ -12,6 +12,7 @@ from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
 from limio_limitrail.parameters import readers, references
 from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.transfers.base import PullPlan, ResourcePullOperator, first_names
+from limio_limitrail.transfers.checks import read_checks
 from limio_limitrail.transfers.summaries import LoadSummary
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
     from limio_limitrail.api.resource import Resource
+    from limio_limitrail.landing.checks import Check
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.sql import Contract, LoadResult, WriteMode
     from limio_limitrail.transfers.column_checks import NeededColumns
@@ -48,6 +50,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
         wider, ``fail`` ends the load before anything is written.
     :param required_columns: columns that some record of each pull must have a value for: a list, or the name of one. A pull
         without records passes.
+    :param checks: conditions that the table must meet after the load, or nothing is committed: a list of `Check`, or of mappings
+        with its members.
     """
 
     sql_conn_id: str
@@ -59,6 +63,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
     new_columns: str
     type_changes: str
     required_columns: Sequence[str]
+    checks: Sequence[Check]
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **ResourcePullOperator.parameters,
@@ -71,6 +76,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         "new_columns": Parameter(readers.choice("add", "ignore", "fail")),
         "type_changes": Parameter(readers.choice("widen", "fail")),
         "required_columns": Parameter(readers.names("columns")),
+        "checks": Parameter(read_checks),
     }
     template_fields: Sequence[str] = template_fields(parameters)
 
@@ -80,7 +86,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
         :raises AirflowFailException: credentials, scope, parameters or a connection are wrong.
         :raises ApiError: the API failed in a way that a retry may get past.
         :raises RecordError: the records cannot be stored as they are.
-        :raises ContractError: they break the contract of the table, which is as it was before. A retry pulls them again.
+        :raises ContractError: they break the contract of the table, or a check failed; the table is as it was before. A retry
+            pulls them again.
         :raises LandingError: the table cannot take them; it is as it was before.
         """
         with fail_fast_on_permanent_errors():
@@ -248,11 +255,12 @@ class ResourceToSqlOperator(ResourcePullOperator):
             schema=manifest.schema,
             parts=[ParquetPart(folder=plan.folder, part=part) for part in manifest.parts],
             contract=self._contract(),
+            checks=tuple(self.checks),
         )
 
     @contextmanager
     def _asking_again(self, plan: PullPlan) -> Iterator[None]:
-        """Let a retry pull again, instead of going on from these parts, if they break the table's contract."""
+        """Let a retry pull again, instead of going on from these parts, if they break the table's contract or a check."""
         from limio_limitrail.landing.sql import ContractError
 
         try:

@@ -13,11 +13,11 @@ from decimal import Decimal
 from typing import Any
 
 from limio_limitrail.parameters.given import unfit
+from limio_limitrail.parameters.members import read_members
 from limio_limitrail.parameters.readers import optional, text
 from limio_limitrail.parameters.times import span
 from limio_limitrail.usage.body import Row, UsageRowError, as_json, as_text, is_missing
 from limio_limitrail.usage.ledger.rules import RESEND_WITHIN
-from limio_limitrail.usage.parameters import read_members
 
 _NAMESPACE = uuid.UUID("7f1d8a52-6f0e-5a57-9a0b-0d5a7c3d9e41")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

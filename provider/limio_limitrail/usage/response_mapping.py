@@ -9,9 +9,9 @@ from functools import cached_property
 from types import MappingProxyType
 
 from limio_limitrail.parameters.given import as_native, is_nothing, plain, unfit
+from limio_limitrail.parameters.members import read_members
 from limio_limitrail.parameters.readers import choice, mapping, optional, text, whole_number
 from limio_limitrail.usage.ledger.model import State
-from limio_limitrail.usage.parameters import read_members
 
 _NEVER_ABOUT_A_ROW = frozenset({401, 403, 407, 408, 429})
 """Statuses about the client, its rate or the request's own speed, and never about an earlier request."""

@@ -24,26 +24,29 @@ def test_a_broken_contract_leaves_the_table_and_a_retry_asks_the_api_again(
         LimioToSqlOperator(
             task_id="land", resource={THINGS}, sql_conn_id="duck", table="things", outlets=[Asset("things")],
             new_columns="{{{{ 'fail' }}}}", type_changes="fail", required_columns="a",
+            checks=[Check("rows_between", most=1), {{"sql": "SELECT count(*) = 0 FROM {{{{ '{{table}}' }}}} WHERE a = 'bad'"}}],
         )
         """
     )
     file = tmp_path / "warehouse.duckdb"
     things(limio_emulator, b'{"id":1,"a":"x"}')
     assert home.attempt("land").task("land")["state"] == "success"
-    for bad, message in (
+    cases = (
         (b'{"id":1,"a":"y","b":1}', "the table lacks: 'b' (integer)"),
         (b'{"id":"one","a":"y"}', "'id' is BIGINT and would become VARCHAR"),
         (b'{"id":1,"a":null}', "have no value in any record: 'a'"),
         (b'{"id":1}', "are in no record: 'a'"),
-    ):
+        (b'{"id":2,"a":"bad"}', "2 of 2 checks failed: 'rows_between' (the table has 2 rows"),
+    )
+    for run, (bad, message) in enumerate(cases):
         things(limio_emulator, bad)
-        failed = home.attempt("land", run_id=message[:12])
+        failed = home.attempt("land", run_id=f"run-{run}")
         assert "ContractError" in failed.result["error"]
         assert message in home.output()
         assert failed.task("land")["events"] == []
         assert duck(file, "SELECT id, a FROM things") == [(1, "x")]
         things(limio_emulator, b'{"id":1,"a":"x"}')
-        assert home.attempt("land", run_id=message[:12]).task("land")["xcom"]["unchanged"] == 1
+        assert home.attempt("land", run_id=f"run-{run}").task("land")["xcom"]["unchanged"] == 1
 
 
 def test_the_summary_and_the_event_name_what_was_ignored(

@@ -280,6 +280,10 @@ class Session(ABC):
     def lock(self, table: TableName) -> None:  # noqa: B027 - most databases need none
         """Wait for other loads into the table, even one that has yet to be created; does nothing by default."""
 
+    def reading(self) -> AbstractContextManager[None]:
+        """Refuse to write within, as far as the database can."""
+        return nullcontext()
+
     def may_skip_rows(self, table: TableName) -> bool:  # noqa: ARG002
         """Return whether something, such as a trigger, can silently leave a row unchanged."""
         return False

@@ -19,6 +19,7 @@ from limio_limitrail.landing.sql.contract import EVOLVE, Contract
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.direct_load import load_directly
 from limio_limitrail.landing.sql.errors import DatabaseError, during
+from limio_limitrail.landing.sql.load_checks import run_checks
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import ColumnPlan, check_key_column, key_columns, make_plan
@@ -29,6 +30,8 @@ from limio_limitrail.landing.timestamps import keys_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+    from limio_limitrail.landing.checks import Check
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
@@ -52,6 +55,7 @@ def load(
     parts: Sequence[PartSource],
     progress: Callable[[int], None] | None = None,
     contract: Contract = EVOLVE,
+    checks: Sequence[Check] = (),
 ) -> LoadResult:
     """Write a pull into a table, in one transaction: all of it or nothing.
 
@@ -71,7 +75,8 @@ def load(
     :param parts: the parts in order. Each is read once, one at a time; once more if it cannot go straight into a new table.
     :param progress: called after every part with the number of rows sent so far.
     :param contract: what may change of the columns, and what the pull must bring.
-    :raises ContractError: the pull breaks the contract. The table is as it was before.
+    :param checks: what must hold of the table in the end.
+    :raises ContractError: the pull breaks the contract, or a check failed. The table is as it was before.
     :raises LandingError: the pull does not fit, or the database refused it. The table is as it was before.
     """
     # Only parts are counted, not rows: an empty pull may still come with parts.
@@ -88,6 +93,7 @@ def load(
         result = _Load(
             session=session, table=table, target=target, schema=schema, parts=parts, progress=progress, contract=contract
         ).run()
+        run_checks(checks, session=session, table=table)
     log.info(
         "Loaded into %s: %d rows came, %d inserted, %d updated, %d unchanged, %d outdated, %d deleted, %d duplicates dropped",
         target.table,

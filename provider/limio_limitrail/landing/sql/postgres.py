@@ -336,6 +336,15 @@ class PostgresSession(DirectLoadSession):
             raise
         self.execute("RELEASE SAVEPOINT limio_limitrail_attempt")
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        # Functions that a query calls could write; what is set here ends with the savepoint.
+        self.execute("SAVEPOINT limio_limitrail_reading")
+        self.execute("SET LOCAL transaction_read_only = on")
+        yield
+        self.execute("ROLLBACK TO SAVEPOINT limio_limitrail_reading")
+        self.execute("RELEASE SAVEPOINT limio_limitrail_reading")
+
     def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource], own: tuple[datetime, str]) -> Iterator[int]:
         """Copy the parts' rows into the new table by COPY; yield the rows of each part."""
         columns = ", ".join(quoted(name) for name in (*(column.name for column in plan.columns), EXTRACTED_AT, RUN_ID))
