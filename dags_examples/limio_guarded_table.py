@@ -15,6 +15,7 @@ with DAG(
     schedule="@daily",
     start_date=datetime(2026, 1, 1),
     catchup=False,
+    params={"dry_run": False},
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
     doc_md=__doc__,
 ) as dag:
@@ -45,3 +46,14 @@ with DAG(
         ],
     )
     # [END checks]
+    # [START dry_run]
+    # Run the Dag with {"dry_run": true} to see what a load would do.
+    LimioToSqlOperator(
+        task_id="subscriptions",
+        resource="subscriptions",
+        sql_conn_id="warehouse",
+        table="subscriptions",
+        dry_run="{{ params.dry_run }}",
+        outlets=[Asset("warehouse/subscriptions")],
+    )
+    # [END dry_run]

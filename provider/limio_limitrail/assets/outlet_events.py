@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperator, Context
 
 
 def add_to_outlet_events(context: Context, *, outlets: Iterable[Any], summary: Mapping[str, Any]) -> None:
@@ -17,3 +17,11 @@ def add_to_outlet_events(context: Context, *, outlets: Iterable[Any], summary: M
     for outlet in outlets:
         if isinstance(outlet, Asset):
             context["outlet_events"][outlet].extra = dict(summary)
+
+
+def suppress_outlet_events(task: BaseOperator) -> None:
+    """Let a running task end without an event of any of its outlets.
+
+    Airflow emits one for each outlet that the task has when it ends, and has no other way to leave it out.
+    """
+    task.outlets = []

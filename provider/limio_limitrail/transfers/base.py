@@ -119,6 +119,8 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
     until: datetime | None = None
     slice_size: timedelta | None = None
     concurrency: int = 1
+    # Only a load into a table makes a parameter of this. It hides BaseOperator's method of this name, which nothing calls.
+    dry_run: bool = False  # type: ignore[assignment]
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "resource": Parameter(references.resource),
@@ -185,7 +187,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             about = json.dumps([self.api_conn_id, resource.name, params, target], default=str, sort_keys=True)
             key = f"{safe_name(resource.name)}:{hashlib.sha256(about.encode()).hexdigest()[:16]}"
             source = list_source(resource, path_params=self.path_params, owner=self.hook.owner())
-            watermark = asset_watermark(context, outlets=self.outlets, target=key, source=source)
+            watermark = asset_watermark(context, outlets=self.outlets, target=key, source=source, dry_run=self.dry_run)
         folder = run_folder(root, resource=resource.name, run=run)
         reset = self.reset_for_other_source(context, resource=resource, target=target, watermark=watermark)
         reset = reset or self.reset_after_loss(resource, watermark)

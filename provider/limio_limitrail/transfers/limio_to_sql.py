@@ -46,6 +46,7 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         type_changes: Templated[str] = "widen",
         required_columns: Templated[Sequence[str]] = (),
         checks: Templated[Sequence[Check]] = (),
+        dry_run: Templated[bool] = False,
         limio_conn_id: Templated[str] = "limio_default",
         path_params: Templated[Mapping[str, Any]] | None = None,
         query_params: Templated[Mapping[str, Any]] | None = None,
@@ -74,6 +75,7 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         self.type_changes = type_changes
         self.required_columns = required_columns
         self.checks = checks
+        self.dry_run = dry_run
         self.limio_conn_id = limio_conn_id
         self.path_params = path_params
         self.query_params = query_params

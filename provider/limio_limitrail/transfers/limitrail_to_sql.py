@@ -46,6 +46,7 @@ class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
         type_changes: Templated[str] = "widen",
         required_columns: Templated[Sequence[str]] = (),
         checks: Templated[Sequence[Check]] = (),
+        dry_run: Templated[bool] = False,
         limitrail_conn_id: Templated[str] = "limitrail_default",
         scope: Templated[Sequence[str]] | None = None,
         until: Templated[datetime] | None = None,
@@ -78,6 +79,7 @@ class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
         self.type_changes = type_changes
         self.required_columns = required_columns
         self.checks = checks
+        self.dry_run = dry_run
         self.limitrail_conn_id = limitrail_conn_id
         self.scope = scope
         self.until = until

@@ -63,6 +63,7 @@ class LoadSummary(PullTotals):
     :param columns_added: the first names of new columns.
     :param columns_widened: the first names of columns that have a wider type now.
     :param columns_ignored: the first names of keys of the records that were left out, because of ``new_columns="ignore"``.
+    :param dry_run: whether nothing of this was committed.
     """
 
     table: str
@@ -75,3 +76,4 @@ class LoadSummary(PullTotals):
     columns_added: list[str]
     columns_widened: list[str]
     columns_ignored: list[str]
+    dry_run: bool

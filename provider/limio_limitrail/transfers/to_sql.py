@@ -52,6 +52,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
         without records passes.
     :param checks: conditions that the table must meet after the load, or nothing is committed: a list of `Check`, or of mappings
         with its members.
+    :param dry_run: do all of it and roll back: the summary says what the run would have done. Neither the table nor the watermark
+        changes, and no asset event is sent. For DuckDB, Postgres and SQLite.
     """
 
     sql_conn_id: str
@@ -77,6 +79,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         "type_changes": Parameter(readers.choice("widen", "fail")),
         "required_columns": Parameter(readers.names("columns")),
         "checks": Parameter(read_checks),
+        "dry_run": Parameter(readers.switch),
     }
     template_fields: Sequence[str] = template_fields(parameters)
 
@@ -96,6 +99,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
     def _execute(self, context: Context) -> LoadSummary:
         from airflow.sdk import ObjectStoragePath
 
+        from limio_limitrail.assets.outlet_events import suppress_outlet_events
         from limio_limitrail.landing.parts import PartFormat
         from limio_limitrail.landing.sql import WriteMode
         from limio_limitrail.observability.lineage import table_dataset
@@ -128,11 +132,17 @@ class ResourceToSqlOperator(ResourcePullOperator):
             columns_added=first_names(result.columns_added),
             columns_widened=first_names(result.columns_widened),
             columns_ignored=first_names(result.columns_ignored),
+            dry_run=self.dry_run,
         )
         self._clean_up(plan)
-        self.publish_summary(context, summary)
+        if self.dry_run:
+            self.update_lineage(targets=())
+            suppress_outlet_events(self)
+        else:
+            self.publish_summary(context, summary)
         self.log.info(
-            "%s: %s rows came in %d pages; %s inserted, %s updated, %s unchanged, %s outdated in %s; %d requests, %.1f s.",
+            "%s%s: %s rows came in %d pages; %s inserted, %s updated, %s unchanged, %s outdated in %s; %d requests, %.1f s.",
+            "Dry run, nothing was written: " if self.dry_run else "",
             manifest.resource,
             f"{manifest.rows:,}",
             manifest.pages,
@@ -185,12 +195,18 @@ class ResourceToSqlOperator(ResourcePullOperator):
         return has_rows_of(find_database(self.sql_conn_id), table=self.table, run_id=str(run))
 
     def _database(self) -> DbApiHook:
+        from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.hooks.databases import find_database
         from limio_limitrail.landing.sql.sessions import session_class
 
         hook = find_database(self.sql_conn_id)
         # Opens nothing yet, but fails before the pull if this kind of database is not supported.
-        session_class(hook)
+        kind = session_class(hook)
+        if self.dry_run and not kind.transactional_ddl:
+            raise ParameterError(
+                "dry_run needs a database that undoes everything when a load is rolled back: DuckDB, Postgres or SQLite. Load "
+                "into a table of another name instead"
+            )
         return hook
 
     def _check_mode(self, plan: PullPlan, mode: WriteMode) -> None:
@@ -256,6 +272,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             parts=[ParquetPart(folder=plan.folder, part=part) for part in manifest.parts],
             contract=self._contract(),
             checks=tuple(self.checks),
+            dry_run=self.dry_run,
         )
 
     @contextmanager

@@ -180,6 +180,8 @@ class Session(ABC):
     dialect: Dialect
     driver_error: type[Exception]
     """The base class of what the driver raises."""
+    transactional_ddl = True
+    """Whether a rollback also undoes tables and columns."""
 
     def __init__(self, hook: DbApiHook, connection: Any) -> None:
         self.hook = hook

@@ -56,6 +56,7 @@ def load(
     progress: Callable[[int], None] | None = None,
     contract: Contract = EVOLVE,
     checks: Sequence[Check] = (),
+    dry_run: bool = False,
 ) -> LoadResult:
     """Write a pull into a table, in one transaction: all of it or nothing.
 
@@ -76,6 +77,7 @@ def load(
     :param progress: called after every part with the number of rows sent so far.
     :param contract: what may change of the columns, and what the pull must bring.
     :param checks: what must hold of the table in the end.
+    :param dry_run: roll back in the end, and return what would have been done. Needs a database that undoes changes of columns.
     :raises ContractError: the pull breaks the contract, or a check failed. The table is as it was before.
     :raises LandingError: the pull does not fit, or the database refused it. The table is as it was before.
     """
@@ -86,14 +88,19 @@ def load(
     # Return the memory that the pull has used to the system before the database uses as much.
     pa.default_memory_pool().release_unused()
     step = f"while loading {target.table}"
-    with during(step, outcome=_NOTHING_WRITTEN), open_session(hook, step=step) as session:
-        table = find_table(target.table, dialect=session.dialect)
-        with during(f"while locking {table}"):
-            session.lock(table)
-        result = _Load(
-            session=session, table=table, target=target, schema=schema, parts=parts, progress=progress, contract=contract
-        ).run()
-        run_checks(checks, session=session, table=table)
+    try:
+        with during(step, outcome=_NOTHING_WRITTEN), open_session(hook, step=step) as session:
+            table = find_table(target.table, dialect=session.dialect)
+            with during(f"while locking {table}"):
+                session.lock(table)
+            result = _Load(
+                session=session, table=table, target=target, schema=schema, parts=parts, progress=progress, contract=contract
+            ).run()
+            run_checks(checks, session=session, table=table)
+            if dry_run:
+                raise _DryRunEndedError  # noqa: TRY301 - the way out of a transaction without a commit
+    except _DryRunEndedError:
+        log.info("The load into %s is a dry run, and was rolled back", target.table)
     log.info(
         "Loaded into %s: %d rows came, %d inserted, %d updated, %d unchanged, %d outdated, %d deleted, %d duplicates dropped",
         target.table,
@@ -106,6 +113,10 @@ def load(
         result.duplicates,
     )
     return result
+
+
+class _DryRunEndedError(Exception):
+    """Ends the transaction of a dry run."""
 
 
 class _Load:
