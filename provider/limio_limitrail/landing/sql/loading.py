@@ -20,9 +20,12 @@ from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.direct_load import load_directly
 from limio_limitrail.landing.sql.errors import DatabaseError, during
 from limio_limitrail.landing.sql.load_checks import run_checks
-from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
+from limio_limitrail.landing.sql.metadata import run_columns, values_of
+from limio_limitrail.landing.sql.missing_rows import MissingResult, MissingRows, check_replaced
+from limio_limitrail.landing.sql.model import LandingError, LoadResult, OnMissing, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import ColumnPlan, check_key_column, key_columns, make_plan
+from limio_limitrail.landing.sql.scopes import find_membership, record_load
 from limio_limitrail.landing.sql.sessions import find_table, open_session
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE, STORED_NUL, nul_forms, stage_columns
 from limio_limitrail.landing.sql.statements import LoadStatements
@@ -44,6 +47,9 @@ _ROWS_SKIPPED = (
     "A trigger or a rule of the table may prevent rows from being written; change it, or load into another table; "
     "nothing was written"
 )
+_NO_TABLE = LoadResult()
+"""Nothing came, and there is no table."""
+
 _NOTHING_WRITTEN = "Nothing was written; a retry goes on from the finished parts"
 
 
@@ -141,7 +147,11 @@ class _Load:
         self._has_schema = bool(schema)
         self._table = table
         with during(f"while inspecting {table}"):
-            plan = make_plan(session=session, table=table, schema=schema)
+            self._membership = find_membership(session=session, table=table, target=target)
+            metadata = run_columns(extracted_at=target.extracted_at, run_id=target.run_id)
+            if self._membership is not None:
+                metadata += self._membership.columns()
+            plan = make_plan(session=session, table=table, schema=schema, metadata=metadata)
         key = target.time_column
         self._plan = contract.fit(plan, needed=[*target.primary_key, *([] if key is None else [key])])
         contract.check_types(self._plan, types=session.dialect.types)
@@ -154,9 +164,20 @@ class _Load:
             time=time,
             missing_time=self._plan.missing_column(key, same=session.dialect.same_name) if missing and key is not None else None,
         )
-        self._own = (target.extracted_at, target.run_id)
 
     def run(self) -> LoadResult:
+        result = self._run()
+        if self._membership is not None and (self._plan.exists or result is not _NO_TABLE):
+            with during(f"while recording the load of {self._table}"):
+                record_load(
+                    session=self._session,
+                    table=self._table,
+                    membership=self._membership,
+                    scanned=self._target.on_missing if result.missing_checked else None,
+                )
+        return result
+
+    def _run(self) -> LoadResult:
         table, session, target = self._table, self._session, self._target
         if self._has_schema:
             result = load_directly(
@@ -165,14 +186,14 @@ class _Load:
             if result is not None:
                 if result.rows:
                     self._contract.check_required(self._plan, session=session, relation=self._sql.table, staged=False)
-                return result
+                return replace(result, missing_checked=self._judges)
         with during(f"while creating the staging table of {table}"):
             session.create_stage(stage=self._sql.stage, columns=self._sql.stage_columns())
         with during(f"while copying rows into the staging table of {table}"):
             rows = self._fill_stage()
         if not self._plan.exists and not self._has_schema and not rows:
             # There is no column to create a table of.
-            return LoadResult()
+            return _NO_TABLE
         with during(f"while checking the staged rows of {table}"):
             if rows:
                 self._contract.check_required(self._plan, session=session, relation=self._sql.staged, staged=True)
@@ -185,8 +206,19 @@ class _Load:
             keys = key_columns(plan=self._plan, keys=target.primary_key) or ()
             duplicates = session.execute(self._sql.drop_duplicates(keys)) if keys and rows else 0
         added, widened = self._evolve(keys)
+        staged = rows - duplicates
+        with during(f"while looking for missing rows of {table}"):
+            missing = self._settle_missing(keys, staged=staged)
         with during(f"while {_VERBS[target.mode]} {table}"):
-            applied = self._apply(keys, rows=rows, staged=rows - duplicates)
+            applied = self._apply(keys, rows=rows, staged=staged - missing.dropped)
+        applied = replace(
+            applied,
+            deleted=applied.deleted + missing.deleted,
+            outdated=applied.outdated + missing.dropped,
+            marked=missing.marked,
+            returned=missing.returned,
+            missing_checked=missing.checked,
+        )
         return replace(
             applied,
             rows=rows,
@@ -269,7 +301,7 @@ class _Load:
                 session.create_table(table=table, columns=self._sql.table_columns(), key=unique)
             return (), ()
         added = [(column.name, types[column.kind]) for column in plan.columns if column.existing is None]
-        added += [(name, self._sql.metadata_type(name)) for name in plan.missing_metadata]
+        added += [(column.name, types[column.kind]) for column in plan.missing_metadata]
         for name, type_ in added:
             with during(f"while adding {table}.{name}"):
                 session.execute(self._sql.add_column(name=name, type_=type_))
@@ -280,6 +312,22 @@ class _Load:
                     session.widen(table=table, column=column.existing, source=column.current, to=column.kind)
                 widened.append(column.name)
         return tuple(name for name, _ in added), tuple(widened)
+
+    @property
+    def _judges(self) -> bool:
+        """Whether rows that did not come are missing."""
+        is_latest = self._membership is not None and self._membership.is_latest
+        return is_latest and self._target.full_scan and self._target.on_missing is not OnMissing.KEEP
+
+    def _settle_missing(self, keys: Sequence[ColumnPlan], *, staged: int) -> MissingResult:
+        if self._target.mode is WriteMode.REPLACE:
+            check_replaced(session=self._session, statements=self._sql, target=self._target, keys=keys, staged=staged)
+        if self._membership is None or self._target.mode is not WriteMode.MERGE:
+            return MissingResult()
+        if not self._plan.exists:
+            return MissingResult(checked=self._judges)
+        missing_rows = MissingRows(session=self._session, statements=self._sql, target=self._target, membership=self._membership)
+        return missing_rows.settle(keys, staged=staged)
 
     def _apply(self, keys: Sequence[ColumnPlan], *, rows: int, staged: int) -> LoadResult:
         run_id = self._target.run_id
@@ -294,7 +342,7 @@ class _Load:
                 [(left,)] = self._session.query(self._sql.has_rows())
         if left:
             raise LandingError(f"{self._table}: deleted rows are still there, and would be duplicated. {_ROWS_SKIPPED}")
-        inserted = self._session.execute(self._sql.insert_in_order(), *self._own)
+        inserted = self._session.execute(self._sql.insert_in_order(), *values_of(self._plan.metadata))
         self._expect(found=inserted, wanted=staged)
         return LoadResult(inserted=inserted, deleted=deleted)
 
@@ -307,10 +355,10 @@ class _Load:
         updated = 0
         if update is not None and pairs.matches > pairs.outdated:
             differing = session.query(sql.differing(keys)) if session.may_skip_rows(self._table) else None
-            updated = session.execute(update, *self._own)
+            updated = session.execute(update, *values_of(self._plan.updated_metadata))
             if differing is not None:
                 self._expect(found=updated, wanted=int(differing[0][0]))
-        inserted = session.execute(sql.insert_missing(keys), *self._own)
+        inserted = session.execute(sql.insert_missing(keys), *values_of(self._plan.metadata))
         if pairs.matches > staged - inserted:
             raise LandingError(
                 f"{self._table}: the table has {pairs.matches - staged + inserted} rows more than one for the keys that came, so "
