@@ -319,12 +319,15 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         }
         return cast("PullTotals", totals)
 
-    def publish_summary(self, context: Context, summary: Mapping[str, Any]) -> None:
-        """Put the summary into the asset event of each outlet, and its numbers into metrics."""
+    def publish_summary(self, context: Context, summary: Mapping[str, Any], *, partitions: Sequence[str] = ()) -> None:
+        """Put the summary into the asset event of each outlet, and its numbers into metrics.
+
+        :param partitions: partition keys, each of which becomes an event of its own.
+        """
         from limio_limitrail.assets.outlet_events import add_to_outlet_events
         from limio_limitrail.observability.metrics import send_metrics
 
-        add_to_outlet_events(context, outlets=self.outlets, summary=summary)
+        add_to_outlet_events(context, outlets=self.outlets, summary=summary, partitions=partitions)
         send_metrics(summary, api=self.hook.conn_type, what=summary["resource"])
 
 

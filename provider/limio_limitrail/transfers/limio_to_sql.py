@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.transfers.base import DEFAULT_MAX_COLUMNS, DEFAULT_OVERLAP, DEFAULT_PART_ROWS
 from limio_limitrail.transfers.sources import LimioPullOperator
-from limio_limitrail.transfers.to_sql import ResourceToSqlOperator
+from limio_limitrail.transfers.to_sql import DEFAULT_MAX_PARTITIONS, ResourceToSqlOperator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +47,8 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         required_columns: Templated[Sequence[str]] = (),
         checks: Templated[Sequence[Check]] = (),
         dry_run: Templated[bool] = False,
+        partition_column: Templated[str] | None = None,
+        max_partitions: Templated[int] = DEFAULT_MAX_PARTITIONS,
         limio_conn_id: Templated[str] = "limio_default",
         path_params: Templated[Mapping[str, Any]] | None = None,
         query_params: Templated[Mapping[str, Any]] | None = None,
@@ -76,6 +78,8 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         self.required_columns = required_columns
         self.checks = checks
         self.dry_run = dry_run
+        self.partition_column = partition_column
+        self.max_partitions = max_partitions
         self.limio_conn_id = limio_conn_id
         self.path_params = path_params
         self.query_params = query_params

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.transfers.base import DEFAULT_MAX_COLUMNS, DEFAULT_OVERLAP, DEFAULT_PART_ROWS
 from limio_limitrail.transfers.sources import LimitRailPullOperator
-from limio_limitrail.transfers.to_sql import ResourceToSqlOperator
+from limio_limitrail.transfers.to_sql import DEFAULT_MAX_PARTITIONS, ResourceToSqlOperator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,6 +47,8 @@ class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
         required_columns: Templated[Sequence[str]] = (),
         checks: Templated[Sequence[Check]] = (),
         dry_run: Templated[bool] = False,
+        partition_column: Templated[str] | None = None,
+        max_partitions: Templated[int] = DEFAULT_MAX_PARTITIONS,
         limitrail_conn_id: Templated[str] = "limitrail_default",
         scope: Templated[Sequence[str]] | None = None,
         until: Templated[datetime] | None = None,
@@ -80,6 +82,8 @@ class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
         self.required_columns = required_columns
         self.checks = checks
         self.dry_run = dry_run
+        self.partition_column = partition_column
+        self.max_partitions = max_partitions
         self.limitrail_conn_id = limitrail_conn_id
         self.scope = scope
         self.until = until

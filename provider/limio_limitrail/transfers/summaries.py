@@ -64,6 +64,7 @@ class LoadSummary(PullTotals):
     :param columns_widened: the first names of columns that have a wider type now.
     :param columns_ignored: the first names of keys of the records that were left out, because of ``new_columns="ignore"``.
     :param dry_run: whether nothing of this was committed.
+    :param partitions: the first partition keys that were sent; empty without ``partition_column``.
     """
 
     table: str
@@ -77,3 +78,4 @@ class LoadSummary(PullTotals):
     columns_widened: list[str]
     columns_ignored: list[str]
     dry_run: bool
+    partitions: list[str]

@@ -13,6 +13,7 @@ from limio_limitrail.parameters import readers, references
 from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.transfers.base import PullPlan, ResourcePullOperator, first_names
 from limio_limitrail.transfers.checks import read_checks
+from limio_limitrail.transfers.partitions import TouchedStore, check_partitions
 from limio_limitrail.transfers.summaries import LoadSummary
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql import Contract, LoadResult, WriteMode
     from limio_limitrail.transfers.column_checks import NeededColumns
     from limio_limitrail.transfers.folders import RunIdentity
+
+
+DEFAULT_MAX_PARTITIONS = 100
 
 
 class ResourceToSqlOperator(ResourcePullOperator):
@@ -54,6 +58,10 @@ class ResourceToSqlOperator(ResourcePullOperator):
         with its members.
     :param dry_run: do all of it and roll back: the summary says what the run would have done. Neither the table nor the watermark
         changes, and no asset event is sent. For DuckDB, Postgres and SQLite.
+    :param partition_column: the column whose values in the rows that a load inserts, updates or deletes become partition keys of
+        the event of each outlet asset (Airflow 3.3 and later): of a time its day in UTC, otherwise the value. No event is sent
+        if no row changes.
+    :param max_partitions: the most partitions that a load may touch; with more, nothing is written.
     """
 
     sql_conn_id: str
@@ -66,6 +74,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
     type_changes: str
     required_columns: Sequence[str]
     checks: Sequence[Check]
+    partition_column: str | None
+    max_partitions: int
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **ResourcePullOperator.parameters,
@@ -80,6 +90,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
         "required_columns": Parameter(readers.names("columns")),
         "checks": Parameter(read_checks),
         "dry_run": Parameter(readers.switch),
+        "partition_column": Parameter(readers.optional(readers.text("the name of a column"))),
+        "max_partitions": Parameter(readers.whole_number(least=1)),
     }
     template_fields: Sequence[str] = template_fields(parameters)
 
@@ -113,13 +125,15 @@ class ResourceToSqlOperator(ResourcePullOperator):
         root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
         plan = self.plan(context, root=root, target=f"{self.sql_conn_id}/{self.table}")
         self._check_mode(plan, mode)
+        touched = self._touched_store(context)
         self._check_table(plan, mode, database=database)
         columns = {**plan.resource.columns, **(self.nested_columns or {})}
         manifest = self.pull(
             plan, part_format=PartFormat.PARQUET, columns=columns, target=lambda: table_dataset(database, table=self.table)
         )
         with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows), self._asking_again(plan):
-            result = self._load(plan, manifest, database=database, mode=mode)
+            result = self._load(plan, manifest, database=database, mode=mode, touched=touched)
+        partitions = result.partitions if self.dry_run or touched is None else touched.keys()
         summary = LoadSummary(
             **self.totals(plan, manifest, stats=measured()),
             table=self.table,
@@ -133,13 +147,15 @@ class ResourceToSqlOperator(ResourcePullOperator):
             columns_widened=first_names(result.columns_widened),
             columns_ignored=first_names(result.columns_ignored),
             dry_run=self.dry_run,
+            partitions=first_names(partitions),
         )
         self._clean_up(plan)
         if self.dry_run:
             self.update_lineage(targets=())
-            suppress_outlet_events(self)
         else:
-            self.publish_summary(context, summary)
+            self.publish_summary(context, summary, partitions=partitions)
+        if self.dry_run or (self.partition_column is not None and not partitions):
+            suppress_outlet_events(self)
         self.log.info(
             "%s%s: %s rows came in %d pages; %s inserted, %s updated, %s unchanged, %s outdated in %s; %d requests, %.1f s.",
             "Dry run, nothing was written: " if self.dry_run else "",
@@ -202,7 +218,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         hook = find_database(self.sql_conn_id)
         # Opens nothing yet, but fails before the pull if this kind of database is not supported.
         kind = session_class(hook)
-        if self.dry_run and not kind.transactional_ddl:
+        if self.dry_run and not kind.dialect.serializes_loads:
             raise ParameterError(
                 "dry_run needs a database that undoes everything when a load is rolled back: DuckDB, Postgres or SQLite. Load "
                 "into a table of another name instead"
@@ -223,6 +239,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
                 "mode='replace' with incremental=True would leave nothing in the table but what came since the watermark: "
                 "leave incremental out, or merge"
             )
+        if self.partition_column is not None:
+            check_partitions(column=self.partition_column, mode=self.mode, outlets=self.outlets, dropped=tuple(self.drop_columns))
         if twice := sorted(set(self.required_columns) & set(self.drop_columns)):
             raise ParameterError(f"required_columns and drop_columns both name {twice[0]!r}: take it out of one of them")
 
@@ -252,10 +270,18 @@ class ResourceToSqlOperator(ResourcePullOperator):
     def _key(self, plan: PullPlan) -> tuple[str, ...]:
         return tuple(self.primary_key) if self.primary_key is not None else plan.resource.primary_key
 
-    def _load(self, plan: PullPlan, manifest: Manifest, *, database: DbApiHook, mode: WriteMode) -> LoadResult:
-        from limio_limitrail.landing.parts import ParquetPart
-        from limio_limitrail.landing.sql import Target, load
+    def _touched_store(self, context: Context) -> TouchedStore | None:
+        if self.partition_column is None:
+            return None
+        return TouchedStore(context, about=f"{self.sql_conn_id}/{self.table}/{self.partition_column}")
 
+    def _load(
+        self, plan: PullPlan, manifest: Manifest, *, database: DbApiHook, mode: WriteMode, touched: TouchedStore | None
+    ) -> LoadResult:
+        from limio_limitrail.landing.parts import ParquetPart
+        from limio_limitrail.landing.sql import Partitions, Target, load
+
+        column = self.partition_column
         time_column = self.time_column or plan.resource.time_column
         return load(
             hook=database,
@@ -272,6 +298,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
             parts=[ParquetPart(folder=plan.folder, part=part) for part in manifest.parts],
             contract=self._contract(),
             checks=tuple(self.checks),
+            partitions=None if column is None else Partitions(column=column, most=self.max_partitions),
+            before_commit=None if touched is None else lambda result: touched.add(result.partitions),
             dry_run=self.dry_run,
         )
 

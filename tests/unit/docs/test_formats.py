@@ -9,6 +9,7 @@ from limio_limitrail.landing import checkpoint as state
 from limio_limitrail.landing import manifest
 from limio_limitrail.polling import events, poll, watch_state
 from limio_limitrail.sensors import base
+from limio_limitrail.transfers import partitions
 from limio_limitrail.transfers import state as watermark
 from limio_limitrail.triggers.base import KWARGS_FORMAT
 from limio_limitrail.usage.ledger import table
@@ -18,6 +19,7 @@ NUMBERS = {
     "idempotency keys": "",
     "manifest": manifest.FORMAT_VERSION,
     "checkpoint of a pull": state.FORMAT_VERSION,
+    "partitions that a run has touched": partitions.FORMAT_VERSION,
     "watermark and ranges of runs": watermark.FORMAT_VERSION,
     "failure count of a sensor in `reschedule` mode": base.FAILURES_FORMAT,
     "trigger of a wait": KWARGS_FORMAT,

@@ -9,6 +9,7 @@ from limio_limitrail.landing.sql.contract import Contract, ContractError, NewCol
 from limio_limitrail.landing.sql.loading import load
 from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
+from limio_limitrail.landing.sql.partitions import Partitions
 
 __all__ = [
     "EXTRACTED_AT",
@@ -19,6 +20,7 @@ __all__ = [
     "LoadResult",
     "NewColumns",
     "PartSource",
+    "Partitions",
     "Target",
     "TypeChanges",
     "WriteMode",

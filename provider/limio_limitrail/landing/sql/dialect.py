@@ -107,6 +107,7 @@ class Dialect:
     :param distinct: the operator that compares values, where two nulls are equal.
     :param strict_types: whether a column holds values of its type only; if not, times have to be fetched to be compared.
     :param serializes_loads: whether one load into a table waits for the other, and undoes changes of columns when it fails.
+    :param utc_day: the day in UTC of an instant of the database's own type, as in ``2026-05-01``; ``None`` without such a type.
     :param insert_verb: the verb that adds rows to the table.
     :param update_verb: the verb that changes them.
     """
@@ -128,6 +129,7 @@ class Dialect:
     distinct: str = "IS DISTINCT FROM"
     strict_types: bool = True
     serializes_loads: bool = True
+    utc_day: Callable[[str], str] | None = None
     insert_verb: str = "INSERT"
     update_verb: str = "UPDATE"
 
@@ -181,8 +183,6 @@ class Session(ABC):
     dialect: Dialect
     driver_error: type[Exception]
     """The base class of what the driver raises."""
-    transactional_ddl = True
-    """Whether a rollback also undoes tables and columns."""
 
     def __init__(self, hook: DbApiHook, connection: Any) -> None:
         self.hook = hook

@@ -115,6 +115,7 @@ DUCKDB = Dialect(
     stored=_stored,
     key=_exact,
     exact=_exact,
+    utc_day=lambda value: f"strftime(make_timestamp(epoch_us({value})), '%Y-%m-%d')",
     to_custom_type=_to_custom_type,
     custom_type_loses=_custom_type_loses,
 )

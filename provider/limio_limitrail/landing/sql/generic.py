@@ -68,7 +68,6 @@ class GenericSession(Session):
 
     dialect = STANDARD
     driver_error = Exception
-    transactional_ddl = False
 
     def __init__(self, hook: DbApiHook, connection: Any) -> None:
         super().__init__(hook, connection)

@@ -24,6 +24,7 @@ from limio_limitrail.landing.sql.metadata import run_columns, values_of
 from limio_limitrail.landing.sql.missing_rows import MissingResult, MissingRows, check_replaced
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, OnMissing, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.partitions import Partitions, TouchedPartitions
 from limio_limitrail.landing.sql.plan import ColumnPlan, check_key_column, key_columns, make_plan
 from limio_limitrail.landing.sql.scopes import find_membership, record_load
 from limio_limitrail.landing.sql.sessions import find_table, open_session
@@ -62,6 +63,8 @@ def load(
     progress: Callable[[int], None] | None = None,
     contract: Contract = EVOLVE,
     checks: Sequence[Check] = (),
+    partitions: Partitions | None = None,
+    before_commit: Callable[[LoadResult], None] | None = None,
     dry_run: bool = False,
 ) -> LoadResult:
     """Write a pull into a table, in one transaction: all of it or nothing.
@@ -83,6 +86,9 @@ def load(
     :param progress: called after every part with the number of rows sent so far.
     :param contract: what may change of the columns, and what the pull must bring.
     :param checks: what must hold of the table in the end.
+    :param partitions: how the table is divided, if the touched partitions are asked for. Not with `WriteMode.REPLACE`, which
+        writes all of them.
+    :param before_commit: called with the result when only the commit is left to do; what it raises undoes the load.
     :param dry_run: roll back in the end, and return what would have been done. Needs a database that undoes changes of columns.
     :raises ContractError: the pull breaks the contract, or a check failed. The table is as it was before.
     :raises LandingError: the pull does not fit, or the database refused it. The table is as it was before.
@@ -100,9 +106,18 @@ def load(
             with during(f"while locking {table}"):
                 session.lock(table)
             result = _Load(
-                session=session, table=table, target=target, schema=schema, parts=parts, progress=progress, contract=contract
+                session=session,
+                table=table,
+                target=target,
+                schema=schema,
+                parts=parts,
+                progress=progress,
+                contract=contract,
+                partitions=partitions,
             ).run()
             run_checks(checks, session=session, table=table)
+            if before_commit is not None and not dry_run:
+                before_commit(result)
             if dry_run:
                 raise _DryRunEndedError  # noqa: TRY301 - the way out of a transaction without a commit
     except _DryRunEndedError:
@@ -138,8 +153,10 @@ class _Load:
         parts: Sequence[PartSource],
         progress: Callable[[int], None] | None,
         contract: Contract,
+        partitions: Partitions | None,
     ) -> None:
         self._session = session
+        self._partitions = partitions
         self._target = target
         self._contract = contract
         self._parts = parts
@@ -186,7 +203,10 @@ class _Load:
             if result is not None:
                 if result.rows:
                     self._contract.check_required(self._plan, session=session, relation=self._sql.table, staged=False)
-                return replace(result, missing_checked=self._judges)
+                touched = self._touched_partitions()
+                if result.rows:
+                    touched.note(self._sql.rows_of_run(), target.run_id)
+                return replace(result, missing_checked=self._judges, partitions=touched.keys)
         with during(f"while creating the staging table of {table}"):
             session.create_stage(stage=self._sql.stage, columns=self._sql.stage_columns())
         with during(f"while copying rows into the staging table of {table}"):
@@ -206,11 +226,15 @@ class _Load:
             keys = key_columns(plan=self._plan, keys=target.primary_key) or ()
             duplicates = session.execute(self._sql.drop_duplicates(keys)) if keys and rows else 0
         added, widened = self._evolve(keys)
+        self._touched = self._touched_partitions()
         staged = rows - duplicates
         with during(f"while looking for missing rows of {table}"):
             missing = self._settle_missing(keys, staged=staged)
         with during(f"while {_VERBS[target.mode]} {table}"):
             applied = self._apply(keys, rows=rows, staged=staged - missing.dropped)
+            if rows:
+                # Also those that an earlier try of the run has written, in case it ended before it could say so.
+                self._touched.note(self._sql.rows_of_run(), target.run_id)
         applied = replace(
             applied,
             deleted=applied.deleted + missing.deleted,
@@ -226,7 +250,11 @@ class _Load:
             columns_added=added,
             columns_widened=widened,
             columns_ignored=self._plan.ignored,
+            partitions=self._touched.keys,
         )
+
+    def _touched_partitions(self) -> TouchedPartitions:
+        return TouchedPartitions(session=self._session, plan=self._plan, partitions=self._partitions)
 
     def _fill_stage(self) -> int:
         rows = 0
@@ -326,7 +354,13 @@ class _Load:
             return MissingResult()
         if not self._plan.exists:
             return MissingResult(checked=self._judges)
-        missing_rows = MissingRows(session=self._session, statements=self._sql, target=self._target, membership=self._membership)
+        missing_rows = MissingRows(
+            session=self._session,
+            statements=self._sql,
+            target=self._target,
+            membership=self._membership,
+            touched=self._touched,
+        )
         return missing_rows.settle(keys, staged=staged)
 
     def _apply(self, keys: Sequence[ColumnPlan], *, rows: int, staged: int) -> LoadResult:
@@ -335,6 +369,7 @@ class _Load:
             case WriteMode.MERGE:
                 return self._merge(keys, rows=rows, staged=staged)
             case WriteMode.APPEND:
+                self._touched.note(self._sql.rows_of_run(), run_id)
                 deleted = self._session.execute(self._sql.delete_run(), run_id)
                 [(left,)] = self._session.query(self._sql.has_rows_of_run(), run_id)
             case WriteMode.REPLACE:
@@ -354,6 +389,7 @@ class _Load:
         update = sql.update(keys)
         updated = 0
         if update is not None and pairs.matches > pairs.outdated:
+            self._touched.note(sql.differing_pairs(keys))
             differing = session.query(sql.differing(keys)) if session.may_skip_rows(self._table) else None
             updated = session.execute(update, *values_of(self._plan.updated_metadata))
             if differing is not None:

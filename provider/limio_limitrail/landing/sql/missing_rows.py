@@ -18,6 +18,7 @@ from limio_limitrail.landing.sql.staged_rows import SEQUENCE
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.dialect import Session
+    from limio_limitrail.landing.sql.partitions import TouchedPartitions
     from limio_limitrail.landing.sql.plan import ColumnPlan
     from limio_limitrail.landing.sql.statements import LoadStatements
 
@@ -45,13 +46,23 @@ class MissingRows:
     :param statements: those of the load.
     :param target: the table and the pull.
     :param membership: how the load takes part.
+    :param touched: collects the partitions of the rows that are marked or deleted, or come again.
     """
 
-    def __init__(self, *, session: Session, statements: LoadStatements, target: Target, membership: Membership) -> None:
+    def __init__(
+        self,
+        *,
+        session: Session,
+        statements: LoadStatements,
+        target: Target,
+        membership: Membership,
+        touched: TouchedPartitions,
+    ) -> None:
         self._session = session
         self._sql = statements
         self._target = target
         self._membership = membership
+        self._touched = touched
         quote = session.dialect.quote
         self._sources = f"t.{quote(SOURCES)}"
         self._deleted_at = f"t.{quote(DELETED_AT)}"
@@ -74,6 +85,9 @@ class MissingRows:
         if checks and counts.missing:
             self._guard(keys, counts, is_empty=not staged)
             deleted, marked = self._remove(keys, counts)
+        if counts.returned:
+            came = f"{self._sql.staged} AS s JOIN {self._sql.table} AS t ON {self._sql.same_key(keys)}"
+            self._touched.note(f"{came} WHERE {self._deleted_at} IS NOT NULL")
         if counts.came_again:
             assignments = [(self._session.dialect.quote(SOURCES), member.with_member(self._sources))]
             if member.marks:
@@ -168,6 +182,7 @@ class MissingRows:
         """Mark or delete the missing rows that no other list has; return how many rows were deleted, and how many marked."""
         member, session, sql = self._membership, self._session, self._sql
         missing, deleted = self._is_missing(keys), 0
+        self._touched.note(f"{sql.table} AS t WHERE {all_of([missing, member.is_only_member(self._sources)])}")
         sources = session.dialect.quote(SOURCES)
         assignments = f"{sources} = {member.without_member(self._sources)}"
         if self._target.on_missing is OnMissing.DELETE:

@@ -149,6 +149,7 @@ class LoadResult:
     :param columns_added: columns that an existing table gained.
     :param columns_widened: columns of an existing table whose type became wider.
     :param columns_ignored: record keys that were left out, because the table has no column for them.
+    :param partitions: the partitions with rows that were inserted, updated or deleted, in order; see `partitions`.
     """
 
     rows: int = 0
@@ -164,3 +165,4 @@ class LoadResult:
     columns_added: tuple[str, ...] = ()
     columns_widened: tuple[str, ...] = ()
     columns_ignored: tuple[str, ...] = ()
+    partitions: tuple[str, ...] = ()

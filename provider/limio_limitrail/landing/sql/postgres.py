@@ -95,6 +95,7 @@ POSTGRES = Dialect(
     stored=_stored,
     key=_key,
     exact=_exact,
+    utc_day=lambda value: f"to_char({value} AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
     to_custom_type=_to_custom_type,
     custom_type_loses=_custom_type_loses,
 )

@@ -106,7 +106,6 @@ class SqliteSession(GenericSession):
     """A transaction in SQLite. It begins as a writer, so there is no other."""
 
     dialect = SQLITE
-    transactional_ddl = True
 
     def __init__(self, hook: DbApiHook, connection: sqlite3.Connection) -> None:
         super().__init__(hook, connection)

@@ -98,7 +98,15 @@ class LoadStatements:
 
     def differing(self, keys: Sequence[ColumnPlan]) -> str:
         """Count the rows of the table that differ from the staged one of their key."""
-        return f"SELECT count(*) FROM {self._pairs(keys)} WHERE {self._any_differs(keys)}"
+        return f"SELECT count(*) FROM {self.differing_pairs(keys)}"
+
+    def differing_pairs(self, keys: Sequence[ColumnPlan]) -> str:
+        """Name the rows of the table, as ``t``, that differ from the staged one of their key; for ``FROM``."""
+        return f"{self._pairs(keys)} WHERE {self._any_differs(keys)}"
+
+    def rows_of_run(self) -> str:
+        """Name the table's rows of a run, as ``t``; for ``FROM``. Binds the run."""
+        return f"{self.table} AS t WHERE {self._of_run()}"
 
     @property
     def staged_times_are_keys(self) -> bool:
