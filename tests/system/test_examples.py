@@ -32,6 +32,7 @@ DAG_IDS = {
     "limio_basket_wait.py": "limio_basket_wait",
     "limitrail_usage_files.py": "limitrail_usage_files",
     "limitrail_usage_watch.py": "limitrail_usage_watch",
+    "limitrail_usage_by_day.py": "limitrail_usage_by_day",
     "limitrail_sliced_pull.py": "limitrail_sliced_pull",
     "limitrail_sharded_commit.py": "limitrail_sharded_commit",
 }
