@@ -41,6 +41,7 @@ FAILING = [
 ]
 
 
+@pytest.mark.every_driver
 def test_what_passes_is_committed(db: Database) -> None:
     db.land("merge", ROWS, checks=PASSING)
     assert db.land("merge", ROWS, run="run-2", checks=PASSING).unchanged == 3
@@ -89,6 +90,7 @@ WRITES = [
 ]
 
 
+@pytest.mark.every_driver
 def test_a_check_can_neither_write_nor_commit(db: Database) -> None:
     db.land("merge", {"id": (INT, [1]), "a": (T, ["x"])})
     before = db.rows(own=True)

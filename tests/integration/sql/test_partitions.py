@@ -22,6 +22,7 @@ def at(day: int, hour: int = 0) -> datetime:
     return datetime(2026, 5, day, hour, 30, tzinfo=UTC)
 
 
+@pytest.mark.every_driver
 def test_only_what_changed_is_touched(db: Database) -> None:
     days = [at(1), at(2, 23), at(2), at(4)]
     first = db.land("merge", {"id": (INT, [1, 2, 3, 4]), "day": (S, days), "n": (INT, [1, 2, 3, 4])}, partitions=BY_DAY)
@@ -65,6 +66,7 @@ def test_rows_that_vanish_and_return(db: Database, on_missing: OnMissing) -> Non
     assert db.land("merge", every, run="d/t/3", at=runs[2], **more).partitions == ("2026-05-02",)
 
 
+@pytest.mark.every_driver
 def test_days_are_the_same_whatever_the_columns_type(db: Database) -> None:
     texts = ["2026-05-01", "2026-05-01T23:30:00-05:00", "2026-05-03 10:00", "2026-05-04T00:00:00.123456789Z", "north", "20260501"]
     pulled = {"id": (INT, list(range(6))), "day": (T, texts)}
