@@ -178,6 +178,7 @@ class Database:
         table: str = "subs",
         schema: Mapping[str, Kind] | None = None,
         at: datetime = NOON,
+        pull: str = "",
         hook: Any = None,
         progress: Any = None,
     ) -> LoadResult:
@@ -193,6 +194,7 @@ class Database:
                 time_column=time,
                 run_id=run,
                 extracted_at=at,
+                pull=pull,
             ),
             schema=schema,
             parts=[make_part(part, name=f"part-{number}", folder=self.parts) for number, part in enumerate(parts)],

@@ -18,6 +18,9 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.direct_load import load_directly
 from limio_limitrail.landing.sql.errors import DatabaseError, during
+from limio_limitrail.landing.sql.history import VALIDITY, HistoryLoad, check_table, with_times
+from limio_limitrail.landing.sql.history import stage_columns as stage_columns_of_history
+from limio_limitrail.landing.sql.history_statements import VALID_FROM
 from limio_limitrail.landing.sql.metadata import run_columns, values_of
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
@@ -36,6 +39,7 @@ BATCH_ROWS = 100_000
 """Staged rows whose times are fetched at once, where SQL cannot compare times."""
 
 _VERBS = {WriteMode.MERGE: "merging into", WriteMode.APPEND: "appending to", WriteMode.REPLACE: "replacing the rows of"}
+_VERBS[WriteMode.HISTORY] = "adding versions to"
 
 _ROWS_SKIPPED = (
     "A trigger or a rule of the table may prevent rows from being written; change it, or load into another table; "
@@ -116,8 +120,12 @@ class _Load:
         self._progress = progress
         self._has_schema = bool(schema)
         self._table = table
+        self._keeps_history = target.mode is WriteMode.HISTORY
         with during(f"while inspecting {table}"):
+            check_table(session=session, table=table, history=self._keeps_history)
             metadata = run_columns(extracted_at=target.extracted_at, run_id=target.run_id)
+            if self._keeps_history:
+                metadata = (*VALIDITY, *metadata)
             self._plan = make_plan(session=session, table=table, schema=schema, metadata=metadata)
         key = target.time_column
         time = self._plan.column(key) if key is not None else None
@@ -132,30 +140,38 @@ class _Load:
 
     def run(self) -> LoadResult:
         table, session, target = self._table, self._session, self._target
-        if self._has_schema:
+        if self._has_schema and not self._keeps_history:
             result = load_directly(
                 session=session, statements=self._sql, target=target, parts=self._parts, progress=self._progress
             )
             if result is not None:
                 return result
         with during(f"while creating the staging table of {table}"):
-            session.create_stage(stage=self._sql.stage, columns=self._sql.stage_columns())
+            more = stage_columns_of_history(session.dialect) if self._keeps_history else []
+            session.create_stage(stage=self._sql.stage, columns=[*self._sql.stage_columns(), *more])
         with during(f"while copying rows into the staging table of {table}"):
             rows = self._fill_stage()
         if not self._plan.exists and not self._has_schema and not rows:
             # There is no column to create a table of.
             return LoadResult()
         with during(f"while checking the staged rows of {table}"):
-            if target.mode is WriteMode.MERGE and rows:
+            if target.mode.needs_key and rows:
                 self._check_keys()
             self._check_custom_types()
             self._demote_invalid_json()
             keys = key_columns(plan=self._plan, keys=target.primary_key) or ()
-            duplicates = session.execute(self._sql.drop_duplicates(keys)) if keys and rows else 0
+            duplicates = self._drop_duplicates(keys) if keys and rows else 0
         added, widened = self._evolve(keys)
         with during(f"while {_VERBS[target.mode]} {table}"):
             applied = self._apply(keys, rows=rows, staged=rows - duplicates)
         return replace(applied, rows=rows, duplicates=duplicates, columns_added=added, columns_widened=widened)
+
+    def _history(self, keys: Sequence[ColumnPlan]) -> HistoryLoad:
+        return HistoryLoad.of(session=self._session, statements=self._sql, keys=keys, target=self._target)
+
+    def _drop_duplicates(self, keys: Sequence[ColumnPlan]) -> int:
+        statement = self._history(keys).statements.drop_repeated() if self._keeps_history else self._sql.drop_duplicates(keys)
+        return self._session.execute(statement)
 
     def _fill_stage(self) -> int:
         rows = 0
@@ -165,6 +181,8 @@ class _Load:
             for group in part.groups():
                 forms |= nul_forms(group, keys=keys)
                 staged = stage_columns(rows=group, part=part.name, plan=self._plan, time=self._sql.time, start=rows)
+                if self._keeps_history:
+                    staged = with_times(staged, time=self._sql.time, started_at=self._target.extracted_at)
                 if staged.num_rows:
                     self._session.fill(stage=self._sql.stage, rows=staged)
                 rows += staged.num_rows
@@ -225,7 +243,8 @@ class _Load:
         session, table, plan = self._session, self._table, self._plan
         types = session.dialect.types
         if not plan.exists:
-            unique = [column.name for column in keys] if self._target.mode is WriteMode.MERGE else []
+            unique = [column.name for column in keys] if self._target.mode.needs_key else []
+            unique += [VALID_FROM] if self._keeps_history else []
             with during(f"while creating {table}"):
                 session.create_table(table=table, columns=self._sql.table_columns(), key=unique)
             return (), ()
@@ -247,6 +266,8 @@ class _Load:
         match self._target.mode:
             case WriteMode.MERGE:
                 return self._merge(keys, rows=rows, staged=staged)
+            case WriteMode.HISTORY:
+                return self._history(keys).run(staged=staged) if keys else LoadResult()
             case WriteMode.APPEND:
                 deleted = self._session.execute(self._sql.delete_run(), run_id)
                 [(left,)] = self._session.query(self._sql.has_rows_of_run(), run_id)

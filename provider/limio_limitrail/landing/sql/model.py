@@ -33,6 +33,13 @@ class WriteMode(StrEnum):
     """Rows are added; those that an earlier try of the same run added are removed first."""
     REPLACE = "replace"
     """The pull becomes the whole content of the table."""
+    HISTORY = "history"
+    """Each version of a row is kept, with the times between which it was valid."""
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether rows are found by their key, which each of them must have."""
+        return self in (WriteMode.MERGE, WriteMode.HISTORY)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +55,7 @@ class Target:
         ``None``: the last of a pull wins, and of several pulls the one that began last.
     :param run_id: identifies this pull; the same on every retry. Goes to ``_run_id``.
     :param extracted_at: when the pull was made, with a time zone. Goes to ``_extracted_at``.
+    :param pull: what the runs of one task have in common, which a history uses to store what they saw in little space.
     :raises ValueError: a merge without a primary key, an instant without a time zone, or an empty table name or run.
     """
 
@@ -57,10 +65,12 @@ class Target:
     time_column: str | None
     run_id: str
     extracted_at: datetime
+    pull: str = ""
 
     def __post_init__(self) -> None:
-        if self.mode is WriteMode.MERGE and not self.primary_key:
-            raise ValueError(f"merging into {self.table} needs a primary key: name the record keys that identify a row")
+        if self.mode.needs_key and not self.primary_key:
+            verb = "merging into" if self.mode is WriteMode.MERGE else "a history in"
+            raise ValueError(f"{verb} {self.table} needs a primary key: name the record keys that identify a row")
         if len(set(self.primary_key)) != len(self.primary_key):
             raise ValueError(f"the primary key of {self.table} names a record key twice")
         if self.extracted_at.tzinfo is None:
