@@ -15,7 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.shrinking import ShrinkGuard, ShrunkListError
 from limio_limitrail.landing.sql import LandingError, LoadResult
+from limio_limitrail.landing.sql.model import OnMissing, Scope
 from tests.support.databases import Database, kept_open, open_database
 from tests.support.strategies import examples
 
@@ -61,9 +63,11 @@ class Run:
     pull: str
     start: datetime
     records: tuple[Record, ...]
+    judges: bool = False
+    """Whether it is a full scan that closes what is missing."""
 
 
-def land(db: Database, table: str, run: Run) -> LoadResult:
+def land(db: Database, table: str, run: Run, *, guard: ShrinkGuard | None = None) -> LoadResult:
     """Load what a run brought."""
     times = [record.at for record in run.records]
     columns = {
@@ -72,7 +76,18 @@ def land(db: Database, table: str, run: Run) -> LoadResult:
         "v": (T, [record.v for record in run.records]),
     }
     name = f"{run.pull}/{run.start:%d}"
-    return db.land("history", columns, table=table, time="at", run=name, at=run.start, pull=run.pull)
+    return db.land(
+        "history",
+        *([columns] if run.records else []),
+        table=table,
+        time="at",
+        run=name,
+        at=run.start,
+        scope=Scope(digest=run.pull * 16, text=run.pull, task=run.pull),
+        full_scan=run.judges,
+        on_missing=OnMissing.MARK if run.judges else OnMissing.KEEP,
+        max_missing=guard,
+    )
 
 
 def versions(db: Database, table: str) -> list[tuple[Any, ...]]:
@@ -87,19 +102,43 @@ def text(instant: datetime | None) -> str | None:
 
 def expected(runs: Sequence[Run]) -> list[tuple[Any, ...]]:
     """Say which versions there are: a function of what runs saw, and not of their order."""
-    states: dict[tuple[int, datetime], tuple[datetime | None, str]] = {}
-    for run in sorted(runs, key=lambda run: run.start):
-        # The later run wins where two have a version of one time.
-        states.update({(record.id, record.at or run.start): (record.at, record.v) for record in run.records})
+    runs = sorted(runs, key=lambda run: run.start)
     found = []
-    for number in {number for number, _ in states}:
-        changes = []
-        for when in sorted(when for other, when in states if other == number):
-            if not changes or changes[-1][1] != states[number, when]:
-                changes.append((when, states[number, when]))
+    for number in {record.id for run in runs for record in run.records}:
+        states: dict[datetime, tuple[datetime | None, str]] = {}
+        for run in runs:
+            # The later run wins where two have a version of one time.
+            states.update({record.at or run.start: (record.at, record.v) for record in run.records if record.id == number})
+        present = {run.start: is_listed(number, runs, run.start) for run in runs if run.judges and not sees(run, number)}
+        present.update({run.start: True for run in runs if sees(run, number)})
+        # A version that starts while the record was missing shows that it was back.
+        present.update(dict.fromkeys(states, True))
+        state, there, changes = None, False, []
+        for when in sorted(present):
+            state, there = states.get(when, state), present[when]
+            now = state if there else None
+            if changes[-1:] and changes[-1][1] == now or not changes and now is None:
+                continue
+            changes.append((when, now))
         ends = [when for when, _ in changes[1:]] + [None]
-        found += [(number, v, text(when), text(end)) for (when, (_, v)), end in zip(changes, ends, strict=True)]
+        found += [
+            (number, now[1], text(when), text(end)) for (when, now), end in zip(changes, ends, strict=True) if now is not None
+        ]
     return sorted(found, key=repr)
+
+
+def sees(run: Run, number: int) -> bool:
+    return number in {record.id for record in run.records}
+
+
+def is_listed(number: int, runs: Sequence[Run], when: datetime) -> bool:
+    """Return whether a pull has seen the record since its last full scan, or there was nothing to be missing."""
+    before = [run for run in runs if run.start <= when]
+    listed = False
+    for pull in {run.pull for run in before}:
+        judged = max((run.start for run in before if run.pull == pull and run.judges), default=START)
+        listed |= any(run.pull == pull and run.start >= judged and sees(run, number) for run in before)
+    return listed or not any(sees(run, number) for run in before)
 
 
 records = st.builds(
@@ -129,3 +168,35 @@ def test_any_order_of_runs_and_retries_leaves_the_same_versions(db, data):
         assert kept == result.rows - result.duplicates == len({(record.id, record.at) for record in run.records})
         if any(before.records for before in order[: number + 1]):
             assert versions(db, table) == expected(order[: number + 1])
+
+
+timed = st.builds(
+    Record, id=st.just(1), at=st.sampled_from([day + timedelta(hours=6) for day in DAYS[:5]]), v=st.sampled_from("xy")
+)
+timeless = st.builds(Record, id=st.just(2), at=st.none(), v=st.sampled_from("xy"))
+scans = st.lists(
+    st.builds(
+        Run,
+        pull=st.sampled_from("aab"),
+        start=st.sampled_from(DAYS[:6]),
+        records=st.lists(timed | timeless, max_size=2).map(tuple),
+        judges=st.booleans(),
+    ),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda run: run.start,
+)
+
+
+@settings(max_examples=examples(80))
+@given(data=st.data())
+def test_missing_records_close_and_returning_ones_open_in_any_order_of_runs(db, data):
+    loaded = data.draw(scans)
+    table = new_table()
+    known: list[Run] = []
+    for run in data.draw(st.permutations(loaded)):
+        if not known and not run.records:
+            continue  # an empty list creates no table
+        land(db, table, run)
+        known.append(run)
+        assert versions(db, table) == expected(known)

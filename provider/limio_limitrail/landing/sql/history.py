@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.column_types import Kind, arrow_type
+from limio_limitrail.landing.sql.history_closings import Closings
 from limio_limitrail.landing.sql.history_statements import STARTS, TIME, VALID_FROM, VALID_TO, Change, HistoryStatements
 from limio_limitrail.landing.sql.metadata import MetadataColumn
-from limio_limitrail.landing.sql.model import LandingError, LoadResult, Target
+from limio_limitrail.landing.sql.model import LandingError, LoadResult, OnMissing, Target
 from limio_limitrail.landing.sql.names import side_table
 from limio_limitrail.landing.sql.observations import record_observations
 from limio_limitrail.landing.sql.observations_sql import ObservationTables
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql.plan import ColumnPlan
     from limio_limitrail.landing.sql.statements import LoadStatements
 
-DATABASES = ("DuckDB", "Postgres", "SQLite")
-"""The databases that serialize the loads into one table, which a history needs."""
-
 VALIDITY = (
     MetadataColumn(name=VALID_FROM, kind=Kind.TIMESTAMP, value=None),
     MetadataColumn(name=VALID_TO, kind=Kind.TIMESTAMP, value=None),
@@ -46,10 +44,10 @@ def check_database(dialect: Dialect) -> None:
 
     :raises LandingError: it is one.
     """
-    if dialect.name not in DATABASES:
+    if not dialect.serializes_loads:
         raise LandingError(
-            f"mode='history' needs {', '.join(DATABASES[:-1])} or {DATABASES[-1]}: in another database two loads at once could "
-            f"leave two versions of one time; keep snapshots with mode='append', or merge"
+            "mode='history' needs DuckDB, Postgres or SQLite: in another database two loads at once could "
+            "leave two versions of one time; keep snapshots with mode='append', or merge"
         )
 
 
@@ -58,12 +56,13 @@ def check_table(*, session: Session, table: TableName, history: bool) -> None:
 
     :raises LandingError: the table is of the other sort.
     """
+    if history:
+        check_database(session.dialect)
     columns = session.columns(table)
     if columns is None:
         return
     kinds = {column.name: column.kind for column in columns}
     if history:
-        check_database(session.dialect)
         if any(kinds.get(name, Kind.NULL) is not Kind.TIMESTAMP for name in (VALID_FROM, VALID_TO)):
             raise LandingError(
                 f"{table} has no columns {VALID_FROM} and {VALID_TO} of instants, so it is not a history, and its rows have no "
@@ -121,7 +120,7 @@ class HistoryLoad:
     def of(cls, *, session: Session, statements: LoadStatements, keys: Sequence[ColumnPlan], target: Target) -> HistoryLoad:
         """Make it from the statements that staged the rows."""
         plan, dialect = statements.plan, statements.dialect
-        observed = ObservationTables(dialect=dialect, table=plan.table, keys=tuple(keys))
+        observed = ObservationTables(dialect=dialect, table=plan.table, keys=tuple(keys), full=target.full_scan)
         versions = HistoryStatements(
             dialect=dialect,
             plan=plan,
@@ -137,9 +136,30 @@ class HistoryLoad:
         """Write the versions, and what the run saw.
 
         :param staged: the staged rows, each of another key or time.
+        :raises ShrunkListError: more records are missing than the target allows.
         """
+        session, sql, target = self.session, self.statements, self.target
+        judges = target.full_scan and target.on_missing is not OnMissing.KEEP
+        latest = record_observations(session=session, statements=sql, target=target, judges=judges, staged=staged)
+        closings = Closings(session=session, statements=sql, target=target)
+        judged = closings.has_judged()
+        counts = self._write_versions(judged=judged) if staged else dict.fromkeys(Change, 0)
+        returned = closings.reopen() if staged and judged and sql.plan.exists else 0
+        closed = [
+            closings.close(number, staged=staged, guarded=judges and latest) for number in range(1, closings.judged_runs() + 1)
+        ]
+        return LoadResult(
+            inserted=counts[Change.INSERT],
+            updated=counts[Change.REPLACE] + counts[Change.EXTEND],
+            outdated=counts[Change.OUTDATED],
+            unchanged=staged - sum(counts.values()),
+            marked=closed[0] if judges else 0,
+            returned=returned,
+            missing_checked=judges,
+        )
+
+    def _write_versions(self, *, judged: bool) -> dict[Change, int]:
         session, sql = self.session, self.statements
-        record_observations(session=session, statements=sql, target=self.target)
         for name, columns in sql.temporary_tables().items():
             session.create_stage(stage=name, columns=columns)
         session.execute(sql.find_changes())
@@ -147,22 +167,19 @@ class HistoryLoad:
         [(places,)] = session.query(sql.last_place())
         counts = dict.fromkeys(Change, 0)
         for place in range(1, places + 1):
-            for change, rows in self._apply(place).items():
+            for change, rows in self._apply(place, judged=judged).items():
                 counts[change] += rows
-        return LoadResult(
-            inserted=counts[Change.INSERT],
-            updated=counts[Change.REPLACE] + counts[Change.EXTEND],
-            outdated=counts[Change.OUTDATED],
-            unchanged=staged - sum(counts.values()),
-        )
+        return counts
 
-    def _apply(self, place: int) -> dict[Change, int]:
+    def _apply(self, place: int, *, judged: bool) -> dict[Change, int]:
         """Write one version of each changed record; return how many there are of each kind."""
         session, sql = self.session, self.statements
         run = (self.target.extracted_at, self.target.run_id)
         for name in (sql.versions, sql.places):
             session.execute(f"DELETE FROM {name}")
         session.execute(sql.find_versions(place))
+        if judged:
+            session.execute(sql.find_copies())
         session.analyze(stage=sql.versions)
         session.execute(sql.find_places(place), self.target.extracted_at)
         session.analyze(stage=sql.places)
@@ -172,6 +189,8 @@ class HistoryLoad:
             counts[Change(change)] = rows
             if change in (Change.INSERT, Change.EXTEND):
                 cut, resumed = cut + cuts, resumed + resumes
+        if judged:
+            session.execute(sql.renew(), *run)
         for wanted, statement, values in (
             (resumed, sql.resume, ()),
             (cut, sql.cut, ()),

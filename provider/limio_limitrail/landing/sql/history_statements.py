@@ -67,7 +67,7 @@ class HistoryStatements(LoadStatements):
         places = [("change", text), *((name, instant) for name in ("cut", "ends", "follows", "resumes"))]
         return {
             self.changes: [(SEQUENCE, whole), ("place", whole)],
-            self.versions: [(SEQUENCE, whole), ("starts", instant), ("ends", instant), ("same", whole)],
+            self.versions: [(SEQUENCE, whole), ("starts", instant), ("ends", instant), ("same", whole), ("copied", whole)],
             self.places: [(SEQUENCE, whole), *places],
         }
 
@@ -81,7 +81,7 @@ class HistoryStatements(LoadStatements):
 
     def same_record(self) -> str:
         """Return the condition that the rows ``s`` and ``t`` are of one record."""
-        return self._same_key(self.keys)
+        return self.same_key(self.keys)
 
     def same_series_key(self) -> str:
         """Return the condition that the staged row ``s`` and the series ``k`` are of one record."""
@@ -96,7 +96,7 @@ class HistoryStatements(LoadStatements):
         order = self._staged_time()
         newest = [] if order is None else [f"CASE WHEN {order} IS NULL THEN 1 ELSE 0 END", f"{order} DESC"]
         ranked = (
-            f"SELECT s.{SEQUENCE}, row_number() OVER (PARTITION BY {self._staged_keys()}, s.{STARTS} "
+            f"SELECT s.{SEQUENCE}, row_number() OVER (PARTITION BY {self.staged_keys()}, s.{STARTS} "
             f"ORDER BY {', '.join([*newest, f's.{SEQUENCE} DESC'])}) AS rank_in_key FROM {self.staged} AS s"
         )
         replaced = f"SELECT ranked.{SEQUENCE} FROM ({ranked}) AS ranked WHERE ranked.rank_in_key > 1"
@@ -106,7 +106,7 @@ class HistoryStatements(LoadStatements):
         """Collect the staged rows that differ from the version that the table has at their time."""
         valid = f"{self._from} <= s.{STARTS} AND ({self._to} IS NULL OR {self._to} > s.{STARTS})"
         same = f"SELECT 1 FROM {self.table} AS t WHERE {all_of([self.same_record(), valid, self._equal()])}"
-        numbered = f"row_number() OVER (PARTITION BY {self._staged_keys()} ORDER BY s.{STARTS})"
+        numbered = f"row_number() OVER (PARTITION BY {self.staged_keys()} ORDER BY s.{STARTS})"
         return (
             f"INSERT INTO {self.changes} ({SEQUENCE}, place) SELECT s.{SEQUENCE}, {numbered} FROM {self.staged} AS s "
             f"WHERE NOT EXISTS ({same})"
@@ -120,8 +120,20 @@ class HistoryStatements(LoadStatements):
         """Collect the versions that the table has of the records of some changes."""
         same = f"CASE WHEN {self._equal()} THEN 1 ELSE 0 END"
         return (
-            f"INSERT INTO {self.versions} ({SEQUENCE}, starts, ends, same) SELECT s.{SEQUENCE}, {self._from}, {self._to}, {same} "
+            f"INSERT INTO {self.versions} ({SEQUENCE}, starts, ends, same, copied) "
+            f"SELECT s.{SEQUENCE}, {self._from}, {self._to}, {same}, 0 "
             f"FROM {self._changed(place)} JOIN {self.table} AS t ON {self.same_record()}"
+        )
+
+    def find_copies(self) -> str:
+        """Mark the versions that are copies of the one before them: a record came again after it had been missing."""
+        runs = self.observed.each_run(self.same_series_key())
+        seen = f"SELECT 1 FROM {self.staged} AS s JOIN {runs} WHERE s.{SEQUENCE} = v.{SEQUENCE}"
+        began = f"{seen} AND k._version_time = v.starts"
+        observed = f"{seen} AND r._started_at = v.starts AND k._version_time IS"
+        return (
+            f"UPDATE {self.versions} AS v SET copied = 1 WHERE EXISTS ({observed} NOT NULL) AND NOT EXISTS ({observed} NULL) "
+            f"AND NOT EXISTS ({began})"
         )
 
     def find_places(self, place: int) -> str:
@@ -146,7 +158,10 @@ class HistoryStatements(LoadStatements):
             f"FROM {self._changed(place)} JOIN {self.observed.each_run(self.same_series_key())} GROUP BY s.{SEQUENCE}"
         )
         resumes = "CASE WHEN a.cut IS NOT NULL AND (a.cut_ends IS NULL OR l.resumes < a.cut_ends) THEN l.resumes END"
-        extends = f"n.same = 1 AND a.own IS NULL AND {resumes} IS NULL AND (a.cut IS NULL OR a.cut_ends = a.follows)"
+        extends = (
+            f"(n.same = 1 AND a.own IS NULL AND {resumes} IS NULL AND (a.cut IS NULL OR a.cut_ends = a.follows)) "
+            f"OR (n.copied = 1 AND a.own IS NOT NULL AND a.cut IS NULL)"
+        )
         change = (
             f"CASE WHEN a.there = 1 THEN CASE WHEN l.confirmed = 1 THEN '{Change.OUTDATED}' ELSE '{Change.REPLACE}' END "
             f"WHEN {extends} THEN '{Change.EXTEND}' ELSE '{Change.INSERT}' END"
@@ -169,8 +184,8 @@ class HistoryStatements(LoadStatements):
         run = f"(SELECT min(r.{RUN_ID}) FROM {self.observed.runs} AS r WHERE r._started_at = s.resumes)"
         ends = f"(SELECT v.ends FROM {self.versions} AS v WHERE v.{SEQUENCE} = s.{SEQUENCE} AND v.starts = s.cut)"
         return (
-            f"{self._into(names)} SELECT {', '.join([*map(self._table_column, names), 's.resumes', ends, 's.resumes', run])} "
-            f"FROM {self._placed(Change.INSERT)} AS s JOIN {self.table} AS t ON {self.same_record()} AND {self._from} = s.cut "
+            f"{self.into(names)} SELECT {', '.join([*map(self._table_column, names), 's.resumes', ends, 's.resumes', run])} "
+            f"FROM {self.placed(Change.INSERT)} AS s JOIN {self.table} AS t ON {self.same_record()} AND {self._from} = s.cut "
             f"WHERE s.resumes IS NOT NULL"
         )
 
@@ -181,21 +196,42 @@ class HistoryStatements(LoadStatements):
 
     def extend(self) -> str:
         """Let the next versions start earlier. Binds the start of the run, and the run."""
-        assignments = [(self.dialect.quote(VALID_FROM), f"s.{STARTS}"), *self._run_assignments()]
+        return self.extend_to(f"s.{STARTS}")
+
+    def extend_to(self, start: str) -> str:
+        """Let the next versions start at a time. Binds what it binds, the start of the run, and the run."""
+        assignments = [(self.dialect.quote(VALID_FROM), start), *self._run_assignments()]
         return self._update(Change.EXTEND, assignments=assignments, starts="s.follows")
 
     def replace(self) -> str:
         """Give the versions of the same time other values. Binds the start of the run, and the run."""
+        return self._update(Change.REPLACE, assignments=self._value_assignments(), starts=f"s.{STARTS}")
+
+    def renew(self) -> str:
+        """Give the copies of the version before a new one its values. Binds the start of the run, and the run."""
+        between = (
+            f"SELECT 1 FROM {self.versions} AS o WHERE o.{SEQUENCE} = v.{SEQUENCE} AND o.copied = 0 AND o.starts > p.{STARTS} "
+            f"AND o.starts < v.starts"
+        )
+        copies = (
+            f"(SELECT p.*, v.starts AS renewed FROM {self.placed(Change.INSERT, Change.REPLACE, Change.EXTEND)} AS p "
+            f"JOIN {self.versions} AS v ON v.{SEQUENCE} = p.{SEQUENCE} WHERE p.{TIME} IS NOT NULL AND v.copied = 1 "
+            f"AND v.starts > p.{STARTS} AND NOT EXISTS ({between}))"
+        )
+        condition = all_of([self.same_record(), f"{self._from} = s.renewed"])
+        return self.dialect.update(self.table, copies, self._value_assignments(), condition)
+
+    def _value_assignments(self) -> list[tuple[str, str]]:
         columns = [column for column in self.plan.columns if column not in self.keys]
         assignments = [(self.dialect.quote(column.name), self._value(column)) for column in columns]
         assignments += [(self.dialect.quote(column.name), "NULL") for column in self.plan.missing_columns]
-        return self._update(Change.REPLACE, assignments=[*assignments, *self._run_assignments()], starts=f"s.{STARTS}")
+        return [*assignments, *self._run_assignments()]
 
     def insert_versions(self) -> str:
         """Insert the versions that are new. Binds the start of the run, and the run."""
         values = [*map(self._value, self.plan.columns), f"s.{STARTS}", "s.ends", VALUE, VALUE]
-        into = self._into([column.name for column in self.plan.columns])
-        return f"{into} SELECT {', '.join(values)} FROM {self._placed(Change.INSERT)} AS s ORDER BY s.{SEQUENCE}"
+        into = self.into([column.name for column in self.plan.columns])
+        return f"{into} SELECT {', '.join(values)} FROM {self.placed(Change.INSERT)} AS s ORDER BY s.{SEQUENCE}"
 
     @property
     def _from(self) -> str:
@@ -208,21 +244,24 @@ class HistoryStatements(LoadStatements):
     def _equal(self) -> str:
         return f"NOT ({self._any_differs(self.keys)})"
 
-    def _staged_keys(self) -> str:
+    def staged_keys(self) -> str:
+        """Return the staged columns of the key."""
         return ", ".join(map(self.staged_key, self.keys))
 
     def _changed(self, place: int) -> str:
         some = f"SELECT {SEQUENCE} FROM {self.changes} WHERE place = {place}"
         return f"({some}) AS d JOIN {self.staged} AS s ON s.{SEQUENCE} = d.{SEQUENCE}"
 
-    def _placed(self, *changes: Change) -> str:
+    def placed(self, *changes: Change) -> str:
+        """Return the staged rows of some changes, with their places, as a table."""
         some = ", ".join(f"'{change}'" for change in changes)
         return (
             f"(SELECT st.*, p.cut, p.ends, p.follows, p.resumes FROM {self.places} AS p JOIN {self.staged} AS st "
             f"ON st.{SEQUENCE} = p.{SEQUENCE} WHERE p.change IN ({some}))"
         )
 
-    def _into(self, names: list[str]) -> str:
+    def into(self, names: list[str]) -> str:
+        """Return the beginning of an INSERT of some columns, then those of a version."""
         columns = map(self.dialect.quote, [*names, VALID_FROM, VALID_TO, EXTRACTED_AT, RUN_ID])
         return f"{self.dialect.insert_verb} INTO {self.table} ({', '.join(columns)})"
 
@@ -231,4 +270,4 @@ class HistoryStatements(LoadStatements):
 
     def _update(self, *changes: Change, assignments: list[tuple[str, str]], starts: str) -> str:
         condition = all_of([self.same_record(), f"{self._from} = {starts}"])
-        return self.dialect.update(self.table, self._placed(*changes), assignments, condition)
+        return self.dialect.update(self.table, self.placed(*changes), assignments, condition)

@@ -17,28 +17,43 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql.plan import ColumnPlan
 
 
-def record_observations(*, session: Session, statements: HistoryStatements, target: Target) -> None:
-    """Add what a run saw, which is in the staging table; a run that is there already adds only what it did not see then."""
+def record_observations(*, session: Session, statements: HistoryStatements, target: Target, judges: bool, staged: int) -> bool:
+    """Add what a run saw, which is in the staging table; a run that is there already adds only what it did not see then.
+
+    :param judges: whether a record that it did not see is missing from then on.
+    :param staged: the staged rows.
+    :return: whether no later run of the same pull is loaded.
+    """
     tables = statements.observed
     prepare(session=session, tables=tables, new=not statements.plan.exists)
-    pull, at = target.pull, target.extracted_at
+    pull, at = pull_of(target), target.extracted_at
     with during(f"while writing what the run saw into {tables.seen_name}"):
         [(there, later)] = session.query(tables.count_runs(), at, at, pull)
-        same = statements.same_series()
+        # An empty pull has no column of the key.
+        same = statements.same_series() if staged else "1 = 0"
+        if there and judges:
+            session.execute(tables.let_judge(), pull, at)
         if not there:
-            session.execute(tables.add_run(), pull, at, target.run_id)
+            session.execute(tables.add_run(judges=judges), pull, at, target.run_id)
             seen_now = f"SELECT 1 FROM {statements.staged} AS s WHERE {same}"
             if later:
                 session.execute(tables.resume_series(seen_now), pull, at, pull, at, at)
             session.execute(tables.end_series(seen_now), pull, at, pull, at, at)
-        add = tables.add_series(
-            values=[statements.staged_value(column) for column in tables.keys],
-            source=f"{statements.staged} AS s",
-            time=f"s.{TIME}",
-            same=same,
-            latest=not later,
-        )
-        session.execute(add, pull, at, *((at,) if later else ()), pull, at, at)
+        if staged:
+            add = tables.add_series(
+                values=[statements.staged_value(column) for column in tables.keys],
+                source=f"{statements.staged} AS s",
+                time=f"s.{TIME}",
+                same=same,
+                latest=not later,
+            )
+            session.execute(add, pull, at, *((at,) if later else ()), pull, at, at)
+    return not later
+
+
+def pull_of(target: Target) -> str:
+    """Return what the runs of one list of one task have in common."""
+    return "" if target.scope is None else target.scope.digest
 
 
 def prepare(*, session: Session, tables: ObservationTables, new: bool) -> None:

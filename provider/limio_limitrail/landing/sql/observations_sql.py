@@ -16,23 +16,26 @@ from limio_limitrail.landing.sql.metadata import RUN_ID
 from limio_limitrail.landing.sql.names import TableName, side_table
 from limio_limitrail.landing.sql.plan import ColumnPlan
 
-_SERIES = ("_pull", "_version_time", "_first_seen", "_last_seen")
+_SERIES = ("_pull", "_full", "_version_time", "_first_seen", "_last_seen")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObservationTables:
     """The tables beside a history.
 
-    A series whose ``_last_seen`` is null goes on: each later run of its pull has seen the record, too.
+    A series whose ``_last_seen`` is null goes on: each later run of its pull has seen the record, too. Full scans and runs that
+    ask for a part of the list have series of their own.
 
     :param dialect: the database's SQL.
     :param table: the history.
     :param keys: the columns of its primary key.
+    :param full: whether the run read the whole list.
     """
 
     dialect: Dialect
     table: TableName
     keys: tuple[ColumnPlan, ...]
+    full: bool
 
     @property
     def runs_name(self) -> TableName:
@@ -56,13 +59,15 @@ class ObservationTables:
 
     def columns_of_runs(self) -> list[tuple[str, str]]:
         """Return the columns of the table of runs."""
-        text = self.dialect.text_type
-        return [("_pull", text), ("_started_at", self.dialect.types[Kind.TIMESTAMP]), (RUN_ID, text)]
+        text, whole = self.dialect.text_type, self.dialect.integer_type
+        started_at = ("_started_at", self.dialect.types[Kind.TIMESTAMP])
+        return [("_pull", text), ("_full", whole), ("_judges", whole), started_at, (RUN_ID, text)]
 
     def columns_of_seen(self) -> list[tuple[str, str]]:
         """Return the columns of the table of what runs saw."""
-        instants = [(name, self.dialect.types[Kind.TIMESTAMP]) for name in _SERIES[1:]]
-        return [*((column.name, self.key_type(column)) for column in self.keys), (_SERIES[0], self.dialect.text_type), *instants]
+        instants = [(name, self.dialect.types[Kind.TIMESTAMP]) for name in _SERIES[2:]]
+        pull = [(_SERIES[0], self.dialect.text_type), (_SERIES[1], self.dialect.integer_type)]
+        return [*((column.name, self.key_type(column)) for column in self.keys), *pull, *instants]
 
     def key_type(self, column: ColumnPlan) -> str:
         """Return the type that a column of the key has in the history."""
@@ -75,26 +80,34 @@ class ObservationTables:
     def each_run(self, condition: str) -> str:
         """Return a join of the series ``k`` that meet a condition and each of their runs ``r``, as the right side of a JOIN."""
         return (
-            f"{self.seen} AS k ON {condition} JOIN {self.runs} AS r ON r._pull = k._pull AND r._started_at >= k._first_seen "
-            f"AND (k._last_seen IS NULL OR r._started_at <= k._last_seen)"
+            f"{self.seen} AS k ON {condition} JOIN {self.runs} AS r ON r._pull = k._pull AND r._full = k._full "
+            f"AND r._started_at >= k._first_seen AND (k._last_seen IS NULL OR r._started_at <= k._last_seen)"
         )
 
     def count_runs(self) -> str:
         """Count the runs of a pull at a time, and those after it. Binds time, time, pull."""
         counted = [f"coalesce(sum(CASE WHEN _started_at {sign} {VALUE} THEN 1 ELSE 0 END), 0)" for sign in ("=", ">")]
-        return f"SELECT {', '.join(counted)} FROM {self.runs} WHERE _pull = {VALUE}"
+        return f"SELECT {', '.join(counted)} FROM {self.runs} WHERE {self._own()}"
 
-    def add_run(self) -> str:
-        """Add a run. Binds pull, time, run."""
-        return f"INSERT INTO {self.runs} (_pull, _started_at, {RUN_ID}) VALUES ({VALUE}, {VALUE}, {VALUE})"
+    def add_run(self, *, judges: bool) -> str:
+        """Add a run. Binds pull, time, run.
+
+        :param judges: whether a record that it did not see is missing from then on.
+        """
+        names = f"_pull, _full, _judges, _started_at, {RUN_ID}"
+        return f"INSERT INTO {self.runs} ({names}) VALUES ({VALUE}, {int(self.full)}, {int(judges)}, {VALUE}, {VALUE})"
+
+    def let_judge(self) -> str:
+        """Let a run judge that did not when it was loaded before. Binds pull, time."""
+        return f"UPDATE {self.runs} SET _judges = 1 WHERE {self._own()} AND _started_at = {VALUE}"
 
     def previous_run(self) -> str:
         """Return the start of the run of a pull before a time. Binds pull, time."""
-        return f"(SELECT max(o._started_at) FROM {self.runs} AS o WHERE o._pull = {VALUE} AND o._started_at < {VALUE})"
+        return f"(SELECT max(o._started_at) FROM {self.runs} AS o WHERE {self._own('o.')} AND o._started_at < {VALUE})"
 
     def next_run(self) -> str:
         """Return the start of the run of a pull after a time. Binds pull, time."""
-        return f"(SELECT min(o._started_at) FROM {self.runs} AS o WHERE o._pull = {VALUE} AND o._started_at > {VALUE})"
+        return f"(SELECT min(o._started_at) FROM {self.runs} AS o WHERE {self._own('o.')} AND o._started_at > {VALUE})"
 
     def end_series(self, seen_now: str) -> str:
         """End the series that a run breaks. Binds pull, time of the run (previous), then pull, time, time.
@@ -107,7 +120,7 @@ class ObservationTables:
         """Begin the series again that a late run breaks, at the next run; call it before `end_series`. Binds the same."""
         keys = [self.dialect.quote(column.name) for column in self.keys]
         names = [*keys, *_SERIES]
-        values = [f"k.{name}" for name in (*keys, *_SERIES[:2])]
+        values = [f"k.{name}" for name in (*keys, *_SERIES[:3])]
         return (
             f"INSERT INTO {self.seen} ({', '.join(names)}) SELECT {', '.join(values)}, {self.next_run()}, k._last_seen "
             f"FROM {self.seen} AS k WHERE {self._broken(seen_now)}"
@@ -126,14 +139,17 @@ class ObservationTables:
         """
         names = [*(self.dialect.quote(column.name) for column in self.keys), *_SERIES]
         last = "NULL" if latest else VALUE
-        covered = all_of(
-            [same, f"k._pull = {VALUE}", f"k._first_seen <= {VALUE}", f"k._last_seen IS NULL OR k._last_seen >= {VALUE}"]
-        )
+        during = [f"k._first_seen <= {VALUE}", f"k._last_seen IS NULL OR k._last_seen >= {VALUE}"]
+        covered = all_of([same, self._own("k."), *during])
         return (
-            f"INSERT INTO {self.seen} ({', '.join(names)}) SELECT {', '.join([*values, VALUE, time, VALUE, last])} FROM {source} "
+            f"INSERT INTO {self.seen} ({', '.join(names)}) "
+            f"SELECT {', '.join([*values, VALUE, str(int(self.full)), time, VALUE, last])} FROM {source} "
             f"WHERE NOT EXISTS (SELECT 1 FROM {self.seen} AS k WHERE {covered})"
         )
 
     def _broken(self, seen_now: str) -> str:
         during = [f"k._first_seen < {VALUE}", f"k._last_seen IS NULL OR k._last_seen > {VALUE}"]
-        return all_of([f"k._pull = {VALUE}", *during, f"NOT EXISTS ({seen_now})"])
+        return all_of([self._own("k."), *during, f"NOT EXISTS ({seen_now})"])
+
+    def _own(self, alias: str = "") -> str:
+        return f"{alias}_pull = {VALUE} AND {alias}_full = {int(self.full)}"
