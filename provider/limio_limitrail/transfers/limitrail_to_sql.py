@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.transfers.base import DEFAULT_MAX_COLUMNS, DEFAULT_OVERLAP, DEFAULT_PART_ROWS
+from limio_limitrail.transfers.missing import DEFAULT_MAX_MISSING
 from limio_limitrail.transfers.sources import LimitRailPullOperator
 from limio_limitrail.transfers.to_sql import ResourceToSqlOperator
 
@@ -40,6 +41,8 @@ class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
         mode: Templated[str] = "merge",
         primary_key: Templated[Sequence[str]] | None = None,
         time_column: Templated[str] | None = None,
+        on_missing: Templated[str] = "keep",
+        max_missing: Templated[int | str] = DEFAULT_MAX_MISSING,
         staging: Templated[str | ObjectStoragePath] | None = None,
         limitrail_conn_id: Templated[str] = "limitrail_default",
         scope: Templated[Sequence[str]] | None = None,
@@ -68,6 +71,8 @@ class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
         self.mode = mode
         self.primary_key = primary_key
         self.time_column = time_column
+        self.on_missing = on_missing
+        self.max_missing = max_missing
         self.staging = staging
         self.limitrail_conn_id = limitrail_conn_id
         self.scope = scope
