@@ -145,9 +145,11 @@ class HistoryLoad:
         judged = closings.has_judged()
         counts = self._write_versions(judged=judged) if staged else dict.fromkeys(Change, 0)
         returned = closings.reopen() if staged and judged and sql.plan.exists else 0
-        closed = [
-            closings.close(number, staged=staged, guarded=judges and latest) for number in range(1, closings.judged_runs() + 1)
-        ]
+        closed = []
+        for number in range(1, closings.judged_runs() + 1):
+            if staged and number > judges:
+                closings.undo(number)
+            closed.append(closings.close(number, staged=staged, guarded=judges and latest))
         return LoadResult(
             inserted=counts[Change.INSERT],
             updated=counts[Change.REPLACE] + counts[Change.EXTEND],

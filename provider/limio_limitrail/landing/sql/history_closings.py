@@ -19,6 +19,8 @@ from limio_limitrail.landing.sql.observations import pull_of
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from limio_limitrail.landing.sql.dialect import Session
 
 
@@ -49,6 +51,8 @@ class Closings:
         key_types = [(name, self._key_type(at)) for at, name in enumerate(self._keys)]
         self.session.create_stage(stage=self._judged, columns=[("number", whole), ("judged_at", instant)])
         self.session.create_stage(stage=self._missing, columns=[*key_types, ("starts", instant), ("ends", instant)])
+        followed = [("follows", instant), ("follows_end", instant), ("same", whole)]
+        self.session.create_stage(stage=self._undone, columns=[*key_types, ("starts", instant), *followed])
         later = f"SELECT DISTINCT _started_at FROM {self.statements.observed.runs} WHERE _judges = 1 AND _started_at >= {VALUE}"
         return self.session.execute(
             f"INSERT INTO {self._judged} (number, judged_at) "
@@ -65,7 +69,7 @@ class Closings:
         :raises ShrunkListError: more are missing than the target allows.
         """
         session, table = self.session, self.statements.table
-        at = f"(SELECT j.judged_at FROM {self._judged} AS j WHERE j.number = {number})"
+        at = self._time_of(number)
         session.execute(f"DELETE FROM {self._missing}")
         keys = ", ".join(f"d.{name}" for name in self._keys)
         valid = f"t.{self._from} < {at} AND (t.{self._to} IS NULL OR t.{self._to} > {at})"
@@ -85,6 +89,46 @@ class Closings:
         )
         self._expect(closed, wanted=missing)
         return missing
+
+    def undo(self, number: int) -> None:
+        """Open the versions again that a later full scan has closed, where this run shows that another list had the record.
+
+        :param number: the scan.
+        """
+        session, sql, table = self.session, self.statements, self.statements.table
+        at = self._time_of(number)
+        session.execute(f"DELETE FROM {self._undone}")
+        keys = self._key_of("t")
+        missing = all_of(f"{key} = d.{name}" for key, name in zip(keys, self._keys, strict=True))
+        of_one = all_of(f"{n} = {t}" for n, t in zip(self._key_of("n"), keys, strict=True))
+        next_start = f"(SELECT min(n.{self._from}) FROM {table} AS n WHERE {of_one} AND n.{self._from} >= {at})"
+        closed = (
+            f"SELECT {', '.join(f'{key} AS {name}' for key, name in zip(keys, self._keys, strict=True))}, "
+            f"t.{self._from} AS starts, {next_start} AS follows FROM {table} AS t WHERE t.{self._to} = {at} "
+            f"AND EXISTS (SELECT 1 FROM {sql.staged} AS s WHERE {sql.same_record()}) "
+            f"AND NOT EXISTS (SELECT 1 FROM ({self._missing_keys(at)}) AS d WHERE {missing})"
+        )
+        names = [*(column.name for column in sql.plan.columns), *(column.name for column in sql.plan.missing_columns)]
+        kinds: dict[str, Kind | None] = {column.name: column.kind for column in sql.plan.columns if column.custom_type is None}
+        kinds.update({column.name: column.kind for column in sql.plan.missing_columns})
+        same = all_of(
+            f"NOT ({self._exact('t', name, kinds)} {session.dialect.distinct} {self._exact('n', name, kinds)})" for name in names
+        )
+        of_closed = all_of(f"{key} = c.{name}" for key, name in zip(keys, self._keys, strict=True))
+        of_next = all_of(f"{key} = c.{name}" for key, name in zip(self._key_of("n"), self._keys, strict=True))
+        session.execute(
+            f"INSERT INTO {self._undone} ({', '.join(self._keys)}, starts, follows, follows_end, same) "
+            f"SELECT {', '.join(f'c.{name}' for name in self._keys)}, c.starts, c.follows, n.{self._to}, "
+            f"CASE WHEN n.{self._from} IS NOT NULL AND {same} THEN 1 ELSE 0 END FROM ({closed}) AS c "
+            f"JOIN {table} AS t ON {of_closed} AND t.{self._from} = c.starts "
+            f"LEFT JOIN {table} AS n ON {of_next} AND n.{self._from} = c.follows "
+            f"WHERE c.follows IS NULL OR c.follows > {at}"
+        )
+        copies = f"SELECT 1 FROM {self._undone} AS s WHERE {self._is_of('s')} AND s.same = 1 AND t.{self._from} = s.follows"
+        session.execute(f"DELETE FROM {table} AS t WHERE EXISTS ({copies})")
+        ends = "CASE WHEN s.same = 1 THEN s.follows_end ELSE s.follows END"
+        condition = f"{self._is_of('s')} AND t.{self._from} = s.starts"
+        session.execute(session.dialect.update(table, self._undone, [(self._to, ends)], condition))
 
     def reopen(self) -> int:
         """Open new versions of the records that the run saw and that have none at its time; return how many there are."""
@@ -132,6 +176,20 @@ class Closings:
     @cached_property
     def _missing(self) -> str:
         return f"_limio_missing_{uuid.uuid4().hex}"
+
+    @cached_property
+    def _undone(self) -> str:
+        return f"_limio_undone_{uuid.uuid4().hex}"
+
+    def _time_of(self, number: int) -> str:
+        return f"(SELECT j.judged_at FROM {self._judged} AS j WHERE j.number = {number})"
+
+    def _exact(self, alias: str, name: str, kinds: Mapping[str, Kind | None]) -> str:
+        column = f"{alias}.{self.session.dialect.quote(name)}"
+        kind = kinds.get(name)
+        # A type that this package does not create is compared as text.
+        text = f"CAST({column} AS {self.session.dialect.text_type})"
+        return self.session.dialect.exact(text if kind is None else column, kind or Kind.TEXT)
 
     @property
     def _from(self) -> str:
