@@ -111,6 +111,12 @@ def count_times(keys: pa.Array) -> int:
     return int(pc.sum(pc.cast(pc.starts_with(keys, _TIME), "int64")).as_py() or 0)
 
 
+def instants_of(texts: pa.Array) -> pa.Array:
+    """Return the instants in texts, truncated to the microsecond; null for a text that is not a time."""
+    instants = _parse_usual(texts)
+    return _microseconds(_parse(texts)) if instants is None else instants
+
+
 def to_timestamps(texts: pa.Array) -> tuple[Kind, pa.Array]:
     """Convert texts to timestamps if each of them has a zone and at most microseconds.
 

@@ -41,7 +41,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
         ``DbApiHook``.
     :param table: the table, with its schema where it is not the default one: ``analytics.subscriptions``.
     :param mode: ``merge`` replaces rows by primary key and adds new ones; ``append`` adds this run's rows, once, however often
-        the run is repeated; ``replace`` replaces all rows of the table.
+        the run is repeated; ``replace`` replaces all rows of the table; ``history`` keeps each version of a row, with the times
+        between which it was valid.
     :param primary_key: the columns that identify a row: a list, or the name of one; else the resource's.
     :param time_column: the column whose newest value wins where two records have the same key, in one pull or in several; else
         the resource's.
@@ -87,7 +88,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         **ResourcePullOperator.parameters,
         "sql_conn_id": Parameter(readers.text("the id of a connection")),
         "table": Parameter(readers.text("the name of a table")),
-        "mode": Parameter(readers.choice("merge", "append", "replace")),
+        "mode": Parameter(readers.choice("merge", "append", "replace", "history")),
         "primary_key": Parameter(readers.optional(readers.names("columns"))),
         "time_column": Parameter(readers.optional(readers.text("the name of a column"))),
         "on_missing": Parameter(readers.choice("keep", "mark", "delete")),
@@ -260,9 +261,9 @@ class ResourceToSqlOperator(ResourcePullOperator):
         """Check before the pull that the mode fits the resource."""
         from limio_limitrail.api.errors import ParameterError
 
-        if mode == "merge" and not self._key(plan):
+        if mode.needs_key and not self._key(plan):
             raise ParameterError(
-                f"mode='merge' needs a primary key, and resource {plan.resource.name!r} has none: "
+                f"mode={self.mode!r} needs a primary key, and resource {plan.resource.name!r} has none: "
                 "give primary_key=[...], or another mode"
             )
         if mode == "replace" and self.incremental and plan.resource.time_filter is not None:
@@ -288,9 +289,10 @@ class ResourceToSqlOperator(ResourcePullOperator):
                 f"on_missing={self.on_missing!r} works in DuckDB, Postgres and SQLite, where loads into one table wait for each "
                 f"other, and not in {dialect.name} of {self.sql_conn_id!r}: leave it out"
             )
-        key = self._key(plan) if mode == "merge" else ()
+        key = self._key(plan) if mode.needs_key else ()
+        history = mode == "history"
         try:
-            check_target(hook=database, table=self.table, primary_key=key, max_columns=self.max_columns)
+            check_target(hook=database, table=self.table, primary_key=key, max_columns=self.max_columns, history=history)
         except LandingError as unfit:
             raise ParameterError(f"table={self.table!r}: {unfit.what}") from None
 
@@ -301,7 +303,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         return NeededColumns(
             key=self._key(plan),
             key_given=self.primary_key is not None,
-            merges=self.mode == "merge",
+            merges=self.mode in ("merge", "history"),
             time_column=self.time_column,
         )
 

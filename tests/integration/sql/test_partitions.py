@@ -136,3 +136,29 @@ def test_what_is_called_before_the_commit_can_undo_it(db: Database) -> None:
     assert [one.partitions for one in seen] == [("a",)]
     assert db.land("merge", pulled, partitions=BY_DAY, before_commit=refuse, dry_run=True).partitions == ("a",)
     assert db.land("merge", pulled, partitions=BY_DAY, before_commit=seen.append) == seen[-1]
+
+
+def test_a_history_touches_the_versions_that_it_changes(db: Database) -> None:
+    scope = Scope(digest="0" * 16, text="subscriptions", task="d/t")
+    runs = [datetime(2026, 6, day, tzinfo=UTC) for day in (1, 2, 3, 4, 5)]
+
+    def land(run: int, ids: list[int], days: list[str], times: list[datetime]) -> LoadResult:
+        return db.land(
+            "history",
+            {"id": (INT, ids), "day": (T, days), "at": (S, times)},
+            time="at",
+            run=f"d/t/{run}",
+            at=runs[run],
+            scope=scope,
+            full_scan=True,
+            on_missing=OnMissing.MARK,
+            partitions=BY_DAY,
+        )
+
+    assert land(0, [1, 2], ["a", "b"], [at(1), at(1)]).partitions == ("a", "b")
+    assert land(1, [1, 2], ["a", "b"], [at(1), at(1)]).partitions == ()
+    # The version of day b ends, and one of day c begins.
+    assert land(2, [1, 2], ["a", "c"], [at(1), at(2)]).partitions == ("b", "c")
+    gone = land(3, [2], ["c"], [at(2)])
+    assert (gone.marked, gone.partitions) == (1, ("a",))
+    assert land(4, [1, 2], ["a", "c"], [at(1), at(2)]).partitions == ("a",)

@@ -19,13 +19,16 @@ from limio_limitrail.landing.sql.contract import EVOLVE, Contract
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.direct_load import load_directly
 from limio_limitrail.landing.sql.errors import DatabaseError, during
+from limio_limitrail.landing.sql.history import VALIDITY, HistoryLoad, check_table, with_times
+from limio_limitrail.landing.sql.history import stage_columns as stage_columns_of_history
+from limio_limitrail.landing.sql.history_statements import VALID_FROM
 from limio_limitrail.landing.sql.load_checks import run_checks
 from limio_limitrail.landing.sql.metadata import run_columns, values_of
 from limio_limitrail.landing.sql.missing_rows import MissingResult, MissingRows, check_replaced
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, OnMissing, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.partitions import Partitions, TouchedPartitions
-from limio_limitrail.landing.sql.plan import ColumnPlan, check_key_column, key_columns, make_plan
+from limio_limitrail.landing.sql.plan import ColumnPlan, check_key_column, key_columns, key_columns_of_table, make_plan
 from limio_limitrail.landing.sql.scopes import find_membership, record_load
 from limio_limitrail.landing.sql.sessions import find_table, open_session
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE, STORED_NUL, nul_forms, stage_columns
@@ -43,6 +46,7 @@ BATCH_ROWS = 100_000
 """Staged rows whose times are fetched at once, where SQL cannot compare times."""
 
 _VERBS = {WriteMode.MERGE: "merging into", WriteMode.APPEND: "appending to", WriteMode.REPLACE: "replacing the rows of"}
+_VERBS[WriteMode.HISTORY] = "adding versions to"
 
 _ROWS_SKIPPED = (
     "A trigger or a rule of the table may prevent rows from being written; change it, or load into another table; "
@@ -163,9 +167,13 @@ class _Load:
         self._progress = progress
         self._has_schema = bool(schema)
         self._table = table
+        self._keeps_history = target.mode is WriteMode.HISTORY
         with during(f"while inspecting {table}"):
-            self._membership = find_membership(session=session, table=table, target=target)
+            check_table(session=session, table=table, history=self._keeps_history)
+            self._membership = None if self._keeps_history else find_membership(session=session, table=table, target=target)
             metadata = run_columns(extracted_at=target.extracted_at, run_id=target.run_id)
+            if self._keeps_history:
+                metadata = (*VALIDITY, *metadata)
             if self._membership is not None:
                 metadata += self._membership.columns()
             plan = make_plan(session=session, table=table, schema=schema, metadata=metadata)
@@ -181,6 +189,7 @@ class _Load:
             time=time,
             missing_time=self._plan.missing_column(key, same=session.dialect.same_name) if missing and key is not None else None,
         )
+        self._touched = self._touched_partitions()
 
     def run(self) -> LoadResult:
         result = self._run()
@@ -196,7 +205,7 @@ class _Load:
 
     def _run(self) -> LoadResult:
         table, session, target = self._table, self._session, self._target
-        if self._has_schema:
+        if self._has_schema and not self._keeps_history:
             result = load_directly(
                 session=session, statements=self._sql, target=target, parts=self._parts, progress=self._progress
             )
@@ -208,7 +217,8 @@ class _Load:
                     touched.note(self._sql.rows_of_run(), target.run_id)
                 return replace(result, missing_checked=self._judges, partitions=touched.keys)
         with during(f"while creating the staging table of {table}"):
-            session.create_stage(stage=self._sql.stage, columns=self._sql.stage_columns())
+            more = stage_columns_of_history(session.dialect) if self._keeps_history else []
+            session.create_stage(stage=self._sql.stage, columns=[*self._sql.stage_columns(), *more])
         with during(f"while copying rows into the staging table of {table}"):
             rows = self._fill_stage()
         if not self._plan.exists and not self._has_schema and not rows:
@@ -217,14 +227,14 @@ class _Load:
         with during(f"while checking the staged rows of {table}"):
             if rows:
                 self._contract.check_required(self._plan, session=session, relation=self._sql.staged, staged=True)
-            if target.mode is WriteMode.MERGE and rows:
+            if target.mode.needs_key and rows:
                 self._check_keys()
             self._check_custom_types()
             self._demote_invalid_json()
             # A JSON column may just have become a text column.
             self._contract.check_types(self._plan, types=session.dialect.types)
             keys = key_columns(plan=self._plan, keys=target.primary_key) or ()
-            duplicates = session.execute(self._sql.drop_duplicates(keys)) if keys and rows else 0
+            duplicates = self._drop_duplicates(keys) if keys and rows else 0
         added, widened = self._evolve(keys)
         self._touched = self._touched_partitions()
         staged = rows - duplicates
@@ -239,9 +249,9 @@ class _Load:
             applied,
             deleted=applied.deleted + missing.deleted,
             outdated=applied.outdated + missing.dropped,
-            marked=missing.marked,
-            returned=missing.returned,
-            missing_checked=missing.checked,
+            marked=applied.marked + missing.marked,
+            returned=applied.returned + missing.returned,
+            missing_checked=applied.missing_checked or missing.checked,
         )
         return replace(
             applied,
@@ -256,6 +266,13 @@ class _Load:
     def _touched_partitions(self) -> TouchedPartitions:
         return TouchedPartitions(session=self._session, plan=self._plan, partitions=self._partitions)
 
+    def _history(self, keys: Sequence[ColumnPlan]) -> HistoryLoad:
+        return HistoryLoad.of(session=self._session, statements=self._sql, keys=keys, target=self._target, touched=self._touched)
+
+    def _drop_duplicates(self, keys: Sequence[ColumnPlan]) -> int:
+        statement = self._history(keys).statements.drop_repeated() if self._keeps_history else self._sql.drop_duplicates(keys)
+        return self._session.execute(statement)
+
     def _fill_stage(self) -> int:
         rows = 0
         keys = self._target.primary_key
@@ -264,6 +281,8 @@ class _Load:
             for group in part.groups():
                 forms |= nul_forms(group, keys=keys)
                 staged = stage_columns(rows=group, part=part.name, plan=self._plan, time=self._sql.time, start=rows)
+                if self._keeps_history:
+                    staged = with_times(staged, time=self._sql.time, started_at=self._target.extracted_at)
                 if staged.num_rows:
                     self._session.fill(stage=self._sql.stage, rows=staged)
                 rows += staged.num_rows
@@ -324,7 +343,8 @@ class _Load:
         session, table, plan = self._session, self._table, self._plan
         types = session.dialect.types
         if not plan.exists:
-            unique = [column.name for column in keys] if self._target.mode is WriteMode.MERGE else []
+            unique = [column.name for column in keys] if self._target.mode.needs_key else []
+            unique += [VALID_FROM] if self._keeps_history else []
             with during(f"while creating {table}"):
                 session.create_table(table=table, columns=self._sql.table_columns(), key=unique)
             return (), ()
@@ -368,6 +388,9 @@ class _Load:
         match self._target.mode:
             case WriteMode.MERGE:
                 return self._merge(keys, rows=rows, staged=staged)
+            case WriteMode.HISTORY:
+                keys = keys or key_columns_of_table(plan=self._plan, keys=self._target.primary_key, dialect=self._session.dialect)
+                return self._history(keys).run(staged=staged) if keys else LoadResult()
             case WriteMode.APPEND:
                 self._touched.note(self._sql.rows_of_run(), run_id)
                 deleted = self._session.execute(self._sql.delete_run(), run_id)

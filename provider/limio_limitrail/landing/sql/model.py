@@ -35,6 +35,13 @@ class WriteMode(StrEnum):
     """Rows are added; those that an earlier try of the same run added are removed first."""
     REPLACE = "replace"
     """The pull becomes the whole content of the table."""
+    HISTORY = "history"
+    """Each version of a row is kept, with the times between which it was valid."""
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether rows are found by their key, which each of them must have."""
+        return self in (WriteMode.MERGE, WriteMode.HISTORY)
 
 
 class OnMissing(StrEnum):
@@ -81,8 +88,8 @@ class Target:
     :param on_missing: what happens to rows that the list no longer has.
     :param full_scan: whether the pull read the whole list: only then a row that did not come is missing.
     :param max_missing: how many of the known rows may be missing, or be gone after a replace; ``None`` for any number.
-    :raises ValueError: rows would be marked or deleted without a merge or a scope; a merge without a primary key, an instant
-        without a time zone, or an empty table name or run.
+    :raises ValueError: rows would be marked or deleted without a merge or a scope; a merge or a history without a primary
+        key, an instant without a time zone, or an empty table name or run.
     """
 
     table: str
@@ -99,8 +106,9 @@ class Target:
     def __post_init__(self) -> None:
         if self.on_missing is not OnMissing.KEEP and (self.scope is None or self.mode in (WriteMode.APPEND, WriteMode.REPLACE)):
             raise ValueError(f"on_missing={self.on_missing} needs a merge, and the scope of the pull")
-        if self.mode is WriteMode.MERGE and not self.primary_key:
-            raise ValueError(f"merging into {self.table} needs a primary key: name the record keys that identify a row")
+        if self.mode.needs_key and not self.primary_key:
+            verb = "merging into" if self.mode is WriteMode.MERGE else "a history in"
+            raise ValueError(f"{verb} {self.table} needs a primary key: name the record keys that identify a row")
         if len(set(self.primary_key)) != len(self.primary_key):
             raise ValueError(f"the primary key of {self.table} names a record key twice")
         if self.extracted_at.tzinfo is None:

@@ -38,6 +38,19 @@ class TableName:
         return self.table if self.schema is None else f"{self.schema}.{self.table}"
 
 
+def side_table(table: TableName, *, suffix: str) -> TableName:
+    """Name a table that is kept beside another, in its schema.
+
+    :param table: the other table.
+    :param suffix: what its name ends with.
+    """
+    name = f"{table.table}{suffix}"
+    if len(name.encode()) > LONGEST_NAME:
+        digest = hashlib.sha256(table.table.encode()).hexdigest()[:_SHORTEST_HASH]
+        name = f"{_cut(table.table, to=LONGEST_NAME - _SHORTEST_HASH - 2 - len(suffix))}__{digest}{suffix}"
+    return TableName(schema=table.schema, table=name)
+
+
 def table_name(text: str, *, fold: Callable[[str], str], longest: int | None = None) -> TableName:
     """Read ``table`` or ``schema.table``; either part may be in double quotes.
 

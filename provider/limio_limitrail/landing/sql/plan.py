@@ -195,6 +195,24 @@ def key_columns(*, plan: LoadPlan, keys: Sequence[str]) -> tuple[ColumnPlan, ...
     return columns if columns and len(columns) == len(keys) else None
 
 
+def key_columns_of_table(*, plan: LoadPlan, keys: Sequence[str], dialect: Dialect) -> tuple[ColumnPlan, ...]:
+    """Find the columns of a primary key in a table into which an empty pull goes; empty if it lacks one."""
+    found = [plan.missing_column(key, same=dialect.same_name) for key in keys]
+    return tuple(
+        ColumnPlan(
+            key=key,
+            name=column.name,
+            staged="",
+            incoming=column.kind or Kind.TEXT,
+            kind=column.kind or Kind.TEXT,
+            existing=column,
+            current=column.kind,
+        )
+        for key, column in zip(keys, found, strict=True)
+        if column is not None and None not in found
+    )
+
+
 def check_key_column(column: ColumnPlan, *, table: TableName) -> None:
     """Refuse a column of the primary key in which rows would get lost.
 
