@@ -22,8 +22,16 @@ def test_a_dry_run_moves_nothing(home: AirflowHome, limio_emulator: EmulatorServ
         common = dict(resource="subscriptions", sql_conn_id="duck", table="subs", incremental=True, outlets=[Asset("subs")])
         LimioToSqlOperator(task_id="dry", dry_run="{{ 'yes' }}", **common)
         LimioToSqlOperator(task_id="land", **common)
-        LimioToSqlOperator.partial(task_id="mapped", **common).expand(dry_run=[True])
         """
+    )
+    home.write_dag(
+        """
+        LimioToSqlOperator.partial(
+            task_id="land", resource="subscriptions", sql_conn_id="duck", table="subs", outlets=[Asset("subs")]
+        ).expand(dry_run=[True])
+        """,
+        dag_id="mapped",
+        name="mapped",
     )
 
     def attempt(task: str, run: str) -> dict[str, Any]:
@@ -37,6 +45,8 @@ def test_a_dry_run_moves_nothing(home: AirflowHome, limio_emulator: EmulatorServ
     assert dry["xcom"]["dry_run"] is True
     assert dry["events"] == []
     assert duck(file, "SELECT count(*) FROM duckdb_tables()") == [(0,)]
+    mapped = home.run("mapped").task("land[0]")
+    assert (mapped["xcom"]["dry_run"], mapped["events"]) == (True, [])
     real = attempt("land", "one")
     assert real["xcom"]["dry_run"] is False
     assert real["events"] == [real["xcom"]]
