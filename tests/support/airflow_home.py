@@ -133,6 +133,7 @@ class AirflowHome:
             "from datetime import datetime, timedelta\n"
             "from airflow.sdk import DAG, Asset, task\n"
             "from limio_limitrail.api.resource import Resource\n"
+            "from limio_limitrail.transfers import Check\n"
             "from limio_limitrail.usage import Column, Json, Text\n"
             "from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator\n"
             "from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor\n"

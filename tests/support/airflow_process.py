@@ -108,6 +108,23 @@ def describe(dag_id: str, run_id: str) -> dict[str, Any]:
     return {"run_id": run_id, "state": str(run.state), "tasks": tasks}
 
 
+def keys_of_events(dag_id: str, *, task_id: str, run_id: str) -> dict[str, Any]:
+    """Return the assets and partition keys of a task's events, in order."""
+    from airflow import settings
+    from airflow.models.asset import AssetEvent, AssetModel
+    from sqlalchemy import select
+
+    session = settings.Session()
+    found = session.execute(
+        select(AssetModel.name, AssetEvent.partition_key)
+        .join(AssetModel, AssetModel.id == AssetEvent.asset_id)
+        .where(AssetEvent.source_dag_id == dag_id, AssetEvent.source_run_id == run_id, AssetEvent.source_task_id == task_id)
+    )
+    events = sorted(tuple(row) for row in found)
+    session.close()
+    return {"events": events}
+
+
 def attempt(
     dag_id: str,
     *,
@@ -433,7 +450,7 @@ COMMANDS = {
     one.__name__: one
     for one in (
         run_dag, attempt, state_of, put_state, put_asset_state, describe, counted, peak, defer_all, deferred, remake_trigger,
-        sync_watches,
+        sync_watches, keys_of_events,
     )
 }  # fmt: skip
 

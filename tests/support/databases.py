@@ -39,6 +39,9 @@ NOON = datetime(2024, 5, 6, 12, 0, tzinfo=UTC)
 
 Columns = Mapping[str, tuple[Kind, Sequence[Any]]]
 
+_RULES = ("contract", "checks", "dry_run", "partitions", "before_commit")
+"""Arguments of `load` itself."""
+
 
 class StandardHook(PostgresHook):
     """Postgres that does not say so: nothing but standard SQL may be used with it."""
@@ -180,7 +183,13 @@ class Database:
         at: datetime = NOON,
         hook: Any = None,
         progress: Any = None,
+        **more: Any,
     ) -> LoadResult:
+        """Land a pull.
+
+        :param more: members of `Target` about rows that the list no longer has, and arguments of `load`.
+        """
+        rules = {name: more.pop(name) for name in _RULES if name in more}
         if schema is None:
             keys = list(dict.fromkeys(key_ for part in parts for key_ in part))
             schema = {key_: widest(part[key_][0] for part in parts if key_ in part) for key_ in keys}
@@ -193,10 +202,12 @@ class Database:
                 time_column=time,
                 run_id=run,
                 extracted_at=at,
+                **more,
             ),
             schema=schema,
             parts=[make_part(part, name=f"part-{number}", folder=self.parts) for number, part in enumerate(parts)],
             progress=progress,
+            **rules,
         )
 
 

@@ -23,6 +23,8 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "dags_examples"
 DAG_IDS = {
     "limio_warehouse_sync.py": "limio_warehouse_sync",
     "limio_subscriptions_in_ten_lines.py": "limio_subscriptions",
+    "limio_guarded_table.py": "limio_guarded_table",
+    "limio_deletes.py": "limio_deletes",
     "limio_object_storage.py": "limio_object_storage",
     "limio_masked_customers.py": "limio_masked_customers",
     "limio_hook.py": "limio_hook",
@@ -32,6 +34,7 @@ DAG_IDS = {
     "limio_basket_wait.py": "limio_basket_wait",
     "limitrail_usage_files.py": "limitrail_usage_files",
     "limitrail_usage_watch.py": "limitrail_usage_watch",
+    "limitrail_usage_by_day.py": "limitrail_usage_by_day",
     "limitrail_sliced_pull.py": "limitrail_sliced_pull",
     "limitrail_sharded_commit.py": "limitrail_sharded_commit",
 }
@@ -73,6 +76,11 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         with duckdb.connect(str(warehouse), read_only=True) as database:
             found = {identity for (identity,) in database.execute("SELECT id FROM subscriptions").fetchall()}
         assert found == set(limio_emulator.tenant.ids("subscriptions"))
+    if file == "limio_deletes.py":
+        assert outcome.task("customers")["xcom"]["missing_checked"]
+        with duckdb.connect(str(warehouse), read_only=True) as database:
+            marked = dict(database.execute("SELECT id, CAST(_deleted_at AS VARCHAR) FROM current_subscriptions").fetchall())
+        assert marked == dict.fromkeys(limio_emulator.tenant.ids("subscriptions"))
     if file == "limio_object_storage.py":
         manifests = [json.loads(path.read_text()) for path in (tmp_path / "lake").rglob("manifest.json")]
         assert {item["resource"]: item["format"] for item in manifests} == {

@@ -23,6 +23,7 @@ from limio_limitrail.polling import ChangeEvent, new_events
 from limio_limitrail.retry_policy import ApiRetryPolicy
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
+from limio_limitrail.transfers import Check
 from limio_limitrail.transfers.limio_to_object_storage import LimioToObjectStorageOperator
 from limio_limitrail.transfers.limio_to_sql import LimioToSqlOperator
 from limio_limitrail.transfers.limitrail_to_object_storage import LimitRailToObjectStorageOperator
@@ -124,6 +125,8 @@ with DAG(
         table="subscriptions",
         mode="merge",
         incremental=True,
+        new_columns="ignore",
+        checks=[Check("rows_between", least=1), Check(sql="SELECT count(*) > 0 FROM {table}", name="not empty")],
         outlets=[create_limio_asset(host="acme.prod.limio.com", resource="subscriptions")],
     )
     usage_files = LimitRailToObjectStorageOperator(

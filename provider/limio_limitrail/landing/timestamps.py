@@ -84,6 +84,11 @@ def keys_of(texts: Sequence[str | None]) -> list[str | None]:
     return keys
 
 
+def days_of(texts: Sequence[str | None]) -> list[str | None]:
+    """Return the day in UTC of each time, as in ``2026-05-01``; None for what is not a time."""
+    return [None if key is None or not key.startswith(_TIME) else _time_of(key).date().isoformat() for key in keys_of(texts)]
+
+
 def newest_time(keys: pa.Array) -> datetime | None:
     """Return the newest time among `sort_keys`, truncated to the microsecond; None if there is none."""
     import pyarrow.compute as pc
@@ -91,7 +96,11 @@ def newest_time(keys: pa.Array) -> datetime | None:
     newest: str | None = pc.max(keys).as_py() if len(keys) else None
     if newest is None or not newest.startswith(_TIME):
         return None
-    digits = newest.removeprefix(_TIME).ljust(_SECOND_DIGITS + _PRECISION, "0")[: _SECOND_DIGITS + _PRECISION]
+    return _time_of(newest)
+
+
+def _time_of(key: str) -> datetime:
+    digits = key.removeprefix(_TIME).ljust(_SECOND_DIGITS + _PRECISION, "0")[: _SECOND_DIGITS + _PRECISION]
     return datetime(1, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(digits))
 
 
@@ -100,6 +109,12 @@ def count_times(keys: pa.Array) -> int:
     import pyarrow.compute as pc
 
     return int(pc.sum(pc.cast(pc.starts_with(keys, _TIME), "int64")).as_py() or 0)
+
+
+def instants_of(texts: pa.Array) -> pa.Array:
+    """Return the instants in texts, truncated to the microsecond; null for a text that is not a time."""
+    instants = _parse_usual(texts)
+    return _microseconds(_parse(texts)) if instants is None else instants
 
 
 def to_timestamps(texts: pa.Array) -> tuple[Kind, pa.Array]:

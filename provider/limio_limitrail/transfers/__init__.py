@@ -3,3 +3,7 @@
 
 May import `hooks`, `landing`, `parameters` and `observability`. Begin with `base`.
 """
+
+from limio_limitrail.landing.checks import Check
+
+__all__ = ["Check"]

@@ -33,9 +33,10 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.parts import PartFormat
+    from limio_limitrail.landing.shrinking import ShrinkGuard
     from limio_limitrail.observability.lineage import LineageDataset
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
-    from limio_limitrail.transfers.column_checks import RequiredColumns
+    from limio_limitrail.transfers.column_checks import NeededColumns
     from limio_limitrail.transfers.folders import RunIdentity
     from limio_limitrail.transfers.masking import TaskMasks
     from limio_limitrail.transfers.state import AssetWatermark
@@ -129,6 +130,8 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
     until: datetime | None = None
     slice_size: timedelta | None = None
     concurrency: int = 1
+    # Only a load into a table makes a parameter of this. It hides BaseOperator's method of this name, which nothing calls.
+    dry_run: bool = False  # type: ignore[assignment]
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         "resource": Parameter(references.resource),
@@ -209,7 +212,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             if masks is not None and not self.own_rows():
                 # Rows that were loaded with other masks are to come again.
                 source = {**source, MASKS: masks.signature()}
-            watermark = asset_watermark(context, outlets=self.outlets, target=key, source=source)
+            watermark = asset_watermark(context, outlets=self.outlets, target=key, source=source, dry_run=self.dry_run)
         folder = run_folder(root, resource=resource.name, run=run)
         reset = self.reset_for_other_source(context, resource=resource, target=target, watermark=watermark)
         reset = reset or self.reset_after_loss(resource, watermark)
@@ -230,12 +233,21 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         )
 
     def pull(
-        self, plan: PullPlan, *, part_format: PartFormat, columns: Mapping[str, NestedPath], target: Callable[[], LineageDataset]
+        self,
+        plan: PullPlan,
+        *,
+        part_format: PartFormat,
+        columns: Mapping[str, NestedPath],
+        target: Callable[[], LineageDataset],
+        previous_rows: int | None = None,
+        shrink_guard: ShrinkGuard | None = None,
     ) -> Manifest:
         """Pull into parts.
 
         :param columns: all nested columns: the resource's and the task's.
         :param target: returns the table or the folder, for OpenLineage.
+        :param previous_rows: the records of the last run of the same pull; None if that is not known.
+        :param shrink_guard: how many of them may be missing; None for any number.
         """
         from limio_limitrail.api.errors import CursorRefusedError
         from limio_limitrail.landing.pull import Pull
@@ -301,13 +313,15 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             open_list=open_list,
             restart_on=CursorRefusedError,
             part_rows=self.part_rows,
+            previous_rows=previous_rows,
+            shrink_guard=shrink_guard,
             checks=ColumnNameChecks(
                 api=self.hook.client.api,
                 resource=resource.name,
                 dropped=tuple(self.drop_columns),
                 nested=self.nested_columns or {},
                 all_nested=tuple(columns),
-                required=self.required_columns(plan),
+                needed=self.needed_columns(plan),
             ),
             masks=plan.masks,
         )
@@ -328,7 +342,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         """Return the columns whose times are compared."""
         return () if resource.time_column is None else (resource.time_column,)
 
-    def required_columns(self, plan: PullPlan) -> RequiredColumns | None:  # noqa: ARG002 - for those that load a table
+    def needed_columns(self, plan: PullPlan) -> NeededColumns | None:  # noqa: ARG002 - for those that load a table
         """Return the columns that a table needs; None if there is no table."""
         return None
 
@@ -351,12 +365,15 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         }
         return cast("PullTotals", totals)
 
-    def publish_summary(self, context: Context, summary: Mapping[str, Any]) -> None:
-        """Put the summary into the asset event of each outlet, and its numbers into metrics."""
+    def publish_summary(self, context: Context, summary: Mapping[str, Any], *, partitions: Sequence[str] = ()) -> None:
+        """Put the summary into the asset event of each outlet, and its numbers into metrics.
+
+        :param partitions: partition keys, each of which becomes an event of its own.
+        """
         from limio_limitrail.assets.outlet_events import add_to_outlet_events
         from limio_limitrail.observability.metrics import send_metrics
 
-        add_to_outlet_events(context, outlets=self.outlets, summary=summary)
+        add_to_outlet_events(context, outlets=self.outlets, summary=summary, partitions=partitions)
         send_metrics(summary, api=self.hook.conn_type, what=summary["resource"])
 
 

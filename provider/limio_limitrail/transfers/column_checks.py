@@ -22,7 +22,7 @@ log = logging.getLogger("limio_limitrail.transfers")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RequiredColumns:
+class NeededColumns:
     """The columns that a table needs.
 
     :param key: the primary key.
@@ -46,7 +46,7 @@ class ColumnNameChecks:
     :param dropped: the columns to leave out.
     :param nested: the nested columns that the task names, as column name → path.
     :param all_nested: all nested columns; one of them may be dropped, too.
-    :param required: what a table needs; None for files.
+    :param needed: what a table needs; None for files.
     """
 
     api: str
@@ -54,7 +54,7 @@ class ColumnNameChecks:
     dropped: tuple[str, ...]
     nested: Mapping[str, NestedPath]
     all_nested: Collection[str]
-    required: RequiredColumns | None = None
+    needed: NeededColumns | None = None
 
     @cached_property
     def watched(self) -> tuple[str, ...]:
@@ -71,8 +71,8 @@ class ColumnNameChecks:
         :raises ProtocolError: the name of a column repeats a credential.
         """
         self._check_secrets(schema)
-        if self.required is not None and self.required.merges:
-            self._check_key(self.required, schema)
+        if self.needed is not None and self.needed.merges:
+            self._check_key(self.needed, schema)
 
     def check_all(self, schema: Mapping[str, Kind], *, found: Collection[str], keys: Collection[str]) -> None:
         """Refuse or log names that no record had.
@@ -87,10 +87,10 @@ class ColumnNameChecks:
         missing = [name for name in self.watched if name not in found]
         for name in missing:
             self._report_missing(name, landing)
-        if self.required is None:
+        if self.needed is None:
             return
-        self._check_key(self.required, schema)
-        column = self.required.time_column
+        self._check_key(self.needed, schema)
+        column = self.needed.time_column
         if column is not None and column not in schema:
             raise ParameterError(
                 f"time_column names {column!r}, which no record of {self.resource!r} has{_similar(column, schema)}. Nothing was "
@@ -125,16 +125,16 @@ class ColumnNameChecks:
             _similar(name, landing),
         )
 
-    def _check_key(self, required: RequiredColumns, schema: Mapping[str, Kind]) -> None:
-        for column in required.key:
+    def _check_key(self, needed: NeededColumns, schema: Mapping[str, Kind]) -> None:
+        for column in needed.key:
             if column in schema:
                 continue
-            if required.key_given:
+            if needed.key_given:
                 raise ParameterError(
                     f"primary_key names {column!r}, which records of {self.resource!r} do not have{_similar(column, schema)}. "
                     "Nothing was loaded: correct the name"
                 )
-            if required.merges:
+            if needed.merges:
                 raise ParameterError(
                     f"the records of {self.resource!r} do not have the column {column!r} of its primary key"
                     f"{_similar(column, schema)}. Nothing was loaded: give primary_key=[...], or another mode"

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.transfers.base import DEFAULT_MAX_COLUMNS, DEFAULT_OVERLAP, DEFAULT_PART_ROWS
+from limio_limitrail.transfers.missing import DEFAULT_MAX_MISSING
 from limio_limitrail.transfers.sources import LimioPullOperator
-from limio_limitrail.transfers.to_sql import ResourceToSqlOperator
+from limio_limitrail.transfers.to_sql import DEFAULT_MAX_PARTITIONS, ResourceToSqlOperator
 
 if TYPE_CHECKING:
     import pandas as pd
     from airflow.sdk import ObjectStoragePath
 
     from limio_limitrail.api.resource import Resource
+    from limio_limitrail.landing.checks import Check
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
@@ -40,7 +42,16 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         mode: Templated[str] = "merge",
         primary_key: Templated[Sequence[str]] | None = None,
         time_column: Templated[str] | None = None,
+        on_missing: Templated[str] = "keep",
+        max_missing: Templated[int | str] = DEFAULT_MAX_MISSING,
         staging: Templated[str | ObjectStoragePath] | None = None,
+        new_columns: Templated[str] = "add",
+        type_changes: Templated[str] = "widen",
+        required_columns: Templated[Sequence[str]] = (),
+        checks: Templated[Sequence[Check]] = (),
+        dry_run: Templated[bool] = False,
+        partition_column: Templated[str] | None = None,
+        max_partitions: Templated[int] = DEFAULT_MAX_PARTITIONS,
         limio_conn_id: Templated[str] = "limio_default",
         path_params: Templated[Mapping[str, Any]] | None = None,
         query_params: Templated[Mapping[str, Any]] | None = None,
@@ -66,7 +77,16 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         self.mode = mode
         self.primary_key = primary_key
         self.time_column = time_column
+        self.on_missing = on_missing
+        self.max_missing = max_missing
         self.staging = staging
+        self.new_columns = new_columns
+        self.type_changes = type_changes
+        self.required_columns = required_columns
+        self.checks = checks
+        self.dry_run = dry_run
+        self.partition_column = partition_column
+        self.max_partitions = max_partitions
         self.limio_conn_id = limio_conn_id
         self.path_params = path_params
         self.query_params = query_params

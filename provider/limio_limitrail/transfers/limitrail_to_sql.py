@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.transfers.base import DEFAULT_MAX_COLUMNS, DEFAULT_OVERLAP, DEFAULT_PART_ROWS
+from limio_limitrail.transfers.missing import DEFAULT_MAX_MISSING
 from limio_limitrail.transfers.sources import LimitRailPullOperator
-from limio_limitrail.transfers.to_sql import ResourceToSqlOperator
+from limio_limitrail.transfers.to_sql import DEFAULT_MAX_PARTITIONS, ResourceToSqlOperator
 
 if TYPE_CHECKING:
     import pandas as pd
     from airflow.sdk import ObjectStoragePath
 
     from limio_limitrail.api.resource import Resource
+    from limio_limitrail.landing.checks import Check
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
@@ -40,7 +42,16 @@ class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
         mode: Templated[str] = "merge",
         primary_key: Templated[Sequence[str]] | None = None,
         time_column: Templated[str] | None = None,
+        on_missing: Templated[str] = "keep",
+        max_missing: Templated[int | str] = DEFAULT_MAX_MISSING,
         staging: Templated[str | ObjectStoragePath] | None = None,
+        new_columns: Templated[str] = "add",
+        type_changes: Templated[str] = "widen",
+        required_columns: Templated[Sequence[str]] = (),
+        checks: Templated[Sequence[Check]] = (),
+        dry_run: Templated[bool] = False,
+        partition_column: Templated[str] | None = None,
+        max_partitions: Templated[int] = DEFAULT_MAX_PARTITIONS,
         limitrail_conn_id: Templated[str] = "limitrail_default",
         scope: Templated[Sequence[str]] | None = None,
         until: Templated[datetime] | None = None,
@@ -70,7 +81,16 @@ class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
         self.mode = mode
         self.primary_key = primary_key
         self.time_column = time_column
+        self.on_missing = on_missing
+        self.max_missing = max_missing
         self.staging = staging
+        self.new_columns = new_columns
+        self.type_changes = type_changes
+        self.required_columns = required_columns
+        self.checks = checks
+        self.dry_run = dry_run
+        self.partition_column = partition_column
+        self.max_partitions = max_partitions
         self.limitrail_conn_id = limitrail_conn_id
         self.scope = scope
         self.until = until

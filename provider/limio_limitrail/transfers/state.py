@@ -175,9 +175,26 @@ def _text(when: datetime | None) -> str | None:
     return None if when is None else when.isoformat()
 
 
-def asset_watermark(context: Context, *, outlets: list[Any], target: str, source: Source) -> AssetWatermark | None:
+class _Unsaved:
+    """A state store in which nothing is saved: what is written is only read again here."""
+
+    def __init__(self, accessor: Any) -> None:
+        self._accessor = accessor
+        self._written: dict[str, Any] = {}
+
+    def get(self, key: str) -> Any:
+        return self._written[key] if key in self._written else self._accessor.get(key)
+
+    def set(self, key: str, value: Any) -> None:
+        self._written[key] = value
+
+
+def asset_watermark(
+    context: Context, *, outlets: list[Any], target: str, source: Source, dry_run: bool = False
+) -> AssetWatermark | None:
     """Return the watermark of the task's first outlet asset; None if Airflow has no asset state store.
 
+    :param dry_run: whether nothing is to be saved in the store.
     :raises ParameterError: the task has no asset among its outlets.
     """
     from airflow.sdk import Asset
@@ -192,4 +209,5 @@ def asset_watermark(context: Context, *, outlets: list[Any], target: str, source
             "incremental=True keeps its watermark in the state store of the task's outlet asset, and the task has none: "
             'give it one, such as outlets=[Asset("warehouse/subscriptions")]'
         )
-    return AssetWatermark(accessors[asset], target=target, source=source)
+    store = accessors[asset]
+    return AssetWatermark(_Unsaved(store) if dry_run else store, target=target, source=source)

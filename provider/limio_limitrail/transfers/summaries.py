@@ -58,10 +58,16 @@ class LoadSummary(PullTotals):
     :param updated: rows that were replaced by newer ones.
     :param unchanged: rows that were there as they came.
     :param outdated: rows that came older than the table's, which stays as it is.
-    :param deleted: rows that ``mode="replace"``, or a repeated run, removed.
+    :param deleted: rows that ``mode="replace"``, a repeated run, or ``on_missing="delete"`` removed.
+    :param marked: rows that ``on_missing="mark"`` marked.
+    :param returned: marked rows whose records came again; they count as updated, unchanged or outdated as well.
+    :param missing_checked: whether this run looked for rows that the list no longer has.
     :param duplicates: records that came more than once.
     :param columns_added: the first names of new columns.
     :param columns_widened: the first names of columns that have a wider type now.
+    :param columns_ignored: the first names of keys of the records that were left out, because of ``new_columns="ignore"``.
+    :param dry_run: whether nothing of this was committed.
+    :param partitions: the first partition keys that were sent; empty without ``partition_column``.
     """
 
     table: str
@@ -70,6 +76,12 @@ class LoadSummary(PullTotals):
     unchanged: int
     outdated: int
     deleted: int
+    marked: int
+    returned: int
+    missing_checked: bool
     duplicates: int
     columns_added: list[str]
     columns_widened: list[str]
+    columns_ignored: list[str]
+    dry_run: bool
+    partitions: list[str]

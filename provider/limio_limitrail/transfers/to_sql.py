@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,6 +12,8 @@ from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
 from limio_limitrail.parameters import readers, references
 from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.transfers.base import PullPlan, ResourcePullOperator, first_names
+from limio_limitrail.transfers.checks import read_checks
+from limio_limitrail.transfers.partitions import TouchedStore, check_partitions
 from limio_limitrail.transfers.summaries import LoadSummary
 
 if TYPE_CHECKING:
@@ -18,10 +21,14 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
     from limio_limitrail.api.resource import Resource
+    from limio_limitrail.landing.checks import Check
     from limio_limitrail.landing.manifest import Manifest
-    from limio_limitrail.landing.sql import LoadResult, WriteMode
-    from limio_limitrail.transfers.column_checks import RequiredColumns
+    from limio_limitrail.landing.sql import Contract, LoadResult, WriteMode
+    from limio_limitrail.transfers.column_checks import NeededColumns
     from limio_limitrail.transfers.folders import RunIdentity
+
+
+DEFAULT_MAX_PARTITIONS = 100
 
 
 class ResourceToSqlOperator(ResourcePullOperator):
@@ -34,13 +41,32 @@ class ResourceToSqlOperator(ResourcePullOperator):
         ``DbApiHook``.
     :param table: the table, with its schema where it is not the default one: ``analytics.subscriptions``.
     :param mode: ``merge`` replaces rows by primary key and adds new ones; ``append`` adds this run's rows, once, however often
-        the run is repeated; ``replace`` replaces all rows of the table.
+        the run is repeated; ``replace`` replaces all rows of the table; ``history`` keeps each version of a row, with the times
+        between which it was valid.
     :param primary_key: the columns that identify a row: a list, or the name of one; else the resource's.
     :param time_column: the column whose newest value wins where two records have the same key, in one pull or in several; else
         the resource's.
+    :param on_missing: what happens to rows that a finished pull of the whole list no longer has: ``keep``; ``mark`` sets
+        ``_deleted_at``, until the record returns; ``delete``. Only rows that this task's pulls of this list brought are touched.
+    :param max_missing: how many of the known rows may be missing before anything is replaced, marked or deleted: a whole number
+        of rows, or a share such as ``"20%"``, of which ten rows are always allowed. With more, nothing is written.
     :param staging: the folder for parts until they are loaded: an `ObjectStoragePath`, or its URL. By default a folder on the
         worker that only its user can read. Use one that all workers share if a retry may run on another worker and should
         resume there.
+    :param new_columns: what happens to record keys for which an existing table has no column: ``add`` adds them, ``ignore``
+        leaves them out, ``fail`` ends the load before anything is written.
+    :param type_changes: what happens where a column of the table is too narrow for the values that come: ``widen`` makes it
+        wider, ``fail`` ends the load before anything is written.
+    :param required_columns: columns that some record of each pull must have a value for: a list, or the name of one. A pull
+        without records passes.
+    :param checks: conditions that the table must meet after the load, or nothing is committed: a list of `Check`, or of mappings
+        with its members.
+    :param dry_run: do all of it and roll back: the summary says what the run would have done. Neither the table nor the watermark
+        changes, and no asset event is sent. For DuckDB, Postgres and SQLite.
+    :param partition_column: the column whose values in the rows that a load inserts, updates or deletes become partition keys of
+        the event of each outlet asset (Airflow 3.3 and later): of a time its day in UTC, otherwise the value. No event is sent
+        if no row changes.
+    :param max_partitions: the most partitions that a load may touch; with more, nothing is written.
     """
 
     sql_conn_id: str
@@ -48,16 +74,33 @@ class ResourceToSqlOperator(ResourcePullOperator):
     mode: str
     primary_key: Sequence[str] | None
     time_column: str | None
+    on_missing: str
+    max_missing: int | str
     staging: str | ObjectStoragePath | None
+    new_columns: str
+    type_changes: str
+    required_columns: Sequence[str]
+    checks: Sequence[Check]
+    partition_column: str | None
+    max_partitions: int
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **ResourcePullOperator.parameters,
         "sql_conn_id": Parameter(readers.text("the id of a connection")),
         "table": Parameter(readers.text("the name of a table")),
-        "mode": Parameter(readers.choice("merge", "append", "replace")),
+        "mode": Parameter(readers.choice("merge", "append", "replace", "history")),
         "primary_key": Parameter(readers.optional(readers.names("columns"))),
         "time_column": Parameter(readers.optional(readers.text("the name of a column"))),
+        "on_missing": Parameter(readers.choice("keep", "mark", "delete")),
+        "max_missing": Parameter(readers.rows_or_percent),
         "staging": Parameter(readers.optional(references.folder)),
+        "new_columns": Parameter(readers.choice("add", "ignore", "fail")),
+        "type_changes": Parameter(readers.choice("widen", "fail")),
+        "required_columns": Parameter(readers.names("columns")),
+        "checks": Parameter(read_checks),
+        "dry_run": Parameter(readers.switch),
+        "partition_column": Parameter(readers.optional(readers.text("the name of a column"))),
+        "max_partitions": Parameter(readers.whole_number(least=1)),
     }
     template_fields: Sequence[str] = template_fields(parameters)
 
@@ -67,7 +110,10 @@ class ResourceToSqlOperator(ResourcePullOperator):
         :raises AirflowFailException: credentials, scope, parameters or a connection are wrong.
         :raises ApiError: the API failed in a way that a retry may get past.
         :raises RecordError: the records cannot be stored as they are.
+        :raises ContractError: they break the contract of the table, or a check failed; the table is as it was before. A retry
+            pulls them again.
         :raises LandingError: the table cannot take them; it is as it was before.
+        :raises ShrunkListError: the list lacks more rows than max_missing allows; the table is as it was before.
         """
         with fail_fast_on_permanent_errors():
             return self._execute(context)
@@ -75,11 +121,13 @@ class ResourceToSqlOperator(ResourcePullOperator):
     def _execute(self, context: Context) -> LoadSummary:
         from airflow.sdk import ObjectStoragePath
 
+        from limio_limitrail.assets.outlet_events import suppress_outlet_events
         from limio_limitrail.landing.parts import PartFormat
         from limio_limitrail.landing.sql import WriteMode
         from limio_limitrail.observability.lineage import table_dataset
         from limio_limitrail.observability.metrics import log_group
         from limio_limitrail.transfers.folders import default_staging
+        from limio_limitrail.transfers.missing import check_on_missing
 
         self.read_parameters()
         mode = WriteMode(self.mode)
@@ -88,14 +136,18 @@ class ResourceToSqlOperator(ResourcePullOperator):
         root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
         plan = self.plan(context, root=root, target=f"{self.sql_conn_id}/{self.table}")
         self._check_mode(plan, mode)
+        touched = self._touched_store(context)
+        check_on_missing(plan, task=self, on_missing=self.on_missing, mode=mode)
         self._check_table(plan, mode, database=database)
         columns = {**plan.resource.columns, **(self.nested_columns or {})}
         manifest = self.pull(
             plan, part_format=PartFormat.PARQUET, columns=columns, target=lambda: table_dataset(database, table=self.table)
         )
-        self._claim_masked_keys(plan, database=database, mode=mode)
-        with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows):
-            result = self._load(plan, manifest, database=database, mode=mode)
+        if not self.dry_run:
+            self._claim_masked_keys(plan, database=database, mode=mode)
+        with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows), self._asking_again(plan):
+            result = self._load(plan, manifest, database=database, mode=mode, touched=touched)
+        partitions = result.partitions if self.dry_run or touched is None else touched.keys()
         summary = LoadSummary(
             **self.totals(plan, manifest, stats=measured()),
             table=self.table,
@@ -104,14 +156,26 @@ class ResourceToSqlOperator(ResourcePullOperator):
             unchanged=result.unchanged,
             outdated=result.outdated,
             deleted=result.deleted,
+            marked=result.marked,
+            returned=result.returned,
+            missing_checked=result.missing_checked,
             duplicates=result.duplicates,
             columns_added=first_names(result.columns_added),
             columns_widened=first_names(result.columns_widened),
+            columns_ignored=first_names(result.columns_ignored),
+            dry_run=self.dry_run,
+            partitions=first_names(partitions),
         )
         self._clean_up(plan)
-        self.publish_summary(context, summary)
+        if self.dry_run:
+            self.update_lineage(targets=())
+        else:
+            self.publish_summary(context, summary, partitions=partitions)
+        if self.dry_run or (self.partition_column is not None and not partitions):
+            suppress_outlet_events(self)
         self.log.info(
-            "%s: %s rows came in %d pages; %s inserted, %s updated, %s unchanged, %s outdated in %s; %d requests, %.1f s.",
+            "%s%s: %s rows came in %d pages; %s inserted, %s updated, %s unchanged, %s outdated in %s; %d requests, %.1f s.",
+            "Dry run, nothing was written: " if self.dry_run else "",
             manifest.resource,
             f"{manifest.rows:,}",
             manifest.pages,
@@ -123,7 +187,24 @@ class ResourceToSqlOperator(ResourcePullOperator):
             summary["requests"],
             summary["seconds"],
         )
+        if self.on_missing != "keep":
+            self._log_missing(result)
         return summary
+
+    def _log_missing(self, result: LoadResult) -> None:
+        if not result.missing_checked:
+            self.log.info(
+                "It was not checked which rows of %s are missing: this run did not read the whole list, or a later run is loaded "
+                "already.",
+                self.table,
+            )
+            return
+        self.log.info(
+            "Of the rows that this list had, %s were marked, %s deleted, and %s that were marked returned.",
+            f"{result.marked:,}",
+            f"{result.deleted:,}",
+            f"{result.returned:,}",
+        )
 
     def own_rows(self) -> bool:
         """Return whether each run keeps rows of its own."""
@@ -164,21 +245,27 @@ class ResourceToSqlOperator(ResourcePullOperator):
         return has_rows_of(find_database(self.sql_conn_id), table=self.table, run_id=str(run))
 
     def _database(self) -> DbApiHook:
+        from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.hooks.databases import find_database
         from limio_limitrail.landing.sql.sessions import session_class
 
         hook = find_database(self.sql_conn_id)
         # Opens nothing yet, but fails before the pull if this kind of database is not supported.
-        session_class(hook)
+        kind = session_class(hook)
+        if self.dry_run and not kind.dialect.serializes_loads:
+            raise ParameterError(
+                "dry_run needs a database that undoes everything when a load is rolled back: DuckDB, Postgres or SQLite. Load "
+                "into a table of another name instead"
+            )
         return hook
 
     def _check_mode(self, plan: PullPlan, mode: WriteMode) -> None:
         """Check before the pull that the mode fits the resource."""
         from limio_limitrail.api.errors import ParameterError
 
-        if mode == "merge" and not self._key(plan):
+        if mode.needs_key and not self._key(plan):
             raise ParameterError(
-                f"mode='merge' needs a primary key, and resource {plan.resource.name!r} has none: "
+                f"mode={self.mode!r} needs a primary key, and resource {plan.resource.name!r} has none: "
                 "give primary_key=[...], or another mode"
             )
         if mode == "replace" and self.incremental and plan.resource.time_filter is not None:
@@ -186,27 +273,39 @@ class ResourceToSqlOperator(ResourcePullOperator):
                 "mode='replace' with incremental=True would leave nothing in the table but what came since the watermark: "
                 "leave incremental out, or merge"
             )
+        if self.partition_column is not None:
+            check_partitions(column=self.partition_column, mode=self.mode, outlets=self.outlets, dropped=tuple(self.drop_columns))
+        if twice := sorted(set(self.required_columns) & set(self.drop_columns)):
+            raise ParameterError(f"required_columns and drop_columns both name {twice[0]!r}: take it out of one of them")
 
     def _check_table(self, plan: PullPlan, mode: WriteMode, *, database: DbApiHook) -> None:
         """Check before the pull that the table can be loaded."""
         from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.landing.sql.model import LandingError
+        from limio_limitrail.landing.sql.sessions import session_class
         from limio_limitrail.landing.sql.table_checks import check_target
 
-        key = self._key(plan) if mode == "merge" else ()
+        dialect = session_class(database).dialect
+        if self.on_missing != "keep" and not dialect.serializes_loads:
+            raise ParameterError(
+                f"on_missing={self.on_missing!r} works in DuckDB, Postgres and SQLite, where loads into one table wait for each "
+                f"other, and not in {dialect.name} of {self.sql_conn_id!r}: leave it out"
+            )
+        key = self._key(plan) if mode.needs_key else ()
+        history = mode == "history"
         try:
-            check_target(hook=database, table=self.table, primary_key=key, max_columns=self.max_columns)
+            check_target(hook=database, table=self.table, primary_key=key, max_columns=self.max_columns, history=history)
         except LandingError as unfit:
             raise ParameterError(f"table={self.table!r}: {unfit.what}") from None
 
-    def required_columns(self, plan: PullPlan) -> RequiredColumns:
+    def needed_columns(self, plan: PullPlan) -> NeededColumns:
         """Return the columns that the table needs."""
-        from limio_limitrail.transfers.column_checks import RequiredColumns
+        from limio_limitrail.transfers.column_checks import NeededColumns
 
-        return RequiredColumns(
+        return NeededColumns(
             key=self._key(plan),
             key_given=self.primary_key is not None,
-            merges=self.mode == "merge",
+            merges=self.mode in ("merge", "history"),
             time_column=self.time_column,
         )
 
@@ -241,10 +340,20 @@ class ResourceToSqlOperator(ResourcePullOperator):
         except LandingError as unfit:
             raise ParameterError(f"mask: {unfit.what}") from None
 
-    def _load(self, plan: PullPlan, manifest: Manifest, *, database: DbApiHook, mode: WriteMode) -> LoadResult:
-        from limio_limitrail.landing.parts import ParquetPart
-        from limio_limitrail.landing.sql import Target, load
+    def _touched_store(self, context: Context) -> TouchedStore | None:
+        if self.partition_column is None:
+            return None
+        return TouchedStore(context, about=f"{self.sql_conn_id}/{self.table}/{self.partition_column}")
 
+    def _load(
+        self, plan: PullPlan, manifest: Manifest, *, database: DbApiHook, mode: WriteMode, touched: TouchedStore | None
+    ) -> LoadResult:
+        from limio_limitrail.landing.parts import ParquetPart
+        from limio_limitrail.landing.sql import Partitions, Target, load
+        from limio_limitrail.landing.sql.model import OnMissing
+        from limio_limitrail.transfers.missing import is_full_scan, pull_scope, shrink_guard
+
+        column = self.partition_column
         time_column = self.time_column or plan.resource.time_column
         return load(
             hook=database,
@@ -256,9 +365,39 @@ class ResourceToSqlOperator(ResourcePullOperator):
                 time_column=None if time_column in self.drop_columns else time_column,
                 run_id=str(plan.run),
                 extracted_at=manifest.started_at,
+                scope=pull_scope(plan, hook=self.hook, path_params=self.path_params),
+                on_missing=OnMissing(self.on_missing),
+                full_scan=is_full_scan(plan, query_params=self.query_params),
+                max_missing=shrink_guard(self.max_missing),
             ),
             schema=manifest.schema,
             parts=[ParquetPart(folder=plan.folder, part=part) for part in manifest.parts],
+            contract=self._contract(),
+            checks=tuple(self.checks),
+            partitions=None if column is None else Partitions(column=column, most=self.max_partitions),
+            before_commit=None if touched is None else lambda result: touched.add(result.partitions),
+            dry_run=self.dry_run,
+        )
+
+    @contextmanager
+    def _asking_again(self, plan: PullPlan) -> Iterator[None]:
+        """Let a retry pull again, instead of going on from these parts, if they are not what the table expects."""
+        from limio_limitrail.landing.shrinking import ShrunkListError
+        from limio_limitrail.landing.sql import ContractError
+
+        try:
+            yield
+        except (ContractError, ShrunkListError):
+            plan.checkpoints.clear()
+            raise
+
+    def _contract(self) -> Contract:
+        from limio_limitrail.landing.sql import Contract, NewColumns, TypeChanges
+
+        return Contract(
+            new_columns=NewColumns(self.new_columns),
+            type_changes=TypeChanges(self.type_changes),
+            required_columns=tuple(self.required_columns),
         )
 
     def _clean_up(self, plan: PullPlan) -> None:

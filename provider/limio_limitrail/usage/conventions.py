@@ -13,11 +13,11 @@ from types import MappingProxyType
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.parameters.given import as_native, is_nothing, plain, unfit
+from limio_limitrail.parameters.members import read_members
 from limio_limitrail.parameters.readers import choice, mapping, optional, text, whole_number
 from limio_limitrail.parameters.times import span
 from limio_limitrail.usage.ledger.model import State
 from limio_limitrail.usage.ledger.rules import RESEND_WITHIN
-from limio_limitrail.usage.parameters import read_members
 
 _NEVER_ABOUT_A_ROW = frozenset({401, 403, 407, 408, 429})
 """Statuses about the client, its rate or the request's own speed, and never about an earlier request."""

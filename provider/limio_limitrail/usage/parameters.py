@@ -3,20 +3,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from datetime import timedelta
-from decimal import Decimal, InvalidOperation
-from typing import Any, TypeVar
+from decimal import Decimal
+from typing import Any
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.parameters.given import as_native, is_template, plain, type_of, unfit
-from limio_limitrail.parameters.readers import Reader, mapping
+from limio_limitrail.parameters.given import as_native, type_of
 from limio_limitrail.usage.ledger.model import OnUnknown, State
 from limio_limitrail.usage.ledger.rules import RESEND_WITHIN, Policy
-
-T = TypeVar("T")
 
 MAX_CONCURRENCY = 64
 MAX_BATCH_SIZE = 1000
@@ -26,8 +22,6 @@ ON_REKEYED = ("fail", "settle", "send")
 CHANGES_HOLD = ("members", "bodies")
 
 _TRIGGERED_BY_A_PERSON = frozenset({"manual", "operator_triggered"})
-_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,20})?) ?%")
-_COUNT = re.compile(r"[0-9]{1,20}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,42 +47,6 @@ class ErrorBudget:
         return f"{self.name}={self.most}"
 
 
-def rows_or_percent(name: str, value: object) -> int | str:
-    """Read how many rows may go wrong: a whole number of rows, or a text such as ``"1%"``.
-
-    :raises ParameterError: it is neither. A float is refused, because 1 is one row and 1.0 would be all of them.
-    """
-    found = plain(value)
-    if isinstance(found, int) and not isinstance(found, bool) and found >= 0:
-        return found
-    if isinstance(found, str):
-        found = found.strip()
-        if _COUNT.fullmatch(found):
-            return int(found)
-        percent = _PERCENT.fullmatch(found)
-        if percent is not None and Decimal(percent[1]) <= 100:
-            return f"{percent[1]}%"
-    expected = 'a whole number of rows, such as 10, or a share of them as a text, such as "1%"'
-    raise unfit(name, value, expected=f"{expected}{_correction(found)}")
-
-
-def _correction(found: object) -> str:
-    """Return what to write instead of a number that is neither a count of rows nor a text with a percent sign."""
-    try:
-        number = Decimal(str(found)) if isinstance(found, float | Decimal | str) else Decimal(-1)
-    except InvalidOperation:
-        return ""
-    if not number.is_finite():
-        return ""
-    if number == 1:
-        return ' (write 1 for one row, "100%" for all of them)'
-    if 0 < number < 1 and number.adjusted() > -12:
-        percent = format(number * 100, "f")
-        return f' (write "{percent.rstrip("0").rstrip(".") if "." in percent else percent}%")'
-    is_count = number >= 0 and number.adjusted() < 12 and number == number.to_integral_value()
-    return f" (write {int(number)})" if is_count else ""
-
-
 def rows(name: str, value: object) -> object:
     """Read rows: an iterable of mappings, or a text that is a list of them when it is written out.
 
@@ -98,33 +56,6 @@ def rows(name: str, value: object) -> object:
     if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):
         raise ParameterError(f"{name} must be a list of mappings, one a row, got {type_of(value)}")
     return found
-
-
-def read_members(name: str, value: object, *, of: type[T], readers: Mapping[str, Reader[Any]]) -> T:
-    """Read a dataclass, or a mapping with its members, as a template or a connection gives it.
-
-    :raises ParameterError: it is neither, or a member does not fit or is a template: Airflow renders those of mappings only.
-    """
-    found = plain(value)
-    if isinstance(found, of):
-        given = {member: getattr(found, member) for member in readers}
-        if member := next((member for member, item in given.items() if is_template(item)), None):
-            what = f"{name}[{member!r}] is a template, and Airflow renders none in {of.__name__}(...)"
-            raise ParameterError(f"{what}: give a mapping with its members instead, such as {{{member!r}: ...}}")
-    elif isinstance(found, Mapping | str):
-        given = mapping(name, found)
-    else:
-        raise ParameterError(f"{name} must be a {of.__name__}, or a mapping of {' and '.join(readers)}, got {type_of(found)}")
-    if unknown := sorted(set(given) - set(readers)):
-        raise ParameterError(f"{name} must be a mapping of {' and '.join(readers)}, got the member {unknown[0]!r}")
-    required = {field.name for field in fields(of) if field.default is field.default_factory is MISSING}  # type: ignore[arg-type]
-    return of(
-        **{
-            member: read(f"{name}[{member!r}]", given.get(member))
-            for member, read in readers.items()
-            if member in given or member in required
-        }
-    )
 
 
 def read_policy(

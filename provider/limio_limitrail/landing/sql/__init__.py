@@ -5,15 +5,24 @@ May import `landing`, `concurrency` and the root's helpers; knows nothing of eit
 Begin reading at `loading.load`; `plan` is schema evolution, `sessions` chooses the database, `errors` is what messages say.
 """
 
+from limio_limitrail.landing.sql.contract import Contract, ContractError, NewColumns, TypeChanges
 from limio_limitrail.landing.sql.loading import load
-from limio_limitrail.landing.sql.model import (
-    EXTRACTED_AT,
-    RUN_ID,
-    LandingError,
-    LoadResult,
-    PartSource,
-    Target,
-    WriteMode,
-)
+from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
+from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
+from limio_limitrail.landing.sql.partitions import Partitions
 
-__all__ = ["EXTRACTED_AT", "RUN_ID", "LandingError", "LoadResult", "PartSource", "Target", "WriteMode", "load"]
+__all__ = [
+    "EXTRACTED_AT",
+    "RUN_ID",
+    "Contract",
+    "ContractError",
+    "LandingError",
+    "LoadResult",
+    "NewColumns",
+    "PartSource",
+    "Partitions",
+    "Target",
+    "TypeChanges",
+    "WriteMode",
+    "load",
+]

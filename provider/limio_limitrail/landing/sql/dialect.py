@@ -15,7 +15,6 @@ from limio_limitrail.landing.column_types import Kind, arrow_type, cast
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, during, guarded
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from pathlib import Path
 
     import pyarrow as pa
@@ -107,6 +106,8 @@ class Dialect:
     :param custom_type_loses: a condition: such a type does not return the value of a staged expression of a kind.
     :param distinct: the operator that compares values, where two nulls are equal.
     :param strict_types: whether a column holds values of its type only; if not, times have to be fetched to be compared.
+    :param serializes_loads: whether one load into a table waits for the other, and undoes changes of columns when it fails.
+    :param utc_day: the day in UTC of an instant of the database's own type, as in ``2026-05-01``; ``None`` without such a type.
     :param insert_verb: the verb that adds rows to the table.
     :param update_verb: the verb that changes them.
     """
@@ -127,6 +128,8 @@ class Dialect:
     exact: Callable[[str, Kind], str] = as_is
     distinct: str = "IS DISTINCT FROM"
     strict_types: bool = True
+    serializes_loads: bool = True
+    utc_day: Callable[[str], str] | None = None
     insert_verb: str = "INSERT"
     update_verb: str = "UPDATE"
 
@@ -280,6 +283,10 @@ class Session(ABC):
     def lock(self, table: TableName) -> None:  # noqa: B027 - most databases need none
         """Wait for other loads into the table, even one that has yet to be created; does nothing by default."""
 
+    def reading(self) -> AbstractContextManager[None]:
+        """Refuse to write within, as far as the database can."""
+        return nullcontext()
+
     def may_skip_rows(self, table: TableName) -> bool:  # noqa: ARG002
         """Return whether something, such as a trigger, can silently leave a row unchanged."""
         return False
@@ -336,11 +343,8 @@ class DirectLoadSession(Session):
         """Undo everything that is done within if it raises; must be entered before anything else is done."""
 
     @abstractmethod
-    def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource], own: tuple[datetime, str]) -> Iterator[int]:
-        """Copy the parts' rows straight into the new table; yield how many were added since the last time.
-
-        :param own: the values of ``_extracted_at`` and ``_run_id``.
-        """
+    def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource]) -> Iterator[int]:
+        """Copy the parts' rows straight into the new table; yield how many were added since the last time."""
 
     def add_primary_key(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:  # noqa: ARG002
         """Add the primary key to the filled table; return False if the database has none, so that nothing was checked."""

@@ -15,12 +15,21 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.arrow_tables import integer_array
 from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.sql.contract import EVOLVE, Contract
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.direct_load import load_directly
 from limio_limitrail.landing.sql.errors import DatabaseError, during
-from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
+from limio_limitrail.landing.sql.history import VALIDITY, HistoryLoad, check_table, with_times
+from limio_limitrail.landing.sql.history import stage_columns as stage_columns_of_history
+from limio_limitrail.landing.sql.history_statements import VALID_FROM
+from limio_limitrail.landing.sql.load_checks import run_checks
+from limio_limitrail.landing.sql.metadata import run_columns, values_of
+from limio_limitrail.landing.sql.missing_rows import MissingResult, MissingRows, check_replaced
+from limio_limitrail.landing.sql.model import LandingError, LoadResult, OnMissing, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
-from limio_limitrail.landing.sql.plan import ColumnPlan, check_key_column, key_columns, make_plan
+from limio_limitrail.landing.sql.partitions import Partitions, TouchedPartitions
+from limio_limitrail.landing.sql.plan import ColumnPlan, check_key_column, key_columns, key_columns_of_table, make_plan
+from limio_limitrail.landing.sql.scopes import find_membership, record_load
 from limio_limitrail.landing.sql.sessions import find_table, open_session
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE, STORED_NUL, nul_forms, stage_columns
 from limio_limitrail.landing.sql.statements import LoadStatements
@@ -29,17 +38,23 @@ from limio_limitrail.landing.timestamps import keys_of
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
+    from limio_limitrail.landing.checks import Check
+
 log = logging.getLogger("limio_limitrail.landing.sql")
 
 BATCH_ROWS = 100_000
 """Staged rows whose times are fetched at once, where SQL cannot compare times."""
 
 _VERBS = {WriteMode.MERGE: "merging into", WriteMode.APPEND: "appending to", WriteMode.REPLACE: "replacing the rows of"}
+_VERBS[WriteMode.HISTORY] = "adding versions to"
 
 _ROWS_SKIPPED = (
     "A trigger or a rule of the table may prevent rows from being written; change it, or load into another table; "
     "nothing was written"
 )
+_NO_TABLE = LoadResult()
+"""Nothing came, and there is no table."""
+
 _NOTHING_WRITTEN = "Nothing was written; a retry goes on from the finished parts"
 
 
@@ -50,6 +65,11 @@ def load(
     schema: Mapping[str, Kind],
     parts: Sequence[PartSource],
     progress: Callable[[int], None] | None = None,
+    contract: Contract = EVOLVE,
+    checks: Sequence[Check] = (),
+    partitions: Partitions | None = None,
+    before_commit: Callable[[LoadResult], None] | None = None,
+    dry_run: bool = False,
 ) -> LoadResult:
     """Write a pull into a table, in one transaction: all of it or nothing.
 
@@ -68,6 +88,13 @@ def load(
     :param schema: record key → the widest kind of all parts, in order.
     :param parts: the parts in order. Each is read once, one at a time; once more if it cannot go straight into a new table.
     :param progress: called after every part with the number of rows sent so far.
+    :param contract: what may change of the columns, and what the pull must bring.
+    :param checks: what must hold of the table in the end.
+    :param partitions: how the table is divided, if the touched partitions are asked for. Not with `WriteMode.REPLACE`, which
+        writes all of them.
+    :param before_commit: called with the result when only the commit is left to do; what it raises undoes the load.
+    :param dry_run: roll back in the end, and return what would have been done. Needs a database that undoes changes of columns.
+    :raises ContractError: the pull breaks the contract, or a check failed. The table is as it was before.
     :raises LandingError: the pull does not fit, or the database refused it. The table is as it was before.
     """
     # Only parts are counted, not rows: an empty pull may still come with parts.
@@ -77,11 +104,28 @@ def load(
     # Return the memory that the pull has used to the system before the database uses as much.
     pa.default_memory_pool().release_unused()
     step = f"while loading {target.table}"
-    with during(step, outcome=_NOTHING_WRITTEN), open_session(hook, step=step) as session:
-        table = find_table(target.table, dialect=session.dialect)
-        with during(f"while locking {table}"):
-            session.lock(table)
-        result = _Load(session=session, table=table, target=target, schema=schema, parts=parts, progress=progress).run()
+    try:
+        with during(step, outcome=_NOTHING_WRITTEN), open_session(hook, step=step) as session:
+            table = find_table(target.table, dialect=session.dialect)
+            with during(f"while locking {table}"):
+                session.lock(table)
+            result = _Load(
+                session=session,
+                table=table,
+                target=target,
+                schema=schema,
+                parts=parts,
+                progress=progress,
+                contract=contract,
+                partitions=partitions,
+            ).run()
+            run_checks(checks, session=session, table=table)
+            if before_commit is not None and not dry_run:
+                before_commit(result)
+            if dry_run:
+                raise _DryRunEndedError  # noqa: TRY301 - the way out of a transaction without a commit
+    except _DryRunEndedError:
+        log.info("The load into %s is a dry run, and was rolled back", target.table)
     log.info(
         "Loaded into %s: %d rows came, %d inserted, %d updated, %d unchanged, %d outdated, %d deleted, %d duplicates dropped",
         target.table,
@@ -96,6 +140,10 @@ def load(
     return result
 
 
+class _DryRunEndedError(Exception):
+    """Ends the transaction of a dry run."""
+
+
 class _Load:
     """One load, in an open transaction; see `load`."""
 
@@ -108,16 +156,30 @@ class _Load:
         schema: Mapping[str, Kind],
         parts: Sequence[PartSource],
         progress: Callable[[int], None] | None,
+        contract: Contract,
+        partitions: Partitions | None,
     ) -> None:
         self._session = session
+        self._partitions = partitions
         self._target = target
+        self._contract = contract
         self._parts = parts
         self._progress = progress
         self._has_schema = bool(schema)
         self._table = table
+        self._keeps_history = target.mode is WriteMode.HISTORY
         with during(f"while inspecting {table}"):
-            self._plan = make_plan(session=session, table=table, schema=schema)
+            check_table(session=session, table=table, history=self._keeps_history)
+            self._membership = None if self._keeps_history else find_membership(session=session, table=table, target=target)
+            metadata = run_columns(extracted_at=target.extracted_at, run_id=target.run_id)
+            if self._keeps_history:
+                metadata = (*VALIDITY, *metadata)
+            if self._membership is not None:
+                metadata += self._membership.columns()
+            plan = make_plan(session=session, table=table, schema=schema, metadata=metadata)
         key = target.time_column
+        self._plan = contract.fit(plan, needed=[*target.primary_key, *([] if key is None else [key])])
+        contract.check_types(self._plan, types=session.dialect.types)
         time = self._plan.column(key) if key is not None else None
         missing = key is not None and time is None
         self._sql = LoadStatements(
@@ -127,34 +189,89 @@ class _Load:
             time=time,
             missing_time=self._plan.missing_column(key, same=session.dialect.same_name) if missing and key is not None else None,
         )
-        self._own = (target.extracted_at, target.run_id)
+        self._touched = self._touched_partitions()
 
     def run(self) -> LoadResult:
+        result = self._run()
+        if self._membership is not None and (self._plan.exists or result is not _NO_TABLE):
+            with during(f"while recording the load of {self._table}"):
+                record_load(
+                    session=self._session,
+                    table=self._table,
+                    membership=self._membership,
+                    scanned=self._target.on_missing if result.missing_checked else None,
+                )
+        return result
+
+    def _run(self) -> LoadResult:
         table, session, target = self._table, self._session, self._target
-        if self._has_schema:
+        if self._has_schema and not self._keeps_history:
             result = load_directly(
                 session=session, statements=self._sql, target=target, parts=self._parts, progress=self._progress
             )
             if result is not None:
-                return result
+                if result.rows:
+                    self._contract.check_required(self._plan, session=session, relation=self._sql.table, staged=False)
+                touched = self._touched_partitions()
+                if result.rows:
+                    touched.note(self._sql.rows_of_run(), target.run_id)
+                return replace(result, missing_checked=self._judges, partitions=touched.keys)
         with during(f"while creating the staging table of {table}"):
-            session.create_stage(stage=self._sql.stage, columns=self._sql.stage_columns())
+            more = stage_columns_of_history(session.dialect) if self._keeps_history else []
+            session.create_stage(stage=self._sql.stage, columns=[*self._sql.stage_columns(), *more])
         with during(f"while copying rows into the staging table of {table}"):
             rows = self._fill_stage()
         if not self._plan.exists and not self._has_schema and not rows:
             # There is no column to create a table of.
-            return LoadResult()
+            return _NO_TABLE
         with during(f"while checking the staged rows of {table}"):
-            if target.mode is WriteMode.MERGE and rows:
+            if rows:
+                self._contract.check_required(self._plan, session=session, relation=self._sql.staged, staged=True)
+            if target.mode.needs_key and rows:
                 self._check_keys()
             self._check_custom_types()
             self._demote_invalid_json()
+            # A JSON column may just have become a text column.
+            self._contract.check_types(self._plan, types=session.dialect.types)
             keys = key_columns(plan=self._plan, keys=target.primary_key) or ()
-            duplicates = session.execute(self._sql.drop_duplicates(keys)) if keys and rows else 0
+            duplicates = self._drop_duplicates(keys) if keys and rows else 0
         added, widened = self._evolve(keys)
+        self._touched = self._touched_partitions()
+        staged = rows - duplicates
+        with during(f"while looking for missing rows of {table}"):
+            missing = self._settle_missing(keys, staged=staged)
         with during(f"while {_VERBS[target.mode]} {table}"):
-            applied = self._apply(keys, rows=rows, staged=rows - duplicates)
-        return replace(applied, rows=rows, duplicates=duplicates, columns_added=added, columns_widened=widened)
+            applied = self._apply(keys, rows=rows, staged=staged - missing.dropped)
+            if rows:
+                # Also those that an earlier try of the run has written, in case it ended before it could say so.
+                self._touched.note(self._sql.rows_of_run(), target.run_id)
+        applied = replace(
+            applied,
+            deleted=applied.deleted + missing.deleted,
+            outdated=applied.outdated + missing.dropped,
+            marked=applied.marked + missing.marked,
+            returned=applied.returned + missing.returned,
+            missing_checked=applied.missing_checked or missing.checked,
+        )
+        return replace(
+            applied,
+            rows=rows,
+            duplicates=duplicates,
+            columns_added=added,
+            columns_widened=widened,
+            columns_ignored=self._plan.ignored,
+            partitions=self._touched.keys,
+        )
+
+    def _touched_partitions(self) -> TouchedPartitions:
+        return TouchedPartitions(session=self._session, plan=self._plan, partitions=self._partitions)
+
+    def _history(self, keys: Sequence[ColumnPlan]) -> HistoryLoad:
+        return HistoryLoad.of(session=self._session, statements=self._sql, keys=keys, target=self._target, touched=self._touched)
+
+    def _drop_duplicates(self, keys: Sequence[ColumnPlan]) -> int:
+        statement = self._history(keys).statements.drop_repeated() if self._keeps_history else self._sql.drop_duplicates(keys)
+        return self._session.execute(statement)
 
     def _fill_stage(self) -> int:
         rows = 0
@@ -164,6 +281,8 @@ class _Load:
             for group in part.groups():
                 forms |= nul_forms(group, keys=keys)
                 staged = stage_columns(rows=group, part=part.name, plan=self._plan, time=self._sql.time, start=rows)
+                if self._keeps_history:
+                    staged = with_times(staged, time=self._sql.time, started_at=self._target.extracted_at)
                 if staged.num_rows:
                     self._session.fill(stage=self._sql.stage, rows=staged)
                 rows += staged.num_rows
@@ -224,12 +343,13 @@ class _Load:
         session, table, plan = self._session, self._table, self._plan
         types = session.dialect.types
         if not plan.exists:
-            unique = [column.name for column in keys] if self._target.mode is WriteMode.MERGE else []
+            unique = [column.name for column in keys] if self._target.mode.needs_key else []
+            unique += [VALID_FROM] if self._keeps_history else []
             with during(f"while creating {table}"):
                 session.create_table(table=table, columns=self._sql.table_columns(), key=unique)
             return (), ()
         added = [(column.name, types[column.kind]) for column in plan.columns if column.existing is None]
-        added += [(name, self._sql.metadata_type(name)) for name in plan.missing_metadata]
+        added += [(column.name, types[column.kind]) for column in plan.missing_metadata]
         for name, type_ in added:
             with during(f"while adding {table}.{name}"):
                 session.execute(self._sql.add_column(name=name, type_=type_))
@@ -241,12 +361,38 @@ class _Load:
                 widened.append(column.name)
         return tuple(name for name, _ in added), tuple(widened)
 
+    @property
+    def _judges(self) -> bool:
+        """Whether rows that did not come are missing."""
+        is_latest = self._membership is not None and self._membership.is_latest
+        return is_latest and self._target.full_scan and self._target.on_missing is not OnMissing.KEEP
+
+    def _settle_missing(self, keys: Sequence[ColumnPlan], *, staged: int) -> MissingResult:
+        if self._target.mode is WriteMode.REPLACE:
+            check_replaced(session=self._session, statements=self._sql, target=self._target, keys=keys, staged=staged)
+        if self._membership is None or self._target.mode is not WriteMode.MERGE:
+            return MissingResult()
+        if not self._plan.exists:
+            return MissingResult(checked=self._judges)
+        missing_rows = MissingRows(
+            session=self._session,
+            statements=self._sql,
+            target=self._target,
+            membership=self._membership,
+            touched=self._touched,
+        )
+        return missing_rows.settle(keys, staged=staged)
+
     def _apply(self, keys: Sequence[ColumnPlan], *, rows: int, staged: int) -> LoadResult:
         run_id = self._target.run_id
         match self._target.mode:
             case WriteMode.MERGE:
                 return self._merge(keys, rows=rows, staged=staged)
+            case WriteMode.HISTORY:
+                keys = keys or key_columns_of_table(plan=self._plan, keys=self._target.primary_key, dialect=self._session.dialect)
+                return self._history(keys).run(staged=staged) if keys else LoadResult()
             case WriteMode.APPEND:
+                self._touched.note(self._sql.rows_of_run(), run_id)
                 deleted = self._session.execute(self._sql.delete_run(), run_id)
                 [(left,)] = self._session.query(self._sql.has_rows_of_run(), run_id)
             case WriteMode.REPLACE:
@@ -254,7 +400,7 @@ class _Load:
                 [(left,)] = self._session.query(self._sql.has_rows())
         if left:
             raise LandingError(f"{self._table}: deleted rows are still there, and would be duplicated. {_ROWS_SKIPPED}")
-        inserted = self._session.execute(self._sql.insert_in_order(), *self._own)
+        inserted = self._session.execute(self._sql.insert_in_order(), *values_of(self._plan.metadata))
         self._expect(found=inserted, wanted=staged)
         return LoadResult(inserted=inserted, deleted=deleted)
 
@@ -266,11 +412,12 @@ class _Load:
         update = sql.update(keys)
         updated = 0
         if update is not None and pairs.matches > pairs.outdated:
+            self._touched.note(sql.differing_pairs(keys))
             differing = session.query(sql.differing(keys)) if session.may_skip_rows(self._table) else None
-            updated = session.execute(update, *self._own)
+            updated = session.execute(update, *values_of(self._plan.updated_metadata))
             if differing is not None:
                 self._expect(found=updated, wanted=int(differing[0][0]))
-        inserted = session.execute(sql.insert_missing(keys), *self._own)
+        inserted = session.execute(sql.insert_missing(keys), *values_of(self._plan.metadata))
         if pairs.matches > staged - inserted:
             raise LandingError(
                 f"{self._table}: the table has {pairs.matches - staged + inserted} rows more than one for the keys that came, so "

@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-EXTRACTED_AT = "_extracted_at"
-"""The column with the time when a row was pulled."""
-
-RUN_ID = "_run_id"
-"""The column with the run that pulled a row."""
+    from limio_limitrail.landing.shrinking import ShrinkGuard
 
 
 class LandingError(ExplainedError, ValueError):
@@ -39,6 +35,40 @@ class WriteMode(StrEnum):
     """Rows are added; those that an earlier try of the same run added are removed first."""
     REPLACE = "replace"
     """The pull becomes the whole content of the table."""
+    HISTORY = "history"
+    """Each version of a row is kept, with the times between which it was valid."""
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether rows are found by their key, which each of them must have."""
+        return self in (WriteMode.MERGE, WriteMode.HISTORY)
+
+
+class OnMissing(StrEnum):
+    """What happens to rows whose records a list no longer has."""
+
+    KEEP = "keep"
+    """They stay as they are."""
+    MARK = "mark"
+    """They get the time in ``_deleted_at``, until their records return."""
+    DELETE = "delete"
+    """They are deleted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """One list of one task: a full scan of it tells which of the rows that its pulls brought have vanished.
+
+    :param digest: what identifies it: 16 hexadecimal digits.
+    :param text: the same for people.
+    :param task: the task: what the run ids of its pulls begin with, up to the map index or the slash before the Dag run.
+    :param is_only_list: whether the task pulls this list and no other, so that all rows with its run ids are of this list.
+    """
+
+    digest: str
+    text: str
+    task: str
+    is_only_list: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +84,12 @@ class Target:
         ``None``: the last of a pull wins, and of several pulls the one that began last.
     :param run_id: identifies this pull; the same on every retry. Goes to ``_run_id``.
     :param extracted_at: when the pull was made, with a time zone. Goes to ``_extracted_at``.
-    :raises ValueError: a merge without a primary key, an instant without a time zone, or an empty table name or run.
+    :param scope: the list that was pulled; ``None`` if the table is not to know which list a row is in.
+    :param on_missing: what happens to rows that the list no longer has.
+    :param full_scan: whether the pull read the whole list: only then a row that did not come is missing.
+    :param max_missing: how many of the known rows may be missing, or be gone after a replace; ``None`` for any number.
+    :raises ValueError: rows would be marked or deleted without a merge or a scope; a merge or a history without a primary
+        key, an instant without a time zone, or an empty table name or run.
     """
 
     table: str
@@ -63,10 +98,17 @@ class Target:
     time_column: str | None
     run_id: str
     extracted_at: datetime
+    scope: Scope | None = None
+    on_missing: OnMissing = OnMissing.KEEP
+    full_scan: bool = False
+    max_missing: ShrinkGuard | None = None
 
     def __post_init__(self) -> None:
-        if self.mode is WriteMode.MERGE and not self.primary_key:
-            raise ValueError(f"merging into {self.table} needs a primary key: name the record keys that identify a row")
+        if self.on_missing is not OnMissing.KEEP and (self.scope is None or self.mode in (WriteMode.APPEND, WriteMode.REPLACE)):
+            raise ValueError(f"on_missing={self.on_missing} needs a merge, and the scope of the pull")
+        if self.mode.needs_key and not self.primary_key:
+            verb = "merging into" if self.mode is WriteMode.MERGE else "a history in"
+            raise ValueError(f"{verb} {self.table} needs a primary key: name the record keys that identify a row")
         if len(set(self.primary_key)) != len(self.primary_key):
             raise ValueError(f"the primary key of {self.table} names a record key twice")
         if self.extracted_at.tzinfo is None:
@@ -106,10 +148,16 @@ class LoadResult:
     :param updated: rows that were there with other values.
     :param unchanged: rows that were there with the same values, and were left alone.
     :param outdated: rows that differ from the table's row of their key and are not newer, so that it stayed.
-    :param deleted: rows removed: all former ones when replacing, those of the same run when appending again.
+    :param deleted: rows removed: all former ones when replacing, those of the same run when appending again, those that the list
+        no longer has when merging with `OnMissing.DELETE`.
+    :param marked: rows that got a time in ``_deleted_at``, because the list no longer has them.
+    :param returned: rows that lost it, because their records came again; they count as updated, unchanged or outdated as well.
+    :param missing_checked: whether it was checked which rows the list no longer has.
     :param duplicates: rows dropped because the pull had a newer one of the same key.
     :param columns_added: columns that an existing table gained.
     :param columns_widened: columns of an existing table whose type became wider.
+    :param columns_ignored: record keys that were left out, because the table has no column for them.
+    :param partitions: the partitions with rows that were inserted, updated or deleted, in order; see `partitions`.
     """
 
     rows: int = 0
@@ -118,6 +166,11 @@ class LoadResult:
     unchanged: int = 0
     outdated: int = 0
     deleted: int = 0
+    marked: int = 0
+    returned: int = 0
+    missing_checked: bool = False
     duplicates: int = 0
     columns_added: tuple[str, ...] = ()
     columns_widened: tuple[str, ...] = ()
+    columns_ignored: tuple[str, ...] = ()
+    partitions: tuple[str, ...] = ()

@@ -14,14 +14,12 @@ from limio_limitrail.concurrency import prefetch
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, DirectLoadSession, TableColumn, quoted
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, connected
-from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
+from limio_limitrail.landing.sql.model import LandingError, PartSource
 from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, ascii_lower
 from limio_limitrail.landing.sql.postgres_copy import HEADER, TRAILER, ChunkFile, binary_slices, copy_chunks, counted
 from limio_limitrail.landing.sql.postgres_errors import describe, equality, unreachable
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     import pyarrow as pa
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
@@ -97,6 +95,7 @@ POSTGRES = Dialect(
     stored=_stored,
     key=_key,
     exact=_exact,
+    utc_day=lambda value: f"to_char({value} AT TIME ZONE 'UTC', 'YYYY-MM-DD')",
     to_custom_type=_to_custom_type,
     custom_type_loses=_custom_type_loses,
 )
@@ -336,12 +335,21 @@ class PostgresSession(DirectLoadSession):
             raise
         self.execute("RELEASE SAVEPOINT limio_limitrail_attempt")
 
-    def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource], own: tuple[datetime, str]) -> Iterator[int]:
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        # Functions that a query calls could write; what is set here ends with the savepoint.
+        self.execute("SAVEPOINT limio_limitrail_reading")
+        self.execute("SET LOCAL transaction_read_only = on")
+        yield
+        self.execute("ROLLBACK TO SAVEPOINT limio_limitrail_reading")
+        self.execute("RELEASE SAVEPOINT limio_limitrail_reading")
+
+    def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource]) -> Iterator[int]:
         """Copy the parts' rows into the new table by COPY; yield the rows of each part."""
-        columns = ", ".join(quoted(name) for name in (*(column.name for column in plan.columns), EXTRACTED_AT, RUN_ID))
+        columns = ", ".join(map(quoted, plan.written_names))
         sql = f"COPY {self.dialect.qualified(plan.table)} ({columns}) FROM STDIN WITH (FORMAT binary)"
         # One thread prefetches all parts: it reads the next one while the end of this one is copied.
-        for _, chunks in groupby(prefetch(copy_chunks(plan, parts=parts, own=own)), key=attrgetter("part")):
+        for _, chunks in groupby(prefetch(copy_chunks(plan, parts=parts)), key=attrgetter("part")):
             sent: list[int] = []
             copied = self._copy(sql, counted(chunks, sent=sent))
             if copied != sum(sent):

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,6 +215,12 @@ class SqliteSession(GenericSession):
             )
             for name, type_, managed in described
         )
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        self.execute("PRAGMA query_only = ON")
+        yield
+        self.execute("PRAGMA query_only = OFF")
 
     def may_skip_rows(self, table: TableName) -> bool:
         """Return whether the table has triggers, each of which can leave a row unchanged."""

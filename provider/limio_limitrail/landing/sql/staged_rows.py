@@ -52,7 +52,7 @@ def in_kinds(*, rows: pa.Table, part: str, plan: LoadPlan) -> pa.Table:
     """
     import pyarrow as pa
 
-    unknown = set(rows.column_names) - {column.key for column in plan.columns}
+    unknown = set(rows.column_names) - {column.key for column in plan.columns}.union(plan.ignored)
     if unknown or len(set(rows.column_names)) != len(rows.column_names):
         raise LandingError(
             f"{plan.table}: the schema leaves out {len(unknown)} columns of the part {part}, or it names one twice"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, all_of, any_of
-from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID
+from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
 from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 from limio_limitrail.landing.sql.staged_rows import ORDER, SEQUENCE
 
@@ -53,11 +53,7 @@ class LoadStatements:
     def table_columns(self) -> list[tuple[str, str]]:
         """Return a new table's columns and their types."""
         columns = [(column.name, self.dialect.types[column.kind]) for column in self.plan.columns]
-        return [*columns, *((name, self.metadata_type(name)) for name in (EXTRACTED_AT, RUN_ID))]
-
-    def metadata_type(self, name: str) -> str:
-        """Return the type of ``_extracted_at`` or ``_run_id``."""
-        return self.dialect.instant_type if name == EXTRACTED_AT else self.dialect.text_type
+        return [*columns, *((column.name, self.dialect.types[column.kind]) for column in self.plan.metadata)]
 
     def add_column(self, *, name: str, type_: str) -> str:
         """Add a column to the table."""
@@ -102,7 +98,15 @@ class LoadStatements:
 
     def differing(self, keys: Sequence[ColumnPlan]) -> str:
         """Count the rows of the table that differ from the staged one of their key."""
-        return f"SELECT count(*) FROM {self._pairs(keys)} WHERE {self._any_differs(keys)}"
+        return f"SELECT count(*) FROM {self.differing_pairs(keys)}"
+
+    def differing_pairs(self, keys: Sequence[ColumnPlan]) -> str:
+        """Name the rows of the table, as ``t``, that differ from the staged one of their key; for ``FROM``."""
+        return f"{self._pairs(keys)} WHERE {self._any_differs(keys)}"
+
+    def rows_of_run(self) -> str:
+        """Name the table's rows of a run, as ``t``; for ``FROM``. Binds the run."""
+        return f"{self.table} AS t WHERE {self._of_run()}"
 
     @property
     def staged_times_are_keys(self) -> bool:
@@ -154,7 +158,7 @@ class LoadStatements:
     def update(self, keys: Sequence[ColumnPlan]) -> str | None:
         """Update the rows of the table that differ from the staged ones of their key; ``None`` if nothing could differ.
 
-        Binds the instant of extraction and the run.
+        Binds the values of the metadata columns that updates write.
         """
         values = [column for column in self.plan.columns if column not in keys]
         missing_columns = [self.dialect.quote(column.name) for column in self.plan.missing_columns]
@@ -162,16 +166,15 @@ class LoadStatements:
             return None
         assignments = [(self.dialect.quote(column.name), self._value(column)) for column in values]
         assignments += [(name, "NULL") for name in missing_columns]
-        assignments += [(self.dialect.quote(name), VALUE) for name in (EXTRACTED_AT, RUN_ID)]
-        condition = all_of([self._same_key(keys), self._any_differs(keys)])
+        assignments += [(self.dialect.quote(column.name), VALUE) for column in self.plan.updated_metadata]
+        condition = all_of([self.same_key(keys), self._any_differs(keys)])
         return self.dialect.update(self.table, self.staged, assignments, condition)
 
     def insert(self) -> str:
-        """Insert all staged rows. Binds the instant of extraction and the run."""
-        names = [self.dialect.quote(column.name) for column in self.plan.columns]
-        names += [self.dialect.quote(name) for name in (EXTRACTED_AT, RUN_ID)]
+        """Insert all staged rows. Binds the values of the metadata columns."""
+        names = map(self.dialect.quote, self.plan.written_names)
         values = [self._value(column) for column in self.plan.columns]
-        values += [VALUE, VALUE]
+        values += [VALUE] * len(self.plan.metadata)
         into = f"{self.dialect.insert_verb} INTO {self.table} ({', '.join(names)})"
         return f"{into} SELECT {', '.join(values)} FROM {self.staged} AS s"
 
@@ -181,8 +184,29 @@ class LoadStatements:
 
     def insert_missing(self, keys: Sequence[ColumnPlan]) -> str:
         """Insert the staged rows whose key the table does not have, in the order in which they came."""
-        existing = f"SELECT 1 FROM {self.table} AS t WHERE {self._same_key(keys)}"
+        existing = f"SELECT 1 FROM {self.table} AS t WHERE {self.same_key(keys)}"
         return f"{self.insert()} WHERE NOT EXISTS ({existing}) ORDER BY s.{SEQUENCE}"
+
+    def not_staged(self, keys: Sequence[ColumnPlan]) -> str:
+        """Return the condition that no staged row has the key of a row ``t`` of the table."""
+        return f"NOT EXISTS (SELECT 1 FROM {self.staged} AS s WHERE {self.same_key(keys)})"
+
+    def count_rows(self, condition: str = "1 = 1") -> str:
+        """Count the rows ``t`` of the table, and those that meet a condition."""
+        return f"SELECT count(*), coalesce(sum(CASE WHEN {condition} THEN 1 ELSE 0 END), 0) FROM {self.table} AS t"
+
+    def example_keys(self, primary_key: Sequence[str], *, condition: str, most: int) -> str | None:
+        """Select the keys of some rows ``t`` of the table as texts; ``None`` if the table lacks a column of the key.
+
+        :param primary_key: the record keys that identify a row.
+        """
+        same = self.dialect.same_name
+        columns = [self.plan.column(key) or self.plan.missing_column(key, same=same) for key in primary_key]
+        keys = [self._table_column(column.name) for column in columns if column is not None]
+        if not keys or len(keys) < len(columns):
+            return None
+        texts = ", ".join(map(self.dialect.legible, keys))
+        return f"SELECT {texts} FROM {self.table} AS t WHERE {condition} ORDER BY {texts} LIMIT {most}"
 
     def delete_run(self) -> str:
         """Delete the rows of a run. Binds the run."""
@@ -215,7 +239,7 @@ class LoadStatements:
         return self.dialect.stored(staged, column.kind)
 
     def _pairs(self, keys: Sequence[ColumnPlan]) -> str:
-        return f"{self.staged} AS s JOIN {self.table} AS t ON {self._same_key(keys)}"
+        return f"{self.staged} AS s JOIN {self.table} AS t ON {self.same_key(keys)}"
 
     def _any_differs(self, keys: Sequence[ColumnPlan]) -> str:
         differs = [self._differs(column) for column in self.plan.columns if column not in keys]
@@ -257,7 +281,8 @@ class LoadStatements:
         newer = f"{current} IS NOT NULL AND ({incoming} IS NULL OR {current} > {incoming})"
         return f"({newer}) OR (({current} = {incoming} OR ({current} IS NULL AND {incoming} IS NULL)) AND {later})"
 
-    def _same_key(self, keys: Sequence[ColumnPlan]) -> str:
+    def same_key(self, keys: Sequence[ColumnPlan]) -> str:
+        """Return the condition that a staged row ``s`` and a row ``t`` of the table have the same key."""
         return all_of(f"{self._table_key(column)} = {self.dialect.key(self._value(column), column.kind)}" for column in keys)
 
     def _table_key(self, column: ColumnPlan) -> str:

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Equality, Session
 from limio_limitrail.landing.sql.errors import DatabaseError, during
-from limio_limitrail.landing.sql.model import RUN_ID, LandingError
+from limio_limitrail.landing.sql.history import check_database, check_table
+from limio_limitrail.landing.sql.metadata import RUN_ID
+from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.names import TableName, column_names
 from limio_limitrail.landing.sql.plan import loose_key
 from limio_limitrail.landing.sql.sessions import find_table, open_session, session_class
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("limio_limitrail.landing.sql")
 
 
-def check_target(*, hook: DbApiHook, table: str, primary_key: Sequence[str], max_columns: int) -> None:
+def check_target(*, hook: DbApiHook, table: str, primary_key: Sequence[str], max_columns: int, history: bool) -> None:
     """Check whether a pull can be loaded into a table, as far as that is known without its rows.
 
     A database that cannot be reached now only causes a warning: it may be back when the pull has ended.
@@ -33,6 +35,7 @@ def check_target(*, hook: DbApiHook, table: str, primary_key: Sequence[str], max
     :param table: the table's name as the user wrote it.
     :param primary_key: the record keys by which rows are merged; empty without a merge.
     :param max_columns: the columns that the pull may have.
+    :param history: whether versions are loaded, and not rows.
     :raises LandingError: nothing can be loaded into the table.
     """
     kind = session_class(hook)
@@ -40,13 +43,17 @@ def check_target(*, hook: DbApiHook, table: str, primary_key: Sequence[str], max
     name = find_table(table, dialect=dialect)
     if dialect.most_columns is not None and max_columns > dialect.most_columns:
         raise LandingError(f"max_columns={max_columns}: a table in {dialect.name} has {dialect.most_columns} columns at most")
+    if history:
+        check_database(dialect)
     try:
         with during(f"while inspecting {name}"):
             connection = kind.connect_to_inspect(hook)
             if connection is None:
                 return
             with closing(connection):
-                columns = kind(hook, connection).columns(name) or ()
+                session = kind(hook, connection)
+                columns = session.columns(name) or ()
+                check_table(session=session, table=name, history=history)
     except DatabaseError as refused:
         log.warning("The table %s could not be inspected before the pull, which starts anyway. %s", name, refused.what)
         return
