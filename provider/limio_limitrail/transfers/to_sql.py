@@ -99,7 +99,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
         plan = self.plan(context, root=root, target=f"{self.sql_conn_id}/{self.table}")
         self._check_mode(plan, mode)
-        check_on_missing(plan, task=self, on_missing=self.on_missing, mode=mode)
+        check_on_missing(plan, task=self, on_missing=self.on_missing, mode=self.mode)
         self._check_table(plan, mode, database=database)
         columns = {**plan.resource.columns, **(self.nested_columns or {})}
         manifest = self.pull(
