@@ -137,7 +137,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         plan = self.plan(context, root=root, target=f"{self.sql_conn_id}/{self.table}")
         self._check_mode(plan, mode)
         touched = self._touched_store(context)
-        check_on_missing(plan, task=self, on_missing=self.on_missing, mode=mode)
+        check_on_missing(plan, task=self, on_missing=self.on_missing, mode=self.mode)
         self._check_table(plan, mode, database=database)
         columns = {**plan.resource.columns, **(self.nested_columns or {})}
         manifest = self.pull(
