@@ -6,14 +6,7 @@ Begin reading at `loading.load`; `plan` is schema evolution, `sessions` chooses 
 """
 
 from limio_limitrail.landing.sql.loading import load
-from limio_limitrail.landing.sql.model import (
-    EXTRACTED_AT,
-    RUN_ID,
-    LandingError,
-    LoadResult,
-    PartSource,
-    Target,
-    WriteMode,
-)
+from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
+from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 
 __all__ = ["EXTRACTED_AT", "RUN_ID", "LandingError", "LoadResult", "PartSource", "Target", "WriteMode", "load"]

@@ -15,7 +15,6 @@ from limio_limitrail.landing.column_types import Kind, arrow_type, cast
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, during, guarded
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from pathlib import Path
 
     import pyarrow as pa
@@ -336,11 +335,8 @@ class DirectLoadSession(Session):
         """Undo everything that is done within if it raises; must be entered before anything else is done."""
 
     @abstractmethod
-    def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource], own: tuple[datetime, str]) -> Iterator[int]:
-        """Copy the parts' rows straight into the new table; yield how many were added since the last time.
-
-        :param own: the values of ``_extracted_at`` and ``_run_id``.
-        """
+    def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource]) -> Iterator[int]:
+        """Copy the parts' rows straight into the new table; yield how many were added since the last time."""
 
     def add_primary_key(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:  # noqa: ARG002
         """Add the primary key to the filled table; return False if the database has none, so that nothing was checked."""

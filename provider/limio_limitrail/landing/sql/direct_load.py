@@ -39,7 +39,7 @@ def load_directly(
                 session.create_table(table=plan.table, columns=columns, key=())
             rows = 0
             with during(f"while copying rows into {plan.table}"):
-                for added in session.copy_into(plan, parts=parts, own=(target.extracted_at, target.run_id)):
+                for added in session.copy_into(plan, parts=parts):
                     rows += added
                     if progress is not None:
                         progress(rows)

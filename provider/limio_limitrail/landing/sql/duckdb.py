@@ -18,12 +18,11 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import ISO_INSTANT, VALUE, Dialect, DirectLoadSession, Equality, TableColumn, quoted
 from limio_limitrail.landing.sql.duckdb_connect import database_path, free_settings, opened
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, before_values
-from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
+from limio_limitrail.landing.sql.metadata import values_of
+from limio_limitrail.landing.sql.model import LandingError, PartSource
 from limio_limitrail.landing.sql.names import TableName, ascii_lower
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     import duckdb
     import pyarrow as pa
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -325,7 +324,7 @@ class DuckSession(DirectLoadSession):
         self.set("threads", None)
         self.set("memory_limit", f"'{MEMORY}'")
 
-    def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource], own: tuple[datetime, str]) -> Iterator[int]:
+    def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource]) -> Iterator[int]:
         """Read the parts' files into the new table, several at once; yield the rows of each."""
         from limio_limitrail.landing.sql.duckdb_parquet import readable
 
@@ -333,7 +332,7 @@ class DuckSession(DirectLoadSession):
         self.set("threads", str(COPY_THREADS))
         # Threads write in parallel only without it; the rows of a new table need no order.
         self.set("preserve_insertion_order", "false")
-        names = ", ".join(quoted(name) for name in (*(column.name for column in plan.columns), EXTRACTED_AT, RUN_ID))
+        names = ", ".join(map(quoted, plan.written_names))
         for at in range(0, len(parts), PARTS_AT_ONCE):
             with ExitStack() as stack:
                 sources = [stack.enter_context(readable(part, plan=plan)) for part in parts[at : at + PARTS_AT_ONCE]]
@@ -341,9 +340,9 @@ class DuckSession(DirectLoadSession):
                     alike = list(group)
                     copied = self.execute(
                         f"INSERT INTO {self.dialect.qualified(plan.table)} ({names}) "
-                        f"SELECT {', '.join((*values, VALUE, VALUE))} "
+                        f"SELECT {', '.join((*values, *([VALUE] * len(plan.metadata))))} "
                         f"FROM read_parquet({VALUE}, hive_partitioning = false)",
-                        *own,
+                        *values_of(plan.metadata),
                         [str(source.file) for source in alike],
                     )
                     rows = [source.rows for source in alike]

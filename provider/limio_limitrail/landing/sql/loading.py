@@ -18,6 +18,7 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.direct_load import load_directly
 from limio_limitrail.landing.sql.errors import DatabaseError, during
+from limio_limitrail.landing.sql.metadata import run_columns, values_of
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import ColumnPlan, check_key_column, key_columns, make_plan
@@ -116,7 +117,8 @@ class _Load:
         self._has_schema = bool(schema)
         self._table = table
         with during(f"while inspecting {table}"):
-            self._plan = make_plan(session=session, table=table, schema=schema)
+            metadata = run_columns(extracted_at=target.extracted_at, run_id=target.run_id)
+            self._plan = make_plan(session=session, table=table, schema=schema, metadata=metadata)
         key = target.time_column
         time = self._plan.column(key) if key is not None else None
         missing = key is not None and time is None
@@ -127,7 +129,6 @@ class _Load:
             time=time,
             missing_time=self._plan.missing_column(key, same=session.dialect.same_name) if missing and key is not None else None,
         )
-        self._own = (target.extracted_at, target.run_id)
 
     def run(self) -> LoadResult:
         table, session, target = self._table, self._session, self._target
@@ -229,7 +230,7 @@ class _Load:
                 session.create_table(table=table, columns=self._sql.table_columns(), key=unique)
             return (), ()
         added = [(column.name, types[column.kind]) for column in plan.columns if column.existing is None]
-        added += [(name, self._sql.metadata_type(name)) for name in plan.missing_metadata]
+        added += [(column.name, types[column.kind]) for column in plan.missing_metadata]
         for name, type_ in added:
             with during(f"while adding {table}.{name}"):
                 session.execute(self._sql.add_column(name=name, type_=type_))
@@ -254,7 +255,7 @@ class _Load:
                 [(left,)] = self._session.query(self._sql.has_rows())
         if left:
             raise LandingError(f"{self._table}: deleted rows are still there, and would be duplicated. {_ROWS_SKIPPED}")
-        inserted = self._session.execute(self._sql.insert_in_order(), *self._own)
+        inserted = self._session.execute(self._sql.insert_in_order(), *values_of(self._plan.metadata))
         self._expect(found=inserted, wanted=staged)
         return LoadResult(inserted=inserted, deleted=deleted)
 
@@ -267,10 +268,10 @@ class _Load:
         updated = 0
         if update is not None and pairs.matches > pairs.outdated:
             differing = session.query(sql.differing(keys)) if session.may_skip_rows(self._table) else None
-            updated = session.execute(update, *self._own)
+            updated = session.execute(update, *values_of(self._plan.updated_metadata))
             if differing is not None:
                 self._expect(found=updated, wanted=int(differing[0][0]))
-        inserted = session.execute(sql.insert_missing(keys), *self._own)
+        inserted = session.execute(sql.insert_missing(keys), *values_of(self._plan.metadata))
         if pairs.matches > staged - inserted:
             raise LandingError(
                 f"{self._table}: the table has {pairs.matches - staged + inserted} rows more than one for the keys that came, so "

@@ -16,12 +16,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-EXTRACTED_AT = "_extracted_at"
-"""The column with the time when a row was pulled."""
-
-RUN_ID = "_run_id"
-"""The column with the run that pulled a row."""
-
 
 class LandingError(ExplainedError, ValueError):
     """A pull cannot be loaded, or the database refused it; the table is as it was.

@@ -14,14 +14,13 @@ import unicodedata
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID
+from limio_limitrail.landing.sql.metadata import RUN_COLUMNS
 
 LONGEST_NAME = 63
 """Bytes of UTF-8 that a name may have: Postgres silently truncates longer ones."""
 
 _SHORTEST_HASH = 8
 _LOOKS_HASHED = re.compile(r"__[0-9a-f]{8,64}\Z")
-_OWN = frozenset({EXTRACTED_AT, RUN_ID})
 # Postgres' system columns; no table can have others of these names.
 _SYSTEM = frozenset({"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"})
 _TABLE_PART = re.compile(r'\s*"((?:[^"]|"")+)"\s*|([^".]+)')
@@ -95,22 +94,25 @@ def ascii_lower(name: str) -> str:
     return name.translate(_ASCII_LOWER)
 
 
-def column_names(keys: Iterable[str], *, existing: Collection[str], same: Callable[[str], str] = str) -> dict[str, str]:
+def column_names(
+    keys: Iterable[str], *, existing: Collection[str], same: Callable[[str], str] = str, reserved: Collection[str] = RUN_COLUMNS
+) -> dict[str, str]:
     """Assign a column to each record key.
 
     :param keys: the record keys, each once, in order.
     :param existing: the names of the columns that the table has.
     :param same: returns equal texts for names that the database does not distinguish.
+    :param reserved: the columns that the load writes itself, and no key can have.
     :return: key → column, in the order of the keys. The names differ in more than case and Unicode normalization, unless the
         table itself has two such columns.
     """
     ordered = list(keys)
-    taken = {name: name for name in existing if name not in _OWN}
+    taken = {name: name for name in existing if name not in reserved}
     # A key that has a column must find it before another key of a similar name gets it.
     names = {key: key for key in ordered if key in taken and not _LOOKS_HASHED.search(key)}
     assigned = set(names.values())
     alike = {same(name): name for name in taken if name not in assigned}
-    used = {_folded(name) for name in (*existing, *_OWN)}
+    used = {_folded(name) for name in (*existing, *reserved)}
     for key in ordered:
         if key in names:
             continue

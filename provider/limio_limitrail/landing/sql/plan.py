@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 
 from limio_limitrail.landing.column_types import EXACT_IN_DOUBLE, Kind, widen
 from limio_limitrail.landing.sql.dialect import Dialect, Session, TableColumn
-from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError
+from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, MetadataColumn
+from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.names import TableName, column_names
 
 
@@ -60,7 +61,8 @@ class LoadPlan:
     :param exists: whether it exists.
     :param columns: the columns that rows bring, in order.
     :param missing_columns: columns of the table that no row brings; a replaced row has nulls there.
-    :param missing_metadata: which of ``_extracted_at`` and ``_run_id`` an existing table lacks.
+    :param metadata: the columns that the load itself writes.
+    :param missing_metadata: those of them that an existing table lacks.
     :param extracted_at: the table's column ``_extracted_at``, if it has one.
     """
 
@@ -68,8 +70,19 @@ class LoadPlan:
     exists: bool
     columns: tuple[ColumnPlan, ...]
     missing_columns: tuple[TableColumn, ...]
-    missing_metadata: tuple[str, ...]
+    metadata: tuple[MetadataColumn, ...]
+    missing_metadata: tuple[MetadataColumn, ...]
     extracted_at: TableColumn | None = None
+
+    @property
+    def written_names(self) -> tuple[str, ...]:
+        """The columns of an inserted row: those of the record, then the metadata columns."""
+        return (*(column.name for column in self.columns), *(column.name for column in self.metadata))
+
+    @property
+    def updated_metadata(self) -> tuple[MetadataColumn, ...]:
+        """The metadata columns that are written in rows that are updated."""
+        return tuple(column for column in self.metadata if column.updates)
 
     def column(self, key: str) -> ColumnPlan | None:
         """Find the column of a record key."""
@@ -81,7 +94,9 @@ class LoadPlan:
         :param key: the record key.
         :param same: returns equal texts for names that the database does not distinguish.
         """
-        [name] = column_names([key], existing=[column.name for column in self.missing_columns], same=same).values()
+        existing = [column.name for column in self.missing_columns]
+        reserved = [column.name for column in self.metadata]
+        [name] = column_names([key], existing=existing, same=same, reserved=reserved).values()
         return next((column for column in self.missing_columns if column.name == name), None)
 
     def as_text(self, keys: set[str]) -> LoadPlan:
@@ -90,18 +105,20 @@ class LoadPlan:
         return replace(self, columns=tuple(columns))
 
 
-def make_plan(*, session: Session, table: TableName, schema: Mapping[str, Kind]) -> LoadPlan:
+def make_plan(*, session: Session, table: TableName, schema: Mapping[str, Kind], metadata: Sequence[MetadataColumn]) -> LoadPlan:
     """Inspect the table and decide on every column.
 
     :param session: where the table is.
     :param table: the table.
     :param schema: record key → the widest kind that comes, in order.
+    :param metadata: the columns that the load itself writes.
     :raises LandingError: a column must not be written, or is of a type that does not take the kind that comes.
     """
     present = session.columns(table)
     by_name = {column.name: column for column in present or ()}
     same = session.dialect.same_name
-    names = column_names(schema, existing=by_name, same=same)
+    reserved = [column.name for column in metadata]
+    names = column_names(schema, existing=by_name, same=same, reserved=reserved)
     variants = {same(name): name for name in by_name}
 
     def planned(at: int, key: str, incoming: Kind) -> ColumnPlan:
@@ -121,33 +138,32 @@ def make_plan(*, session: Session, table: TableName, schema: Mapping[str, Kind])
             current = Kind.INTEGER
         return replace(plan, kind=widen(current, incoming), current=current)
 
-    brought = {same(name) for name in (*names.values(), EXTRACTED_AT, RUN_ID)}
-    metadata = {name: by_name[variants[same(name)]] for name in (EXTRACTED_AT, RUN_ID) if same(name) in variants}
+    brought = {same(name) for name in (*names.values(), *reserved)}
+    written = {name: by_name[variants[same(name)]] for name in reserved if same(name) in variants}
     columns = tuple(planned(at, key, kind) for at, (key, kind) in enumerate(schema.items()))
-    _check_metadata_columns(metadata, dialect=session.dialect, table=table)
-    _check_number(dialect=session.dialect, table=table, total=len({*by_name, *names.values(), EXTRACTED_AT, RUN_ID}))
+    _check_metadata_columns(metadata, existing=written, dialect=session.dialect, table=table)
+    _check_number(dialect=session.dialect, table=table, total=len({*by_name, *names.values(), *reserved}))
     return LoadPlan(
         table=table,
         exists=present is not None,
         columns=columns,
         missing_columns=tuple(column for column in present or () if column.managed and same(column.name) not in brought),
-        missing_metadata=tuple(name for name in (EXTRACTED_AT, RUN_ID) if present is not None and name not in metadata),
-        extracted_at=metadata.get(EXTRACTED_AT),
+        metadata=tuple(metadata),
+        missing_metadata=tuple(column for column in metadata if present is not None and column.name not in written),
+        extracted_at=written.get(EXTRACTED_AT),
     )
 
 
-def _check_metadata_columns(columns: Mapping[str, TableColumn], *, dialect: Dialect, table: TableName) -> None:
-    """Refuse a column named ``_extracted_at`` or ``_run_id`` that cannot hold its values."""
-    fitting = {
-        EXTRACTED_AT: (dialect.instant_type, {Kind.TIMESTAMP, Kind.TEXT, None}),
-        RUN_ID: (dialect.text_type, {Kind.TEXT, None}),
-    }
-    for name, column in columns.items():
-        type_, kinds = fitting[name]
-        if dialect.strict_types and column.kind not in kinds:
+def _check_metadata_columns(
+    metadata: Sequence[MetadataColumn], *, existing: Mapping[str, TableColumn], dialect: Dialect, table: TableName
+) -> None:
+    """Refuse a table's column of a metadata column's name that cannot hold its values."""
+    for written in metadata:
+        column = existing.get(written.name)
+        if column is not None and dialect.strict_types and column.kind not in written.fitting:
             raise LandingError(
-                f"{table}: column {column.name!r} is {column.type}, and every load writes its own {name} there, which is "
-                f"{type_}; change the column's type, or rename it; nothing was written"
+                f"{table}: column {column.name!r} is {column.type}, and every load writes its own {written.name} there, which is "
+                f"{dialect.types[written.kind]}; change the column's type, or rename it; nothing was written"
             )
 
 

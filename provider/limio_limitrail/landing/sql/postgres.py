@@ -14,14 +14,12 @@ from limio_limitrail.concurrency import prefetch
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, DirectLoadSession, TableColumn, quoted
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, connected
-from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID, LandingError, PartSource
+from limio_limitrail.landing.sql.model import LandingError, PartSource
 from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, ascii_lower
 from limio_limitrail.landing.sql.postgres_copy import HEADER, TRAILER, ChunkFile, binary_slices, copy_chunks, counted
 from limio_limitrail.landing.sql.postgres_errors import describe, equality, unreachable
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     import pyarrow as pa
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
@@ -336,12 +334,12 @@ class PostgresSession(DirectLoadSession):
             raise
         self.execute("RELEASE SAVEPOINT limio_limitrail_attempt")
 
-    def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource], own: tuple[datetime, str]) -> Iterator[int]:
+    def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource]) -> Iterator[int]:
         """Copy the parts' rows into the new table by COPY; yield the rows of each part."""
-        columns = ", ".join(quoted(name) for name in (*(column.name for column in plan.columns), EXTRACTED_AT, RUN_ID))
+        columns = ", ".join(map(quoted, plan.written_names))
         sql = f"COPY {self.dialect.qualified(plan.table)} ({columns}) FROM STDIN WITH (FORMAT binary)"
         # One thread prefetches all parts: it reads the next one while the end of this one is copied.
-        for _, chunks in groupby(prefetch(copy_chunks(plan, parts=parts, own=own)), key=attrgetter("part")):
+        for _, chunks in groupby(prefetch(copy_chunks(plan, parts=parts)), key=attrgetter("part")):
             sent: list[int] = []
             copied = self._copy(sql, counted(chunks, sent=sent))
             if copied != sum(sent):

@@ -12,11 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from limio_limitrail.landing.column_types import arrow_type
 from limio_limitrail.landing.sql.staged_rows import in_kinds
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     import numpy as np
     import pyarrow as pa
 
@@ -104,18 +103,16 @@ class CopyChunk:
     data: memoryview | bytes
 
 
-def copy_chunks(plan: LoadPlan, *, parts: Sequence[PartSource], own: tuple[datetime, str]) -> Iterator[CopyChunk]:
-    """Read parts, and encode their rows for the new table.
-
-    :param own: the values of ``_extracted_at`` and ``_run_id``.
-    """
+def copy_chunks(plan: LoadPlan, *, parts: Sequence[PartSource]) -> Iterator[CopyChunk]:
+    """Read parts, and encode their rows for the new table."""
     import pyarrow as pa
 
     for at, part in enumerate(parts):
         yield CopyChunk(part=at, rows=0, data=b"")  # so that a part without rows counts, too
         for group in part.groups():
             rows = in_kinds(rows=group, part=part.name, plan=plan)
-            for value in own:
+            for column in plan.metadata:
+                value = pa.scalar(column.value, arrow_type(column.kind))
                 rows = rows.append_column(str(rows.num_columns), pa.repeat(value, rows.num_rows))
             yield from (CopyChunk(part=at, rows=some.num_rows, data=binary_rows(some)) for some in _slices(rows))
             # Arrow would cache the memory of the group, thirty megabytes.

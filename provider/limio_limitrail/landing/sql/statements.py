@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, all_of, any_of
-from limio_limitrail.landing.sql.model import EXTRACTED_AT, RUN_ID
+from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
 from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 from limio_limitrail.landing.sql.staged_rows import ORDER, SEQUENCE
 
@@ -53,11 +53,7 @@ class LoadStatements:
     def table_columns(self) -> list[tuple[str, str]]:
         """Return a new table's columns and their types."""
         columns = [(column.name, self.dialect.types[column.kind]) for column in self.plan.columns]
-        return [*columns, *((name, self.metadata_type(name)) for name in (EXTRACTED_AT, RUN_ID))]
-
-    def metadata_type(self, name: str) -> str:
-        """Return the type of ``_extracted_at`` or ``_run_id``."""
-        return self.dialect.instant_type if name == EXTRACTED_AT else self.dialect.text_type
+        return [*columns, *((column.name, self.dialect.types[column.kind]) for column in self.plan.metadata)]
 
     def add_column(self, *, name: str, type_: str) -> str:
         """Add a column to the table."""
@@ -154,7 +150,7 @@ class LoadStatements:
     def update(self, keys: Sequence[ColumnPlan]) -> str | None:
         """Update the rows of the table that differ from the staged ones of their key; ``None`` if nothing could differ.
 
-        Binds the instant of extraction and the run.
+        Binds the values of the metadata columns that updates write.
         """
         values = [column for column in self.plan.columns if column not in keys]
         missing_columns = [self.dialect.quote(column.name) for column in self.plan.missing_columns]
@@ -162,16 +158,15 @@ class LoadStatements:
             return None
         assignments = [(self.dialect.quote(column.name), self._value(column)) for column in values]
         assignments += [(name, "NULL") for name in missing_columns]
-        assignments += [(self.dialect.quote(name), VALUE) for name in (EXTRACTED_AT, RUN_ID)]
+        assignments += [(self.dialect.quote(column.name), VALUE) for column in self.plan.updated_metadata]
         condition = all_of([self._same_key(keys), self._any_differs(keys)])
         return self.dialect.update(self.table, self.staged, assignments, condition)
 
     def insert(self) -> str:
-        """Insert all staged rows. Binds the instant of extraction and the run."""
-        names = [self.dialect.quote(column.name) for column in self.plan.columns]
-        names += [self.dialect.quote(name) for name in (EXTRACTED_AT, RUN_ID)]
+        """Insert all staged rows. Binds the values of the metadata columns."""
+        names = map(self.dialect.quote, self.plan.written_names)
         values = [self._value(column) for column in self.plan.columns]
-        values += [VALUE, VALUE]
+        values += [VALUE] * len(self.plan.metadata)
         into = f"{self.dialect.insert_verb} INTO {self.table} ({', '.join(names)})"
         return f"{into} SELECT {', '.join(values)} FROM {self.staged} AS s"
 

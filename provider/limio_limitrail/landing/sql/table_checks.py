@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Equality, Session
 from limio_limitrail.landing.sql.errors import DatabaseError, during
-from limio_limitrail.landing.sql.model import RUN_ID, LandingError
+from limio_limitrail.landing.sql.metadata import RUN_ID
+from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.names import TableName, column_names
 from limio_limitrail.landing.sql.plan import loose_key
 from limio_limitrail.landing.sql.sessions import find_table, open_session, session_class
