@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
+from limio_limitrail.landing.child_lists import ChildList, all_lists
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.manifest import ChildTableParts, Instant
-from limio_limitrail.landing.child_lists import ChildList, all_lists
 from limio_limitrail.landing.parts import ChildPart, Count, Part, PartFormat, child_part_name, part_name
 from limio_limitrail.stored_formats import trouble
 

@@ -48,9 +48,7 @@ def _store(elements: Elements, *, folder: ObjectStoragePath, parent: int, child:
     return (SavedChildPart(parent=parent, rows=part.rows, size=part.size, digest=part.digest),)
 
 
-def lists_not_found(
-    children: Sequence[ChildList], tables: Sequence[ChildTableParts], *, resource: str
-) -> tuple[str, ...]:
+def lists_not_found(children: Sequence[ChildList], tables: Sequence[ChildTableParts], *, resource: str) -> tuple[str, ...]:
     """Return the child tables whose path leads to nothing in any of their parents, and log them.
 
     :param children: the lists within records, of which there were some.

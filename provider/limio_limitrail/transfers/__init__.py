@@ -3,3 +3,7 @@
 
 May import `hooks`, `landing`, `parameters` and `observability`. Begin with `base`.
 """
+
+from limio_limitrail.transfers.child_tables import ChildTable
+
+__all__ = ["ChildTable"]

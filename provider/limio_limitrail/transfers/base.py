@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from limio_limitrail.hooks.base import ApiHook
     from limio_limitrail.hooks.time_range import TimeRange
     from limio_limitrail.landing.checkpoint import CheckpointStore, PullCheckpoint
+    from limio_limitrail.landing.child_lists import ChildList
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.parts import PartFormat
@@ -205,12 +206,19 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         )
 
     def pull(
-        self, plan: PullPlan, *, part_format: PartFormat, columns: Mapping[str, NestedPath], target: Callable[[], LineageDataset]
+        self,
+        plan: PullPlan,
+        *,
+        part_format: PartFormat,
+        columns: Mapping[str, NestedPath],
+        target: Callable[[], LineageDataset],
+        child_lists: tuple[ChildList, ...] = (),
     ) -> Manifest:
         """Pull into parts.
 
         :param columns: all nested columns: the resource's and the task's.
         :param target: returns the table or the folder, for OpenLineage.
+        :param child_lists: the nested lists whose elements become rows of child tables.
         """
         from limio_limitrail.api.errors import CursorRefusedError
         from limio_limitrail.landing.pull import Pull
@@ -252,6 +260,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             dropped=tuple(self.drop_columns),
             transform=self.transform,
             max_columns=self.max_columns,
+            children=child_lists,
         )
         pull = Pull(
             resource=resource.name,

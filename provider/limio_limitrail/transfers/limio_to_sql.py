@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
+    from limio_limitrail.transfers.child_tables import ChildTable
 
 
 class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
@@ -40,6 +41,7 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         mode: Templated[str] = "merge",
         primary_key: Templated[Sequence[str]] | None = None,
         time_column: Templated[str] | None = None,
+        child_tables: Templated[Mapping[str, ChildTable | NestedPath]] | None = None,
         staging: Templated[str | ObjectStoragePath] | None = None,
         limio_conn_id: Templated[str] = "limio_default",
         path_params: Templated[Mapping[str, Any]] | None = None,
@@ -64,6 +66,7 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         self.mode = mode
         self.primary_key = primary_key
         self.time_column = time_column
+        self.child_tables = child_tables
         self.staging = staging
         self.limio_conn_id = limio_conn_id
         self.path_params = path_params

@@ -11,6 +11,15 @@ from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
 from limio_limitrail.parameters import readers, references
 from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.transfers.base import PullPlan, ResourcePullOperator, first_names
+from limio_limitrail.transfers.child_tables import (
+    ChildTable,
+    check_child_tables,
+    child_lists,
+    child_sources,
+    missing_child_table,
+    read_child_tables,
+    summaries_of,
+)
 from limio_limitrail.transfers.summaries import LoadSummary
 
 if TYPE_CHECKING:
@@ -18,7 +27,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
     from limio_limitrail.api.resource import Resource
+    from limio_limitrail.landing.child_lists import ChildList
     from limio_limitrail.landing.manifest import Manifest
+    from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.sql import LoadResult, WriteMode
     from limio_limitrail.transfers.column_checks import RequiredColumns
     from limio_limitrail.transfers.folders import RunIdentity
@@ -38,6 +49,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
     :param primary_key: the columns that identify a row: a list, or the name of one; else the resource's.
     :param time_column: the column whose newest value wins where two records have the same key, in one pull or in several; else
         the resource's.
+    :param child_tables: nested lists whose elements become rows of tables of their own, as table → `ChildTable`, such as
+        ``{"order_items": ChildTable("data.items")}``. A table without a schema is in that of ``table``.
     :param staging: the folder for parts until they are loaded: an `ObjectStoragePath`, or its URL. By default a folder on the
         worker that only its user can read. Use one that all workers share if a retry may run on another worker and should
         resume there.
@@ -48,6 +61,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
     mode: str
     primary_key: Sequence[str] | None
     time_column: str | None
+    child_tables: Mapping[str, ChildTable | NestedPath] | None
     staging: str | ObjectStoragePath | None
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
@@ -57,6 +71,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         "mode": Parameter(readers.choice("merge", "append", "replace")),
         "primary_key": Parameter(readers.optional(readers.names("columns"))),
         "time_column": Parameter(readers.optional(readers.text("the name of a column"))),
+        "child_tables": Parameter(read_child_tables),
         "staging": Parameter(readers.optional(references.folder)),
     }
     template_fields: Sequence[str] = template_fields(parameters)
@@ -89,12 +104,18 @@ class ResourceToSqlOperator(ResourcePullOperator):
         plan = self.plan(context, root=root, target=f"{self.sql_conn_id}/{self.table}")
         self._check_mode(plan, mode)
         self._check_table(plan, mode, database=database)
+        lists = self._child_lists(plan.resource)
+        check_child_tables(lists, hook=database, table=self.table, max_columns=self.max_columns)
         columns = {**plan.resource.columns, **(self.nested_columns or {})}
         manifest = self.pull(
-            plan, part_format=PartFormat.PARQUET, columns=columns, target=lambda: table_dataset(database, table=self.table)
+            plan,
+            part_format=PartFormat.PARQUET,
+            columns=columns,
+            target=lambda: table_dataset(database, table=self.table),
+            child_lists=lists,
         )
         with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows):
-            result = self._load(plan, manifest, database=database, mode=mode)
+            result = self._load(plan, manifest, database=database, mode=mode, lists=lists)
         summary = LoadSummary(
             **self.totals(plan, manifest, stats=measured()),
             table=self.table,
@@ -106,6 +127,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             duplicates=result.duplicates,
             columns_added=first_names(result.columns_added),
             columns_widened=first_names(result.columns_widened),
+            **summaries_of(result),
         )
         self._clean_up(plan)
         self.publish_summary(context, summary)
@@ -151,7 +173,10 @@ class ResourceToSqlOperator(ResourcePullOperator):
             reached=watermark,
         )
         if found is None:
-            return None
+            lost = missing_child_table(self._child_lists(resource), hook=find_database(self.sql_conn_id), table=self.table)
+            if lost is None:
+                return None
+            return f"the child table {lost} {Loss.MISSING}, and {self.table} was loaded up to {watermark.isoformat()}", False
         what = f"the watermark of {self.table} is {watermark.isoformat()}, and the table {found}"
         return what, found is not Loss.MISSING
 
@@ -205,14 +230,47 @@ class ResourceToSqlOperator(ResourcePullOperator):
         return RequiredColumns(
             key=self._key(plan),
             key_given=self.primary_key is not None,
-            merges=self.mode == "merge",
+            # The rows of child tables are bound to their parents' by the key.
+            merges=self.mode == "merge" or bool(self.child_tables),
             time_column=self.time_column,
         )
 
     def _key(self, plan: PullPlan) -> tuple[str, ...]:
         return tuple(self.primary_key) if self.primary_key is not None else plan.resource.primary_key
 
-    def _load(self, plan: PullPlan, manifest: Manifest, *, database: DbApiHook, mode: WriteMode) -> LoadResult:
+    def _child_lists(self, resource: Resource) -> tuple[ChildList, ...]:
+        """Return the nested lists, once it is checked that they fit the pull."""
+        from limio_limitrail.api.errors import ParameterError
+
+        if not self.child_tables:
+            return ()
+        key = tuple(self.primary_key) if self.primary_key is not None else resource.primary_key
+        if not key:
+            raise ParameterError(
+                f"child_tables needs a primary key, by which rows find their parent, and resource {resource.name!r} has none: "
+                "give primary_key=[...]"
+            )
+        if self.transform is not None:
+            raise ParameterError(
+                "child_tables cannot be combined with transform: it may leave out, add or reorder the records to which the "
+                "elements belong. Leave one of them out, or load the child tables in a task of their own"
+            )
+        if self.mode == "history":
+            raise ParameterError(
+                "child_tables cannot be combined with mode='history': a child table has one row an element, not one a version. "
+                "Merge into a table of its own, or keep the list as JSON in the versions"
+            )
+        return child_lists(read_child_tables("child_tables", self.child_tables), primary_key=key)
+
+    def _load(
+        self,
+        plan: PullPlan,
+        manifest: Manifest,
+        *,
+        database: DbApiHook,
+        mode: WriteMode,
+        lists: tuple[ChildList, ...],
+    ) -> LoadResult:
         from limio_limitrail.landing.parts import ParquetPart
         from limio_limitrail.landing.sql import Target, load
 
@@ -230,6 +288,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             ),
             schema=manifest.schema,
             parts=[ParquetPart(folder=plan.folder, part=part) for part in manifest.parts],
+            child_tables=child_sources(lists, manifest, folder=plan.folder),
         )
 
     def _clean_up(self, plan: PullPlan) -> None:

@@ -21,14 +21,17 @@ from limio_limitrail.landing.sql.errors import DatabaseError, during
 from limio_limitrail.landing.sql.metadata import run_columns, values_of
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
-from limio_limitrail.landing.sql.plan import ColumnPlan, check_key_column, key_columns, make_plan
+from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan, check_key_column, key_columns, make_plan
 from limio_limitrail.landing.sql.sessions import find_table, open_session
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE, STORED_NUL, nul_forms, stage_columns
 from limio_limitrail.landing.sql.statements import LoadStatements
 from limio_limitrail.landing.timestamps import keys_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from airflow.providers.common.sql.hooks.sql import DbApiHook
+
+    from limio_limitrail.landing.sql.child_tables import ChildLoad, ChildSource
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
@@ -50,6 +53,7 @@ def load(
     target: Target,
     schema: Mapping[str, Kind],
     parts: Sequence[PartSource],
+    child_tables: Sequence[ChildSource] = (),
     progress: Callable[[int], None] | None = None,
 ) -> LoadResult:
     """Write a pull into a table, in one transaction: all of it or nothing.
@@ -68,9 +72,12 @@ def load(
     :param target: the table and how to write to it.
     :param schema: record key → the widest kind of all parts, in order.
     :param parts: the parts in order. Each is read once, one at a time; once more if it cannot go straight into a new table.
+    :param child_tables: what was pulled of nested lists, for their child tables.
     :param progress: called after every part with the number of rows sent so far.
     :raises LandingError: the pull does not fit, or the database refused it. The table is as it was before.
     """
+    from limio_limitrail.landing.sql.child_tables import follow, load_children, lock_tables
+
     # Only parts are counted, not rows: an empty pull may still come with parts.
     log.info("Loading %d parts into %s (%s)", len(parts), target.table, target.mode)
     import pyarrow as pa
@@ -80,9 +87,12 @@ def load(
     step = f"while loading {target.table}"
     with during(step, outcome=_NOTHING_WRITTEN), open_session(hook, step=step) as session:
         table = find_table(target.table, dialect=session.dialect)
-        with during(f"while locking {table}"):
-            session.lock(table)
-        result = _Load(session=session, table=table, target=target, schema=schema, parts=parts, progress=progress).run()
+        lock_tables(session, table=table, children=child_tables)
+        loading = _Load(session=session, table=table, target=target, schema=schema, parts=parts, progress=progress)
+        followers = follow(loading, child_tables)
+        result = loading.run()
+        if followers:
+            result = load_children(loading, followers, result=result)
     log.info(
         "Loaded into %s: %d rows came, %d inserted, %d updated, %d unchanged, %d outdated, %d deleted, %d duplicates dropped",
         target.table,
@@ -110,6 +120,8 @@ class _Load:
         parts: Sequence[PartSource],
         progress: Callable[[int], None] | None,
     ) -> None:
+        self.followers: Sequence[ChildLoad] = ()
+        self._starts: list[int] = []
         self._session = session
         self._target = target
         self._parts = parts
@@ -130,9 +142,43 @@ class _Load:
             missing_time=self._plan.missing_column(key, same=session.dialect.same_name) if missing and key is not None else None,
         )
 
+    @property
+    def session(self) -> Session:
+        """The open transaction."""
+        return self._session
+
+    @property
+    def table(self) -> TableName:
+        """The table."""
+        return self._table
+
+    @property
+    def target(self) -> Target:
+        """How to write to it."""
+        return self._target
+
+    @property
+    def plan(self) -> LoadPlan:
+        """Which column goes where."""
+        return self._plan
+
+    @property
+    def statements(self) -> LoadStatements:
+        """The SQL."""
+        return self._sql
+
+    @property
+    def merges(self) -> bool:
+        """Whether rows replace those of their key."""
+        return self._target.mode is WriteMode.MERGE
+
+    def start_of(self, part: int) -> int:
+        """Return the number of the first staged row of a part."""
+        return self._starts[part]
+
     def run(self) -> LoadResult:
         table, session, target = self._table, self._session, self._target
-        if self._has_schema:
+        if self._has_schema and not self.followers:
             result = load_directly(
                 session=session, statements=self._sql, target=target, parts=self._parts, progress=self._progress
             )
@@ -161,12 +207,15 @@ class _Load:
         rows = 0
         keys = self._target.primary_key
         forms: set[tuple[str, str]] = set()
-        for part in self._parts:
+        for number, part in enumerate(self._parts):
+            self._starts.append(rows)
             for group in part.groups():
                 forms |= nul_forms(group, keys=keys)
-                staged = stage_columns(rows=group, part=part.name, plan=self._plan, time=self._sql.time, start=rows)
+                staged = self._stage_rows(group, number=number, start=rows)
                 if staged.num_rows:
                     self._session.fill(stage=self._sql.stage, rows=staged)
+                for follower in self.followers:
+                    follower.add_parents(group, part=part.name, start=rows)
                 rows += staged.num_rows
             if self._progress is not None:
                 self._progress(rows)
@@ -178,6 +227,15 @@ class _Load:
             )
         self._session.analyze(stage=self._sql.stage)
         return rows
+
+    def _stage_rows(self, group: pa.Table, *, number: int, start: int) -> pa.Table:
+        """Convert rows of a part to the staging table.
+
+        :param number: the part's number.
+        :param start: the number of the first row.
+        """
+        part = self._parts[number].name
+        return stage_columns(rows=group, part=part, plan=self._plan, time=self._sql.time, start=start)
 
     def _check_keys(self) -> None:
         for key in self._target.primary_key:

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from limio_limitrail.troubleshooting import ExplainedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -104,6 +104,8 @@ class LoadResult:
     :param duplicates: rows dropped because the pull had a newer one of the same key.
     :param columns_added: columns that an existing table gained.
     :param columns_widened: columns of an existing table whose type became wider.
+    :param child_tables: child table → what was done there. Rows of a parent whose list changed are deleted and inserted;
+        duplicates are those of parents that were not written.
     """
 
     rows: int = 0
@@ -115,3 +117,4 @@ class LoadResult:
     duplicates: int = 0
     columns_added: tuple[str, ...] = ()
     columns_widened: tuple[str, ...] = ()
+    child_tables: Mapping[str, LoadResult] = field(default_factory=dict)
