@@ -200,7 +200,6 @@ def test_append_and_replace(orders):
     landing.land([order(1, {"s": "a"}), order(2, {"s": "b"}, {"s": "c"})])
     landing.land([order(1, {"s": "a2"})], run="run-2", at=NOON + HOUR)
     landing.land([order(1, {"s": "a3"}), order(1, {"s": "a4"})], run="run-2", at=NOON + 2 * HOUR)
-    assert landing.rows("items", "_run_id", "s", "_parent_id") if False else True
     found = [(row["_run_id"], row["_parent_id"], row["s"]) for row in landing.rows("items", own=True)]
     assert sorted(found) == [("run-1", 1, "a"), ("run-1", 2, "b"), ("run-1", 2, "c"), ("run-2", 1, "a4")]
     landing.mode = "replace"
@@ -285,7 +284,7 @@ def test_nothing_is_written_where_a_child_table_fails(orders, db):
     landing = orders()
     landing.land([order(1, {"s": "a"})])
     db.execute("DROP TABLE items", "CREATE VIEW items AS SELECT 1 AS one")
-    with pytest.raises(LandingError, match="items is a view"):
+    with pytest.raises(LandingError, match="items is (a view|not a table)"):
         landing.land([order(1, {"s": "b"}, more=1)], run="run-2", at=NOON + HOUR)
     assert [row["data"] for row in landing.rows("orders")] == ['{"items": [{"s": "a"}]}']
     assert "more" not in db.types("orders")
