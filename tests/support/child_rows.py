@@ -95,12 +95,16 @@ class Orders:
     def lists(self) -> Any:
         return child_lists(read_child_tables("child_tables", self.tables), primary_key=self.key)
 
-    def land(self, *pages: Sequence[Any] | bytes, run: str = "run-1", at: datetime = NOON, hook: Any = None) -> LoadResult:
+    def land(self, *pages: Sequence[Any] | bytes, run: str = "run-1", at: datetime = NOON, **missing: Any) -> LoadResult:
+        """Pull and load.
+
+        :param missing: the members of `Target` about rows that the list no longer has.
+        """
         folder, manifest = self.pull(*pages)
         self.last = manifest
         path = ObjectStoragePath(f"file://{folder}")
         return load(
-            hook=self.db.hook() if hook is None else hook,
+            hook=self.db.hook(),
             target=Target(
                 table="orders",
                 mode=WriteMode(self.mode),
@@ -108,6 +112,7 @@ class Orders:
                 time_column=self.time,
                 run_id=run,
                 extracted_at=at,
+                **missing,
             ),
             schema=manifest.schema,
             parts=[ParquetPart(folder=path, part=part) for part in manifest.parts],

@@ -180,7 +180,12 @@ class Database:
         at: datetime = NOON,
         hook: Any = None,
         progress: Any = None,
+        **missing: Any,
     ) -> LoadResult:
+        """Land a pull.
+
+        :param missing: the members of `Target` about rows that the list no longer has.
+        """
         if schema is None:
             keys = list(dict.fromkeys(key_ for part in parts for key_ in part))
             schema = {key_: widest(part[key_][0] for part in parts if key_ in part) for key_ in keys}
@@ -193,6 +198,7 @@ class Database:
                 time_column=time,
                 run_id=run,
                 extracted_at=at,
+                **missing,
             ),
             schema=schema,
             parts=[make_part(part, name=f"part-{number}", folder=self.parts) for number, part in enumerate(parts)],

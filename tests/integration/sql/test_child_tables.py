@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from limio_limitrail.landing.shaping import RecordError
 from limio_limitrail.landing.sql import LandingError
+from limio_limitrail.landing.sql.model import OnMissing, Scope
 from limio_limitrail.transfers import ChildTable
 from tests.support.child_rows import Orders
 from tests.support.databases import NOON
@@ -284,7 +285,7 @@ def test_nothing_is_written_where_a_child_table_fails(orders, db):
     landing = orders()
     landing.land([order(1, {"s": "a"})])
     db.execute("DROP TABLE items", "CREATE VIEW items AS SELECT 1 AS one")
-    with pytest.raises(LandingError, match="items is (a view|not a table)"):
+    with pytest.raises(LandingError, match=r"items is (a view|not a table)"):
         landing.land([order(1, {"s": "b"}, more=1)], run="run-2", at=NOON + HOUR)
     assert [row["data"] for row in landing.rows("orders")] == ['{"items": [{"s": "a"}]}']
     assert "more" not in db.types("orders")
@@ -299,8 +300,42 @@ def test_a_path_that_leads_nowhere_is_named(orders, caplog):
 
 
 def test_too_many_members(orders):
-    with pytest.raises(RecordError, match="child table 'items'.*different keys"):
+    with pytest.raises(RecordError, match=r"child table 'items'.*different keys"):
         orders(max_columns=20).land([order(1, {f"k{number}": 1 for number in range(30)})])
+
+
+SCAN = {"full_scan": True, "scope": Scope(digest="a" * 16, text="orders", task="sync/orders"), "on_missing": OnMissing.DELETE}
+
+
+def test_deleted_parents_take_their_rows_along(orders, db):
+    landing = orders({"items": ChildTable("items", child_tables={"options": "options"})})
+    first, second = ({"id": n, "items": [{"s": n, "options": [n, n]}, {"s": n}]} for n in (1, 2))
+    landing.land([first, second], run="sync/orders/1", **SCAN)
+    result = landing.land([second], run="sync/orders/2", at=NOON + HOUR, **SCAN)
+    assert result.deleted == 1
+    assert {table: one.deleted for table, one in result.child_tables.items()} == {"items": 2, "options": 2}
+    assert landing.rows("items", "_parent_id", "_position") == [(2, 0), (2, 1)]
+    assert landing.rows("options", "_parent_parent_id", "value") == [(2, 2), (2, 2)]
+    # An older pull brings none of them back.
+    landing.land([first, second], run="sync/orders/0", at=NOON + HOUR / 2, **SCAN)
+    assert landing.rows("items", "_parent_id", "_position") == [(2, 0), (2, 1)]
+    # The key becomes text in the pull that deletes.
+    third = {"id": "x", "items": [5]}
+    landing.land([third], run="sync/orders/3", at=NOON + 2 * HOUR, **SCAN)
+    assert landing.rows("items", "_parent_id", "value") == [("x", 5)]
+    assert landing.rows("options") == []
+    landing.land([], run="sync/orders/4", at=NOON + 3 * HOUR, **SCAN)
+    assert landing.rows("orders") == landing.rows("items") == []
+
+
+def test_rows_of_a_marked_parent_stay(orders):
+    landing = orders()
+    mark = {**SCAN, "on_missing": OnMissing.MARK}
+    landing.land([order(1, {"s": "a"}), order(2)], run="sync/orders/1", **mark)
+    assert landing.land([order(2)], run="sync/orders/2", at=NOON + HOUR, **mark).marked == 1
+    assert landing.rows("items", "_parent_id", "s") == [(1, "a")]
+    landing.land([order(1), order(2)], run="sync/orders/3", at=NOON + 2 * HOUR, **mark)
+    assert landing.rows("items") == []
 
 
 _ITEM = st.one_of(st.integers(0, 3), st.sampled_from(["a", "b"]), st.fixed_dictionaries({"sku": st.integers(0, 2)}))

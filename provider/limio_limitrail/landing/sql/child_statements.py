@@ -7,7 +7,7 @@ that came, in the columns and kinds of the child table, and its number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from limio_limitrail.landing.sql.dialect import all_of, any_of
@@ -82,7 +82,7 @@ class ChildStatements(LoadStatements):
         )
         other_row = (
             f"SELECT p.{SEQUENCE} FROM {self.staged} AS s JOIN {self._parents} ON {self._staged_of_parent(root)} "
-            f"LEFT JOIN {self.table} AS t ON {self._same_key(keys)} "
+            f"LEFT JOIN {self.table} AS t ON {self.same_key(keys)} "
             f"WHERE {any_of([f'{self._table_column(keys[0].name)} IS NULL', self._any_differs(keys)])}"
         )
         return f"INSERT INTO {self.dialect.quote(self.changed)} ({SEQUENCE}) {other_number} UNION {other_row}"
@@ -106,6 +106,17 @@ class ChildStatements(LoadStatements):
     def rows_of_parents(self, root: Sequence[ColumnPlan]) -> str:
         """Count the table's rows of all parents that came."""
         return f"SELECT count(*) FROM {self.table} AS t JOIN {self._parents} ON {self._of_parent(root)}"
+
+    def delete_of(self, columns: Mapping[str, str], *, table: str, condition: str) -> str:
+        """Delete the rows of some parents.
+
+        :param columns: the columns that repeat the parent's key, and what they are compared with, as SQL: a value of a row ``t``
+            of the parents' table.
+        :param table: that table, as SQL.
+        :param condition: the condition on a row ``t``.
+        """
+        parents = f"SELECT {', '.join(columns.values())} FROM {table} AS t WHERE {condition}"
+        return f"DELETE FROM {self.table} WHERE ({', '.join(columns)}) IN ({parents})"
 
     @property
     def _quoted_parents(self) -> str:

@@ -20,7 +20,7 @@ from limio_limitrail.landing.sql.child_statements import PARENT, ChildStatements
 from limio_limitrail.landing.sql.errors import during
 from limio_limitrail.landing.sql.loading import _ROWS_SKIPPED, BATCH_ROWS, _Load, _sort_keys
 from limio_limitrail.landing.sql.metadata import values_of
-from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource
+from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import ColumnPlan, key_columns
 from limio_limitrail.landing.sql.sessions import find_table
@@ -30,7 +30,11 @@ from limio_limitrail.landing.timestamps import keys_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from limio_limitrail.landing.sql.dialect import Dialect, Session
+    from limio_limitrail.landing.sql.dialect import Dialect, Session, TableColumn
+
+
+_SAME_TEXTS = frozenset({Kind.TEXT, Kind.INTEGER, Kind.BIGINT, None})
+"""Kinds whose values have the same texts in all databases; ``None`` is a type that this package does not create."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +133,14 @@ class ChildLoad(_Load):
         super().__init__(
             session=root.session,
             table=_name(source, table=root.table, dialect=dialect),
-            target=replace(root.target, table=child.table, primary_key=child.row_key, time_column=None),
+            target=Target(
+                table=child.table,
+                mode=root.target.mode,
+                primary_key=child.row_key,
+                time_column=None,
+                run_id=root.target.run_id,
+                extracted_at=root.target.extracted_at,
+            ),
             schema={**own, **{name: kind for name, kind in source.schema.items() if name not in own}},
             parts=[part for _, part in source.parts],
             progress=None,
@@ -145,7 +156,7 @@ class ChildLoad(_Load):
             parents=f"_limio_parents_{mark}",
             changed=f"_limio_changed_{mark}",
         )
-        self._changed = 0
+        self._changed = self._deleted = 0
 
     @property
     def _root_columns(self) -> tuple[ColumnPlan, ...]:
@@ -173,8 +184,48 @@ class ChildLoad(_Load):
         numbers = integer_array(range(start, start + rows.num_rows))
         self.session.fill(stage=self._sql.parents, rows=staged.append_column(SEQUENCE, numbers))
 
+    def delete_of_parents(self, condition: str) -> None:
+        """Delete the rows of parents that are about to be deleted.
+
+        :param condition: the condition on these, as rows ``t`` of their table.
+        """
+        if not self.plan.exists:
+            return
+        columns = {}
+        for key, name in zip(self._root.target.primary_key, self.source.child.parent_columns, strict=False):
+            own, parent = _column(self, name), _column(self._root, key)
+            planned = self._root.plan.column(key)
+            if planned is not None and planned.widens:
+                # The parents' table was widened before; the child table comes later.
+                parent = replace(parent, kind=planned.kind, type=self.session.dialect.types[planned.kind])
+            mine, theirs = self._comparable(own, parent)
+            columns[mine] = theirs
+        statement = self._sql.delete_of(columns, table=self._root.statements.table, condition=condition)
+        with during(f"while deleting from {self.table}"):
+            self._deleted += self.session.execute(statement)
+
+    def _comparable(self, own: TableColumn, parent: TableColumn) -> tuple[str, str]:
+        """Return a column of the child table and that of the parents' table that it repeats, as SQL of one type."""
+        dialect = self.session.dialect
+        names = dialect.quote(own.name), f"t.{dialect.quote(parent.name)}"
+        if own.kind is parent.kind and own.type == parent.type:
+            mine, theirs = (dialect.key(name, own.kind or Kind.TEXT) for name in names)
+            return mine, theirs
+        if not {own.kind, parent.kind} <= _SAME_TEXTS:
+            raise LandingError(
+                f"{self.table}: column {own.name!r} is {own.type}, and {parent.name!r} of {self._root.table}, which it repeats, "
+                f"is {parent.type}, so that the rows of deleted parents cannot be found; drop the child table, and run once "
+                f"with full_refresh=True; nothing was written"
+            )
+        mine, theirs = (dialect.key(f"CAST({name} AS {dialect.text_type})", Kind.TEXT) for name in names)
+        return mine, theirs
+
     def run(self) -> LoadResult:
         """Load; return what was done."""
+        result = self._run()
+        return replace(result, deleted=result.deleted + self._deleted)
+
+    def _run(self) -> LoadResult:
         if not self._came and (self.merges or not self.plan.exists):
             return LoadResult()
         session, table = self.session, self.table
@@ -252,6 +303,17 @@ class ChildLoad(_Load):
 
 def _keys(load: _Load) -> tuple[ColumnPlan, ...]:
     return key_columns(plan=load.plan, keys=load.target.primary_key) or ()
+
+
+def _column(load: _Load, key: str) -> TableColumn:
+    """Return the table's column of a record key, as it was before the load."""
+    column = load.plan.column(key)
+    if column is None or column.existing is None:
+        found = load.plan.missing_column(key, same=load.session.dialect.same_name)
+        if found is None:
+            raise LandingError(f"{load.table}: the table has no column {key!r}, which its key names; nothing was written")
+        return found
+    return column.existing
 
 
 def _drop_stale(root: _Load) -> None:

@@ -106,6 +106,7 @@ class Dialect:
     :param custom_type_loses: a condition: such a type does not return the value of a staged expression of a kind.
     :param distinct: the operator that compares values, where two nulls are equal.
     :param strict_types: whether a column holds values of its type only; if not, times have to be fetched to be compared.
+    :param serializes_loads: whether one load into a table waits for the other, and undoes changes of columns when it fails.
     :param insert_verb: the verb that adds rows to the table.
     :param update_verb: the verb that changes them.
     """
@@ -126,6 +127,7 @@ class Dialect:
     exact: Callable[[str, Kind], str] = as_is
     distinct: str = "IS DISTINCT FROM"
     strict_types: bool = True
+    serializes_loads: bool = True
     insert_verb: str = "INSERT"
     update_verb: str = "UPDATE"
 

@@ -55,6 +55,7 @@ STANDARD = Dialect(
     text_type="TEXT",
     integer_type="BIGINT",
     instant_type="TIMESTAMP WITH TIME ZONE",
+    serializes_loads=False,
     to_custom_type=lambda expression, _, type_: f"CAST({expression} AS {type_})",
     custom_type_loses=lambda expression, kind, type_: (
         f"CAST(CAST({expression} AS {type_}) AS {_TYPES[kind]}) IS DISTINCT FROM {expression}"

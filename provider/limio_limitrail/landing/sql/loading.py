@@ -19,9 +19,11 @@ from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.direct_load import load_directly
 from limio_limitrail.landing.sql.errors import DatabaseError, during
 from limio_limitrail.landing.sql.metadata import run_columns, values_of
-from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
+from limio_limitrail.landing.sql.missing_rows import MissingResult, MissingRows, check_replaced
+from limio_limitrail.landing.sql.model import LandingError, LoadResult, OnMissing, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan, check_key_column, key_columns, make_plan
+from limio_limitrail.landing.sql.scopes import find_membership, record_load
 from limio_limitrail.landing.sql.sessions import find_table, open_session
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE, STORED_NUL, nul_forms, stage_columns
 from limio_limitrail.landing.sql.statements import LoadStatements
@@ -44,6 +46,9 @@ _ROWS_SKIPPED = (
     "A trigger or a rule of the table may prevent rows from being written; change it, or load into another table; "
     "nothing was written"
 )
+_NO_TABLE = LoadResult()
+"""Nothing came, and there is no table."""
+
 _NOTHING_WRITTEN = "Nothing was written; a retry goes on from the finished parts"
 
 
@@ -129,7 +134,10 @@ class _Load:
         self._has_schema = bool(schema)
         self._table = table
         with during(f"while inspecting {table}"):
+            self._membership = find_membership(session=session, table=table, target=target)
             metadata = run_columns(extracted_at=target.extracted_at, run_id=target.run_id)
+            if self._membership is not None:
+                metadata += self._membership.columns()
             self._plan = make_plan(session=session, table=table, schema=schema, metadata=metadata)
         key = target.time_column
         time = self._plan.column(key) if key is not None else None
@@ -177,20 +185,32 @@ class _Load:
         return self._starts[part]
 
     def run(self) -> LoadResult:
+        result = self._run()
+        if self._membership is not None and (self._plan.exists or result is not _NO_TABLE):
+            with during(f"while recording the load of {self._table}"):
+                record_load(
+                    session=self._session,
+                    table=self._table,
+                    membership=self._membership,
+                    scanned=self._target.on_missing if result.missing_checked else None,
+                )
+        return result
+
+    def _run(self) -> LoadResult:
         table, session, target = self._table, self._session, self._target
         if self._has_schema and not self.followers:
             result = load_directly(
                 session=session, statements=self._sql, target=target, parts=self._parts, progress=self._progress
             )
             if result is not None:
-                return result
+                return replace(result, missing_checked=self._judges)
         with during(f"while creating the staging table of {table}"):
             session.create_stage(stage=self._sql.stage, columns=self._sql.stage_columns())
         with during(f"while copying rows into the staging table of {table}"):
             rows = self._fill_stage()
         if not self._plan.exists and not self._has_schema and not rows:
             # There is no column to create a table of.
-            return LoadResult()
+            return _NO_TABLE
         with during(f"while checking the staged rows of {table}"):
             if target.mode is WriteMode.MERGE and rows:
                 self._check_keys()
@@ -199,8 +219,19 @@ class _Load:
             keys = key_columns(plan=self._plan, keys=target.primary_key) or ()
             duplicates = session.execute(self._sql.drop_duplicates(keys)) if keys and rows else 0
         added, widened = self._evolve(keys)
+        staged = rows - duplicates
+        with during(f"while looking for missing rows of {table}"):
+            missing = self._settle_missing(keys, staged=staged)
         with during(f"while {_VERBS[target.mode]} {table}"):
-            applied = self._apply(keys, rows=rows, staged=rows - duplicates)
+            applied = self._apply(keys, rows=rows, staged=staged - missing.dropped)
+        applied = replace(
+            applied,
+            deleted=applied.deleted + missing.deleted,
+            outdated=applied.outdated + missing.dropped,
+            marked=missing.marked,
+            returned=missing.returned,
+            missing_checked=missing.checked,
+        )
         return replace(applied, rows=rows, duplicates=duplicates, columns_added=added, columns_widened=widened)
 
     def _fill_stage(self) -> int:
@@ -299,6 +330,32 @@ class _Load:
                     session.widen(table=table, column=column.existing, source=column.current, to=column.kind)
                 widened.append(column.name)
         return tuple(name for name, _ in added), tuple(widened)
+
+    @property
+    def _judges(self) -> bool:
+        """Whether rows that did not come are missing."""
+        is_latest = self._membership is not None and self._membership.is_latest
+        return is_latest and self._target.full_scan and self._target.on_missing is not OnMissing.KEEP
+
+    def _settle_missing(self, keys: Sequence[ColumnPlan], *, staged: int) -> MissingResult:
+        if self._target.mode is WriteMode.REPLACE:
+            check_replaced(session=self._session, statements=self._sql, target=self._target, keys=keys, staged=staged)
+        if self._membership is None or self._target.mode is not WriteMode.MERGE:
+            return MissingResult()
+        if not self._plan.exists:
+            return MissingResult(checked=self._judges)
+        missing_rows = MissingRows(
+            session=self._session,
+            statements=self._sql,
+            target=self._target,
+            membership=self._membership,
+            before_delete=self._delete_children,
+        )
+        return missing_rows.settle(keys, staged=staged)
+
+    def _delete_children(self, condition: str) -> None:
+        for follower in self.followers:
+            follower.delete_of_parents(condition)
 
     def _apply(self, keys: Sequence[ColumnPlan], *, rows: int, staged: int) -> LoadResult:
         run_id = self._target.run_id

@@ -15,6 +15,12 @@ EXTRACTED_AT = "_extracted_at"
 RUN_ID = "_run_id"
 """The column with the run that pulled a row."""
 
+SOURCES = "_sources"
+"""The column with the lists that have a row, in tables in which rows are marked or deleted: digests of scopes between bars."""
+
+DELETED_AT = "_deleted_at"
+"""The column with the start of the pull that found a row missing; null while some list has it."""
+
 RUN_COLUMNS = (EXTRACTED_AT, RUN_ID)
 """The names that every load writes. A record key of such a name gets another column; so it does for those of a load's own."""
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from limio_limitrail.landing.shrinking import ShrinkGuard
+
 
 class LandingError(ExplainedError, ValueError):
     """A pull cannot be loaded, or the database refused it; the table is as it was.
@@ -35,6 +37,33 @@ class WriteMode(StrEnum):
     """The pull becomes the whole content of the table."""
 
 
+class OnMissing(StrEnum):
+    """What happens to rows whose records a list no longer has."""
+
+    KEEP = "keep"
+    """They stay as they are."""
+    MARK = "mark"
+    """They get the time in ``_deleted_at``, until their records return."""
+    DELETE = "delete"
+    """They are deleted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """One list of one task: a full scan of it tells which of the rows that its pulls brought have vanished.
+
+    :param digest: what identifies it: 16 hexadecimal digits.
+    :param text: the same for people.
+    :param task: the task: what the run ids of its pulls begin with, up to the map index or the slash before the Dag run.
+    :param is_only_list: whether the task pulls this list and no other, so that all rows with its run ids are of this list.
+    """
+
+    digest: str
+    text: str
+    task: str
+    is_only_list: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """The table that a pull goes into, and how.
@@ -48,7 +77,12 @@ class Target:
         ``None``: the last of a pull wins, and of several pulls the one that began last.
     :param run_id: identifies this pull; the same on every retry. Goes to ``_run_id``.
     :param extracted_at: when the pull was made, with a time zone. Goes to ``_extracted_at``.
-    :raises ValueError: a merge without a primary key, an instant without a time zone, or an empty table name or run.
+    :param scope: the list that was pulled; ``None`` if the table is not to know which list a row is in.
+    :param on_missing: what happens to rows that the list no longer has.
+    :param full_scan: whether the pull read the whole list: only then a row that did not come is missing.
+    :param max_missing: how many of the known rows may be missing, or be gone after a replace; ``None`` for any number.
+    :raises ValueError: rows would be marked or deleted without a merge or a scope; a merge without a primary key, an instant
+        without a time zone, or an empty table name or run.
     """
 
     table: str
@@ -57,8 +91,14 @@ class Target:
     time_column: str | None
     run_id: str
     extracted_at: datetime
+    scope: Scope | None = None
+    on_missing: OnMissing = OnMissing.KEEP
+    full_scan: bool = False
+    max_missing: ShrinkGuard | None = None
 
     def __post_init__(self) -> None:
+        if self.on_missing is not OnMissing.KEEP and (self.scope is None or self.mode in (WriteMode.APPEND, WriteMode.REPLACE)):
+            raise ValueError(f"on_missing={self.on_missing} needs a merge, and the scope of the pull")
         if self.mode is WriteMode.MERGE and not self.primary_key:
             raise ValueError(f"merging into {self.table} needs a primary key: name the record keys that identify a row")
         if len(set(self.primary_key)) != len(self.primary_key):
@@ -100,7 +140,11 @@ class LoadResult:
     :param updated: rows that were there with other values.
     :param unchanged: rows that were there with the same values, and were left alone.
     :param outdated: rows that differ from the table's row of their key and are not newer, so that it stayed.
-    :param deleted: rows removed: all former ones when replacing, those of the same run when appending again.
+    :param deleted: rows removed: all former ones when replacing, those of the same run when appending again, those that the list
+        no longer has when merging with `OnMissing.DELETE`.
+    :param marked: rows that got a time in ``_deleted_at``, because the list no longer has them.
+    :param returned: rows that lost it, because their records came again; they count as updated, unchanged or outdated as well.
+    :param missing_checked: whether it was checked which rows the list no longer has.
     :param duplicates: rows dropped because the pull had a newer one of the same key.
     :param columns_added: columns that an existing table gained.
     :param columns_widened: columns of an existing table whose type became wider.
@@ -114,6 +158,9 @@ class LoadResult:
     unchanged: int = 0
     outdated: int = 0
     deleted: int = 0
+    marked: int = 0
+    returned: int = 0
+    missing_checked: bool = False
     duplicates: int = 0
     columns_added: tuple[str, ...] = ()
     columns_widened: tuple[str, ...] = ()

@@ -164,7 +164,7 @@ class LoadStatements:
         assignments = [(self.dialect.quote(column.name), self._value(column)) for column in values]
         assignments += [(name, "NULL") for name in missing_columns]
         assignments += [(self.dialect.quote(column.name), VALUE) for column in self.plan.updated_metadata]
-        condition = all_of([self._same_key(keys), self._any_differs(keys)])
+        condition = all_of([self.same_key(keys), self._any_differs(keys)])
         return self.dialect.update(self.table, self.staged, assignments, condition)
 
     def insert(self) -> str:
@@ -181,8 +181,29 @@ class LoadStatements:
 
     def insert_missing(self, keys: Sequence[ColumnPlan]) -> str:
         """Insert the staged rows whose key the table does not have, in the order in which they came."""
-        existing = f"SELECT 1 FROM {self.table} AS t WHERE {self._same_key(keys)}"
+        existing = f"SELECT 1 FROM {self.table} AS t WHERE {self.same_key(keys)}"
         return f"{self.insert()} WHERE NOT EXISTS ({existing}) ORDER BY s.{SEQUENCE}"
+
+    def not_staged(self, keys: Sequence[ColumnPlan]) -> str:
+        """Return the condition that no staged row has the key of a row ``t`` of the table."""
+        return f"NOT EXISTS (SELECT 1 FROM {self.staged} AS s WHERE {self.same_key(keys)})"
+
+    def count_rows(self, condition: str = "1 = 1") -> str:
+        """Count the rows ``t`` of the table, and those that meet a condition."""
+        return f"SELECT count(*), coalesce(sum(CASE WHEN {condition} THEN 1 ELSE 0 END), 0) FROM {self.table} AS t"
+
+    def example_keys(self, primary_key: Sequence[str], *, condition: str, most: int) -> str | None:
+        """Select the keys of some rows ``t`` of the table as texts; ``None`` if the table lacks a column of the key.
+
+        :param primary_key: the record keys that identify a row.
+        """
+        same = self.dialect.same_name
+        columns = [self.plan.column(key) or self.plan.missing_column(key, same=same) for key in primary_key]
+        keys = [self._table_column(column.name) for column in columns if column is not None]
+        if not keys or len(keys) < len(columns):
+            return None
+        texts = ", ".join(map(self.dialect.legible, keys))
+        return f"SELECT {texts} FROM {self.table} AS t WHERE {condition} ORDER BY {texts} LIMIT {most}"
 
     def delete_run(self) -> str:
         """Delete the rows of a run. Binds the run."""
@@ -215,7 +236,7 @@ class LoadStatements:
         """
         later = [f"t.{self.dialect.quote(EXTRACTED_AT)} > {VALUE}"] if in_sql else []
         stale = any_of([f"{self._table_column(keys[0].name)} IS NULL", *later])
-        rows = f"SELECT s.{SEQUENCE} FROM {self.staged} AS s LEFT JOIN {self.table} AS t ON {self._same_key(keys)} WHERE {stale}"
+        rows = f"SELECT s.{SEQUENCE} FROM {self.staged} AS s LEFT JOIN {self.table} AS t ON {self.same_key(keys)} WHERE {stale}"
         return f"DELETE FROM {self.staged} WHERE {SEQUENCE} IN ({rows})"
 
     def pulls_of_pairs(self, keys: Sequence[ColumnPlan], *, start: int, end: int) -> str:
@@ -240,7 +261,7 @@ class LoadStatements:
         return f"SELECT count(*) FROM {self.staged} AS s JOIN {self.table} AS t ON {among} WHERE {other}"
 
     def _among(self, keys: Sequence[ColumnPlan], *, changed: str) -> str:
-        return all_of([self._same_key(keys), f"s.{SEQUENCE} IN (SELECT c.{SEQUENCE} FROM {self.dialect.quote(changed)} AS c)"])
+        return all_of([self.same_key(keys), f"s.{SEQUENCE} IN (SELECT c.{SEQUENCE} FROM {self.dialect.quote(changed)} AS c)"])
 
     def _value(self, column: ColumnPlan, *, of: str = "s") -> str:
         """Return a staged column's value as the table stores it."""
@@ -250,7 +271,7 @@ class LoadStatements:
         return self.dialect.stored(staged, column.kind)
 
     def _pairs(self, keys: Sequence[ColumnPlan]) -> str:
-        return f"{self.staged} AS s JOIN {self.table} AS t ON {self._same_key(keys)}"
+        return f"{self.staged} AS s JOIN {self.table} AS t ON {self.same_key(keys)}"
 
     def _any_differs(self, keys: Sequence[ColumnPlan]) -> str:
         differs = [self._differs(column) for column in self.plan.columns if column not in keys]
@@ -292,7 +313,8 @@ class LoadStatements:
         newer = f"{current} IS NOT NULL AND ({incoming} IS NULL OR {current} > {incoming})"
         return f"({newer}) OR (({current} = {incoming} OR ({current} IS NULL AND {incoming} IS NULL)) AND {later})"
 
-    def _same_key(self, keys: Sequence[ColumnPlan]) -> str:
+    def same_key(self, keys: Sequence[ColumnPlan]) -> str:
+        """Return the condition that a staged row ``s`` and a row ``t`` of the table have the same key."""
         return all_of(f"{self._table_key(column)} = {self.dialect.key(self._value(column), column.kind)}" for column in keys)
 
     def _table_key(self, column: ColumnPlan) -> str:

@@ -1,0 +1,283 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Which lists have a row (the column ``_sources``), and when each list was loaded (the table ``_limio_scopes``).
+
+A scope is one list of one task. ``_sources`` holds the digests of the scopes whose lists have the row, as in ``|a1…|b2…|``, or
+``|unknown|`` for a row that others have brought. The table ``_limio_scopes`` is in the schema of the tables that it is about, and
+changes in the transactions that change them. Both together make what a table holds independent of the order of runs: a load that
+is older than the last full scan of its scope cannot bring back what that scan did not find.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.sql.dialect import ISO_INSTANT, VALUE, TableColumn
+from limio_limitrail.landing.sql.metadata import DELETED_AT, EXTRACTED_AT, RUN_ID, SOURCES, MetadataColumn
+from limio_limitrail.landing.sql.model import LandingError, OnMissing, Scope, Target, WriteMode
+from limio_limitrail.landing.sql.names import TableName
+
+if TYPE_CHECKING:
+    from limio_limitrail.landing.sql.dialect import Session
+
+SCOPES_TABLE = "_limio_scopes"
+"""The table that knows the scopes of all tables in its schema."""
+
+NO_SOURCE = "|"
+"""``_sources`` of a row that no list has."""
+
+UNKNOWN_SOURCE = "|unknown|"
+"""``_sources`` of a row that was not brought by a scope. No load takes it away, so that the row stays."""
+
+_COLUMNS = ("table_name", "scope", "loaded_at", "scanned_at", "on_missing", "description")
+
+
+def stored_instant(when: datetime) -> str:
+    """Return a time as ``_limio_scopes`` stores it: texts of one length, whose order is that of the times."""
+    return when.astimezone(UTC).strftime(ISO_INSTANT).rjust(len("2024-01-01T00:00:00.000000Z"), "0")
+
+
+def read_instant(text: str) -> datetime:
+    """Return the time of a text of `stored_instant`."""
+    return datetime.fromisoformat(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScopeState:
+    """When the pulls of a scope that were loaded into a table began.
+
+    :param loaded_at: the last pull.
+    :param scanned_at: the last full scan by which missing rows were marked or deleted; ``None`` before the first.
+    :param on_missing: what was done with them.
+    """
+
+    loaded_at: datetime
+    scanned_at: datetime | None = None
+    on_missing: OnMissing = OnMissing.KEEP
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membership:
+    """How a load takes part in the record of which list has which row.
+
+    :param scope: its scope.
+    :param began: when its pull began.
+    :param state: what is known of the scope; ``None`` before the first load of it.
+    :param is_new: whether the table does not have the column ``_sources`` yet.
+    :param marks: whether the table has, or gets, the column ``_deleted_at``.
+    :param merges: whether rows are found by their keys, so that one that is not there may have been deleted.
+    :param is_outrun: whether the table has rows of a later pull of the task, from before it had the column.
+    """
+
+    scope: Scope
+    began: datetime
+    state: ScopeState | None
+    is_new: bool
+    marks: bool
+    merges: bool = True
+    is_outrun: bool = False
+
+    @property
+    def source(self) -> str:
+        """``_sources`` of a row that only this scope's list has."""
+        return f"|{self.scope.digest}|"
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether a later full scan of the scope was loaded: rows are in the list if that one found them, and not otherwise."""
+        return self.merges and self.scanned_at is not None and self.began < self.scanned_at
+
+    @property
+    def scanned_at(self) -> datetime | None:
+        """When the last full scan began by which missing rows were marked or deleted."""
+        return None if self.state is None else self.state.scanned_at
+
+    @property
+    def is_latest(self) -> bool:
+        """Whether no later pull of the scope was loaded, so that rows that this one lacks are missing."""
+        return not self.is_outrun and (self.state is None or self.began >= self.state.loaded_at)
+
+    def columns(self) -> tuple[MetadataColumn, ...]:
+        """Return the metadata columns, with their values in rows that are inserted."""
+        value = NO_SOURCE if self.is_superseded else self.source
+        sources = MetadataColumn(name=SOURCES, kind=Kind.TEXT, value=value, updates=False)
+        if not self.marks:
+            return (sources,)
+        deleted_at = self.scanned_at if self.is_superseded else None
+        return sources, MetadataColumn(name=DELETED_AT, kind=Kind.TIMESTAMP, value=deleted_at, updates=False)
+
+    # -- SQL about a row ``t`` -------------------------------------------------------------------------------------
+
+    def is_member(self, sources: str) -> str:
+        """Return the condition that the scope's list has a row.
+
+        :param sources: the row's column ``_sources``, as SQL.
+        """
+        return f"{sources} LIKE '%{self.source}%'"
+
+    def is_not_member(self, sources: str) -> str:
+        """Return the condition that it does not have it, or that nothing is known of the row."""
+        return f"({sources} IS NULL OR {sources} NOT LIKE '%{self.source}%')"
+
+    def is_only_member(self, sources: str) -> str:
+        """Return the condition that no other list has the row."""
+        return f"{sources} = '{self.source}'"
+
+    def with_member(self, sources: str) -> str:
+        """Return ``_sources`` with the scope."""
+        added = f"coalesce({sources}, '{NO_SOURCE}') || '{self.scope.digest}|'"
+        return f"CASE WHEN {self.is_member(sources)} THEN {sources} ELSE {added} END"
+
+    def without_member(self, sources: str) -> str:
+        """Return ``_sources`` without the scope."""
+        return f"replace({sources}, '{self.source}', '{NO_SOURCE}')"
+
+    def is_of_task(self, run_id: str) -> str:
+        """Return the condition that the scope's task, or a mapped copy of it, has brought a row.
+
+        :param run_id: the row's column ``_run_id``, as SQL.
+        """
+        task = self.scope.task.replace("'", "''")
+        return f"(substr({run_id}, 1, {len(task) + 1}) IN ('{task}/', '{task}['))"
+
+    def is_of_unmapped_task(self, run_id: str) -> str:
+        """Return the condition that the scope's task has brought a row, and is not mapped."""
+        task = self.scope.task.replace("'", "''")
+        return f"(substr({run_id}, 1, {len(task) + 1}) = '{task}/')"
+
+
+def find_membership(*, session: Session, table: TableName, target: Target) -> Membership | None:
+    """Find out how a load has to take part; ``None`` if the table has no ``_sources`` and gets none.
+
+    :raises LandingError: the table has a column of one of the names that is not of loads.
+    """
+    scope = target.scope
+    if scope is None or not session.dialect.serializes_loads:
+        return None
+    same = session.dialect.same_name
+    columns = {same(column.name): column for column in session.columns(table) or ()}
+    wanted = target.on_missing is not OnMissing.KEEP
+    sources, deleted_at = columns.get(same(SOURCES)), columns.get(same(DELETED_AT))
+    ours = sources is not None and _is_ours(session=session, table=table, column=sources)
+    if not wanted and not ours:
+        return None
+    if wanted and (foreign := (sources if not ours else None) or (deleted_at if not ours else None)) is not None:
+        raise LandingError(
+            f"{table}: the table has a column {foreign.name!r} that records or others have filled, and on_missing="
+            f"{target.on_missing} needs it for itself; rename or drop the column; nothing was written"
+        )
+    membership = Membership(
+        scope=scope,
+        began=target.extracted_at,
+        state=_read(session=session, table=table, scope=scope) if ours else None,
+        is_new=not ours,
+        marks=target.on_missing is OnMissing.MARK or (ours and deleted_at is not None),
+        merges=target.mode not in (WriteMode.APPEND, WriteMode.REPLACE),
+    )
+    if ours:
+        return membership
+    run_id, extracted_at = columns.get(same(RUN_ID)), columns.get(same(EXTRACTED_AT))
+    if run_id is None or extracted_at is None or extracted_at.kind is not Kind.TIMESTAMP:
+        return membership
+    return replace(membership, is_outrun=_has_later(session=session, table=table, membership=membership))
+
+
+def record_load(*, session: Session, table: TableName, membership: Membership, scanned: OnMissing | None) -> None:
+    """Note in ``_limio_scopes`` that a pull of the scope was loaded.
+
+    :param scanned: what was done with missing rows; ``None`` if nothing was looked for.
+    """
+    state = membership.state or ScopeState(loaded_at=membership.began)
+    state = replace(state, loaded_at=max(state.loaded_at, membership.began))
+    if scanned is not None:
+        state = replace(state, scanned_at=membership.began, on_missing=scanned)
+    scopes = _scopes_table(table)
+    if not _exists(session=session, table=table):
+        session.lock(scopes)
+        if not _exists(session=session, table=table):
+            text = session.dialect.text_type
+            session.create_table(table=scopes, columns=[(name, text) for name in _COLUMNS], key=())
+    elif membership.is_new:
+        _forget_scopes(session=session, table=table)
+    name = session.dialect.same_name(table.table)
+    digest = membership.scope.digest
+    qualified = session.dialect.qualified(scopes)
+    session.execute(f"DELETE FROM {qualified} WHERE table_name = {VALUE} AND scope = {VALUE}", name, digest)
+    session.execute(
+        f"INSERT INTO {qualified} ({', '.join(_COLUMNS)}) VALUES ({', '.join([VALUE] * len(_COLUMNS))})",
+        name,
+        digest,
+        stored_instant(state.loaded_at),
+        None if state.scanned_at is None else stored_instant(state.scanned_at),
+        str(state.on_missing),
+        membership.scope.text,
+    )
+
+
+def _forget_scopes(*, session: Session, table: TableName) -> None:
+    """Delete what ``_limio_scopes`` holds of a former table of the name."""
+    qualified = session.dialect.qualified(_scopes_table(table))
+    session.execute(f"DELETE FROM {qualified} WHERE table_name = {VALUE}", session.dialect.same_name(table.table))
+
+
+def _scopes_table(table: TableName) -> TableName:
+    return TableName(schema=table.schema, table=SCOPES_TABLE)
+
+
+def _exists(*, session: Session, table: TableName) -> bool:
+    return session.columns(_scopes_table(table)) is not None
+
+
+def _read(*, session: Session, table: TableName, scope: Scope) -> ScopeState | None:
+    if not _exists(session=session, table=table):
+        return None
+    found = session.query(
+        f"SELECT loaded_at, scanned_at, on_missing FROM {session.dialect.qualified(_scopes_table(table))} "
+        f"WHERE table_name = {VALUE} AND scope = {VALUE}",
+        session.dialect.same_name(table.table),
+        scope.digest,
+    )
+    if not found:
+        return None
+    loaded_at, scanned_at, on_missing = found[0]
+    return ScopeState(
+        loaded_at=read_instant(loaded_at),
+        scanned_at=None if scanned_at is None else read_instant(scanned_at),
+        on_missing=OnMissing(on_missing),
+    )
+
+
+def _has_later(*, session: Session, table: TableName, membership: Membership) -> bool:
+    """Return whether the table has rows of a later pull of the task."""
+    quote = session.dialect.quote
+    later = (
+        f"SELECT 1 FROM {session.dialect.qualified(table)} AS t WHERE t.{quote(EXTRACTED_AT)} > {VALUE} "
+        f"AND {membership.is_of_task(f't.{quote(RUN_ID)}')}"
+    )
+    [(found,)] = session.query(f"SELECT CASE WHEN EXISTS ({later}) THEN 1 ELSE 0 END", membership.began)
+    return bool(found)
+
+
+def _is_ours(*, session: Session, table: TableName, column: TableColumn) -> bool:
+    """Return whether loads have filled a column ``_sources``: nothing else is in it.
+
+    The name of the table is not asked for, unless the column is empty: it may have been renamed.
+    """
+    if column.kind is not Kind.TEXT:
+        return False
+    name = f"t.{session.dialect.quote(column.name)}"
+    like = f"{name} LIKE '|%' AND {name} LIKE '%|'"
+    [(filled, ours)] = session.query(
+        f"SELECT count({name}), coalesce(sum(CASE WHEN {like} THEN 1 ELSE 0 END), 0) FROM {session.dialect.qualified(table)} AS t"
+    )
+    return int(filled) == int(ours) and (bool(filled) or _has_scopes(session=session, table=table))
+
+
+def _has_scopes(*, session: Session, table: TableName) -> bool:
+    if not _exists(session=session, table=table):
+        return False
+    qualified = session.dialect.qualified(_scopes_table(table))
+    name = session.dialect.same_name(table.table)
+    return bool(session.query(f"SELECT 1 FROM {qualified} WHERE table_name = {VALUE}", name))
