@@ -47,6 +47,7 @@ with DAG(
             ),
         },
         drop_columns=["recoveryLink", "orderItems"],  # the items are in their own table
+        since="2020-01-01",
         outlets=[Asset("warehouse/abandoned_baskets")],
     )
     # [END basket_products]

@@ -23,6 +23,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "dags_examples"
 DAG_IDS = {
     "limio_warehouse_sync.py": "limio_warehouse_sync",
     "limio_subscriptions_in_ten_lines.py": "limio_subscriptions",
+    "limio_deletes.py": "limio_deletes",
     "limio_object_storage.py": "limio_object_storage",
     "limio_hook.py": "limio_hook",
     "limitrail_usage_commit.py": "limitrail_usage_commit",
@@ -90,6 +91,11 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
             for row in orders
             for item in row["data"]["orderItems"]
         )
+    if file == "limio_deletes.py":
+        assert outcome.task("customers")["xcom"]["missing_checked"]
+        with duckdb.connect(str(warehouse), read_only=True) as database:
+            marked = dict(database.execute("SELECT id, CAST(_deleted_at AS VARCHAR) FROM current_subscriptions").fetchall())
+        assert marked == dict.fromkeys(limio_emulator.tenant.ids("subscriptions"))
     if file == "limio_object_storage.py":
         manifests = [json.loads(path.read_text()) for path in (tmp_path / "lake").rglob("manifest.json")]
         assert {item["resource"]: item["format"] for item in manifests} == {

@@ -62,6 +62,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"part_format":
     :param newest: the newest value of the time column.
     :param schema: the columns of all parts and their kinds; empty for JSON Lines.
     :param not_found: columns to drop and nested columns that no record had.
+    :param previous_rows: the records of the last run of the same pull; None if it is not known, or not the whole list was read.
     :param parts: the parts, in order.
     :param child_tables: the child tables, in the order of `all_lists`.
     """
@@ -76,6 +77,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"part_format":
     newest: Instant | None
     schema: dict[str, Kind]
     not_found: tuple[str, ...] = ()
+    previous_rows: Count | None = None
     parts: tuple[Part, ...]
     child_tables: tuple[ChildTableParts, ...] = ()
 
@@ -115,10 +117,14 @@ def write_manifest(folder: ObjectStoragePath, manifest: Manifest) -> None:
     if not manifest.child_tables:
         del data["child_tables"]
     content = json.dumps(data, indent=1, ensure_ascii=False, default=datetime.isoformat).encode()
-    path = folder / MANIFEST_NAME
+    write_whole(folder / MANIFEST_NAME, content)
+
+
+def write_whole(path: ObjectStoragePath, content: bytes) -> None:
+    """Write a file, whole or not at all."""
     if is_local(path):
         # A local file is visible while it is being written; an object in a store appears only when it is complete.
-        draft = folder / f".{MANIFEST_NAME}.draft"
+        draft = path.parent / f".{path.name}.draft"
         write_file(draft, content)
         os.replace(draft.path, path.path)  # noqa: PTH105 - the path is a URL path, which pathlib would take for a relative one
         return

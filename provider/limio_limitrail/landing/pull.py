@@ -31,6 +31,7 @@ from limio_limitrail.landing.parts import (
     store_part,
 )
 from limio_limitrail.landing.shaping import RecordError, Shaping
+from limio_limitrail.landing.shrinking import ShrinkGuard, shrunk
 from limio_limitrail.landing.time_column import UpperBound
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ class Pull:
     :param part_size: the bytes of JSON after which a part is full.
     :param part_seconds: the time after which a part is full; the most work that a crash can cost.
     :param checks: compares the given column names with those of the records.
+    :param previous_rows: the records of the last run of the same pull; None if that is not known.
+    :param shrink_guard: how many of them may be missing; None for any number.
     :param store: keeps the checkpoint across retries.
     :param open_list: returns a reader that begins at a checkpoint's cursor.
     :param pages: returns the pages of that reader.
@@ -136,6 +139,8 @@ class Pull:
     part_size: int = 64 * 1024 * 1024
     part_seconds: float = 60.0
     checks: NameChecks | None = None
+    previous_rows: int | None = None
+    shrink_guard: ShrinkGuard | None = None
     store: CheckpointStore
     open_list: Callable[[PullCheckpoint], PageReader]
     pages: Callable[[Any], Iterator[ListPage]] = methodcaller("pages")
@@ -153,6 +158,7 @@ class Pull:
         """Pull to the end of the list.
 
         :raises RecordError: the records cannot be stored as they are.
+        :raises ShrunkListError: the list lacks too many of the last run's records; another try starts over.
         :raises Exception: whatever the reader or the folder raises; another try resumes after the last finished part.
         """
         if self.upper_bound is not None and self.shaping.time_path is not None:
@@ -178,6 +184,7 @@ class Pull:
     def _finish(self, checkpoint: PullCheckpoint) -> Manifest:
         if self._filter is not None and self._filter.left_out:
             log.info("%s: %d records came after %s and are left out.", self.resource, self._filter.left_out, self.upper_bound)
+        self._check_shrinking(sum(part.rows for part in checkpoint.parts))
         not_found: tuple[str, ...] = ()
         if self.checks is not None and any(part.rows for part in checkpoint.parts):
             self.checks.check_all(checkpoint.schema, found=checkpoint.found, keys=self._keys)
@@ -198,6 +205,7 @@ class Pull:
             newest=checkpoint.newest,
             not_found=not_found,
             child_tables=child_tables,
+            previous_rows=self.previous_rows,
         )
         # A part that was written just before a crash may be one too many now.
         remove_parts(self.folder, keep={part.name for part in manifest.all_parts})
@@ -210,6 +218,20 @@ class Pull:
                 self.shaping.time_column,
             )
         return manifest
+
+    def _check_shrinking(self, rows: int) -> None:
+        if self.previous_rows is None or self.shrink_guard is None:
+            return
+        missing = max(0, self.previous_rows - rows)
+        if self.shrink_guard.refuses(missing=missing, known=self.previous_rows, empty=not rows):
+            self.store.clear()
+            raise shrunk(
+                self.resource,
+                missing=missing,
+                known=self.previous_rows,
+                guard=self.shrink_guard,
+                consequence="no manifest was written",
+            )
 
     def _resume(self) -> PullCheckpoint | None:
         """Return the checkpoint of an earlier try, if all of its parts are intact."""

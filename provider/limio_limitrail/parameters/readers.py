@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime
@@ -21,6 +22,8 @@ Reader: TypeAlias = Callable[[str, object], T]
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off", "none", ""})
 _LONGEST_NUMBER = 30
+_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,20})?) ?%")
+_COUNT = re.compile(r"[0-9]{1,20}")
 
 
 def optional(read: Reader[T]) -> Reader[T | None]:
@@ -61,6 +64,42 @@ def _whole(value: Any) -> int | None:
     if not number.is_finite() or number.adjusted() > _LONGEST_NUMBER or number != number.to_integral_value():
         return None
     return int(number)
+
+
+def rows_or_percent(name: str, value: object) -> int | str:
+    """Read a limit of rows: a whole number of rows, or a text such as ``"1%"``.
+
+    :raises ParameterError: it is neither. A float is refused, because 1 is one row and 1.0 would be all of them.
+    """
+    found = plain(value)
+    if isinstance(found, int) and not isinstance(found, bool) and found >= 0:
+        return found
+    if isinstance(found, str):
+        found = found.strip()
+        if _COUNT.fullmatch(found):
+            return int(found)
+        percent = _PERCENT.fullmatch(found)
+        if percent is not None and Decimal(percent[1]) <= 100:
+            return f"{percent[1]}%"
+    expected = 'a whole number of rows, such as 10, or a share of them as a text, such as "1%"'
+    raise unfit(name, value, expected=f"{expected}{_correction(found)}")
+
+
+def _correction(found: object) -> str:
+    """Return what to write instead of a number that is neither a count of rows nor a text with a percent sign."""
+    try:
+        number = Decimal(str(found)) if isinstance(found, float | Decimal | str) else Decimal(-1)
+    except InvalidOperation:
+        return ""
+    if not number.is_finite():
+        return ""
+    if number == 1:
+        return ' (write 1 for one row, "100%" for all of them)'
+    if 0 < number < 1 and number.adjusted() > -12:
+        percent = format(number * 100, "f")
+        return f' (write "{percent.rstrip("0").rstrip(".") if "." in percent else percent}%")'
+    is_count = number >= 0 and number.adjusted() < 12 and number == number.to_integral_value()
+    return f" (write {int(number)})" if is_count else ""
 
 
 def switch(name: str, value: object) -> bool:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.parts import PartFormat
+    from limio_limitrail.landing.shrinking import ShrinkGuard
     from limio_limitrail.observability.lineage import LineageDataset
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
     from limio_limitrail.transfers.column_checks import RequiredColumns
@@ -213,12 +214,16 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         columns: Mapping[str, NestedPath],
         target: Callable[[], LineageDataset],
         child_lists: tuple[ChildList, ...] = (),
+        previous_rows: int | None = None,
+        shrink_guard: ShrinkGuard | None = None,
     ) -> Manifest:
         """Pull into parts.
 
         :param columns: all nested columns: the resource's and the task's.
         :param target: returns the table or the folder, for OpenLineage.
         :param child_lists: the nested lists whose elements become rows of child tables.
+        :param previous_rows: the records of the last run of the same pull; None if that is not known.
+        :param shrink_guard: how many of them may be missing; None for any number.
         """
         from limio_limitrail.api.errors import CursorRefusedError
         from limio_limitrail.landing.pull import Pull
@@ -285,6 +290,8 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             open_list=open_list,
             restart_on=CursorRefusedError,
             part_rows=self.part_rows,
+            previous_rows=previous_rows,
+            shrink_guard=shrink_guard,
             checks=ColumnNameChecks(
                 api=self.hook.client.api,
                 resource=resource.name,

@@ -83,6 +83,14 @@ def run_folder(root: ObjectStoragePath, *, resource: str, run: RunIdentity) -> O
     return folder if run.map_index < 0 else folder / f"map_index={run.map_index}"
 
 
+def folder_of_runs(folder: ObjectStoragePath, *, run: RunIdentity) -> ObjectStoragePath:
+    """Return the folder that has the folders of all runs of a pull.
+
+    :param folder: the run's own, from `run_folder`.
+    """
+    return folder.parent if run.map_index < 0 else folder.parent.parent
+
+
 def _digested(readable: str, *, of: str | list[str]) -> str:
     start = _UNSAFE.sub("-", readable).strip(".-")
     return f"{start}-{hashlib.sha256(json.dumps(of).encode()).hexdigest()[:20]}".lstrip("-")

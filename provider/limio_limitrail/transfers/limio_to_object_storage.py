@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.transfers.base import DEFAULT_MAX_COLUMNS, DEFAULT_OVERLAP, DEFAULT_PART_ROWS
+from limio_limitrail.transfers.missing import DEFAULT_MAX_MISSING
 from limio_limitrail.transfers.sources import LimioPullOperator
 from limio_limitrail.transfers.to_object_storage import ResourceToObjectStorageOperator
 
@@ -37,6 +38,7 @@ class LimioToObjectStorageOperator(LimioPullOperator, ResourceToObjectStorageOpe
         resource: Templated[str | Resource],
         destination: Templated[str | ObjectStoragePath],
         format: Templated[str] = "jsonl",  # noqa: A002
+        max_missing: Templated[int | str] = DEFAULT_MAX_MISSING,
         limio_conn_id: Templated[str] = "limio_default",
         path_params: Templated[Mapping[str, Any]] | None = None,
         query_params: Templated[Mapping[str, Any]] | None = None,
@@ -57,6 +59,7 @@ class LimioToObjectStorageOperator(LimioPullOperator, ResourceToObjectStorageOpe
         self.resource = resource
         self.destination = destination
         self.format = format
+        self.max_missing = max_missing
         self.limio_conn_id = limio_conn_id
         self.path_params = path_params
         self.query_params = query_params

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.transfers.base import DEFAULT_MAX_COLUMNS, DEFAULT_OVERLAP, DEFAULT_PART_ROWS
+from limio_limitrail.transfers.missing import DEFAULT_MAX_MISSING
 from limio_limitrail.transfers.sources import LimioPullOperator
 from limio_limitrail.transfers.to_sql import ResourceToSqlOperator
 
@@ -42,6 +43,8 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         primary_key: Templated[Sequence[str]] | None = None,
         time_column: Templated[str] | None = None,
         child_tables: Templated[Mapping[str, ChildTable | NestedPath]] | None = None,
+        on_missing: Templated[str] = "keep",
+        max_missing: Templated[int | str] = DEFAULT_MAX_MISSING,
         staging: Templated[str | ObjectStoragePath] | None = None,
         limio_conn_id: Templated[str] = "limio_default",
         path_params: Templated[Mapping[str, Any]] | None = None,
@@ -67,6 +70,8 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         self.primary_key = primary_key
         self.time_column = time_column
         self.child_tables = child_tables
+        self.on_missing = on_missing
+        self.max_missing = max_missing
         self.staging = staging
         self.limio_conn_id = limio_conn_id
         self.path_params = path_params

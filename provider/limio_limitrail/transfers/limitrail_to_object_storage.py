@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.transfers.base import DEFAULT_MAX_COLUMNS, DEFAULT_OVERLAP, DEFAULT_PART_ROWS
+from limio_limitrail.transfers.missing import DEFAULT_MAX_MISSING
 from limio_limitrail.transfers.sources import LimitRailPullOperator
 from limio_limitrail.transfers.to_object_storage import ResourceToObjectStorageOperator
 
@@ -40,6 +41,7 @@ class LimitRailToObjectStorageOperator(LimitRailPullOperator, ResourceToObjectSt
         resource: Templated[str | Resource],
         destination: Templated[str | ObjectStoragePath],
         format: Templated[str] = "jsonl",  # noqa: A002
+        max_missing: Templated[int | str] = DEFAULT_MAX_MISSING,
         limitrail_conn_id: Templated[str] = "limitrail_default",
         scope: Templated[Sequence[str]] | None = None,
         until: Templated[datetime] | None = None,
@@ -64,6 +66,7 @@ class LimitRailToObjectStorageOperator(LimitRailPullOperator, ResourceToObjectSt
         self.resource = resource
         self.destination = destination
         self.format = format
+        self.max_missing = max_missing
         self.limitrail_conn_id = limitrail_conn_id
         self.scope = scope
         self.until = until

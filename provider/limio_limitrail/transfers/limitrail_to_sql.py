@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
 from limio_limitrail.transfers.base import DEFAULT_MAX_COLUMNS, DEFAULT_OVERLAP, DEFAULT_PART_ROWS
+from limio_limitrail.transfers.missing import DEFAULT_MAX_MISSING
 from limio_limitrail.transfers.sources import LimitRailPullOperator
 from limio_limitrail.transfers.to_sql import ResourceToSqlOperator
 
@@ -42,6 +43,8 @@ class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
         primary_key: Templated[Sequence[str]] | None = None,
         time_column: Templated[str] | None = None,
         child_tables: Templated[Mapping[str, ChildTable | NestedPath]] | None = None,
+        on_missing: Templated[str] = "keep",
+        max_missing: Templated[int | str] = DEFAULT_MAX_MISSING,
         staging: Templated[str | ObjectStoragePath] | None = None,
         limitrail_conn_id: Templated[str] = "limitrail_default",
         scope: Templated[Sequence[str]] | None = None,
@@ -71,6 +74,8 @@ class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
         self.primary_key = primary_key
         self.time_column = time_column
         self.child_tables = child_tables
+        self.on_missing = on_missing
+        self.max_missing = max_missing
         self.staging = staging
         self.limitrail_conn_id = limitrail_conn_id
         self.scope = scope

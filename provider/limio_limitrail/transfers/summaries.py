@@ -84,7 +84,10 @@ class LoadSummary(PullTotals, ChildTableTotals):
     :param updated: rows that were replaced by newer ones.
     :param unchanged: rows that were there as they came.
     :param outdated: rows that came older than the table's, which stays as it is.
-    :param deleted: rows that ``mode="replace"``, or a repeated run, removed.
+    :param deleted: rows that ``mode="replace"``, a repeated run, or ``on_missing="delete"`` removed.
+    :param marked: rows that ``on_missing="mark"`` marked.
+    :param returned: marked rows whose records came again; they count as updated, unchanged or outdated as well.
+    :param missing_checked: whether this run looked for rows that the list no longer has.
     :param duplicates: records that came more than once.
     :param columns_added: the first names of new columns.
     :param columns_widened: the first names of columns that have a wider type now.
@@ -97,6 +100,9 @@ class LoadSummary(PullTotals, ChildTableTotals):
     unchanged: int
     outdated: int
     deleted: int
+    marked: int
+    returned: int
+    missing_checked: bool
     duplicates: int
     columns_added: list[str]
     columns_widened: list[str]

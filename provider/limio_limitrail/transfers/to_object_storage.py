@@ -25,15 +25,19 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
     :param destination: the folder below which each run has its own: an `ObjectStoragePath`, or its URL.
     :param format: ``jsonl`` for records as the API sent them, one a line; ``parquet`` for typed columns. Both are compressed with
         zstandard.
+    :param max_missing: how many records fewer than the last run a pull of the whole list may have: a whole number, or a share
+        such as ``"20%"``, of which ten records are always allowed. With fewer records, no manifest is written.
     """
 
     destination: str | ObjectStoragePath
     format: str
+    max_missing: int | str
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **ResourcePullOperator.parameters,
         "destination": Parameter(references.folder),
         "format": Parameter(readers.choice("jsonl", "parquet")),
+        "max_missing": Parameter(readers.rows_or_percent),
     }
     template_fields: Sequence[str] = template_fields(parameters)
 
@@ -43,6 +47,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         :raises AirflowFailException: credentials, scope, parameters or the connection are wrong.
         :raises ApiError: the API failed in a way that a retry may get past.
         :raises RecordError: the records cannot be stored as they are.
+        :raises ShrunkListError: the list lacks more of the last run's records than max_missing allows.
         """
         with fail_fast_on_permanent_errors():
             return self._execute(context)
@@ -50,8 +55,11 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
     def _execute(self, context: Context) -> PullSummary:
         from airflow.sdk import ObjectStoragePath
 
+        from limio_limitrail.landing.last_run import last_run_name, note_last_run, read_last_run
         from limio_limitrail.landing.parts import MANIFEST_NAME, PartFormat
         from limio_limitrail.observability.lineage import folder_dataset
+        from limio_limitrail.transfers.folders import folder_of_runs
+        from limio_limitrail.transfers.missing import is_full_scan, pull_scope, shrink_guard
 
         self.read_parameters()
         part_format = PartFormat(self.format)
@@ -61,7 +69,21 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         if part_format is PartFormat.PARQUET:
             columns = {**plan.resource.columns, **columns}
         folder = plan.folder
-        manifest = self.pull(plan, part_format=part_format, columns=columns, target=lambda: folder_dataset(folder.parent))
+        last_run = None
+        if is_full_scan(plan, query_params=self.query_params):
+            scope = pull_scope(plan, hook=self.hook, path_params=self.path_params)
+            last_run = folder_of_runs(folder, run=plan.run) / last_run_name(scope.digest)
+        previous = read_last_run(last_run) if last_run is not None else None
+        manifest = self.pull(
+            plan,
+            part_format=part_format,
+            columns=columns,
+            target=lambda: folder_dataset(folder.parent),
+            previous_rows=None if previous is None else previous.rows,
+            shrink_guard=shrink_guard(self.max_missing),
+        )
+        if last_run is not None:
+            note_last_run(last_run, manifest)
         self.update_lineage(files=len(manifest.parts), size=sum(part.size for part in manifest.parts))
         summary = PullSummary(
             **self.totals(plan, manifest, stats=measured()), folder=str(folder), manifest=str(folder / MANIFEST_NAME)

@@ -51,6 +51,10 @@ class ResourceToSqlOperator(ResourcePullOperator):
         the resource's.
     :param child_tables: nested lists whose elements become rows of tables of their own, as table → `ChildTable`, such as
         ``{"order_items": ChildTable("data.items")}``. A table without a schema is in that of ``table``.
+    :param on_missing: what happens to rows that a finished pull of the whole list no longer has: ``keep``; ``mark`` sets
+        ``_deleted_at``, until the record returns; ``delete``. Only rows that this task's pulls of this list brought are touched.
+    :param max_missing: how many of the known rows may be missing before anything is replaced, marked or deleted: a whole number
+        of rows, or a share such as ``"20%"``, of which ten rows are always allowed. With more, nothing is written.
     :param staging: the folder for parts until they are loaded: an `ObjectStoragePath`, or its URL. By default a folder on the
         worker that only its user can read. Use one that all workers share if a retry may run on another worker and should
         resume there.
@@ -62,6 +66,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
     primary_key: Sequence[str] | None
     time_column: str | None
     child_tables: Mapping[str, ChildTable | NestedPath] | None
+    on_missing: str
+    max_missing: int | str
     staging: str | ObjectStoragePath | None
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
@@ -72,6 +78,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
         "primary_key": Parameter(readers.optional(readers.names("columns"))),
         "time_column": Parameter(readers.optional(readers.text("the name of a column"))),
         "child_tables": Parameter(read_child_tables),
+        "on_missing": Parameter(readers.choice("keep", "mark", "delete")),
+        "max_missing": Parameter(readers.rows_or_percent),
         "staging": Parameter(readers.optional(references.folder)),
     }
     template_fields: Sequence[str] = template_fields(parameters)
@@ -83,6 +91,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         :raises ApiError: the API failed in a way that a retry may get past.
         :raises RecordError: the records cannot be stored as they are.
         :raises LandingError: the table cannot take them; it is as it was before.
+        :raises ShrunkListError: the list lacks more rows than max_missing allows; the table is as it was before.
         """
         with fail_fast_on_permanent_errors():
             return self._execute(context)
@@ -91,10 +100,12 @@ class ResourceToSqlOperator(ResourcePullOperator):
         from airflow.sdk import ObjectStoragePath
 
         from limio_limitrail.landing.parts import PartFormat
+        from limio_limitrail.landing.shrinking import ShrunkListError
         from limio_limitrail.landing.sql import WriteMode
         from limio_limitrail.observability.lineage import table_dataset
         from limio_limitrail.observability.metrics import log_group
         from limio_limitrail.transfers.folders import default_staging
+        from limio_limitrail.transfers.missing import check_on_missing
 
         self.read_parameters()
         mode = WriteMode(self.mode)
@@ -103,6 +114,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
         plan = self.plan(context, root=root, target=f"{self.sql_conn_id}/{self.table}")
         self._check_mode(plan, mode)
+        check_on_missing(plan, task=self, on_missing=self.on_missing, mode=self.mode)
         self._check_table(plan, mode, database=database)
         lists = self._child_lists(plan.resource)
         check_child_tables(lists, hook=database, table=self.table, max_columns=self.max_columns)
@@ -115,7 +127,12 @@ class ResourceToSqlOperator(ResourcePullOperator):
             child_lists=lists,
         )
         with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows):
-            result = self._load(plan, manifest, database=database, mode=mode, lists=lists)
+            try:
+                result = self._load(plan, manifest, database=database, mode=mode, lists=lists)
+            except ShrunkListError:
+                # A retry asks for the list again: the parts that it would load are those of the shrunk one.
+                plan.checkpoints.clear()
+                raise
         summary = LoadSummary(
             **self.totals(plan, manifest, stats=measured()),
             table=self.table,
@@ -124,6 +141,9 @@ class ResourceToSqlOperator(ResourcePullOperator):
             unchanged=result.unchanged,
             outdated=result.outdated,
             deleted=result.deleted,
+            marked=result.marked,
+            returned=result.returned,
+            missing_checked=result.missing_checked,
             duplicates=result.duplicates,
             columns_added=first_names(result.columns_added),
             columns_widened=first_names(result.columns_widened),
@@ -144,7 +164,24 @@ class ResourceToSqlOperator(ResourcePullOperator):
             summary["requests"],
             summary["seconds"],
         )
+        if self.on_missing != "keep":
+            self._log_missing(result)
         return summary
+
+    def _log_missing(self, result: LoadResult) -> None:
+        if not result.missing_checked:
+            self.log.info(
+                "It was not checked which rows of %s are missing: this run did not read the whole list, or a later run is loaded "
+                "already.",
+                self.table,
+            )
+            return
+        self.log.info(
+            "Of the rows that this list had, %s were marked, %s deleted, and %s that were marked returned.",
+            f"{result.marked:,}",
+            f"{result.deleted:,}",
+            f"{result.returned:,}",
+        )
 
     def own_rows(self) -> bool:
         """Return whether each run keeps rows of its own."""
@@ -215,8 +252,15 @@ class ResourceToSqlOperator(ResourcePullOperator):
         """Check before the pull that the table can be loaded."""
         from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.landing.sql.model import LandingError
+        from limio_limitrail.landing.sql.sessions import session_class
         from limio_limitrail.landing.sql.table_checks import check_target
 
+        dialect = session_class(database).dialect
+        if self.on_missing != "keep" and not dialect.serializes_loads:
+            raise ParameterError(
+                f"on_missing={self.on_missing!r} works in DuckDB, Postgres and SQLite, where loads into one table wait for each "
+                f"other, and not in {dialect.name} of {self.sql_conn_id!r}: leave it out"
+            )
         key = self._key(plan) if mode == "merge" else ()
         try:
             check_target(hook=database, table=self.table, primary_key=key, max_columns=self.max_columns)
@@ -273,6 +317,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
     ) -> LoadResult:
         from limio_limitrail.landing.parts import ParquetPart
         from limio_limitrail.landing.sql import Target, load
+        from limio_limitrail.landing.sql.model import OnMissing
+        from limio_limitrail.transfers.missing import is_full_scan, pull_scope, shrink_guard
 
         time_column = self.time_column or plan.resource.time_column
         return load(
@@ -285,6 +331,10 @@ class ResourceToSqlOperator(ResourcePullOperator):
                 time_column=None if time_column in self.drop_columns else time_column,
                 run_id=str(plan.run),
                 extracted_at=manifest.started_at,
+                scope=pull_scope(plan, hook=self.hook, path_params=self.path_params),
+                on_missing=OnMissing(self.on_missing),
+                full_scan=is_full_scan(plan, query_params=self.query_params),
+                max_missing=shrink_guard(self.max_missing),
             ),
             schema=manifest.schema,
             parts=[ParquetPart(folder=plan.folder, part=part) for part in manifest.parts],

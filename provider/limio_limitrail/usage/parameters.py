@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from datetime import timedelta
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.parameters.given import as_native, is_template, plain, type_of, unfit
+from limio_limitrail.parameters.given import as_native, is_template, plain, type_of
 from limio_limitrail.parameters.readers import Reader, mapping
 from limio_limitrail.usage.ledger.model import OnUnknown, State
 from limio_limitrail.usage.ledger.rules import RESEND_WITHIN, Policy
@@ -26,8 +25,6 @@ ON_REKEYED = ("fail", "settle", "send")
 CHANGES_HOLD = ("members", "bodies")
 
 _TRIGGERED_BY_A_PERSON = frozenset({"manual", "operator_triggered"})
-_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,20})?) ?%")
-_COUNT = re.compile(r"[0-9]{1,20}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,42 +52,6 @@ class ErrorBudget:
 
     def __str__(self) -> str:
         return f"{self.name}={self.most}"
-
-
-def rows_or_percent(name: str, value: object) -> int | str:
-    """Read how many rows may go wrong: a whole number of rows, or a text such as ``"1%"``.
-
-    :raises ParameterError: it is neither. A float is refused, because 1 is one row and 1.0 would be all of them.
-    """
-    found = plain(value)
-    if isinstance(found, int) and not isinstance(found, bool) and found >= 0:
-        return found
-    if isinstance(found, str):
-        found = found.strip()
-        if _COUNT.fullmatch(found):
-            return int(found)
-        percent = _PERCENT.fullmatch(found)
-        if percent is not None and Decimal(percent[1]) <= 100:
-            return f"{percent[1]}%"
-    expected = 'a whole number of rows, such as 10, or a share of them as a text, such as "1%"'
-    raise unfit(name, value, expected=f"{expected}{_correction(found)}")
-
-
-def _correction(found: object) -> str:
-    """Return what to write instead of a number that is neither a count of rows nor a text with a percent sign."""
-    try:
-        number = Decimal(str(found)) if isinstance(found, float | Decimal | str) else Decimal(-1)
-    except InvalidOperation:
-        return ""
-    if not number.is_finite():
-        return ""
-    if number == 1:
-        return ' (write 1 for one row, "100%" for all of them)'
-    if 0 < number < 1 and number.adjusted() > -12:
-        percent = format(number * 100, "f")
-        return f' (write "{percent.rstrip("0").rstrip(".") if "." in percent else percent}%")'
-    is_count = number >= 0 and number.adjusted() < 12 and number == number.to_integral_value()
-    return f" (write {int(number)})" if is_count else ""
 
 
 def rows(name: str, value: object) -> object:

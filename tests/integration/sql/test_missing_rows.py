@@ -7,18 +7,21 @@ import hashlib
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql import LoadResult
+from limio_limitrail.landing.shrinking import ShrinkGuard, ShrunkListError
+from limio_limitrail.landing.sql import LandingError, LoadResult
 from limio_limitrail.landing.sql.model import OnMissing, Scope
 from tests.support.databases import NOON, Database
+from tests.support.pages import blocks
 
 DAY = timedelta(days=1)
 
 
 def scope(name: str, *, task: str = "sync/orders", is_only_list: bool = True) -> Scope:
-    return Scope(
-        digest=hashlib.sha256(name.encode()).hexdigest()[:16], text=f"the list {name}", task=task, is_only_list=is_only_list
-    )
+    digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+    return Scope(digest=digest, text=f"the list {name}", task=task, is_only_list=is_only_list)
 
 
 A, B = scope("A"), scope("B", task="sync/others")
@@ -28,7 +31,7 @@ def scan(db: Database, *keys: str, on_missing: str = "mark", of: Scope = A, day:
     """Load a full scan that found these keys."""
     part = {"id": (Kind.TEXT, list(keys)), "v": (Kind.TEXT, [more.pop("v", "same")] * len(keys))}
     options = {"full_scan": True, "scope": of, "on_missing": OnMissing(on_missing), "run": f"{of.task}/day-{day}"} | more
-    return db.land("merge", *([part] if keys else []), at=NOON + day * DAY, **options)
+    return db.land(options.pop("mode", "merge"), *([part] if keys else []), at=NOON + day * DAY, **options)
 
 
 def state(db: Database) -> dict[str, str]:
@@ -38,6 +41,10 @@ def state(db: Database) -> dict[str, str]:
 
 def day(number: int) -> str:
     return (NOON + number * DAY).date().isoformat()
+
+
+def many(count: int) -> list[str]:
+    return [f"key-{number:03}" for number in range(count)]
 
 
 def test_a_vanished_row_is_marked_until_it_returns(db: Database) -> None:
@@ -58,3 +65,169 @@ def test_a_vanished_row_is_deleted(db: Database) -> None:
     assert (result.marked, result.deleted, result.missing_checked) == (0, 1, True)
     assert state(db) == {"a": ""}
     assert scan(db, "a", "b", on_missing="delete", day=2).inserted == 1
+
+
+def test_rows_of_other_lists_and_tasks_are_never_touched(db: Database) -> None:
+    db.execute("CREATE TABLE subs (id TEXT, v TEXT)", "INSERT INTO subs VALUES ('mine', 'by hand')")
+    region = {name: scope(name, task="sync/regions", is_only_list=False) for name in ("eu", "us")}
+    scan(db, "shared", "eu", of=region["eu"], on_missing="delete")
+    scan(db, "shared", "us", of=region["us"], on_missing="delete", run="sync/regions[1]/day-0")
+    scan(db, "kept", of=B, on_missing="keep")
+    assert scan(db, of=region["eu"], on_missing="delete", day=1).deleted == 1
+    assert set(state(db)) == {"mine", "shared", "us", "kept"}
+    assert scan(db, "us", of=region["us"], on_missing="delete", day=1).deleted == 1
+    assert set(state(db)) == {"mine", "us", "kept"}
+
+
+def test_two_copies_of_one_list_do_no_harm(db: Database) -> None:
+    mapped = scope("the same", task="sync/twice", is_only_list=False)
+    for number in range(3):
+        for copy in (number % 2, 1 - number % 2):
+            keys = ["a", "b"] if number < 2 else ["a"]
+            scan(db, *keys, of=mapped, on_missing="delete", day=number, run=f"sync/twice[{copy}]/day-{number}")
+    assert set(state(db)) == {"a"}
+
+
+@pytest.mark.parametrize("on_missing", ["mark", "delete"])
+def test_an_older_run_judges_nothing_and_brings_nothing_back(db: Database, on_missing: str) -> None:
+    scan(db, "a", on_missing=on_missing)
+    scan(db, "a", "new", on_missing=on_missing, day=3)
+    result = scan(db, "a", "gone", on_missing=on_missing, day=2)
+    assert (result.missing_checked, result.marked, result.deleted) == (False, 0, 0)
+    expected = {"a": "", "new": ""} | ({"gone": day(3)} if on_missing == "mark" else {})
+    assert state(db) == expected
+    assert (result.inserted, result.outdated) == ((1, 0) if on_missing == "mark" else (0, 1))
+
+
+def test_an_incremental_run_judges_nothing_and_stops_older_scans(db: Database) -> None:
+    scan(db, "a", "b", on_missing="delete")
+    assert not scan(db, "a", on_missing="delete", day=2, full_scan=False).missing_checked
+    assert not scan(db, "a", on_missing="delete", day=1).missing_checked
+    assert set(state(db)) == {"a", "b"}
+    assert scan(db, "a", on_missing="delete", day=3).deleted == 1
+
+
+def test_a_retry_judges_again(db: Database) -> None:
+    scan(db, "a", "b")
+    for _ in range(2):
+        assert scan(db, "a", day=1).missing_checked
+        assert state(db) == {"a": "", "b": day(1)}
+
+
+# -- a table from before --------------------------------------------------------------------------------------
+
+
+def test_rows_from_before(db: Database) -> None:
+    scan(db, "theirs", of=B, on_missing="keep")
+    scan(db, "a", "gone", on_missing="keep")
+    assert "_sources" not in db.types()
+    assert scan(db, "a", day=1).marked == 1
+    assert state(db) == {"theirs": "", "a": "", "gone": day(1)}
+
+
+def test_rows_from_before_of_a_task_with_other_lists(db: Database) -> None:
+    slices = scope("eu", is_only_list=False)
+    scan(db, "eu", "us", on_missing="keep", of=slices)
+    assert scan(db, "eu", of=slices, on_missing="delete", day=1).deleted == 0
+    assert scan(db, of=slices, on_missing="delete", day=2).deleted == 1
+    assert set(state(db)) == {"us"}
+
+
+def test_an_older_run_is_no_judge_of_rows_from_before(db: Database) -> None:
+    scan(db, "a", "new", on_missing="keep", day=2)
+    assert not scan(db, "a", on_missing="delete", day=1).missing_checked
+    assert set(state(db)) == {"a", "new"}
+
+
+@pytest.mark.parametrize("name", ["_sources", "_deleted_at"])
+def test_a_column_of_the_records_is_not_taken(db: Database, name: str) -> None:
+    db.land("merge", {"id": (Kind.TEXT, ["a"]), name: (Kind.TEXT, ["theirs"])})
+    with pytest.raises(LandingError, match=f"'{name}'.*rename or drop"):
+        scan(db, "a")
+    scan(db, "b", on_missing="keep")
+    assert [row[name] for row in db.rows()] == ["theirs", None]
+
+
+def test_records_have_other_columns_than_loads(db: Database) -> None:
+    db.land(
+        "merge",
+        {"id": (Kind.TEXT, ["a"]), "_sources": (Kind.TEXT, ["theirs"]), "_deleted_at": (Kind.TEXT, ["never"])},
+        scope=A,
+        on_missing=OnMissing.MARK,
+        full_scan=True,
+    )
+    [row] = db.rows()
+    assert (row["_sources"], row["_deleted_at"]) == (f"|{A.digest}|", None)
+    assert {"theirs", "never"} <= set(row.values())
+
+
+def test_a_new_table_of_the_name_begins_anew(db: Database) -> None:
+    scan(db, "a", on_missing="delete", day=5)
+    db.execute("DROP TABLE subs")
+    scan(db, "a", "b", on_missing="delete", day=1)
+    assert set(state(db)) == {"a", "b"}
+
+
+def test_a_renamed_table_keeps_its_sources(db: Database) -> None:
+    scan(db, "a", "b", on_missing="delete")
+    db.execute("ALTER TABLE subs RENAME TO renamed")
+    assert scan(db, "a", on_missing="delete", day=1, table="renamed").deleted == 1
+
+
+def test_the_page_hands_rows_over(db: Database) -> None:
+    former, now = scope("former", task="old/orders"), scope("now", task="new/orders")
+    scan(db, "a", "b", of=former, table="orders")
+    scan(db, "a", of=now, day=1, table="orders")
+    look, hand_over = blocks("docs/how-to/deletes.md", section="Whose rows they are", language="sql")
+    assert {row[2] for row in db.query(look.text)} == {former.text, now.text}
+    db.execute(*hand_over.text.replace("old", former.digest).replace("new", now.digest).strip().rstrip(";").split(";"))
+    assert scan(db, "a", of=now, day=2, table="orders").marked == 1
+    assert {row["id"]: row["_sources"] for row in db.rows("orders")} == {"a": f"|{now.digest}|", "b": "|"}
+
+
+# -- a list that shrank ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on_missing", ["mark", "delete"])
+def test_a_list_that_shrank_writes_nothing(db: Database, on_missing: str) -> None:
+    guard = ShrinkGuard(most="20%", show_key=str)
+    scan(db, *many(60), on_missing=on_missing, max_missing=guard)
+    before = db.rows(own=True)
+    with pytest.raises(ShrunkListError, match=r"subs: 13 of 60 known rows .*'key-047', 'key-048', 'key-049'\).*max_missing"):
+        scan(db, *many(47), "more", on_missing=on_missing, day=1, max_missing=guard)
+    assert db.rows(own=True) == before
+    result = scan(db, *many(48), on_missing=on_missing, day=1, max_missing=guard)
+    assert result.marked + result.deleted == 12
+    allowed = scan(db, *many(1), on_missing=on_missing, day=2, max_missing=ShrinkGuard(most="100%"))
+    assert allowed.marked + allowed.deleted == 47
+
+
+@pytest.mark.parametrize("mode", ["merge", "replace"])
+def test_an_empty_list_empties_no_table(db: Database, mode: str) -> None:
+    on_missing = "delete" if mode == "merge" else "keep"
+    scan(db, "a", "b", on_missing=on_missing)
+    for guard in (ShrinkGuard(most="20%"), ShrinkGuard(most="99%"), ShrinkGuard(most=1)):
+        with pytest.raises(ShrunkListError, match="2 of 2 known rows"):
+            scan(db, on_missing=on_missing, day=1, mode=mode, max_missing=guard)
+    assert set(state(db)) == {"a", "b"}
+    scan(db, on_missing=on_missing, day=1, mode=mode, max_missing=ShrinkGuard(most=2))
+    assert state(db) == {}
+
+
+def test_a_replace_compares_keys_of_whole_lists_and_numbers_of_others(db: Database) -> None:
+    guard = ShrinkGuard(most="20%", show_key=str)
+    scan(db, *many(30), on_missing="keep", mode="replace", max_missing=guard)
+    others = [f"other-{number}" for number in range(30)]
+    with pytest.raises(ShrunkListError, match=r"30 of 30 .*key-000.*nothing was replaced"):
+        scan(db, *others, on_missing="keep", mode="replace", max_missing=guard, day=1)
+    scan(db, *others, on_missing="keep", mode="replace", max_missing=guard, day=1, full_scan=False)
+    with pytest.raises(ShrunkListError, match="15 of 30"):
+        scan(db, *others[:15], on_missing="keep", mode="replace", max_missing=guard, day=2, full_scan=False)
+    assert len(db.rows()) == 30
+
+
+def test_a_trigger_that_keeps_rows_fails_the_load(lite: Database) -> None:
+    scan(lite, "a", "b", on_missing="delete")
+    lite.execute("CREATE TRIGGER keep BEFORE DELETE ON subs BEGIN SELECT RAISE(IGNORE); END")
+    with pytest.raises(LandingError, match="the database counts 0"):
+        scan(lite, "a", on_missing="delete", day=1)

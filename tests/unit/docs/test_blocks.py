@@ -28,6 +28,7 @@ RUN_ELSEWHERE = {
     ("docs/how-to/recipes.md", "Slowly changing history", "sql"): "tests/system/test_recipes.py",
     ("docs/how-to/recipes.md", "Replay rejected usage", "sql"): "tests/system/test_recipes.py",
     ("docs/how-to/recipes.md", "Replay rejected usage", "json"): "tests/system/test_recipes.py",
+    ("docs/how-to/deletes.md", "Whose rows they are", "sql"): "tests/integration/sql/test_missing_rows.py",
     ("docs/how-to/settle-usage.md", "Parked rows", "sql"): "tests/system/test_recipes.py",
     ("docs/how-to/settle-usage.md", "Left in doubt", "sql"): "tests/integration/ledger/test_left_in_doubt.py",
     ("docs/how-to/settle-usage.md", "Changed rows", "sql"): "tests/integration/usage/test_same_row.py",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from limio_limitrail.landing import checkpoint as state
-from limio_limitrail.landing import manifest
+from limio_limitrail.landing import last_run, manifest
 from limio_limitrail.polling import events, poll, watch_state
 from limio_limitrail.sensors import base
 from limio_limitrail.transfers import state as watermark
@@ -17,6 +17,7 @@ NUMBERS = {
     "usage ledger": table.FORMAT,
     "idempotency keys": "",
     "manifest": manifest.FORMAT_VERSION,
+    "last run of a pull into files": last_run.FORMAT_VERSION,
     "checkpoint of a pull": state.FORMAT_VERSION,
     "watermark and ranges of runs": watermark.FORMAT_VERSION,
     "failure count of a sensor in `reschedule` mode": base.FAILURES_FORMAT,

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+from limio_limitrail.parameters.readers import rows_or_percent
 from limio_limitrail.usage import Refusal, ResponseMapping
 from limio_limitrail.usage.idempotency import Idempotency
 from limio_limitrail.usage.ledger.left_in_doubt import LeftInDoubt
 from limio_limitrail.usage.ledger.model import Entry, OnUnknown, Outcome, State
 from limio_limitrail.usage.ledger.rules import Policy
-from limio_limitrail.usage.parameters import ErrorBudget, one_of, read_policy, rows_or_percent
+from limio_limitrail.usage.parameters import ErrorBudget, one_of, read_policy
 from limio_limitrail.usage.rows import rows_of_list
 from limio_limitrail.usage.summary import (
     THRESHOLDS,
