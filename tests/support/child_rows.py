@@ -54,7 +54,7 @@ class _Reader:
 
 @dataclass(kw_only=True)
 class Orders:
-    """Loads lists of records into the table ``orders`` and its child tables.
+    """Loads lists of records into a table and its child tables.
 
     :param tables: the child tables, as a task names them.
     :param dropped: the columns to leave out.
@@ -64,6 +64,7 @@ class Orders:
     db: Database
     folder: Path
     tables: Mapping[str, Any]
+    table: str = "orders"
     key: tuple[str, ...] = ("id",)
     time: str | None = None
     mode: str = "merge"
@@ -106,7 +107,7 @@ class Orders:
         return load(
             hook=self.db.hook(),
             target=Target(
-                table="orders",
+                table=self.table,
                 mode=WriteMode(self.mode),
                 primary_key=self.key,
                 time_column=self.time,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.parameters.given import is_nothing, plain, unfit
+from limio_limitrail.parameters.given import is_nothing, is_template, plain, unfit
 from limio_limitrail.parameters.readers import mapping, names
 
 if TYPE_CHECKING:
@@ -62,6 +62,11 @@ def _child_table(name: str, value: object) -> ChildTable:
     if unknown := sorted(found.keys() - {"path", "key", "child_tables"}):
         raise ParameterError(f"{name} has no {unknown[0]!r}: path, key and child_tables are what it may have")
     path = plain(found.get("path"))
+    if is_template([path, found.get("key")]):
+        raise ParameterError(
+            f"{name}: Airflow does not render what is inside of ChildTable(...): write a mapping instead, such as "
+            "{'path': ..., 'key': ...}, in which templates are rendered"
+        )
     try:
         path_parts(path)
     except (ValueError, TypeError):

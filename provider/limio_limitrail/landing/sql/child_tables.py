@@ -243,7 +243,8 @@ class ChildLoad(_Load):
             keys = tuple(column for key in self.target.primary_key if (column := self.plan.column(key)) is not None)
             if self.source.child.key and rows:
                 self._check_repeated(keys)
-        added, widened = self._evolve(keys)
+        # Without elements the members of the key are not known, and the rest of it identifies no row.
+        added, widened = self._evolve(keys if len(keys) == len(self.target.primary_key) else ())
         with during(f"while writing into {table}"):
             applied = self._apply(keys, rows=rows, staged=rows)
         return replace(applied, rows=came, duplicates=orphans, columns_added=added, columns_widened=widened)
