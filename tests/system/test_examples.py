@@ -30,6 +30,7 @@ DAG_IDS = {
     "limio_masked_customers.py": "limio_masked_customers",
     "limio_hook.py": "limio_hook",
     "limitrail_usage_commit.py": "limitrail_usage_commit",
+    "limio_order_items.py": "limio_order_items",
     "limio_order_wait.py": "limio_order_wait",
     "limio_abandoned_basket_followup.py": "limio_abandoned_basket_followup",
     "limio_basket_wait.py": "limio_basket_wait",
@@ -77,6 +78,24 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         with duckdb.connect(str(warehouse), read_only=True) as database:
             found = {identity for (identity,) in database.execute("SELECT id FROM subscriptions").fetchall()}
         assert found == set(limio_emulator.tenant.ids("subscriptions"))
+    if file == "limio_order_items.py":
+        with duckdb.connect(str(warehouse), read_only=True) as database:
+            joined = database.execute(
+                "SELECT o.id, i.quantity, f.value FROM orders o JOIN order_items i ON i._parent_id = o.id "
+                "JOIN order_offers f ON f._parent_id = o.id AND f._position = 0"
+            ).fetchall()
+            [(products,)] = database.execute(
+                "SELECT count(*) FROM abandoned_baskets b JOIN basket_items i ON i._parent_id = b.id "
+                "JOIN basket_products p ON p._parent_parent_id = b.id AND p._parent_path = i.path"
+            ).fetchall()
+            [(baskets,)] = database.execute("SELECT count(*) FROM abandoned_baskets").fetchall()
+        assert products == baskets > 0
+        orders = limio_emulator.tenant.rows_of("orders")
+        assert sorted(joined) == sorted(
+            (row["id"], item["quantity"], row["data"]["tracking"]["offers"][0])
+            for row in orders
+            for item in row["data"]["orderItems"]
+        )
     if file == "limio_deletes.py":
         assert outcome.task("customers")["xcom"]["missing_checked"]
         with duckdb.connect(str(warehouse), read_only=True) as database:

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from limio_limitrail.landing.child_lists import ChildList, all_lists
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.manifest import Instant
-from limio_limitrail.landing.parts import Count, Part, PartFormat, part_name
+from limio_limitrail.landing.manifest import ChildTableParts, Instant
+from limio_limitrail.landing.parts import ChildPart, Count, Part, PartFormat, child_part_name, part_name
 from limio_limitrail.stored_formats import trouble
 
 log = logging.getLogger(__name__)
@@ -63,6 +64,28 @@ class SavedPart(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     digest: str
 
 
+class SavedChildPart(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A finished part of a child table, and the number of the part that holds its parents."""
+
+    parent: Count
+    rows: Count
+    size: Count
+    digest: str
+
+
+class SavedChildTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What was pulled of a child table.
+
+    :param parts: the finished parts; a part of parents without elements has none.
+    :param schema: their columns.
+    :param found: whether the path led to a value in some parent.
+    """
+
+    parts: tuple[SavedChildPart, ...]
+    schema: dict[str, Kind]
+    found: bool
+
+
 class PullCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     """The state of a pull between two parts. Holds no record and no credential, because state stores are not encrypted.
 
@@ -81,6 +104,7 @@ class PullCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     :param resumable: False if `cursor` leads nowhere in another try, because the server keeps the position, or may do so.
     :param found: the columns to drop and nested columns that some record had.
     :param masked: the masked names that some record had.
+    :param children: the child tables, in the order of `all_lists`; empty before the first part.
     """
 
     format_version: int = FORMAT_VERSION
@@ -99,6 +123,7 @@ class PullCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     resumable: bool = True
     found: tuple[str, ...] = ()
     masked: tuple[str, ...] = ()
+    children: tuple[SavedChildTable, ...] = ()
 
     def to_json(self) -> Any:
         """Return the checkpoint as JSON values."""
@@ -110,6 +135,32 @@ class PullCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(
             Part(name=part_name(number=number, part_format=part_format), rows=part.rows, size=part.size, digest=part.digest)
             for number, part in enumerate(self.parts)
+        )
+
+    def child_tables(self, children: Sequence[ChildList]) -> tuple[ChildTableParts, ...]:
+        """Return the child tables with their finished parts.
+
+        :param children: the lists of the pull.
+        """
+        lists = list(all_lists(children))
+        saved = self.children or [SavedChildTable(parts=(), schema={}, found=False)] * len(lists)
+        return tuple(
+            ChildTableParts(
+                table=child.table,
+                schema=table.schema,
+                found=table.found,
+                parts=tuple(
+                    ChildPart(
+                        name=child_part_name(parent=part.parent, child=number),
+                        rows=part.rows,
+                        size=part.size,
+                        digest=part.digest,
+                        parent=part.parent,
+                    )
+                    for part in table.parts
+                ),
+            )
+            for number, (child, table) in enumerate(zip(lists, saved, strict=True))
         )
 
 

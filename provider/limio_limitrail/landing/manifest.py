@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.parts import MANIFEST_NAME, Count, Part, PartFormat, is_local, write_file
+from limio_limitrail.landing.parts import MANIFEST_NAME, ChildPart, Count, Part, PartFormat, is_local, write_file
 from limio_limitrail.stored_formats import trouble
 from limio_limitrail.troubleshooting import ExplainedError
 
@@ -27,6 +27,26 @@ Instant = Annotated[datetime, msgspec.Meta(tz=True)]
 
 class ManifestError(ExplainedError, ValueError):
     """A manifest cannot be read. The message says why and what to do."""
+
+
+class ChildTableParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What was pulled of a child table.
+
+    :param table: the child table.
+    :param schema: its columns and their kinds, in all parts.
+    :param found: whether the path led to a value in some parent.
+    :param parts: the parts, in order; a part of parents without elements has none.
+    """
+
+    table: str
+    schema: dict[str, Kind]
+    found: bool
+    parts: tuple[ChildPart, ...]
+
+    @property
+    def rows(self) -> int:
+        """The elements in all parts."""
+        return sum(part.rows for part in self.parts)
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"part_format": "format", "not_found": "columns_not_found"}):
@@ -44,6 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"part_format":
     :param not_found: columns to drop and nested columns that no record had.
     :param previous_rows: the records of the last run of the same pull; None if it is not known, or not the whole list was read.
     :param parts: the parts, in order.
+    :param child_tables: the child tables, in the order of `all_lists`.
     """
 
     resource: str
@@ -58,6 +79,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"part_format":
     not_found: tuple[str, ...] = ()
     previous_rows: Count | None = None
     parts: tuple[Part, ...]
+    child_tables: tuple[ChildTableParts, ...] = ()
+
+    @property
+    def all_parts(self) -> tuple[Part, ...]:
+        """The parts, and those of the child tables."""
+        return (*self.parts, *(part for table in self.child_tables for part in table.parts))
 
     @property
     def rows(self) -> int:
@@ -75,7 +102,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, rename={"part_format":
     @property
     def digest(self) -> str:
         """A SHA-256 over the digests of all parts."""
-        return hashlib.sha256("".join(part.digest for part in self.parts).encode()).hexdigest()
+        return hashlib.sha256("".join(part.digest for part in self.all_parts).encode()).hexdigest()
 
 
 def write_manifest(folder: ObjectStoragePath, manifest: Manifest) -> None:
@@ -87,6 +114,8 @@ def write_manifest(folder: ObjectStoragePath, manifest: Manifest) -> None:
         "sha256": manifest.digest,
         **msgspec.to_builtins(manifest, builtin_types=(datetime,)),
     }
+    if not manifest.child_tables:
+        del data["child_tables"]
     content = json.dumps(data, indent=1, ensure_ascii=False, default=datetime.isoformat).encode()
     write_whole(folder / MANIFEST_NAME, content)
 

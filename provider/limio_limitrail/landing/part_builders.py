@@ -13,6 +13,7 @@ from limio_limitrail.concurrency import BackgroundWriter
 from limio_limitrail.landing import arrow_tables as tables
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.columns import ColumnReader, FoundNames, check_number, name_clash
+from limio_limitrail.landing.element_builder import ElementBuilder, Elements
 from limio_limitrail.landing.nested_paths import OBJECTS, NestedPathReader
 from limio_limitrail.landing.parquet_writer import GROUP_ROWS, GROUP_SIZE, RowGroupWriter
 from limio_limitrail.landing.parts import Compressor, PartFormat, parquet_bytes
@@ -49,12 +50,14 @@ class Content:
     :param rows: the records in it.
     :param schema: the columns and their kinds; empty for JSON Lines.
     :param times: the times in the time column.
+    :param children: the elements of nested lists, in the order of `all_lists`.
     """
 
     data: bytes
     rows: int
     schema: Mapping[str, Kind]
     times: Times
+    children: tuple[Elements, ...] = ()
 
 
 def make_builder(part_format: PartFormat, shaping: Shaping) -> Builder:
@@ -125,13 +128,17 @@ class _ColumnBuilder:
             max_columns=shaping.max_columns,
         )
         self.names = self._reader.names
+        self._children = [ElementBuilder(child, max_columns=shaping.max_columns) for child in shaping.children]
         self._times = MaxTimestamp.of_columns(shaping)
         self._tables: list[pa.Table] = []
         self.size = 0
 
     def add(self, page: RecordPage) -> None:
         if page.raw_records:
-            self._tables.append(self._reader.read(page.records))
+            rows = self._reader.read(page.records)
+            self._tables.append(rows)
+            for child in self._children:
+                child.add(page.records, parents=rows)
             self._times.add_page(page.records)
             self.size += len(page.records)
 
@@ -195,7 +202,8 @@ class ParquetBuilder(_ColumnBuilder):
             raise RecordError("the records have no columns left: they are empty objects, or drop_columns names every key")
         schema, rows = self._groups.schema, self._rows
         self._rows = self.size = 0
-        return Content(data=self._groups.finish(), rows=rows, schema=schema, times=self._times.take())
+        children = tuple(elements for child in self._children for elements in child.finish())
+        return Content(data=self._groups.finish(), rows=rows, schema=schema, times=self._times.take(), children=children)
 
 
 Builder: TypeAlias = LinesBuilder | TransformBuilder | ParquetBuilder

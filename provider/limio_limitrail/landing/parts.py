@@ -70,6 +70,15 @@ class Part(msgspec.Struct, frozen=True, kw_only=True, rename={"digest": "sha256"
     digest: str
 
 
+class ChildPart(Part, frozen=True, kw_only=True, rename={"digest": "sha256"}):
+    """A finished part of a child table.
+
+    :param parent: the number of the part that holds the parents of its rows, from 0.
+    """
+
+    parent: Count
+
+
 class DamagedPartError(ExplainedError, ValueError):
     """A part file is not the one that was written."""
 
@@ -77,6 +86,15 @@ class DamagedPartError(ExplainedError, ValueError):
 def part_name(*, number: int, part_format: PartFormat) -> str:
     """Return the name of a part by its number: a pull that runs again uses the same names."""
     return f"part-{number:05d}{'.jsonl.zst' if part_format is PartFormat.JSONL else '.parquet'}"
+
+
+def child_part_name(*, parent: int, child: int) -> str:
+    """Return the name of a part of a child table.
+
+    :param parent: the number of the parent's part.
+    :param child: the number of the child table, in the order of `all_lists`.
+    """
+    return f"part-{parent:05d}-child-{child:02d}.parquet"
 
 
 def store_part(path: ObjectStoragePath, content: bytes, *, rows: int) -> Part:

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from limio_limitrail.concurrency import prefetch
 from limio_limitrail.landing.arrow_tables import merge_schemas
 from limio_limitrail.landing.checkpoint import CheckpointStore, PullCheckpoint, SavedPart, restore
+from limio_limitrail.landing.child_parts import lists_not_found, store_children
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.columns import check_number
 from limio_limitrail.landing.manifest import Manifest, write_manifest
@@ -89,6 +90,9 @@ class NameChecks(Protocol):
 
     def check_part(self, schema: Mapping[str, Kind]) -> None:
         """Check the columns of a part that has rows, before it is written."""
+
+    def check_names(self, schema: Mapping[str, Kind]) -> None:
+        """Check the columns of a child table's part."""
 
     def check_all(self, schema: Mapping[str, Kind], *, found: Collection[str], keys: Collection[str]) -> None:
         """Check the whole pull, before the manifest is written.
@@ -193,6 +197,9 @@ class Pull:
         if self.checks is not None and any(part.rows for part in checkpoint.parts):
             self.checks.check_all(checkpoint.schema, found=checkpoint.found, keys=self._keys)
             not_found = tuple(name for name in self.checks.watched if name not in checkpoint.found)
+        child_tables = checkpoint.child_tables(self.shaping.children)
+        if any(part.rows for part in checkpoint.parts):
+            not_found += lists_not_found(self.shaping.children, child_tables, resource=self.resource)
         manifest = Manifest(
             resource=self.resource,
             run_id=self.run_id,
@@ -205,10 +212,11 @@ class Pull:
             until=self.until,
             newest=checkpoint.newest,
             not_found=not_found,
+            child_tables=child_tables,
             previous_rows=self.previous_rows,
         )
         # A part that was written just before a crash may be one too many now.
-        remove_parts(self.folder, keep={part.name for part in manifest.parts})
+        remove_parts(self.folder, keep={part.name for part in manifest.all_parts})
         write_manifest(self.folder, manifest)
         if self._unreadable_times:
             log.warning(
@@ -238,7 +246,8 @@ class Pull:
         checkpoint = restore(self.store.load(), signature=self.signature)
         if checkpoint is None:
             return None
-        for part in checkpoint.named_parts(self.part_format):
+        children = checkpoint.child_tables(self.shaping.children)
+        for part in (*checkpoint.named_parts(self.part_format), *(part for table in children for part in table.parts)):
             try:
                 read_verified(self.folder, part)
             except DamagedPartError as damaged:
@@ -323,12 +332,15 @@ class Pull:
         if self.checks is not None:
             if content.rows:
                 self.checks.check_part(content.schema)
+            for elements in content.children:
+                self.checks.check_names(elements.schema)
             found = (name for name in self.checks.watched if name in builder.names)
             checkpoint = replace(checkpoint, found=tuple(dict.fromkeys((*checkpoint.found, *found))))
             self._keys = builder.names.keys
         self._unreadable_times += content.times.unreadable
         if content.rows or content.schema:
-            name = part_name(number=len(checkpoint.parts), part_format=self.part_format)
+            number = len(checkpoint.parts)
+            name = part_name(number=number, part_format=self.part_format)
             # The part is stored before the checkpoint that counts it: after a crash between the two it is written again.
             part = store_part(self.folder / name, content.data, rows=content.rows)
             newest = max((time for time in (checkpoint.newest, content.times.newest) if time is not None), default=None)
@@ -336,8 +348,9 @@ class Pull:
             if self.shaping.max_columns is not None:
                 # The columns of an earlier try's parts count, too.
                 check_number(len(schema), max_columns=self.shaping.max_columns)
+            children = store_children(checkpoint.children, content.children, folder=self.folder, parent=number)
             saved = SavedPart(rows=part.rows, size=part.size, digest=part.digest)
-            checkpoint = replace(checkpoint, parts=(*checkpoint.parts, saved), schema=schema, newest=newest)
+            checkpoint = replace(checkpoint, parts=(*checkpoint.parts, saved), schema=schema, newest=newest, children=children)
         return self._save(checkpoint)
 
     @contextmanager

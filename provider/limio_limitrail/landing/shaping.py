@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from limio_limitrail.landing.child_lists import ChildList
 from limio_limitrail.landing.nested_paths import NestedPath, path_parts
 from limio_limitrail.troubleshooting import ExplainedError
 
@@ -31,7 +32,8 @@ class Shaping:
     :param nested_columns: nested values to store as columns, as column name → path.
     :param dropped: the columns to leave out.
     :param transform: the function that each part goes through.
-    :param max_columns: the most columns that the pull may have; None for any number.
+    :param max_columns: the most columns that the pull may have, and each child table; None for any number.
+    :param children: the nested lists whose elements become rows of child tables.
     """
 
     time_column: str | None = None
@@ -41,6 +43,7 @@ class Shaping:
     dropped: Sequence[str] = ()
     transform: Transform | None = None
     max_columns: int | None = None
+    children: tuple[ChildList, ...] = ()
 
     @property
     def stores_time(self) -> bool:

@@ -5,5 +5,6 @@ May import `hooks`, `landing`, `parameters` and `observability`. Begin with `bas
 """
 
 from limio_limitrail.landing.checks import Check
+from limio_limitrail.transfers.child_tables import ChildTable
 
-__all__ = ["Check"]
+__all__ = ["Check", "ChildTable"]

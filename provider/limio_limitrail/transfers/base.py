@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from limio_limitrail.hooks.base import ApiHook
     from limio_limitrail.hooks.time_range import TimeRange
     from limio_limitrail.landing.checkpoint import CheckpointStore, PullCheckpoint
+    from limio_limitrail.landing.child_lists import ChildList
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.parts import PartFormat
@@ -239,6 +240,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         part_format: PartFormat,
         columns: Mapping[str, NestedPath],
         target: Callable[[], LineageDataset],
+        child_lists: tuple[ChildList, ...] = (),
         previous_rows: int | None = None,
         shrink_guard: ShrinkGuard | None = None,
     ) -> Manifest:
@@ -246,6 +248,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
 
         :param columns: all nested columns: the resource's and the task's.
         :param target: returns the table or the folder, for OpenLineage.
+        :param child_lists: the nested lists whose elements become rows of child tables.
         :param previous_rows: the records of the last run of the same pull; None if that is not known.
         :param shrink_guard: how many of them may be missing; None for any number.
         """
@@ -289,6 +292,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             dropped=tuple(self.drop_columns),
             transform=self.transform,
             max_columns=self.max_columns,
+            children=child_lists,
         )
         pull = Pull(
             resource=resource.name,

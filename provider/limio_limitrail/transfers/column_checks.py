@@ -74,6 +74,13 @@ class ColumnNameChecks:
         if self.needed is not None and self.needed.merges:
             self._check_key(self.needed, schema)
 
+    def check_names(self, schema: Mapping[str, Kind]) -> None:
+        """Refuse a column of a child table that cannot be named anywhere.
+
+        :raises ProtocolError: the name of a column repeats a credential.
+        """
+        self._check_secrets(schema)
+
     def check_all(self, schema: Mapping[str, Kind], *, found: Collection[str], keys: Collection[str]) -> None:
         """Refuse or log names that no record had.
 

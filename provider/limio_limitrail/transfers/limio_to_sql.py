@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
+    from limio_limitrail.transfers.child_tables import ChildTable
 
 
 class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
@@ -42,6 +43,7 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         mode: Templated[str] = "merge",
         primary_key: Templated[Sequence[str]] | None = None,
         time_column: Templated[str] | None = None,
+        child_tables: Templated[Mapping[str, ChildTable | NestedPath]] | None = None,
         on_missing: Templated[str] = "keep",
         max_missing: Templated[int | str] = DEFAULT_MAX_MISSING,
         staging: Templated[str | ObjectStoragePath] | None = None,
@@ -77,6 +79,7 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         self.mode = mode
         self.primary_key = primary_key
         self.time_column = time_column
+        self.child_tables = child_tables
         self.on_missing = on_missing
         self.max_missing = max_missing
         self.staging = staging

@@ -19,6 +19,7 @@ from limio_limitrail.transfers.code_digest import UnknownCodeError, code_digest
 if TYPE_CHECKING:
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.hooks.base import ApiHook
+    from limio_limitrail.landing.child_lists import ChildList
     from limio_limitrail.landing.parts import PartFormat
     from limio_limitrail.landing.shaping import Shaping
     from limio_limitrail.transfers.base import PullPlan
@@ -84,8 +85,14 @@ def pull_signature(
             ),
             "transform": _code_of("transform", shaping.transform),
             **({} if plan.masks is None else {"mask or its key": plan.masks.signature()}),
+            **({"child tables": _digest([_described(child) for child in shaping.children])} if shaping.children else {}),
         }
     )
+
+
+def _described(child: ChildList) -> list[object]:
+    inner = [_described(one) for one in child.children]
+    return [child.table, path_parts(child.path), child.parent_key, child.key, inner]
 
 
 def _paging(resource: Resource) -> list[object]:

@@ -34,7 +34,8 @@ class PullSummary(PullTotals):
     :param parts: the files.
     :param folder: the URL of the run's folder.
     :param manifest: the URL of the manifest in it.
-    :param columns_not_found: the first names of ``drop_columns`` and ``nested_columns`` that no record has.
+    :param columns_not_found: the first names of ``drop_columns`` and ``nested_columns`` that no record has, and the first
+        child tables whose list none has.
     :param since: the lower bound of the time range, in ISO 8601; None for everything.
     :param until: the upper bound; absent if there is none.
     :param reason: where the time range comes from.
@@ -50,7 +51,34 @@ class PullSummary(PullTotals):
     manifest: str
 
 
-class LoadSummary(PullTotals):
+class ChildTableSummary(TypedDict):
+    """What a load did to a child table.
+
+    :param rows: the elements that came.
+    :param inserted: rows that are new, or whose list changed.
+    :param unchanged: rows that were there as they came.
+    :param deleted: rows of lists that changed; with ``mode="replace"``, and of a repeated run, all former ones.
+    :param columns_added: the first names of new columns.
+    :param columns_widened: the first names of columns that have a wider type now.
+    :param columns_ignored: the first names of members that were left out, because of ``new_columns="ignore"``.
+    """
+
+    rows: int
+    inserted: int
+    unchanged: int
+    deleted: int
+    columns_added: list[str]
+    columns_widened: list[str]
+    columns_ignored: list[str]
+
+
+class ChildTableTotals(TypedDict):
+    """What a load's summary holds about child tables."""
+
+    child_tables: NotRequired[dict[str, ChildTableSummary]]
+
+
+class LoadSummary(PullTotals, ChildTableTotals):
     """What ``LimioToSqlOperator`` and ``LimitRailToSqlOperator`` return. Other members as in `PullSummary`.
 
     :param table: the table.
@@ -68,6 +96,7 @@ class LoadSummary(PullTotals):
     :param columns_ignored: the first names of keys of the records that were left out, because of ``new_columns="ignore"``.
     :param dry_run: whether nothing of this was committed.
     :param partitions: the first partition keys that were sent; empty without ``partition_column``.
+    :param child_tables: child table → what was done there; absent without ``child_tables``.
     """
 
     table: str

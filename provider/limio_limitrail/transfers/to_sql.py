@@ -13,6 +13,15 @@ from limio_limitrail.parameters import readers, references
 from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.transfers.base import PullPlan, ResourcePullOperator, first_names
 from limio_limitrail.transfers.checks import read_checks
+from limio_limitrail.transfers.child_tables import (
+    ChildTable,
+    check_child_tables,
+    child_lists,
+    child_sources,
+    missing_child_table,
+    read_child_tables,
+    summaries_of,
+)
 from limio_limitrail.transfers.partitions import TouchedStore, check_partitions
 from limio_limitrail.transfers.summaries import LoadSummary
 
@@ -22,7 +31,9 @@ if TYPE_CHECKING:
 
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.landing.checks import Check
+    from limio_limitrail.landing.child_lists import ChildList
     from limio_limitrail.landing.manifest import Manifest
+    from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.sql import Contract, LoadResult, WriteMode
     from limio_limitrail.transfers.column_checks import NeededColumns
     from limio_limitrail.transfers.folders import RunIdentity
@@ -46,6 +57,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
     :param primary_key: the columns that identify a row: a list, or the name of one; else the resource's.
     :param time_column: the column whose newest value wins where two records have the same key, in one pull or in several; else
         the resource's.
+    :param child_tables: nested lists whose elements become rows of tables of their own, as table → `ChildTable`, such as
+        ``{"order_items": ChildTable("data.items")}``. A table without a schema is in that of ``table``.
     :param on_missing: what happens to rows that a finished pull of the whole list no longer has: ``keep``; ``mark`` sets
         ``_deleted_at``, until the record returns; ``delete``. Only rows that this task's pulls of this list brought are touched.
     :param max_missing: how many of the known rows may be missing before anything is replaced, marked or deleted: a whole number
@@ -74,6 +87,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
     mode: str
     primary_key: Sequence[str] | None
     time_column: str | None
+    child_tables: Mapping[str, ChildTable | NestedPath] | None
     on_missing: str
     max_missing: int | str
     staging: str | ObjectStoragePath | None
@@ -91,6 +105,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         "mode": Parameter(readers.choice("merge", "append", "replace", "history")),
         "primary_key": Parameter(readers.optional(readers.names("columns"))),
         "time_column": Parameter(readers.optional(readers.text("the name of a column"))),
+        "child_tables": Parameter(read_child_tables),
         "on_missing": Parameter(readers.choice("keep", "mark", "delete")),
         "max_missing": Parameter(readers.rows_or_percent),
         "staging": Parameter(readers.optional(references.folder)),
@@ -139,14 +154,20 @@ class ResourceToSqlOperator(ResourcePullOperator):
         touched = self._touched_store(context)
         check_on_missing(plan, task=self, on_missing=self.on_missing, mode=self.mode)
         self._check_table(plan, mode, database=database)
+        lists = self._child_lists(plan.resource)
+        check_child_tables(lists, hook=database, table=self.table, max_columns=self.max_columns)
         columns = {**plan.resource.columns, **(self.nested_columns or {})}
         manifest = self.pull(
-            plan, part_format=PartFormat.PARQUET, columns=columns, target=lambda: table_dataset(database, table=self.table)
+            plan,
+            part_format=PartFormat.PARQUET,
+            columns=columns,
+            target=lambda: table_dataset(database, table=self.table),
+            child_lists=lists,
         )
         if not self.dry_run:
             self._claim_masked_keys(plan, database=database, mode=mode)
         with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows), self._asking_again(plan):
-            result = self._load(plan, manifest, database=database, mode=mode, touched=touched)
+            result = self._load(plan, manifest, database=database, mode=mode, lists=lists, touched=touched)
         partitions = result.partitions if self.dry_run or touched is None else touched.keys()
         summary = LoadSummary(
             **self.totals(plan, manifest, stats=measured()),
@@ -165,6 +186,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             columns_ignored=first_names(result.columns_ignored),
             dry_run=self.dry_run,
             partitions=first_names(partitions),
+            **summaries_of(result),
         )
         self._clean_up(plan)
         if self.dry_run:
@@ -233,7 +255,10 @@ class ResourceToSqlOperator(ResourcePullOperator):
             reached=watermark,
         )
         if found is None:
-            return None
+            lost = missing_child_table(self._child_lists(resource), hook=find_database(self.sql_conn_id), table=self.table)
+            if lost is None:
+                return None
+            return f"the child table {lost} {Loss.MISSING}, and {self.table} was loaded up to {watermark.isoformat()}", False
         what = f"the watermark of {self.table} is {watermark.isoformat()}, and the table {found}"
         return what, found is not Loss.MISSING
 
@@ -305,7 +330,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
         return NeededColumns(
             key=self._key(plan),
             key_given=self.primary_key is not None,
-            merges=self.mode in ("merge", "history"),
+            # The rows of child tables are bound to their parents' by the key.
+            merges=self.mode in ("merge", "history") or bool(self.child_tables),
             time_column=self.time_column,
         )
 
@@ -345,8 +371,39 @@ class ResourceToSqlOperator(ResourcePullOperator):
             return None
         return TouchedStore(context, about=f"{self.sql_conn_id}/{self.table}/{self.partition_column}")
 
+    def _child_lists(self, resource: Resource) -> tuple[ChildList, ...]:
+        """Return the nested lists, once it is checked that they fit the pull."""
+        from limio_limitrail.api.errors import ParameterError
+
+        if not self.child_tables:
+            return ()
+        key = tuple(self.primary_key) if self.primary_key is not None else resource.primary_key
+        if not key:
+            raise ParameterError(
+                f"child_tables needs a primary key, by which rows find their parent, and resource {resource.name!r} has none: "
+                "give primary_key=[...]"
+            )
+        if self.transform is not None:
+            raise ParameterError(
+                "child_tables cannot be combined with transform: it may leave out, add or reorder the records to which the "
+                "elements belong. Leave one of them out, or load the child tables in a task of their own"
+            )
+        if self.mode == "history":
+            raise ParameterError(
+                "child_tables cannot be combined with mode='history': a child table has one row an element, not one a version. "
+                "Merge into a table of its own, or keep the list as JSON in the versions"
+            )
+        return child_lists(read_child_tables("child_tables", self.child_tables), primary_key=key)
+
     def _load(
-        self, plan: PullPlan, manifest: Manifest, *, database: DbApiHook, mode: WriteMode, touched: TouchedStore | None
+        self,
+        plan: PullPlan,
+        manifest: Manifest,
+        *,
+        database: DbApiHook,
+        mode: WriteMode,
+        lists: tuple[ChildList, ...],
+        touched: TouchedStore | None,
     ) -> LoadResult:
         from limio_limitrail.landing.parts import ParquetPart
         from limio_limitrail.landing.sql import Partitions, Target, load
@@ -372,6 +429,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             ),
             schema=manifest.schema,
             parts=[ParquetPart(folder=plan.folder, part=part) for part in manifest.parts],
+            child_tables=child_sources(lists, manifest, folder=plan.folder),
             contract=self._contract(),
             checks=tuple(self.checks),
             partitions=None if column is None else Partitions(column=column, most=self.max_partitions),

@@ -28,7 +28,14 @@ from limio_limitrail.landing.sql.missing_rows import MissingResult, MissingRows,
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, OnMissing, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.partitions import Partitions, TouchedPartitions
-from limio_limitrail.landing.sql.plan import ColumnPlan, check_key_column, key_columns, key_columns_of_table, make_plan
+from limio_limitrail.landing.sql.plan import (
+    ColumnPlan,
+    LoadPlan,
+    check_key_column,
+    key_columns,
+    key_columns_of_table,
+    make_plan,
+)
 from limio_limitrail.landing.sql.scopes import find_membership, record_load
 from limio_limitrail.landing.sql.sessions import find_table, open_session
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE, STORED_NUL, nul_forms, stage_columns
@@ -36,9 +43,11 @@ from limio_limitrail.landing.sql.statements import LoadStatements
 from limio_limitrail.landing.timestamps import keys_of
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
     from limio_limitrail.landing.checks import Check
+    from limio_limitrail.landing.sql.child_tables import ChildLoad, ChildSource
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
@@ -64,6 +73,7 @@ def load(
     target: Target,
     schema: Mapping[str, Kind],
     parts: Sequence[PartSource],
+    child_tables: Sequence[ChildSource] = (),
     progress: Callable[[int], None] | None = None,
     contract: Contract = EVOLVE,
     checks: Sequence[Check] = (),
@@ -87,6 +97,7 @@ def load(
     :param target: the table and how to write to it.
     :param schema: record key → the widest kind of all parts, in order.
     :param parts: the parts in order. Each is read once, one at a time; once more if it cannot go straight into a new table.
+    :param child_tables: what was pulled of nested lists, for their child tables.
     :param progress: called after every part with the number of rows sent so far.
     :param contract: what may change of the columns, and what the pull must bring.
     :param checks: what must hold of the table in the end.
@@ -97,6 +108,8 @@ def load(
     :raises ContractError: the pull breaks the contract, or a check failed. The table is as it was before.
     :raises LandingError: the pull does not fit, or the database refused it. The table is as it was before.
     """
+    from limio_limitrail.landing.sql.child_tables import follow, load_children, lock_tables
+
     # Only parts are counted, not rows: an empty pull may still come with parts.
     log.info("Loading %d parts into %s (%s)", len(parts), target.table, target.mode)
     import pyarrow as pa
@@ -107,9 +120,8 @@ def load(
     try:
         with during(step, outcome=_NOTHING_WRITTEN), open_session(hook, step=step) as session:
             table = find_table(target.table, dialect=session.dialect)
-            with during(f"while locking {table}"):
-                session.lock(table)
-            result = _Load(
+            lock_tables(session, table=table, children=child_tables)
+            loading = _Load(
                 session=session,
                 table=table,
                 target=target,
@@ -118,7 +130,11 @@ def load(
                 progress=progress,
                 contract=contract,
                 partitions=partitions,
-            ).run()
+            )
+            followers = follow(loading, child_tables)
+            result = loading.run()
+            if followers:
+                result = load_children(loading, followers, result=result)
             run_checks(checks, session=session, table=table)
             if before_commit is not None and not dry_run:
                 before_commit(result)
@@ -159,6 +175,8 @@ class _Load:
         contract: Contract,
         partitions: Partitions | None,
     ) -> None:
+        self.followers: Sequence[ChildLoad] = ()
+        self._starts: list[int] = []
         self._session = session
         self._partitions = partitions
         self._target = target
@@ -191,6 +209,45 @@ class _Load:
         )
         self._touched = self._touched_partitions()
 
+    @property
+    def session(self) -> Session:
+        """The open transaction."""
+        return self._session
+
+    @property
+    def table(self) -> TableName:
+        """The table."""
+        return self._table
+
+    @property
+    def target(self) -> Target:
+        """How to write to it."""
+        return self._target
+
+    @property
+    def plan(self) -> LoadPlan:
+        """Which column goes where."""
+        return self._plan
+
+    @property
+    def contract(self) -> Contract:
+        """What may change of its columns."""
+        return self._contract
+
+    @property
+    def statements(self) -> LoadStatements:
+        """The SQL."""
+        return self._sql
+
+    @property
+    def merges(self) -> bool:
+        """Whether rows replace those of their key."""
+        return self._target.mode is WriteMode.MERGE
+
+    def start_of(self, part: int) -> int:
+        """Return the number of the first staged row of a part."""
+        return self._starts[part]
+
     def run(self) -> LoadResult:
         result = self._run()
         if self._membership is not None and (self._plan.exists or result is not _NO_TABLE):
@@ -205,7 +262,7 @@ class _Load:
 
     def _run(self) -> LoadResult:
         table, session, target = self._table, self._session, self._target
-        if self._has_schema and not self._keeps_history:
+        if self._has_schema and not self._keeps_history and not self.followers:
             result = load_directly(
                 session=session, statements=self._sql, target=target, parts=self._parts, progress=self._progress
             )
@@ -243,8 +300,7 @@ class _Load:
         with during(f"while {_VERBS[target.mode]} {table}"):
             applied = self._apply(keys, rows=rows, staged=staged - missing.dropped)
             if rows:
-                # Also those that an earlier try of the run has written, in case it ended before it could say so.
-                self._touched.note(self._sql.rows_of_run(), target.run_id)
+                self.note_partitions()
         applied = replace(
             applied,
             deleted=applied.deleted + missing.deleted,
@@ -263,6 +319,18 @@ class _Load:
             partitions=self._touched.keys,
         )
 
+    @property
+    def partitions(self) -> tuple[str, ...]:
+        """The partitions that were touched so far."""
+        return self._touched.keys
+
+    def note_partitions(self) -> None:
+        """Collect the partitions of the run's rows.
+
+        Also those of rows that an earlier try of the run has written, in case it ended before it could say so.
+        """
+        self._touched.note(self._sql.rows_of_run(), self._target.run_id)
+
     def _touched_partitions(self) -> TouchedPartitions:
         return TouchedPartitions(session=self._session, plan=self._plan, partitions=self._partitions)
 
@@ -277,14 +345,15 @@ class _Load:
         rows = 0
         keys = self._target.primary_key
         forms: set[tuple[str, str]] = set()
-        for part in self._parts:
+        for number, part in enumerate(self._parts):
+            self._starts.append(rows)
             for group in part.groups():
                 forms |= nul_forms(group, keys=keys)
-                staged = stage_columns(rows=group, part=part.name, plan=self._plan, time=self._sql.time, start=rows)
-                if self._keeps_history:
-                    staged = with_times(staged, time=self._sql.time, started_at=self._target.extracted_at)
+                staged = self._stage_rows(group, number=number, start=rows)
                 if staged.num_rows:
                     self._session.fill(stage=self._sql.stage, rows=staged)
+                for follower in self.followers:
+                    follower.add_parents(group, part=part.name, start=rows)
                 rows += staged.num_rows
             if self._progress is not None:
                 self._progress(rows)
@@ -296,6 +365,18 @@ class _Load:
             )
         self._session.analyze(stage=self._sql.stage)
         return rows
+
+    def _stage_rows(self, group: pa.Table, *, number: int, start: int) -> pa.Table:
+        """Convert rows of a part to the staging table.
+
+        :param number: the part's number.
+        :param start: the number of the first row.
+        """
+        part = self._parts[number].name
+        staged = stage_columns(rows=group, part=part, plan=self._plan, time=self._sql.time, start=start)
+        if not self._keeps_history:
+            return staged
+        return with_times(staged, time=self._sql.time, started_at=self._target.extracted_at)
 
     def _check_keys(self) -> None:
         for key in self._target.primary_key:
@@ -380,8 +461,13 @@ class _Load:
             target=self._target,
             membership=self._membership,
             touched=self._touched,
+            before_delete=self._delete_children,
         )
         return missing_rows.settle(keys, staged=staged)
+
+    def _delete_children(self, condition: str) -> None:
+        for follower in self.followers:
+            follower.delete_of_parents(condition)
 
     def _apply(self, keys: Sequence[ColumnPlan], *, rows: int, staged: int) -> LoadResult:
         run_id = self._target.run_id

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,7 @@ class MissingRows:
     :param target: the table and the pull.
     :param membership: how the load takes part.
     :param touched: collects the partitions of the rows that are marked or deleted, or come again.
+    :param before_delete: is called before rows are deleted, with the condition on them as rows ``t`` of the table.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class MissingRows:
         target: Target,
         membership: Membership,
         touched: TouchedPartitions,
+        before_delete: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._before_delete = before_delete
         self._session = session
         self._sql = statements
         self._target = target
@@ -187,6 +190,7 @@ class MissingRows:
         assignments = f"{sources} = {member.without_member(self._sources)}"
         if self._target.on_missing is OnMissing.DELETE:
             condition = all_of([missing, member.is_only_member(self._sources)])
+            self._before_delete(condition)
             deleted = session.execute(f"DELETE FROM {sql.table} AS t WHERE {condition}")
             self._expect(found=deleted, wanted=counts.gone)
             left = counts.missing - deleted

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from limio_limitrail.troubleshooting import ExplainedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -158,6 +158,8 @@ class LoadResult:
     :param columns_widened: columns of an existing table whose type became wider.
     :param columns_ignored: record keys that were left out, because the table has no column for them.
     :param partitions: the partitions with rows that were inserted, updated or deleted, in order; see `partitions`.
+    :param child_tables: child table → what was done there. Rows of a parent whose list changed are deleted and inserted;
+        duplicates are those of parents that were not written.
     """
 
     rows: int = 0
@@ -174,3 +176,4 @@ class LoadResult:
     columns_widened: tuple[str, ...] = ()
     columns_ignored: tuple[str, ...] = ()
     partitions: tuple[str, ...] = ()
+    child_tables: Mapping[str, LoadResult] = field(default_factory=dict)

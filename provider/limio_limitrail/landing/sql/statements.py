@@ -114,10 +114,15 @@ class LoadStatements:
         return self.time is not None and self.time.kind is Kind.TEXT
 
     @property
+    def compares_pulls_in_sql(self) -> bool:
+        """Whether SQL can decide which of this pull and that of a row of the table is later."""
+        extracted = self.plan.extracted_at
+        return self.dialect.strict_types and (extracted is None or extracted.kind is Kind.TIMESTAMP)
+
+    @property
     def compares_times_in_sql(self) -> bool:
         """Whether SQL can decide which of a staged row and a row of the table is newer."""
-        extracted = self.plan.extracted_at
-        if not self.dialect.strict_types or (extracted is not None and extracted.kind is not Kind.TIMESTAMP):
+        if not self.compares_pulls_in_sql:
             return False
         if self.time is not None and self.time.custom_type is not None:
             return False
@@ -231,9 +236,44 @@ class LoadStatements:
         # A column with a collation without case would merge two runs into one.
         return f"{self.dialect.exact(self.dialect.quote(RUN_ID), Kind.TEXT)} = {VALUE}"
 
-    def _value(self, column: ColumnPlan) -> str:
+    def drop_stale(self, keys: Sequence[ColumnPlan], *, in_sql: bool) -> str:
+        """Delete the staged rows whose key the table does not have, or has in a row of a later pull.
+
+        :param in_sql: whether SQL can compare the times of pulls; if not, the later ones are not deleted. Binds the instant of
+            extraction if it can.
+        """
+        later = [f"t.{self.dialect.quote(EXTRACTED_AT)} > {VALUE}"] if in_sql else []
+        stale = any_of([f"{self._table_column(keys[0].name)} IS NULL", *later])
+        rows = f"SELECT s.{SEQUENCE} FROM {self.staged} AS s LEFT JOIN {self.table} AS t ON {self.same_key(keys)} WHERE {stale}"
+        return f"DELETE FROM {self.staged} WHERE {SEQUENCE} IN ({rows})"
+
+    def pulls_of_pairs(self, keys: Sequence[ColumnPlan], *, start: int, end: int) -> str:
+        """Fetch the numbers of staged rows, and the extraction of the table's row of their key; see `times_of_pairs`."""
+        extracted = self.dialect.legible(self._table_column(EXTRACTED_AT))
+        some = f"s.{SEQUENCE} >= {start} AND s.{SEQUENCE} < {end}"
+        return f"SELECT s.{SEQUENCE}, {extracted} FROM {self._pairs(keys)} WHERE {some}"
+
+    def touch(self, keys: Sequence[ColumnPlan], *, changed: str) -> str:
+        """Update the metadata columns of the table's rows for some staged ones. Binds the values that updates write.
+
+        :param changed: a table with the numbers of these.
+        """
+        assignments = [(self.dialect.quote(column.name), VALUE) for column in self.plan.updated_metadata]
+        return self.dialect.update(self.table, self.staged, assignments, self._among(keys, changed=changed))
+
+    def count_untouched(self, keys: Sequence[ColumnPlan], *, changed: str) -> str:
+        """Count the rows that `touch` updates and that are not of this run. Binds the run."""
+        other = f"NOT ({self.dialect.exact(self._table_column(RUN_ID), Kind.TEXT)} = {VALUE})"
+        among = self._among(keys, changed=changed)
+        other = any_of([f"{self._table_column(RUN_ID)} IS NULL", other])
+        return f"SELECT count(*) FROM {self.staged} AS s JOIN {self.table} AS t ON {among} WHERE {other}"
+
+    def _among(self, keys: Sequence[ColumnPlan], *, changed: str) -> str:
+        return all_of([self.same_key(keys), f"s.{SEQUENCE} IN (SELECT c.{SEQUENCE} FROM {self.dialect.quote(changed)} AS c)"])
+
+    def _value(self, column: ColumnPlan, *, of: str = "s") -> str:
         """Return a staged column's value as the table stores it."""
-        staged = f"s.{column.staged}"
+        staged = f"{of}.{column.staged}"
         if column.custom_type is not None:
             return self.dialect.to_custom_type(staged, column.kind, column.custom_type)
         return self.dialect.stored(staged, column.kind)
