@@ -69,11 +69,11 @@ def test_links_of_the_installed_pages_lead_to_installed_pages() -> None:
 
 
 INTERNAL = {
-    "ApiError", "BadCursorError", "EndedError", "PredicateError", "ExplainedError", "NoPlaceError",
+    "ApiError", "BadCursorError", "EndedError", "PredicateError", "ExplainedError",
     "PermanentUsageError", "SendingStoppedError",
-    "ConsumerStoppedError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "BodyEncodingError", "TooManyBytesError",
+    "ConsumerStoppedError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "TooManyBytesError",
     "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "UnsolicitedDataError", "_TooManyDigitsError",
-    "PollTimeoutError", "WaitFailedError",
+    "PollTimeoutError", "WaitFailedError", "_DryRunEndedError",
 }  # fmt: skip
 """Bases, and errors that no user sees: they are caught within the package."""
 
