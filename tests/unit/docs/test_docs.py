@@ -73,7 +73,7 @@ INTERNAL = {
     "PermanentUsageError", "SendingStoppedError",
     "ConsumerStoppedError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "BodyEncodingError", "TooManyBytesError",
     "_BrokenError", "NoObjectError", "AmbiguousMemberError", "OtherCaseError", "UnsolicitedDataError", "_TooManyDigitsError",
-    "PollTimeoutError", "WaitFailedError",
+    "PollTimeoutError", "WaitFailedError", "_DryRunEndedError",
 }  # fmt: skip
 """Bases, and errors that no user sees: they are caught within the package."""
 
