@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import sqlite3
-from contextlib import suppress
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,6 +216,16 @@ class SqliteSession(GenericSession):
             )
             for name, type_, managed in described
         )
+
+    @contextmanager
+    def indexed(self, table: TableName, *, columns: Sequence[str]) -> Iterator[None]:
+        """Index columns until the block ends: a lasting index would prevent a column from being widened."""
+        name = f"{quoted(table.schema or 'main')}.{quoted(f'_limio_index_{uuid.uuid4().hex}')}"
+        indexed = ", ".join(f"{quoted(column)} COLLATE BINARY" for column in columns)
+        self.execute(f"CREATE INDEX {name} ON {quoted(table.table)} ({indexed})")
+        yield
+        # What fails is rolled back, and the index with it.
+        self.execute(f"DROP INDEX {name}")
 
     def may_skip_rows(self, table: TableName) -> bool:
         """Return whether the table has triggers, each of which can leave a row unchanged."""
