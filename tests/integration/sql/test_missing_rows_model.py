@@ -207,7 +207,7 @@ def test_the_table_is_what_the_model_says(emptied: Emptied, drawn: tuple[dict[st
             assert content(db) == model.content()
         final = max(pull.day for pull in loads) + 1
         lasting = {key for key, row in model.rows.items() if "keeps" in row.members}
-        last = {name: {key: "x" for key in KEYS[at : at + 2]} for at, name in enumerate(("one", "two"))}
+        last = {name: dict.fromkeys(KEYS[at : at + 2], "x") for at, name in enumerate(("one", "two"))}
         for name, rows in last.items():
             land(db, Pull(scope=name, day=final, rows=rows, full=True), policy=policies[name])
         if db.exists():
