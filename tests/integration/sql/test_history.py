@@ -156,7 +156,7 @@ runs = st.lists(
 )
 
 
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(50))
 @given(data=st.data())
 def test_any_order_of_runs_and_retries_leaves_the_same_versions(db, data):
     loaded = data.draw(runs)
@@ -188,7 +188,7 @@ scans = st.lists(
 )
 
 
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(50))
 @given(data=st.data())
 def test_missing_records_close_and_returning_ones_open_in_any_order_of_runs(db, data):
     loaded = data.draw(scans)
@@ -238,6 +238,7 @@ def test_an_unchanged_record_adds_nothing(db, table):
     assert len(db.rows(f"{table}__runs")) == 4
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_of_two_versions_of_one_time_the_later_pull_wins(db, table, order):
     runs = [Run("a", DAYS[number + 1], (Record(1, DAYS[0], v),)) for number, v in enumerate("xyx")]
@@ -253,6 +254,7 @@ def test_one_pull_may_bring_several_versions_of_a_record(db, table):
     assert versions(db, table) == [(1, "w", day(1), day(2)), (1, "x", day(0), day(1)), (1, "z", day(2), None)]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("kind", "value", "starts"),
     [

@@ -298,6 +298,10 @@ class Session(ABC):
     def analyze(self, *, stage: str) -> None:  # noqa: B027 - most databases need none
         """Collect the statistics of a filled temporary table, where the planner needs them."""
 
+    def indexed(self, table: TableName, *, columns: Sequence[str]) -> AbstractContextManager[object]:  # noqa: ARG002
+        """Index columns for a while, where the database would otherwise compare each row with each."""
+        return nullcontext()
+
     def invalid_json(self, *, stage: str, column: str) -> int:  # noqa: ARG002
         """Count the staged values of a JSON column that the database's JSON type refuses."""
         return 0

@@ -8,6 +8,7 @@ knows which versions later runs have seen again.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,10 @@ from limio_limitrail.landing.sql.history_closings import Closings
 from limio_limitrail.landing.sql.history_statements import STARTS, TIME, VALID_FROM, VALID_TO, Change, HistoryStatements
 from limio_limitrail.landing.sql.metadata import MetadataColumn
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, OnMissing, Target
-from limio_limitrail.landing.sql.names import side_table
-from limio_limitrail.landing.sql.observations import record_observations
+from limio_limitrail.landing.sql.names import TableName, side_table
+from limio_limitrail.landing.sql.observations import prepare, record_observations
 from limio_limitrail.landing.sql.observations_sql import ObservationTables
+from limio_limitrail.landing.sql.staged_rows import SEQUENCE
 from limio_limitrail.landing.timestamps import instants_of
 
 if TYPE_CHECKING:
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from limio_limitrail.landing.sql.dialect import Dialect, Session
-    from limio_limitrail.landing.sql.names import TableName
     from limio_limitrail.landing.sql.partitions import TouchedPartitions
     from limio_limitrail.landing.sql.plan import ColumnPlan
     from limio_limitrail.landing.sql.statements import LoadStatements
@@ -149,6 +150,19 @@ class HistoryLoad:
         :param staged: the staged rows, each of another key or time.
         :raises ShrunkListError: more records are missing than the target allows.
         """
+        tables = self.statements.observed
+        prepare(session=self.session, tables=tables, new=not self.statements.plan.exists)
+        keys = [column.name for column in tables.keys]
+        with ExitStack() as stack:
+            for table in (tables.table, tables.seen_name):
+                stack.enter_context(self.session.indexed(table, columns=keys))
+            if staged:
+                stage = TableName(schema="temp", table=self.statements.stage)
+                stack.enter_context(self.session.indexed(stage, columns=[column.staged for column in tables.keys]))
+                stack.enter_context(self.session.indexed(stage, columns=[SEQUENCE]))
+            return self._run(staged=staged)
+
+    def _run(self, *, staged: int) -> LoadResult:
         session, sql, target = self.session, self.statements, self.target
         judges = target.full_scan and target.on_missing is not OnMissing.KEEP
         latest = record_observations(session=session, statements=sql, target=target, judges=judges, staged=staged)
@@ -180,9 +194,10 @@ class HistoryLoad:
         self.touched.note(sql.changed_records())
         [(places,)] = session.query(sql.last_place())
         counts = dict.fromkeys(Change, 0)
-        for place in range(1, places + 1):
-            for change, rows in self._apply(place, judged=judged).items():
-                counts[change] += rows
+        with session.indexed(TableName(schema="temp", table=sql.versions), columns=[SEQUENCE]):
+            for place in range(1, places + 1):
+                for change, rows in self._apply(place, judged=judged).items():
+                    counts[change] += rows
         return counts
 
     def _apply(self, place: int, *, judged: bool) -> dict[Change, int]:

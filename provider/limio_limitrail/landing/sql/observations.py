@@ -25,7 +25,6 @@ def record_observations(*, session: Session, statements: HistoryStatements, targ
     :return: whether no later run of the same pull is loaded.
     """
     tables = statements.observed
-    prepare(session=session, tables=tables, new=not statements.plan.exists)
     pull, at = pull_of(target), target.extracted_at
     with during(f"while writing what the run saw into {tables.seen_name}"):
         [(there, later)] = session.query(tables.count_runs(), at, at, pull)

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -221,6 +222,16 @@ class SqliteSession(GenericSession):
         self.execute("PRAGMA query_only = ON")
         yield
         self.execute("PRAGMA query_only = OFF")
+
+    @contextmanager
+    def indexed(self, table: TableName, *, columns: Sequence[str]) -> Iterator[None]:
+        """Index columns until the block ends: a lasting index would prevent a column from being widened."""
+        name = f"{quoted(table.schema or 'main')}.{quoted(f'_limio_index_{uuid.uuid4().hex}')}"
+        indexed = ", ".join(f"{quoted(column)} COLLATE BINARY" for column in columns)
+        self.execute(f"CREATE INDEX {name} ON {quoted(table.table)} ({indexed})")
+        yield
+        # What fails is rolled back, and the index with it.
+        self.execute(f"DROP INDEX {name}")
 
     def may_skip_rows(self, table: TableName) -> bool:
         """Return whether the table has triggers, each of which can leave a row unchanged."""
