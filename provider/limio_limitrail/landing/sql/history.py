@@ -20,6 +20,7 @@ from limio_limitrail.landing.sql.model import LandingError, LoadResult, OnMissin
 from limio_limitrail.landing.sql.names import TableName, side_table
 from limio_limitrail.landing.sql.observations import prepare, record_observations
 from limio_limitrail.landing.sql.observations_sql import ObservationTables
+from limio_limitrail.landing.sql.staged_rows import SEQUENCE
 from limio_limitrail.landing.timestamps import instants_of
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ class HistoryLoad:
             if staged:
                 stage = TableName(schema="temp", table=self.statements.stage)
                 stack.enter_context(self.session.indexed(stage, columns=[column.staged for column in tables.keys]))
+                stack.enter_context(self.session.indexed(stage, columns=[SEQUENCE]))
             return self._run(staged=staged)
 
     def _run(self, *, staged: int) -> LoadResult:
@@ -192,9 +194,10 @@ class HistoryLoad:
         self.touched.note(sql.changed_records())
         [(places,)] = session.query(sql.last_place())
         counts = dict.fromkeys(Change, 0)
-        for place in range(1, places + 1):
-            for change, rows in self._apply(place, judged=judged).items():
-                counts[change] += rows
+        with session.indexed(TableName(schema="temp", table=sql.versions), columns=[SEQUENCE]):
+            for place in range(1, places + 1):
+                for change, rows in self._apply(place, judged=judged).items():
+                    counts[change] += rows
         return counts
 
     def _apply(self, place: int, *, judged: bool) -> dict[Change, int]:
