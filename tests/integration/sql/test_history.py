@@ -383,3 +383,23 @@ def test_the_key_may_have_several_columns_and_names_that_differ_from_the_records
 def test_another_database_is_refused(opened, table):
     with pytest.raises(LandingError, match="DuckDB, Postgres or SQLite"):
         opened("standard").land("history", {"id": (INT, [1])}, table=table)
+
+
+def test_a_late_run_of_another_list_keeps_a_version_open(db, table):
+    record = Record(2, None, "x")
+    runs = [Run("b", DAYS[0], (record,)), full(2, pull="b"), Run("a", DAYS[1], (record,))]
+    for run in runs:
+        land(db, table, run)
+    assert versions(db, table) == expected(runs) == [(2, "x", day(0), None)]
+
+
+def test_a_record_that_returned_gets_the_version_from_before_it_was_missing(db, table):
+    first, second = Record(1, DAYS[0] + NOON, "x"), Record(1, DAYS[1] + NOON, "y")
+    runs = [full(1, first), full(2), full(3, first), full(4, second)]
+    for run in runs:
+        land(db, table, run)
+    assert versions(db, table) == expected(runs) == [
+        (1, "x", day(0, 12), day(1, 12)),
+        (1, "y", day(1, 12), day(2)),
+        (1, "y", day(3), None),
+    ]  # fmt: skip
