@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -295,12 +296,13 @@ class _Load:
         added, widened = self._evolve(keys)
         self._touched = self._touched_partitions()
         staged = rows - duplicates
-        with during(f"while looking for missing rows of {table}"):
-            missing = self._settle_missing(keys, staged=staged)
-        with during(f"while {_VERBS[target.mode]} {table}"):
-            applied = self._apply(keys, rows=rows, staged=staged - missing.dropped)
-            if rows:
-                self.note_partitions()
+        with self._indexed(keys):
+            with during(f"while looking for missing rows of {table}"):
+                missing = self._settle_missing(keys, staged=staged)
+            with during(f"while {_VERBS[target.mode]} {table}"):
+                applied = self._apply(keys, rows=rows, staged=staged - missing.dropped)
+                if rows:
+                    self.note_partitions()
         applied = replace(
             applied,
             deleted=applied.deleted + missing.deleted,
@@ -318,6 +320,16 @@ class _Load:
             columns_ignored=self._plan.ignored,
             partitions=self._touched.keys,
         )
+
+    @contextmanager
+    def _indexed(self, keys: Sequence[ColumnPlan]) -> Iterator[None]:
+        """Index the keys of the table and of the staged rows while they are compared; a history has indexes of its own."""
+        with ExitStack() as stack:
+            if keys and self._plan.exists and self._target.mode in (WriteMode.MERGE, WriteMode.REPLACE):
+                stage = TableName(schema="temp", table=self._sql.stage)
+                stack.enter_context(self._session.indexed(self._table, columns=[column.name for column in keys]))
+                stack.enter_context(self._session.indexed(stage, columns=[column.staged for column in keys]))
+            yield
 
     @property
     def partitions(self) -> tuple[str, ...]:
