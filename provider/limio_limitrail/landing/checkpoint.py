@@ -121,7 +121,10 @@ class PullCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     def to_json(self) -> Any:
         """Return the checkpoint as JSON values."""
-        return msgspec.json.decode(msgspec.json.encode(self))
+        values = msgspec.json.decode(msgspec.json.encode(self))
+        if not self.children:
+            del values["children"]
+        return values
 
     def named_parts(self, part_format: PartFormat) -> tuple[Part, ...]:
         """Return the finished parts with their names."""
@@ -192,7 +195,7 @@ def restore(value: Any, *, signature: str) -> PullCheckpoint | None:
             _differences(value.get("signature"), signature),
         )
         return None
-    if missing := [name for name in PullCheckpoint.__struct_fields__ if name not in value]:
+    if missing := [name for name in PullCheckpoint.__struct_fields__ if name not in value and name != "children"]:
         # Their defaults are those of a pull that begins: with a cursor and without parts, the rows before would be lost.
         log.warning("The checkpoint of the pull is damaged (it has no %s); the pull starts over.", ", ".join(missing))
         return None
