@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from limio_limitrail.hooks.base import ApiHook
     from limio_limitrail.landing.shrinking import ShrinkGuard
+    from limio_limitrail.landing.sql.dialect import Dialect
     from limio_limitrail.landing.sql.model import Scope
     from limio_limitrail.transfers.base import PullPlan, ResourcePullOperator
 
@@ -48,6 +49,18 @@ def check_on_missing(plan: PullPlan, *, task: ResourcePullOperator, on_missing: 
         raise ParameterError(
             f"{what} needs pulls of the whole list, and {' and '.join(names)} would leave records out: leave one of them out, or "
             "load the filtered list by a task of its own"
+        )
+
+
+def check_database(dialect: Dialect, *, on_missing: str, conn_id: str) -> None:
+    """Refuse to mark or delete rows in a database in which loads into one table do not wait for each other.
+
+    :raises ParameterError: it is such a database.
+    """
+    if on_missing != "keep" and not dialect.serializes_loads:
+        raise ParameterError(
+            f"on_missing={on_missing!r} works in DuckDB, Postgres and SQLite, where loads into one table wait for each other, "
+            f"and not in the database of {conn_id!r}: leave it out"
         )
 
 

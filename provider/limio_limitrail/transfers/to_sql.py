@@ -254,13 +254,9 @@ class ResourceToSqlOperator(ResourcePullOperator):
         from limio_limitrail.landing.sql.model import LandingError
         from limio_limitrail.landing.sql.sessions import session_class
         from limio_limitrail.landing.sql.table_checks import check_target
+        from limio_limitrail.transfers.missing import check_database
 
-        dialect = session_class(database).dialect
-        if self.on_missing != "keep" and not dialect.serializes_loads:
-            raise ParameterError(
-                f"on_missing={self.on_missing!r} works in DuckDB, Postgres and SQLite, where loads into one table wait for each "
-                f"other, and not in {dialect.name} of {self.sql_conn_id!r}: leave it out"
-            )
+        check_database(session_class(database).dialect, on_missing=self.on_missing, conn_id=self.sql_conn_id)
         key = self._key(plan) if mode == "merge" else ()
         try:
             check_target(hook=database, table=self.table, primary_key=key, max_columns=self.max_columns)

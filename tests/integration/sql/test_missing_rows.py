@@ -125,6 +125,17 @@ def test_rows_from_before(db: Database) -> None:
     assert state(db) == {"theirs": "", "a": "", "gone": day(1)}
 
 
+@pytest.mark.parametrize("on_missing", ["mark", "delete"])
+def test_a_table_with_a_primary_key_of_its_own(db: Database, on_missing: str) -> None:
+    db.execute("CREATE TABLE subs (id TEXT PRIMARY KEY, v TEXT)", "INSERT INTO subs VALUES ('a', 'old'), ('b', 'old')")
+    scan(db, "a", "c", v="new", on_missing=on_missing)
+    result = scan(db, "a", v="newer", on_missing=on_missing, day=1)
+    assert (result.updated, result.marked + result.deleted) == (1, 1)
+    result = scan(db, "a", "c", v="newest", on_missing=on_missing, day=2)
+    assert (result.updated + result.inserted, result.outdated) == (2, 0)
+    assert {row["id"]: row["v"] for row in db.rows()} == {"a": "newest", "b": "old", "c": "newest"}
+
+
 def test_rows_from_before_of_a_task_with_other_lists(db: Database) -> None:
     slices = scope("eu", is_only_list=False)
     scan(db, "eu", "us", on_missing="keep", of=slices)

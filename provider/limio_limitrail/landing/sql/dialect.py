@@ -292,6 +292,9 @@ class Session(ABC):
     def analyze(self, *, stage: str) -> None:  # noqa: B027 - most databases need none
         """Collect the statistics of a filled temporary table, where the planner needs them."""
 
+    def index_stage(self, *, stage: str, columns: Sequence[str]) -> None:  # noqa: B027 - most databases need none
+        """Create an index of a temporary table, where the database searches it row by row otherwise."""
+
     def invalid_json(self, *, stage: str, column: str) -> int:  # noqa: ARG002
         """Count the staged values of a JSON column that the database's JSON type refuses."""
         return 0

@@ -177,6 +177,8 @@ class MissingRows:
     def _remove(self, keys: Sequence[ColumnPlan], counts: _Counts) -> tuple[int, int]:
         """Mark or delete the missing rows that no other list has; return how many rows were deleted, and how many marked."""
         member, session, sql = self._membership, self._session, self._sql
+        if keys:
+            session.index_stage(stage=sql.stage, columns=[column.staged for column in keys])
         missing, deleted = self._is_missing(keys), 0
         sources = session.dialect.quote(SOURCES)
         assignments = f"{sources} = {member.without_member(self._sources)}"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -222,6 +223,10 @@ class SqliteSession(GenericSession):
         return bool(
             self.query(f"SELECT 1 FROM ({triggers}) WHERE type = 'trigger' AND lower(tbl_name) = lower({VALUE})", table.table)
         )
+
+    def index_stage(self, *, stage: str, columns: Sequence[str]) -> None:
+        """Create an index: SQLite makes one for a join, and none for NOT EXISTS."""
+        self.execute(f"CREATE INDEX temp.{quoted(f'{stage}_key')} ON {quoted(stage)} ({', '.join(columns)})")
 
     def direct_text(self, name: str, source: Kind) -> str | None:
         """Return the expression of a value's text form; ``None`` for doubles, of which SQLite writes only 15 digits."""
