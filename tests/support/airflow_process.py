@@ -39,7 +39,7 @@ from airflow.sdk.execution_time import supervisor, task_runner  # noqa: F401
 import limio_limitrail.landing.sql
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.hooks.limio import LimioHook
-from limio_limitrail.landing import checkpoint, parts, pull
+from limio_limitrail.landing import checkpoint, child_parts, parts, pull
 from limio_limitrail.transfers import folders, state
 from limio_limitrail.transfers.base import ResourcePullOperator
 from limio_limitrail.usage.ledger.ledger import Ledger
@@ -264,6 +264,7 @@ def arm(step: str, number: float, *, deadly: bool) -> None:
 
     pull.store_part = store_part
     wrap(pull, "store_part", "part")
+    wrap(child_parts, "store_part", "child part")
     wrap(ApiClient, "send", "request")
     wrap(checkpoint.CheckpointStore, "save", "state")
     wrap(checkpoint.CheckpointStore, "clear", "forgetting")

@@ -71,10 +71,15 @@ class Orders:
     dropped: tuple[str, ...] = ()
     part_rows: int = 1
     max_columns: int | None = None
+    store: _Store = field(default_factory=_Store, init=False)
     last: Manifest | None = field(default=None, init=False)
 
-    def pull(self, *pages: Sequence[Any] | bytes) -> tuple[Path, Manifest]:
-        """Pull pages into parts: each a list of records, or a JSON text."""
+    def pull(self, *pages: Sequence[Any] | bytes, stored: Any = None) -> tuple[Path, Manifest]:
+        """Pull pages into parts: each a list of records, or a JSON text.
+
+        :param stored: the checkpoint of an earlier try.
+        """
+        self.store = _Store(stored)
         folder = self.folder / f"pull-{next(_numbers)}"
         bodies = [page if isinstance(page, bytes) else json.dumps(list(page)).encode() for page in pages]
         Pull(
@@ -86,7 +91,7 @@ class Orders:
             shaping=Shaping(dropped=self.dropped, max_columns=self.max_columns, children=self.lists),
             since=None,
             part_rows=self.part_rows,
-            store=_Store(),  # type: ignore[arg-type]
+            store=self.store,  # type: ignore[arg-type]
             open_list=lambda _: _Reader(bodies),
             restart_on=LookupError,
         ).run()

@@ -25,7 +25,7 @@ MAX_AGE = timedelta(hours=6)
 """The age after which a checkpoint is not resumed from: the records before it would be too old beside those after it."""
 
 
-_ADDED = frozenset({"masked"})
+_ADDED = frozenset({"children", "masked"})
 """Members that a checkpoint has only if they are not empty. Earlier ones do not have them."""
 
 

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from limio_limitrail.concurrency import prefetch
 from limio_limitrail.landing.arrow_tables import merge_schemas
 from limio_limitrail.landing.checkpoint import CheckpointStore, PullCheckpoint, SavedPart, restore
+from limio_limitrail.landing.child_lists import all_lists
 from limio_limitrail.landing.child_parts import lists_not_found, store_children
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.columns import check_number
@@ -245,6 +246,9 @@ class Pull:
         """Return the checkpoint of an earlier try, if all of its parts are intact."""
         checkpoint = restore(self.store.load(), signature=self.signature)
         if checkpoint is None:
+            return None
+        if checkpoint.parts and len(checkpoint.children) != len(list(all_lists(self.shaping.children))):
+            log.warning("%s: the checkpoint of the pull is damaged (it lacks child tables); the pull starts over.", self.resource)
             return None
         children = checkpoint.child_tables(self.shaping.children)
         for part in (*checkpoint.named_parts(self.part_format), *(part for table in children for part in table.parts)):

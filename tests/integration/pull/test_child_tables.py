@@ -10,7 +10,7 @@ import pytest
 from tests.support.landed import duck, duck_rows
 
 LIST = "/api/objects/limio/orders"
-STEPS = [("half a part", 2), ("after part", 5), ("after state", 2), ("after reading", 4), ("after load", 1)]
+STEPS = [("half a part", 2), ("after child part", 4), ("after state", 2), ("after reading", 4), ("after load", 1)]
 LOAD = """
     from limio_limitrail.transfers import ChildTable
     LimioToSqlOperator(

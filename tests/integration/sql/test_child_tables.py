@@ -318,6 +318,19 @@ def test_a_path_that_leads_nowhere_is_named(orders, caplog):
     assert landing.rows("data", "_parent_id", "_position") == [(1, 0)]
 
 
+def test_a_checkpoint_that_lost_its_child_tables_starts_the_pull_over(tmp_path, file_database, caplog):
+    landing = Orders(db=file_database("sqlite", folder=tmp_path), folder=tmp_path, tables=ITEMS)
+    pages = [[order(number, {"s": number})] for number in range(3)]
+    landing.pull(*pages)
+    saved = landing.store.stored
+    assert len(saved["children"][0]["parts"]) == 3
+    for damaged in ({**saved, "children": []}, {name: value for name, value in saved.items() if name != "children"}):
+        _, manifest = landing.pull(*pages, stored=damaged)
+        assert manifest.child_tables[0].rows == 3
+        assert "it lacks child tables" in caplog.text
+        caplog.clear()
+
+
 def test_too_many_members(orders):
     with pytest.raises(RecordError, match=r"child table 'items'.*different keys"):
         orders(max_columns=20).land([order(1, {f"k{number}": 1 for number in range(30)})])

@@ -14,7 +14,7 @@ from airflow.sdk import ObjectStoragePath
 from hypothesis import given
 from msgspec.structs import replace
 
-from limio_limitrail.landing.checkpoint import PullCheckpoint, SavedPart, restore
+from limio_limitrail.landing.checkpoint import PullCheckpoint, SavedChildPart, SavedChildTable, SavedPart, restore
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.manifest import Manifest, ManifestError, manifest_from_json, read_manifest, write_manifest
 from limio_limitrail.landing.parts import Part, PartFormat
@@ -62,6 +62,15 @@ CHECKPOINTS = {
     "pull_checkpoint": CHECKPOINT,
     "pull_checkpoint_at_the_end": replace(
         CHECKPOINT, cursor=None, page_size=None, total=None, parts=(), schema={}, newest=None, finished=True, found=()
+    ),
+    "pull_checkpoint_of_child_tables": replace(
+        CHECKPOINT,
+        children=(
+            SavedChildTable(
+                parts=(SavedChildPart(parent=1, rows=7, size=123, digest="c" * 64),), schema={"_parent_id": Kind.TEXT}, found=True
+            ),
+            SavedChildTable(parts=(), schema={}, found=False),
+        ),
     ),
 }
 
@@ -204,8 +213,8 @@ def test_a_damaged_checkpoint_is_no_help(change, caplog):
     assert "starts over" in caplog.text
 
 
-# Without masks there are no masked names: the signature says whether there are.
-@pytest.mark.parametrize("name", sorted({*PullCheckpoint.__struct_fields__} - {"masked"}))
+# Without masks there are no masked names, and without child tables no children: the signature says whether there are.
+@pytest.mark.parametrize("name", sorted({*PullCheckpoint.__struct_fields__} - {"children", "masked"}))
 def test_a_checkpoint_without_one_of_its_members_is_no_help(name, caplog):
     """Its defaults would be taken instead: of a cursor without parts, the rows before it would be missing."""
     assert restored({key: value for key, value in read("pull_checkpoint").items() if key != name}) is None
