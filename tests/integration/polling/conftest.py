@@ -12,6 +12,7 @@ import pytest
 
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.core.http_messages import Call, Reply, message_reply
+from tests.support.clock import Clock
 
 PLACE = "/api/objects/limio/orders/"
 
@@ -48,6 +49,12 @@ class Script:
 @pytest.fixture
 def script(limio_emulator: EmulatorServer) -> Script:
     return Script(limio_emulator)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clocks of this process, to put forward."""
+    return Clock(monkeypatch)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def by_loop(client, keys, *, method):
 
 @pytest.mark.parametrize("send", [by_thread, by_loop])
 @pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("way", [*AT_ONCE, "in halves"])
+@pytest.mark.parametrize("way", [*AT_ONCE, "half of it, and the rest when that is read"])
 @pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
 def test_each_request_gets_its_own_answer(way, method, send, secure, tmp_path):
     tls, bundle = make_certificate(tmp_path) if secure else (None, None)
