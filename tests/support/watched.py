@@ -71,7 +71,7 @@ class LoopTicks:
         """Wait until it has ticked a few times more: what holds up the loop meanwhile does so for ever, and is found out."""
         self.waited += 1
         end, last = time.monotonic() + 20, self._ticks
-        while self._ticks < last + 3:
+        while self._ticks < last + 3 and not self.stopped:
             if time.monotonic() > end:
                 self.stopped += 1
                 return

@@ -228,10 +228,12 @@ def test_a_wait_ends_at_its_deadline_though_airflow_does_not_say_what_its_connec
         return await lookup(over)
 
     async def scenario() -> dict[str, Any]:
-        [event] = await events_at_the_deadline([trigger("good", "order-1")], clock=clock, begun=asked.is_set)
-        # The event loop waits for its threads when it ends.
-        over.set()
-        return event
+        try:
+            [event] = await events_at_the_deadline([trigger("good", "order-1")], clock=clock, begun=asked.is_set)
+            return event
+        finally:
+            # The event loop waits for its threads when it ends.
+            over.set()
 
     monkeypatch.setattr(BaseHook, "aget_connection", look_up)
     event = asyncio.run(scenario())
@@ -338,8 +340,8 @@ def test_a_turn_ends_when_the_look_does_and_not_when_its_wait_is_cancelled(good,
             waiting = [asyncio.create_task(event_of(trigger("bad", str(number), seconds=10 * PATIENCE))) for number in range(10)]
             await until(lambda: polls.total() == wanted + 10)
             clock.advance(PATIENCE + 1)
-            found = await asyncio.gather(*waiting)
-            assert [event["kind"] for event in found] == ["found"] * 10, found
+            await until(lambda: all(one.done() for one in waiting))
+            assert [one.result()["kind"] for one in waiting] == ["found"] * 10
 
         asyncio.run(scenario())
 

@@ -148,8 +148,9 @@ def test_an_answer_that_comes_while_a_connection_idles_is_nobodys():
         found = [await loop_client.send(method="POST", path="/x", content=b"{}") for _ in range(2)]
         assert [one.provenance.is_in_doubt for one in found] == [False, False]
         surplus.set()
-        while not found[1].provenance.is_in_doubt:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while not found[1].provenance.is_in_doubt:
+                await asyncio.sleep(0.01)
         found.append(await loop_client.send(method="POST", path="/x", content=b"{}"))
         await loop_client.close()
         return found
