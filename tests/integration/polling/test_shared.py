@@ -374,9 +374,11 @@ def test_forty_waits_for_a_token_that_does_not_come(good, monkeypatch, clock, po
     """One asks for it, in one thread, for all of them."""
     with bad_host(what) as host:
         connect(monkeypatch, good, good.url, auth_url=f"{host.url}/oauth2/token")
+        before = poll_threads()
         bad = [trigger("bad", f"order-{number}", seconds=600) for number in range(40)]
         assert asyncio.run(good_beside_bad(bad, begun=lambda: host.under_way > 0)) == ["found"] * 40
         assert host.most == 1
+        assert new_poll_threads(before, most=1) == 1
         wanted = polls.total()
         bad = [trigger("bad", "order-1") for _ in range(5)]
         events = asyncio.run(events_at_the_deadline(bad, clock=clock, begun=lambda: polls.total() == wanted + 5))
