@@ -28,7 +28,7 @@ class BadHost:
         self.url = ""
         self.most = 0
         """The most connections at once that it has done its bad thing to."""
-        self.total = self.hung = 0
+        self.total = self.hung = self.pages = 0
         self.mended = threading.Event()
         self.over = threading.Event()
         self._talk = talk
@@ -112,6 +112,7 @@ def _endless_pages(host: BadHost, connection: socket.socket) -> None:
         read_request(connection)
         page = {"items": [{"id": f"{id(connection)}-{number}"}], "queryMore": f"cursor-{number}"}
         connection.sendall(answer(200, json.dumps(page).encode()))
+        host.pages += 1
         host.pause(0.2)
 
 

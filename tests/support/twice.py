@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import select
 import socket
 import ssl
 import threading
@@ -131,6 +132,13 @@ def _in_halves(connection: socket.socket, made: bytes) -> None:
     _in_pieces(made + made[:40], made[40:])(connection)
 
 
+def _half_when_read(connection: socket.socket, made: bytes) -> None:
+    connection.sendall(made + made[:40])
+    # The client then closes the connection, or sends its next request over it.
+    select.select([connection], [], [], 30)
+    connection.sendall(made[40:])
+
+
 def _with_the_next(connection: socket.socket, made: bytes) -> bytes:
     connection.sendall(made)
     return made
@@ -145,6 +153,7 @@ WAYS: dict[str, Callable[[socket.socket, bytes], bytes | None]] = {
     "with the rest of its body": _with_the_body,
     "a moment later": lambda connection, made: _in_pieces(made, made)(connection),
     "in halves": _in_halves,
+    "half of it, and the rest when that is read": _half_when_read,
     "three times": lambda connection, made: _in_pieces(made, made, made, pause=0.001)(connection),
     "another one behind it": _other_error,
     "a stray line end": lambda connection, made: connection.sendall(made + b"\r\n"),

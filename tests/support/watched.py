@@ -51,11 +51,28 @@ class Baskets:
         return lambda: sum(entry["status"] is not None for entry in self.asked()) >= before + times
 
 
-async def tick(gaps: list[float]) -> None:
-    """Note how long the loop took from one tick to the next."""
-    last = time.monotonic()
-    while True:
-        await asyncio.sleep(0.01)
-        now = time.monotonic()
-        gaps.append(now - last)
-        last = now
+class LoopTicks:
+    """Whether an event loop goes on while something else happens, in whatever thread."""
+
+    def __init__(self) -> None:
+        self.waited = 0
+        """How often somebody has waited for it to go on."""
+        self.stopped = 0
+        """How often it did not."""
+        self._ticks = 0
+
+    async def run(self) -> None:
+        """Tick, in the loop."""
+        while True:
+            self._ticks += 1
+            await asyncio.sleep(0.005)
+
+    def wait_for_more(self) -> None:
+        """Wait until it has ticked a few times more: what holds up the loop meanwhile does so for ever, and is found out."""
+        self.waited += 1
+        end, last = time.monotonic() + 20, self._ticks
+        while self._ticks < last + 3 and not self.stopped:
+            if time.monotonic() > end:
+                self.stopped += 1
+                return
+            time.sleep(0.005)

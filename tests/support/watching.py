@@ -87,7 +87,7 @@ class Triggerer:
     def failed(self) -> list[BaseException]:
         return [error for task in self._tasks if task.done() and not task.cancelled() and (error := task.exception())]
 
-    async def until(self, what: Callable[[], bool], *, seconds: float = 20.0) -> None:
+    async def until(self, what: Callable[[], bool], *, seconds: float = 200.0) -> None:
         end = asyncio.get_running_loop().time() + seconds
         while not what():
             assert asyncio.get_running_loop().time() < end, (self.events, self.failed())

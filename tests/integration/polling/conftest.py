@@ -12,6 +12,7 @@ import pytest
 
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.emulator.core.http_messages import Call, Reply, message_reply
+from tests.support.clock import PATIENCE, Clock, QuickAsyncio
 
 PLACE = "/api/objects/limio/orders/"
 
@@ -48,6 +49,20 @@ class Script:
 @pytest.fixture
 def script(limio_emulator: EmulatorServer) -> Script:
     return Script(limio_emulator)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The clocks of this process, to put forward."""
+    return Clock(monkeypatch)
+
+
+@pytest.fixture
+def quick(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Have waits sleep for no real time, and have time for a look at the deadline."""
+    monkeypatch.setattr("limio_limitrail.triggers.poll_loops.asyncio", QuickAsyncio(clock))
+    monkeypatch.setattr("limio_limitrail.triggers.threads.LAST_POLL", PATIENCE)
+    return clock
 
 
 @pytest.fixture

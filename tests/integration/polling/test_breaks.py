@@ -34,6 +34,7 @@ from limio_limitrail.sensors.base import GRACE
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
 from tests.support.airflow_home import AirflowHome
+from tests.support.clock import until
 
 MODES = {
     "poke": "mode='poke'",
@@ -121,7 +122,7 @@ def test_a_refusal_ends_a_task(
     home = make_home(servers["refused"], **connections)
     home.write_dag(
         f"""
-        common = dict(resource="partner_organisations", min_records={NEVER}, poke_interval=0.1, timeout=60, retries=3,
+        common = dict(resource="partner_organisations", min_records={NEVER}, poke_interval=0.1, timeout=600, retries=3,
                       retry_delay=NOW, {MODES[mode]})
         for name in {list(REFUSALS)}:
             LimioResourceSensor(task_id=name, limio_conn_id=name, **common)
@@ -145,7 +146,7 @@ def test_a_refusal_ends_a_trigger(connected, api, refuse, end):
         "task_id": "wait",
         "min_records": NEVER,
         "poke_interval": 0.05,
-        "timeout": 60,
+        "timeout": 600,
         "deferrable": True,
     }
     sensor = {
@@ -221,7 +222,7 @@ def test_pages_in_the_triggerer(
         f"""
         import sys
         sys.path.insert(0, {str(home.path / "modules")!r})
-        common = dict(page_size={PAGE_SIZE}, predicate="paged_predicates.is_it", poke_interval=0.1, timeout=60, retries=0,
+        common = dict(page_size={PAGE_SIZE}, predicate="paged_predicates.is_it", poke_interval=0.1, timeout=600, retries=0,
                       deferrable=True)
         """
         + "".join(
@@ -260,7 +261,7 @@ def test_pages_in_a_trigger_of_airflows_database(connected, tmp_path, monkeypatc
         page_size=PAGE_SIZE,
         predicate="moved_predicates.is_it",
         poke_interval=0.05,
-        timeout=60,
+        timeout=600,
         deferrable=True,
     )
     told = asyncio.run(told_by(moved(deferral(sensor).trigger)))
@@ -303,7 +304,7 @@ def test_a_missing_scope_is_never_skipped(
     home = make_home(next(iter(cases.values()))[2], **connections)
     home.write_dag(
         f"""
-        common = dict(resource="accounts", min_records={NEVER}, poke_interval=0.1, timeout=60, retries=3, retry_delay=NOW,
+        common = dict(resource="accounts", min_records={NEVER}, poke_interval=0.1, timeout=600, retries=3, retry_delay=NOW,
                       {MODES[mode]})
         for name, mercy in {[(task, mercy) for task, (_, mercy, _) in cases.items()]}:
             LimitRailResourceSensor(task_id=name, limitrail_conn_id=name, **common, **{{mercy: True}})
@@ -326,7 +327,7 @@ def test_a_scope_that_goes_missing_is_told_by_the_trigger(connected, mercy):
         resource="accounts",
         min_records=NEVER,
         poke_interval=0.05,
-        timeout=60,
+        timeout=600,
         deferrable=True,
         **{mercy: True},
     )
@@ -341,12 +342,13 @@ def test_a_scope_that_goes_missing_is_told_by_the_trigger(connected, mercy):
 
 # -- one deadline, however often it is moved -----------------------------------------------------------------------
 
-LATER = Reply(429, b'{"message":"Slow down"}', {"Retry-After": "1"})
+TIMEOUT = 1000
+LATER = Reply(429, b'{"message":"Slow down"}', {"Retry-After": "200"})
 
 
 def object_sensor(**more: Any) -> LimioObjectSensor:
     return LimioObjectSensor(
-        task_id="wait", path_type="orders", object_id="one", **{"poke_interval": 0.1, "timeout": 3, "deferrable": True, **more}
+        task_id="wait", path_type="orders", object_id="one", poke_interval=0.1, timeout=TIMEOUT, deferrable=True, **more
     )
 
 
@@ -356,38 +358,42 @@ def test_a_deadline_counts_from_the_first_look(connected, first):
     connected.on_request(lambda call: looked.append(time.time()) if "orders" in call.path else None)
     connected.faults.add(Fault("status", match="/api/", status=first, headers={"Retry-After": "1"}))
     connected.faults.add(Fault("latency", match="/api/", seconds=0.5))
-    handed = deferral(object_sensor(timeout=30))
+    handed = deferral(object_sensor())
     assert len(looked) == 1
-    assert handed.trigger.spec.deadline <= looked[0] + 30
-    assert handed.timeout == timedelta(seconds=30) + GRACE
+    assert handed.trigger.spec.deadline <= looked[0] + TIMEOUT
+    assert handed.timeout == timedelta(seconds=TIMEOUT) + GRACE
 
 
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("soft_fail", [False, True])
 @pytest.mark.parametrize("answers", [[404], [503], [404, LATER]], ids=["not_there", "away", "slow_down"])
-def test_a_trigger_that_is_moved_again_and_again(connected, script, answers, soft_fail):
+def test_a_trigger_that_is_moved_again_and_again(connected, script, clock, answers, soft_fail):
     script.answers["one"] = answers
     sensor = object_sensor(max_transient_failures=1000, soft_fail=soft_fail)
-    begun = time.time()
     handed = deferral(sensor)
     deadline = handed.trigger.spec.deadline
-    assert handed.timeout == timedelta(seconds=3) + GRACE
+    assert handed.timeout == timedelta(seconds=TIMEOUT) + GRACE
 
-    async def move_about() -> tuple[dict[str, Any], int]:
+    async def move_about() -> dict[str, Any]:
         trigger = handed.trigger
-        for moves in range(60):
-            trigger = moved(trigger)
+        for left in (800, 600, 400, 100):
+            clock.advance_to(deadline - left)
+            trigger, looks = moved(trigger), script.asked["one"]
             assert trigger.spec.deadline == deadline
-            try:
-                return await asyncio.wait_for(told_by(trigger), 0.3), moves
-            except TimeoutError:
-                continue
-        raise AssertionError(f"it went on for {time.time() - begun:.0f} s")
+            running = asyncio.create_task(told_by(trigger))
+            await until(lambda looks=looks, running=running: script.asked["one"] > looks or running.done())
+            if left > 100:
+                assert not running.done()
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+        # One that is asked to wait for longer than is left says so at once.
+        if LATER not in answers:
+            clock.advance_to(deadline)
+        await until(running.done)
+        return running.result()
 
-    told, moves = asyncio.run(move_about())
+    told = asyncio.run(move_about())
     assert told["kind"] == "timeout"
-    assert moves >= 1
-    # One that was asked to wait for longer than is left says so at once.
-    assert time.time() >= deadline or "429" in told["message"]
+    assert (time.time() < deadline) == ("429" in told["message"]) == (LATER in answers)
     with pytest.raises(AirflowSkipException if soft_fail else AirflowSensorTimeout):
         sensor.resume_execution("execute_complete", {"event": told}, CONTEXT)

@@ -19,7 +19,7 @@ from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import Call, Fault, Reply
 from limio_limitrail.polling.watch_state import Watermark
 from limio_limitrail.triggers.limitrail import LimitRailResourceEventTrigger
-from tests.support.watched import PERSONAL, Baskets, tick, watch
+from tests.support.watched import PERSONAL, Baskets, LoopTicks, watch
 
 # Airflow 3.2 has none.
 pytest.importorskip("airflow.triggers.shared_stream")
@@ -560,14 +560,16 @@ def test_a_store_with_garbage(baskets, caplog, garbage):
 @pytest.mark.exhaustive
 def test_nothing_holds_up_the_event_loop(tmp_path, monkeypatch, baskets, limio_emulator):
     """Neither an API that takes its time nor a predicate that does, to be imported or to judge, nor many records."""
-    text = "import time\ntime.sleep(3)\ndef slow(record):\n    if record['number'] > 3000: time.sleep(3)\n    return True\n"
+    text = "wait = loop_ticks.wait_for_more\nwait()\ndef slow(record):\n    if record['number'] > 3000: wait()\n    return True\n"
     (tmp_path / "slow_event_predicates.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
-    gaps: list[float] = []
+    ticks = LoopTicks()
+    monkeypatch.setattr("builtins.loop_ticks", ticks, raising=False)
     moved = Watermark.advance
 
     def as_if_there_were_more(position: Watermark, fingerprints: Any, **more: Any) -> Watermark:
-        time.sleep(3 if len(fingerprints) > 2000 else 0)
+        if len(fingerprints) > 2000:
+            ticks.wait_for_more()
         return moved(position, fingerprints, **more)
 
     monkeypatch.setattr(Watermark, "advance", as_if_there_were_more)
@@ -576,8 +578,8 @@ def test_nothing_holds_up_the_event_loop(tmp_path, monkeypatch, baskets, limio_e
         stores, triggerer = [AssetStore(), AssetStore()], Triggerer()
         triggerer.start(watch(), stores[0])
         await begun(triggerer, stores[0])
-        ticking = asyncio.create_task(tick(gaps))
-        limio_emulator.faults.add(Fault("latency", match="/api/", times=3, seconds=3.0))
+        ticking = asyncio.create_task(ticks.run())
+        limio_emulator.on_request(lambda call: ticks.wait_for_more() if "/api/" in call.path else None)
         triggerer.start(watch(predicate="slow_event_predicates.slow"), stores[1])
         await begun(triggerer, *stores)
         baskets.add(*range(2900), 5000)
@@ -588,8 +590,9 @@ def test_nothing_holds_up_the_event_loop(tmp_path, monkeypatch, baskets, limio_e
         await triggerer.kill()
 
     asyncio.run(scenario())
-    # Each of these in the loop would hold it for three seconds.
-    assert max(gaps) < 2.5
+    # At least once for the import, a judgement, a watermark and an answer each.
+    assert ticks.waited >= 4
+    assert ticks.stopped == 0
 
 
 def test_what_is_stored_and_told_holds_nothing_personal_and_no_secret(baskets, limio_emulator, caplog):

@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import re
 
-OVER = "Timed out after execution_timeout=0:00:01 waiting for"
+OVER = "Timed out after execution_timeout=0:00:02 waiting for"
 CASES = {
-    # What the sensor is given; its state, how often it is tried, what its log says.
-    "execution": ("execution_timeout=timedelta(seconds=1)", "failed", 1, OVER),
-    "retried": ("execution_timeout=timedelta(seconds=1), retries=1", "failed", 2, OVER),
-    # soft_fail and never_fail are about timeout; one that Airflow cuts on a worker between two looks fails, too.
-    "soft": ("execution_timeout=timedelta(seconds=1), soft_fail=True", "failed", 1, OVER),
-    "never": ("execution_timeout=timedelta(seconds=1), never_fail=True", "failed", 1, OVER),
-    "shorter": ("execution_timeout=timedelta(hours=1), timeout=1", "failed", 1, "Timed out after 1 s"),
-    "shorter_soft": ("execution_timeout=timedelta(hours=1), timeout=1, soft_fail=True", "skipped", 1, "Timed out after 1 s"),
+    # What the sensor is given; its state, how often it is tried, what its log says. The first one has time for the imports.
     "found": ("execution_timeout=timedelta(hours=1)", "success", 1, ""),
+    "execution": ("execution_timeout=timedelta(seconds=2)", "failed", 1, OVER),
+    "retried": ("execution_timeout=timedelta(seconds=2), retries=1", "failed", 2, OVER),
+    # soft_fail and never_fail are about timeout; one that Airflow cuts on a worker between two looks fails, too.
+    "soft": ("execution_timeout=timedelta(seconds=2), soft_fail=True", "failed", 1, OVER),
+    "never": ("execution_timeout=timedelta(seconds=2), never_fail=True", "failed", 1, OVER),
+    "shorter": ("execution_timeout=timedelta(hours=1), timeout=2", "failed", 1, "Timed out after 2 s"),
+    "shorter_soft": ("execution_timeout=timedelta(hours=1), timeout=2, soft_fail=True", "skipped", 1, "Timed out after 2 s"),
 }
 
 

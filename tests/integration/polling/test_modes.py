@@ -83,8 +83,8 @@ CASES: dict[str, Case] = {
     **ended("html", HTML, says="expected JSON, found something else"),
     "slow_down": Case(answers=[LATER, "active"], requests=2, status="active"),
     "slow_down_later": Case(answers=[NOT_THERE, LATER, "active"], requests=3, status="active"),
-    "slow_down_too_long": failed(TOO_LONG, "active", arguments="timeout=2"),
-    "slow_down_too_long_soft": failed(TOO_LONG, "active", arguments="timeout=2, soft_fail=True", state="skipped"),
+    "slow_down_too_long": failed(TOO_LONG, "active", arguments="timeout=3600"),
+    "slow_down_too_long_soft": failed(TOO_LONG, "active", arguments="timeout=3600, soft_fail=True", state="skipped"),
     "away": Case(answers=[503, 502, 500, "active"], requests=4, status="active"),
     "away_between": Case(
         answers=[503, NOT_THERE, 503, NOT_THERE, "active"], arguments="max_transient_failures=1", requests=5, status="active"
@@ -105,8 +105,8 @@ CASES: dict[str, Case] = {
         for way in MERCIFUL
     },
     "away_at_once": failed(503, arguments="max_transient_failures=0, retries=0"),
-    "never": failed(NOT_THERE, arguments="timeout=0.8", requests=-2, tokens=9),
-    "never_soft": failed(NOT_THERE, arguments="timeout=0.8, soft_fail=True", state="skipped", requests=-2, tokens=9),
+    "never": failed(NOT_THERE, arguments="timeout=3", requests=-2, tokens=9),
+    "never_soft": failed(NOT_THERE, arguments="timeout=3, soft_fail=True", state="skipped", requests=-2, tokens=9),
     **ended("neither", arguments="missing='maybe'", requests=0, tokens=0),
     **ended("both", arguments="target_statuses='a', failed_statuses='A'", requests=0, tokens=0),
     **ended("failures_alone", arguments="failed_statuses='a'", requests=0, tokens=0),
@@ -144,7 +144,7 @@ def test_objects(mode: str, make_home: Callable[..., AirflowHome], limio_emulato
     assert seen == expected
     # Where a task is begun anew for each look it mints a token for each; a triggerer and a worker have one each.
     most = {
-        name: {"poke": case.tokens, "reschedule": case.requests, "deferrable": case.tokens + case.tries}
+        name: {"poke": case.tokens, "reschedule": script.asked[name], "deferrable": case.tokens + case.tries}
         for name, case in cases.items()
     }
     too_many = {name: len(found) for name, found in script.tokens.items() if len(found) > abs(most[name][mode])}

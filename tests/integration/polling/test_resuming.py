@@ -93,7 +93,7 @@ def test_lists_in_a_real_dag(home, limio_emulator):
         def is_b(record):
             return record["id"] == "b"
 
-        common = dict(poke_interval=0.1, timeout=60, retries=0)
+        common = dict(poke_interval=0.1, timeout=600, retries=0)
         for mode in ("poke", "reschedule"):
             LimioResourceSensor(
                 task_id=mode, resource=things, predicate=is_b, query_params={"for": "{{ ti.task_id }}"}, mode=mode, **common

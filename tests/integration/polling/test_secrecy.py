@@ -15,7 +15,7 @@ from limio_limitrail.emulator import EmulatorServer, Fault
 from tests.support.airflow_home import AirflowHome
 
 TASKS = """
-common = dict(poke_interval=1, timeout=60, deferrable=True)
+common = dict(poke_interval=1, timeout=600, deferrable=True)
 LimioObjectSensor(task_id="order", path_type="orders", object_id="not-there", **common)
 LimioResourceSensor(task_id="baskets", resource="abandoned_baskets", since="2099-01-01", **common)
 LimitRailResourceSensor(task_id="usage", resource="usage", since="2020-01-01", until="2020-01-02", **common)

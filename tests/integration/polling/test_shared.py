@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """A triggerer is shared: hosts that hang hold few threads, and whoever waits at others does not notice.
 
-Nothing here says how long something takes: good waits end while bad ones hang, and `PATIENCE` is far more than any needs.
+Nothing here says how long something takes: good waits end while bad ones hang, `PATIENCE` is far more than any needs, and a
+deadline passes when the test puts the clock forward.
 """
 
 from __future__ import annotations
@@ -29,14 +30,15 @@ from limio_limitrail.api.resource import Resource
 from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.limio.resources import RESOURCES
 from limio_limitrail.polling.conditions import ObjectCondition, RecordsCondition, condition_to_json
-from limio_limitrail.polling.poll import NoAnswerError
+from limio_limitrail.polling.poll import LONGEST_POLL, NoAnswerError
 from limio_limitrail.sensors.limio import LimioResourceSensor
+from limio_limitrail.triggers.connection import ResolvedConnection
 from limio_limitrail.triggers.limio import LimioWaitTrigger
+from limio_limitrail.triggers.threads import OVERRUN
 from tests.support.bad_hosts import BAD, BadHost, bad_host
+from tests.support.clock import PATIENCE, Clock, until
 from tests.support.wire import TOKEN, answer, full_listener, read_request
 
-PATIENCE = 200.0
-"""Seconds that are far more than what ends soon takes, and far less than a host would hang (the total_timeout of 300 s)."""
 FEW = 8
 THINGS = Resource(name="things", path="/custom/things", paging=CursorString())
 ORDERS = RESOURCES["orders"]
@@ -60,15 +62,30 @@ async def event_of(one: Any) -> dict[str, Any]:
     return dict(event)
 
 
-async def until(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.05)
+def poll_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if "limio-limitrail-poll" in thread.name}
 
 
-def poll_threads() -> int:
-    return sum("limio-limitrail-poll" in thread.name for thread in threading.enumerate())
+def new_poll_threads(before: set[threading.Thread], *, most: int) -> int:
+    """Return how many threads there are that were not there before, as soon as there are no more than `most`.
+
+    One whose call has just ended is still there for a moment.
+    """
+    asyncio.run(until(lambda: len(poll_threads() - before) <= most))
+    return len(poll_threads() - before)
+
+
+@pytest.fixture
+def polls(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How many polls were wanted, by what they are of: they have a token and a slot, or wait for these."""
+    wanted, poll = Counter[str](), ResolvedConnection.poll
+
+    async def counted(self: ResolvedConnection, *args: Any, target: str, **kwargs: Any) -> Any:
+        wanted[target] += 1
+        return await poll(self, *args, target=target, **kwargs)
+
+    monkeypatch.setattr(ResolvedConnection, "poll", counted)
+    return wanted
 
 
 @pytest.fixture
@@ -121,14 +138,14 @@ def test_forty_waits_that_hang_beside_forty_good_ones(good, monkeypatch, what):
         kinds = asyncio.run(good_beside_bad(bad, begun=lambda: host.under_way > 0))
         assert kinds == ["found"] * 40
         assert 1 <= host.most <= FEW
-        assert host.under_way <= poll_threads() - before <= FEW
+        assert host.under_way <= new_poll_threads(before, most=FEW) <= FEW
 
 
 def test_hosts_that_take_no_connections(good, monkeypatch):
     with full_listener() as url:
         connect(monkeypatch, good, url)
         bad = [trigger("bad", "one", seconds=600, max_transient_failures=10**6) for _ in range(40)]
-        kinds = asyncio.run(good_beside_bad(bad, begun=lambda: poll_threads() > 0))
+        kinds = asyncio.run(good_beside_bad(bad, begun=lambda: bool(poll_threads())))
     assert kinds == ["found"] * 40
 
 
@@ -175,31 +192,60 @@ async def all_events(triggers: list[LimioWaitTrigger]) -> list[dict[str, Any]]:
     return await asyncio.wait_for(asyncio.gather(*(event_of(one) for one in triggers)), PATIENCE)
 
 
+async def events_at_the_deadline(
+    triggers: list[LimioWaitTrigger], *, clock: Clock, begun: Callable[[], bool]
+) -> list[dict[str, Any]]:
+    """Let waits go on until something has begun, and then until the deadline. Return how they end."""
+    waiting = [asyncio.create_task(event_of(one)) for one in triggers]
+    await until(begun)
+    assert not any(one.done() for one in waiting)
+    clock.advance(PATIENCE)
+    await until(lambda: all(one.done() for one in waiting))
+    return [one.result() for one in waiting]
+
+
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("what", BAD)
-def test_a_wait_ends_at_its_deadline_though_its_look_hangs(good, monkeypatch, what):
+def test_a_wait_ends_at_its_deadline_though_its_look_hangs(good, monkeypatch, clock, polls, what):
     with bad_host(what) as host:
         connect(monkeypatch, good, host.url)
-        events = asyncio.run(all_events([trigger("bad", "one", seconds=3, wait=bad_wait(what)) for _ in range(12)]))
+        bad = [trigger("bad", "one", wait=bad_wait(what)) for _ in range(12)]
+        events = asyncio.run(
+            events_at_the_deadline(bad, clock=clock, begun=lambda: polls.total() >= 12 and host.under_way == FEW - 2)
+        )
     assert [event["kind"] for event in events] == ["timeout"] * 12
     told = " ".join(event["message"] for event in events)
     assert f"still busy with {'things' if bad_wait(what) else 'orders'} of {host.url} after " in told
     assert f"no slot became free: 6 others are busy with {'things' if bad_wait(what) else 'orders'} of {host.url}" in told
 
 
-async def never(*_: Any) -> Any:
-    await asyncio.sleep(600)
+async def never(over: threading.Event) -> Any:
+    await asyncio.sleep(10**6)
 
 
-async def never_in_a_thread(*_: Any) -> Any:
-    await sync_to_async(threading.Event().wait)(20)
+async def never_in_a_thread(over: threading.Event) -> Any:
+    await sync_to_async(over.wait)(600)
 
 
-@pytest.mark.exhaustive
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("lookup", [never, never_in_a_thread])
-def test_a_wait_ends_at_its_deadline_though_airflow_does_not_say_what_its_connection_is(good, monkeypatch, lookup):
-    monkeypatch.setattr(BaseHook, "aget_connection", lookup)
-    [event] = asyncio.run(all_events([trigger("good", "order-1", seconds=2)]))
+def test_a_wait_ends_at_its_deadline_though_airflow_does_not_say_what_its_connection_is(good, monkeypatch, clock, lookup):
+    asked, over = threading.Event(), threading.Event()
+
+    async def look_up(conn_id: str) -> Any:
+        asked.set()
+        return await lookup(over)
+
+    async def scenario() -> dict[str, Any]:
+        try:
+            [event] = await events_at_the_deadline([trigger("good", "order-1")], clock=clock, begun=asked.is_set)
+            return event
+        finally:
+            # The event loop waits for its threads when it ends.
+            over.set()
+
+    monkeypatch.setattr(BaseHook, "aget_connection", look_up)
+    event = asyncio.run(scenario())
     assert event["kind"] == "timeout"
     assert event["message"].startswith("waiting for the first poll: Airflow has not said what the connection 'good' is within ")
 
@@ -217,36 +263,57 @@ def test_a_connection_that_airflow_cannot_look_up_now(good, monkeypatch, problem
     assert event["message"] == f"Airflow has not said what the connection 'good' is ({type(problem).__name__})"
 
 
-@pytest.mark.exhaustive
-def test_a_hanging_look_ends_its_thread_with_the_wait(good, monkeypatch):
+def test_a_hanging_look_ends_its_thread_with_the_wait(good, monkeypatch, clock):
     """Where a deadline comes first, the requests end with it, and not with the connection's own timeouts."""
     with bad_host("a byte at a time") as host:
-        connect(monkeypatch, good, host.url)
+        connect(monkeypatch, good, host.url, total_timeout=1700)
 
         async def scenario() -> None:
-            await all_events([trigger("bad", "one", seconds=2) for _ in range(8)])
+            bad = [trigger("bad", "one") for _ in range(8)]
+            await events_at_the_deadline(bad, clock=clock, begun=lambda: host.under_way == FEW - 2)
             await until(lambda: host.under_way == 0)
 
         asyncio.run(scenario())
 
 
 @pytest.mark.exhaustive
-def test_a_list_without_an_end_ends_a_look(good, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_POLL", 2.0)
+def test_a_list_without_an_end_ends_a_look(good, monkeypatch, clock, polls):
     with bad_host("pages without an end") as host:
-        connect(monkeypatch, good, host.url, timeout=0.5, total_timeout=2)
+        connect(monkeypatch, good, host.url)
         wait = bad_wait("pages without an end")
-        [event] = asyncio.run(all_events([trigger("bad", "", condition=wait, max_transient_failures=1)]))
+
+        async def scenario() -> dict[str, Any]:
+            one = trigger("bad", "", condition=wait, max_transient_failures=1, seconds=10 * LONGEST_POLL)
+            waiting = asyncio.create_task(event_of(one))
+            for number in (1, 2):
+                await until(lambda number=number: polls.total() == number)
+                pages = host.pages
+                await until(lambda pages=pages: host.pages > pages + 1)
+                clock.advance(LONGEST_POLL)
+            await until(waiting.done)
+            return waiting.result()
+
+        event = asyncio.run(scenario())
     assert event["kind"] == "no_answer"
     assert "2 polls in a row failed" in event["message"]
     assert "things" in event["message"]
-    assert host.total <= 3
+    assert polls.total() == 2
 
 
-def test_a_list_without_an_end_ends_a_look_on_a_worker(good, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_POLL", 1.0)
-    with bad_host("pages without an end") as host:
-        connect(monkeypatch, good, host.url, timeout=0.5, total_timeout=1)
+def test_a_list_without_an_end_ends_a_look_on_a_worker(good, monkeypatch, clock):
+    served = Counter[str]()
+
+    def talk(host: BadHost, connection: socket.socket) -> None:
+        while served["pages"] < 100:
+            read_request(connection)
+            served["pages"] += 1
+            # As long as a response may take, all but a little.
+            clock.advance(250)
+            page = {"items": [{"id": str(served["pages"])}], "queryMore": str(served["pages"])}
+            connection.sendall(answer(200, json.dumps(page).encode()))
+
+    with bad_host(talk) as host:
+        connect(monkeypatch, good, host.url)
         sensor = LimioResourceSensor(
             task_id="wait",
             resource=THINGS,
@@ -258,14 +325,15 @@ def test_a_list_without_an_end_ends_a_look_on_a_worker(good, monkeypatch):
         )
         with pytest.raises(NoAnswerError, match="2 polls in a row failed"):
             sensor.execute({"ti": types.SimpleNamespace(try_number=1)})
+    assert served["pages"] == 2 * (LONGEST_POLL // 250 + 1)
 
 
 # -- turns ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_turn_ends_when_the_look_does_and_not_when_its_wait_is_cancelled(good, monkeypatch):
+def test_a_turn_ends_when_the_look_does_and_not_when_its_wait_is_cancelled(good, monkeypatch, clock, polls):
     with bad_host("a byte at a time") as host:
-        connect(monkeypatch, good, host.url, timeout=1, total_timeout=6)
+        connect(monkeypatch, good, host.url)
 
         async def scenario() -> None:
             for _ in range(5):
@@ -274,12 +342,15 @@ def test_a_turn_ends_when_the_look_does_and_not_when_its_wait_is_cancelled(good,
                 for one in hanging:
                     one.cancel()
                 await asyncio.gather(*hanging, return_exceptions=True)
+            assert 1 <= host.most <= FEW
             host.mended.set()
-            # One that has just hung up may still be counted.
-            assert 1 <= host.most <= 2 * FEW
             # Those who come now get the turns of those who hang, as soon as these have ended.
-            found = await all_events([trigger("bad", str(number)) for number in range(10)])
-            assert [event["kind"] for event in found] == ["found"] * 10, found
+            wanted = polls.total()
+            waiting = [asyncio.create_task(event_of(trigger("bad", str(number), seconds=10 * PATIENCE))) for number in range(10)]
+            await until(lambda: polls.total() == wanted + 10)
+            clock.advance(PATIENCE + 1)
+            await until(lambda: all(one.done() for one in waiting))
+            assert [one.result()["kind"] for one in waiting] == ["found"] * 10
 
         asyncio.run(scenario())
 
@@ -299,25 +370,32 @@ def test_a_list_that_hangs_leaves_what_else_its_host_has_a_turn(good, monkeypatc
 
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("what", [what for what in BAD if "pages" not in what])
-def test_forty_waits_for_a_token_that_does_not_come(good, monkeypatch, what):
+def test_forty_waits_for_a_token_that_does_not_come(good, monkeypatch, clock, polls, what):
     """One asks for it, in one thread, for all of them."""
     with bad_host(what) as host:
         connect(monkeypatch, good, good.url, auth_url=f"{host.url}/oauth2/token")
+        before = poll_threads()
         bad = [trigger("bad", f"order-{number}", seconds=600) for number in range(40)]
         assert asyncio.run(good_beside_bad(bad, begun=lambda: host.under_way > 0)) == ["found"] * 40
         assert host.most == 1
-        events = asyncio.run(all_events([trigger("bad", "order-1", seconds=2) for _ in range(5)]))
+        assert new_poll_threads(before, most=1) == 1
+        wanted = polls.total()
+        bad = [trigger("bad", "order-1") for _ in range(5)]
+        events = asyncio.run(events_at_the_deadline(bad, clock=clock, begun=lambda: polls.total() == wanted + 5))
         assert {event["kind"] for event in events} == {"timeout"}
 
 
-def test_a_token_endpoint_that_mends_serves_all_who_wait(good, monkeypatch):
+def test_a_token_endpoint_that_mends_serves_all_who_wait(good, monkeypatch, clock, polls):
     with bad_host("a byte at a time") as host:
-        connect(monkeypatch, good, host.url, auth_url=f"{host.url}/oauth2/token", timeout=1, total_timeout=5)
+        connect(monkeypatch, good, host.url, auth_url=f"{host.url}/oauth2/token")
 
         async def scenario() -> list[dict[str, Any]]:
-            waiting = [asyncio.create_task(event_of(trigger("bad", f"order-{number}"))) for number in range(40)]
-            await until(lambda: host.under_way == 1)
+            triggers = [trigger("bad", f"order-{number}", seconds=3600) for number in range(40)]
+            waiting = [asyncio.create_task(event_of(one)) for one in triggers]
+            await until(lambda: host.under_way == 1 and polls.total() == 40)
             host.mended.set()
+            # No response may take longer.
+            clock.advance(300)
             return await asyncio.wait_for(asyncio.gather(*waiting), PATIENCE)
 
         events = asyncio.run(scenario())
@@ -335,7 +413,7 @@ def test_many_apis_with_one_token_endpoint_that_hangs(good, monkeypatch, limio_e
         assert host.most <= FEW
 
 
-def test_a_token_that_is_refused_while_its_endpoint_hangs(good, monkeypatch):
+def test_a_token_that_is_refused_while_its_endpoint_hangs(good, monkeypatch, clock):
     """The looks that were refused ask for another one, or wait until another has: no longer than their waits do."""
     asked = Counter[str]()
 
@@ -350,10 +428,10 @@ def test_a_token_that_is_refused_while_its_endpoint_hangs(good, monkeypatch):
     before = poll_threads()
     with bad_host(talk) as host:
         connect(monkeypatch, good, host.url, auth_url=f"{host.url}/oauth2/token")
-        events = asyncio.run(all_events([trigger("bad", f"none-{number}", seconds=6) for number in range(12)]))
+        bad = [trigger("bad", f"none-{number}") for number in range(12)]
+        events = asyncio.run(events_at_the_deadline(bad, clock=clock, begun=lambda: asked["tokens"] > 1))
         assert {event["kind"] for event in events} == {"timeout"}
-        assert asked["tokens"] > 1
-        assert poll_threads() - before <= FEW
+        assert new_poll_threads(before, most=FEW) <= FEW
 
 
 # -- predicates ----------------------------------------------------------------------------------------------------
@@ -410,18 +488,25 @@ def test_a_predicate_that_never_returns(good, predicates):
     assert predicates.calls["hangs"] == 1
 
 
-def test_a_wait_ends_at_its_deadline_though_its_predicate_never_returns(good, predicates):
-    events = asyncio.run(all_events([trigger("good", "", seconds=2, wait=of_orders("hangs")) for _ in range(3)]))
+def test_a_wait_ends_at_its_deadline_though_its_predicate_never_returns(good, predicates, clock, polls):
+    waits = [trigger("good", "", wait=of_orders("hangs")) for _ in range(3)]
+    begun = lambda: predicates.calls["hangs"] > 0 and polls.total() == 3  # noqa: E731
+    events = asyncio.run(events_at_the_deadline(waits, clock=clock, begun=begun))
     assert [event["kind"] for event in events] == ["timeout"] * 3
     assert any("busy with orders with shared_predicates.hangs of " in event["message"] for event in events)
     assert predicates.calls["hangs"] == 1
 
 
-def test_a_predicate_that_is_longer_under_way_than_any_look_may_be(good, predicates, monkeypatch):
-    monkeypatch.setattr("limio_limitrail.polling.poll.LONGEST_POLL", 0.5)
-    monkeypatch.setattr("limio_limitrail.triggers.threads.OVERRUN", 0.5)
-    connect(monkeypatch, good, good.url, timeout=0.5, total_timeout=1)
-    [event] = asyncio.run(all_events([trigger("bad", "", wait=of_orders("hangs"), max_transient_failures=0)]))
+def test_a_predicate_that_is_longer_under_way_than_any_look_may_be(good, predicates, clock):
+    async def scenario() -> dict[str, Any]:
+        one = trigger("good", "", wait=of_orders("hangs"), max_transient_failures=0, seconds=10 * LONGEST_POLL)
+        waiting = asyncio.create_task(event_of(one))
+        await until(lambda: predicates.calls["hangs"] > 0)
+        clock.advance(LONGEST_POLL + OVERRUN)
+        await until(waiting.done)
+        return waiting.result()
+
+    event = asyncio.run(scenario())
     assert event["kind"] == "no_answer"
     assert "busy with orders with shared_predicates.hangs of " in event["message"]
 
@@ -440,18 +525,23 @@ def test_what_a_predicate_says_in_its_error_is_masked(good, predicates, monkeypa
     assert event["message"] == "the wait broke: LookupError: no such thing at ***"
 
 
-@pytest.mark.exhaustive
-def test_a_predicate_whose_import_never_ends(good, tmp_path, monkeypatch):
-    (tmp_path / "endless_import.py").write_text("import threading\nthreading.Event().wait(100)\n")
+def test_a_predicate_whose_import_never_ends(good, tmp_path, monkeypatch, clock):
+    for name in ("endless_import", "another_endless_import"):
+        says = "import pathlib, threading\npathlib.Path(__file__).with_suffix('.begun').touch()\n"
+        (tmp_path / f"{name}.py").write_text(f"{says}threading.Event().wait(300)\n")
     monkeypatch.syspath_prepend(tmp_path)
-    wait = condition_to_json(RecordsCondition(resource=ORDERS), predicate="endless_import.anything")
+    first, second = (
+        condition_to_json(RecordsCondition(resource=ORDERS), predicate=f"{name}.anything")
+        for name in ("endless_import", "another_endless_import")
+    )
     before = poll_threads()
-    bad = [trigger("good", "", seconds=600, condition=wait) for _ in range(40)]
-    assert asyncio.run(good_beside_bad(bad, begun=lambda: poll_threads() > before)) == ["found"] * 40
-    assert poll_threads() - before == 1
-    [event] = asyncio.run(all_events([trigger("good", "", seconds=1, condition=wait)]))
+    bad = [trigger("good", "", seconds=600, condition=first) for _ in range(40)]
+    assert asyncio.run(good_beside_bad(bad, begun=(tmp_path / "endless_import.begun").exists)) == ["found"] * 40
+    assert new_poll_threads(before, most=1) == 1
+    begun = (tmp_path / "another_endless_import.begun").exists
+    [event] = asyncio.run(events_at_the_deadline([trigger("good", "", condition=second)], clock=clock, begun=begun))
     assert event["kind"] == "timeout"
-    assert "the import of endless_import.anything" in event["message"]
+    assert "the import of another_endless_import.anything" in event["message"]
 
 
 # -- the process ---------------------------------------------------------------------------------------------------

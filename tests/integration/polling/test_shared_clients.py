@@ -15,8 +15,8 @@ from limio_limitrail.polling.conditions import ObjectCondition, condition_to_jso
 from limio_limitrail.triggers import connection as clients
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger, LimioWaitTrigger
 from tests.support.bad_hosts import CountingHost, counting_host
+from tests.support.clock import PATIENCE, until
 
-PATIENCE = 200.0
 FIRST, SECOND = "token-1-1234567890", "token-2-1234567890"
 
 
@@ -50,13 +50,6 @@ def wait(*, interval: float = 0.1, seconds: float = 600, conn_id: str = "counted
 async def event_of(one: LimioWaitTrigger) -> dict[str, Any]:
     [event] = [event.payload async for event in one.run()]
     return dict(event)
-
-
-async def until(what: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)
 
 
 def begin(*waits: LimioWaitTrigger) -> list[asyncio.Task[dict[str, Any]]]:

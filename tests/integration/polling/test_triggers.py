@@ -19,7 +19,7 @@ from asgiref.sync import async_to_sync
 
 from limio_limitrail.api.errors import ApiError
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.emulator import Call, Fault, Reply
+from limio_limitrail.emulator import Call, Reply
 from limio_limitrail.limio.resources import RESOURCES as LIMIO
 from limio_limitrail.limitrail.resources import RESOURCES
 from limio_limitrail.polling.conditions import ObjectCondition, RecordsCondition, condition_to_json
@@ -29,12 +29,13 @@ from limio_limitrail.triggers import threads
 from limio_limitrail.triggers.limio import LimioWaitTrigger
 from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
 from limio_limitrail.triggers.threads import SLOTS_PER_HOST
-from tests.support.watched import tick
+from tests.support.clock import PATIENCE, until
+from tests.support.watched import LoopTicks
 
 pytestmark = pytest.mark.usefixtures("connected")
 
 
-def trigger(id_: str = "one", *, seconds: float = 5, targets: tuple[str, ...] = (), **more: Any) -> LimioWaitTrigger:
+def trigger(id_: str = "one", *, seconds: float = 600, targets: tuple[str, ...] = (), **more: Any) -> LimioWaitTrigger:
     wait = ObjectCondition(
         path_type="orders", object_id=id_, target_statuses=targets, failed_statuses=("failed",) if targets else ()
     )
@@ -123,7 +124,7 @@ def test_looks_that_fail_leave_nothing_that_only_a_collection_frees(script, stat
     try:
         # Other tests of this process may keep errors of theirs.
         known = errors_of(status)
-        assert event_of(trigger(max_transient_failures=100, poke_interval=0.001, seconds=60))["kind"] == "found"
+        assert event_of(trigger(max_transient_failures=100, poke_interval=0.001))["kind"] == "found"
         left = [one for one in errors_of(status) if not any(one is other for other in known)]
         assert left == []
     finally:
@@ -193,22 +194,30 @@ def test_events_that_a_sensor_does_not_know_end_it():
 # -- deadlines -----------------------------------------------------------------------------------------------------
 
 
-def test_a_deadline_stays_where_it_is(script):
+def test_a_deadline_stays_where_it_is(script, clock):
     script.answers["one"] = [404]
-    first = trigger(seconds=1)
+    first = trigger()
 
     async def move() -> list[dict[str, Any]]:
         running = asyncio.create_task(events_of(first))
-        await asyncio.sleep(0.3)
+        await until(lambda: script.asked["one"] > 0)
         running.cancel()
+        clock.advance_to(first.spec.deadline - 300)
         _, kwargs = first.serialize()
         second = LimioWaitTrigger(**kwargs)
         assert second.spec.deadline == first.spec.deadline
-        return await events_of(second)
+        looks = script.asked["one"]
+        running = asyncio.create_task(events_of(second))
+        await until(lambda: script.asked["one"] > looks + 1)
+        assert not running.done()
+        clock.advance_to(first.spec.deadline)
+        await until(running.done)
+        return running.result()
 
     [event] = asyncio.run(move())
-    assert event == {"format": 1, "kind": "timeout", "message": "waiting for orders/one to exist: it does not exist"}
-    assert 0 <= time.time() - first.spec.deadline < 5
+    assert event["kind"] == "timeout"
+    # A look may be under way at the deadline.
+    assert event["message"].startswith("waiting for orders/one to exist: it does not exist")
 
 
 def test_a_deadline_that_has_passed(script):
@@ -218,14 +227,18 @@ def test_a_deadline_that_has_passed(script):
     assert script.asked["one"] == 0
 
 
-def test_the_last_look_is_at_the_deadline(script):
+def test_the_last_look_is_at_the_deadline(script, quick):
     script.answers["one"] = ["active"]
-    assert event_of(trigger(seconds=0.3, poke_interval=60))["kind"] == "found"
+    one = trigger(seconds=600, poke_interval=6000)
+    assert event_of(one)["kind"] == "found"
+    [slept] = quick.slept
+    assert slept <= 600
+    assert time.time() >= one.spec.deadline
 
 
 def test_asked_to_wait_for_longer_than_there_is(script):
-    script.answers["one"] = [Reply(429, b"{}", {"Retry-After": "100"}), "active"]
-    event = event_of(trigger(seconds=0.5))
+    script.answers["one"] = [Reply(429, b"{}", {"Retry-After": "1000"}), "active"]
+    event = event_of(trigger())
     assert event["kind"] == "timeout"
     assert "answered 429" in event["message"]
     assert script.asked["one"] == 1
@@ -274,12 +287,12 @@ def test_many_at_once(limio_emulator):
     """Some triggers share a token and few connections, and none holds up the loop."""
     names = [f"order-{number}" for number in range(15)]
     limio_emulator.put_records("objects/limio/orders", [{"id": name, "status": "active"} for name in names])
-    limio_emulator.faults.add(Fault("latency", match="/api/", times=None, seconds=3.0))
-    gaps: list[float] = []
+    ticks = LoopTicks()
+    limio_emulator.on_request(lambda call: ticks.wait_for_more() if "/api/" in call.path else None)
 
     async def everything() -> list[Any]:
-        ticking = asyncio.create_task(tick(gaps))
-        found = await asyncio.gather(*(events_of(trigger(name, seconds=120)) for name in names))
+        ticking = asyncio.create_task(ticks.run())
+        found = await asyncio.gather(*(events_of(trigger(name)) for name in names))
         ticking.cancel()
         return found
 
@@ -289,31 +302,29 @@ def test_many_at_once(limio_emulator):
     assert counters.tokens_minted == 1
     assert counters.by_status[200] == len(names) + 1
     assert counters.connections <= SLOTS_PER_HOST + 1
-    # A look in the loop would hold it for as long as an answer takes.
-    assert max(gaps) < 2.5
+    assert ticks.stopped == 0
 
 
 def test_a_predicate_whose_module_takes_long_to_import(tmp_path, monkeypatch, limio_emulator):
     """The loop goes on meanwhile."""
-    (tmp_path / "slow_predicates.py").write_text("import time\ntime.sleep(4)\ndef any_one(record): return True\n")
+    ticks = LoopTicks()
+    monkeypatch.setattr("builtins.loop_ticks", ticks, raising=False)
+    (tmp_path / "slow_predicates.py").write_text("loop_ticks.wait_for_more()\ndef any_one(record): return True\n")
     monkeypatch.syspath_prepend(tmp_path)
     limio_emulator.put_records("custom/things", [{"id": "a"}])
     wait = condition_to_json(
         RecordsCondition(resource=Resource(name="things", path="/custom/things")), predicate="slow_predicates.any_one"
     )
-    gaps: list[float] = []
 
     async def both() -> Any:
-        ticking = asyncio.create_task(tick(gaps))
-        await asyncio.sleep(0.1)
-        found = await events_of(trigger(condition=wait, seconds=30))
-        await asyncio.sleep(0.1)
+        ticking = asyncio.create_task(ticks.run())
+        found = await events_of(trigger(condition=wait))
         ticking.cancel()
         return found
 
     [event] = asyncio.run(both())
     assert event["kind"] == "found"
-    assert max(gaps) < 3.5
+    assert (ticks.waited, ticks.stopped) == (1, 0)
 
 
 # -- as Airflow keeps it -------------------------------------------------------------------------------------------
@@ -358,11 +369,15 @@ def test_it_waits_for_no_look_that_would_come_too_late(script):
     assert script.asked["one"] == 0
 
 
-def test_it_looks_once_more_at_its_deadline(script):
-    script.answers["one"] = [Reply(429, b"{}", {"retry-after": "1"}), "active"]
-    event = event_of(trigger(seconds=5, poke_interval=2))
+def test_it_looks_once_more_at_its_deadline(script, quick):
+    script.answers["one"] = [Reply(429, b"{}", {"retry-after": "1000"}), "active"]
+    one = trigger(seconds=5000, poke_interval=2000)
+    event = event_of(one)
     assert event["kind"] == "found"
     assert script.asked["one"] == 2
+    # Twice the interval would be too late, and what the API asked for has passed.
+    assert quick.slept[1] == pytest.approx(5000 - quick.slept[0], abs=PATIENCE)
+    assert time.time() >= one.spec.deadline
 
 
 @pytest.mark.parametrize("may_send", [True, False])

@@ -61,6 +61,7 @@ def test_a_watermark_moves_after_the_load_and_never_back(baskets, limio_emulator
     limio_emulator.put_records(BASKETS, [basket("a", "2026-03-01T00:00:00.000Z"), basket("b", "2026-03-02T00:00:00.000Z")])
     assert baskets.attempt("load", run_id="1", kill=["before watermark", 1]).code == -9
     assert watermarks(baskets) == []
+    assert duck(tmp_path / "warehouse.duckdb", TABLE) == [("a",), ("b",)]
     assert baskets.attempt("load", run_id="1").task("load")["state"] == "success"
     assert watermarks(baskets) == ["2026-03-02T00:00:00+00:00"]
     assert set(asked_since(limio_emulator)) == {"2026-01-01T00%3A00%3A00Z"}

@@ -288,8 +288,8 @@ def test_503_throughout(place_of, on_unknown):
 
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_an_answer_that_comes_too_late(place_of, on_unknown):
-    place = place_of("duck", make_rows(60), extra={"timeout": 0.5})
-    place.server.faults.add(Fault("latency_after", COMMIT, seconds=1.5, after=20, times=3))
+    place = place_of("duck", make_rows(60), extra={"timeout": 4})
+    place.server.faults.add(Fault("latency_after", COMMIT, seconds=60, after=20, times=3))
     place.write_dag(on_unknown=on_unknown, max_parked=3)
     last = place.attempt()
     assert last.state == "success"

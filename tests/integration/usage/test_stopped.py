@@ -13,7 +13,7 @@ import pytest
 from limio_limitrail.emulator import Fault
 from tests.support.usage import COMMIT, Code, make_rows
 
-PATIENCE = 25.0
+PATIENCE = 100.0
 """Seconds that no task needs to stop, on however busy a machine, and that are over before the API answers."""
 
 
@@ -56,7 +56,7 @@ def test_a_signal(place_of, conn_id, on_unknown):
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_a_signal_while_the_api_does_not_answer(place_of, on_unknown):
     place = place_of("pg", make_rows(300))
-    fault = place.server.faults.add(Fault("latency_after", COMMIT, seconds=30, after=100, times=None))
+    fault = place.server.faults.add(Fault("latency_after", COMMIT, seconds=150, after=100, times=None))
     place.write_dag(on_unknown=on_unknown, retries=3, max_parked=50)
     process = place.begin()
     wait_for(place, 101)
@@ -80,7 +80,7 @@ def test_a_signal_while_the_api_does_not_answer(place_of, on_unknown):
 @pytest.mark.exhaustive
 def test_a_signal_while_everybody_waits_for_a_429(place_of):
     place = place_of("duck", make_rows(300))
-    place.server.faults.add(Fault("status", COMMIT, status=429, headers={"Retry-After": "60"}, after=100, times=None))
+    place.server.faults.add(Fault("status", COMMIT, status=429, headers={"Retry-After": "150"}, after=100, times=None))
     place.write_dag(retries=3)
     process = place.begin()
     wait_for(place, 101)
@@ -98,8 +98,9 @@ def test_a_signal_while_everybody_waits_for_a_429(place_of):
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])
 def test_a_task_that_takes_too_long(place_of, conn_id):
     place = place_of(conn_id, make_rows(1500))
-    place.server.faults.add(Fault("latency", COMMIT, seconds=0.1, times=None))
-    place.write_dag(execution_timeout=Code("timedelta(seconds=6)"), retries=3)
+    # It would need minutes for the rest.
+    place.server.faults.add(Fault("latency", COMMIT, seconds=1, after=100, times=None))
+    place.write_dag(execution_timeout=Code("timedelta(seconds=10)"), retries=3)
     last = place.attempt()
     assert last.state == "up_for_retry"
     assert "timed out" in place.output()

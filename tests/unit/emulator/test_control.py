@@ -15,7 +15,7 @@ ORDERS = "api/objects/limio/orders"
 @pytest.fixture
 def control(limio_emulator):
     def call(method, path, **more):
-        return requests.request(method, f"{limio_emulator.url}/_emulator/{path}", timeout=30, **more)
+        return requests.request(method, f"{limio_emulator.url}/_emulator/{path}", timeout=300, **more)
 
     return call
 

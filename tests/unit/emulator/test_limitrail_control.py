@@ -22,7 +22,7 @@ ROOT = Path(package.__file__).parents[2]
 @pytest.fixture
 def control(limitrail_emulator):
     def call(method, path, **more):
-        return requests.request(method, f"{limitrail_emulator.url}/_emulator/{path}", timeout=30, **more)
+        return requests.request(method, f"{limitrail_emulator.url}/_emulator/{path}", timeout=300, **more)
 
     return call
 

@@ -108,7 +108,7 @@ def test_command(number):
 
 def test_command_on_a_taken_port(limio_emulator):
     command = [sys.executable, "-m", "limio_limitrail.emulator", "--port", limio_emulator.host_port.rpartition(":")[2]]
-    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), timeout=300, check=False)
     assert done.returncode == 1
     assert "in use" in done.stderr
     assert "Traceback" not in done.stderr

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from airflow.sdk import ObjectStoragePath
 from airflow.sdk.io import attach
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from msgspec import structs
 
 from limio_limitrail.landing import pull as module
 from limio_limitrail.landing.manifest import read_manifest
-from limio_limitrail.landing.parts import PartFormat
+from limio_limitrail.landing.parts import PartFormat, remove_parts
 from limio_limitrail.landing.pull import Pull
 from limio_limitrail.landing.shaping import Shaping
 from tests.support.record_pages import RecordPage
@@ -181,6 +182,24 @@ def test_a_part_that_nobody_counted_does_not_stay(tmp_path, monkeypatch):
     manifest = make_pull(world, tmp_path / "run", "jsonl", 1).run()
     assert manifest.rows == 1
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["manifest.json", "part-00000.jsonl.zst"]
+
+
+def test_a_folder_that_is_emptied_in_part_counts_as_unfinished(tmp_path, monkeypatch):
+    """Whoever reads it by its manifest finds all of its parts, or no manifest."""
+    make_pull(World([[1], [2], [3]]), tmp_path, "jsonl", 1).run()
+    remove, removed = LocalFileSystem.rm_file, []
+
+    def die_at_the_second(self, path):
+        removed.append(Path(path).name)
+        if len(removed) == 2:
+            raise CrashError
+        remove(self, path)
+
+    monkeypatch.setattr(LocalFileSystem, "rm_file", die_at_the_second)
+    with pytest.raises(CrashError):
+        remove_parts(ObjectStoragePath(f"file://{tmp_path}"))
+    assert removed[0] == "manifest.json"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"part-0000{number}.jsonl.zst" for number in range(3)]
 
 
 def test_a_store_in_the_cloud_works_the_same():

@@ -261,16 +261,16 @@ def test_requests_end_with_whoever_waits_for_them():
     async def scenario() -> list[float]:
         return [
             await run_in_thread(seconds_left, key=LANES[0]),
-            await run_in_thread(seconds_left, key=LANES[0], seconds=7),
-            await run_in_thread(seconds_left, key=LANES[0], within=5),
-            await run_in_thread(seconds_left, key=LANES[0], within=5, seconds=2),
+            await run_in_thread(seconds_left, key=LANES[0], seconds=700),
+            await run_in_thread(seconds_left, key=LANES[0], within=500),
+            await run_in_thread(seconds_left, key=LANES[0], within=500, seconds=200),
         ]
 
     usual, own, waited, shorter = asyncio.run(scenario())
     assert 1000 < usual <= 1800
-    assert 5 < own <= 7
-    assert 2 < waited <= 6
-    assert shorter <= 2
+    assert 500 < own <= 700
+    assert 200 < waited <= 501
+    assert shorter <= 200
 
 
 def test_a_thread_that_cannot_be_started_gives_its_turn_back(monkeypatch):

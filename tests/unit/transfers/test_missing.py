@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from limio_limitrail.api.list_identity import CLIENT, TENANT
+from limio_limitrail.api.query import CLIENT, TENANT
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource
