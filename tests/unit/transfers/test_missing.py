@@ -7,9 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from limio_limitrail.api.query import CLIENT, TENANT
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.query import CLIENT, TENANT
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.landing.shrinking import ShrinkGuard
 from limio_limitrail.landing.sql.duckdb import DUCKDB
