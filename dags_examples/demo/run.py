@@ -1,5 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The main jobs from end to end: emulated APIs, real Airflow, a DuckDB warehouse; the sync twice, then a usage commit twice."""
+"""The main jobs from end to end: emulated APIs, real Airflow, a DuckDB warehouse.
+
+The sync twice, a usage commit twice, and a list that loses records, with what a table and a history then say of them.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,14 @@ from typing import Any
 import duckdb
 import requests
 
+from limio_limitrail.emulator import EmulatorServer
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOME = Path(os.environ.get("DEMO_HOME", ROOT / ".demo"))
 WAREHOUSE = HOME / "warehouse.duckdb"
 SYNC = "limio_warehouse_sync"
 COMMIT = "limitrail_usage_commit"
+LISTS = ("limio_deletes", "limio_history")
 SUBSCRIPTIONS = int(os.environ.get("DEMO_SUBSCRIPTIONS", "50000"))
 BASKETS = int(os.environ.get("DEMO_BASKETS", "2000"))
 
@@ -48,6 +54,15 @@ QUESTIONS = {
     "Orders a day": """
         SELECT CAST(created AT TIME ZONE 'UTC' AS DATE) AS day, count(*) AS orders, count(DISTINCT country) AS countries
         FROM orders GROUP BY day ORDER BY day DESC LIMIT 8
+    """,
+    "Subscriptions that the list no longer has": """
+        SELECT status, count(*) AS subscriptions, max(_deleted_at) AS gone_since
+        FROM current_subscriptions WHERE _deleted_at IS NOT NULL GROUP BY status ORDER BY subscriptions DESC
+    """,
+    "The history of a subscription that has changed": """
+        SELECT id, status, plan, price, _valid_from, _valid_to FROM subscription_versions
+        WHERE id = (SELECT min(id) FROM (SELECT id FROM subscription_versions GROUP BY id HAVING count(*) > 1))
+        ORDER BY _valid_from
     """,
 }
 
@@ -196,16 +211,31 @@ def show_commit(run_id: str) -> None:
 def clear_away() -> None:
     """Remove what an earlier demo left, and nothing else, wherever the folder is."""
     shutil.rmtree(HOME / "airflow", ignore_errors=True)
-    logs = ("migrate.log", "run-1.log", "run-2.log", "commit-1.log", "commit-2.log")
+    logs = ("migrate.log", "run-1.log", "run-2.log", "commit-1.log", "commit-2.log", "lists-1.log", "lists-2.log")
     for name in ("warehouse.duckdb", "warehouse.duckdb.wal", *logs, "README.txt"):
         (HOME / name).unlink(missing_ok=True)
     (HOME / "airflow").mkdir(parents=True)
 
 
-def run(dag_id: str, *, env: dict[str, str], log: str) -> str:
-    """Run a Dag once, and give the run's id."""
-    command = [sys.executable, str(Path(__file__).with_name("run_dag.py")), dag_id]
-    return run_airflow(command, env=env, log=HOME / log, title=dag_id).removeprefix("run_id=")
+def run(*dag_ids: str, env: dict[str, str], log: str) -> str:
+    """Run Dags once each, and return the id of the last run."""
+    command = [sys.executable, str(Path(__file__).with_name("run_dag.py")), *dag_ids]
+    return run_airflow(command, env=env, log=HOME / log, title=" and ".join(dag_ids)).removeprefix("run_id=")
+
+
+def lose_records() -> None:
+    """Run the Dags that notice what a list no longer has, before and after a tenant loses some of its records."""
+    with EmulatorServer(subscriptions=1000) as server:
+        connection = {"AIRFLOW_CONN_LIMIO_DEFAULT": server.airflow_connection_json()}
+        env = environment(Emulator(url=server.url, environment=connection))
+        say(f"== The Dags {' and '.join(LISTS)}: another tenant, with 1,000 subscriptions")
+        run(*LISTS, env=env, log="lists-1.log")
+        say()
+        server.advance(86400, changed=100)
+        server.put_records("objects/limio/subscriptions", list(server.tenant.rows_of("subscriptions"))[:-40])
+        say("== A day passes: 100 subscriptions change, 40 are gone")
+        run(*LISTS, env=env, log="lists-2.log")
+        say()
 
 
 def main() -> None:
@@ -235,6 +265,7 @@ def main() -> None:
             run_id = run(COMMIT, env=env, log=f"commit-{number}.log")
             say()
             show_commit(run_id)
+    lose_records()
     with duckdb.connect(str(WAREHOUSE), read_only=True) as warehouse:
         for question, sql in QUESTIONS.items():
             say(f"== {question}")

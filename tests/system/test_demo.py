@@ -43,6 +43,8 @@ def test_the_demo_runs_and_says_what_it_did(tmp_path: Path) -> None:
         "Active subscriptions by offer",
         "Baskets lost in the last week",
         "Orders a day",
+        "Subscriptions that the list no longer has",
+        "The history of a subscription that has changed",
     ):
         answer = done.stdout.split(f"== {question}")[1].split("==")[0].strip().splitlines()
         assert len(answer) > 3, question
@@ -51,8 +53,14 @@ def test_the_demo_runs_and_says_what_it_did(tmp_path: Path) -> None:
         assert tables == {
             "subscriptions", "customers", "orders", "events", "offers", "products", "campaigns", "abandoned_baskets",
             "usage_of_day", "usage_denied", "usage_at_limitrail", "limitrail_usage_ledger",
+            "current_subscriptions", "current_customers", "_limio_scopes",
+            "subscription_versions", "subscription_versions__runs", "subscription_versions__seen",
         }  # fmt: skip
         assert warehouse.execute("SELECT count(*), count(DISTINCT id) FROM subscriptions").fetchall() == [(600, 600)]
+        gone = "SELECT count(*) FROM current_subscriptions WHERE _deleted_at IS NOT NULL"
+        closed = "SELECT id FROM subscription_versions GROUP BY id HAVING count(*) FILTER (_valid_to IS NULL) = 0"
+        assert warehouse.execute(gone).fetchall() == [(40,)]
+        assert warehouse.execute(f"SELECT count(*) FROM ({closed})").fetchall() == [(40,)]
         columns = {name for (name, *_) in warehouse.execute("DESCRIBE abandoned_baskets").fetchall()}
         assert "recoveryLink" not in columns
     assert "README.txt" in {path.name for path in tmp_path.iterdir()}
