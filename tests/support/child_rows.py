@@ -18,6 +18,7 @@ from limio_limitrail.landing.parts import ParquetPart, PartFormat
 from limio_limitrail.landing.pull import Pull
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.landing.sql import LoadResult, Target, WriteMode, load
+from limio_limitrail.landing.sql.contract import EVOLVE, Contract
 from limio_limitrail.transfers.child_tables import child_lists, child_sources, read_child_tables
 from tests.support.databases import NOON, Database
 from tests.support.record_pages import RecordPage
@@ -101,9 +102,17 @@ class Orders:
     def lists(self) -> Any:
         return child_lists(read_child_tables("child_tables", self.tables), primary_key=self.key)
 
-    def land(self, *pages: Sequence[Any] | bytes, run: str = "run-1", at: datetime = NOON, **missing: Any) -> LoadResult:
+    def land(
+        self,
+        *pages: Sequence[Any] | bytes,
+        run: str = "run-1",
+        at: datetime = NOON,
+        contract: Contract = EVOLVE,
+        **missing: Any,
+    ) -> LoadResult:
         """Pull and load.
 
+        :param contract: what may change of the columns.
         :param missing: the members of `Target` about rows that the list no longer has.
         """
         folder, manifest = self.pull(*pages)
@@ -123,6 +132,7 @@ class Orders:
             schema=manifest.schema,
             parts=[ParquetPart(folder=path, part=part) for part in manifest.parts],
             child_tables=child_sources(self.lists, manifest, folder=path),
+            contract=contract,
         )
 
     def rows(self, table: str, *columns: str, own: bool = False) -> list[Any]:

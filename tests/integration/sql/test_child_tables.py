@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from limio_limitrail.landing.shaping import RecordError
 from limio_limitrail.landing.sql import LandingError
+from limio_limitrail.landing.sql.contract import Contract, ContractError, NewColumns, TypeChanges
 from limio_limitrail.landing.sql.model import OnMissing, Scope
 from limio_limitrail.transfers import ChildTable
 from tests.support.child_rows import Orders
@@ -254,6 +255,22 @@ def test_columns_of_elements_evolve_as_those_of_records(orders, db):
     landing.land([{"id": "x", "items": []}], run="run-3", at=NOON + 2 * HOUR)
     landing.land([{"id": 1, "items": [{"n": 9}]}], run="run-4", at=NOON + 3 * HOUR)
     assert db.query("SELECT o.id, i.n FROM orders o JOIN items i ON i._parent_id = o.id ORDER BY 1") == [("1", 9.0), ("2", 1.5)]
+
+
+def test_the_contract_of_a_table_holds_for_its_child_tables(orders):
+    landing = orders({"items": "items"})
+    landing.land([{"id": 1, "items": [{"n": 1}]}])
+    drifted = [{"id": 1, "items": [{"n": 2, "new": "x"}]}]
+    with pytest.raises(ContractError, match=r"items: .*'new'"):
+        landing.land(drifted, run="run-2", at=NOON + HOUR, contract=Contract(new_columns=NewColumns.FAIL))
+    assert landing.rows("items", "n") == [(1,)]
+    # What is required is required of the records, not of the elements.
+    contract = Contract(new_columns=NewColumns.IGNORE, type_changes=TypeChanges.FAIL, required_columns=("items",))
+    result = landing.land(drifted, run="run-2", at=NOON + HOUR, contract=contract)
+    assert result.child_tables["items"].columns_ignored == ("new",)
+    assert landing.rows("items") == [{"_parent_id": 1, "_position": 0, "n": 2}]
+    with pytest.raises(ContractError, match=r"items: .*'n'"):
+        landing.land([{"id": 1, "items": [{"n": "two"}]}], run="run-3", at=NOON + 2 * HOUR, contract=contract)
 
 
 def test_members_that_are_named_as_the_tables_own_columns(orders):
