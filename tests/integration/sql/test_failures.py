@@ -150,18 +150,18 @@ def die_at(point: str, db) -> None:
     def kill(*_):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    from limio_limitrail.landing.sql import loading
+    from limio_limitrail.landing.sql.table_load import TableLoad
 
     if point == "staged":
         db.land("merge", *SECOND, run="2", progress=lambda rows: kill() if rows >= 1500 else None)
     else:
-        original = getattr(loading._Load, point)
+        original = getattr(TableLoad, point)
 
         def then_die(*args, **arguments):
             original(*args, **arguments)
             kill()
 
-        setattr(loading._Load, point, then_die)
+        setattr(TableLoad, point, then_die)
         db.land("merge", *SECOND, run="2")
 
 

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql import LoadResult, loading
+from limio_limitrail.landing.sql import LoadResult, outdated
 from tests.support.databases import NOON, Database, kept_open, open_database
 from tests.support.strategies import examples
 
@@ -220,7 +220,7 @@ def test_texts_of_every_spelling_that_stand_in_a_table(db, table):
 
 
 def test_more_rows_than_are_looked_at_at_once(db, table, monkeypatch):
-    monkeypatch.setattr(loading, "BATCH_ROWS", 2)
+    monkeypatch.setattr(outdated, "BATCH_ROWS", 2)
     numbers = list(range(9))
     for mark, zone in (("first", "+00:00"), ("second", "+01:00"), ("third", "-01:00")):
         times = [f"2026-05-01T10:00:00.{number:07d}{zone if number % 2 else 'Z'}" for number in numbers]

@@ -18,13 +18,14 @@ from limio_limitrail.landing.child_lists import PARENT_ROW, POSITION, ChildList
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.child_statements import PARENT, ChildStatements
 from limio_limitrail.landing.sql.errors import during
-from limio_limitrail.landing.sql.loading import _ROWS_SKIPPED, BATCH_ROWS, _Load, _sort_keys
 from limio_limitrail.landing.sql.metadata import values_of
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target
 from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.outdated import BATCH_ROWS, sort_keys_of
 from limio_limitrail.landing.sql.plan import ColumnPlan, key_columns
 from limio_limitrail.landing.sql.sessions import find_table
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE, in_kinds, stage_columns
+from limio_limitrail.landing.sql.table_load import ROWS_SKIPPED, TableLoad
 from limio_limitrail.landing.timestamps import keys_of
 
 if TYPE_CHECKING:
@@ -81,14 +82,14 @@ def _name(source: ChildSource, *, table: TableName, dialect: Dialect) -> TableNa
     return child_table_name(source.child.table, parent=table, dialect=dialect)
 
 
-def follow(root: _Load, children: Sequence[ChildSource]) -> list[ChildLoad]:
+def follow(root: TableLoad, children: Sequence[ChildSource]) -> list[ChildLoad]:
     """Prepare the loads of a table's child tables, before its own runs.
 
     :raises LandingError: a child table cannot be loaded.
     """
     loads: list[ChildLoad] = []
 
-    def add(sources: Sequence[ChildSource], above: _Load) -> None:
+    def add(sources: Sequence[ChildSource], above: TableLoad) -> None:
         for source in sources:
             load = ChildLoad(source, root=root, above=above)
             loads.append(load)
@@ -99,7 +100,7 @@ def follow(root: _Load, children: Sequence[ChildSource]) -> list[ChildLoad]:
     return loads
 
 
-def load_children(root: _Load, loads: Sequence[ChildLoad], *, result: LoadResult) -> LoadResult:
+def load_children(root: TableLoad, loads: Sequence[ChildLoad], *, result: LoadResult) -> LoadResult:
     """Load the child tables, after their parents' load.
 
     A parent whose child rows changed counts as updated, and gets this pull's time, so that an older pull cannot change them.
@@ -116,7 +117,7 @@ def load_children(root: _Load, loads: Sequence[ChildLoad], *, result: LoadResult
     return replace(result, updated=result.updated + touched, unchanged=result.unchanged - touched, child_tables=results)
 
 
-class ChildLoad(_Load):
+class ChildLoad(TableLoad):
     """One load into a child table, in the open transaction of its parents' load.
 
     :param source: what was pulled.
@@ -126,7 +127,7 @@ class ChildLoad(_Load):
 
     _sql: ChildStatements
 
-    def __init__(self, source: ChildSource, *, root: _Load, above: _Load) -> None:
+    def __init__(self, source: ChildSource, *, root: TableLoad, above: TableLoad) -> None:
         self.source = source
         self._root = root
         self._above = above
@@ -299,7 +300,7 @@ class ChildLoad(_Load):
         [(total,)] = session.query(sql.rows_of_parents(root))
         if total != staged:
             raise LandingError(
-                f"{self.table}: {staged} rows belong to the parents that came, and the table has {total} of them. {_ROWS_SKIPPED}"
+                f"{self.table}: {staged} rows belong to the parents that came, and the table has {total} of them. {ROWS_SKIPPED}"
             )
         return LoadResult(inserted=inserted, deleted=deleted, unchanged=staged - inserted)
 
@@ -315,11 +316,11 @@ class ChildLoad(_Load):
         return int(others)
 
 
-def _keys(load: _Load) -> tuple[ColumnPlan, ...]:
+def _keys(load: TableLoad) -> tuple[ColumnPlan, ...]:
     return key_columns(plan=load.plan, keys=load.target.primary_key) or ()
 
 
-def _column(load: _Load, key: str) -> TableColumn:
+def _column(load: TableLoad, key: str) -> TableColumn:
     """Return the table's column of a record key, as it was before the load."""
     column = load.plan.column(key)
     if column is None or column.existing is None:
@@ -330,7 +331,7 @@ def _column(load: _Load, key: str) -> TableColumn:
     return column.existing
 
 
-def _drop_stale(root: _Load) -> None:
+def _drop_stale(root: TableLoad) -> None:
     """Drop the staged parents that a merge did not write although the table may have nothing newer of them.
 
     A row with the same values may be of a later pull, and a row that must not come back is not in the table. The child rows of
@@ -346,7 +347,7 @@ def _drop_stale(root: _Load) -> None:
         [(end,)] = session.query(f"SELECT coalesce(max({SEQUENCE}), -1) + 1 FROM {sql.staged}")
         for start in range(0, end, BATCH_ROWS):
             found = session.query(sql.pulls_of_pairs(keys, start=start, end=start + BATCH_ROWS))
-            pulls = _sort_keys([pulled for _, pulled in found])
+            pulls = sort_keys_of([pulled for _, pulled in found])
             later = [
                 row for (row, _), pull in zip(found, pulls, strict=True) if pull is not None and own is not None and pull > own
             ]
@@ -355,7 +356,7 @@ def _drop_stale(root: _Load) -> None:
                 session.execute(f"DELETE FROM {sql.staged} WHERE {SEQUENCE} IN (SELECT {SEQUENCE} FROM {dropped})")
 
 
-def _kind(above: _Load, key: str) -> Kind:
+def _kind(above: TableLoad, key: str) -> Kind:
     """Return the kind of a column in the table above, so that the child table's column is of the same type."""
     column = above.plan.column(key)
     return Kind.NULL if column is None else column.kind

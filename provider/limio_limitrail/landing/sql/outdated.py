@@ -1,0 +1,79 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Drop the staged rows that must not replace the table's row of their key, because that one is newer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.landing.arrow_tables import integer_array
+from limio_limitrail.landing.sql.staged_rows import SEQUENCE
+from limio_limitrail.landing.timestamps import keys_of
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from limio_limitrail.landing.sql.dialect import Session
+    from limio_limitrail.landing.sql.plan import ColumnPlan
+    from limio_limitrail.landing.sql.statements import LoadStatements
+
+BATCH_ROWS = 100_000
+"""Staged rows whose times are fetched at once, where SQL cannot compare times."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyMatches:
+    """How many staged rows share their key with a row of the table.
+
+    :param matches: pairs of a staged row and a row of the table.
+    :param outdated: staged rows that differed from the table's row without being newer, and were dropped.
+    :param timeless: those of them without a time, where the table's row has one.
+    """
+
+    matches: int
+    outdated: int
+    timeless: int
+
+
+def drop_outdated(
+    *, session: Session, statements: LoadStatements, keys: Sequence[ColumnPlan], rows: int, extracted_at: datetime
+) -> KeyMatches:
+    """Drop the staged rows that differ from the table's row of their key without being newer.
+
+    :param rows: one more than the largest number of a staged row.
+    :param extracted_at: when the pull was made.
+    """
+    if not statements.compares_times_in_sql:
+        return _drop_by_fetched_times(session=session, sql=statements, keys=keys, rows=rows, extracted_at=extracted_at)
+    [(matches, stay, timeless)] = session.query(statements.count_outdated(keys), extracted_at)
+    outdated = session.execute(statements.drop_outdated(keys), extracted_at) if stay else 0
+    return KeyMatches(matches=matches, outdated=outdated, timeless=timeless)
+
+
+def _drop_by_fetched_times(
+    *, session: Session, sql: LoadStatements, keys: Sequence[ColumnPlan], rows: int, extracted_at: datetime
+) -> KeyMatches:
+    [(matches,)] = session.query(sql.matches(keys))
+    outdated: list[int] = []
+    timeless = 0
+    [own] = keys_of([extracted_at.isoformat()])
+    for start in range(0, rows if matches else 0, BATCH_ROWS):
+        found = session.query(sql.times_of_pairs(keys, start=start, end=start + BATCH_ROWS))
+        numbers, incoming, current, extracted = zip(*found, strict=True) if found else ((), (), (), ())
+        times = list(incoming) if sql.staged_times_are_keys else sort_keys_of(incoming)
+        for number, time, table_time, pulled in zip(numbers, times, sort_keys_of(current), sort_keys_of(extracted), strict=True):
+            newer = table_time is not None and (time is None or table_time > time)
+            later = pulled is not None and own is not None and pulled > own
+            if newer or (table_time == time and later):
+                outdated.append(number)
+                timeless += newer and time is None
+    if outdated:
+        dropped = session.staged_values({SEQUENCE: integer_array(outdated)}, types=[session.dialect.integer_type])
+        session.execute(f"DELETE FROM {sql.staged} WHERE {SEQUENCE} IN (SELECT {SEQUENCE} FROM {dropped})")
+    return KeyMatches(matches=matches, outdated=len(outdated), timeless=timeless)
+
+
+def sort_keys_of(values: Sequence[Any]) -> list[str | None]:
+    """Return the sort keys of times as a database returns them."""
+    return keys_of([None if value is None else str(value) for value in values])
