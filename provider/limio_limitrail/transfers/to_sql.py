@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.sql import Contract, LoadResult, WriteMode
+    from limio_limitrail.landing.sql.masked_keys import MaskedKeys
     from limio_limitrail.transfers.column_checks import NeededColumns
     from limio_limitrail.transfers.folders import RunIdentity
 
@@ -164,8 +165,6 @@ class ResourceToSqlOperator(ResourcePullOperator):
             target=lambda: table_dataset(database, table=self.table),
             child_lists=lists,
         )
-        if not self.dry_run:
-            self._claim_masked_keys(plan, database=database, mode=mode)
         with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows), self._asking_again(plan):
             result = self._load(plan, manifest, database=database, mode=mode, lists=lists, touched=touched)
         partitions = result.partitions if self.dry_run or touched is None else touched.keys()
@@ -342,25 +341,15 @@ class ResourceToSqlOperator(ResourcePullOperator):
         """Return the columns whose times are compared."""
         return (*super().time_columns(resource), *(() if self.time_column is None else (self.time_column,)))
 
-    def _claim_masked_keys(self, plan: PullPlan, *, database: DbApiHook, mode: WriteMode) -> None:
-        """Check that the table's masked keys were made with the same secret."""
-        from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.landing.sql.errors import DatabaseError
-        from limio_limitrail.landing.sql.masked_keys import claim_masked_keys
-        from limio_limitrail.landing.sql.model import LandingError
+    def _masked_keys(self, plan: PullPlan) -> MaskedKeys | None:
+        """Return the hashes in the primary key; None if there are none, or if each run has rows of its own."""
+        from limio_limitrail.landing.sql.masked_keys import MaskedKeys
 
         nested = {**plan.resource.columns, **(self.nested_columns or {})}
         columns = plan.masks.hashed(self._key(plan), nested=nested) if plan.masks is not None else ()
-        if plan.masks is None or not columns or mode == "append":
-            return
-        try:
-            claim_masked_keys(
-                database, table=self.table, columns=columns, digest=plan.masks.secret_digest(), replaces=mode == "replace"
-            )
-        except DatabaseError:
-            raise
-        except LandingError as unfit:
-            raise ParameterError(f"mask: {unfit.what}") from None
+        if plan.masks is None or not columns or self.own_rows():
+            return None
+        return MaskedKeys(columns=tuple(columns), digest=plan.masks.secret_digest())
 
     def _touched_store(self, context: Context) -> TouchedStore | None:
         if self.partition_column is None:
@@ -426,6 +415,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             schema=manifest.schema,
             parts=[ParquetPart(folder=plan.folder, part=part) for part in manifest.parts],
             child_tables=child_sources(lists, manifest, folder=plan.folder),
+            masked_keys=self._masked_keys(plan),
             contract=self._contract(),
             checks=tuple(self.checks),
             partitions=None if column is None else Partitions(column=column, most=self.max_partitions),
@@ -436,14 +426,18 @@ class ResourceToSqlOperator(ResourcePullOperator):
     @contextmanager
     def _asking_again(self, plan: PullPlan) -> Iterator[None]:
         """Let a retry pull again, instead of going on from these parts, if they are not what the table expects."""
+        from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.landing.shrinking import ShrunkListError
         from limio_limitrail.landing.sql import ContractError
+        from limio_limitrail.landing.sql.masked_keys import MaskedKeyError
 
         try:
             yield
         except (ContractError, ShrunkListError):
             plan.checkpoints.clear()
             raise
+        except MaskedKeyError as unfit:
+            raise ParameterError(f"mask: {unfit.what}") from None
 
     def _contract(self) -> Contract:
         from limio_limitrail.landing.sql import Contract, NewColumns, TypeChanges

@@ -175,7 +175,11 @@ def test_a_masked_key_of_another_secret_or_of_none_is_refused(
     refused = land("hashed", f"{masked}'other'")
     assert (refused["state"], refused["tries"]) == ("failed", 1)
     assert "the masked key 'id' of hashed was made with another secret" in home.output()
-    assert land("hashed", f"{masked}'other', mode='replace'")["xcom"]["rows"] == COUNT
+    # All keys are others, as if the list had lost all of its records. What is refused leaves the table to its former secret.
+    refused = land("hashed", f"{masked}'other', mode='replace'")
+    assert "ShrunkListError" in home.output()
+    assert land("hashed", f"{masked}'masker'")["xcom"]["unchanged"] == COUNT
+    assert land("hashed", f"{masked}'other', mode='replace', max_missing='100%'")["xcom"]["rows"] == COUNT
     assert land("hashed", f"{masked}'other'")["xcom"]["unchanged"] == COUNT
     assert land("plain", "mask={'email': 'drop'}")["xcom"]["inserted"] == COUNT
     refused = land("plain", f"{masked}'masker'")

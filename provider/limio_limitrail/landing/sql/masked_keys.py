@@ -6,16 +6,11 @@ The table ``_limio_masked_keys`` is in the schema of the tables that it is about
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from limio_limitrail.landing.sql.dialect import VALUE, Session
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.names import TableName, column_names
-from limio_limitrail.landing.sql.sessions import find_table, open_session
-
-if TYPE_CHECKING:
-    from airflow.providers.common.sql.hooks.sql import DbApiHook
 
 MASKED_KEYS = "_limio_masked_keys"
 
@@ -23,43 +18,58 @@ _HASH_LENGTH = 64
 _COLUMNS = ("table_name", "column_name", "secret_digest")
 
 
-def claim_masked_keys(hook: DbApiHook, *, table: str, columns: Collection[str], digest: str, replaces: bool) -> None:
-    """Note whose hashes a table's key has, before rows with such hashes are loaded. Doing it again changes nothing.
+class MaskedKeyError(LandingError):
+    """The rows of a table have other keys for the same records, so that a merge would add each record a second time."""
 
-    :param hook: the connection.
-    :param table: the table, as the user wrote it.
-    :param columns: the record keys of the primary key that are hashed.
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedKeys:
+    """The hashes in the primary key of the rows that come.
+
+    :param columns: the record keys that are hashed.
     :param digest: a digest of the secret.
-    :param replaces: whether all rows that the table has will be replaced.
-    :raises LandingError: the table has rows whose keys are not hashes, or are those of another secret.
     """
-    with open_session(hook, step=f"while comparing the secret of {table}'s masked key") as session:
-        name = find_table(table, dialect=session.dialect)
-        session.lock(name)
-        side = TableName(schema=name.schema, table=MASKED_KEYS)
-        has_rows = session.columns(name) is not None and _exists(session, name, "1 = 1")
-        if session.columns(side) is None:
-            session.create_table(table=side, columns=[(column, session.dialect.text_type) for column in _COLUMNS], key=())
-        for column in columns:
-            known = _known(session, side, table=name.table, column=column)
-            if known == digest:
-                continue
-            if has_rows and not replaces:
-                _check(session, name, column=column, is_known=known is not None)
-            where = f"table_name = {VALUE} AND column_name = {VALUE}"
-            session.execute(f"DELETE FROM {session.dialect.qualified(side)} WHERE {where}", name.table, column)
-            values = ", ".join([VALUE] * len(_COLUMNS))
-            names = ", ".join(_COLUMNS)
-            session.execute(
-                f"INSERT INTO {session.dialect.qualified(side)} ({names}) VALUES ({values})", name.table, column, digest
-            )
+
+    columns: tuple[str, ...]
+    digest: str
+
+
+def check_masked_keys(session: Session, *, table: TableName, masked: MaskedKeys) -> None:
+    """Check before a load that the table's rows have hashes of the same secret.
+
+    :raises MaskedKeyError: the table has rows whose keys are not hashes, or are those of another secret.
+    """
+    if session.columns(table) is None or not _exists(session, table, "1 = 1"):
+        return
+    for column in masked.columns:
+        known = _known(session, table=table, column=column)
+        if known != masked.digest:
+            _check(session, table, column=column, is_known=known is not None)
+
+
+def record_masked_keys(session: Session, *, table: TableName, masked: MaskedKeys) -> None:
+    """Note whose hashes the keys of a table are, in the transaction that loads them."""
+    new = [column for column in masked.columns if _known(session, table=table, column=column) != masked.digest]
+    if not new:
+        return
+    side = _side_table(table)
+    if session.columns(side) is None:
+        session.create_table(table=side, columns=[(column, session.dialect.text_type) for column in _COLUMNS], key=())
+    qualified, values = session.dialect.qualified(side), ", ".join([VALUE] * len(_COLUMNS))
+    for column in new:
+        session.execute(f"DELETE FROM {qualified} WHERE table_name = {VALUE} AND column_name = {VALUE}", table.table, column)
+        session.execute(f"INSERT INTO {qualified} ({', '.join(_COLUMNS)}) VALUES ({values})", table.table, column, masked.digest)
+
+
+def _side_table(table: TableName) -> TableName:
+    return TableName(schema=table.schema, table=MASKED_KEYS)
 
 
 def _check(session: Session, table: TableName, *, column: str, is_known: bool) -> None:
     """Refuse rows of another secret, or of none; hashes that nobody has claimed yet are taken for those of this secret."""
-    remedy = "load into another table, remove its rows, or run once with mode='replace'"
+    remedy = "load into another table, remove its rows, or run once with mode='replace' and max_missing='100%'"
     if is_known:
-        raise LandingError(
+        raise MaskedKeyError(
             f"the masked key {column!r} of {table} was made with another secret, so that each row would come a second time. "
             f"Nothing was loaded: give the connection of mask_conn_id its former password, or {remedy}"
         )
@@ -69,16 +79,19 @@ def _check(session: Session, table: TableName, *, column: str, is_known: bool) -
         return
     text = f"CAST({session.dialect.quote(own.name)} AS {session.dialect.text_type})"
     if _exists(session, table, f"LENGTH({text}) <> {_HASH_LENGTH}"):
-        raise LandingError(
+        raise MaskedKeyError(
             f"{table} has rows whose key {column!r} is not masked, so that each row would come a second time. "
             f"Nothing was loaded: {remedy}"
         )
 
 
-def _known(session: Session, side: TableName, *, table: str, column: str) -> str | None:
+def _known(session: Session, *, table: TableName, column: str) -> str | None:
+    side = _side_table(table)
+    if session.columns(side) is None:
+        return None
     rows = session.query(
         f"SELECT secret_digest FROM {session.dialect.qualified(side)} WHERE table_name = {VALUE} AND column_name = {VALUE}",
-        table,
+        table.table,
         column,
     )
     return str(rows[0][0]) if rows else None
