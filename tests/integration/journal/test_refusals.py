@@ -139,6 +139,7 @@ def test_what_becomes_of_a_row(billing_of, conn_id, on_unknown, replay, truth):
     billing.check()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("conn_id", "first"), [("lite", "lost before"), ("lite", "504 after"), ("pg", "lost after"), ("duck", "503 before")]
 )
@@ -174,6 +175,7 @@ def test_a_refusal_that_means_known(billing_of, on_unknown, replay, declared):
     billing.check()
 
 
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("answer", ["401", "403", "407"])
 @pytest.mark.parametrize("held", ["free", "unknown", "parked"])
 def test_an_answer_that_is_not_about_the_row(billing_of, held, answer):

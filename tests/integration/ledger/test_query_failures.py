@@ -83,6 +83,7 @@ FUNCTIONS = (
 )
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("case", WRONG, ids=str)
 def test_a_wrong_query_is_told_and_not_tried_again(people, case):
     sql, said = WRONG[case]

@@ -126,6 +126,7 @@ def test_previews_that_are_there_are_looked_at_without_a_lock(postgres, short):
 # -- each wait ends, and tells for whom ----------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("situation", LOCKED)
 def test_a_lock_is_not_waited_for_for_ever(postgres, ledger_in, short, caplog, situation):
     ledger = ledger_in(postgres)

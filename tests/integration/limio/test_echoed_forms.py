@@ -86,6 +86,7 @@ def shown_by(run) -> list[str]:
         return [*shown, repr(vars(error))] + ([error.without_problem()] if isinstance(error, ApiError) else [])
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("where", ["/api/", "/oauth2/token"])
 @pytest.mark.parametrize("place", [*PLACES, *IN_HEADERS])
 def test_no_form_is_shown(hook_of, server, caplog, place, where):
@@ -113,6 +114,7 @@ def test_no_form_is_shown(hook_of, server, caplog, place, where):
             assert readable_pieces(own, TOKEN, layers=3) == set(), (name, own)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", FORMS)
 def test_what_goes_on_is_refused(hook_of, server, name):
     """Neither a cursor nor an id that repeats a credential is sent to the API."""
@@ -143,6 +145,7 @@ def test_an_ordinary_cursor_and_an_ordinary_id_pass(hook_of, server):
         hook.request(path="/nowhere")
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("form", FORMS)
 def test_the_legacy_key_is_masked_too(key_hook, limio_emulator, form):
     said = FORMS[form](limio_emulator.api_key)
@@ -155,6 +158,7 @@ def test_the_legacy_key_is_masked_too(key_hook, limio_emulator, form):
             assert readable_pieces(text, limio_emulator.api_key, layers=3) == set(), text
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("form", FORMS)
 def test_another_connections_secret_is_masked_as_well(hook_of, server, limio_emulator, form):
     """Both may be known to a gateway before both APIs."""

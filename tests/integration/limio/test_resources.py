@@ -41,6 +41,7 @@ def test_the_table():
     assert all(name == row.name for name, row in RESOURCES.items())
 
 
+@pytest.mark.sampled(12)
 @pytest.mark.parametrize("service", ["limio", "zuora", "salesforce"])
 @pytest.mark.parametrize("name", PATH_TYPES)
 def test_objects(hook, limio_emulator, name, service):

@@ -92,6 +92,7 @@ def echoes(server):
     }
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("name", list(echoes(None)))
 @pytest.mark.parametrize("where", ["/connect/token", "/v1/"])
 def test_a_server_that_echoes_credentials(hook_of, server, watch, where, name):
@@ -103,6 +104,7 @@ def test_a_server_that_echoes_credentials(hook_of, server, watch, where, name):
     assert "opaque-token-x" not in "".join(watch.texts)
 
 
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize("form", FORMS)
 def test_scopes_that_repeat_a_credential(hook_of, server, watch, form):
     """A token response's scopes are shown in errors and by the Test button."""

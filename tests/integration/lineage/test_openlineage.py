@@ -114,6 +114,7 @@ def test_pulls_and_commits_tell_what_flows(make_home, limio_emulator, postgres_c
         assert hidden not in text
 
 
+@pytest.mark.exhaustive
 def test_where_it_is_not_set_up_nothing_is_looked_up(home, limio_emulator, monkeypatch):
     for name in ("AIRFLOW__OPENLINEAGE__TRANSPORT", "OPENLINEAGE_URL"):
         monkeypatch.delenv(name, raising=False)

@@ -155,7 +155,7 @@ def test_a_masked_key_finds_its_rows_again(masked_home: Any, limio_emulator: Any
     assert {row["id"] for row in rows} == {hashed(str(number)) for number in range(COUNT)}
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_a_masked_key_of_another_secret_or_of_none_is_refused(
     make_home: Any, limio_emulator: Any, tmp_path: Path, postgres_connection: Any, conn_id: str
@@ -188,6 +188,7 @@ def test_a_masked_key_of_another_secret_or_of_none_is_refused(
     assert land("plain", "mask={'email': 'drop'}")["xcom"]["unchanged"] == COUNT
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 def test_other_masks_read_an_incremental_list_from_the_start(masked_home: Any, tmp_path: Path) -> None:
     filtered = DAG.replace(

@@ -74,6 +74,7 @@ def test_neither_key_nor_time_can_be_ignored(db: Database) -> None:
     assert list(db.types()) == ["id", "a"]
 
 
+@pytest.mark.sampled(9)
 @MODES
 @pytest.mark.parametrize(("old", "new"), [((INT, [1]), (T, ["a"])), ((INT, [1]), (D, [0.5])), ((J, ["[]"]), (T, ["x"]))])
 def test_wider_types_can_fail_the_load(db: Database, mode: str, old: Any, new: Any) -> None:

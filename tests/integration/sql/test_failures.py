@@ -80,7 +80,7 @@ LENIENT = {
 }
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(7)
 @pytest.mark.parametrize(
     ("table", "kind"),
     [

@@ -44,6 +44,7 @@ def test_a_duckdb_file_that_is_let_go_in_time(place_of):
     assert len(place.agree()) == 50
 
 
+@pytest.mark.exhaustive
 def test_sqlite(place_of):
     rows = [*make_rows(600), ("ghost", "x", "PAYMENT", "1"), ("acme-1", "much", "PAYMENT", "1001")]
     place = place_of("lite", rows)

@@ -77,6 +77,7 @@ def check(server, ledger, *, knows_decisions=True):
     return Counter(entry["state"] for entry in ledger.values())
 
 
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("ids", ["body", "header", "none"])
 @pytest.mark.parametrize("way", WAYS)
 def test_a_row_is_settled_by_its_own_answer(way, ids, tmp_path):
@@ -88,6 +89,7 @@ def test_a_row_is_settled_by_its_own_answer(way, ids, tmp_path):
     assert failure is not None or len(ledger) == ROWS
 
 
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize(
     ("status", "refusals", "done"),
     # Two of 401 for one row would end the task.

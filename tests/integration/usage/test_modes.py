@@ -114,7 +114,7 @@ def test_a_path_with_columns(place_of):
     assert sorted(entry["path"] for entry in place.sent("/v1/")) == [f"/v1/usage/PAYMENT/acme-{n}" for n in range(3)]
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("member", ["idempotencyKey", "metadata.key"])
 def test_the_key_in_the_body(place_of, member):
     place = place_of("duck", make_rows(100), idempotency="field")

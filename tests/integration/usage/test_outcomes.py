@@ -111,7 +111,7 @@ def test_the_five_most_frequent_reasons(place_of):
     assert "14 x rejected" in last.error
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("most", "passes"), [(10, True), (9, False), ("10%", True), ("9%", False), ("10 %", True)])
 def test_how_many_may_be_rejected(place_of, most, passes):
     rows = make_rows(90) + [(f"ghost-{n}", "x", "PAYMENT", "1") for n in range(10)]
@@ -286,6 +286,7 @@ def test_503_throughout(place_of, on_unknown):
     assert len(place.agree()) == 300
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_an_answer_that_comes_too_late(place_of, on_unknown):
     place = place_of("duck", make_rows(60), extra={"timeout": 4})

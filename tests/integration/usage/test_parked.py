@@ -26,7 +26,7 @@ def test_keys_that_are_not_honoured(place_of, conn_id):
     common = {"max_rejected": "5%", "max_parked": "90%", "batch_size": BATCH, "concurrency": CONCURRENCY}
     place.write_dag(retries=100, retry_delay=0, **common)
     in_doubt: set[str] = set()
-    for kill in kills(12 if EVERYTHING else 4, seed=12 + len(conn_id), scale=0.3):
+    for kill in kills(12 if EVERYTHING else 3, seed=12 + len(conn_id), scale=0.3):
         before = in_doubt | set()
         assert place.attempt(kill=kill).code == SIGKILL, kill
         ledger = place.agree(doubtful=frozenset({"sending", "parked"}))

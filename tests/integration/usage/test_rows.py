@@ -227,7 +227,7 @@ def test_templates_and_nested_bodies(place_of):
         }
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [

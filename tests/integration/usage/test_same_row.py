@@ -118,6 +118,7 @@ def test_a_client_that_was_rotated(place_of):
     assert place.attempt("five").summary["sent"] == 20
 
 
+@pytest.mark.exhaustive
 def test_two_meters_with_the_same_key_columns(place_of):
     place = place_of("duck", make_rows(10))
     place.write_dag(dag_id="traffic")

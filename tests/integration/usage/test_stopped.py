@@ -94,7 +94,7 @@ def test_a_signal_while_everybody_waits_for_a_429(place_of):
     assert len(place.agree()) == len(place.journal())
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])
 def test_a_task_that_takes_too_long(place_of, conn_id):
     place = place_of(conn_id, make_rows(1500))

@@ -227,7 +227,7 @@ CONNECTIONS = {
 }
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(6)
 @BOTH
 @pytest.mark.parametrize("with_token", [True, False])
 @pytest.mark.parametrize("name", CONNECTIONS)

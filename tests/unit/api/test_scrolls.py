@@ -243,7 +243,7 @@ def scroll_site(site, pages, *, cursor, lose=(), end=None):
 PAGES = [[{"id": 1}], [{"id": 2}], [{"id": 3}], [{"id": 4}]]
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize("end", [None, "absent"])
 @pytest.mark.parametrize("form", ["opaque", *SCROLLS])
 def test_a_cursor_that_stays_leads_to_the_next_page_whatever_its_form(site, make_client, form, end):

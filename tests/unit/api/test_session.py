@@ -110,7 +110,7 @@ def no_bundle(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.sampled(8)
+@pytest.mark.sampled(3)
 @WAYS
 @pytest.mark.parametrize(
     ("variable", "named"),

@@ -11,7 +11,7 @@ from limio_limitrail.emulator import TenantSize
 from limio_limitrail.emulator.limio.catalog import LEGACY, RECORD_TYPES, UNIFIED
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(4)
 @pytest.mark.parametrize("path", sorted(UNIFIED))
 @pytest.mark.parametrize("record_type", RECORD_TYPES)
 def test_unified_to_the_end(client, limio_emulator, path, record_type):

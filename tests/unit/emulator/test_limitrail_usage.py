@@ -91,7 +91,7 @@ def test_members_that_are_not_known_are_taken(rail):
     assert b'"more": {"a": 1}' in rail.server.limitrail.journal[0].body
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(10)
 @pytest.mark.parametrize(
     ("changes", "field"),
     [

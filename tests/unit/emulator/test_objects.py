@@ -11,7 +11,7 @@ from limio_limitrail.emulator import TenantSize
 from limio_limitrail.emulator.limio.tenant import PARTNERS, PATH_TYPES, SERVICES
 
 
-@pytest.mark.sampled
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("service", SERVICES)
 @pytest.mark.parametrize("path_type", PATH_TYPES)
 def test_every_list_to_the_end(client, limio_emulator, service, path_type):
