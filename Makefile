@@ -10,7 +10,7 @@ export PYTHONDONTWRITEBYTECODE :=
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 READY := $(VENV)/.ready
 # Many tests wait for another process: more workers than there are processors keep these busy.
-WORKERS ?= 3
+WORKERS ?= 4
 # Tests are handed out in order and few at once: the first tier comes first, and no worker is left with many at the end.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 8
 

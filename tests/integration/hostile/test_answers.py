@@ -314,7 +314,7 @@ def test_nothing_else_leaves(server: Server, way: str, kind: str) -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_nothing_else_leaves_a_token_endpoint(server: Server, kind: str) -> None:
     client = client_of(server)
@@ -329,7 +329,7 @@ def test_nothing_else_leaves_a_token_endpoint(server: Server, kind: str) -> None
     assert not found, "\n".join(found)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_nothing_else_leaves_where_objects_are_fetched(server: Server, kind: str) -> None:
     run = through(LimioHook, with_detail)(server)

@@ -158,6 +158,7 @@ def test_a_try_before_in_the_same_process(billing_of, conn_id, first):
     billing.check()
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("declared", [True, False])
 @pytest.mark.parametrize(("on_unknown", "replay"), [("resend", None), ("park", "parked"), ("resend", "parked")])
 def test_a_refusal_that_means_known(billing_of, on_unknown, replay, declared):

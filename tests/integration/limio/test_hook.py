@@ -241,6 +241,7 @@ def test_half_a_surrogate_pair_does_not_stop_a_pull(hook, limio_emulator):
 # -- a token that expires --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2)
 @pytest.mark.parametrize("good_for", [1, 2, 3, 5, 19, 20, 21])
 def test_a_token_that_expires_between_any_two_pages_costs_one_401_and_loses_nothing(hook, limio_emulator, good_for):
     limio_emulator.configure(token_requests=good_for)

@@ -49,6 +49,7 @@ def test_objects(hook, limio_emulator, name, service):
     assert ids(hook.iter_records(name, path_params=params, page_size=7)) == limio_emulator.tenant.ids(f"{service}/{name}")
 
 
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("record_type", RECORD_TYPES)
 @pytest.mark.parametrize(("family", "kind"), [("catalog", "catalog"), ("published_catalog", "published")])
 def test_catalog(hook, limio_emulator, family, kind, record_type):
@@ -176,6 +177,7 @@ def test_the_key_is_sent_as_it_is(key_hook, limio_emulator, name):
     assert limio_emulator.counters.tokens_minted == 0
 
 
+@pytest.mark.sampled(8)
 @pytest.mark.parametrize("name", sorted(set(RESOURCES) - BY_KEY))
 def test_everything_else_refuses_the_key_before_a_request_is_sent(key_hook, limio_emulator, name):
     row = RESOURCES[name]

@@ -102,7 +102,7 @@ def test_a_killed_pull_goes_on_exactly_with_any_number_at_once(home, write_dag, 
 LOAD_STEPS = [("before request", 12), ("half a part", 3), ("after part", 4), ("before load", 1), ("after load", 1)]
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("database", ["duck", "post"])
 def test_a_killed_load_is_made_good(make_home, write_dag, usage, limitrail_emulator, tmp_path, database, request):
     connections = {}
@@ -164,6 +164,7 @@ def test_a_place_that_one_slice_lost_begins_the_window_again(home, write_dag, us
     assert duck(tmp_path / "warehouse.duckdb", "SELECT count(*), count(DISTINCT id) FROM usage") == [(48, 48)]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_lists_without_pages_fill_parts_together(home, write_dag, usage, limitrail_emulator, tmp_path, form):
     limitrail_emulator.configure_limitrail(page_size=None)

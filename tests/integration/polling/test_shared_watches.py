@@ -68,6 +68,7 @@ def connect(monkeypatch: pytest.MonkeyPatch, good: EmulatorServer, url: str, nam
     monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps({**known, "host": url}))
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("first", ["hangs", "nothing hangs"])
 def test_a_predicate_that_never_returns_holds_up_no_other_watch_of_its_list(
     baskets, hung, monkeypatch, limio_emulator, caplog, first

@@ -296,6 +296,7 @@ def test_a_short_secret_is_said(make_home: Any, limio_emulator: Any, tmp_path: P
     assert "hunter2" not in home.output()
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.needs_state_store
 @pytest.mark.parametrize("change", ["nothing", "the key", "the rules"])
 def test_a_retry_with_another_key_or_other_rules_starts_over(

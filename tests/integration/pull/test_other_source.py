@@ -98,6 +98,7 @@ def test_a_repointed_connection_is_read_from_the_start(pulls, limio_emulator, li
     assert "differs" not in again["reason"]
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("repoint", [other_host, other_client])
 def test_a_kill_after_the_load_loses_nothing(pulls, limio_emulator, limio_emulator_factory, tmp_path, repoint):
     limio_emulator.put_records(BASKETS, baskets("ours", 9))

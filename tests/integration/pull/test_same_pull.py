@@ -98,7 +98,7 @@ def two_tries(home, emulator, out, tries):
     return records_of(folder) or rows_of(folder), asked(emulator)
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("case", OTHER)
 def test_another_pull_starts_over(home, limio_emulator, tmp_path, case):
     records, pages = two_tries(home, limio_emulator, tmp_path / "out", OTHER[case])
@@ -158,7 +158,7 @@ def test_a_repointed_connection_mixes_no_tenants(home, limio_emulator, limio_emu
     assert "this one starts over. What differs: the API's URLs or client." in home.output()
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("change", ["client", "scope", "tenant"])
 def test_another_client_of_limitrail_is_another_pull(home, limitrail_emulator, tmp_path, change):
     start = datetime(2026, 3, 1, tzinfo=UTC)
@@ -189,6 +189,7 @@ def test_another_client_of_limitrail_is_another_pull(home, limitrail_emulator, t
     assert "What differs: the API's URLs or client." in home.output()
 
 
+@pytest.mark.exhaustive
 def test_a_rotated_secret_is_the_same_pull(home, limio_emulator, tmp_path):
     home.write_dag(DAG.format(before="", more="", out=tmp_path / "out"))
     first = limio_emulator.client_secret

@@ -37,7 +37,7 @@ def wait_until_both_send(place) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("idempotency", ["header", "off"])
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_two_at_once(place_of, idempotency, on_unknown):

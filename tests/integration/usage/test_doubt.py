@@ -57,7 +57,7 @@ def hold(place, key: str, held: str) -> None:
     place.database.execute(f"{change} WHERE idempotency_key = '{key}'")
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_what_the_api_says_by_what_was_known(place_of, conn_id, name):

@@ -109,7 +109,7 @@ def test_rows_in_doubt_of_other_days_are_told_by_age_and_can_fail_the_task(place
     assert "in doubt" not in place.output()
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("conn_id", DATABASES)
 def test_a_killed_day_is_spoken_of_by_all_that_follow(place_of, conn_id):
     place = place_of(conn_id, make_rows(40))

@@ -286,7 +286,7 @@ def test_503_throughout(place_of, on_unknown):
     assert len(place.agree()) == 300
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_an_answer_that_comes_too_late(place_of, on_unknown):
     place = place_of("duck", make_rows(60), extra={"timeout": 4})

@@ -52,7 +52,7 @@ def test_a_signal(place_of, conn_id, on_unknown):
     assert len(place.agree()) == 1500
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_a_signal_while_the_api_does_not_answer(place_of, on_unknown):
     place = place_of("pg", make_rows(300))

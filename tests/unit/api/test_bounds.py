@@ -372,7 +372,7 @@ def test_the_status_of_an_error_stands_whatever_its_body_is(name, status, send):
     assert error.context.reached is True
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @BOTH
 @pytest.mark.parametrize(
     ("head", "body"), [(b"Connection: close\r\n\r\n", b" "), (b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n")]
@@ -422,7 +422,7 @@ def test_a_proxy_that_never_gets_there_is_no_connection(send, head, monkeypatch,
     assert error.context.reached is False
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @BOTH
 def test_a_slow_answer_over_tls_is_cut_off_in_time(send, tmp_path):
     tls, bundle = make_certificate(tmp_path)
