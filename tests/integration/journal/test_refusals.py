@@ -91,7 +91,7 @@ def remember(billing: Billing, rows, *, truth):
     billing.check()
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("conn_id", "on_unknown", "replay", "truth"), POLICIES)
 def test_what_becomes_of_a_row(billing_of, conn_id, on_unknown, replay, truth):
     billing = billing_of(conn_id)

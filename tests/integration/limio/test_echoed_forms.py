@@ -86,7 +86,7 @@ def shown_by(run) -> list[str]:
         return [*shown, repr(vars(error))] + ([error.without_problem()] if isinstance(error, ApiError) else [])
 
 
-@pytest.mark.sampled(10)
+@pytest.mark.sampled(5)
 @pytest.mark.parametrize("where", ["/api/", "/oauth2/token"])
 @pytest.mark.parametrize("place", [*PLACES, *IN_HEADERS])
 def test_no_form_is_shown(hook_of, server, caplog, place, where):

@@ -121,7 +121,7 @@ def test_what_does_not_pass_by_itself(baskets, limio_emulator, monkeypatch, capl
         assert secret not in caplog.text
 
 
-@pytest.mark.sampled(6)
+@pytest.mark.sampled(3)
 @pytest.mark.parametrize("form", FORMS)
 def test_an_id_that_repeats_a_credential_gets_into_no_event(baskets, limio_emulator, caplog, form):
     def said() -> str:

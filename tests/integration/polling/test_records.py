@@ -198,6 +198,7 @@ def test_a_resource_of_ones_own(connected):
     assert event["result"] == {"resource": "things", "count": 2, "ids": ["a/5", "b/None"], "watermark": "2026"}
 
 
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("status", [400, 429, 502, 503])
 def test_a_page_in_the_middle_that_does_not_come(connected, status):
     """A cursor that was refused leads to the beginning of the list, which the next look begins with anyway."""

@@ -413,6 +413,7 @@ def test_many_apis_with_one_token_endpoint_that_hangs(good, monkeypatch, limio_e
         assert host.most <= FEW
 
 
+@pytest.mark.exhaustive
 def test_a_token_that_is_refused_while_its_endpoint_hangs(good, monkeypatch, clock):
     """The looks that were refused ask for another one, or wait until another has: no longer than their waits do."""
     asked = Counter[str]()

@@ -13,6 +13,7 @@ from typing import Any
 QUICK = {"AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1"}
 
 
+@pytest.mark.exhaustive
 def test_a_triggerer_that_is_of_another_version_than_the_waits(home, limio_emulator):
     """Older waits go on, newer ones are told as such, and neither stops it."""
     limio_emulator.put_records(

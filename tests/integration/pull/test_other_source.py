@@ -73,7 +73,7 @@ def pulls(home, tmp_path):
     return home
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("repoint", [other_host, other_client])
 @pytest.mark.parametrize("task", ["load", "add", "files"])
 def test_a_repointed_connection_is_read_from_the_start(pulls, limio_emulator, limio_emulator_factory, tmp_path, repoint, task):

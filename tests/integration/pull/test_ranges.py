@@ -138,6 +138,7 @@ def test_a_backfill_loads_its_days(pulls, limio_emulator, tmp_path):
     assert added(tmp_path)["backfill-5"] == ["b5"]
 
 
+@pytest.mark.exhaustive
 def test_runs_with_intervals_take_what_is_theirs_however_late_they_are(pulls, limio_emulator, tmp_path):
     limio_emulator.put_records(BASKETS, baskets(1, 2, 3, 4, 5))
     for day in (1, 2, 3):

@@ -31,6 +31,7 @@ def landing(home, limio_emulator, place):
     return home
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 def test_what_makes_a_retry_start_over(landing, limio_emulator, place):
     expected = list(limio_emulator.tenant.rows_of("subscriptions"))

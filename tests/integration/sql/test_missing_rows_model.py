@@ -188,6 +188,7 @@ def kill(rows: int) -> None:
     raise KilledError
 
 
+@pytest.mark.sampled(2)
 @settings(max_examples=examples(40))
 @given(drawn=pulls())
 def test_the_table_is_what_the_model_says(emptied: Emptied, drawn: tuple[dict[str, str], list[Pull]]) -> None:

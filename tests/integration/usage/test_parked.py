@@ -17,7 +17,7 @@ MOST_IN_DOUBT = BATCH + 2 * 4 * CONCURRENCY
 """What a kill may leave in doubt: answers that are not written down yet, and what is claimed."""
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])
 def test_keys_that_are_not_honoured(place_of, conn_id):
     rows = mixed_rows(max(500, rows_from_environment(10_000 if EVERYTHING else 3_000) // 5))

@@ -10,6 +10,8 @@ import pytest
 from limio_limitrail.emulator import TenantSize
 from limio_limitrail.emulator.limio.catalog import LEGACY, RECORD_TYPES, UNIFIED
 
+pytestmark = pytest.mark.exhaustive
+
 
 @pytest.mark.sampled(4)
 @pytest.mark.parametrize("path", sorted(UNIFIED))

@@ -10,6 +10,8 @@ import pytest
 
 from limio_limitrail.emulator import Fault, LimitRailOptions
 
+pytestmark = pytest.mark.exhaustive
+
 TIMES = ["2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z", "2026-01-01T00:00:00.000001Z", "2026-01-03T01:00:00+01:00"]
 
 

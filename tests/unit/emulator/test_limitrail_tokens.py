@@ -10,6 +10,8 @@ import requests
 
 from limio_limitrail.emulator import EmulatorServer, LimitRailClient, LimitRailOptions
 
+pytestmark = pytest.mark.exhaustive
+
 WRITE, READ, ACCOUNTS = "limitrail.usage.write", "limitrail.usage.read", "limitrail.accounts.read"
 
 

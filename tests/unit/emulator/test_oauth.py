@@ -6,6 +6,8 @@ from __future__ import annotations
 import pytest
 import requests
 
+pytestmark = pytest.mark.exhaustive
+
 
 def test_a_token_for_the_right_secret(client, limio_emulator):
     answer = client.token_request()

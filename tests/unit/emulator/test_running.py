@@ -19,6 +19,8 @@ import requests
 import limio_limitrail.emulator as package
 from limio_limitrail.emulator import EmulatorOptions, EmulatorServer
 
+pytestmark = pytest.mark.exhaustive
+
 SOURCE = Path(package.__file__).parent
 ROOT = SOURCE.parents[1]
 

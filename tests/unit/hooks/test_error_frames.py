@@ -161,7 +161,7 @@ def test_a_call_that_cannot_be_made(hook, server, name, used):
     assert walk.leaks(caught.value) == []
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("kind", ["reset", "truncated", "html", "bad_json", "wrong_encoding"])
 @pytest.mark.parametrize("detail", [False, True])
 def test_a_list_that_fails(hook, server, monkeypatch, kind, detail):
