@@ -10,6 +10,8 @@ import textwrap
 import time
 from typing import Any
 
+import pytest
+
 QUICK = {"AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1"}
 
 
