@@ -47,7 +47,7 @@ def make_worker(run: str = "run-1", *, attempt: int = 1, task: str = "send", dag
 
 
 class FailingDatabase(PersistentConnection):
-    """Fails in its next transactions as it is told: ``early`` (nothing is done), ``late`` (all is undone), ``unheard`` (all is
+    """Fails in its next transactions as it is told: ``early`` (nothing is done), ``late`` (all is undone), ``unconfirmed`` (all is
     done, and nobody hears of it)."""
 
     def __init__(self, hook: Any, *, duckdb_wait: float = 5.0) -> None:
@@ -76,7 +76,7 @@ class FailingDatabase(PersistentConnection):
             yield session
             if failure == "late":
                 raise LandingError("the database has undone everything")
-        if failure == "unheard":
+        if failure == "unconfirmed":
             self.close()
             raise LandingError("the connection was lost at the commit")
 

@@ -187,7 +187,7 @@ def test_a_row_given_back_is_as_if_it_had_never_been_claimed(db, ledger_in):
 def test_a_row_taken_again_and_given_back_is_what_it_was(db, ledger_in, outcome, policy):
     first = ledger_in(db)
     # As if the database failed in no transaction, or in one of these ways.
-    rows = {failure: make_row(failure) for failure in (None, "unheard", "late", "early")}
+    rows = {failure: make_row(failure) for failure in (None, "unconfirmed", "late", "early")}
     first.claim(list(rows.values()), policy=PARK)
     first.record({row.key: outcome for row in rows.values()})
     before = entries(db)
@@ -211,7 +211,7 @@ def test_a_row_taken_again_and_given_back_is_what_it_was(db, ledger_in, outcome,
 
 def test_a_new_row_whose_claim_failed_once_is_granted_and_given_back(db, ledger_in):
     ledger = ledger_in(db)
-    for failure in ("unheard", "late", "early"):
+    for failure in ("unconfirmed", "late", "early"):
         rows = [make_row((failure, number)) for number in (1, 2)]
         failures_of(ledger).append(failure)
         claims = ledger.claim(rows, policy=PARK)
@@ -465,7 +465,7 @@ def test_many_rows_at_once(db, ledger_in):
 
 def test_a_database_that_fails_three_times_costs_nothing(db, ledger_in):
     ledger = ledger_in(db)
-    failures = ["early", "late", "unheard"]
+    failures = ["early", "late", "unconfirmed"]
     rows = make_rows(3)
     failures_of(ledger).extend(failures)
     claims = ledger.claim(rows, policy=PARK)

@@ -180,7 +180,7 @@ class UsageMachine(RuleBasedStateMachine):
     def a_late_request_arrives(self) -> None:
         self.world.arrive()
 
-    @rule(kind=st.sampled_from(["early", "late", "unheard"]))
+    @rule(kind=st.sampled_from(["early", "late", "unconfirmed"]))
     def the_database_fails_next_time(self, kind) -> None:
         self.world.database.failures = [kind]
 
