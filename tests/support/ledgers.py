@@ -47,8 +47,10 @@ def make_worker(run: str = "run-1", *, attempt: int = 1, task: str = "send", dag
 
 
 class FailingDatabase(PersistentConnection):
-    """Fails in its next transactions as it is told: ``early`` (nothing is done), ``late`` (all is undone), ``unconfirmed`` (all is
-    done, and nobody hears of it)."""
+    """Fails in its next transactions as it is told.
+
+    ``early``: nothing is done; ``late``: all is undone; ``unconfirmed``: all is done, and the connection is lost before it says so.
+    """
 
     def __init__(self, hook: Any, *, duckdb_wait: float = 5.0) -> None:
         super().__init__(hook, duckdb_wait=duckdb_wait)
