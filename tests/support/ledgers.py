@@ -49,7 +49,7 @@ def make_worker(run: str = "run-1", *, attempt: int = 1, task: str = "send", dag
 class FailingDatabase(PersistentConnection):
     """Fails in its next transactions as it is told.
 
-    ``early``: nothing is done; ``late``: all is undone; ``unconfirmed``: all is done, and the connection is lost before it says so.
+    ``early``: nothing is done; ``late``: all is undone; ``unconfirmed``: all is done, and the connection is lost at once.
     """
 
     def __init__(self, hook: Any, *, duckdb_wait: float = 5.0) -> None:
