@@ -24,7 +24,7 @@ from typing import Any
 import duckdb
 import requests
 
-from limio_limitrail.emulator import EmulatorServer
+from limio_limitrail.emulator import EmulatorServer, TenantSize
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOME = Path(os.environ.get("DEMO_HOME", ROOT / ".demo"))
@@ -225,7 +225,7 @@ def run(*dag_ids: str, env: dict[str, str], log: str) -> str:
 
 def lose_records() -> None:
     """Run the Dags that notice what a list no longer has, before and after a tenant loses some of its records."""
-    with EmulatorServer(subscriptions=1000) as server:
+    with EmulatorServer(size=TenantSize(subscriptions=1000)) as server:
         connection = {"AIRFLOW_CONN_LIMIO_DEFAULT": server.airflow_connection_json()}
         env = environment(Emulator(url=server.url, environment=connection))
         say(f"== The Dags {' and '.join(LISTS)}: another tenant, with 1,000 subscriptions")
