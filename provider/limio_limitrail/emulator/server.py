@@ -132,9 +132,11 @@ class EmulatorServer:
         if self._thread is None or self._server is None:
             return
         self._server.stop_now()
-        self._thread.join(timeout=10)
-        for listening in self._sockets:
-            listening.close()
+        self._thread.join(timeout=60)
+        if not self._thread.is_alive():
+            # A loop whose sockets are closed by somebody else cannot end.
+            for listening in self._sockets:
+                listening.close()
         self._sockets.clear()
         self._thread = self._server = None
 
