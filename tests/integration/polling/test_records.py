@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -136,7 +137,9 @@ def test_a_predicate_in_a_triggerer(connected, api_requests, clock):
     connected.on_request(lambda call: clock.advance(200) if len(api_requests()) >= 3 else None)
     event = deferred(limio(resource="abandoned_baskets", predicate="operator.not_", deferrable=True, timeout=600))
     assert event["kind"] == "timeout"
-    assert "0 of 3 records match" in event["message"]
+    # Whether the last look's response still counts depends on how many pieces it comes in.
+    assert re.search(r"0 of 3 records match|was not complete within", event["message"])
+    assert len(api_requests()) >= 3
     connected.counters.reset()
     with pytest.raises(AirflowFailException, match="predicate= is a function, which cannot be handed to a triggerer"):
         limio(resource="abandoned_baskets", predicate=lambda record: False, deferrable=True).execute(CONTEXT)
