@@ -27,11 +27,12 @@ LOAD = """
 """
 MASK = {"email": "hmac", "items.phone": "last4", "items.note": "drop"}
 CHILDREN = 'child_tables={"items": ChildTable("items", key="sku")}'
-PLAIN = ("person-", "49170", "a note")
+# Digits alone would be found in any time of a log.
+PLAIN = ("person-", "49-phone-", "a note")
 
 
 def record(number: int, *, version: int = 1, **more: Any) -> dict[str, Any]:
-    items = [{"sku": sku, "phone": f"+49170{number:06}", "note": "a note", "n": version} for sku in range(number % 3)]
+    items = [{"sku": sku, "phone": f"+49-phone-{number:06}", "note": "a note", "n": version} for sku in range(number % 3)]
     return {
         "id": f"id-{number:02}",
         "updated": f"2026-01-{version:02}T00:00:00Z",
