@@ -147,7 +147,7 @@ class IncrementalPull:
         due = RunTimes.of(context).due
         watermark.reset(forgotten=None if due is None else due - _MOMENT)
         log.warning(
-            "%s. It is set anew, and the pull reads from %s. Where the records of both must not be together, give this one a "
+            "%s. It is reset, and the pull reads from %s. Where the records of both must not be together, give this one a "
             "target of its own, or remove the former ones from %s.",
             what,
             "the start" if self.since is None else f"since={self.since.isoformat()}",
@@ -175,7 +175,7 @@ class IncrementalPull:
         what, is_there = found
         if is_there and progress.reread:
             log.info(
-                "%s. So it was when the watermark was set anew the last time, so this is taken to be meant: the pull goes on "
+                "%s. It was already so when the watermark was last reset, so this is taken to be intended: the pull continues "
                 "from the watermark. full_refresh=True reads everything.",
                 what,
             )
@@ -186,7 +186,7 @@ class IncrementalPull:
                 "with full_refresh=True to go on without what was there"
             )
         watermark.reset(reread=is_there)
-        log.warning("%s. The watermark is set anew, and the pull reads from the start.", what)
+        log.warning("%s. The watermark is reset, and the pull reads from the start.", what)
         return what
 
     def move_watermark(self, plan: PullPlan, manifest: Manifest) -> datetime | None:

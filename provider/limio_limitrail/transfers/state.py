@@ -92,7 +92,7 @@ class AssetWatermark:
     def _unreadable(self, why: str) -> ParameterError:
         return ParameterError(
             f"the watermark stored under {self._key!r} {why}. Run the version that has written it, or run once with "
-            "full_refresh=True to set it anew"
+            "full_refresh=True to reset it"
         )
 
     def differences(self) -> tuple[str, ...]:

@@ -208,7 +208,7 @@ def test_a_table_that_is_emptied_after_each_run_is_read_whole_once(pulls, limio_
             connection.execute("DELETE FROM merged")
     start = "2026-01-01T00:00:00Z"
     assert asks == [start, start, "2026-03-02T08:55:00Z", "2026-03-03T08:55:00Z"]
-    assert "is taken to be meant" in pulls.output()
+    assert "is taken to be intended" in pulls.output()
 
 
 def test_a_table_without_its_time_goes_on(pulls, limio_emulator):
