@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
 from airflow.sdk import BaseOperator
 
-from limio_limitrail.api.redact import safe_text
 from limio_limitrail.observability.lineage import LineageMixin
 from limio_limitrail.parameters import readers, references, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 from limio_limitrail.transfers.incremental import IncrementalPull
 from limio_limitrail.transfers.masking import mask_rules
 from limio_limitrail.transfers.nested_columns import nested_paths
+from limio_limitrail.transfers.summaries import first_names
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -379,9 +379,3 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
 
         add_to_outlet_events(context, outlets=self.outlets, summary=summary, partitions=partitions)
         send_metrics(summary, api=self.hook.conn_type, what=summary["resource"])
-
-
-def first_names(names: Sequence[str]) -> list[str]:
-    """Return the first few of what may be hundreds of names, for a summary that stays small."""
-    shown = [(safe_text(name) or "")[:60] for name in names[:8]]
-    return shown if len(names) <= len(shown) else [*shown, f"and {len(names) - len(shown)} more"]

@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.child_lists import ChildList
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.nested_paths import NestedPath
-    from limio_limitrail.landing.sql import LoadResult
     from limio_limitrail.landing.sql.child_tables import ChildSource
-    from limio_limitrail.transfers.summaries import ChildTableSummary, ChildTableTotals
 
 
 @dataclass(frozen=True)
@@ -179,22 +177,3 @@ def child_sources(lists: Sequence[ChildList], manifest: Manifest, *, folder: Obj
         )
         for child in lists
     )
-
-
-def summaries_of(result: LoadResult) -> ChildTableTotals:
-    """Return what a load did to the child tables, for its summary; nothing if it has none."""
-    from limio_limitrail.transfers.base import first_names
-
-    tables: dict[str, ChildTableSummary] = {
-        table: {
-            "rows": child.rows,
-            "inserted": child.inserted,
-            "unchanged": child.unchanged,
-            "deleted": child.deleted,
-            "columns_added": first_names(child.columns_added),
-            "columns_widened": first_names(child.columns_widened),
-            "columns_ignored": first_names(child.columns_ignored),
-        }
-        for table, child in result.child_tables.items()
-    }
-    return {"child_tables": tables} if tables else {}

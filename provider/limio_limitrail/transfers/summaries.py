@@ -3,7 +3,13 @@
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NotRequired, TypedDict
+
+from limio_limitrail.api.redact import safe_text
+
+if TYPE_CHECKING:
+    from limio_limitrail.landing.sql import LoadResult
 
 
 class PullTotals(TypedDict):
@@ -72,13 +78,25 @@ class ChildTableSummary(TypedDict):
     columns_ignored: list[str]
 
 
-class ChildTableTotals(TypedDict):
-    """What a load's summary holds about child tables."""
+class LoadTotals(TypedDict):
+    """What a load did; see `LoadSummary`."""
 
+    inserted: int
+    updated: int
+    unchanged: int
+    outdated: int
+    deleted: int
+    marked: int
+    returned: int
+    missing_checked: bool
+    duplicates: int
+    columns_added: list[str]
+    columns_widened: list[str]
+    columns_ignored: list[str]
     child_tables: NotRequired[dict[str, ChildTableSummary]]
 
 
-class LoadSummary(PullTotals, ChildTableTotals):
+class LoadSummary(PullTotals, LoadTotals):
     """What ``LimioToSqlOperator`` and ``LimitRailToSqlOperator`` return. Other members as in `PullSummary`.
 
     :param table: the table.
@@ -100,17 +118,44 @@ class LoadSummary(PullTotals, ChildTableTotals):
     """
 
     table: str
-    inserted: int
-    updated: int
-    unchanged: int
-    outdated: int
-    deleted: int
-    marked: int
-    returned: int
-    missing_checked: bool
-    duplicates: int
-    columns_added: list[str]
-    columns_widened: list[str]
-    columns_ignored: list[str]
     dry_run: bool
     partitions: list[str]
+
+
+def load_totals(result: LoadResult) -> LoadTotals:
+    """Return what a load did, for its summary."""
+    totals = LoadTotals(
+        inserted=result.inserted,
+        updated=result.updated,
+        unchanged=result.unchanged,
+        outdated=result.outdated,
+        deleted=result.deleted,
+        marked=result.marked,
+        returned=result.returned,
+        missing_checked=result.missing_checked,
+        duplicates=result.duplicates,
+        columns_added=first_names(result.columns_added),
+        columns_widened=first_names(result.columns_widened),
+        columns_ignored=first_names(result.columns_ignored),
+    )
+    if result.child_tables:
+        totals["child_tables"] = {table: _child_summary(child) for table, child in result.child_tables.items()}
+    return totals
+
+
+def _child_summary(result: LoadResult) -> ChildTableSummary:
+    return ChildTableSummary(
+        rows=result.rows,
+        inserted=result.inserted,
+        unchanged=result.unchanged,
+        deleted=result.deleted,
+        columns_added=first_names(result.columns_added),
+        columns_widened=first_names(result.columns_widened),
+        columns_ignored=first_names(result.columns_ignored),
+    )
+
+
+def first_names(names: Sequence[str]) -> list[str]:
+    """Return the first few of what may be hundreds of names, for a summary that stays small."""
+    shown = [(safe_text(name) or "")[:60] for name in names[:8]]
+    return shown if len(names) <= len(shown) else [*shown, f"and {len(names) - len(shown)} more"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
 from limio_limitrail.parameters import readers, references
 from limio_limitrail.parameters.declared import Parameter, template_fields
-from limio_limitrail.transfers.base import PullPlan, ResourcePullOperator, first_names
+from limio_limitrail.transfers.base import PullPlan, ResourcePullOperator
 from limio_limitrail.transfers.checks import read_checks
 from limio_limitrail.transfers.child_tables import (
     ChildTable,
@@ -20,10 +20,9 @@ from limio_limitrail.transfers.child_tables import (
     child_sources,
     missing_child_table,
     read_child_tables,
-    summaries_of,
 )
 from limio_limitrail.transfers.partitions import TouchedStore, check_partitions
-from limio_limitrail.transfers.summaries import LoadSummary
+from limio_limitrail.transfers.summaries import LoadSummary, first_names, load_totals
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -171,21 +170,9 @@ class ResourceToSqlOperator(ResourcePullOperator):
         summary = LoadSummary(
             **self.totals(plan, manifest, stats=measured()),
             table=self.table,
-            inserted=result.inserted,
-            updated=result.updated,
-            unchanged=result.unchanged,
-            outdated=result.outdated,
-            deleted=result.deleted,
-            marked=result.marked,
-            returned=result.returned,
-            missing_checked=result.missing_checked,
-            duplicates=result.duplicates,
-            columns_added=first_names(result.columns_added),
-            columns_widened=first_names(result.columns_widened),
-            columns_ignored=first_names(result.columns_ignored),
+            **load_totals(result),
             dry_run=self.dry_run,
             partitions=first_names(partitions),
-            **summaries_of(result),
         )
         self._clean_up(plan)
         if self.dry_run:

@@ -17,8 +17,8 @@ import limio_limitrail
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.hooks.time_range import PastRange
 from limio_limitrail.transfers import folders
-from limio_limitrail.transfers.base import first_names
 from limio_limitrail.transfers.state import REMEMBERED_RUNS, AssetWatermark, WatermarkState, asset_watermark, mark_of
+from limio_limitrail.transfers.summaries import first_names
 from tests.support.airflow_versions import UNIMPORTABLE
 from tests.support.stored import bad_values
 
