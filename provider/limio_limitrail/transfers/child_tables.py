@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
     from airflow.sdk import ObjectStoragePath
 
+    from limio_limitrail.api.resource import Resource
     from limio_limitrail.landing.child_lists import ChildList
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.nested_paths import NestedPath
@@ -76,6 +77,28 @@ def _child_table(name: str, value: object) -> ChildTable:
         key=None if is_nothing(plain(key)) else names("members of an element", least=1)(f"{name}.key", key),
         child_tables=read_child_tables(f"{name}.child_tables", found.get("child_tables")),
     )
+
+
+def check_child_lists(resource: Resource, *, primary_key: tuple[str, ...], mode: str, transform: object) -> None:
+    """Check before the pull that its rows can have child rows.
+
+    :raises ParameterError: they cannot.
+    """
+    if not primary_key:
+        raise ParameterError(
+            f"child_tables needs a primary key, by which rows find their parent, and resource {resource.name!r} has none: "
+            "give primary_key=[...]"
+        )
+    if transform is not None:
+        raise ParameterError(
+            "child_tables cannot be combined with transform: it may leave out, add or reorder the records to which the "
+            "elements belong. Leave one of them out, or load the child tables in a task of their own"
+        )
+    if mode == "history":
+        raise ParameterError(
+            "child_tables cannot be combined with mode='history': a child table has one row an element, not one a version. "
+            "Merge into a table of its own, or keep the list as JSON in the versions"
+        )
 
 
 def child_lists(tables: Mapping[str, ChildTable], *, primary_key: tuple[str, ...]) -> tuple[ChildList, ...]:

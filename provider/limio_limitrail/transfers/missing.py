@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from limio_limitrail.hooks.base import ApiHook
     from limio_limitrail.landing.shrinking import ShrinkGuard
     from limio_limitrail.landing.sql.dialect import Dialect
-    from limio_limitrail.landing.sql.model import Scope
+    from limio_limitrail.landing.sql.model import LoadResult, Scope
     from limio_limitrail.transfers.base import PullPlan, ResourcePullOperator
+
+log = logging.getLogger("limio_limitrail.transfers")
 
 DEFAULT_MAX_MISSING = "20%"
 
@@ -90,3 +93,20 @@ def shrink_guard(max_missing: int | str) -> ShrinkGuard:
     from limio_limitrail.landing.shrinking import ShrinkGuard
 
     return ShrinkGuard(most=max_missing, show_key=safe_text)
+
+
+def log_missing(result: LoadResult, *, table: str) -> None:
+    """Log what a load did about rows that the list no longer has."""
+    if not result.missing_checked:
+        log.info(
+            "It was not checked which rows of %s are missing: this run did not read the whole list, or a later run is loaded "
+            "already.",
+            table,
+        )
+        return
+    log.info(
+        "Of the rows that this list had, %s were marked, %s deleted, and %s that were marked returned.",
+        f"{result.marked:,}",
+        f"{result.deleted:,}",
+        f"{result.returned:,}",
+    )

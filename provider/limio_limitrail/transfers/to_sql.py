@@ -15,6 +15,7 @@ from limio_limitrail.transfers.base import PullPlan, ResourcePullOperator
 from limio_limitrail.transfers.checks import read_checks
 from limio_limitrail.transfers.child_tables import (
     ChildTable,
+    check_child_lists,
     check_child_tables,
     child_lists,
     child_sources,
@@ -142,7 +143,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         from limio_limitrail.observability.lineage import table_dataset
         from limio_limitrail.observability.metrics import log_group
         from limio_limitrail.transfers.folders import default_staging
-        from limio_limitrail.transfers.missing import check_on_missing
+        from limio_limitrail.transfers.missing import check_on_missing, log_missing
 
         self.read_parameters()
         mode = WriteMode(self.mode)
@@ -196,23 +197,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
             summary["seconds"],
         )
         if self.on_missing != "keep":
-            self._log_missing(result)
+            log_missing(result, table=self.table)
         return summary
-
-    def _log_missing(self, result: LoadResult) -> None:
-        if not result.missing_checked:
-            self.log.info(
-                "It was not checked which rows of %s are missing: this run did not read the whole list, or a later run is loaded "
-                "already.",
-                self.table,
-            )
-            return
-        self.log.info(
-            "Of the rows that this list had, %s were marked, %s deleted, and %s that were marked returned.",
-            f"{result.marked:,}",
-            f"{result.deleted:,}",
-            f"{result.returned:,}",
-        )
 
     def own_rows(self) -> bool:
         """Return whether each run keeps rows of its own."""
@@ -344,28 +330,10 @@ class ResourceToSqlOperator(ResourcePullOperator):
         return TouchedStore(context, about=f"{self.sql_conn_id}/{self.table}/{self.partition_column}")
 
     def _child_lists(self, resource: Resource) -> tuple[ChildList, ...]:
-        """Return the nested lists, once it is checked that they fit the pull."""
-        from limio_limitrail.api.errors import ParameterError
-
-        if not self.child_tables:
-            return ()
-        key = tuple(self.primary_key) if self.primary_key is not None else resource.primary_key
-        if not key:
-            raise ParameterError(
-                f"child_tables needs a primary key, by which rows find their parent, and resource {resource.name!r} has none: "
-                "give primary_key=[...]"
-            )
-        if self.transform is not None:
-            raise ParameterError(
-                "child_tables cannot be combined with transform: it may leave out, add or reorder the records to which the "
-                "elements belong. Leave one of them out, or load the child tables in a task of their own"
-            )
-        if self.mode == "history":
-            raise ParameterError(
-                "child_tables cannot be combined with mode='history': a child table has one row an element, not one a version. "
-                "Merge into a table of its own, or keep the list as JSON in the versions"
-            )
-        return child_lists(read_child_tables("child_tables", self.child_tables), primary_key=key)
+        tables = read_child_tables("child_tables", self.child_tables)
+        if tables:
+            check_child_lists(resource, primary_key=self.key_columns(resource), mode=self.mode, transform=self.transform)
+        return child_lists(tables, primary_key=self.key_columns(resource))
 
     def _load(
         self,
