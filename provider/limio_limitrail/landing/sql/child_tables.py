@@ -24,6 +24,7 @@ from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.outdated import BATCH_ROWS, sort_keys_of
 from limio_limitrail.landing.sql.plan import ColumnPlan, key_columns
 from limio_limitrail.landing.sql.sessions import find_table
+from limio_limitrail.landing.sql.staged_checks import check_custom_types, check_staged_keys
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE, in_kinds, stage_columns
 from limio_limitrail.landing.sql.table_load import ROWS_SKIPPED, TableLoad
 from limio_limitrail.landing.timestamps import keys_of
@@ -243,8 +244,8 @@ class ChildLoad(TableLoad):
         rows = came - orphans
         with during(f"while checking the staged rows of {table}"):
             if self.merges and rows:
-                self._check_keys()
-            self._check_custom_types()
+                check_staged_keys(session=session, statements=self._sql, primary_key=self.target.primary_key)
+            check_custom_types(session=session, statements=self._sql)
             self._demote_invalid_json()
             self.contract.check_types(self.plan, types=session.dialect.types)
             keys = tuple(column for key in self.target.primary_key if (column := self.plan.column(key)) is not None)

@@ -2,8 +2,8 @@
 """The load of one table within an open transaction: the steps, which are the same for every database.
 
 Inspect the table and plan (`plan`); copy rows straight into a new table (`direct_load`), or into a staging table (`staged_rows`);
-check the staged rows; create, extend and widen the table; look for missing rows (`missing_rows`); merge, append or replace
-(`statements`), or add versions (`history`).
+check the staged rows (`staged_checks`); create, extend and widen the table; look for missing rows (`missing_rows`); merge, append
+or replace (`statements`), or add versions (`history`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.contract import Contract
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.direct_load import load_directly
-from limio_limitrail.landing.sql.errors import DatabaseError, during
+from limio_limitrail.landing.sql.errors import during
 from limio_limitrail.landing.sql.history import VALIDITY, HistoryLoad, check_table, with_times
 from limio_limitrail.landing.sql.history import stage_columns as stage_columns_of_history
 from limio_limitrail.landing.sql.history_statements import VALID_FROM
@@ -29,15 +29,9 @@ from limio_limitrail.landing.sql.model import LandingError, LoadResult, OnMissin
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.outdated import drop_outdated
 from limio_limitrail.landing.sql.partitions import Partitions, TouchedPartitions
-from limio_limitrail.landing.sql.plan import (
-    ColumnPlan,
-    LoadPlan,
-    check_key_column,
-    key_columns,
-    key_columns_of_table,
-    make_plan,
-)
+from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan, key_columns, key_columns_of_table, make_plan
 from limio_limitrail.landing.sql.scopes import find_membership, record_load
+from limio_limitrail.landing.sql.staged_checks import check_custom_types, check_staged_keys
 from limio_limitrail.landing.sql.staged_rows import STORED_NUL, nul_forms, stage_columns
 from limio_limitrail.landing.sql.statements import LoadStatements
 
@@ -48,8 +42,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
-_VERBS = {WriteMode.MERGE: "merging into", WriteMode.APPEND: "appending to", WriteMode.REPLACE: "replacing the rows of"}
-_VERBS[WriteMode.HISTORY] = "adding versions to"
+_VERBS = {
+    WriteMode.MERGE: "merging into",
+    WriteMode.APPEND: "appending to",
+    WriteMode.REPLACE: "replacing the rows of",
+    WriteMode.HISTORY: "adding versions to",
+}
 
 ROWS_SKIPPED = (
     "A trigger or a rule of the table may prevent rows from being written; change it, or load into another table; "
@@ -184,8 +182,8 @@ class TableLoad:
             if rows:
                 self._contract.check_required(self._plan, session=session, relation=self._sql.staged, staged=True)
             if target.mode.needs_key and rows:
-                self._check_keys()
-            self._check_custom_types()
+                check_staged_keys(session=session, statements=self._sql, primary_key=target.primary_key)
+            check_custom_types(session=session, statements=self._sql)
             self._demote_invalid_json()
             # A JSON column may just have become a text column.
             self._contract.check_types(self._plan, types=session.dialect.types)
@@ -287,40 +285,6 @@ class TableLoad:
         if not self._keeps_history:
             return staged
         return with_times(staged, time=self._sql.time, started_at=self._target.extracted_at)
-
-    def _check_keys(self) -> None:
-        for key in self._target.primary_key:
-            column = self._plan.column(key)
-            if column is None:
-                raise LandingError(
-                    f"{self._table}: no row has the record key {key!r}, which the primary key names; nothing was written"
-                )
-            check_key_column(column, table=self._table)
-            [(missing,)] = self._session.query(self._sql.keyless(column))
-            if missing:
-                raise LandingError(
-                    f"{self._table}: {missing} rows have no value in {column.name!r}, which belongs to the primary key; "
-                    f"nothing was written"
-                )
-
-    def _check_custom_types(self) -> None:
-        dialect = self._session.dialect
-        for column in self._plan.columns:
-            if column.custom_type is None:
-                continue
-            try:
-                [(lost,)] = self._session.query(self._sql.values_lost(column, custom_type=column.custom_type))
-                problem = f"the type would change {lost} of the values" if lost else ""
-            except DatabaseError as refused:
-                if not refused.cause.about_rows:
-                    raise
-                problem = f"the database cannot convert one into the other ({refused.what})"
-            if problem:
-                types = dict.fromkeys((dialect.types[column.incoming], dialect.text_type))
-                raise LandingError(
-                    f"{self._table}: column {column.name!r} is {column.custom_type} and {column.incoming} comes: {problem}. "
-                    f"Change the column to {' or '.join(types)}, or rename it; nothing was written"
-                )
 
     def _demote_invalid_json(self) -> None:
         """Turn JSON columns into text columns if the database's JSON type refuses some of their values."""
