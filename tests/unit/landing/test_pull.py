@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from limio_limitrail.landing import pull as module
+from limio_limitrail.landing.child_lists import ChildList
 from limio_limitrail.landing.manifest import read_manifest
 from limio_limitrail.landing.parts import PartFormat, remove_parts
 from limio_limitrail.landing.pull import Pull
@@ -182,6 +183,42 @@ def test_a_part_that_nobody_counted_does_not_stay(tmp_path, monkeypatch):
     manifest = make_pull(world, tmp_path / "run", "jsonl", 1).run()
     assert manifest.rows == 1
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["manifest.json", "part-00000.jsonl.zst"]
+
+
+@pytest.mark.parametrize("damage", ["nothing", "a part", "the checkpoint"])
+def test_a_retry_without_all_of_its_child_rows_starts_over(tmp_path, damage):
+    # An id that is no list counts as a list of one element.
+    children = (ChildList(table="ids", path="id", parent_key=("id",)),)
+    world = World([[1, 2], [3], [4]])
+    pull = make_pull(world, tmp_path, "parquet", 1, shaping=Shaping(children=children))
+    whole = pull.run()
+    assert [(table.rows, len(table.parts)) for table in whole.child_tables] == [(4, 3)]
+    if damage == "a part":
+        (tmp_path / whole.child_tables[0].parts[1].name).write_bytes(b"PAR1")
+    if damage == "the checkpoint":
+        del world.stored["children"]
+    again = make_pull(world, tmp_path, "parquet", 1, shaping=Shaping(children=children)).run()
+    assert again.child_tables == whole.child_tables
+    assert world.walked == (3 if damage == "nothing" else 6)
+    for part in again.child_tables[0].parts:
+        assert pq.read_metadata(tmp_path / part.name).num_rows == part.rows
+
+
+def test_a_member_of_an_element_that_cannot_be_named_ends_the_pull(tmp_path):
+    class RefuseNames:
+        watched = ()
+
+        def check_part(self, schema):
+            pass
+
+        def check_names(self, schema):
+            raise ValueError(", ".join(schema))
+
+    children = (ChildList(table="ids", path="id", parent_key=("id",)),)
+    pull = make_pull(World([[1]]), tmp_path, "parquet", 1, shaping=Shaping(children=children), checks=RefuseNames())
+    with pytest.raises(ValueError, match="_parent_id, _position, value"):
+        pull.run()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_emptied_in_part_counts_as_unfinished(tmp_path, monkeypatch):
