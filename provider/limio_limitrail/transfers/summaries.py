@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
-from limio_limitrail.api.redact import safe_text
-
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql import LoadResult
 
@@ -157,5 +155,7 @@ def _child_summary(result: LoadResult) -> ChildTableSummary:
 
 def first_names(names: Sequence[str]) -> list[str]:
     """Return the first few of what may be hundreds of names, for a summary that stays small."""
+    from limio_limitrail.api.redact import safe_text
+
     shown = [(safe_text(name) or "")[:60] for name in names[:8]]
     return shown if len(names) <= len(shown) else [*shown, f"and {len(names) - len(shown)} more"]
