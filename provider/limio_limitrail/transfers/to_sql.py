@@ -341,15 +341,14 @@ class ResourceToSqlOperator(ResourcePullOperator):
         """Return the columns whose times are compared."""
         return (*super().time_columns(resource), *(() if self.time_column is None else (self.time_column,)))
 
-    def _masked_keys(self, plan: PullPlan) -> MaskedKeys | None:
-        """Return the hashes in the primary key; None if there are none, or if each run has rows of its own."""
-        from limio_limitrail.landing.sql.masked_keys import MaskedKeys
+    def _masked_keys(self, plan: PullPlan) -> MaskedKeys:
+        """Return the hashes in the primary key."""
+        from limio_limitrail.landing.sql.masked_keys import UNMASKED, MaskedKeys
 
+        if plan.masks is None:
+            return UNMASKED
         nested = {**plan.resource.columns, **(self.nested_columns or {})}
-        columns = plan.masks.hashed(self._key(plan), nested=nested) if plan.masks is not None else ()
-        if plan.masks is None or not columns or self.own_rows():
-            return None
-        return MaskedKeys(columns=tuple(columns), digest=plan.masks.secret_digest())
+        return MaskedKeys(columns=plan.masks.hashed(self._key(plan), nested=nested), digest=plan.masks.secret_digest())
 
     def _touched_store(self, context: Context) -> TouchedStore | None:
         if self.partition_column is None:

@@ -175,6 +175,9 @@ def test_a_masked_key_of_another_secret_or_of_none_is_refused(
     refused = land("hashed", f"{masked}'other'")
     assert (refused["state"], refused["tries"]) == ("failed", 1)
     assert "the masked key 'id' of hashed was made with another secret" in home.output()
+    refused = land("hashed", "mask={'email': 'drop'}")
+    assert (refused["state"], refused["tries"]) == ("failed", 1)
+    assert "hashed has rows whose key 'id' is masked, and that of the rows that come is not" in home.output()
     # All keys are others, as if the list had lost all of its records. What is refused leaves the table to its former secret.
     refused = land("hashed", f"{masked}'other', mode='replace'")
     assert "ShrunkListError" in home.output()
