@@ -175,6 +175,7 @@ def child_sources(lists: Sequence[ChildList], manifest: Manifest, *, folder: Obj
             child=child,
             schema=pulled[child.table].schema,
             parts=[(part.parent, ParquetPart(folder=folder, part=part)) for part in pulled[child.table].parts],
+            found=pulled[child.table].found,
             children=child_sources(child.children, manifest, folder=folder),
         )
         for child in lists
