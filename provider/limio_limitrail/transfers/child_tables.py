@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.sql import LoadResult
     from limio_limitrail.landing.sql.child_tables import ChildSource
+    from limio_limitrail.observability.lineage import LineageDataset
     from limio_limitrail.transfers.summaries import ChildTableSummary, ChildTableTotals
 
 
@@ -162,6 +163,22 @@ def missing_child_table(lists: Sequence[ChildList], *, hook: DbApiHook, table: s
             if session.columns(child_table_name(child.table, parent=parent, dialect=session.dialect)) is None:
                 return child.table
     return None
+
+
+def child_datasets(lists: Sequence[ChildList], *, hook: DbApiHook, table: str) -> dict[str, LineageDataset]:
+    """Return the datasets of the child tables, by the names that the task gives them.
+
+    :param table: the parents' table.
+    """
+    from limio_limitrail.landing.child_lists import all_lists
+    from limio_limitrail.landing.sql.child_tables import child_table_name
+    from limio_limitrail.landing.sql.sessions import find_table, session_class
+    from limio_limitrail.observability.lineage import table_dataset
+
+    dialect = session_class(hook).dialect
+    parent = find_table(table, dialect=dialect)
+    names = {child.table: child_table_name(child.table, parent=parent, dialect=dialect) for child in all_lists(lists)}
+    return {child: table_dataset(hook, table=str(name)) for child, name in names.items()}
 
 
 def child_sources(lists: Sequence[ChildList], manifest: Manifest, *, folder: ObjectStoragePath) -> tuple[ChildSource, ...]:

@@ -16,6 +16,7 @@ from limio_limitrail.transfers.checks import read_checks
 from limio_limitrail.transfers.child_tables import (
     ChildTable,
     check_child_tables,
+    child_datasets,
     child_lists,
     child_sources,
     missing_child_table,
@@ -164,6 +165,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             columns=columns,
             target=lambda: table_dataset(database, table=self.table),
             child_lists=lists,
+            child_targets=lambda: child_datasets(lists, hook=database, table=self.table),
         )
         with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows), self._asking_again(plan):
             result = self._load(plan, manifest, database=database, mode=mode, lists=lists, touched=touched)
@@ -189,7 +191,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         )
         self._clean_up(plan)
         if self.dry_run:
-            self.update_lineage(targets=())
+            self.update_lineage(targets=(), child_tables={})
         else:
             self.publish_summary(context, summary, partitions=partitions)
         if self.dry_run or (self.partition_column is not None and not partitions):
