@@ -157,6 +157,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         check_on_missing(plan, task=self, on_missing=self.on_missing, mode=self.mode)
         self._check_table(plan, mode, database=database)
         lists = self._child_lists(plan.resource)
+        self._check_masks(plan, lists)
         check_child_tables(lists, hook=database, table=self.table, max_columns=self.max_columns)
         columns = {**plan.resource.columns, **(self.nested_columns or {})}
         manifest = self.pull(
@@ -303,6 +304,19 @@ class ResourceToSqlOperator(ResourcePullOperator):
             check_partitions(column=self.partition_column, mode=self.mode, outlets=self.outlets, dropped=tuple(self.drop_columns))
         if twice := sorted(set(self.required_columns) & set(self.drop_columns)):
             raise ParameterError(f"required_columns and drop_columns both name {twice[0]!r}: take it out of one of them")
+
+    def _check_masks(self, plan: PullPlan, lists: tuple[ChildList, ...]) -> None:
+        """Check before the pull that the masks leave what the load needs."""
+        from limio_limitrail.api.errors import ParameterError
+
+        if plan.masks is None:
+            return
+        partition = () if self.partition_column is None else (self.partition_column,)
+        nested = {**plan.resource.columns, **(self.nested_columns or {})}
+        if dropped := plan.masks.dropped((*self.required_columns, *partition), nested=nested):
+            named = "required_columns" if dropped[0] in self.required_columns else "partition_column"
+            raise ParameterError(f"mask drops {dropped[0]!r}, which {named} names: take it out of one of them")
+        plan.masks.check_child_lists(lists)
 
     def _check_table(self, plan: PullPlan, mode: WriteMode, *, database: DbApiHook) -> None:
         """Check before the pull that the table can be loaded."""

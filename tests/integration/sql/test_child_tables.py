@@ -291,7 +291,7 @@ def test_rows_of_another_primary_key_are_refused(orders):
     """They would stay beside the new ones, as rows of a parent that has no region."""
     orders({"items": "items"}).land([{"id": 1, "region": "x", "items": [1, 2]}])
     landing = orders({"items": "items"}, key=("id", "region"))
-    with pytest.raises(LandingError, match="no column '_parent_region', so .* or was loaded with another primary key"):
+    with pytest.raises(LandingError, match=r"no column '_parent_region', so .* or was loaded with another primary key"):
         landing.land([{"id": 1, "region": "x", "items": [1, 2]}], run="run-2", at=NOON + HOUR)
     assert landing.rows("items", "_parent_id", "value") == [(1, 1), (1, 2)]
 

@@ -111,9 +111,7 @@ def load_children(root: TableLoad, loads: Sequence[ChildLoad], *, result: LoadRe
     """
     if root.merges and root.plan.exists and result.rows:
         with during(f"while comparing the pulls of {root.table}"):
-            drop_stale(
-                session=root.session, statements=root.statements, keys=_keys(root), extracted_at=root.target.extracted_at
-            )
+            drop_stale(session=root.session, statements=root.statements, keys=_keys(root), extracted_at=root.target.extracted_at)
     results = {load.source.child.table: load.run() for load in loads}
     touched = sum(load.touch_parents() for load in loads)
     if touched:
