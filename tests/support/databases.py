@@ -39,7 +39,7 @@ NOON = datetime(2024, 5, 6, 12, 0, tzinfo=UTC)
 
 Columns = Mapping[str, tuple[Kind, Sequence[Any]]]
 
-_RULES = ("contract", "checks", "dry_run", "partitions", "before_commit")
+_RULES = ("masked_keys", "contract", "checks", "dry_run", "partitions", "before_commit")
 """Arguments of `load` itself."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -109,6 +109,11 @@ def folded(name: str) -> str:
     return "".join(character for character in text if unicodedata.category(character)[0] != "C").strip()
 
 
+def _letters(name: str) -> str:
+    """Return what names have in common that differ in case, blanks and punctuation only."""
+    return re.sub(r"[\W_]+", "", folded(name)) or name
+
+
 @dataclass
 class _Node:
     """A place in a record that masks are about, or lead through.
@@ -118,6 +123,7 @@ class _Node:
     :param below: the members that lead on, by folded name.
     :param names: the names that objects have here; of very many, the latest.
     :param hits: those of them that lead on, as they are spelled.
+    :param lookalikes: those of them that do not, and differ in punctuation only from one that does.
     """
 
     spelling: str = ""
@@ -125,6 +131,7 @@ class _Node:
     below: dict[str, _Node] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
     hits: dict[str, _Node] = field(default_factory=dict)
+    lookalikes: dict[str, _Node] = field(default_factory=dict)
 
     def add(self, mask: Mask, path: Sequence[str]) -> None:
         """Add a mask. A member whose own name holds the dots of a path is at that path, too."""
@@ -141,12 +148,28 @@ class _Node:
         if len(self.names) > _MAX_NAMES:  # names that are data
             self.names.clear()
             self.hits.clear()
+            self.lookalikes.clear()
         for name in members.keys() - self.names:
             self.names.add(name)
             child = self.below.get(folded(name))
             if child is not None:
                 self.hits[name] = child
+            elif (meant := self._by_letters.get(_letters(name))) is not None:
+                self.lookalikes[name] = meant
         return [(name, self.hits[name]) for name in members.keys() & self.hits.keys()]
+
+    def masks(self) -> Iterator[Mask]:
+        """Yield the masks of the value here, or of what is in it."""
+        if self.mask is not None:
+            yield self.mask
+        for child in self.below.values():
+            yield from child.masks()
+
+    @cached_property
+    def _by_letters(self) -> dict[str, _Node]:
+        # A name with dots stands for a path, and data_email is no other spelling of it. Of two names the first is the task's.
+        children = [child for child in self.below.values() if "." not in child.spelling]
+        return {_letters(child.spelling): child for child in reversed(children)}
 
 
 class Masker:
@@ -166,6 +189,8 @@ class Masker:
         """The names of the masks that some record had a value for; a null is a value."""
         self.spellings: dict[str, set[str]] = {}
         """Names of members that were masked though they are spelled otherwise, by the name of the mask; a few of each."""
+        self.lookalikes: dict[str, set[str]] = {}
+        """Names that objects have instead of a masked one, and that differ in punctuation only, by the name of the mask."""
         self.unreadable = 0
         """Texts on the way to a masked value that look like JSON and are none: they were masked in full."""
 
@@ -200,6 +225,8 @@ class Masker:
     def _masked_members(self, members: _Members, node: _Node) -> bytes | None:
         """Mask an object's members; return None if it has none that a mask is about or leads through."""
         hits = node.find(members)
+        if node.lookalikes:
+            self._note_lookalikes(members, node)
         if not hits:
             return None
         for name, child in hits:
@@ -212,6 +239,13 @@ class Masker:
             else:
                 members[name] = msgspec.Raw(self._masked(bytes(members[name]), child.mask.rule))
         return msgspec.json.encode(members)
+
+    def _note_lookalikes(self, members: _Members, node: _Node) -> None:
+        there = {id(child) for name, child in node.hits.items() if name in members}
+        for name, meant in node.lookalikes.items():
+            if name in members and id(meant) not in there:
+                for mask in meant.masks():
+                    self.lookalikes.setdefault(mask.name, set()).add(name)
 
     def _note(self, mask: Mask, *, name: str, given: str) -> None:
         self.found.add(mask.name)

@@ -35,6 +35,20 @@ class LineageDataset:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LineageChildTable:
+    """A child table that a task writes.
+
+    :param dataset: the table.
+    :param columns: the columns and their types; empty if they are not known.
+    :param rows: the number of rows; None as long as it is not known.
+    """
+
+    dataset: LineageDataset
+    columns: Mapping[str, str] = field(default_factory=dict)
+    rows: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class TaskLineage:
     """What a task reads and writes.
 
@@ -44,6 +58,7 @@ class TaskLineage:
     :param rows: the number of rows; None as long as it is not known.
     :param files: the number of files, if the target is a folder.
     :param size: their bytes.
+    :param child_tables: the child tables that it writes, by the names that the task gives them.
     """
 
     source: LineageDataset | None
@@ -52,6 +67,7 @@ class TaskLineage:
     rows: int | None = None
     files: int | None = None
     size: int | None = None
+    child_tables: Mapping[str, LineageChildTable] = field(default_factory=dict)
 
 
 def is_lineage_wanted() -> bool:
@@ -115,24 +131,28 @@ def as_openlineage(lineage: TaskLineage) -> OperatorLineage:
     )
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    facets: dict[str, Any] = {}
-    if lineage.columns:
-        fields = [SchemaDatasetFacetFields(name=name, type=kind) for name, kind in lineage.columns.items()]
-        facets["schema"] = SchemaDatasetFacet(fields=fields)
-    statistics: dict[str, Any] = {}
-    if lineage.rows is not None:
-        statistics["outputStatistics"] = OutputStatisticsOutputDatasetFacet(
-            rowCount=lineage.rows, size=lineage.size, fileCount=lineage.files
-        )
-    return OperatorLineage(
-        inputs=[Dataset(namespace=lineage.source.namespace, name=lineage.source.name, facets=dict(facets))]
-        if lineage.source
-        else [],
-        outputs=[
-            OutputDataset(namespace=target.namespace, name=target.name, facets=dict(facets), outputFacets=dict(statistics))
-            for target in lineage.targets
-        ],
-    )
+    def schema(columns: Mapping[str, str]) -> dict[str, Any]:
+        fields = [SchemaDatasetFacetFields(name=name, type=kind) for name, kind in columns.items()]
+        return {"schema": SchemaDatasetFacet(fields=fields)} if fields else {}
+
+    def statistics(rows: int | None, *, files: int | None = None, size: int | None = None) -> dict[str, Any]:
+        if rows is None:
+            return {}
+        return {"outputStatistics": OutputStatisticsOutputDatasetFacet(rowCount=rows, size=size, fileCount=files)}
+
+    def output(dataset: LineageDataset, *, columns: Mapping[str, str], figures: dict[str, Any]) -> OutputDataset:
+        return OutputDataset(namespace=dataset.namespace, name=dataset.name, facets=schema(columns), outputFacets=figures)
+
+    outputs = [
+        output(target, columns=lineage.columns, figures=statistics(lineage.rows, files=lineage.files, size=lineage.size))
+        for target in lineage.targets
+    ]
+    outputs += [
+        output(child.dataset, columns=child.columns, figures=statistics(child.rows)) for child in lineage.child_tables.values()
+    ]
+    source = lineage.source
+    inputs = [] if source is None else [Dataset(namespace=source.namespace, name=source.name, facets=schema(lineage.columns))]
+    return OperatorLineage(inputs=inputs, outputs=outputs)
 
 
 class LineageMixin:
@@ -155,6 +175,15 @@ class LineageMixin:
         """Add results: fields of `TaskLineage`."""
         if self._lineage is not None:
             self._lineage = replace(self._lineage, **fields)
+
+    def update_child_lineage(self, table: str, *, columns: Mapping[str, str], rows: int) -> None:
+        """Add the results of a child table.
+
+        :param table: its name, as the task gives it.
+        """
+        if self._lineage is not None and (child := self._lineage.child_tables.get(table)) is not None:
+            child = replace(child, columns=columns, rows=rows)
+            self.update_lineage(child_tables={**self._lineage.child_tables, table: child})
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002 - as OpenLineage's provider calls it
         """Return the lineage for OpenLineage's provider; after a failure, what was known by then."""

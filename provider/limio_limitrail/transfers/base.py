@@ -241,6 +241,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         columns: Mapping[str, NestedPath],
         target: Callable[[], LineageDataset],
         child_lists: tuple[ChildList, ...] = (),
+        child_targets: Callable[[], Mapping[str, LineageDataset]] = dict,
         previous_rows: int | None = None,
         shrink_guard: ShrinkGuard | None = None,
     ) -> Manifest:
@@ -249,13 +250,14 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         :param columns: all nested columns: the resource's and the task's.
         :param target: returns the table or the folder, for OpenLineage.
         :param child_lists: the nested lists whose elements become rows of child tables.
+        :param child_targets: returns these tables, for OpenLineage.
         :param previous_rows: the records of the last run of the same pull; None if that is not known.
         :param shrink_guard: how many of them may be missing; None for any number.
         """
         from limio_limitrail.api.errors import CursorRefusedError
         from limio_limitrail.landing.pull import Pull
         from limio_limitrail.landing.shaping import Shaping
-        from limio_limitrail.observability.lineage import TaskLineage, list_dataset
+        from limio_limitrail.observability.lineage import LineageChildTable, TaskLineage, list_dataset
         from limio_limitrail.observability.metrics import log_group
         from limio_limitrail.transfers.column_checks import ColumnNameChecks
         from limio_limitrail.transfers.folders import prepare_folder
@@ -265,7 +267,8 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
 
         def lineage() -> TaskLineage:
             source = list_dataset(scheme=self.hook.conn_type, base_url=self.hook.base_url, resource=resource.name)
-            return TaskLineage(source=source, targets=(target(),))
+            children = {table: LineageChildTable(dataset=dataset) for table, dataset in child_targets().items()}
+            return TaskLineage(source=source, targets=(target(),), child_tables=children)
 
         def open_list(checkpoint: PullCheckpoint) -> ListReader | SlicedListReader:
             return self.hook.open_list(
@@ -336,6 +339,9 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         if manifest.rows and manifest.newest is None and resource.time_column is not None and plan.watermark is None:
             self.log.warning("%s: no time could be read from %r in any record.", resource.name, resource.time_column)
         self.update_lineage(columns={name: kind.value for name, kind in manifest.schema.items()}, rows=manifest.rows)
+        for child in manifest.child_tables:
+            kinds = {name: kind.value for name, kind in child.schema.items()}
+            self.update_child_lineage(child.table, columns=kinds, rows=child.rows)
         return manifest
 
     def key_columns(self, resource: Resource) -> tuple[str, ...]:  # noqa: ARG002 - for those that load a table

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.sql.child_tables import ChildSource
+    from limio_limitrail.observability.lineage import LineageDataset
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,22 @@ def missing_child_table(lists: Sequence[ChildList], *, hook: DbApiHook, table: s
     return None
 
 
+def child_datasets(lists: Sequence[ChildList], *, hook: DbApiHook, table: str) -> dict[str, LineageDataset]:
+    """Return the datasets of the child tables, by the names that the task gives them.
+
+    :param table: the parents' table.
+    """
+    from limio_limitrail.landing.child_lists import all_lists
+    from limio_limitrail.landing.sql.child_tables import child_table_name
+    from limio_limitrail.landing.sql.sessions import find_table, session_class
+    from limio_limitrail.observability.lineage import table_dataset
+
+    dialect = session_class(hook).dialect
+    parent = find_table(table, dialect=dialect)
+    names = {child.table: child_table_name(child.table, parent=parent, dialect=dialect) for child in all_lists(lists)}
+    return {child: table_dataset(hook, table=str(name)) for child, name in names.items()}
+
+
 def child_sources(lists: Sequence[ChildList], manifest: Manifest, *, folder: ObjectStoragePath) -> tuple[ChildSource, ...]:
     """Return what was pulled of the lists, for the load."""
     from limio_limitrail.landing.parts import ParquetPart
@@ -196,6 +213,7 @@ def child_sources(lists: Sequence[ChildList], manifest: Manifest, *, folder: Obj
             child=child,
             schema=pulled[child.table].schema,
             parts=[(part.parent, ParquetPart(folder=folder, part=part)) for part in pulled[child.table].parts],
+            found=pulled[child.table].found,
             children=child_sources(child.children, manifest, folder=folder),
         )
         for child in lists

@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import json
 import logging
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from limio_limitrail.parameters.readers import choice, mapping
 
 if TYPE_CHECKING:
     from limio_limitrail.api.secret import Secret
+    from limio_limitrail.landing.child_lists import ChildList
     from limio_limitrail.landing.masks import Mask, Masker
     from limio_limitrail.landing.nested_paths import NestedPath
 
@@ -89,17 +89,55 @@ class TaskMasks:
         paths = [path for mask in self.masks for path in mask.paths]
         return tuple(column for column in key if any(covers(_path_of(column, nested=nested), path) for path in paths))
 
+    def dropped(self, columns: Iterable[str], *, nested: Mapping[str, NestedPath]) -> tuple[str, ...]:
+        """Return those of some columns that are removed."""
+        from limio_limitrail.landing.masks import MaskRule, covers
+
+        paths = [path for mask in self.masks if mask.rule is MaskRule.DROP for path in mask.paths]
+        return tuple(column for column in columns if any(covers(path, _path_of(column, nested=nested)) for path in paths))
+
+    def check_child_lists(self, lists: Sequence[ChildList], *, above: tuple[str, ...] = ()) -> None:
+        """Check that child tables keep their lists, and the keys of these their elements apart.
+
+        :param above: the path to what holds the lists.
+        :raises ParameterError: they do not.
+        """
+        from limio_limitrail.landing.masks import MaskRule, covers
+        from limio_limitrail.landing.nested_paths import path_parts
+
+        for child in lists:
+            at = (*above, *path_parts(child.path))
+            for mask in self.masks:
+                holds = any(covers(path, at) for path in mask.paths)
+                if holds and (mask.rule is MaskRule.DROP or not any(covers(at, path) for path in mask.paths)):
+                    raise ParameterError(
+                        f"mask[{mask.name!r}]={mask.rule.value!r} would remove the list of child_tables[{child.table!r}], so "
+                        "that no row comes: mask members of its elements, or leave the child table out"
+                    )
+                for member in child.key:
+                    if _spoils(mask, (*at, member)):
+                        raise ParameterError(
+                            f"mask[{mask.name!r}]={mask.rule.value!r} would change {member!r}, which key= of "
+                            f"child_tables[{child.table!r}] names, so that elements cannot be told apart: mask it with 'hmac', "
+                            "or leave key= out"
+                        )
+            self.check_child_lists(child.children, above=at)
+
     def check_part(self, masker: Masker, *, found: Collection[str]) -> None:
-        """Refuse records that have a masked name in another spelling only.
+        """Refuse records that have a masked name with other punctuation only.
 
         :raises ParameterError: they have.
         """
-        for mask in self._missing(found):
-            if respelt := [name for path in mask.paths for name in masker.names_beside(path) if _alike(name, path[-1])]:
-                raise ParameterError(
-                    f"mask names {mask.name!r}, which no record of {self.resource!r} has so far; they have {_quoted(respelt)}, "
-                    "which would land as it is. Nothing was handed on, and the parts are removed: correct the name, or mask both"
-                )
+        for mask in self.masks:
+            if (names := masker.lookalikes.get(mask.name)) is None:
+                continue
+            lacking = f", which no record of {self.resource!r} has so far; they have"
+            if mask.name in found:
+                lacking = f", and some records of {self.resource!r} have, instead,"
+            raise ParameterError(
+                f"mask names {mask.name!r}{lacking} {_quoted(names)}, which would land as it is. Nothing was handed on, and the "
+                "parts are removed: correct the name, or mask both"
+            )
 
     def check_all(self, masker: Masker | None, *, found: Collection[str]) -> None:
         """Refuse names that no record has. Log what was masked beyond the names that the task gave.
@@ -186,20 +224,22 @@ def _mask(name: str, *, rule: str, nested: Mapping[str, NestedPath]) -> Mask:
 
 
 def _key_problems(masks: Sequence[Mask], *, key: Sequence[str], nested: Mapping[str, NestedPath]) -> list[str]:
-    from limio_limitrail.landing.masks import MaskRule, covers
-
-    def spoils(mask: Mask, at: tuple[str, ...]) -> bool:
-        holds = any(covers(path, at) for path in mask.paths)
-        held = any(covers(at, path) for path in mask.paths)
-        return (holds or held) and (mask.rule is not MaskRule.HMAC or not held)
-
     return [
         f"mask[{mask.name!r}]={mask.rule.value!r} would change the column {column!r} of the primary key, so that rows cannot be "
         "told apart: mask the column itself with 'hmac', or give primary_key=[...]"
         for column in key
         for mask in masks
-        if spoils(mask, _path_of(column, nested=nested))
+        if _spoils(mask, _path_of(column, nested=nested))
     ]
+
+
+def _spoils(mask: Mask, at: tuple[str, ...]) -> bool:
+    """Return whether values at a path could no longer be told apart."""
+    from limio_limitrail.landing.masks import MaskRule, covers
+
+    holds = any(covers(path, at) for path in mask.paths)
+    held = any(covers(at, path) for path in mask.paths)
+    return (holds or held) and (mask.rule is not MaskRule.HMAC or not held)
 
 
 def _time_problems(masks: Sequence[Mask], *, time_columns: Iterable[str], nested: Mapping[str, NestedPath]) -> list[str]:
@@ -221,17 +261,6 @@ def _path_of(column: str, *, nested: Mapping[str, NestedPath]) -> tuple[str, ...
     from limio_limitrail.landing.nested_paths import path_parts
 
     return path_parts(nested[column]) if column in nested else (column,)
-
-
-def _alike(name: str, other: str) -> bool:
-    """Return whether two names differ in case, blanks and punctuation only."""
-    return _letters(name) == _letters(other)
-
-
-def _letters(name: str) -> str:
-    from limio_limitrail.landing.masks import folded
-
-    return re.sub(r"[\W_]+", "", folded(name)) or name
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from limio_limitrail.transfers.child_tables import (
     ChildTable,
     check_child_lists,
     check_child_tables,
+    child_datasets,
     child_lists,
     child_sources,
     missing_child_table,
@@ -156,6 +157,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         check_on_missing(plan, task=self, on_missing=self.on_missing, mode=self.mode)
         self._check_table(plan, mode, database=database)
         lists = self._child_lists(plan.resource)
+        self._check_masks(plan, lists)
         check_child_tables(lists, hook=database, table=self.table, max_columns=self.max_columns)
         columns = {**plan.resource.columns, **(self.nested_columns or {})}
         manifest = self.pull(
@@ -164,6 +166,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             columns=columns,
             target=lambda: table_dataset(database, table=self.table),
             child_lists=lists,
+            child_targets=lambda: child_datasets(lists, hook=database, table=self.table),
         )
         with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows), self._asking_again(plan):
             result = self._load(plan, manifest, database=database, mode=mode, lists=lists, touched=touched)
@@ -177,7 +180,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         )
         self._clean_up(plan)
         if self.dry_run:
-            self.update_lineage(targets=())
+            self.update_lineage(targets=(), child_tables={})
         else:
             self.publish_summary(context, summary, partitions=partitions)
         if self.dry_run or (self.partition_column is not None and not partitions):
@@ -275,6 +278,19 @@ class ResourceToSqlOperator(ResourcePullOperator):
         if twice := sorted(set(self.required_columns) & set(self.drop_columns)):
             raise ParameterError(f"required_columns and drop_columns both name {twice[0]!r}: take it out of one of them")
 
+    def _check_masks(self, plan: PullPlan, lists: tuple[ChildList, ...]) -> None:
+        """Check before the pull that the masks leave what the load needs."""
+        from limio_limitrail.api.errors import ParameterError
+
+        if plan.masks is None:
+            return
+        partition = () if self.partition_column is None else (self.partition_column,)
+        nested = {**plan.resource.columns, **(self.nested_columns or {})}
+        if dropped := plan.masks.dropped((*self.required_columns, *partition), nested=nested):
+            named = "required_columns" if dropped[0] in self.required_columns else "partition_column"
+            raise ParameterError(f"mask drops {dropped[0]!r}, which {named} names: take it out of one of them")
+        plan.masks.check_child_lists(lists)
+
     def _check_table(self, plan: PullPlan, mode: WriteMode, *, database: DbApiHook) -> None:
         """Check before the pull that the table can be loaded."""
         from limio_limitrail.api.errors import ParameterError
@@ -314,15 +330,14 @@ class ResourceToSqlOperator(ResourcePullOperator):
         """Return the columns whose times are compared."""
         return (*super().time_columns(resource), *(() if self.time_column is None else (self.time_column,)))
 
-    def _masked_keys(self, plan: PullPlan) -> MaskedKeys | None:
-        """Return the hashes in the primary key; None if there are none, or if each run has rows of its own."""
-        from limio_limitrail.landing.sql.masked_keys import MaskedKeys
+    def _masked_keys(self, plan: PullPlan) -> MaskedKeys:
+        """Return the hashes in the primary key."""
+        from limio_limitrail.landing.sql.masked_keys import UNMASKED, MaskedKeys
 
+        if plan.masks is None:
+            return UNMASKED
         nested = {**plan.resource.columns, **(self.nested_columns or {})}
-        columns = plan.masks.hashed(self._key(plan), nested=nested) if plan.masks is not None else ()
-        if plan.masks is None or not columns or self.own_rows():
-            return None
-        return MaskedKeys(columns=tuple(columns), digest=plan.masks.secret_digest())
+        return MaskedKeys(columns=plan.masks.hashed(self._key(plan), nested=nested), digest=plan.masks.secret_digest())
 
     def _touched_store(self, context: Context) -> TouchedStore | None:
         if self.partition_column is None:

@@ -50,12 +50,15 @@ def test_pulls_and_commits_tell_what_flows(make_home, limio_emulator, postgres_c
     warehouse = {"conn_type": "postgres", **postgres_connection}
     home = make_home(limio_emulator)
     limio_emulator.limitrail.add_accounts(["acme-1"])
-    limio_emulator.put_records("objects/limio/orders", [{"id": f"order-{n}", "status": "active"} for n in range(7)])
+    limio_emulator.put_records("objects/limio/orders", [{"id": f"order-{n}", "items": [{"sku": 1}] * 2} for n in range(7)])
     limio_emulator.put_records("objects/limio/customers", [{"id": f"cus-{n}", "name": "secret name"} for n in range(3)])
     home.write_dag(
         f"""
         LimioToSqlOperator(task_id="duck", resource="orders", sql_conn_id="duck", table="orders")
-        LimioToSqlOperator(task_id="post", resource="orders", sql_conn_id="post", table="orders")
+        LimioToSqlOperator(
+            task_id="post", resource="orders", sql_conn_id="post", table="public.orders",
+            child_tables={{"Order_Items": "items", "public.none": "nothing"}},
+        )
         LimioToObjectStorageOperator(task_id="files", resource="customers", destination="file://{tmp_path}/lake")
         LimioToSqlOperator(
             task_id="bad", resource="orders", sql_conn_id="lite", table="orders", nested_columns={{"id": "data.x"}}
@@ -86,12 +89,16 @@ def test_pulls_and_commits_tell_what_flows(make_home, limio_emulator, postgres_c
     [table] = duck["outputs"]
     assert table["outputFacets"]["outputStatistics"]["rowCount"] == 7
     fields = {field["name"]: field["type"] for field in table["facets"]["schema"]["fields"]}
-    assert {"id", "status"} <= set(fields)
+    assert {"id", "items"} <= set(fields)
 
     post = of_task(events, "pull.post", "COMPLETE")
-    [(namespace, name)] = places(post["outputs"])
-    assert namespace.startswith("postgres://")
-    assert name == f"{postgres_connection['schema']}.public.orders"
+    namespaces, names = zip(*places(post["outputs"]), strict=True)
+    assert namespaces[0].startswith("postgres://")
+    assert len(set(namespaces)) == 1
+    assert names == tuple(f"{postgres_connection['schema']}.public.{table}" for table in ("orders", "order_items", "none"))
+    rows = [output["outputFacets"]["outputStatistics"]["rowCount"] for output in post["outputs"]]
+    assert rows == [7, 14, 0]
+    assert [field["name"] for field in post["outputs"][1]["facets"]["schema"]["fields"]] == ["_parent_id", "_position", "sku"]
 
     files = of_task(events, "pull.files", "COMPLETE")
     assert places(files["inputs"]) == [(f"limio://{host}", "customers")]

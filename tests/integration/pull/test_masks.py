@@ -175,6 +175,9 @@ def test_a_masked_key_of_another_secret_or_of_none_is_refused(
     refused = land("hashed", f"{masked}'other'")
     assert (refused["state"], refused["tries"]) == ("failed", 1)
     assert "the masked key 'id' of hashed was made with another secret" in home.output()
+    refused = land("hashed", "mask={'email': 'drop'}")
+    assert (refused["state"], refused["tries"]) == ("failed", 1)
+    assert "hashed has rows whose key 'id' is masked, and that of the rows that come is not" in home.output()
     # All keys are others, as if the list had lost all of its records. What is refused leaves the table to its former secret.
     refused = land("hashed", f"{masked}'other', mode='replace'")
     assert "ShrunkListError" in home.output()
@@ -250,6 +253,19 @@ def test_a_name_that_no_record_has(masked_home: Any, limio_emulator: Any, tmp_pa
     assert masked_home.run().task("empty")["xcom"]["rows"] == 0
 
 
+def test_a_name_that_changes_within_a_list(masked_home: Any, limio_emulator: Any, tmp_path: Path) -> None:
+    names = ["email"] * 20 + ["e_mail"] * 20
+    records = [{"id": one["id"], "created": one["created"], name: one["email"]} for name, one in zip(names, PEOPLE, strict=True)]
+    limio_emulator.put_records(LIST, records)
+    write(masked_home, task("land", out=tmp_path / "out", more="mask={'email': 'drop'}"))
+    done = masked_home.run().task("land")
+    assert (done["state"], done["tries"]) == ("failed", 1)
+    assert "mask names 'email', and some records of 'people' have, instead, 'e_mail', which would land" in masked_home.output()
+    assert holders(leftovers(tmp_path), PLAIN) == []
+    write(masked_home, task("land", out=tmp_path / "out", more="mask={'email': 'drop', 'e_mail': 'drop'}"))
+    assert masked_home.run().task("land")["state"] == "success"
+
+
 UNFIT = {
     "mask={'email': 'hmac'}": "mask with 'hmac' needs mask_conn_id=",
     "mask={'email': 'hmac'}, mask_conn_id='nowhere'": "mask_conn_id='nowhere': there is no such connection",
@@ -268,6 +284,10 @@ UNFIT_FOR_TABLES = {
     "mask={'ID': 'drop'}": "mask['ID']='drop' would change the column 'id' of the primary key",
     "mask={'street?': 'drop'}, nested_columns={'street': 'data.address.street'}, primary_key='street'": "would change the column",
     "mask={'data': 'hmac'}, mask_conn_id='masker', nested_columns={'key': 'data.id'}, primary_key=['key']": "would change the",
+    "mask={'data.contacts': 'drop'}, child_tables={'c': 'data.contacts'}": "would remove the list of child_tables['c']",
+    "mask={'x.y.k': 'last4'}, child_tables={'c': {'path': 'x', 'child_tables': {'d': {'path': 'y', 'key': 'k'}}}}":
+        "would change 'k', which key= of child_tables['d'] names",
+    "mask={'email': 'drop'}, required_columns='email'": "mask drops 'email', which required_columns names",
     "mask={'data.updated': 'drop'}, nested_columns={'at': 'data.updated'}, time_column='at'": "the times of the column 'at'",
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.landing.shaping import RecordError
+from limio_limitrail.landing.shrinking import ShrinkGuard, ShrunkListError
 from limio_limitrail.landing.sql import LandingError
 from limio_limitrail.landing.sql.contract import Contract, ContractError, NewColumns, TypeChanges
 from limio_limitrail.landing.sql.model import OnMissing, Scope
@@ -271,6 +272,53 @@ def test_the_contract_of_a_table_holds_for_its_child_tables(orders):
     assert landing.rows("items") == [{"_parent_id": 1, "_position": 0, "n": 2}]
     with pytest.raises(ContractError, match=r"items: .*'n'"):
         landing.land([{"id": 1, "items": [{"n": "two"}]}], run="run-3", at=NOON + 2 * HOUR, contract=contract)
+
+
+@pytest.mark.parametrize("mode", ["merge", "replace"])
+def test_a_table_of_other_rows_is_refused(orders, db, mode):
+    db.execute("CREATE TABLE items (sku BIGINT, name VARCHAR(20))", "INSERT INTO items VALUES (1, 'mine')")
+    landing = orders({"items": "items"}, mode=mode)
+    with pytest.raises(LandingError, match="items: the table has rows and no column '_parent_id', so it is no child table of"):
+        landing.land([{"id": 1, "items": [{"sku": 1}]}])
+    assert db.query("SELECT name FROM items") == [("mine",)]
+    assert not db.exists("orders")
+    db.execute("DELETE FROM items")
+    landing.land([{"id": 1, "items": [{"sku": 1}]}])
+    assert landing.rows("items", "_parent_id", "sku") == [(1, 1)]
+
+
+def test_rows_of_another_primary_key_are_refused(orders):
+    """They would stay beside the new ones, as rows of a parent that has no region."""
+    orders({"items": "items"}).land([{"id": 1, "region": "x", "items": [1, 2]}])
+    landing = orders({"items": "items"}, key=("id", "region"))
+    with pytest.raises(LandingError, match=r"no column '_parent_region', so .* or was loaded with another primary key"):
+        landing.land([{"id": 1, "region": "x", "items": [1, 2]}], run="run-2", at=NOON + HOUR)
+    assert landing.rows("items", "_parent_id", "value") == [(1, 1), (1, 2)]
+
+
+@pytest.mark.parametrize("mode", ["merge", "replace"])
+def test_a_list_that_no_record_has_any_more_takes_few_rows_along(orders, mode):
+    tables = {"items": ChildTable("items", child_tables={"options": "options"})}
+    guard = {"max_missing": ShrinkGuard(most="20%")}
+    landing = orders(tables, mode=mode)
+    landing.land([{"id": n, "items": [{"options": [1, 2]}]} for n in range(12)], **guard)
+    without = {
+        "items": [{"id": n, "renamed": []} for n in range(12)],
+        "options": [{"id": n, "items": [{"renamed": []}]} for n in range(12)],
+    }
+    for table, rows in (("items", 12), ("options", 24)):
+        with pytest.raises(ShrunkListError, match=f"{table}: no parent has anything at '{table}'.*: {rows} of {rows} known rows"):
+            landing.land(without[table], run="run-2", at=NOON + HOUR, **guard)
+    assert [len(landing.rows(table)) for table in ("items", "options")] == [12, 24]
+    # Lists that are there and empty are what the API says.
+    landing.land([{"id": n, "items": [{"options": []}]} for n in range(12)], run="run-3", at=NOON + 2 * HOUR, **guard)
+    assert [len(landing.rows(table)) for table in ("items", "options")] == [12, 0]
+    landing.land([{"id": n} for n in range(12)], run="run-4", at=NOON + 3 * HOUR, max_missing=ShrinkGuard(most="100%"))
+    assert landing.rows("items") == []
+    # A few rows may go.
+    landing.land([{"id": n, "items": [1]} for n in range(10)], run="run-5", at=NOON + 4 * HOUR, **guard)
+    landing.land([{"id": n} for n in range(10)], run="run-6", at=NOON + 5 * HOUR, **guard)
+    assert landing.rows("items") == []
 
 
 def test_members_that_are_named_as_the_tables_own_columns(orders):

@@ -207,6 +207,25 @@ def test_names_that_are_data_neither_fill_the_memory_nor_get_through():
     assert own.found == {"data.email"}
 
 
+@pytest.mark.parametrize(
+    ("record", "lookalikes"),
+    [
+        ('{"e_mail":1}', {"email": {"e_mail"}}),
+        ('{"E-Mail":1,"e.mail":2}', {"email": {"E-Mail", "e.mail"}}),
+        ('{"email":null,"e_mail":1}', {}),
+        ('{"EMAIL":1,"e_mail":1}', {}),
+        ('{"da_ta":[{"mail":1}]}', {"data.mail": {"da_ta"}, "data.phone": {"da_ta"}}),
+        ('{"data":[{"mail":1},{"m_ail":1}]}', {"data.mail": {"m_ail"}}),
+        ('{"data_mail":1,"data":{}}', {}),
+        ('{"data":1,"email2":1,"_":1,"":1}', {}),
+    ],
+)
+def test_a_name_that_stands_where_a_masked_one_could_be(record, lookalikes):
+    own = masker(email="drop", **{"data.mail": "drop", "data.phone": "drop"})
+    own.apply(RecordPage(f'[{{"email":1}},{record}]'.encode()))
+    assert own.lookalikes == lookalikes
+
+
 def test_a_record_that_is_no_object_cannot_be_masked():
     for record in ('["ann@example.com"]', '"ann@example.com"', "1", "null"):
         with pytest.raises(RecordError, match="not a JSON object") as error:

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING
 from limio_limitrail.landing.arrow_tables import integer_array
 from limio_limitrail.landing.child_lists import PARENT_ROW, POSITION, ChildList
 from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.shrinking import shrunk
 from limio_limitrail.landing.sql.child_statements import PARENT, ChildStatements
 from limio_limitrail.landing.sql.errors import during
 from limio_limitrail.landing.sql.metadata import values_of
-from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target
+from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
-from limio_limitrail.landing.sql.outdated import BATCH_ROWS, sort_keys_of
+from limio_limitrail.landing.sql.outdated import drop_stale
 from limio_limitrail.landing.sql.plan import ColumnPlan, key_columns
 from limio_limitrail.landing.sql.sessions import find_table
 from limio_limitrail.landing.sql.staged_checks import check_custom_types, check_staged_keys
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE, in_kinds, stage_columns
 from limio_limitrail.landing.sql.table_load import ROWS_SKIPPED, TableLoad
-from limio_limitrail.landing.timestamps import keys_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,12 +46,14 @@ class ChildSource:
     :param child: the list and its child table.
     :param schema: column → the widest kind of all parts, in order.
     :param parts: the parts in order, each with the number of the part that holds the parents.
+    :param found: whether the path led to a value in some parent, if only to an empty list or a null.
     :param children: the lists within its elements.
     """
 
     child: ChildList
     schema: Mapping[str, Kind]
     parts: Sequence[tuple[int, PartSource]]
+    found: bool = True
     children: tuple[ChildSource, ...] = ()
 
 
@@ -109,7 +111,8 @@ def load_children(root: TableLoad, loads: Sequence[ChildLoad], *, result: LoadRe
     :param result: what the parents' load did.
     """
     if root.merges and root.plan.exists and result.rows:
-        _drop_stale(root)
+        with during(f"while comparing the pulls of {root.table}"):
+            drop_stale(session=root.session, statements=root.statements, keys=_keys(root), extracted_at=root.target.extracted_at)
     results = {load.source.child.table: load.run() for load in loads}
     touched = sum(load.touch_parents() for load in loads)
     if touched:
@@ -164,6 +167,26 @@ class ChildLoad(TableLoad):
             changed=f"_limio_changed_{mark}",
         )
         self._changed = self._deleted = 0
+        self._check_columns()
+
+    def _check_columns(self) -> None:
+        """Refuse a table that has rows which a child table of this key cannot have."""
+        if not self.plan.exists:
+            return
+        columns = {name: self.plan.column(name) for name in (*self.source.child.parent_columns, POSITION)}
+        lacking = [name for name, column in columns.items() if column is None or column.existing is None]
+        if lacking and self._count():
+            raise LandingError(
+                f"{self.table}: the table has rows and no column {lacking[0]!r}, so it is no child table of {self._root.table}, "
+                f"or was loaded with another primary key; name another table in child_tables=, or drop this one and run once "
+                f"with full_refresh=True; nothing was written"
+            )
+
+    def _count(self) -> int:
+        """Return how many rows the table has."""
+        with during(f"while counting the rows of {self.table}"):
+            [(rows, _)] = self.session.query(self._sql.count_rows())
+        return int(rows)
 
     @property
     def _root_columns(self) -> tuple[ColumnPlan, ...]:
@@ -285,10 +308,40 @@ class ChildLoad(TableLoad):
                 f"identify an element; name other members, or leave key out, so that the position does; nothing was written"
             )
 
+    def _apply(self, keys: Sequence[ColumnPlan], *, rows: int, staged: int) -> LoadResult:
+        if self.target.mode is WriteMode.REPLACE and self._has_vanished:
+            known = self._count()
+            self._guard(missing=known, known=known)
+        return super()._apply(keys, rows=rows, staged=staged)
+
+    @property
+    def _has_vanished(self) -> bool:
+        """Whether no parent has anything at the list's path, which looks like an API that changed."""
+        has_parents = self._above.source.parts if isinstance(self._above, ChildLoad) else self._came
+        return bool(has_parents) and not self.source.found
+
+    def _guard(self, *, missing: int, known: int) -> None:
+        """Refuse to delete many rows because their list has vanished.
+
+        :raises ShrunkListError: more rows would go than the target of the records allows.
+        """
+        guard = self._root.target.max_missing
+        if guard is not None and guard.refuses(missing=missing, known=known, empty=False):
+            raise shrunk(
+                f"{self.table}: no parent has anything at {self.source.child.path!r}, from which child_tables= reads the rows",
+                missing=missing,
+                known=known,
+                guard=guard,
+                consequence="nothing was written",
+            )
+
     def _merge(self, keys: Sequence[ColumnPlan], *, rows: int, staged: int) -> LoadResult:  # noqa: ARG002
         session, sql, root = self.session, self._sql, self._root_columns
         session.execute(sql.drop_parents(root=self._root.statements.staged))
         session.analyze(stage=sql.parents)
+        if self._has_vanished:
+            [(missing,)] = session.query(sql.rows_of_parents(root))
+            self._guard(missing=int(missing), known=self._count())
         session.create_stage(stage=sql.changed, columns=[(SEQUENCE, session.dialect.integer_type)])
         self._changed = session.execute(sql.find_changed(keys, root))
         deleted = inserted = 0
@@ -330,31 +383,6 @@ def _column(load: TableLoad, key: str) -> TableColumn:
             raise LandingError(f"{load.table}: the table has no column {key!r}, which its key names; nothing was written")
         return found
     return column.existing
-
-
-def _drop_stale(root: TableLoad) -> None:
-    """Drop the staged parents that a merge did not write although the table may have nothing newer of them.
-
-    A row with the same values may be of a later pull, and a row that must not come back is not in the table. The child rows of
-    both stay as they are.
-    """
-    session, sql, extracted_at, keys = root.session, root.statements, root.target.extracted_at, _keys(root)
-    with during(f"while comparing the pulls of {root.table}"):
-        if sql.compares_pulls_in_sql:
-            session.execute(sql.drop_stale(keys, in_sql=True), extracted_at)
-            return
-        session.execute(sql.drop_stale(keys, in_sql=False))
-        [own] = keys_of([extracted_at.isoformat()])
-        [(end,)] = session.query(f"SELECT coalesce(max({SEQUENCE}), -1) + 1 FROM {sql.staged}")
-        for start in range(0, end, BATCH_ROWS):
-            found = session.query(sql.pulls_of_pairs(keys, start=start, end=start + BATCH_ROWS))
-            pulls = sort_keys_of([pulled for _, pulled in found])
-            later = [
-                row for (row, _), pull in zip(found, pulls, strict=True) if pull is not None and own is not None and pull > own
-            ]
-            if later:
-                dropped = session.staged_values({SEQUENCE: integer_array(later)}, types=[session.dialect.integer_type])
-                session.execute(f"DELETE FROM {sql.staged} WHERE {SEQUENCE} IN (SELECT {SEQUENCE} FROM {dropped})")
 
 
 def _kind(above: TableLoad, key: str) -> Kind:

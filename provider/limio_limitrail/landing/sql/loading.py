@@ -15,7 +15,7 @@ from limio_limitrail.landing.sql.child_tables import ChildSource, follow, load_c
 from limio_limitrail.landing.sql.contract import EVOLVE, Contract
 from limio_limitrail.landing.sql.errors import during
 from limio_limitrail.landing.sql.load_checks import run_checks
-from limio_limitrail.landing.sql.masked_keys import MaskedKeys, check_masked_keys, record_masked_keys
+from limio_limitrail.landing.sql.masked_keys import UNMASKED, MaskedKeys, check_masked_keys, record_masked_keys
 from limio_limitrail.landing.sql.model import LoadResult, PartSource, Target
 from limio_limitrail.landing.sql.partitions import Partitions
 from limio_limitrail.landing.sql.sessions import find_table, open_session
@@ -38,7 +38,7 @@ def load(
     schema: Mapping[str, Kind],
     parts: Sequence[PartSource],
     child_tables: Sequence[ChildSource] = (),
-    masked_keys: MaskedKeys | None = None,
+    masked_keys: MaskedKeys = UNMASKED,
     progress: Callable[[int], None] | None = None,
     contract: Contract = EVOLVE,
     checks: Sequence[Check] = (),
@@ -63,7 +63,7 @@ def load(
     :param schema: record key → the widest kind of all parts, in order.
     :param parts: the parts in order. Each is read once, one at a time; once more if it cannot go straight into a new table.
     :param child_tables: what was pulled of nested lists, for their child tables.
-    :param masked_keys: the hashes in the primary key, if there are any.
+    :param masked_keys: the hashes in the primary key.
     :param progress: called after every part with the number of rows sent so far.
     :param contract: what may change of the columns, and what the pull must bring.
     :param checks: what must hold of the table in the end.
@@ -86,8 +86,8 @@ def load(
         with during(step, outcome=_NOTHING_WRITTEN), open_session(hook, step=step) as session:
             table = find_table(target.table, dialect=session.dialect)
             lock_tables(session, table=table, children=child_tables)
-            if masked_keys is not None and target.mode.needs_key:
-                check_masked_keys(session, table=table, masked=masked_keys)
+            with during(f"while comparing the masks of the key of {table}"):
+                check_masked_keys(session, table=table, target=target, masked=masked_keys)
             loading = TableLoad(
                 session=session,
                 table=table,
@@ -102,8 +102,9 @@ def load(
             result = loading.run()
             if followers:
                 result = load_children(loading, followers, result=result)
-            if masked_keys is not None and result.rows:
-                record_masked_keys(session, table=table, masked=masked_keys)
+            if result.rows:
+                with during(f"while recording the masks of the key of {table}"):
+                    record_masked_keys(session, table=table, target=target, masked=masked_keys)
             run_checks(checks, session=session, table=table)
             if before_commit is not None and not dry_run:
                 before_commit(result)

@@ -1,21 +1,24 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Which secret made the hashes in a table's key. With another secret a merge would find no row again, and add each a second time.
+"""Which secret made the hashes in a table's key. With another secret, or without the mask, a merge would find no row again, and
+add each a second time.
 
 The table ``_limio_masked_keys`` is in the schema of the tables that it is about. It has a digest of each secret, not the secret.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from limio_limitrail.landing.sql.dialect import VALUE, Session
-from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.landing.sql.model import LandingError, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName, column_names
 
 MASKED_KEYS = "_limio_masked_keys"
 
 _HASH_LENGTH = 64
 _COLUMNS = ("table_name", "column_name", "secret_digest")
+_REMEDY = "load into another table, remove its rows, or run once with mode='replace' and max_missing='100%'"
 
 
 class MaskedKeyError(LandingError):
@@ -34,67 +37,93 @@ class MaskedKeys:
     digest: str
 
 
-def check_masked_keys(session: Session, *, table: TableName, masked: MaskedKeys) -> None:
-    """Check before a load that the table's rows have hashes of the same secret.
+UNMASKED = MaskedKeys(columns=(), digest="")
+"""Rows whose key has no hashes."""
 
-    :raises MaskedKeyError: the table has rows whose keys are not hashes, or are those of another secret.
+
+def check_masked_keys(session: Session, *, table: TableName, target: Target, masked: MaskedKeys) -> None:
+    """Check before a load that the keys of the table's rows are hashes of the same secret, or as plain as those that come.
+
+    :raises MaskedKeyError: they are not.
     """
+    if not target.mode.needs_key:
+        return
+    recorded = _recorded(session, table=table)
+    if not masked.columns and not recorded:
+        return
     if session.columns(table) is None or not _exists(session, table, "1 = 1"):
         return
-    for column in masked.columns:
-        known = _known(session, table=table, column=column)
-        if known != masked.digest:
-            _check(session, table, column=column, is_known=known is not None)
+    for column in target.primary_key:
+        known = recorded.get(session.dialect.same_name(column))
+        if column not in masked.columns:
+            if known is not None and _has_lengths(session, table, column=column, condition=f">= {_HASH_LENGTH}"):
+                raise MaskedKeyError(
+                    f"{table} has rows whose key {column!r} is masked, and that of the rows that come is not, so that each row "
+                    f"would come a second time. Nothing was loaded: mask {column!r} again, or {_REMEDY}"
+                )
+        elif known is None:
+            # Hashes that nobody has claimed yet are taken for those of this secret.
+            if _has_lengths(session, table, column=column, condition=f"<> {_HASH_LENGTH}"):
+                raise MaskedKeyError(
+                    f"{table} has rows whose key {column!r} is not masked, so that each row would come a second time. "
+                    f"Nothing was loaded: {_REMEDY}"
+                )
+        elif known != masked.digest:
+            raise MaskedKeyError(
+                f"the masked key {column!r} of {table} was made with another secret, so that each row would come a second time. "
+                f"Nothing was loaded: give the connection of mask_conn_id its former password, or {_REMEDY}"
+            )
 
 
-def record_masked_keys(session: Session, *, table: TableName, masked: MaskedKeys) -> None:
-    """Note whose hashes the keys of a table are, in the transaction that loads them."""
-    new = [column for column in masked.columns if _known(session, table=table, column=column) != masked.digest]
-    if not new:
+def record_masked_keys(session: Session, *, table: TableName, target: Target, masked: MaskedKeys) -> None:
+    """Note whose hashes the keys of a table are, in the transaction that loads its rows."""
+    if target.mode is WriteMode.APPEND:
         return
-    side = _side_table(table)
+    same = session.dialect.same_name
+    recorded = _recorded(session, table=table)
+    wanted = {same(column): masked.digest for column in masked.columns}
+    # Columns that are no longer in the key keep their hashes, unless all rows are new.
+    about = recorded.keys() if target.mode is WriteMode.REPLACE else {same(column) for column in target.primary_key}
+    stale = [column for column, digest in recorded.items() if column in about and wanted.get(column) != digest]
+    new = [column for column, digest in wanted.items() if recorded.get(column) != digest]
+    if not stale and not new:
+        return
+    side, name = _side_table(table), same(table.table)
     if session.columns(side) is None:
-        session.create_table(table=side, columns=[(column, session.dialect.text_type) for column in _COLUMNS], key=())
+        session.lock(side)
+        if session.columns(side) is None:
+            session.create_table(table=side, columns=[(column, session.dialect.text_type) for column in _COLUMNS], key=())
     qualified, values = session.dialect.qualified(side), ", ".join([VALUE] * len(_COLUMNS))
+    for column in {*stale, *new}:
+        session.execute(f"DELETE FROM {qualified} WHERE table_name = {VALUE} AND column_name = {VALUE}", name, column)
     for column in new:
-        session.execute(f"DELETE FROM {qualified} WHERE table_name = {VALUE} AND column_name = {VALUE}", table.table, column)
-        session.execute(f"INSERT INTO {qualified} ({', '.join(_COLUMNS)}) VALUES ({values})", table.table, column, masked.digest)
+        session.execute(f"INSERT INTO {qualified} ({', '.join(_COLUMNS)}) VALUES ({values})", name, column, masked.digest)
 
 
 def _side_table(table: TableName) -> TableName:
     return TableName(schema=table.schema, table=MASKED_KEYS)
 
 
-def _check(session: Session, table: TableName, *, column: str, is_known: bool) -> None:
-    """Refuse rows of another secret, or of none; hashes that nobody has claimed yet are taken for those of this secret."""
-    remedy = "load into another table, remove its rows, or run once with mode='replace' and max_missing='100%'"
-    if is_known:
-        raise MaskedKeyError(
-            f"the masked key {column!r} of {table} was made with another secret, so that each row would come a second time. "
-            f"Nothing was loaded: give the connection of mask_conn_id its former password, or {remedy}"
-        )
+def _recorded(session: Session, *, table: TableName) -> Mapping[str, str]:
+    """Return the masked columns of the key of a table, as names that the database does not distinguish, with their digests."""
+    side = _side_table(table)
+    if session.columns(side) is None:
+        return {}
+    rows = session.query(
+        f"SELECT column_name, secret_digest FROM {session.dialect.qualified(side)} WHERE table_name = {VALUE}",
+        session.dialect.same_name(table.table),
+    )
+    return {str(column): str(digest) for column, digest in rows}
+
+
+def _has_lengths(session: Session, table: TableName, *, column: str, condition: str) -> bool:
+    """Return whether the table has keys whose length meets a condition."""
     found = {one.name: one for one in session.columns(table) or ()}
     own = found.get(column_names([column], existing=found, same=session.dialect.same_name)[column])
     if own is None:
-        return
+        return False
     text = f"CAST({session.dialect.quote(own.name)} AS {session.dialect.text_type})"
-    if _exists(session, table, f"LENGTH({text}) <> {_HASH_LENGTH}"):
-        raise MaskedKeyError(
-            f"{table} has rows whose key {column!r} is not masked, so that each row would come a second time. "
-            f"Nothing was loaded: {remedy}"
-        )
-
-
-def _known(session: Session, *, table: TableName, column: str) -> str | None:
-    side = _side_table(table)
-    if session.columns(side) is None:
-        return None
-    rows = session.query(
-        f"SELECT secret_digest FROM {session.dialect.qualified(side)} WHERE table_name = {VALUE} AND column_name = {VALUE}",
-        table.table,
-        column,
-    )
-    return str(rows[0][0]) if rows else None
+    return _exists(session, table, f"LENGTH({text}) {condition}")
 
 
 def _exists(session: Session, table: TableName, condition: str) -> bool:

@@ -74,6 +74,29 @@ def _drop_by_fetched_times(
     return KeyMatches(matches=matches, outdated=len(outdated), timeless=timeless)
 
 
+def drop_stale(*, session: Session, statements: LoadStatements, keys: Sequence[ColumnPlan], extracted_at: datetime) -> None:
+    """Drop the staged rows that a merge did not write although the table may have nothing newer of their key.
+
+    A row with the same values may be of a later pull, and a row that must not come back is not in the table. The child rows of
+    both stay as they are.
+
+    :param extracted_at: when the pull was made.
+    """
+    if statements.compares_pulls_in_sql:
+        session.execute(statements.drop_stale(keys, in_sql=True), extracted_at)
+        return
+    session.execute(statements.drop_stale(keys, in_sql=False))
+    [own] = keys_of([extracted_at.isoformat()])
+    [(end,)] = session.query(f"SELECT coalesce(max({SEQUENCE}), -1) + 1 FROM {statements.staged}")
+    for start in range(0, end, BATCH_ROWS):
+        found = session.query(statements.pulls_of_pairs(keys, start=start, end=start + BATCH_ROWS))
+        pulls = sort_keys_of([pulled for _, pulled in found])
+        later = [row for (row, _), pull in zip(found, pulls, strict=True) if pull is not None and own is not None and pull > own]
+        if later:
+            dropped = session.staged_values({SEQUENCE: integer_array(later)}, types=[session.dialect.integer_type])
+            session.execute(f"DELETE FROM {statements.staged} WHERE {SEQUENCE} IN (SELECT {SEQUENCE} FROM {dropped})")
+
+
 def sort_keys_of(values: Sequence[Any]) -> list[str | None]:
     """Return the sort keys of times as a database returns them."""
     return keys_of([None if value is None else str(value) for value in values])
