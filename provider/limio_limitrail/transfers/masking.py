@@ -89,6 +89,13 @@ class TaskMasks:
         paths = [path for mask in self.masks for path in mask.paths]
         return tuple(column for column in key if any(covers(_path_of(column, nested=nested), path) for path in paths))
 
+    def dropped(self, columns: Iterable[str], *, nested: Mapping[str, NestedPath]) -> list[str]:
+        """Return the columns of which a mask leaves nothing."""
+        from limio_limitrail.landing.masks import MaskRule, covers
+
+        paths = [path for mask in self.masks if mask.rule is MaskRule.DROP for path in mask.paths]
+        return [column for column in columns if any(covers(path, _path_of(column, nested=nested)) for path in paths)]
+
     def check_part(self, masker: Masker, *, found: Collection[str]) -> None:
         """Refuse records that have a masked name in another spelling only.
 

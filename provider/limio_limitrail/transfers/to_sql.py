@@ -301,11 +301,20 @@ class ResourceToSqlOperator(ResourcePullOperator):
             check_partitions(column=self.partition_column, mode=self.mode, outlets=self.outlets, dropped=tuple(self.drop_columns))
         if twice := sorted(set(self.required_columns) & set(self.drop_columns)):
             raise ParameterError(f"required_columns and drop_columns both name {twice[0]!r}: take it out of one of them")
+        # A transform may make a column of the same name.
+        if plan.masks is not None and self.transform is None:
+            nested = {**plan.resource.columns, **(self.nested_columns or {})}
+            needed = [*self.required_columns, *([] if self.partition_column is None else [self.partition_column])]
+            if gone := plan.masks.dropped(needed, nested=nested):
+                raise ParameterError(
+                    f"mask drops {gone[0]!r}, which required_columns or partition_column names: take it out of one of them, or "
+                    "mask it with another rule"
+                )
 
     def _check_table(self, plan: PullPlan, mode: WriteMode, *, database: DbApiHook) -> None:
         """Check before the pull that the table can be loaded."""
         from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.landing.sql.model import LandingError
+        from limio_limitrail.landing.sql.model import LandingError, OnMissing
         from limio_limitrail.landing.sql.sessions import session_class
         from limio_limitrail.landing.sql.table_checks import check_target
         from limio_limitrail.transfers.missing import check_database
@@ -314,7 +323,14 @@ class ResourceToSqlOperator(ResourcePullOperator):
         key = self._key(plan) if mode.needs_key else ()
         history = mode == "history"
         try:
-            check_target(hook=database, table=self.table, primary_key=key, max_columns=self.max_columns, history=history)
+            check_target(
+                hook=database,
+                table=self.table,
+                primary_key=key,
+                max_columns=self.max_columns,
+                history=history,
+                on_missing=OnMissing(self.on_missing),
+            )
         except LandingError as unfit:
             raise ParameterError(f"table={self.table!r}: {unfit.what}") from None
 
