@@ -297,8 +297,6 @@ class ResourceToSqlOperator(ResourcePullOperator):
                 "mode='replace' with incremental=True would leave nothing in the table but what came since the watermark: "
                 "leave incremental out, or merge"
             )
-        if self.partition_column is not None:
-            check_partitions(column=self.partition_column, mode=self.mode, outlets=self.outlets, dropped=tuple(self.drop_columns))
         if twice := sorted(set(self.required_columns) & set(self.drop_columns)):
             raise ParameterError(f"required_columns and drop_columns both name {twice[0]!r}: take it out of one of them")
         # A transform may make a column of the same name.
@@ -368,9 +366,12 @@ class ResourceToSqlOperator(ResourcePullOperator):
         return MaskedKeys(columns=tuple(columns), digest=plan.masks.secret_digest())
 
     def _touched_store(self, context: Context) -> TouchedStore | None:
-        if self.partition_column is None:
+        """Return where the touched partitions are kept, once it is checked that they fit the task; None without them."""
+        column = self.partition_column
+        if column is None:
             return None
-        return TouchedStore(context, about=f"{self.sql_conn_id}/{self.table}/{self.partition_column}")
+        check_partitions(context, column=column, mode=self.mode, outlets=self.outlets, dropped=tuple(self.drop_columns))
+        return TouchedStore(context, about=f"{self.sql_conn_id}/{self.table}/{column}")
 
     def _child_lists(self, resource: Resource) -> tuple[ChildList, ...]:
         """Return the nested lists, once it is checked that they fit the pull."""
