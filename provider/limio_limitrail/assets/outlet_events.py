@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
+
+log = logging.getLogger(__name__)
 
 
 def takes_partitions() -> bool:
@@ -17,6 +20,30 @@ def takes_partitions() -> bool:
     return hasattr(OutletEventAccessor, "add_partitions")
 
 
+def asset_outlets(outlets: Iterable[Any]) -> list[Any]:
+    """Return the outlets that are assets, or references to assets by name or URI; an alias is neither."""
+    from airflow.sdk import Asset
+    from airflow.sdk.definitions.asset import AssetRef
+
+    return [outlet for outlet in outlets if isinstance(outlet, Asset | AssetRef)]
+
+
+def outlet_events(context: Context, *, outlets: Iterable[Any]) -> list[Any]:
+    """Return the events of the outlets that are assets, or refer to one.
+
+    A reference to an asset that no Dag has only causes a warning: Airflow sends no event for it.
+    """
+    from airflow.sdk.exceptions import AirflowRuntimeError
+
+    events = []
+    for outlet in asset_outlets(outlets):
+        try:
+            events.append(context["outlet_events"][outlet])
+        except AirflowRuntimeError:
+            log.warning("The outlet %r refers to an asset that no Dag has, and gets no event.", outlet)
+    return events
+
+
 def add_to_outlet_events(
     context: Context, *, outlets: Iterable[Any], summary: Mapping[str, Any], partitions: Sequence[str] = ()
 ) -> None:
@@ -24,14 +51,10 @@ def add_to_outlet_events(
 
     :param partitions: partition keys, each of which becomes an event of its own.
     """
-    from airflow.sdk import Asset
-
-    for outlet in outlets:
-        if isinstance(outlet, Asset):
-            event = context["outlet_events"][outlet]
-            event.extra = dict(summary)
-            if partitions:
-                event.add_partitions(list(partitions))
+    for event in outlet_events(context, outlets=outlets):
+        event.extra = dict(summary)
+        if partitions:
+            event.add_partitions(list(partitions))
 
 
 def suppress_outlet_events(task: BaseOperator) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.redact import holds_secret
-from limio_limitrail.assets.outlet_events import takes_partitions
+from limio_limitrail.assets.outlet_events import outlet_events, takes_partitions
 from limio_limitrail.stored_formats import trouble
 
 if TYPE_CHECKING:
@@ -21,16 +21,14 @@ STORE_KEY = "limio_limitrail.partitions"
 FORMAT_VERSION = 1
 
 
-def check_partitions(*, column: str, mode: str, outlets: Iterable[Any], dropped: Sequence[str]) -> None:
+def check_partitions(context: Context, *, column: str, mode: str, outlets: Iterable[Any], dropped: Sequence[str]) -> None:
     """Check the task's parameters before the first request.
 
     :raises ParameterError: this Airflow has no partitions, or no event could have them.
     """
-    from airflow.sdk import Asset
-
     if not takes_partitions():
         raise ParameterError("partition_column needs Airflow 3.3 or later, whose asset events have partition keys: leave it out")
-    if not any(isinstance(outlet, Asset) for outlet in outlets):
+    if not outlet_events(context, outlets=outlets):
         raise ParameterError(
             "partition_column puts partition keys into the event of the task's outlet asset, and the task has none: give it one, "
             'such as outlets=[Asset("warehouse/usage")]'

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.query import Source, differences, read_source
+from limio_limitrail.assets.outlet_events import asset_outlets
 from limio_limitrail.hooks.time_range import PastRange, just_after
 from limio_limitrail.stored_formats import UNREADABLE, instant, maybe, text, trouble
 
@@ -197,13 +198,11 @@ def asset_watermark(
     :param dry_run: whether nothing is to be saved in the store.
     :raises ParameterError: the task has no asset among its outlets.
     """
-    from airflow.sdk import Asset
-
     accessors: Any = context.get("asset_state_store")
     if accessors is None and context.get("task_state_store") is None:
         return None
     # Airflow leaves the store out of the context of a task that has no asset.
-    asset = next((outlet for outlet in outlets if isinstance(outlet, Asset)), None) if accessors is not None else None
+    asset = next(iter(asset_outlets(outlets)), None) if accessors is not None else None
     if asset is None:
         raise ParameterError(
             "incremental=True keeps its watermark in the state store of the task's outlet asset, and the task has none: "

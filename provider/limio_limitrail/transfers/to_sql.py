@@ -273,8 +273,6 @@ class ResourceToSqlOperator(ResourcePullOperator):
                 "mode='replace' with incremental=True would leave nothing in the table but what came since the watermark: "
                 "leave incremental out, or merge"
             )
-        if self.partition_column is not None:
-            check_partitions(column=self.partition_column, mode=self.mode, outlets=self.outlets, dropped=tuple(self.drop_columns))
         if twice := sorted(set(self.required_columns) & set(self.drop_columns)):
             raise ParameterError(f"required_columns and drop_columns both name {twice[0]!r}: take it out of one of them")
 
@@ -286,15 +284,19 @@ class ResourceToSqlOperator(ResourcePullOperator):
             return
         partition = () if self.partition_column is None else (self.partition_column,)
         nested = {**plan.resource.columns, **(self.nested_columns or {})}
-        if dropped := plan.masks.dropped((*self.required_columns, *partition), nested=nested):
+        dropped = plan.masks.dropped((*self.required_columns, *partition), nested=nested)
+        # A transform may make a column of the same name.
+        if dropped and self.transform is None:
             named = "required_columns" if dropped[0] in self.required_columns else "partition_column"
-            raise ParameterError(f"mask drops {dropped[0]!r}, which {named} names: take it out of one of them")
+            raise ParameterError(
+                f"mask drops {dropped[0]!r}, which {named} names: take it out of one of them, or mask it with another rule"
+            )
         plan.masks.check_child_lists(lists)
 
     def _check_table(self, plan: PullPlan, mode: WriteMode, *, database: DbApiHook) -> None:
         """Check before the pull that the table can be loaded."""
         from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.landing.sql.model import LandingError
+        from limio_limitrail.landing.sql.model import LandingError, OnMissing
         from limio_limitrail.landing.sql.sessions import session_class
         from limio_limitrail.landing.sql.table_checks import check_target
         from limio_limitrail.transfers.missing import check_database
@@ -303,7 +305,14 @@ class ResourceToSqlOperator(ResourcePullOperator):
         key = self._key(plan) if mode.needs_key else ()
         history = mode == "history"
         try:
-            check_target(hook=database, table=self.table, primary_key=key, max_columns=self.max_columns, history=history)
+            check_target(
+                hook=database,
+                table=self.table,
+                primary_key=key,
+                max_columns=self.max_columns,
+                history=history,
+                on_missing=OnMissing(self.on_missing),
+            )
         except LandingError as unfit:
             raise ParameterError(f"table={self.table!r}: {unfit.what}") from None
 
@@ -340,9 +349,12 @@ class ResourceToSqlOperator(ResourcePullOperator):
         return MaskedKeys(columns=plan.masks.hashed(self._key(plan), nested=nested), digest=plan.masks.secret_digest())
 
     def _touched_store(self, context: Context) -> TouchedStore | None:
-        if self.partition_column is None:
+        """Return where the touched partitions are kept, once it is checked that they fit the task; None without them."""
+        column = self.partition_column
+        if column is None:
             return None
-        return TouchedStore(context, about=f"{self.sql_conn_id}/{self.table}/{self.partition_column}")
+        check_partitions(context, column=column, mode=self.mode, outlets=self.outlets, dropped=tuple(self.drop_columns))
+        return TouchedStore(context, about=f"{self.sql_conn_id}/{self.table}/{column}")
 
     def _child_lists(self, resource: Resource) -> tuple[ChildList, ...]:
         tables = read_child_tables("child_tables", self.child_tables)

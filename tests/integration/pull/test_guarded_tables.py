@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+import pytest
 
 from limio_limitrail.emulator import EmulatorServer
 from tests.support.airflow_home import AirflowHome
@@ -62,6 +65,38 @@ def test_the_summary_and_the_event_name_what_was_ignored(
     assert done["xcom"]["columns_ignored"] == ["b", "c"]
     assert done["events"] == [done["xcom"]]
     assert list(duck_rows(tmp_path / "warehouse.duckdb", "things")[0]) == ["id", "_extracted_at", "_run_id"]
+
+
+@pytest.mark.parametrize("needed", ['required_columns="day"', 'partition_column="day", outlets=[Asset("things")]'])
+@pytest.mark.needs_state_store
+def test_a_needed_column_cannot_be_masked_away(home: AirflowHome, limio_emulator: EmulatorServer, needed: str) -> None:
+    home.write_dag(
+        f"""
+        LimioToSqlOperator(
+            task_id="land", resource={THINGS}, sql_conn_id="duck", table="things", nested_columns={{"day": "data.at.day"}},
+            mask={{"data.at": "drop"}}, {needed},
+        )
+        """
+    )
+    assert home.attempt("land").task("land")["xcom"] is None
+    assert "mask drops 'day', which required_columns or partition_column names" in home.output()
+    assert limio_emulator.counters.log == []
+
+
+@pytest.mark.parametrize("name", ["_sources", "_deleted_at"])
+def test_columns_that_records_have_filled_are_found_before_the_pull(
+    home: AirflowHome, limio_emulator: EmulatorServer, tmp_path: Path, name: str
+) -> None:
+    land = f'LimioToSqlOperator(task_id="land", resource={THINGS}, sql_conn_id="duck", table="things", on_missing='
+    home.write_dag(f'{land}"keep")')
+    things(limio_emulator, json.dumps({"id": 1, name: "theirs"}).encode())
+    home.attempt("land")
+    limio_emulator.counters.reset()
+    home.write_dag(f'{land}"delete")')
+    home.attempt("land", run_id="two")
+    assert f"the table has a column '{name}' that records or others have filled" in home.output()
+    assert limio_emulator.counters.log == []
+    assert duck(tmp_path / "warehouse.duckdb", f"SELECT id, {name} FROM things") == [(1, "theirs")]
 
 
 def test_a_column_cannot_be_required_and_dropped(home: AirflowHome, limio_emulator: EmulatorServer) -> None:

@@ -27,6 +27,12 @@ def daily(home: AirflowHome) -> AirflowHome:
         LimioToSqlOperator(task_id="land", outlets=[Asset("things"), Asset("others")], max_partitions=3, **common)
         LimioToSqlOperator(task_id="dry", outlets=[Asset("things")], dry_run=True, **common)
         LimioToSqlOperator(task_id="no_outlet", **common)
+        LimioToSqlOperator(task_id="by_name", outlets=[Asset.ref(name="things"), Asset.ref(name="unknown")], **common)
+        LimioToSqlOperator(task_id="unknown", outlets=[Asset.ref(name="unknown")], **common)
+        LimioToSqlOperator(
+            task_id="offers", outlets=[Asset.ref(name="things")], resource="catalog.offers2", sql_conn_id="duck", table="o",
+            incremental=True,
+        )
         LimioToSqlOperator(task_id="replace", outlets=[Asset("things")], mode="replace", **common)
         """
     )
@@ -68,8 +74,24 @@ def test_each_touched_day_gets_its_event(daily: AirflowHome, limio_emulator: Emu
     assert keys_of(daily, "land", "four") == []
 
 
+def test_an_outlet_may_refer_to_an_asset(daily: AirflowHome, limio_emulator: EmulatorServer) -> None:
+    limio_emulator.put_records("custom/things", rows(1, 2))
+    done = daily.attempt("by_name").task("by_name")
+    assert keys_of(daily, "by_name", "one") == [("things", "2026-05-01"), ("things", "2026-05-02")]
+    assert done["events"] == [done["xcom"]] * 2
+    assert "refers to an asset that no Dag has" in daily.output()
+    first, second = (daily.attempt("offers", run_id=run).task("offers") for run in ("one", "two"))
+    assert first["events"] == [first["xcom"]]
+    assert (first["xcom"]["since"], second["xcom"]["rows"]) == (None, 1)
+
+
 @pytest.mark.parametrize(
-    ("task", "message"), [("no_outlet", "the task has none: give it one"), ("replace", "writes every partition in each run")]
+    ("task", "message"),
+    [
+        ("no_outlet", "the task has none: give it one"),
+        ("unknown", "the task has none: give it one"),
+        ("replace", "writes every partition in each run"),
+    ],
 )
 def test_what_cannot_have_keys_is_refused_first(
     daily: AirflowHome, limio_emulator: EmulatorServer, task: str, message: str

@@ -26,6 +26,7 @@ PASSING = [
     Check(sql="SELECT count(*) = 3 FROM {table}"),
     Check(sql="WITH kept AS (SELECT * FROM {table} WHERE d < 0) SELECT count(*) FROM kept -- a comment"),
     Check(sql="SELECT 0.25"),
+    Check(sql="SELECT 7 % 4 = 3 AND count(*) = 3 FROM {table} WHERE coalesce(a, '') NOT IN ('%s', '?', ':a', '{a}') -- 1 % ?"),
 ]
 FAILING = [
     (Check("rows_between", least=4), r"'rows_between' \(the table has 3 rows, and must have at least 4\)"),
@@ -55,11 +56,28 @@ def test_what_fails_undoes_the_load(db: Database, *, exists: bool) -> None:
     before = (db.types(), db.rows(own=True)) if exists else None
     for check, message in FAILING:
         with pytest.raises(ContractError, match=rf"1 of 2 checks failed: {message}\. Nothing was written"):
-            db.land("merge", ROWS, run="run-2", checks=[PASSING[0], check])
+            db.land("merge", ROWS, run="run-2", checks=[Check("not_null", columns=["id"]), check])
         assert db.exists() is exists
         assert before is None or (db.types(), db.rows(own=True)) == before
     with pytest.raises(ContractError, match="7 of 7 checks failed"):
         db.land("merge", ROWS, checks=[check for check, _ in FAILING])
+
+
+@pytest.mark.parametrize("type_", ["double precision", "numeric", "real"])
+def test_not_a_number_is_no_result(typed: Database, type_: str) -> None:
+    if type_ == "numeric" and typed.name == "duckdb":
+        pytest.skip("its decimals have no NaN")
+    with pytest.raises(ContractError, match=r"'sql' \(its query returned nan\)"):
+        typed.land("merge", ROWS, checks=[Check(sql=f"SELECT CAST('NaN' AS {type_})")])
+
+
+def test_checks_of_one_label_are_told_apart_by_number(duck: Database) -> None:
+    few, many = Check("rows_between", least=9), Check("rows_between", most=9)
+    queries = [Check(sql="SELECT 1"), Check(sql="SELECT 0"), Check(sql="SELECT 0", name="named")]
+    with pytest.raises(ContractError) as failed:
+        duck.land("merge", ROWS, checks=[few, many, *queries])
+    assert "3 of 5 checks failed: 'checks[0] rows_between' (the table has 3 rows" in str(failed.value)
+    assert "), 'checks[3] sql' (its query returned 0), 'named' (its query returned 0)" in str(failed.value)
 
 
 def test_checks_see_the_whole_table_in_each_mode(db: Database) -> None:

@@ -74,6 +74,15 @@ def test_neither_key_nor_time_can_be_ignored(db: Database) -> None:
     assert list(db.types()) == ["id", "a"]
 
 
+@pytest.mark.parametrize("mode", ["append", "replace"])
+def test_records_of_which_nothing_would_be_left_are_refused(db: Database, mode: str) -> None:
+    db.land("merge", {"id": (INT, [1]), "a": (T, ["x"])})
+    before = (db.types(), db.rows(own=True))
+    with pytest.raises(ContractError, match="the table has none of the records' columns: 'b', 'c'"):
+        db.land(mode, {"b": (INT, [2]), "c": (INT, [2])}, key=(), run="run-2", contract=IGNORE)
+    assert (db.types(), db.rows(own=True)) == before
+
+
 @pytest.mark.sampled(9)
 @MODES
 @pytest.mark.parametrize(("old", "new"), [((INT, [1]), (T, ["a"])), ((INT, [1]), (D, [0.5])), ((J, ["[]"]), (T, ["x"]))])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql import LandingError, LoadResult, Partitions
+from limio_limitrail.landing.sql import Contract, LandingError, LoadResult, NewColumns, Partitions
 from limio_limitrail.landing.sql.model import OnMissing, Scope
 from tests.support.databases import Database
 
@@ -120,6 +120,13 @@ def test_what_makes_no_partitions(db: Database, column: Any, message: str) -> No
         db.land("merge", pulled, partitions=BY_DAY)
     assert not db.exists()
     assert db.land("merge", partitions=BY_DAY) == LoadResult()
+
+
+def test_a_column_that_the_contract_leaves_out_makes_no_partitions(duck: Database) -> None:
+    duck.land("merge", {"id": (INT, [1])})
+    ignore = Contract(new_columns=NewColumns.IGNORE)
+    with pytest.raises(LandingError, match="names 'day', which the table lacks, and new_columns=\"ignore\" leaves out; nothing"):
+        duck.land("merge", {"id": (INT, [1]), "day": (S, [at(1)])}, partitions=BY_DAY, contract=ignore)
 
 
 def test_what_is_called_before_the_commit_can_undo_it(db: Database) -> None:

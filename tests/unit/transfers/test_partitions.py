@@ -7,13 +7,15 @@ from typing import Any
 
 import pytest
 from airflow.sdk import Asset, AssetAlias
+from airflow.sdk.execution_time.context import OutletEventAccessors
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.secret import Secret, remember_secret
 from limio_limitrail.transfers import partitions
 from limio_limitrail.transfers.partitions import STORE_KEY, TouchedStore, check_partitions
 
-GOOD: dict[str, Any] = {"column": "day", "mode": "merge", "outlets": [Asset("a")], "dropped": ()}
+CONTEXT = {"outlet_events": OutletEventAccessors()}
+GOOD: dict[str, Any] = {"context": CONTEXT, "column": "day", "mode": "merge", "outlets": [Asset("a")], "dropped": ()}
 
 
 class Store(dict[str, Any]):

@@ -66,7 +66,8 @@ class Contract:
         """Return the plan without the columns that are to be ignored.
 
         :param needed: record keys that the load itself needs: the primary key and the time column.
-        :raises ContractError: there are new columns that the table must not gain, or cannot do without.
+        :raises ContractError: there are new columns that the table must not gain, or cannot do without; or no others, so that
+            nothing would be left of the records.
         """
         new = {column.key: column for column in plan.columns if column.existing is None} if plan.exists else {}
         if not new or self.new_columns is NewColumns.ADD:
@@ -83,6 +84,12 @@ class Contract:
                 f"{plan.table}: the table has no column {missing[0]!r}, which is part of the primary key or the time column, so "
                 f'new_columns="ignore" cannot leave it out. Nothing was written. Add the column to the table, or name others in '
                 f"primary_key= and time_column="
+            )
+        if len(new) == len(plan.columns):
+            raise ContractError(
+                f"{plan.table}: the table has none of the records' columns: {_listed(map(repr, new))}, so that "
+                f'new_columns="ignore" would leave nothing of them. Nothing was written. Load into another table, or add the '
+                f"columns to this one"
             )
         log.info("%s: columns of the records that the table lacks are ignored: %s", plan.table, _listed(map(repr, new)))
         kept = tuple(column for column in plan.columns if column.key not in new)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections import Counter
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -35,11 +37,11 @@ def run_checks(checks: Sequence[Check], *, session: Session, table: TableName) -
         return
     columns = session.columns(table)
     failed: list[str] = []
-    for check in checks:
-        with during(f"while running the check {check.label!r} of {table}"):
-            problem = _problem(check, session=session, table=table, columns=columns)
+    for label, check in zip(_labels(checks), checks, strict=True):
+        with during(f"while running the check {label!r} of {table}"):
+            problem = _problem(check, label=label, session=session, table=table, columns=columns)
         if problem is not None:
-            failed.append(f"{check.label!r} ({problem})")
+            failed.append(f"{label!r} ({problem})")
     if failed:
         more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
         raise ContractError(
@@ -49,7 +51,15 @@ def run_checks(checks: Sequence[Check], *, session: Session, table: TableName) -
     log.info("%s: %d checks passed", table, len(checks))
 
 
-def _problem(check: Check, *, session: Session, table: TableName, columns: Sequence[TableColumn] | None) -> str | None:
+def _labels(checks: Sequence[Check]) -> list[str]:
+    """Return what messages call the checks: checks of one label get their numbers, too."""
+    times = Counter(check.label for check in checks)
+    return [check.label if times[check.label] == 1 else f"checks[{at}] {check.label}" for at, check in enumerate(checks)]
+
+
+def _problem(
+    check: Check, *, label: str, session: Session, table: TableName, columns: Sequence[TableColumn] | None
+) -> str | None:
     """Return why a check fails; ``None`` if it passes."""
     name = session.dialect.qualified(table)
     if check.kind == "rows_between":
@@ -62,8 +72,8 @@ def _problem(check: Check, *, session: Session, table: TableName, columns: Seque
     if columns is None:
         return None
     if check.sql is not None:
-        return _sql_problem(check.sql.replace("{table}", name), session=session, label=check.label)
-    found = [_column(key, check=check, session=session, table=table, columns=columns) for key in check.columns]
+        return _sql_problem(check.sql.replace("{table}", name), session=session, label=label)
+    found = [_column(key, label=label, session=session, table=table, columns=columns) for key in check.columns]
     quoted = [session.dialect.quote(column.name) for column in found]
     if check.kind == "not_null":
         [(rows,)] = session.query(f"SELECT count(*) FROM {name} WHERE NOT {all_of(f'{one} IS NOT NULL' for one in quoted)}")
@@ -80,14 +90,14 @@ def _problem(check: Check, *, session: Session, table: TableName, columns: Seque
     return f"{rows} rows share {groups} values" if groups else None
 
 
-def _column(key: str, *, check: Check, session: Session, table: TableName, columns: Sequence[TableColumn]) -> TableColumn:
+def _column(key: str, *, label: str, session: Session, table: TableName, columns: Sequence[TableColumn]) -> TableColumn:
     by_name = {column.name: column for column in columns}
     # A column of the table, such as _run_id, or that of a record key.
     names = {key: key} if key in by_name else column_names([key], existing=by_name, same=session.dialect.same_name)
     column = by_name.get(names[key])
     if column is None:
         raise LandingError(
-            f"{table}: the check {check.label!r} names the column {key!r}, which the table does not have; nothing was written"
+            f"{table}: the check {label!r} names the column {key!r}, which the table does not have; nothing was written"
         )
     return column
 
@@ -107,4 +117,5 @@ def _sql_problem(sql: str, *, session: Session, label: str) -> str | None:
         raise LandingError(
             f"the check {label!r} must return a boolean or a number, and returned a {type(value).__name__}; nothing was written"
         )
-    return None if value else f"its query returned {str(value).lower()}"
+    # Not a number is true in Python, and as little a result as null.
+    return None if value and not math.isnan(value) else f"its query returned {str(value).lower()}"

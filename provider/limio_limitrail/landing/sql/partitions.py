@@ -61,10 +61,10 @@ class TouchedPartitions:
         if self._partitions is None:
             return
         if self._expression is None:
-            raise LandingError(
-                f"{self._plan.table}: partition_column names {self._partitions.column!r}, which neither the records nor the "
-                f"table have; nothing was written"
-            )
+            column = self._partitions.column
+            ignored = column in self._plan.ignored
+            why = 'the table lacks, and new_columns="ignore" leaves out' if ignored else "neither the records nor the table have"
+            raise LandingError(f"{self._plan.table}: partition_column names {column!r}, which {why}; nothing was written")
         found = self._session.query(f"SELECT DISTINCT {self._expression} FROM {rows}", *values)
         self._add(value for (value,) in found)
 

@@ -163,11 +163,8 @@ def find_membership(*, session: Session, table: TableName, target: Target) -> Me
     ours = sources is not None and _is_ours(session=session, table=table, column=sources)
     if not wanted and not ours:
         return None
-    if wanted and (foreign := (sources if not ours else None) or (deleted_at if not ours else None)) is not None:
-        raise LandingError(
-            f"{table}: the table has a column {foreign.name!r} that records or others have filled, and on_missing="
-            f"{target.on_missing} needs it for itself; rename or drop the column; nothing was written"
-        )
+    if wanted and not ours and (foreign := sources or deleted_at) is not None:
+        raise _foreign_column(foreign, table=table, on_missing=target.on_missing)
     membership = Membership(
         scope=scope,
         began=target.extracted_at,
@@ -182,6 +179,31 @@ def find_membership(*, session: Session, table: TableName, target: Target) -> Me
     if run_id is None or extracted_at is None or extracted_at.kind is not Kind.TIMESTAMP:
         return membership
     return replace(membership, is_outrun=_has_later(session=session, table=table, membership=membership))
+
+
+def check_free_columns(*, session: Session, table: TableName, on_missing: OnMissing) -> None:
+    """Refuse a table whose columns cannot be those of loads, as far as that is known without looking at all rows.
+
+    :raises LandingError: it has a column of one of the names that is not of loads.
+    """
+    same = session.dialect.same_name
+    columns = {same(column.name): column for column in session.columns(table) or ()}
+    sources, deleted_at = columns.get(same(SOURCES)), columns.get(same(DELETED_AT))
+    if sources is None:
+        foreign = deleted_at
+    else:
+        name = session.dialect.quote(sources.name)
+        some = f"SELECT {name} FROM {session.dialect.qualified(table)} WHERE {name} IS NOT NULL LIMIT 1"
+        foreign = None if all(str(value).startswith("|") for (value,) in session.query(some)) else sources
+    if foreign is not None:
+        raise _foreign_column(foreign, table=table, on_missing=on_missing)
+
+
+def _foreign_column(column: TableColumn, *, table: TableName, on_missing: OnMissing) -> LandingError:
+    return LandingError(
+        f"{table}: the table has a column {column.name!r} that records or others have filled, and on_missing={on_missing} needs "
+        f"it for itself; rename or drop the column; nothing was written"
+    )
 
 
 def record_load(*, session: Session, table: TableName, membership: Membership, scanned: OnMissing | None) -> None:

@@ -15,9 +15,10 @@ from limio_limitrail.landing.sql.dialect import VALUE, Equality, Session
 from limio_limitrail.landing.sql.errors import DatabaseError, during
 from limio_limitrail.landing.sql.history import check_database, check_table
 from limio_limitrail.landing.sql.metadata import RUN_ID
-from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.landing.sql.model import LandingError, OnMissing
 from limio_limitrail.landing.sql.names import TableName, column_names
 from limio_limitrail.landing.sql.plan import loose_key
+from limio_limitrail.landing.sql.scopes import check_free_columns
 from limio_limitrail.landing.sql.sessions import find_table, open_session, session_class
 
 if TYPE_CHECKING:
@@ -26,7 +27,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("limio_limitrail.landing.sql")
 
 
-def check_target(*, hook: DbApiHook, table: str, primary_key: Sequence[str], max_columns: int, history: bool) -> None:
+def check_target(
+    *,
+    hook: DbApiHook,
+    table: str,
+    primary_key: Sequence[str],
+    max_columns: int,
+    history: bool,
+    on_missing: OnMissing = OnMissing.KEEP,
+) -> None:
     """Check whether a pull can be loaded into a table, as far as that is known without its rows.
 
     A database that cannot be reached now only causes a warning: it may be back when the pull has ended.
@@ -36,6 +45,7 @@ def check_target(*, hook: DbApiHook, table: str, primary_key: Sequence[str], max
     :param primary_key: the record keys by which rows are merged; empty without a merge.
     :param max_columns: the columns that the pull may have.
     :param history: whether versions are loaded, and not rows.
+    :param on_missing: what happens to rows that the list no longer has.
     :raises LandingError: nothing can be loaded into the table.
     """
     kind = session_class(hook)
@@ -54,6 +64,8 @@ def check_target(*, hook: DbApiHook, table: str, primary_key: Sequence[str], max
                 session = kind(hook, connection)
                 columns = session.columns(name) or ()
                 check_table(session=session, table=name, history=history)
+                if on_missing is not OnMissing.KEEP and not history:
+                    check_free_columns(session=session, table=name, on_missing=on_missing)
     except DatabaseError as refused:
         log.warning("The table %s could not be inspected before the pull, which starts anyway. %s", name, refused.what)
         return
