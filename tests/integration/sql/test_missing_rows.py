@@ -107,6 +107,65 @@ def test_an_incremental_run_judges_nothing_and_stops_older_scans(db: Database) -
     assert scan(db, "a", on_missing="delete", day=3).deleted == 1
 
 
+@pytest.mark.parametrize("on_missing", ["mark", "delete"])
+def test_two_runs_of_the_same_second(db: Database, on_missing: str) -> None:
+    scan(db, "a", "b", on_missing=on_missing)
+    scan(db, "a", "b", "new", on_missing=on_missing, day=1, run="sync/orders/fast")
+    result = scan(db, "a", "b", on_missing=on_missing, day=1, run="sync/orders/slow")
+    assert (result.missing_checked, state(db)) == (False, {"a": "", "b": "", "new": ""})
+    assert scan(db, "a", "b", "new", on_missing=on_missing, day=1, run="sync/orders/fast").missing_checked
+
+
+def test_runs_after_an_older_one_are_older_too(db: Database) -> None:
+    scan(db, "a", "new", on_missing="keep", day=3)
+    for number in (1, 2):
+        assert not scan(db, "a", on_missing="delete", day=number).missing_checked
+    assert set(state(db)) == {"a", "new"}
+
+
+LOSSES = {
+    "the scopes are dropped": ("DROP TABLE _limio_scopes", "subs"),
+    "the table is renamed": ("ALTER TABLE subs RENAME TO other", "other"),
+    "the table is copied": ("CREATE TABLE other AS SELECT * FROM subs", "other"),
+}
+
+
+@pytest.mark.parametrize("statement", LOSSES)
+def test_an_older_run_judges_nothing_after_a_loss(db: Database, statement: str) -> None:
+    scan(db, "a", "new", on_missing="delete", day=5)
+    change, table = LOSSES[statement]
+    db.execute(change)
+    for number in (3, 4):
+        assert not scan(db, "a", on_missing="delete", day=number, table=table).missing_checked
+    assert {row["id"] for row in db.rows(table)} == {"a", "new"}
+    assert scan(db, "a", on_missing="delete", day=6, table=table).deleted == 1
+
+
+@pytest.mark.parametrize("kind", [Kind.TIMESTAMP, Kind.TEXT])
+@pytest.mark.parametrize("on_missing", ["mark", "delete"])
+def test_a_long_pull_brings_what_is_younger_than_the_scan(db: Database, on_missing: str, kind: Kind) -> None:
+    def pull(*, day: int, full: bool = True, **found: int) -> LoadResult:
+        times: list[Any] = [NOON + changed * DAY for changed in found.values()]
+        if kind is Kind.TEXT:
+            times = [time.strftime("%Y-%m-%dT%H:%M:%S.%f000Z") for time in times]
+        return db.land(
+            "merge", {"id": (Kind.TEXT, list(found)), "at": (kind, times)}, time="at", at=NOON + day * DAY,
+            run=f"{A.task}/{day}", scope=A, full_scan=full, on_missing=OnMissing(on_missing),
+        )  # fmt: skip
+
+    pull(day=0, a=0, again=0)
+    pull(day=3, a=0)
+    # It began before that scan, and read on after it: while the scan ran, records were made, and one was deleted.
+    result = pull(day=2, full=False, a=0, again=4, young=4, gone=1)
+    found = state(db)
+    assert (found["a"], found["again"], found["young"]) == ("", "", "")
+    assert found.get("gone", day(3)) == day(3)
+    assert (result.returned, result.outdated) == ((1, 0) if on_missing == "mark" else (0, 1))
+    # They are rows of the list, and are judged by the next scan.
+    result = pull(day=6, a=0)
+    assert result.marked + result.deleted == 2
+
+
 def test_a_retry_judges_again(db: Database) -> None:
     scan(db, "a", "b")
     for _ in range(2):
