@@ -218,6 +218,18 @@ def test_a_column_of_the_records_is_not_taken(db: Database, name: str) -> None:
     assert [row[name] for row in db.rows()] == ["theirs", None]
 
 
+@pytest.mark.parametrize("on_missing", ["delete", "keep"])
+def test_no_load_goes_on_without_the_sources(db: Database, on_missing: str) -> None:
+    scan(db, "a", "b", on_missing="delete")
+    db.execute(f"INSERT INTO subs (id, v, _sources) VALUES ('by hand', 'same', '{A.digest}')")
+    with pytest.raises(LandingError, match="1 rows have something else in the column '_sources' than digests between bars"):
+        scan(db, "b", of=B, on_missing=on_missing, day=1)
+    db.execute(f"UPDATE subs SET _sources = '|{A.digest}|' WHERE id = 'by hand'")
+    scan(db, "b", of=B, on_missing=on_missing, day=1)
+    assert scan(db, "a", on_missing="delete", day=2).deleted == 1
+    assert set(state(db)) == {"a", "b"}
+
+
 def test_records_have_other_columns_than_loads(db: Database) -> None:
     db.land(
         "merge",
@@ -248,11 +260,22 @@ def test_the_page_hands_rows_over(db: Database) -> None:
     former, now = scope("former", task="old/orders"), scope("now", task="new/orders")
     scan(db, "a", "b", of=former, table="orders")
     scan(db, "a", of=now, day=1, table="orders")
-    look, hand_over = blocks("docs/how-to/deletes.md", section="Whose rows they are", language="sql")
+    look, hand_over, _ = blocks("docs/how-to/deletes.md", section="Whose rows they are", language="sql")
     assert {row[2] for row in db.query(look.text)} == {former.text, now.text}
     db.execute(*hand_over.text.replace("old", former.digest).replace("new", now.digest).strip().rstrip(";").split(";"))
     assert scan(db, "a", of=now, day=2, table="orders").marked == 1
     assert {row["id"]: row["_sources"] for row in db.rows("orders")} == {"a": f"|{now.digest}|", "b": "|"}
+
+
+def test_the_page_removes_a_list_that_is_no_longer_pulled(db: Database) -> None:
+    scan(db, "a", "b", "c", on_missing="delete", table="orders")
+    scan(db, "b", of=B, on_missing="delete", table="orders")
+    scan(db, "b", "c", on_missing="mark", day=1, table="orders")
+    *_, remove = blocks("docs/how-to/deletes.md", section="Whose rows they are", language="sql")
+    db.execute(*remove.text.replace("old", A.digest).strip().rstrip(";").split(";"))
+    # What was marked stays.
+    assert {row["id"]: row["_sources"] for row in db.rows("orders")} == {"a": "|", "b": f"|{B.digest}|"}
+    assert db.query("SELECT scope FROM _limio_scopes") == [(B.digest,)]
 
 
 # -- a list that shrank ---------------------------------------------------------------------------------------

@@ -154,7 +154,7 @@ class Membership:
 def find_membership(*, session: Session, table: TableName, target: Target) -> Membership | None:
     """Find out how a load has to take part; ``None`` if the table has no ``_sources`` and gets none.
 
-    :raises LandingError: the table has a column of one of the names that is not of loads.
+    :raises LandingError: the table has a column of one of the names that is not of loads, or not only.
     """
     scope = target.scope
     if scope is None or not session.dialect.serializes_loads:
@@ -284,6 +284,8 @@ def _is_ours(*, session: Session, table: TableName, column: TableColumn) -> bool
     """Return whether loads have filled a column ``_sources``: nothing else is in it.
 
     The name of the table is not asked for, unless the column is empty: it may have been renamed.
+
+    :raises LandingError: loads have filled it, and somebody has written something else into some rows.
     """
     if column.kind is not Kind.TEXT:
         return False
@@ -292,7 +294,13 @@ def _is_ours(*, session: Session, table: TableName, column: TableColumn) -> bool
     [(filled, ours)] = session.query(
         f"SELECT count({name}), coalesce(sum(CASE WHEN {like} THEN 1 ELSE 0 END), 0) FROM {session.dialect.qualified(table)} AS t"
     )
-    return int(filled) == int(ours) and (bool(filled) or _has_scopes(session=session, table=table))
+    others = int(filled) - int(ours)
+    if others and int(ours) and _has_scopes(session=session, table=table):
+        raise LandingError(
+            f"{table}: {others} rows have something else in the column {column.name!r} than digests between bars, as in "
+            f"|3f0c…|, so that it is not known which lists have them; correct them, or set them to null; nothing was written"
+        )
+    return not others and (bool(filled) or _has_scopes(session=session, table=table))
 
 
 def _has_scopes(*, session: Session, table: TableName) -> bool:
