@@ -224,7 +224,10 @@ def _start(
     if since is not None:
         return since, "since=", None
     if not time_filter.required:
-        return None, "everything" if incremental is None else "everything, because there is no watermark yet", None
+        if incremental is None:
+            return None, "everything", None
+        why = "full_refresh=True" if incremental.full_refresh else "there is no watermark yet"
+        return None, f"everything, because {why}", None
     if interval is not None:
         return interval, "the data interval's start", None
     if time_filter.until is None and run.start is not None:

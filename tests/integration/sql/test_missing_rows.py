@@ -107,6 +107,65 @@ def test_an_incremental_run_judges_nothing_and_stops_older_scans(db: Database) -
     assert scan(db, "a", on_missing="delete", day=3).deleted == 1
 
 
+@pytest.mark.parametrize("on_missing", ["mark", "delete"])
+def test_two_runs_of_the_same_second(db: Database, on_missing: str) -> None:
+    scan(db, "a", "b", on_missing=on_missing)
+    scan(db, "a", "b", "new", on_missing=on_missing, day=1, run="sync/orders/fast")
+    result = scan(db, "a", "b", on_missing=on_missing, day=1, run="sync/orders/slow")
+    assert (result.missing_checked, state(db)) == (False, {"a": "", "b": "", "new": ""})
+    assert scan(db, "a", "b", "new", on_missing=on_missing, day=1, run="sync/orders/fast").missing_checked
+
+
+def test_runs_after_an_older_one_are_older_too(db: Database) -> None:
+    scan(db, "a", "new", on_missing="keep", day=3)
+    for number in (1, 2):
+        assert not scan(db, "a", on_missing="delete", day=number).missing_checked
+    assert set(state(db)) == {"a", "new"}
+
+
+LOSSES = {
+    "the scopes are dropped": ("DROP TABLE _limio_scopes", "subs"),
+    "the table is renamed": ("ALTER TABLE subs RENAME TO other", "other"),
+    "the table is copied": ("CREATE TABLE other AS SELECT * FROM subs", "other"),
+}
+
+
+@pytest.mark.parametrize("statement", LOSSES)
+def test_an_older_run_judges_nothing_after_a_loss(db: Database, statement: str) -> None:
+    scan(db, "a", "new", on_missing="delete", day=5)
+    change, table = LOSSES[statement]
+    db.execute(change)
+    for number in (3, 4):
+        assert not scan(db, "a", on_missing="delete", day=number, table=table).missing_checked
+    assert {row["id"] for row in db.rows(table)} == {"a", "new"}
+    assert scan(db, "a", on_missing="delete", day=6, table=table).deleted == 1
+
+
+@pytest.mark.parametrize("kind", [Kind.TIMESTAMP, Kind.TEXT])
+@pytest.mark.parametrize("on_missing", ["mark", "delete"])
+def test_a_long_pull_brings_what_is_younger_than_the_scan(db: Database, on_missing: str, kind: Kind) -> None:
+    def pull(*, day: int, full: bool = True, **found: int) -> LoadResult:
+        times: list[Any] = [NOON + changed * DAY for changed in found.values()]
+        if kind is Kind.TEXT:
+            times = [time.strftime("%Y-%m-%dT%H:%M:%S.%f000Z") for time in times]
+        return db.land(
+            "merge", {"id": (Kind.TEXT, list(found)), "at": (kind, times)}, time="at", at=NOON + day * DAY,
+            run=f"{A.task}/{day}", scope=A, full_scan=full, on_missing=OnMissing(on_missing),
+        )  # fmt: skip
+
+    pull(day=0, a=0, again=0)
+    pull(day=3, a=0)
+    # It began before that scan, and read on after it: while the scan ran, records were made, and one was deleted.
+    result = pull(day=2, full=False, a=0, again=4, young=4, gone=1)
+    found = state(db)
+    assert (found["a"], found["again"], found["young"]) == ("", "", "")
+    assert found.get("gone", day(3)) == day(3)
+    assert (result.returned, result.outdated) == ((1, 0) if on_missing == "mark" else (0, 1))
+    # They are rows of the list, and are judged by the next scan.
+    result = pull(day=6, a=0)
+    assert result.marked + result.deleted == 2
+
+
 def test_a_retry_judges_again(db: Database) -> None:
     scan(db, "a", "b")
     for _ in range(2):
@@ -159,6 +218,18 @@ def test_a_column_of_the_records_is_not_taken(db: Database, name: str) -> None:
     assert [row[name] for row in db.rows()] == ["theirs", None]
 
 
+@pytest.mark.parametrize("on_missing", ["delete", "keep"])
+def test_no_load_goes_on_without_the_sources(db: Database, on_missing: str) -> None:
+    scan(db, "a", "b", on_missing="delete")
+    db.execute(f"INSERT INTO subs (id, v, _sources) VALUES ('by hand', 'same', '{A.digest}')")
+    with pytest.raises(LandingError, match="1 rows have something else in the column '_sources' than digests between bars"):
+        scan(db, "b", of=B, on_missing=on_missing, day=1)
+    db.execute(f"UPDATE subs SET _sources = '|{A.digest}|' WHERE id = 'by hand'")
+    scan(db, "b", of=B, on_missing=on_missing, day=1)
+    assert scan(db, "a", on_missing="delete", day=2).deleted == 1
+    assert set(state(db)) == {"a", "b"}
+
+
 def test_records_have_other_columns_than_loads(db: Database) -> None:
     db.land(
         "merge",
@@ -189,11 +260,22 @@ def test_the_page_hands_rows_over(db: Database) -> None:
     former, now = scope("former", task="old/orders"), scope("now", task="new/orders")
     scan(db, "a", "b", of=former, table="orders")
     scan(db, "a", of=now, day=1, table="orders")
-    look, hand_over = blocks("docs/how-to/deletes.md", section="Whose rows they are", language="sql")
+    look, hand_over, _ = blocks("docs/how-to/deletes.md", section="Whose rows they are", language="sql")
     assert {row[2] for row in db.query(look.text)} == {former.text, now.text}
     db.execute(*hand_over.text.replace("old", former.digest).replace("new", now.digest).strip().rstrip(";").split(";"))
     assert scan(db, "a", of=now, day=2, table="orders").marked == 1
     assert {row["id"]: row["_sources"] for row in db.rows("orders")} == {"a": f"|{now.digest}|", "b": "|"}
+
+
+def test_the_page_removes_a_list_that_is_no_longer_pulled(db: Database) -> None:
+    scan(db, "a", "b", "c", on_missing="delete", table="orders")
+    scan(db, "b", of=B, on_missing="delete", table="orders")
+    scan(db, "b", "c", on_missing="mark", day=1, table="orders")
+    *_, remove = blocks("docs/how-to/deletes.md", section="Whose rows they are", language="sql")
+    db.execute(*remove.text.replace("old", A.digest).strip().rstrip(";").split(";"))
+    # What was marked stays.
+    assert {row["id"]: row["_sources"] for row in db.rows("orders")} == {"a": "|", "b": f"|{B.digest}|"}
+    assert db.query("SELECT scope FROM _limio_scopes") == [(B.digest,)]
 
 
 # -- a list that shrank ---------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from limio_limitrail.landing.sql.scopes import NO_SOURCE, UNKNOWN_SOURCE, Member
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.partitions import TouchedPartitions
     from limio_limitrail.landing.sql.plan import ColumnPlan
@@ -80,7 +82,7 @@ class MissingRows:
         """
         member = self._membership
         if member.is_superseded:
-            return MissingResult(dropped=self._drop_not_found(keys))
+            return MissingResult(dropped=self._drop_not_found(keys), returned=self.add_later(keys))
         self._claim(keys)
         checks = self._target.full_scan and self._target.on_missing is not OnMissing.KEEP and member.is_latest
         counts = self._count(keys)
@@ -89,16 +91,51 @@ class MissingRows:
             self._guard(keys, counts, is_empty=not staged)
             deleted, marked = self._remove(keys, counts)
         if counts.returned:
-            came = f"{self._sql.staged} AS s JOIN {self._sql.table} AS t ON {self._sql.same_key(keys)}"
-            self._touched.note(f"{came} WHERE {self._deleted_at} IS NOT NULL")
+            self._touched.note(f"{self._pairs(keys)} WHERE {self._deleted_at} IS NOT NULL")
         if counts.came_again:
-            assignments = [(self._session.dialect.quote(SOURCES), member.with_member(self._sources))]
-            if member.marks:
-                assignments.append((self._session.dialect.quote(DELETED_AT), "NULL"))
-            condition = all_of([self._sql.same_key(keys), self._is_to_be_added()])
-            added = self._session.execute(self._session.dialect.update(self._sql.table, self._sql.staged, assignments, condition))
-            self._expect(found=added, wanted=counts.came_again)
+            self._expect(found=self._add(keys), wanted=counts.came_again)
         return MissingResult(checked=checks, deleted=deleted, marked=marked, returned=counts.returned)
+
+    def add_later(self, keys: Sequence[ColumnPlan]) -> int:
+        """Record that the list has the rows whose records are later than the full scan that supersedes this load.
+
+        That scan may have read the list before they were there. Must also run after the merge, for those that it inserts.
+
+        :return: how many were marked.
+        """
+        later = self._later()
+        if later is None or not keys:
+            return 0
+        condition, value = later
+        returned = 0
+        if self._membership.marks:
+            marked = f"{self._pairs(keys)} WHERE {self._deleted_at} IS NOT NULL AND {condition}"
+            [(returned,)] = self._session.query(f"SELECT count(*) FROM {marked}", value)
+            self._touched.note(marked, value)
+        self._add(keys, later)
+        return int(returned)
+
+    def _later(self) -> tuple[str, datetime | str | None] | None:
+        """Return the condition that a record is later than the full scan that supersedes this load, and the value it binds."""
+        scanned_at = self._membership.scanned_at
+        return self._sql.is_after(scanned_at) if self._membership.is_superseded and scanned_at is not None else None
+
+    def _pairs(self, keys: Sequence[ColumnPlan]) -> str:
+        return f"{self._sql.staged} AS s JOIN {self._sql.table} AS t ON {self._sql.same_key(keys)}"
+
+    def _add(self, keys: Sequence[ColumnPlan], later: tuple[str, datetime | str | None] | None = None) -> int:
+        """Record that the list has the rows that came; return how many it did not have, or were marked.
+
+        :param later: a condition on the staged rows, and the value that it binds.
+        """
+        condition, *values = later or ("1 = 1",)
+        quote = self._session.dialect.quote
+        assignments = [(quote(SOURCES), self._membership.with_member(self._sources))]
+        if self._membership.marks:
+            assignments.append((quote(DELETED_AT), "NULL"))
+        conditions = [self._sql.same_key(keys), self._is_to_be_added(), condition]
+        update = self._session.dialect.update(self._sql.table, self._sql.staged, assignments, all_of(conditions))
+        return self._session.execute(update, *values)
 
     def _is_to_be_added(self) -> str:
         outside = self._membership.is_not_member(self._sources)
@@ -207,14 +244,19 @@ class MissingRows:
         return 0, counts.gone
 
     def _drop_not_found(self, keys: Sequence[ColumnPlan]) -> int:
-        """Drop the staged rows that the table does not have, if a later full scan of the scope has deleted such rows."""
+        """Drop the staged rows that the table does not have, if a later full scan of the scope has deleted such rows.
+
+        A record that is later than that scan stays: the scan may have read the list before it was there.
+        """
         state = self._membership.state
         if not keys or state is None or state.on_missing is not OnMissing.DELETE:
             return 0
         sql = self._sql
         there = f"SELECT 1 FROM {sql.table} AS t WHERE {sql.same_key(keys)}"
-        absent = f"SELECT s.{SEQUENCE} FROM {sql.staged} AS s WHERE NOT EXISTS ({there})"
-        return self._session.execute(f"DELETE FROM {sql.staged} WHERE {SEQUENCE} IN ({absent})")
+        condition, *values = self._later() or ("1 = 0",)
+        is_later = f"CASE WHEN {condition} THEN 1 ELSE 0 END"
+        absent = f"SELECT s.{SEQUENCE} FROM {sql.staged} AS s WHERE NOT EXISTS ({there}) AND {is_later} = 0"
+        return self._session.execute(f"DELETE FROM {sql.staged} WHERE {SEQUENCE} IN ({absent})", *values)
 
     def _expect(self, *, found: int, wanted: int) -> None:
         if found != wanted:

@@ -13,11 +13,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from limio_limitrail.landing.arrow_tables import text_array
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import ISO_INSTANT, VALUE, TableColumn
+from limio_limitrail.landing.sql.dialect import ISO_INSTANT, VALUE, TableColumn, all_of
 from limio_limitrail.landing.sql.metadata import DELETED_AT, EXTRACTED_AT, RUN_ID, SOURCES, MetadataColumn
 from limio_limitrail.landing.sql.model import LandingError, OnMissing, Scope, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.timestamps import newest_time, sort_keys
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.dialect import Session
@@ -64,11 +66,12 @@ class Membership:
 
     :param scope: its scope.
     :param began: when its pull began.
-    :param state: what is known of the scope; ``None`` before the first load of it.
+    :param state: what is known of the scope; ``None`` before the first load of it. Where `_limio_scopes` has nothing about it,
+        the task's rows tell when it was last loaded.
     :param is_new: whether the table does not have the column ``_sources`` yet.
     :param marks: whether the table has, or gets, the column ``_deleted_at``.
     :param merges: whether rows are found by their keys, so that one that is not there may have been deleted.
-    :param is_outrun: whether the table has rows of a later pull of the task, from before it had the column.
+    :param is_tied: whether the table has rows of another pull of the task that began in the same second.
     """
 
     scope: Scope
@@ -77,7 +80,7 @@ class Membership:
     is_new: bool
     marks: bool
     merges: bool = True
-    is_outrun: bool = False
+    is_tied: bool = False
 
     @property
     def source(self) -> str:
@@ -96,8 +99,8 @@ class Membership:
 
     @property
     def is_latest(self) -> bool:
-        """Whether no later pull of the scope was loaded, so that rows that this one lacks are missing."""
-        return not self.is_outrun and (self.state is None or self.began >= self.state.loaded_at)
+        """Whether every other pull of the scope that was loaded is older, so that rows that this one lacks are missing."""
+        return not self.is_tied and (self.state is None or self.began >= self.state.loaded_at)
 
     def columns(self) -> tuple[MetadataColumn, ...]:
         """Return the metadata columns, with their values in rows that are inserted."""
@@ -151,7 +154,7 @@ class Membership:
 def find_membership(*, session: Session, table: TableName, target: Target) -> Membership | None:
     """Find out how a load has to take part; ``None`` if the table has no ``_sources`` and gets none.
 
-    :raises LandingError: the table has a column of one of the names that is not of loads.
+    :raises LandingError: the table has a column of one of the names that is not of loads, or not only.
     """
     scope = target.scope
     if scope is None or not session.dialect.serializes_loads:
@@ -173,12 +176,16 @@ def find_membership(*, session: Session, table: TableName, target: Target) -> Me
         marks=target.on_missing is OnMissing.MARK or (ours and deleted_at is not None),
         merges=target.mode not in (WriteMode.APPEND, WriteMode.REPLACE),
     )
-    if ours:
+    extracted_at = columns.get(same(EXTRACTED_AT))
+    if same(RUN_ID) not in columns or extracted_at is None:
         return membership
-    run_id, extracted_at = columns.get(same(RUN_ID)), columns.get(same(EXTRACTED_AT))
-    if run_id is None or extracted_at is None or extracted_at.kind is not Kind.TIMESTAMP:
+    rows = _rows_of_task(session=session, table=table, membership=membership)
+    if membership.state is None and (loaded_at := _last_pull(session=session, rows=rows)) is not None:
+        membership = replace(membership, state=ScopeState(loaded_at=loaded_at))
+    compares_times = extracted_at.kind is Kind.TIMESTAMP or not session.dialect.strict_types
+    if membership.state is None or membership.state.loaded_at != membership.began or not compares_times:
         return membership
-    return replace(membership, is_outrun=_has_later(session=session, table=table, membership=membership))
+    return replace(membership, is_tied=_has_rival(session=session, rows=rows, target=target))
 
 
 def check_free_columns(*, session: Session, table: TableName, on_missing: OnMissing) -> None:
@@ -271,14 +278,27 @@ def _read(*, session: Session, table: TableName, scope: Scope) -> ScopeState | N
     )
 
 
-def _has_later(*, session: Session, table: TableName, membership: Membership) -> bool:
-    """Return whether the table has rows of a later pull of the task."""
+def _rows_of_task(*, session: Session, table: TableName, membership: Membership) -> str:
+    """Name the rows ``t`` that the task has written, for ``FROM``: those of this list, if the table knows that."""
     quote = session.dialect.quote
-    later = (
-        f"SELECT 1 FROM {session.dialect.qualified(table)} AS t WHERE t.{quote(EXTRACTED_AT)} > {VALUE} "
-        f"AND {membership.is_of_task(f't.{quote(RUN_ID)}')}"
-    )
-    [(found,)] = session.query(f"SELECT CASE WHEN EXISTS ({later}) THEN 1 ELSE 0 END", membership.began)
+    conditions = [membership.is_of_task(f"t.{quote(RUN_ID)}")]
+    if not membership.is_new:
+        conditions.append(membership.is_member(f"t.{quote(SOURCES)}"))
+    return f"{session.dialect.qualified(table)} AS t WHERE {all_of(conditions)}"
+
+
+def _last_pull(*, session: Session, rows: str) -> datetime | None:
+    """Return when the last pull began that has written some rows; None if there are none."""
+    last = session.dialect.legible(f"max(t.{session.dialect.quote(EXTRACTED_AT)})")
+    [(text,)] = session.query(f"SELECT {last} FROM {rows}")
+    return newest_time(sort_keys(text_array([text])))
+
+
+def _has_rival(*, session: Session, rows: str, target: Target) -> bool:
+    """Return whether another pull has written some of the rows, and began when the target's did."""
+    quote = session.dialect.quote
+    rival = f"SELECT 1 FROM {rows} AND t.{quote(EXTRACTED_AT)} = {VALUE} AND t.{quote(RUN_ID)} <> {VALUE}"
+    [(found,)] = session.query(f"SELECT CASE WHEN EXISTS ({rival}) THEN 1 ELSE 0 END", target.extracted_at, target.run_id)
     return bool(found)
 
 
@@ -286,6 +306,8 @@ def _is_ours(*, session: Session, table: TableName, column: TableColumn) -> bool
     """Return whether loads have filled a column ``_sources``: nothing else is in it.
 
     The name of the table is not asked for, unless the column is empty: it may have been renamed.
+
+    :raises LandingError: loads have filled it, and somebody has written something else into some rows.
     """
     if column.kind is not Kind.TEXT:
         return False
@@ -294,7 +316,13 @@ def _is_ours(*, session: Session, table: TableName, column: TableColumn) -> bool
     [(filled, ours)] = session.query(
         f"SELECT count({name}), coalesce(sum(CASE WHEN {like} THEN 1 ELSE 0 END), 0) FROM {session.dialect.qualified(table)} AS t"
     )
-    return int(filled) == int(ours) and (bool(filled) or _has_scopes(session=session, table=table))
+    others = int(filled) - int(ours)
+    if others and int(ours) and _has_scopes(session=session, table=table):
+        raise LandingError(
+            f"{table}: {others} rows have something else in the column {column.name!r} than digests between bars, as in "
+            f"|3f0c…|, so that it is not known which lists have them; correct them, or set them to null; nothing was written"
+        )
+    return not others and (bool(filled) or _has_scopes(session=session, table=table))
 
 
 def _has_scopes(*, session: Session, table: TableName) -> bool:

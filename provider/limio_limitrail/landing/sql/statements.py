@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, all_of, any_of
 from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
 from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 from limio_limitrail.landing.sql.staged_rows import ORDER, SEQUENCE
+from limio_limitrail.landing.timestamps import keys_of
 
 _ORDERED_KINDS = frozenset({Kind.INTEGER, Kind.BIGINT, Kind.DOUBLE, Kind.TIMESTAMP, Kind.TEXT})
 """Kinds whose values can be ordered as times."""
@@ -310,6 +312,13 @@ class LoadStatements:
             return None, None
         column = self.time if self.time is not None else self.missing_time
         return self._staged_time(), None if column is None else self._table_column(column.name)
+
+    def is_after(self, when: datetime) -> tuple[str, datetime | str | None] | None:
+        """Return the condition that a staged row's time is after another, and the value that it binds; None without times."""
+        order = self._staged_time()
+        if order is None or self.time is None or self.time.kind not in (Kind.TIMESTAMP, Kind.TEXT):
+            return None
+        return f"{order} > {VALUE}", keys_of([when.isoformat()])[0] if self.staged_times_are_keys else when
 
     def _stays(self) -> str:
         """Return the condition that a row of the table is newer than the staged one, or as new and pulled later."""

@@ -197,6 +197,8 @@ class TableLoad:
                 missing = self._settle_missing(keys, staged=staged)
             with during(f"while {_VERBS[target.mode]} {table}"):
                 applied = self._apply(keys, rows=rows, staged=staged - missing.dropped)
+                if (missing_rows := self._missing_rows()) is not None:
+                    missing_rows.add_later(keys)
                 if rows:
                     self.note_partitions()
         applied = replace(
@@ -325,11 +327,16 @@ class TableLoad:
     def _settle_missing(self, keys: Sequence[ColumnPlan], *, staged: int) -> MissingResult:
         if self._target.mode is WriteMode.REPLACE:
             check_replaced(session=self._session, statements=self._sql, target=self._target, keys=keys, staged=staged)
-        if self._membership is None or self._target.mode is not WriteMode.MERGE:
-            return MissingResult()
-        if not self._plan.exists:
-            return MissingResult(checked=self._judges)
-        missing_rows = MissingRows(
+        missing_rows = self._missing_rows()
+        if missing_rows is None:
+            is_merge = self._membership is not None and self._target.mode is WriteMode.MERGE
+            return MissingResult(checked=is_merge and self._judges)
+        return missing_rows.settle(keys, staged=staged)
+
+    def _missing_rows(self) -> MissingRows | None:
+        if self._membership is None or self._target.mode is not WriteMode.MERGE or not self._plan.exists:
+            return None
+        return MissingRows(
             session=self._session,
             statements=self._sql,
             target=self._target,
@@ -337,7 +344,6 @@ class TableLoad:
             touched=self._touched,
             before_delete=self._delete_children,
         )
-        return missing_rows.settle(keys, staged=staged)
 
     def _delete_children(self, condition: str) -> None:
         for follower in self.followers:
