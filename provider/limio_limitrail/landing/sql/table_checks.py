@@ -53,7 +53,7 @@ def check_target(*, hook: DbApiHook, table: str, primary_key: Sequence[str], max
             with closing(connection):
                 session = kind(hook, connection)
                 columns = session.columns(name) or ()
-                check_table(session=session, table=name, history=history)
+                check_table(session=session, table=name, history=history, primary_key=primary_key)
     except DatabaseError as refused:
         log.warning("The table %s could not be inspected before the pull, which starts anyway. %s", name, refused.what)
         return
