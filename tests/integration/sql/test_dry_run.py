@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql import ContractError
+from limio_limitrail.landing.sql import ContractError, LandingError
 from limio_limitrail.transfers import Check
 from tests.support.databases import Database
 
@@ -15,7 +15,7 @@ FIRST = {"id": (INT, [1, 2, 3]), "a": (T, ["x", "y", "z"]), "n": (INT, [1, 2, 3]
 SECOND = {"id": (INT, [3, 3, 4]), "a": (T, ["Z", "z", "w"]), "n": (T, ["a", "3", "c"]), "new": (INT, [1, 2, 3])}
 
 
-@pytest.mark.parametrize("mode", ["merge", "append", "replace"])
+@pytest.mark.parametrize("mode", ["merge", "append", "replace", "history"])
 def test_the_same_result_and_nothing_else(db: Database, mode: str) -> None:
     tried = db.land(mode, FIRST, dry_run=True)
     assert not db.exists()
@@ -34,3 +34,14 @@ def test_checks_see_what_would_be_there(db: Database) -> None:
     with pytest.raises(ContractError, match="the table has 4 rows"):
         db.land("merge", SECOND, dry_run=True, checks=[Check("rows_between", most=3)])
     assert len(db.rows()) == 3
+
+
+def test_what_a_commit_would_refuse_is_refused(postgres: Database) -> None:
+    postgres.execute(
+        "CREATE TABLE customers (id bigint PRIMARY KEY)",
+        "CREATE TABLE subs (id bigint, customer bigint REFERENCES customers DEFERRABLE INITIALLY DEFERRED)",
+    )
+    for dry_run in (True, False):
+        with pytest.raises(LandingError, match="ForeignKeyViolation"):
+            postgres.land("merge", {"id": (INT, [1]), "customer": (INT, [7])}, dry_run=dry_run)
+    assert postgres.rows() == []

@@ -247,6 +247,14 @@ def test_of_two_versions_of_one_time_the_later_pull_wins(db, table, order):
     assert results[order.index(1)].outdated == (order.index(1) > order.index(2))
 
 
+def test_a_late_run_without_a_time_does_not_replace_what_a_later_run_saw_at_that_time(db, table):
+    runs = [Run("a", DAYS[2], (Record(1, DAYS[1], "x"),)), Run("a", DAYS[1], (Record(1, None, "y"),))]
+    for run in runs:
+        result = land(db, table, run)
+    assert (result.outdated, result.updated) == (1, 0)
+    assert versions(db, table) == expected(runs) == [(1, "x", day(1), None)]
+
+
 def test_one_pull_may_bring_several_versions_of_a_record(db, table):
     records = tuple(Record(1, DAYS[number], v) for number, v in ((2, "z"), (0, "x"), (1, "y"), (1, "w")))
     result = land(db, table, Run("a", DAYS[5], records))
@@ -331,6 +339,18 @@ def test_a_list_that_shrank_closes_nothing(db, table):
     assert land(db, table, full(3), guard=ShrinkGuard(most="100%")).marked == 10
 
 
+def test_a_late_list_that_shrank_closes_nothing(db, table):
+    records = tuple(Record(number, None, "x") for number in range(20))
+    guard = ShrinkGuard(most="20%", show_key=str)
+    for number in (1, 3):
+        land(db, table, full(number, *records), guard=guard)
+    before = versions(db, table)
+    with pytest.raises(ShrunkListError, match="11 of 20"):
+        land(db, table, full(2, *records[:9]), guard=guard)
+    assert versions(db, table) == before
+    assert land(db, table, full(2, *records[:10]), guard=guard).marked == 10
+
+
 def test_an_old_run_brings_no_closed_record_back(db, table):
     record = Record(1, DAYS[0], "x")
     for number in (1, 2):
@@ -380,6 +400,12 @@ def test_the_key_may_have_several_columns_and_names_that_differ_from_the_records
     assert {row[mine] for row in db.rows(table)} == {"mine"}
 
 
+def test_a_key_of_a_name_that_the_table_beside_it_needs_is_refused(db, table):
+    with pytest.raises(LandingError, match=r"names '_pull'.*nested_columns="):
+        db.land("history", {"_pull": (INT, [1]), "v": (T, ["x"])}, table=table, key=("_pull",))
+    assert not db.exists(table)
+
+
 def test_another_database_is_refused(opened, table):
     with pytest.raises(LandingError, match="DuckDB, Postgres or SQLite"):
         opened("standard").land("history", {"id": (INT, [1])}, table=table)
@@ -403,3 +429,12 @@ def test_a_record_that_returned_gets_the_version_from_before_it_was_missing(db, 
         (1, "y", day(1, 12), day(2)),
         (1, "y", day(3), None),
     ]  # fmt: skip
+
+
+def test_a_pull_with_many_versions_of_one_record_says_that_the_key_may_lack_a_column(db, table, caplog, monkeypatch):
+    monkeypatch.setattr("limio_limitrail.landing.sql.history.MANY_VERSIONS", 2)
+    land(db, table, Run("a", DAYS[9], tuple(Record(1, at, "x") for at in DAYS[:2])))
+    assert "primary_key=" not in caplog.text
+    land(db, table, Run("a", DAYS[9], tuple(Record(2, at, "x") for at in DAYS[:3])))
+    assert "3 versions of one record" in caplog.text
+    assert "primary_key=" in caplog.text

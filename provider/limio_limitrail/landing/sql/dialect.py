@@ -287,6 +287,9 @@ class Session(ABC):
         """Refuse to write within, as far as the database can."""
         return nullcontext()
 
+    def check_deferred(self) -> None:  # noqa: B027 - most databases check at once
+        """Check what the database would otherwise check when the transaction commits."""
+
     def may_skip_rows(self, table: TableName) -> bool:  # noqa: ARG002
         """Return whether something, such as a trigger, can silently leave a row unchanged."""
         return False

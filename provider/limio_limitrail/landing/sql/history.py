@@ -8,6 +8,7 @@ knows which versions later runs have seen again.
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from limio_limitrail.landing.sql.history_statements import STARTS, TIME, VALID_F
 from limio_limitrail.landing.sql.metadata import MetadataColumn
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, OnMissing, Target
 from limio_limitrail.landing.sql.names import TableName, side_table
-from limio_limitrail.landing.sql.observations import prepare, record_observations
+from limio_limitrail.landing.sql.observations import check_key_names, prepare, record_observations
 from limio_limitrail.landing.sql.observations_sql import ObservationTables
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE
 from limio_limitrail.landing.timestamps import instants_of
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql.partitions import TouchedPartitions
     from limio_limitrail.landing.sql.plan import ColumnPlan
     from limio_limitrail.landing.sql.statements import LoadStatements
+
+log = logging.getLogger("limio_limitrail.landing.sql")
+
+MANY_VERSIONS = 50
+"""The most new versions of one record that a pull brings without a warning."""
 
 VALIDITY = (
     MetadataColumn(name=VALID_FROM, kind=Kind.TIMESTAMP, value=None),
@@ -53,13 +59,14 @@ def check_database(dialect: Dialect) -> None:
         )
 
 
-def check_table(*, session: Session, table: TableName, history: bool) -> None:
+def check_table(*, session: Session, table: TableName, history: bool, primary_key: Sequence[str]) -> None:
     """Refuse to load versions into a table of rows, or rows into a table of versions.
 
-    :raises LandingError: the table is of the other sort.
+    :raises LandingError: the table is of the other sort, or the key has a column that the tables beside a history need.
     """
     if history:
         check_database(session.dialect)
+        check_key_names(primary_key, dialect=session.dialect, table=table)
     columns = session.columns(table)
     if columns is None:
         return
@@ -165,7 +172,7 @@ class HistoryLoad:
     def _run(self, *, staged: int) -> LoadResult:
         session, sql, target = self.session, self.statements, self.target
         judges = target.full_scan and target.on_missing is not OnMissing.KEEP
-        latest = record_observations(session=session, statements=sql, target=target, judges=judges, staged=staged)
+        record_observations(session=session, statements=sql, target=target, judges=judges, staged=staged)
         closings = Closings(session=session, statements=sql, target=target, touched=self.touched)
         judged = closings.has_judged()
         counts = self._write_versions(judged=judged) if staged else dict.fromkeys(Change, 0)
@@ -174,7 +181,7 @@ class HistoryLoad:
         for number in range(1, closings.judged_runs() + 1):
             if staged and number > judges:
                 closings.undo(number)
-            closed.append(closings.close(number, staged=staged, guarded=judges and latest))
+            closed.append(closings.close(number, staged=staged, guarded=judges and number == 1))
         return LoadResult(
             inserted=counts[Change.INSERT],
             updated=counts[Change.REPLACE] + counts[Change.EXTEND],
@@ -193,6 +200,13 @@ class HistoryLoad:
         session.analyze(stage=sql.changes)
         self.touched.note(sql.changed_records())
         [(places,)] = session.query(sql.last_place())
+        if places > MANY_VERSIONS:
+            log.warning(
+                "%s: this pull brings %d versions of one record, which are written one after the other; that takes a while. "
+                "If each of them is a record of its own, the primary key lacks a column: name it in primary_key=",
+                sql.plan.table,
+                places,
+            )
         counts = dict.fromkeys(Change, 0)
         with session.indexed(TableName(schema="temp", table=sql.versions), columns=[SEQUENCE]):
             for place in range(1, places + 1):

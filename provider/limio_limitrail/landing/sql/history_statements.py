@@ -161,7 +161,7 @@ class HistoryStatements(LoadStatements):
         later = (
             f"SELECT s.{SEQUENCE} AS {SEQUENCE}, "
             f"min(CASE WHEN k._version_time IS NULL AND r._started_at > s.{STARTS} THEN r._started_at END) AS resumes, "
-            f"max(CASE WHEN k._version_time = s.{TIME} AND r._started_at > {VALUE} THEN 1 ELSE 0 END) AS confirmed "
+            f"max(CASE WHEN k._version_time = s.{STARTS} AND r._started_at > {VALUE} THEN 1 ELSE 0 END) AS confirmed "
             f"FROM {self._changed(place)} JOIN {self.observed.each_run(self.same_series_key())} GROUP BY s.{SEQUENCE}"
         )
         resumes = "CASE WHEN a.cut IS NOT NULL AND (a.cut_ends IS NULL OR l.resumes < a.cut_ends) THEN l.resumes END"

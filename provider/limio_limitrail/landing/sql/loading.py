@@ -109,11 +109,14 @@ def load(
             if before_commit is not None and not dry_run:
                 before_commit(result)
             if dry_run:
+                with during("while checking what a commit would check"):
+                    session.check_deferred()
                 raise _DryRunEndedError  # noqa: TRY301 - the way out of a transaction without a commit
     except _DryRunEndedError:
-        log.info("The load into %s is a dry run, and was rolled back", target.table)
+        pass
     log.info(
-        "Loaded into %s: %d rows came, %d inserted, %d updated, %d unchanged, %d outdated, %d deleted, %d duplicates dropped",
+        "%s %s: %d rows came, %d inserted, %d updated, %d unchanged, %d outdated, %d deleted, %d duplicates dropped",
+        "Dry run, rolled back: into" if dry_run else "Loaded into",
         target.table,
         result.rows,
         result.inserted,

@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING
 from limio_limitrail.landing.sql.errors import during
 from limio_limitrail.landing.sql.history_statements import TIME
 from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.landing.sql.observations_sql import SERIES
 
 if TYPE_CHECKING:
-    from limio_limitrail.landing.sql.dialect import Session, TableColumn
+    from collections.abc import Sequence
+
+    from limio_limitrail.landing.sql.dialect import Dialect, Session, TableColumn
     from limio_limitrail.landing.sql.history_statements import HistoryStatements
     from limio_limitrail.landing.sql.model import Target
+    from limio_limitrail.landing.sql.names import TableName
     from limio_limitrail.landing.sql.observations_sql import ObservationTables
     from limio_limitrail.landing.sql.plan import ColumnPlan
 
 
-def record_observations(*, session: Session, statements: HistoryStatements, target: Target, judges: bool, staged: int) -> bool:
+def record_observations(*, session: Session, statements: HistoryStatements, target: Target, judges: bool, staged: int) -> None:
     """Add what a run saw, which is in the staging table; a run that is there already adds only what it did not see then.
 
     :param judges: whether a record that it did not see is missing from then on.
     :param staged: the staged rows.
-    :return: whether no later run of the same pull is loaded.
     """
     tables = statements.observed
     pull, at = pull_of(target), target.extracted_at
@@ -47,12 +50,26 @@ def record_observations(*, session: Session, statements: HistoryStatements, targ
                 latest=not later,
             )
             session.execute(add, pull, at, *((at,) if later else ()), pull, at, at)
-    return not later
 
 
 def pull_of(target: Target) -> str:
     """Return what the runs of one list of one task have in common."""
     return "" if target.scope is None else target.scope.digest
+
+
+def check_key_names(keys: Sequence[str], *, dialect: Dialect, table: TableName) -> None:
+    """Refuse a primary key with a column of a name that the table of what runs saw has for itself.
+
+    :raises LandingError: it has one.
+    """
+    own = {dialect.same_name(name) for name in SERIES}
+    for key in keys:
+        if dialect.same_name(key) in own:
+            raise LandingError(
+                f"{table}: the primary key names {key!r}, and a history needs a column of that name in the table beside it that "
+                f"says what runs saw; give the value another name with nested_columns={{...}}, and name that one in "
+                f"primary_key=; nothing was written"
+            )
 
 
 def prepare(*, session: Session, tables: ObservationTables, new: bool) -> None:

@@ -16,7 +16,8 @@ from limio_limitrail.landing.sql.metadata import RUN_ID
 from limio_limitrail.landing.sql.names import TableName, side_table
 from limio_limitrail.landing.sql.plan import ColumnPlan
 
-_SERIES = ("_pull", "_full", "_version_time", "_first_seen", "_last_seen")
+SERIES = ("_pull", "_full", "_version_time", "_first_seen", "_last_seen")
+"""The columns of the table of what runs saw, beside those of the key."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,8 @@ class ObservationTables:
 
     def columns_of_seen(self) -> list[tuple[str, str]]:
         """Return the columns of the table of what runs saw."""
-        instants = [(name, self.dialect.types[Kind.TIMESTAMP]) for name in _SERIES[2:]]
-        pull = [(_SERIES[0], self.dialect.text_type), (_SERIES[1], self.dialect.integer_type)]
+        instants = [(name, self.dialect.types[Kind.TIMESTAMP]) for name in SERIES[2:]]
+        pull = [(SERIES[0], self.dialect.text_type), (SERIES[1], self.dialect.integer_type)]
         return [*((column.name, self.key_type(column)) for column in self.keys), *pull, *instants]
 
     def key_type(self, column: ColumnPlan) -> str:
@@ -119,8 +120,8 @@ class ObservationTables:
     def resume_series(self, seen_now: str) -> str:
         """Begin the series again that a late run breaks, at the next run; call it before `end_series`. Binds the same."""
         keys = [self.dialect.quote(column.name) for column in self.keys]
-        names = [*keys, *_SERIES]
-        values = [f"k.{name}" for name in (*keys, *_SERIES[:3])]
+        names = [*keys, *SERIES]
+        values = [f"k.{name}" for name in (*keys, *SERIES[:3])]
         return (
             f"INSERT INTO {self.seen} ({', '.join(names)}) SELECT {', '.join(values)}, {self.next_run()}, k._last_seen "
             f"FROM {self.seen} AS k WHERE {self._broken(seen_now)}"
@@ -137,7 +138,7 @@ class ObservationTables:
         :param same: the condition that a series ``k`` is of the same record and time.
         :param latest: whether the run is the latest of its pull.
         """
-        names = [*(self.dialect.quote(column.name) for column in self.keys), *_SERIES]
+        names = [*(self.dialect.quote(column.name) for column in self.keys), *SERIES]
         last = "NULL" if latest else VALUE
         during = [f"k._first_seen <= {VALUE}", f"k._last_seen IS NULL OR k._last_seen >= {VALUE}"]
         covered = all_of([same, self._own("k."), *during])

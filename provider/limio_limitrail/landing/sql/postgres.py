@@ -323,6 +323,10 @@ class PostgresSession(DirectLoadSession):
             self.execute(f"ALTER TABLE {self.dialect.qualified(table)} ADD {_primary_key(key)}")
         return keyed
 
+    def check_deferred(self) -> None:
+        """Check constraints that are deferred until the commit, and run such triggers."""
+        self.execute("SET CONSTRAINTS ALL IMMEDIATE")
+
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo everything that is done within if Postgres refuses something."""

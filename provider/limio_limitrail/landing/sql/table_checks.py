@@ -63,7 +63,7 @@ def check_target(
             with closing(connection):
                 session = kind(hook, connection)
                 columns = session.columns(name) or ()
-                check_table(session=session, table=name, history=history)
+                check_table(session=session, table=name, history=history, primary_key=primary_key)
                 if on_missing is not OnMissing.KEEP and not history:
                     check_free_columns(session=session, table=name, on_missing=on_missing)
     except DatabaseError as refused:

@@ -84,7 +84,7 @@ class TableLoad:
         self._table = table
         self._keeps_history = target.mode is WriteMode.HISTORY
         with during(f"while inspecting {table}"):
-            check_table(session=session, table=table, history=self._keeps_history)
+            check_table(session=session, table=table, history=self._keeps_history, primary_key=target.primary_key)
             self._membership = None if self._keeps_history else find_membership(session=session, table=table, target=target)
             metadata = run_columns(extracted_at=target.extracted_at, run_id=target.run_id)
             if self._keeps_history:
