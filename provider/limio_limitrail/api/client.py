@@ -131,6 +131,8 @@ class RequestParams(TypedDict, total=False):
     method: str
     path: Required[str]
     """Below the base URL, beginning with a slash, percent-encoded."""
+    shown_path: str | None
+    """What messages have instead, if the path holds what nobody may see."""
     params: Mapping[str, str] | None
     """The query."""
     json: object
@@ -242,8 +244,14 @@ class ApiClient:
     def attempts(self, **request: Unpack[RequestParams]) -> Callable[[], Attempt]:
         """Return a function that begins an attempt of a request; raise `InvalidRequestError` if it cannot be sent."""
         method, path, content = request.get("method", "GET"), request["path"], request.get("content")
+        shown_path = request.get("shown_path")
         context = RequestContext(
-            api=self.api, method=method, path=path, resource=request.get("resource"), required_scope=request.get("scope")
+            api=self.api,
+            method=method,
+            path=path if shown_path is None else shown_path,
+            resource=request.get("resource"),
+            required_scope=request.get("scope"),
+            private=shown_path is not None,
         )
         credentials = request.get("credentials", _OAUTH)
         if self.auth.mode not in credentials:

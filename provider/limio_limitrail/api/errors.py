@@ -87,6 +87,7 @@ class RequestContext:
     :param required_scope: the OAuth scope that the endpoint needs, where it is known.
     :param granted_scopes: the scopes that the token response listed; None where it listed none.
     :param reached: False where the request certainly never reached the API.
+    :param private: whether the request holds what nobody may see, so that only codes of what the response says are kept.
     :param provenance: tells whether the response belongs to the request; None where nothing else can have come.
     """
 
@@ -102,6 +103,7 @@ class RequestContext:
     required_scope: str | None = None
     granted_scopes: tuple[str, ...] | None = None
     reached: bool = True
+    private: bool = False
     provenance: Provenance | None = field(default=None, compare=False, repr=False)
 
 

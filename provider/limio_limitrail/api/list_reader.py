@@ -297,7 +297,13 @@ _ID = msgspec.json.Decoder(_Identified)
 
 
 def with_details(
-    pages: Iterator[Page], *, client: ApiClient, resource: Resource, list_path: str, concurrency: int
+    pages: Iterator[Page],
+    *,
+    client: ApiClient,
+    resource: Resource,
+    list_path: str,
+    concurrency: int,
+    hides_ids: bool = False,
 ) -> Iterator[Page]:
     """Yield the same pages with whole objects instead of summaries, in the same order.
 
@@ -305,6 +311,7 @@ def with_details(
 
     :param list_path: the list's path, filled in; the detail path gets the same values.
     :param concurrency: the most requests in flight.
+    :param hides_ids: whether messages leave out which object they are about.
     :raises ParameterError: the resource has no detail path.
     :raises ApiError: an object could not be fetched.
     """
@@ -324,15 +331,23 @@ def with_details(
         if reason is not None:
             raise ProtocolError(RequestContext(api=client.api, resource=resource.name, reason=reason))
         path = fill_path(template, {**parts, "id": identity}, resource=resource.name)
+        shown_path = template if hides_ids else None
         status = OK
 
         def broken(reason: str) -> ProtocolError:
+            shown = path if shown_path is None else shown_path
             return ProtocolError(
-                RequestContext(api=client.api, method="GET", path=path, resource=resource.name, status=status, reason=reason)
+                RequestContext(api=client.api, method="GET", path=shown, resource=resource.name, status=status, reason=reason)
             )
 
         try:
-            response = client.send(path=path, resource=resource.name, scope=resource.scope, credentials=resource.credentials)
+            response = client.send(
+                path=path,
+                shown_path=shown_path,
+                resource=resource.name,
+                scope=resource.scope,
+                credentials=resource.credentials,
+            )
         except NotFoundError:
             return bytes(summary), True
         status = response.status

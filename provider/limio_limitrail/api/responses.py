@@ -129,6 +129,8 @@ def trace_id_in(headers: Mapping[str, str]) -> str | None:
 def classify(response: Response, *, context: RequestContext) -> ApiError:
     """Return the error that a response without a 2xx stands for, with what is known of the request so far."""
     status, problem = response.status, read_problem(response.body)
+    if context.private:
+        problem = ProblemDetails(error_code=problem.error_code, trace_id=problem.trace_id)
     context = replace(
         context,
         status=status,

@@ -249,15 +249,21 @@ class ApiHook(BaseHook):
             concurrency=concurrency,
         )
 
-    def detailed_pages(self, reader: ListReader | SlicedListReader) -> Iterator[Page]:
+    def detailed_pages(self, reader: ListReader | SlicedListReader, *, hides_ids: bool = False) -> Iterator[Page]:
         """Return a reader's pages with whole objects instead of the list's summaries.
 
+        :param hides_ids: whether messages leave out which object they are about.
         :raises ParameterError: the resource has no path for a single object.
         """
         from limio_limitrail.api.list_reader import with_details
 
         return with_details(
-            reader.pages(), client=reader.client, resource=reader.resource, list_path=reader.path, concurrency=DETAIL_CONCURRENCY
+            reader.pages(),
+            client=reader.client,
+            resource=reader.resource,
+            list_path=reader.path,
+            concurrency=DETAIL_CONCURRENCY,
+            hides_ids=hides_ids,
         )
 
     def _collect_lineage(self, resource: Resource) -> None:

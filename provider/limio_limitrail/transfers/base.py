@@ -9,6 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
 from airflow.sdk import BaseOperator
@@ -333,7 +334,8 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             masks=plan.masks,
         )
         if self.detail:
-            pull.pages = self.hook.detailed_pages
+            hides_ids = plan.masks is not None and plan.masks.masks_any("id")
+            pull.pages = partial(self.hook.detailed_pages, hides_ids=hides_ids)
         with log_group(f"pull {resource.name}", resource=resource.name):
             manifest = pull.run()
         if manifest.rows and manifest.newest is None and resource.time_column is not None and plan.watermark is None:

@@ -89,6 +89,10 @@ class TaskMasks:
         paths = [path for mask in self.masks for path in mask.paths]
         return tuple(column for column in key if any(covers(_path_of(column, nested=nested), path) for path in paths))
 
+    def masks_any(self, name: str) -> bool:
+        """Return whether some mask is about a member of records, or about a part of it."""
+        return bool(self.hashed((name,), nested={}))
+
     def dropped(self, columns: Iterable[str], *, nested: Mapping[str, NestedPath]) -> tuple[str, ...]:
         """Return those of some columns that are removed."""
         from limio_limitrail.landing.masks import MaskRule, covers

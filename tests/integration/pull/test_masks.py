@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from limio_limitrail.emulator import Fault
 from tests.support.landed import duck_rows, lines_of, manifest_of, records_of, rows_of
 
 LIST = "custom/people"
@@ -345,3 +346,22 @@ def test_a_retry_with_another_key_or_other_rules_starts_over(
     assert [record["email"] for record in records if "email" in record] == expected
     assert ("What differs: mask or its key." in masked_home.output()) == (change != "nothing")
     assert ("resuming after" in masked_home.output()) == (change == "nothing")
+
+
+@pytest.mark.exhaustive
+def test_messages_about_an_object_do_not_name_its_masked_id(make_home: Any, limio_emulator: Any, tmp_path: Path) -> None:
+    home = make_home(limio_emulator, masker=MASKER)
+    home.set("AIRFLOW__LOGGING__LOGGING_LEVEL", "DEBUG")
+    ids = [f"hidden{number}@plain.example" for number in range(3)]
+    limio_emulator.put_records("objects/limio/customers", [{"id": one, "data": {"n": 1}} for one in ids])
+    said = {"message": f"{ids[1]} is locked", "errorCode": "LOCKED-7"}
+    limio_emulator.faults.add(Fault("status", match="*hidden1*", status=503, times=1, body=said))
+    limio_emulator.faults.add(Fault("status", match="*hidden2*", status=409, times=None, body=said))
+    masked = "mask={'id': 'hmac'}, mask_conn_id='masker'"
+    land = task("land", out=tmp_path / "out", detail=True, retries=0, more=masked)
+    write(home, land.replace("=people", "='customers'"))
+    assert home.run().task("land")["state"] == "failed"
+    output = home.output()
+    assert "(GET /objects/{service}/customers/{id}) answered 503 [said: " in output
+    assert "LOCKED-7" in output
+    assert holders(leftovers(tmp_path), PLAIN) == []

@@ -190,6 +190,16 @@ def problem_of(body: bytes) -> errors.ProblemDetails:
     return classify(Response(status=400, headers={}, body=body), context=call).context.problem
 
 
+def test_of_a_private_request_only_codes_are_kept():
+    body = b'{"message": "zoe is locked", "instance": "/x/zoe", "field": "zoe", "errorCode": "L7", "traceId": "t1"}'
+    call = errors.RequestContext(api="Limio", method="GET", path="/x/{id}", private=True)
+    message = str(classify(Response(status=400, headers={}, body=body), context=call))
+    assert "(GET /x/{id}) answered 400" in message
+    assert "L7" in message
+    assert "t1" in message
+    assert "zoe" not in message
+
+
 def test_all_members_of_a_problem_are_kept():
     problem = problem_of(
         b'{"type":"https://limitrail.example/problems/limit?x=1#y","title":"Limit exceeded","detail":"meter m1 is full",'
