@@ -18,7 +18,8 @@ class Check:
     ``Check("unique", columns=[...])``         no two rows have the same values in these columns; rows with a null in one
                                                of them do not count
     ``Check("not_null", columns=[...])``       each row has a value in each of these columns
-    ``Check(sql="SELECT ...")``                the query returns one value, which is true or a number other than zero
+    ``Check(sql="SELECT ...")``                the query returns one value, which is true or a number other than zero;
+                                               null and NaN fail
     ========================================== ==========================================================================
 
     :param kind: ``rows_between``, ``unique`` or ``not_null``; omitted with `sql`.
