@@ -34,3 +34,11 @@ def test_checks_see_what_would_be_there(db: Database) -> None:
     with pytest.raises(ContractError, match="the table has 4 rows"):
         db.land("merge", SECOND, dry_run=True, checks=[Check("rows_between", most=3)])
     assert len(db.rows()) == 3
+
+
+def test_nothing_is_announced_that_is_not_committed(duck: Database) -> None:
+    announced: list[object] = []
+    tried = duck.land("merge", FIRST, dry_run=True, before_commit=announced.append)
+    assert announced == []
+    assert duck.land("merge", FIRST, before_commit=announced.append) == tried
+    assert announced == [tried]
