@@ -45,3 +45,11 @@ def test_what_a_commit_would_refuse_is_refused(postgres: Database) -> None:
         with pytest.raises(LandingError, match="ForeignKeyViolation"):
             postgres.land("merge", {"id": (INT, [1]), "customer": (INT, [7])}, dry_run=dry_run)
     assert postgres.rows() == []
+
+
+def test_nothing_is_announced_that_is_not_committed(duck: Database) -> None:
+    announced: list[object] = []
+    tried = duck.land("merge", FIRST, dry_run=True, before_commit=announced.append)
+    assert announced == []
+    assert duck.land("merge", FIRST, before_commit=announced.append) == tried
+    assert announced == [tried]
