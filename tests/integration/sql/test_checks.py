@@ -62,6 +62,12 @@ def test_what_fails_undoes_the_load(db: Database, *, exists: bool) -> None:
         db.land("merge", ROWS, checks=[check for check, _ in FAILING])
 
 
+def test_what_is_no_number_fails(typed: Database) -> None:
+    for type_ in ("double precision", "numeric") if typed.postgres else ("double",):
+        with pytest.raises(ContractError, match="its query returned nan"):
+            typed.land("merge", ROWS, checks=[Check(sql=f"SELECT CAST('NaN' AS {type_})")])
+
+
 def test_checks_see_the_whole_table_in_each_mode(db: Database) -> None:
     db.land("append", {"id": (INT, [1, 2])}, checks=[Check("rows_between", most=2)])
     with pytest.raises(ContractError, match="the table has 3 rows"):

@@ -107,4 +107,5 @@ def _sql_problem(sql: str, *, session: Session, label: str) -> str | None:
         raise LandingError(
             f"the check {label!r} must return a boolean or a number, and returned a {type(value).__name__}; nothing was written"
         )
-    return None if value else f"its query returned {str(value).lower()}"
+    is_number = value == value  # NaN does not equal itself
+    return None if value and is_number else f"its query returned {str(value).lower()}"
