@@ -215,8 +215,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
     def _log_missing(self, result: LoadResult) -> None:
         if not result.missing_checked:
             self.log.info(
-                "It was not checked which rows of %s are missing: this run did not read the whole list, or a later run is loaded "
-                "already.",
+                "It was not checked which rows of %s are missing: this run did not read the whole list, or a run that began "
+                "later, or in the same second, is loaded already.",
                 self.table,
             )
             return
