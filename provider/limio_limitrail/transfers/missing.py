@@ -99,8 +99,8 @@ def log_missing(result: LoadResult, *, table: str) -> None:
     """Log what a load did about rows that the list no longer has."""
     if not result.missing_checked:
         log.info(
-            "It was not checked which rows of %s are missing: this run did not read the whole list, or a later run is loaded "
-            "already.",
+            "It was not checked which rows of %s are missing: this run did not read the whole list, or a run that began later, "
+            "or in the same second, is loaded already.",
             table,
         )
         return

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from limio_limitrail.emulator import EmulatorServer
 from tests.support.airflow_home import AirflowHome
@@ -82,6 +85,40 @@ LimioToSqlOperator(task_id="other", resource=things, sql_conn_id="lite", table="
     done = home.run()
     assert [done.task(name)["xcom"]["deleted"] for name in ("load[0]", "load[1]", "other")] == [0, 1, 0]
     assert {name for (name,) in rows(tmp_path, "SELECT id FROM t")} == {"eu-1", "us-1", "us-2", "other", "new"}
+
+
+@pytest.mark.needs_state_store
+def test_incremental_runs_look_for_nothing(home: AirflowHome, limio_emulator: EmulatorServer, tmp_path: Path) -> None:
+    def write(*, full_refresh: bool) -> None:
+        home.write_dag(
+            f"""
+LimioToSqlOperator(
+    task_id="load", resource="published_catalog.offers2", sql_conn_id="lite", table="t", on_missing="delete",
+    incremental=True, full_refresh={full_refresh}, overlap=0, outlets=[Asset("t")], retries=1, retry_delay=NOW,
+)
+"""
+        )
+
+    def serve(**days: int) -> None:
+        # Runs are ordered by the server's clock, which has whole seconds.
+        time.sleep(1.1)
+        offers = [{"path": name, "data": {"modified": f"2026-03-{day:02}T00:00:00Z"}} for name, day in days.items()]
+        limio_emulator.put_records("published_catalog_items?record_type=offers2", offers)
+
+    def loaded(run_id: str) -> tuple[bool, int, set[str]]:
+        summary = home.attempt("load", run_id=run_id).task("load")["xcom"]
+        return summary["missing_checked"], summary["deleted"], {name for (name,) in rows(tmp_path, "SELECT path FROM t")}
+
+    write(full_refresh=False)
+    serve(a=1, b=2)
+    assert loaded("1") == (True, 0, {"a", "b"})
+    serve(b=2, c=3)
+    assert loaded("2") == (False, 0, {"a", "b", "c"})
+    # The parts of an incremental pull are not taken for the whole list by a retry that reads it.
+    serve(b=2, c=3, d=4)
+    assert home.attempt("load", run_id="3", kill=["before load", 1]).code == -9
+    write(full_refresh=True)
+    assert loaded("3") == (True, 1, {"b", "c", "d"})
 
 
 def test_files_of_a_list_that_shrank(home: AirflowHome, limio_emulator: EmulatorServer, tmp_path: Path) -> None:
