@@ -7,7 +7,6 @@ import asyncio
 import logging
 import math
 import random
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from limio_limitrail.api.errors import ApiError, RateLimitError, ServerError, TransportError
+from limio_limitrail.patterns import lazy_pattern
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -36,7 +36,7 @@ DEFAULT_MAX_RESPONSE = 256_000_000
 
 _DEADLINE: ContextVar[float] = ContextVar("limio_limitrail.deadline", default=math.inf)
 
-_SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?(\s*,\s*[0-9]+(\.[0-9]*)?)*")
+_SECONDS = lazy_pattern(r"[0-9]+(\.[0-9]*)?(\s*,\s*[0-9]+(\.[0-9]*)?)*")
 """Seconds in a Retry-After header; some servers send fractions, or the header twice."""
 
 TRANSIENT_STATUSES = frozenset({502, 503, 504})

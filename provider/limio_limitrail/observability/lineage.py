@@ -7,19 +7,19 @@ connections. Nothing is collected if Airflow's OpenLineage provider is not insta
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.addresses import UNREADABLE, database_name, without_credentials
+from limio_limitrail.patterns import lazy_pattern
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import ObjectStoragePath
 
-_PORT = re.compile(r":\d{1,5}$")
+_PORT = lazy_pattern(r":\d{1,5}$")
 
 
 @dataclass(frozen=True, kw_only=True)

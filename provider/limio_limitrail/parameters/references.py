@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -14,12 +13,13 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.parameters.given import plain, unfit
 from limio_limitrail.parameters.readers import text
+from limio_limitrail.patterns import lazy_pattern
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
-_QUERY = re.compile(r"[?#][^/]*=")
-_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+_QUERY = lazy_pattern(r"[?#][^/]*=")
+_PATH = lazy_pattern(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def resource(name: str, value: object) -> str | Resource:

@@ -4,7 +4,6 @@ or by a task."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -16,6 +15,7 @@ from limio_limitrail.parameters.given import as_native, is_nothing, plain, unfit
 from limio_limitrail.parameters.members import read_members
 from limio_limitrail.parameters.readers import choice, mapping, optional, text, whole_number
 from limio_limitrail.parameters.times import span
+from limio_limitrail.patterns import lazy_pattern
 from limio_limitrail.usage.ledger.model import State
 from limio_limitrail.usage.ledger.rules import RESEND_WITHIN
 
@@ -33,7 +33,7 @@ DECISIONS: Mapping[str, State] = MappingProxyType(
 """The decisions of LimitRail's documentation, and what they mean for a row."""
 
 
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER = lazy_pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
