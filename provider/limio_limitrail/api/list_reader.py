@@ -29,7 +29,6 @@ from limio_limitrail.api.errors import (
     PageTooLargeError,
     ParameterError,
     ProtocolError,
-    RequestContext,
     ServerError,
     TransportError,
 )
@@ -37,6 +36,7 @@ from limio_limitrail.api.json_body import OK, read_record
 from limio_limitrail.api.page import EnvelopeReader, Page, parse_page
 from limio_limitrail.api.pagination import Cursor, is_scan, is_scroll
 from limio_limitrail.api.redact import holds_secret, repeats_secret
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import Resource, fill_path
 from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.bare_errors import raises_bare

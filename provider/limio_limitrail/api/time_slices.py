@@ -15,9 +15,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.api.errors import CursorRefusedError, ParameterError, RequestContext
+from limio_limitrail.api.errors import CursorRefusedError, ParameterError
 from limio_limitrail.api.pagination import Cursor
 from limio_limitrail.api.query import time_text, whole_second
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.concurrency import StopSignal, interleave
 

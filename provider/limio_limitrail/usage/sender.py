@@ -18,10 +18,10 @@ from limio_limitrail.api.errors import (
     NotFoundError,
     PageTooLargeError,
     RateLimitError,
-    RequestContext,
     ResponseTooLargeError,
     ScopeError,
 )
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.responses import SURPLUS, ConnectionRecord, Provenance
 from limio_limitrail.api.retry import Repeat, call_with_retries_async, is_not_processed, is_transient
 from limio_limitrail.usage.conventions import ResponseMapping

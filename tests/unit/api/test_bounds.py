@@ -22,6 +22,7 @@ from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import ClientCredentials, TokenSource, mint, parse_token
 from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.list_reader import ListReader
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import Repeat, RetryLimits
@@ -522,7 +523,7 @@ def test_a_token_answer_that_is_nested_too_deeply(depth, form):
     opening, closing = form.format("|").split("|")
     body = (opening * depth + "1" + closing * depth).encode()
     with pytest.raises(errors.ProtocolError, match="token response is nested too deeply"):
-        parse_token(body, context=errors.RequestContext(api="Limio", path="/x"))
+        parse_token(body, context=RequestContext(api="Limio", path="/x"))
     with raw_server(stays(answer(400, body))) as url, pytest.raises(errors.CredentialsError, match="answered 400"):
         minted(url, total=60.0)
 

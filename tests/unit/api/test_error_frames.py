@@ -21,6 +21,7 @@ from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.page import Page
 from limio_limitrail.api.pagination import CursorString
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
@@ -601,7 +602,7 @@ def _leaky(kind: str) -> BaseException:
     headers = {"Authorization": f"Bearer {TOKEN}"}
 
     def fail(mapping: dict[str, str]) -> None:
-        raise errors.TransportError(errors.RequestContext(api="x"))
+        raise errors.TransportError(RequestContext(api="x"))
 
     try:
         try:
@@ -615,7 +616,7 @@ def _leaky(kind: str) -> BaseException:
                 case "note":
                     error.add_note(TOKEN)
                 case "cause":
-                    raise errors.ServerError(errors.RequestContext(api="x")) from ValueError(TOKEN)
+                    raise errors.ServerError(RequestContext(api="x")) from ValueError(TOKEN)
                 case "closure":
                     error.again = lambda: headers  # type: ignore[attr-defined]
                 case "generator":
