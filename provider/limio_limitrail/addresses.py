@@ -11,7 +11,7 @@ import re
 from ipaddress import ip_address
 from urllib.parse import unquote
 
-from limio_limitrail.patterns import lazy_pattern
+from limio_limitrail.lazy import lazy_pattern
 
 UNREADABLE = "***"
 """Replaces an address, or a part of one, that may be a credential."""

@@ -12,7 +12,7 @@ import unicodedata
 from ipaddress import ip_address
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from limio_limitrail.patterns import lazy_pattern
+from limio_limitrail.lazy import lazy_pattern
 
 _MAX_DECODING = 8
 """How often a path is percent-decoded; one that needs more is refused."""

@@ -21,7 +21,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from limio_limitrail.api.secret_encodings import in_base64
-from limio_limitrail.patterns import lazy_pattern
+from limio_limitrail.lazy import lazy_pattern
 
 Cursor = Mapping[str, str]
 """The query parameters of one particular page."""

@@ -13,7 +13,7 @@ from urllib.request import getproxies
 
 from limio_limitrail.api.secret import Secret, find_secrets, holds_secret, remember_secret
 from limio_limitrail.bare_errors import raises_bare
-from limio_limitrail.patterns import lazy_pattern
+from limio_limitrail.lazy import lazy_pattern
 
 __all__ = [
     "MAX_LENGTH", "guard_library_logs", "holds_secret", "remember_proxy_passwords", "remember_secret", "repeats_piece",

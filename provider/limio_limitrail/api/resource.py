@@ -15,7 +15,7 @@ import msgspec
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorPair, CursorString, Paging, SinglePage
-from limio_limitrail.patterns import lazy_pattern
+from limio_limitrail.lazy import lazy_pattern
 from limio_limitrail.urls import unfit_part, unfit_path
 
 _PAGING_STYLES: dict[str, type[Any]] = {style.__name__: style for style in (CursorPair, CursorString, SinglePage)}

@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus
 from limio_limitrail.api.secret_encodings import decodings, folded, folded_base64, in_base64, is_plain, readings
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.concurrency import after_fork
-from limio_limitrail.patterns import lazy_pattern
+from limio_limitrail.lazy import lazy_pattern
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from limio_limitrail.patterns import lazy_pattern
+from limio_limitrail.lazy import lazy_pattern
 
 _MAX_LAYERS = 8
 """Escapes within escapes that are undone."""

@@ -20,16 +20,12 @@ from limio_limitrail.api.pagination import Cursor
 from limio_limitrail.api.query import time_text, whole_second
 from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.concurrency import StopSignal, interleave
+from limio_limitrail.concurrency import MAX_CONCURRENCY, StopSignal, interleave
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
     from limio_limitrail.api.list_reader import ListReader
     from limio_limitrail.api.page import Page
-
-MAX_CONCURRENCY = 16
-"""Slices that are fetched at the same time. Neither a rate limit nor a maximum of connections is documented, so this is a guess;
-one process could not parse the pages of many more."""
 
 _FROM = "slice.from"
 _SEEN = "slice.seen"

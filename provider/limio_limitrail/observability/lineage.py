@@ -8,11 +8,12 @@ connections. Nothing is collected if Airflow's OpenLineage provider is not insta
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from limio_limitrail.addresses import UNREADABLE, database_name, without_credentials
-from limio_limitrail.patterns import lazy_pattern
+from limio_limitrail.lazy import lazy_pattern
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 _PORT = lazy_pattern(r":\d{1,5}$")
 
 
-@dataclass(frozen=True, kw_only=True)
-class LineageDataset:
+class LineageDataset(msgspec.Struct, frozen=True, kw_only=True):
     """A dataset of OpenLineage.
 
     :param namespace: a scheme and a host, or a file system.
@@ -34,8 +34,7 @@ class LineageDataset:
     name: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskLineage:
+class TaskLineage(msgspec.Struct, frozen=True, kw_only=True):
     """What a task reads and writes.
 
     :param source: the dataset that it reads; None if that is not known.
@@ -48,7 +47,7 @@ class TaskLineage:
 
     source: LineageDataset | None
     targets: tuple[LineageDataset, ...]
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = msgspec.field(default_factory=dict)
     rows: int | None = None
     files: int | None = None
     size: int | None = None
@@ -154,7 +153,7 @@ class LineageMixin:
     def update_lineage(self, **fields: Any) -> None:
         """Add results: fields of `TaskLineage`."""
         if self._lineage is not None:
-            self._lineage = replace(self._lineage, **fields)
+            self._lineage = msgspec.structs.replace(self._lineage, **fields)
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002 - as OpenLineage's provider calls it
         """Return the lineage for OpenLineage's provider; after a failure, what was known by then."""

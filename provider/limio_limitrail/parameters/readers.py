@@ -11,8 +11,8 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, TypeAlias, TypeVar
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.lazy import lazy_pattern
 from limio_limitrail.parameters.given import as_native, is_nothing, plain, type_of, unfit
-from limio_limitrail.patterns import lazy_pattern
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from limio_limitrail.lazy import lazy_pattern
 from limio_limitrail.parameters.given import plain, unfit
 from limio_limitrail.parameters.readers import Reader
-from limio_limitrail.patterns import lazy_pattern
 
 _DURATION = lazy_pattern(
     r"(?P<sign>[+-])?P(?=[\dT])((?P<weeks>\d+)W)?((?P<days>\d+)D)?"

@@ -7,13 +7,12 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
+import msgspec
 from airflow.sdk import BaseOperator
 
-from limio_limitrail.api.redact import safe_text
 from limio_limitrail.observability.lineage import LineageMixin
 from limio_limitrail.parameters import readers, references, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
@@ -48,8 +47,7 @@ DEFAULT_MAX_COLUMNS = 1000
 DEFAULT_PART_ROWS = 50_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class PullPlan:
+class PullPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What one execution pulls, decided from parameters, context and watermark.
 
     :param run: the identity of the run.
@@ -383,5 +381,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
 
 def first_names(names: Sequence[str]) -> list[str]:
     """Return the first few of what may be hundreds of names, for a summary that stays small."""
+    from limio_limitrail.api.redact import safe_text
+
     shown = [(safe_text(name) or "")[:60] for name in names[:8]]
     return shown if len(names) <= len(shown) else [*shown, f"and {len(names) - len(shown)} more"]

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.redact import holds_secret
 from limio_limitrail.assets.outlet_events import takes_partitions
 from limio_limitrail.stored_formats import trouble
 
@@ -66,6 +65,8 @@ class TouchedStore:
 
         :raises ParameterError: a key repeats a credential, which no event may hold.
         """
+        from limio_limitrail.api.redact import holds_secret
+
         before = self.keys()
         merged = tuple(sorted({*before, *keys}))
         if any(holds_secret(key) for key in merged):

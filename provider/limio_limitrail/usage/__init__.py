@@ -26,8 +26,22 @@ The threads of a task::
              Ledger.renew: the heartbeat that extends the leases of the rows in flight
 """
 
-from limio_limitrail.usage.body import Column, Json, Text
-from limio_limitrail.usage.conventions import Idempotency, Refusal, ResponseMapping
-from limio_limitrail.usage.summary import UsageCommitSummary
+from typing import TYPE_CHECKING
+
+from limio_limitrail.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from limio_limitrail.usage.body import Column, Json, Text
+    from limio_limitrail.usage.conventions import Idempotency, Refusal, ResponseMapping
+    from limio_limitrail.usage.summary import UsageCommitSummary
 
 __all__ = ["Column", "Idempotency", "Json", "Refusal", "ResponseMapping", "Text", "UsageCommitSummary"]
+
+__getattr__ = lazy_names(
+    __name__,
+    modules={
+        "limio_limitrail.usage.body": ("Column", "Json", "Text"),
+        "limio_limitrail.usage.conventions": ("Idempotency", "Refusal", "ResponseMapping"),
+        "limio_limitrail.usage.summary": ("UsageCommitSummary",),
+    },
+)

@@ -11,11 +11,11 @@ from functools import cached_property
 from types import MappingProxyType
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.lazy import lazy_pattern
 from limio_limitrail.parameters.given import as_native, is_nothing, plain, unfit
 from limio_limitrail.parameters.members import read_members
 from limio_limitrail.parameters.readers import choice, mapping, optional, text, whole_number
 from limio_limitrail.parameters.times import span
-from limio_limitrail.patterns import lazy_pattern
 from limio_limitrail.usage.ledger.model import State
 from limio_limitrail.usage.ledger.rules import RESEND_WITHIN
 
