@@ -255,7 +255,9 @@ def stable_repr(value: object, *, depth: int = 0) -> str:
     if type(value) is tuple:
         inside = ", ".join(stable_repr(one, depth=below) for one in value)
         return f"({inside},)" if len(value) == 1 else f"({inside})"
-    if is_dataclass(value):
+    if isinstance(value, msgspec.Struct):
+        members = msgspec.structs.asdict(value)
+    elif is_dataclass(value):
         members = {one.name: getattr(value, one.name, None) for one in fields(value) if one.repr}
     elif type(value).__repr__ is object.__repr__:
         members = dict(sorted(getattr(value, "__dict__", {}).items()))

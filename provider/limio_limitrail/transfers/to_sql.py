@@ -22,8 +22,6 @@ from limio_limitrail.transfers.child_tables import (
     read_child_tables,
     summaries_of,
 )
-from limio_limitrail.transfers.partitions import TouchedStore, check_partitions
-from limio_limitrail.transfers.summaries import LoadSummary
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -38,6 +36,8 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql.masked_keys import MaskedKeys
     from limio_limitrail.transfers.column_checks import NeededColumns
     from limio_limitrail.transfers.folders import RunIdentity
+    from limio_limitrail.transfers.partitions import TouchedStore
+    from limio_limitrail.transfers.summaries import LoadSummary
 
 
 DEFAULT_MAX_PARTITIONS = 100
@@ -144,6 +144,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         from limio_limitrail.observability.metrics import log_group
         from limio_limitrail.transfers.folders import default_staging
         from limio_limitrail.transfers.missing import check_on_missing
+        from limio_limitrail.transfers.summaries import LoadSummary
 
         self.read_parameters()
         mode = WriteMode(self.mode)
@@ -298,6 +299,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
                 "leave incremental out, or merge"
             )
         if self.partition_column is not None:
+            from limio_limitrail.transfers.partitions import check_partitions
+
             check_partitions(column=self.partition_column, mode=self.mode, outlets=self.outlets, dropped=tuple(self.drop_columns))
         if twice := sorted(set(self.required_columns) & set(self.drop_columns)):
             raise ParameterError(f"required_columns and drop_columns both name {twice[0]!r}: take it out of one of them")
@@ -354,6 +357,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
     def _touched_store(self, context: Context) -> TouchedStore | None:
         if self.partition_column is None:
             return None
+        from limio_limitrail.transfers.partitions import TouchedStore
+
         return TouchedStore(context, about=f"{self.sql_conn_id}/{self.table}/{self.partition_column}")
 
     def _child_lists(self, resource: Resource) -> tuple[ChildList, ...]:

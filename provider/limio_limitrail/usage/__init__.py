@@ -4,7 +4,7 @@
 May import `api`, `landing`, `parameters` and `observability`; `hooks` and `operators` import it.
 Begin with `committer` (the loop over rows), then `ledger.rules` and `ledger.ledger`.
 
-The states of a row (`ledger.model.State`; the ledger holds one entry per row)::
+The states of a row (`ledger.states.State`; the ledger holds one entry per row)::
 
                           clear answer
     (new) ──> sending ─────────────────────────────> committed, denied

@@ -29,7 +29,8 @@ from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.usage.conventions import OPERATIONS
-from limio_limitrail.usage.ledger.model import OnUnknown, UsageRow
+from limio_limitrail.usage.ledger.model import UsageRow
+from limio_limitrail.usage.ledger.states import OnUnknown
 from limio_limitrail.usage.send_loop import Uncertain
 from limio_limitrail.usage.sender import UsageSender
 from tests.support.wire import answer, chunked, make_certificate, raw_server, read_request, trickle
