@@ -183,7 +183,7 @@ class ListReader:
             scope=self.resource.scope,
             credentials=self.resource.credentials,
             # Once a 502 stayed through all attempts, a smaller page is the next attempt: each size needs just one.
-            limits=replace(self.limits or self.client.limits, bad_gateway_attempts=1) if halved else self.limits,
+            limits=msgspec.structs.replace(self.limits or self.client.limits, bad_gateway_attempts=1) if halved else self.limits,
             repeat=Repeat.IF_NOT_PROCESSED if once else None,
             sleep=self.sleep,
             on_retry=note_retry,

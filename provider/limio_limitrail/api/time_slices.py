@@ -15,6 +15,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from limio_limitrail.api.errors import CursorRefusedError, ParameterError
 from limio_limitrail.api.pagination import Cursor
 from limio_limitrail.api.query import time_text, whole_second
@@ -294,7 +296,7 @@ class SlicedListReader:
         stop = StopSignal()
         # They share the API's rate limit, so that each is refused that much more often.
         limits = self.client.limits
-        limits = replace(limits, rate_limit_attempts=limits.rate_limit_attempts * self.concurrency)
+        limits = msgspec.structs.replace(limits, rate_limit_attempts=limits.rate_limit_attempts * self.concurrency)
         pages = (self._slice_pages(piece, position, limits=limits, sleep=stop.sleep) for piece, position in left.remaining())
         return interleave(pages, threads=self.concurrency, stop=stop)
 
