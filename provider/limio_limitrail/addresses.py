@@ -11,6 +11,8 @@ import re
 from ipaddress import ip_address
 from urllib.parse import unquote
 
+from limio_limitrail.lazy import lazy_pattern
+
 UNREADABLE = "***"
 """Replaces an address, or a part of one, that may be a credential."""
 
@@ -20,18 +22,18 @@ _MAX_DECODING = 8
 _MAX_LENGTH = 4_096
 """Characters of an address; longer ones are refused."""
 
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
-_PREFIX = re.compile(r"(?i)(md|motherduck|file|sqlite|duckdb|ducklake|quack|postgres|postgresql|mysql):(?!//)(.*)", re.DOTALL)
-_LOCAL = re.compile(r"/|\./|\.\./|~|:memory:|[A-Za-z]:[\\/]")
-_PAIRS = re.compile(r"([A-Za-z_][\w ]*?)\s*=\s*('(?:\\.|[^'\\])*'|\"[^\"]*\"|(?:\\.|[^\s;\\])*)[\s;]*", re.DOTALL)
-_PAIR_FIRST = re.compile(r"\s*[A-Za-z_][\w ]*?\s*=")
-_TAIL = re.compile(r"\?|[#;&\s](?=\s*[\w. -]+=)")
-_QUERY = re.compile(r"[?#;&]\s*[\w.%-]+=")
-_HOST = re.compile(r"[\w.-]*(:\d{1,5})?")
-_IPV6 = re.compile(r"\[?([0-9A-Fa-f:.]+)\]?(:\d{1,5})?")
-_CONTAINER = re.compile(r"[a-z0-9$-]{1,63}")
-_FILE_PATH = re.compile(r"[^\x00-\x1f\x7f?]*")
-_SECRET_PAIR = re.compile(
+_SCHEME = lazy_pattern(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_PREFIX = lazy_pattern(r"(?i)(md|motherduck|file|sqlite|duckdb|ducklake|quack|postgres|postgresql|mysql):(?!//)(.*)", re.DOTALL)
+_LOCAL = lazy_pattern(r"/|\./|\.\./|~|:memory:|[A-Za-z]:[\\/]")
+_PAIRS = lazy_pattern(r"([A-Za-z_][\w ]*?)\s*=\s*('(?:\\.|[^'\\])*'|\"[^\"]*\"|(?:\\.|[^\s;\\])*)[\s;]*", re.DOTALL)
+_PAIR_FIRST = lazy_pattern(r"\s*[A-Za-z_][\w ]*?\s*=")
+_TAIL = lazy_pattern(r"\?|[#;&\s](?=\s*[\w. -]+=)")
+_QUERY = lazy_pattern(r"[?#;&]\s*[\w.%-]+=")
+_HOST = lazy_pattern(r"[\w.-]*(:\d{1,5})?")
+_IPV6 = lazy_pattern(r"\[?([0-9A-Fa-f:.]+)\]?(:\d{1,5})?")
+_CONTAINER = lazy_pattern(r"[a-z0-9$-]{1,63}")
+_FILE_PATH = lazy_pattern(r"[^\x00-\x1f\x7f?]*")
+_SECRET_PAIR = lazy_pattern(
     r"(?i)([\w-]*(?:passw(?:or)?d|pwd|passphrase|token|secret|signature|\bsig|key|credential|\bsas)[\w-]*\s*[=:]\s*)"
     r"('(?:\\.|[^'\\])*'|[^\s;&'\"]+)"
 )

@@ -14,9 +14,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import ParamSpec, Protocol, TypeVar
 from weakref import WeakSet
+
+import msgspec
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -26,6 +27,10 @@ MAX_PREFETCHED = 2
 
 MAX_INTERLEAVED = 2
 """Items of one thread of `interleave` that are buffered or being fetched, which bounds memory by the number of threads."""
+
+MAX_CONCURRENCY = 16
+"""Slices of a list that are fetched at the same time. Neither a rate limit nor a maximum of connections is documented, so this is
+a guess; one process could not parse the pages of many more."""
 
 MAX_PENDING_WRITES = 1
 """Calls of a `BackgroundWriter` that may be running or waiting, which bounds what they hold in memory."""
@@ -77,8 +82,7 @@ class BackgroundWriter:
             self._pending.popleft().result()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _End:
+class _End(msgspec.Struct, frozen=True, kw_only=True):
     """Follows the last item of a thread: the iterator raised an error, has more that the thread does not fetch, or is done."""
 
     error: BaseException | None = None

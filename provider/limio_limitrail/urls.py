@@ -12,17 +12,19 @@ import unicodedata
 from ipaddress import ip_address
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from limio_limitrail.lazy import lazy_pattern
+
 _MAX_DECODING = 8
 """How often a path is percent-decoded; one that needs more is refused."""
 
-_QUICK = re.compile(r"(?:/[A-Za-z0-9_~!$&'()*+,=:@{}-][A-Za-z0-9._~!$&'()*+,=:@{}-]*)+/?")
+_QUICK = lazy_pattern(r"(?:/[A-Za-z0-9_~!$&'()*+,=:@{}-][A-Za-z0-9._~!$&'()*+,=:@{}-]*)+/?")
 """Nearly all paths: no percent sign, no part that begins with a dot."""
 
-_NOT_RAW = re.compile(r"[\\?#\s\x00-\x1f\x7f]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
-_PARTS = re.compile(r"[/\\]")
-_PERCENT_U = re.compile(r"%u[0-9A-Fa-f]{4}", re.IGNORECASE)
+_NOT_RAW = lazy_pattern(r"[\\?#\s\x00-\x1f\x7f]")
+_CONTROL = lazy_pattern(r"[\x00-\x1f\x7f-\x9f]")
+_SURROGATE = lazy_pattern(r"[\ud800-\udfff]")
+_PARTS = lazy_pattern(r"[/\\]")
+_PERCENT_U = lazy_pattern(r"%u[0-9A-Fa-f]{4}", re.IGNORECASE)
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-{")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 

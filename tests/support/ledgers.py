@@ -15,8 +15,9 @@ from typing import Any
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 from limio_limitrail.usage.ledger.ledger import Ledger
-from limio_limitrail.usage.ledger.model import OnUnknown, State, UsageRow, Worker
+from limio_limitrail.usage.ledger.model import UsageRow, Worker
 from limio_limitrail.usage.ledger.rules import Policy
+from limio_limitrail.usage.ledger.states import OnUnknown, State
 from tests.support.databases import Database
 
 PARK = Policy(on_unknown=OnUnknown.PARK)

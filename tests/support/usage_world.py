@@ -20,8 +20,9 @@ from limio_limitrail.api.secret import Secret
 from limio_limitrail.usage import Refusal, ResponseMapping
 from limio_limitrail.usage.conventions import find_operation
 from limio_limitrail.usage.ledger.ledger import LEASE, Claim
-from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State, UsageRow
+from limio_limitrail.usage.ledger.model import Outcome, UsageRow
 from limio_limitrail.usage.ledger.rules import Policy
+from limio_limitrail.usage.ledger.states import OnUnknown, State
 from limio_limitrail.usage.send_loop import Abort, RateLimited, SendingStoppedError, Uncertain
 from limio_limitrail.usage.sender import UsageSender
 from tests.support.databases import make_database

@@ -26,7 +26,8 @@ from urllib3.util.wait import wait_for_read
 from limio_limitrail.api import transport_errors
 from limio_limitrail.api.bounded_http import ResponseBounds
 from limio_limitrail.api.content_encoding import BodyTooLargeError, decode_body
-from limio_limitrail.api.errors import ApiError, InvalidRequestError, RequestContext, TransportError
+from limio_limitrail.api.errors import ApiError, InvalidRequestError, TransportError
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.responses import SURPLUS, ConnectionRecord, Provenance, Response
 from limio_limitrail.api.secret import Sealed, Secret, revealed
 from limio_limitrail.api.transport import MAX_ERROR_BODY, Timeouts, Transport

@@ -14,16 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
-from limio_limitrail.api.errors import (
-    CredentialsError,
-    ProtocolError,
-    RequestContext,
-    ResponseTooLargeError,
-    ScopeError,
-    TransportError,
-)
+from limio_limitrail.api.errors import CredentialsError, ProtocolError, ResponseTooLargeError, ScopeError, TransportError
 from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
 from limio_limitrail.api.redact import remember_secret, safe_text
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.responses import classify
 from limio_limitrail.api.retry import RetryLimits, call_with_retries, seconds_left

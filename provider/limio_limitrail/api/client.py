@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict, 
 from urllib.parse import urljoin, urlsplit
 
 from limio_limitrail.api.auth import Auth
-from limio_limitrail.api.errors import ApiError, InvalidRequestError, ProtocolError, RequestContext
+from limio_limitrail.api.errors import ApiError, InvalidRequestError, ProtocolError
 from limio_limitrail.api.redact import guard_library_logs, holds_secret, safe_text
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import AuthMode
 from limio_limitrail.api.responses import Response, classify
 from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries, call_with_retries_async

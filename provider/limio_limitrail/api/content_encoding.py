@@ -10,7 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from limio_limitrail.api.errors import ProtocolError, RequestContext
+from limio_limitrail.api.errors import ProtocolError
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.transport_errors import too_large
 
 if sys.version_info >= (3, 14):

@@ -29,7 +29,6 @@ from limio_limitrail.api.errors import (
     PageTooLargeError,
     ParameterError,
     ProtocolError,
-    RequestContext,
     ServerError,
     TransportError,
 )
@@ -37,6 +36,7 @@ from limio_limitrail.api.json_body import OK, read_record
 from limio_limitrail.api.page import EnvelopeReader, Page, parse_page
 from limio_limitrail.api.pagination import Cursor, is_scan, is_scroll
 from limio_limitrail.api.redact import holds_secret, repeats_secret
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import Resource, fill_path
 from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.bare_errors import raises_bare
@@ -183,7 +183,7 @@ class ListReader:
             scope=self.resource.scope,
             credentials=self.resource.credentials,
             # Once a 502 stayed through all attempts, a smaller page is the next attempt: each size needs just one.
-            limits=replace(self.limits or self.client.limits, bad_gateway_attempts=1) if halved else self.limits,
+            limits=msgspec.structs.replace(self.limits or self.client.limits, bad_gateway_attempts=1) if halved else self.limits,
             repeat=Repeat.IF_NOT_PROCESSED if once else None,
             sleep=self.sleep,
             on_retry=note_retry,

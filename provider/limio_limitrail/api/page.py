@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from limio_limitrail.api.errors import ProtocolError, RequestContext
+from limio_limitrail.api.errors import ProtocolError
 from limio_limitrail.api.json_body import (
     NO_CONTENT,
     OK,
@@ -30,6 +30,7 @@ from limio_limitrail.api.json_body import (
 )
 from limio_limitrail.api.pagination import BadCursorError, Cursor, Meta
 from limio_limitrail.api.redact import repeats_secret, safe_text
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import Resource
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from urllib.parse import unquote_to_bytes
 import msgspec
 
 from limio_limitrail.api.secret_encodings import in_base64
+from limio_limitrail.lazy import lazy_pattern
 
 Cursor = Mapping[str, str]
 """The query parameters of one particular page."""
@@ -179,14 +180,18 @@ def _kind(value: object) -> str:
 
 
 _SCROLL_WORDS = (b"queryThenFetch", b"queryAndFetch", b"include_context_uuid", b"scroll_id", b"scrollId", b"scrollID")
-_SCAN = re.compile(rb"\A(?:scan;[0-9]|\x04scan)")
-_BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]{8,}={0,2}")
+_SCAN = lazy_pattern(rb"\A(?:scan;[0-9]|\x04scan)")
+_BASE64_RUN = lazy_pattern(rb"[A-Za-z0-9+/_-]{8,}={0,2}")
 _WRAPPINGS = 3
 _MAX_RUNS = 20
 _SCROLL_NAMES = frozenset({"scrollid", "scroll"})
 
 
-_SCROLL_MARKS = re.compile(b"|".join(re.escape(form) for word in _SCROLL_WORDS for form in (word, *in_base64(word))))
+def _scroll_marks() -> bytes:
+    return b"|".join(re.escape(form) for word in _SCROLL_WORDS for form in (word, *in_base64(word)))
+
+
+_SCROLL_MARKS = lazy_pattern(_scroll_marks)
 
 
 def is_scroll(cursor: Mapping[str, str]) -> bool:

@@ -7,13 +7,13 @@ The logs of the HTTP libraries are redacted as well. `secret` finds the secrets 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
 from limio_limitrail.api.secret import Secret, find_secrets, holds_secret, remember_secret
 from limio_limitrail.bare_errors import raises_bare
+from limio_limitrail.lazy import lazy_pattern
 
 __all__ = [
     "MAX_LENGTH", "guard_library_logs", "holds_secret", "remember_proxy_passwords", "remember_secret", "repeats_piece",
@@ -29,23 +29,23 @@ _MAX_READ = 10 * MAX_LENGTH
 _MASK = "***"
 
 _REPLACEMENTS = (
-    (re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+"), " "),
-    (re.compile(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), r"\1 ***"),
-    (re.compile(r"\beyJ[\w-]+(\.[\w-]*){0,2}"), _MASK),
+    (lazy_pattern(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+"), " "),
+    (lazy_pattern(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), r"\1 ***"),
+    (lazy_pattern(r"\beyJ[\w-]+(\.[\w-]*){0,2}"), _MASK),
     (
         # Quotes and signs between name and value, and in the value, may be escaped as in JSON or HTML.
-        re.compile(
+        lazy_pattern(
             r"(?i)\b(client_secret|access_token|token|password|secret|recover)"
             r"((?:&\w{2,6};|[\\\"':={\s]){1,24}|\W{1,4})"
             r"(?:[\w.~+/%-]|\\+[/u]|&#?\w{2,8};){4,}"
         ),
         r"\1\2***",
     ),
-    (re.compile(r"[^\s@\"'<>]+@[^\s@\"'<>]+"), "***@***"),
-    (re.compile(r"(?<=\S)\?[^\s\"'<>]*=[^\s\"'<>]*"), "?***"),
+    (lazy_pattern(r"[^\s@\"'<>]+@[^\s@\"'<>]+"), "***@***"),
+    (lazy_pattern(r"(?<=\S)\?[^\s\"'<>]*=[^\s\"'<>]*"), "?***"),
 )
 
-_SUSPECT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s@?]|eyJ|(?i:token|password|secret|recover)")
+_SUSPECT = lazy_pattern(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s@?]|eyJ|(?i:token|password|secret|recover)")
 """Without any of these a text needs no replacement: most are ids, which every response has."""
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum, StrEnum
@@ -16,14 +15,15 @@ import msgspec
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.pagination import CursorPair, CursorString, Paging, SinglePage
+from limio_limitrail.lazy import lazy_pattern
 from limio_limitrail.urls import unfit_part, unfit_path
 
 _PAGING_STYLES: dict[str, type[Any]] = {style.__name__: style for style in (CursorPair, CursorString, SinglePage)}
-_MEMORY_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_MEMORY_ADDRESS = lazy_pattern(r" at 0x[0-9a-fA-F]+")
 _MAX_REPR_DEPTH = 12
 
 # RFC 6749, section 3.3, without the comma and the semicolon, with which people separate what spaces should.
-_SCOPE = re.compile(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")
+_SCOPE = lazy_pattern(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")
 
 
 class AuthMode(StrEnum):
@@ -255,7 +255,9 @@ def stable_repr(value: object, *, depth: int = 0) -> str:
     if type(value) is tuple:
         inside = ", ".join(stable_repr(one, depth=below) for one in value)
         return f"({inside},)" if len(value) == 1 else f"({inside})"
-    if is_dataclass(value):
+    if isinstance(value, msgspec.Struct):
+        members = msgspec.structs.asdict(value)
+    elif is_dataclass(value):
         members = {one.name: getattr(value, one.name, None) for one in fields(value) if one.repr}
     elif type(value).__repr__ is object.__repr__:
         members = dict(sorted(getattr(value, "__dict__", {}).items()))

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from limio_limitrail.api import errors
-from limio_limitrail.api.errors import ApiError, ProblemDetails, RequestContext
+from limio_limitrail.api.errors import ApiError
 from limio_limitrail.api.json_body import NotJSONError, decode_json
 from limio_limitrail.api.redact import safe_text, safe_uri
+from limio_limitrail.api.request_context import ProblemDetails, RequestContext
 from limio_limitrail.api.retry import parse_retry_after
 
 SURPLUS = "more came over its connection than was requested, so that the response may belong to an earlier request"

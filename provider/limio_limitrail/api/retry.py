@@ -7,19 +7,20 @@ import asyncio
 import logging
 import math
 import random
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from limio_limitrail.api.errors import ApiError, RateLimitError, ServerError, TransportError
+from limio_limitrail.lazy import lazy_pattern
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -36,7 +37,7 @@ DEFAULT_MAX_RESPONSE = 256_000_000
 
 _DEADLINE: ContextVar[float] = ContextVar("limio_limitrail.deadline", default=math.inf)
 
-_SECONDS = re.compile(r"[0-9]+(\.[0-9]*)?(\s*,\s*[0-9]+(\.[0-9]*)?)*")
+_SECONDS = lazy_pattern(r"[0-9]+(\.[0-9]*)?(\s*,\s*[0-9]+(\.[0-9]*)?)*")
 """Seconds in a Retry-After header; some servers send fractions, or the header twice."""
 
 TRANSIENT_STATUSES = frozenset({502, 503, 504})
@@ -69,8 +70,7 @@ class Repeat(StrEnum):
     """Nothing."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetryLimits:
+class RetryLimits(msgspec.Struct, frozen=True, kw_only=True):
     """How often and how long one request is retried.
 
     :param attempts: attempts in all on connect errors, timeouts, broken bodies, 503 and 504.

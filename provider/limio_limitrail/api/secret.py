@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hmac
-import re
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,6 +13,7 @@ from urllib.parse import quote, quote_plus
 from limio_limitrail.api.secret_encodings import decodings, folded, folded_base64, in_base64, is_plain, readings
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.concurrency import after_fork
+from limio_limitrail.lazy import lazy_pattern
 
 T = TypeVar("T")
 
@@ -106,10 +106,10 @@ _END = "\0"
 _CUTS = frozenset(_END + "?#&=/;,:%@\\\"'<>")
 """Where a URL, a form or a header is cut."""
 
-_HEX = re.compile(r"[0-9a-fA-F]{1,9}")
+_HEX = lazy_pattern(r"[0-9a-fA-F]{1,9}")
 """Ids are full of these: such a piece counts only if it stands alone and begins or ends where the secret does."""
 
-_UNLIKE_WORDS = re.compile(r"[^A-Za-z0-9._+ -]|[a-z][A-Z]|[A-Za-z].*[0-9]|[0-9].*[A-Za-z]")
+_UNLIKE_WORDS = lazy_pattern(r"[^A-Za-z0-9._+ -]|[a-z][A-Z]|[A-Za-z].*[0-9]|[0-9].*[A-Za-z]")
 
 Spans = list[tuple[int, int]]
 

@@ -9,7 +9,10 @@ import html
 import re
 import string
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
+
+from limio_limitrail.lazy import lazy_pattern
 
 _MAX_LAYERS = 8
 """Escapes within escapes that are undone."""
@@ -21,7 +24,7 @@ _UNSEEN = r"[\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufef
 
 
 def _escapes(*kinds: str) -> re.Pattern[str]:
-    return re.compile(" | ".join(kinds), re.VERBOSE | re.IGNORECASE | re.DOTALL)
+    return lazy_pattern(" | ".join(kinds), re.VERBOSE | re.IGNORECASE | re.DOTALL)
 
 
 _ESCAPE = _escapes(_URL, _PROGRAM, _HTML, _UNSEEN)
@@ -30,34 +33,33 @@ _ESCAPE = _escapes(_URL, _PROGRAM, _HTML, _UNSEEN)
 _ESCAPE_BUT_BACKSLASH = _escapes(_URL, _HTML, _UNSEEN)
 """Before or behind a secret, or as a part of it, a backslash may be no escape: of a folder, of a domain's user."""
 
-_SIGN = re.compile(r"[%\\&\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff\ufffd]")
+_SIGN = lazy_pattern(r"[%\\&\x00-\x08\x0a-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028\u2029\u2060\ufeff\ufffd]")
 """A text without any of these has no escape, which is quicker to find out."""
 
 _ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
-_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{8,}")
-_HEX = re.compile(r"(?:[0-9a-fA-F]{2}[\s:-]?){6,}[0-9a-fA-F]?")
-_READABLE = re.compile(rb"[\x20-\x7e]{6}")
-_HEX_DIGITS = re.compile(r"[0-9a-fA-F]")
+_BASE64 = lazy_pattern(r"[A-Za-z0-9+/_-]{8,}")
+_HEX = lazy_pattern(r"(?:[0-9a-fA-F]{2}[\s:-]?){6,}[0-9a-fA-F]?")
+_READABLE = lazy_pattern(rb"[\x20-\x7e]{6}")
+_HEX_DIGITS = lazy_pattern(r"[0-9a-fA-F]")
 
 
-def _base64_of_ascii() -> re.Pattern[str]:
+def _base64_of_ascii() -> str:
     """Return a pattern of the Base64 of six printable characters, or of three in UTF-16: some bits of each are known."""
     first = "".join(sign for value, sign in enumerate(_ALPHABET) if 0x20 <= value << 2 < 0x80)
     second = "".join(sign for value, sign in enumerate(_ALPHABET) if 0x2 <= value & 0xF < 0x8)
     third = "".join(sign for value, sign in enumerate(_ALPHABET) if value & 0x3 < 0x2)
     outer = f"[{first}][AQgw][AB][A-Za-z0-9+/_-]"
     inner = f"A[C-H][{_ALPHABET[::4]}]A"
-    return re.compile(f"(?:[{first}][{second}][{third}][A-Za-z0-9+/_-]){{2}}|{outer}{inner}|{inner}{outer}")
+    return f"(?:[{first}][{second}][{third}][A-Za-z0-9+/_-]){{2}}|{outer}{inner}|{inner}{outer}"
 
 
-_PERHAPS_BASE64 = _base64_of_ascii()
-_PERHAPS_HEX = re.compile(r"(?:[2-7][0-9a-fA-F](?:00)?[\s:-]?){6}")
+_PERHAPS_BASE64 = lazy_pattern(_base64_of_ascii)
+_PERHAPS_HEX = lazy_pattern(r"(?:[2-7][0-9a-fA-F](?:00)?[\s:-]?){6}")
 _SPACES = str.maketrans(dict.fromkeys(" \t\xa0", "+"))
 _STANDARD = str.maketrans("-_", "+/")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decoding:
+class Decoding(msgspec.Struct, frozen=True, kw_only=True):
     """A part of a text, decoded from Base64 or hexadecimal.
 
     :param text: its bytes, as Latin-1.
@@ -74,8 +76,7 @@ class Decoding:
         return self.positions[start], self.positions[end - 1] + 2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """A text without some of its escapes, and where each of its characters begins and ends in the original text."""
 
     text: str

@@ -15,20 +15,19 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
-from limio_limitrail.api.errors import CursorRefusedError, ParameterError, RequestContext
+import msgspec
+
+from limio_limitrail.api.errors import CursorRefusedError, ParameterError
 from limio_limitrail.api.pagination import Cursor
 from limio_limitrail.api.query import time_text, whole_second
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import Resource
-from limio_limitrail.concurrency import StopSignal, interleave
+from limio_limitrail.concurrency import MAX_CONCURRENCY, StopSignal, interleave
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
     from limio_limitrail.api.list_reader import ListReader
     from limio_limitrail.api.page import Page
-
-MAX_CONCURRENCY = 16
-"""Slices that are fetched at the same time. Neither a rate limit nor a maximum of connections is documented, so this is a guess;
-one process could not parse the pages of many more."""
 
 _FROM = "slice.from"
 _SEEN = "slice.seen"
@@ -297,7 +296,7 @@ class SlicedListReader:
         stop = StopSignal()
         # They share the API's rate limit, so that each is refused that much more often.
         limits = self.client.limits
-        limits = replace(limits, rate_limit_attempts=limits.rate_limit_attempts * self.concurrency)
+        limits = msgspec.structs.replace(limits, rate_limit_attempts=limits.rate_limit_attempts * self.concurrency)
         pages = (self._slice_pages(piece, position, limits=limits, sleep=stop.sleep) for piece, position in left.remaining())
         return interleave(pages, threads=self.concurrency, stop=stop)
 

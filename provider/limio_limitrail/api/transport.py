@@ -16,7 +16,8 @@ import urllib3.exceptions
 from limio_limitrail.api import transport_errors
 from limio_limitrail.api.bounded_http import BoundedAdapter, ResponseBounds, TooManyBytesError, read_body, within
 from limio_limitrail.api.content_encoding import decode_body
-from limio_limitrail.api.errors import ApiError, InvalidRequestError, RequestContext, TransportError
+from limio_limitrail.api.errors import ApiError, InvalidRequestError, TransportError
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import DEFAULT_MAX_RESPONSE, DEFAULT_TOTAL_TIMEOUT, seconds_left
 from limio_limitrail.api.secret import Sealed, Secret, revealed

@@ -10,7 +10,8 @@ from dataclasses import replace
 import requests
 import urllib3.exceptions
 
-from limio_limitrail.api.errors import RequestContext, ResponseTooLargeError, TransportError
+from limio_limitrail.api.errors import ResponseTooLargeError, TransportError
+from limio_limitrail.api.request_context import RequestContext
 
 TLS = "the TLS connection could not be made or verified"
 PROXY = "the proxy could not be reached or refused"

@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
+
+import msgspec
 
 from limio_limitrail.api.errors import ConnectionFieldError
 from limio_limitrail.api.query import CLIENT
@@ -71,7 +73,7 @@ class Settings:
 def retry_limits(settings: Settings) -> RetryLimits:
     """Return the retry limits of a request: if one response may take long, there must be time for another try."""
     usual = RetryLimits()
-    return replace(usual, budget=max(usual.budget, 2 * settings.total_timeout))
+    return msgspec.structs.replace(usual, budget=max(usual.budget, 2 * settings.total_timeout))
 
 
 class Fields:

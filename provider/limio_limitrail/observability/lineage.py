@@ -7,23 +7,23 @@ connections. Nothing is collected if Airflow's OpenLineage provider is not insta
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from limio_limitrail.addresses import UNREADABLE, database_name, without_credentials
+from limio_limitrail.lazy import lazy_pattern
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import ObjectStoragePath
 
-_PORT = re.compile(r":\d{1,5}$")
+_PORT = lazy_pattern(r":\d{1,5}$")
 
 
-@dataclass(frozen=True, kw_only=True)
-class LineageDataset:
+class LineageDataset(msgspec.Struct, frozen=True, kw_only=True):
     """A dataset of OpenLineage.
 
     :param namespace: a scheme and a host, or a file system.
@@ -34,8 +34,7 @@ class LineageDataset:
     name: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class LineageChildTable:
+class LineageChildTable(msgspec.Struct, frozen=True, kw_only=True):
     """A child table that a task writes.
 
     :param dataset: the table.
@@ -44,12 +43,11 @@ class LineageChildTable:
     """
 
     dataset: LineageDataset
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = msgspec.field(default_factory=dict)
     rows: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskLineage:
+class TaskLineage(msgspec.Struct, frozen=True, kw_only=True):
     """What a task reads and writes.
 
     :param source: the dataset that it reads; None if that is not known.
@@ -63,11 +61,11 @@ class TaskLineage:
 
     source: LineageDataset | None
     targets: tuple[LineageDataset, ...]
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] = msgspec.field(default_factory=dict)
     rows: int | None = None
     files: int | None = None
     size: int | None = None
-    child_tables: Mapping[str, LineageChildTable] = field(default_factory=dict)
+    child_tables: Mapping[str, LineageChildTable] = msgspec.field(default_factory=dict)
 
 
 def is_lineage_wanted() -> bool:
@@ -174,7 +172,7 @@ class LineageMixin:
     def update_lineage(self, **fields: Any) -> None:
         """Add results: fields of `TaskLineage`."""
         if self._lineage is not None:
-            self._lineage = replace(self._lineage, **fields)
+            self._lineage = msgspec.structs.replace(self._lineage, **fields)
 
     def update_child_lineage(self, table: str, *, columns: Mapping[str, str], rows: int) -> None:
         """Add the results of a child table.
@@ -182,7 +180,7 @@ class LineageMixin:
         :param table: its name, as the task gives it.
         """
         if self._lineage is not None and (child := self._lineage.child_tables.get(table)) is not None:
-            child = replace(child, columns=columns, rows=rows)
+            child = msgspec.structs.replace(child, columns=columns, rows=rows)
             self.update_lineage(child_tables={**self._lineage.child_tables, table: child})
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002 - as OpenLineage's provider calls it

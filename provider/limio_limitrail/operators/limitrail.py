@@ -18,7 +18,6 @@ from limio_limitrail.observability.lineage import LineageMixin
 from limio_limitrail.parameters import readers, references
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
 from limio_limitrail.usage import parameters as usage
-from limio_limitrail.usage import summary as usage_summary
 from limio_limitrail.usage.conventions import (
     OPERATIONS,
     Idempotency,
@@ -28,8 +27,7 @@ from limio_limitrail.usage.conventions import (
     idempotency,
     response_mapping,
 )
-from limio_limitrail.usage.ledger.model import PermanentUsageError, Worker
-from limio_limitrail.usage.summary import THRESHOLDS, UsageCommitSummary, ledger_query
+from limio_limitrail.usage.ledger.states import PermanentUsageError
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -41,9 +39,11 @@ if TYPE_CHECKING:
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
     from limio_limitrail.usage.committer import UsageCommitter
     from limio_limitrail.usage.ledger.ledger import Ledger, Previews
+    from limio_limitrail.usage.ledger.model import Worker
     from limio_limitrail.usage.ledger.rules import Policy
     from limio_limitrail.usage.messages import UsageTemplate
     from limio_limitrail.usage.sender import UsageSender
+    from limio_limitrail.usage.summary import UsageCommitSummary
 
 DUCKDB_WAIT = 60.0
 """Seconds to wait until another process closes a DuckDB file; this task then keeps it open to its end."""
@@ -251,7 +251,9 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         from limio_limitrail.hooks.databases import find_database
         from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
         from limio_limitrail.observability.metrics import log_group, send_metrics
+        from limio_limitrail.usage import summary as usage_summary
         from limio_limitrail.usage.committer import UsageCommitter
+        from limio_limitrail.usage.ledger.model import Worker
         from limio_limitrail.usage.row_buffer import RowBuffer
         from limio_limitrail.usage.rows import check_same_rows, fill_row_buffer, list_changes, open_source
 
@@ -260,7 +262,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         operation = find_operation(self.operation)
         name = operation.name
         keys: Idempotency = self.idempotency or self.hook.settings.idempotency or Idempotency()
-        thresholds = {parameter: getattr(self, parameter) for parameter in THRESHOLDS}
+        thresholds = {parameter: getattr(self, parameter) for parameter in usage_summary.THRESHOLDS}
         policy = usage.read_policy(
             on_unknown=self.on_unknown,
             replay=self.replay,
@@ -276,7 +278,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         with closing(database), RowBuffer() as row_buffer:
             ledger = self._ledger(database, operation=operation, worker=worker)
             ledger.prepare()
-            self._query = ledger_query(table=ledger.table, worker=worker)
+            self._query = usage_summary.ledger_query(table=ledger.table, worker=worker)
             self._note_lineage(database.hook, operation=operation, table=ledger.table)
             source_of_rows = open_source(database.hook, sql=self.sql, parts_path=self.parts_path, rows=self.rows)
             with log_group("read rows", operation=name), source_of_rows as source:

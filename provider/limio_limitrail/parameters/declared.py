@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias, TypeVar
+
+import msgspec
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.parameters.given import is_template, shown
@@ -17,8 +18,7 @@ Templated: TypeAlias = T | Any
 """A value, or a template or an XComArg that becomes one."""
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(msgspec.Struct, frozen=True):
     """A parameter of a class.
 
     :param templated: False if it is the same in each run: a function, or the way in which the task is run.

@@ -10,7 +10,6 @@ from enum import Enum
 from typing import Any
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.redact import safe_text
 
 _MOST_SHOWN = 60
 _UNREADABLE = (ValueError, SyntaxError, TypeError, MemoryError, RecursionError)
@@ -29,6 +28,8 @@ def shown(value: object) -> str:
     if value is None:
         return "None"
     if isinstance(value, str):
+        from limio_limitrail.api.redact import safe_text
+
         text = safe_text(value) or ""
         return repr(text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…")
     kind = type(value).__name__

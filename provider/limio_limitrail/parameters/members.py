@@ -1,10 +1,10 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Read parameters that are dataclasses, or mappings with their members."""
+"""Read parameters that are objects with members, such as a `Check`, or mappings with these."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from inspect import signature
 from typing import Any, TypeVar
 
 from limio_limitrail.api.errors import ParameterError
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def read_members(name: str, value: object, *, of: type[T], readers: Mapping[str, Reader[Any]]) -> T:
-    """Read a dataclass, or a mapping with its members, as a template or a connection gives it.
+    """Read an object, or a mapping with its members, as a template or a connection gives it.
 
     :raises ParameterError: it is neither, or a member does not fit or is a template: Airflow renders those of mappings only.
     """
@@ -31,7 +31,7 @@ def read_members(name: str, value: object, *, of: type[T], readers: Mapping[str,
         raise ParameterError(f"{name} must be a {of.__name__}, or a mapping of {' and '.join(readers)}, got {type_of(found)}")
     if unknown := sorted(set(given) - set(readers)):
         raise ParameterError(f"{name} must be a mapping of {' and '.join(readers)}, got the member {unknown[0]!r}")
-    required = {field.name for field in fields(of) if field.default is field.default_factory is MISSING}  # type: ignore[arg-type]
+    required = {member for member, one in signature(of).parameters.items() if one.default is one.empty}
     return of(
         **{
             member: read(f"{name}[{member!r}]", given.get(member))

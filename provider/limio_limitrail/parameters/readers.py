@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime
@@ -12,6 +11,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, TypeAlias, TypeVar
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.lazy import lazy_pattern
 from limio_limitrail.parameters.given import as_native, is_nothing, plain, type_of, unfit
 
 T = TypeVar("T")
@@ -22,8 +22,8 @@ Reader: TypeAlias = Callable[[str, object], T]
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off", "none", ""})
 _LONGEST_NUMBER = 30
-_PERCENT = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,20})?) ?%")
-_COUNT = re.compile(r"[0-9]{1,20}")
+_PERCENT = lazy_pattern(r"([0-9]{1,3}(?:\.[0-9]{1,20})?) ?%")
+_COUNT = lazy_pattern(r"[0-9]{1,20}")
 
 
 def optional(read: Reader[T]) -> Reader[T | None]:

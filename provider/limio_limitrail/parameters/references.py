@@ -5,25 +5,28 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.resource import Resource
+from limio_limitrail.lazy import lazy_pattern
 from limio_limitrail.parameters.given import plain, unfit
 from limio_limitrail.parameters.readers import text
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
-_QUERY = re.compile(r"[?#][^/]*=")
-_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
+    from limio_limitrail.api.resource import Resource
+
+_QUERY = lazy_pattern(r"[?#][^/]*=")
+_PATH = lazy_pattern(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
 
 
 def resource(name: str, value: object) -> str | Resource:
     """Read a list: its name in the API's table, or a `Resource`."""
+    from limio_limitrail.api.resource import Resource
+
     if isinstance(value, Resource):
         return value
     if not isinstance(plain(value), str):

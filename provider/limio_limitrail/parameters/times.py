@@ -9,16 +9,17 @@ from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from limio_limitrail.lazy import lazy_pattern
 from limio_limitrail.parameters.given import plain, unfit
 from limio_limitrail.parameters.readers import Reader
 
-_DURATION = re.compile(
+_DURATION = lazy_pattern(
     r"(?P<sign>[+-])?P(?=[\dT])((?P<weeks>\d+)W)?((?P<days>\d+)D)?"
     r"(T(?=\d)((?P<hours>\d+)H)?((?P<minutes>\d+)M)?((?P<seconds>\d+(\.\d+)?)S)?)?",
     re.IGNORECASE,
 )
 """ISO 8601, without years and months, which have no length."""
-_CLOCK = re.compile(r"((?P<days>[+-]?\d+) days?, )?(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d(\.\d+)?)")
+_CLOCK = lazy_pattern(r"((?P<days>[+-]?\d+) days?, )?(?P<hours>\d+):(?P<minutes>\d\d):(?P<seconds>\d\d(\.\d+)?)")
 """A timedelta as Python prints it."""
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from limio_limitrail.api.errors import ProtocolError, RequestContext
+from limio_limitrail.api.errors import ProtocolError
 from limio_limitrail.api.json_body import OK, TOO_DEEP
 from limio_limitrail.api.page import decode_page
 from limio_limitrail.api.query import build_query
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.polling.conditions import Predicate, identity_of, list_reader, time_of
 
 if TYPE_CHECKING:

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from limio_limitrail.api.errors import NotFoundError, ParameterError, ProtocolError, RequestContext
+from limio_limitrail.api.errors import NotFoundError, ParameterError, ProtocolError
 from limio_limitrail.api.json_body import read_record
 from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.page import decode_page
 from limio_limitrail.api.query import build_query, texts_of
 from limio_limitrail.api.redact import holds_secret, safe_text
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import fill_path, resource_from_json, resource_to_json
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.parameters.references import import_function

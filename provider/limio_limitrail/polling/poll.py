@@ -6,12 +6,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from limio_limitrail.api.errors import ApiError, CursorRefusedError, RateLimitError, ServerError, TransportError
-from limio_limitrail.api.redact import safe_error
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.troubleshooting import ExplainedError
 
@@ -54,8 +54,7 @@ class PollStatus(StrEnum):
     NOT_YET = "not_yet"
 
 
-@dataclass(frozen=True, kw_only=True)
-class PollResult:
+class PollResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one poll.
 
     :param summary: what the poll found, in one clause.
@@ -89,8 +88,7 @@ class PollTimeoutError(Exception):
     """A poll did not get a slot, or did not end, in time. It may still be running in its thread."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PollFailure:
+class PollFailure(msgspec.Struct, frozen=True, kw_only=True):
     """A failed poll, and what follows from it.
 
     :param is_transient: the next poll may succeed without anybody's help.
@@ -108,8 +106,7 @@ class PollFailure:
     pause: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class PollPolicy:
+class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """When to poll again, and which failures to retry: those that count as "not yet".
 
     :param poke_interval: seconds between two polls.
@@ -126,6 +123,8 @@ class PollPolicy:
 
     def failed(self, error: Exception, *, failures: int) -> PollFailure:
         """Return what follows from a failure, after so many others in a row."""
+        from limio_limitrail.api.redact import safe_error
+
         is_transient = self.is_transient(error)
         count = failures + 1 if is_transient else max(failures, PERMANENT)
         asked = error.retry_after if isinstance(error, ApiError) else None
@@ -158,8 +157,7 @@ def capped(retry_after: float | None) -> float | None:
     return None if retry_after is None else min(retry_after, MAX_RETRY_AFTER)
 
 
-@dataclass(frozen=True, kw_only=True)
-class WaitSpec:
+class WaitSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a trigger waits for.
 
     :param poke_interval: seconds between two polls.

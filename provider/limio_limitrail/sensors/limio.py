@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+
+import msgspec
 
 from limio_limitrail.links.pages import LimioAppLink
 from limio_limitrail.parameters import readers
@@ -40,7 +41,7 @@ class _LimioSensorMixin:
         """Return the trigger that continues to wait."""
         from limio_limitrail.triggers.limio import LimioWaitTrigger
 
-        return LimioWaitTrigger(limio_conn_id=self.limio_conn_id, **asdict(spec))
+        return LimioWaitTrigger(limio_conn_id=self.limio_conn_id, **msgspec.structs.asdict(spec))
 
 
 class LimioObjectSensor(_LimioSensorMixin, WaitSensor):

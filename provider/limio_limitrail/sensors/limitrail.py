@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+
+import msgspec
 
 from limio_limitrail.links.pages import LimitRailConsoleLink
 from limio_limitrail.parameters import readers, times
@@ -84,4 +85,6 @@ class LimitRailResourceSensor(RecordsSensor):
         """Return the trigger that continues to wait."""
         from limio_limitrail.triggers.limitrail import LimitRailWaitTrigger
 
-        return LimitRailWaitTrigger(limitrail_conn_id=self.limitrail_conn_id, scope=self.hook.scopes, **asdict(spec))
+        return LimitRailWaitTrigger(
+            limitrail_conn_id=self.limitrail_conn_id, scope=self.hook.scopes, **msgspec.structs.asdict(spec)
+        )

@@ -7,11 +7,11 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack, cast
 
+import msgspec
 from airflow.sdk import BaseOperator
 
 from limio_limitrail.observability.lineage import LineageMixin
@@ -49,8 +49,7 @@ DEFAULT_MAX_COLUMNS = 1000
 DEFAULT_PART_ROWS = 50_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class PullPlan:
+class PullPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What one execution pulls, decided from parameters, context and watermark.
 
     :param run: the identity of the run.

@@ -4,19 +4,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.landing.checks import Check
 from limio_limitrail.parameters.given import as_native, is_nothing, plain, unfit
 from limio_limitrail.parameters.members import read_members
 from limio_limitrail.parameters.readers import Reader, choice, names, optional, text, whole_number
+
+if TYPE_CHECKING:
+    from limio_limitrail.landing.checks import Check
 
 _KINDS = ("rows_between", "unique", "not_null")
 
 
 def read_checks(name: str, value: object) -> tuple[Check, ...]:
     """Read checks: a list of `Check`, or of mappings with its members, or one of them; none where nothing is given."""
+    from limio_limitrail.landing.checks import Check
+
     found = plain(value)
     if isinstance(found, str):
         found = as_native(found)
@@ -30,6 +34,8 @@ def read_checks(name: str, value: object) -> tuple[Check, ...]:
 
 
 def _check(name: str, value: object) -> Check:
+    from limio_limitrail.landing.checks import Check
+
     check = read_members(name, value, of=Check, readers=_READERS)
     if (check.kind is None) is (check.sql is None):
         raise ParameterError(f"{name} must be one of {', '.join(_KINDS)}, or have sql=, and not both")

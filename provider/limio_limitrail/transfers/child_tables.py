@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.parameters.given import is_nothing, is_template, plain, unfit
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     from limio_limitrail.observability.lineage import LineageDataset
 
 
-@dataclass(frozen=True)
-class ChildTable:
+class _ListPath(msgspec.Struct, frozen=True):
+    path: NestedPath
+
+
+class ChildTable(_ListPath, frozen=True, kw_only=True):
     """A nested list whose elements become the rows of a table.
 
     :param path: where the list is in the record: names joined by dots, or a list of names, as for ``nested_columns``.
@@ -32,9 +36,8 @@ class ChildTable:
     :param child_tables: lists within the elements, as table → `ChildTable`; their paths begin at the element.
     """
 
-    path: NestedPath
-    key: Sequence[str] | str | None = field(default=None, kw_only=True)
-    child_tables: Mapping[str, ChildTable | NestedPath] = field(default_factory=dict, kw_only=True)
+    key: Sequence[str] | str | None = None
+    child_tables: Mapping[str, ChildTable | NestedPath] = msgspec.field(default_factory=dict)
 
 
 def read_child_tables(name: str, value: object) -> dict[str, ChildTable]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from limio_limitrail.api.errors import ParameterError, ProtocolError, RequestContext
+from limio_limitrail.api.errors import ParameterError, ProtocolError
 from limio_limitrail.api.redact import holds_secret, safe_text
+from limio_limitrail.api.request_context import RequestContext
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.column_types import Kind

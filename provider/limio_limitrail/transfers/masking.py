@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import hmac
 import json
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.redact import safe_text
 from limio_limitrail.parameters.given import is_nothing, plain, unfit
 from limio_limitrail.parameters.readers import choice, mapping
 
@@ -48,8 +47,7 @@ def mask_rules(name: str, value: object) -> dict[str, str]:
     return rules
 
 
-@dataclass(frozen=True, kw_only=True)
-class TaskMasks:
+class TaskMasks(msgspec.Struct, frozen=True, kw_only=True):
     """The masks of a task.
 
     :param resource: what is pulled.
@@ -149,6 +147,8 @@ class TaskMasks:
         :param masker: None if an earlier try has read all records.
         :raises ParameterError: there are such names.
         """
+        import difflib
+
         missing = [mask for mask in self._missing(found) if not mask.optional]
         if missing:
             beside = {name for mask in missing for path in mask.paths for name in (masker.names_beside(path) if masker else ())}
@@ -268,4 +268,6 @@ def _path_of(column: str, *, nested: Mapping[str, NestedPath]) -> tuple[str, ...
 
 
 def _quoted(names: Iterable[str]) -> str:
+    from limio_limitrail.api.redact import safe_text
+
     return ", ".join(repr((safe_text(name) or "")[:60]) for name in sorted(set(names))[:8])

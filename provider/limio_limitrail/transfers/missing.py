@@ -9,7 +9,6 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.query import CLIENT, TENANT, list_source
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +68,7 @@ def check_database(dialect: Dialect, *, on_missing: str, conn_id: str) -> None:
 
 def pull_scope(plan: PullPlan, *, hook: ApiHook, path_params: Mapping[str, Any] | None) -> Scope:
     """Return the scope of a pull: the tenant's list, by this task. Runs and mapped copies that pull the same list share it."""
+    from limio_limitrail.api.query import CLIENT, TENANT, list_source
     from limio_limitrail.landing.sql.model import Scope
 
     run, resource = plan.run, plan.resource

@@ -64,6 +64,7 @@ class TouchedStore:
 
         :raises ParameterError: a key repeats a credential, which no event may hold.
         """
+
         before = self.keys()
         merged = tuple(sorted({*before, *keys}))
         if any(holds_secret(key) for key in merged):

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-from limio_limitrail.api.time_slices import MAX_CONCURRENCY
+from limio_limitrail.concurrency import MAX_CONCURRENCY
 from limio_limitrail.links.pages import LimioAppLink, LimitRailConsoleLink
 from limio_limitrail.parameters import readers, times
 from limio_limitrail.parameters.declared import Parameter

@@ -10,10 +10,11 @@ from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
 from limio_limitrail.parameters import readers, references
 from limio_limitrail.parameters.declared import Parameter, template_fields
 from limio_limitrail.transfers.base import ResourcePullOperator
-from limio_limitrail.transfers.summaries import PullSummary
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
+
+    from limio_limitrail.transfers.summaries import PullSummary
 
 
 class ResourceToObjectStorageOperator(ResourcePullOperator):
@@ -60,6 +61,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         from limio_limitrail.observability.lineage import folder_dataset
         from limio_limitrail.transfers.folders import folder_of_runs
         from limio_limitrail.transfers.missing import is_full_scan, pull_scope, shrink_guard
+        from limio_limitrail.transfers.summaries import PullSummary
 
         self.read_parameters()
         part_format = PartFormat(self.format)

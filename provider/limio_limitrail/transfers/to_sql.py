@@ -23,8 +23,6 @@ from limio_limitrail.transfers.child_tables import (
     missing_child_table,
     read_child_tables,
 )
-from limio_limitrail.transfers.partitions import TouchedStore, check_partitions
-from limio_limitrail.transfers.summaries import LoadSummary, first_names, load_totals
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -39,6 +37,8 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql.masked_keys import MaskedKeys
     from limio_limitrail.transfers.column_checks import NeededColumns
     from limio_limitrail.transfers.folders import RunIdentity
+    from limio_limitrail.transfers.partitions import TouchedStore
+    from limio_limitrail.transfers.summaries import LoadSummary
 
 
 DEFAULT_MAX_PARTITIONS = 100
@@ -145,6 +145,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
         from limio_limitrail.observability.metrics import log_group
         from limio_limitrail.transfers.folders import default_staging
         from limio_limitrail.transfers.missing import check_on_missing, log_missing
+        from limio_limitrail.transfers.summaries import LoadSummary, first_names, load_totals
 
         self.read_parameters()
         mode = WriteMode(self.mode)
@@ -353,6 +354,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
         column = self.partition_column
         if column is None:
             return None
+        from limio_limitrail.transfers.partitions import TouchedStore, check_partitions
+
         check_partitions(context, column=column, mode=self.mode, outlets=self.outlets, dropped=tuple(self.drop_columns))
         return TouchedStore(context, about=f"{self.sql_conn_id}/{self.table}/{column}")
 

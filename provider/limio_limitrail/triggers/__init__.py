@@ -5,6 +5,18 @@ May import `hooks`, `polling` and what these may. Dag files import `limio` and `
 (`poll_loops`) are imported in a thread. Begin with `base` (waits) and `events` (watches).
 """
 
-from limio_limitrail.polling import ChangeEvent, new_events
+from typing import TYPE_CHECKING
+
+from limio_limitrail.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from limio_limitrail.polling.events import ChangeEvent, new_events
 
 __all__ = ["ChangeEvent", "new_events"]
+
+__getattr__ = lazy_names(
+    __name__,
+    modules={
+        "limio_limitrail.polling.events": ("ChangeEvent", "new_events"),
+    },
+)

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from dataclasses import asdict
 from typing import Any
 
+import msgspec
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from limio_limitrail.api.redact import safe_error
 from limio_limitrail.polling.poll import EventKind, PollTimeoutError, WaitSpec, event_of
 from limio_limitrail.stored_formats import trouble
 from limio_limitrail.triggers.connection import ConnectionMixin
@@ -44,7 +43,7 @@ class WaitTrigger(ConnectionMixin, BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class and its arguments. Nothing in them is secret."""
-        kwargs = {"format_version": KWARGS_FORMAT, **asdict(self.spec), **self.connection_kwargs()}
+        kwargs = {"format_version": KWARGS_FORMAT, **msgspec.structs.asdict(self.spec), **self.connection_kwargs()}
         return f"{type(self).__module__}.{type(self).__qualname__}", kwargs
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -52,6 +51,8 @@ class WaitTrigger(ConnectionMixin, BaseTrigger):
         try:
             event = await self._wait()
         except Exception as error:  # noqa: BLE001 - a trigger that dies tells its task nothing
+            from limio_limitrail.api.redact import safe_error
+
             event = event_of(EventKind.ENDED, f"the wait broke: {safe_error(error)}")
         yield TriggerEvent(event)  # type: ignore[no-untyped-call] # as above
 

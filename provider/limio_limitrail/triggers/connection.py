@@ -14,10 +14,11 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
+
+import msgspec
 
 from limio_limitrail.bare_errors import raises_bare_async
 from limio_limitrail.polling.poll import PollTimeoutError, longest_poll
@@ -40,8 +41,7 @@ _polls: Counter[ApiClient] = Counter()
 _token_requests: WeakKeyDictionary[ApiClient, asyncio.Task[Any]] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResolvedConnection:
+class ResolvedConnection(msgspec.Struct, frozen=True, kw_only=True):
     """A connection as it was last read.
 
     :param client: shared by all triggers of the process with the same credentials.

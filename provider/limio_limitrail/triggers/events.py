@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.api.query import check_query_params
-from limio_limitrail.api.resource import Resource
 from limio_limitrail.parameters import readers, references, times
 from limio_limitrail.parameters.declared import Parameter, not_rendered, read_all
 from limio_limitrail.triggers.base import KWARGS_FORMAT, unsupported
@@ -21,6 +19,7 @@ from limio_limitrail.triggers.connection import ConnectionMixin
 from limio_limitrail.triggers.threads import import_in_thread
 
 if TYPE_CHECKING:
+    from limio_limitrail.api.resource import Resource
     from limio_limitrail.triggers.watch import PollRound, Watcher, WatchSpec
 
 DEFAULT_INTERVAL = timedelta(minutes=1)
@@ -77,6 +76,8 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
         if unknown := given.keys() - self.parameters.keys():
             # Airflow's base class would ignore them, and a misspelt one would go unnoticed.
             raise WatchParameterError(f"{type(self).__name__} has no parameter {min(unknown)!r}: correct it, or leave it out")
+        from limio_limitrail.api.query import check_query_params
+
         try:
             read = read_all(self.parameters, {name: not_rendered(name, value) for name, value in given.items()})
         except ParameterError as error:
@@ -112,7 +113,7 @@ class ResourceEventTrigger(ConnectionMixin, BaseEventTrigger):
     def _read_resource(self, resource: str | Resource) -> Resource:
         if isinstance(resource, str) and not resource.startswith("{"):
             return self.find_resource(resource)
-        from limio_limitrail.api.resource import resource_from_json, resource_to_json
+        from limio_limitrail.api.resource import Resource, resource_from_json, resource_to_json
 
         try:
             return resource_from_json(resource_to_json(resource) if isinstance(resource, Resource) else json.loads(resource))

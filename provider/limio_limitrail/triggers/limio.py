@@ -6,15 +6,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, ClassVar, Never
+from typing import TYPE_CHECKING, Any, ClassVar, Never
 
-from limio_limitrail.api.resource import Resource
 from limio_limitrail.parameters import readers
 from limio_limitrail.parameters.declared import Parameter
 from limio_limitrail.triggers.base import KWARGS_FORMAT, WaitTrigger
 from limio_limitrail.triggers.connection import ConnectionMixin, ResolvedConnection, resolved_connection
 from limio_limitrail.triggers.events import DEFAULT_INTERVAL, DEFAULT_OVERLAP, ResourceEventTrigger
 from limio_limitrail.triggers.threads import MAX_SLOTS
+
+if TYPE_CHECKING:
+    from limio_limitrail.api.resource import Resource
 
 
 class _LimioConnectionMixin(ConnectionMixin):

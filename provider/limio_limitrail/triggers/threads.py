@@ -15,10 +15,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TypeVar
 from weakref import WeakKeyDictionary
+
+import msgspec
 
 from limio_limitrail.api.retry import deadline_in
 from limio_limitrail.polling.poll import LONGEST_POLL, PollTimeoutError
@@ -41,8 +42,7 @@ OVERRUN = 30.0
 """Seconds that a call may run past its time limit before it is given up: it hangs in somebody else's code."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class SlotKey:
+class SlotKey(msgspec.Struct, frozen=True, kw_only=True):
     """What calls share slots.
 
     :param host: the host, or what else may hang, such as the module of a predicate.
@@ -58,12 +58,11 @@ class SlotKey:
         return f"{self.target} of {self.host}" if self.target else self.host
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Slot:
+class Slot(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """A slot in use, to be released."""
 
     key: SlotKey
-    since: float = field(default_factory=time.monotonic)
+    since: float = msgspec.field(default_factory=time.monotonic)
 
 
 class Slots:

@@ -4,7 +4,7 @@
 May import `api`, `landing`, `parameters` and `observability`; `hooks` and `operators` import it.
 Begin with `committer` (the loop over rows), then `ledger.rules` and `ledger.ledger`.
 
-The states of a row (`ledger.model.State`; the ledger holds one entry per row)::
+The states of a row (`ledger.states.State`; the ledger holds one entry per row)::
 
                           clear answer
     (new) ──> sending ─────────────────────────────> committed, denied
@@ -26,8 +26,22 @@ The threads of a task::
              Ledger.renew: the heartbeat that extends the leases of the rows in flight
 """
 
-from limio_limitrail.usage.body import Column, Json, Text
-from limio_limitrail.usage.conventions import Idempotency, Refusal, ResponseMapping
-from limio_limitrail.usage.summary import UsageCommitSummary
+from typing import TYPE_CHECKING
+
+from limio_limitrail.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from limio_limitrail.usage.body import Column, Json, Text
+    from limio_limitrail.usage.conventions import Idempotency, Refusal, ResponseMapping
+    from limio_limitrail.usage.summary import UsageCommitSummary
 
 __all__ = ["Column", "Idempotency", "Json", "Refusal", "ResponseMapping", "Text", "UsageCommitSummary"]
+
+__getattr__ = lazy_names(
+    __name__,
+    modules={
+        "limio_limitrail.usage.body": ("Column", "Json", "Text"),
+        "limio_limitrail.usage.conventions": ("Idempotency", "Refusal", "ResponseMapping"),
+        "limio_limitrail.usage.summary": ("UsageCommitSummary",),
+    },
+)

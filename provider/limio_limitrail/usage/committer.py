@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 
 from limio_limitrail.usage.interrupts import defer_sigalrm, uptime
 from limio_limitrail.usage.ledger.ledger import LEASE, Claim
-from limio_limitrail.usage.ledger.model import Outcome, StoppedError, UsageRow
+from limio_limitrail.usage.ledger.model import Outcome, UsageRow
 from limio_limitrail.usage.ledger.rules import Policy
+from limio_limitrail.usage.ledger.states import StoppedError
 from limio_limitrail.usage.ledger.transactions import UnwrittenError
 from limio_limitrail.usage.send_loop import (
     Abort,

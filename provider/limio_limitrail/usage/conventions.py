@@ -4,20 +4,20 @@ or by a task."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
 from types import MappingProxyType
 
+import msgspec
+
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.lazy import lazy_pattern
 from limio_limitrail.parameters.given import as_native, is_nothing, plain, unfit
 from limio_limitrail.parameters.members import read_members
 from limio_limitrail.parameters.readers import choice, mapping, optional, text, whole_number
 from limio_limitrail.parameters.times import span
-from limio_limitrail.usage.ledger.model import State
-from limio_limitrail.usage.ledger.rules import RESEND_WITHIN
+from limio_limitrail.usage.ledger.states import RESEND_WITHIN, State
 
 _NEVER_ABOUT_A_ROW = frozenset({401, 403, 407, 408, 429})
 """Statuses about the client, its rate or the request's own speed, and never about an earlier request."""
@@ -33,11 +33,10 @@ DECISIONS: Mapping[str, State] = MappingProxyType(
 """The decisions of LimitRail's documentation, and what they mean for a row."""
 
 
-_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER = lazy_pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Idempotency:
+class Idempotency(msgspec.Struct, frozen=True, kw_only=True):
     """How your LimitRail takes idempotency keys.
 
     :param header: the header that carries the key.
@@ -70,8 +69,7 @@ def idempotency(name: str, value: object) -> Idempotency:
     return read_members(name, value, of=Idempotency, readers=_IDEMPOTENCY_READERS)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """A response that refuses a request.
 
     :param status: the HTTP status, from 400 to 599.
@@ -82,8 +80,7 @@ class Refusal:
     error_code: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResponseMapping:
+class ResponseMapping(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """How your LimitRail answers, where that is not what its documentation shows.
 
     Nested members are named with dots between the names, such as ``"result.decision"``.
@@ -102,7 +99,7 @@ class ResponseMapping:
     decision_field: str | None = "decision"
     reservation_field: str = "reservationId"
     fees_field: str = "fees"
-    decisions: Mapping[str, str] = field(default_factory=dict)
+    decisions: Mapping[str, str] = msgspec.field(default_factory=dict)
     already_committed: Sequence[Refusal] = ()
     committed_statuses: Sequence[int] = ()
 
@@ -183,8 +180,7 @@ USAGE_SCOPE = "limitrail.usage.write"
 """What ``/v1/usage/commit`` needs (LimitRail developer console)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint that takes one usage row per request, by POST.
 
     :param short_name: the value of the operator's parameter ``operation``.

@@ -31,8 +31,9 @@ from limio_limitrail.usage.json_members import (
     read_object,
 )
 from limio_limitrail.usage.ledger.changes import by_value, digest_by_value, member_digests
-from limio_limitrail.usage.ledger.model import Outcome, State, UsageRow
+from limio_limitrail.usage.ledger.model import Outcome, UsageRow
 from limio_limitrail.usage.ledger.row_identity import LONGEST_VALUE, row_identity
+from limio_limitrail.usage.ledger.states import State
 
 if TYPE_CHECKING:
     from limio_limitrail.api.responses import Response

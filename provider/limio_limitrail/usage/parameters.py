@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.parameters.given import as_native, type_of
-from limio_limitrail.usage.ledger.model import OnUnknown, State
-from limio_limitrail.usage.ledger.rules import RESEND_WITHIN, Policy
+from limio_limitrail.usage.ledger.states import RESEND_WITHIN, OnUnknown, State
+
+if TYPE_CHECKING:
+    from limio_limitrail.usage.ledger.rules import Policy
 
 MAX_CONCURRENCY = 64
 MAX_BATCH_SIZE = 1000
@@ -24,8 +27,7 @@ CHANGES_HOLD = ("members", "bodies")
 _TRIGGERED_BY_A_PERSON = frozenset({"manual", "operator_triggered"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class ErrorBudget:
+class ErrorBudget(msgspec.Struct, frozen=True, kw_only=True):
     """How many rows may go wrong, as a parameter sets it: a number of rows, or a share of them such as ``"1%"``."""
 
     name: str
@@ -67,6 +69,8 @@ def read_policy(
     requested_at: int | None = None,
 ) -> Policy:
     """Return what to do with rows that the ledger knows; those of an operation that changes nothing may be sent at any time."""
+    from limio_limitrail.usage.ledger.rules import Policy
+
     return Policy(
         on_unknown=OnUnknown(on_unknown) if changes else OnUnknown.RESEND,
         replay=None if replay is None else State(replay),

@@ -14,7 +14,8 @@ from typing import IO, TYPE_CHECKING, Self
 import msgspec
 
 from limio_limitrail.usage.ledger.changes import BY_VALUE
-from limio_limitrail.usage.ledger.model import PermanentUsageError, UsageRow
+from limio_limitrail.usage.ledger.model import UsageRow
+from limio_limitrail.usage.ledger.states import PermanentUsageError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,16 +18,17 @@ from limio_limitrail.api.errors import (
     NotFoundError,
     PageTooLargeError,
     RateLimitError,
-    RequestContext,
     ResponseTooLargeError,
     ScopeError,
 )
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.responses import SURPLUS, ConnectionRecord, Provenance
 from limio_limitrail.api.retry import Repeat, call_with_retries_async, is_not_processed, is_transient
 from limio_limitrail.usage.conventions import ResponseMapping
 from limio_limitrail.usage.interrupts import uptime
-from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State, UsageRow
-from limio_limitrail.usage.ledger.rules import RESEND_WITHIN, resolve
+from limio_limitrail.usage.ledger.model import Outcome, UsageRow
+from limio_limitrail.usage.ledger.rules import resolve
+from limio_limitrail.usage.ledger.states import RESEND_WITHIN, OnUnknown, State
 from limio_limitrail.usage.messages import MisplacedAnswerError, UndecidedAnswerError, outcome_of, read_answer
 from limio_limitrail.usage.send_loop import Abort, Provisional, RateLimited, Result, SendingStoppedError, Uncertain, Wait
 

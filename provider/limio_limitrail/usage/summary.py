@@ -13,8 +13,9 @@ from typing import Any, TypedDict
 
 from limio_limitrail.troubleshooting import SETTLE_USAGE, ExplainedError, address_of
 from limio_limitrail.usage.ledger.changes import same_content
-from limio_limitrail.usage.ledger.model import Entry, Outcome, PermanentUsageError, State, UsageRow, Worker
+from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
+from limio_limitrail.usage.ledger.states import PermanentUsageError, State
 from limio_limitrail.usage.parameters import ErrorBudget
 
 log = logging.getLogger("limio_limitrail.usage")

@@ -30,7 +30,7 @@ from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.polling.changes import WatchedList, WatchFilter
 from limio_limitrail.polling.conditions import ObjectCondition, RecordsCondition
 from limio_limitrail.usage.conventions import find_operation
-from limio_limitrail.usage.ledger.model import OnUnknown
+from limio_limitrail.usage.ledger.states import OnUnknown
 from limio_limitrail.usage.send_loop import SendingStoppedError
 from limio_limitrail.usage.sender import UsageSender
 from tests.support import hostile

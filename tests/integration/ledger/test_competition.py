@@ -9,8 +9,9 @@ from collections import Counter
 
 import pytest
 
-from limio_limitrail.usage.ledger.model import Outcome, State
+from limio_limitrail.usage.ledger.model import Outcome
 from limio_limitrail.usage.ledger.sql import LedgerStatements
+from limio_limitrail.usage.ledger.states import State
 from tests.support.ledgers import PARK, REPLAY_PARKED, RESEND, claim_in_pieces, compete, entries, make_row, make_rows
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from limio_limitrail.usage.ledger.model import LedgerError
+from limio_limitrail.usage.ledger.states import LedgerError
 from limio_limitrail.usage.ledger.table import FORMAT
 from tests.support.ledgers import PARK, RESEND, entries, make_row
 

@@ -12,7 +12,8 @@ import pytest
 
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.usage.ledger.ledger import LEASE, Ledger
-from limio_limitrail.usage.ledger.model import LedgerError, Outcome, State, StoppedError, Worker
+from limio_limitrail.usage.ledger.model import Outcome, Worker
+from limio_limitrail.usage.ledger.states import LedgerError, State, StoppedError
 from limio_limitrail.usage.ledger.table import COLUMNS
 from tests.support.ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, entries, make_row, make_rows
 

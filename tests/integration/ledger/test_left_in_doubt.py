@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from limio_limitrail.usage.ledger.model import Outcome, State
+from limio_limitrail.usage.ledger.model import Outcome
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
+from limio_limitrail.usage.ledger.states import State
 from limio_limitrail.usage.row_buffer import RowBuffer
 from tests.support.ledgers import PARK, make_rows, make_worker
 from tests.support.pages import blocks

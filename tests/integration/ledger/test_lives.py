@@ -11,7 +11,7 @@ import pytest
 
 from limio_limitrail.usage.ledger import ledger as ledger_module
 from limio_limitrail.usage.ledger.leases import LOCK_FILE_SUFFIX
-from limio_limitrail.usage.ledger.model import State
+from limio_limitrail.usage.ledger.states import State
 from tests.support.ledger_worker import another_worker
 from tests.support.ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_row, make_worker
 

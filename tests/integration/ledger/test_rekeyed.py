@@ -12,8 +12,9 @@ import pytest
 
 from limio_limitrail.usage import Column
 from limio_limitrail.usage.ledger import other_rows as rekeyed_module
-from limio_limitrail.usage.ledger.model import Outcome, State
+from limio_limitrail.usage.ledger.model import Outcome
 from limio_limitrail.usage.ledger.other_rows import find_rekeyed
+from limio_limitrail.usage.ledger.states import State
 from limio_limitrail.usage.messages import UsageTemplate
 from limio_limitrail.usage.row_buffer import RowBuffer
 from tests.support.ledgers import PARK, RESEND, entries, make_worker

@@ -12,8 +12,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from limio_limitrail.usage.ledger.model import OnUnknown, State
 from limio_limitrail.usage.ledger.rules import Policy
+from limio_limitrail.usage.ledger.states import OnUnknown, State
 from tests.support.ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, make_row
 from tests.support.strategies import examples
 from tests.support.usage_world import FATES, NAMES, Ways, World

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from limio_limitrail.landing.sql.model import LandingError
-from limio_limitrail.usage.ledger.model import LedgerError, Outcome, State
+from limio_limitrail.usage.ledger.model import Outcome
+from limio_limitrail.usage.ledger.states import LedgerError, State
 from limio_limitrail.usage.ledger.table import COLUMNS, KEY
 from limio_limitrail.usage.ledger.transactions import UnwrittenError
 from tests.support.ledgers import PARK, entries, make_ledger, make_row, make_rows, make_worker

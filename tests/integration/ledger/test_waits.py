@@ -15,7 +15,8 @@ import pytest
 from limio_limitrail.landing.sql import persistent_connection as held_module
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.usage.ledger import transactions as transactions_module
-from limio_limitrail.usage.ledger.model import Outcome, State
+from limio_limitrail.usage.ledger.model import Outcome
+from limio_limitrail.usage.ledger.states import State
 from limio_limitrail.usage.ledger.transactions import LedgerLockedError
 from tests.support.ledger_worker import another_worker
 from tests.support.ledgers import PARK, RESEND, FailingDatabase, compete, entries, make_row, make_rows

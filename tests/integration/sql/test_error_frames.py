@@ -25,7 +25,7 @@ from limio_limitrail.landing.sql.persistent_connection import PersistentConnecti
 from limio_limitrail.landing.sql.queries import run_query
 from limio_limitrail.landing.sql.table_checks import has_rows_of
 from limio_limitrail.usage.ledger import transactions
-from limio_limitrail.usage.ledger.model import LedgerError
+from limio_limitrail.usage.ledger.states import LedgerError
 from tests.support.error_walk import ErrorWalk, chain_of
 from tests.support.wire import raw_server
 

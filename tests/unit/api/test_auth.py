@@ -17,8 +17,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from limio_limitrail.api.auth import DEFAULT_LIFETIME, ApiKey, ClientCredentials, Token, TokenSource, mint, parse_token
-from limio_limitrail.api.errors import CredentialsError, ProtocolError, RequestContext, ScopeError
+from limio_limitrail.api.errors import CredentialsError, ProtocolError, ScopeError
 from limio_limitrail.api.redact import safe_text
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Transport
 

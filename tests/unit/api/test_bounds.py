@@ -22,13 +22,15 @@ from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import ClientCredentials, TokenSource, mint, parse_token
 from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.list_reader import ListReader
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import Repeat, RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.usage.conventions import OPERATIONS
-from limio_limitrail.usage.ledger.model import OnUnknown, UsageRow
+from limio_limitrail.usage.ledger.model import UsageRow
+from limio_limitrail.usage.ledger.states import OnUnknown
 from limio_limitrail.usage.send_loop import Uncertain
 from limio_limitrail.usage.sender import UsageSender
 from tests.support.wire import answer, chunked, make_certificate, raw_server, read_request, trickle
@@ -522,7 +524,7 @@ def test_a_token_answer_that_is_nested_too_deeply(depth, form):
     opening, closing = form.format("|").split("|")
     body = (opening * depth + "1" + closing * depth).encode()
     with pytest.raises(errors.ProtocolError, match="token response is nested too deeply"):
-        parse_token(body, context=errors.RequestContext(api="Limio", path="/x"))
+        parse_token(body, context=RequestContext(api="Limio", path="/x"))
     with raw_server(stays(answer(400, body))) as url, pytest.raises(errors.CredentialsError, match="answered 400"):
         minted(url, total=60.0)
 

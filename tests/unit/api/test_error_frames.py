@@ -21,12 +21,14 @@ from limio_limitrail.api.client import ApiClient, AsyncApiClient
 from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.page import Page
 from limio_limitrail.api.pagination import CursorString
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Timeouts, Transport
 from limio_limitrail.usage.conventions import OPERATIONS
-from limio_limitrail.usage.ledger.model import OnUnknown, UsageRow
+from limio_limitrail.usage.ledger.model import UsageRow
+from limio_limitrail.usage.ledger.states import OnUnknown
 from limio_limitrail.usage.sender import UsageSender
 from tests.support.error_walk import ErrorWalk
 from tests.support.wire import (
@@ -601,7 +603,7 @@ def _leaky(kind: str) -> BaseException:
     headers = {"Authorization": f"Bearer {TOKEN}"}
 
     def fail(mapping: dict[str, str]) -> None:
-        raise errors.TransportError(errors.RequestContext(api="x"))
+        raise errors.TransportError(RequestContext(api="x"))
 
     try:
         try:
@@ -615,7 +617,7 @@ def _leaky(kind: str) -> BaseException:
                 case "note":
                     error.add_note(TOKEN)
                 case "cause":
-                    raise errors.ServerError(errors.RequestContext(api="x")) from ValueError(TOKEN)
+                    raise errors.ServerError(RequestContext(api="x")) from ValueError(TOKEN)
                 case "closure":
                     error.again = lambda: headers  # type: ignore[attr-defined]
                 case "generator":

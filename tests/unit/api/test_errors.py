@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.redact import MAX_LENGTH, holds_secret, remember_secret, safe_text
+from limio_limitrail.api.request_context import ProblemDetails, RequestContext
 from limio_limitrail.api.responses import Response, classify
 from limio_limitrail.api.retry import is_transient
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.emulator import Fault
 
 LEAVES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.ApiError)]
-CALL = errors.RequestContext(api="Limio", method="GET", path="/objects/limio/orders", resource="orders", required_scope="MMA")
+CALL = RequestContext(api="Limio", method="GET", path="/objects/limio/orders", resource="orders", required_scope="MMA")
 SECRETS = (Secret("s3cret/value+1"), Secret("Opaque.Token-123"))
 
 
@@ -28,15 +29,15 @@ def secrets_are_known():
         remember_secret(secret)
 
 
-def failure() -> errors.RequestContext:
-    return errors.RequestContext(
+def failure() -> RequestContext:
+    return RequestContext(
         api="Limio",
         method="GET",
         path="/x",
         resource="orders",
         status=429,
         reason="because",
-        problem=errors.ProblemDetails(message="m", error_code="c", resource_key="k", field="f", trace_id="t"),
+        problem=ProblemDetails(message="m", error_code="c", resource_key="k", field="f", trace_id="t"),
         trace_id="trace-1",
         retry_after=7.0,
         required_scope="MMA",
@@ -185,8 +186,8 @@ def test_only_a_text_says_something(value):
 # -- LimitRail's error bodies ----------------------------------------------------------------------------------------
 
 
-def problem_of(body: bytes) -> errors.ProblemDetails:
-    call = errors.RequestContext(api="LimitRail", method="POST", path="/v1/usage/commit")
+def problem_of(body: bytes) -> ProblemDetails:
+    call = RequestContext(api="LimitRail", method="POST", path="/v1/usage/commit")
     return classify(Response(status=400, headers={}, body=body), context=call).context.problem
 
 
@@ -205,7 +206,7 @@ def test_all_members_of_a_problem_are_kept():
         b'{"type":"https://limitrail.example/problems/limit?x=1#y","title":"Limit exceeded","detail":"meter m1 is full",'
         b'"instance":"/v1/usage/42?token=abc","errorCode":"LIMIT","resourceKey":"m1","field":"amount","traceId":"t-1"}'
     )
-    assert problem == errors.ProblemDetails(
+    assert problem == ProblemDetails(
         message="meter m1 is full",
         title="Limit exceeded",
         type="https://limitrail.example/problems/limit",
@@ -248,9 +249,9 @@ def test_a_problem_repeats_no_credential():
 
 
 def test_a_404_of_limitrail_speaks_of_the_tenant():
-    limitrail = str(errors.NotFoundError(errors.RequestContext(api="LimitRail", status=404)))
+    limitrail = str(errors.NotFoundError(RequestContext(api="LimitRail", status=404)))
     assert "account of another tenant looks the same as none" in limitrail
-    limio = str(errors.NotFoundError(errors.RequestContext(api="Limio", status=404)))
+    limio = str(errors.NotFoundError(RequestContext(api="Limio", status=404)))
     assert "another tenant" not in limio
 
 

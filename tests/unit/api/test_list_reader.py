@@ -19,12 +19,12 @@ from limio_limitrail.api.errors import (
     PageTooLargeError,
     ParameterError,
     ProtocolError,
-    RequestContext,
     ServerError,
 )
 from limio_limitrail.api.list_reader import MAX_EMPTY_PAGES, ListReader
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.redact import remember_secret
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.responses import Response
 from limio_limitrail.api.secret import Secret

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from limio_limitrail.api.errors import ProtocolError, RequestContext
+from limio_limitrail.api.errors import ProtocolError
 from limio_limitrail.api.json_body import replace_lone_surrogates
 from limio_limitrail.api.page import MAX_MEMBERS, EnvelopeReader, Page, parse_page
 from limio_limitrail.api.pagination import CursorPair, CursorString, SinglePage
 from limio_limitrail.api.redact import remember_secret
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.api.responses import Response
 from limio_limitrail.api.secret import Secret

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from limio_limitrail.api import errors, retry
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.retry import Repeat, RetryLimits, call_with_retries, parse_retry_after
 from limio_limitrail.emulator import Fault
 
@@ -235,7 +236,7 @@ def test_the_budget_bounds_all_tries_together(monkeypatch):
 
     def fail() -> None:
         now[0] += 10
-        raise errors.TransportError(errors.RequestContext(api="Limio"))
+        raise errors.TransportError(RequestContext(api="Limio"))
 
     limits = RetryLimits(attempts=1000, budget=100)
     with pytest.raises(errors.TransportError):
@@ -250,7 +251,7 @@ def test_the_first_try_counts_in_the_budget(monkeypatch):
 
     def fail() -> None:
         now[0] += 10
-        raise errors.TransportError(errors.RequestContext(api="Limio"))
+        raise errors.TransportError(RequestContext(api="Limio"))
 
     with pytest.raises(errors.TransportError):
         call_with_retries(fail, limits=RetryLimits(attempts=1000, budget=35, first_wait=0.0), sleep=lambda _: None)
@@ -268,7 +269,7 @@ def test_no_try_begins_with_next_to_no_time_left(monkeypatch, took, tries):
     def fail() -> None:
         made.append(now[0])
         now[0] += took
-        raise errors.TransportError(errors.RequestContext(api="Limio"))
+        raise errors.TransportError(RequestContext(api="Limio"))
 
     limits = RetryLimits(attempts=1000, budget=100, first_wait=0.0, longest_wait=0.0)
     with pytest.raises(errors.TransportError):
@@ -280,7 +281,7 @@ def test_waits_grow_and_stay_bounded():
     waits: list[float] = []
 
     def fail() -> None:
-        raise errors.TransportError(errors.RequestContext(api="Limio"))
+        raise errors.TransportError(RequestContext(api="Limio"))
 
     with pytest.raises(errors.TransportError):
         call_with_retries(fail, limits=RetryLimits(attempts=40, budget=10**6), sleep=waits.append)
@@ -364,7 +365,7 @@ def failing(*failures, then="done"):
 
 
 def error(kind, status=None, *, reached=True, retry_after=None):
-    return kind(errors.RequestContext(api="LimitRail", status=status, reached=reached, retry_after=retry_after))
+    return kind(RequestContext(api="LimitRail", status=status, reached=reached, retry_after=retry_after))
 
 
 REACHED = {

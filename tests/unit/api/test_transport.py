@@ -17,6 +17,7 @@ import requests
 import urllib3.exceptions
 
 from limio_limitrail.api import errors
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Transport
 from limio_limitrail.emulator import Fault
@@ -269,7 +270,7 @@ def test_a_body_that_is_not_encoded_as_it_says_breaks_the_contract(make_client, 
 def test_a_ca_bundle_that_is_gone_is_a_transport_error():
     transport = Transport(user_agent="tests/1", verify="/nowhere/bundle.pem")
     with pytest.raises(errors.TransportError):
-        transport.exchange(method="GET", url="https://127.0.0.1:9/x", headers={}, context=errors.RequestContext(api="Limio"))
+        transport.exchange(method="GET", url="https://127.0.0.1:9/x", headers={}, context=RequestContext(api="Limio"))
 
 
 # -- forks and origins -----------------------------------------------------------------------------------------------

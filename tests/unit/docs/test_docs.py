@@ -16,7 +16,8 @@ import pytest
 from airflow.sdk.exceptions import AirflowSensorTimeout
 
 import limio_limitrail
-from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError, RateLimitError, RequestContext, ScopeError
+from limio_limitrail.api.errors import ApiError, ConnectionFieldError, ParameterError, RateLimitError, ScopeError
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.troubleshooting import ExplainedError, address_of, explained, set_site
 

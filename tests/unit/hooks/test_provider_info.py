@@ -152,16 +152,34 @@ def test_airflow_makes_the_hook_of_a_connection(monkeypatch):
     assert hook.limitrail_conn_id == "rail"
 
 
+# What a Dag file imports; of the package, it may have these below their rooms' names. All else waits until a task runs.
+PARSED = (
+    "api.resource", "hooks.limio", "hooks.limitrail", "limio.resources", "limitrail.resources", "operators.limitrail", "polling",
+    "provider_info", "sensors.limio", "sensors.limitrail", "transfers", "transfers.limio_to_object_storage",
+    "transfers.limio_to_sql", "transfers.limitrail_to_object_storage", "transfers.limitrail_to_sql", "triggers",
+    "triggers.limio", "triggers.limitrail", "usage",
+)  # fmt: skip
+MAY_HAVE = {
+    "api": {"errors", "pagination", "resource", "retry", "secret_encodings"},
+    "landing": set(),
+    "observability": {"lineage"},
+    "polling": {"poll"},
+    "usage": {"conventions", "ledger", "parameters"},
+    "usage.ledger": {"states"},
+}
+
+
 def test_importing_costs_little():
     """Compared with Airflow's own names, which every Dag file imports anyway."""
-    names = ["provider_info", "limio.resources", "limitrail.resources", "hooks.limio", "hooks.limitrail"]
+    names = list(PARSED)
     base = ""
     if hasattr(airflow.sdk, "RetryPolicy"):
         names.append("retry_policy")
         base = "from airflow.sdk import RetryPolicy\n"
     modules = [f"limio_limitrail.{name}" for name in names]
     code = (
-        "import sys, json, importlib, airflow.sdk, airflow.sdk.bases.hook\n"
+        "import sys, json, importlib, airflow.sdk, airflow.sdk.bases.hook, airflow.sdk.bases.sensor, airflow.triggers.base\n"
+        "from airflow.sdk import BaseOperator, ObjectStoragePath\n"
         f"{base}"
         "before = set(sys.modules)\n"
         f"for name in {modules!r}: importlib.import_module(name)\n"
@@ -171,6 +189,19 @@ def test_importing_costs_little():
     new = json.loads(done.stdout.splitlines()[-1])
     assert "limio_limitrail.hooks.limio" in new
     assert [name for name in new if name.partition(".")[0] in HEAVY] == []
+    for room, allowed in MAY_HAVE.items():
+        inside = {name.removeprefix(f"limio_limitrail.{room}.") for name in new if name.startswith(f"limio_limitrail.{room}.")}
+        assert {name for name in inside if "." not in name} <= allowed, room
+
+
+@pytest.mark.parametrize("package", ["transfers", "polling", "triggers", "usage", "landing.sql"])
+def test_a_package_has_its_public_names(package):
+    found = importlib.import_module(f"limio_limitrail.{package}")
+    assert found.__all__
+    for name in found.__all__:
+        assert getattr(found, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        found.Nothing  # noqa: B018
 
 
 def test_provider_info_needs_nothing_of_airflow():

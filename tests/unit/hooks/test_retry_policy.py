@@ -20,11 +20,12 @@ from airflow.sdk.exceptions import AirflowFailException
 from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
 from limio_limitrail.api import errors
 from limio_limitrail.api.errors import ConnectionFieldError
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.retry_policy import LONGEST_WAIT, ApiRetryPolicy
 
 
 def error(kind: type[errors.ApiError], **facts: object) -> errors.ApiError:
-    return kind(errors.RequestContext(api="Limio", **facts))  # type: ignore[arg-type]
+    return kind(RequestContext(api="Limio", **facts))  # type: ignore[arg-type]
 
 
 HOPELESS = [

@@ -18,9 +18,10 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from limio_limitrail.api.client import ApiClient
-from limio_limitrail.api.errors import ApiError, CursorRefusedError, RequestContext, TransportError
+from limio_limitrail.api.errors import ApiError, CursorRefusedError, TransportError
 from limio_limitrail.api.list_reader import ListReader
 from limio_limitrail.api.pagination import CursorString
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import AuthMode, Resource
 from limio_limitrail.api.responses import Response
 from limio_limitrail.api.retry import RetryLimits

@@ -6,7 +6,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.api.errors import RateLimitError, RequestContext
+from limio_limitrail.api.errors import RateLimitError
+from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.polling.poll import JITTER, MAX_BACKOFF, MAX_RETRY_AFTER, PollPolicy, capped
 
 INTERVALS = st.floats(0, 86_400)

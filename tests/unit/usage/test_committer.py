@@ -19,7 +19,8 @@ from limio_limitrail.usage import send_loop as couriers_module
 from limio_limitrail.usage.committer import StoppedError, UsageCommitter
 from limio_limitrail.usage.interrupts import uptime
 from limio_limitrail.usage.ledger import transactions as transactions_module
-from limio_limitrail.usage.ledger.model import Outcome, State
+from limio_limitrail.usage.ledger.model import Outcome
+from limio_limitrail.usage.ledger.states import State
 from limio_limitrail.usage.send_loop import Abort, RateLimited, SendingStoppedError, Uncertain
 from tests.support.databases import make_database
 from tests.support.ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_rows, make_worker

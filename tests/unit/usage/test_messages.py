@@ -15,13 +15,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.api.errors import InvalidRequestError, ParameterError, ProblemDetails, RequestContext
+from limio_limitrail.api.errors import InvalidRequestError, ParameterError
 from limio_limitrail.api.redact import remember_secret
+from limio_limitrail.api.request_context import ProblemDetails, RequestContext
 from limio_limitrail.api.responses import Response
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.usage.body import UNREADABLE_TIME, Column, Json, Text, UsageRowError, columns_of, encode, fill
 from limio_limitrail.usage.conventions import OPERATIONS, ResponseMapping, find_operation
-from limio_limitrail.usage.ledger.model import State
+from limio_limitrail.usage.ledger.states import State
 from limio_limitrail.usage.messages import UsageTemplate, check_columns, outcome_of, read_answer
 from tests.support.secrets_left import FORMS, readable_pieces
 

@@ -17,9 +17,10 @@ from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.parameters.readers import rows_or_percent
 from limio_limitrail.usage import Refusal, ResponseMapping
 from limio_limitrail.usage.conventions import Idempotency
-from limio_limitrail.usage.ledger.model import Entry, OnUnknown, Outcome, State
+from limio_limitrail.usage.ledger.model import Entry, Outcome
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
 from limio_limitrail.usage.ledger.rules import Policy
+from limio_limitrail.usage.ledger.states import OnUnknown, State
 from limio_limitrail.usage.parameters import ErrorBudget, one_of, read_policy
 from limio_limitrail.usage.rows import rows_of_list
 from limio_limitrail.usage.summary import (

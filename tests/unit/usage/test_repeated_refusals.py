@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.usage.ledger.model import Outcome, State
+from limio_limitrail.usage.ledger.model import Outcome
+from limio_limitrail.usage.ledger.states import State
 from limio_limitrail.usage.send_loop import RepeatedRefusals
 from tests.support.ledgers import make_row
 

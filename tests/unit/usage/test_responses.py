@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from limio_limitrail.api.responses import Response
 from limio_limitrail.usage.conventions import DECISIONS, OPERATIONS, ResponseMapping
-from limio_limitrail.usage.ledger.model import State
+from limio_limitrail.usage.ledger.states import State
 from limio_limitrail.usage.messages import read_answer
 
 

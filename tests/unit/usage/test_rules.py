@@ -9,7 +9,7 @@ from itertools import product
 
 import pytest
 
-from limio_limitrail.usage.ledger.model import Entry, OnUnknown, Outcome, State
+from limio_limitrail.usage.ledger.model import Entry, Outcome
 from limio_limitrail.usage.ledger.rules import (
     Action,
     Policy,
@@ -20,6 +20,7 @@ from limio_limitrail.usage.ledger.rules import (
     replay_refusal,
     resolve,
 )
+from limio_limitrail.usage.ledger.states import OnUnknown, State
 from tests.support.ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, make_worker
 
 NOW = 361_000_000

@@ -17,7 +17,8 @@ from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.usage import Refusal, ResponseMapping
 from limio_limitrail.usage import sender as sender_module
 from limio_limitrail.usage.conventions import find_operation
-from limio_limitrail.usage.ledger.model import OnUnknown, Outcome, State
+from limio_limitrail.usage.ledger.model import Outcome
+from limio_limitrail.usage.ledger.states import OnUnknown, State
 from limio_limitrail.usage.send_loop import Abort, RateLimited, SendingStoppedError, Uncertain
 from limio_limitrail.usage.sender import UsageSender
 from tests.support.ledgers import make_row

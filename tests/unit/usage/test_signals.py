@@ -12,7 +12,8 @@ import pytest
 
 from limio_limitrail.usage.committer import UsageCommitter
 from limio_limitrail.usage.interrupts import defer_sigalrm
-from limio_limitrail.usage.ledger.model import Outcome, State
+from limio_limitrail.usage.ledger.model import Outcome
+from limio_limitrail.usage.ledger.states import State
 from tests.support.databases import make_database
 from tests.support.ledgers import PARK, FailingDatabase, entries, make_ledger, make_rows, make_worker
 

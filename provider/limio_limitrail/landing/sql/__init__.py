@@ -6,11 +6,16 @@ Begin reading at `loading.load` and `table_load`; `plan` is schema evolution, `s
 messages say.
 """
 
-from limio_limitrail.landing.sql.contract import Contract, ContractError, NewColumns, TypeChanges
-from limio_limitrail.landing.sql.loading import load
-from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
-from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
-from limio_limitrail.landing.sql.partitions import Partitions
+from typing import TYPE_CHECKING
+
+from limio_limitrail.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from limio_limitrail.landing.sql.contract import Contract, ContractError, NewColumns, TypeChanges
+    from limio_limitrail.landing.sql.loading import load
+    from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
+    from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
+    from limio_limitrail.landing.sql.partitions import Partitions
 
 __all__ = [
     "EXTRACTED_AT",
@@ -27,3 +32,14 @@ __all__ = [
     "WriteMode",
     "load",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    modules={
+        "limio_limitrail.landing.sql.contract": ("Contract", "ContractError", "NewColumns", "TypeChanges"),
+        "limio_limitrail.landing.sql.loading": ("load",),
+        "limio_limitrail.landing.sql.metadata": ("EXTRACTED_AT", "RUN_ID"),
+        "limio_limitrail.landing.sql.model": ("LandingError", "LoadResult", "PartSource", "Target", "WriteMode"),
+        "limio_limitrail.landing.sql.partitions": ("Partitions",),
+    },
+)

@@ -14,7 +14,7 @@ from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.errors import Cause
 from limio_limitrail.usage.ledger.changes import write_changes
 from limio_limitrail.usage.ledger.leases import LeaseMonitor, ProcessLock
-from limio_limitrail.usage.ledger.model import Entry, Outcome, State, UsageRow, Worker
+from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt, OtherEntry, default_zone, find_left, find_others
 from limio_limitrail.usage.ledger.rules import (
     Action,
@@ -27,6 +27,7 @@ from limio_limitrail.usage.ledger.rules import (
     settled_under_another_key,
 )
 from limio_limitrail.usage.ledger.sql import LedgerStatements, instant
+from limio_limitrail.usage.ledger.states import State
 from limio_limitrail.usage.ledger.table import (
     KEY,
     LEDGER,

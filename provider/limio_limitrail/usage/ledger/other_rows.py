@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from limio_limitrail.landing.sql.dialect import VALUE
-from limio_limitrail.usage.ledger.model import Entry, LedgerError, PermanentUsageError, State, UsageRow, Worker
+from limio_limitrail.usage.ledger.model import Entry, UsageRow, Worker
 from limio_limitrail.usage.ledger.row_identity import describe_change, local_times, read_row_key, row_identity, same_row
 from limio_limitrail.usage.ledger.sql import LedgerStatements
+from limio_limitrail.usage.ledger.states import LedgerError, PermanentUsageError, State
 from limio_limitrail.usage.ledger.table import ENTRY, KEY, milliseconds, read_entry
 
 if TYPE_CHECKING:

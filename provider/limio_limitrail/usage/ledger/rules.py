@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 
-from limio_limitrail.usage.ledger.model import IN_DOUBT, Entry, OnUnknown, Outcome, State, Worker
-
-RESEND_WITHIN = 20 * 3600.0
-"""Seconds for which an API is assumed to remember a key: many keep keys for a day."""
+from limio_limitrail.usage.ledger.model import Entry, Outcome, Worker
+from limio_limitrail.usage.ledger.states import IN_DOUBT, RESEND_WITHIN, OnUnknown, State
 
 _CLOCKS_APART = 60_000
 """Milliseconds by which the clocks of two machines may differ."""

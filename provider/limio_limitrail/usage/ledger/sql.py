@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from limio_limitrail.landing.sql.dialect import VALUE, Session
-from limio_limitrail.usage.ledger.model import IN_DOUBT, Entry, Outcome, State, UsageRow, Worker
+from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.usage.ledger.rules import may_be_done
+from limio_limitrail.usage.ledger.states import IN_DOUBT, State
 from limio_limitrail.usage.ledger.table import (
     COLUMNS,
     ENTRY,

@@ -13,7 +13,8 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Session
 from limio_limitrail.landing.sql.errors import during
 from limio_limitrail.landing.sql.names import TableName
-from limio_limitrail.usage.ledger.model import IN_DOUBT, Entry, LedgerError, Outcome, State, Worker
+from limio_limitrail.usage.ledger.model import Entry, Outcome, Worker
+from limio_limitrail.usage.ledger.states import IN_DOUBT, LedgerError, State
 
 if TYPE_CHECKING:
     from limio_limitrail.usage.ledger.transactions import Transactions
