@@ -29,5 +29,17 @@ The threads of a task::
 from limio_limitrail.usage.body import Column, Json, Text
 from limio_limitrail.usage.conventions import Idempotency, Refusal, ResponseMapping
 from limio_limitrail.usage.summary import UsageCommitSummary
+from limio_limitrail.usage.template_checks import UsageRequest, check_body, check_requests
 
-__all__ = ["Column", "Idempotency", "Json", "Refusal", "ResponseMapping", "Text", "UsageCommitSummary"]
+__all__ = [
+    "Column",
+    "Idempotency",
+    "Json",
+    "Refusal",
+    "ResponseMapping",
+    "Text",
+    "UsageCommitSummary",
+    "UsageRequest",
+    "check_body",
+    "check_requests",
+]

@@ -151,6 +151,13 @@ def prepare_table(transactions: Transactions, text: str, spec: TableSpec) -> Non
     """Create a table as `make_table` does; one that exists is only read, without waiting for its writers, and its privileges
     are checked."""
 
+    if not table_exists(transactions, text, spec):
+        transactions.run(lambda session: make_table(session, find_name(text, dialect=session.dialect), spec))
+
+
+def table_exists(transactions: Transactions, text: str, spec: TableSpec) -> bool:
+    """Return whether a table exists; its columns and privileges are checked as `prepare_table` does."""
+
     def check(session: Session) -> bool:
         table = find_name(text, dialect=session.dialect)
         exists = _check_columns(session, table, spec)
@@ -158,8 +165,7 @@ def prepare_table(transactions: Transactions, text: str, spec: TableSpec) -> Non
             _check_privileges(session, table)
         return exists
 
-    if not transactions.read(check):
-        transactions.run(lambda session: make_table(session, find_name(text, dialect=session.dialect), spec))
+    return transactions.read(check)
 
 
 def _check_columns(session: Session, table: TableName, spec: TableSpec) -> bool:
