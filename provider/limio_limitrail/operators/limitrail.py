@@ -99,7 +99,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
     :param limit: the maximum number of rows to send in a Dag run, all tries and mapped copies of the task together; None: any
         number. Rows that the ledger records as done cost nothing. The rest is left for a later run, and outlets get no event.
     :param dry_run: read, check and look up all rows, and return what a run would do with them, as a
-        `limio_limitrail.usage.dry_run.UsageDryRunSummary`. Nothing is sent, not even for a token, and nothing is stored.
+        `limio_limitrail.usage.UsageDryRunSummary`. Nothing is sent, not even for a token, and nothing is stored.
     :param mask_members: members of the body that a dry run masks in the requests that it shows, nested ones with dots.
     """
 
