@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 from limio_limitrail.usage.ledger.model import LedgerError, Outcome, State
-from tests.support.ledgers import PARK, REPLAY_REJECTED, RESEND, compete, entries, make_rows
+from limio_limitrail.usage.ledger.sql import LedgerStatements
+from tests.support.ledgers import PARK, REPLAY_REJECTED, RESEND, entries, make_rows
 
 GOOD = Outcome(state=State.COMMITTED, http_status=200)
 
@@ -74,13 +78,29 @@ def test_what_is_not_sent_costs_nothing(db, ledger_in):
 
 
 @pytest.mark.parametrize("name", ["psycopg3", "sqlite", "duckdb"])
-def test_copies_at_the_same_time_share_a_limit(opened, ledger_in, name):
+def test_copies_at_the_same_time_share_a_limit(opened, ledger_in, monkeypatch, name):
     db = opened(name)
     ledgers = [copy_of(ledger_in(db), number) for number in range(4)]
-    rows = make_rows(60)
-    found = compete(ledgers, rows, policy=limited(PARK, 23), size=5)
-    assert len(found) == len(entries(db)) == 23
-    assert len({key for _, key in found}) == 23
+    insert = LedgerStatements.insert
+
+    def slow_insert(self, *args, **kwargs):
+        # Long enough for the others to count, if they can.
+        time.sleep(0.05)
+        return insert(self, *args, **kwargs)
+
+    monkeypatch.setattr(LedgerStatements, "insert", slow_insert)
+    rows = make_rows(40)
+    ready = threading.Barrier(len(ledgers))
+
+    def claim(number):
+        ready.wait(timeout=30)
+        own = rows[10 * number : 10 * (number + 1)]
+        claims = [claim for at in range(0, 10, 4) for claim in ledgers[number].claim(own[at : at + 4], policy=limited(PARK, 9))]
+        return granted(claims)
+
+    with ThreadPoolExecutor(len(ledgers)) as threads:
+        found = [number for numbers in threads.map(claim, range(len(ledgers))) for number in numbers]
+    assert len(found) == len(set(found)) == len(entries(db)) == 9
 
 
 def test_other_tasks_and_runs_have_limits_of_their_own(db, ledger_in):
