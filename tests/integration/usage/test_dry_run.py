@@ -112,7 +112,8 @@ def test_a_run_does_what_the_dry_run_said(place_of, conn_id, on_unknown, replay)
         change = CHANGES[left[key]]
         where = f"WHERE idempotency_key = '{key}'"
         place.database.execute(f"UPDATE {LEDGER} SET {change} {where}" if change else f"DELETE FROM {LEDGER} {where}")
-    place.database.execute(f"INSERT INTO usage VALUES {', '.join(f'({chr(39)}late-{n}{chr(39)}, {chr(39)}d{chr(39)}, {chr(39)}PAYMENT{chr(39)}, 1)' for n in range(3))}")  # noqa: E501
+    late = ", ".join(f"('late-{n}', 'd', 'PAYMENT', 1)" for n in range(3))
+    place.database.execute(f"INSERT INTO usage VALUES {late}")
     place.server.limitrail.add_accounts([f"late-{n}" for n in range(3)])
     parameters = {"on_unknown": on_unknown, "replay": replay, "max_parked": "100%", "max_changed": "100%", "limit": 12}
     said = forecast(place, **parameters)
@@ -171,9 +172,14 @@ def test_what_is_to_be_masked_is_shown_nowhere(place_of):
         '{"who": {"mail": Column("account")}, "lines": [{"sum": Column("amount"), "kind": Column("operation")}], '
         '"more": Json("more")}'
     )
-    sql = "SELECT *, '{\"phone\": \"+44 20 7946\", \"plan\": \"x\", \"rate\": 0.000000000000000000}' AS more FROM usage"
+    sql = 'SELECT *, \'{"phone": "+44 20 7946", "plan": "x", "rate": 0.000000000000000000}\' AS more FROM usage'
     said = forecast(
-        place, sql=sql, body=body, key_columns="day", path="/v1/usage/{account}", mask_members=["who", "lines.sum", "more.phone", "(path)"]
+        place,
+        sql=sql,
+        body=body,
+        key_columns="day",
+        path="/v1/usage/{account}",
+        mask_members=["who", "lines.sum", "more.phone", "(path)"],
     )
     [request] = said["requests"]
     assert request["path"] == "***"
