@@ -134,7 +134,7 @@ class Ledger:
 
     def count_sent_in_run(self) -> int:
         """Return how many rows the worker's task has claimed in its Dag run, in all tries and mapped copies."""
-        return self._read(lambda sql: sql.count_sent_in_run())
+        return self._read(self._count_sent)
 
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:
         """Return the entries of those rows that are settled, and not to be sent."""
