@@ -14,7 +14,7 @@ from limio_limitrail.api.redact import repeats_piece
 from limio_limitrail.usage.body import Column, UsageRowError, as_json, decode, encode
 from limio_limitrail.usage.ledger.changes import PATH, same_content
 from limio_limitrail.usage.ledger.ledger import Ledger
-from limio_limitrail.usage.ledger.model import IN_DOUBT, Entry, State, UsageRow
+from limio_limitrail.usage.ledger.model import IN_DOUBT, Entry, LedgerError, State, UsageRow
 from limio_limitrail.usage.ledger.other_rows import RekeyedRowsError
 from limio_limitrail.usage.ledger.rules import Action, Policy
 from limio_limitrail.usage.row_buffer import ClashError, RowBuffer
@@ -183,25 +183,31 @@ def forecast_commit(
         check_duplicates(row_buffer, max_duplicates=max_duplicates)
     except (ClashError, ParameterError) as error:
         prevented_by.append(error.what)
-    exists, rekeyed, sent_in_run, left_in_doubt = ledger.exists(), 0, 0, 0
-    if exists:
+    # Rows are not known by their previews.
+    known = ledger if ledger.exists() and isinstance(ledger, Ledger) else None
+    rekeyed = sent_in_run = left_in_doubt = 0
+    if known is not None:
         try:
-            rekeyed = check_same_rows(ledger, row_buffer=row_buffer, worker=ledger.worker, on_rekeyed=on_rekeyed)
+            known.check_privileges()
+        except LedgerError as error:
+            prevented_by.append(error.what)
+        try:
+            rekeyed = check_same_rows(known, row_buffer=row_buffer, worker=known.worker, on_rekeyed=on_rekeyed)
         except RekeyedRowsError as error:
             prevented_by.append(error.what)
-            rekeyed = check_same_rows(ledger, row_buffer=row_buffer, worker=ledger.worker, on_rekeyed="settle")
-        left_in_doubt = ledger.left_in_doubt(row_buffer.among).count
+            rekeyed = check_same_rows(known, row_buffer=row_buffer, worker=known.worker, on_rekeyed="settle")
+        left_in_doubt = known.left_in_doubt(row_buffer.among).count
     found = _Forecast()
     for rows in _batches(row_buffer.rows()):
-        entries = ledger.forecast(rows, policy=policy) if exists and isinstance(ledger, Ledger) else {}
+        entries = {} if known is None else known.forecast(rows, policy=policy)
         for row in rows:
             action, entry = entries.get(row.key, (None, None))
             of_this_run = entry is not None and entry.worker.same_run(ledger.worker)
             found.add(row, action, entry, of_this_run=of_this_run)
     sendable = would_be_sent = found.counts["sendable"]
     if policy.limit is not None:
-        if exists and isinstance(ledger, Ledger):
-            sent_in_run = ledger.count_sent_in_run()
+        if known is not None:
+            sent_in_run = known.count_sent_in_run()
         room = max(0, policy.limit - sent_in_run)
         would_be_sent = min(sendable - found.counts["counted"], room) + found.counts["counted"]
     requests = [show_request(row, mask_members=mask_members) for row in found.sendable]

@@ -20,7 +20,7 @@ def events_of(place, run_id: str) -> list[dict[str, object]]:
     return list(found)
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_ten_are_sent_and_the_rest_later(place_of, conn_id):
     place = place_of(conn_id, make_rows(25))
@@ -42,6 +42,7 @@ def test_ten_are_sent_and_the_rest_later(place_of, conn_id):
     }
 
 
+@pytest.mark.exhaustive
 def test_without_the_limit_a_cleared_task_sends_the_rest(place_of):
     place = place_of("duck", make_rows(30))
     place.write_dag(limit="{{ dag_run.conf.get('limit', 10) if ti.try_number == 1 else none }}", outlets=OUTLET, concurrency=1)
@@ -51,7 +52,7 @@ def test_without_the_limit_a_cleared_task_sends_the_rest(place_of):
     assert len(place.agree()) == 30
 
 
-@pytest.mark.sampled(2)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
 def test_a_killed_run_sends_no_more(place_of, conn_id, on_unknown):
@@ -99,6 +100,7 @@ def test_thresholds_are_shares_of_the_rows_that_were_tried(place_of):
     assert last.summary["left_for_later"] == 35
 
 
+@pytest.mark.exhaustive
 def test_a_replay_is_limited_too(place_of):
     ghosts = [(f"ghost-{n:02}", "x", "PAYMENT", "1") for n in range(12)]
     place = place_of("lite", [*make_rows(3), *ghosts])
@@ -113,6 +115,7 @@ def test_a_replay_is_limited_too(place_of):
     assert numbers == [[5, 8, 7, 0], [0, 8, 7, 0], [5, 13, 2, 0], [2, 15, 0, 0]]
 
 
+@pytest.mark.exhaustive
 def test_a_preview_is_limited_too(place_of):
     place = place_of("duck", make_rows(20))
     place.write_dag(operation="preview", limit=3)
@@ -121,14 +124,41 @@ def test_a_preview_is_limited_too(place_of):
     assert len(place.sent("/v1/usage/preview")) == 3
 
 
+@pytest.mark.exhaustive
+def test_two_limited_runs_send_ten_each(place_of):
+    place = place_of("pg", make_rows(60))
+    twin = place.twin()
+    place.server.faults.add(Fault("latency", COMMIT, times=None, seconds=0.3))
+    place.write_dag(limit=10)
+    twin.write_dag(dag_id="twin", limit=10)
+    processes = [place.begin("one"), twin.begin("one", dag_id="twin")]
+    both = place.join(processes[0]), twin.join(processes[1])
+    assert [(one.state, one.summary["sent"]) for one in both] == [("success", 10)] * 2
+    assert len(keys_sent(place)) == len(place.agree()) == 20
+
+
+@pytest.mark.exhaustive
+def test_a_stopped_run_sends_the_rest_of_its_ten(place_of):
+    place = place_of("duck", make_rows(60))
+    place.server.faults.add(Fault("latency", COMMIT, times=None, seconds=1))
+    place.write_dag(limit=20, retries=5, concurrency=2, execution_timeout=Code("timedelta(seconds=3)"))
+    assert place.attempt("one").state == "up_for_retry"
+    place.server.faults.clear()
+    place.write_dag(limit=20, retries=5, max_parked=20)
+    last = place.attempt("one")
+    assert (last.state, last.summary["left_for_later"]) == ("success", 40)
+    assert len(place.database.ledger()) == 20
+    assert 0 < len(keys_sent(place)) <= 20
+
+
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["lite", "pg", "duck"])
 def test_mapped_copies_share_the_limit(place_of, conn_id):
     place = place_of(conn_id, make_rows(40))
     parts = [f"SELECT * FROM usage WHERE account IN ({accounts})" for accounts in SHARDS]
-    text = place.task(limit=10, sql=...).replace("LimitRailCommitUsageOperator(", "LimitRailCommitUsageOperator.partial(")
+    text = place.task(limit=15, sql=...).replace("LimitRailCommitUsageOperator(", "LimitRailCommitUsageOperator.partial(")
     place.home.write_dag(text.replace("partial(", "partial(task_id='commit', ", 1) + f".expand(sql={parts!r})", dag_id="usage")
-    for sent in (10, 20, 30, 40, 40):
+    for sent in (15, 30, 40):
         outcome = place.home.run("usage")
         assert outcome.result["state"] == "success", place.home.output()[-3000:]
         summaries = [task["xcom"] for name, task in outcome.result["tasks"].items() if name.startswith("commit[")]

@@ -29,6 +29,7 @@ from limio_limitrail.usage.ledger.rules import (
 from limio_limitrail.usage.ledger.sql import LedgerStatements
 from limio_limitrail.usage.ledger.table import (
     LEDGER,
+    check_privileges,
     prepare_table,
     table_exists,
 )
@@ -114,6 +115,10 @@ class Ledger:
     def exists(self) -> bool:
         """Return whether the table exists. One of that name that is no ledger raises a `LedgerError`."""
         return table_exists(self._transactions, self.table, LEDGER)
+
+    def check_privileges(self) -> None:
+        """Check that the connection's user may change the table as a run must; raises a `LedgerError` if not."""
+        check_privileges(self._transactions, self.table)
 
     def forecast(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, tuple[Action, Entry]]:
         """Return what a worker would do now with those rows that have an entry, and the entries; nothing is changed."""

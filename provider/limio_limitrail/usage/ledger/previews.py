@@ -13,7 +13,17 @@ from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
 from limio_limitrail.usage.ledger.rules import Policy
 from limio_limitrail.usage.ledger.sql import instant
-from limio_limitrail.usage.ledger.table import KEY, OUTCOME, WORKER, TableSpec, find_name, prepare_table, replace_rows, typed
+from limio_limitrail.usage.ledger.table import (
+    KEY,
+    OUTCOME,
+    WORKER,
+    TableSpec,
+    find_name,
+    prepare_table,
+    replace_rows,
+    table_exists,
+    typed,
+)
 from limio_limitrail.usage.ledger.transactions import Transactions
 
 if TYPE_CHECKING:
@@ -40,8 +50,8 @@ class Previews:
         prepare_table(self._transactions, self.table, PREVIEWS)
 
     def exists(self) -> bool:
-        """Return False: no row is known by its preview."""
-        return False
+        """Return whether the table exists. One of that name that holds no previews raises a `LedgerError`."""
+        return table_exists(self._transactions, self.table, PREVIEWS)
 
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:  # noqa: ARG002 - as of a `Ledger`
         """Return nothing: every row is sent."""

@@ -151,13 +151,6 @@ def prepare_table(transactions: Transactions, text: str, spec: TableSpec) -> Non
     """Create a table as `make_table` does; one that exists is only read, without waiting for its writers, and its privileges
     are checked."""
 
-    if not table_exists(transactions, text, spec):
-        transactions.run(lambda session: make_table(session, find_name(text, dialect=session.dialect), spec))
-
-
-def table_exists(transactions: Transactions, text: str, spec: TableSpec) -> bool:
-    """Return whether a table exists; its columns and privileges are checked as `prepare_table` does."""
-
     def check(session: Session) -> bool:
         table = find_name(text, dialect=session.dialect)
         exists = _check_columns(session, table, spec)
@@ -165,7 +158,18 @@ def table_exists(transactions: Transactions, text: str, spec: TableSpec) -> bool
             _check_privileges(session, table)
         return exists
 
-    return transactions.read(check)
+    if not transactions.read(check):
+        transactions.run(lambda session: make_table(session, find_name(text, dialect=session.dialect), spec))
+
+
+def table_exists(transactions: Transactions, text: str, spec: TableSpec) -> bool:
+    """Return whether a table exists. One that lacks columns raises a `LedgerError`."""
+    return transactions.read(lambda session: _check_columns(session, find_name(text, dialect=session.dialect), spec))
+
+
+def check_privileges(transactions: Transactions, text: str) -> None:
+    """Check that the connection's user may do with a table what a run needs; a `LedgerError` says what is missing."""
+    transactions.read(lambda session: _check_privileges(session, find_name(text, dialect=session.dialect)))
 
 
 def _check_columns(session: Session, table: TableName, spec: TableSpec) -> bool:
