@@ -34,6 +34,7 @@ DAG_IDS = {
     "limio_order_wait.py": "limio_order_wait",
     "limio_abandoned_basket_followup.py": "limio_abandoned_basket_followup",
     "limio_basket_wait.py": "limio_basket_wait",
+    "limitrail_first_send.py": "limitrail_first_send",
     "limitrail_usage_files.py": "limitrail_usage_files",
     "limitrail_usage_watch.py": "limitrail_usage_watch",
     "limitrail_usage_by_day.py": "limitrail_usage_by_day",
@@ -131,6 +132,18 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         assert {entry.key: entry.decision for entry in journal} == {key: word for key, word in ledger.items() if word}
         assert listed == {entry.key for entry in journal if entry.decision != "DENIED_BY_POLICY"}
         assert denied == summary["denied"]
+    if file == "limitrail_first_send.py":
+        limio_emulator.limitrail.add_accounts(f"acme-{n}" for n in range(5))
+        said = outcome.task("first_send")["xcom"]
+        assert (said["new"], said["would_be_sent"], said["prevented_by"]) == (25, 25, [])
+        assert [json.loads(request["body"])["externalAccount"] for request in said["requests"]] == ["***"] * 3
+        for number, (limit, sent) in enumerate(((10, 10), (None, 25)), start=2):
+            conf = {"dry_run": False, "limit": limit}
+            outcome = home.run(DAG_IDS[file], conf=conf, logical_date=f"2026-11-0{number}T00:00:00+00:00")
+            summary = outcome.task("first_send")["xcom"]
+            assert (summary["committed"], summary["left_for_later"]) == (sent, 25 - sent)
+            assert len(limio_emulator.limitrail.journal) == sent
+            assert bool(outcome.task("first_send")["events"]) == (limit is None)
     if file == "limio_order_wait.py":
         found = {"path_type": "process", "id": process, "status": "processed"}
         assert outcome.task("processed")["xcom"] == found

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "dags_examples"
-DAG = "limio_subscriptions_in_ten_lines.py"
+DAGS = ("limio_subscriptions_in_ten_lines.py", "limitrail_usage_commit.py")
 
 
 def run(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -25,8 +25,9 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.exhaustive
 def test_they_pass(tmp_path: Path) -> None:
     (tmp_path / "dags").mkdir()
-    shutil.copy(EXAMPLES / DAG, tmp_path / "dags")
+    for dag in DAGS:
+        shutil.copy(EXAMPLES / dag, tmp_path / "dags")
     shutil.copytree(EXAMPLES / "recipes" / "testing", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     done = run(tmp_path)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert "1 passed" in done.stdout
+    assert "4 passed" in done.stdout

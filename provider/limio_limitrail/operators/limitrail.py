@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
     from limio_limitrail.usage.committer import UsageCommitter
-    from limio_limitrail.usage.ledger.ledger import Ledger, Previews
+    from limio_limitrail.usage.dry_run import UsageDryRunSummary
+    from limio_limitrail.usage.ledger.ledger import Ledger
     from limio_limitrail.usage.ledger.model import Worker
+    from limio_limitrail.usage.ledger.previews import Previews
     from limio_limitrail.usage.ledger.rules import Policy
     from limio_limitrail.usage.messages import UsageTemplate
     from limio_limitrail.usage.sender import UsageSender
@@ -94,6 +96,11 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
     :param max_in_doubt: how many rows in doubt the ledger may hold besides the task's rows: a whole number; None: any number.
     :param response: where the API's responses hold a decision and what they mean: a `ResponseMapping` (from
         ``limio_limitrail.usage``), or a mapping with its members. Default: the connection's ``response``.
+    :param limit: the maximum number of rows to send in a Dag run, all tries and mapped copies of the task together; None: any
+        number. Rows that the ledger records as done cost nothing. The rest is left for a later run, and outlets get no event.
+    :param dry_run: read, check and look up all rows, and return what a run would do with them, as a
+        `limio_limitrail.usage.UsageDryRunSummary`. Nothing is sent, not even for a token, and nothing is stored.
+    :param mask_members: members of the body that a dry run masks in the requests that it shows, nested ones with dots.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
@@ -125,10 +132,15 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         "changes_table": Parameter(readers.text("the name of a table")),
         "changes_hold": Parameter(readers.choice(*usage.CHANGES_HOLD)),
         "response": Parameter(readers.optional(response_mapping)),
+        "limit": Parameter(readers.optional(readers.whole_number(least=1))),
+        "dry_run": Parameter(readers.switch),
+        "mask_members": Parameter(readers.names("members")),
     }
     template_fields: Sequence[str] = template_fields(parameters)
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers = {"sql": "sql", "body": "py"}  # noqa: RUF012 - as Airflow declares it
+    # It hides BaseOperator's method of this name, which nothing calls.
+    dry_run: bool = False  # type: ignore[assignment]
     operator_extra_links = (LedgerQueryLink(), LimitRailConsoleLink())
     ui_color = "#f3ead9"
 
@@ -163,6 +175,9 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         changes_table: Templated[str] = "limitrail_usage_changes",
         changes_hold: Templated[str] = "members",
         response: Templated[ResponseMapping | Mapping[str, Any]] | None = None,
+        limit: Templated[int] | None = None,
+        dry_run: Templated[bool] = False,
+        mask_members: Templated[Sequence[str]] = (),
         **kwargs: Unpack[OperatorArguments],
     ) -> None:
         super().__init__(**kwargs)
@@ -194,6 +209,9 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         self.changes_table: str = changes_table
         self.changes_hold: str = changes_hold
         self.response: Any = response
+        self.limit: int | None = limit
+        self.dry_run = dry_run
+        self.mask_members: Sequence[str] = mask_members
         self._committer: UsageCommitter | None = None
         self._killed = False
         self._query: str | None = None
@@ -225,8 +243,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         if self._committer is not None:
             self._committer.stop()
 
-    def execute(self, context: Context) -> UsageCommitSummary:
-        """Send what has not been sent, and return a small summary.
+    def execute(self, context: Context) -> UsageCommitSummary | UsageDryRunSummary:
+        """Send what has not been sent, and return a small summary; in a dry run, what would be done.
 
         :raises AirflowFailException: credentials, scope, parameters or rows are wrong, or more rows failed than allowed.
         :raises UsageUnknownError: whether some rows have been carried out is not known; a retry sends them again.
@@ -246,8 +264,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
             except LandingError as error:
                 raise LandingError(f"the ledger's database {self.sql_conn_id!r}: {error}") from error
 
-    def _execute(self, context: Context) -> UsageCommitSummary:
-        from limio_limitrail.assets.outlet_events import add_to_outlet_events
+    def _execute(self, context: Context) -> UsageCommitSummary | UsageDryRunSummary:
+        from limio_limitrail.assets.outlet_events import add_to_outlet_events, suppress_outlet_events
         from limio_limitrail.hooks.databases import find_database
         from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
         from limio_limitrail.observability.metrics import log_group, send_metrics
@@ -269,8 +287,12 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
             changes=operation.changes,
             resend_within=keys.resend_within,
             requested_at=usage.requested_at(context.get("dag_run")),
+            limit=self.limit,
         )
         template = self._template(operation, keys=keys)
+        if self.dry_run:
+            suppress_outlet_events(self)
+            return self._forecast(operation, template=template, policy=policy, worker=Worker.of(context["ti"]))
         sender = self._sender(operation, keys=keys, policy=policy)
         measured = self.hook.client.measure()
         worker = Worker.of(context["ti"])
@@ -298,7 +320,9 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
                 concurrency=self.concurrency,
                 batch_size=self.batch_size,
                 label=name,
-                max_rejected=usage.ErrorBudget(name="max_rejected", most=self.max_rejected).rows(of=total),
+                max_rejected=usage.ErrorBudget(name="max_rejected", most=self.max_rejected).rows(
+                    of=total if self.limit is None else min(total, self.limit)
+                ),
             )
             if self._killed:
                 self._committer.stop()
@@ -340,7 +364,39 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         )
         if (error := failure or unlisted) is not None:
             raise error
-        add_to_outlet_events(context, outlets=self.outlets, summary=summary)
+        if summary["left_for_later"]:
+            # What consumes an event would take the rows for whole.
+            suppress_outlet_events(self)
+        else:
+            add_to_outlet_events(context, outlets=self.outlets, summary=summary)
+        return summary
+
+    def _forecast(self, operation: Operation, *, template: UsageTemplate, policy: Policy, worker: Worker) -> UsageDryRunSummary:
+        from limio_limitrail.hooks.databases import find_database
+        from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
+        from limio_limitrail.observability.metrics import log_group
+        from limio_limitrail.usage.dry_run import forecast_commit, log_forecast
+        from limio_limitrail.usage.row_buffer import RowBuffer
+        from limio_limitrail.usage.rows import open_source
+
+        # From here on its secrets are known, and masked.
+        _ = self.hook.client
+        database = PersistentConnection(find_database(self.sql_conn_id), duckdb_wait=DUCKDB_WAIT)
+        source_of_rows = open_source(database.hook, sql=self.sql, parts_path=self.parts_path, rows=self.rows)
+        group = log_group("look rows up", operation=operation.name)
+        with closing(database), RowBuffer() as row_buffer, group, source_of_rows as source:
+            summary = forecast_commit(
+                self._ledger(database, operation=operation, worker=worker),
+                source=source,
+                row_buffer=row_buffer,
+                template=template,
+                operation=operation.name,
+                policy=policy,
+                on_rekeyed=self.on_rekeyed,
+                max_duplicates=self.max_duplicates,
+                mask_members=self.mask_members,
+            )
+        log_forecast(summary)
         return summary
 
     def _note_lineage(self, hook: DbApiHook, *, operation: Operation, table: str) -> None:
@@ -386,7 +442,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         )
 
     def _ledger(self, database: PersistentConnection, *, operation: Operation, worker: Worker) -> Ledger | Previews:
-        from limio_limitrail.usage.ledger.ledger import Ledger, Previews
+        from limio_limitrail.usage.ledger.ledger import Ledger
+        from limio_limitrail.usage.ledger.previews import Previews
 
         if not operation.changes:
             return Previews(database=database, table=self.preview_table, worker=worker)
@@ -398,4 +455,5 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
             conn_id=self.limitrail_conn_id,
             tenant=self.hook.settings.tenant,
             namespace=self.key_namespace,
+            read_only=self.dry_run,
         )

@@ -33,15 +33,31 @@ from limio_limitrail.lazy import lazy_names
 if TYPE_CHECKING:
     from limio_limitrail.usage.body import Column, Json, Text
     from limio_limitrail.usage.conventions import Idempotency, Refusal, ResponseMapping
+    from limio_limitrail.usage.dry_run import UsageDryRunSummary
     from limio_limitrail.usage.summary import UsageCommitSummary
+    from limio_limitrail.usage.template_checks import UsageRequest, check_body, check_requests
 
-__all__ = ["Column", "Idempotency", "Json", "Refusal", "ResponseMapping", "Text", "UsageCommitSummary"]
+__all__ = [
+    "Column",
+    "Idempotency",
+    "Json",
+    "Refusal",
+    "ResponseMapping",
+    "Text",
+    "UsageCommitSummary",
+    "UsageDryRunSummary",
+    "UsageRequest",
+    "check_body",
+    "check_requests",
+]
 
 __getattr__ = lazy_names(
     __name__,
     modules={
         "limio_limitrail.usage.body": ("Column", "Json", "Text"),
         "limio_limitrail.usage.conventions": ("Idempotency", "Refusal", "ResponseMapping"),
+        "limio_limitrail.usage.dry_run": ("UsageDryRunSummary",),
         "limio_limitrail.usage.summary": ("UsageCommitSummary",),
+        "limio_limitrail.usage.template_checks": ("UsageRequest", "check_body", "check_requests"),
     },
 )

@@ -83,6 +83,7 @@ class UsageRowError(ParameterError):
     def __init__(self, number: int, what: str) -> None:
         super().__init__(f"row {number}: {what}" if number else what)
         self.number = number
+        self.reason = what
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,11 @@ def fill(tree: object, row: Row, *, number: int) -> Any:
 def encode(value: object) -> bytes:
     """Encode JSON: decimals and integers digit by digit, members sorted by name."""
     return _ENCODER.encode(value)
+
+
+def decode(body: bytes) -> Any:
+    """Decode the JSON of a request: numbers that are not whole become decimals with the same digits."""
+    return _JSON.decode(body)
 
 
 def is_missing(value: object) -> bool:

@@ -36,7 +36,8 @@ from limio_limitrail.usage.sender import COPIES_ARRIVE_WITHIN, UsageSender
 from limio_limitrail.usage.summary import OutcomeCounts
 
 if TYPE_CHECKING:
-    from limio_limitrail.usage.ledger.ledger import Ledger, Previews
+    from limio_limitrail.usage.ledger.ledger import Ledger
+    from limio_limitrail.usage.ledger.previews import Previews
 
 log = logging.getLogger("limio_limitrail.usage.ledger")
 
@@ -91,6 +92,7 @@ class UsageCommitter:
         self._in_flight: dict[str, Claim] = {}
         self._claimed_by_others: list[UsageRow] = []
         self._logged_others = False
+        self._limit_reached = False
         self._unwritten: dict[str, tuple[UsageRow, Outcome]] = {}
         self._oldest_unwritten = 0.0
         self._abort_cause: Exception | None = None
@@ -140,8 +142,13 @@ class UsageCommitter:
             if more and len(self._pending) < self._max_claimed():
                 more = self._read_more(rows)
             if self._pending and len(self._in_flight) < self._max_in_flight():
-                most = min(self._batch_size, self._max_claimed(), len(self._pending))
-                self._claim([self._pending.popleft() for _ in range(most)])
+                # Of those beyond the limit nothing is sent that could be left in doubt.
+                most = self._batch_size if self._limit_reached else min(self._batch_size, self._max_claimed())
+                self._claim([self._pending.popleft() for _ in range(min(most, len(self._pending)))])
+            elif self._limit_reached and not (more or self._pending or self._in_flight):
+                # Whatever becomes of the rows that others are sending, this run sends none of them.
+                self._leave(self._claimed_by_others)
+                self._claimed_by_others = []
             elif (
                 not (more or self._pending)
                 and self._claimed_by_others
@@ -196,6 +203,8 @@ class UsageCommitter:
                     claim = replace(claim, entry=known[claim.row.key].entry)
                 self._in_flight[claim.row.key] = claim
                 granted.append(claim)
+            elif claim.left:
+                self._leave([claim.row])
             elif claim.waits:
                 if not self._logged_others:
                     self._logged_others = True
@@ -205,6 +214,11 @@ class UsageCommitter:
                 assert claim.entry is not None
                 self.counts.add_settled(claim.row, claim.entry)
         self._send_loop.submit(granted, valid_until=valid_until)
+
+    def _leave(self, rows: Collection[UsageRow]) -> None:
+        """Count rows that are beyond the limit."""
+        self._limit_reached = True
+        self.counts.left_for_later += len(rows)
 
     def _collect(self, timeout: float) -> None:
         for claim, result in self._send_loop.results(timeout=timeout):

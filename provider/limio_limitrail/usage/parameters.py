@@ -67,6 +67,7 @@ def read_policy(
     changes: bool,
     resend_within: timedelta = timedelta(seconds=RESEND_WITHIN),
     requested_at: int | None = None,
+    limit: int | None = None,
 ) -> Policy:
     """Return what to do with rows that the ledger knows; those of an operation that changes nothing may be sent at any time."""
     from limio_limitrail.usage.ledger.rules import Policy
@@ -76,6 +77,7 @@ def read_policy(
         replay=None if replay is None else State(replay),
         resend_within=resend_within.total_seconds(),
         requested_at=requested_at,
+        limit=limit,
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.troubleshooting import ExplainedError
+from limio_limitrail.usage.body import UsageRowError
 from limio_limitrail.usage.ledger.ledger import Ledger
 from limio_limitrail.usage.ledger.other_rows import find_rekeyed, refuse_rekeyed
 from limio_limitrail.usage.ledger.row_identity import read_row_key, same_row
@@ -19,8 +20,8 @@ from limio_limitrail.usage.parameters import ErrorBudget, one_of
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-    from limio_limitrail.usage.ledger.ledger import Previews
-    from limio_limitrail.usage.ledger.model import Worker
+    from limio_limitrail.usage.ledger.model import UsageRow, Worker
+    from limio_limitrail.usage.ledger.previews import Previews
     from limio_limitrail.usage.messages import UsageTemplate
     from limio_limitrail.usage.row_buffer import RowBuffer
     from limio_limitrail.usage.summary import OutcomeCounts
@@ -150,28 +151,60 @@ def fill_row_buffer(
     :raises ParameterError: rows cannot be sent as they are, or too many of them repeat others.
     :raises ClashError: two rows have the same key and different bodies.
     """
-    from limio_limitrail.usage.body import UsageRowError
+    unfit = UnfitRows()
+    for row in build_rows(source, template=template, unfit=unfit):
+        row_buffer.add(row)
+    unfit.check()
+    row_buffer.check()
+    check_duplicates(row_buffer, max_duplicates=max_duplicates)
+
+
+class UnfitRows:
+    """Rows that cannot be sent as they are: how many, and the first ones."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[str] = []
+
+    def add(self, error: UsageRowError, row: Mapping[str, Any]) -> None:  # noqa: ARG002 - for those who look at the row
+        """Count a row that cannot be built."""
+        self.count += 1
+        if len(self._first) < MOST_SHOWN:
+            self._first.append(error.what)
+
+    def check(self) -> None:
+        """Check that there are none.
+
+        :raises ParameterError: there are some.
+        """
+        if self.count:
+            more = f"; and {self.count - len(self._first):,} more" if self.count > len(self._first) else ""
+            raise ParameterError(f"{self.count:,} rows cannot be sent, so nothing was sent: {'; '.join(self._first)}{more}")
+
+
+def build_rows(source: Source, *, template: UsageTemplate, unfit: UnfitRows) -> Iterator[UsageRow]:
+    """Build the rows of a source, and count those that cannot be built.
+
+    :raises UsageRowError: the rows lack a column.
+    """
     from limio_limitrail.usage.messages import check_columns
 
-    problems: list[str] = []
-    wrong = 0
     if source.columns is not None:
         check_columns(source.columns, needed=template.columns())
     for number, row in enumerate(source.rows, start=1):
         try:
-            row_buffer.add(template.build(row, number=number))
+            built = template.build(row, number=number)
         except UsageRowError as error:
-            wrong += 1
-            if len(problems) < MOST_SHOWN:
-                problems.append(error.what)
-    if wrong:
-        more = f"; and {wrong - len(problems):,} more" if wrong > len(problems) else ""
-        raise ParameterError(f"{wrong:,} rows cannot be sent, so nothing was sent: {'; '.join(problems)}{more}")
-    row_buffer.check()
-    _check_duplicates(row_buffer, max_duplicates=max_duplicates)
+            unfit.add(error, row)
+        else:
+            yield built
 
 
-def _check_duplicates(row_buffer: RowBuffer, *, max_duplicates: int | str | None) -> None:
+def check_duplicates(row_buffer: RowBuffer, *, max_duplicates: int | str | None) -> None:
+    """Log rows that repeat others exactly.
+
+    :raises ParameterError: there are more than allowed.
+    """
     if row_buffer.repetition is None:
         return
     first, again = row_buffer.repetition

@@ -55,6 +55,7 @@ class UsageCommitSummary(TypedDict):
     settled_before: int
     changed: int
     not_tried: int
+    left_for_later: int
     committed: int
     denied: int
     rejected: int
@@ -97,6 +98,7 @@ class OutcomeCounts:
         self.sent = 0
         self.settled_before = 0
         self.rejected_before = 0
+        self.left_for_later = 0
         self.changed_rows = array("Q")
         self.changed_example: str | None = None
         self.parked: list[str] = []
@@ -112,6 +114,11 @@ class OutcomeCounts:
     def done(self) -> int:
         """Rows that are counted."""
         return sum(self.states.values()) + self.rejected_before
+
+    @property
+    def tried(self) -> int:
+        """Rows without those that the limit leaves for a later run: thresholds are shares of them."""
+        return self.rows - self.left_for_later
 
     def add(self, row: UsageRow, outcome: Outcome) -> None:
         """Count a row that was sent."""
@@ -191,7 +198,8 @@ def summarize(
         "sent": counts.sent,
         "settled_before": counts.settled_before,
         "changed": counts.changed,
-        "not_tried": counts.rows - counts.done,
+        "not_tried": counts.tried - counts.done,
+        "left_for_later": counts.left_for_later,
         **{state.value: counts.states[state] for state in State if state is not State.SENDING},  # type: ignore[typeddict-item]
         "rejected_before": counts.rejected_before,
         "left_in_doubt": left.count,
@@ -216,7 +224,7 @@ def check_thresholds(
     unknown = counts.states[State.UNKNOWN]
     if unknown:
         return UsageUnknownError(
-            f"{operation}: whether {unknown:,} of {counts.rows:,} rows have been carried out is not known. "
+            f"{operation}: whether {unknown:,} of {counts.tried:,} rows have been carried out is not known. "
             f"Another try of the task sends them again under the same keys. {_reasons(counts, State.UNKNOWN)}"
         )
 
@@ -224,28 +232,28 @@ def check_thresholds(
         if thresholds[name] is None:
             return None
         budget = ErrorBudget(name=name, most=thresholds[name])
-        return budget if budget.exceeded_by(count, of=counts.rows) else None
+        return budget if budget.exceeded_by(count, of=counts.tried) else None
 
     failures = []
     if limit := exceeded("max_rejected", counts.states[State.REJECTED]):
         failures.append(
-            f"{counts.states[State.REJECTED]:,} of {counts.rows:,} rows were rejected ({limit}). "
+            f"{counts.states[State.REJECTED]:,} of {counts.tried:,} rows were rejected ({limit}). "
             f"Mend them and run the task once with replay='rejected'. {_reasons(counts, State.REJECTED)}"
         )
     if limit := exceeded("max_rejected_before", counts.rejected_before):
         failures.append(
-            f"{counts.rejected_before:,} of {counts.rows:,} rows were rejected in earlier runs ({limit}). "
+            f"{counts.rejected_before:,} of {counts.tried:,} rows were rejected in earlier runs ({limit}). "
             f"{_SETTLE_REJECTED}. {_reasons(counts, REJECTED_BEFORE)}"
         )
     if limit := exceeded("max_parked", counts.states[State.PARKED]):
         failures.append(
-            f"{counts.states[State.PARKED]:,} of {counts.rows:,} rows are parked ({limit}): nobody knows whether "
+            f"{counts.states[State.PARKED]:,} of {counts.tried:,} rows are parked ({limit}): nobody knows whether "
             f"they have been carried out. Look each one up in the API; where it is there, set its state in the ledger to "
             f"'committed'; send the rest with a run with replay='parked'. {_reasons(counts, State.PARKED)}"
         )
     if limit := exceeded("max_changed", counts.changed):
         failures.append(
-            f"{counts.changed:,} of {counts.rows:,} rows were carried out earlier with another body ({limit}), for "
+            f"{counts.changed:,} of {counts.tried:,} rows were carried out earlier with another body ({limit}), for "
             f"example {counts.changed_example}; they were not sent again. The table {changes_table} lists them and the members "
             f"that differ: correct each in the API, then settle it in the ledger "
             f"(see {address_of('changed-rows', page=SETTLE_USAGE)}). If two different things "
@@ -255,9 +263,8 @@ def check_thresholds(
         failures.append(f"{_describe(left, table=table)} ({limit}). {_settle_left(left)}.")
     if not failures:
         return None
-    return UsageFailedError(
-        f"{operation}: {' '.join(failures)} All other rows are done. The table {table} holds each row's reason."
-    )
+    others = "All other rows that were tried" if counts.left_for_later else "All other rows"
+    return UsageFailedError(f"{operation}: {' '.join(failures)} {others} are done. The table {table} holds each row's reason.")
 
 
 _LOGGED = ("rows", "committed", "denied", "rejected", "rejected_before", "given_up", "parked", "unknown", "not_tried",
@@ -318,6 +325,13 @@ def log_summary(counts: OutcomeCounts, *, summary: UsageCommitSummary) -> None:
             summary["operation"],
             f"{counts.changed:,}",
             counts.changed_example,
+        )
+    if counts.left_for_later:
+        log.warning(
+            "%s: %s rows were left for later, because limit= allows no more in this run of the task. A later run that has them "
+            "sends them; so does this one, if you clear the task without limit= or with a higher one. Outlets get no event.",
+            summary["operation"],
+            f"{counts.left_for_later:,}",
         )
     numbers: Mapping[str, object] = summary
     log.info(

@@ -8,8 +8,8 @@ import contextlib
 import pytest
 
 from limio_limitrail.landing.sql.model import LandingError
-from limio_limitrail.usage.ledger.ledger import PREVIEW_COLUMNS, Previews
 from limio_limitrail.usage.ledger.model import Outcome
+from limio_limitrail.usage.ledger.previews import PREVIEW_COLUMNS, Previews
 from limio_limitrail.usage.ledger.states import LedgerError, State
 from tests.support.ledgers import PARK, FailingDatabase, make_rows, make_worker
 

@@ -108,7 +108,7 @@ def test_a_sqlite_ledger_is_looked_at_without_a_lock(lite, ledger_in, short, mod
 
 
 def test_previews_that_are_there_are_looked_at_without_a_lock(postgres, short):
-    from limio_limitrail.usage.ledger.ledger import Previews
+    from limio_limitrail.usage.ledger.previews import Previews
     from tests.support.ledgers import make_worker
 
     with contextlib.closing(FailingDatabase(postgres.hook())) as held:

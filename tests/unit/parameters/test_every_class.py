@@ -62,6 +62,7 @@ WRONG: dict[str, list[Any]] = {
     "since": ["soon", 1767225600],
     "until": ["soon", 1767225600], "min_records": [0, "1.5", None], "max_transient_failures": [-1, None],
     "concurrency": [0, 65, "x", None],
+    "limit": [0, -1, "many", True, 1.5], "mask_members": [None, "", "a,b"],
     "batch_size": [0, 1001], "max_rejected": [-1, 1.5, None, 1.0, 0.5, "0.5"], "max_parked": ["ten", True, "101%"],
     "mode": ["upsert", "", None], "operation": ["upsert", "", None],
     "new_columns": ["drop", "", None], "type_changes": ["narrow", None], "required_columns": ["a,b", None],

@@ -142,6 +142,19 @@ class ProcessLock:
         _own_workers.add(self.claim_id)
         database.at_close(self.release)
 
+    def observe(self, database: PersistentConnection) -> None:
+        """See the locks of other workers without taking one: no file is created or changed."""
+        if self._is_held:
+            return
+        self._is_held = True
+        self._is_exclusive = database.is_exclusive
+        if database.file is not None and hasattr(fcntl, "F_OFD_SETLK") and struct.calcsize("P") == 8:
+            with suppress(OSError):
+                descriptor = os.open(f"{database.file}{LOCK_FILE_SUFFIX}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                self._descriptor = descriptor
+                self._file_id = os.pread(descriptor, _FILE_ID_LENGTH, 0).decode("ascii", errors="replace")
+        database.at_close(self.release)
+
     def state_of(self, claim_id: str) -> ProcessState | None:
         """Return whether the process of a worker exists; None if only its lease can show that."""
         if claim_id in _own_workers:

@@ -26,18 +26,13 @@ from limio_limitrail.usage.ledger.rules import (
     resolve,
     settled_under_another_key,
 )
-from limio_limitrail.usage.ledger.sql import LedgerStatements, instant
-from limio_limitrail.usage.ledger.states import State
+from limio_limitrail.usage.ledger.sql import LedgerStatements
+from limio_limitrail.usage.ledger.states import LedgerError, State
 from limio_limitrail.usage.ledger.table import (
-    KEY,
     LEDGER,
-    OUTCOME,
-    WORKER,
-    TableSpec,
-    find_name,
+    check_privileges,
     prepare_table,
-    replace_rows,
-    typed,
+    table_exists,
 )
 from limio_limitrail.usage.ledger.transactions import Transactions, record_apart
 
@@ -53,11 +48,6 @@ T = TypeVar("T")
 LEASE = 60.0
 """Seconds without a heartbeat after which a worker of another task run counts as dead."""
 
-_WORKER = tuple(name for name in WORKER if name != "claim_id")
-_OUTCOME = (*OUTCOME, "fees", "answer")
-PREVIEW_COLUMNS = typed(KEY, "state", "row_key", *_OUTCOME, *_WORKER, "previewed_at")
-PREVIEWS = TableSpec(columns=PREVIEW_COLUMNS, unfit="holds no previews", parameter="preview_table")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
@@ -65,11 +55,13 @@ class Claim:
 
     :param granted: whether this worker, and no other, may send it now.
     :param entry: its entry before the claim, if granted, else its entry now; None if it was new.
+    :param left: whether it would have been granted but for the policy's limit.
     """
 
     row: UsageRow
     granted: bool
     entry: Entry | None
+    left: bool = False
 
     @property
     def in_doubt(self) -> bool:
@@ -79,12 +71,13 @@ class Claim:
     @property
     def waits(self) -> bool:
         """True if another worker is sending it."""
-        return not self.granted and self.entry is not None and self.entry.state is State.SENDING
+        return not (self.granted or self.left) and self.entry is not None and self.entry.state is State.SENDING
 
 
 class Ledger:
     """One worker's view of a ledger table. For one thread.
 
+    :param read_only: whether it only looks: it takes no lock, and its `claim` must not be called.
     :param clock: seconds since 1970, for databases without a clock that all workers share.
     """
 
@@ -98,6 +91,7 @@ class Ledger:
         conn_id: str,
         tenant: str | None = None,
         namespace: str | None = None,
+        read_only: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.table = table
@@ -107,6 +101,7 @@ class Ledger:
         self._elsewhere: dict[str, str] = {}
         self._about = {"operation": operation, "conn_id": conn_id, "tenant": tenant, "key_namespace": namespace}
         self._transactions = Transactions(database, table=table)
+        self._read_only = read_only
         self._process_lock = ProcessLock(worker.claim_id)
         # All workers of a DuckDB or SQLite file are on one machine.
         self._lease_monitor = LeaseMonitor(self._process_lock, has_clock=database.name in ("postgresql", "duckdb", "sqlite"))
@@ -117,6 +112,35 @@ class Ledger:
     def prepare(self) -> None:
         """Create the table if it does not exist. One of that name that is no ledger raises a `LedgerError`."""
         prepare_table(self._transactions, self.table, LEDGER)
+
+    def exists(self) -> bool:
+        """Return whether the table exists. One of that name that is no ledger raises a `LedgerError`."""
+        return table_exists(self._transactions, self.table, LEDGER)
+
+    def check_privileges(self) -> None:
+        """Check that the connection's user may change the table as a run must; raises a `LedgerError` if not."""
+        check_privileges(self._transactions, self.table)
+
+    def forecast(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, tuple[Action, Entry]]:
+        """Return what a worker would do now with those rows that have an entry, and the entries; nothing is changed."""
+
+        def read(sql: LedgerStatements) -> dict[str, tuple[Action, Entry]]:
+            now = self._now(sql)
+            found = sql.entries([row.key for row in rows])
+            elsewhere = self._settled_elsewhere(sql, [row for row in rows if row.key not in found])
+            actions = {key: (Action.KEEP, entry) for key, entry in elsewhere.items()}
+            for row in rows:
+                if entry := found.get(row.key):
+                    alive = self._lease_monitor.may_be_alive(entry, me=self.worker, now=now, lease=LEASE)
+                    action = next_action(entry, digest=row.digest, me=self.worker, now=now, policy=policy, alive=alive)
+                    actions[row.key] = action, entry
+            return actions
+
+        return self._read(read)
+
+    def count_sent_in_run(self) -> int:
+        """Return how many rows the worker's task has claimed in its Dag run, in all tries and mapped copies."""
+        return self._read(self._count_sent)
 
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:
         """Return the entries of those rows that are settled, and not to be sent."""
@@ -189,7 +213,12 @@ class Ledger:
     def _claim(self, sql: LedgerStatements, rows: Sequence[UsageRow], *, policy: Policy, before: dict[str, Entry]) -> list[Claim]:
         now = self._now(sql)
         lease_until = now + int(LEASE * 1000)
+        # Counted first: what is read after it is what the other workers of this task have left.
+        room = None if policy.limit is None else max(0, policy.limit - self._count_sent(sql))
         found = sql.entries([row.key for row in rows])
+        beyond = [] if room is None else self._beyond(rows, found=found, room=room, now=now, policy=policy)
+        left = {row.key: Claim(row=row, granted=False, entry=found.pop(row.key, None), left=True) for row in beyond}
+        rows = [row for row in rows if row.key not in left]
         # All workers claim rows in the same order, so that no two wait for each other.
         ordered = sorted(rows, key=lambda row: row.key)
         new = [row for row in ordered if row.key not in found]
@@ -221,7 +250,34 @@ class Ledger:
         # A row that is claimed once more by the same worker stays in doubt.
         self._in_doubt |= {claim.row.key for claim in claims if claim.granted and claim.in_doubt}
         self._lease_monitor.log_waits([claim.entry for claim in claims if claim.waits and claim.entry is not None], lease=LEASE)
-        return claims
+        return [*claims, *left.values()]
+
+    def _count_sent(self, sql: LedgerStatements) -> int:
+        has_one_writer = self._database.name == "postgresql" or self._database.file is not None
+        if self.worker.map_index >= 0 and not has_one_writer:
+            raise LedgerError(
+                "limit= with a mapped task needs a ledger in Postgres, in a DuckDB file or in a SQLite file: in other databases "
+                "the copies of the task cannot count together. Nothing was sent"
+            )
+        return sql.count_sent_in_run()
+
+    def _beyond(
+        self, rows: Sequence[UsageRow], *, found: Mapping[str, Entry], room: int, now: int, policy: Policy
+    ) -> list[UsageRow]:
+        """Return the rows that would be sent if there were room for them; the first ones of the input have it."""
+        beyond = []
+        for row in rows:
+            entry = found.get(row.key)
+            if entry is not None and (
+                # What this run has claimed is counted already.
+                entry.worker.same_run(self.worker) or self._next_action(row, entry, now=now, policy=policy) is not Action.CLAIM
+            ):
+                continue
+            if room:
+                room -= 1
+            else:
+                beyond.append(row)
+        return beyond
 
     def _next_action(self, row: UsageRow, entry: Entry, *, now: int, policy: Policy) -> Action:
         alive = entry.state is State.SENDING and self._lease_monitor.is_alive(
@@ -308,62 +364,12 @@ class Ledger:
         return self._transactions.read(lambda session: step(self._statements(session)))
 
     def _statements(self, session: Session) -> LedgerStatements:
-        self._process_lock.acquire(self._database)
+        if self._read_only:
+            self._process_lock.observe(self._database)
+        else:
+            self._process_lock.acquire(self._database)
         if self._process_lock.claim_id != self.worker.claim_id:
             self.worker = replace(self.worker, claim_id=self._process_lock.claim_id)
         sql = LedgerStatements(session=session, database=self._database.name, table=self.table, worker=self.worker)
         sql.require_durability()
         return sql
-
-
-class Previews:
-    """The ledger of previews: rows that change nothing need no claim, and may be sent any number of times."""
-
-    def __init__(self, *, database: PersistentConnection, table: str, worker: Worker) -> None:
-        self.table = table
-        self._transactions = Transactions(database, table=table)
-        self.worker = worker
-        self._rows: dict[str, UsageRow] = {}
-
-    def prepare(self) -> None:
-        """Create the table if it does not exist. One of that name that holds no previews raises a `LedgerError`."""
-        prepare_table(self._transactions, self.table, PREVIEWS)
-
-    def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:  # noqa: ARG002 - as of a `Ledger`
-        """Return nothing: every row is sent."""
-        return {}
-
-    def claim(self, rows: Sequence[UsageRow], *, policy: Policy) -> list[Claim]:  # noqa: ARG002 - as of a `Ledger`
-        """Grant every row."""
-        self._rows |= {row.key: row for row in rows}
-        return [Claim(row=row, granted=True, entry=None) for row in rows]
-
-    def record(self, outcomes: Mapping[str, Outcome]) -> None:
-        """Write previews, and replace older ones of the same rows."""
-        if not outcomes:
-            return
-        now = instant(int(time.time() * 1000))
-        worker = [getattr(self.worker, name) for name in _WORKER]
-
-        def write(session: Session) -> None:
-            table = session.dialect.qualified(find_name(self.table, dialect=session.dialect))
-            rows = [
-                [key, outcome.state.value, self._rows[key].row_key, *(getattr(outcome, name) for name in _OUTCOME), *worker, now]
-                for key, outcome in outcomes.items()
-            ]
-            replace_rows(session, table, columns=PREVIEW_COLUMNS, rows=rows)
-
-        self._transactions.run(write)
-        # Only now: what could not be written is written again.
-        for key in outcomes:
-            del self._rows[key]
-
-    def release(self, claims: Iterable[Claim]) -> None:
-        """Do nothing: nothing was claimed in the table."""
-
-    def renew(self, keys: Sequence[str]) -> None:
-        """Do nothing: there are no leases."""
-
-    def left_in_doubt(self, among: Callable[[Sequence[str]], Collection[str]]) -> LeftInDoubt:  # noqa: ARG002 - as of a `Ledger`
-        """Return an empty count: a preview changes nothing."""
-        return LeftInDoubt()

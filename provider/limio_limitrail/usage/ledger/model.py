@@ -59,6 +59,10 @@ class Worker:
         """Return whether two workers are tries of the same task in the same run."""
         return self._task_run == other._task_run
 
+    def same_run(self, other: Worker) -> bool:
+        """Return whether two workers are tries of the same task in the same run, mapped copies of it included."""
+        return self._task_run[:3] == other._task_run[:3]
+
     @property
     def _task_run(self) -> tuple[str, str, str, int]:
         return self.dag_id, self.task_id, self.run_id, self.map_index

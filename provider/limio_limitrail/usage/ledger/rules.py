@@ -39,12 +39,14 @@ class Policy:
     :param resend_within: seconds after its first request in which a row in doubt may be sent again under its key.
     :param requested_at: when the run was requested, in milliseconds since 1970: rows that were parked later are not replayed,
         since nobody can have looked them up. None if unknown.
+    :param limit: how many rows the task may send in a Dag run, all tries and mapped copies together; None: any number.
     """
 
     on_unknown: OnUnknown
     replay: State | None = None
     resend_within: float = RESEND_WITHIN
     requested_at: int | None = None
+    limit: int | None = None
 
 
 def next_action(entry: Entry, *, digest: str, me: Worker, now: int, policy: Policy, alive: bool | None = None) -> Action:

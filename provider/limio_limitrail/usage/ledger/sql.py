@@ -187,6 +187,20 @@ class LedgerStatements:
             _json(rows),
         )
 
+    def count_sent_in_run(self) -> int:
+        """Return how many rows the worker's task has claimed in its Dag run, in all tries and mapped copies.
+
+        Another worker that counts them, too, waits until this transaction ends: in Postgres for a lock, in DuckDB and SQLite
+        because they have one writer at a time.
+        """
+        task_run = {name: getattr(self.worker, name) for name in ("run_id", "dag_id", "task_id")}
+        if self.database == "postgresql":
+            name = f"limio_limitrail {' '.join(task_run.values())}"
+            self.session.query(f"SELECT CAST(pg_advisory_xact_lock(hashtextextended({VALUE}, 0)) AS text)", name)
+        where = " AND ".join(f"{self._quote(name)} = {VALUE}" for name in task_run)
+        [(count,)] = self.session.query(f"SELECT count(*) FROM {self.qualified_table} WHERE {where}", *task_run.values())
+        return int(count)
+
     def now(self) -> int | None:
         """Return the database's time in milliseconds since 1970; None where the ledger's workers share a machine's clock."""
         if self.database != "postgresql":

@@ -163,6 +163,16 @@ def prepare_table(transactions: Transactions, text: str, spec: TableSpec) -> Non
         transactions.run(lambda session: make_table(session, find_name(text, dialect=session.dialect), spec))
 
 
+def table_exists(transactions: Transactions, text: str, spec: TableSpec) -> bool:
+    """Return whether a table exists. One that lacks columns raises a `LedgerError`."""
+    return transactions.read(lambda session: _check_columns(session, find_name(text, dialect=session.dialect), spec))
+
+
+def check_privileges(transactions: Transactions, text: str) -> None:
+    """Check that the connection's user may do with a table what a run needs; a `LedgerError` says what is missing."""
+    transactions.read(lambda session: _check_privileges(session, find_name(text, dialect=session.dialect)))
+
+
 def _check_columns(session: Session, table: TableName, spec: TableSpec) -> bool:
     """Check the columns of a table; return False if it does not exist."""
     found = session.columns(table)
