@@ -16,7 +16,8 @@ The states of a row (`ledger.model.State`; the ledger holds one entry per row)::
                 │ older, or refused when it was sent again
                 v
              parked (on_unknown="park") ── replay="parked" ──> sending
-                └── a person has looked it up ──> committed, rejected, given_up
+                └── a settlement ──> committed, denied, given_up
+                                 ──> free ──> sending
 
 The threads of a task::
 

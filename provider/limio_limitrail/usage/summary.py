@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from array import array
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any, TypedDict
 
 from limio_limitrail.troubleshooting import SETTLE_USAGE, ExplainedError, address_of
 from limio_limitrail.usage.ledger.changes import same_content
-from limio_limitrail.usage.ledger.model import Entry, Outcome, PermanentUsageError, State, UsageRow, Worker
+from limio_limitrail.usage.ledger.model import Entry, Outcome, PermanentUsageError, State, UsageRow, Worker, describe_outcome
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
 from limio_limitrail.usage.parameters import ErrorBudget
 
@@ -30,8 +29,6 @@ MAX_DISTINCT = 1000
 
 REJECTED_BEFORE = "rejected before"
 """The state, in messages, of rows that an earlier run has sent and that this one has not."""
-
-_PARTICULARS = re.compile(r"['\"`][^'\"`]*['\"`]|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
 
 
 class UsageUnknownError(ExplainedError):
@@ -157,20 +154,6 @@ class OutcomeCounts:
         return found[:MAX_REASONS]
 
 
-def describe_outcome(outcome: Outcome) -> str:
-    """Return why a row was not committed, in the same words for all rows with the same reason."""
-    known = (
-        ("status", outcome.http_status),
-        ("decision", outcome.decision),
-        ("errorCode", outcome.error_code),
-        ("field", outcome.field),
-    )
-    parts = [f"{name} {value}" for name, value in known if value is not None]
-    if outcome.detail:
-        parts.append(_PARTICULARS.sub("…", outcome.detail))
-    return ", ".join(parts) or "no reason was given"
-
-
 def summarize(
     counts: OutcomeCounts,
     *,
@@ -191,7 +174,7 @@ def summarize(
         "settled_before": counts.settled_before,
         "changed": counts.changed,
         "not_tried": counts.rows - counts.done,
-        **{state.value: counts.states[state] for state in State if state is not State.SENDING},  # type: ignore[typeddict-item]
+        **{state.value: counts.states[state] for state in State if state not in (State.SENDING, State.FREE)},  # type: ignore[typeddict-item]
         "rejected_before": counts.rejected_before,
         "left_in_doubt": left.count,
         "left_in_doubt_ages": dict(left.ages),

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from limio_limitrail.troubleshooting import ExplainedError
+
+_PARTICULARS = re.compile(r"['\"`][^'\"`]*['\"`]|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
 
 
 class PermanentUsageError(ExplainedError):
@@ -39,7 +42,9 @@ class State(StrEnum):
     PARKED = "parked"
     """Whether the API has carried it out is not known; it waits for a person."""
     GIVEN_UP = "given_up"
-    """A person has decided that it will not be sent. Only people set this state."""
+    """A person has decided that it will not be sent. Only a settlement sets this state."""
+    FREE = "free"
+    """It has certainly not been carried out: the next task that has it sends it. Only a settlement sets this state."""
 
 
 IN_DOUBT = frozenset({State.SENDING, State.UNKNOWN, State.PARKED})
@@ -81,6 +86,20 @@ class Outcome:
     detail: str | None = None
     fees: str | None = None
     answer: str | None = None
+
+
+def describe_outcome(outcome: Outcome) -> str:
+    """Return why a row was not committed, in the same words for all rows with the same reason."""
+    known = (
+        ("status", outcome.http_status),
+        ("decision", outcome.decision),
+        ("errorCode", outcome.error_code),
+        ("field", outcome.field),
+    )
+    parts = [f"{name} {value}" for name, value in known if value is not None]
+    if outcome.detail:
+        parts.append(_PARTICULARS.sub("…", outcome.detail))
+    return ", ".join(parts) or "no reason was given"
 
 
 @dataclass(frozen=True, kw_only=True)
