@@ -29,6 +29,7 @@ The threads of a task::
 
 from limio_limitrail.usage.body import Column, Json, Text
 from limio_limitrail.usage.conventions import Idempotency, Refusal, ResponseMapping
+from limio_limitrail.usage.settling import UsageSettlementSummary
 from limio_limitrail.usage.summary import UsageCommitSummary
 
-__all__ = ["Column", "Idempotency", "Json", "Refusal", "ResponseMapping", "Text", "UsageCommitSummary"]
+__all__ = ["Column", "Idempotency", "Json", "Refusal", "ResponseMapping", "Text", "UsageCommitSummary", "UsageSettlementSummary"]
