@@ -48,7 +48,7 @@ def decisions(name: str, value: object) -> Decisions:
     if isinstance(given, Mapping):
         if unknown := sorted(map(str, set(given) - {"decisions", "by"})):
             raise ParameterError(
-                f"{name} must be a list of decisions, or a mapping with decisions and by, got {unknown[0][:60]!r}"
+                f"{name} must be a list of decisions, or a mapping with decisions and by; it has {unknown[0][:60]!r}"
             )
         by, given = given.get("by"), given.get("decisions") or ()
         if not is_nothing(by) and not isinstance(by, str):

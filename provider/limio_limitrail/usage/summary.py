@@ -222,15 +222,14 @@ def check_thresholds(
     if limit := exceeded("max_parked", counts.states[State.PARKED]):
         failures.append(
             f"{counts.states[State.PARKED]:,} of {counts.rows:,} rows are parked ({limit}): nobody knows whether "
-            f"they have been carried out. Look each one up in the API; where it is there, set its state in the ledger to "
-            f"'committed'; send the rest with a run with replay='parked'. {_reasons(counts, State.PARKED)}"
+            f"they have been carried out. {settle_advice('parked')}. {_reasons(counts, State.PARKED)}"
         )
     if limit := exceeded("max_changed", counts.changed):
         failures.append(
             f"{counts.changed:,} of {counts.rows:,} rows were carried out earlier with another body ({limit}), for "
             f"example {counts.changed_example}; they were not sent again. The table {changes_table} lists them and the members "
-            f"that differ: correct each in the API, then settle it in the ledger "
-            f"(see {address_of('changed-rows', page=SETTLE_USAGE)}). If two different things "
+            f"that differ: correct each in the API, then settle it with 'airflow limitrail ledger settle --state changed "
+            f"--decision accept' (see {address_of('changed-rows', page=SETTLE_USAGE)}). If two different things "
             "share their key columns, tell them apart with key_namespace=."
         )
     if limit := exceeded("max_in_doubt", left.count):
@@ -246,8 +245,18 @@ _LOGGED = ("rows", "committed", "denied", "rejected", "rejected_before", "given_
            "settled_before")  # fmt: skip
 
 _SETTLE_REJECTED = (
-    "Mend them and run the task once with replay='rejected'; set the state of those that are never to be sent to 'given_up'"
+    "Mend them and run the task once with replay='rejected'; settle those that are never to be sent with "
+    "'airflow limitrail ledger settle --decision give_up'"
 )
+
+
+def settle_advice(kinds: str) -> str:
+    """Return what a person does with rows that may have been carried out."""
+    return (
+        f"List them with 'airflow limitrail ledger list --state {kinds}', look each one up in the API, and settle it with "
+        "'airflow limitrail ledger settle' or LimitRailSettleUsageOperator: committed if it is there; if not, send or give_up "
+        f"(see {address_of('decisions', page=SETTLE_USAGE)})"
+    )
 
 
 def _describe(left: LeftInDoubt, *, table: str) -> str:
@@ -261,9 +270,8 @@ def _describe(left: LeftInDoubt, *, table: str) -> str:
 
 def _settle_left(left: LeftInDoubt) -> str:
     return (
-        "Whether they have been carried out is not known, and no task that lacks them touches them. Look each one up in the API "
-        "and set its state to 'committed' where it is there, to 'given_up' where it is never to be sent, or run a task that has "
-        f"it with replay='parked'. To see them: {left.query}"
+        "Whether they have been carried out is not known, and no task that lacks them touches them. "
+        f"{settle_advice('sending,unknown,parked,damaged')}. To see them in SQL: {left.query}"
     )
 
 
