@@ -37,7 +37,13 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": "Limio", "python-modules": ["limio_limitrail.hooks.limio"]},
             {"integration-name": "LimitRail", "python-modules": ["limio_limitrail.hooks.limitrail"]},
         ],
-        "operators": [{"integration-name": "LimitRail", "python-modules": ["limio_limitrail.operators.limitrail"]}],
+        "operators": [
+            {
+                "integration-name": "LimitRail",
+                "python-modules": ["limio_limitrail.operators.limitrail", "limio_limitrail.operators.limitrail_ledger"],
+            },
+        ],
+        "cli": ["limio_limitrail.cli.definition.get_commands"],
         "sensors": [
             {"integration-name": "Limio", "python-modules": ["limio_limitrail.sensors.limio"]},
             {"integration-name": "LimitRail", "python-modules": ["limio_limitrail.sensors.limitrail"]},

@@ -121,7 +121,8 @@ def test_a_commit_in_shards_at_an_api_that_may_not(world: ClusterWorld) -> None:
     assert set(states) - in_flight <= carried_out
 
     # As docs/how-to/settle-usage.md has it: each is looked up at LimitRail; what is there is settled, what is not is replayed.
-    look, settle, _ = (block.text for block in blocks("docs/how-to/settle-usage.md", section="Parked rows", language="sql"))
+    page = "docs/how-to/settle-usage.md"
+    look, settle, _ = (block.text for block in blocks(page, section="Parked rows in SQL", language="sql"))
     parked = {key for key, *_ in world.query(look)}
     assert parked == in_flight
     for key in parked & carried_out:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,7 @@ class AirflowHome:
             "from limio_limitrail.transfers import Check\n"
             "from limio_limitrail.usage import Column, Json, Text\n"
             "from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator\n"
+            "from limio_limitrail.operators.limitrail_ledger import LimitRailSettleUsageOperator\n"
             "from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor\n"
             "from limio_limitrail.sensors.limitrail import LimitRailResourceSensor\n"
             "from limio_limitrail.transfers.limio_to_object_storage import LimioToObjectStorageOperator\n"
@@ -169,6 +170,15 @@ class AirflowHome:
     def run(self, dag_id: str = "pull", **kwargs: Any) -> Outcome:
         """Run a whole Dag."""
         return self.do("run_dag", dag_id, **kwargs)
+
+    def command(self, *words: str, text: str = "") -> tuple[int, str, str]:
+        """Run an ``airflow`` command; return its exit code, its output and what it has written for people."""
+        found = self.do("command_line", *words, text=text).result
+        return found["code"], found["out"], found["err"]
+
+    def commands(self, lines: Sequence[Sequence[str]]) -> list[tuple[int, str, str]]:
+        """Run several commands; return what `command` does of each."""
+        return [(found["code"], found["out"], found["err"]) for found in self.do("command_lines", lines).result]
 
     def attempt(self, task_id: str, *, run_id: str = "one", dag_id: str = "pull", **kwargs: Any) -> Outcome:
         """Try a task once."""

@@ -447,11 +447,38 @@ def sync_watches(former: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     return {"watched": watched, "all": [trigger.kwargs for trigger in session.scalars(select(Trigger))]}
 
 
+def command_line(*words: str, text: str = "") -> dict[str, Any]:
+    """Run an ``airflow`` command, and return its exit code and what it has written.
+
+    :param text: the standard input, which is no terminal.
+    """
+    import io
+
+    from airflow.cli.cli_parser import get_parser
+
+    sys.stdin = io.StringIO(text)
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            args = get_parser().parse_args(list(words))
+            args.func(args)
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+            if isinstance(end.code, str):
+                err.write(end.code)
+    return {"code": code, "out": out.getvalue(), "err": err.getvalue()}
+
+
+def command_lines(lines: list[list[str]]) -> list[dict[str, Any]]:
+    """Run several ``airflow`` commands, one after the other."""
+    return [command_line(*words) for words in lines]
+
+
 COMMANDS = {
     one.__name__: one
     for one in (
         run_dag, attempt, state_of, put_state, put_asset_state, describe, counted, peak, defer_all, deferred, remake_trigger,
-        sync_watches, keys_of_events,
+        sync_watches, keys_of_events, command_line, command_lines,
     )
 }  # fmt: skip
 

@@ -257,7 +257,7 @@ def test_a_parked_row_is_looked_at_and_settled(
     limio_emulator.faults.add(Fault("reset_after", match="/v1/usage/commit", times=1))
     parked = home.run("usage_with_replay", logical_date="2026-11-01T00:00:00+00:00").task("commit_usage")
     assert (parked["state"], parked["xcom"]["parked"]) == ("failed", 1)
-    [look, settle, _] = blocks("docs/how-to/settle-usage.md", section="Parked rows", language="sql")
+    [look, settle, _] = blocks("docs/how-to/settle-usage.md", section="Parked rows in SQL", language="sql")
     [carried_out] = limitrail.journal
     [(key, *_)] = duck(warehouse, look.text)
     assert key == carried_out.key

@@ -10,8 +10,13 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-COUNTERS = ("rows", "requests", "retries", "tokens", "committed", "denied", "rejected", "parked", "unknown")
+COUNTERS = (
+    "rows", "requests", "retries", "tokens", "committed", "denied", "rejected", "parked", "unknown", "settled", "stale",
+    "contradicted",
+)  # fmt: skip
 """Numbers of a task's summary that become metrics of the same name."""
+
+TIMINGS = ("seconds", "waited")
 
 GAUGES = ("left_in_doubt",)
 """Numbers that are a gauge: each run sees the same rows again."""
@@ -62,7 +67,8 @@ def send_metrics(summary: Mapping[str, Any], *, api: str, what: str) -> None:
         for name in GAUGES:
             if name in summary:
                 Stats.gauge(f"limio_limitrail.{name}", int(summary[name]), tags=tags)
-        for name in ("seconds", "waited"):
-            Stats.timing(f"limio_limitrail.{name}", 1000 * float(summary[name]), tags=tags)
+        for name in TIMINGS:
+            if name in summary:
+                Stats.timing(f"limio_limitrail.{name}", 1000 * float(summary[name]), tags=tags)
     except Exception as error:  # noqa: BLE001 - the work is done, whether it is counted or not
         log.warning("Airflow's metrics of %s could not be sent (%s).", what, type(error).__name__)

@@ -16,7 +16,8 @@ The states of a row (`ledger.states.State`; the ledger holds one entry per row):
                 │ older, or refused when it was sent again
                 v
              parked (on_unknown="park") ── replay="parked" ──> sending
-                └── a person has looked it up ──> committed, rejected, given_up
+                └── a settlement ──> committed, denied, given_up
+                                 ──> free ──> sending
 
 The threads of a task::
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from limio_limitrail.usage.body import Column, Json, Text
     from limio_limitrail.usage.conventions import Idempotency, Refusal, ResponseMapping
     from limio_limitrail.usage.dry_run import UsageDryRunSummary
+    from limio_limitrail.usage.settling import UsageSettlementSummary
     from limio_limitrail.usage.summary import UsageCommitSummary
     from limio_limitrail.usage.template_checks import UsageRequest, check_body, check_requests
 
@@ -47,6 +49,7 @@ __all__ = [
     "UsageCommitSummary",
     "UsageDryRunSummary",
     "UsageRequest",
+    "UsageSettlementSummary",
     "check_body",
     "check_requests",
 ]
@@ -57,6 +60,7 @@ __getattr__ = lazy_names(
         "limio_limitrail.usage.body": ("Column", "Json", "Text"),
         "limio_limitrail.usage.conventions": ("Idempotency", "Refusal", "ResponseMapping"),
         "limio_limitrail.usage.dry_run": ("UsageDryRunSummary",),
+        "limio_limitrail.usage.settling": ("UsageSettlementSummary",),
         "limio_limitrail.usage.summary": ("UsageCommitSummary",),
         "limio_limitrail.usage.template_checks": ("UsageRequest", "check_body", "check_requests"),
     },

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 from limio_limitrail.usage.concurrency_limit import AdaptiveConcurrencyLimiter
 from limio_limitrail.usage.interrupts import uptime
 from limio_limitrail.usage.ledger.ledger import Claim
-from limio_limitrail.usage.ledger.model import Outcome, UsageRow
+from limio_limitrail.usage.ledger.model import Outcome, UsageRow, describe_outcome
 from limio_limitrail.usage.ledger.rules import resolve
 from limio_limitrail.usage.ledger.states import PermanentUsageError, State
-from limio_limitrail.usage.summary import MAX_DISTINCT, describe_outcome
+from limio_limitrail.usage.summary import MAX_DISTINCT
 
 if TYPE_CHECKING:
     from limio_limitrail.usage.sender import UsageSender

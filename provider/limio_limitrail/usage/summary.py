@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from array import array
 from collections import Counter
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any, TypedDict
 
 from limio_limitrail.troubleshooting import SETTLE_USAGE, ExplainedError, address_of
 from limio_limitrail.usage.ledger.changes import same_content
-from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
+from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker, describe_outcome
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
 from limio_limitrail.usage.ledger.states import PermanentUsageError, State
 from limio_limitrail.usage.parameters import ErrorBudget
@@ -31,8 +30,6 @@ MAX_DISTINCT = 1000
 
 REJECTED_BEFORE = "rejected before"
 """The state, in messages, of rows that an earlier run has sent and that this one has not."""
-
-_PARTICULARS = re.compile(r"['\"`][^'\"`]*['\"`]|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
 
 
 class UsageUnknownError(ExplainedError):
@@ -165,20 +162,6 @@ class OutcomeCounts:
         return found[:MAX_REASONS]
 
 
-def describe_outcome(outcome: Outcome) -> str:
-    """Return why a row was not committed, in the same words for all rows with the same reason."""
-    known = (
-        ("status", outcome.http_status),
-        ("decision", outcome.decision),
-        ("errorCode", outcome.error_code),
-        ("field", outcome.field),
-    )
-    parts = [f"{name} {value}" for name, value in known if value is not None]
-    if outcome.detail:
-        parts.append(_PARTICULARS.sub("…", outcome.detail))
-    return ", ".join(parts) or "no reason was given"
-
-
 def summarize(
     counts: OutcomeCounts,
     *,
@@ -200,7 +183,7 @@ def summarize(
         "changed": counts.changed,
         "not_tried": counts.tried - counts.done,
         "left_for_later": counts.left_for_later,
-        **{state.value: counts.states[state] for state in State if state is not State.SENDING},  # type: ignore[typeddict-item]
+        **{state.value: counts.states[state] for state in State if state not in (State.SENDING, State.FREE)},  # type: ignore[typeddict-item]
         "rejected_before": counts.rejected_before,
         "left_in_doubt": left.count,
         "left_in_doubt_ages": dict(left.ages),
@@ -248,15 +231,14 @@ def check_thresholds(
     if limit := exceeded("max_parked", counts.states[State.PARKED]):
         failures.append(
             f"{counts.states[State.PARKED]:,} of {counts.tried:,} rows are parked ({limit}): nobody knows whether "
-            f"they have been carried out. Look each one up in the API; where it is there, set its state in the ledger to "
-            f"'committed'; send the rest with a run with replay='parked'. {_reasons(counts, State.PARKED)}"
+            f"they have been carried out. {settle_advice('parked')}. {_reasons(counts, State.PARKED)}"
         )
     if limit := exceeded("max_changed", counts.changed):
         failures.append(
             f"{counts.changed:,} of {counts.tried:,} rows were carried out earlier with another body ({limit}), for "
             f"example {counts.changed_example}; they were not sent again. The table {changes_table} lists them and the members "
-            f"that differ: correct each in the API, then settle it in the ledger "
-            f"(see {address_of('changed-rows', page=SETTLE_USAGE)}). If two different things "
+            f"that differ: correct each in the API, then settle it with 'airflow limitrail ledger settle --state changed "
+            f"--decision accept' (see {address_of('changed-rows', page=SETTLE_USAGE)}). If two different things "
             "share their key columns, tell them apart with key_namespace=."
         )
     if limit := exceeded("max_in_doubt", left.count):
@@ -271,8 +253,18 @@ _LOGGED = ("rows", "committed", "denied", "rejected", "rejected_before", "given_
            "settled_before")  # fmt: skip
 
 _SETTLE_REJECTED = (
-    "Mend them and run the task once with replay='rejected'; set the state of those that are never to be sent to 'given_up'"
+    "Mend them and run the task once with replay='rejected'; settle those that are never to be sent with "
+    "'airflow limitrail ledger settle --decision give_up'"
 )
+
+
+def settle_advice(kinds: str) -> str:
+    """Return what a person does with rows that may have been carried out."""
+    return (
+        f"List them with 'airflow limitrail ledger list --state {kinds}', look each one up in the API, and settle it with "
+        "'airflow limitrail ledger settle' or LimitRailSettleUsageOperator: committed if it is there; if not, send or give_up "
+        f"(see {address_of('decisions', page=SETTLE_USAGE)})"
+    )
 
 
 def _describe(left: LeftInDoubt, *, table: str) -> str:
@@ -286,9 +278,8 @@ def _describe(left: LeftInDoubt, *, table: str) -> str:
 
 def _settle_left(left: LeftInDoubt) -> str:
     return (
-        "Whether they have been carried out is not known, and no task that lacks them touches them. Look each one up in the API "
-        "and set its state to 'committed' where it is there, to 'given_up' where it is never to be sent, or run a task that has "
-        f"it with replay='parked'. To see them: {left.query}"
+        "Whether they have been carried out is not known, and no task that lacks them touches them. "
+        f"{settle_advice('sending,unknown,parked,damaged')}. To see them in SQL: {left.query}"
     )
 
 

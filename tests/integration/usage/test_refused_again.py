@@ -224,7 +224,7 @@ def test_a_row_that_was_rejected_once_does_not_fail_every_later_run(place_of, co
         if state == "failed":
             assert f"3 of 13 rows were rejected in earlier runs (max_rejected_before={most})" in last.error
 
-    [in_doubt_before, step] = blocks("docs/how-to/settle-usage.md", section="Rejected rows", language="sql")
+    [in_doubt_before, step] = blocks("docs/how-to/settle-usage.md", section="Rejected rows in SQL", language="sql")
     assert place.database.query(in_doubt_before.text.strip().rstrip(";")) == []
     [key] = [key for key, entry in place.database.ledger().items() if "ghost-1" in entry["row_key"]]
     place.database.execute(step.text.strip().rstrip(";").replace("'...'", f"'{key}'"))

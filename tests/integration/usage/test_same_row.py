@@ -169,7 +169,7 @@ def changes(place, table="limitrail_usage_changes"):
 
 def of_the_docs():
     """Return the statement that settles changed rows, and the query for those that are open."""
-    settle, still_open = blocks("docs/how-to/settle-usage.md", section="Changed rows", language="sql")
+    settle, still_open = blocks("docs/how-to/settle-usage.md", section="Changed rows in SQL", language="sql")
     return settle.text.rstrip().rstrip(";"), still_open.text.rstrip().rstrip(";")
 
 

@@ -6,12 +6,14 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 
 import pytest
 import yaml
+from airflow.cli.cli_parser import get_parser
 from airflow.sdk import Connection
 
 from limio_limitrail.hooks.api_connections import read_limio_connection, read_limitrail_connection
@@ -29,10 +31,10 @@ RUN_ELSEWHERE = {
     ("docs/how-to/recipes.md", "Replay rejected usage", "json"): "tests/system/test_recipes.py",
     ("docs/how-to/history.md", "History", "sql"): "tests/integration/pull/test_history.py",
     ("docs/how-to/deletes.md", "Whose rows they are", "sql"): "tests/integration/sql/test_missing_rows.py",
-    ("docs/how-to/settle-usage.md", "Parked rows", "sql"): "tests/system/test_recipes.py",
+    ("docs/how-to/settle-usage.md", "Parked rows in SQL", "sql"): "tests/system/test_recipes.py",
     ("docs/how-to/settle-usage.md", "Left in doubt", "sql"): "tests/integration/ledger/test_left_in_doubt.py",
-    ("docs/how-to/settle-usage.md", "Changed rows", "sql"): "tests/integration/usage/test_same_row.py",
-    ("docs/how-to/settle-usage.md", "Rejected rows", "sql"): "tests/integration/usage/test_refused_again.py",
+    ("docs/how-to/settle-usage.md", "Changed rows in SQL", "sql"): "tests/integration/usage/test_same_row.py",
+    ("docs/how-to/settle-usage.md", "Rejected rows in SQL", "sql"): "tests/integration/usage/test_refused_again.py",
     ("docs/how-to/object-storage.md", "S3", "json"): "tests/integration/s3/test_page.py",
     ("docs/how-to/object-storage.md", "What the key may do", "json"): "tests/integration/s3/test_access.py",
     **{
@@ -127,6 +129,9 @@ def test_each_command(block: Block, command: str) -> None:
     elif install := re.match(r"pip install '(?:airflow-provider-limio-limitrail|\.)\[([a-z,]+)\]'", command):
         known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
         assert set(install[1].split(",")) <= set(known)
+    elif command.startswith("airflow limitrail "):
+        # What the commands do is tested in tests/integration/usage/test_settle.py.
+        get_parser().parse_args(shlex.split(command.partition(">")[0])[1:])
     elif command.startswith("python -m limio_limitrail.emulator "):
         answers(command)
     else:

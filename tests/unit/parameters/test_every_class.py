@@ -18,6 +18,7 @@ from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.sql import WriteMode
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+from limio_limitrail.operators.limitrail_ledger import LimitRailSettleUsageOperator
 from limio_limitrail.parameters.declared import Parameter
 from limio_limitrail.polling.conditions import Missing
 from limio_limitrail.provider_info import get_provider_info
@@ -42,6 +43,7 @@ GOOD: dict[type[Any], dict[str, Any]] = {
         "resource": "usage", "since": "2026-01-01", "until": "2026-01-02", "destination": "file:///nowhere",
     },
     LimitRailCommitUsageOperator: {"key_columns": "id", "sql_conn_id": "lite", "body": {"a": 1}, "rows": [{"id": 1}]},
+    LimitRailSettleUsageOperator: {"sql_conn_id": "lite", "decisions": [{"key": "k", "decision": "send"}]},
     LimioObjectSensor: {"path_type": "orders", "object_id": "x"},
     LimioResourceSensor: {"resource": "orders"},
     LimitRailResourceSensor: {"resource": "usage", "since": "2026-01-01", "until": "2026-01-02"},
@@ -76,7 +78,8 @@ WRONG: dict[str, list[Any]] = {
     "full_refresh": ["perhaps"], "incremental": [2], "detail": ["maybe"],
     "primary_key": ["a,b", [""]], "time_column": [1.5], "staging": ["nowhere://x"], "destination": ["", "nowhere://x", None],
     "idempotency": ["x", [1], {"header": ""}, {"header": "a b"}, {"header": "a:b"}, {"resend_within": -1}, {"keys": 1}],
-    "body": ["x", [1]],
+    "body": ["x", [1]], "by": [1.5], "ledger_table": ["", None], "changes_table": ["", None],
+    "decisions": ["x", 5, [1], b"x"],
     "rows": ["x", 5, {"a": 1}],
     "limio_conn_id": ["", None], "limitrail_conn_id": ["", None], "predicate": ["f", "no way"], "transform": ["f",
     "no.such.module"],

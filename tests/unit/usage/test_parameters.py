@@ -351,7 +351,7 @@ def test_rejected_and_parked_rows_are_both_told():
     failure = verdict(counts_of(rejected("no"), Outcome(state=State.PARKED, detail="timeout"), Outcome(state=State.COMMITTED)))
     assert "1 of 3 rows were rejected" in str(failure)
     assert "1 of 3 rows are parked" in str(failure)
-    assert "'committed'" in str(failure)
+    assert "'airflow limitrail ledger settle'" in str(failure)
     enough = {"max_rejected": "34%", "max_parked": 1}
     assert verdict(counts_of(rejected("no"), Outcome(state=State.PARKED), Outcome(state=State.COMMITTED)), **enough) is None
 

@@ -68,6 +68,8 @@ def expected(state, who, *, alive, same_body, young, policy) -> Action:
     match state:
         case State.COMMITTED | State.DENIED | State.GIVEN_UP:
             return Action.KEEP
+        case State.FREE:
+            return Action.CLAIM
         case State.REJECTED | State.PARKED:
             return Action.CLAIM if policy.replay is state and who in STRANGERS else Action.KEEP
         case State.UNKNOWN:

@@ -170,8 +170,8 @@ class Ledger:
             advice = "Look it up in the API, then trigger another run"
         else:
             advice = (
-                f"Look it up in the API. If it is there, set its state in {self.table} to 'committed'. If not, set its state to "
-                "'rejected' and its in_doubt_since to NULL: the next replay sends it"
+                f"Look it up in the API, and settle it in {self.table} with 'airflow limitrail ledger settle {row.key}' and "
+                "--decision committed if it is there, else --decision send"
             )
         log.warning("%s is %s, and is not replayed: %s. %s. The same goes for others like it.", row, entry.state, why, advice)
 

@@ -7,7 +7,10 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+from limio_limitrail.lazy import lazy_pattern
 from limio_limitrail.usage.ledger.states import State
+
+_PARTICULARS = lazy_pattern(r"['\"`][^'\"`]*['\"`]|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,20 @@ class Outcome:
     detail: str | None = None
     fees: str | None = None
     answer: str | None = None
+
+
+def describe_outcome(outcome: Outcome) -> str:
+    """Return why a row was not committed, in the same words for all rows with the same reason."""
+    known = (
+        ("status", outcome.http_status),
+        ("decision", outcome.decision),
+        ("errorCode", outcome.error_code),
+        ("field", outcome.field),
+    )
+    parts = [f"{name} {value}" for name, value in known if value is not None]
+    if outcome.detail:
+        parts.append(_PARTICULARS.sub("…", outcome.detail))
+    return ", ".join(parts) or "no reason was given"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ PAIRS_A_QUERY = 50_000
 _STAGE = "_limitrail_identities"
 _NUMBERS = ("map_index", "in_doubt_since")
 _MAX_REASONS = 3
-_CLEAR = (State.COMMITTED, State.DENIED, State.REJECTED, State.GIVEN_UP)
+_CLEAR = (State.COMMITTED, State.DENIED, State.REJECTED, State.GIVEN_UP, State.FREE)
 _SKEW = 60_000
 """Milliseconds that a time may be in the future; beyond that, a clock was wrong."""
 

@@ -54,6 +54,8 @@ def next_action(entry: Entry, *, digest: str, me: Worker, now: int, policy: Poli
     match entry.state:
         case State.COMMITTED | State.DENIED | State.GIVEN_UP:
             return Action.KEEP
+        case State.FREE:
+            return Action.CLAIM
         case State.REJECTED | State.PARKED:
             # A retry of the run that replayed a row must not replay it again: one more request was asked for.
             again = (
@@ -164,7 +166,8 @@ def _utc(milliseconds: int) -> str:
 
 def settled_under_another_key(entry: Entry) -> Entry:
     """Return what an entry under another key means for a row that is not sent: a doubt stays a doubt."""
-    if entry.state not in (State.SENDING, State.UNKNOWN):
+    if entry.state not in (State.SENDING, State.UNKNOWN, State.FREE):
         return entry
-    detail = "it stands in the ledger under another key, and whether it was carried out is not known"
+    doubt = "it is free to be sent" if entry.state is State.FREE else "whether it was carried out is not known"
+    detail = f"it stands in the ledger under another key, and {doubt}"
     return replace(entry, state=State.PARKED, outcome=replace(entry.outcome, state=State.PARKED, detail=detail))

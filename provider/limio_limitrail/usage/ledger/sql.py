@@ -27,6 +27,7 @@ from limio_limitrail.usage.ledger.table import (
 )
 
 _STAGE = "_limitrail_outcomes"
+_STAGED_NUMBERS = frozenset({"s_http_status", "s_attempts", "s_lease_until", "s_in_doubt_since"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,13 +44,13 @@ class LedgerStatements:
         if not keys:
             return {}
         columns = ", ".join(self._quote(name) for name in ENTRY)
-        among, values = self._among(keys)
+        among, values = self.among(keys)
         sql = f"SELECT {columns} FROM {self.qualified_table} WHERE {among}"
         found = dict(read_entry(values) for values in self.session.query(sql, *values))
         # Few rows need their instants, which take the longest to read.
         if parked := [key for key, entry in found.items() if entry.state is State.PARKED]:
             finished_at = self.session.dialect.legible(self._quote("finished_at"))
-            among, values = self._among(parked)
+            among, values = self.among(parked)
             sql = f"SELECT {self._quote(KEY)}, {finished_at} FROM {self.qualified_table} WHERE {among}"
             for key, instant_ in self.session.query(sql, *values):
                 found[key] = replace(found[key], finished_at=milliseconds(instant_))
@@ -73,17 +74,17 @@ class LedgerStatements:
         names = [KEY, "row_key", "body_digest", "row_identity", "body_members", *fixed]
         columns = ", ".join(self._quote(name) for name in names)
         if self.database == "postgresql":
-            bound = ", ".join(self._bound(name) for name in fixed)
+            bound = ", ".join(self.bound(name) for name in fixed)
             added = self.session.query(
                 f"INSERT INTO {self.qualified_table} ({columns}) SELECT s.k, s.r, s.d, s.i, s.m, {bound} "
                 f"FROM json_to_recordset(CAST({VALUE} AS json)) AS s(k text, r text, d text, i text, m text) "
                 f"ON CONFLICT ({self._quote(KEY)}) DO NOTHING RETURNING {self._quote(KEY)}",
                 *fixed.values(),
-                _json([_as_record(row) for row in rows]),
+                as_json([_as_record(row) for row in rows]),
             )
             return frozenset(key for (key,) in added)
         values = [value for row in rows for value in (*_row_values(row), *fixed.values())]
-        one = f"({', '.join(self._bound(name) for name in names)})"
+        one = f"({', '.join(self.bound(name) for name in names)})"
         # Where a database has no such clause, two workers that insert one row collide, and the transaction is retried.
         has_clause = self.database in ("duckdb", "sqlite")
         otherwise = f" ON CONFLICT ({self._quote(KEY)}) DO NOTHING" if has_clause else ""
@@ -149,14 +150,14 @@ class LedgerStatements:
         columns: dict[str, list[object]] = {
             "s_key": list(outcomes),
             "s_state": [outcome.state.value for outcome in outcomes.values()],
-            **{f"s_{name}": [_storable(getattr(outcome, name)) for outcome in outcomes.values()] for name in OUTCOME},
+            **{f"s_{name}": [storable(getattr(outcome, name)) for outcome in outcomes.values()] for name in OUTCOME},
         }
         self.fill_stage(_STAGE, columns)
         assignments = [(quote(name), "s." + quote(f"s_{name}")) for name in ("state", *OUTCOME)]
         condition = f"t.{quote(KEY)} = s.{quote('s_key')} AND {self._open('t')}"
         written = session.execute(dialect.update(self.qualified_table, quote(_STAGE), assignments, condition))
         session.execute(
-            f"UPDATE {self.qualified_table} SET {quote('finished_at')} = {self._bound('finished_at')}, "
+            f"UPDATE {self.qualified_table} SET {quote('finished_at')} = {self.bound('finished_at')}, "
             f"{quote('in_doubt_since')} = {self._in_doubt_since(quote('state'), quote('in_doubt_since'))} "
             f"WHERE {quote(KEY)} IN ({_values(list(outcomes))}) AND {quote('claim_id')} = {VALUE} "
             f"AND {quote('state')} <> {VALUE}",
@@ -172,19 +173,19 @@ class LedgerStatements:
         """Write outcomes in one statement, without a staging table: a temporary one is slow in Postgres."""
         names = ("state", *OUTCOME)
         rows = [
-            {"k": key, **{name: _storable(value) for name in names if (value := getattr(outcome, name)) is not None}}
+            {"k": key, **{name: storable(value) for name in names if (value := getattr(outcome, name)) is not None}}
             for key, outcome in outcomes.items()
         ]
         columns = ", ".join(f"{self._quote(name)} {COLUMNS[name].of(self.session.dialect)}" for name in names)
         settings = ", ".join(f"{self._quote(name)} = s.{self._quote(name)}" for name in names)
         state, since = self._quote("state"), self._quote("in_doubt_since")
         return self.session.execute(
-            f"UPDATE {self.qualified_table} AS t SET {settings}, {self._quote('finished_at')} = {self._bound('finished_at')}, "
+            f"UPDATE {self.qualified_table} AS t SET {settings}, {self._quote('finished_at')} = {self.bound('finished_at')}, "
             f"{since} = {self._in_doubt_since(f's.{state}', f't.{since}')} "
             f"FROM json_to_recordset(CAST({VALUE} AS json)) AS s(k text, {columns}) "
             f"WHERE t.{self._quote(KEY)} = s.k AND {self._open('t')}",
             instant(now),
-            _json(rows),
+            as_json(rows),
         )
 
     def count_sent_in_run(self) -> int:
@@ -216,11 +217,11 @@ class LedgerStatements:
             )
 
     def fill_stage(self, stage: str, columns: Mapping[str, Sequence[object]]) -> None:
-        """Create a temporary table and fill it; ``s_http_status`` is a number, and all other columns are texts."""
+        """Create a temporary table and fill it; columns that are not in `_STAGED_NUMBERS` are texts."""
         import pyarrow as pa
 
         dialect = self.session.dialect
-        is_number = {name: name == "s_http_status" for name in columns}
+        is_number = {name: name in _STAGED_NUMBERS for name in columns}
         types = [(self._quote(name), dialect.integer_type if is_number[name] else dialect.text_type) for name in columns]
         arrays = [pa.array(values, pa.int64() if is_number[name] else pa.string()) for name, values in columns.items()]
         self.session.create_stage(stage=stage, columns=types)
@@ -234,7 +235,7 @@ class LedgerStatements:
     def _quote(self, name: str) -> str:
         return self.session.dialect.quote(name)
 
-    def _bound(self, name: str) -> str:
+    def bound(self, name: str) -> str:
         """Return the placeholder of a column's value; Postgres needs its type, because a null has none."""
         return f"CAST({VALUE} AS {COLUMNS[name].of(self.session.dialect)})" if self.database == "postgresql" else VALUE
 
@@ -243,7 +244,8 @@ class LedgerStatements:
 
     def _open(self, table: str) -> str:
         """Return the condition that an entry is this worker's, and that its outcome may still be written."""
-        states = ", ".join(f"'{state.value}'" for state in (State.SENDING, State.UNKNOWN, State.PARKED))
+        # An answer that comes after a settlement is newer than what a person has seen.
+        states = ", ".join(f"'{state.value}'" for state in (State.SENDING, State.UNKNOWN, State.PARKED, State.FREE))
         claim, state = (f"{table}.{self._quote(name)}" for name in ("claim_id", "state"))
         return f"{claim} = '{self.worker.claim_id}' AND {state} IN ({states})"
 
@@ -253,7 +255,7 @@ class LedgerStatements:
         clear = ", ".join(f"'{one.value}'" for one in State if one not in IN_DOUBT)
         return f"CASE WHEN {state} IN ({clear}) THEN NULL ELSE {since} END"
 
-    def _among(self, keys: Sequence[str]) -> tuple[str, list[object]]:
+    def among(self, keys: Sequence[str]) -> tuple[str, list[object]]:
         """Return the condition that a row has one of several keys, and its values."""
         if self.database == "postgresql":
             # One value for all keys: a long list of them takes longer to parse than to look up.
@@ -262,7 +264,7 @@ class LedgerStatements:
 
     def _among_mine(self, keys: Sequence[str]) -> tuple[str, list[object]]:
         """Return the same condition for this worker's claims only."""
-        among, values = self._among(keys)
+        among, values = self.among(keys)
         mine = self._mine()
         return " AND ".join([among, *(f"{self._quote(name)} = {VALUE}" for name in mine)]), [*values, *mine.values()]
 
@@ -271,7 +273,7 @@ class LedgerStatements:
         return {KEY: key, "state": entry.state.value, "claim_id": entry.worker.claim_id, "lease_until": entry.lease_until}
 
     def _update(self, values: Mapping[str, object], *, where: Mapping[str, object], more: str = "") -> None:
-        settings = ", ".join(f"{self._quote(name)} = {self._bound(name)}" for name in values)
+        settings = ", ".join(f"{self._quote(name)} = {self.bound(name)}" for name in values)
         condition = " AND ".join(f"{self._quote(name)} = {VALUE}" for name in where)
         self.session.execute(
             f"UPDATE {self.qualified_table} SET {settings}{more} WHERE {condition}", *values.values(), *where.values()
@@ -288,15 +290,16 @@ def _row_values(row: UsageRow) -> tuple[str | None, ...]:
 
 
 def _as_record(row: UsageRow) -> dict[str, str | int | None]:
-    return {name: _storable(value) for name, value in zip("krdim", _row_values(row), strict=True)}
+    return {name: storable(value) for name, value in zip("krdim", _row_values(row), strict=True)}
 
 
-def _storable(value: str | int | None) -> str | int | None:
+def storable(value: str | int | None) -> str | int | None:
     """Replace what some databases cannot store in a text: a NUL, and halves of surrogate pairs."""
     return value.replace("\0", "\ufffd").encode(errors="replace").decode() if isinstance(value, str) else value
 
 
-def _json(rows: Sequence[Mapping[str, str | int | None]]) -> str:
+def as_json(rows: Sequence[Mapping[str, str | int | None]]) -> str:
+    """Return rows as a JSON text."""
     return msgspec.json.encode(rows).decode()
 
 

@@ -39,7 +39,9 @@ class State(StrEnum):
     PARKED = "parked"
     """Whether the API has carried it out is not known; it waits for a person."""
     GIVEN_UP = "given_up"
-    """A person has decided that it will not be sent. Only people set this state."""
+    """A person has decided that it will not be sent. Only a settlement sets this state."""
+    FREE = "free"
+    """It has certainly not been carried out: the next task that has it sends it. Only a settlement sets this state."""
 
 
 IN_DOUBT = frozenset({State.SENDING, State.UNKNOWN, State.PARKED})

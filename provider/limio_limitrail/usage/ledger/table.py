@@ -42,8 +42,10 @@ FORMAT_COLUMN = "ledger_format"
 OUTCOME = ("http_status", "decision", "reservation_id", "error_code", "resource_key", "trace_id", "field", "detail")
 WORKER = ("dag_id", "task_id", "run_id", "map_index", "try_number", "claim_id")
 
+SETTLEMENT = ("settled_by", "settled_at", "settlement")
+
 _NUMBERS = frozenset({FORMAT_COLUMN, "http_status", "attempts", "map_index", "try_number", "lease_until", "in_doubt_since"})
-_INSTANTS = frozenset({"claimed_at", "finished_at", "seen_at", "previewed_at"})
+_INSTANTS = frozenset({"claimed_at", "finished_at", "seen_at", "previewed_at", "settled_at"})
 
 
 def typed(*names: str) -> dict[str, Type]:
@@ -54,6 +56,7 @@ def typed(*names: str) -> dict[str, Type]:
 COLUMNS = typed(
     KEY, "state", "operation", "row_key", *OUTCOME, "attempts", "body_digest", "conn_id", *WORKER, "lease_until", "claimed_at",
     "finished_at", FORMAT_COLUMN, "in_doubt_since", "row_identity", "tenant", "key_namespace", "body_members",
+    *SETTLEMENT, "kept_members",
 )  # fmt: skip
 
 
@@ -63,15 +66,23 @@ class TableSpec:
 
     :param unfit: what an error says of a table that lacks some, such as ``is no ledger``.
     :param indexed: columns with an index, except in DuckDB: it needs none, and would update an indexed row by deleting it.
+    :param later: columns that earlier versions did not have: a table that lacks them gets them.
     """
 
     columns: Mapping[str, Type]
     unfit: str
     parameter: str
     indexed: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
 
 
-LEDGER = TableSpec(columns=COLUMNS, unfit="is no ledger", parameter="ledger_table", indexed=("row_identity",))
+LEDGER = TableSpec(
+    columns=COLUMNS,
+    unfit="is no ledger",
+    parameter="ledger_table",
+    indexed=("row_identity",),
+    later=(*SETTLEMENT, "kept_members"),
+)
 
 ENTRY = (KEY, FORMAT_COLUMN, "state", "lease_until", "body_digest", "attempts", "in_doubt_since", *WORKER, *OUTCOME)
 _REQUIRED = (FORMAT_COLUMN, "lease_until", "body_digest", "attempts", *WORKER)
@@ -85,11 +96,7 @@ def read_entry(values: Sequence[Any]) -> tuple[str, Entry]:
         sent is not known.
     """
     row = dict(zip(ENTRY, values, strict=True))
-    if row[FORMAT_COLUMN] is not None and (format_ := _number(row, FORMAT_COLUMN)) != FORMAT:
-        raise LedgerError(
-            f"the ledger's row {row[KEY]} has format {format_}, and this version reads format {FORMAT}. It is not guessed at: "
-            "run the version of the package that has written it, or a later one"
-        )
+    check_format(row)
     try:
         state = State(row["state"])
     except ValueError:
@@ -112,13 +119,27 @@ def read_entry(values: Sequence[Any]) -> tuple[str, Entry]:
     )
 
 
+def check_format(row: Mapping[str, Any]) -> None:
+    """Refuse an entry that another version has written, by its columns.
+
+    :raises LedgerError: as `read_entry` does.
+    """
+    if row[FORMAT_COLUMN] is not None and (format_ := _number(row, FORMAT_COLUMN)) != FORMAT:
+        raise LedgerError(
+            f"the ledger's row {row[KEY]} has format {format_}, and this version reads format {FORMAT}. It is not guessed at: "
+            "run the version of the package that has written it, or a later one"
+        )
+
+
 def replace_rows(session: Session, table: str, *, columns: Mapping[str, Type], rows: Sequence[Sequence[object]]) -> None:
     """Insert rows, and replace those with the same keys; the key is the first column, and the table is named in SQL."""
     dialect = session.dialect
     keys = [row[0] for row in rows]
     session.execute(f"DELETE FROM {table} WHERE {dialect.quote(KEY)} IN ({', '.join([VALUE] * len(keys))})", *keys)
     names = ", ".join(map(dialect.quote, columns))
-    placeholders = f"({', '.join(f'CAST({VALUE} AS {type_.of(dialect)})' for type_ in columns.values())})"
+    # SQLite would cast a time to its year.
+    bound = [f"CAST({VALUE} AS {type_.of(dialect)})" if dialect.strict_types else VALUE for type_ in columns.values()]
+    placeholders = f"({', '.join(bound)})"
     sql = f"INSERT INTO {table} ({names}) VALUES {', '.join([placeholders] * len(rows))}"
     session.execute(sql, *(value for row in rows for value in row))
 
@@ -150,22 +171,34 @@ def find_name(text: str, *, dialect: Dialect) -> TableName:
 
 def prepare_table(transactions: Transactions, text: str, spec: TableSpec) -> None:
     """Create a table as `make_table` does; one that exists is only read, without waiting for its writers, and its privileges
-    are checked."""
+    are checked. One that an earlier version has made gets the columns that it lacks."""
+    if require_table(transactions, text, spec):
+        return
+    transactions.run(lambda session: make_table(session, find_name(text, dialect=session.dialect), spec))
 
-    def check(session: Session) -> bool:
+
+def require_table(transactions: Transactions, text: str, spec: TableSpec) -> bool:
+    """Check a table, and add the columns that earlier versions did not have; return False if it does not exist.
+
+    :raises LedgerError: it lacks other columns, or they cannot be added.
+    """
+
+    def check(session: Session) -> list[str] | None:
         table = find_name(text, dialect=session.dialect)
-        exists = _check_columns(session, table, spec)
-        if exists:
+        lacking = _missing_columns(session, table, spec)
+        if lacking is not None:
             _check_privileges(session, table)
-        return exists
+        return lacking
 
-    if not transactions.read(check):
-        transactions.run(lambda session: make_table(session, find_name(text, dialect=session.dialect), spec))
+    lacking = transactions.read(check)
+    if lacking:
+        _add_columns(transactions, text, spec)
+    return lacking is not None
 
 
 def table_exists(transactions: Transactions, text: str, spec: TableSpec) -> bool:
     """Return whether a table exists. One that lacks columns raises a `LedgerError`."""
-    return transactions.read(lambda session: _check_columns(session, find_name(text, dialect=session.dialect), spec))
+    return transactions.read(lambda session: has_table(session, text, spec))
 
 
 def check_privileges(transactions: Transactions, text: str) -> None:
@@ -173,22 +206,62 @@ def check_privileges(transactions: Transactions, text: str) -> None:
     transactions.read(lambda session: _check_privileges(session, find_name(text, dialect=session.dialect)))
 
 
-def _check_columns(session: Session, table: TableName, spec: TableSpec) -> bool:
-    """Check the columns of a table; return False if it does not exist."""
+def has_table(session: Session, text: str, spec: TableSpec) -> bool:
+    """Return whether a table exists, with all its columns.
+
+    :raises LedgerError: it lacks some.
+    """
+    return _missing_columns(session, find_name(text, dialect=session.dialect), spec) is not None
+
+
+def _add_columns(transactions: Transactions, text: str, spec: TableSpec) -> None:
+    statements: list[str] = []
+
+    def add(session: Session) -> None:
+        dialect = session.dialect
+        table = find_name(text, dialect=dialect)
+        session.lock(table)
+        # Another worker may have added them in the meantime.
+        lacking = _missing_columns(session, table, spec) or []
+        statements[:] = [
+            f"ALTER TABLE {dialect.qualified(table)} ADD COLUMN {dialect.quote(name)} {spec.columns[name].of(dialect)}"
+            for name in lacking
+        ]
+        with during(f"while adding columns to {table}"):
+            for statement in statements:
+                session.execute(statement)
+
+    try:
+        transactions.run(add)
+    except LedgerError as error:
+        if not statements:
+            raise
+        raise LedgerError(
+            f"the table {text} lacks columns of this version, and they could not be added: {error.what}. Nothing was sent or "
+            f"changed. Have its owner run: {'; '.join(statements)}"
+        ) from error
+
+
+def _missing_columns(session: Session, table: TableName, spec: TableSpec) -> list[str] | None:
+    """Return the columns of later versions that a table lacks; None if it does not exist.
+
+    :raises LedgerError: it lacks others.
+    """
     found = session.columns(table)
     if found is None:
-        return False
+        return None
     if loose := next((column for column in found if column.name.lower() == KEY and column.confuses(Kind.TEXT)), None):
         raise LedgerError(
             f"the table {table}: its column {loose.name!r} takes different keys for equal (its type is {loose.type}), so rows "
             f"would be mixed up. Give another {spec.parameter}=, or make the column a text with a deterministic collation"
         )
-    if lacking := sorted(set(spec.columns) - {column.name.lower() for column in found}):
+    lacking = sorted(set(spec.columns) - {column.name.lower() for column in found})
+    if set(lacking) - set(spec.later):
         raise LedgerError(
             f"the table {table} {spec.unfit} of this version: it lacks {', '.join(lacking)}. "
             f"Give another {spec.parameter}=, or add the columns"
         )
-    return True
+    return lacking
 
 
 def _index(session: Session, table: TableName, *, column: str) -> None:
@@ -227,11 +300,11 @@ def make_table(session: Session, table: TableName, spec: TableSpec) -> None:
 
     :raises LedgerError: the table exists and lacks columns.
     """
-    if _check_columns(session, table, spec):
+    if _missing_columns(session, table, spec) is not None:
         return
     session.lock(table)
     # Another worker may have created it in the meantime.
-    if _check_columns(session, table, spec):
+    if _missing_columns(session, table, spec) is not None:
         return
     dialect = session.dialect
     described = [f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in spec.columns.items()]

@@ -1,0 +1,233 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""``airflow limitrail ledger``: status, list and settle."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.parameters import readers, times
+from limio_limitrail.usage.decision_lists import WORDS, decisions
+from limio_limitrail.usage.ledger.settlement import KINDS, Decision, Filter, OpenRow, RowDecision, Settlements, read_decision
+from limio_limitrail.usage.settling import describe, open_settlements, settle
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+_SHOWN = ("key", "row_key", "state", "reason", "since", "attempts", "dag_id", "run_id")
+"""Of a row, in a table: the rest would not fit."""
+
+_COMMAND = "airflow limitrail ledger"
+
+_DUCKDB_WAIT = 10.0
+"""Seconds to wait until another process closes a DuckDB file: somebody is waiting."""
+
+
+def _command(function: Callable[[Namespace], None]) -> Callable[[Namespace], None]:
+    """Run a function as Airflow runs its own commands: with its settings, in its audit log, and without logs in the output."""
+    from airflow.utils import cli, providers_configuration_loader
+
+    loaded: Any = providers_configuration_loader.providers_configuration_loaded
+    recorded: Any = cli.action_cli
+    silent: Any = cli.suppress_logs_and_warning
+    found: Callable[[Namespace], None] = silent(loaded(recorded(check_db=False)(function)))
+    return found
+
+
+@_command
+def status(args: Namespace) -> None:
+    """Count the rows by operation and state."""
+    with _opened(args) as settlements:
+        wanted = _filter(args)
+        counts = settlements.count_states(wanted)
+        need = Counter((row.operation, row.kind) for row in settlements.list_open(wanted))
+    rows = [
+        {
+            "operation": count.operation,
+            "state": count.state,
+            "rows": count.rows,
+            "need_a_person": need.pop((count.operation, count.state), 0),
+            "oldest": _time(count.since),
+        }
+        for count in counts
+    ]
+    # Changed rows are committed or denied, and those of a mistyped state are in that state.
+    for (operation, kind), count in sorted(need.items()):
+        rows.append({"operation": operation, "state": kind, "rows": count, "need_a_person": count, "oldest": None})
+    _print(rows, output=args.output)
+
+
+@_command
+def list_rows(args: Namespace) -> None:
+    """List the rows that need a person, the oldest first."""
+    with _opened(args) as settlements:
+        limit = readers.whole_number(least=1)("--limit", args.limit)
+        found = settlements.list_open(replace(_filter(args), limit=limit + 1))
+    rows = [_shown(row) for row in found[:limit]]
+    if args.output in ("table", "plain"):
+        rows = [{name: row[name] for name in _SHOWN} for row in rows]
+    _print(rows, output=args.output)
+    if len(found) > limit:
+        _say(f"There are more than {limit:,} rows: see {_COMMAND} status, or give --limit.")
+
+
+@_command
+def settle_rows(args: Namespace) -> None:
+    """Settle rows by their keys, those that a filter finds, or those of a file."""
+    with _opened(args) as settlements:
+        wanted = _decisions(args, settlements)
+        summary = settle(settlements, wanted, by=args.by or _user())
+    rows = [{"result": f"settled as {decision}", "rows": count} for decision, count in summary["settled_as"].items()]
+    others = {name: count for name, count in summary.items() if name in ("already", "left", "stale", "contradicted")}
+    rows += [{"result": result, "rows": count} for result, count in others.items() if count]
+    _print(rows, output=args.output)
+    for line in describe(summary):
+        _say(line)
+    if summary["stale"] or summary["contradicted"]:
+        raise SystemExit(2)
+
+
+def _decisions(args: Namespace, settlements: Settlements) -> list[RowDecision]:
+    """Return what the arguments ask for.
+
+    :raises ParameterError: they do not say, or contradict each other.
+    """
+    filters = [name for name in ("state", "operation", "dag_id", "task_id", "run_id", "older_than") if getattr(args, name)]
+    ways = {"keys": bool(args.key), "--from-file": bool(args.from_file), "a filter such as --state": bool(filters)}
+    if sum(ways.values()) != 1:
+        given = ", ".join(name for name, is_given in ways.items() if is_given) or "none of them"
+        raise ParameterError(f"give the keys of rows, --from-file, or a filter such as --state parked; given: {given}")
+    if args.version and len(args.key) != 1:
+        raise ParameterError("--version is that of one row: give its key")
+    if args.from_file:
+        if args.decision:
+            raise ParameterError("--decision is not for --from-file: each row of the file has its own")
+        found = decisions("the file", _read(args.from_file)).rows
+        return [replace(one, note=one.note or args.note) for one in found]
+    decision = read_decision(args.decision or "")
+    if decision is None:
+        raise ParameterError(f"--decision must be one of {', '.join(WORDS)}, got {args.decision!r}")
+    if args.key:
+        return [RowDecision(key=key, decision=decision, version=args.version, note=args.note) for key in args.key]
+    rows = settlements.list_open(_filter(args))
+    _confirm(rows, decision=decision, yes=args.yes)
+    return [RowDecision(key=row.key, decision=decision, version=row.version, note=args.note) for row in rows]
+
+
+def _confirm(rows: Sequence[OpenRow], *, decision: Decision, yes: bool) -> None:
+    """Show what is to be settled, and ask."""
+    groups = Counter((row.operation, row.kind, row.reason) for row in rows)
+    for (operation, kind, reason), count in groups.most_common():
+        _say(f"{count:,} {kind} rows of {operation}: {_printable(reason)}")
+    if yes or not rows:
+        return
+    if not sys.stdin.isatty():
+        raise ParameterError(f"{len(rows):,} rows would be settled as {decision}: look at them, and give --yes")
+    _say(f"Settle these {len(rows):,} rows as {decision}? (y/n)")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise SystemExit("Nothing was settled.")
+
+
+def _read(path: str) -> Any:
+    try:
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        found = json.loads(text)
+    except OSError as error:
+        raise ParameterError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        where = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise ParameterError(f"{path} is not JSON{where}") from None
+    return [found] if isinstance(found, Mapping) and "key" in found else found
+
+
+def _filter(args: Namespace) -> Filter:
+    state, older_than = getattr(args, "state", None), getattr(args, "older_than", None)
+    kinds = [word.strip().lower() for word in state.split(",") if word.strip()] if state else list(KINDS)
+    if unknown := [kind for kind in kinds if kind not in KINDS]:
+        raise ParameterError(f"--state must be one of {', '.join(KINDS)}, or several with commas, got {unknown[0][:60]!r}")
+    return Filter(
+        kinds=kinds,
+        operation=args.operation,
+        dag_id=args.dag_id,
+        task_id=args.task_id,
+        run_id=args.run_id,
+        older_than=None if not older_than else times.span()("--older-than", older_than).total_seconds(),
+    )
+
+
+@contextmanager
+def _opened(args: Namespace) -> Iterator[Settlements]:
+    """Open the ledger; what goes wrong ends the command with a message."""
+    from airflow.sdk.exceptions import AirflowException
+
+    from limio_limitrail.hooks.databases import find_database
+    from limio_limitrail.landing.sql.model import LandingError
+    from limio_limitrail.troubleshooting import ExplainedError
+
+    # As Airflow's own commands do: connections are read from the metadata database, too.
+    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
+    try:
+        hook = find_database(args.conn_id)
+        with open_settlements(
+            hook, ledger_table=args.ledger_table, changes_table=args.changes_table, duckdb_wait=_DUCKDB_WAIT
+        ) as settlements:
+            yield settlements
+    except LandingError as error:
+        raise SystemExit(f"The ledger's database {args.conn_id!r}: {error}") from None
+    except (ExplainedError, AirflowException) as error:
+        raise SystemExit(str(error)) from None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return f"user {os.getuid()}"
+
+
+def _shown(row: OpenRow) -> dict[str, Any]:
+    found = asdict(row)
+    found["state"] = found.pop("kind")
+    return {**{name: found.pop(name) for name in ("key", "row_key", "state", "reason")}, **found, "since": _time(row.since)}
+
+
+def _time(milliseconds: int | None) -> str | None:
+    if milliseconds is None:
+        return None
+    try:
+        return f"{datetime.fromtimestamp(milliseconds / 1000, tz=UTC):%Y-%m-%d %H:%M:%S}Z"
+    except (ValueError, OverflowError, OSError):
+        return str(milliseconds)
+
+
+def _print(rows: Sequence[Mapping[str, Any]], *, output: str) -> None:
+    from airflow.cli.simple_table import AirflowConsole
+    from rich.markup import escape
+
+    found = [dict(row) for row in rows]
+    if output == "table":
+        found = [{name: escape(_printable(value)) for name, value in row.items()} for row in found]
+    elif output == "plain":
+        found = [{name: _printable(value) for name, value in row.items()} for row in found]
+    AirflowConsole().print_as(data=found, output=output)
+
+
+def _printable(value: object) -> str:
+    """Return a value as a text that does nothing to a terminal."""
+    text = "" if value is None else str(value)
+    return "".join(one if one.isprintable() else "\ufffd" for one in text)
+
+
+def _say(text: str) -> None:
+    """Write a line for people, apart from the output."""
+    sys.stderr.write(f"{_printable(text)}\n")
