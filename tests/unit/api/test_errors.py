@@ -193,7 +193,7 @@ def problem_of(body: bytes) -> ProblemDetails:
 
 def test_of_a_private_request_only_codes_are_kept():
     body = b'{"message": "zoe is locked", "instance": "/x/zoe", "field": "zoe", "errorCode": "L7", "traceId": "t1"}'
-    call = errors.RequestContext(api="Limio", method="GET", path="/x/{id}", private=True)
+    call = RequestContext(api="Limio", method="GET", path="/x/{id}", private=True)
     message = str(classify(Response(status=400, headers={}, body=body), context=call))
     assert "(GET /x/{id}) answered 400" in message
     assert "L7" in message
