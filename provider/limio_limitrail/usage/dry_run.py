@@ -211,7 +211,7 @@ def forecast_commit(
             sent_in_run = known.count_sent_in_run()
         room = max(0, policy.limit - sent_in_run)
         would_be_sent = min(sendable - found.counts["counted"], room) + found.counts["counted"]
-    requests = [show_request(row, mask_members=mask_members) for row in found.sendable]
+    requests = [show_request(row, mask_members=mask_members) for row in found.sendable[:would_be_sent]]
     return {
         "dry_run": True,
         "operation": operation,
