@@ -20,6 +20,8 @@ from limio_limitrail.usage.ledger.table import LEDGER, find_name, make_table
 from tests.support.ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_row, make_rows, make_worker
 from tests.support.settlements import columns, settle_in_a_process, states
 
+pytestmark = pytest.mark.every_driver
+
 ROWS = make_rows(6)
 OUTCOMES = [State.COMMITTED, State.DENIED, State.REJECTED, State.PARKED, State.UNKNOWN]
 
@@ -119,8 +121,13 @@ def test_decisions_are_carried_out_and_written_down(db, ledger_in, settlements_i
     assert json.loads(written[ROWS[2].key][1])["note"] == "the account is closed"
     assert written[ROWS[4].key][5] is None
     assert columns(db, "CASE WHEN settled_at IS NULL OR finished_at IS NULL THEN 0 ELSE 1 END")[ROWS[5].key] == (1,)
-    # Nothing is open but the row that the API has refused... which was given up.
     assert settlements.list_open() == []
+    [free] = settlements.list_open(Filter(kinds=["free"]))
+    assert (free.key, free.kind, free.since is None) == (ROWS[4].key, "free", False)
+    # A task that does not have it says so, and does not count it as a doubt.
+    tuesday = ledger_in(db, "tuesday")
+    assert [tuesday.left_in_doubt(among).free for among in (lambda _: (), lambda keys: keys)] == [1, 0]
+    assert tuesday.left_in_doubt(lambda _: ()).count == 0
 
 
 def test_a_row_that_is_free_is_sent_by_the_next_run_once(db, ledger_in, settlements_in):

@@ -30,7 +30,9 @@ from limio_limitrail.usage.ledger.leases import LeaseMonitor, ProcessLock
 from limio_limitrail.usage.ledger.ledger import LEASE
 from limio_limitrail.usage.ledger.model import LedgerError, State, Worker
 from limio_limitrail.usage.ledger.open_rows import (
+    CHANGED,
     KINDS,
+    LISTED,
     Filter,
     OpenRow,
     StateCount,
@@ -49,7 +51,9 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 
 __all__ = [
+    "CHANGED",
     "KINDS",
+    "LISTED",
     "Decision",
     "Filter",
     "OpenRow",
@@ -140,8 +144,8 @@ class Settlements:
     def list_open(self, wanted: Filter | None = None) -> list[OpenRow]:
         """Return the rows that need a person, the oldest first. Rows that a live worker is sending are not among them."""
         wanted = wanted or Filter()
-        if unknown := sorted(set(wanted.kinds) - set(KINDS)):
-            raise ValueError(f"kinds must be of {', '.join(KINDS)}, got {', '.join(map(repr, unknown))}")
+        if unknown := sorted(set(wanted.kinds) - set(LISTED)):
+            raise ValueError(f"kinds must be of {', '.join(LISTED)}, got {', '.join(map(repr, unknown))}")
 
         def find(sql: LedgerStatements) -> list[OpenRow]:
             now = self._now(sql)
