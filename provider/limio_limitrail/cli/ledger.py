@@ -60,7 +60,7 @@ def _command(function: Callable[[Namespace], None]) -> Callable[[Namespace], Non
 @_command
 def status(args: Namespace) -> None:
     """Count the rows by operation and state."""
-    with _opened(args) as settlements:
+    with _opened(args, read_only=True) as settlements:
         wanted = _filter(args)
         counts = settlements.count_states(wanted)
         # Of the others, every row needs a person, and there may be many.
@@ -85,7 +85,7 @@ def status(args: Namespace) -> None:
 @_command
 def list_rows(args: Namespace) -> None:
     """List the rows that need a person, the oldest first."""
-    with _opened(args) as settlements:
+    with _opened(args, read_only=True) as settlements:
         limit = readers.whole_number(least=1)("--limit", args.limit)
         found = settlements.list_open(replace(_filter(args), limit=limit + 1))
     rows = [_shown(row) for row in found[:limit]]
@@ -135,6 +135,13 @@ def _decisions(args: Namespace, settlements: Settlements) -> list[RowDecision]:
     if args.key:
         return [RowDecision(key=key, decision=decision, version=args.version, note=args.note) for key in args.key]
     rows = settlements.list_open(_filter(args))
+    # Who asks for refused rows does not think of these.
+    doubts = [row for row in rows if row.kind == "rejected" and row.in_doubt]
+    if doubts and decision is Decision.SEND:
+        raise ParameterError(
+            f"{len(doubts):,} of these rejected rows may have been carried out before they were refused, such as "
+            f"{doubts[0].key}: look each one up, and settle it by its key"
+        )
     _confirm(rows, decision=decision, yes=args.yes)
     return [RowDecision(key=row.key, decision=decision, version=row.version, note=args.note) for row in rows]
 
@@ -181,7 +188,7 @@ def _filter(args: Namespace) -> Filter:
 
 
 @contextmanager
-def _opened(args: Namespace) -> Iterator[Settlements]:
+def _opened(args: Namespace, *, read_only: bool = False) -> Iterator[Settlements]:
     """Open the ledger; what goes wrong ends the command with a message."""
     from airflow.sdk.exceptions import AirflowException
 

@@ -73,6 +73,9 @@ def test_what_needs_a_person_is_listed(db, ledger_in, settlements_in):
         ROWS[4].key: "unknown",
         ROWS[5].key: "sending",
     }
+    assert {row.kind: row.in_doubt for row in found.values()} == {
+        "changed": False, "rejected": False, "parked": True, "unknown": True, "sending": True
+    }  # fmt: skip
     parked = found[ROWS[3].key]
     assert (parked.reason, parked.operation, parked.row_key) == ("status 500", "usage.commit", ROWS[3].row_key)
     assert (parked.dag_id, parked.task_id, parked.run_id, parked.attempts) == ("usage", "send", "monday", 1)
@@ -461,6 +464,23 @@ def test_a_ledger_of_an_earlier_version_that_is_somebody_elses(postgres, settlem
         clerk = replace(postgres, connection={**postgres.connection, "login": role})
         with pytest.raises(LedgerError, match=r'Have its owner run: ALTER TABLE "ledger" ADD COLUMN "kept_members" text; ALTER'):
             settlements_in(clerk)
+    finally:
+        postgres.execute(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+def test_who_may_only_read_can_list(postgres, ledger_in):
+    one_of_each(postgres, ledger_in)
+    role = f"clerk_{uuid.uuid4().hex}"
+    postgres.execute(f"CREATE ROLE {role} LOGIN", f"GRANT SELECT ON ledger TO {role}")
+    try:
+        clerk = replace(postgres, connection={**postgres.connection, "login": role})
+        with closing(FailingDatabase(clerk.hook())) as held:
+            settlements = Settlements(database=held, table="ledger", changes_table="changes")
+            settlements.prepare(read_only=True)
+            assert len(settlements.list_open()) == 4
+            assert len(settlements.count_states()) == 6
+            with pytest.raises(LedgerError, match="may not INSERT, UPDATE, DELETE in the table ledger"):
+                settlements.prepare()
     finally:
         postgres.execute(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 

@@ -11,7 +11,7 @@ from typing import Any
 from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.usage.ledger.changes import CHANGES
 from limio_limitrail.usage.ledger.decisions import LedgerRow
-from limio_limitrail.usage.ledger.model import Entry, LedgerError, Outcome, State, describe_outcome
+from limio_limitrail.usage.ledger.model import IN_DOUBT, Entry, LedgerError, Outcome, State, describe_outcome
 from limio_limitrail.usage.ledger.sql import LedgerStatements
 from limio_limitrail.usage.ledger.table import ENTRY, KEY, OUTCOME, check_format, find_name, has_table, milliseconds, read_entry
 
@@ -43,6 +43,7 @@ class OpenRow:
     :param attempts: how often a worker started to send it.
     :param members: of a changed row: the names of the members that differ, as a JSON list; None if unknown.
     :param version: what a decision is made upon; see `RowDecision`.
+    :param in_doubt: whether it may have been carried out, also where it was rejected.
     """
 
     key: str
@@ -59,6 +60,7 @@ class OpenRow:
     map_index: int | None
     members: str | None
     version: str
+    in_doubt: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +219,7 @@ def _open_row(row: Mapping[str, Any], *, kind: str, since: int | None) -> OpenRo
         map_index=_number(row["map_index"]),
         members=row.get("members"),
         version=ledger_row(row).version,
+        in_doubt=kind in (*IN_DOUBT, DAMAGED) or (kind == State.REJECTED and row["in_doubt_since"] is not None),
     )
 
 

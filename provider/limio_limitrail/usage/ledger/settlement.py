@@ -131,12 +131,13 @@ class Settlements:
         self._lease_monitor = LeaseMonitor(self._process_lock, has_clock=database.name in ("postgresql", "duckdb", "sqlite"))
         self._clock = clock
 
-    def prepare(self) -> None:
+    def prepare(self, *, read_only: bool = False) -> None:
         """Check the table, and add columns that an earlier version lacked.
 
+        :param read_only: whether rows are listed only: the privileges to change them are then not checked.
         :raises LedgerError: there is none, or it is no ledger.
         """
-        if not require_table(self._transactions, self.table, LEDGER):
+        if not require_table(self._transactions, self.table, LEDGER, read_only=read_only):
             raise LedgerError(
                 f"there is no table {self.table}: give the ledger_table= and the connection of the task that sends the usage"
             )

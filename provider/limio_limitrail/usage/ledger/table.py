@@ -176,16 +176,17 @@ def prepare_table(transactions: Transactions, text: str, spec: TableSpec) -> Non
     transactions.run(lambda session: make_table(session, find_name(text, dialect=session.dialect), spec))
 
 
-def require_table(transactions: Transactions, text: str, spec: TableSpec) -> bool:
+def require_table(transactions: Transactions, text: str, spec: TableSpec, *, read_only: bool = False) -> bool:
     """Check a table, and add the columns that earlier versions did not have; return False if it does not exist.
 
+    :param read_only: whether its rows are only read: privileges to change them are not checked.
     :raises LedgerError: it lacks other columns, or they cannot be added.
     """
 
     def check(session: Session) -> list[str] | None:
         table = find_name(text, dialect=session.dialect)
         lacking = _missing_columns(session, table, spec)
-        if lacking is not None:
+        if lacking is not None and not read_only:
             _check_privileges(session, table)
         return lacking
 
