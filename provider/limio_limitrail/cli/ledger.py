@@ -200,9 +200,14 @@ def _opened(args: Namespace, *, read_only: bool = False) -> Iterator[Settlements
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
     try:
         hook = find_database(args.conn_id)
-        with open_settlements(
-            hook, ledger_table=args.ledger_table, changes_table=args.changes_table, duckdb_wait=_DUCKDB_WAIT
-        ) as settlements:
+        opened = open_settlements(
+            hook,
+            ledger_table=args.ledger_table,
+            changes_table=args.changes_table,
+            read_only=read_only,
+            duckdb_wait=_DUCKDB_WAIT,
+        )
+        with opened as settlements:
             yield settlements
     except LandingError as error:
         raise SystemExit(f"The ledger's database {args.conn_id!r}: {error}") from None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Session
-from limio_limitrail.landing.sql.errors import during
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, during
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.usage.ledger.model import IN_DOUBT, Entry, LedgerError, Outcome, State, Worker
 
@@ -201,7 +201,13 @@ def has_table(session: Session, text: str, spec: TableSpec) -> bool:
 
     :raises LedgerError: it lacks some.
     """
-    return _missing_columns(session, find_name(text, dialect=session.dialect), spec) is not None
+    try:
+        return _missing_columns(session, find_name(text, dialect=session.dialect), spec) is not None
+    except DatabaseError as error:
+        # There is none, and the connection's user could not create it.
+        if error.cause is not Cause.RIGHTS:
+            raise
+        return False
 
 
 def _add_columns(transactions: Transactions, text: str, spec: TableSpec) -> None:
