@@ -19,6 +19,7 @@ from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.limio.resources import RESOURCES
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+from limio_limitrail.operators.limitrail_ledger import LimitRailSettleUsageOperator
 from limio_limitrail.polling import ChangeEvent, new_events
 from limio_limitrail.retry_policy import ApiRetryPolicy
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
@@ -149,9 +150,12 @@ with DAG(
         body={"account": Column("account"), "metadata": {"label": Text("{plan} on {day}"), "more": Json("more")}},
         max_rejected="10%",
     )
+    settle = LimitRailSettleUsageOperator(
+        task_id="settle", sql_conn_id="warehouse", decisions=[{"key": "k", "decision": "send", "note": "not there"}], by="ada"
+    )
 
     news() >> own_calls() >> [processed, published, metered] >> table
-    table >> [files, usage_files, usage_table] >> commit
+    table >> [files, usage_files, usage_table] >> commit >> settle
 
 
 def with_misspelt_parameters() -> None:
@@ -161,6 +165,7 @@ def with_misspelt_parameters() -> None:
     LimioToObjectStorageOperator(task_id="c", resource="orders", destination="file:///t", until="now")  # type: ignore[call-arg]
     LimitRailToObjectStorageOperator(task_id="d", resource="usage", destination="file:///t", retrys=2)  # type: ignore[call-arg]
     LimitRailCommitUsageOperator(task_id="e", sql_conn_id="w", sql="SELECT 1", key_columns="id", mode="commit")  # type: ignore[call-arg]
+    LimitRailSettleUsageOperator(task_id="e2", sql_conn_id="w", decision=[])  # type: ignore[call-arg]
     LimioObjectSensor(task_id="f", path_type="orders", object_id="x", target_status="done")  # type: ignore[call-arg]
     LimioResourceSensor(task_id="g", resource="orders", interval=60)  # type: ignore[call-arg]
     LimitRailResourceSensor(task_id="h", resource="usage", scopes="a")  # type: ignore[call-arg]

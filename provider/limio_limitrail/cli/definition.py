@@ -31,7 +31,7 @@ _TASK_ID = _arg(("--task-id",), help="Only rows that this task wrote last")
 _RUN_ID = _arg(("--run-id",), help="Only rows that this Dag run wrote last")
 _STATE = _arg(
     ("--state",),
-    help="Only rows in this state: parked, unknown, sending, rejected, changed or damaged; or several, with commas",
+    help="Only rows in this state: parked, unknown, sending, rejected, changed, damaged or free; or several, with commas",
 )
 _OLDER_THAN = _arg(("--older-than",), help="Only rows that have been so for this long: 90, 1:00:00, PT1H or P2D")
 _FILTER = (_STATE, _OPERATION, _DAG_ID, _TASK_ID, _RUN_ID, _OLDER_THAN)

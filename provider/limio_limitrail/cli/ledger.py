@@ -18,7 +18,17 @@ from typing import TYPE_CHECKING, Any
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.parameters import readers, times
 from limio_limitrail.usage.decision_lists import WORDS, decisions
-from limio_limitrail.usage.ledger.settlement import KINDS, Decision, Filter, OpenRow, RowDecision, Settlements, read_decision
+from limio_limitrail.usage.ledger.settlement import (
+    CHANGED,
+    KINDS,
+    LISTED,
+    Decision,
+    Filter,
+    OpenRow,
+    RowDecision,
+    Settlements,
+    read_decision,
+)
 from limio_limitrail.usage.settling import describe, open_settlements, settle
 
 if TYPE_CHECKING:
@@ -28,6 +38,9 @@ _SHOWN = ("key", "row_key", "state", "reason", "since", "attempts", "dag_id", "r
 """Of a row, in a table: the rest would not fit."""
 
 _COMMAND = "airflow limitrail ledger"
+
+_NEED_NOBODY = ("committed", "denied", "given_up", "free", "sending")
+"""States whose rows need nobody, unless they are found otherwise."""
 
 _DUCKDB_WAIT = 10.0
 """Seconds to wait until another process closes a DuckDB file: somebody is waiting."""
@@ -47,30 +60,32 @@ def _command(function: Callable[[Namespace], None]) -> Callable[[Namespace], Non
 @_command
 def status(args: Namespace) -> None:
     """Count the rows by operation and state."""
-    with _opened(args) as settlements:
+    with _opened(args, read_only=True) as settlements:
         wanted = _filter(args)
         counts = settlements.count_states(wanted)
-        need = Counter((row.operation, row.kind) for row in settlements.list_open(wanted))
+        # Of the others, every row needs a person, and there may be many.
+        found = settlements.list_open(replace(wanted, kinds=("sending", CHANGED)))
+    need = Counter((row.operation, row.kind) for row in found)
     rows = [
         {
             "operation": count.operation,
             "state": count.state,
             "rows": count.rows,
-            "need_a_person": need.pop((count.operation, count.state), 0),
+            "need_a_person": need[count.operation, count.state] if count.state in _NEED_NOBODY else count.rows,
             "oldest": _time(count.since),
         }
         for count in counts
     ]
-    # Changed rows are committed or denied, and those of a mistyped state are in that state.
-    for (operation, kind), count in sorted(need.items()):
-        rows.append({"operation": operation, "state": kind, "rows": count, "need_a_person": count, "oldest": None})
+    for (operation, kind), number in sorted(need.items()):
+        if kind == CHANGED:
+            rows.append({"operation": operation, "state": kind, "rows": number, "need_a_person": number, "oldest": None})
     _print(rows, output=args.output)
 
 
 @_command
 def list_rows(args: Namespace) -> None:
     """List the rows that need a person, the oldest first."""
-    with _opened(args) as settlements:
+    with _opened(args, read_only=True) as settlements:
         limit = readers.whole_number(least=1)("--limit", args.limit)
         found = settlements.list_open(replace(_filter(args), limit=limit + 1))
     rows = [_shown(row) for row in found[:limit]]
@@ -120,6 +135,13 @@ def _decisions(args: Namespace, settlements: Settlements) -> list[RowDecision]:
     if args.key:
         return [RowDecision(key=key, decision=decision, version=args.version, note=args.note) for key in args.key]
     rows = settlements.list_open(_filter(args))
+    # Who asks for refused rows does not think of these.
+    doubts = [row for row in rows if row.kind == "rejected" and row.in_doubt]
+    if doubts and decision is Decision.SEND:
+        raise ParameterError(
+            f"{len(doubts):,} of these rejected rows may have been carried out before they were refused, such as "
+            f"{doubts[0].key}: look each one up, and settle it by its key"
+        )
     _confirm(rows, decision=decision, yes=args.yes)
     return [RowDecision(key=row.key, decision=decision, version=row.version, note=args.note) for row in rows]
 
@@ -153,8 +175,8 @@ def _read(path: str) -> Any:
 def _filter(args: Namespace) -> Filter:
     state, older_than = getattr(args, "state", None), getattr(args, "older_than", None)
     kinds = [word.strip().lower() for word in state.split(",") if word.strip()] if state else list(KINDS)
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise ParameterError(f"--state must be one of {', '.join(KINDS)}, or several with commas, got {unknown[0][:60]!r}")
+    if unknown := [kind for kind in kinds if kind not in LISTED]:
+        raise ParameterError(f"--state must be one of {', '.join(LISTED)}, or several with commas, got {unknown[0][:60]!r}")
     return Filter(
         kinds=kinds,
         operation=args.operation,
@@ -166,7 +188,7 @@ def _filter(args: Namespace) -> Filter:
 
 
 @contextmanager
-def _opened(args: Namespace) -> Iterator[Settlements]:
+def _opened(args: Namespace, *, read_only: bool = False) -> Iterator[Settlements]:
     """Open the ledger; what goes wrong ends the command with a message."""
     from airflow.sdk.exceptions import AirflowException
 
@@ -178,9 +200,14 @@ def _opened(args: Namespace) -> Iterator[Settlements]:
     os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
     try:
         hook = find_database(args.conn_id)
-        with open_settlements(
-            hook, ledger_table=args.ledger_table, changes_table=args.changes_table, duckdb_wait=_DUCKDB_WAIT
-        ) as settlements:
+        opened = open_settlements(
+            hook,
+            ledger_table=args.ledger_table,
+            changes_table=args.changes_table,
+            read_only=read_only,
+            duckdb_wait=_DUCKDB_WAIT,
+        )
+        with opened as settlements:
             yield settlements
     except LandingError as error:
         raise SystemExit(f"The ledger's database {args.conn_id!r}: {error}") from None

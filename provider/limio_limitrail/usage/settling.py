@@ -57,10 +57,11 @@ class UsageSettlementSummary(TypedDict):
 
 @contextmanager
 def open_settlements(
-    hook: DbApiHook, *, ledger_table: str, changes_table: str, duckdb_wait: float = DUCKDB_WAIT
+    hook: DbApiHook, *, ledger_table: str, changes_table: str, read_only: bool = False, duckdb_wait: float = DUCKDB_WAIT
 ) -> Iterator[Settlements]:
     """Open a ledger to list and settle its rows.
 
+    :param read_only: whether rows are listed only: the connection's user may then lack the privilege to change them.
     :param duckdb_wait: seconds to wait until another process closes a DuckDB file.
     :raises LedgerError: it is none.
     :raises LandingError: the database cannot be used.
@@ -69,7 +70,7 @@ def open_settlements(
 
     with closing(PersistentConnection(hook, duckdb_wait=duckdb_wait)) as database:
         settlements = Settlements(database=database, table=ledger_table, changes_table=changes_table)
-        settlements.prepare()
+        settlements.prepare(read_only=read_only)
         yield settlements
 
 

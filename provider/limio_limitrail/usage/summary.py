@@ -291,6 +291,14 @@ def log_left_in_doubt(left: LeftInDoubt, *, operation: str, table: str) -> None:
     """Log the rows in doubt that are not among the task's rows."""
     if left.count:
         log.warning("%s: %s. %s.", operation, _describe(left, table=table), _settle_left(left))
+    if left.free:
+        log.warning(
+            "%s: %s rows are free to be sent in %s, and not among those of this task. They wait for a task that has them: clear "
+            "the task that had them last. 'airflow limitrail ledger list --state free' shows them.",
+            operation,
+            f"{left.free:,}",
+            table,
+        )
 
 
 def log_summary(counts: OutcomeCounts, *, summary: UsageCommitSummary) -> None:

@@ -102,7 +102,7 @@ def test_the_index_that_the_docs_advise_serves_in_sqlite(lite, ledger_in, monkey
 
     monkeypatch.setattr(type(session), "query", explained)
     left(ledger)
-    assert len(plans) == 2
+    assert len(plans) == 3
     assert all("limitrail_usage_in_doubt" in plan for plan in plans), plans
 
 
@@ -122,5 +122,5 @@ def test_the_index_that_the_docs_advise_serves_in_postgres(postgres, ledger_in, 
 
     monkeypatch.setattr(type(session), "query", explained)
     left(ledger)
-    assert len(plans) == 2
+    assert len(plans) == 3
     assert all("limitrail_usage_in_doubt" in plan for plan in plans), plans

@@ -104,6 +104,8 @@ def test_what_the_other_entry_says(db, ledger_in, outcome, is_found):
     ("change", "is_found"),
     [
         ("state = 'given_up'", True),
+        # A task that has its key sends it: under another key, it would be sent twice.
+        ("state = 'free', in_doubt_since = NULL", True),
         ("state = 'rejected'", False),
         ("state = 'rejected', in_doubt_since = 1790000000000", True),
         ("state = 'rejected', attempts = 2", False),

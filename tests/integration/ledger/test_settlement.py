@@ -21,6 +21,8 @@ from limio_limitrail.usage.ledger.table import LEDGER, find_name, make_table
 from tests.support.ledgers import PARK, RESEND, FailingDatabase, entries, make_ledger, make_row, make_rows, make_worker
 from tests.support.settlements import columns, settle_in_a_process, states
 
+pytestmark = pytest.mark.every_driver
+
 ROWS = make_rows(6)
 OUTCOMES = [State.COMMITTED, State.DENIED, State.REJECTED, State.PARKED, State.UNKNOWN]
 
@@ -72,6 +74,9 @@ def test_what_needs_a_person_is_listed(db, ledger_in, settlements_in):
         ROWS[4].key: "unknown",
         ROWS[5].key: "sending",
     }
+    assert {row.kind: row.in_doubt for row in found.values()} == {
+        "changed": False, "rejected": False, "parked": True, "unknown": True, "sending": True
+    }  # fmt: skip
     parked = found[ROWS[3].key]
     assert (parked.reason, parked.operation, parked.row_key) == ("status 500", "usage.commit", ROWS[3].row_key)
     assert (parked.dag_id, parked.task_id, parked.run_id, parked.attempts) == ("usage", "send", "monday", 1)
@@ -120,8 +125,13 @@ def test_decisions_are_carried_out_and_written_down(db, ledger_in, settlements_i
     assert json.loads(written[ROWS[2].key][1])["note"] == "the account is closed"
     assert written[ROWS[4].key][5] is None
     assert columns(db, "CASE WHEN settled_at IS NULL OR finished_at IS NULL THEN 0 ELSE 1 END")[ROWS[5].key] == (1,)
-    # Nothing is open but the row that the API has refused... which was given up.
     assert settlements.list_open() == []
+    [free] = settlements.list_open(Filter(kinds=["free"]))
+    assert (free.key, free.kind, free.since is None) == (ROWS[4].key, "free", False)
+    # A task that does not have it says so, and does not count it as a doubt.
+    tuesday = ledger_in(db, "tuesday")
+    assert [tuesday.left_in_doubt(among).free for among in (lambda _: (), lambda keys: keys)] == [1, 0]
+    assert tuesday.left_in_doubt(lambda _: ()).count == 0
 
 
 def test_a_row_that_is_free_is_sent_by_the_next_run_once(db, ledger_in, settlements_in):
@@ -455,6 +465,23 @@ def test_a_ledger_of_an_earlier_version_that_is_somebody_elses(postgres, settlem
         clerk = replace(postgres, connection={**postgres.connection, "login": role})
         with pytest.raises(LedgerError, match=r'Have its owner run: ALTER TABLE "ledger" ADD COLUMN "kept_members" text; ALTER'):
             settlements_in(clerk)
+    finally:
+        postgres.execute(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+
+
+def test_who_may_only_read_can_list(postgres, ledger_in):
+    one_of_each(postgres, ledger_in)
+    role = f"clerk_{uuid.uuid4().hex}"
+    postgres.execute(f"CREATE ROLE {role} LOGIN", f"GRANT SELECT ON ledger TO {role}")
+    try:
+        clerk = replace(postgres, connection={**postgres.connection, "login": role})
+        with closing(FailingDatabase(clerk.hook())) as held:
+            settlements = Settlements(database=held, table="ledger", changes_table="changes")
+            settlements.prepare(read_only=True)
+            assert len(settlements.list_open()) == 4
+            assert len(settlements.count_states()) == 6
+            with pytest.raises(LedgerError, match="may not INSERT, UPDATE, DELETE in the table ledger"):
+                settlements.prepare()
     finally:
         postgres.execute(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 

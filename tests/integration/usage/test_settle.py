@@ -195,6 +195,7 @@ def test_the_command_line_shows_and_settles(place_of, conn_id):
 def test_the_command_line_says_what_is_wrong(place_of, tmp_path):
     place = in_doubt(place_of, "lite")
     key, *_ = parked(place)
+    place.database.execute(f"UPDATE {LEDGER} SET state = 'rejected' WHERE idempotency_key = '{parked(place)[-1]}'")
     before = place.database.ledger()
     (tmp_path / "broken.json").write_text("[\n{")
     wrong = {
@@ -207,6 +208,7 @@ def test_the_command_line_says_what_is_wrong(place_of, tmp_path):
         "cannot be read: No such file": ["settle", "--from-file", str(tmp_path / "none.json")],
         "each row of the file has its own": ["settle", "--from-file", "-", "--decision", "send"],
         "--state must be one of parked": ["list", "--state", "parkd"],
+        "1 of these rejected rows may have been carried out": ["settle", "--state", "rejected", "--decision", "send", "--yes"],
         "--limit must be a whole number": ["list", "--limit", "all"],
         "--older-than must be": ["list", "--older-than", "soon"],
         "there is no table elsewhere": ["status", "--ledger-table", "elsewhere"],

@@ -19,6 +19,7 @@ from limio_limitrail.usage.ledger.rules import (
     parking_reason,
     replay_refusal,
     resolve,
+    settled_under_another_key,
 )
 from limio_limitrail.usage.ledger.states import OnUnknown, State
 from tests.support.ledgers import PARK, REPLAY_PARKED, REPLAY_REJECTED, RESEND, make_worker
@@ -187,3 +188,12 @@ def test_a_worker_lives_until_its_lease_ends_or_its_next_try_begins():
 
 def test_no_two_workers_have_one_mark():
     assert len({make_worker().claim_id for _ in range(1000)}) == 1000
+
+
+@pytest.mark.parametrize("state", [one for one in State if one is not State.PARKED])
+def test_an_entry_under_another_key_never_lets_a_row_be_forgotten(state):
+    """A row that is free under another key is not sent under this one, and is no success."""
+    found = settled_under_another_key(entry_of(state))
+    becomes = State.PARKED if state in (State.SENDING, State.UNKNOWN, State.FREE) else state
+    assert (found.state, found.outcome.state) == (becomes, becomes)
+    assert ("free to be sent" in (found.outcome.detail or "")) is (state is State.FREE)

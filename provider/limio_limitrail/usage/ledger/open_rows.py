@@ -13,7 +13,7 @@ from limio_limitrail.usage.ledger.changes import CHANGES
 from limio_limitrail.usage.ledger.decisions import LedgerRow
 from limio_limitrail.usage.ledger.model import Entry, Outcome, describe_outcome
 from limio_limitrail.usage.ledger.sql import LedgerStatements
-from limio_limitrail.usage.ledger.states import LedgerError, State
+from limio_limitrail.usage.ledger.states import IN_DOUBT, LedgerError, State
 from limio_limitrail.usage.ledger.table import ENTRY, KEY, OUTCOME, check_format, find_name, has_table, milliseconds, read_entry
 
 CHANGED = "changed"
@@ -22,7 +22,11 @@ DAMAGED = "damaged"
 KINDS = ("parked", "unknown", "sending", "rejected", CHANGED, DAMAGED)
 """Why rows need a person: their state; another body than the one that was carried out; a state that is none."""
 
-_STATES = {kind: State(kind) for kind in KINDS if kind not in (CHANGED, DAMAGED)}
+FREE = State.FREE.value
+LISTED = (*KINDS, FREE)
+"""Those, and rows that wait for a task that has them."""
+
+_STATES = {kind: State(kind) for kind in LISTED if kind not in (CHANGED, DAMAGED)}
 _INSTANTS = ("claimed_at", "finished_at", "settled_at")
 _COLUMNS = (*ENTRY, "operation", "row_key", "body_members", "settled_by", "settlement", *_INSTANTS)
 
@@ -34,12 +38,13 @@ _MAY_BE_DONE = "an earlier request may have been carried out"
 class OpenRow:
     """A row that needs a person.
 
-    :param kind: one of `KINDS`.
+    :param kind: one of `LISTED`.
     :param reason: why, without what is particular to the row.
     :param since: since when, in milliseconds since 1970; None if unknown.
     :param attempts: how often a worker started to send it.
     :param members: of a changed row: the names of the members that differ, as a JSON list; None if unknown.
     :param version: what a decision is made upon; see `RowDecision`.
+    :param in_doubt: whether it may have been carried out, also where it was rejected.
     """
 
     key: str
@@ -56,13 +61,14 @@ class OpenRow:
     map_index: int | None
     members: str | None
     version: str
+    in_doubt: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Filter:
     """Which rows to list.
 
-    :param kinds: of `KINDS`.
+    :param kinds: of `LISTED`.
     :param operation: such as ``usage.commit``; None: any, like the next ones.
     :param dag_id: the Dag of the task that wrote the row last.
     :param older_than: seconds for which a row has needed a person at least. One without a time is older.
@@ -98,17 +104,20 @@ def find_open(
 
     :param changes_table: where changed rows are listed; it need not exist.
     """
-    found = list(_uncertain(sql, wanted, may_be_alive=may_be_alive))
+    found = [(_since(row, kind=kind), kind, row) for kind, row in _uncertain(sql, wanted, may_be_alive=may_be_alive)]
     if CHANGED in wanted.kinds:
-        found += _changed(sql, wanted, changes_table=changes_table)
+        found += [(_since(row, kind=CHANGED), CHANGED, row) for row in _changed(sql, wanted, changes_table=changes_table)]
     if wanted.older_than is not None:
         latest = now - int(1000 * wanted.older_than)
-        found = [row for row in found if row.since is None or row.since <= latest]
-    found.sort(key=lambda row: (row.since is not None, row.since or 0, row.key))
-    return found[: wanted.limit]
+        found = [one for one in found if one[0] is None or one[0] <= latest]
+    found.sort(key=lambda one: (one[0] is not None, one[0] or 0, one[2][KEY]))
+    return [_open_row(row, kind=kind, since=since) for since, kind, row in found[: wanted.limit]]
 
 
-def _uncertain(sql: LedgerStatements, wanted: Filter, *, may_be_alive: Callable[[Entry], bool]) -> Iterator[OpenRow]:
+def _uncertain(
+    sql: LedgerStatements, wanted: Filter, *, may_be_alive: Callable[[Entry], bool]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield rows with the kind that each is."""
     quote = sql.session.dialect.quote
     state = quote("state")
     words = [kind for kind in _STATES if kind in wanted.kinds]
@@ -123,10 +132,10 @@ def _uncertain(sql: LedgerStatements, wanted: Filter, *, may_be_alive: Callable[
     for row in _rows(sql.session.query(query, *values)):
         kind = row["state"] if row["state"] in _STATES else DAMAGED
         if kind != State.SENDING or not _is_alive(row, may_be_alive=may_be_alive):
-            yield _open_row(row, kind=kind, reason=_reason(row, kind=kind))
+            yield kind, row
 
 
-def _changed(sql: LedgerStatements, wanted: Filter, *, changes_table: str) -> Iterator[OpenRow]:
+def _changed(sql: LedgerStatements, wanted: Filter, *, changes_table: str) -> Iterator[dict[str, Any]]:
     dialect = sql.session.dialect
     quote = dialect.quote
     if not has_table(sql.session, changes_table, CHANGES):
@@ -143,7 +152,7 @@ def _changed(sql: LedgerStatements, wanted: Filter, *, changes_table: str) -> It
     for *values_, members, digest, seen_at in sql.session.query(query, *values):
         [row] = _rows([values_])
         row |= {"changed_to": digest, "members": members, "seen_at": seen_at}
-        yield _open_row(row, kind=CHANGED, reason=f"it was {row['state']}, and came again with another body")
+        yield row
 
 
 def _about(sql: LedgerStatements, wanted: Filter, *, prefix: str = "") -> tuple[str, list[object]]:
@@ -179,8 +188,12 @@ def entry_of(row: Mapping[str, Any]) -> Entry | None:
 
 
 def _reason(row: Mapping[str, Any], *, kind: str) -> str:
+    if kind == CHANGED:
+        return f"it was {row['state']}, and came again with another body"
     if kind == DAMAGED:
         return f"its state {str(row['state'])[:40]!r} is none of the ledger's"
+    if kind == FREE:
+        return "it waits for a task that has it"
     outcome = Outcome(state=State(kind), **{name: row[name] for name in OUTCOME})
     said = any(getattr(outcome, name) is not None for name in OUTCOME)
     reason = describe_outcome(outcome)
@@ -191,14 +204,14 @@ def _reason(row: Mapping[str, Any], *, kind: str) -> str:
     return reason
 
 
-def _open_row(row: Mapping[str, Any], *, kind: str, reason: str) -> OpenRow:
+def _open_row(row: Mapping[str, Any], *, kind: str, since: int | None) -> OpenRow:
     return OpenRow(
         key=row[KEY],
         operation=row["operation"],
         row_key=row["row_key"],
         kind=kind,
-        reason=reason,
-        since=_since(row, kind=kind),
+        reason=_reason(row, kind=kind),
+        since=since,
         attempts=_number(row["attempts"]),
         trace_id=row["trace_id"],
         dag_id=row["dag_id"],
@@ -207,6 +220,7 @@ def _open_row(row: Mapping[str, Any], *, kind: str, reason: str) -> OpenRow:
         map_index=_number(row["map_index"]),
         members=row.get("members"),
         version=ledger_row(row).version,
+        in_doubt=kind in (*IN_DOUBT, DAMAGED) or (kind == State.REJECTED and row["in_doubt_since"] is not None),
     )
 
 
@@ -215,6 +229,8 @@ def _since(row: Mapping[str, Any], *, kind: str) -> int | None:
         return milliseconds(row["seen_at"])
     if kind == State.REJECTED:
         return milliseconds(row["finished_at"])
+    if kind == FREE:
+        return milliseconds(row["settled_at"])
     return _number(row["in_doubt_since"]) or milliseconds(row["claimed_at"])
 
 

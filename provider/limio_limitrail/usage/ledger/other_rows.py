@@ -37,19 +37,23 @@ PAIRS_A_QUERY = 50_000
 _STAGE = "_limitrail_identities"
 _NUMBERS = ("map_index", "in_doubt_since")
 _MAX_REASONS = 3
-_CLEAR = (State.COMMITTED, State.DENIED, State.REJECTED, State.GIVEN_UP, State.FREE)
+_CLEAR = (State.COMMITTED, State.DENIED, State.REJECTED, State.GIVEN_UP)
 _SKEW = 60_000
 """Milliseconds that a time may be in the future; beyond that, a clock was wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeftInDoubt:
-    """Rows of an operation that are in doubt and are not among a task's rows; `query` shows all rows in doubt."""
+    """Rows of an operation that are in doubt and are not among a task's rows; `query` shows all rows in doubt.
+
+    :param free: how many others are free to be sent, and wait for a task that has them.
+    """
 
     states: Mapping[str, int] = field(default_factory=dict)
     ages: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys((*AGES, OLDER), 0))
     oldest: str = ""
     query: str = ""
+    free: int = 0
 
     @property
     def count(self) -> int:
@@ -71,13 +75,15 @@ def find_left(
     counted by those.
     """
     state = sql.session.dialect.quote("state")
-    found = _read(sql, operation=operation, where=f"COALESCE({state}, '') <> '{State.SENDING}'")
+    found = _read(sql, operation=operation, where=f"COALESCE({state}, '') NOT IN ('{State.SENDING}', '{State.FREE}')")
+    free = [row[0] for row in _read(sql, operation=operation, where=f"{state} = '{State.FREE}'")]
     claimed = _read(sql, operation=operation, where=f"{state} = '{State.SENDING}'", more=ENTRY)
     found += [row for row in claimed if not _is_alive(row[4:], may_be_alive=may_be_alive)]
-    own = among([row[0] for row in found])
+    own = among([*(row[0] for row in found), *free])
+    waiting = len([key for key in free if key not in own])
     left = [(_age(row[2], row[3], now=now), str(row[1]), row[0]) for row in found if row[0] not in own]
     if not left:
-        return LeftInDoubt()
+        return LeftInDoubt(free=waiting)
     ages = Counter(_bucket(age) for age, _, _ in left)
     age, _, key = max(left, key=lambda row: (row[0] is None, row[0] or 0))
     return LeftInDoubt(
@@ -86,8 +92,10 @@ def find_left(
         oldest=_describe(sql, key, since=None if age is None else now - age),
         query=(
             "SELECT idempotency_key, state, row_key, http_status, error_code, detail, trace_id, claimed_at, dag_id, task_id, "
-            f"run_id FROM {sql.table} WHERE operation = '{operation}' AND {_in_doubt('state')} ORDER BY claimed_at"
+            f"run_id FROM {sql.table} WHERE operation = '{operation}' AND {_unsettled('state', but=(State.FREE,))} "
+            "ORDER BY claimed_at"
         ),
+        free=waiting,
     )
 
 
@@ -101,7 +109,7 @@ def _read(sql: LedgerStatements, *, operation: str, where: str, more: Sequence[s
     return sql.session.query(
         f"SELECT {', '.join(columns)} FROM {sql.qualified_table} "
         # As in the index that the docs recommend.
-        f"WHERE {quote('operation')} = {VALUE} AND {_in_doubt(quote('state'))} AND {where} "
+        f"WHERE {quote('operation')} = {VALUE} AND {_unsettled(quote('state'))} AND {where} "
         # Also if a damaged row has a null in one of these columns.
         f"AND CASE WHEN {alike} AND {quote('map_index')} <> {VALUE} THEN 1 ELSE 0 END = 0",
         operation,
@@ -121,9 +129,9 @@ def _describe(sql: LedgerStatements, key: str, *, since: int | None) -> str:
     return f"{row_key} ({state}{when}, of task {task_id} in run {run_id} of Dag {dag_id})"
 
 
-def _in_doubt(state: str) -> str:
+def _unsettled(state: str, *, but: tuple[State, ...] = ()) -> str:
     # An unknown state leaves a row in doubt: a person may have mistyped it.
-    return f"({state} IS NULL OR {state} NOT IN ({', '.join(repr(clear.value) for clear in _CLEAR)}))"
+    return f"({state} IS NULL OR {state} NOT IN ({', '.join(repr(one.value) for one in (*_CLEAR, *but))}))"
 
 
 def _is_alive(values: Sequence[Any], *, may_be_alive: Callable[[Entry], bool]) -> bool:

@@ -30,7 +30,9 @@ from limio_limitrail.usage.ledger.leases import LeaseMonitor, ProcessLock
 from limio_limitrail.usage.ledger.ledger import LEASE
 from limio_limitrail.usage.ledger.model import Worker
 from limio_limitrail.usage.ledger.open_rows import (
+    CHANGED,
     KINDS,
+    LISTED,
     Filter,
     OpenRow,
     StateCount,
@@ -50,7 +52,9 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 
 __all__ = [
+    "CHANGED",
     "KINDS",
+    "LISTED",
     "Decision",
     "Filter",
     "OpenRow",
@@ -128,12 +132,13 @@ class Settlements:
         self._lease_monitor = LeaseMonitor(self._process_lock, has_clock=database.name in ("postgresql", "duckdb", "sqlite"))
         self._clock = clock
 
-    def prepare(self) -> None:
+    def prepare(self, *, read_only: bool = False) -> None:
         """Check the table, and add columns that an earlier version lacked.
 
+        :param read_only: whether rows are listed only: the privileges to change them are then not checked.
         :raises LedgerError: there is none, or it is no ledger.
         """
-        if not require_table(self._transactions, self.table, LEDGER):
+        if not require_table(self._transactions, self.table, LEDGER, read_only=read_only):
             raise LedgerError(
                 f"there is no table {self.table}: give the ledger_table= and the connection of the task that sends the usage"
             )
@@ -141,8 +146,8 @@ class Settlements:
     def list_open(self, wanted: Filter | None = None) -> list[OpenRow]:
         """Return the rows that need a person, the oldest first. Rows that a live worker is sending are not among them."""
         wanted = wanted or Filter()
-        if unknown := sorted(set(wanted.kinds) - set(KINDS)):
-            raise ValueError(f"kinds must be of {', '.join(KINDS)}, got {', '.join(map(repr, unknown))}")
+        if unknown := sorted(set(wanted.kinds) - set(LISTED)):
+            raise ValueError(f"kinds must be of {', '.join(LISTED)}, got {', '.join(map(repr, unknown))}")
 
         def find(sql: LedgerStatements) -> list[OpenRow]:
             now = self._now(sql)

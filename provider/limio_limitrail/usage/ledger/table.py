@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, Session
-from limio_limitrail.landing.sql.errors import during
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, during
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.usage.ledger.model import Entry, Outcome, Worker
 from limio_limitrail.usage.ledger.states import IN_DOUBT, LedgerError, State
@@ -177,16 +177,17 @@ def prepare_table(transactions: Transactions, text: str, spec: TableSpec) -> Non
     transactions.run(lambda session: make_table(session, find_name(text, dialect=session.dialect), spec))
 
 
-def require_table(transactions: Transactions, text: str, spec: TableSpec) -> bool:
+def require_table(transactions: Transactions, text: str, spec: TableSpec, *, read_only: bool = False) -> bool:
     """Check a table, and add the columns that earlier versions did not have; return False if it does not exist.
 
+    :param read_only: whether its rows are only read: privileges to change them are not checked.
     :raises LedgerError: it lacks other columns, or they cannot be added.
     """
 
     def check(session: Session) -> list[str] | None:
         table = find_name(text, dialect=session.dialect)
         lacking = _missing_columns(session, table, spec)
-        if lacking is not None:
+        if lacking is not None and not read_only:
             _check_privileges(session, table)
         return lacking
 
@@ -211,7 +212,13 @@ def has_table(session: Session, text: str, spec: TableSpec) -> bool:
 
     :raises LedgerError: it lacks some.
     """
-    return _missing_columns(session, find_name(text, dialect=session.dialect), spec) is not None
+    try:
+        return _missing_columns(session, find_name(text, dialect=session.dialect), spec) is not None
+    except DatabaseError as error:
+        # There is none, and the connection's user could not create it.
+        if error.cause is not Cause.RIGHTS:
+            raise
+        return False
 
 
 def _add_columns(transactions: Transactions, text: str, spec: TableSpec) -> None:
