@@ -272,6 +272,10 @@ class Session(ABC):
         :raises LandingError: the name belongs to something other than a table.
         """
 
+    def exists(self, table: TableName) -> bool:
+        """Return whether there is such a table. The connection's user need not be allowed to create it."""
+        return self.columns(table) is not None
+
     @abstractmethod
     def fill(self, *, stage: str, rows: pa.Table) -> None:
         """Add rows to a temporary table, whose columns have the same order."""

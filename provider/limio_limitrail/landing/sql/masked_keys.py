@@ -89,7 +89,7 @@ def record_masked_keys(session: Session, *, table: TableName, target: Target, ma
     if not stale and not new:
         return
     side, name = _side_table(table), same(table.table)
-    if session.columns(side) is None:
+    if not session.exists(side):
         session.lock(side)
         if session.columns(side) is None:
             session.create_table(table=side, columns=[(column, session.dialect.text_type) for column in _COLUMNS], key=())
@@ -107,7 +107,7 @@ def _side_table(table: TableName) -> TableName:
 def _recorded(session: Session, *, table: TableName) -> Mapping[str, str]:
     """Return the masked columns of the key of a table, as names that the database does not distinguish, with their digests."""
     side = _side_table(table)
-    if session.columns(side) is None:
+    if not session.exists(side):
         return {}
     rows = session.query(
         f"SELECT column_name, secret_digest FROM {session.dialect.qualified(side)} WHERE table_name = {VALUE}",

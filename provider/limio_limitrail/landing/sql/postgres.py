@@ -212,6 +212,9 @@ class PostgresSession(DirectLoadSession):
         )
         return str(found[0][0]) if found else None
 
+    def exists(self, table: TableName) -> bool:
+        return self._relation(table) is not None
+
     def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
         relation = self._relation(table)
         if relation is None:

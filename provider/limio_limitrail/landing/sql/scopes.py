@@ -225,7 +225,7 @@ def record_load(*, session: Session, table: TableName, membership: Membership, s
     scopes = _scopes_table(table)
     if not _exists(session=session, table=table):
         session.lock(scopes)
-        if not _exists(session=session, table=table):
+        if session.columns(scopes) is None:
             text = session.dialect.text_type
             session.create_table(table=scopes, columns=[(name, text) for name in _COLUMNS], key=())
     elif membership.is_new:
@@ -256,7 +256,7 @@ def _scopes_table(table: TableName) -> TableName:
 
 
 def _exists(*, session: Session, table: TableName) -> bool:
-    return session.columns(_scopes_table(table)) is not None
+    return session.exists(_scopes_table(table))
 
 
 def _read(*, session: Session, table: TableName, scope: Scope) -> ScopeState | None:
