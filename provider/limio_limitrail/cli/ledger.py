@@ -162,7 +162,7 @@ def _confirm(rows: Sequence[OpenRow], *, decision: Decision, yes: bool) -> None:
 
 def _read(path: str) -> Any:
     try:
-        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+        text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8-sig")
         found = json.loads(text)
     except OSError as error:
         raise ParameterError(f"{path} cannot be read: {error.strerror}") from None

@@ -175,7 +175,8 @@ def test_the_command_line_shows_and_settles(place_of, conn_id):
     assert {row["key"] for row in seen} == set(found)
     # As a person does in an editor: those that were found there, and the rest in one go.
     done = [{**row, "decision": "committed"} for row in seen if found[row["key"]] == "committed"]
-    code, out, err = ledger(place, "settle", "--from-file", "-", "-o", "json", "--by", "ada", text=json.dumps(done))
+    (place.folder / "done.json").write_text(json.dumps(done), encoding="utf-8-sig")  # as some editors save it
+    code, out, err = ledger(place, "settle", "--from-file", str(place.folder / "done.json"), "-o", "json", "--by", "ada")
     assert (code, json.loads(out)) == (0, [{"result": "settled as committed", "rows": str(len(done))}]), err
     code, _, err = ledger(place, "settle", "--state", "parked", "--decision", "send")
     assert (code, "give --yes" in err, "8" not in out) == (1, True, True)
