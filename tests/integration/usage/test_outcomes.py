@@ -161,7 +161,7 @@ def test_a_few_successes_without_a_decision_do_not_stop_the_task(place_of):
     last = place.attempt("next")
     assert last.state == "failed"
     assert "3 of 300 rows are parked (max_parked=0)" in last.error
-    assert "a run with replay=" in last.error
+    assert "airflow limitrail ledger settle" in last.error
 
 
 def test_further_decisions_and_none_at_all(place_of):
