@@ -18,6 +18,7 @@ import struct
 import sys
 import traceback
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
@@ -49,10 +50,11 @@ def attempt(command: dict[str, Any]) -> dict[str, Any]:
     from airflow.sdk.exceptions import AirflowFailException
 
     from limio_limitrail.api.retry import RetryLimits
+    from limio_limitrail.hooks import connection
     from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 
     ExecutorSafeguard.test_mode = True
-    RetryLimits.__init__.__kwdefaults__.update(LIMITS)
+    connection.RetryLimits = partial(RetryLimits, **LIMITS)
     os.environ.update(command["environment"])
     operator = LimitRailCommitUsageOperator(task_id=command["task_id"], **command["parameters"])
     xcom: dict[str, Any] = {}
