@@ -107,7 +107,7 @@ def _side_table(table: TableName) -> TableName:
 def _recorded(session: Session, *, table: TableName) -> Mapping[str, str]:
     """Return the masked columns of the key of a table, as names that the database does not distinguish, with their digests."""
     side = _side_table(table)
-    if session.columns(side) is None:
+    if not session.exists(side):
         return {}
     rows = session.query(
         f"SELECT column_name, secret_digest FROM {session.dialect.qualified(side)} WHERE table_name = {VALUE}",
