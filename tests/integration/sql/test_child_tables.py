@@ -146,6 +146,19 @@ def test_an_older_pull_does_not_bring_back_rows_of_a_list_that_is_not_in_the_par
     assert landing.rows("items", "_parent_id", "value") == [(1, 7), (2, 5)]
 
 
+def test_a_late_pull_does_not_bring_back_rows_that_a_newer_one_saw_replaced(orders, db):
+    """The parents do not differ, and keep the time of the pull that brought them."""
+    landing = orders({"items": "items"}, dropped=("items",))
+    whole = {"scope": Scope(digest="1" * 16, text="orders", task="d/t"), "full_scan": True}
+    landing.land([{"id": 1, "items": [1]}, {"id": 2, "items": [5]}], **whole)
+    landing.land([{"id": 1, "items": [1]}, {"id": 2, "items": [5]}], run="run-3", at=NOON + 2 * HOUR, **whole)
+    late = [{"id": 1, "items": [7, 8]}, {"id": 2, "items": [5]}, {"id": 3, "items": [9]}]
+    landing.land(late, run="run-2", at=NOON + HOUR, **whole)
+    # A database of standard SQL has no memory of pulls.
+    seen = [(1, 7), (1, 8)] if db.name == "standard" else [(1, 1)]
+    assert landing.rows("items", "_parent_id", "value") == [*seen, (2, 5), (3, 9)]
+
+
 def test_lists_within_elements(orders):
     tables = {
         "items": ChildTable("items", key="sku", child_tables={"options": ChildTable("choice.options")}),

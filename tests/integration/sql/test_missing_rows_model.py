@@ -55,6 +55,8 @@ class Model:
     rows: dict[str, Row] = field(default_factory=dict)
     loaded: dict[str, int] = field(default_factory=dict)
     scanned: dict[str, int] = field(default_factory=dict)
+    read: dict[str, int] = field(default_factory=dict)
+    """The last pull of the whole list."""
 
     def load(self, pull: Pull) -> dict[str, Any]:
         counts = dict.fromkeys(("inserted", "updated", "unchanged", "outdated", "deleted", "marked", "returned"), 0)
@@ -89,12 +91,14 @@ class Model:
                 row.marked = None
             if row.value == value:
                 counts["unchanged"] += 1
-            elif row.day > pull.day:
+            elif row.day > pull.day or any(self.read.get(scope, 0) > pull.day for scope in row.members):
                 counts["outdated"] += 1
             else:
                 row.value, row.day = value, pull.day
                 counts["updated"] += 1
         self.loaded[pull.scope] = max(pull.day, self.loaded.get(pull.scope, 0))
+        if pull.full:
+            self.read[pull.scope] = max(pull.day, self.read.get(pull.scope, 0))
         if judges and not superseded:
             self.scanned[pull.scope] = pull.day
         return counts | {"missing_checked": judges and not superseded}

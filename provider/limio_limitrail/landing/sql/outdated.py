@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.arrow_tables import integer_array
+from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.landing.sql.staged_rows import SEQUENCE
 from limio_limitrail.landing.timestamps import keys_of
 
@@ -60,11 +61,12 @@ def _drop_by_fetched_times(
     [own] = keys_of([extracted_at.isoformat()])
     for start in range(0, rows if matches else 0, BATCH_ROWS):
         found = session.query(sql.times_of_pairs(keys, start=start, end=start + BATCH_ROWS))
-        numbers, incoming, current, extracted = zip(*found, strict=True) if found else ((), (), (), ())
+        numbers, incoming, current, extracted, seen = zip(*found, strict=True) if found else ((), (), (), (), ())
         times = list(incoming) if sql.staged_times_are_keys else sort_keys_of(incoming)
-        for number, time, table_time, pulled in zip(numbers, times, sort_keys_of(current), sort_keys_of(extracted), strict=True):
+        table_times, pulls = sort_keys_of(current), sort_keys_of(extracted)
+        for number, time, table_time, pulled, seen_later in zip(numbers, times, table_times, pulls, seen, strict=True):
             newer = table_time is not None and (time is None or table_time > time)
-            later = pulled is not None and own is not None and pulled > own
+            later = seen_later or (pulled is not None and own is not None and pulled > own)
             if newer or (table_time == time and later):
                 outdated.append(number)
                 timeless += newer and time is None
@@ -77,21 +79,26 @@ def _drop_by_fetched_times(
 def drop_stale(*, session: Session, statements: LoadStatements, keys: Sequence[ColumnPlan], extracted_at: datetime) -> None:
     """Drop the staged rows that a merge did not write although the table may have nothing newer of their key.
 
-    A row with the same values may be of a later pull, and a row that must not come back is not in the table. The child rows of
-    both stay as they are.
+    A row with the same values may be of a later pull, or seen by one, and a row that must not come back is not in the table. The
+    child rows of all of them stay as they are.
 
     :param extracted_at: when the pull was made.
     """
     if statements.compares_pulls_in_sql:
-        session.execute(statements.drop_stale(keys, in_sql=True), extracted_at)
+        statement = statements.drop_stale(keys, in_sql=True)
+        session.execute(statement, *[extracted_at] * statement.count(VALUE))
         return
     session.execute(statements.drop_stale(keys, in_sql=False))
     [own] = keys_of([extracted_at.isoformat()])
     [(end,)] = session.query(f"SELECT coalesce(max({SEQUENCE}), -1) + 1 FROM {statements.staged}")
     for start in range(0, end, BATCH_ROWS):
         found = session.query(statements.pulls_of_pairs(keys, start=start, end=start + BATCH_ROWS))
-        pulls = sort_keys_of([pulled for _, pulled in found])
-        later = [row for (row, _), pull in zip(found, pulls, strict=True) if pull is not None and own is not None and pull > own]
+        pulls = sort_keys_of([pulled for _, pulled, _ in found])
+        later = [
+            row
+            for (row, _, seen_later), pull in zip(found, pulls, strict=True)
+            if (pull is not None and own is not None and pull > own) or (seen_later and pull != own)
+        ]
         if later:
             dropped = session.staged_values({SEQUENCE: integer_array(later)}, types=[session.dialect.integer_type])
             session.execute(f"DELETE FROM {statements.staged} WHERE {SEQUENCE} IN (SELECT {SEQUENCE} FROM {dropped})")

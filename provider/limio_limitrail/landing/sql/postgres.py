@@ -270,6 +270,20 @@ class PostgresSession(DirectLoadSession):
                 f"left behind; load as a user with BYPASSRLS, or give this one a policy FOR ALL USING (true); nothing was written"
             )
 
+    def exists(self, table: TableName) -> bool:
+        return self._relation(table) is not None
+
+    def may_write(self, table: TableName) -> bool:
+        rights = " AND ".join(f"has_table_privilege(to_regclass({VALUE}), '{right}')" for right in ("SELECT", "INSERT", "DELETE"))
+        name = self.dialect.qualified(table)
+        [(granted,)] = self.query(
+            f"SELECT CASE WHEN to_regclass({VALUE}) IS NOT NULL THEN {rights} "
+            f"ELSE coalesce(has_schema_privilege(coalesce({VALUE}, current_schema()::text), 'CREATE'), false) END",
+            *[name] * 4,
+            table.schema,
+        )
+        return bool(granted)
+
     def may_skip_rows(self, table: TableName) -> bool:
         """Return whether the table or a partition has triggers or rules, each of which can leave a row unchanged."""
         found = self.query(

@@ -9,13 +9,14 @@ is older than the last full scan of its scope cannot bring back what that scan d
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.arrow_tables import text_array
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import ISO_INSTANT, VALUE, TableColumn, all_of
+from limio_limitrail.landing.sql.dialect import ISO_INSTANT, VALUE, TableColumn, all_of, any_of
 from limio_limitrail.landing.sql.metadata import DELETED_AT, EXTRACTED_AT, RUN_ID, SOURCES, MetadataColumn
 from limio_limitrail.landing.sql.model import LandingError, OnMissing, Scope, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
@@ -110,6 +111,14 @@ class Membership:
             return (sources,)
         deleted_at = self.scanned_at if self.is_superseded else None
         return sources, MetadataColumn(name=DELETED_AT, kind=Kind.TIMESTAMP, value=deleted_at, updates=False)
+
+    def seen_by(self, scopes: Iterable[str], *, sources: str) -> str:
+        """Return the condition that one of some scopes has a row.
+
+        :param scopes: their digests.
+        :param sources: the row's column ``_sources``, as SQL.
+        """
+        return any_of(f"{sources} LIKE '%|{digest}|%'" for digest in sorted(scopes))
 
     # -- SQL about a row ``t`` -------------------------------------------------------------------------------------
 

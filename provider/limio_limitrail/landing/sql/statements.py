@@ -27,6 +27,7 @@ class LoadStatements:
     :param stage: the staging table's name.
     :param time: the time column, which says which of two rows is newer, if there is one.
     :param missing_time: the table's time column, if no row brings it.
+    :param seen_later: the condition that a pull that began later may have seen a row ``t`` as it is; ``None`` if there is none.
     """
 
     dialect: Dialect
@@ -34,6 +35,7 @@ class LoadStatements:
     stage: str
     time: ColumnPlan | None
     missing_time: TableColumn | None = None
+    seen_later: str | None = None
 
     @property
     def table(self) -> str:
@@ -151,7 +153,8 @@ class LoadStatements:
         return f"DELETE FROM {self.staged} WHERE {SEQUENCE} IN ({outdated})"
 
     def times_of_pairs(self, keys: Sequence[ColumnPlan], *, start: int, end: int) -> str:
-        """Fetch the staged rows that differ from the table's row of their key: number, both times, and the table's extraction.
+        """Fetch the staged rows that differ from the table's row of their key: number, both times, the table's extraction, and
+        1 or 0: whether a later pull may have seen that row.
 
         :param start: the first number of a staged row.
         :param end: one more than the last number.
@@ -160,7 +163,8 @@ class LoadStatements:
         extracted = self._table_column(EXTRACTED_AT)
         times = [self.dialect.legible(value or "NULL") for value in (incoming, current, extracted)]
         some = f"s.{SEQUENCE} >= {start} AND s.{SEQUENCE} < {end}"
-        return f"SELECT s.{SEQUENCE}, {', '.join(times)} FROM {self._pairs(keys)} WHERE {all_of([some, self._any_differs(keys)])}"
+        wanted = ", ".join([f"s.{SEQUENCE}", *times, self._is_seen_later])
+        return f"SELECT {wanted} FROM {self._pairs(keys)} WHERE {all_of([some, self._any_differs(keys)])}"
 
     def update(self, keys: Sequence[ColumnPlan]) -> str | None:
         """Update the rows of the table that differ from the staged ones of their key; ``None`` if nothing could differ.
@@ -243,18 +247,24 @@ class LoadStatements:
         """Delete the staged rows whose key the table does not have, or has in a row of a later pull.
 
         :param in_sql: whether SQL can compare the times of pulls; if not, the later ones are not deleted. Binds the instant of
-            extraction if it can.
+            extraction wherever there is a `VALUE`.
         """
-        later = [f"t.{self.dialect.quote(EXTRACTED_AT)} > {VALUE}"] if in_sql else []
+        extracted = self._table_column(EXTRACTED_AT)
+        later = [f"{extracted} > {VALUE}"] if in_sql else []
+        if in_sql and self.seen_later is not None:
+            # Not what this load has just written.
+            later.append(all_of([self.seen_later, f"{extracted} IS NULL OR {extracted} <> {VALUE}"]))
         stale = any_of([f"{self._table_column(keys[0].name)} IS NULL", *later])
         rows = f"SELECT s.{SEQUENCE} FROM {self.staged} AS s LEFT JOIN {self.table} AS t ON {self.same_key(keys)} WHERE {stale}"
         return f"DELETE FROM {self.staged} WHERE {SEQUENCE} IN ({rows})"
 
     def pulls_of_pairs(self, keys: Sequence[ColumnPlan], *, start: int, end: int) -> str:
-        """Fetch the numbers of staged rows, and the extraction of the table's row of their key; see `times_of_pairs`."""
+        """Fetch the numbers of staged rows, and of the table's row of their key the extraction and whether a later pull may have
+        seen it; see `times_of_pairs`.
+        """
         extracted = self.dialect.legible(self._table_column(EXTRACTED_AT))
         some = f"s.{SEQUENCE} >= {start} AND s.{SEQUENCE} < {end}"
-        return f"SELECT s.{SEQUENCE}, {extracted} FROM {self._pairs(keys)} WHERE {some}"
+        return f"SELECT s.{SEQUENCE}, {extracted}, {self._is_seen_later} FROM {self._pairs(keys)} WHERE {some}"
 
     def touch(self, keys: Sequence[ColumnPlan], *, changed: str) -> str:
         """Update the metadata columns of the table's rows for some staged ones. Binds the values that updates write.
@@ -320,9 +330,15 @@ class LoadStatements:
             return None
         return f"{order} > {VALUE}", keys_of([when.isoformat()])[0] if self.staged_times_are_keys else when
 
+    @property
+    def _is_seen_later(self) -> str:
+        return "0" if self.seen_later is None else f"CASE WHEN {self.seen_later} THEN 1 ELSE 0 END"
+
     def _stays(self) -> str:
-        """Return the condition that a row of the table is newer than the staged one, or as new and pulled later."""
+        """Return the condition that a row of the table is newer than the staged one, or as new and pulled or seen later."""
         later = f"t.{self.dialect.quote(EXTRACTED_AT)} > {VALUE}"
+        if self.seen_later is not None:
+            later = f"({later} OR {self.seen_later})"
         incoming, current = self._times()
         if current is None:
             return later

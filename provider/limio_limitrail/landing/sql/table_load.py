@@ -23,7 +23,7 @@ from limio_limitrail.landing.sql.errors import during
 from limio_limitrail.landing.sql.history import VALIDITY, HistoryLoad, check_table, with_times
 from limio_limitrail.landing.sql.history import stage_columns as stage_columns_of_history
 from limio_limitrail.landing.sql.history_statements import VALID_FROM
-from limio_limitrail.landing.sql.metadata import run_columns, values_of
+from limio_limitrail.landing.sql.metadata import SOURCES, run_columns, values_of
 from limio_limitrail.landing.sql.missing_rows import MissingResult, MissingRows, check_replaced
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, OnMissing, PartSource, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName
@@ -34,6 +34,7 @@ from limio_limitrail.landing.sql.scopes import find_membership, record_load
 from limio_limitrail.landing.sql.staged_checks import check_custom_types, check_staged_keys
 from limio_limitrail.landing.sql.staged_rows import STORED_NUL, nul_forms, stage_columns
 from limio_limitrail.landing.sql.statements import LoadStatements
+from limio_limitrail.landing.sql.whole_pulls import later_scopes, record_whole_pull
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -103,6 +104,7 @@ class TableLoad:
             stage=f"_limio_stage_{uuid.uuid4().hex}",
             time=time,
             missing_time=self._plan.missing_column(key, same=session.dialect.same_name) if missing and key is not None else None,
+            seen_later=self._seen_later(),
         )
         self._touched = self._touched_partitions()
 
@@ -145,10 +147,25 @@ class TableLoad:
         """Return the number of the first staged row of a part."""
         return self._starts[part]
 
+    def _seen_later(self) -> str | None:
+        """Return the condition that a pull that began later may have seen a row ``t``; ``None`` if there is none."""
+        if not self._plan.exists:
+            return None
+        with during(f"while looking for later pulls into {self._table}"):
+            later = later_scopes(session=self._session, table=self._table, target=self._target)
+        if self._membership is not None:
+            sources = f"t.{self._session.dialect.quote(SOURCES)}"
+            return self._membership.seen_by(later, sources=sources) if later else None
+        # Which rows another list has is not known.
+        return "1 = 1" if self._target.scope is not None and self._target.scope.digest in later else None
+
     def run(self) -> LoadResult:
         result = self._run()
-        if self._membership is not None and (self._plan.exists or result is not _NO_TABLE):
-            with during(f"while recording the load of {self._table}"):
+        if not self._plan.exists and result is _NO_TABLE:
+            return result
+        with during(f"while recording the load of {self._table}"):
+            record_whole_pull(session=self._session, table=self._table, target=self._target, is_new=not self._plan.exists)
+            if self._membership is not None:
                 record_load(
                     session=self._session,
                     table=self._table,
