@@ -294,10 +294,6 @@ class Session(ABC):
     def check_deferred(self) -> None:  # noqa: B027 - most databases check at once
         """Check what the database would otherwise check when the transaction commits."""
 
-    def exists(self, table: TableName) -> bool:
-        """Return whether there is a table; unlike `columns`, without a check whether it could be created."""
-        return self.columns(table) is not None
-
     def may_write(self, table: TableName) -> bool:  # noqa: ARG002
         """Return whether the connection's user may read and change a table of loads, or create it if there is none."""
         return True

@@ -270,9 +270,6 @@ class PostgresSession(DirectLoadSession):
                 f"left behind; load as a user with BYPASSRLS, or give this one a policy FOR ALL USING (true); nothing was written"
             )
 
-    def exists(self, table: TableName) -> bool:
-        return self._relation(table) is not None
-
     def may_write(self, table: TableName) -> bool:
         rights = " AND ".join(f"has_table_privilege(to_regclass({VALUE}), '{right}')" for right in ("SELECT", "INSERT", "DELETE"))
         name = self.dialect.qualified(table)
