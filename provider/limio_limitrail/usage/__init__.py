@@ -28,6 +28,7 @@ The threads of a task::
 
 from limio_limitrail.usage.body import Column, Json, Text
 from limio_limitrail.usage.conventions import Idempotency, Refusal, ResponseMapping
+from limio_limitrail.usage.degraded import UsageWarning
 from limio_limitrail.usage.dry_run import UsageDryRunSummary
 from limio_limitrail.usage.summary import UsageCommitSummary
 from limio_limitrail.usage.template_checks import UsageRequest, check_body, check_requests
@@ -42,6 +43,7 @@ __all__ = [
     "UsageCommitSummary",
     "UsageDryRunSummary",
     "UsageRequest",
+    "UsageWarning",
     "check_body",
     "check_requests",
 ]

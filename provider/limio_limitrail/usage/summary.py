@@ -9,13 +9,16 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from limio_limitrail.troubleshooting import SETTLE_USAGE, ExplainedError, address_of
 from limio_limitrail.usage.ledger.changes import same_content
 from limio_limitrail.usage.ledger.model import Entry, Outcome, PermanentUsageError, State, UsageRow, Worker
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
 from limio_limitrail.usage.parameters import ErrorBudget
+
+if TYPE_CHECKING:
+    from limio_limitrail.usage.degraded import UsageWarning
 
 log = logging.getLogger("limio_limitrail.usage")
 
@@ -48,6 +51,8 @@ class UsageCommitSummary(TypedDict):
 
     operation: str
     table: str
+    status: str
+    warnings: list[UsageWarning]
     rows: int
     duplicates: int
     sent: int
@@ -97,6 +102,7 @@ class OutcomeCounts:
         self.sent = 0
         self.settled_before = 0
         self.rejected_before = 0
+        self.denied_before = 0
         self.left_for_later = 0
         self.changed_rows = array("Q")
         self.changed_example: str | None = None
@@ -135,6 +141,8 @@ class OutcomeCounts:
             self.rejected_before += 1
             self._note(row, REJECTED_BEFORE, describe_outcome(entry.outcome))
             return
+        if entry.state is State.DENIED and not entry.worker.same_task_run(self._worker):
+            self.denied_before += 1
         self._count(row, entry.outcome)
 
     def _count(self, row: UsageRow, outcome: Outcome) -> None:
@@ -192,6 +200,8 @@ def summarize(
     return {
         "operation": operation,
         "table": table,
+        "status": "ok",
+        "warnings": [],
         "rows": counts.rows,
         "duplicates": duplicates,
         "sent": counts.sent,

@@ -117,7 +117,9 @@ def replace_rows(session: Session, table: str, *, columns: Mapping[str, Type], r
     keys = [row[0] for row in rows]
     session.execute(f"DELETE FROM {table} WHERE {dialect.quote(KEY)} IN ({', '.join([VALUE] * len(keys))})", *keys)
     names = ", ".join(map(dialect.quote, columns))
-    placeholders = f"({', '.join(f'CAST({VALUE} AS {type_.of(dialect)})' for type_ in columns.values())})"
+    # SQLite makes a number of a time that is cast: its year.
+    cast = VALUE if dialect.name == "SQLite" else f"CAST({VALUE} AS %s)"
+    placeholders = f"({', '.join(cast.replace('%s', type_.of(dialect)) for type_ in columns.values())})"
     sql = f"INSERT INTO {table} ({names}) VALUES {', '.join([placeholders] * len(rows))}"
     session.execute(sql, *(value for row in rows for value in row))
 
