@@ -35,6 +35,7 @@ LEAST_DELAY = 5.0
 
 _PAGE = "how-to/degraded"
 
+_ANCHORS = {"no_rows": "no-rows", "fewer_rows": "fewer-rows", "slower": "far-slower"}
 _MEANINGS = {
     "rejected": "were rejected",
     "parked": "are parked: nobody knows whether they have been carried out",
@@ -222,5 +223,5 @@ def _warning(
         "usual": usual,
         "reasons": list(reasons),
         "query": queries.of(name),
-        "docs": address_of(name.replace("_", "-"), page=_PAGE),
+        "docs": address_of(_ANCHORS.get(name, name), page=_PAGE),
     }

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import runpy
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
 from limio_limitrail.usage.ledger.run_history import PastRun
 from limio_limitrail.usage.summary import OutcomeCounts, UsageCommitSummary, summarize
 
+ROOT = Path(__file__).resolve().parents[3]
 WORKER = Worker(dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1)
 QUERIES = UsageQueries(table="ledger", of_run="SELECT 1 ORDER BY state", of_changes="SELECT 2", operation="usage.commit")
 
@@ -154,7 +157,13 @@ def test_a_message_has_everything() -> None:
     [told] = found
     message = told["degraded"]
     assert message["title"] == "usage.commit[3] is degraded: fewer rows, slower"
-    for part in ("2 rows, fewer than 9", "SELECT 1", "how-to/degraded.md#slower", "https://airflow/log", "the API's own words"):
+    for part in (
+        "2 rows, fewer than 9",
+        "SELECT 1",
+        "how-to/degraded.md#far-slower",
+        "https://airflow/log",
+        "the API's own words",
+    ):
         assert part in message["text"]
     assert "&lt;b&gt;the API&#x27;s own words" in message["html"]
     assert "<b>" not in message["html"]
@@ -177,3 +186,19 @@ def test_a_notifier_that_is_none(notifier: Any, error: type[Exception]) -> None:
         DegradedNotifier(notifier)
     with pytest.raises(TypeError, match=r'write \["denied"\]'):
         DegradedNotifier(print, warnings="denied")
+
+
+def test_each_warning_has_its_section() -> None:
+    limits = {"warn_no_rows": True, "warn_slower": timedelta(microseconds=1)}
+    found = assess(seconds=1, sent=0, history=None, **limits)["warnings"] + degraded_summary()["warnings"]
+    page = (ROOT / "docs" / "how-to" / "degraded.md").read_text()
+    headings = {line[3:].lower().replace(" ", "-") for line in page.splitlines() if line.startswith("## ")}
+    assert {warning["docs"].partition("#")[2] for warning in found} == {"no-rows", "far-slower", "fewer-rows"}
+    assert headings >= {"no-rows", "far-slower", "fewer-rows", "rejected", "parked", "denied", "changed"}
+
+
+def test_the_example_has_a_deadline_that_airflow_can_store() -> None:
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    dag = runpy.run_path(str(ROOT / "dags_examples" / "limitrail_watched_commit.py"))["dag"]
+    assert "SmtpNotifier" in str(DagSerialization.serialize_dag(dag)["deadline"])
