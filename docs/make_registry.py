@@ -28,6 +28,7 @@ HEAD = """\
 # What users import besides the classes that provider_info.py leads to.
 OTHER = [
     "limio_limitrail.api.resource.Resource",
+    "limio_limitrail.notifications.degraded.DegradedNotifier",
     "limio_limitrail.retry_policy.ApiRetryPolicy",
     "limio_limitrail.emulator.server.EmulatorServer",
 ]

@@ -79,6 +79,7 @@ def get_provider_info() -> dict[str, Any]:
             "limio_limitrail.links.pages.LimitRailConsoleLink",
             "limio_limitrail.links.pages.LedgerQueryLink",
         ],
+        "notifications": ["limio_limitrail.notifications.degraded.DegradedNotifier"],
         "asset-uris": [
             {
                 "schemes": ["limio"],

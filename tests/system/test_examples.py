@@ -35,6 +35,7 @@ DAG_IDS = {
     "limio_abandoned_basket_followup.py": "limio_abandoned_basket_followup",
     "limio_basket_wait.py": "limio_basket_wait",
     "limitrail_first_send.py": "limitrail_first_send",
+    "limitrail_watched_commit.py": "limitrail_watched_commit",
     "limitrail_usage_files.py": "limitrail_usage_files",
     "limitrail_usage_settle.py": "limitrail_usage_settle",
     "limitrail_usage_watch.py": "limitrail_usage_watch",
@@ -68,6 +69,8 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         # Of the day before the run, which is due when it is made, and of some hours before: none near either end.
         hours = [datetime.now(tz=UTC) - timedelta(hours=hour, minutes=30) for hour in range(30)]
         limio_emulator.limitrail.add_usage([{"committedAt": hour.isoformat(), "amount": "1.50"} for hour in hours])
+    if file == "limitrail_watched_commit.py":
+        limio_emulator.limitrail.add_accounts(f"acme-{n}" for n in range(5))
     conf = {"process_id": process} if file == "limio_order_wait.py" else {"root": root}
     outcome = home.run(DAG_IDS[file], conf=conf, logical_date="2026-11-01T00:00:00+00:00")
     states = {name: task["state"] for name, task in outcome.result["tasks"].items()}

@@ -18,6 +18,7 @@ from limio_limitrail.emulator import EmulatorServer, Fault
 from limio_limitrail.hooks.limio import LimioHook
 from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.limio.resources import RESOURCES
+from limio_limitrail.notifications.degraded import DegradedNotifier
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.operators.limitrail_ledger import LimitRailSettleUsageOperator
 from limio_limitrail.polling import ChangeEvent, new_events
@@ -149,6 +150,8 @@ with DAG(
         key_columns=["id", "day"],
         body={"account": Column("account"), "metadata": {"label": Text("{plan} on {day}"), "more": Json("more")}},
         max_rejected="10%",
+        warn_slower=timedelta(hours=1),
+        on_success_callback=DegradedNotifier(print, warnings=["slower"]),
     )
     settle = LimitRailSettleUsageOperator(
         task_id="settle", sql_conn_id="warehouse", decisions=[{"key": "k", "decision": "send", "note": "not there"}], by="ada"

@@ -67,6 +67,10 @@ def send_metrics(summary: Mapping[str, Any], *, api: str, what: str) -> None:
         for name in GAUGES:
             if name in summary:
                 Stats.gauge(f"limio_limitrail.{name}", int(summary[name]), tags=tags)
+        if "status" in summary:
+            Stats.gauge("limio_limitrail.degraded", int(summary["status"] == "degraded"), tags=tags)
+            for warning in summary["warnings"]:
+                Stats.incr("limio_limitrail.warnings", 1, tags={**tags, "warning": warning["name"]})
         for name in TIMINGS:
             if name in summary:
                 Stats.timing(f"limio_limitrail.{name}", 1000 * float(summary[name]), tags=tags)

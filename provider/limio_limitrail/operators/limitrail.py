@@ -30,6 +30,8 @@ from limio_limitrail.usage.conventions import (
 from limio_limitrail.usage.ledger.states import PermanentUsageError
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.providers.common.sql.hooks.sql import DbApiHook
     from airflow.sdk import Context, ObjectStoragePath
 
@@ -38,11 +40,13 @@ if TYPE_CHECKING:
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
     from limio_limitrail.usage.committer import UsageCommitter
+    from limio_limitrail.usage.degraded import UsageQueries
     from limio_limitrail.usage.dry_run import UsageDryRunSummary
     from limio_limitrail.usage.ledger.ledger import Ledger
     from limio_limitrail.usage.ledger.model import Worker
     from limio_limitrail.usage.ledger.previews import Previews
     from limio_limitrail.usage.ledger.rules import Policy
+    from limio_limitrail.usage.ledger.run_history import RunHistory
     from limio_limitrail.usage.messages import UsageTemplate
     from limio_limitrail.usage.sender import UsageSender
     from limio_limitrail.usage.summary import UsageCommitSummary
@@ -94,6 +98,18 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
     :param changes_table: the table that lists such rows; created when there are some.
     :param changes_hold: ``members`` lists the names of the members that differ; ``bodies`` the new bodies, too.
     :param max_in_doubt: how many rows in doubt the ledger may hold besides the task's rows: a whole number; None: any number.
+    :param warn_rejected: how many rows may be rejected before the task counts as degraded, which is green, with warnings in
+        its summary, metrics and asset events; None: any number. The same holds for ``warn_parked``, ``warn_denied`` and
+        ``warn_changed``.
+    :param warn_parked: how many may be parked, likewise.
+    :param warn_denied: how many rows this Dag run may see denied, likewise.
+    :param warn_changed: how many may come with another body, likewise.
+    :param warn_no_rows: whether the task is degraded if it has no rows at all.
+    :param warn_fewer_rows: it is degraded with fewer rows than this number, or than such a share of the usual number as
+        ``"50%"``. Usual is the median of the task's last whole runs.
+    :param warn_slower: it is degraded if it takes longer than this timedelta or number of seconds, or than such a share of the
+        usual time for as many rows as ``"300%"``.
+    :param history_table: the table of the task's last runs, which make up what is usual; created if a share is given.
     :param response: where the API's responses hold a decision and what they mean: a `ResponseMapping` (from
         ``limio_limitrail.usage``), or a mapping with its members. Default: the connection's ``response``.
     :param limit: the maximum number of rows to send in a Dag run, all tries and mapped copies of the task together; None: any
@@ -131,6 +147,14 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         "max_changed": Parameter(readers.rows_or_percent),
         "changes_table": Parameter(readers.text("the name of a table")),
         "changes_hold": Parameter(readers.choice(*usage.CHANGES_HOLD)),
+        "warn_rejected": Parameter(readers.optional(readers.rows_or_percent)),
+        "warn_parked": Parameter(readers.optional(readers.rows_or_percent)),
+        "warn_denied": Parameter(readers.optional(readers.rows_or_percent)),
+        "warn_changed": Parameter(readers.optional(readers.rows_or_percent)),
+        "warn_no_rows": Parameter(readers.switch),
+        "warn_fewer_rows": Parameter(readers.optional(readers.rows_or_percent)),
+        "warn_slower": Parameter(readers.optional(usage.slower_than)),
+        "history_table": Parameter(readers.text("the name of a table")),
         "response": Parameter(readers.optional(response_mapping)),
         "limit": Parameter(readers.optional(readers.whole_number(least=1))),
         "dry_run": Parameter(readers.switch),
@@ -174,6 +198,14 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         max_changed: Templated[int | str] = 0,
         changes_table: Templated[str] = "limitrail_usage_changes",
         changes_hold: Templated[str] = "members",
+        warn_rejected: Templated[int | str] | None = None,
+        warn_parked: Templated[int | str] | None = None,
+        warn_denied: Templated[int | str] | None = None,
+        warn_changed: Templated[int | str] | None = None,
+        warn_no_rows: Templated[bool] = False,
+        warn_fewer_rows: Templated[int | str] | None = None,
+        warn_slower: Templated[timedelta | float | str] | None = None,
+        history_table: Templated[str] = "limitrail_usage_runs",
         response: Templated[ResponseMapping | Mapping[str, Any]] | None = None,
         limit: Templated[int] | None = None,
         dry_run: Templated[bool] = False,
@@ -208,6 +240,14 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         self.max_changed: int | str = max_changed
         self.changes_table: str = changes_table
         self.changes_hold: str = changes_hold
+        self.warn_rejected: int | str | None = warn_rejected
+        self.warn_parked: int | str | None = warn_parked
+        self.warn_denied: int | str | None = warn_denied
+        self.warn_changed: int | str | None = warn_changed
+        self.warn_no_rows: bool = warn_no_rows
+        self.warn_fewer_rows: int | str | None = warn_fewer_rows
+        self.warn_slower: timedelta | float | str | None = warn_slower
+        self.history_table: str = history_table
         self.response: Any = response
         self.limit: int | None = limit
         self.dry_run = dry_run
@@ -269,6 +309,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         from limio_limitrail.hooks.databases import find_database
         from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
         from limio_limitrail.observability.metrics import log_group, send_metrics
+        from limio_limitrail.usage import degraded
         from limio_limitrail.usage import summary as usage_summary
         from limio_limitrail.usage.committer import UsageCommitter
         from limio_limitrail.usage.ledger.model import Worker
@@ -326,12 +367,14 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
             )
             if self._killed:
                 self._committer.stop()
+            complete = False
             try:
                 with log_group(f"send {name}", operation=name, rows=total):
                     self._committer.run(row_buffer.rows(), total=total)
                 if self.max_in_doubt is not None and left.count > self.max_in_doubt:
                     # Somebody may have settled some of them meanwhile.
                     left = ledger.left_in_doubt(row_buffer.among)
+                complete = True
             finally:
                 counts = self._committer.counts
                 unlisted = None
@@ -353,23 +396,61 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
                     left=left,
                     requests=measured(),
                 )
+                failure = (
+                    usage_summary.check_thresholds(
+                        counts,
+                        table=ledger.table,
+                        operation=name,
+                        thresholds=thresholds,
+                        left=left,
+                        changes_table=self.changes_table,
+                    )
+                    or unlisted
+                )
+                degraded.add_warnings(
+                    summary,
+                    counts=counts,
+                    limits={parameter: getattr(self, parameter) for parameter in degraded.WARNINGS},
+                    queries=self._queries(operation, table=ledger.table, worker=worker),
+                    failed=not complete or failure is not None,
+                    history=self._history(context, database=database, worker=worker, operation=name),
+                )
                 usage_summary.log_summary(counts, summary=summary)
+                degraded.log_warnings(summary)
                 send_metrics(summary, api=self.hook.conn_type, what=name)
                 self.update_lineage(rows=summary["committed"])
                 # A failed task has no return value, and the numbers are what a person will look for.
                 context["ti"].xcom_push(key="return_value", value=summary)
                 context["ti"].xcom_push(key="ledger_query", value=self._query)
-        failure = usage_summary.check_thresholds(
-            counts, table=ledger.table, operation=name, thresholds=thresholds, left=left, changes_table=self.changes_table
-        )
-        if (error := failure or unlisted) is not None:
-            raise error
+        if failure is not None:
+            raise failure
         if summary["left_for_later"]:
             # What consumes an event would take the rows for whole.
             suppress_outlet_events(self)
         else:
             add_to_outlet_events(context, outlets=self.outlets, summary=summary)
         return summary
+
+    def _queries(self, operation: Operation, *, table: str, worker: Worker) -> UsageQueries:
+        from limio_limitrail.usage.degraded import UsageQueries
+        from limio_limitrail.usage.summary import ledger_query
+
+        return UsageQueries(
+            table=table,
+            of_run=ledger_query(table=table, worker=worker),
+            of_changes=ledger_query(table=self.changes_table, worker=worker).replace("ORDER BY state, ", "ORDER BY "),
+            operation=operation.name if operation.changes else None,
+        )
+
+    def _history(self, context: Context, *, database: PersistentConnection, worker: Worker, operation: str) -> RunHistory | None:
+        """Return the runs to compare with; None if no warning asks for them, or this run is not like the others."""
+        from limio_limitrail.usage.ledger.run_history import RunHistory
+
+        by_share = isinstance(self.warn_fewer_rows, str) or isinstance(self.warn_slower, str)
+        if not by_share or not usage.is_usual(context.get("dag_run"), replay=self.replay):
+            return None
+        about = (self.hook.tenant, self.key_namespace, self.ledger_table)
+        return RunHistory(database, table=self.history_table, worker=worker, operation=operation, about=about)
 
     def _forecast(self, operation: Operation, *, template: UsageTemplate, policy: Policy, worker: Worker) -> UsageDryRunSummary:
         from limio_limitrail.hooks.databases import find_database

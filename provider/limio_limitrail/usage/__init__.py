@@ -34,6 +34,7 @@ from limio_limitrail.lazy import lazy_names
 if TYPE_CHECKING:
     from limio_limitrail.usage.body import Column, Json, Text
     from limio_limitrail.usage.conventions import Idempotency, Refusal, ResponseMapping
+    from limio_limitrail.usage.degraded import UsageWarning
     from limio_limitrail.usage.dry_run import UsageDryRunSummary
     from limio_limitrail.usage.settling import UsageSettlementSummary
     from limio_limitrail.usage.summary import UsageCommitSummary
@@ -50,6 +51,7 @@ __all__ = [
     "UsageDryRunSummary",
     "UsageRequest",
     "UsageSettlementSummary",
+    "UsageWarning",
     "check_body",
     "check_requests",
 ]
@@ -59,6 +61,7 @@ __getattr__ = lazy_names(
     modules={
         "limio_limitrail.usage.body": ("Column", "Json", "Text"),
         "limio_limitrail.usage.conventions": ("Idempotency", "Refusal", "ResponseMapping"),
+        "limio_limitrail.usage.degraded": ("UsageWarning",),
         "limio_limitrail.usage.dry_run": ("UsageDryRunSummary",),
         "limio_limitrail.usage.settling": ("UsageSettlementSummary",),
         "limio_limitrail.usage.summary": ("UsageCommitSummary",),

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.parameters.given import as_native, type_of
+from limio_limitrail.parameters.given import as_native, plain, type_of, unfit
+from limio_limitrail.parameters.times import span
 from limio_limitrail.usage.ledger.states import RESEND_WITHIN, OnUnknown, State
 
 if TYPE_CHECKING:
@@ -58,6 +59,30 @@ def rows(name: str, value: object) -> object:
     if isinstance(found, str | bytes | Mapping) or not isinstance(found, Iterable):
         raise ParameterError(f"{name} must be a list of mappings, one a row, got {type_of(value)}")
     return found
+
+
+def slower_than(name: str, value: object) -> timedelta | str:
+    """Read when a run is far slower: a span of time, or a share of the usual one such as ``"300%"``.
+
+    :raises ParameterError: it is neither, or the share is not above 100%.
+    """
+    found = plain(value)
+    if isinstance(found, str) and found.strip().endswith("%"):
+        number = found.strip()[:-1].strip()
+        if number.replace(".", "", 1).isdecimal() and len(number) <= 20 and Decimal(number) > 100:
+            return f"{number}%"
+        raise unfit(name, value, expected='a share of the usual time above 100%, such as "300%", or a span of time')
+    try:
+        return span(least=timedelta(microseconds=1))(name, value)
+    except ParameterError as error:
+        expected = 'a span of time (a timedelta, seconds, or a text such as PT1H), or a share of the usual one, such as "300%"'
+        raise unfit(name, value, expected=expected) from error
+
+
+def is_usual(run: Any, *, replay: str | None) -> bool:
+    """Return whether a Dag run is one of those that are alike: not a backfill, and not a replay."""
+    type_ = getattr(run, "run_type", None)
+    return replay is None and getattr(type_, "value", type_) != "backfill"
 
 
 def read_policy(

@@ -8,7 +8,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from limio_limitrail.troubleshooting import SETTLE_USAGE, ExplainedError, address_of
 from limio_limitrail.usage.ledger.changes import same_content
@@ -16,6 +16,9 @@ from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker,
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
 from limio_limitrail.usage.ledger.states import PermanentUsageError, State
 from limio_limitrail.usage.parameters import ErrorBudget
+
+if TYPE_CHECKING:
+    from limio_limitrail.usage.degraded import UsageWarning
 
 log = logging.getLogger("limio_limitrail.usage")
 
@@ -46,6 +49,8 @@ class UsageCommitSummary(TypedDict):
 
     operation: str
     table: str
+    status: str
+    warnings: list[UsageWarning]
     rows: int
     duplicates: int
     sent: int
@@ -95,6 +100,7 @@ class OutcomeCounts:
         self.sent = 0
         self.settled_before = 0
         self.rejected_before = 0
+        self.denied_before = 0
         self.left_for_later = 0
         self.changed_rows = array("Q")
         self.changed_example: str | None = None
@@ -133,6 +139,8 @@ class OutcomeCounts:
             self.rejected_before += 1
             self._note(row, REJECTED_BEFORE, describe_outcome(entry.outcome))
             return
+        if entry.state is State.DENIED and not entry.worker.same_task_run(self._worker):
+            self.denied_before += 1
         self._count(row, entry.outcome)
 
     def _count(self, row: UsageRow, outcome: Outcome) -> None:
@@ -176,6 +184,8 @@ def summarize(
     return {
         "operation": operation,
         "table": table,
+        "status": "ok",
+        "warnings": [],
         "rows": counts.rows,
         "duplicates": duplicates,
         "sent": counts.sent,

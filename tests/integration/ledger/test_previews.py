@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 
 import pytest
 
@@ -11,6 +12,7 @@ from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.usage.ledger.model import Outcome
 from limio_limitrail.usage.ledger.previews import PREVIEW_COLUMNS, Previews
 from limio_limitrail.usage.ledger.states import LedgerError, State
+from limio_limitrail.usage.ledger.table import milliseconds
 from tests.support.ledgers import PARK, FailingDatabase, make_rows, make_worker
 
 
@@ -39,6 +41,15 @@ def test_the_newest_preview_stands(db, previews):
         previews.record({row.key: decided(decision) for row in rows})
     found = db.query("SELECT decision, fees, answer, http_status, run_id FROM previews")
     assert found == [("ALLOWED", '[{"amount":0.1000}]', '{"it\'s": "naïve %s ?"}', 200, "run-1")] * 3
+
+
+def test_a_preview_says_when_it_was_made(db, previews):
+    previews.prepare()
+    rows = make_rows(1)
+    previews.claim(rows, policy=PARK)
+    previews.record({row.key: decided("ALLOWED") for row in rows})
+    [(when,)] = db.query("SELECT previewed_at FROM previews")
+    assert abs(milliseconds(when) / 1000 - time.time()) < 86400
 
 
 def test_what_could_not_be_written_is_written_later(db, previews, monkeypatch):

@@ -12,10 +12,11 @@ from limio_limitrail.sensors import base
 from limio_limitrail.transfers import partitions
 from limio_limitrail.transfers import state as watermark
 from limio_limitrail.triggers.base import KWARGS_FORMAT
-from limio_limitrail.usage.ledger import table
+from limio_limitrail.usage.ledger import run_history, table
 
 NUMBERS = {
     "usage ledger": table.FORMAT,
+    "last runs of a usage task": run_history.FORMAT,
     "idempotency keys": "",
     "manifest": manifest.FORMAT_VERSION,
     "last run of a pull into files": last_run.FORMAT_VERSION,

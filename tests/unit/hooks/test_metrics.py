@@ -90,3 +90,13 @@ def test_where_metrics_are_off_nothing_happens():
 def test_rows_left_in_doubt_are_a_gauge_that_goes_back_to_zero(metrics, left):
     send_metrics({"rows": 1, "left_in_doubt": left, "seconds": 1, "waited": 0}, api="limitrail", what="usage.commit")
     assert metrics["limio_limitrail.left_in_doubt"] == (left, {"api": "limitrail", "what": "usage.commit"})
+
+
+@pytest.mark.parametrize(("status", "degraded"), [("ok", 0), ("degraded", 1), ("failed", 0)])
+def test_a_degraded_task_is_a_gauge_and_each_warning_counts(metrics, status, degraded):
+    warnings = [{"name": "denied"}] if degraded else []
+    summary = {"rows": 1, "status": status, "warnings": warnings, "seconds": 1, "waited": 0}
+    send_metrics(summary, api="limitrail", what="usage.commit")
+    tags = {"api": "limitrail", "what": "usage.commit"}
+    assert metrics["limio_limitrail.degraded"] == (degraded, tags)
+    assert metrics.get("limio_limitrail.warnings") == ((1, {**tags, "warning": "denied"}) if degraded else None)
