@@ -71,6 +71,9 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         limio_emulator.limitrail.add_usage([{"committedAt": hour.isoformat(), "amount": "1.50"} for hour in hours])
     if file == "limitrail_watched_commit.py":
         limio_emulator.limitrail.add_accounts(f"acme-{n}" for n in range(5))
+        # Airflow 3.3.2's `dag.test` cannot end a run with a deadline: it looks for the alert of a Dag that is not stored.
+        text = (EXAMPLES / file).read_text()
+        (home.path / "dags" / file).write_text(text.replace("deadline=NOT_BY_SIX,", ""))
     conf = {"process_id": process} if file == "limio_order_wait.py" else {"root": root}
     outcome = home.run(DAG_IDS[file], conf=conf, logical_date="2026-11-01T00:00:00+00:00")
     states = {name: task["state"] for name, task in outcome.result["tasks"].items()}
