@@ -226,8 +226,8 @@ class WholeAirflow:
             task = self.run(dag_id, run_id).tasks.get(name)
             return task and task.state
 
-        self.wait_for(lambda: state() in asks | {"failed", "success"}, f"{name} asks", seconds=180)
-        assert state() in asks, self.task_log(run_id, task_id)[-4000:]
+        self.wait_for(lambda: state() in asks | {"failed", "success", "upstream_failed"}, f"{name} asks", seconds=180)
+        assert state() in asks, self.task_log(run_id, "*")[-4000:]
         found: dict[str, Any] = self._ask("GET", path)
         return found
 

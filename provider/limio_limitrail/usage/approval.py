@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 
 import msgspec
 
+from limio_limitrail.troubleshooting import ExplainedError
 from limio_limitrail.usage.approval_options import CARRY_OUT, LEAVE_ALL
 from limio_limitrail.usage.approval_text import cell, describe_row, plain_text, utc_time
 from limio_limitrail.usage.ledger.decisions import MAX_NOTE
@@ -42,8 +43,8 @@ _OF_CHANGED = (Decision.LEAVE.value, Decision.ACCEPT.value)
 _OF_OTHERS = tuple(one.value for one in (Decision.LEAVE, Decision.COMMITTED, Decision.DENIED, Decision.SEND, Decision.GIVE_UP))
 
 
-class AnswerError(ValueError):
-    """An answer does not belong to the form. Nothing was decided."""
+class AnswerError(ExplainedError):
+    """An answer does not belong to the form. Nothing was decided; a retry asks again."""
 
 
 class ApprovedRow(TypedDict):
@@ -128,18 +129,15 @@ def make_form(rows: Sequence[OpenRow], *, table: str, listed_rows: int, not_show
     fields: dict[str, dict[str, Any]] = {}
     for number, (name, group) in enumerate(zip(names, groups, strict=True), start=1):
         title = f"Group {number}: {len(group.rows):,} {group.kind} {_rows(len(group.rows))}"
-        fields[name] = _choice(title=title, words=group.words, description=plain_text(group.reason), section="Groups")
+        fields[name] = _choice(title=title, words=group.words, description=plain_text(group.reason))
     for number, (name, (group, row)) in enumerate(zip(own, listed, strict=True), start=1):
         words = (AS_GROUP, *group.words)
-        fields[name] = _choice(
-            title=f"Row {number}", words=words, description=plain_text(describe_row(row)), section="Single rows"
-        )
+        fields[name] = _choice(title=f"Row {number}", words=words, description=plain_text(describe_row(row)))
     fields[NOTE] = {
         "default": None,
         "type": ["null", "string"],
         "title": "Note",
         "description": "Why; the ledger keeps it.",
-        "section": "Note",
     }
     total = len(rows) + not_shown
     return Form(
@@ -253,7 +251,7 @@ def _digest(rows: Iterable[OpenRow]) -> str:
     return found.hexdigest()
 
 
-def _choice(*, title: str, words: Sequence[str], description: str, section: str) -> dict[str, Any]:
+def _choice(*, title: str, words: Sequence[str], description: str) -> dict[str, Any]:
     return {
         "default": words[0],
         "type": "string",
@@ -261,7 +259,6 @@ def _choice(*, title: str, words: Sequence[str], description: str, section: str)
         "values_display": {word: _LABELS[word] for word in words},
         "title": title,
         "description": description,
-        "section": section,
     }
 
 
