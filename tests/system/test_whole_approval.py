@@ -52,7 +52,8 @@ class Approvals:
         ended = {"success", "failed"}
         self.airflow.wait_for(lambda: self.airflow.run(dag_id, run).state in ended, f"{run} has ended", seconds=240)
         found = self.airflow.run(dag_id, run)
-        assert found.state == state, self.airflow.task_log(run, "*")[-6000:]
+        errors = [line for line in self.airflow.task_log(run, "*").splitlines() if '"level":"error"' in line]
+        assert found.state == state, errors
         return found
 
     def field(self, form: dict[str, Any], name: str) -> str:

@@ -96,7 +96,8 @@ class LimitRailApproveUsageOperator(ReadsParameters, HITLOperator):  # type: ign
             options=[CARRY_OUT, LEAVE_ALL],
             # So that a form without an answer ends well, and changes nothing.
             defaults=LEAVE_ALL,
-            response_timeout=response_timeout,
+            # Without a time, Airflow would take the one for the execution, and say so in a warning.
+            response_timeout=response_timeout or timedelta(days=1),
             **kwargs,
         )
         self.sql_conn_id: str = sql_conn_id
@@ -129,7 +130,7 @@ class LimitRailApproveUsageOperator(ReadsParameters, HITLOperator):  # type: ign
             rows = self._find_rows()
         if not rows:
             self.log.info("No rows of %s need a person: nobody is asked.", self.ledger_table)
-            return {"by": None, "decisions": []}
+            return _pushed({"by": None, "decisions": []}, context)
         asked = rows[: self.max_rows]
         form = make_form(asked, table=self.ledger_table, listed_rows=self.listed_rows, not_shown=len(rows) - len(asked))
         for (kind, reason), count in Counter((row.kind, row.reason) for row in asked).most_common(10):
@@ -167,7 +168,7 @@ class LimitRailApproveUsageOperator(ReadsParameters, HITLOperator):  # type: ign
         words = [f"{word} {count:,}" for word, count in decided.most_common()]
         words.append(f"left as they are {asked - decided.total():,}")
         self.log.info("Answered by %s, about %s rows: %s.", approval["by"] or "nobody", f"{asked:,}", ", ".join(words))
-        return approval
+        return _pushed(approval, context)
 
     def _find_rows(self) -> list[OpenRow]:
         from airflow.sdk.exceptions import AirflowFailException
@@ -208,6 +209,12 @@ class LimitRailApproveUsageOperator(ReadsParameters, HITLOperator):  # type: ign
             raise AnswerError(
                 f"the XCom {_FORM!r} of this task does not hold what the form was about: clear the task, and it asks again"
             ) from None
+
+
+def _pushed(approval: UsageApproval, context: Context) -> UsageApproval:
+    # Also with do_xcom_push=False: the next task would take a missing answer for none.
+    context["ti"].xcom_push(key="return_value", value=approval)
+    return approval
 
 
 def _to_xcom(shown: ShownForm) -> Any:

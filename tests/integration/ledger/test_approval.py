@@ -114,7 +114,17 @@ def test_an_answer_settles_what_was_shown(lite, ledger, asked):
 def test_nobody_is_asked_about_nothing(lite, ledger, asked):
     task = asked(kinds=["damaged"])
     assert task.ask() == {"by": None, "decisions": []}
-    assert (task.forms, task.xcoms) == ([], {})
+    assert task.forms == []
+    assert json.loads(task.xcoms["return_value"]) == {"by": None, "decisions": []}
+
+
+def test_an_answer_is_kept_whatever_the_task_returns(lite, ledger, asked):
+    task = asked(do_xcom_push=False, response_timeout=None, execution_timeout=timedelta(minutes=5))
+    task.ask()
+    assert task.task().execution_timeout == timedelta(minutes=5)
+    assert getattr(task.waits, "timeout", None) is None
+    found = task.answer(group_1="send")
+    assert json.loads(task.xcoms["return_value"]) == found
 
 
 def test_rows_that_changed_while_the_form_waited_stay_as_they_are(lite, ledger, asked):
