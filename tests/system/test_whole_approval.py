@@ -97,7 +97,7 @@ def test_rows_that_need_a_person_are_asked_about(
     secrets = [*emulator.limitrail.tokens, *(client.client_secret for client in emulator.limitrail.options.clients)]
     assert not [secret for secret in secrets if secret in json.dumps(form)]
     # Each row has a choice of its own; the body says which it is.
-    lines = [line for line in form["body"].splitlines() if "`subscription_id=" in line]
+    lines = [line for line in form["body"].splitlines() if "subscription_id=" in line]
     keys = {number: line.split("|")[4].strip(" `") for number, line in enumerate(lines, start=1)}
     assert set(keys.values()) == parked
     choices = {approvals.field(form, f"row_{number}"): "committed" if key in done else "send" for number, key in keys.items()}

@@ -49,7 +49,7 @@ def test_a_person_answers(
     take_form(page, take_picture)
     answer(page, dags, "Carry out")
     dags.open_task("settle_usage")
-    expect(dags.xcom("return_value")).to_contain_text('"committed": 2')
+    expect(dags.xcom("return_value")).to_contain_text('"settled": 5')
     assert ledger(airflow) == ["committed", "committed", "free", "given_up", "given_up"]
 
     # The row is sent again, and refused in words that would do something in a page.
