@@ -136,6 +136,7 @@ class AirflowHome:
             "from limio_limitrail.transfers import Check\n"
             "from limio_limitrail.usage import Column, Json, Text\n"
             "from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator\n"
+            "from limio_limitrail.operators.limitrail_approve import LimitRailApproveUsageOperator\n"
             "from limio_limitrail.operators.limitrail_ledger import LimitRailSettleUsageOperator\n"
             "from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor\n"
             "from limio_limitrail.sensors.limitrail import LimitRailResourceSensor\n"

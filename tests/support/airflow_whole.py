@@ -211,8 +211,33 @@ class WholeAirflow:
         run_id: str = self._ask("POST", f"dags/{dag_id}/dagRuns", logical_date=None, conf=dict(conf or {}))["dag_run_id"]
         return run_id
 
+    def clear(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """Clear a task of a run, and those after it."""
+        what = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task_id], "include_downstream": True, "only_failed": False}
+        self._ask("POST", f"dags/{dag_id}/clearTaskInstances", **what)
+
+    def form(self, dag_id: str, run_id: str, task_id: str, *, map_index: int = -1) -> dict[str, Any]:
+        """Wait until a task asks a person, and give its form."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/{map_index}/hitlDetails"
+        name = task_id if map_index < 0 else f"{task_id}[{map_index}]"
+        asks = {"awaiting_input", "deferred"}  # from Airflow 3.3 on, and before
+
+        def state() -> str | None:
+            task = self.run(dag_id, run_id).tasks.get(name)
+            return task and task.state
+
+        self.wait_for(lambda: state() in asks | {"failed", "success", "upstream_failed"}, f"{name} asks", seconds=180)
+        assert state() in asks, self.task_log(run_id, "*")[-4000:]
+        found: dict[str, Any] = self._ask("GET", path)
+        return found
+
+    def answer(self, dag_id: str, run_id: str, task_id: str, *, option: str, map_index: int = -1, **fields: Any) -> None:
+        """Answer a task's form, as the page of Airflow does."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/{map_index}/hitlDetails"
+        self._ask("PATCH", path, chosen_options=[option], params_input=fields)
+
     def _ask(self, method: str, path: str, **body: Any) -> Any:
-        reply = self._api.request(method, f"{self.url}/api/v2/{path}", json=body, timeout=60)
+        reply = self._api.request(method, f"{self.url}/api/v2/{path}", json=body or None, timeout=60)
         assert reply.ok, f"{method} {path}: {reply.status_code} {reply.text}"
         return reply.json()
 

@@ -35,6 +35,7 @@ DAG_IDS = {
     "limio_abandoned_basket_followup.py": "limio_abandoned_basket_followup",
     "limio_basket_wait.py": "limio_basket_wait",
     "limitrail_first_send.py": "limitrail_first_send",
+    "limitrail_usage_approve.py": "limitrail_usage_approve",
     "limitrail_watched_commit.py": "limitrail_watched_commit",
     "limitrail_usage_files.py": "limitrail_usage_files",
     "limitrail_usage_settle.py": "limitrail_usage_settle",

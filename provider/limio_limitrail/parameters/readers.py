@@ -139,6 +139,19 @@ def choice(*words: str) -> Reader[str]:
     return read
 
 
+def choices(*words: str) -> Reader[tuple[str, ...]]:
+    """Read some of several words, in any case: a list, or one of them as a text."""
+    one, some = choice(*words), names("words", least=1)
+
+    def read(name: str, value: object) -> tuple[str, ...]:
+        try:
+            return tuple(dict.fromkeys(one(name, item) for item in some(name, value)))
+        except ParameterError:
+            raise unfit(name, value, expected=f"a list of some of {', '.join(words)}, or one of them as a text") from None
+
+    return read
+
+
 def names(what: str, *, least: int = 0) -> Reader[tuple[str, ...]]:
     """Read several names: a list, or one text, which is a list of one.
 

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 from limio_limitrail.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from limio_limitrail.usage.approval import UsageApproval
     from limio_limitrail.usage.body import Column, Json, Text
     from limio_limitrail.usage.conventions import Idempotency, Refusal, ResponseMapping
     from limio_limitrail.usage.degraded import UsageWarning
@@ -47,6 +48,7 @@ __all__ = [
     "Refusal",
     "ResponseMapping",
     "Text",
+    "UsageApproval",
     "UsageCommitSummary",
     "UsageDryRunSummary",
     "UsageRequest",
@@ -59,6 +61,7 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     modules={
+        "limio_limitrail.usage.approval": ("UsageApproval",),
         "limio_limitrail.usage.body": ("Column", "Json", "Text"),
         "limio_limitrail.usage.conventions": ("Idempotency", "Refusal", "ResponseMapping"),
         "limio_limitrail.usage.degraded": ("UsageWarning",),

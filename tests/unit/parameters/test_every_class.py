@@ -18,6 +18,7 @@ from limio_limitrail.emulator import EmulatorServer
 from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.sql import WriteMode
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+from limio_limitrail.operators.limitrail_approve import LimitRailApproveUsageOperator
 from limio_limitrail.operators.limitrail_ledger import LimitRailSettleUsageOperator
 from limio_limitrail.parameters.declared import Parameter
 from limio_limitrail.polling.conditions import Missing
@@ -43,6 +44,7 @@ GOOD: dict[type[Any], dict[str, Any]] = {
         "resource": "usage", "since": "2026-01-01", "until": "2026-01-02", "destination": "file:///nowhere",
     },
     LimitRailCommitUsageOperator: {"key_columns": "id", "sql_conn_id": "lite", "body": {"a": 1}, "rows": [{"id": 1}]},
+    LimitRailApproveUsageOperator: {"sql_conn_id": "lite"},
     LimitRailSettleUsageOperator: {"sql_conn_id": "lite", "decisions": [{"key": "k", "decision": "send"}]},
     LimioObjectSensor: {"path_type": "orders", "object_id": "x"},
     LimioResourceSensor: {"resource": "orders"},
@@ -80,6 +82,9 @@ WRONG: dict[str, list[Any]] = {
     "idempotency": ["x", [1], {"header": ""}, {"header": "a b"}, {"header": "a:b"}, {"resend_within": -1}, {"keys": 1}],
     "body": ["x", [1]], "by": [1.5], "ledger_table": ["", None], "changes_table": ["", None],
     "decisions": ["x", 5, [1], b"x"],
+    "kinds": [None, [], "committed", ["parked", "x"]], "older_than": [-1, "soon"], "max_rows": [0, None, "x"],
+    "listed_rows": [-1, 201], "response_timeout": [0, "soon"], "notifiers": [["x"]],
+    "assigned_users": [[], [1.5], [{"id": "a", "mail": "b"}], [{"name": "a"}]],
     "rows": ["x", 5, {"a": 1}],
     "limio_conn_id": ["", None], "limitrail_conn_id": ["", None], "predicate": ["f", "no way"], "transform": ["f",
     "no.such.module"],
@@ -134,7 +139,7 @@ def test_each_parameter_is_declared(cls: type[Any]) -> None:
     templated = {name for name, parameter in cls.parameters.items() if parameter.templated}
     if cls in GOOD:
         assert set(cls.template_fields) == templated
-        assert set(cls.parameters) - templated <= {"transform", "predicate", "deferrable"}
+        assert set(cls.parameters) - templated <= {"transform", "predicate", "deferrable", "notifiers"}
     else:
         assert not templated
 
@@ -182,7 +187,7 @@ def test_all_that_is_wrong_is_said_at_once(reached: EmulatorServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cls", "name"), [one for one in pairs(GOOD) if one.values[1] in {"transform", "predicate", "deferrable"}]
+    ("cls", "name"), [one for one in pairs(GOOD) if one.values[1] in {"transform", "predicate", "deferrable", "notifiers"}]
 )
 def test_what_is_no_template_says_so_when_the_dag_is_parsed(cls: type[Any], name: str) -> None:
     first = BaseOperator(task_id="first")
@@ -192,7 +197,7 @@ def test_what_is_no_template_says_so_when_the_dag_is_parsed(cls: type[Any], name
 
 
 @pytest.mark.parametrize(
-    ("cls", "name"), [one for one in pairs(GOOD) if one.values[1] not in {"transform", "predicate", "deferrable"}]
+    ("cls", "name"), [one for one in pairs(GOOD) if one.values[1] not in {"transform", "predicate", "deferrable", "notifiers"}]
 )
 def test_what_is_a_template_takes_an_xcom_arg_and_waits_for_its_task(cls: type[Any], name: str) -> None:
     from airflow.sdk import DAG

@@ -1,0 +1,61 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Commit usage, ask a person in Airflow about rows that nobody else can decide about, and carry the decisions out.
+
+Needs two connections: ``limitrail_default`` (type ``limitrail``) and ``warehouse`` (DuckDB here). The names of the request's
+members are assumed: LimitRail's public pages do not show them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
+from airflow.sdk import DAG
+
+from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+from limio_limitrail.operators.limitrail_approve import LimitRailApproveUsageOperator
+from limio_limitrail.operators.limitrail_ledger import LimitRailSettleUsageOperator
+from limio_limitrail.usage import Column
+
+# Your own meters stand here.
+USAGE_ROWS = """
+CREATE TABLE IF NOT EXISTS usage_to_approve AS
+SELECT
+    'sub-' || n AS subscription_id,
+    DATE '2026-01-01' AS day,
+    'acme-' || n % 5 AS account,
+    CAST(n / 4.0 AS DECIMAL(9, 2)) AS amount
+FROM range(25) AS numbers(n)
+"""
+
+# [START usage_approve]
+with DAG(
+    dag_id="limitrail_usage_approve",
+    schedule="@daily",
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    doc_md=__doc__,
+) as dag:
+    usage_rows = SQLExecuteQueryOperator(
+        task_id="usage_rows", conn_id="warehouse", sql=USAGE_ROWS, autocommit=True, do_xcom_push=False
+    )
+    commit_usage = LimitRailCommitUsageOperator(
+        task_id="commit_usage",
+        sql_conn_id="warehouse",
+        sql="SELECT * FROM usage_to_approve ORDER BY subscription_id",
+        key_columns=["subscription_id", "day"],
+        body={"externalAccount": Column("account"), "operation": "API_CALL", "amount": Column("amount")},
+        # The form asks about these rows, so that they fail no task.
+        max_parked="100%",
+        max_rejected="100%",
+        max_changed="100%",
+    )
+    approve_usage = LimitRailApproveUsageOperator(
+        task_id="approve_usage",
+        sql_conn_id="warehouse",
+        response_timeout=timedelta(hours=20),
+    )
+    settle_usage = LimitRailSettleUsageOperator(task_id="settle_usage", sql_conn_id="warehouse", decisions=approve_usage.output)
+
+    usage_rows >> commit_usage >> approve_usage >> settle_usage
+# [END usage_approve]
