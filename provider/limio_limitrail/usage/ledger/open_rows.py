@@ -23,6 +23,12 @@ KINDS = ("parked", "unknown", "sending", "rejected", CHANGED, DAMAGED)
 """Why rows need a person: their state; another body than the one that was carried out; a state that is none."""
 
 _STATES = {kind: State(kind) for kind in KINDS if kind not in (CHANGED, DAMAGED)}
+_LIMITED = (State.PARKED, State.UNKNOWN, State.REJECTED)
+"""States that all rows of a run may get; those that are sent at the same time are few."""
+
+WITH_LIMIT = frozenset({"postgresql", "duckdb", "sqlite"})
+"""Databases that have a LIMIT clause for certain."""
+
 _INSTANTS = ("claimed_at", "finished_at", "settled_at")
 _COLUMNS = (*ENTRY, "operation", "row_key", "body_members", "settled_by", "settlement", *_INSTANTS)
 
@@ -112,18 +118,26 @@ def _uncertain(sql: LedgerStatements, wanted: Filter, *, may_be_alive: Callable[
     quote = sql.session.dialect.quote
     state = quote("state")
     words = [kind for kind in _STATES if kind in wanted.kinds]
-    conditions = [f"{state} IN ({', '.join(repr(word) for word in words)})"] if words else []
+    conditions = {kind: f"{state} = '{kind}'" for kind in words}
     if DAMAGED in wanted.kinds:
         known = ", ".join(repr(one.value) for one in State)
-        conditions.append(f"{state} IS NULL OR {state} NOT IN ({known})")
-    if not conditions:
-        return
+        conditions[DAMAGED] = f"{state} IS NULL OR {state} NOT IN ({known})"
     where, values = _about(sql, wanted)
-    query = f"SELECT {_columns(sql)} FROM {sql.qualified_table} WHERE ({' OR '.join(conditions)}){where}"
-    for row in _rows(sql.session.query(query, *values)):
-        kind = row["state"] if row["state"] in _STATES else DAMAGED
-        if kind != State.SENDING or not _is_alive(row, may_be_alive=may_be_alive):
-            yield _open_row(row, kind=kind, reason=_reason(row, kind=kind))
+    # Of a state with many rows, the database returns the oldest only. Rows without a time are older than all others.
+    oldest = {kind: quote("finished_at" if kind == State.REJECTED else "in_doubt_since") for kind in _LIMITED if kind in words}
+    bounded = oldest if wanted.limit is not None and sql.database in WITH_LIMIT else {}
+    queries = [
+        (conditions.pop(kind), f" ORDER BY CASE WHEN {time} IS NULL THEN 0 ELSE 1 END, {time} LIMIT {wanted.limit:d}")
+        for kind, time in bounded.items()
+    ]
+    if conditions:
+        queries.append((" OR ".join(conditions.values()), ""))
+    for condition, order in queries:
+        query = f"SELECT {_columns(sql)} FROM {sql.qualified_table} WHERE ({condition}){where}{order}"
+        for row in _rows(sql.session.query(query, *values)):
+            kind = row["state"] if row["state"] in _STATES else DAMAGED
+            if kind != State.SENDING or not _is_alive(row, may_be_alive=may_be_alive):
+                yield _open_row(row, kind=kind, reason=_reason(row, kind=kind))
 
 
 def _changed(sql: LedgerStatements, wanted: Filter, *, changes_table: str) -> Iterator[OpenRow]:
@@ -139,6 +153,11 @@ def _changed(sql: LedgerStatements, wanted: Filter, *, changes_table: str) -> It
         f"FROM {changes} AS c JOIN {sql.qualified_table} AS l ON l.{quote(KEY)} = c.{quote(KEY)} "
         f"WHERE l.{quote('state')} IN ('{State.COMMITTED}', '{State.DENIED}') "
         f"AND c.{quote('body_digest')} <> COALESCE(l.{quote('body_digest')}, ''){where}"
+        + (
+            ""
+            if wanted.limit is None or sql.database not in WITH_LIMIT
+            else f" ORDER BY c.{quote('seen_at')} LIMIT {wanted.limit:d}"
+        )
     )
     for *values_, members, digest, seen_at in sql.session.query(query, *values):
         [row] = _rows([values_])
