@@ -101,8 +101,9 @@ def get_provider_info() -> dict[str, Any]:
                     "ledgers": {
                         "description": (
                             "The usage ledgers that the page *Usage* shows, as a JSON list of objects with `conn_id` and "
-                            "`dag_id`, and optionally `task_id`, `ledger_table`, `changes_table` and `name`. Who may read the Dag sees the "
-                            "whole ledger; who may edit it settles rows. If this and `pulls` are empty, there is no page."
+                            "`dag_id`, and optionally `task_id`, `ledger_table`, `changes_table` and `name`. Who may read the "
+                            "Dag sees the whole ledger; who may edit it settles rows. If this and `pulls` are empty, there is "
+                            "no page."
                         ),
                         "version_added": "0.1.0",
                         "type": "string",

@@ -26,6 +26,15 @@ _STATES = {kind: State(kind) for kind in KINDS if kind not in (CHANGED, DAMAGED)
 _LIMITED = (State.PARKED, State.UNKNOWN, State.REJECTED)
 """States that all rows of a run may get; those that are sent at the same time are few."""
 
+_ORDERS = {
+    **dict.fromkeys(
+        (State.PARKED, State.UNKNOWN),
+        (("{since} > 0", "in_doubt_since"), ("({since} IS NULL OR {since} <= 0)", "claimed_at")),
+    ),
+    State.REJECTED: (("1 = 1", "finished_at"),),
+}
+"""What `_since` reads, as conditions and columns to order by."""
+
 WITH_LIMIT = frozenset({"postgresql", "duckdb", "sqlite"})
 """Databases that have a LIMIT clause for certain."""
 
@@ -123,13 +132,15 @@ def _uncertain(sql: LedgerStatements, wanted: Filter, *, may_be_alive: Callable[
         known = ", ".join(repr(one.value) for one in State)
         conditions[DAMAGED] = f"{state} IS NULL OR {state} NOT IN ({known})"
     where, values = _about(sql, wanted)
-    # Of a state with many rows, the database returns the oldest only. Rows without a time are older than all others.
-    oldest = {kind: quote("finished_at" if kind == State.REJECTED else "in_doubt_since") for kind in _LIMITED if kind in words}
-    bounded = oldest if wanted.limit is not None and sql.database in WITH_LIMIT else {}
-    queries = [
-        (conditions.pop(kind), f" ORDER BY CASE WHEN {time} IS NULL THEN 0 ELSE 1 END, {time} LIMIT {wanted.limit:d}")
-        for kind, time in bounded.items()
-    ]
+    queries: list[tuple[str, str]] = []
+    if wanted.limit is not None and sql.database in WITH_LIMIT:
+        # Of a state with many rows, the database returns the oldest only.
+        limited = [(conditions.pop(kind), kind) for kind in _LIMITED if kind in conditions]
+        for condition, kind in limited:
+            for has_time, time in _ORDERS[kind]:
+                time = quote(time)
+                order = f" ORDER BY CASE WHEN {time} IS NULL THEN 0 ELSE 1 END, {time} LIMIT {wanted.limit:d}"
+                queries.append((f"{condition} AND {has_time.format(since=quote('in_doubt_since'))}", order))
     if conditions:
         queries.append((" OR ".join(conditions.values()), ""))
     for condition, order in queries:
