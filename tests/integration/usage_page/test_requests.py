@@ -102,7 +102,10 @@ def test_nobody_is_answered_without_a_user(warehouse, client_of, method):
     for path in PATHS:
         answer = client.request(method, path.lstrip("/"), headers=OWN)
         assert answer.status_code in (401, 404, 405), path
-        assert answer.text in ("", *('{"detail":"%s"}' % word for word in ("Not authenticated", "Not Found", "Method Not Allowed")))
+        assert answer.text in (
+            "",
+            *(f'{{"detail":"{word}"}}' for word in ("Not authenticated", "Not Found", "Method Not Allowed")),
+        )
     assert client.get("data/overview").status_code == 401
     assert client.get("").status_code == 401
     assert client.post("data/settle?name=ledger", json={}, headers=OWN).status_code == 401
@@ -215,7 +218,10 @@ def test_what_was_settled_is_seen_at_once(warehouse, client_of):
     ("conn", "message"),
     [
         (None, "there is no connection 'broken'"),
-        ({"conn_type": "postgres", "host": "127.0.0.1", "port": 1, "login": "ada", "password": "hush-hush"}, "connection 'broken'"),
+        (
+            {"conn_type": "postgres", "host": "127.0.0.1", "port": 1, "login": "ada", "password": "hush-hush"},
+            "connection 'broken'",
+        ),
         ({"conn_type": "http", "host": "h", "password": "hush-hush"}, "broken"),
         ({"conn_type": "snowflake", "host": "h", "password": "hush-hush"}, "broken"),
         ({"conn_type": "duckdb", "host": "/nowhere/warehouse.duckdb"}, "does not exist"),
@@ -244,7 +250,10 @@ def test_a_connection_that_does_not_work_is_a_message(warehouse, client_of, monk
         ('{"conn_id": "warehouse"}', "is not a JSON list"),
         ([{"conn_id": "warehouse"}], "entry 1: Object missing required field `dag_id`"),
         ([{"conn_id": "warehouse", "dag_id": "usage", "table": "ledger"}], "entry 1: Object contains unknown field `table`"),
-        ([{"conn_id": "w", "dag_id": "usage"}, {"conn_id": "v", "dag_id": "usage"}], "entry 2: there is another one with the name"),
+        (
+            [{"conn_id": "w", "dag_id": "usage"}, {"conn_id": "v", "dag_id": "usage"}],
+            "entry 2: there is another one with the name",
+        ),
         (["warehouse"], "entry 1: Expected `object`"),
     ],
 )
@@ -313,5 +322,15 @@ def test_the_page_runs_nothing_but_its_own_script(warehouse, client_of):
     assert "unsafe" not in policy
     assert policy.count("sha256-") == 2
     assert "frame-ancestors 'self'" in policy
-    for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "http://", "https://", " style=", "onclick"):
+    for way in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "http://",
+        "https://",
+        " style=",
+        "onclick",
+    ):
         assert way not in page.text.replace("http://www.w3.org/2000/svg", ""), way
