@@ -44,6 +44,7 @@ def card(frame: FrameLocator, name: str) -> Locator:
 def test_ledgers_and_pulls_in_airflows_look(
     theme: str, page: Page, finished: Callable[..., str], billing: Database, take_picture: Callable[..., None]
 ) -> None:
+    finished("limio_warehouse_sync")
     finished("limitrail_usage_commit")
     finished("pull_subscriptions")
     errors: list[str] = []
