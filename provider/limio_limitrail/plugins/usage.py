@@ -33,7 +33,10 @@ class UsagePlugin(AirflowPlugin):
         """Show the page if it is configured. What is wrong with the configuration is said on the page."""
         from airflow.configuration import conf
 
-        is_on = any(conf.get("limio_limitrail", option, fallback="").strip() for option in ("ledgers", "pulls"))
+        try:
+            is_on = any((conf.get("limio_limitrail", option, fallback="") or "").strip() for option in ("ledgers", "pulls"))
+        except Exception:  # noqa: BLE001 - a command or an interpolation that fails: the page says so
+            is_on = True
         base = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
         cls.fastapi_apps = [{"app": usage_app, "url_prefix": PREFIX, "name": "Limio and LimitRail usage"}] if is_on else []
         cls.external_views = (

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.api_fastapi.core_api import security
+from airflow.configuration import conf
 from fastapi.testclient import TestClient
 from jwt import InvalidTokenError
 from starlette.applications import Starlette
@@ -18,6 +19,7 @@ from starlette.applications import Starlette
 from limio_limitrail.plugins.usage_page import app as app_module
 from limio_limitrail.plugins.usage_page import databases as databases_module
 from limio_limitrail.plugins.usage_page.app import create_app
+from limio_limitrail.plugins.usage_page.settings import read_settings
 from limio_limitrail.usage.ledger.model import Outcome
 from limio_limitrail.usage.ledger.states import State
 from tests.support.databases import make_database
@@ -334,3 +336,31 @@ def test_the_page_runs_nothing_but_its_own_script(warehouse, client_of):
         "onclick",
     ):
         assert way not in page.text.replace("http://www.w3.org/2000/svg", ""), way
+
+
+def test_an_option_that_airflow_cannot_read_is_a_message(client_of, monkeypatch, tmp_path):
+    client = client_of(user="ada")
+    monkeypatch.delenv("AIRFLOW__LIMIO_LIMITRAIL__LEDGERS")
+    monkeypatch.setattr(conf, "get", lambda *_args, **_more: (_ for _ in ()).throw(ValueError("hush-hush")))
+    assert read_settings().problems == [
+        "[limio_limitrail] ledgers cannot be read (ValueError)",
+        "[limio_limitrail] pulls cannot be read (ValueError)",
+    ]
+    assert client.get("data/overview").status_code == 200
+
+
+def test_two_settlements_do_not_pile_up(warehouse, client_of, monkeypatch):
+    is_over = threading.Event()
+    found = {row["key"]: row for row in client_of(user="ada").get("data/ledger?name=ledger").json()["open"]["value"]["rows"]}
+    monkeypatch.setattr(app_module, "SETTLE_WAIT", 0.2)
+    monkeypatch.setattr(app_module, "_settle", lambda *_args, **_more: is_over.wait(60))
+    client = client_of(user="ada")
+    assert settle(client, ROWS[1], found=found).status_code == 504
+    assert settle(client, ROWS[1], found=found).status_code == 409
+    is_over.set()
+    monkeypatch.setattr(app_module, "SETTLE_WAIT", 60)
+    monkeypatch.setattr(app_module, "_settle", lambda *_args, **_more: {"settled": 1})
+    end = time.monotonic() + 60
+    while (status := settle(client, ROWS[1], found=found).status_code) == 409 and time.monotonic() < end:
+        time.sleep(0.05)
+    assert status == 200

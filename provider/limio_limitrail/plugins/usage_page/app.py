@@ -7,8 +7,9 @@ import base64
 import hashlib
 import logging
 import re
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from importlib import resources
@@ -75,6 +76,7 @@ class SettleBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class _Ledger:
     setting: LedgerSetting
     view: SharedWork[dict[str, Any]]
+    settling: threading.Lock = field(default_factory=threading.Lock)
 
 
 def create_app() -> FastAPI:
@@ -111,10 +113,14 @@ def create_app() -> FastAPI:
         if not may_settle:
             raise HTTPException(403, f"Only who may edit the Dag {ledger.setting.dag_id} settles its rows")
         body = await _read_body(request)
-        may_edit_dag = partial(may_edit, request, user)
+        if not ledger.settling.acquire(blocking=False):
+            raise HTTPException(409, "Somebody else settles rows of this ledger at this moment: look again in a while")
         try:
-            work = partial(_settle, ledger.setting, body, by=user.get_name(), may_edit_dag=may_edit_dag)
-            return _json(await wait_for(begin(work), wait=SETTLE_WAIT))
+            may_edit_dag = partial(may_edit, request, user)
+            future = begin(partial(_settle, ledger.setting, body, by=user.get_name(), may_edit_dag=may_edit_dag))
+            # It goes on if nobody waits for it any more.
+            future.add_done_callback(lambda _: ledger.settling.release())
+            return _json(await wait_for(future, wait=SETTLE_WAIT))
         except PageError as error:
             return _error(error)
         finally:

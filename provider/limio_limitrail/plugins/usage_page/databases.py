@@ -162,8 +162,6 @@ def _find(ledger: LedgerSetting) -> DbApiHook:
 @contextmanager
 def explained(ledger: LedgerSetting) -> Iterator[None]:
     """Turn whatever goes wrong with a ledger into a `PageError`, whose text has neither credentials nor values of rows."""
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
     from limio_limitrail.api.errors import ParameterError
     from limio_limitrail.landing.sql.model import LandingError
     from limio_limitrail.troubleshooting import ExplainedError
@@ -174,14 +172,15 @@ def explained(ledger: LedgerSetting) -> Iterator[None]:
         raise
     except (LandingError, ExplainedError, ParameterError) as error:
         raise PageError(f"connection {ledger.conn_id!r}: {error}") from error
-    except AirflowNotFoundException:
-        raise PageError(f"there is no connection {ledger.conn_id!r} that the API server can see") from None
     except ImportError as error:
         missing = f" {error.name}" if error.name else ""
         raise PageError(
             f"connection {ledger.conn_id!r}: its driver{missing} is not installed in the API server's environment"
         ) from None
     except Exception as error:  # noqa: BLE001 - the API server goes on
+        # Airflow has two classes of this name.
+        if type(error).__name__ == "AirflowNotFoundException":
+            raise PageError(f"there is no connection {ledger.conn_id!r} that the API server can see") from None
         # Such a text may hold anything.
         log.warning("The ledger of connection %s could not be read (%s).", ledger.conn_id, type(error).__name__)
         raise PageError(f"connection {ledger.conn_id!r} could not be used ({type(error).__name__})") from None

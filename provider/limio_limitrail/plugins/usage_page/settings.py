@@ -82,16 +82,21 @@ Setting = TypeVar("Setting", LedgerSetting, PullSetting)
 
 def read_settings() -> PageSettings:
     """Read Airflow's configuration."""
-    from airflow.configuration import conf
-
     problems: list[str] = []
-    ledgers = _read("ledgers", conf.get(SECTION, "ledgers", fallback=""), LedgerSetting, problems=problems)
-    pulls = _read("pulls", conf.get(SECTION, "pulls", fallback=""), PullSetting, problems=problems)
+    ledgers = _read("ledgers", LedgerSetting, problems=problems)
+    pulls = _read("pulls", PullSetting, problems=problems)
     return PageSettings(ledgers=ledgers, pulls=pulls, problems=problems)
 
 
-def _read(option: str, text: str | None, kind: type[Setting], *, problems: list[str]) -> list[Setting]:
+def _read(option: str, kind: type[Setting], *, problems: list[str]) -> list[Setting]:
+    from airflow.configuration import conf
+
     where = f"[{SECTION}] {option}"
+    try:
+        text = conf.get(SECTION, option, fallback="")
+    except Exception as error:  # noqa: BLE001 - a command or an interpolation that fails, with texts that may hold anything
+        problems.append(f"{where} cannot be read ({type(error).__name__})")
+        return []
     if not (text or "").strip():
         return []
     try:
