@@ -63,7 +63,7 @@ def test_ledgers_and_pulls_in_airflows_look(
     expect(big.locator(".tiles")).to_contain_text(f"committed {committed:,}")
     assert big.locator("svg rect").count() > 60
     expect(big).to_contain_text("422")
-    expect(big).to_contain_text("the meter … is unknown")
+    expect(big).to_contain_text("the meter m-… is unknown")
     expect(pull).to_contain_text("as promised, within 26 h")
     # What stands in a key is text.
     expect(big).to_contain_text(NASTY)
