@@ -19,6 +19,7 @@ ROOT = DOCS.parent
 JOURNEYS_PAGE = DOCS / "explanation" / "journeys.md"
 
 PACKAGES = {
+    "plugins": "the page Usage in Airflow's web interface",
     "transfers": "pulls into tables and files",
     "operators": "commits of usage",
     "sensors": "waits",

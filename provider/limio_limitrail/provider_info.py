@@ -47,6 +47,7 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             },
         ],
+        "plugins": [{"name": "limio_limitrail", "plugin-class": "limio_limitrail.plugins.usage.UsagePlugin"}],
         "cli": ["limio_limitrail.cli.definition.get_commands"],
         "sensors": [
             {"integration-name": "Limio", "python-modules": ["limio_limitrail.sensors.limio"]},
@@ -100,8 +101,31 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "config": {
             "limio_limitrail": {
-                "description": "What error messages of the provider for Limio and LimitRail refer to.",
+                "description": "What error messages of the provider for Limio and LimitRail refer to, and its page in Airflow.",
                 "options": {
+                    "ledgers": {
+                        "description": (
+                            "The usage ledgers that the page *Usage* shows, as a JSON list of objects with `conn_id` and "
+                            "`dag_id`, and optionally `task_id`, `ledger_table`, `changes_table` and `name`. Who may read the "
+                            "Dag sees the whole ledger; who may edit it settles rows. If this and `pulls` are empty, there is "
+                            "no page."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": '[{"conn_id": "warehouse", "dag_id": "limitrail_usage_commit", "task_id": "commit_usage"}]',
+                        "default": "",
+                    },
+                    "pulls": {
+                        "description": (
+                            "The tasks whose last runs the page *Usage* shows, as a JSON list of objects with `dag_id` and "
+                            "`task_id`, and optionally `name` and `fresh_within`: how old the table may be, in seconds or as an "
+                            "ISO 8601 duration."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": '[{"dag_id": "limio_warehouse_sync", "task_id": "orders", "fresh_within": "PT26H"}]',
+                        "default": "",
+                    },
                     "docs_url": {
                         "description": (
                             "The URL of the provider's docs, as built by its `make docs`. Error messages link to this site. "

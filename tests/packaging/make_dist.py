@@ -22,7 +22,14 @@ PACKAGE = "limio_limitrail"
 PROJECT = "airflow-provider-limio-limitrail"
 
 ENTRY_POINT = f"[apache_airflow_provider]\nprovider_info = {PACKAGE}.provider_info:get_provider_info"
-IN_BOTH = ("__init__.py", "py.typed", "provider_info.py", "emulator/__main__.py", "emulator/pytest_plugin.py")
+IN_BOTH = (
+    "plugins/usage_page/page.html",
+    "__init__.py",
+    "py.typed",
+    "provider_info.py",
+    "emulator/__main__.py",
+    "emulator/pytest_plugin.py",
+)
 IN_THE_SDIST = [
     *["LICENSE", "README.md", "CHANGELOG.md", "PKG-INFO", "pyproject.toml", "constraints.txt", "Makefile"],
     ".airflow-registry.yaml",
@@ -101,9 +108,9 @@ def check_wheel(archive: Path, *, version: str) -> None:
     check(not strange, f"wheel: only the package and its metadata, no tests {strange or ''}")
     pages = {name for name in held if name.startswith(f"{PACKAGE}/docs/") and name.endswith(".md")}
     check(f"{PACKAGE}/docs/how-to/troubleshooting.md" in pages, "wheel: holds the page that error messages link to")
-    allowed = (".py", "/py.typed")
+    allowed = (".py", "/py.typed", "/plugins/usage_page/page.html")
     foreign = [name for name in held if name.startswith(f"{PACKAGE}/") and not name.endswith(allowed) and name not in pages]
-    check(not foreign, f"wheel: only Python files, py.typed and pages of the docs in the package {foreign or ''}")
+    check(not foreign, f"wheel: only Python files, py.typed, the page Usage and pages of the docs in the package {foreign or ''}")
     check(ENTRY_POINT in held.get(f"{info}/entry_points.txt", b"").decode(), "wheel: has the entry point apache_airflow_provider")
     metadata = held.get(f"{info}/METADATA", b"").decode()
     check(f"\nVersion: {version}\n" in metadata, f"wheel: its metadata says version {version}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,13 @@ from tests.support.databases import fresh_postgres
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "dags_examples"
+LEDGERS = [
+    {"conn_id": "warehouse", "dag_id": "limitrail_usage_commit", "task_id": "commit_usage", "name": "Usage"},
+    {"conn_id": "billing", "dag_id": "limitrail_usage_commit", "ledger_table": "ledger", "name": "Billing"},
+]
+PULLS = [{"dag_id": "pull_subscriptions", "task_id": "pull", "fresh_within": "PT26H", "name": "subscriptions"}]
+"""What the page *Usage* shows."""
+
 PORT = 8765
 """The emulator's, where nobody else has it: it is in the pictures."""
 
@@ -80,7 +88,11 @@ def airflow(
             # Runs are there when somebody presses the button, and no others beside them.
             text = path.read_text().replace('schedule="@daily"', "schedule=None")
             (home.path / "dags" / path.name).write_text(text)
-        with WholeAirflow(home, database, AIRFLOW__CORE__TEST_CONNECTION="Enabled") as whole:
+        shown = {
+            "AIRFLOW__LIMIO_LIMITRAIL__LEDGERS": json.dumps(LEDGERS),
+            "AIRFLOW__LIMIO_LIMITRAIL__PULLS": json.dumps(PULLS),
+        }
+        with WholeAirflow(home, database, AIRFLOW__CORE__TEST_CONNECTION="Enabled", **shown) as whole:
             whole.add_connection("warehouse", f'{{"conn_type": "duckdb", "host": "{folder / "warehouse.duckdb"}"}}')
             yield whole
 

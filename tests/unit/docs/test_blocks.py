@@ -35,6 +35,8 @@ RUN_ELSEWHERE = {
     ("docs/how-to/settle-usage.md", "Left in doubt", "sql"): "tests/integration/ledger/test_left_in_doubt.py",
     ("docs/how-to/settle-usage.md", "Changed rows in SQL", "sql"): "tests/integration/usage/test_same_row.py",
     ("docs/how-to/settle-usage.md", "Rejected rows in SQL", "sql"): "tests/integration/usage/test_refused_again.py",
+    ("docs/how-to/usage-page.md", "Look at usage in Airflow", "ini"): "tests/integration/usage_page/test_page.py",
+    ("docs/how-to/usage-page.md", "Large ledgers", "sql"): "tests/integration/usage_page/test_page.py",
     ("docs/how-to/object-storage.md", "S3", "json"): "tests/integration/s3/test_page.py",
     ("docs/how-to/object-storage.md", "What the key may do", "json"): "tests/integration/s3/test_access.py",
     **{
@@ -82,7 +84,7 @@ def test_each_block_is_of_a_kind_that_is_looked_after(block: Block) -> None:
             "extra": {"region": "eu", "pages": json.loads(block.text)},
         }
         assert accepted("links", json.dumps(pages)).pages
-    elif kind in {"sql", "json"}:
+    elif kind in {"sql", "json", "ini"}:
         assert elsewhere(block)
     else:
         assert kind in {"console", "bash"}

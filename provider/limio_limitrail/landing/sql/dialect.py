@@ -211,6 +211,14 @@ class Session(ABC):
         """Return the open database's file; ``None`` if it is a server's, or in memory."""
         return None
 
+    def interrupt(self) -> None:
+        """End the statement that another thread runs, where the driver can."""
+        for name in ("interrupt", "cancel"):  # DuckDB and SQLite; psycopg
+            if callable(call := getattr(self._connection, name, None)):
+                with suppress(Exception):
+                    call()
+                return
+
     @classmethod
     @abstractmethod
     def describe(cls, error: Exception, *, connection: Any) -> Diagnosis:

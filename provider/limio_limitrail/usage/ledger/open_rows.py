@@ -27,6 +27,21 @@ LISTED = (*KINDS, FREE)
 """Those, and rows that wait for a task that has them."""
 
 _STATES = {kind: State(kind) for kind in LISTED if kind not in (CHANGED, DAMAGED)}
+_LIMITED = (State.PARKED, State.UNKNOWN, State.REJECTED)
+"""States that all rows of a run may get; those that are sent at the same time are few."""
+
+_ORDERS = {
+    **dict.fromkeys(
+        (State.PARKED, State.UNKNOWN),
+        (("{since} > 0", "in_doubt_since"), ("({since} IS NULL OR {since} <= 0)", "claimed_at")),
+    ),
+    State.REJECTED: (("1 = 1", "finished_at"),),
+}
+"""What `_since` reads, as conditions and columns to order by."""
+
+WITH_LIMIT = frozenset({"postgresql", "duckdb", "sqlite"})
+"""Databases that have a LIMIT clause for certain."""
+
 _INSTANTS = ("claimed_at", "finished_at", "settled_at")
 _COLUMNS = (*ENTRY, "operation", "row_key", "body_members", "settled_by", "settlement", *_INSTANTS)
 
@@ -121,18 +136,28 @@ def _uncertain(
     quote = sql.session.dialect.quote
     state = quote("state")
     words = [kind for kind in _STATES if kind in wanted.kinds]
-    conditions = [f"{state} IN ({', '.join(repr(word) for word in words)})"] if words else []
+    conditions = {kind: f"{state} = '{kind}'" for kind in words}
     if DAMAGED in wanted.kinds:
         known = ", ".join(repr(one.value) for one in State)
-        conditions.append(f"{state} IS NULL OR {state} NOT IN ({known})")
-    if not conditions:
-        return
+        conditions[DAMAGED] = f"{state} IS NULL OR {state} NOT IN ({known})"
     where, values = _about(sql, wanted)
-    query = f"SELECT {_columns(sql)} FROM {sql.qualified_table} WHERE ({' OR '.join(conditions)}){where}"
-    for row in _rows(sql.session.query(query, *values)):
-        kind = row["state"] if row["state"] in _STATES else DAMAGED
-        if kind != State.SENDING or not _is_alive(row, may_be_alive=may_be_alive):
-            yield kind, row
+    queries: list[tuple[str, str]] = []
+    if wanted.limit is not None and sql.database in WITH_LIMIT:
+        # Of a state with many rows, the database returns the oldest only.
+        limited = [(conditions.pop(full), full) for full in _LIMITED if full in conditions]
+        for condition, full in limited:
+            for has_time, time in _ORDERS[full]:
+                time = quote(time)
+                order = f" ORDER BY CASE WHEN {time} IS NULL THEN 0 ELSE 1 END, {time} LIMIT {wanted.limit:d}"
+                queries.append((f"{condition} AND {has_time.format(since=quote('in_doubt_since'))}", order))
+    if conditions:
+        queries.append((" OR ".join(conditions.values()), ""))
+    for condition, order in queries:
+        query = f"SELECT {_columns(sql)} FROM {sql.qualified_table} WHERE ({condition}){where}{order}"
+        for row in _rows(sql.session.query(query, *values)):
+            kind = row["state"] if row["state"] in _STATES else DAMAGED
+            if kind != State.SENDING or not _is_alive(row, may_be_alive=may_be_alive):
+                yield kind, row
 
 
 def _changed(sql: LedgerStatements, wanted: Filter, *, changes_table: str) -> Iterator[dict[str, Any]]:
@@ -148,6 +173,11 @@ def _changed(sql: LedgerStatements, wanted: Filter, *, changes_table: str) -> It
         f"FROM {changes} AS c JOIN {sql.qualified_table} AS l ON l.{quote(KEY)} = c.{quote(KEY)} "
         f"WHERE l.{quote('state')} IN ('{State.COMMITTED}', '{State.DENIED}') "
         f"AND c.{quote('body_digest')} <> COALESCE(l.{quote('body_digest')}, ''){where}"
+        + (
+            ""
+            if wanted.limit is None or sql.database not in WITH_LIMIT
+            else f" ORDER BY c.{quote('seen_at')} LIMIT {wanted.limit:d}"
+        )
     )
     for *values_, members, digest, seen_at in sql.session.query(query, *values):
         [row] = _rows([values_])
