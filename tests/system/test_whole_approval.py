@@ -77,8 +77,9 @@ def test_rows_that_need_a_person_are_asked_about(
     approvals = Approvals(airflow, emulator, warehouse)
     approvals.write()
 
-    # Nobody answers within the time: the rows stay as they are, and the run succeeds.
-    approvals.write(dag_id="in_time", timeout=("timedelta(hours=20)", "timedelta(seconds=3)"))
+    # Nobody answers within the time: the rows stay as they are, and the run succeeds. In less time than a busy scheduler needs to
+    # see that the task has begun to wait, Airflow would take the task that goes on for one that was lost.
+    approvals.write(dag_id="in_time", timeout=("timedelta(hours=20)", "timedelta(seconds=25)"))
     run = airflow.trigger("in_time")
     found = approvals.end(run, dag_id="in_time")
     assert found.tasks["approve_usage"].xcom == {"by": None, "decisions": []}

@@ -29,6 +29,7 @@ def billing(airflow: WholeAirflow, postgres_server: Any) -> Iterator[Database]:
 def open_usage(page: Page) -> FrameLocator:
     """Open the page as a person does."""
     page.goto("/")
+    page.wait_for_load_state("networkidle")  # Chromium forgets answers of a page that is left
     page.get_by_role("button", name="Browse").click()
     page.get_by_role("menuitem", name="Usage").click()
     frame = page.frame_locator("iframe[title=Usage]")

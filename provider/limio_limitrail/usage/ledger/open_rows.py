@@ -144,9 +144,9 @@ def _uncertain(
     queries: list[tuple[str, str]] = []
     if wanted.limit is not None and sql.database in WITH_LIMIT:
         # Of a state with many rows, the database returns the oldest only.
-        limited = [(conditions.pop(full), full) for full in _LIMITED if full in conditions]
-        for condition, full in limited:
-            for has_time, time in _ORDERS[full]:
+        for limited in [kind for kind in _LIMITED if kind in conditions]:
+            condition = conditions.pop(limited)
+            for has_time, time in _ORDERS[limited]:
                 time = quote(time)
                 order = f" ORDER BY CASE WHEN {time} IS NULL THEN 0 ELSE 1 END, {time} LIMIT {wanted.limit:d}"
                 queries.append((f"{condition} AND {has_time.format(since=quote('in_doubt_since'))}", order))
