@@ -40,7 +40,11 @@ def get_provider_info() -> dict[str, Any]:
         "operators": [
             {
                 "integration-name": "LimitRail",
-                "python-modules": ["limio_limitrail.operators.limitrail", "limio_limitrail.operators.limitrail_ledger"],
+                "python-modules": [
+                    "limio_limitrail.operators.limitrail",
+                    "limio_limitrail.operators.limitrail_ledger",
+                    "limio_limitrail.operators.limitrail_reconcile",
+                ],
             },
         ],
         "cli": ["limio_limitrail.cli.definition.get_commands"],
