@@ -120,7 +120,8 @@ with dag("usage"):
     LimitRailCommitUsageOperator(task_id="one", body=BODY, outlets=outlets, **usage)
     LimitRailSettleUsageOperator(task_id="settle", sql_conn_id="duck", decisions=[{"key": "k", "decision": "send"}])
     match = {"idempotencyKey": "idempotency_key", "amount": "kept.amount"}
-    LimitRailReconcileUsageOperator(task_id="reconcile", sql_conn_id="duck", match=match, response={"decisions": {"OK": "committed"}})
+    response = {"decisions": {"OK": "committed"}}
+    LimitRailReconcileUsageOperator(task_id="reconcile", sql_conn_id="duck", match=match, response=response)
     LimitRailCommitUsageOperator.partial(task_id="many", **usage).expand(body=[BODY])
     LimitRailCommitUsageOperator.partial(task_id="partial", body=BODY, **usage).expand(operation=["commit", "preview"])
     LimioObjectSensor(task_id="sensor", path_type="orders", object_id="1", target_statuses=["a", "b"], failed_statuses=("c",))
