@@ -36,6 +36,7 @@ DAG_IDS = {
     "limio_basket_wait.py": "limio_basket_wait",
     "limitrail_first_send.py": "limitrail_first_send",
     "limitrail_usage_files.py": "limitrail_usage_files",
+    "limitrail_usage_reconcile.py": "limitrail_usage_reconcile",
     "limitrail_usage_settle.py": "limitrail_usage_settle",
     "limitrail_usage_watch.py": "limitrail_usage_watch",
     "limitrail_usage_by_day.py": "limitrail_usage_by_day",

@@ -19,8 +19,7 @@ KEPT = {"amount": "plain", "metadata.day": "hash"}
 OTHERS = pytest.mark.exhaustive
 PAGED = Code(
     "Resource(name='usage', path='/v1/usage', time_column='committedAt', time_filter=TimeFilter(since='from', until='to', "
-    "field='committedAt', required=True), paging=CursorString(size_param='limit', cursor_param='cursor', "
-    "cursor_field='nextCursor'))"
+    "field='committedAt', required=True), paging=CursorString(cursor_param='cursor', cursor_member='nextCursor'))"
 )
 
 
