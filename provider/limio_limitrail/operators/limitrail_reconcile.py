@@ -12,6 +12,7 @@ from airflow.sdk import BaseOperator
 
 from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.concurrency import MAX_CONCURRENCY
 from limio_limitrail.links.pages import LimitRailConsoleLink
 from limio_limitrail.observability.lineage import LineageMixin
 from limio_limitrail.parameters import readers, references, times
@@ -90,7 +91,7 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
     :param query_params: further query parameters. What they leave out is missing in the comparison.
     :param page_size: records to ask for a page; else the connection's.
     :param slice_size: the longest time range of one request.
-    :param concurrency: how many of these slices are fetched at once.
+    :param concurrency: how many of these slices are fetched at once, at most 16.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
@@ -124,7 +125,7 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
         "query_params": Parameter(readers.param_values),
         "page_size": Parameter(readers.optional(readers.whole_number(least=1))),
         "slice_size": Parameter(readers.optional(times.span(least=timedelta(seconds=1)))),
-        "concurrency": Parameter(readers.whole_number(least=1)),
+        "concurrency": Parameter(readers.whole_number(least=1, most=MAX_CONCURRENCY)),
     }
     template_fields: Sequence[str] = template_fields(parameters)
     operator_extra_links = (LimitRailConsoleLink(),)
@@ -265,7 +266,7 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
         send_metrics(summary, api=self.hook.conn_type, what="reconcile")
         # A failed task has no return value, and the numbers are what a person will look for.
         context["ti"].xcom_push(key="return_value", value=summary)
-        context["ti"].xcom_push(key="differences_query", value=reconciliation_summary.differences_query(summary))
+        context["ti"].xcom_push(key="differences_query", value=summary["differences_query"])
         thresholds = {name: getattr(self, name) for name in reconciliation_summary.THRESHOLDS}
         settlement = summary["settlement"]
         contradiction = None if settlement is None else conflict(settlement)

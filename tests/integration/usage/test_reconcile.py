@@ -23,13 +23,12 @@ PAGED = Code(
 )
 
 
-def around_now() -> dict[str, str]:
-    now = datetime.now(UTC)
-    return {"since": (now - timedelta(hours=1)).isoformat(), "until": (now + timedelta(hours=1)).isoformat()}
+NOW = datetime.now(UTC)
+AROUND_NOW = {"since": (NOW - timedelta(hours=1)).isoformat(), "until": (NOW + timedelta(hours=1)).isoformat()}
 
 
 def write_reconcile(place, **parameters):
-    given = {"sql_conn_id": place.database.conn_id, "match": BY_KEY, **around_now(), **parameters}
+    given = {"sql_conn_id": place.database.conn_id, "match": BY_KEY, **AROUND_NOW, **parameters}
     shown = ", ".join(f"{name}={value!r}" for name, value in given.items() if value is not ...)
     place.home.write_dag(
         "from limio_limitrail.api.pagination import CursorString\n"

@@ -109,7 +109,11 @@ class Comparison:
         return all(same_kept(ours.get(name), theirs.get(name), salt=self.salt) for name in self.match)
 
     def _compare(self, rows: Sequence[Row], records: Sequence[Record]) -> Iterator[Finding]:
-        if not rows:
+        if not any(map(self.range.holds, [*(row.at for row in rows), *(record.at for record in records)])):
+            # They were read only because clocks differ; another range has them.
+            yield from (Finding(kind=Kind.OUTSIDE, row=row) for row in rows)
+            yield from (Finding(kind=Kind.OUTSIDE, record=record) for record in records)
+        elif not rows:
             for record in records:
                 yield self.only_theirs(record)
         elif not records:

@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -74,14 +73,15 @@ class Reconciliation:
                 "totals_table": tables.totals_table,
                 "operation": self.wanted.operation,
                 "resource": self.sides.resource.name,
-                "since": _iso(self.since),
-                "until": _iso(self.until),
+                "since": tables.range[0],
+                "until": tables.range[1],
                 "ledger_rows": scratch.rows,
                 "list_records": scratch.records,
                 **counts,  # type: ignore[typeddict-item]
                 "proposed": dict(Counter(one.decision.value for one in decisions)),
                 "not_sent_because": list(result.blockers),
                 "settlement": settlement,
+                "differences_query": tables.query,
                 "seconds": time.monotonic() - began,
             }
 
@@ -214,7 +214,3 @@ class _Result:
                 )
             found.append(decision)
         return found
-
-
-def _iso(at: int) -> str:
-    return datetime.fromtimestamp(at / 1000, tz=UTC).isoformat()

@@ -90,6 +90,19 @@ class ReconciliationTables:
         self.differences_table, self.totals_table = differences_table, totals_table
         self._run, self._operation = list(run), operation
 
+    @property
+    def range(self) -> tuple[str, str]:
+        """The range, as the tables have it."""
+        since, until = self._run[-2:]
+        return str(since), str(until)
+
+    @property
+    def query(self) -> str:
+        """The query that shows the differences of the run, for people."""
+        shown = (str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'" for value in self._run)
+        where = " AND ".join(f"{name} = {value}" for name, value in zip(RUN, shown, strict=True))
+        return f"SELECT * FROM {self.differences_table} WHERE {where} ORDER BY kind, row_key"  # nosec B608 # noqa: S608
+
     def write(self, findings: Iterable[Finding], totals: Totals, *, now: int) -> None:
         """Replace what the same task has written about the same range.
 
@@ -123,10 +136,9 @@ class ReconciliationTables:
 def _make_table(session: Session, text: str, columns: Mapping[str, Type]) -> None:
     dialect = session.dialect
     table = find_name(text, dialect=dialect)
+    # Two runs of one task would both replace what the other has not written yet.
+    session.lock(table)
     found = session.columns(table)
-    if found is None:
-        session.lock(table)
-        found = session.columns(table)
     if found is None:
         described = ", ".join(f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in columns.items())
         with during(f"while creating {table}"):
