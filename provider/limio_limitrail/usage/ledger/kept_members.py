@@ -8,6 +8,7 @@ numbers by value, times as instants, texts exactly.
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -26,12 +27,16 @@ class KeptHash(NamedTuple):
     """A hashed value.
 
     :param coarse: the hash of a form that all values have that are one with it.
-    :param exact: the hash of the value itself, if it is a text.
+    :param exact: the hash of the value itself, if it is a text, after `_WORD` if it is a word for true or false; `_BOOLEAN` for
+        true and false; None for numbers.
     """
 
     coarse: str
     exact: str | None
 
+
+_BOOLEAN = "boolean"
+_WORD = "word "
 
 MISSING = object()
 """Stands for a member that a body does not have."""
@@ -104,7 +109,11 @@ def _by_value(content: Any) -> Any:
 
 def hash_value(value: Any, *, salt: str) -> KeptHash:
     """Return the hash of a comparable value."""
-    exact = _hash(value.strip(), salt=salt) if isinstance(value, str) else None
+    exact = _BOOLEAN if isinstance(value, bool) else None
+    if isinstance(value, str):
+        text = unicodedata.normalize("NFC", value).strip()
+        is_word = coarse(value) in ("n0", "n1") and text.isalpha()
+        exact = f"{_WORD if is_word else ''}{_hash(text, salt=salt)}"
     return KeptHash(_hash(coarse(value), salt=salt), exact)
 
 
@@ -122,9 +131,12 @@ def same_kept(ours: Any, theirs: Any, *, salt: str) -> bool:
     found = hash_value(theirs, salt=salt)
     if ours.coarse != found.coarse:
         return False
+    kinds = {ours.exact, found.exact}
+    if None in kinds:
+        # A number is no word for true or false.
+        return not any(exact is not None and exact.startswith(_WORD) for exact in kinds)
     # Two texts of one number, such as 1.1 and 1.10, are different texts; those of one time or UUID are not.
-    both_texts = ours.exact is not None and found.exact is not None
-    return not both_texts or ours.exact == found.exact or coarse(theirs)[0] in "tu"
+    return _BOOLEAN in kinds or len(kinds) == 1 or coarse(theirs)[0] in "tu"
 
 
 def _hash(text: str, *, salt: str) -> str:
