@@ -69,6 +69,8 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         # Of the day before the run, which is due when it is made, and of some hours before: none near either end.
         hours = [datetime.now(tz=UTC) - timedelta(hours=hour, minutes=30) for hour in range(30)]
         limio_emulator.limitrail.add_usage([{"committedAt": hour.isoformat(), "amount": "1.50"} for hour in hours])
+    if file == "limitrail_usage_reconcile.py":
+        limio_emulator.limitrail.add_accounts(f"acme-{number}" for number in range(5))
     conf = {"process_id": process} if file == "limio_order_wait.py" else {"root": root}
     outcome = home.run(DAG_IDS[file], conf=conf, logical_date="2026-11-01T00:00:00+00:00")
     states = {name: task["state"] for name, task in outcome.result["tasks"].items()}
