@@ -44,6 +44,7 @@ def get_provider_info() -> dict[str, Any]:
                     "limio_limitrail.operators.limitrail",
                     "limio_limitrail.operators.limitrail_approve",
                     "limio_limitrail.operators.limitrail_ledger",
+                    "limio_limitrail.operators.limitrail_reconcile",
                 ],
             },
         ],

@@ -138,6 +138,7 @@ class AirflowHome:
             "from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator\n"
             "from limio_limitrail.operators.limitrail_approve import LimitRailApproveUsageOperator\n"
             "from limio_limitrail.operators.limitrail_ledger import LimitRailSettleUsageOperator\n"
+            "from limio_limitrail.operators.limitrail_reconcile import LimitRailReconcileUsageOperator\n"
             "from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor\n"
             "from limio_limitrail.sensors.limitrail import LimitRailResourceSensor\n"
             "from limio_limitrail.transfers.limio_to_object_storage import LimioToObjectStorageOperator\n"

@@ -135,6 +135,8 @@ class LimitRailOptions:
     ``idempotency_field``, or (``off``) every request counts.
 
     Lists: with ``page_size`` they are paged, and ``max_window_seconds`` is the longest time between from and to.
+    The lists of usage and reservations show a record ``list_lag_seconds`` after it was made, and forget it after
+    ``list_keeps_seconds`` (None: never).
     """
 
     clients: tuple[LimitRailClient, ...] = _CLIENTS
@@ -155,6 +157,8 @@ class LimitRailOptions:
     idempotency_field: str = "idempotencyKey"
     page_size: int | None = None
     max_window_seconds: float | None = None
+    list_lag_seconds: float = 0
+    list_keeps_seconds: float | None = None
 
     def __post_init__(self) -> None:
         """Reject unknown words, so that a misspelt option does not silently test something else."""
@@ -180,7 +184,7 @@ def options_from_json(changes: dict[str, Any]) -> dict[str, Any]:
     if "clients" in read:
         clients = [{**one, "scopes": tuple(one.get("scopes", ALL_SCOPES))} for one in read["clients"]]
         read["clients"] = tuple(LimitRailClient(**one) for one in clients)
-    for name in ("token_seconds", "max_window_seconds"):
+    for name in ("token_seconds", "max_window_seconds", "list_lag_seconds", "list_keeps_seconds"):
         if read.get(name) is not None:
             read[name] = float(read[name])
     return read

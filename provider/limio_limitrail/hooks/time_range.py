@@ -329,6 +329,14 @@ def _back(when: datetime, span: timedelta, time_filter: TimeFilter) -> datetime 
         return EARLIEST if time_filter.required else None
 
 
+def shift(when: datetime, by: timedelta) -> datetime:
+    """Return a time that much later, or earlier; beyond all times, the first or the last one."""
+    try:
+        return when + by
+    except OverflowError:
+        return LATEST if by > timedelta(0) else EARLIEST
+
+
 def just_after(when: datetime) -> datetime:
     """Return the first time that is later: as an upper bound, which does not belong to a range, it lets the time itself in."""
     return when if when >= LATEST else when + timedelta(microseconds=1)

@@ -28,6 +28,7 @@ from limio_limitrail.usage.conventions import (
     response_mapping,
 )
 from limio_limitrail.usage.ledger.states import PermanentUsageError
+from limio_limitrail.usage.reconciliation.parameters import check_kept, kept_members
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -97,6 +98,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
     :param max_changed: how many rows may come with another body than the one that was carried out. They are not sent.
     :param changes_table: the table that lists such rows; created when there are some.
     :param changes_hold: ``members`` lists the names of the members that differ; ``bodies`` the new bodies, too.
+    :param kept_members: members of the body that the ledger keeps with the row, for a `LimitRailReconcileUsageOperator`: member →
+        ``plain`` or ``hash``, nested ones with dots. A hash hides a value only from those who cannot try all values.
     :param max_in_doubt: how many rows in doubt the ledger may hold besides the task's rows: a whole number; None: any number.
     :param warn_rejected: how many rows may be rejected before the task counts as degraded, which is green, with warnings in
         its summary, metrics and asset events; None: any number. The same holds for ``warn_parked``, ``warn_denied`` and
@@ -143,6 +146,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         "max_parked": Parameter(readers.rows_or_percent),
         "max_duplicates": Parameter(readers.optional(readers.rows_or_percent)),
         "max_rejected_before": Parameter(readers.optional(readers.rows_or_percent)),
+        "kept_members": Parameter(kept_members),
         "max_in_doubt": Parameter(readers.optional(readers.whole_number(least=0))),
         "max_changed": Parameter(readers.rows_or_percent),
         "changes_table": Parameter(readers.text("the name of a table")),
@@ -194,6 +198,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         max_parked: Templated[int | str] = 0,
         max_duplicates: Templated[int | str] | None = None,
         max_rejected_before: Templated[int | str] | None = None,
+        kept_members: Templated[Mapping[str, str]] | None = None,
         max_in_doubt: Templated[int] | None = None,
         max_changed: Templated[int | str] = 0,
         changes_table: Templated[str] = "limitrail_usage_changes",
@@ -236,6 +241,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         self.max_parked: int | str = max_parked
         self.max_duplicates: int | str | None = max_duplicates
         self.max_rejected_before: int | str | None = max_rejected_before
+        self.kept_members: Any = kept_members
         self.max_in_doubt: int | None = max_in_doubt
         self.max_changed: int | str = max_changed
         self.changes_table: str = changes_table
@@ -496,6 +502,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         if self.body is None and (operation.decides or keys.field):
             what = f"operation={self.operation!r} needs a body: a mapping from the request's members to columns and values"
             raise ParameterError(what)
+        check_kept(self.kept_members, body=self.body)
         return UsageTemplate(
             tenant=self.hook.tenant,
             operation=operation.name,
@@ -504,6 +511,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
             body=self.body,
             key_field=keys.field,
             namespace=self.key_namespace,
+            kept_members=self.kept_members,
         )
 
     def _sender(self, operation: Operation, *, keys: Idempotency, policy: Policy) -> UsageSender:

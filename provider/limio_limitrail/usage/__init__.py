@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from limio_limitrail.usage.conventions import Idempotency, Refusal, ResponseMapping
     from limio_limitrail.usage.degraded import UsageWarning
     from limio_limitrail.usage.dry_run import UsageDryRunSummary
+    from limio_limitrail.usage.reconciliation.summary import UsageReconciliationSummary
     from limio_limitrail.usage.settling import UsageSettlementSummary
     from limio_limitrail.usage.summary import UsageCommitSummary
     from limio_limitrail.usage.template_checks import UsageRequest, check_body, check_requests
@@ -51,6 +52,7 @@ __all__ = [
     "UsageApproval",
     "UsageCommitSummary",
     "UsageDryRunSummary",
+    "UsageReconciliationSummary",
     "UsageRequest",
     "UsageSettlementSummary",
     "UsageWarning",
@@ -66,6 +68,7 @@ __getattr__ = lazy_names(
         "limio_limitrail.usage.conventions": ("Idempotency", "Refusal", "ResponseMapping"),
         "limio_limitrail.usage.degraded": ("UsageWarning",),
         "limio_limitrail.usage.dry_run": ("UsageDryRunSummary",),
+        "limio_limitrail.usage.reconciliation.summary": ("UsageReconciliationSummary",),
         "limio_limitrail.usage.settling": ("UsageSettlementSummary",),
         "limio_limitrail.usage.summary": ("UsageCommitSummary",),
         "limio_limitrail.usage.template_checks": ("UsageRequest", "check_body", "check_requests"),

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -31,9 +30,10 @@ from limio_limitrail.usage.json_members import (
     read_object,
 )
 from limio_limitrail.usage.ledger.changes import by_value, digest_by_value, member_digests
+from limio_limitrail.usage.ledger.kept_members import keep_members
 from limio_limitrail.usage.ledger.model import Outcome, UsageRow
-from limio_limitrail.usage.ledger.row_identity import LONGEST_VALUE, row_identity
-from limio_limitrail.usage.ledger.states import State
+from limio_limitrail.usage.ledger.row_identity import row_identity, shortened
+from limio_limitrail.usage.ledger.states import Keep, State
 
 if TYPE_CHECKING:
     from limio_limitrail.api.responses import Response
@@ -78,6 +78,7 @@ class UsageTemplate:
     :param operation: the operation's name, which stands for the endpoint in idempotency keys.
     :param key_field: the member of the body that carries the idempotency key; None where a header does.
     :param namespace: distinguishes rows of different kinds with the same key columns; None for keys without.
+    :param kept_members: members of the body that the ledger keeps, and how.
     """
 
     tenant: str
@@ -87,6 +88,7 @@ class UsageTemplate:
     body: Mapping[str, Any] | None
     key_field: str | None = None
     namespace: str | None = None
+    kept_members: Mapping[str, Keep] = field(default_factory=dict)
 
     def columns(self) -> frozenset[str]:
         """Return the columns that a row must have."""
@@ -106,8 +108,8 @@ class UsageTemplate:
     def _build(self, row: Row, *, number: int) -> UsageRow:
         key = self._idempotency_key(row, number=number)
         values = {name: as_json(row[name], number=number, column=name) for name in self.key_columns}
-        row_key = {name: _shortened(value) for name, value in values.items()}
-        body, content, members = None, None, None
+        row_key = {name: shortened(value) if isinstance(value, str) else value for name, value in values.items()}
+        body, content, members, kept = None, None, None, None
         if self.body is not None:
             filled = fill(self.body, row, number=number)
             if self.key_field is not None:
@@ -115,6 +117,7 @@ class UsageTemplate:
             body = encode(filled)
             content = by_value(filled)
             members = member_digests(content, salt=key)
+            kept = keep_members(content, rules=self.kept_members, salt=self.tenant)
         in_path = {
             name: as_text(row[name], number=number, column=name)
             for name in self._columns_of_path
@@ -138,6 +141,7 @@ class UsageTemplate:
             digest=digest_by_value(path, content, in_path=about_the_row),
             identity=row_identity(self.operation, values),
             members=members,
+            kept=kept,
         )
 
     def _idempotency_key(self, row: Row, *, number: int) -> str:
@@ -173,14 +177,6 @@ def _canonical(value: object, *, number: int, column: str) -> str:
         digits = digits.rstrip("0").rstrip(".") if "." in digits else digits
         return f"n:{'0' if digits == '-0' else digits}"
     return f"s:{as_text(exact, number=number, column=column)}"
-
-
-def _shortened(value: Any) -> Any:
-    if not isinstance(value, str) or len(value) <= LONGEST_VALUE:
-        return value
-    # The digest distinguishes values that begin alike.
-    mark = f"… ({len(value):,} characters, SHA-256 {hashlib.sha256(value.encode()).hexdigest()[:12]})"
-    return value[: LONGEST_VALUE - len(mark)] + mark
 
 
 def read_answer(answer: Response, *, response: ResponseMapping, required: bool = True, keep: bool = False) -> Outcome:

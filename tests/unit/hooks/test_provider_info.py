@@ -164,8 +164,9 @@ MAY_HAVE = {
     "landing": set(),
     "observability": {"lineage"},
     "polling": {"poll"},
-    "usage": {"conventions", "ledger", "parameters"},
+    "usage": {"conventions", "ledger", "parameters", "reconciliation"},
     "usage.ledger": {"states"},
+    "usage.reconciliation": {"parameters"},
 }
 
 

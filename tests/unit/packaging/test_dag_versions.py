@@ -25,6 +25,7 @@ from limio_limitrail.limio.resources import RESOURCES
 from limio_limitrail.usage import Column, Json, Text
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.operators.limitrail_ledger import LimitRailSettleUsageOperator
+from limio_limitrail.operators.limitrail_reconcile import LimitRailReconcileUsageOperator
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
 from limio_limitrail.transfers.limio_to_object_storage import LimioToObjectStorageOperator
@@ -118,6 +119,9 @@ with dag("usage"):
     outlets = [create_limitrail_asset(host="a.b", resource="usage")]
     LimitRailCommitUsageOperator(task_id="one", body=BODY, outlets=outlets, **usage)
     LimitRailSettleUsageOperator(task_id="settle", sql_conn_id="duck", decisions=[{"key": "k", "decision": "send"}])
+    match = {"idempotencyKey": "idempotency_key", "amount": "kept.amount"}
+    response = {"decisions": {"OK": "committed"}}
+    LimitRailReconcileUsageOperator(task_id="reconcile", sql_conn_id="duck", match=match, response=response)
     LimitRailCommitUsageOperator.partial(task_id="many", **usage).expand(body=[BODY])
     LimitRailCommitUsageOperator.partial(task_id="partial", body=BODY, **usage).expand(operation=["commit", "preview"])
     LimioObjectSensor(task_id="sensor", path_type="orders", object_id="1", target_statuses=["a", "b"], failed_statuses=("c",))

@@ -20,6 +20,7 @@ from limio_limitrail.landing.sql import WriteMode
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.operators.limitrail_approve import LimitRailApproveUsageOperator
 from limio_limitrail.operators.limitrail_ledger import LimitRailSettleUsageOperator
+from limio_limitrail.operators.limitrail_reconcile import LimitRailReconcileUsageOperator
 from limio_limitrail.parameters.declared import Parameter
 from limio_limitrail.polling.conditions import Missing
 from limio_limitrail.provider_info import get_provider_info
@@ -46,6 +47,7 @@ GOOD: dict[type[Any], dict[str, Any]] = {
     LimitRailCommitUsageOperator: {"key_columns": "id", "sql_conn_id": "lite", "body": {"a": 1}, "rows": [{"id": 1}]},
     LimitRailApproveUsageOperator: {"sql_conn_id": "lite"},
     LimitRailSettleUsageOperator: {"sql_conn_id": "lite", "decisions": [{"key": "k", "decision": "send"}]},
+    LimitRailReconcileUsageOperator: {"sql_conn_id": "lite", "match": {"idempotencyKey": "idempotency_key"}},
     LimioObjectSensor: {"path_type": "orders", "object_id": "x"},
     LimioResourceSensor: {"resource": "orders"},
     LimitRailResourceSensor: {"resource": "usage", "since": "2026-01-01", "until": "2026-01-02"},

@@ -11,7 +11,7 @@ import base64
 import binascii
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,7 +23,6 @@ from limio_limitrail.emulator.options import ACCOUNTS_READ, USAGE_READ, USAGE_WR
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from datetime import datetime
 
     from limio_limitrail.emulator.core.tokens import Grant
     from limio_limitrail.emulator.limitrail.account import LimitRailAccount, LimitRailTokenEndpoint
@@ -138,7 +137,12 @@ class ListEndpoints:
 
     def records(self, records: Timelines, call: Call, tenant: str) -> Reply:
         """Answer the usage that was counted, or the reservations that were made, in a time range."""
-        return self._page(call, tenant, records[tenant].between(*self._time_range(call)), _record_row)
+        start, stop = self._time_range(call)
+        options, now = self._account.options, datetime.now(UTC)
+        stop = min(stop, now - timedelta(seconds=options.list_lag_seconds)) if options.list_lag_seconds else stop
+        if options.list_keeps_seconds is not None:
+            start = max(start, now - timedelta(seconds=options.list_keeps_seconds))
+        return self._page(call, tenant, records[tenant].between(start, stop), _record_row)
 
     def _time_range(self, call: Call) -> tuple[datetime, datetime]:
         start, stop = _read_instant(call, "from"), _read_instant(call, "to")

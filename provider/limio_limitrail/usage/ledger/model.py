@@ -115,6 +115,7 @@ class UsageRow:
     :param digest: of path and body, with numbers by value.
     :param identity: what the row is, apart from its key: see `row_identity`.
     :param members: a short digest for each member of the body, as a JSON object; None for no body.
+    :param kept: members of the body that the ledger keeps, as `kept_members.keep_members` writes them.
     """
 
     number: int
@@ -125,6 +126,7 @@ class UsageRow:
     digest: str
     identity: str = ""
     members: str | None = None
+    kept: str | None = None
 
     def __str__(self) -> str:
         return f"row {self.number} {self.row_key}"

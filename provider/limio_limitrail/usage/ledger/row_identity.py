@@ -58,6 +58,15 @@ def read_row_key(text: str | None) -> dict[str, Any] | None:
     return values or None
 
 
+def shortened(value: str) -> str:
+    """Return a text as the ledger holds it: a long one has its length and a digest instead of its end."""
+    if len(value) <= LONGEST_VALUE:
+        return value
+    # The digest distinguishes values that begin alike.
+    mark = f"… ({len(value):,} characters, SHA-256 {hashlib.sha256(value.encode()).hexdigest()[:12]})"
+    return value[: LONGEST_VALUE - len(mark)] + mark
+
+
 def _is_cut(value: object) -> bool:
     return isinstance(value, str) and len(value) >= LONGEST_VALUE and _CUT.search(value) is not None
 

@@ -28,6 +28,7 @@ from limio_limitrail.usage.ledger.decisions import (
 )
 from limio_limitrail.usage.ledger.leases import LeaseMonitor, ProcessLock
 from limio_limitrail.usage.ledger.ledger import LEASE
+from limio_limitrail.usage.ledger.ledger_scan import ScanFilter, ScannedRow, scan_rows
 from limio_limitrail.usage.ledger.model import Worker
 from limio_limitrail.usage.ledger.open_rows import (
     CHANGED,
@@ -159,6 +160,23 @@ class Settlements:
     def count_states(self, wanted: Filter | None = None) -> list[StateCount]:
         """Count all rows of the ledger by operation and state; `wanted` narrows operation, Dag, task and run only."""
         return self._transactions.read(lambda session: count_states(self._statements(session), wanted or Filter()))
+
+    def scan(self, wanted: ScanFilter) -> Iterator[ScannedRow]:
+        """Yield all rows of an operation and a tenant, in many small transactions."""
+        after: str | None = ""
+        while after is not None:
+
+            def read(session: Session, after: str = after) -> tuple[list[ScannedRow], str | None]:
+                sql = self._statements(session)
+                may_be_alive = partial(self._lease_monitor.may_be_alive, me=self._worker, now=self._now(sql), lease=LEASE)
+                return scan_rows(sql, wanted, after=after, may_be_alive=may_be_alive)
+
+            rows, after = self._transactions.read(read)
+            yield from rows
+
+    def now(self) -> int:
+        """Return the time in milliseconds since 1970, by the clock of the ledger."""
+        return self._transactions.read(lambda session: self._now(self._statements(session)))
 
     def settle(self, decisions: Iterable[RowDecision], *, by: str, settlement_id: str | None = None) -> SettlementResult:
         """Carry out decisions, in transactions of `BATCH` rows. Made again after any failure, it goes on.

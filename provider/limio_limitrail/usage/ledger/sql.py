@@ -71,13 +71,13 @@ class LedgerStatements:
             FORMAT_COLUMN: FORMAT,
             "in_doubt_since": now,
         }
-        names = [KEY, "row_key", "body_digest", "row_identity", "body_members", *fixed]
+        names = [KEY, "row_key", "body_digest", "row_identity", "body_members", "kept_members", *fixed]
         columns = ", ".join(self._quote(name) for name in names)
         if self.database == "postgresql":
             bound = ", ".join(self.bound(name) for name in fixed)
             added = self.session.query(
-                f"INSERT INTO {self.qualified_table} ({columns}) SELECT s.k, s.r, s.d, s.i, s.m, {bound} "
-                f"FROM json_to_recordset(CAST({VALUE} AS json)) AS s(k text, r text, d text, i text, m text) "
+                f"INSERT INTO {self.qualified_table} ({columns}) SELECT s.k, s.r, s.d, s.i, s.m, s.h, {bound} "
+                f"FROM json_to_recordset(CAST({VALUE} AS json)) AS s(k text, r text, d text, i text, m text, h text) "
                 f"ON CONFLICT ({self._quote(KEY)}) DO NOTHING RETURNING {self._quote(KEY)}",
                 *fixed.values(),
                 as_json([_as_record(row) for row in rows]),
@@ -100,6 +100,7 @@ class LedgerStatements:
             "body_digest": row.digest,
             "row_identity": row.identity or None,
             "body_members": row.members,
+            "kept_members": row.kept,
             "lease_until": lease_until,
             "claimed_at": instant(now),
             "finished_at": None,
@@ -127,6 +128,7 @@ class LedgerStatements:
             "in_doubt_since": entry.in_doubt_since,
             # The claim has overwritten the members of the former body, unless it is the same body.
             "body_members": row.members if row.digest == entry.digest else None,
+            "kept_members": row.kept if row.digest == entry.digest else None,
         }
         self._update(values, where={KEY: row.key, **self._mine()})
 
@@ -285,12 +287,12 @@ def _worker(worker: Worker) -> dict[str, str | int]:
 
 
 def _row_values(row: UsageRow) -> tuple[str | None, ...]:
-    """Return what an entry holds of a row: key, key columns, digest, identity and digests of the members."""
-    return row.key, row.row_key, row.digest, row.identity or None, row.members
+    """Return what an entry holds of a row: key, key columns, digest, identity, digests of the members, and kept members."""
+    return row.key, row.row_key, row.digest, row.identity or None, row.members, row.kept
 
 
 def _as_record(row: UsageRow) -> dict[str, str | int | None]:
-    return {name: storable(value) for name, value in zip("krdim", _row_values(row), strict=True)}
+    return {name: storable(value) for name, value in zip("krdimh", _row_values(row), strict=True)}
 
 
 def storable(value: str | int | None) -> str | int | None:

@@ -48,6 +48,13 @@ IN_DOUBT = frozenset({State.SENDING, State.UNKNOWN, State.PARKED})
 """States of rows that may have been carried out."""
 
 
+class Keep(StrEnum):
+    """How the ledger keeps a member of a request's body."""
+
+    PLAIN = "plain"
+    HASH = "hash"
+
+
 class OnUnknown(StrEnum):
     """What becomes of a row when nobody knows whether the API has carried it out."""
 

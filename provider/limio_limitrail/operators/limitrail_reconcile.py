@@ -1,0 +1,360 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""LimitRailReconcileUsageOperator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
+
+from airflow.sdk import BaseOperator
+
+from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
+from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.concurrency import MAX_CONCURRENCY
+from limio_limitrail.links.pages import LimitRailConsoleLink
+from limio_limitrail.observability.lineage import LineageMixin
+from limio_limitrail.parameters import readers, references, times
+from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
+from limio_limitrail.usage.conventions import OPERATIONS, ResponseMapping, find_operation, response_mapping
+from limio_limitrail.usage.ledger.states import PermanentUsageError
+from limio_limitrail.usage.reconciliation import parameters as reconciliation
+
+if TYPE_CHECKING:
+    from airflow.providers.common.sql.hooks.sql import DbApiHook
+    from airflow.sdk import Context
+
+    from limio_limitrail.api.resource import Resource
+    from limio_limitrail.hooks.limitrail import LimitRailHook
+    from limio_limitrail.hooks.time_range import TimeRange
+    from limio_limitrail.parameters.declared import Templated
+    from limio_limitrail.parameters.operator_arguments import OperatorArguments
+    from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
+    from limio_limitrail.usage.ledger.settlement import Settlements
+    from limio_limitrail.usage.reconciliation.reconcile import Reconciliation
+    from limio_limitrail.usage.reconciliation.sides import Sides
+    from limio_limitrail.usage.reconciliation.summary import UsageReconciliationSummary
+
+DEFAULT_MARGIN = timedelta(minutes=5)
+DEFAULT_MAX_SENT = 100
+
+_OPTIONAL_LIMIT = readers.optional(readers.rows_or_percent)
+
+
+class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
+    """Compare the API's own list with the ledger, for a time range; and settle what is certain.
+
+    The list is read first, then the ledger. What belongs together is decided by ``match``, and what must be equal by
+    ``compare``: numbers by value, times as instants, texts exactly. The differences go into a table, and the totals by operation
+    and day into another; a repeated run replaces its own rows in both. Then the thresholds are checked.
+
+    Nothing is guessed: a row with two candidates, or one that the list cannot tell about, stays as it is.
+
+    All parameters are templates, and may be XComArgs. Thresholds are a whole number of rows, a text such as ``"1%"``, or None for
+    any number. The XCom is a `limio_limitrail.usage.UsageReconciliationSummary`.
+
+    :param sql_conn_id: the database of the ledger; both tables are written there.
+    :param match: by what a record of the list finds its row: the record's member → ``idempotency_key``, ``trace_id``,
+        ``reservation_id``, a key column, or ``kept.<member>`` for what ``kept_members=`` of the commit operator has kept. Nested
+        members are named with dots. All of them together must identify one row.
+    :param compare: what must be equal in both, likewise.
+    :param since: rows and records from this time on are compared. Default: the start of the data interval.
+    :param until: rows and records before this time are compared. Default: the end of the data interval.
+    :param time_of: what the ledger holds of a row's time in the list, such as a key column or ``kept.usageTime``. Default: the
+        time at which the row was sent.
+    :param margin: how far the times of a row and its record may lie apart: the list is read that much further on both sides.
+    :param limitrail_conn_id: the LimitRail connection.
+    :param resource: the list: a name of the table of resources, or a `Resource` of your own.
+    :param operation: the operation whose rows of the ledger are compared.
+    :param ledger_table: the ledger table.
+    :param differences_table: the table of differences; created if it does not exist.
+    :param totals_table: the table of totals by operation and day, likewise.
+    :param settle: settle uncertain rows. One that has exactly one record becomes ``committed`` or ``denied``, as the record says.
+        One without a record becomes ``free`` if ``listed_after`` is given and the list proves that it is whole.
+    :param listed_after: after which time the list certainly shows what was carried out. Rows that were sent later need not be
+        there yet. Default: not known; missing rows then count at once, and none becomes free.
+    :param retention: for how long the list certainly keeps a record. Default: not known; a row then becomes free only if the list
+        shows a record that is older.
+    :param max_sent: how many rows may become free in one run; with more, none does.
+    :param max_different: how many rows may differ.
+    :param max_only_ours: how many rows that were carried out may be missing in the list.
+    :param max_only_theirs: how many records may be missing in the ledger.
+    :param max_twice_there: how many rows may have several records.
+    :param max_unexpected_there: how many rows may be in the list although the ledger says that they were not carried out.
+    :param max_not_compared: how many rows may lack a value, or share all values with others.
+    :param max_uncertain: how many rows may be uncertain, after those that were settled.
+    :param response: where records hold a decision and a reservation, and what decisions mean: a `ResponseMapping`, or a mapping
+        with its members. Default: the connection's ``response``. A record without a decision was carried out.
+    :param scope: OAuth scopes to ask for besides the connection's.
+    :param path_params: values for the placeholders of the resource's path.
+    :param query_params: further query parameters. What they leave out is missing in the comparison.
+    :param page_size: records to ask for a page; else the connection's.
+    :param slice_size: the longest time range of one request.
+    :param concurrency: how many of these slices are fetched at once, at most 16.
+    """
+
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        "sql_conn_id": Parameter(readers.text("the id of a connection")),
+        "match": Parameter(reconciliation.match),
+        "compare": Parameter(reconciliation.fields),
+        "since": Parameter(readers.optional(times.instant)),
+        "until": Parameter(readers.optional(times.instant)),
+        "time_of": Parameter(readers.optional(reconciliation.field)),
+        "margin": Parameter(times.span()),
+        "limitrail_conn_id": Parameter(readers.text("the id of a connection")),
+        "resource": Parameter(references.resource),
+        "operation": Parameter(readers.choice(*(name for name, operation in OPERATIONS.items() if operation.changes))),
+        "ledger_table": Parameter(readers.text("the name of a table")),
+        "differences_table": Parameter(readers.text("the name of a table")),
+        "totals_table": Parameter(readers.text("the name of a table")),
+        "settle": Parameter(readers.switch),
+        "listed_after": Parameter(readers.optional(times.span())),
+        "retention": Parameter(readers.optional(times.span())),
+        "max_sent": Parameter(readers.rows_or_percent),
+        "max_different": Parameter(_OPTIONAL_LIMIT),
+        "max_only_ours": Parameter(_OPTIONAL_LIMIT),
+        "max_only_theirs": Parameter(_OPTIONAL_LIMIT),
+        "max_twice_there": Parameter(_OPTIONAL_LIMIT),
+        "max_unexpected_there": Parameter(_OPTIONAL_LIMIT),
+        "max_not_compared": Parameter(_OPTIONAL_LIMIT),
+        "max_uncertain": Parameter(_OPTIONAL_LIMIT),
+        "response": Parameter(readers.optional(response_mapping)),
+        "scope": Parameter(readers.scopes),
+        "path_params": Parameter(readers.param_values),
+        "query_params": Parameter(readers.param_values),
+        "page_size": Parameter(readers.optional(readers.whole_number(least=1))),
+        "slice_size": Parameter(readers.optional(times.span(least=timedelta(seconds=1)))),
+        "concurrency": Parameter(readers.whole_number(least=1, most=MAX_CONCURRENCY)),
+    }
+    template_fields: Sequence[str] = template_fields(parameters)
+    operator_extra_links = (LimitRailConsoleLink(),)
+    ui_color = "#f3ead9"
+
+    def __init__(
+        self,
+        *,
+        sql_conn_id: Templated[str],
+        match: Templated[Mapping[str, str]],
+        compare: Templated[Mapping[str, str]] | None = None,
+        since: Templated[datetime] | None = None,
+        until: Templated[datetime] | None = None,
+        time_of: Templated[str] | None = None,
+        margin: Templated[timedelta] = DEFAULT_MARGIN,
+        limitrail_conn_id: Templated[str] = "limitrail_default",
+        resource: Templated[str | Resource] = "usage",
+        operation: Templated[str] = "commit",
+        ledger_table: Templated[str] = "limitrail_usage_ledger",
+        differences_table: Templated[str] = "limitrail_usage_differences",
+        totals_table: Templated[str] = "limitrail_usage_totals",
+        settle: Templated[bool] = False,
+        listed_after: Templated[timedelta] | None = None,
+        retention: Templated[timedelta] | None = None,
+        max_sent: Templated[int | str] = DEFAULT_MAX_SENT,
+        max_different: Templated[int | str] | None = 0,
+        max_only_ours: Templated[int | str] | None = 0,
+        max_only_theirs: Templated[int | str] | None = 0,
+        max_twice_there: Templated[int | str] | None = 0,
+        max_unexpected_there: Templated[int | str] | None = 0,
+        max_not_compared: Templated[int | str] | None = 0,
+        max_uncertain: Templated[int | str] | None = 0,
+        response: Templated[ResponseMapping | Mapping[str, Any]] | None = None,
+        scope: Templated[Sequence[str]] | None = None,
+        path_params: Templated[Mapping[str, Any]] | None = None,
+        query_params: Templated[Mapping[str, Any]] | None = None,
+        page_size: Templated[int] | None = None,
+        slice_size: Templated[timedelta] | None = None,
+        concurrency: Templated[int] = 1,
+        **kwargs: Unpack[OperatorArguments],
+    ) -> None:
+        super().__init__(**kwargs)
+        self.sql_conn_id: str = sql_conn_id
+        self.match: Any = match
+        self.compare: Any = compare
+        self.since: datetime | None = since
+        self.until: datetime | None = until
+        self.time_of: Any = time_of
+        self.margin: timedelta = margin
+        self.limitrail_conn_id: str = limitrail_conn_id
+        self.resource: str | Resource = resource
+        self.operation: str = operation
+        self.ledger_table: str = ledger_table
+        self.differences_table: str = differences_table
+        self.totals_table: str = totals_table
+        self.settle: bool = settle
+        self.listed_after: timedelta | None = listed_after
+        self.retention: timedelta | None = retention
+        self.max_sent: int | str = max_sent
+        self.max_different: int | str | None = max_different
+        self.max_only_ours: int | str | None = max_only_ours
+        self.max_only_theirs: int | str | None = max_only_theirs
+        self.max_twice_there: int | str | None = max_twice_there
+        self.max_unexpected_there: int | str | None = max_unexpected_there
+        self.max_not_compared: int | str | None = max_not_compared
+        self.max_uncertain: int | str | None = max_uncertain
+        self.response: Any = response
+        self.scope: Any = scope
+        self.path_params: Mapping[str, Any] | None = path_params
+        self.query_params: Mapping[str, Any] | None = query_params
+        self.page_size: int | None = page_size
+        self.slice_size: timedelta | None = slice_size
+        self.concurrency: int = concurrency
+
+    @cached_property
+    def hook(self) -> LimitRailHook:
+        """The hook of the LimitRail connection."""
+        from limio_limitrail.hooks.limitrail import LimitRailHook
+
+        return LimitRailHook(self.limitrail_conn_id, scope=self.scope)
+
+    def page_url(self) -> str:
+        """Return the URL of the page that shows the list."""
+        name = self.resource if isinstance(self.resource, str) else self.resource.name
+        return self.hook.page_url(name, resource=name)
+
+    def execute(self, context: Context) -> UsageReconciliationSummary:
+        """Compare, write the tables, settle if asked, and return a small summary.
+
+        :raises AirflowFailException: credentials, scope or parameters are wrong, or there are more differences than allowed.
+        :raises ApiError: the API failed in a way that a retry may get past.
+        :raises LandingError: the database failed, likewise; a retry settles what is left.
+        """
+        from airflow.sdk.exceptions import AirflowFailException
+
+        from limio_limitrail.landing.sql.model import LandingError
+
+        with fail_fast_on_permanent_errors():
+            try:
+                return self._execute(context)
+            except PermanentUsageError as error:
+                raise AirflowFailException(str(error)) from error
+            except LandingError as error:
+                raise LandingError(f"the ledger's database {self.sql_conn_id!r}: {error}") from error
+
+    def _execute(self, context: Context) -> UsageReconciliationSummary:
+        from limio_limitrail.assets.outlet_events import add_to_outlet_events
+        from limio_limitrail.hooks.databases import find_database
+        from limio_limitrail.observability.metrics import log_group, send_metrics
+        from limio_limitrail.usage.ledger.model import Worker
+        from limio_limitrail.usage.reconciliation import summary as reconciliation_summary
+        from limio_limitrail.usage.reconciliation.tables import ReconciliationTables
+        from limio_limitrail.usage.settling import conflict, open_ledger
+
+        self.read_parameters()
+        operation = find_operation(self.operation).name
+        time_range = self._time_range(context)
+        worker = Worker.of(context["ti"])
+        sql_hook = find_database(self.sql_conn_id)
+        with open_ledger(sql_hook, ledger_table=self.ledger_table) as (database, settlements):
+            self._note_lineage(sql_hook)
+            reconciled = self._reconciliation(settlements, operation=operation, time_range=time_range)
+            tables = ReconciliationTables(
+                database,
+                differences_table=self.differences_table,
+                totals_table=self.totals_table,
+                run=[worker.dag_id, worker.task_id, worker.map_index, *time_range.summary().values()],
+                operation=operation,
+            )
+            with log_group(f"reconcile {operation}", operation=operation):
+                summary = reconciled.run(
+                    tables=tables,
+                    settles=self.settle,
+                    by=f"task {worker.dag_id}.{worker.task_id} in run {worker.run_id}",
+                    settlement_id=f"{worker.dag_id}/{worker.task_id}/{worker.run_id}/{worker.map_index}",
+                )
+        reconciliation_summary.log_summary(summary)
+        send_metrics(summary, api=self.hook.conn_type, what="reconcile")
+        # A failed task has no return value, and the numbers are what a person will look for.
+        context["ti"].xcom_push(key="return_value", value=summary)
+        context["ti"].xcom_push(key="differences_query", value=summary["differences_query"])
+        thresholds = {name: getattr(self, name) for name in reconciliation_summary.THRESHOLDS}
+        settlement = summary["settlement"]
+        contradiction = None if settlement is None else conflict(settlement)
+        if (error := contradiction or reconciliation_summary.check_thresholds(summary, thresholds=thresholds)) is not None:
+            raise error
+        add_to_outlet_events(context, outlets=self.outlets, summary=summary)
+        return summary
+
+    def _time_range(self, context: Context) -> TimeRange:
+        from limio_limitrail.hooks.time_range import RunTimes, TimeRange
+
+        run = RunTimes.of(context)
+        since, until = self.since or run.own_start, self.until or run.own_end
+        if since is None or until is None:
+            lacking = " and ".join(name for name, one in (("since=", since), ("until=", until)) if one is None)
+            raise ParameterError(f"this run has no data interval to take its time range from: give {lacking}")
+        if since >= until:
+            raise ParameterError(f"since={since.isoformat()} is not before until={until.isoformat()}: nothing lies between them")
+        return TimeRange(since=since, until=until, reason="since= and until=, or the data interval")
+
+    def _reconciliation(self, settlements: Settlements, *, operation: str, time_range: TimeRange) -> Reconciliation:
+        from limio_limitrail.usage.reconciliation.reconcile import Reconciliation
+
+        assert time_range.since is not None
+        assert time_range.until is not None
+        resource = self.hook.find_resource(self.resource)
+        since, until = _milliseconds(time_range.since), _milliseconds(time_range.until)
+        margin = self.margin // timedelta(milliseconds=1)
+        return Reconciliation(
+            settlements=settlements,
+            sides=self._sides(resource),
+            read_list=lambda: self._read_list(resource, since=time_range.since, until=time_range.until),
+            wanted=self._scan_filter(operation, since=since - margin, until=until + margin),
+            since=since,
+            until=until,
+            listed_after=None if self.listed_after is None else self.listed_after // timedelta(milliseconds=1),
+            retention=None if self.retention is None else self.retention // timedelta(milliseconds=1),
+            max_sent=self.max_sent,
+        )
+
+    def _scan_filter(self, operation: str, *, since: int, until: int) -> ScanFilter:
+        from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
+
+        tenant, conn_id = self.hook.settings.tenant, self.limitrail_conn_id
+        if self.time_of is not None:
+            # A row may be sent long after the time that it is about.
+            return ScanFilter(operation=operation, tenant=tenant, conn_id=conn_id)
+        return ScanFilter(operation=operation, tenant=tenant, conn_id=conn_id, since=since, until=until)
+
+    def _sides(self, resource: Resource) -> Sides:
+        from limio_limitrail.usage.reconciliation.sides import Sides
+
+        return Sides(
+            resource=resource,
+            response=self.response or self.hook.settings.response or ResponseMapping(),
+            match=self.match,
+            compare=self.compare,
+            time_of=self.time_of,
+            salt=self.hook.tenant,
+        )
+
+    def _read_list(self, resource: Resource, *, since: datetime | None, until: datetime | None) -> Iterator[dict[str, Any]]:
+        from limio_limitrail.hooks.time_range import shift
+
+        has_filter = resource.time_filter is not None
+        has_end = resource.time_filter is not None and resource.time_filter.until is not None
+        return self.hook.iter_records(
+            resource,
+            path_params=self.path_params,
+            query_params=self.query_params,
+            since=shift(since, -self.margin) if has_filter and since is not None else None,
+            until=shift(until, self.margin) if has_end and until is not None else None,
+            slice_size=self.slice_size,
+            concurrency=self.concurrency,
+            page_size=self.page_size,
+        )
+
+    def _note_lineage(self, sql_hook: DbApiHook) -> None:
+        from limio_limitrail.observability.lineage import TaskLineage, list_dataset, table_dataset
+
+        def lineage() -> TaskLineage:
+            name = self.resource if isinstance(self.resource, str) else self.resource.name
+            source = list_dataset(scheme="limitrail", base_url=self.hook.base_url, resource=name)
+            tables = (self.differences_table, self.totals_table)
+            return TaskLineage(source=source, targets=tuple(table_dataset(sql_hook, table=table) for table in tables))
+
+        self.collect_lineage(lineage)
+
+
+def _milliseconds(when: datetime) -> int:
+    return round(when.timestamp() * 1000)

@@ -1,0 +1,216 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Reconcile a list with the ledger: read both, compare them, write the differences, and settle what is certain."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from limio_limitrail.usage.ledger.decisions import Decision, RowDecision
+from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
+from limio_limitrail.usage.parameters import ErrorBudget
+from limio_limitrail.usage.reconciliation.comparison import Comparison, Range
+from limio_limitrail.usage.reconciliation.model import AGREED, Finding, Kind
+from limio_limitrail.usage.reconciliation.scratch import Scratch
+from limio_limitrail.usage.reconciliation.tables import Totals
+from limio_limitrail.usage.settling import settle
+
+if TYPE_CHECKING:
+    from limio_limitrail.usage.ledger.settlement import Settlements
+    from limio_limitrail.usage.reconciliation.sides import Sides
+    from limio_limitrail.usage.reconciliation.summary import UsageReconciliationSummary
+    from limio_limitrail.usage.reconciliation.tables import ReconciliationTables
+
+ReadList = Callable[[], Iterable[Mapping[str, Any]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconciliation:
+    """One comparison of a list and a ledger.
+
+    :param read_list: reads the list from its beginning; may be called twice.
+    :param since: rows and records from here on are compared, in milliseconds since 1970.
+    :param until: rows and records before this are compared, likewise.
+    :param wanted: the rows of the ledger to read.
+    :param listed_after: milliseconds after which the list certainly shows what was carried out; None if that is not known.
+    :param retention: milliseconds for which the list certainly keeps a record; None if that is not known.
+    :param max_sent: how many rows may become free to be sent again; with more, none does.
+    """
+
+    settlements: Settlements
+    sides: Sides
+    read_list: ReadList
+    wanted: ScanFilter
+    since: int
+    until: int
+    listed_after: int | None
+    retention: int | None
+    max_sent: int | str
+
+    def run(self, *, tables: ReconciliationTables, settles: bool, by: str, settlement_id: str) -> UsageReconciliationSummary:
+        """Compare, write the tables, settle if asked, and return the summary; see `LimitRailReconcileUsageOperator`."""
+        began = time.monotonic()
+        with Scratch() as scratch:
+            result = self._compare(scratch)
+            if settles and not result.blockers and result.proposed[Decision.SEND]:
+                # What a page has missed, a second reading finds; a list that loses records proves nothing.
+                scratch.read_again()
+                result = self._compare(scratch)
+            tables.write(result.differences(), result.totals, now=self.settlements.now())
+            decisions = result.decisions()
+            settlement = None
+            if settles:
+                settlement = settle(self.settlements, decisions, by=by, settlement_id=settlement_id)
+            counts = {kind.value: result.counts[kind] for kind in Kind}
+            return {
+                "table": self.settlements.table,
+                "differences_table": tables.differences_table,
+                "totals_table": tables.totals_table,
+                "operation": self.wanted.operation,
+                "resource": self.sides.resource.name,
+                "since": tables.range[0],
+                "until": tables.range[1],
+                "ledger_rows": scratch.rows,
+                "list_records": scratch.records,
+                **counts,  # type: ignore[typeddict-item]
+                "proposed": dict(Counter(one.decision.value for one in decisions)),
+                "not_sent_because": list(result.blockers),
+                "settlement": settlement,
+                "differences_query": tables.query,
+                "seconds": time.monotonic() - began,
+            }
+
+    def _compare(self, scratch: Scratch) -> _Result:
+        """Read both sides, the list first: each of its records has an entry in the ledger by then."""
+        read_at = self.settlements.now()
+        for item in self.read_list():
+            scratch.add_record(*self.sides.record(item))
+        for scanned in self.settlements.scan(self.wanted):
+            scratch.add_row(*self.sides.row(scanned))
+        comparison = Comparison(
+            range=Range(
+                since=self.since,
+                until=self.until,
+                read_at=read_at,
+                listed_before=None if self.listed_after is None else read_at - self.listed_after,
+                kept_from=None if self.retention is None else read_at - self.retention,
+            ),
+            match=tuple(self.sides.match),
+            compare=tuple(self.sides.compare),
+            salt=self.sides.salt,
+        )
+        result = _Result(
+            scratch=scratch,
+            comparison=comparison,
+            operation=self.wanted.operation,
+            needs_evidence=self.retention is None,
+            by_key=any(field.column == "idempotency_key" for field in self.sides.match.values()),
+        )
+        result.count(max_sent=self.max_sent)
+        return result
+
+
+class _Result:
+    """What was found, counted; the findings themselves are made anew whenever they are wanted.
+
+    :param needs_evidence: whether the list must show that it reaches back to a row.
+    :param by_key: whether idempotency keys decide what belongs together.
+    """
+
+    def __init__(self, *, scratch: Scratch, comparison: Comparison, operation: str, needs_evidence: bool, by_key: bool) -> None:
+        self._scratch, self._comparison = scratch, comparison
+        self._needs_evidence, self._by_key = needs_evidence, by_key
+        self._oldest = scratch.oldest
+        self.counts: Counter[Kind] = Counter()
+        self.proposed: Counter[str] = Counter()
+        self.totals = Totals(operation)
+        self.blockers: list[str] = []
+        self._doubtful_match: str | None = None
+
+    def count(self, *, max_sent: int | str) -> None:
+        """Count all findings, and find out whether the list proves that a row was not carried out."""
+        previous: str | None = None
+        for finding in self._findings():
+            key = None if finding.row is None else finding.row.key
+            is_new = key is None or key != previous
+            previous = key
+            self.totals.add(finding, counts_row=is_new)
+            if is_new and not (finding.kind is Kind.AMBIGUOUS and finding.row is None):
+                self.counts[finding.kind] += 1
+            if finding.proposal is not None:
+                self.proposed[finding.proposal] += 1
+        if self.counts[Kind.NOT_COMPARED] and not self._by_key:
+            self._doubtful_match = "the record may be that of a row which cannot be compared"
+        if self.proposed[Decision.SEND]:
+            self.blockers = list(self._find_blockers(max_sent=max_sent))
+
+    def _find_blockers(self, *, max_sent: int | str) -> Iterator[str]:
+        """Yield why the list does not prove that rows were not carried out."""
+        if missing := self.counts[Kind.ONLY_OURS]:
+            yield f"the list lacks {missing:,} rows that were carried out, so it may lack others that were"
+        if not self.counts[Kind.EQUAL]:
+            yield "the list has none of the rows that were carried out: nothing shows that it is the right one, and whole"
+        nameless = list(map(self._comparison.range.holds, (one.at for one in self._scratch.unmatched_records())))
+        if nameless:
+            yield f"{len(nameless):,} records have no value for match=, and may be of these rows"
+        if not self._by_key and (theirs := self.counts[Kind.ONLY_THEIRS] - sum(nameless)) > 0:
+            yield f"{theirs:,} records are not in the ledger, and may be of these rows: match= does not name the idempotency key"
+        if vanished := self._scratch.vanished():
+            yield f"the list has lost {vanished:,} records while it was read twice"
+        sent = self.proposed[Decision.SEND]
+        budget = ErrorBudget(name="max_sent", most=max_sent)
+        if budget.exceeded_by(sent, of=self._scratch.rows):
+            yield f"{sent:,} rows would be ({budget})"
+
+    def _findings(self) -> Iterator[Finding]:
+        for rows, records in self._scratch.groups():
+            yield from map(self._with_evidence, self._comparison.classify(rows, records))
+        yield from map(self._comparison.not_compared, self._scratch.unmatched_rows())
+        for record in self._scratch.unmatched_records():
+            yield self._comparison.only_theirs(record, reason="it has no value for match=")
+
+    def _with_evidence(self, finding: Finding) -> Finding:
+        row = finding.row
+        if finding.proposal != Decision.SEND or not self._needs_evidence or row is None or row.at is None:
+            return finding
+        if self._oldest is not None and self._oldest <= row.at:
+            return finding
+        reason = "the list does not have it, and shows nothing older: it may have forgotten it; see retention="
+        return msgspec.structs.replace(finding, proposal=None, reason=reason)
+
+    def _decided(self, finding: Finding) -> Finding:
+        """Return a finding without a proposal that must not be carried out."""
+        if finding.proposal == Decision.SEND and self.blockers:
+            return msgspec.structs.replace(finding, proposal=None, reason=f"the list does not have it; {self.blockers[0]}")
+        if finding.kind is Kind.UNCERTAIN_THERE and finding.proposal is not None and self._doubtful_match is not None:
+            return msgspec.structs.replace(finding, proposal=None, reason=self._doubtful_match)
+        return finding
+
+    def differences(self) -> Iterator[Finding]:
+        """Yield what the table lists."""
+        return (self._decided(finding) for finding in self._findings() if finding.kind not in AGREED)
+
+    def decisions(self) -> list[RowDecision]:
+        """Return what a settlement is to carry out."""
+        found = []
+        for finding in self.differences():
+            row, record = finding.row, finding.record
+            if finding.proposal is None or row is None:
+                continue
+            decision = RowDecision(
+                key=row.key, decision=Decision(finding.proposal), version=row.version, note=f"reconciliation: {finding.reason}"
+            )
+            if record is not None:
+                decision = replace(
+                    decision,
+                    api_decision=record.decision,
+                    reservation_id=record.reservation_id,
+                    trace_id=record.trace_id,
+                )
+            found.append(decision)
+        return found

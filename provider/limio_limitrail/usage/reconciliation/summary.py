@@ -1,0 +1,136 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What a reconciliation returns and logs, and the thresholds that fail it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import TypedDict
+
+from limio_limitrail.usage.ledger.states import PermanentUsageError
+from limio_limitrail.usage.parameters import ErrorBudget
+from limio_limitrail.usage.reconciliation.model import Kind
+from limio_limitrail.usage.settling import UsageSettlementSummary
+
+log = logging.getLogger("limio_limitrail.usage")
+
+THRESHOLDS: Mapping[str, tuple[Kind, ...]] = {
+    "max_different": (Kind.DIFFERENT,),
+    "max_only_ours": (Kind.ONLY_OURS,),
+    "max_only_theirs": (Kind.ONLY_THEIRS,),
+    "max_twice_there": (Kind.TWICE_THERE,),
+    "max_unexpected_there": (Kind.UNEXPECTED_THERE,),
+    "max_not_compared": (Kind.NOT_COMPARED, Kind.AMBIGUOUS),
+    "max_uncertain": (Kind.UNCERTAIN_THERE, Kind.UNCERTAIN_MISSING),
+}
+"""The parameters that fail a reconciliation, and the kinds that they count."""
+
+_MEANING = {
+    Kind.DIFFERENT: "differ from the list's records",
+    Kind.ONLY_OURS: "were carried out by the ledger, and the list lacks them",
+    Kind.ONLY_THEIRS: "records of the list are not in the ledger",
+    Kind.TWICE_THERE: "are more than once in the list",
+    Kind.UNEXPECTED_THERE: "are in the list, although the ledger says that they were not carried out",
+    Kind.NOT_COMPARED: "cannot be compared, because a value is missing",
+    Kind.AMBIGUOUS: "share their values with others",
+    Kind.UNCERTAIN_THERE: "are uncertain, and in the list",
+    Kind.UNCERTAIN_MISSING: "are uncertain, and not in the list",
+}
+
+
+class UsageDifferencesError(PermanentUsageError):
+    """The ledger and the API's list differ in more rows than allowed. The table of differences is written."""
+
+
+class UsageReconciliationSummary(TypedDict):
+    """What a reconciliation returns, and what its XCom holds, also when the task fails.
+
+    The numbers from ``equal`` to ``in_flight`` are rows; ``only_theirs`` are records. ``uncertain_there`` and
+    ``uncertain_missing`` are what they were before ``settlement``; ``not_sent_because`` says why no row became free.
+    """
+
+    table: str
+    differences_table: str
+    totals_table: str
+    operation: str
+    resource: str
+    since: str
+    until: str
+    ledger_rows: int
+    list_records: int
+    equal: int
+    absent: int
+    different: int
+    only_ours: int
+    only_theirs: int
+    twice_there: int
+    unexpected_there: int
+    ambiguous: int
+    uncertain_there: int
+    uncertain_missing: int
+    not_compared: int
+    not_listed_yet: int
+    outside: int
+    in_flight: int
+    proposed: dict[str, int]
+    not_sent_because: list[str]
+    settlement: UsageSettlementSummary | None
+    differences_query: str
+    seconds: float
+
+
+def log_summary(summary: UsageReconciliationSummary) -> None:
+    """Log what was found."""
+    for level, line in _lines(summary):
+        log.log(level, "%s", line)
+
+
+def _lines(summary: UsageReconciliationSummary) -> Iterator[tuple[int, str]]:
+    counts = counts_of(summary)
+    records = f"{summary['list_records']:,} records of {summary['resource']}"
+    sides = f"{summary['ledger_rows']:,} rows of {summary['table']}, {records}"
+    yield logging.INFO, f"{sides} from {summary['since']} to {summary['until']}: {summary['equal']:,} are equal."
+    for kind, meaning in _MEANING.items():
+        if count := counts[kind]:
+            yield logging.WARNING, f"{count:,} {meaning} ({kind})."
+    if summary["not_listed_yet"]:
+        yield logging.INFO, f"{summary['not_listed_yet']:,} rows need not be in the list yet: reconcile the range again."
+    for decision, count in summary["proposed"].items():
+        settled = "settled" if summary["settlement"] is not None else "with settle=True they would be settled"
+        yield logging.INFO, f"{count:,} uncertain rows: {settled} as {decision}."
+    for reason in summary["not_sent_because"]:
+        yield logging.WARNING, f"No row was set free to be sent again: {reason}."
+
+
+def counts_of(summary: UsageReconciliationSummary) -> dict[Kind, int]:
+    """Return the counts of a summary by kind."""
+    return {kind: summary[kind.value] for kind in Kind}
+
+
+def check_thresholds(
+    summary: UsageReconciliationSummary, *, thresholds: Mapping[str, int | str | None]
+) -> UsageDifferencesError | None:
+    """Return the error for more differences than allowed; None if there are not.
+
+    :param thresholds: the values of `THRESHOLDS`.
+    """
+    counts = counts_of(summary)
+    settlement = summary["settlement"]
+    settled = 0 if settlement is None else settlement["settled"] + settlement["already"]
+    of = max(summary["ledger_rows"], summary["list_records"])
+    problems = []
+    for name, kinds in THRESHOLDS.items():
+        most = thresholds[name]
+        count = sum(counts[kind] for kind in kinds) - (settled if name == "max_uncertain" else 0)
+        if most is not None and (budget := ErrorBudget(name=name, most=most)).exceeded_by(count, of=of):
+            if name == "max_uncertain" and settled:
+                meaning = "are still uncertain"
+            else:
+                meaning = "; ".join(f"{counts[kind]:,} {_MEANING[kind]}" for kind in kinds if counts[kind])
+            problems.append(f"{meaning} ({budget})" if not meaning.startswith("are") else f"{count:,} {meaning} ({budget})")
+    if not problems:
+        return None
+    return UsageDifferencesError(
+        f"the ledger and the list {summary['resource']} do not agree from {summary['since']} to {summary['until']}: "
+        f"{'; '.join(problems)}. {summary['differences_table']} lists them: {summary['differences_query']}"
+    )

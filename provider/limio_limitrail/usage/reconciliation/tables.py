@@ -1,0 +1,166 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The tables of a reconciliation: its differences, and its totals by operation and day. A run replaces its own rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from limio_limitrail.landing.sql.dialect import VALUE
+from limio_limitrail.landing.sql.errors import during
+from limio_limitrail.usage.ledger.sql import instant, storable
+from limio_limitrail.usage.ledger.states import LedgerError
+from limio_limitrail.usage.ledger.table import Type, find_name
+from limio_limitrail.usage.reconciliation.model import Finding
+
+if TYPE_CHECKING:
+    from limio_limitrail.landing.sql.dialect import Session
+    from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
+
+RUN = ("dag_id", "task_id", "map_index", "since", "until")
+"""What a run replaces: what the same task has written about the same range."""
+
+_ABOUT = {"dag_id": Type.TEXT, "task_id": Type.TEXT, "map_index": Type.NUMBER, "since": Type.TEXT, "until": Type.TEXT}
+DIFFERENCES = {
+    **_ABOUT,
+    **dict.fromkeys(
+        ("kind", "operation", "day", "idempotency_key", "row_key", "state", "list_id", "members", "reason", "proposal"), Type.TEXT
+    ),
+    "found_at": Type.INSTANT,
+}
+TOTALS = {
+    **_ABOUT,
+    "operation": Type.TEXT,
+    "day": Type.TEXT,
+    "kind": Type.TEXT,
+    "ledger_rows": Type.NUMBER,
+    "list_records": Type.NUMBER,
+    "found_at": Type.INSTANT,
+}
+
+_BATCH = 200
+
+
+class Totals:
+    """Counts rows and records by operation, day and kind."""
+
+    def __init__(self, operation: str) -> None:
+        self._operation = operation
+        self.rows: Counter[tuple[str, str]] = Counter()
+        self.records: Counter[tuple[str, str]] = Counter()
+
+    def add(self, finding: Finding, *, counts_row: bool = True) -> None:
+        """Count a finding."""
+        group = day_of(finding), finding.kind.value
+        self.rows[group] += finding.row is not None and counts_row
+        self.records[group] += finding.record is not None
+
+    def lines(self) -> list[list[object]]:
+        """Return the lines of the table, without the run."""
+        groups = sorted({group for counts in (self.rows, self.records) for group, count in counts.items() if count})
+        return [[self._operation, day, kind, self.rows[day, kind], self.records[day, kind]] for day, kind in groups]
+
+
+def day_of(finding: Finding) -> str:
+    """Return the day of a finding in UTC: that of the record, else that of the row's first request; empty if unknown."""
+    at = finding.record.at if finding.record is not None and finding.record.at is not None else None
+    if at is None and finding.row is not None:
+        at = finding.row.at
+    try:
+        return "" if at is None else datetime.fromtimestamp(at / 1000, tz=UTC).date().isoformat()
+    except (ValueError, OverflowError, OSError):
+        return ""
+
+
+class ReconciliationTables:
+    """Writes both tables in one transaction.
+
+    :param run: the values of `RUN`.
+    """
+
+    def __init__(
+        self, database: PersistentConnection, *, differences_table: str, totals_table: str, run: Sequence[object], operation: str
+    ) -> None:
+        self._database = database
+        self.differences_table, self.totals_table = differences_table, totals_table
+        self._run, self._operation = list(run), operation
+
+    @property
+    def range(self) -> tuple[str, str]:
+        """The range, as the tables have it."""
+        since, until = self._run[-2:]
+        return str(since), str(until)
+
+    @property
+    def query(self) -> str:
+        """The query that shows the differences of the run, for people."""
+        shown = (str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'" for value in self._run)
+        where = " AND ".join(f"{name} = {value}" for name, value in zip(RUN, shown, strict=True))
+        return f"SELECT * FROM {self.differences_table} WHERE {where} ORDER BY kind, row_key"  # nosec B608 # noqa: S608
+
+    def write(self, findings: Iterable[Finding], totals: Totals, *, now: int) -> None:
+        """Replace what the same task has written about the same range.
+
+        :param findings: the differences; read once.
+        :raises LedgerError: a table is another one.
+        """
+        with self._database.transaction() as session:
+            for table, columns in ((self.differences_table, DIFFERENCES), (self.totals_table, TOTALS)):
+                _make_table(session, table, columns)
+                _delete(session, table, run=self._run)
+            lines = ([*self._run, *self._line(finding), instant(now)] for finding in findings)
+            _insert(session, self.differences_table, DIFFERENCES, lines)
+            _insert(session, self.totals_table, TOTALS, ([*self._run, *line, instant(now)] for line in totals.lines()))
+
+    def _line(self, finding: Finding) -> list[Any]:
+        row, record = finding.row, finding.record
+        return [
+            finding.kind.value,
+            self._operation,
+            day_of(finding),
+            None if row is None else row.key,
+            None if row is None else row.row_key,
+            None if row is None else row.state,
+            None if record is None else record.id,
+            msgspec.json.encode(finding.members).decode() if finding.members else None,
+            finding.reason,
+            finding.proposal,
+        ]
+
+
+def _make_table(session: Session, text: str, columns: Mapping[str, Type]) -> None:
+    dialect = session.dialect
+    table = find_name(text, dialect=dialect)
+    # Two runs of one task would both replace what the other has not written yet.
+    session.lock(table)
+    found = session.columns(table)
+    if found is None:
+        described = ", ".join(f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in columns.items())
+        with during(f"while creating {table}"):
+            session.execute(f"CREATE TABLE {dialect.qualified(table)} ({described})")
+    elif lacking := sorted(set(columns) - {column.name.lower() for column in found}):
+        raise LedgerError(f"the table {table} holds no reconciliation: it lacks {', '.join(lacking)}. Give another name for it")
+
+
+def _delete(session: Session, text: str, *, run: Sequence[object]) -> None:
+    dialect = session.dialect
+    where = " AND ".join(f"{dialect.quote(name)} = {VALUE}" for name in RUN)
+    session.execute(f"DELETE FROM {dialect.qualified(find_name(text, dialect=dialect))} WHERE {where}", *run)  # nosec B608 # noqa: S608
+
+
+def _insert(session: Session, text: str, columns: Mapping[str, Type], lines: Iterable[Sequence[Any]]) -> None:
+    dialect = session.dialect
+    table = dialect.qualified(find_name(text, dialect=dialect))
+    names = ", ".join(map(dialect.quote, columns))
+    # SQLite would cast a time to its year.
+    bound = [f"CAST({VALUE} AS {type_.of(dialect)})" if dialect.strict_types else VALUE for type_ in columns.values()]
+    one = f"({', '.join(bound)})"
+    reader = iter(lines)
+    while batch := list(islice(reader, _BATCH)):
+        sql = f"INSERT INTO {table} ({names}) VALUES {', '.join([one] * len(batch))}"  # nosec B608 # noqa: S608
+        session.execute(sql, *(storable(value) if isinstance(value, str) else value for line in batch for value in line))

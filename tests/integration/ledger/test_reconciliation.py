@@ -1,0 +1,207 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Reconcile and settle in every kind of database, with lists that lose, repeat and change records while they are read."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+
+import pytest
+
+from limio_limitrail.api.resource import Resource
+from limio_limitrail.usage.conventions import ResponseMapping
+from limio_limitrail.usage.ledger import ledger_scan
+from limio_limitrail.usage.ledger import settlement as settlement_module
+from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
+from limio_limitrail.usage.ledger.model import Outcome
+from limio_limitrail.usage.ledger.settlement import Settlements
+from limio_limitrail.usage.ledger.states import State
+from limio_limitrail.usage.reconciliation.parameters import match
+from limio_limitrail.usage.reconciliation.reconcile import Reconciliation
+from limio_limitrail.usage.reconciliation.sides import Sides
+from limio_limitrail.usage.reconciliation.tables import ReconciliationTables
+from tests.support.ledgers import PARK, FailingDatabase, make_rows
+from tests.support.settlements import states
+
+ROWS = make_rows(8)
+HOUR = 3_600_000
+BY_KEY = {"key": "idempotency_key"}
+
+
+@pytest.fixture
+def reconcile(monkeypatch):
+    """Reconcile with a list, or with one for each reading of it."""
+    # A page of the ledger holds few rows.
+    monkeypatch.setattr(ledger_scan, "SCAN_ROWS", 3)
+
+    def run(db, *lists, match_by=BY_KEY, tenant=None, settles=True, settlement_id="one", **more):
+        held = FailingDatabase(db.hook())
+        settlements = Settlements(database=held, table="ledger", changes_table="changes")
+        settlements.prepare()
+        readings = iter([*lists, *[lists[-1]] * 3])
+        now = settlements.now()
+        resource = Resource(name="usage", path="/v1/usage", time_column="at")
+        sides = Sides(
+            resource=resource, response=ResponseMapping(), match=match("match", match_by), compare={}, time_of=None, salt="t"
+        )
+        wanted = ScanFilter(operation="usage.commit", tenant=tenant, conn_id="limitrail", since=now - HOUR, until=now + HOUR)
+        asked = {"listed_after": 0, "retention": 2 * HOUR, "max_sent": 100, "since": now - HOUR, "until": now + HOUR, **more}
+        made = Reconciliation(settlements=settlements, sides=sides, read_list=lambda: next(readings), wanted=wanted, **asked)
+        run_of = ["usage", "reconcile", -1, "s", "u"]
+        tables = ReconciliationTables(
+            held, differences_table="differences", totals_table="totals", run=run_of, operation="usage.commit"
+        )
+        try:
+            return made.run(tables=tables, settles=settles, by="test", settlement_id=settlement_id)
+        finally:
+            held.close()
+
+    return run
+
+
+@pytest.fixture
+def doubtful(db, ledger_in):
+    """A ledger of which half is committed, and half is parked; the last row of it is left by a worker that has died."""
+    ledger = ledger_in(db, "monday")
+    ledger.claim(ROWS, policy=PARK)
+    half = [State.COMMITTED] * 4 + [State.PARKED] * 3
+    ledger.record({row.key: Outcome(state=state) for row, state in zip(ROWS, half, strict=False)})
+    db.execute("UPDATE ledger SET lease_until = 1, claim_id = 'dead' WHERE state = 'sending'")
+    # Nothing was sent in the millisecond in which the list is read.
+    time.sleep(0.002)
+    return db
+
+
+def item(row, **more):
+    return {"id": f"id-{row.number}", "key": row.key, **more}
+
+
+DONE = [item(row) for row in ROWS[:4]]
+
+
+def kinds(db):
+    return {(key, kind, proposal) for key, kind, proposal in db.query("SELECT idempotency_key, kind, proposal FROM differences")}
+
+
+def test_what_is_there_is_committed_and_what_is_not_is_free(doubtful, reconcile):
+    found = item(ROWS[4], decision="WARNING", reservationId="r-1", traceId="t-1")
+    denied = item(ROWS[5], decision="DENIED_BY_POLICY")
+    # Pages that shift repeat records.
+    summary = reconcile(doubtful, [*DONE, *DONE, found, denied])
+    assert summary["settlement"]["settled_as"] == {"committed": 1, "denied": 1, "send": 2}
+    assert (summary["ledger_rows"], summary["list_records"], summary["equal"]) == (8, 6, 4)
+    assert [states(doubtful)[row.key] for row in ROWS[4:]] == ["committed", "denied", "free", "free"]
+    [said] = doubtful.query(f"SELECT decision, reservation_id, trace_id, settled_by FROM ledger WHERE {_is(ROWS[4])}")
+    assert tuple(said) == ("WARNING", "r-1", "t-1", "test")
+    # Again: nothing is left to settle, and the lines of the first time are replaced.
+    again = reconcile(doubtful, [*DONE, found, denied], settlement_id="two")
+    assert (again["settlement"]["settled"], again["equal"], again["absent"], kinds(doubtful)) == (0, 6, 2, set())
+
+
+def _is(row):
+    return f"idempotency_key = '{row.key}'"
+
+
+@pytest.mark.parametrize(
+    ("lists", "more", "reason"),
+    [
+        ([DONE[:3]], {}, "lacks 1 rows"),
+        ([[]], {}, "lacks 4 rows"),
+        ([[*DONE, {"id": "x"}]], {}, "have no value for match="),
+        ([DONE], {"max_sent": 3}, "max_sent=3"),
+        ([[*DONE, {"id": "x", "key": "another"}], DONE], {}, "has lost 1 records"),
+        ([DONE, DONE[:3]], {}, "has lost 1 records"),
+    ],
+)
+def test_a_list_that_proves_nothing_frees_nothing(doubtful, reconcile, lists, more, reason):
+    summary = reconcile(doubtful, *lists, **more)
+    assert summary["settlement"]["settled"] == 0
+    assert any(reason in why for why in summary["not_sent_because"]), summary["not_sent_because"]
+    assert sorted(states(doubtful).values()) == ["committed"] * 4 + ["parked"] * 3 + ["sending"]
+    assert {proposal for _, kind, proposal in kinds(doubtful) if kind == "uncertain_missing"} == {None}
+
+
+def test_a_list_without_a_promise_frees_nothing(doubtful, reconcile):
+    for more in ({"listed_after": None}, {"listed_after": HOUR}, {"retention": None}):
+        assert reconcile(doubtful, DONE, **more)["settlement"]["settled"] == 0, more
+    # An older record shows that the list reaches back.
+    older = {"id": "o", "key": "other", "at": "2020-01-01T00:00:00Z"}
+    assert reconcile(doubtful, [*DONE, older], retention=None)["settlement"]["settled_as"] == {"send": 4}
+
+
+def test_a_record_that_comes_with_the_second_reading_is_taken(doubtful, reconcile):
+    summary = reconcile(doubtful, DONE, [*DONE, item(ROWS[4])])
+    assert summary["settlement"]["settled_as"] == {"committed": 1, "send": 3}
+    assert states(doubtful)[ROWS[4].key] == "committed"
+
+
+def test_two_candidates_are_none(doubtful, reconcile):
+    twice = [item(ROWS[4]), {**item(ROWS[4]), "id": "other"}]
+    summary = reconcile(doubtful, [*DONE, *twice])
+    assert (summary["twice_there"], summary["settlement"]["settled_as"]) == (1, {"send": 3})
+    assert states(doubtful)[ROWS[4].key] == "parked"
+
+
+def test_two_rows_with_one_record_are_not_guessed(db, ledger_in, reconcile):
+    rows = [replace(row, kept='{"amount":1}') for row in ROWS]
+    ledger = ledger_in(db, "monday")
+    ledger.claim(rows, policy=PARK)
+    ledger.record({row.key: Outcome(state=State.PARKED) for row in rows})
+    time.sleep(0.002)
+    summary = reconcile(db, [{"id": "x", "amount": 1}], match_by={"amount": "kept.amount"})
+    assert (summary["ambiguous"], summary["settlement"]["settled"]) == (8, 0)
+
+
+def test_rows_that_were_sent_before_anything_was_kept_settle_nothing(doubtful, reconcile):
+    doubtful.execute(f"""UPDATE ledger SET kept_members = '{{"amount":1}}' WHERE {_is(ROWS[4])}""")
+    summary = reconcile(doubtful, [{"id": "x", "amount": 1}], match_by={"amount": "kept.amount"})
+    assert (summary["uncertain_there"], summary["not_compared"], summary["settlement"]["settled"]) == (1, 7, 0)
+
+
+def test_a_live_worker_keeps_its_rows(db, ledger_in, reconcile):
+    ledger_in(db, "monday").claim(ROWS, policy=PARK)
+    time.sleep(0.002)
+    summary = reconcile(db, [item(ROWS[0])])
+    assert (summary["in_flight"], summary["settlement"]["settled"]) == (8, 0)
+
+
+def test_a_row_that_is_settled_meanwhile_stays_so(doubtful, reconcile):
+    def records():
+        doubtful.execute(f"UPDATE ledger SET state = 'given_up', settlement = 'by hand' WHERE {_is(ROWS[4])}")
+        yield from DONE
+
+    summary = reconcile(doubtful, DONE, records())
+    assert states(doubtful)[ROWS[4].key] == "given_up"
+    assert summary["settlement"]["settled_as"] == {"send": 3}
+
+
+def test_rows_of_other_tenants_are_not_compared(doubtful, reconcile):
+    doubtful.execute(
+        f"UPDATE ledger SET tenant = 'b' WHERE {_is(ROWS[0])}", f"UPDATE ledger SET conn_id = 'c' WHERE {_is(ROWS[1])}"
+    )
+    summary = reconcile(doubtful, DONE[2:], tenant="a")
+    assert (summary["ledger_rows"], summary["equal"], summary["only_ours"]) == (6, 2, 0)
+
+
+def test_a_settlement_that_is_killed_goes_on(doubtful, reconcile, monkeypatch):
+    if doubtful.name.startswith("duckdb"):
+        pytest.skip("a DuckDB file is not opened across a fork")
+    pid = os.fork()
+    if pid == 0:
+        write, written = settlement_module.write_settlements, []
+
+        def write_and_die(*args, **more):
+            if written:
+                os.kill(os.getpid(), signal.SIGKILL)
+            write(*args, **more)
+            written.append(1)
+
+        monkeypatch.setattr(settlement_module, "BATCH", 1)
+        monkeypatch.setattr(settlement_module, "write_settlements", write_and_die)
+        reconcile(doubtful, [*DONE, item(ROWS[4])])
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+    reconcile(doubtful, [*DONE, item(ROWS[4])])
+    assert [states(doubtful)[row.key] for row in ROWS] == ["committed"] * 5 + ["free"] * 3
