@@ -20,7 +20,9 @@ from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.limio.resources import RESOURCES
 from limio_limitrail.notifications.degraded import DegradedNotifier
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+from limio_limitrail.operators.limitrail_approve import LimitRailApproveUsageOperator
 from limio_limitrail.operators.limitrail_ledger import LimitRailSettleUsageOperator
+from limio_limitrail.operators.limitrail_reconcile import LimitRailReconcileUsageOperator
 from limio_limitrail.polling import ChangeEvent, new_events
 from limio_limitrail.retry_policy import ApiRetryPolicy
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
@@ -153,12 +155,21 @@ with DAG(
         warn_slower=timedelta(hours=1),
         on_success_callback=DegradedNotifier(print, warnings=["slower"]),
     )
+    reconcile = LimitRailReconcileUsageOperator(
+        task_id="reconcile",
+        sql_conn_id="warehouse",
+        match={"idempotencyKey": "idempotency_key"},
+        since="2026-01-01",
+        until=datetime(2026, 2, 1, tzinfo=UTC),
+        listed_after=timedelta(hours=1),
+    )
+    approve = LimitRailApproveUsageOperator(task_id="approve", sql_conn_id="warehouse", older_than=timedelta(hours=1))
     settle = LimitRailSettleUsageOperator(
         task_id="settle", sql_conn_id="warehouse", decisions=[{"key": "k", "decision": "send", "note": "not there"}], by="ada"
     )
 
     news() >> own_calls() >> [processed, published, metered] >> table
-    table >> [files, usage_files, usage_table] >> commit >> settle
+    table >> [files, usage_files, usage_table] >> commit >> reconcile >> approve >> settle
 
 
 def with_misspelt_parameters() -> None:
@@ -168,6 +179,8 @@ def with_misspelt_parameters() -> None:
     LimioToObjectStorageOperator(task_id="c", resource="orders", destination="file:///t", until="now")  # type: ignore[call-arg]
     LimitRailToObjectStorageOperator(task_id="d", resource="usage", destination="file:///t", retrys=2)  # type: ignore[call-arg]
     LimitRailCommitUsageOperator(task_id="e", sql_conn_id="w", sql="SELECT 1", key_columns="id", mode="commit")  # type: ignore[call-arg]
+    LimitRailReconcileUsageOperator(task_id="e1", sql_conn_id="w", match={}, settle_after=1)  # type: ignore[call-arg]
+    LimitRailApproveUsageOperator(task_id="e3", sql_conn_id="w", rows=1)  # type: ignore[call-arg]
     LimitRailSettleUsageOperator(task_id="e2", sql_conn_id="w", decision=[])  # type: ignore[call-arg]
     LimioObjectSensor(task_id="f", path_type="orders", object_id="x", target_status="done")  # type: ignore[call-arg]
     LimioResourceSensor(task_id="g", resource="orders", interval=60)  # type: ignore[call-arg]

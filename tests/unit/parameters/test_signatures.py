@@ -33,7 +33,7 @@ def parameters_of(function: Any) -> dict[str, inspect.Parameter]:
 
 def test_these_are_the_public_operators() -> None:
     assert len(TRANSFERS) == 4
-    assert len(CLASSES) == 10
+    assert len(CLASSES) == 11
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -30,7 +30,7 @@ def row(number, *, kind="parked", reason="status 500", **more):
     more = {"row_key": json.dumps({"account": f"acme-{number}", "day": "2026-01-01"}), "members": None, "trace_id": None, **more}
     return OpenRow(
         key=f"key-{number}", operation="usage.commit", kind=kind, reason=reason, since=1_790_000_000_000 + number, attempts=2,
-        dag_id="usage", task_id="send", run_id="one", map_index=-1, version=f"v{number}", **more,
+        dag_id="usage", task_id="send", run_id="one", map_index=-1, version=f"v{number}", in_doubt=False, **more,
     )  # fmt: skip
 
 
