@@ -231,9 +231,8 @@ class WholeAirflow:
         # An answer before the scheduler has read that the task's process ended makes Airflow take the task for a lost one.
         task = self._ask("GET", path.removesuffix("/hitlDetails"))
         key = f"task_id='{task_id}', run_id='{run_id}', try_number={task['try_number']}, map_index={map_index})"
-        log = self.home.path / "scheduler.log"
         event = f"state success for task instance TaskInstanceKey(dag_id='{dag_id}', {key}"
-        self.wait_for(lambda: event in log.read_text(errors="replace"), f"the scheduler sees that {name} waits", seconds=120)
+        self.wait_for(lambda: event in self.printed("scheduler"), f"the scheduler sees that {name} waits", seconds=120)
         found: dict[str, Any] = self._ask("GET", path)
         return found
 
