@@ -53,7 +53,7 @@ def test_the_demo_runs_and_says_what_it_did(tmp_path: Path) -> None:
         assert tables == {
             "subscriptions", "customers", "orders", "events", "offers", "products", "campaigns", "abandoned_baskets",
             "usage_of_day", "usage_denied", "usage_at_limitrail", "limitrail_usage_ledger",
-            "current_subscriptions", "current_customers", "_limio_scopes",
+            "current_subscriptions", "current_customers", "_limio_scopes", "_limio_whole_pulls",
             "subscription_versions", "subscription_versions__runs", "subscription_versions__seen",
         }  # fmt: skip
         assert warehouse.execute("SELECT count(*), count(DISTINCT id) FROM subscriptions").fetchall() == [(600, 600)]
