@@ -76,7 +76,7 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         # Airflow 3.3.2's `dag.test` cannot end a run with a deadline: it looks for the alert of a Dag that is not stored.
         text = (EXAMPLES / file).read_text()
         (home.path / "dags" / file).write_text(text.replace("deadline=NOT_BY_SIX,", ""))
-    if file == "limitrail_usage_reconcile.py":
+    if file in ("limitrail_usage_reconcile.py", "limitrail_usage_approve.py"):
         limio_emulator.limitrail.add_accounts(f"acme-{number}" for number in range(5))
     conf = {"process_id": process} if file == "limio_order_wait.py" else {"root": root}
     outcome = home.run(DAG_IDS[file], conf=conf, logical_date="2026-11-01T00:00:00+00:00")

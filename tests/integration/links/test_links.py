@@ -68,6 +68,7 @@ def ask(tmp_path, query: str) -> list[tuple[str, str]]:
     return rows
 
 
+@pytest.mark.exhaustive
 def test_without_pages_of_ones_own_links_lead_to_the_front_and_to_the_query(make_home, limio_emulator, tmp_path):
     home = make_home(limio_emulator)
     fill(limio_emulator)

@@ -54,6 +54,7 @@ def expected(records):
 
 
 @pytest.mark.needs_state_store
+@pytest.mark.exhaustive
 def test_a_killed_load_is_made_good(home, limio_emulator, tmp_path):
     home.write_dag(LOAD)
     warehouse = tmp_path / "warehouse.duckdb"

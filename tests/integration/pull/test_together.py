@@ -53,7 +53,7 @@ def content(folder: Path, conn_id: str) -> dict[str, list[tuple[Any, ...]]]:
         return {name: sorted(database.execute(f'SELECT * FROM "{name}"'), key=repr) for name in names}
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("conn_id", ["duck", "lite"])
 @pytest.mark.parametrize("mode", ["merge", "history"])
 @pytest.mark.parametrize("on_missing", ["mark", "delete"])
