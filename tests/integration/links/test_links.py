@@ -8,6 +8,8 @@ import re
 import sqlite3
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
+
 TASKS = """
     LimioToSqlOperator(task_id="pull", resource="orders", sql_conn_id="lite", table="orders")
     LimioToObjectStorageOperator(task_id="files", resource="customers", destination="file://{folder}/lake")

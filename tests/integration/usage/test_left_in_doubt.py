@@ -83,7 +83,7 @@ def test_rows_in_doubt_of_other_days_are_told_by_age_and_can_fail_the_task(place
     for said in ("4 parked", "3 sending", "1 unknown", "1 comitted", "2 under 1h, 1 under 1d, 3 under 7d, 3 older"):
         assert said in output
     assert '"account":"acme-5"' in output or '"account":"acme-6"' in output
-    [query] = {line.partition("To see them in SQL: ")[2].strip() for line in output.splitlines() if "To see them in SQL: " in line}
+    [query] = {line.partition("see them in SQL: ")[2].strip() for line in output.splitlines() if "see them in SQL: " in line}
     shown = place.database.query(query[: query.index(" ORDER BY claimed_at") + len(" ORDER BY claimed_at")])
     assert len(shown) == 10
     assert {key: place.database.ledger()[key] for key in before} == before
