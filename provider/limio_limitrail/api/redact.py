@@ -7,7 +7,7 @@ The logs of the HTTP libraries are redacted as well. `secret` finds the secrets 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
@@ -28,19 +28,19 @@ _MAX_READ = 10 * MAX_LENGTH
 
 _MASK = "***"
 
+_BEARER = lazy_pattern(r"(?i)\b((?:bearer|basic)\s+)[\w.~+/=-]{6,}")
+_NAMED = lazy_pattern(
+    # Quotes and signs between name and value, and in the value, may be escaped as in JSON or HTML.
+    r"(?i)\b((?:client_secret|access_token|token|password|secret|recover)"
+    r"(?:(?:&\w{2,6};|[\\\"':={\s]){1,24}|\W{1,4}))"
+    r"(?:[\w.~+/%-]|\\+[/u]|&#?\w{2,8};){4,}"
+)
+
 _REPLACEMENTS = (
     (lazy_pattern(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+"), " "),
-    (lazy_pattern(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]{6,}"), r"\1 ***"),
+    (_BEARER, r"\1***"),
     (lazy_pattern(r"\beyJ[\w-]+(\.[\w-]*){0,2}"), _MASK),
-    (
-        # Quotes and signs between name and value, and in the value, may be escaped as in JSON or HTML.
-        lazy_pattern(
-            r"(?i)\b(client_secret|access_token|token|password|secret|recover)"
-            r"((?:&\w{2,6};|[\\\"':={\s]){1,24}|\W{1,4})"
-            r"(?:[\w.~+/%-]|\\+[/u]|&#?\w{2,8};){4,}"
-        ),
-        r"\1\2***",
-    ),
+    (_NAMED, r"\1***"),
     (lazy_pattern(r"[^\s@\"'<>]+@[^\s@\"'<>]+"), "***@***"),
     (lazy_pattern(r"(?<=\S)\?[^\s\"'<>]*=[^\s\"'<>]*"), "?***"),
 )
@@ -82,11 +82,23 @@ def safe_error(error: BaseException) -> str:
 
 
 def _masked(text: str) -> str:
-    parts, at = [], 0
-    for start, end in find_secrets(text):
-        parts += [text[at:start], _MASK]
-        at = end
+    # Both in the text as it came: once a name is masked, because a secret is such a word, nothing tells what its value is.
+    spans = [*find_secrets(text), *_values(text)]
+    parts: list[str] = []
+    at = 0
+    for start, end in sorted(spans):
+        if start > at or not parts:
+            parts += [text[at:start], _MASK]
+        at = max(at, end)
     return "".join((*parts, text[at:])) if parts else text
+
+
+def _values(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where the values are that a name in front of them shows to be credentials."""
+    if _SUSPECT.search(text):
+        for pattern in (_BEARER, _NAMED):
+            for found in pattern.finditer(text):
+                yield found.end(1), found.end()
 
 
 def _fit(text: str) -> str:

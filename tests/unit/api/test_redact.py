@@ -278,3 +278,15 @@ def test_the_passwords_of_proxies_are_masked(monkeypatch, name):
 
 def test_what_is_looked_at_is_bounded():
     assert len(safe_text("x" * 10_000_000)) == redact.MAX_LENGTH
+
+
+@pytest.mark.parametrize("word", ["secret=", "client_secret", "ient_secret=ab", "token: ", "earer abc"])
+def test_a_secret_that_is_a_word_hides_no_other(word):
+    """What is masked first takes no name away that shows what else is a credential."""
+    kept = Secret(word)
+    remember_secret(kept)
+    for text in ("client_secret=abcdefgh12345678", "the token: abcdefgh12345678", "Bearer abcdefgh12345678"):
+        for _ in range(2):
+            text = safe_text(text)
+            assert "defgh1234" not in text
+            assert "5678" not in text
