@@ -32,6 +32,7 @@ def day(first, last):
     return {"from": f"2026-03-0{first}T00:00:00Z", "to": f"2026-03-0{last}T00:00:00Z"}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.sampled(1)
 def test_the_data_interval_is_the_window(home, write_dag, usage, limitrail_emulator, tmp_path):
     write_dag(

@@ -132,6 +132,7 @@ def test_faults_of_the_wire(hook_of, server, watch, where, kind):
     assert watch.leaks(server) == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 def test_a_whole_dag_leaves_no_credential_behind(make_home, server, tmp_path):
     server.limitrail.add_usage([{"id": str(hour), "committedAt": START + timedelta(hours=hour)} for hour in range(24)])

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 OVER = "Timed out after execution_timeout=0:00:02 waiting for"
 CASES = {
     # What the sensor is given; its state, how often it is tried, what its log says. The first one has time for the imports.
@@ -19,6 +21,7 @@ CASES = {
 }
 
 
+@pytest.mark.exhaustive
 def test_a_deferred_wait_ends_in_time(home, script):
     script.answers.update({name: [404, "active"] if name == "found" else [404] for name in CASES})
     common = "dict(path_type='orders', poke_interval=0.2, timeout=3600, retries=0, retry_delay=NOW, deferrable=True)"

@@ -73,6 +73,7 @@ def test_deferring_by_default(monkeypatch):
     assert not LimioObjectSensor(task_id="wait", path_type="orders", object_id="one", deferrable=False).deferrable
 
 
+@pytest.mark.exhaustive
 def test_lists_in_a_real_dag(home, limio_emulator):
     """Functions and Resources stand in the Dag; the triggerer is handed what it can make again."""
     limio_emulator.put_records("custom/things", [{"id": "a"}])

@@ -9,6 +9,8 @@ import signal
 import time
 from collections.abc import Callable
 
+import pytest
+
 WAITS = 100
 QUICK = {
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
@@ -30,6 +32,7 @@ def until(what: Callable[[], bool], *, seconds: float) -> bool:
     return True
 
 
+@pytest.mark.exhaustive
 def test_a_killed_triggerer_loses_no_wait(home, limio_emulator):
     limio_emulator.put_records("objects/limio/orders", [])
     home.write_dag(

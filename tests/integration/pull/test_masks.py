@@ -156,6 +156,7 @@ def test_a_masked_key_finds_its_rows_again(masked_home: Any, limio_emulator: Any
     assert {row["id"] for row in rows} == {hashed(str(number)) for number in range(COUNT)}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_a_masked_key_of_another_secret_or_of_none_is_refused(

@@ -87,6 +87,7 @@ LimioToSqlOperator(task_id="other", resource=things, sql_conn_id="lite", table="
     assert {name for (name,) in rows(tmp_path, "SELECT id FROM t")} == {"eu-1", "us-1", "us-2", "other", "new"}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 def test_incremental_runs_look_for_nothing(home: AirflowHome, limio_emulator: EmulatorServer, tmp_path: Path) -> None:
     def write(*, full_refresh: bool) -> None:

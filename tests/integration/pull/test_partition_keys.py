@@ -43,6 +43,7 @@ def keys_of(home: AirflowHome, task: str, run: str) -> list[tuple[str, str | Non
     return [tuple(event) for event in home.do("keys_of_events", "pull", task_id=task, run_id=run).result["events"]]
 
 
+@pytest.mark.exhaustive
 def test_each_touched_day_gets_its_event(daily: AirflowHome, limio_emulator: EmulatorServer) -> None:
     def land(run: str, **more: Any) -> dict[str, Any]:
         done = daily.attempt("land", run_id=run, **more).task("land")

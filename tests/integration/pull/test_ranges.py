@@ -88,6 +88,7 @@ def watermark(home):
     return json.loads(stored)["watermark"]
 
 
+@pytest.mark.exhaustive
 def test_a_run_that_is_made_again_replaces_its_own_rows(pulls, limio_emulator, tmp_path):
     limio_emulator.put_records(BASKETS, baskets(1, 2))
     attempt(pulls, "add", "1")

@@ -60,6 +60,7 @@ def test_a_changed_row_that_was_in_doubt_is_parked(place_of):
     place.journal()
 
 
+@pytest.mark.exhaustive
 def test_rejected_rows_are_sent_again_on_demand(place_of):
     rows = make_rows(40) + [(f"ghost-{n}", "x", "PAYMENT", "1") for n in range(5)]
     place = place_of("duck", rows)

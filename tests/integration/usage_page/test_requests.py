@@ -349,6 +349,7 @@ def test_an_option_that_airflow_cannot_read_is_a_message(client_of, monkeypatch,
     assert client.get("data/overview").status_code == 200
 
 
+@pytest.mark.exhaustive
 def test_two_settlements_do_not_pile_up(warehouse, client_of, monkeypatch):
     is_over = threading.Event()
     found = {row["key"]: row for row in client_of(user="ada").get("data/ledger?name=ledger").json()["open"]["value"]["rows"]}
