@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from limio_limitrail.landing.sql.dialect import VALUE, Session
+from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.model import LandingError, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName, column_names
+from limio_limitrail.landing.sql.side_table import SideTable
 
-MASKED_KEYS = "_limio_masked_keys"
+MASKED_KEYS = SideTable(name="_limio_masked_keys", columns=("column_name", "secret_digest"))
 
 _HASH_LENGTH = 64
-_COLUMNS = ("table_name", "column_name", "secret_digest")
 _REMEDY = "load into another table, remove its rows, or run once with mode='replace' and max_missing='100%'"
 
 
@@ -88,31 +88,17 @@ def record_masked_keys(session: Session, *, table: TableName, target: Target, ma
     new = [column for column, digest in wanted.items() if recorded.get(column) != digest]
     if not stale and not new:
         return
-    side, name = _side_table(table), same(table.table)
-    if not session.exists(side):
-        session.lock(side)
-        if session.columns(side) is None:
-            session.create_table(table=side, columns=[(column, session.dialect.text_type) for column in _COLUMNS], key=())
-    qualified, values = session.dialect.qualified(side), ", ".join([VALUE] * len(_COLUMNS))
-    for column in {*stale, *new}:
-        session.execute(f"DELETE FROM {qualified} WHERE table_name = {VALUE} AND column_name = {VALUE}", name, column)
+    if not MASKED_KEYS.exists(session, table=table):
+        MASKED_KEYS.create(session, table=table)
+    for column in stale:
+        MASKED_KEYS.forget(session, table=table, where={"column_name": column})
     for column in new:
-        session.execute(f"INSERT INTO {qualified} ({', '.join(_COLUMNS)}) VALUES ({values})", name, column, masked.digest)
-
-
-def _side_table(table: TableName) -> TableName:
-    return TableName(schema=table.schema, table=MASKED_KEYS)
+        MASKED_KEYS.put(session, table=table, key={"column_name": column}, values={"secret_digest": masked.digest})
 
 
 def _recorded(session: Session, *, table: TableName) -> Mapping[str, str]:
     """Return the masked columns of the key of a table, as names that the database does not distinguish, with their digests."""
-    side = _side_table(table)
-    if not session.exists(side):
-        return {}
-    rows = session.query(
-        f"SELECT column_name, secret_digest FROM {session.dialect.qualified(side)} WHERE table_name = {VALUE}",
-        session.dialect.same_name(table.table),
-    )
+    rows = MASKED_KEYS.read(session, table=table, columns=("column_name", "secret_digest"))
     return {str(column): str(digest) for column, digest in rows}
 
 

@@ -11,40 +11,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.arrow_tables import text_array
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import ISO_INSTANT, VALUE, TableColumn, all_of, any_of
+from limio_limitrail.landing.sql.dialect import VALUE, TableColumn, all_of, any_of
 from limio_limitrail.landing.sql.metadata import DELETED_AT, EXTRACTED_AT, RUN_ID, SOURCES, MetadataColumn
 from limio_limitrail.landing.sql.model import LandingError, OnMissing, Scope, Target, WriteMode
-from limio_limitrail.landing.sql.names import TableName
+from limio_limitrail.landing.sql.side_table import SideTable, read_instant, stored_instant
 from limio_limitrail.landing.timestamps import newest_time, sort_keys
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.dialect import Session
+    from limio_limitrail.landing.sql.names import TableName
 
-SCOPES_TABLE = "_limio_scopes"
-"""The table that knows the scopes of all tables in its schema."""
+SCOPES = SideTable(name="_limio_scopes", columns=("scope", "loaded_at", "scanned_at", "on_missing", "description"))
 
 NO_SOURCE = "|"
 """``_sources`` of a row that no list has."""
 
 UNKNOWN_SOURCE = "|unknown|"
 """``_sources`` of a row that was not brought by a scope. No load takes it away, so that the row stays."""
-
-_COLUMNS = ("table_name", "scope", "loaded_at", "scanned_at", "on_missing", "description")
-
-
-def stored_instant(when: datetime) -> str:
-    """Return a time as ``_limio_scopes`` stores it: texts of one length, whose order is that of the times."""
-    return when.astimezone(UTC).strftime(ISO_INSTANT).rjust(len("2024-01-01T00:00:00.000000Z"), "0")
-
-
-def read_instant(text: str) -> datetime:
-    """Return the time of a text of `stored_instant`."""
-    return datetime.fromisoformat(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,52 +219,27 @@ def record_load(*, session: Session, table: TableName, membership: Membership, s
     state = replace(state, loaded_at=max(state.loaded_at, membership.began))
     if scanned is not None:
         state = replace(state, scanned_at=membership.began, on_missing=scanned)
-    scopes = _scopes_table(table)
-    if not _exists(session=session, table=table):
-        session.lock(scopes)
-        if session.columns(scopes) is None:
-            text = session.dialect.text_type
-            session.create_table(table=scopes, columns=[(name, text) for name in _COLUMNS], key=())
+    if not SCOPES.exists(session, table=table):
+        SCOPES.create(session, table=table)
     elif membership.is_new:
-        _forget_scopes(session=session, table=table)
-    name = session.dialect.same_name(table.table)
-    digest = membership.scope.digest
-    qualified = session.dialect.qualified(scopes)
-    session.execute(f"DELETE FROM {qualified} WHERE table_name = {VALUE} AND scope = {VALUE}", name, digest)
-    session.execute(
-        f"INSERT INTO {qualified} ({', '.join(_COLUMNS)}) VALUES ({', '.join([VALUE] * len(_COLUMNS))})",
-        name,
-        digest,
-        stored_instant(state.loaded_at),
-        None if state.scanned_at is None else stored_instant(state.scanned_at),
-        str(state.on_missing),
-        membership.scope.text,
+        # Rows about a former table of the name.
+        SCOPES.forget(session, table=table)
+    SCOPES.put(
+        session,
+        table=table,
+        key={"scope": membership.scope.digest},
+        values={
+            "loaded_at": stored_instant(state.loaded_at),
+            "scanned_at": None if state.scanned_at is None else stored_instant(state.scanned_at),
+            "on_missing": str(state.on_missing),
+            "description": membership.scope.text,
+        },
     )
-
-
-def _forget_scopes(*, session: Session, table: TableName) -> None:
-    """Delete what ``_limio_scopes`` holds of a former table of the name."""
-    qualified = session.dialect.qualified(_scopes_table(table))
-    session.execute(f"DELETE FROM {qualified} WHERE table_name = {VALUE}", session.dialect.same_name(table.table))
-
-
-def _scopes_table(table: TableName) -> TableName:
-    return TableName(schema=table.schema, table=SCOPES_TABLE)
-
-
-def _exists(*, session: Session, table: TableName) -> bool:
-    return session.exists(_scopes_table(table))
 
 
 def _read(*, session: Session, table: TableName, scope: Scope) -> ScopeState | None:
-    if not _exists(session=session, table=table):
-        return None
-    found = session.query(
-        f"SELECT loaded_at, scanned_at, on_missing FROM {session.dialect.qualified(_scopes_table(table))} "
-        f"WHERE table_name = {VALUE} AND scope = {VALUE}",
-        session.dialect.same_name(table.table),
-        scope.digest,
-    )
+    columns = ("loaded_at", "scanned_at", "on_missing")
+    found = SCOPES.read(session, table=table, columns=columns, where={"scope": scope.digest})
     if not found:
         return None
     loaded_at, scanned_at, on_missing = found[0]
@@ -335,8 +298,4 @@ def _is_ours(*, session: Session, table: TableName, column: TableColumn) -> bool
 
 
 def _has_scopes(*, session: Session, table: TableName) -> bool:
-    if not _exists(session=session, table=table):
-        return False
-    qualified = session.dialect.qualified(_scopes_table(table))
-    name = session.dialect.same_name(table.table)
-    return bool(session.query(f"SELECT 1 FROM {qualified} WHERE table_name = {VALUE}", name))
+    return bool(SCOPES.read(session, table=table, columns=("scope",)))

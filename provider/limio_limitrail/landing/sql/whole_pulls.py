@@ -11,33 +11,26 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.landing.sql.model import WriteMode
-from limio_limitrail.landing.sql.names import TableName
-from limio_limitrail.landing.sql.scopes import stored_instant
+from limio_limitrail.landing.sql.side_table import SideTable, stored_instant
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.dialect import Session
     from limio_limitrail.landing.sql.model import Target
+    from limio_limitrail.landing.sql.names import TableName
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
-WHOLE_PULLS_TABLE = "_limio_whole_pulls"
-"""The table that knows the newest whole pulls into all tables of its schema."""
-
-_COLUMNS = ("table_name", "scope", "began_at", "description")
+WHOLE_PULLS = SideTable(name="_limio_whole_pulls", columns=("scope", "began_at", "description"))
 
 
 def later_scopes(*, session: Session, table: TableName, target: Target) -> frozenset[str]:
     """Return the digests of the scopes of which a whole pull was merged that began later than this one."""
     if target.scope is None or target.mode is not WriteMode.MERGE or not _is_kept(session=session, table=table):
         return frozenset()
-    found = session.query(
-        f"SELECT scope FROM {_qualified(session=session, table=table)} WHERE table_name = {VALUE} AND began_at > {VALUE}",
-        session.dialect.same_name(table.table),
-        stored_instant(target.extracted_at),
-    )
-    return frozenset(str(scope) for (scope,) in found if str(scope).isalnum())
+    began_at = stored_instant(target.extracted_at)
+    found = WHOLE_PULLS.read(session, table=table, columns=("scope", "began_at"))
+    return frozenset(str(scope) for scope, began in found if str(began) > began_at and str(scope).isalnum())
 
 
 def record_whole_pull(*, session: Session, table: TableName, target: Target, is_new: bool) -> None:
@@ -48,31 +41,22 @@ def record_whole_pull(*, session: Session, table: TableName, target: Target, is_
     scope = target.scope
     if scope is None or target.mode not in (WriteMode.MERGE, WriteMode.REPLACE):
         return
-    name, qualified = session.dialect.same_name(table.table), _qualified(session=session, table=table)
     exists = _is_kept(session=session, table=table)
     if exists and (is_new or target.mode is WriteMode.REPLACE):
-        session.execute(f"DELETE FROM {qualified} WHERE table_name = {VALUE}", name)
+        WHOLE_PULLS.forget(session, table=table)
     if target.mode is WriteMode.REPLACE or not target.full_scan or not session.dialect.serializes_loads:
         return
     if not exists and not _create(session=session, table=table):
         return
-    began_at = stored_instant(target.extracted_at)
-    mine = f"FROM {qualified} WHERE table_name = {VALUE} AND scope = {VALUE}"
-    if session.query(f"SELECT 1 {mine} AND began_at >= {VALUE}", name, scope.digest, began_at):
+    began_at, key = stored_instant(target.extracted_at), {"scope": scope.digest}
+    if any(str(known) >= began_at for (known,) in WHOLE_PULLS.read(session, table=table, columns=("began_at",), where=key)):
         return
-    session.execute(f"DELETE {mine}", name, scope.digest)
-    session.execute(
-        f"INSERT INTO {qualified} ({', '.join(_COLUMNS)}) VALUES ({', '.join([VALUE] * len(_COLUMNS))})",
-        name,
-        scope.digest,
-        began_at,
-        scope.text,
-    )
+    WHOLE_PULLS.put(session, table=table, key=key, values={"began_at": began_at, "description": scope.text})
 
 
 def _create(*, session: Session, table: TableName) -> bool:
     """Create the table; return whether the user may."""
-    side = _side_table(table)
+    side = WHOLE_PULLS.beside(table)
     if not session.may_write(side):
         log.info(
             "The connection's user may not create or change %s, which would say when the newest pull of the whole list began: a "
@@ -81,20 +65,10 @@ def _create(*, session: Session, table: TableName) -> bool:
             table,
         )
         return False
-    session.lock(side)
-    if session.columns(side) is None:
-        session.create_table(table=side, columns=[(name, session.dialect.text_type) for name in _COLUMNS], key=())
+    WHOLE_PULLS.create(session, table=table)
     return True
 
 
 def _is_kept(*, session: Session, table: TableName) -> bool:
-    side = _side_table(table)
+    side = WHOLE_PULLS.beside(table)
     return session.dialect.serializes_loads and session.exists(side) and session.may_write(side)
-
-
-def _side_table(table: TableName) -> TableName:
-    return TableName(schema=table.schema, table=WHOLE_PULLS_TABLE)
-
-
-def _qualified(*, session: Session, table: TableName) -> str:
-    return session.dialect.qualified(_side_table(table))
