@@ -284,6 +284,10 @@ class Session(ABC):
         """Return whether there is such a table. The connection's user need not be allowed to create it."""
         return self.columns(table) is not None
 
+    def schema_of(self, table: TableName) -> str | None:
+        """Return the schema that a table is in, or would be created in; ``None`` for the only one that a name can mean."""
+        return table.schema
+
     @abstractmethod
     def fill(self, *, stage: str, rows: pa.Table) -> None:
         """Add rows to a temporary table, whose columns have the same order."""

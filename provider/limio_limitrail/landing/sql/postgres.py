@@ -191,18 +191,23 @@ class PostgresSession(DirectLoadSession):
     def lock(self, table: TableName) -> None:
         """Make other loads into the same table wait, even if it has yet to be created."""
         # Two loads may have named the same schema in different ways.
-        [(schema,)] = self.query(
-            f"SELECT coalesce({VALUE}, (SELECT relnamespace::regnamespace::name FROM pg_catalog.pg_class "
-            f"WHERE oid = to_regclass({VALUE})), current_schema())",
-            table.schema,
-            self.dialect.qualified(table),
-        )
+        schema = self.schema_of(table)
         if schema is None:
             raise LandingError(f"{table}: the connection's search_path names no schema that exists; write schema.table")
         self.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({VALUE}, 0))", f"limio_limitrail {schema}.{table.table}")
         if self._relation(table) in ("r", "p"):
             # Other writers wait as well; readers do not.
             self.execute(f"LOCK TABLE {self.dialect.qualified(table)} IN SHARE ROW EXCLUSIVE MODE")
+
+    def schema_of(self, table: TableName) -> str | None:
+        if table.schema is not None:
+            return table.schema
+        [(schema,)] = self.query(
+            f"SELECT coalesce((SELECT relnamespace::regnamespace::name FROM pg_catalog.pg_class "
+            f"WHERE oid = to_regclass({VALUE})), current_schema())",
+            self.dialect.qualified(table),
+        )
+        return None if schema is None else str(schema)
 
     def _relation(self, table: TableName) -> str | None:
         found = self.query(

@@ -42,17 +42,18 @@ class SideTable:
     name: str
     columns: tuple[str, ...]
 
-    def beside(self, table: TableName) -> TableName:
+    def beside(self, session: Session, *, table: TableName) -> TableName:
         """Return the side table of a table."""
-        return TableName(schema=table.schema, table=self.name)
+        # Without a schema, the database might find the side table of another schema that it searches.
+        return TableName(schema=session.schema_of(table), table=self.name)
 
     def exists(self, session: Session, *, table: TableName) -> bool:
         """Return whether the table's side table was created."""
-        return session.exists(self.beside(table))
+        return session.exists(self.beside(session, table=table))
 
     def create(self, session: Session, *, table: TableName) -> None:
         """Create the table's side table, unless another load has done so."""
-        side = self.beside(table)
+        side = self.beside(session, table=table)
         session.lock(side)
         if session.columns(side) is None:
             text = session.dialect.text_type
@@ -94,4 +95,4 @@ class SideTable:
         return all_of(f"{column} = {VALUE}" for column in wanted), tuple(wanted.values())
 
     def _qualified(self, session: Session, table: TableName) -> str:
-        return session.dialect.qualified(self.beside(table))
+        return session.dialect.qualified(self.beside(session, table=table))

@@ -56,7 +56,7 @@ def record_whole_pull(*, session: Session, table: TableName, target: Target, is_
 
 def _create(*, session: Session, table: TableName) -> bool:
     """Create the table; return whether the user may."""
-    side = WHOLE_PULLS.beside(table)
+    side = WHOLE_PULLS.beside(session, table=table)
     if not session.may_write(side):
         log.info(
             "The connection's user may not create or change %s, which would say when the newest pull of the whole list began: a "
@@ -70,5 +70,5 @@ def _create(*, session: Session, table: TableName) -> bool:
 
 
 def _is_kept(*, session: Session, table: TableName) -> bool:
-    side = WHOLE_PULLS.beside(table)
+    side = WHOLE_PULLS.beside(session, table=table)
     return session.dialect.serializes_loads and session.exists(side) and session.may_write(side)
