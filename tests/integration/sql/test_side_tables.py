@@ -63,3 +63,20 @@ def test_masked_keys(postgres: Any, schemas: Any) -> None:
     for schema, masked in (("prod", two), ("dev", one)):
         with pytest.raises(MaskedKeyError):
             pull(postgres, schemas[schema], day=2, ids=hashed, masked_keys=masked)
+
+
+def test_a_history_and_a_table_of_its_name(postgres: Any) -> None:
+    for schema in ("prod", "dev"):
+        postgres.execute(f"CREATE SCHEMA {schema}")
+    prod = {"hook": postgres.hook(options="-c search_path=prod,dev")}
+    rows = {"id": (Kind.TEXT, ["a"])}
+    postgres.land("history", rows, run="sync/one/day-1", at=NOON, **prod)
+    postgres.execute("CREATE TABLE dev.subs AS SELECT * FROM prod.subs WHERE false")
+    dev = {"hook": postgres.hook(options="-c search_path=dev,prod")}
+    # A table of others that only has such columns.
+    assert postgres.land("append", rows, run="sync/one/day-2", at=NOON + timedelta(1), **dev).inserted == 1
+    postgres.execute("DROP TABLE dev.subs")
+    postgres.execute("CREATE TABLE dev.subs (LIKE prod.subs)")
+    assert postgres.land("history", rows, run="sync/one/day-3", at=NOON + timedelta(2), **dev).inserted == 1
+    tables = "SELECT table_schema FROM information_schema.tables WHERE table_name = 'subs__seen' ORDER BY 1"
+    assert postgres.query(tables) == [("dev",), ("prod",)]

@@ -7,7 +7,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -287,6 +287,10 @@ class Session(ABC):
     def schema_of(self, table: TableName) -> str | None:
         """Return the schema that a table is in, or would be created in; ``None`` for the only one that a name can mean."""
         return table.schema
+
+    def located(self, table: TableName) -> TableName:
+        """Return a table's name with its schema. Without it, a table that is kept beside it might be found in another schema."""
+        return replace(table, schema=self.schema_of(table))
 
     @abstractmethod
     def fill(self, *, stage: str, rows: pa.Table) -> None:

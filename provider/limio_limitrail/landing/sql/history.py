@@ -78,7 +78,7 @@ def check_table(*, session: Session, table: TableName, history: bool, primary_ke
                 f"time from which on they were valid; load into a new table; nothing was written"
             )
         return
-    if {VALID_FROM, VALID_TO} <= set(kinds) and session.columns(side_table(table, suffix="__seen")) is not None:
+    if {VALID_FROM, VALID_TO} <= set(kinds) and session.columns(side_table(session.located(table), suffix="__seen")) is not None:
         raise LandingError(
             f"{table} is a history, and another mode would change or remove its versions; use mode='history', or another table; "
             f"nothing was written"
@@ -139,7 +139,7 @@ class HistoryLoad:
     ) -> HistoryLoad:
         """Make it from the statements that staged the rows."""
         plan, dialect = statements.plan, statements.dialect
-        observed = ObservationTables(dialect=dialect, table=plan.table, keys=tuple(keys), full=target.full_scan)
+        observed = ObservationTables(dialect=dialect, table=session.located(plan.table), keys=tuple(keys), full=target.full_scan)
         versions = HistoryStatements(
             dialect=dialect,
             plan=plan,

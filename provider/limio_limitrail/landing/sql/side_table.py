@@ -44,8 +44,7 @@ class SideTable:
 
     def beside(self, session: Session, *, table: TableName) -> TableName:
         """Return the side table of a table."""
-        # Without a schema, the database might find the side table of another schema that it searches.
-        return TableName(schema=session.schema_of(table), table=self.name)
+        return TableName(schema=session.located(table).schema, table=self.name)
 
     def exists(self, session: Session, *, table: TableName) -> bool:
         """Return whether the table's side table was created."""
