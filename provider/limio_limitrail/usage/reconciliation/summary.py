@@ -97,7 +97,7 @@ def describe(summary: UsageReconciliationSummary) -> Iterator[tuple[int, str]]:
     if summary["not_listed_yet"]:
         yield logging.INFO, f"{summary['not_listed_yet']:,} rows need not be in the list yet: reconcile the range again."
     for decision, count in summary["proposed"].items():
-        settled = "settled" if summary["settlement"] is not None else "with settle=True they would be settled"
+        settled = "settled" if summary["settlement"] is not None else "not settled; they can be"
         yield logging.INFO, f"{count:,} uncertain rows: {settled} as {decision}."
     for reason in summary["not_sent_because"]:
         yield logging.WARNING, f"No row was set free to be sent again: {reason}."

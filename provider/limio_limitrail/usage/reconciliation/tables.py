@@ -77,6 +77,23 @@ def day_of(finding: Finding) -> str:
         return ""
 
 
+def describe_difference(finding: Finding, *, operation: str) -> dict[str, str | None]:
+    """Return what a difference shows, by column: no values but those of key columns."""
+    row, record = finding.row, finding.record
+    return {
+        "kind": finding.kind.value,
+        "operation": operation,
+        "day": day_of(finding),
+        "idempotency_key": None if row is None else row.key,
+        "row_key": None if row is None else row.row_key,
+        "state": None if row is None else row.state,
+        "list_id": None if record is None else record.id,
+        "members": msgspec.json.encode(finding.members).decode() if finding.members else None,
+        "reason": finding.reason,
+        "proposal": finding.proposal,
+    }
+
+
 class ReconciliationTables:
     """Writes both tables in one transaction.
 
@@ -119,7 +136,7 @@ class ReconciliationTables:
         :param findings: the differences; read once.
         :raises LedgerError: a table is another one.
         """
-        differences = (self._line(finding) for finding in findings)
+        differences = (list(describe_difference(finding, operation=self._operation).values()) for finding in findings)
         wanted = ((self.differences_table, DIFFERENCES, differences), (self.totals_table, TOTALS, totals.lines()))
         given = [(table, columns, lines) for table, columns, lines in wanted if table is not None]
         if not given:
@@ -130,21 +147,6 @@ class ReconciliationTables:
                 _delete(session, table, run=self._run)
             for table, columns, lines in given:
                 _insert(session, table, columns, ([*self._run, *line, instant(now)] for line in lines))
-
-    def _line(self, finding: Finding) -> list[Any]:
-        row, record = finding.row, finding.record
-        return [
-            finding.kind.value,
-            self._operation,
-            day_of(finding),
-            None if row is None else row.key,
-            None if row is None else row.row_key,
-            None if row is None else row.state,
-            None if record is None else record.id,
-            msgspec.json.encode(finding.members).decode() if finding.members else None,
-            finding.reason,
-            finding.proposal,
-        ]
 
 
 def _make_table(session: Session, text: str, columns: Mapping[str, Type]) -> None:
