@@ -16,6 +16,7 @@ from limio_limitrail.cli.output import confirm, print_rows, say, shown_time
 from limio_limitrail.cli.running import command, decided_by, ledger_of
 from limio_limitrail.parameters import readers, times
 from limio_limitrail.usage.decision_lists import WORDS, decisions
+from limio_limitrail.usage.ledger.open_rows import count_reasons
 from limio_limitrail.usage.ledger.settlement import (
     CHANGED,
     KINDS,
@@ -132,8 +133,7 @@ def _decisions(args: Namespace, settlements: Settlements) -> list[RowDecision]:
 
 def _confirm(rows: Sequence[OpenRow], *, decision: Decision, yes: bool) -> None:
     """Show what is to be settled, and ask."""
-    groups = Counter((row.operation, row.kind, row.reason) for row in rows)
-    for (operation, kind, reason), count in groups.most_common():
+    for operation, kind, reason, count in count_reasons(rows):
         say(f"{count:,} {kind} rows of {operation}: {reason}")
     if rows:
         confirm(

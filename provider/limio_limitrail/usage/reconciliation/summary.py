@@ -129,10 +129,10 @@ def find_failure(
         count = sum(counts[kind] for kind in kinds) - (settled if name == "max_uncertain" else 0)
         if most is not None and (budget := ErrorBudget(name=name, most=most)).exceeded_by(count, of=of):
             if name == "max_uncertain" and settled:
-                meaning = "are still uncertain"
+                meaning = f"{count:,} are still uncertain"
             else:
                 meaning = "; ".join(f"{counts[kind]:,} {_MEANING[kind]}" for kind in kinds if counts[kind])
-            problems.append(f"{meaning} ({budget})" if not meaning.startswith("are") else f"{count:,} {meaning} ({budget})")
+            problems.append(f"{meaning} ({budget})")
     if not problems:
         return None
     message = (
