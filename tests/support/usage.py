@@ -16,10 +16,20 @@ from typing import Any
 
 import duckdb
 
+from limio_limitrail.api.pagination import CursorString
+from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.emulator import EmulatorServer
 from tests.support.airflow_home import AirflowHome, Outcome
 
 COMMIT = "/v1/usage/commit"
+PAGED_USAGE = Resource(
+    name="usage",
+    path="/v1/usage",
+    time_column="committedAt",
+    time_filter=TimeFilter(since="from", until="to", field="committedAt", required=True),
+    paging=CursorString(cursor_param="cursor", cursor_member="nextCursor"),
+)
+"""The list of usage, read page by page."""
 SIGKILL = -9
 
 UsageRow = tuple[str, str, str, str]

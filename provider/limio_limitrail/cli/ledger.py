@@ -3,21 +3,20 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.cli.output import confirm, print_rows, say, shown_time
+from limio_limitrail.cli.running import command, decided_by, ledger_of
 from limio_limitrail.parameters import readers, times
 from limio_limitrail.usage.decision_lists import WORDS, decisions
+from limio_limitrail.usage.ledger.open_rows import count_reasons
 from limio_limitrail.usage.ledger.settlement import (
     CHANGED,
     KINDS,
@@ -29,7 +28,7 @@ from limio_limitrail.usage.ledger.settlement import (
     Settlements,
     read_decision,
 )
-from limio_limitrail.usage.settling import describe, open_settlements, settle
+from limio_limitrail.usage.settling import describe, settle
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -42,25 +41,11 @@ _COMMAND = "airflow limitrail ledger"
 _NEED_NOBODY = ("committed", "denied", "given_up", "free", "sending")
 """States whose rows need nobody, unless they are found otherwise."""
 
-_DUCKDB_WAIT = 10.0
-"""Seconds to wait until another process closes a DuckDB file: somebody is waiting."""
 
-
-def _command(function: Callable[[Namespace], None]) -> Callable[[Namespace], None]:
-    """Run a function as Airflow runs its own commands: with its settings, in its audit log, and without logs in the output."""
-    from airflow.utils import cli, providers_configuration_loader
-
-    loaded: Any = providers_configuration_loader.providers_configuration_loaded
-    recorded: Any = cli.action_cli
-    silent: Any = cli.suppress_logs_and_warning
-    found: Callable[[Namespace], None] = silent(loaded(recorded(check_db=False)(function)))
-    return found
-
-
-@_command
+@command
 def status(args: Namespace) -> None:
     """Count the rows by operation and state."""
-    with _opened(args, read_only=True) as settlements:
+    with ledger_of(args, read_only=True) as settlements:
         wanted = _filter(args)
         counts = settlements.count_states(wanted)
         # Of the others, every row needs a person, and there may be many.
@@ -72,42 +57,42 @@ def status(args: Namespace) -> None:
             "state": count.state,
             "rows": count.rows,
             "need_a_person": need[count.operation, count.state] if count.state in _NEED_NOBODY else count.rows,
-            "oldest": _time(count.since),
+            "oldest": shown_time(count.since),
         }
         for count in counts
     ]
     for (operation, kind), number in sorted(need.items()):
         if kind == CHANGED:
             rows.append({"operation": operation, "state": kind, "rows": number, "need_a_person": number, "oldest": None})
-    _print(rows, output=args.output)
+    print_rows(rows, output=args.output)
 
 
-@_command
+@command
 def list_rows(args: Namespace) -> None:
     """List the rows that need a person, the oldest first."""
-    with _opened(args, read_only=True) as settlements:
+    with ledger_of(args, read_only=True) as settlements:
         limit = readers.whole_number(least=1)("--limit", args.limit)
         found = settlements.list_open(replace(_filter(args), limit=limit + 1))
     rows = [_shown(row) for row in found[:limit]]
     if args.output in ("table", "plain"):
         rows = [{name: row[name] for name in _SHOWN} for row in rows]
-    _print(rows, output=args.output)
+    print_rows(rows, output=args.output)
     if len(found) > limit:
-        _say(f"There are more than {limit:,} rows: see {_COMMAND} status, or give --limit.")
+        say(f"There are more than {limit:,} rows: see {_COMMAND} status, or give --limit.")
 
 
-@_command
+@command
 def settle_rows(args: Namespace) -> None:
     """Settle rows by their keys, those that a filter finds, or those of a file."""
-    with _opened(args) as settlements:
+    with ledger_of(args) as settlements:
         wanted = _decisions(args, settlements)
-        summary = settle(settlements, wanted, by=args.by or _user())
+        summary = settle(settlements, wanted, by=decided_by(args))
     rows = [{"result": f"settled as {decision}", "rows": count} for decision, count in summary["settled_as"].items()]
     others = {name: count for name, count in summary.items() if name in ("already", "left", "stale", "contradicted")}
     rows += [{"result": result, "rows": count} for result, count in others.items() if count]
-    _print(rows, output=args.output)
+    print_rows(rows, output=args.output)
     for line in describe(summary):
-        _say(line)
+        say(line)
     if summary["stale"] or summary["contradicted"]:
         raise SystemExit(2)
 
@@ -148,16 +133,14 @@ def _decisions(args: Namespace, settlements: Settlements) -> list[RowDecision]:
 
 def _confirm(rows: Sequence[OpenRow], *, decision: Decision, yes: bool) -> None:
     """Show what is to be settled, and ask."""
-    groups = Counter((row.operation, row.kind, row.reason) for row in rows)
-    for (operation, kind, reason), count in groups.most_common():
-        _say(f"{count:,} {kind} rows of {operation}: {_printable(reason)}")
-    if yes or not rows:
-        return
-    if not sys.stdin.isatty():
-        raise ParameterError(f"{len(rows):,} rows would be settled as {decision}: look at them, and give --yes")
-    _say(f"Settle these {len(rows):,} rows as {decision}? (y/n)")
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise SystemExit("Nothing was settled.")
+    for operation, kind, reason, count in count_reasons(rows):
+        say(f"{count:,} {kind} rows of {operation}: {reason}")
+    if rows:
+        confirm(
+            f"Settle these {len(rows):,} rows as {decision}?",
+            yes=yes,
+            unattended=f"{len(rows):,} rows would be settled as {decision}: look at them",
+        )
 
 
 def _read(path: str) -> Any:
@@ -187,74 +170,7 @@ def _filter(args: Namespace) -> Filter:
     )
 
 
-@contextmanager
-def _opened(args: Namespace, *, read_only: bool = False) -> Iterator[Settlements]:
-    """Open the ledger; what goes wrong ends the command with a message."""
-    from airflow.sdk.exceptions import AirflowException
-
-    from limio_limitrail.hooks.databases import find_database
-    from limio_limitrail.landing.sql.model import LandingError
-    from limio_limitrail.troubleshooting import ExplainedError
-
-    # As Airflow's own commands do: connections are read from the metadata database, too.
-    os.environ["_AIRFLOW_PROCESS_CONTEXT"] = "server"
-    try:
-        hook = find_database(args.conn_id)
-        opened = open_settlements(
-            hook,
-            ledger_table=args.ledger_table,
-            changes_table=args.changes_table,
-            read_only=read_only,
-            duckdb_wait=_DUCKDB_WAIT,
-        )
-        with opened as settlements:
-            yield settlements
-    except LandingError as error:
-        raise SystemExit(f"The ledger's database {args.conn_id!r}: {error}") from None
-    except (ExplainedError, AirflowException) as error:
-        raise SystemExit(str(error)) from None
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return f"user {os.getuid()}"
-
-
 def _shown(row: OpenRow) -> dict[str, Any]:
     found = asdict(row)
     found["state"] = found.pop("kind")
-    return {**{name: found.pop(name) for name in ("key", "row_key", "state", "reason")}, **found, "since": _time(row.since)}
-
-
-def _time(milliseconds: int | None) -> str | None:
-    if milliseconds is None:
-        return None
-    try:
-        return f"{datetime.fromtimestamp(milliseconds / 1000, tz=UTC):%Y-%m-%d %H:%M:%S}Z"
-    except (ValueError, OverflowError, OSError):
-        return str(milliseconds)
-
-
-def _print(rows: Sequence[Mapping[str, Any]], *, output: str) -> None:
-    from airflow.cli.simple_table import AirflowConsole
-    from rich.markup import escape
-
-    found = [dict(row) for row in rows]
-    if output == "table":
-        found = [{name: escape(_printable(value)) for name, value in row.items()} for row in found]
-    elif output == "plain":
-        found = [{name: _printable(value) for name, value in row.items()} for row in found]
-    AirflowConsole().print_as(data=found, output=output)
-
-
-def _printable(value: object) -> str:
-    """Return a value as a text that does nothing to a terminal."""
-    text = "" if value is None else str(value)
-    return "".join(one if one.isprintable() else "\ufffd" for one in text)
-
-
-def _say(text: str) -> None:
-    """Write a line for people, apart from the output."""
-    sys.stderr.write(f"{_printable(text)}\n")
+    return {**{name: found.pop(name) for name in ("key", "row_key", "state", "reason")}, **found, "since": shown_time(row.since)}

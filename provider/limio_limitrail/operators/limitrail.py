@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from urllib.parse import urlsplit
@@ -12,7 +11,6 @@ from urllib.parse import urlsplit
 from airflow.sdk import BaseOperator
 
 from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
-from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.links.pages import LedgerQueryLink, LimitRailConsoleLink
 from limio_limitrail.observability.lineage import LineageMixin
 from limio_limitrail.parameters import readers, references
@@ -21,14 +19,12 @@ from limio_limitrail.usage import parameters as usage
 from limio_limitrail.usage.conventions import (
     OPERATIONS,
     Idempotency,
-    Operation,
     ResponseMapping,
     find_operation,
     idempotency,
     response_mapping,
 )
-from limio_limitrail.usage.ledger.states import PermanentUsageError
-from limio_limitrail.usage.reconciliation.parameters import check_kept, kept_members
+from limio_limitrail.usage.reconciliation.parameters import kept_members
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -37,23 +33,11 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
     from limio_limitrail.hooks.limitrail import LimitRailHook
-    from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
+    from limio_limitrail.operators.usage_commit import UsageCommit
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
-    from limio_limitrail.usage.committer import UsageCommitter
-    from limio_limitrail.usage.degraded import UsageQueries
     from limio_limitrail.usage.dry_run import UsageDryRunSummary
-    from limio_limitrail.usage.ledger.ledger import Ledger
-    from limio_limitrail.usage.ledger.model import Worker
-    from limio_limitrail.usage.ledger.previews import Previews
-    from limio_limitrail.usage.ledger.rules import Policy
-    from limio_limitrail.usage.ledger.run_history import RunHistory
-    from limio_limitrail.usage.messages import UsageTemplate
-    from limio_limitrail.usage.sender import UsageSender
     from limio_limitrail.usage.summary import UsageCommitSummary
-
-DUCKDB_WAIT = 60.0
-"""Seconds to wait until another process closes a DuckDB file; this task then keeps it open to its end."""
 
 
 class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
@@ -258,9 +242,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         self.limit: int | None = limit
         self.dry_run = dry_run
         self.mask_members: Sequence[str] = mask_members
-        self._committer: UsageCommitter | None = None
+        self._commit: UsageCommit | None = None
         self._killed = False
-        self._query: str | None = None
 
     @cached_property
     def hook(self) -> LimitRailHook:
@@ -276,9 +259,9 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
 
     def ledger_url(self, ti: Any) -> str | None:
         """Return the URL of the task's rows in the ledger: the connection's page, else the task's XComs, which hold the query."""
-        if self._query is None:
+        if self._commit is None or self._commit.query is None:
             return None
-        if page := self.hook.own_page_url("ledger", query=self._query, run_id=ti.run_id):
+        if page := self.hook.own_page_url("ledger", query=self._commit.query, run_id=ti.run_id):
             return page
         xcoms = urlsplit(str(ti.log_url))
         return xcoms._replace(path=f"{xcoms.path}/xcom", query="").geturl()
@@ -286,8 +269,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
     def on_kill(self) -> None:
         """Stop sending; outcomes of requests that have an answer are still written."""
         self._killed = True
-        if self._committer is not None:
-            self._committer.stop()
+        if self._commit is not None:
+            self._commit.stop()
 
     def execute(self, context: Context) -> UsageCommitSummary | UsageDryRunSummary:
         """Send what has not been sent, and return a small summary; in a dry run, what would be done.
@@ -297,197 +280,31 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         :raises ApiError: the API failed in a way that a retry may get past.
         :raises StoppedError: the task was told to stop.
         """
-        from airflow.sdk.exceptions import AirflowFailException
-
-        from limio_limitrail.landing.sql.model import LandingError
-        from limio_limitrail.landing.sql.queries import WrongQueryError
-
-        with fail_fast_on_permanent_errors():
-            try:
-                return self._execute(context)
-            except (PermanentUsageError, WrongQueryError) as error:
-                raise AirflowFailException(str(error)) from error
-            except LandingError as error:
-                raise LandingError(f"the ledger's database {self.sql_conn_id!r}: {error}") from error
-
-    def _execute(self, context: Context) -> UsageCommitSummary | UsageDryRunSummary:
         from limio_limitrail.assets.outlet_events import add_to_outlet_events, suppress_outlet_events
-        from limio_limitrail.hooks.databases import find_database
-        from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
-        from limio_limitrail.observability.metrics import log_group, send_metrics
-        from limio_limitrail.usage import degraded
-        from limio_limitrail.usage import summary as usage_summary
-        from limio_limitrail.usage.committer import UsageCommitter
-        from limio_limitrail.usage.ledger.model import Worker
-        from limio_limitrail.usage.row_buffer import RowBuffer
-        from limio_limitrail.usage.rows import check_same_rows, fill_row_buffer, list_changes, open_source
+        from limio_limitrail.hooks.usage_ledger import naming_ledger_database
+        from limio_limitrail.operators.usage_commit import UsageCommit
 
-        self.read_parameters()
-        usage.one_of(sql=self.sql, parts_path=self.parts_path, rows=self.rows)
-        operation = find_operation(self.operation)
-        name = operation.name
-        keys: Idempotency = self.idempotency or self.hook.settings.idempotency or Idempotency()
-        thresholds = {parameter: getattr(self, parameter) for parameter in usage_summary.THRESHOLDS}
-        policy = usage.read_policy(
-            on_unknown=self.on_unknown,
-            replay=self.replay,
-            changes=operation.changes,
-            resend_within=keys.resend_within,
-            requested_at=usage.requested_at(context.get("dag_run")),
-            limit=self.limit,
-        )
-        template = self._template(operation, keys=keys)
-        if self.dry_run:
-            suppress_outlet_events(self)
-            return self._forecast(operation, template=template, policy=policy, worker=Worker.of(context["ti"]))
-        sender = self._sender(operation, keys=keys, policy=policy)
-        measured = self.hook.client.measure()
-        worker = Worker.of(context["ti"])
-        database = PersistentConnection(find_database(self.sql_conn_id), duckdb_wait=DUCKDB_WAIT)
-        with closing(database), RowBuffer() as row_buffer:
-            ledger = self._ledger(database, operation=operation, worker=worker)
-            ledger.prepare()
-            self._query = usage_summary.ledger_query(table=ledger.table, worker=worker)
-            self._note_lineage(database.hook, operation=operation, table=ledger.table)
-            source_of_rows = open_source(database.hook, sql=self.sql, parts_path=self.parts_path, rows=self.rows)
-            with log_group("read rows", operation=name), source_of_rows as source:
-                fill_row_buffer(row_buffer, source=source, template=template, max_duplicates=self.max_duplicates)
-            total = row_buffer.total - row_buffer.duplicates
-            self.log.info("%s: %s rows, %s of them duplicates.", name, f"{row_buffer.total:,}", f"{row_buffer.duplicates:,}")
-            rekeyed = check_same_rows(ledger, row_buffer=row_buffer, worker=ledger.worker, on_rekeyed=self.on_rekeyed)
-            left = ledger.left_in_doubt(row_buffer.among)
-            usage_summary.log_left_in_doubt(left, operation=name, table=ledger.table)
-            if row_buffer.total:
-                # Fails here if a scope is missing, before anything is claimed.
-                self.hook.client.auth.credential()
-            self._committer = UsageCommitter(
-                ledger=ledger,
-                policy=policy,
-                sender=sender,
-                concurrency=self.concurrency,
-                batch_size=self.batch_size,
-                label=name,
-                max_rejected=usage.ErrorBudget(name="max_rejected", most=self.max_rejected).rows(
-                    of=total if self.limit is None else min(total, self.limit)
-                ),
-            )
+        with fail_fast_on_permanent_errors(), naming_ledger_database(self.sql_conn_id):
+            self.read_parameters()
+            self._commit = UsageCommit(self, context)
             if self._killed:
-                self._committer.stop()
-            complete = False
-            try:
-                with log_group(f"send {name}", operation=name, rows=total):
-                    self._committer.run(row_buffer.rows(), total=total)
-                if self.max_in_doubt is not None and left.count > self.max_in_doubt:
-                    # Somebody may have settled some of them meanwhile.
-                    left = ledger.left_in_doubt(row_buffer.among)
-                complete = True
-            finally:
-                counts = self._committer.counts
-                unlisted = None
-                if not self._killed:
-                    unlisted = list_changes(
-                        ledger,
-                        row_buffer=row_buffer,
-                        counts=counts,
-                        table=self.changes_table,
-                        with_bodies=self.changes_hold == "bodies",
-                        batch_size=self.batch_size,
-                    )
-                summary = usage_summary.summarize(
-                    counts,
-                    operation=name,
-                    table=ledger.table,
-                    duplicates=row_buffer.duplicates,
-                    rekeyed=rekeyed,
-                    left=left,
-                    requests=measured(),
-                )
-                failure = (
-                    usage_summary.check_thresholds(
-                        counts,
-                        table=ledger.table,
-                        operation=name,
-                        thresholds=thresholds,
-                        left=left,
-                        changes_table=self.changes_table,
-                    )
-                    or unlisted
-                )
-                degraded.add_warnings(
-                    summary,
-                    counts=counts,
-                    limits={parameter: getattr(self, parameter) for parameter in degraded.WARNINGS},
-                    queries=self._queries(operation, table=ledger.table, worker=worker),
-                    failed=not complete or failure is not None,
-                    history=self._history(context, database=database, worker=worker, operation=name),
-                )
-                usage_summary.log_summary(counts, summary=summary)
-                degraded.log_warnings(summary)
-                send_metrics(summary, api=self.hook.conn_type, what=name)
-                self.update_lineage(rows=summary["committed"])
-                # A failed task has no return value, and the numbers are what a person will look for.
-                context["ti"].xcom_push(key="return_value", value=summary)
-                context["ti"].xcom_push(key="ledger_query", value=self._query)
-        if failure is not None:
-            raise failure
-        if summary["left_for_later"]:
-            # What consumes an event would take the rows for whole.
-            suppress_outlet_events(self)
-        else:
-            add_to_outlet_events(context, outlets=self.outlets, summary=summary)
-        return summary
+                self._commit.stop()
+            if self.dry_run:
+                suppress_outlet_events(self)
+                return self._commit.forecast()
+            summary = self._commit.run()
+            if summary["left_for_later"]:
+                # What consumes an event would take the rows for whole.
+                suppress_outlet_events(self)
+            else:
+                add_to_outlet_events(context, outlets=self.outlets, summary=summary)
+            return summary
 
-    def _queries(self, operation: Operation, *, table: str, worker: Worker) -> UsageQueries:
-        from limio_limitrail.usage.degraded import UsageQueries
-        from limio_limitrail.usage.summary import ledger_query
-
-        return UsageQueries(
-            table=table,
-            of_run=ledger_query(table=table, worker=worker),
-            of_changes=ledger_query(table=self.changes_table, worker=worker).replace("ORDER BY state, ", "ORDER BY "),
-            operation=operation.name if operation.changes else None,
-        )
-
-    def _history(self, context: Context, *, database: PersistentConnection, worker: Worker, operation: str) -> RunHistory | None:
-        """Return the runs to compare with; None if no warning asks for them, or this run is not like the others."""
-        from limio_limitrail.usage.ledger.run_history import RunHistory
-
-        by_share = isinstance(self.warn_fewer_rows, str) or isinstance(self.warn_slower, str)
-        if not by_share or not usage.is_usual(context.get("dag_run"), replay=self.replay):
-            return None
-        about = (self.hook.tenant, self.key_namespace, self.ledger_table)
-        return RunHistory(database, table=self.history_table, worker=worker, operation=operation, about=about)
-
-    def _forecast(self, operation: Operation, *, template: UsageTemplate, policy: Policy, worker: Worker) -> UsageDryRunSummary:
-        from limio_limitrail.hooks.databases import find_database
-        from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
-        from limio_limitrail.observability.metrics import log_group
-        from limio_limitrail.usage.dry_run import forecast_commit, log_forecast
-        from limio_limitrail.usage.row_buffer import RowBuffer
-        from limio_limitrail.usage.rows import open_source
-
-        # From here on its secrets are known, and masked.
-        _ = self.hook.client
-        database = PersistentConnection(find_database(self.sql_conn_id), duckdb_wait=DUCKDB_WAIT)
-        source_of_rows = open_source(database.hook, sql=self.sql, parts_path=self.parts_path, rows=self.rows)
-        group = log_group("look rows up", operation=operation.name)
-        with closing(database), RowBuffer() as row_buffer, group, source_of_rows as source:
-            summary = forecast_commit(
-                self._ledger(database, operation=operation, worker=worker),
-                source=source,
-                row_buffer=row_buffer,
-                template=template,
-                operation=operation.name,
-                policy=policy,
-                on_rekeyed=self.on_rekeyed,
-                max_duplicates=self.max_duplicates,
-                mask_members=self.mask_members,
-            )
-        log_forecast(summary)
-        return summary
-
-    def _note_lineage(self, hook: DbApiHook, *, operation: Operation, table: str) -> None:
+    def note_lineage(self, hook: DbApiHook, *, table: str) -> None:
+        """Note where the task's rows go."""
         from limio_limitrail.observability.lineage import TaskLineage, list_dataset, table_dataset
+
+        operation = find_operation(self.operation)
 
         def lineage() -> TaskLineage:
             usage_list = list_dataset(scheme="limitrail", base_url=self.hook.base_url, resource="usage")
@@ -495,54 +312,3 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
             return TaskLineage(source=None, targets=(usage_list, ledger) if operation.changes else (ledger,))
 
         self.collect_lineage(lineage)
-
-    def _template(self, operation: Operation, *, keys: Idempotency) -> UsageTemplate:
-        from limio_limitrail.usage.messages import UsageTemplate
-
-        if self.body is None and (operation.decides or keys.field):
-            what = f"operation={self.operation!r} needs a body: a mapping from the request's members to columns and values"
-            raise ParameterError(what)
-        check_kept(self.kept_members, body=self.body)
-        return UsageTemplate(
-            tenant=self.hook.tenant,
-            operation=operation.name,
-            path=self.path or self.hook.path_for(operation.name, default=operation.path),
-            key_columns=tuple(self.key_columns),
-            body=self.body,
-            key_field=keys.field,
-            namespace=self.key_namespace,
-            kept_members=self.kept_members,
-        )
-
-    def _sender(self, operation: Operation, *, keys: Idempotency, policy: Policy) -> UsageSender:
-        from limio_limitrail.api.async_transport import AsyncTransport
-        from limio_limitrail.api.client import AsyncApiClient
-        from limio_limitrail.usage.sender import REST, UsageSender
-
-        client = self.hook.client
-        return UsageSender(
-            client=AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=self.concurrency, rest=REST)),
-            operation=operation,
-            key_header=None if keys.field else keys.header,
-            on_unknown=policy.on_unknown,
-            resend_within=policy.resend_within,
-            response=self.response or self.hook.settings.response or ResponseMapping(),
-            keep_answers=not operation.changes,
-        )
-
-    def _ledger(self, database: PersistentConnection, *, operation: Operation, worker: Worker) -> Ledger | Previews:
-        from limio_limitrail.usage.ledger.ledger import Ledger
-        from limio_limitrail.usage.ledger.previews import Previews
-
-        if not operation.changes:
-            return Previews(database=database, table=self.preview_table, worker=worker)
-        return Ledger(
-            database=database,
-            table=self.ledger_table,
-            worker=worker,
-            operation=operation.name,
-            conn_id=self.limitrail_conn_id,
-            tenant=self.hook.settings.tenant,
-            namespace=self.key_namespace,
-            read_only=self.dry_run,
-        )

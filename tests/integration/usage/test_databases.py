@@ -12,7 +12,7 @@ from limio_limitrail.emulator import Fault
 from tests.support.usage import COMMIT, SIGKILL, make_rows
 
 HOLD = "import duckdb, sys, time; c = duckdb.connect(sys.argv[1]); print('open', flush=True); time.sleep(float(sys.argv[2]))"
-SHORT = {"limio_limitrail.operators.limitrail.DUCKDB_WAIT": 1.0}
+SHORT = {"limio_limitrail.operators.usage_commit.DUCKDB_WAIT": 1.0}
 
 
 def test_a_duckdb_file_that_another_process_has(place_of):

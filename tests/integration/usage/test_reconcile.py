@@ -143,3 +143,87 @@ def test_all_that_can_differ_is_listed(place_of):
     assert "no value for match=" in summary["not_sent_because"][0]
     # Nothing that a customer's row holds beyond its key is written.
     assert "999.5" not in json.dumps(differences(place), default=str)
+
+
+# -- the command line ----------------------------------------------------------------------------------------------------
+
+
+def command(place, *words, **more):
+    given = {"conn-id": place.database.conn_id, "start": AROUND_NOW["since"], "end": AROUND_NOW["until"], **more}
+    options = [word for name, value in given.items() if value is not ... for word in (f"--{name}", str(value))]
+    return ["limitrail", "ledger", "reconcile", *options, *words]
+
+
+def run_command(place, *words, **more):
+    return place.home.command(*command(place, "--match", "idempotencyKey=idempotency_key", *words, **more))
+
+
+def counts(out):
+    return {line["kind"]: int(line["count"]) for line in json.loads(out) if line["count"] != "0"}
+
+
+def test_the_command_line_reconciles_and_settles(place_of):
+    place = in_doubt(place_of)
+    compared = ("--compare", "amount=kept.amount", "--resource", "tests.support.usage.PAGED_USAGE")
+    before = place.database.ledger()
+    # Neither the ledger nor another table is written.
+    code, out, err = run_command(place, *compared, "-o", "json", **{"listed-after": 0})
+    assert code == 3, err
+    assert (code, counts(out)) == (3, {"equal": 16, "uncertain_there": 4, "uncertain_missing": 4}), err
+    assert "max_uncertain=0" in err
+    code, out, err = run_command(place, *compared, "-o", "json", **{"listed-after": 0, "max-uncertain": "any"})
+    assert code == 0, err
+    allowed = {line["kind"]: line["allowed"] for line in json.loads(out)}
+    assert (allowed["different"], allowed["uncertain_there"]) == ("0", "any")
+    code, _, err = run_command(place, *compared, "--settle", **{"listed-after": 0})
+    assert (code, "8 rows would be settled: look at them, and give --yes" in err) == (1, True), err
+    assert place.database.ledger() == before
+    # Another time the differences, in a table of the database, too.
+    tables = {"differences-table": "found", "totals-table": "totals", "limit": 3}
+    for output in ("table", "plain", "yaml"):
+        code, out, err = run_command(place, "--list", "-o", output, **{"listed-after": 0}, **tables)
+        assert (code, out.count("uncertain_"), "more than 3 differences" in err) == (3, 3, True), err
+    assert len(place.database.query("SELECT * FROM found")) == 8
+    assert place.database.query("SELECT DISTINCT dag_id FROM totals") == [{"dag_id": "airflow limitrail ledger"}]
+    code, out, err = run_command(place, *compared, "--settle", "--yes", "--by", "ada", "-o", "json", **{"listed-after": 0})
+    assert code == 0, err
+    assert "Settled as committed: 4 rows" in err
+    assert "clear the task commit in the run one of the Dag usage" in err
+    assert place.database.states() == {"committed": 20, "free": 4}
+    assert {row["settled_by"] for row in place.database.query("SELECT settled_by FROM limitrail_usage_ledger")} == {None, "ada"}
+    place.write_dag(max_parked="100%", kept_members=KEPT)
+    assert place.attempt("two").summary["sent"] == 4
+    code, out, err = run_command(place, *compared, "-o", "json")
+    assert (code, counts(out)) == (0, {"equal": 24}), err
+    assert billed_once(place)
+
+
+def test_the_command_line_says_what_is_wrong(place_of):
+    place = in_doubt(place_of)
+    key = ("--match", "idempotencyKey=idempotency_key")
+    wrong = {
+        "--match must be NAME=VALUE, got 'key'": (["--match", "key"], {}),
+        "--compare names 'a' twice": ([*key, "--compare", "a=b", "--compare", "a=c"], {}),
+        "--start must be an ISO 8601 time": (key, {"start": "yesterday"}),
+        "nothing lies between them": (key, {"start": AROUND_NOW["until"]}),
+        "--max-different must be": ([*key, "--max-different", "few"], {}),
+        "--listed-after must be": ([*key, "--listed-after", "soon"], {}),
+        "--operation must be": ([*key, "--operation", "usage.preview"], {}),
+        "--limit must be": ([*key, "--limit", "0"], {}),
+        "--resource 'no_such.USAGE' cannot be imported: ModuleNotFoundError": ([*key, "--resource", "no_such.USAGE"], {}),
+        "--resource 'json.dumps' is not a Resource": ([*key, "--resource", "json.dumps"], {}),
+        "'invoices'": ([*key, "--resource", "invoices"], {}),
+        "is no ledger of this version": ([*key, "--ledger-table", "usage"], {}),
+        "there is no table elsewhere": ([*key, "--ledger-table", "elsewhere"], {}),
+        "holds no reconciliation": ([*key, "--totals-table", "usage"], {}),
+        "is not a SQL connection": (key, {"conn-id": "limitrail_default"}),
+        "nowhere": (key, {"limitrail-conn-id": "nowhere"}),
+    }
+    before = place.database.ledger()
+    ran = place.home.commands([command(place, *words, **more) for words, more in wrong.values()])
+    for said, (code, out, err) in zip(wrong, ran, strict=True):
+        assert (code, out, said in err, "Traceback" in err) == (1, "", True, False), (said, err)
+    place.server.faults.add(Fault("status", "/v1/usage", status=403))
+    code, out, err = run_command(place)
+    assert (code, out, "scope" in err, "Traceback" in err) == (1, "", True, False), err
+    assert place.database.ledger() == before

@@ -10,7 +10,7 @@ import msgspec
 
 from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.usage.ledger.model import Entry
-from limio_limitrail.usage.ledger.open_rows import entry_of, ledger_row
+from limio_limitrail.usage.ledger.open_rows import entry_of, ledger_row, number
 from limio_limitrail.usage.ledger.sql import LedgerStatements, instant
 from limio_limitrail.usage.ledger.states import State
 from limio_limitrail.usage.ledger.table import ENTRY, KEY, SETTLEMENT, check_format, milliseconds
@@ -99,10 +99,10 @@ def _read(values: Sequence[Any], *, wanted: ScanFilter, may_be_alive: Callable[[
     check_format(row)
     about = ledger_row(row)
     claimed, finished = milliseconds(row["claimed_at"]), milliseconds(row["finished_at"])
-    since = _number(row["in_doubt_since"])
+    since = number(row["in_doubt_since"])
     is_sending = about.state is State.SENDING
     first = since or claimed
-    times = [time for time in (claimed, finished, since, _number(row["lease_until"]) if is_sending else None) if time]
+    times = [time for time in (claimed, finished, since, number(row["lease_until"]) if is_sending else None) if time]
     is_done_before = wanted.since is not None and finished is not None and finished < wanted.since
     is_sent_after = wanted.until is not None and claimed is not None and claimed >= wanted.until and (about.attempts or 2) <= 1
     if is_done_before or is_sent_after:
@@ -129,10 +129,3 @@ def _is_of_tenant(tenant: str | None, conn_id: str | None, *, wanted: ScanFilter
     if tenant and wanted.tenant:
         return tenant == wanted.tenant
     return conn_id == wanted.conn_id
-
-
-def _number(value: object) -> int | None:
-    try:
-        return int(str(value))
-    except ValueError:
-        return None

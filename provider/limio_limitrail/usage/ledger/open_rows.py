@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from limio_limitrail.landing.sql.dialect import VALUE
@@ -109,7 +109,7 @@ class StateCount:
     operation: str
     state: str
     rows: int
-    since: int | None = field(default=None)
+    since: int | None = None
 
 
 def find_open(
@@ -242,12 +242,12 @@ def _open_row(row: Mapping[str, Any], *, kind: str, since: int | None) -> OpenRo
         kind=kind,
         reason=_reason(row, kind=kind),
         since=since,
-        attempts=_number(row["attempts"]),
+        attempts=number(row["attempts"]),
         trace_id=row["trace_id"],
         dag_id=row["dag_id"],
         task_id=row["task_id"],
         run_id=row["run_id"],
-        map_index=_number(row["map_index"]),
+        map_index=number(row["map_index"]),
         members=row.get("members"),
         version=ledger_row(row).version,
         in_doubt=kind in (*IN_DOUBT, DAMAGED) or (kind == State.REJECTED and row["in_doubt_since"] is not None),
@@ -261,10 +261,11 @@ def _since(row: Mapping[str, Any], *, kind: str) -> int | None:
         return milliseconds(row["finished_at"])
     if kind == FREE:
         return milliseconds(row["settled_at"])
-    return _number(row["in_doubt_since"]) or milliseconds(row["claimed_at"])
+    return number(row["in_doubt_since"]) or milliseconds(row["claimed_at"])
 
 
-def _number(value: object) -> int | None:
+def number(value: object) -> int | None:
+    """Read a whole number; None if it is none."""
     try:
         return int(str(value))
     except ValueError:
@@ -279,7 +280,7 @@ def ledger_row(row: Mapping[str, Any]) -> LedgerRow:
         state=State(word) if word in set(State) else None,
         word=word,
         claim_id=str(row["claim_id"] or ""),
-        attempts=_number(row["attempts"]),
+        attempts=number(row["attempts"]),
         digest=str(row["body_digest"] or ""),
         settlement=str(row["settlement"] or ""),
         settled_by=str(row["settled_by"] or ""),

@@ -80,7 +80,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return self.in_doubt or self.state not in _CERTAIN
 
 
-_CERTAIN = frozenset({State.COMMITTED, State.DENIED, State.REJECTED, State.GIVEN_UP, State.FREE})
+NOT_BILLED = frozenset({State.DENIED, State.REJECTED, State.GIVEN_UP, State.FREE})
+"""States of rows that were not carried out, unless they are in doubt."""
+
+_CERTAIN = NOT_BILLED | {State.COMMITTED}
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
