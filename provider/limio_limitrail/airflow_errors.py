@@ -11,16 +11,16 @@ from contextlib import contextmanager
 def fail_fast_on_permanent_errors() -> Iterator[None]:
     """Turn permanent errors into ``AirflowFailException``.
 
-    These are refused credentials, missing scopes, bad requests, wrong parameters and wrong connection fields. Everything else
-    passes as it is, so that retries and retry policies can act on it.
+    These are refused credentials, missing scopes, bad requests, wrong parameters and connection fields, queries that cannot
+    succeed, and ledgers that cannot be used. Everything else passes as it is, so that retries and retry policies can act on it.
     """
     from airflow.sdk.exceptions import AirflowFailException
 
-    from limio_limitrail.api.errors import is_permanent
+    from limio_limitrail.troubleshooting import ExplainedError
 
     try:
         yield
-    except Exception as error:
-        if is_permanent(error):
+    except ExplainedError as error:
+        if error.permanent:
             raise AirflowFailException(str(error)) from error
         raise

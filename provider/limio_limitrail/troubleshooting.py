@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 TROUBLESHOOTING = "how-to/troubleshooting"
 SETTLE_USAGE = "how-to/settle-usage"
@@ -46,6 +47,9 @@ def explained(message: str, *, error: type[BaseException]) -> str:
 
 class ExplainedError(Exception):
     """An error with a section of its own on the page. Must stand before the other base of a class."""
+
+    permanent: ClassVar[bool] = False
+    """True where retrying cannot help until a person changes something."""
 
     @property
     def what(self) -> str:

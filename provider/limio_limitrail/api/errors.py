@@ -39,18 +39,19 @@ _MAX_PATH = 300
 class ParameterError(ExplainedError, ValueError):
     """A parameter is wrong. The message says which one, and what to give instead."""
 
+    permanent = True
+
 
 class ConnectionFieldError(ExplainedError, ValueError):
     """A field of the Airflow connection is missing or wrong. The message names connection, field and remedy, never a secret."""
+
+    permanent = True
 
 
 class ApiError(ExplainedError):
     """A request to Limio or LimitRail failed; `context` is what is known of it and its response."""
 
     advice: ClassVar[str] = ""
-    permanent: ClassVar[bool] = False
-    """True where retrying cannot help until a person changes something."""
-
     retries_exhausted = False
     """True where the error has been retried as often as it is worth."""
 
@@ -203,7 +204,3 @@ class CursorRefusedError(ApiError):
 
     advice = "The position in the list is lost: begin the list again."
 
-
-def is_permanent(error: BaseException) -> bool:
-    """Return whether an error stays as long as nobody changes the task, its connection or its permissions."""
-    return isinstance(error, ParameterError | ConnectionFieldError) or (isinstance(error, ApiError) and error.permanent)

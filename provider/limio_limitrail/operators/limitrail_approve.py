@@ -171,13 +171,8 @@ class LimitRailApproveUsageOperator(ReadsParameters, HITLOperator):  # type: ign
         return _pushed(approval, context)
 
     def _find_rows(self) -> list[OpenRow]:
-        from airflow.sdk.exceptions import AirflowFailException
-
-        from limio_limitrail.hooks.databases import find_database
-        from limio_limitrail.landing.sql.model import LandingError
+        from limio_limitrail.hooks.usage_ledger import open_ledger
         from limio_limitrail.usage.ledger.settlement import Filter
-        from limio_limitrail.usage.ledger.states import PermanentUsageError
-        from limio_limitrail.usage.settling import open_settlements
 
         wanted = Filter(
             kinds=self.kinds,
@@ -186,15 +181,9 @@ class LimitRailApproveUsageOperator(ReadsParameters, HITLOperator):  # type: ign
             task_id=self.sent_by_task_id,
             older_than=None if self.older_than is None else self.older_than.total_seconds(),
         )
-        try:
-            hook = find_database(self.sql_conn_id)
-            opened = open_settlements(hook, ledger_table=self.ledger_table, changes_table=self.changes_table)
-            with opened as settlements:
-                return settlements.list_open(wanted)
-        except PermanentUsageError as error:
-            raise AirflowFailException(str(error)) from error
-        except LandingError as error:
-            raise LandingError(f"the ledger's database {self.sql_conn_id!r}: {error}") from error
+        opened = open_ledger(self.sql_conn_id, ledger_table=self.ledger_table, changes_table=self.changes_table)
+        with opened as settlements:
+            return settlements.list_open(wanted)
 
     def _shown(self, context: Context) -> ShownForm:
         import msgspec

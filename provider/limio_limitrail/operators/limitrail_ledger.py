@@ -14,8 +14,7 @@ from limio_limitrail.parameters.declared import Parameter, ReadsParameters, temp
 from limio_limitrail.usage.decision_lists import Decisions, decisions
 from limio_limitrail.usage.ledger.model import Worker
 from limio_limitrail.usage.ledger.settlement import SettlementResult
-from limio_limitrail.usage.ledger.states import PermanentUsageError
-from limio_limitrail.usage.settling import UsageSettlementSummary, conflict, open_settlements, settle, settlement_query, summarize
+from limio_limitrail.usage.settling import UsageSettlementSummary, conflict, settle, settlement_query, summarize
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -77,20 +76,11 @@ class LimitRailSettleUsageOperator(ReadsParameters, BaseOperator):
             settled some of the rows otherwise meanwhile.
         :raises LandingError: the database failed in a way that a retry may get past; a retry settles what is left.
         """
-        from airflow.sdk.exceptions import AirflowFailException
-
-        from limio_limitrail.landing.sql.model import LandingError
-
         with fail_fast_on_permanent_errors():
-            try:
-                return self._execute(context)
-            except PermanentUsageError as error:
-                raise AirflowFailException(str(error)) from error
-            except LandingError as error:
-                raise LandingError(f"the ledger's database {self.sql_conn_id!r}: {error}") from error
+            return self._execute(context)
 
     def _execute(self, context: Context) -> UsageSettlementSummary:
-        from limio_limitrail.hooks.databases import find_database
+        from limio_limitrail.hooks.usage_ledger import open_ledger
         from limio_limitrail.observability.metrics import log_group, send_metrics
 
         self.read_parameters()
@@ -100,8 +90,7 @@ class LimitRailSettleUsageOperator(ReadsParameters, BaseOperator):
         run = f"{worker.dag_id}/{worker.task_id}/{worker.run_id}/{worker.map_index}"
         by = self.by or given.by or f"task {worker.dag_id}.{worker.task_id} in run {worker.run_id}"
         if given.rows:
-            hook = find_database(self.sql_conn_id)
-            opened = open_settlements(hook, ledger_table=self.ledger_table, changes_table=self.changes_table)
+            opened = open_ledger(self.sql_conn_id, ledger_table=self.ledger_table, changes_table=self.changes_table)
             with opened as settlements, log_group("settle usage", rows=len(given.rows)):
                 summary = settle(settlements, given.rows, by=by, settlement_id=run)
         else:

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
@@ -17,8 +18,7 @@ from limio_limitrail.links.pages import LimitRailConsoleLink
 from limio_limitrail.observability.lineage import LineageMixin
 from limio_limitrail.parameters import readers, references, times
 from limio_limitrail.parameters.declared import Parameter, ReadsParameters, template_fields
-from limio_limitrail.usage.conventions import OPERATIONS, ResponseMapping, find_operation, response_mapping
-from limio_limitrail.usage.ledger.states import PermanentUsageError
+from limio_limitrail.usage.conventions import OPERATIONS, ResponseMapping, response_mapping
 from limio_limitrail.usage.reconciliation import parameters as reconciliation
 
 if TYPE_CHECKING:
@@ -27,13 +27,9 @@ if TYPE_CHECKING:
 
     from limio_limitrail.api.resource import Resource
     from limio_limitrail.hooks.limitrail import LimitRailHook
-    from limio_limitrail.hooks.time_range import TimeRange
+    from limio_limitrail.hooks.usage_reconciliation import UsageReconciliation
     from limio_limitrail.parameters.declared import Templated
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
-    from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
-    from limio_limitrail.usage.ledger.settlement import Settlements
-    from limio_limitrail.usage.reconciliation.reconcile import Reconciliation
-    from limio_limitrail.usage.reconciliation.sides import Sides
     from limio_limitrail.usage.reconciliation.summary import UsageReconciliationSummary
 
 DEFAULT_MARGIN = timedelta(minutes=5)
@@ -219,130 +215,56 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
         :raises ApiError: the API failed in a way that a retry may get past.
         :raises LandingError: the database failed, likewise; a retry settles what is left.
         """
-        from airflow.sdk.exceptions import AirflowFailException
-
-        from limio_limitrail.landing.sql.model import LandingError
-
         with fail_fast_on_permanent_errors():
-            try:
-                return self._execute(context)
-            except PermanentUsageError as error:
-                raise AirflowFailException(str(error)) from error
-            except LandingError as error:
-                raise LandingError(f"the ledger's database {self.sql_conn_id!r}: {error}") from error
+            return self._execute(context)
 
     def _execute(self, context: Context) -> UsageReconciliationSummary:
         from limio_limitrail.assets.outlet_events import add_to_outlet_events
-        from limio_limitrail.hooks.databases import find_database
+        from limio_limitrail.hooks.usage_ledger import open_ledger
         from limio_limitrail.observability.metrics import log_group, send_metrics
         from limio_limitrail.usage.ledger.model import Worker
-        from limio_limitrail.usage.reconciliation import summary as reconciliation_summary
-        from limio_limitrail.usage.reconciliation.tables import ReconciliationTables
-        from limio_limitrail.usage.settling import conflict, open_ledger
+        from limio_limitrail.usage.reconciliation.summary import THRESHOLDS, find_failure, log_summary
 
         self.read_parameters()
-        operation = find_operation(self.operation).name
-        time_range = self._time_range(context)
+        wanted = self._wanted(context)
         worker = Worker.of(context["ti"])
-        sql_hook = find_database(self.sql_conn_id)
-        with open_ledger(sql_hook, ledger_table=self.ledger_table) as (database, settlements):
-            self._note_lineage(sql_hook)
-            reconciled = self._reconciliation(settlements, operation=operation, time_range=time_range)
-            tables = ReconciliationTables(
-                database,
-                differences_table=self.differences_table,
-                totals_table=self.totals_table,
-                run=[worker.dag_id, worker.task_id, worker.map_index, *time_range.summary().values()],
-                operation=operation,
+        task = (worker.dag_id, worker.task_id, worker.map_index)
+        with open_ledger(self.sql_conn_id, ledger_table=self.ledger_table) as settlements:
+            self._note_lineage(settlements.database.hook)
+            reconciliation = wanted.begin(hook=self.hook, settlements=settlements)
+            tables = wanted.tables(
+                settlements, differences_table=self.differences_table, totals_table=self.totals_table, task=task
             )
-            with log_group(f"reconcile {operation}", operation=operation):
-                summary = reconciled.run(
+            name = reconciliation.wanted.operation
+            with log_group(f"reconcile {name}", operation=name):
+                summary = reconciliation.run(
                     tables=tables,
                     settles=self.settle,
                     by=f"task {worker.dag_id}.{worker.task_id} in run {worker.run_id}",
                     settlement_id=f"{worker.dag_id}/{worker.task_id}/{worker.run_id}/{worker.map_index}",
                 )
-        reconciliation_summary.log_summary(summary)
+        log_summary(summary)
         send_metrics(summary, api=self.hook.conn_type, what="reconcile")
         # A failed task has no return value, and the numbers are what a person will look for.
         context["ti"].xcom_push(key="return_value", value=summary)
         context["ti"].xcom_push(key="differences_query", value=summary["differences_query"])
-        thresholds = {name: getattr(self, name) for name in reconciliation_summary.THRESHOLDS}
-        settlement = summary["settlement"]
-        contradiction = None if settlement is None else conflict(settlement)
-        if (error := contradiction or reconciliation_summary.check_thresholds(summary, thresholds=thresholds)) is not None:
-            raise error
+        failure = find_failure(summary, thresholds={name: getattr(self, name) for name in THRESHOLDS})
+        if failure is not None:
+            raise failure
         add_to_outlet_events(context, outlets=self.outlets, summary=summary)
         return summary
 
-    def _time_range(self, context: Context) -> TimeRange:
-        from limio_limitrail.hooks.time_range import RunTimes, TimeRange
+    def _wanted(self, context: Context) -> UsageReconciliation:
+        from limio_limitrail.hooks.time_range import RunTimes
+        from limio_limitrail.hooks.usage_reconciliation import UsageReconciliation
 
         run = RunTimes.of(context)
         since, until = self.since or run.own_start, self.until or run.own_end
         if since is None or until is None:
             lacking = " and ".join(name for name, one in (("since=", since), ("until=", until)) if one is None)
             raise ParameterError(f"this run has no data interval to take its time range from: give {lacking}")
-        if since >= until:
-            raise ParameterError(f"since={since.isoformat()} is not before until={until.isoformat()}: nothing lies between them")
-        return TimeRange(since=since, until=until, reason="since= and until=, or the data interval")
-
-    def _reconciliation(self, settlements: Settlements, *, operation: str, time_range: TimeRange) -> Reconciliation:
-        from limio_limitrail.usage.reconciliation.reconcile import Reconciliation
-
-        assert time_range.since is not None
-        assert time_range.until is not None
-        resource = self.hook.find_resource(self.resource)
-        since, until = _milliseconds(time_range.since), _milliseconds(time_range.until)
-        margin = self.margin // timedelta(milliseconds=1)
-        return Reconciliation(
-            settlements=settlements,
-            sides=self._sides(resource),
-            read_list=lambda: self._read_list(resource, since=time_range.since, until=time_range.until),
-            wanted=self._scan_filter(operation, since=since - margin, until=until + margin),
-            since=since,
-            until=until,
-            listed_after=None if self.listed_after is None else self.listed_after // timedelta(milliseconds=1),
-            retention=None if self.retention is None else self.retention // timedelta(milliseconds=1),
-            max_sent=self.max_sent,
-        )
-
-    def _scan_filter(self, operation: str, *, since: int, until: int) -> ScanFilter:
-        from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
-
-        tenant, conn_id = self.hook.settings.tenant, self.limitrail_conn_id
-        if self.time_of is not None:
-            # A row may be sent long after the time that it is about.
-            return ScanFilter(operation=operation, tenant=tenant, conn_id=conn_id)
-        return ScanFilter(operation=operation, tenant=tenant, conn_id=conn_id, since=since, until=until)
-
-    def _sides(self, resource: Resource) -> Sides:
-        from limio_limitrail.usage.reconciliation.sides import Sides
-
-        return Sides(
-            resource=resource,
-            response=self.response or self.hook.settings.response or ResponseMapping(),
-            match=self.match,
-            compare=self.compare,
-            time_of=self.time_of,
-            salt=self.hook.tenant,
-        )
-
-    def _read_list(self, resource: Resource, *, since: datetime | None, until: datetime | None) -> Iterator[dict[str, Any]]:
-        from limio_limitrail.hooks.time_range import shift
-
-        has_filter = resource.time_filter is not None
-        has_end = resource.time_filter is not None and resource.time_filter.until is not None
-        return self.hook.iter_records(
-            resource,
-            path_params=self.path_params,
-            query_params=self.query_params,
-            since=shift(since, -self.margin) if has_filter and since is not None else None,
-            until=shift(until, self.margin) if has_end and until is not None else None,
-            slice_size=self.slice_size,
-            concurrency=self.concurrency,
-            page_size=self.page_size,
-        )
+        given = {field.name: getattr(self, field.name) for field in fields(UsageReconciliation)}
+        return UsageReconciliation(**{**given, "since": since, "until": until})
 
     def _note_lineage(self, sql_hook: DbApiHook) -> None:
         from limio_limitrail.observability.lineage import TaskLineage, list_dataset, table_dataset
@@ -355,6 +277,3 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
 
         self.collect_lineage(lineage)
 
-
-def _milliseconds(when: datetime) -> int:
-    return round(when.timestamp() * 1000)

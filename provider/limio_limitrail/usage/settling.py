@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-    from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
-
 log = logging.getLogger("limio_limitrail.usage")
 
 DUCKDB_WAIT = 60.0
@@ -65,32 +63,15 @@ def open_settlements(
 
     :param read_only: whether rows are listed only: the connection's user may then lack the privilege to change them.
     :param duckdb_wait: seconds to wait until another process closes a DuckDB file.
-    :raises LedgerError: it is none.
+    :raises LedgerError: there is none.
     :raises LandingError: the database cannot be used.
     """
-    opened = open_ledger(
-        hook, ledger_table=ledger_table, changes_table=changes_table, read_only=read_only, duckdb_wait=duckdb_wait
-    )
-    with opened as (_, settlements):
-        yield settlements
-
-
-@contextmanager
-def open_ledger(
-    hook: DbApiHook,
-    *,
-    ledger_table: str,
-    changes_table: str = "limitrail_usage_changes",
-    read_only: bool = False,
-    duckdb_wait: float = DUCKDB_WAIT,
-) -> Iterator[tuple[PersistentConnection, Settlements]]:
-    """Open a ledger with its database, for those who write further tables there; raises as `open_settlements` does."""
     from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 
     with closing(PersistentConnection(hook, duckdb_wait=duckdb_wait)) as database:
         settlements = Settlements(database=database, table=ledger_table, changes_table=changes_table)
         settlements.prepare(read_only=read_only)
-        yield database, settlements
+        yield settlements
 
 
 def settle(

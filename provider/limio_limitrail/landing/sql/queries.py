@@ -62,6 +62,8 @@ class QueryError(ExplainedError):
 class WrongQueryError(QueryError):
     """A query cannot succeed as it is: it is wrong, a value does not fit it, or a privilege is missing."""
 
+    permanent = True
+
 
 @dataclass(frozen=True, kw_only=True)
 class QueryResult:

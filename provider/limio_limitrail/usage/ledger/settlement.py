@@ -112,6 +112,7 @@ class SettlementResult:
 class Settlements:
     """Lists and settles the rows of a ledger. For one thread.
 
+    :param database: the ledger's database.
     :param table: the ledger's table, as the user wrote it.
     :param changes_table: where changed rows are listed; it need not exist.
     :param clock: seconds since 1970, for databases without a clock that all workers share.
@@ -126,7 +127,7 @@ class Settlements:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.table, self.changes_table = table, changes_table
-        self._database = database
+        self.database = database
         self._transactions = Transactions(database, table=table)
         self._worker = Worker(dag_id="", task_id="", run_id=f"settlement {uuid.uuid4().hex}", map_index=-1, try_number=1)
         self._process_lock = ProcessLock(self._worker.claim_id)
@@ -309,8 +310,8 @@ class Settlements:
         return int(self._clock() * 1000) if shared is None else shared
 
     def _statements(self, session: Session) -> LedgerStatements:
-        self._process_lock.acquire(self._database)
-        sql = LedgerStatements(session=session, database=self._database.name, table=self.table, worker=self._worker)
+        self._process_lock.acquire(self.database)
+        sql = LedgerStatements(session=session, database=self.database.name, table=self.table, worker=self._worker)
         sql.require_durability()
         return sql
 

@@ -14,6 +14,8 @@ RESEND_WITHIN = 20 * 3600.0
 class PermanentUsageError(ExplainedError):
     """An error of a usage task that no retry can mend."""
 
+    permanent = True
+
 
 class LedgerError(PermanentUsageError):
     """The ledger cannot be used as it is. The message says why and what to do; nothing was sent without an entry."""

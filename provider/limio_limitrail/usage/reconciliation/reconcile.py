@@ -52,8 +52,21 @@ class Reconciliation:
     retention: int | None
     max_sent: int | str
 
-    def run(self, *, tables: ReconciliationTables, settles: bool, by: str, settlement_id: str) -> UsageReconciliationSummary:
-        """Compare, write the tables, settle if asked, and return the summary; see `LimitRailReconcileUsageOperator`."""
+    def run(
+        self,
+        *,
+        tables: ReconciliationTables,
+        settles: bool,
+        by: str,
+        settlement_id: str | None = None,
+        on_compared: Callable[[ComparisonResult], None] | None = None,
+    ) -> UsageReconciliationSummary:
+        """Compare, write the tables, settle if asked, and return the summary; see `LimitRailReconcileUsageOperator`.
+
+        :param by: who settles.
+        :param settlement_id: as for `Settlements.settle`.
+        :param on_compared: is called before anything is settled. Nothing is, if it raises.
+        """
         began = time.monotonic()
         with Scratch() as scratch:
             result = self._compare(scratch)
@@ -62,6 +75,8 @@ class Reconciliation:
                 scratch.read_again()
                 result = self._compare(scratch)
             tables.write(result.differences(), result.totals, now=self.settlements.now())
+            if on_compared is not None:
+                on_compared(result)
             decisions = result.decisions()
             settlement = None
             if settles:
@@ -85,7 +100,7 @@ class Reconciliation:
                 "seconds": time.monotonic() - began,
             }
 
-    def _compare(self, scratch: Scratch) -> _Result:
+    def _compare(self, scratch: Scratch) -> ComparisonResult:
         """Read both sides, the list first: each of its records has an entry in the ledger by then."""
         read_at = self.settlements.now()
         for item in self.read_list():
@@ -104,7 +119,7 @@ class Reconciliation:
             compare=tuple(self.sides.compare),
             salt=self.sides.salt,
         )
-        result = _Result(
+        result = ComparisonResult(
             scratch=scratch,
             comparison=comparison,
             operation=self.wanted.operation,
@@ -115,8 +130,8 @@ class Reconciliation:
         return result
 
 
-class _Result:
-    """What was found, counted; the findings themselves are made anew whenever they are wanted.
+class ComparisonResult:
+    """What a comparison has found, counted; the findings themselves are made anew whenever they are wanted.
 
     :param needs_evidence: whether the list must show that it reaches back to a row.
     :param by_key: whether idempotency keys decide what belongs together.

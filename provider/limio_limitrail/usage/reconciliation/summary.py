@@ -10,7 +10,7 @@ from typing import TypedDict
 from limio_limitrail.usage.ledger.states import PermanentUsageError
 from limio_limitrail.usage.parameters import ErrorBudget
 from limio_limitrail.usage.reconciliation.model import Kind
-from limio_limitrail.usage.settling import UsageSettlementSummary
+from limio_limitrail.usage.settling import UsageSettlementSummary, conflict
 
 log = logging.getLogger("limio_limitrail.usage")
 
@@ -50,8 +50,8 @@ class UsageReconciliationSummary(TypedDict):
     """
 
     table: str
-    differences_table: str
-    totals_table: str
+    differences_table: str | None
+    totals_table: str | None
     operation: str
     resource: str
     since: str
@@ -75,17 +75,18 @@ class UsageReconciliationSummary(TypedDict):
     proposed: dict[str, int]
     not_sent_because: list[str]
     settlement: UsageSettlementSummary | None
-    differences_query: str
+    differences_query: str | None
     seconds: float
 
 
 def log_summary(summary: UsageReconciliationSummary) -> None:
     """Log what was found."""
-    for level, line in _lines(summary):
+    for level, line in describe(summary):
         log.log(level, "%s", line)
 
 
-def _lines(summary: UsageReconciliationSummary) -> Iterator[tuple[int, str]]:
+def describe(summary: UsageReconciliationSummary) -> Iterator[tuple[int, str]]:
+    """Yield what was found in lines for people, each with its level in a log."""
     counts = counts_of(summary)
     records = f"{summary['list_records']:,} records of {summary['resource']}"
     sides = f"{summary['ledger_rows']:,} rows of {summary['table']}, {records}"
@@ -107,15 +108,19 @@ def counts_of(summary: UsageReconciliationSummary) -> dict[Kind, int]:
     return {kind: summary[kind.value] for kind in Kind}
 
 
-def check_thresholds(
+def find_failure(
     summary: UsageReconciliationSummary, *, thresholds: Mapping[str, int | str | None]
-) -> UsageDifferencesError | None:
-    """Return the error for more differences than allowed; None if there are not.
+) -> PermanentUsageError | None:
+    """Return the error of a reconciliation that must not pass; None if it may.
+
+    It is for rows that somebody else has settled otherwise meanwhile, else for more differences than allowed.
 
     :param thresholds: the values of `THRESHOLDS`.
     """
     counts = counts_of(summary)
     settlement = summary["settlement"]
+    if settlement is not None and (contradiction := conflict(settlement)) is not None:
+        return contradiction
     settled = 0 if settlement is None else settlement["settled"] + settlement["already"]
     of = max(summary["ledger_rows"], summary["list_records"])
     problems = []
@@ -130,7 +135,10 @@ def check_thresholds(
             problems.append(f"{meaning} ({budget})" if not meaning.startswith("are") else f"{count:,} {meaning} ({budget})")
     if not problems:
         return None
-    return UsageDifferencesError(
+    message = (
         f"the ledger and the list {summary['resource']} do not agree from {summary['since']} to {summary['until']}: "
-        f"{'; '.join(problems)}. {summary['differences_table']} lists them: {summary['differences_query']}"
+        f"{'; '.join(problems)}"
     )
+    if (table := summary["differences_table"]) is not None:
+        message += f". {table} lists them: {summary['differences_query']}"
+    return UsageDifferencesError(message)

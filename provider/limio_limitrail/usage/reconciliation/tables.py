@@ -80,11 +80,19 @@ def day_of(finding: Finding) -> str:
 class ReconciliationTables:
     """Writes both tables in one transaction.
 
+    :param differences_table: the table of differences; None to write none.
+    :param totals_table: the table of totals, likewise.
     :param run: the values of `RUN`.
     """
 
     def __init__(
-        self, database: PersistentConnection, *, differences_table: str, totals_table: str, run: Sequence[object], operation: str
+        self,
+        database: PersistentConnection,
+        *,
+        differences_table: str | None,
+        totals_table: str | None,
+        run: Sequence[object],
+        operation: str,
     ) -> None:
         self._database = database
         self.differences_table, self.totals_table = differences_table, totals_table
@@ -97,8 +105,10 @@ class ReconciliationTables:
         return str(since), str(until)
 
     @property
-    def query(self) -> str:
-        """The query that shows the differences of the run, for people."""
+    def query(self) -> str | None:
+        """The query that shows the differences of the run, for people; None without a table of differences."""
+        if self.differences_table is None:
+            return None
         shown = (str(value) if isinstance(value, int) else "'" + str(value).replace("'", "''") + "'" for value in self._run)
         where = " AND ".join(f"{name} = {value}" for name, value in zip(RUN, shown, strict=True))
         return f"SELECT * FROM {self.differences_table} WHERE {where} ORDER BY kind, row_key"  # nosec B608 # noqa: S608
@@ -109,13 +119,17 @@ class ReconciliationTables:
         :param findings: the differences; read once.
         :raises LedgerError: a table is another one.
         """
+        differences = (self._line(finding) for finding in findings)
+        wanted = ((self.differences_table, DIFFERENCES, differences), (self.totals_table, TOTALS, totals.lines()))
+        given = [(table, columns, lines) for table, columns, lines in wanted if table is not None]
+        if not given:
+            return
         with self._database.transaction() as session:
-            for table, columns in ((self.differences_table, DIFFERENCES), (self.totals_table, TOTALS)):
+            for table, columns, _ in given:
                 _make_table(session, table, columns)
                 _delete(session, table, run=self._run)
-            lines = ([*self._run, *self._line(finding), instant(now)] for finding in findings)
-            _insert(session, self.differences_table, DIFFERENCES, lines)
-            _insert(session, self.totals_table, TOTALS, ([*self._run, *line, instant(now)] for line in totals.lines()))
+            for table, columns, lines in given:
+                _insert(session, table, columns, ([*self._run, *line, instant(now)] for line in lines))
 
     def _line(self, finding: Finding) -> list[Any]:
         row, record = finding.row, finding.record
