@@ -203,4 +203,3 @@ class CursorRefusedError(ApiError):
     """The API no longer knows a cursor, or its position in the list is lost. Reading the list from its beginning may succeed."""
 
     advice = "The position in the list is lost: begin the list again."
-

@@ -276,4 +276,3 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
             return TaskLineage(source=source, targets=tuple(table_dataset(sql_hook, table=table) for table in tables))
 
         self.collect_lineage(lineage)
-
