@@ -65,14 +65,15 @@ def reconcile(monkeypatch):
             time_of=None if time_of is None else field("time_of", time_of),
             salt="t",
         )
-        wanted = ScanFilter(operation="usage.commit", tenant=tenant, conn_id="limitrail", since=now - HOUR, until=now + HOUR)
-        asked = {"listed_after": 0, "retention": 2 * HOUR, "max_sent": 100, "margin": 1000, **more}
+        asked = {"since": now - HOUR, "until": now + HOUR, "listed_after": 0, "retention": 2 * HOUR, "max_sent": 100, **more}
+        span = {name: asked[name] for name in ("since", "until")}
+        wanted = ScanFilter(operation="usage.commit", tenant=tenant, conn_id="limitrail", **span)
         made = Reconciliation(
             settlements=settlements,
             sides=sides,
             read_list=read or (lambda *_: next(readings)),
             wanted=wanted,
-            **{"since": now - HOUR, "until": now + HOUR, **asked},
+            **{"margin": 1000, **asked},
         )
         run_of = ["usage", "reconcile", -1, "s", "u"]
         tables = ReconciliationTables(
@@ -225,6 +226,32 @@ def test_a_row_that_was_set_free_and_is_there_after_all_is_not_sent_again(doubtf
     summary = reconcile(doubtful, [*DONE, item(ROWS[4])], settlement_id="two")
     assert (summary["unexpected_there"], summary["free_there"], summary["settlement"]["settled_as"]) == (1, 1, {"committed": 1})
     assert states(doubtful)[ROWS[4].key] == "committed"
+
+
+def test_when_a_row_may_have_been_sent(doubtful, reconcile):
+    before = int(time.time() * 1000) - 3 * HOUR
+    # One was in doubt long before its last request; that of the dead worker may have left until its lease ended.
+    doubtful.execute(f"UPDATE ledger SET in_doubt_since = {before} WHERE {_is(ROWS[4])}")
+    doubtful.execute(f"UPDATE ledger SET lease_until = {before + 6 * HOUR} WHERE {_is(ROWS[7])}")
+    summary = reconcile(doubtful, DONE, settles=False, retention=9 * HOUR)
+    assert (summary["outside"], summary["uncertain_missing"]) == (1, 3)
+    assert summary["proposed"] == {"send": 2}
+
+
+def test_a_row_that_was_sent_again_after_the_range_is_compared(doubtful, reconcile):
+    now = int(time.time() * 1000)
+    begun = now - 2 * HOUR
+    doubtful.execute(f"UPDATE ledger SET in_doubt_since = {begun}, attempts = 2 WHERE {_is(ROWS[4])}")
+    # All were claimed after the range; only the one that was sent again may be of it.
+    over = {"since": begun - HOUR, "until": now - HOUR}
+    summary = reconcile(doubtful, [item(ROWS[4])], **over)
+    assert (summary["ledger_rows"], summary["settlement"]["settled_as"]) == (1, {"committed": 1})
+
+
+def test_a_decision_that_nobody_knows_settles_nothing(doubtful, reconcile):
+    summary = reconcile(doubtful, [*DONE, item(ROWS[4], decision="REVERSED")])
+    assert (summary["different"], summary["settlement"]["settled_as"]) == (1, {"send": 3})
+    assert states(doubtful)[ROWS[4].key] == "parked"
 
 
 def test_two_candidates_are_none(doubtful, reconcile):
