@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from limio_limitrail.api.errors import ParameterError
@@ -68,13 +69,14 @@ class UsageReconciliation:
                 time_of=self.time_of,
                 salt=hook.tenant,
             ),
-            read_list=lambda: self._read_list(resource, hook=hook),
+            read_list=partial(self._read_list, resource, hook),
             wanted=self._wanted_rows(hook),
             since=_milliseconds(self.since),
             until=_milliseconds(self.until),
             listed_after=None if self.listed_after is None else self.listed_after // _MILLISECOND,
             retention=None if self.retention is None else self.retention // _MILLISECOND,
             max_sent=self.max_sent,
+            margin=self.margin // _MILLISECOND,
         )
 
     def tables(
@@ -104,19 +106,23 @@ class UsageReconciliation:
             until=_milliseconds(self.until) + margin if by_time_sent else None,
         )
 
-    def _read_list(self, resource: Resource, *, hook: LimitRailHook) -> Iterator[dict[str, Any]]:
+    def _read_list(self, resource: Resource, hook: LimitRailHook, since: int, until: int) -> Iterator[dict[str, Any]]:
         has_filter = resource.time_filter is not None
         has_end = resource.time_filter is not None and resource.time_filter.until is not None
         return hook.iter_records(
             resource,
             path_params=self.path_params,
             query_params=self.query_params,
-            since=shift(self.since, -self.margin) if has_filter else None,
-            until=shift(self.until, self.margin) if has_end else None,
+            since=shift(_datetime(since), -self.margin) if has_filter else None,
+            until=shift(_datetime(until), self.margin) if has_end else None,
             slice_size=self.slice_size,
             concurrency=self.concurrency,
             page_size=self.page_size,
         )
+
+
+def _datetime(milliseconds: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + milliseconds * _MILLISECOND
 
 
 def _milliseconds(when: datetime) -> int:

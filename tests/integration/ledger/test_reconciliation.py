@@ -7,6 +7,8 @@ import os
 import signal
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 
 import pytest
 
@@ -18,7 +20,7 @@ from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
 from limio_limitrail.usage.ledger.model import Outcome
 from limio_limitrail.usage.ledger.settlement import Settlements
 from limio_limitrail.usage.ledger.states import State
-from limio_limitrail.usage.reconciliation.parameters import match
+from limio_limitrail.usage.reconciliation.parameters import field, match
 from limio_limitrail.usage.reconciliation.reconcile import Reconciliation
 from limio_limitrail.usage.reconciliation.sides import Sides
 from limio_limitrail.usage.reconciliation.tables import ReconciliationTables
@@ -36,19 +38,43 @@ def reconcile(monkeypatch):
     # A page of the ledger holds few rows.
     monkeypatch.setattr(ledger_scan, "SCAN_ROWS", 3)
 
-    def run(db, *lists, match_by=BY_KEY, tenant=None, settles=True, settlement_id="one", **more):
+    def run(
+        db,
+        *lists,
+        match_by=BY_KEY,
+        tenant=None,
+        settles=True,
+        settlement_id="one",
+        primary_key=("id",),
+        time_of=None,
+        read=None,
+        **more,
+    ):
         held = FailingDatabase(db.hook())
         settlements = Settlements(database=held, table="ledger", changes_table="changes")
         settlements.prepare()
-        readings = iter([*lists, *[lists[-1]] * 3])
+        # The second reading is in parts.
+        readings = iter([*lists, *[lists[-1]] * 4] if lists else [])
         now = settlements.now()
-        resource = Resource(name="usage", path="/v1/usage", time_column="at")
+        resource = Resource(name="usage", path="/v1/usage", time_column="at", primary_key=primary_key)
         sides = Sides(
-            resource=resource, response=ResponseMapping(), match=match("match", match_by), compare={}, time_of=None, salt="t"
+            resource=resource,
+            response=ResponseMapping(),
+            match=match("match", match_by),
+            compare={},
+            time_of=None if time_of is None else field("time_of", time_of),
+            salt="t",
         )
-        wanted = ScanFilter(operation="usage.commit", tenant=tenant, conn_id="limitrail", since=now - HOUR, until=now + HOUR)
-        asked = {"listed_after": 0, "retention": 2 * HOUR, "max_sent": 100, "since": now - HOUR, "until": now + HOUR, **more}
-        made = Reconciliation(settlements=settlements, sides=sides, read_list=lambda: next(readings), wanted=wanted, **asked)
+        asked = {"since": now - HOUR, "until": now + HOUR, "listed_after": 0, "retention": 2 * HOUR, "max_sent": 100, **more}
+        span = {name: asked[name] for name in ("since", "until")}
+        wanted = ScanFilter(operation="usage.commit", tenant=tenant, conn_id="limitrail", **span)
+        made = Reconciliation(
+            settlements=settlements,
+            sides=sides,
+            read_list=read or (lambda *_: next(readings)),
+            wanted=wanted,
+            **{"margin": 1000, **asked},
+        )
         run_of = ["usage", "reconcile", -1, "s", "u"]
         tables = ReconciliationTables(
             held, differences_table="differences", totals_table="totals", run=run_of, operation="usage.commit"
@@ -135,6 +161,97 @@ def test_a_record_that_comes_with_the_second_reading_is_taken(doubtful, reconcil
     summary = reconcile(doubtful, DONE, [*DONE, item(ROWS[4])])
     assert summary["settlement"]["settled_as"] == {"committed": 1, "send": 3}
     assert states(doubtful)[ROWS[4].key] == "committed"
+
+
+def test_records_without_an_id_are_read_twice_and_counted_once(doubtful, reconcile):
+    nameless = [{"key": row.key} for row in ROWS[:4]]
+    lost = {"key": "another"}
+    summary = reconcile(doubtful, [*nameless, lost, lost], [*nameless, lost], primary_key=())
+    assert (summary["twice_there"], summary["equal"], summary["settlement"]["settled"]) == (0, 4, 0)
+    assert summary["not_sent_because"] == ["the list has lost 1 records while it was read twice"]
+    summary = reconcile(doubtful, nameless, primary_key=())
+    assert (summary["list_records"], summary["equal"], summary["settlement"]["settled_as"]) == (4, 4, {"send": 4})
+
+
+def test_a_record_that_changes_between_two_readings_is_one(doubtful, reconcile):
+    first, second = ([{**DONE[0], "decision": decision}, *DONE[1:]] for decision in ("ALLOWED", "WARNING"))
+    summary = reconcile(doubtful, first, second)
+    assert (summary["list_records"], summary["equal"], summary["twice_there"]) == (4, 4, 0)
+    assert summary["settlement"]["settled_as"] == {"send": 4}
+
+
+def timed(db, ledger_in):
+    """A ledger whose rows are about one minute after the other; return the records of the list that are of them."""
+    begin = datetime.now(UTC) - timedelta(minutes=30)
+    times = [(begin + timedelta(minutes=row.number)).isoformat() for row in ROWS]
+    rows = [replace(row, kept=f'{{"at":"{at}"}}') for row, at in zip(ROWS, times, strict=True)]
+    ledger = ledger_in(db, "monday")
+    ledger.claim(rows, policy=PARK)
+    done = [State.COMMITTED] * 4 + [State.PARKED] * 4
+    ledger.record({row.key: Outcome(state=state) for row, state in zip(rows, done, strict=True)})
+    time.sleep(0.002)
+    return [item(row, at=at) for row, at in zip(rows, times, strict=True)]
+
+
+def read_part(records, *, cap=None):
+    """A list that has a filter by time, and ends silently after a number of records."""
+
+    def read(since, until):
+        found = [one for one in records if since - 1000 <= datetime.fromisoformat(one["at"]).timestamp() * 1000 < until + 1000]
+        return sorted(found, key=itemgetter("at"))[:cap]
+
+    return read
+
+
+def test_a_list_that_is_cut_off_silently_is_found_out(db, ledger_in, reconcile):
+    records = timed(db, ledger_in)
+    # All but two were carried out; the list ends before the first that nobody is sure about.
+    summary = reconcile(db, time_of="kept.at", read=read_part(records[:6], cap=4))
+    assert summary["settlement"]["settled_as"] == {"committed": 2, "send": 2}
+    assert [states(db)[row.key] for row in ROWS] == ["committed"] * 6 + ["free"] * 2
+
+
+def test_a_list_that_is_cut_by_another_time_frees_nothing(db, ledger_in, reconcile):
+    records = timed(db, ledger_in)
+    # The rows' own times are named wrongly: the list's are when the API got them.
+    summary = reconcile(db, read=read_part(records[:4]))
+    assert summary["settlement"]["settled"] == 0
+    [why] = summary["not_sent_because"]
+    assert "the times of 4 records lie further than margin=" in why
+    assert reconcile(db, time_of="kept.at", read=read_part(records[:4]))["settlement"]["settled_as"] == {"send": 4}
+
+
+def test_a_row_that_was_set_free_and_is_there_after_all_is_not_sent_again(doubtful, reconcile):
+    assert reconcile(doubtful, DONE)["settlement"]["settled_as"] == {"send": 4}
+    summary = reconcile(doubtful, [*DONE, item(ROWS[4])], settlement_id="two")
+    assert (summary["unexpected_there"], summary["free_there"], summary["settlement"]["settled_as"]) == (1, 1, {"committed": 1})
+    assert states(doubtful)[ROWS[4].key] == "committed"
+
+
+def test_when_a_row_may_have_been_sent(doubtful, reconcile):
+    before = int(time.time() * 1000) - 3 * HOUR
+    # One was in doubt long before its last request; that of the dead worker may have left until its lease ended.
+    doubtful.execute(f"UPDATE ledger SET in_doubt_since = {before} WHERE {_is(ROWS[4])}")
+    doubtful.execute(f"UPDATE ledger SET lease_until = {before + 6 * HOUR} WHERE {_is(ROWS[7])}")
+    summary = reconcile(doubtful, DONE, settles=False, retention=9 * HOUR)
+    assert (summary["outside"], summary["uncertain_missing"]) == (1, 3)
+    assert summary["proposed"] == {"send": 2}
+
+
+def test_a_row_that_was_sent_again_after_the_range_is_compared(doubtful, reconcile):
+    now = int(time.time() * 1000)
+    begun = now - 2 * HOUR
+    doubtful.execute(f"UPDATE ledger SET in_doubt_since = {begun}, attempts = 2 WHERE {_is(ROWS[4])}")
+    # All were claimed after the range; only the one that was sent again may be of it.
+    over = {"since": begun - HOUR, "until": now - HOUR}
+    summary = reconcile(doubtful, [item(ROWS[4])], **over)
+    assert (summary["ledger_rows"], summary["settlement"]["settled_as"]) == (1, {"committed": 1})
+
+
+def test_a_decision_that_nobody_knows_settles_nothing(doubtful, reconcile):
+    summary = reconcile(doubtful, [*DONE, item(ROWS[4], decision="REVERSED")])
+    assert (summary["different"], summary["settlement"]["settled_as"]) == (1, {"send": 3})
+    assert states(doubtful)[ROWS[4].key] == "parked"
 
 
 def test_two_candidates_are_none(doubtful, reconcile):

@@ -402,6 +402,21 @@ def test_a_task_that_sends_meanwhile(db, ledger_in, settlements_in):
 # -- changed rows --------------------------------------------------------------------------------------------------------
 
 
+def test_a_heartbeat_after_the_check_keeps_the_row(lite, ledger_in, settlements_in, monkeypatch):
+    one_of_each(lite, ledger_in)
+    settlements = settlements_in(lite)
+    check, version = settlements._check, versions(settlements)[ROWS[5].key]
+
+    def check_and_beat(*args, **more):
+        found = check(*args, **more)
+        lite.execute("UPDATE ledger SET lease_until = 2 WHERE state = 'sending'")
+        return found
+
+    monkeypatch.setattr(settlements, "_check", check_and_beat)
+    result = settlements.settle([decide(ROWS[5], "send", version=version)], by="ada")
+    assert (result.count, result.stale, states(lite)[ROWS[5].key]) == (0, 1, "sending")
+
+
 def test_a_changed_row_that_was_corrected_is_accepted(db, ledger_in, settlements_in):
     ledger = one_of_each(db, ledger_in)
     changed = replace(ROWS[0], digest="v2:new:path", members='{"quantity": "123456"}')

@@ -15,7 +15,7 @@ from limio_limitrail.usage.ledger.kept_members import KeptHash, comparable, hash
 from limio_limitrail.usage.ledger.states import Keep, State
 from limio_limitrail.usage.reconciliation.comparison import Comparison, Range
 from limio_limitrail.usage.reconciliation.model import Finding, Kind, Record, Row
-from limio_limitrail.usage.reconciliation.scratch import Scratch, dump_values, match_key
+from limio_limitrail.usage.reconciliation.scratch import Identity, Scratch, dump_values, match_key
 
 SALT = "tenant"
 VALUES = [
@@ -53,7 +53,7 @@ def found(rows, records) -> list[Finding]:
         for one in rows:
             scratch.add_row(key_of(one), one)
         for one in records:
-            scratch.add_record((one.id or "").encode(), key_of(one), one)
+            scratch.add_record(Identity((one.id or "").encode(), (one.id or "").encode()), key_of(one), one)
         return [finding for group in scratch.groups() for finding in comparison().classify(*group)]
 
 
@@ -121,7 +121,17 @@ def test_what_the_ledger_keeps_is_the_value_that_it_reads_again(value):
         (row(last_at=1600), [], Kind.NOT_LISTED_YET, None),
         (row(state="denied"), [], Kind.ABSENT, None),
         (row(state="denied"), [record(stands="denied")], Kind.EQUAL, None),
-        *((row(state=state), [record()], Kind.UNEXPECTED_THERE, None) for state in ("denied", "rejected", "given_up", "free")),
+        *((row(state=state), [record()], Kind.UNEXPECTED_THERE, None) for state in ("denied", "rejected", "given_up")),
+        # It would be sent once more.
+        (row(state="free"), [record()], Kind.UNEXPECTED_THERE, "committed"),
+        (row(state="free"), [record(kept=2)], Kind.UNEXPECTED_THERE, None),
+        (row(state="free", kept=None), [record()], Kind.UNEXPECTED_THERE, None),
+        (row(state="free"), [record(stands="unclear")], Kind.UNEXPECTED_THERE, None),
+        (row(state="free"), [record(stands="denied")], Kind.EQUAL, None),
+        # By its values, an older record may be another's.
+        (row(state="parked", at=151), [record()], Kind.UNCERTAIN_THERE, None),
+        (row(state="free", at=151), [record()], Kind.UNEXPECTED_THERE, None),
+        (row(state="parked", at=150), [record()], Kind.UNCERTAIN_THERE, "committed"),
         (row(state="rejected", in_doubt=True), [record()], Kind.UNCERTAIN_THERE, "committed"),
         (row(state="parked"), [record()], Kind.UNCERTAIN_THERE, "committed"),
         (row(state="parked"), [record(stands="denied")], Kind.UNCERTAIN_THERE, "denied"),
@@ -149,6 +159,22 @@ def test_a_list_is_not_known_to_be_late_or_to_forget():
     assert (finding.kind, finding.proposal) == (Kind.UNCERTAIN_MISSING, None)
     forgetful = comparison(range=Range(since=0, until=1000, read_at=2000, listed_before=2000, kept_from=150))
     assert [one.kind for one in forgetful.classify([row(), row(key="l", state="parked")], [])] == [Kind.OUTSIDE] * 2
+
+
+def test_an_idempotency_key_needs_no_time():
+    [finding] = comparison(by_key=True).classify([row(state="parked", at=151)], [record()])
+    assert finding.proposal == "committed"
+
+
+@pytest.mark.parametrize(
+    ("mine", "at", "apart"),
+    [
+        (row(), 90, False), (row(), 89, True), (row(), 210, False), (row(), 211, True), (row(), None, False),
+        (row(attempts=2), 0, False), (row(attempts=2), 211, True), (row(at=None), 0, False), (row(at_latest=None), 999, False),
+    ],
+)  # fmt: skip
+def test_a_record_whose_time_is_none_of_the_row(mine, at, apart):
+    assert mine.is_apart(record(at=at), margin=10) is apart
 
 
 def test_no_state_is_forgotten():

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from limio_limitrail.usage.ledger.kept_members import read_kept, same_kept
 from limio_limitrail.usage.ledger.states import State
 from limio_limitrail.usage.reconciliation.model import NOT_BILLED, Finding, Kind, Record, Row
@@ -31,6 +33,7 @@ class Range:
     :param listed_before: what was sent before this is certainly in the list; None if that is not known.
     :param read_at: when reading the list began.
     :param kept_from: what was carried out before this may be forgotten; None for a list that forgets nothing.
+    :param margin: how far the times of a row and its record may lie apart.
     """
 
     since: int
@@ -38,6 +41,7 @@ class Range:
     read_at: int
     listed_before: int | None = None
     kept_from: int | None = None
+    margin: int = 0
 
     def holds(self, at: int | None) -> bool:
         """Return whether a time lies in the range; one that is unknown counts as if it did."""
@@ -55,12 +59,14 @@ class Comparison:
     :param match: the record's members that all of ``matched`` stands for, in order.
     :param compare: the record's members that must be equal.
     :param salt: that of the kept hashes.
+    :param by_key: whether idempotency keys decide what belongs together.
     """
 
     range: Range
     match: Sequence[str]
     compare: Sequence[str]
     salt: str
+    by_key: bool = False
 
     def classify(self, rows: Sequence[Row], records: Sequence[Record]) -> Iterator[Finding]:
         """Yield what is found about rows and records that may have the same values: each of them once.
@@ -178,12 +184,15 @@ class Comparison:
         if row.is_alive:
             return Finding(kind=Kind.IN_FLIGHT, row=row, record=record)
         denied = record.stands == State.DENIED
+        differing, lacking = self._differing(row, record)
         if row.state in NOT_BILLED and not row.in_doubt:
             if denied:
                 return Finding(kind=Kind.EQUAL, row=row, record=record)
             reason = f"the list has it, although it is {row.state} in the ledger"
-            return Finding(kind=Kind.UNEXPECTED_THERE, row=row, record=record, reason=reason)
-        differing, lacking = self._differing(row, record)
+            found = Finding(kind=Kind.UNEXPECTED_THERE, row=row, record=record, reason=reason)
+            # The next task would send it once more.
+            is_certain = row.state == State.FREE and record.stands in (None, State.COMMITTED) and not differing and not lacking
+            return self._settled_as(State.COMMITTED, found) if is_certain else found
         if record.stands not in (None, State.COMMITTED, State.DENIED) or (denied and not row.is_uncertain):
             differing = [*differing, _DECISION]
         if differing:
@@ -192,9 +201,16 @@ class Comparison:
             reason = f"the ledger does not keep what {', '.join(lacking)} is compared with; see kept_members="
             return Finding(kind=Kind.NOT_COMPARED, row=row, record=record, reason=reason)
         if row.is_uncertain:
-            proposal = State.DENIED.value if denied else State.COMMITTED.value
-            return Finding(kind=Kind.UNCERTAIN_THERE, row=row, record=record, reason="the list has it", proposal=proposal)
+            found = Finding(kind=Kind.UNCERTAIN_THERE, row=row, record=record, reason="the list has it")
+            return self._settled_as(State.DENIED if denied else State.COMMITTED, found)
         return Finding(kind=Kind.EQUAL, row=row, record=record)
+
+    def _settled_as(self, state: State, found: Finding) -> Finding:
+        row, record = found.row, found.record
+        if not self.by_key and row is not None and record is not None and row.is_older(record, margin=self.range.margin):
+            reason = "a record with the same values is older than the row, and may be another's; see time_of= and margin="
+            return msgspec.structs.replace(found, reason=reason)
+        return msgspec.structs.replace(found, proposal=state.value)
 
     def _differing(self, row: Row, record: Record) -> tuple[list[str], list[str]]:
         """Return the members that differ, and those that the ledger does not keep."""

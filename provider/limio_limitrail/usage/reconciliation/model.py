@@ -74,6 +74,20 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     in_doubt: bool = False
     is_alive: bool = False
 
+    def is_apart(self, record: Record, *, margin: int) -> bool:
+        """Return whether a record's time is none that this row can have in the list.
+
+        :param margin: how far both may lie apart, in milliseconds.
+        """
+        if record.at is None or self.at is None or self.at_latest is None:
+            return False
+        # When a row was carried out whose doubt is over may be when it was sent the first time, which is no longer known.
+        return record.at > self.at_latest + margin or (self.attempts <= 1 and self.is_older(record, margin=margin))
+
+    def is_older(self, record: Record, *, margin: int) -> bool:
+        """Return whether a record is older than this row, as for `is_apart`."""
+        return record.at is not None and self.at is not None and record.at < self.at - margin
+
     @property
     def is_uncertain(self) -> bool:
         """Whether nobody knows if it was carried out."""

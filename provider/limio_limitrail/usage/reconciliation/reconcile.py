@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -26,20 +27,26 @@ if TYPE_CHECKING:
     from limio_limitrail.usage.reconciliation.summary import UsageReconciliationSummary
     from limio_limitrail.usage.reconciliation.tables import ReconciliationTables
 
-ReadList = Callable[[], Iterable[Mapping[str, Any]]]
+ReadList = Callable[[int, int], Iterable[Mapping[str, Any]]]
+"""Reads the list from its beginning, for a time range in milliseconds since 1970, and `Reconciliation.margin` on both sides."""
+
+_PAIRED = frozenset({Kind.EQUAL, Kind.DIFFERENT, Kind.UNCERTAIN_THERE})
+
+_PARTS = 4
+"""Requests of the second reading, at least: a list that is cut off after a number of records is not cut off in each of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reconciliation:
     """One comparison of a list and a ledger.
 
-    :param read_list: reads the list from its beginning; may be called twice.
     :param since: rows and records from here on are compared, in milliseconds since 1970.
     :param until: rows and records before this are compared, likewise.
     :param wanted: the rows of the ledger to read.
     :param listed_after: milliseconds after which the list certainly shows what was carried out; None if that is not known.
     :param retention: milliseconds for which the list certainly keeps a record; None if that is not known.
     :param max_sent: how many rows may become free to be sent again; with more, none does.
+    :param margin: milliseconds by which the times of a row and its record may lie apart.
     """
 
     settlements: Settlements
@@ -51,6 +58,7 @@ class Reconciliation:
     listed_after: int | None
     retention: int | None
     max_sent: int | str
+    margin: int = 0
 
     def run(
         self,
@@ -69,11 +77,15 @@ class Reconciliation:
         """
         began = time.monotonic()
         with Scratch() as scratch:
-            result = self._compare(scratch)
-            if settles and not result.blockers and result.proposed[Decision.SEND]:
-                # What a page has missed, a second reading finds; a list that loses records proves nothing.
-                scratch.read_again()
-                result = self._compare(scratch)
+            read_at = self.settlements.now()
+            result = self._compare(scratch, read_at=read_at, parts=[(self.since, self.until)])
+            if settles and not result.blockers and (span := result.span_to_send) is not None:
+                # What a page has missed, or a list has cut off, a second reading of less finds.
+                since, until = max(self.since, span[0] - self.margin), min(self.until, span[1] + self.margin + 1)
+                # Parts overlap: what they both have must be known again.
+                parts = [(since, until)] if scratch.has_nameless else _cut(since, until)
+                scratch.read_again(since=since, until=until)
+                result = self._compare(scratch, read_at=read_at, parts=parts)
             tables.write(result.differences(), result.totals, now=self.settlements.now())
             if on_compared is not None:
                 on_compared(result)
@@ -94,17 +106,23 @@ class Reconciliation:
                 "list_records": scratch.records,
                 **counts,  # type: ignore[typeddict-item]
                 "proposed": dict(Counter(one.decision.value for one in decisions)),
+                "free_there": result.free_there,
                 "not_sent_because": list(result.blockers),
                 "settlement": settlement,
                 "differences_query": tables.query,
                 "seconds": time.monotonic() - began,
             }
 
-    def _compare(self, scratch: Scratch) -> ComparisonResult:
-        """Read both sides, the list first: each of its records has an entry in the ledger by then."""
-        read_at = self.settlements.now()
-        for item in self.read_list():
-            scratch.add_record(*self.sides.record(item))
+    def _compare(self, scratch: Scratch, *, read_at: int, parts: Iterable[tuple[int, int]]) -> ComparisonResult:
+        """Read both sides, the list first: each of its records has an entry in the ledger by then.
+
+        :param read_at: when the first reading began: what was sent later need not be in all of them.
+        :param parts: the time ranges that the list is read for.
+        """
+        for since, until in parts:
+            for item in self.read_list(since, until):
+                scratch.add_record(*self.sides.record(item))
+        scratch.end_reading()
         for scanned in self.settlements.scan(self.wanted):
             scratch.add_row(*self.sides.row(scanned))
         comparison = Comparison(
@@ -114,37 +132,48 @@ class Reconciliation:
                 read_at=read_at,
                 listed_before=None if self.listed_after is None else read_at - self.listed_after,
                 kept_from=None if self.retention is None else read_at - self.retention,
+                margin=self.margin,
             ),
             match=tuple(self.sides.match),
             compare=tuple(self.sides.compare),
             salt=self.sides.salt,
+            by_key=any(field.column == "idempotency_key" for field in self.sides.match.values()),
         )
         result = ComparisonResult(
             scratch=scratch,
             comparison=comparison,
             operation=self.wanted.operation,
             needs_evidence=self.retention is None,
-            by_key=any(field.column == "idempotency_key" for field in self.sides.match.values()),
         )
         result.count(max_sent=self.max_sent)
         return result
+
+
+def _cut(since: int, until: int) -> list[tuple[int, int]]:
+    """Return the parts of a time range."""
+    ends = [since + (until - since) * number // _PARTS for number in range(_PARTS + 1)]
+    return [(start, end) for start, end in pairwise(ends) if start < end]
 
 
 class ComparisonResult:
     """What a comparison has found, counted; the findings themselves are made anew whenever they are wanted.
 
     :param needs_evidence: whether the list must show that it reaches back to a row.
-    :param by_key: whether idempotency keys decide what belongs together.
     """
 
-    def __init__(self, *, scratch: Scratch, comparison: Comparison, operation: str, needs_evidence: bool, by_key: bool) -> None:
+    def __init__(self, *, scratch: Scratch, comparison: Comparison, operation: str, needs_evidence: bool) -> None:
         self._scratch, self._comparison = scratch, comparison
-        self._needs_evidence, self._by_key = needs_evidence, by_key
+        self._needs_evidence = needs_evidence
         self._oldest = scratch.oldest
         self.counts: Counter[Kind] = Counter()
         self.proposed: Counter[str] = Counter()
         self.totals = Totals(operation)
         self.blockers: list[str] = []
+        self.span_to_send: tuple[int, int] | None = None
+        """From when to when the rows were sent that would be sent again, in milliseconds since 1970."""
+        self.free_there = 0
+        """Rows that are free, and will be committed, because the list has them."""
+        self._apart = 0
         self._doubtful_match: str | None = None
 
     def count(self, *, max_sent: int | str) -> None:
@@ -159,10 +188,22 @@ class ComparisonResult:
                 self.counts[finding.kind] += 1
             if finding.proposal is not None:
                 self.proposed[finding.proposal] += 1
-        if self.counts[Kind.NOT_COMPARED] and not self._by_key:
+                self.free_there += finding.kind is Kind.UNEXPECTED_THERE
+            self._note_times(finding)
+        if self.counts[Kind.NOT_COMPARED] and not self._comparison.by_key:
             self._doubtful_match = "the record may be that of a row which cannot be compared"
         if self.proposed[Decision.SEND]:
             self.blockers = list(self._find_blockers(max_sent=max_sent))
+
+    def _note_times(self, finding: Finding) -> None:
+        row, record = finding.row, finding.record
+        if row is None:
+            return
+        if record is not None:
+            self._apart += finding.kind in _PAIRED and row.is_apart(record, margin=self._comparison.range.margin)
+        elif finding.proposal == Decision.SEND and row.at is not None and row.at_latest is not None:
+            since, until = self.span_to_send or (row.at, row.at_latest)
+            self.span_to_send = min(since, row.at), max(until, row.at_latest)
 
     def _find_blockers(self, *, max_sent: int | str) -> Iterator[str]:
         """Yield why the list does not prove that rows were not carried out."""
@@ -170,10 +211,15 @@ class ComparisonResult:
             yield f"the list lacks {missing:,} rows that were carried out, so it may lack others that were"
         if not self.counts[Kind.EQUAL]:
             yield "the list has none of the rows that were carried out: nothing shows that it is the right one, and whole"
+        if self._apart:
+            yield (
+                f"the times of {self._apart:,} records lie further than margin= from those of their rows, so that others may lie "
+                "outside of the range: see time_of= and margin="
+            )
         nameless = list(map(self._comparison.range.holds, (one.at for one in self._scratch.unmatched_records())))
         if nameless:
             yield f"{len(nameless):,} records have no value for match=, and may be of these rows"
-        if not self._by_key and (theirs := self.counts[Kind.ONLY_THEIRS] - sum(nameless)) > 0:
+        if not self._comparison.by_key and (theirs := self.counts[Kind.ONLY_THEIRS] - sum(nameless)) > 0:
             yield f"{theirs:,} records are not in the ledger, and may be of these rows: match= does not name the idempotency key"
         if vanished := self._scratch.vanished():
             yield f"the list has lost {vanished:,} records while it was read twice"
@@ -202,7 +248,7 @@ class ComparisonResult:
         """Return a finding without a proposal that must not be carried out."""
         if finding.proposal == Decision.SEND and self.blockers:
             return msgspec.structs.replace(finding, proposal=None, reason=f"the list does not have it; {self.blockers[0]}")
-        if finding.kind is Kind.UNCERTAIN_THERE and finding.proposal is not None and self._doubtful_match is not None:
+        if finding.record is not None and finding.proposal is not None and self._doubtful_match is not None:
             return msgspec.structs.replace(finding, proposal=None, reason=self._doubtful_match)
         return finding
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import msgspec
 
@@ -23,6 +23,17 @@ _BATCH = 1000
 _ENCODER = msgspec.msgpack.Encoder()
 _ROWS = msgspec.msgpack.Decoder(Row)
 _RECORDS = msgspec.msgpack.Decoder(Record)
+
+
+class Identity(NamedTuple):
+    """What a record of the list is known by.
+
+    :param name: is equal for a record whenever it is read, even if it has changed; without an id, for records with one content.
+    :param content: is equal for a record that is repeated unchanged; None if nothing tells it from another one.
+    """
+
+    name: bytes
+    content: bytes | None = None
 
 
 def match_key(values: Sequence[Any], *, salt: str) -> str | None:
@@ -49,11 +60,14 @@ class Scratch:
         self._database.executescript(
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; "
             "CREATE TABLE our (k TEXT, v BLOB); "
-            "CREATE TABLE their (k TEXT, v BLOB, id BLOB UNIQUE, at INTEGER, pass INTEGER); BEGIN"
+            "CREATE TABLE their (k TEXT, v BLOB, name BLOB, content BLOB UNIQUE, at INTEGER, pass INTEGER); "
+            "CREATE INDEX their_name ON their (name); BEGIN"
         )
         self._rows: list[tuple[str | None, bytes]] = []
-        self._records: list[tuple[str | None, bytes, bytes | None, int | None, int]] = []
+        self._records: list[tuple[str | None, bytes, bytes, bytes | None, int | None, int]] = []
         self._pass = 1
+        self._again: tuple[int, int] | None = None
+        self._vanished = 0
 
     def __enter__(self) -> Self:
         return self
@@ -67,25 +81,48 @@ class Scratch:
         if len(self._rows) == _BATCH:
             self._flush()
 
-    def add_record(self, identity: bytes | None, key: str | None, record: Record) -> None:
-        """Add a record, with its `match_key`; one that the list repeats unchanged, as pages that shift do, counts once.
-
-        :param identity: is equal for a record that is repeated; None if that cannot be told.
-        """
-        self._records.append((key, _ENCODER.encode(record), identity, record.at, self._pass))
+    def add_record(self, identity: Identity, key: str | None, record: Record) -> None:
+        """Add a record, with its `match_key`; one that the list repeats unchanged, as pages that shift do, counts once."""
+        self._records.append((key, _ENCODER.encode(record), identity.name, identity.content, record.at, self._pass))
         if len(self._records) == _BATCH:
             self._flush()
 
-    def read_again(self) -> None:
-        """Keep the records, and add those of the list when it is read once more; the rows are to be added anew."""
+    def read_again(self, *, since: int, until: int) -> None:
+        """Keep the records, and add those of the list when a part of it is read once more; the rows are to be added anew.
+
+        :param since: from when on the list is read again, in milliseconds since 1970.
+        :param until: until when, likewise.
+        """
         self._flush()
         self._database.execute("DELETE FROM our")
         self._pass += 1
+        self._again = since, until
+
+    def end_reading(self) -> None:
+        """Count the records that the last reading should have had; what it says of a record replaces what an earlier one said."""
+        self._flush()
+        if self._again is None:
+            return
+        # A record without a name counts as often as a reading has it; one that is unchanged has been replaced already.
+        self._vanished = self._count(
+            "SELECT coalesce(sum(max(earlier - later, 0)), 0) FROM (SELECT "
+            "sum(pass < ?1 AND coalesce(at >= ?2 AND at < ?3, TRUE)) AS earlier, sum(pass = ?1) AS later, "
+            "count(content) > 0 AS named FROM their GROUP BY name) WHERE NOT named OR later = 0",
+            self._pass,
+            *self._again,
+        )
+        same = "SELECT name FROM their WHERE pass = ?1"
+        self._database.execute(f"DELETE FROM their WHERE pass < ?1 AND name IN ({same})", (self._pass,))  # nosec B608 # noqa: S608
 
     def vanished(self) -> int:
-        """Return how many records an earlier reading of the list had, and the last one had not."""
+        """Return how many records an earlier reading of the list had, and the last one should have had and had not."""
+        return self._vanished
+
+    @property
+    def has_nameless(self) -> bool:
+        """Whether there are records without an id."""
         self._flush()
-        return self._count("SELECT count(*) FROM their WHERE pass < ? AND id IS NOT NULL", self._pass)
+        return self._count("SELECT EXISTS (SELECT 1 FROM their WHERE content IS NULL)") > 0
 
     @property
     def rows(self) -> int:
@@ -158,7 +195,7 @@ class Scratch:
 
     def _flush(self) -> None:
         self._database.executemany("INSERT INTO our VALUES (?, ?)", self._rows)
-        self._database.executemany("INSERT OR REPLACE INTO their VALUES (?, ?, ?, ?, ?)", self._records)
+        self._database.executemany("INSERT OR REPLACE INTO their VALUES (?, ?, ?, ?, ?, ?)", self._records)
         self._rows.clear()
         self._records.clear()
 

@@ -18,7 +18,7 @@ from limio_limitrail.usage.ledger.row_identity import read_row_key
 from limio_limitrail.usage.ledger.table import milliseconds
 from limio_limitrail.usage.reconciliation.model import Record, Row
 from limio_limitrail.usage.reconciliation.parameters import LedgerField
-from limio_limitrail.usage.reconciliation.scratch import dump_values, match_key
+from limio_limitrail.usage.reconciliation.scratch import Identity, dump_values, match_key
 
 UNCLEAR = "unclear"
 """What a record stands for whose decision is none that is known."""
@@ -41,8 +41,8 @@ class Sides:
     time_of: LedgerField | None
     salt: str
 
-    def record(self, item: Mapping[str, Any]) -> tuple[bytes | None, str | None, Record]:
-        """Return a record of the list, its `match_key`, and before both what is equal if the list repeats it unchanged."""
+    def record(self, item: Mapping[str, Any]) -> tuple[Identity, str | None, Record]:
+        """Return a record of the list, and before it its identity and its `match_key`."""
         matched = {name: self._value(item, name) for name in self.match}
         compared = {name: self._value(item, name) for name in self.compare}
         identity = [self._value(item, name) for name in self.resource.primary_key]
@@ -60,10 +60,8 @@ class Sides:
             reservation_id=safe_text(self._value(item, self.response.reservation_field)),
             trace_id=safe_text(self._value(item, "traceId")),
         )
-        if not has_id:
-            return None, key, record
-        content = [plain_id, record.at, record.matched, record.compared, decision]
-        return hashlib.blake2b(json.dumps(content, default=str).encode(), digest_size=16).digest(), key, record
+        content = _digest([plain_id if has_id else None, record.at, record.matched, record.compared, decision])
+        return Identity(_digest(plain_id), content) if has_id else Identity(content), key, record
 
     def _value(self, item: Mapping[str, Any], name: str) -> Any:
         found = member(item, self.resource.columns.get(name, name))
@@ -101,6 +99,10 @@ class Sides:
             in_doubt=scanned.in_doubt,
             is_alive=scanned.is_alive,
         )
+
+
+def _digest(content: Any) -> bytes:
+    return hashlib.blake2b(json.dumps(content, default=str).encode(), digest_size=16).digest()
 
 
 class _Values:

@@ -47,6 +47,7 @@ class UsageReconciliationSummary(TypedDict):
 
     The numbers from ``equal`` to ``in_flight`` are rows; ``only_theirs`` are records. ``uncertain_there`` and
     ``uncertain_missing`` are what they were before ``settlement``; ``not_sent_because`` says why no row became free.
+    ``free_there`` is how many of ``unexpected_there`` were free, and are proposed to be committed.
     """
 
     table: str
@@ -73,6 +74,7 @@ class UsageReconciliationSummary(TypedDict):
     outside: int
     in_flight: int
     proposed: dict[str, int]
+    free_there: int
     not_sent_because: list[str]
     settlement: UsageSettlementSummary | None
     differences_query: str | None
@@ -98,7 +100,7 @@ def describe(summary: UsageReconciliationSummary) -> Iterator[tuple[int, str]]:
         yield logging.INFO, f"{summary['not_listed_yet']:,} rows need not be in the list yet: reconcile the range again."
     for decision, count in summary["proposed"].items():
         settled = "settled" if summary["settlement"] is not None else "not settled; they can be"
-        yield logging.INFO, f"{count:,} uncertain rows: {settled} as {decision}."
+        yield logging.INFO, f"{count:,} rows: {settled} as {decision}."
     for reason in summary["not_sent_because"]:
         yield logging.WARNING, f"No row was set free to be sent again: {reason}."
 
@@ -121,7 +123,7 @@ def find_failure(
     settlement = summary["settlement"]
     if settlement is not None and (contradiction := conflict(settlement)) is not None:
         return contradiction
-    settled = 0 if settlement is None else settlement["settled"] + settlement["already"]
+    settled = 0 if settlement is None else max(0, settlement["settled"] + settlement["already"] - summary["free_there"])
     of = max(summary["ledger_rows"], summary["list_records"])
     problems = []
     for name, kinds in THRESHOLDS.items():
