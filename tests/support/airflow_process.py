@@ -524,7 +524,7 @@ def catch_up(modules: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file that is there as a whole or not at all: this process may be killed, and half an answer would end the parent."""
+    """Write a file that is there as a whole or not at all: half an answer of a process that is killed would end the parent."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     partial.write_text(text)
     partial.replace(path)

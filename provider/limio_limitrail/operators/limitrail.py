@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 from airflow.sdk import BaseOperator
 
 from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
-from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.links.pages import LedgerQueryLink, LimitRailConsoleLink
 from limio_limitrail.observability.lineage import LineageMixin
 from limio_limitrail.parameters import readers, references
@@ -25,6 +24,7 @@ from limio_limitrail.usage.conventions import (
     ResponseMapping,
     find_operation,
     idempotency,
+    require_body,
     response_mapping,
 )
 from limio_limitrail.usage.ledger.states import PermanentUsageError
@@ -499,9 +499,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
     def _template(self, operation: Operation, *, keys: Idempotency) -> UsageTemplate:
         from limio_limitrail.usage.messages import UsageTemplate
 
-        if self.body is None and (operation.decides or keys.field):
-            what = f"operation={self.operation!r} needs a body: a mapping from the request's members to columns and values"
-            raise ParameterError(what)
+        require_body(self.body, operation=operation, keys=keys)
         check_kept(self.kept_members, body=self.body)
         return UsageTemplate(
             tenant=self.hook.tenant,

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk.bases.notifier import BaseNotifier
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.notifications.degraded import WARNINGS as NAMES
 from limio_limitrail.notifications.degraded import DegradedNotifier
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.usage.degraded import WARNINGS, UsageQueries, add_warnings, usual_rows, usual_seconds
@@ -180,12 +182,33 @@ def test_nobody_is_called_for_nothing(xcom: object) -> None:
     DegradedNotifier(lambda _: pytest.fail("called"))(context)
 
 
-@pytest.mark.parametrize(("notifier", "error"), [([], ValueError), ("slack", ValueError), ([print, None], ValueError)])
-def test_a_notifier_that_is_none(notifier: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="notifier must be"):
+class Note(BaseNotifier):
+    """A notifier that could be made of a context."""
+
+    def __init__(self, title: object) -> None:
+        super().__init__()
+        self.title = title
+
+
+async def tell_later(context: object) -> None:
+    """Tell somebody, if it is awaited."""
+
+
+@pytest.mark.parametrize("notifier", [[], "slack", [print, None], Note, [tell_later]])
+def test_a_notifier_that_would_tell_nobody(notifier: Any) -> None:
+    with pytest.raises(ValueError, match="notifier must be"):
         DegradedNotifier(notifier)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"), [([], "got none"), (["warn_denied"], "got 'warn_denied'"), (["denied", "norows"], "got 'norows'")]
+)
+def test_warnings_that_there_are_not(names: list[str], says: str) -> None:
+    with pytest.raises(ValueError, match=rf"warnings must be some of changed, denied, .*{says}"):
+        DegradedNotifier(print, warnings=names)
     with pytest.raises(TypeError, match=r'write \["denied"\]'):
         DegradedNotifier(print, warnings="denied")
+    assert {f"warn_{name}" for name in NAMES} == set(WARNINGS)
 
 
 def test_each_warning_has_its_section() -> None:

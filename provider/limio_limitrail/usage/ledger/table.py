@@ -319,7 +319,9 @@ def _check_owner(session: Session, table: TableName, *, lacking: Sequence[str]) 
     if session.dialect.name != "Postgres":
         return
     name = session.dialect.qualified(table)
-    found = session.query(f"SELECT pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = to_regclass({VALUE})", name)
+    found = session.query(
+        f"SELECT pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = to_regclass({VALUE})", name
+    )
     if found and not found[0][0]:
         raise LedgerError(
             f"the table {table} lacks columns of this version ({', '.join(lacking)}), and only its owner may add them: "
