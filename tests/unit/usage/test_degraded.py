@@ -19,10 +19,12 @@ from limio_limitrail.usage.degraded import WARNINGS, UsageQueries, add_warnings,
 from limio_limitrail.usage.ledger.model import Worker
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
 from limio_limitrail.usage.ledger.run_history import PastRun
+from limio_limitrail.usage.ledger.states import State
 from limio_limitrail.usage.summary import OutcomeCounts, UsageCommitSummary, summarize
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKER = Worker(dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1)
+NONE = {"requests": 0, "retries": 0, "tokens": 0, "waited": 0.0, "seconds": 0.0}
 QUERIES = UsageQueries(table="ledger", of_run="SELECT 1 ORDER BY state", of_changes="SELECT 2", operation="usage.commit")
 
 
@@ -225,3 +227,24 @@ def test_the_example_has_a_deadline_that_airflow_can_store() -> None:
 
     dag = runpy.run_path(str(ROOT / "dags_examples" / "limitrail_watched_commit.py"))["dag"]
     assert "SmtpNotifier" in str(DagSerialization.serialize_dag(dag)["deadline"])
+
+
+def test_the_number_itself_is_not_too_few() -> None:
+    assert assess(seconds=1, sent=9, history=None, warn_fewer_rows=9)["warnings"] == []
+    [warning] = assess(seconds=1, sent=8, history=None, warn_fewer_rows=9)["warnings"]
+    assert (warning["name"], warning["count"], warning["limit"]) == ("fewer_rows", 8, "9")
+
+
+@pytest.mark.parametrize(("left", "kept"), [(0, 1), (3, 0)])
+def test_a_run_that_leaves_rows_makes_nothing_usual_and_earlier_denials_are_not_told_again(left: int, kept: int) -> None:
+    counts = OutcomeCounts(5, worker=WORKER)
+    counts.left_for_later = left
+    counts.states[State.DENIED], counts.denied_before = 4, 4
+    summary = summarize(
+        counts, operation="usage.commit", table="ledger", duplicates=0, rekeyed=0, left=LeftInDoubt(), requests=NONE
+    )
+    history: Any = History(runs(*[(1000, 1000, 1.0)] * 3))
+    limits = {**dict.fromkeys(WARNINGS), "warn_denied": 0, "warn_fewer_rows": "50%"}
+    add_warnings(summary, counts=counts, limits=limits, queries=QUERIES, failed=False, history=history)
+    assert [warning["name"] for warning in summary["warnings"]] == ["fewer_rows"] * kept
+    assert len(history.added) == kept

@@ -62,3 +62,11 @@ def test_a_long_body_is_left_out():
     body = shown(row={**ROW, "note": "x" * LONGEST_SHOWN})
     assert body.startswith("left out: it has 20,")
     assert shown(row={**ROW, "note": "x" * (LONGEST_SHOWN - 200)}).endswith("}")
+
+
+def test_a_body_that_repeats_a_credential_is_left_out(monkeypatch):
+    monkeypatch.setattr("limio_limitrail.usage.dry_run.repeats_piece", lambda text: "hunter-2" in text)
+    row = {**ROW, "note": "hunter-2"}
+    assert shown(row=row) == "left out: it repeats a credential"
+    # What is masked is shown nowhere.
+    assert shown("note", row=row).endswith("}")
