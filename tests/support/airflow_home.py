@@ -90,7 +90,7 @@ class AirflowProcess:
         line = self._process.stdout.readline()
         if not line:
             self._noise.seek(0)
-            raise AssertionError("the Airflow process ended: " + self._noise.read()[-4000:])
+            raise AssertionError(f"the Airflow process ended ({self._process.wait()}): " + self._noise.read()[-4000:])
         return line
 
     def stop(self) -> None:

@@ -523,6 +523,13 @@ def catch_up(modules: Path) -> None:
     modules.unlink()
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all: half an answer of a process that is killed would end the parent."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.write_text(text)
+    partial.replace(path)
+
+
 def move_in(command: dict[str, Any]) -> None:
     """Make this process one of the home that the command names."""
     from airflow import settings
@@ -562,10 +569,8 @@ def main() -> None:
                 move_in(command)
                 known = installed_modules()
                 result = COMMANDS[command["do"]](*command["args"], **command["kwargs"])
-                (folder / f"answer-{os.getpid()}.json").write_text(json.dumps(result, default=str))
-                found = folder / f"modules-{os.getpid()}.json"
-                found.write_text(json.dumps(sorted(installed_modules() - known)))
-                found.replace(modules)
+                write_whole(folder / f"answer-{os.getpid()}.json", json.dumps(result, default=str))
+                write_whole(modules, json.dumps(sorted(installed_modules() - known)))
                 code = 0
             except BaseException:  # noqa: BLE001 - this is the end of the process
                 traceback.print_exc()

@@ -25,7 +25,7 @@ _CHANGES_TABLE = _arg(
 )
 _LEDGER = (_CONN_ID, _LEDGER_TABLE, _CHANGES_TABLE, ARG_OUTPUT, ARG_VERBOSE)
 
-_OPERATION = _arg(("--operation",), help="Only rows of this operation, such as usage.commit")
+_OPERATION = _arg(("--operation",), help="Only rows of this operation, such as commit")
 _DAG_ID = _arg(("--dag-id",), help="Only rows that a task of this Dag wrote last")
 _TASK_ID = _arg(("--task-id",), help="Only rows that this task wrote last")
 _RUN_ID = _arg(("--run-id",), help="Only rows that this Dag run wrote last")

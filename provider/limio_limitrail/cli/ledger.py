@@ -15,6 +15,7 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.cli.output import confirm, print_rows, say, shown_time
 from limio_limitrail.cli.running import command, decided_by, ledger_of
 from limio_limitrail.parameters import readers, times
+from limio_limitrail.usage.conventions import OPERATIONS, find_operation
 from limio_limitrail.usage.decision_lists import WORDS, decisions
 from limio_limitrail.usage.ledger.open_rows import count_reasons
 from limio_limitrail.usage.ledger.settlement import (
@@ -40,6 +41,8 @@ _COMMAND = "airflow limitrail ledger"
 
 _NEED_NOBODY = ("committed", "denied", "given_up", "free", "sending")
 """States whose rows need nobody, unless they are found otherwise."""
+
+_MOST_LISTED = 10_000_000
 
 
 @command
@@ -71,7 +74,7 @@ def status(args: Namespace) -> None:
 def list_rows(args: Namespace) -> None:
     """List the rows that need a person, the oldest first."""
     with ledger_of(args, read_only=True) as settlements:
-        limit = readers.whole_number(least=1)("--limit", args.limit)
+        limit = readers.whole_number(least=1, most=_MOST_LISTED)("--limit", args.limit)
         found = settlements.list_open(replace(_filter(args), limit=limit + 1))
     rows = [_shown(row) for row in found[:limit]]
     if args.output in ("table", "plain"):
@@ -86,6 +89,8 @@ def settle_rows(args: Namespace) -> None:
     """Settle rows by their keys, those that a filter finds, or those of a file."""
     with ledger_of(args) as settlements:
         wanted = _decisions(args, settlements)
+        if not wanted:
+            say("There is nothing to settle.")
         summary = settle(settlements, wanted, by=decided_by(args))
     rows = [{"result": f"settled as {decision}", "rows": count} for decision, count in summary["settled_as"].items()]
     others = {name: count for name, count in summary.items() if name in ("already", "left", "stale", "contradicted")}
@@ -157,12 +162,14 @@ def _read(path: str) -> Any:
 
 def _filter(args: Namespace) -> Filter:
     state, older_than = getattr(args, "state", None), getattr(args, "older_than", None)
-    kinds = [word.strip().lower() for word in state.split(",") if word.strip()] if state else list(KINDS)
-    if unknown := [kind for kind in kinds if kind not in LISTED]:
+    kinds = list(KINDS) if state is None else [word.strip().lower() for word in state.split(",") if word.strip()]
+    # Of no state at all, there would be nothing to list and to settle.
+    if unknown := [kind for kind in kinds or [state] if kind not in LISTED]:
         raise ParameterError(f"--state must be one of {', '.join(LISTED)}, or several with commas, got {unknown[0][:60]!r}")
     return Filter(
         kinds=kinds,
-        operation=args.operation,
+        # As the operator's parameter has it, or as the ledger has it.
+        operation=find_operation(args.operation).name if args.operation in OPERATIONS else args.operation,
         dag_id=args.dag_id,
         task_id=args.task_id,
         run_id=args.run_id,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,9 +15,17 @@ from limio_limitrail.api.errors import ParameterError
 def print_rows(rows: Sequence[Mapping[str, Any]], *, output: str) -> None:
     """Write rows in one of Airflow's formats: ``table``, ``plain``, ``json`` or ``yaml``."""
     from airflow.cli.simple_table import AirflowConsole
+    from airflow.utils import yaml
     from rich.markup import escape
 
     found = [dict(row) for row in rows]
+    # Airflow's console would make texts of numbers, and "False" of false.
+    if output == "json":
+        print(json.dumps(found))  # noqa: T201
+        return
+    if output == "yaml":
+        print(yaml.dump(found, sort_keys=False), end="")  # noqa: T201
+        return
     if output == "table":
         found = [{name: escape(printable(value)) for name, value in row.items()} for row in found]
     elif output == "plain":

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import html
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 Callback: TypeAlias = Callable[["Context"], Any]
 """A notifier of any provider, or a function of the context."""
+
+WARNINGS = frozenset({"rejected", "parked", "denied", "changed", "no_rows", "fewer_rows", "slower"})
+"""Names of warnings."""
 
 
 class DegradedNotifier(BaseNotifier):
@@ -28,27 +32,31 @@ class DegradedNotifier(BaseNotifier):
 
     :param notifier: a notifier of any provider, such as ``SmtpNotifier``; a function that takes the context; or a list of them.
     :param warnings: names of warnings, such as ``["denied", "no_rows"]``; notifiers are called for these only. None: for all.
-    :raises ValueError: there is no notifier, or it cannot be called.
+    :raises ValueError: there is no notifier, or it cannot be called; or there are no such warnings.
     :raises TypeError: ``warnings`` is a text.
     """
 
     def __init__(self, notifier: Callback | Sequence[Callback], *, warnings: Iterable[str] | None = None) -> None:
         super().__init__()
         self.notifiers = list(notifier) if isinstance(notifier, list | tuple) else [cast("Callback", notifier)]
-        if not self.notifiers or not all(map(callable, self.notifiers)):
+        if not self.notifiers or not all(map(_is_callback, self.notifiers)):
             raise ValueError(
-                "notifier must be a notifier, such as SmtpNotifier(...), a function of the context, or a list of them"
+                "notifier must be a notifier, such as SmtpNotifier(...), a function of the context that is not async, or a list "
+                "of them"
             )
         if isinstance(warnings, str):
             raise TypeError(f'warnings must be a list of names, got a text; write ["{warnings}"]')
-        self.warnings = None if warnings is None else frozenset(warnings)
+        self.warnings = WARNINGS if warnings is None else frozenset(warnings)
+        if not self.warnings or not self.warnings <= WARNINGS:
+            wrong = ", ".join(sorted(map(repr, self.warnings - WARNINGS))) or "none"
+            raise ValueError(f"warnings must be some of {', '.join(sorted(WARNINGS))}, got {wrong}")
 
     def notify(self, context: Context) -> None:
         """Call the notifiers if the task of a context is degraded."""
         summary = self._summary(context)
         if summary is None or summary.get("status") != "degraded":
             return
-        warnings = [one for one in summary["warnings"] if self.warnings is None or one["name"] in self.warnings]
+        warnings = [one for one in summary["warnings"] if one["name"] in self.warnings]
         if not warnings:
             return
         message = _message(summary, warnings=warnings, ti=context.get("ti"))
@@ -69,6 +77,11 @@ class DegradedNotifier(BaseNotifier):
             self.log.warning("Whether the task is degraded is not known: its summary cannot be read (%s).", type(error).__name__)
             return None
         return found if isinstance(found, Mapping) else None
+
+
+def _is_callback(value: object) -> bool:
+    """Return whether a value tells somebody when it is called: a class makes an object, and a coroutine would not be awaited."""
+    return callable(value) and not isinstance(value, type) and not inspect.iscoroutinefunction(value)
 
 
 def _message(summary: Mapping[str, Any], *, warnings: Sequence[Mapping[str, Any]], ti: Any) -> dict[str, Any]:

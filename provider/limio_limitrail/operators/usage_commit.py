@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.client import AsyncApiClient
-from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.hooks.databases import find_database
 from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 from limio_limitrail.observability.metrics import log_group, send_metrics
@@ -16,7 +15,7 @@ from limio_limitrail.usage import degraded
 from limio_limitrail.usage import parameters as usage
 from limio_limitrail.usage import summary as usage_summary
 from limio_limitrail.usage.committer import UsageCommitter
-from limio_limitrail.usage.conventions import Idempotency, Operation, ResponseMapping, find_operation
+from limio_limitrail.usage.conventions import Idempotency, Operation, ResponseMapping, find_operation, require_body
 from limio_limitrail.usage.degraded import UsageQueries
 from limio_limitrail.usage.dry_run import forecast_commit, log_forecast
 from limio_limitrail.usage.ledger.ledger import Ledger
@@ -240,9 +239,7 @@ class UsageCommit:
         return RunHistory(database, table=task.history_table, worker=self._worker, operation=self._operation.name, about=about)
 
     def _make_template(self) -> UsageTemplate:
-        if self._task.body is None and (self._operation.decides or self._keys.field):
-            what = f"operation={self._task.operation!r} needs a body: a mapping from the request's members to columns and values"
-            raise ParameterError(what)
+        require_body(self._task.body, operation=self._operation, keys=self._keys)
         check_kept(self._task.kept_members, body=self._task.body)
         return UsageTemplate(
             tenant=self._task.hook.tenant,

@@ -229,3 +229,14 @@ def find_operation(short_name: str) -> Operation:
         return OPERATIONS[short_name]
     except KeyError:
         raise ParameterError(f"operation={short_name!r} is none of {', '.join(OPERATIONS)}") from None
+
+
+def require_body(body: Mapping[str, object] | None, *, operation: Operation, keys: Idempotency) -> None:
+    """Check that there is a body where the operation or the idempotency key needs one.
+
+    :raises ParameterError: there is none.
+    """
+    if body is None and (operation.decides or keys.field):
+        raise ParameterError(
+            f"operation={operation.short_name!r} needs a body: a mapping from the request's members to columns and values"
+        )

@@ -119,14 +119,18 @@ class _UnfitByReason(UnfitRows):
 
 
 class _Forecast:
-    """Counts what would become of rows."""
+    """Counts what would become of rows.
 
-    def __init__(self) -> None:
+    :param room: how many rows may be sent that this run has not claimed before; None: any number.
+    """
+
+    def __init__(self, *, room: int | None) -> None:
+        self._room = room
         self.known: Counter[State] = Counter()
         self.counts: Counter[str] = Counter()
         self.examples: dict[str, list[str]] = {}
-        self.sendable: list[UsageRow] = []
-        """The first ones."""
+        self.first: list[UsageRow] = []
+        """Of those that would be sent."""
 
     def add(self, row: UsageRow, action: Action | None, entry: Entry | None, *, of_this_run: bool) -> None:
         """Count a row; without an entry it is new."""
@@ -143,10 +147,23 @@ class _Forecast:
         if action is Action.PARK:
             self._count("would_be_parked", row)
         if action is None or action is Action.CLAIM:
-            self.counts["sendable"] += 1
-            self.counts["counted"] += of_this_run
-            if len(self.sendable) < MAX_EXAMPLES:
-                self.sendable.append(row)
+            self._send(row, costs=not of_this_run)
+
+    def _send(self, row: UsageRow, *, costs: bool) -> None:
+        if costs and self._room == 0:
+            self.counts["left"] += 1
+            return
+        if costs and self._room is not None:
+            self._room -= 1
+        self.counts["would_be_sent"] += 1
+        if len(self.first) < MAX_EXAMPLES:
+            self.first.append(row)
+
+    @property
+    def left_for_later(self) -> int:
+        """Rows beyond the limit. A run that has reached it waits for nobody."""
+        left = self.counts["left"]
+        return left + self.counts["waiting"] if left else 0
 
     def _count(self, kind: str, row: UsageRow) -> None:
         self.counts[kind] += 1
@@ -186,32 +203,29 @@ def forecast_commit(
         prevented_by.append(error.what)
     # Rows are not known by their previews.
     known = ledger if ledger.exists() and isinstance(ledger, Ledger) else None
-    rekeyed = sent_in_run = left_in_doubt = 0
+    try:
+        ledger.check_run(policy=policy)
+    except LedgerError as error:
+        prevented_by.append(error.what)
+    rekeyed = left_in_doubt = 0
     if known is not None:
-        try:
-            known.check_privileges()
-        except LedgerError as error:
-            prevented_by.append(error.what)
         try:
             rekeyed = check_same_rows(known, row_buffer=row_buffer, worker=known.worker, on_rekeyed=on_rekeyed)
         except RekeyedRowsError as error:
             prevented_by.append(error.what)
             rekeyed = check_same_rows(known, row_buffer=row_buffer, worker=known.worker, on_rekeyed="settle")
         left_in_doubt = known.left_in_doubt(row_buffer.among).count
-    found = _Forecast()
+    room = policy.limit
+    if room is not None and known is not None and not prevented_by:
+        room = max(0, room - known.count_sent_in_run())
+    found = _Forecast(room=room)
     for rows in _batches(row_buffer.rows()):
         entries = {} if known is None else known.forecast(rows, policy=policy)
         for row in rows:
             action, entry = entries.get(row.key, (None, None))
             of_this_run = entry is not None and entry.worker.same_run(ledger.worker)
             found.add(row, action, entry, of_this_run=of_this_run)
-    sendable = would_be_sent = found.counts["sendable"]
-    if policy.limit is not None:
-        if known is not None:
-            sent_in_run = known.count_sent_in_run()
-        room = max(0, policy.limit - sent_in_run)
-        would_be_sent = min(sendable - found.counts["counted"], room) + found.counts["counted"]
-    requests = [show_request(row, mask_members=mask_members) for row in found.sendable[:would_be_sent]]
+    requests = [show_request(row, mask_members=mask_members, template=template) for row in found.first]
     return {
         "dry_run": True,
         "operation": operation,
@@ -225,9 +239,9 @@ def forecast_commit(
         "waiting": found.counts["waiting"],
         "rekeyed": rekeyed,
         "cannot_be_sent": unfit.count,
-        "would_be_sent": 0 if prevented_by else would_be_sent,
+        "would_be_sent": 0 if prevented_by else found.counts["would_be_sent"],
         "would_be_parked": 0 if prevented_by else found.counts["would_be_parked"],
-        "left_for_later": 0 if prevented_by else sendable - would_be_sent,
+        "left_for_later": 0 if prevented_by else found.left_for_later,
         "left_in_doubt": left_in_doubt,
         "prevented_by": prevented_by,
         "reasons": unfit.reasons(),
@@ -285,20 +299,36 @@ def log_forecast(summary: UsageDryRunSummary) -> None:
 # -- requests ----------------------------------------------------------------------------------------------------------
 
 
-def show_request(row: UsageRow, *, mask_members: Collection[str]) -> ShownRequest:
+def show_request(row: UsageRow, *, mask_members: Collection[str], template: UsageTemplate) -> ShownRequest:
     """Return a row's request as it may be shown."""
-    body = None if row.body is None else _shown_body(row.body, mask_members=mask_members)
+    body = None if row.body is None else _shown_body(row.body, mask_members=mask_members, template=template)
     path = _MASK if PATH in mask_members else row.path
     return {"row": row.number, "path": path, "idempotency_key": row.key, "body": body}
 
 
-def _shown_body(body: bytes, *, mask_members: Collection[str]) -> str:
+def _shown_body(body: bytes, *, mask_members: Collection[str], template: UsageTemplate) -> str:
     text = body.decode()
     if mask_members:
-        text = encode(_masked(decode(body), path="", names=mask_members)).decode()
+        value = decode(body)
+        absent = set(mask_members) - set(_paths(value, path=""))
+        # The row has no such member, or the name is misspelt: what it is to hide may then be anywhere in the column.
+        hidden = {path for path, is_open in _members_of(template).items() if is_open and _is_below(path, absent)}
+        text = encode(_masked(value, path="", names={*mask_members, *hidden})).decode()
     if len(text) > LONGEST_SHOWN:
         return f"left out: it has {len(text):,} characters"
     return "left out: it repeats a credential" if repeats_piece(text) else text
+
+
+def _paths(value: Any, *, path: str) -> Iterator[str]:
+    """Yield the paths of a body's members."""
+    if path:
+        yield path
+    if isinstance(value, dict):
+        for name, one in value.items():
+            yield from _paths(one, path=_join(path, name))
+    if isinstance(value, list):
+        for one in value:
+            yield from _paths(one, path=path)
 
 
 def _masked(value: Any, *, path: str, names: Collection[str]) -> Any:
@@ -311,6 +341,10 @@ def _masked(value: Any, *, path: str, names: Collection[str]) -> Any:
     return value
 
 
+def _is_below(path: str, names: Iterable[str]) -> bool:
+    return any(name.startswith(f"{path}.") for name in names)
+
+
 def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
@@ -320,21 +354,26 @@ def check_masks(names: Iterable[str], *, template: UsageTemplate) -> None:
 
     :raises ParameterError: the body has no such member.
     """
-    paths: dict[str, bool] = {} if template.key_field is None else {template.key_field: False}
-    for path, is_open in _members(template.body, path=""):
-        paths[path] = paths.get(path, False) or is_open
+    paths = _members_of(template)
     wrong = [
         name
         for name in names
-        if name != PATH
-        and name not in paths
-        and not any(is_open and name.startswith(f"{path}.") for path, is_open in paths.items())
+        if name != PATH and name not in paths and not any(is_open and _is_below(path, [name]) for path, is_open in paths.items())
     ]
     if wrong:
         raise ParameterError(
             f"mask_members: the body has no {', '.join(map(repr, wrong))}; it has {', '.join(map(repr, paths)) or 'no members'}. "
             f"Write nested members with dots, and {PATH} for the request's path"
         )
+
+
+def _members_of(template: UsageTemplate) -> dict[str, bool]:
+    """Return the members of a template's bodies, and whether a row may add members below."""
+    parts = template.key_field.split(".") if template.key_field else []
+    paths = {".".join(parts[:number]): False for number in range(1, len(parts) + 1)}
+    for path, is_open in _members(template.body, path=""):
+        paths[path] = paths.get(path, False) or is_open
+    return paths
 
 
 def _members(tree: object, *, path: str) -> Iterator[tuple[str, bool]]:

@@ -10,7 +10,7 @@ from typing import Any
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.parameters import readers
 from limio_limitrail.parameters.given import is_template
-from limio_limitrail.usage.conventions import OPERATIONS, Idempotency, find_operation
+from limio_limitrail.usage.conventions import OPERATIONS, Idempotency, find_operation, require_body
 from limio_limitrail.usage.conventions import idempotency as read_idempotency
 
 
@@ -80,6 +80,7 @@ def check_requests(
 
     found = find_operation(readers.choice(*OPERATIONS)("operation", operation))
     keys = Idempotency() if idempotency is None else read_idempotency("idempotency", idempotency)
+    require_body(template, operation=found, keys=keys)
     made = UsageTemplate(
         tenant=tenant,
         operation=found.name,

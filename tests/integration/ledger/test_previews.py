@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -41,6 +42,14 @@ def test_the_newest_preview_stands(db, previews):
         previews.record({row.key: decided(decision) for row in rows})
     found = db.query("SELECT decision, fees, answer, http_status, run_id FROM previews")
     assert found == [("ALLOWED", '[{"amount":0.1000}]', '{"it\'s": "naïve %s ?"}', 200, "run-1")] * 3
+
+
+def test_a_limit_is_of_rows_and_not_of_requests(previews):
+    policy = replace(PARK, limit=2)
+    rows = make_rows(3)
+    for _ in range(2):
+        # A row that is claimed again, such as after a 429, costs nothing.
+        assert [claim.left for claim in previews.claim(rows, policy=policy)] == [False, False, True]
 
 
 def test_a_preview_says_when_it_was_made(db, previews):

@@ -221,7 +221,9 @@ def test_who_may_only_read_may_look(place_of):
     place.home.connect({"pg": place.database.connection})
     schema = place.database.connection["schema"]
     place.database.execute(f'ALTER DATABASE "{schema}" SET default_transaction_read_only = on')
-    assert forecast(place, "read-only", limit=2)["would_be_sent"] == 2
+    said = forecast(place, "read-only", limit=2)
+    assert (len(said["prevented_by"]), said["would_be_sent"], said["new"]) == (1, 0, 3)
+    assert "the database takes no changes" in said["prevented_by"][0]
 
 
 def test_no_credentials_are_needed_and_none_are_shown(place_of):

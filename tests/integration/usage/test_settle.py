@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from limio_limitrail.emulator import Fault
 from tests.support.usage import COMMIT, make_rows
@@ -165,7 +166,7 @@ def test_the_command_line_shows_and_settles(place_of, conn_id):
     code, out, err = ledger(place, "status", "-o", "json")
     assert code == 0, err
     counts = {row["state"]: (row["rows"], row["need_a_person"]) for row in json.loads(out)}
-    assert counts == {"committed": (str(len(ROWS) - len(found)), "0"), "parked": (str(len(found)), str(len(found)))}
+    assert counts == {"committed": (len(ROWS) - len(found), 0), "parked": (len(found), len(found))}
     for output in ("table", "plain", "yaml"):
         code, out, err = ledger(place, "list", "--state", "parked", "--limit", "3", "-o", output)
         assert (code, "usage" in out) == (0, True), err
@@ -177,7 +178,7 @@ def test_the_command_line_shows_and_settles(place_of, conn_id):
     done = [{**row, "decision": "committed"} for row in seen if found[row["key"]] == "committed"]
     (place.folder / "done.json").write_text(json.dumps(done), encoding="utf-8-sig")  # as some editors save it
     code, out, err = ledger(place, "settle", "--from-file", str(place.folder / "done.json"), "-o", "json", "--by", "ada")
-    assert (code, json.loads(out)) == (0, [{"result": "settled as committed", "rows": str(len(done))}]), err
+    assert (code, json.loads(out)) == (0, [{"result": "settled as committed", "rows": len(done)}]), err
     code, _, err = ledger(place, "settle", "--state", "parked", "--decision", "send")
     assert (code, "give --yes" in err, "8" not in out) == (1, True, True)
     assert len(parked(place)) == len(found) - len(done)
@@ -211,6 +212,8 @@ def test_the_command_line_says_what_is_wrong(place_of, tmp_path):
         "--state must be one of parked": ["list", "--state", "parkd"],
         "1 of these rejected rows may have been carried out": ["settle", "--state", "rejected", "--decision", "send", "--yes"],
         "--limit must be a whole number": ["list", "--limit", "all"],
+        "got '99999999999999999999'": ["list", "--limit", "99999999999999999999"],
+        "several with commas, got ' ,'": ["settle", "--state", " ,", "--decision", "send", "--yes"],
         "--older-than must be": ["list", "--older-than", "soon"],
         "there is no table elsewhere": ["status", "--ledger-table", "elsewhere"],
         "is no ledger of this version": ["status", "--ledger-table", "usage"],
@@ -226,7 +229,7 @@ def test_the_command_line_says_what_is_wrong(place_of, tmp_path):
     assert place.database.ledger() == before
     # The row is no longer what was looked at.
     code, out, _ = ledger(place, "settle", "--decision", "send", "--version", "0" * 16, key, "-o", "json")
-    assert (code, json.loads(out)) == (2, [{"result": "stale", "rows": "1"}])
+    assert (code, json.loads(out)) == (2, [{"result": "stale", "rows": 1}])
 
 
 def test_values_that_a_terminal_would_obey_are_shown_as_they_are(place_of):
@@ -236,8 +239,14 @@ def test_values_that_a_terminal_would_obey_are_shown_as_they_are(place_of):
         connection.execute(f"UPDATE {LEDGER} SET row_key = ?, detail = ?, run_id = ? WHERE state = 'parked'", [hostile] * 3)
         connection.commit()
     for output in ("table", "plain", "json", "yaml"):
-        code, out, err = ledger(place, "list", "-o", output)
+        # As the operator's parameter has it.
+        code, out, err = ledger(place, "list", "--operation", "commit", "-o", output)
         assert code == 0, err
+        if output in ("json", "yaml"):
+            rows = yaml.safe_load(out)
+            assert {(row["row_key"], row["run_id"], row["in_doubt"], row["attempts"]) for row in rows} == {
+                (hostile, hostile, True, 1)
+            }
         assert not {"\x1b[2J", "\r", "\0", "\u202e"} & {mark for mark in ("\x1b[2J", "\r", "\0", "\u202e") if mark in out}
     code, _, err = ledger(place, "settle", "--state", "parked", "--decision", "send", "--yes")
     assert (code, "\x1b" in err) == (0, False)

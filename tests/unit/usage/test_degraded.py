@@ -9,18 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk.bases.notifier import BaseNotifier
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.notifications.degraded import WARNINGS as NAMES
 from limio_limitrail.notifications.degraded import DegradedNotifier
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
 from limio_limitrail.usage.degraded import WARNINGS, UsageQueries, add_warnings, usual_rows, usual_seconds
 from limio_limitrail.usage.ledger.model import Worker
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
 from limio_limitrail.usage.ledger.run_history import PastRun
+from limio_limitrail.usage.ledger.states import State
 from limio_limitrail.usage.summary import OutcomeCounts, UsageCommitSummary, summarize
 
 ROOT = Path(__file__).resolve().parents[3]
 WORKER = Worker(dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1)
+NONE = {"requests": 0, "retries": 0, "tokens": 0, "waited": 0.0, "seconds": 0.0}
 QUERIES = UsageQueries(table="ledger", of_run="SELECT 1 ORDER BY state", of_changes="SELECT 2", operation="usage.commit")
 
 
@@ -180,12 +184,33 @@ def test_nobody_is_called_for_nothing(xcom: object) -> None:
     DegradedNotifier(lambda _: pytest.fail("called"))(context)
 
 
-@pytest.mark.parametrize(("notifier", "error"), [([], ValueError), ("slack", ValueError), ([print, None], ValueError)])
-def test_a_notifier_that_is_none(notifier: Any, error: type[Exception]) -> None:
-    with pytest.raises(error, match="notifier must be"):
+class Note(BaseNotifier):
+    """A notifier that could be made of a context."""
+
+    def __init__(self, title: object) -> None:
+        super().__init__()
+        self.title = title
+
+
+async def tell_later(context: object) -> None:
+    """Tell somebody, if it is awaited."""
+
+
+@pytest.mark.parametrize("notifier", [[], "slack", [print, None], Note, [tell_later]])
+def test_a_notifier_that_would_tell_nobody(notifier: Any) -> None:
+    with pytest.raises(ValueError, match="notifier must be"):
         DegradedNotifier(notifier)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"), [([], "got none"), (["warn_denied"], "got 'warn_denied'"), (["denied", "norows"], "got 'norows'")]
+)
+def test_warnings_that_there_are_not(names: list[str], says: str) -> None:
+    with pytest.raises(ValueError, match=rf"warnings must be some of changed, denied, .*{says}"):
+        DegradedNotifier(print, warnings=names)
     with pytest.raises(TypeError, match=r'write \["denied"\]'):
         DegradedNotifier(print, warnings="denied")
+    assert {f"warn_{name}" for name in NAMES} == set(WARNINGS)
 
 
 def test_each_warning_has_its_section() -> None:
@@ -202,3 +227,24 @@ def test_the_example_has_a_deadline_that_airflow_can_store() -> None:
 
     dag = runpy.run_path(str(ROOT / "dags_examples" / "limitrail_watched_commit.py"))["dag"]
     assert "SmtpNotifier" in str(DagSerialization.serialize_dag(dag)["deadline"])
+
+
+def test_the_number_itself_is_not_too_few() -> None:
+    assert assess(seconds=1, sent=9, history=None, warn_fewer_rows=9)["warnings"] == []
+    [warning] = assess(seconds=1, sent=8, history=None, warn_fewer_rows=9)["warnings"]
+    assert (warning["name"], warning["count"], warning["limit"]) == ("fewer_rows", 8, "9")
+
+
+@pytest.mark.parametrize(("left", "kept"), [(0, 1), (3, 0)])
+def test_a_run_that_leaves_rows_makes_nothing_usual_and_earlier_denials_are_not_told_again(left: int, kept: int) -> None:
+    counts = OutcomeCounts(5, worker=WORKER)
+    counts.left_for_later = left
+    counts.states[State.DENIED], counts.denied_before = 4, 4
+    summary = summarize(
+        counts, operation="usage.commit", table="ledger", duplicates=0, rekeyed=0, left=LeftInDoubt(), requests=NONE
+    )
+    history: Any = History(runs(*[(1000, 1000, 1.0)] * 3))
+    limits = {**dict.fromkeys(WARNINGS), "warn_denied": 0, "warn_fewer_rows": "50%"}
+    add_warnings(summary, counts=counts, limits=limits, queries=QUERIES, failed=False, history=history)
+    assert [warning["name"] for warning in summary["warnings"]] == ["fewer_rows"] * kept
+    assert len(history.added) == kept

@@ -8,7 +8,7 @@ import os
 import runpy
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 
@@ -30,6 +30,7 @@ BODY = {
     "label": Text("{account} of {amount}"),
     "fixed": 1,
 }
+N = Column("n")
 ROW = {"account": "a", "amount": Decimal("1.500"), "at": datetime(2026, 1, 1, tzinfo=UTC), "more": '{"n": 1e-7}', "note": None}
 
 
@@ -110,6 +111,16 @@ def test_requests_have_the_keys_and_paths_of_a_run():
     assert (cancel.path, cancel.body, cancel.content) == ("/v1/usage/reservations/r/cancel", None, None)
     with pytest.raises(ClashError):
         check_requests(BODY, [ROW, {**ROW, "amount": 2}], key_columns="account")
+    with pytest.raises(ParameterError, match="operation='commit' needs a body"):
+        check_requests(None, [ROW], key_columns="account")
+    with pytest.raises(ParameterError, match="operation='cancel_reservation' needs a body"):
+        check_requests(
+            None,
+            [{"reservation_id": "r"}],
+            key_columns="reservation_id",
+            operation="cancel_reservation",
+            idempotency={"field": "k"},
+        )
     with pytest.raises(ParameterError, match="operation must be one of"):
         check_requests(BODY, [ROW], key_columns="account", operation="send")
 
@@ -136,3 +147,29 @@ def test_it_needs_no_airflow_home(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], env=own, capture_output=True, text=True, timeout=120)
     assert json.loads(done.stdout.replace("'", '"')) == [{"n": 1}], done.stderr
     assert not list(home.glob("*.db"))
+
+
+def test_values_of_every_kind_are_sent_as_a_run_sends_them():
+    """What cursors and pandas return for the same value makes the same bytes, in a test and in a run."""
+    pd, np = pytest.importorskip("pandas"), pytest.importorskip("numpy")
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    same = {
+        b"0.1": [0.1, Decimal("0.1"), np.float64(0.1), np.float32(0.1)],
+        b"9007199254740993": [2**53 + 1, Decimal(2**53 + 1), np.int64(2**53 + 1), np.uint64(2**53 + 1)],
+        b"0.0000001": [1e-7, Decimal("1E-7"), np.float64(1e-7)],
+        b'"2026-01-01T12:00:00Z"': [noon, pd.Timestamp(noon), noon.astimezone(timezone(timedelta(hours=5)))],
+        b'"2026-01-01T12:00:00"': [noon.replace(tzinfo=None), pd.Timestamp("2026-01-01T12"), np.datetime64("2026-01-01T12")],
+        b"true": [True, np.bool_(True)],
+    }
+    template = UsageTemplate(tenant="tenant", operation="usage.commit", path="/p", key_columns=("k",), body={"n": N})
+    for text, values in same.items():
+        rows = [{"k": number, "n": value} for number, value in enumerate(values)]
+        bodies = [request.content for request in check_requests({"n": N}, rows, key_columns="k")]
+        assert bodies == [b'{"n":' + text + b"}"] * len(values)
+        assert bodies == [template.build(row, number=1).body for row in rows]
+        assert len({str(body) for body in check_body({"n": N}, rows)}) == 1
+    optional = {"n": Column("n", required=False)}
+    assert check_body(optional, [{"n": one} for one in (None, pd.NA, pd.NaT, np.datetime64("NaT"))] + [{}]) == [{}] * 5
+    for wrong in (float("nan"), np.float64("nan"), Decimal("NaN"), np.array([1]), timedelta(1), b"x", 10**1001):
+        with pytest.raises(ParameterError, match="row 1: column 'n' holds "):
+            check_body(optional, [{"n": wrong}])

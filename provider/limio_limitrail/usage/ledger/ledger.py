@@ -30,7 +30,7 @@ from limio_limitrail.usage.ledger.sql import LedgerStatements
 from limio_limitrail.usage.ledger.states import LedgerError, State
 from limio_limitrail.usage.ledger.table import (
     LEDGER,
-    check_privileges,
+    check_writable,
     prepare_table,
     table_exists,
 )
@@ -117,9 +117,14 @@ class Ledger:
         """Return whether the table exists. One of that name that is no ledger raises a `LedgerError`."""
         return table_exists(self._transactions, self.table, LEDGER)
 
-    def check_privileges(self) -> None:
-        """Check that the connection's user may change the table as a run must; raises a `LedgerError` if not."""
-        check_privileges(self._transactions, self.table)
+    def check_run(self, *, policy: Policy) -> None:
+        """Check that a run could create and change the table as it must, and count rows for a limit; nothing is changed.
+
+        :raises LedgerError: it could not.
+        """
+        check_writable(self._transactions, self.table, LEDGER)
+        if policy.limit is not None:
+            self._check_limit()
 
     def forecast(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, tuple[Action, Entry]]:
         """Return what a worker would do now with those rows that have an entry, and the entries; nothing is changed."""
@@ -253,13 +258,16 @@ class Ledger:
         return [*claims, *left.values()]
 
     def _count_sent(self, sql: LedgerStatements) -> int:
+        self._check_limit()
+        return sql.count_sent_in_run()
+
+    def _check_limit(self) -> None:
         has_one_writer = self._database.name == "postgresql" or self._database.file is not None
         if self.worker.map_index >= 0 and not has_one_writer:
             raise LedgerError(
                 "limit= with a mapped task needs a ledger in Postgres, in a DuckDB file or in a SQLite file: in other databases "
                 "the copies of the task cannot count together. Nothing was sent"
             )
-        return sql.count_sent_in_run()
 
     def _beyond(
         self, rows: Sequence[UsageRow], *, found: Mapping[str, Entry], room: int, now: int, policy: Policy

@@ -18,6 +18,7 @@ from limio_limitrail.usage.ledger.table import (
     OUTCOME,
     WORKER,
     TableSpec,
+    check_writable,
     find_name,
     prepare_table,
     replace_rows,
@@ -52,6 +53,10 @@ class Previews:
     def exists(self) -> bool:
         """Return whether the table exists. One of that name that holds no previews raises a `LedgerError`."""
         return table_exists(self._transactions, self.table, PREVIEWS)
+
+    def check_run(self, *, policy: Policy) -> None:  # noqa: ARG002 - as of a `Ledger`
+        """Check that a run could create and change the table as it must; raises a `LedgerError` if not."""
+        check_writable(self._transactions, self.table, PREVIEWS)
 
     def settled(self, rows: Sequence[UsageRow], *, policy: Policy) -> dict[str, Entry]:  # noqa: ARG002 - as of a `Ledger`
         """Return nothing: every row is sent."""

@@ -202,9 +202,22 @@ def table_exists(transactions: Transactions, text: str, spec: TableSpec) -> bool
     return transactions.read(lambda session: has_table(session, text, spec))
 
 
-def check_privileges(transactions: Transactions, text: str) -> None:
-    """Check that the connection's user may do with a table what a run needs; a `LedgerError` says what is missing."""
-    transactions.read(lambda session: _check_privileges(session, find_name(text, dialect=session.dialect)))
+def check_writable(transactions: Transactions, text: str, spec: TableSpec) -> None:
+    """Check that a run could create a table, add the columns that it lacks, and change its rows; nothing is changed.
+
+    :raises LedgerError: it could not; the message says what is missing.
+    """
+
+    def check(session: Session) -> None:
+        table = find_name(text, dialect=session.dialect)
+        lacking = _missing_columns(session, table, spec)
+        if lacking is not None:
+            _check_privileges(session, table)
+        if lacking:
+            _check_owner(session, table, lacking=lacking)
+        _check_server(session)
+
+    transactions.read(check)
 
 
 def has_table(session: Session, text: str, spec: TableSpec) -> bool:
@@ -299,6 +312,28 @@ def _check_privileges(session: Session, table: TableName) -> None:
         raise LedgerError(
             f"the connection's user {lacking[0][1]!r} may not {rights} in the table {table}. Nothing was sent. "
             f"Have its owner run: GRANT {rights} ON {name} TO {session.dialect.quote(lacking[0][1])}"
+        )
+
+
+def _check_owner(session: Session, table: TableName, *, lacking: Sequence[str]) -> None:
+    if session.dialect.name != "Postgres":
+        return
+    name = session.dialect.qualified(table)
+    found = session.query(
+        f"SELECT pg_has_role(relowner, 'USAGE') FROM pg_catalog.pg_class WHERE oid = to_regclass({VALUE})", name
+    )
+    if found and not found[0][0]:
+        raise LedgerError(
+            f"the table {table} lacks columns of this version ({', '.join(lacking)}), and only its owner may add them: "
+            "run the task once as the owner, or have the owner add them"
+        )
+
+
+def _check_server(session: Session) -> None:
+    if session.dialect.name == "Postgres" and session.query("SELECT current_setting('transaction_read_only')") == [("on",)]:
+        raise LedgerError(
+            "the database takes no changes: it is a standby server, or default_transaction_read_only is on for the connection's "
+            "user or for the database"
         )
 
 
