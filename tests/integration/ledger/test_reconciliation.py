@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from limio_limitrail.api.resource import Resource
+from limio_limitrail.usage.approval import make_form
 from limio_limitrail.usage.conventions import ResponseMapping
 from limio_limitrail.usage.ledger import ledger_scan
 from limio_limitrail.usage.ledger import settlement as settlement_module
@@ -22,6 +23,7 @@ from limio_limitrail.usage.reconciliation.parameters import match
 from limio_limitrail.usage.reconciliation.reconcile import Reconciliation
 from limio_limitrail.usage.reconciliation.sides import Sides
 from limio_limitrail.usage.reconciliation.tables import ReconciliationTables
+from limio_limitrail.usage.settling import open_settlements
 from tests.support.ledgers import PARK, FailingDatabase, make_rows
 from tests.support.settlements import states
 
@@ -98,6 +100,14 @@ def test_what_is_there_is_committed_and_what_is_not_is_free(doubtful, reconcile)
     # Again: nothing is left to settle, and the lines of the first time are replaced.
     again = reconcile(doubtful, [*DONE, found, denied], settlement_id="two")
     assert (again["settlement"]["settled"], again["equal"], again["absent"], kinds(doubtful)) == (0, 6, 2, set())
+
+
+def test_a_person_is_asked_about_what_the_list_cannot_settle(doubtful, reconcile):
+    summary = reconcile(doubtful, [*DONE, item(ROWS[4])], listed_after=None)
+    assert summary["settlement"]["settled_as"] == {"committed": 1}
+    with open_settlements(doubtful.hook(), ledger_table="ledger", changes_table="changes") as settlements:
+        form = make_form(settlements.list_open(), table="ledger", listed_rows=20)
+    assert {key for group in form.shown.groups for key, _ in group.rows} == {row.key for row in ROWS[5:]}
 
 
 def _is(row):
