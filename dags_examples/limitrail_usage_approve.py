@@ -61,6 +61,7 @@ with DAG(
         until="{{ dag_run.run_after + macros.timedelta(days=1) }}",
         match={"idempotencyKey": "idempotency_key"},
         compare={"amount": "kept.amount"},
+        amount={"amount": "kept.amount"},
         settle=True,
         listed_after=timedelta(hours=6),
         max_uncertain=None,  # The form asks about what the list cannot settle.

@@ -95,6 +95,7 @@ with DAG(
         until="{{ (dag_run.run_after + macros.timedelta(days=1)).isoformat() }}",
         match={"idempotencyKey": "idempotency_key"},
         compare={"amount": "kept.amount"},
+        amount={"amount": "kept.amount"},
         settle=True,
         listed_after=timedelta(hours=6),
     )

@@ -43,6 +43,7 @@ with DAG(
         until="{{ dag_run.start_date + macros.timedelta(hours=1) }}",
         match={"idempotencyKey": "idempotency_key"},
         compare={"amount": "kept.amount"},
+        amount={"amount": "kept.amount"},
         settle=True,
         listed_after=timedelta(hours=6),
         trigger_rule="all_done",

@@ -71,7 +71,7 @@ QUESTIONS = {
         ORDER BY d.since, d.kind, subscription LIMIT 8
     """,
     "LimitRail's list and the ledger in the end": """
-        SELECT operation, day, kind, ledger_rows, list_records
+        SELECT operation, day, kind, ledger_rows, list_records, ledger_amount, list_amount
         FROM limitrail_usage_totals WHERE since = (SELECT max(since) FROM limitrail_usage_totals)
         ORDER BY operation, day, kind
     """,

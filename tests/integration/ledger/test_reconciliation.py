@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 
@@ -19,7 +20,7 @@ from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
 from limio_limitrail.usage.ledger.model import Outcome
 from limio_limitrail.usage.ledger.settlement import Settlements
 from limio_limitrail.usage.ledger.states import State
-from limio_limitrail.usage.reconciliation.parameters import match
+from limio_limitrail.usage.reconciliation.parameters import LedgerField, match
 from limio_limitrail.usage.reconciliation.reconcile import Reconciliation
 from limio_limitrail.usage.reconciliation.sides import Sides
 from limio_limitrail.usage.reconciliation.tables import ReconciliationTables
@@ -38,7 +39,7 @@ def reconcile(monkeypatch):
     # A page of the ledger holds few rows.
     monkeypatch.setattr(ledger_scan, "SCAN_ROWS", 3)
 
-    def run(db, *lists, match_by=BY_KEY, tenant=None, settles=True, settlement_id="one", **more):
+    def run(db, *lists, match_by=BY_KEY, tenant=None, settles=True, settlement_id="one", amount=None, **more):
         held = FailingDatabase(db.hook())
         settlements = Settlements(database=held, table="ledger", changes_table="changes")
         settlements.prepare()
@@ -46,7 +47,13 @@ def reconcile(monkeypatch):
         now = settlements.now()
         resource = Resource(name="usage", path="/v1/usage", time_column="at")
         sides = Sides(
-            resource=resource, response=ResponseMapping(), match=match("match", match_by), compare={}, time_of=None, salt="t"
+            resource=resource,
+            response=ResponseMapping(),
+            match=match("match", match_by),
+            compare={},
+            time_of=None,
+            salt="t",
+            amount=amount,
         )
         wanted = ScanFilter(operation="usage.commit", tenant=tenant, conn_id="limitrail", since=now - HOUR, until=now + HOUR)
         asked = {"listed_after": 0, "retention": 2 * HOUR, "max_sent": 100, "since": now - HOUR, "until": now + HOUR, **more}
@@ -100,6 +107,50 @@ def test_what_is_there_is_committed_and_what_is_not_is_free(doubtful, reconcile)
     # Again: nothing is left to settle, and the lines of the first time are replaced.
     again = reconcile(doubtful, [*DONE, found, denied], settlement_id="two")
     assert (again["settlement"]["settled"], again["equal"], again["absent"], kinds(doubtful)) == (0, 6, 2, set())
+
+
+AMOUNT = ("amount", LedgerField.of("kept.amount"))
+GREAT = "12345678901234567890.01"
+
+
+def totals(db):
+    lines = db.query("SELECT kind, ledger_amount, list_amount, unknown_amounts FROM totals ORDER BY kind")
+    return {kind: amounts for kind, *amounts in lines}
+
+
+def test_amounts_are_summed_exactly(doubtful, reconcile):
+    doubtful.execute(
+        """UPDATE ledger SET kept_members = '{"amount":0.1}'""",
+        f"""UPDATE ledger SET kept_members = '{{"amount":"{GREAT}"}}' WHERE {_is(ROWS[3])}""",
+    )
+    listed = [*(item(row, amount=0.1) for row in ROWS[:3]), item(ROWS[3], amount=Decimal(GREAT)), item(ROWS[4], amount=" 1e-1")]
+    # A table of an earlier version has no amounts.
+    reconcile(doubtful, listed, settles=False)
+    for column in ("ledger_amount", "list_amount", "unknown_amounts"):
+        doubtful.execute(f"ALTER TABLE totals DROP COLUMN {column}")
+    summary = reconcile(doubtful, listed, settles=False, amount=AMOUNT)
+    assert totals(doubtful) == {
+        "equal": ["12345678901234567890.31", "12345678901234567890.31", 0],
+        "uncertain_missing": ["0.3", "0", 0],
+        "uncertain_there": ["0.1", "0.1", 0],
+    }
+    assert (summary["ledger_amount"], summary["list_amount"]) == ("12345678901234567890.41", "12345678901234567890.41")
+
+
+def test_amounts_that_are_not_known_are_not_zero(doubtful, reconcile):
+    doubtful.execute(
+        """UPDATE ledger SET kept_members = '{"amount":1}'""",
+        f"UPDATE ledger SET kept_members = NULL WHERE {_is(ROWS[0])}",
+        f"""UPDATE ledger SET kept_members = '{{"amount":"ten"}}' WHERE {_is(ROWS[4])}""",
+    )
+    listed = [*(item(row, amount=2) for row in ROWS[:3]), item(ROWS[3], amount="NaN"), item(ROWS[4], amount=1)]
+    summary = reconcile(doubtful, listed, amount=AMOUNT)
+    assert totals(doubtful) == {"equal": [None, "6", 1], "not_compared": [None, None, 2], "uncertain_missing": ["3", "0", 0]}
+    assert (summary["ledger_amount"], summary["list_amount"], summary["unknown_amounts"]) == (None, None, 3)
+    reasons = doubtful.query("SELECT reason FROM differences WHERE kind = 'not_compared' ORDER BY reason")
+    assert [reason for (reason,) in reasons] == ["the ledger's amount is no number", "the list's amount is no number"]
+    # What cannot be compared settles nothing.
+    assert states(doubtful)[ROWS[4].key] == "parked"
 
 
 def test_a_person_is_asked_about_what_the_list_cannot_settle(doubtful, reconcile):

@@ -33,9 +33,9 @@ class Fault:
     """One fault to inject.
 
     ``match`` is the start of a path, or a glob over all of it; ``query`` is text the query must contain, ``text`` what the
-    body must contain, ``method`` the method. The first ``after`` matching requests are spared and the next ``times`` ones hit (None: all of them).
-    With a ``share`` below 1 only that share of them is hit, drawn in order of arrival from the fault's own random
-    generator, which starts at ``seed``.
+    body must contain, ``method`` the method. The first ``after`` matching requests are spared and the next ``times`` ones hit
+    (None: all of them). With a ``share`` below 1 only that share of them is hit, drawn in order of arrival from the fault's own
+    random generator, which starts at ``seed``.
 
     The kinds: ``status`` (with ``status``, ``body``, ``headers``), ``latency`` (``seconds`` before the answer; it
     goes together with one other fault), ``reset`` and ``reset_after`` (the connection is closed without an answer,

@@ -345,6 +345,8 @@ class Ledger:
     def list_changes(self, rows: Sequence[UsageRow], *, table: str, with_bodies: bool) -> None:
         """List rows that were carried out with other bodies. Another table of that name raises a `LedgerError`."""
 
+        # A table of an earlier version gets its later columns.
+        require_table(self._transactions, table, CHANGES)
         write = partial(write_changes, rows=rows, operation=self.operation, table=table, with_bodies=with_bodies)
         self._write(lambda sql: write(sql, now=self._now(sql)))
 

@@ -13,14 +13,12 @@ from typing import Any
 
 from limio_limitrail.usage.ledger.kept_members import read_kept, same_kept
 from limio_limitrail.usage.ledger.states import State
-from limio_limitrail.usage.reconciliation.model import Finding, Kind, Record, Row
+from limio_limitrail.usage.reconciliation.model import NOT_BILLED, Finding, Kind, Record, Row
 
 _DECISION = "(decision)"
 """In the list of members: what the record says about its decision."""
 
 _MOST_PAIRS = 10_000
-
-_NOT_BILLED = frozenset({State.DENIED, State.REJECTED, State.GIVEN_UP, State.FREE})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +147,7 @@ class Comparison:
         """Return what is found about a row that is not in the list."""
         if row.is_alive:
             return Finding(kind=Kind.IN_FLIGHT, row=row)
-        if row.state in _NOT_BILLED and not row.in_doubt:
+        if row.state in NOT_BILLED and not row.in_doubt:
             return Finding(kind=Kind.ABSENT, row=row)
         if not self.range.holds(row.at) or self.range.forgets(row.at):
             return Finding(kind=Kind.OUTSIDE, row=row)
@@ -179,7 +177,7 @@ class Comparison:
         if row.is_alive:
             return Finding(kind=Kind.IN_FLIGHT, row=row, record=record)
         denied = record.stands == State.DENIED
-        if row.state in _NOT_BILLED and not row.in_doubt:
+        if row.state in NOT_BILLED and not row.in_doubt:
             if denied:
                 return Finding(kind=Kind.EQUAL, row=row, record=record)
             reason = f"the list has it, although it is {row.state} in the ledger"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from enum import StrEnum
 
 import msgspec
@@ -58,6 +59,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     :param last_at: when its last request may have been sent at the latest, likewise.
     :param in_doubt: whether it may have been carried out, although its state does not say so.
     :param is_alive: whether a worker may be sending it.
+    :param amount: its amount; None if it is not known, or not asked for.
+    :param has_faulty_amount: whether there is something else than a number.
     """
 
     key: str
@@ -73,6 +76,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     last_at: int | None = None
     in_doubt: bool = False
     is_alive: bool = False
+    amount: Decimal | None = None
+    has_faulty_amount: bool = False
 
     @property
     def is_uncertain(self) -> bool:
@@ -80,7 +85,10 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
         return self.in_doubt or self.state not in _CERTAIN
 
 
-_CERTAIN = frozenset({State.COMMITTED, State.DENIED, State.REJECTED, State.GIVEN_UP, State.FREE})
+NOT_BILLED = frozenset({State.DENIED, State.REJECTED, State.GIVEN_UP, State.FREE})
+"""States of rows that were not carried out; a doubt makes a row uncertain all the same."""
+
+_CERTAIN = NOT_BILLED | {State.COMMITTED}
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +97,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     :param id: what identifies it there; None if nothing does.
     :param at: its time, in milliseconds since 1970; None if it has none.
     :param stands: what its decision means: ``committed``, ``denied``, or another text; None if it has none.
+    :param amount: as that of a row.
+    :param has_faulty_amount: likewise.
     """
 
     id: str | None = None
@@ -99,6 +109,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     decision: str | None = None
     reservation_id: str | None = None
     trace_id: str | None = None
+    amount: Decimal | None = None
+    has_faulty_amount: bool = False
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ import msgspec
 from limio_limitrail.usage.ledger.decisions import Decision, RowDecision
 from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
 from limio_limitrail.usage.parameters import ErrorBudget
+from limio_limitrail.usage.reconciliation.amounts import AmountTotals, name_faults
 from limio_limitrail.usage.reconciliation.comparison import Comparison, Range
 from limio_limitrail.usage.reconciliation.model import AGREED, Finding, Kind
 from limio_limitrail.usage.reconciliation.scratch import Scratch
@@ -67,6 +68,8 @@ class Reconciliation:
             if settles:
                 settlement = settle(self.settlements, decisions, by=by, settlement_id=settlement_id)
             counts = {kind.value: result.counts[kind] for kind in Kind}
+            amounts = None if result.totals.amounts is None else result.totals.amounts.total()
+            ledger_amount, list_amount = (None, None) if amounts is None else amounts.texts()
             return {
                 "table": self.settlements.table,
                 "differences_table": tables.differences_table,
@@ -77,6 +80,9 @@ class Reconciliation:
                 "until": tables.range[1],
                 "ledger_rows": scratch.rows,
                 "list_records": scratch.records,
+                "ledger_amount": ledger_amount,
+                "list_amount": list_amount,
+                "unknown_amounts": 0 if amounts is None else amounts.unknown,
                 **counts,  # type: ignore[typeddict-item]
                 "proposed": dict(Counter(one.decision.value for one in decisions)),
                 "not_sent_because": list(result.blockers),
@@ -109,6 +115,7 @@ class Reconciliation:
             comparison=comparison,
             operation=self.wanted.operation,
             needs_evidence=self.retention is None,
+            amount=None if self.sides.amount is None else self.sides.amount[0],
             by_key=any(field.column == "idempotency_key" for field in self.sides.match.values()),
         )
         result.count(max_sent=self.max_sent)
@@ -120,15 +127,26 @@ class _Result:
 
     :param needs_evidence: whether the list must show that it reaches back to a row.
     :param by_key: whether idempotency keys decide what belongs together.
+    :param amount: the list's name for the amount; None: amounts are not summed.
     """
 
-    def __init__(self, *, scratch: Scratch, comparison: Comparison, operation: str, needs_evidence: bool, by_key: bool) -> None:
+    def __init__(
+        self,
+        *,
+        scratch: Scratch,
+        comparison: Comparison,
+        operation: str,
+        needs_evidence: bool,
+        by_key: bool,
+        amount: str | None = None,
+    ) -> None:
         self._scratch, self._comparison = scratch, comparison
         self._needs_evidence, self._by_key = needs_evidence, by_key
         self._oldest = scratch.oldest
         self.counts: Counter[Kind] = Counter()
         self.proposed: Counter[str] = Counter()
-        self.totals = Totals(operation)
+        self._amount = amount
+        self.totals = Totals(operation, amounts=None if amount is None else AmountTotals())
         self.blockers: list[str] = []
         self._doubtful_match: str | None = None
 
@@ -168,6 +186,11 @@ class _Result:
             yield f"{sent:,} rows would be ({budget})"
 
     def _findings(self) -> Iterator[Finding]:
+        if self._amount is None:
+            return self._compared()
+        return (name_faults(finding, member=self._amount) for finding in self._compared())
+
+    def _compared(self) -> Iterator[Finding]:
         for rows, records in self._scratch.groups():
             yield from map(self._with_evidence, self._comparison.classify(rows, records))
         yield from map(self._comparison.not_compared, self._scratch.unmatched_rows())

@@ -16,6 +16,7 @@ from limio_limitrail.usage.ledger.kept_members import MISSING, KeptHash, compara
 from limio_limitrail.usage.ledger.ledger_scan import ScannedRow
 from limio_limitrail.usage.ledger.row_identity import read_row_key
 from limio_limitrail.usage.ledger.table import milliseconds
+from limio_limitrail.usage.reconciliation.amounts import read_amount
 from limio_limitrail.usage.reconciliation.model import Record, Row
 from limio_limitrail.usage.reconciliation.parameters import LedgerField
 from limio_limitrail.usage.reconciliation.scratch import dump_values, match_key
@@ -32,6 +33,7 @@ class Sides:
     :param compare: what must be equal, likewise.
     :param time_of: what the ledger holds of a row's time in the list; None: the time at which it was sent.
     :param salt: that of the kept hashes.
+    :param amount: a record's member that holds its amount, and what of the ledger holds it; None: no amounts.
     """
 
     resource: Resource
@@ -40,6 +42,7 @@ class Sides:
     compare: Mapping[str, LedgerField]
     time_of: LedgerField | None
     salt: str
+    amount: tuple[str, LedgerField] | None = None
 
     def record(self, item: Mapping[str, Any]) -> tuple[bytes | None, str | None, Record]:
         """Return a record of the list, its `match_key`, and before both what is equal if the list repeats it unchanged."""
@@ -50,6 +53,7 @@ class Sides:
         plain_id = identity[0] if len(identity) == 1 else json.dumps(identity, default=str)
         decision = None if self.response.decision_field is None else self._value(item, self.response.decision_field)
         key = match_key(list(matched.values()), salt=self.salt)
+        amount, is_faulty = (None, False) if self.amount is None else read_amount(self._value(item, self.amount[0]))
         record = Record(
             id=safe_text(str(plain_id)) if has_id else None,
             at=self._time(item),
@@ -59,10 +63,12 @@ class Sides:
             decision=safe_text(decision),
             reservation_id=safe_text(self._value(item, self.response.reservation_field)),
             trace_id=safe_text(self._value(item, "traceId")),
+            amount=amount,
+            has_faulty_amount=is_faulty,
         )
         if not has_id:
             return None, key, record
-        content = [plain_id, record.at, record.matched, record.compared, decision]
+        content = [plain_id, record.at, record.matched, record.compared, decision, str(amount)]
         return hashlib.blake2b(json.dumps(content, default=str).encode(), digest_size=16).digest(), key, record
 
     def _value(self, item: Mapping[str, Any], name: str) -> Any:
@@ -84,6 +90,7 @@ class Sides:
         if self.time_of is not None:
             when = values.of(self.time_of)
             at = at_latest = milliseconds(when) if isinstance(when, str) else None
+        amount, is_faulty = (None, False) if self.amount is None else read_amount(values.of(self.amount[1]))
         found = [None if value is MISSING else value for value in matched.values()]
         key = match_key(found, salt=self.salt)
         return key, Row(
@@ -100,6 +107,8 @@ class Sides:
             last_at=scanned.last_at,
             in_doubt=scanned.in_doubt,
             is_alive=scanned.is_alive,
+            amount=amount,
+            has_faulty_amount=is_faulty,
         )
 
 
