@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Bill a day's usage: make usage rows out of the warehouse, commit each to LimitRail once, compare the ledger with LimitRail's own
-list, and collect what was denied.
+"""Bill a day's usage: make usage rows out of the warehouse, commit each to LimitRail once, compare the ledger with LimitRail's
+own list, and collect what was denied.
 
 Needs two connections: ``limitrail_default`` (type ``limitrail``) and ``warehouse`` (DuckDB here), with the table
 ``subscriptions`` that ``limio_warehouse_sync`` keeps. The names of the request's members and the list's path are assumed:

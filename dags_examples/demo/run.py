@@ -213,7 +213,7 @@ def show_run(run_id: str) -> None:
 
 def show_commit(run_id: str) -> None:
     """Print what was committed, and what not."""
-    [summary] = [item for item in summaries(run_id) if item.get("operation")]
+    [summary] = [item for item in summaries(run_id) if "rejected_before" in item]
     headings = ["rows", "committed", "denied", "rejected", "rejected_before", "parked", "requests", "tokens", "seconds"]
     say(table([[summary[name] for name in headings]], headings))
     say()
