@@ -100,6 +100,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
     :param changes_hold: ``members`` lists the names of the members that differ; ``bodies`` the new bodies, too.
     :param kept_members: members of the body that the ledger keeps with the row, for a `LimitRailReconcileUsageOperator`: member →
         ``plain`` or ``hash``, nested ones with dots. A hash hides a value only from those who cannot try all values.
+    :param mask_conn_id: the connection whose password keys these hashes: who does not know it can try no values. It may be of any
+        type. Default: the tenant alone keys them.
     :param max_in_doubt: how many rows in doubt the ledger may hold besides the task's rows: a whole number; None: any number.
     :param warn_rejected: how many rows may be rejected before the task counts as degraded, which is green, with warnings in
         its summary, metrics and asset events; None: any number. The same holds for ``warn_parked``, ``warn_denied`` and
@@ -147,6 +149,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         "max_duplicates": Parameter(readers.optional(readers.rows_or_percent)),
         "max_rejected_before": Parameter(readers.optional(readers.rows_or_percent)),
         "kept_members": Parameter(kept_members),
+        "mask_conn_id": Parameter(readers.optional(readers.text("the id of a connection"))),
         "max_in_doubt": Parameter(readers.optional(readers.whole_number(least=0))),
         "max_changed": Parameter(readers.rows_or_percent),
         "changes_table": Parameter(readers.text("the name of a table")),
@@ -199,6 +202,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         max_duplicates: Templated[int | str] | None = None,
         max_rejected_before: Templated[int | str] | None = None,
         kept_members: Templated[Mapping[str, str]] | None = None,
+        mask_conn_id: Templated[str] | None = None,
         max_in_doubt: Templated[int] | None = None,
         max_changed: Templated[int | str] = 0,
         changes_table: Templated[str] = "limitrail_usage_changes",
@@ -242,6 +246,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         self.max_duplicates: int | str | None = max_duplicates
         self.max_rejected_before: int | str | None = max_rejected_before
         self.kept_members: Any = kept_members
+        self.mask_conn_id: str | None = mask_conn_id
         self.max_in_doubt: int | None = max_in_doubt
         self.max_changed: int | str = max_changed
         self.changes_table: str = changes_table
@@ -497,12 +502,17 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         self.collect_lineage(lineage)
 
     def _template(self, operation: Operation, *, keys: Idempotency) -> UsageTemplate:
+        from limio_limitrail.hooks.masking_secret import read_masking_secret
+        from limio_limitrail.usage.ledger.kept_members import HashKey
+        from limio_limitrail.usage.ledger.states import Keep
         from limio_limitrail.usage.messages import UsageTemplate
 
         if self.body is None and (operation.decides or keys.field):
             what = f"operation={self.operation!r} needs a body: a mapping from the request's members to columns and values"
             raise ParameterError(what)
         check_kept(self.kept_members, body=self.body)
+        is_keyed = self.mask_conn_id is not None and Keep.HASH in self.kept_members.values()
+        secret = read_masking_secret(self.mask_conn_id) if is_keyed and self.mask_conn_id is not None else None
         return UsageTemplate(
             tenant=self.hook.tenant,
             operation=operation.name,
@@ -512,6 +522,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
             key_field=keys.field,
             namespace=self.key_namespace,
             kept_members=self.kept_members,
+            hash_key=HashKey.of(self.hook.tenant, secret=secret),
         )
 
     def _sender(self, operation: Operation, *, keys: Idempotency, policy: Policy) -> UsageSender:

@@ -61,6 +61,7 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
     :param compare: what must be equal in both, likewise.
     :param amount: what holds the amount on both sides, as one of ``compare``: the totals then have sums. Exact decimals; a sum is
         null where an amount is not known, and one that is no number is listed as ``not_compared``.
+    :param mask_conn_id: the connection whose password keys the hashes of ``kept_members``, as the commit operator names it.
     :param since: rows and records from this time on are compared. Default: the start of the data interval.
     :param until: rows and records before this time are compared. Default: the end of the data interval.
     :param time_of: what the ledger holds of a row's time in the list, such as a key column or ``kept.usageTime``. Default: the
@@ -101,6 +102,7 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
         "match": Parameter(reconciliation.match),
         "compare": Parameter(reconciliation.fields),
         "amount": Parameter(reconciliation.amount),
+        "mask_conn_id": Parameter(readers.optional(readers.text("the id of a connection"))),
         "since": Parameter(readers.optional(times.instant)),
         "until": Parameter(readers.optional(times.instant)),
         "time_of": Parameter(readers.optional(reconciliation.field)),
@@ -141,6 +143,7 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
         match: Templated[Mapping[str, str]],
         compare: Templated[Mapping[str, str]] | None = None,
         amount: Templated[Mapping[str, str]] | None = None,
+        mask_conn_id: Templated[str] | None = None,
         since: Templated[datetime] | None = None,
         until: Templated[datetime] | None = None,
         time_of: Templated[str] | None = None,
@@ -176,6 +179,7 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
         self.match: Any = match
         self.compare: Any = compare
         self.amount: Any = amount
+        self.mask_conn_id: str | None = mask_conn_id
         self.since: datetime | None = since
         self.until: datetime | None = until
         self.time_of: Any = time_of
@@ -322,15 +326,20 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
         return ScanFilter(operation=operation, tenant=tenant, conn_id=conn_id, since=since, until=until)
 
     def _sides(self, resource: Resource) -> Sides:
+        from limio_limitrail.hooks.masking_secret import read_masking_secret
+        from limio_limitrail.usage.ledger.kept_members import HashKey
         from limio_limitrail.usage.reconciliation.sides import Sides
 
+        secret = None if self.mask_conn_id is None else read_masking_secret(self.mask_conn_id)
+        key = HashKey.of(self.hook.tenant, secret=secret)
         return Sides(
             resource=resource,
             response=self.response or self.hook.settings.response or ResponseMapping(),
             match=self.match,
             compare=self.compare,
             time_of=self.time_of,
-            salt=self.hook.tenant,
+            salt=key.salt,
+            secret_id=key.secret_id,
             amount=next(iter(self.amount.items()), None),
         )
 

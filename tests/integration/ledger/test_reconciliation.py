@@ -12,16 +12,18 @@ from decimal import Decimal
 import pytest
 
 from limio_limitrail.api.resource import Resource
+from limio_limitrail.api.secret import Secret
 from limio_limitrail.usage.approval import make_form
 from limio_limitrail.usage.conventions import ResponseMapping
 from limio_limitrail.usage.ledger import ledger_scan
 from limio_limitrail.usage.ledger import settlement as settlement_module
+from limio_limitrail.usage.ledger.kept_members import HashKey, keep_members
 from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
 from limio_limitrail.usage.ledger.model import Outcome
 from limio_limitrail.usage.ledger.settlement import Settlements
-from limio_limitrail.usage.ledger.states import State
+from limio_limitrail.usage.ledger.states import Keep, State
 from limio_limitrail.usage.reconciliation.parameters import LedgerField, match
-from limio_limitrail.usage.reconciliation.reconcile import Reconciliation
+from limio_limitrail.usage.reconciliation.reconcile import HashSecretError, Reconciliation
 from limio_limitrail.usage.reconciliation.sides import Sides
 from limio_limitrail.usage.reconciliation.tables import ReconciliationTables
 from limio_limitrail.usage.settling import open_settlements
@@ -31,6 +33,7 @@ from tests.support.settlements import states
 ROWS = make_rows(8)
 HOUR = 3_600_000
 BY_KEY = {"key": "idempotency_key"}
+KEY = HashKey(salt="t")
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def reconcile(monkeypatch):
     # A page of the ledger holds few rows.
     monkeypatch.setattr(ledger_scan, "SCAN_ROWS", 3)
 
-    def run(db, *lists, match_by=BY_KEY, tenant=None, settles=True, settlement_id="one", amount=None, **more):
+    def run(db, *lists, match_by=BY_KEY, tenant=None, settles=True, settlement_id="one", amount=None, key=KEY, **more):
         held = FailingDatabase(db.hook())
         settlements = Settlements(database=held, table="ledger", changes_table="changes")
         settlements.prepare()
@@ -52,7 +55,8 @@ def reconcile(monkeypatch):
             match=match("match", match_by),
             compare={},
             time_of=None,
-            salt="t",
+            salt=key.salt,
+            secret_id=key.secret_id,
             amount=amount,
         )
         wanted = ScanFilter(operation="usage.commit", tenant=tenant, conn_id="limitrail", since=now - HOUR, until=now + HOUR)
@@ -213,6 +217,28 @@ def test_two_rows_with_one_record_are_not_guessed(db, ledger_in, reconcile):
     time.sleep(0.002)
     summary = reconcile(db, [{"id": "x", "amount": 1}], match_by={"amount": "kept.amount"})
     assert (summary["ambiguous"], summary["settlement"]["settled"]) == (8, 0)
+
+
+def test_hashes_of_another_secret_are_refused(db, ledger_in, reconcile):
+    former, now = (HashKey.of("acme", secret=Secret(f"a long random text {number}")) for number in (1, 2))
+    bare = HashKey.of("acme")
+    kept = [keep_members({"meter": f"m-{row.number}"}, rules={"meter": Keep.HASH}, key=former) for row in ROWS]
+    rows = [replace(row, kept=text) for row, text in zip(ROWS, kept, strict=True)]
+    ledger = ledger_in(db, "monday")
+    ledger.claim(rows, policy=PARK)
+    ledger.record({row.key: Outcome(state=State.PARKED) for row in rows})
+    listed = [{"id": f"id-{row.number}", "meter": f"m-{row.number}"} for row in ROWS]
+    by_meter = {"meter": "kept.meter"}
+    for other in (now, bare):
+        with pytest.raises(HashSecretError, match="8 rows keep hashes that were made with another secret"):
+            reconcile(db, listed, match_by=by_meter, key=other)
+        assert set(states(db).values()) == {"parked"}
+    # What lies outside of the range is not compared.
+    summary = reconcile(db, listed, match_by=by_meter, key=now, since=0, until=1)
+    assert summary["settlement"]["settled"] == 0
+    summary = reconcile(db, listed, match_by=by_meter, key=former)
+    assert (summary["uncertain_there"], summary["settlement"]["settled_as"]) == (8, {"committed": 8})
+    assert "m-1" not in str(kept)
 
 
 def test_rows_that_were_sent_before_anything_was_kept_settle_nothing(doubtful, reconcile):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from limio_limitrail.usage.ledger.kept_members import read_kept, same_kept
@@ -59,7 +59,7 @@ class Comparison:
     range: Range
     match: Sequence[str]
     compare: Sequence[str]
-    salt: str
+    salt: str = field(repr=False)
 
     def classify(self, rows: Sequence[Row], records: Sequence[Record]) -> Iterator[Finding]:
         """Yield what is found about rows and records that may have the same values: each of them once.

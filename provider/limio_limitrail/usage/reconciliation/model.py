@@ -61,6 +61,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     :param is_alive: whether a worker may be sending it.
     :param amount: its amount; None if it is not known, or not asked for.
     :param has_faulty_amount: whether there is something else than a number.
+    :param has_other_secret: whether a value is a hash that cannot be compared, as another secret has keyed it.
     """
 
     key: str
@@ -78,6 +79,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     is_alive: bool = False
     amount: Decimal | None = None
     has_faulty_amount: bool = False
+    has_other_secret: bool = False
 
     @property
     def is_uncertain(self) -> bool:

@@ -13,6 +13,7 @@ import msgspec
 
 from limio_limitrail.usage.ledger.decisions import Decision, RowDecision
 from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
+from limio_limitrail.usage.ledger.states import PermanentUsageError
 from limio_limitrail.usage.parameters import ErrorBudget
 from limio_limitrail.usage.reconciliation.amounts import AmountTotals, name_faults
 from limio_limitrail.usage.reconciliation.comparison import Comparison, Range
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from limio_limitrail.usage.reconciliation.sides import Sides
     from limio_limitrail.usage.reconciliation.summary import UsageReconciliationSummary
     from limio_limitrail.usage.reconciliation.tables import ReconciliationTables
+
+
+class HashSecretError(PermanentUsageError):
+    """Hashes that the ledger keeps are those of another secret: the comparison would find nothing."""
+
 
 ReadList = Callable[[], Iterable[Mapping[str, Any]]]
 
@@ -151,9 +157,15 @@ class _Result:
         self._doubtful_match: str | None = None
 
     def count(self, *, max_sent: int | str) -> None:
-        """Count all findings, and find out whether the list proves that a row was not carried out."""
+        """Count all findings, and find out whether the list proves that a row was not carried out.
+
+        :raises HashSecretError: hashes of the ledger cannot be compared.
+        """
         previous: str | None = None
+        other_secret = 0
         for finding in self._findings():
+            if (row := finding.row) is not None and row.has_other_secret:
+                other_secret += self._comparison.range.holds(row.at)
             key = None if finding.row is None else finding.row.key
             is_new = key is None or key != previous
             previous = key
@@ -162,6 +174,12 @@ class _Result:
                 self.counts[finding.kind] += 1
             if finding.proposal is not None:
                 self.proposed[finding.proposal] += 1
+        if other_secret:
+            raise HashSecretError(
+                f"{other_secret:,} rows keep hashes that were made with another secret than that of mask_conn_id=, or without "
+                "one, so that no record would be theirs. Nothing was compared, written or settled: name the connection that the "
+                "task which sends the rows names, with its former password; or reconcile a range that begins after the change"
+            )
         if self.counts[Kind.NOT_COMPARED] and not self._by_key:
             self._doubtful_match = "the record may be that of a row which cannot be compared"
         if self.proposed[Decision.SEND]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from limio_limitrail.api.redact import safe_text
@@ -33,6 +33,7 @@ class Sides:
     :param compare: what must be equal, likewise.
     :param time_of: what the ledger holds of a row's time in the list; None: the time at which it was sent.
     :param salt: that of the kept hashes.
+    :param secret_id: that of the secret in it.
     :param amount: a record's member that holds its amount, and what of the ledger holds it; None: no amounts.
     """
 
@@ -41,7 +42,8 @@ class Sides:
     match: Mapping[str, LedgerField]
     compare: Mapping[str, LedgerField]
     time_of: LedgerField | None
-    salt: str
+    salt: str = field(repr=False)
+    secret_id: str | None = None
     amount: tuple[str, LedgerField] | None = None
 
     def record(self, item: Mapping[str, Any]) -> tuple[bytes | None, str | None, Record]:
@@ -91,6 +93,7 @@ class Sides:
             when = values.of(self.time_of)
             at = at_latest = milliseconds(when) if isinstance(when, str) else None
         amount, is_faulty = (None, False) if self.amount is None else read_amount(values.of(self.amount[1]))
+        hashes = [value for value in (*matched.values(), *compared.values()) if isinstance(value, KeptHash)]
         found = [None if value is MISSING else value for value in matched.values()]
         key = match_key(found, salt=self.salt)
         return key, Row(
@@ -109,6 +112,7 @@ class Sides:
             is_alive=scanned.is_alive,
             amount=amount,
             has_faulty_amount=is_faulty,
+            has_other_secret=any(value.secret_id != self.secret_id for value in hashes),
         )
 
 
