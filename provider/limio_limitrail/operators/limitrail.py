@@ -503,7 +503,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
 
     def _template(self, operation: Operation, *, keys: Idempotency) -> UsageTemplate:
         from limio_limitrail.hooks.masking_secret import read_masking_secret
-        from limio_limitrail.usage.ledger.kept_members import HashKey
+        from limio_limitrail.usage.hash_keys import hash_key
         from limio_limitrail.usage.ledger.states import Keep
         from limio_limitrail.usage.messages import UsageTemplate
 
@@ -522,7 +522,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
             key_field=keys.field,
             namespace=self.key_namespace,
             kept_members=self.kept_members,
-            hash_key=HashKey.of(self.hook.tenant, secret=secret),
+            hash_key=hash_key(self.hook.tenant, secret=secret),
         )
 
     def _sender(self, operation: Operation, *, keys: Idempotency, policy: Policy) -> UsageSender:

@@ -327,11 +327,11 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
 
     def _sides(self, resource: Resource) -> Sides:
         from limio_limitrail.hooks.masking_secret import read_masking_secret
-        from limio_limitrail.usage.ledger.kept_members import HashKey
+        from limio_limitrail.usage.hash_keys import hash_key
         from limio_limitrail.usage.reconciliation.sides import Sides
 
         secret = None if self.mask_conn_id is None else read_masking_secret(self.mask_conn_id)
-        key = HashKey.of(self.hook.tenant, secret=secret)
+        key = hash_key(self.hook.tenant, secret=secret)
         return Sides(
             resource=resource,
             response=self.response or self.hook.settings.response or ResponseMapping(),

@@ -119,7 +119,7 @@ class UsageTemplate:
             body = encode(filled)
             content = by_value(filled)
             members = member_digests(content, salt=key)
-            kept = keep_members(content, rules=self.kept_members, key=self.hash_key or HashKey.of(self.tenant))
+            kept = keep_members(content, rules=self.kept_members, key=self.hash_key or HashKey(salt=self.tenant))
         in_path = {
             name: as_text(row[name], number=number, column=name)
             for name in self._columns_of_path

@@ -15,6 +15,7 @@ from limio_limitrail.api.resource import Resource
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.usage.approval import make_form
 from limio_limitrail.usage.conventions import ResponseMapping
+from limio_limitrail.usage.hash_keys import hash_key
 from limio_limitrail.usage.ledger import ledger_scan
 from limio_limitrail.usage.ledger import settlement as settlement_module
 from limio_limitrail.usage.ledger.kept_members import HashKey, keep_members
@@ -220,8 +221,8 @@ def test_two_rows_with_one_record_are_not_guessed(db, ledger_in, reconcile):
 
 
 def test_hashes_of_another_secret_are_refused(db, ledger_in, reconcile):
-    former, now = (HashKey.of("acme", secret=Secret(f"a long random text {number}")) for number in (1, 2))
-    bare = HashKey.of("acme")
+    former, now = (hash_key("acme", secret=Secret(f"a long random text {number}")) for number in (1, 2))
+    bare = hash_key("acme")
     kept = [keep_members({"meter": f"m-{row.number}"}, rules={"meter": Keep.HASH}, key=former) for row in ROWS]
     rows = [replace(row, kept=text) for row, text in zip(ROWS, kept, strict=True)]
     ledger = ledger_in(db, "monday")

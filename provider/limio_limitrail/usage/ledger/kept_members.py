@@ -8,7 +8,6 @@ numbers by value, times as instants, texts exactly.
 from __future__ import annotations
 
 import hashlib
-import hmac
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,14 +16,12 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from limio_limitrail.api.secret import Secret
 from limio_limitrail.usage.ledger.row_identity import coarse, plain_number, same_value, shortened
 from limio_limitrail.usage.ledger.states import Keep
 
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 _DECODER = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _DIGEST = 16
-_ID = 12
 
 
 class KeptHash(NamedTuple):
@@ -51,16 +48,6 @@ class HashKey:
 
     salt: str = field(repr=False)
     secret_id: str | None = None
-
-    @classmethod
-    def of(cls, tenant: str, *, secret: Secret | None = None) -> HashKey:
-        """Return the key for a tenant and the secret of a connection, if there is one."""
-        if secret is None:
-            return cls(salt=tenant)
-        key = hashlib.sha256(secret.reveal().encode("utf-8", "surrogatepass")).digest()
-        parts = (hmac.new(key, f"{use}\n{tenant}".encode("utf-8", "surrogatepass"), hashlib.sha256) for use in ("salt", "id"))
-        salt, secret_id = (part.hexdigest() for part in parts)
-        return cls(salt=salt, secret_id=secret_id[:_ID])
 
 
 _BOOLEAN = "boolean"
