@@ -1,6 +1,6 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Bill a day's usage: make usage rows out of the warehouse, commit each to LimitRail once, collect what was denied, and compare
-the ledger with LimitRail's own list.
+"""Bill a day's usage: make usage rows out of the warehouse, commit each to LimitRail once, compare the ledger with LimitRail's
+own list, and collect what was denied.
 
 Needs two connections: ``limitrail_default`` (type ``limitrail``) and ``warehouse`` (DuckDB here), with the table
 ``subscriptions`` that ``limio_warehouse_sync`` keeps. The names of the request's members and the list's path are assumed:
@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from airflow.providers.common.sql.operators.sql import SQLCheckOperator, SQLExecuteQueryOperator
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
 from airflow.sdk import DAG, Asset
 
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+from limio_limitrail.operators.limitrail_reconcile import LimitRailReconcileUsageOperator
 from limio_limitrail.transfers.limitrail_to_sql import LimitRailToSqlOperator
 from limio_limitrail.usage import Column, Text
 
@@ -42,13 +43,6 @@ JOIN limitrail_usage_ledger AS l
 WHERE l.state = 'denied'
 """
 
-LEDGER_IS_RIGHT = """
-SELECT count(*) = 0
-FROM (SELECT idempotency_key FROM limitrail_usage_ledger WHERE state = 'committed') AS ledger
-FULL JOIN usage_at_limitrail AS listed ON listed."idempotencyKey" = ledger.idempotency_key
-WHERE ledger.idempotency_key IS NULL OR listed."idempotencyKey" IS NULL
-"""
-
 # [START usage_commit]
 with DAG(
     dag_id="limitrail_usage_commit",
@@ -74,12 +68,11 @@ with DAG(
             "metadata": {"subscription": Column("subscription_id"), "label": Text("{plan} on {day}"), "source": "warehouse"},
         },
         max_rejected="10%",
+        max_parked="10%",  # reconcile_usage settles those that LimitRail's list has, and fails if others are left
+        kept_members={"amount": "plain"},
         outlets=[Asset("warehouse/limitrail_usage_ledger")],
     )
     # [END usage_commit]
-    usage_denied = SQLExecuteQueryOperator(
-        task_id="usage_denied", conn_id="warehouse", sql=DENIED, autocommit=True, do_xcom_push=False
-    )
     # [START usage_list]
     # What LimitRail itself says it has: from a day before the run to a day after, the same in every retry.
     usage_at_limitrail = LimitRailToSqlOperator(
@@ -94,6 +87,20 @@ with DAG(
         outlets=[Asset("warehouse/usage_at_limitrail")],
     )
     # [END usage_list]
-    ledger_is_right = SQLCheckOperator(task_id="ledger_is_right", conn_id="warehouse", sql=LEDGER_IS_RIGHT)
+    reconcile_usage = LimitRailReconcileUsageOperator(
+        task_id="reconcile_usage",
+        sql_conn_id="warehouse",
+        scope="limitrail.usage.read",
+        since="{{ (dag_run.run_after - macros.timedelta(days=1)).isoformat() }}",
+        until="{{ (dag_run.run_after + macros.timedelta(days=1)).isoformat() }}",
+        match={"idempotencyKey": "idempotency_key"},
+        compare={"amount": "kept.amount"},
+        amount={"amount": "kept.amount"},
+        settle=True,
+        listed_after=timedelta(hours=6),
+    )
+    usage_denied = SQLExecuteQueryOperator(
+        task_id="usage_denied", conn_id="warehouse", sql=DENIED, autocommit=True, do_xcom_push=False
+    )
 
-    usage_rows >> commit_usage >> usage_denied >> usage_at_limitrail >> ledger_is_right
+    usage_rows >> commit_usage >> usage_at_limitrail >> reconcile_usage >> usage_denied

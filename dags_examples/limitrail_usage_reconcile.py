@@ -39,10 +39,11 @@ with DAG(
     reconcile_usage = LimitRailReconcileUsageOperator(
         task_id="reconcile_usage",
         sql_conn_id="warehouse",
-        since="{{ dag_run.start_date - macros.timedelta(days=31) }}",
-        until="{{ dag_run.start_date + macros.timedelta(hours=1) }}",
+        since="{{ dag_run.run_after - macros.timedelta(days=31) }}",
+        until="{{ dag_run.run_after + macros.timedelta(days=1) }}",
         match={"idempotencyKey": "idempotency_key"},
         compare={"amount": "kept.amount"},
+        amount={"amount": "kept.amount"},
         settle=True,
         listed_after=timedelta(hours=6),
         trigger_rule="all_done",

@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """The main jobs from end to end: emulated APIs, real Airflow, a DuckDB warehouse.
 
-The sync twice, a usage commit twice, and a list that loses records, with what a table and a history then say of them.
+The sync twice, a usage commit twice, a list that loses records, with what a table and a history then say of them; and at last
+LimitRail's own list beside the ledger.
 """
 
 from __future__ import annotations
@@ -63,6 +64,16 @@ QUESTIONS = {
         SELECT id, status, plan, price, _valid_from, _valid_to FROM subscription_versions
         WHERE id = (SELECT min(id) FROM (SELECT id FROM subscription_versions GROUP BY id HAVING count(*) > 1))
         ORDER BY _valid_from
+    """,
+    "Where LimitRail's list and the ledger did not agree, and how it was settled": """
+        SELECT d.row_key->>'subscription_id' AS subscription, d.kind, d.state AS was, d.reason, l.state AS now, l.decision
+        FROM limitrail_usage_differences AS d LEFT JOIN limitrail_usage_ledger AS l USING (idempotency_key)
+        ORDER BY d.since, d.kind, subscription LIMIT 8
+    """,
+    "LimitRail's list and the ledger in the end": """
+        SELECT operation, day, kind, ledger_rows, list_records, ledger_amount, list_amount
+        FROM limitrail_usage_totals WHERE since = (SELECT max(since) FROM limitrail_usage_totals)
+        ORDER BY operation, day, kind
     """,
 }
 
@@ -202,7 +213,7 @@ def show_run(run_id: str) -> None:
 
 def show_commit(run_id: str) -> None:
     """Print what was committed, and what not."""
-    [summary] = [item for item in summaries(run_id) if item.get("operation")]
+    [summary] = [item for item in summaries(run_id) if "rejected_before" in item]
     headings = ["rows", "committed", "denied", "rejected", "rejected_before", "parked", "requests", "tokens", "seconds"]
     say(table([[summary[name] for name in headings]], headings))
     say()
@@ -262,6 +273,11 @@ def main() -> None:
                 requests.post(f"{server.url}/_emulator/advance", json=day, timeout=60).raise_for_status()
         for number, title in ((1, "usage rows from the warehouse, each committed once"), (2, "the same rows again")):
             say(f"== Run {number} of the Dag {COMMIT}: {title}")
+            if number == 1:
+                # Of an operation that LimitRail neither denies nor rejects.
+                lost = {"kind": "reset_after", "match": "/v1/usage/commit", "text": "EXPORT"}
+                requests.post(f"{server.url}/_emulator/faults", json=lost, timeout=60).raise_for_status()
+                say("   The answer to one row is lost: whether LimitRail has carried it out, only its own list can tell.")
             run_id = run(COMMIT, env=env, log=f"commit-{number}.log")
             say()
             show_commit(run_id)

@@ -143,6 +143,9 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         assert {entry.key: entry.decision for entry in journal} == {key: word for key, word in ledger.items() if word}
         assert listed == {entry.key for entry in journal if entry.decision != "DENIED_BY_POLICY"}
         assert denied == summary["denied"]
+    if file in ("limitrail_usage_reconcile.py", "limitrail_usage_approve.py"):
+        reconciled = outcome.task("reconcile_usage")["xcom"]
+        assert (reconciled["equal"], reconciled["list_records"]) == (25, 25)
     if file == "limitrail_first_send.py":
         limio_emulator.limitrail.add_accounts(f"acme-{n}" for n in range(5))
         said = outcome.task("first_send")["xcom"]

@@ -1,5 +1,6 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Rows that need a person become a form in a whole Airflow: it is answered, answered late, answered wrongly, and not answered."""
+"""Commit, reconcile, approve, settle in a whole Airflow: what the list cannot settle becomes a form, which is answered, answered
+late, answered wrongly, and not answered."""
 
 from __future__ import annotations
 
@@ -44,9 +45,10 @@ class Approvals:
     def states(self) -> dict[str, str]:
         return {key: state for key, (state,) in self.ledger("state").items()}
 
-    def execute(self, statement: str) -> None:
+    def execute(self, *statements: str) -> None:
         with closing(duckdb.connect(str(self.warehouse))) as database:
-            database.execute(statement)
+            for statement in statements:
+                database.execute(statement)
 
     def end(self, run: str, *, dag_id: str = DAG, state: str = "success") -> Any:
         ended = {"success", "failed"}
@@ -68,6 +70,8 @@ def test_rows_that_need_a_person_are_asked_about(
 ) -> None:
     emulator = limio_emulator_factory(limitrail=LimitRailOptions(idempotency="off"))
     emulator.limitrail.add_accounts(f"acme-{number}" for number in range(5))
+    # The list shows nothing yet, so that it settles nothing.
+    emulator.configure_limitrail(list_lag_seconds=3600)
     emulator.faults.add(Fault("reset_after", COMMIT, times=3))
     emulator.faults.add(Fault("status", COMMIT, status=500, after=3, times=4))
     airflow = whole_airflow()
@@ -118,16 +122,41 @@ def test_rows_that_need_a_person_are_asked_about(
     assert (late["settled"], late["contradicted"] > 0) == (0, True)
     assert "settled these rows of limitrail_usage_ledger otherwise meanwhile" in airflow.task_log(second, "settle_usage")
 
-    # The next run sends what is free, once; then nobody is asked.
+    # The next run sends what is free, once; the list has caught up, and both sides agree; nobody is asked.
     emulator.faults.clear()
+    emulator.configure_limitrail(list_lag_seconds=0)
     last = approvals.end(airflow.trigger(DAG))
     assert last.tasks["commit_usage"].xcom["sent"] == len(parked - done)
+    assert last.tasks["reconcile_usage"].xcom["equal"] == 25
     assert last.tasks["approve_usage"].xcom == {"by": None, "decisions": []}
     assert set(approvals.states().values()) == {"committed"}
     assert len(emulator.limitrail.journal) == len(approvals.states()) == 25
 
+    # What the list is certain about, nobody is asked about.
+    park = "UPDATE limitrail_usage_ledger SET state = 'parked' WHERE row_key LIKE '%sub-7\"%'"
+    approvals.execute(park)
+    last = approvals.end(airflow.trigger(DAG))
+    assert last.tasks["reconcile_usage"].xcom["settlement"]["settled_as"] == {"committed": 1}
+    assert last.tasks["approve_usage"].xcom == {"by": None, "decisions": []}
+
+    # Both sides differ, as the list has lost its records: the form is there all the same, and the run is red whatever the answer.
+    day = "{0} INTERVAL 1 DAY"
+    shift = f"UPDATE limitrail_usage_ledger SET claimed_at = claimed_at {day}, finished_at = finished_at {day}"
+    approvals.execute(park, shift.format("-"))
+    emulator.configure_limitrail(list_lag_seconds=3600)
+    run = airflow.trigger(DAG)
+    airflow.form(DAG, run, "approve_usage")
+    airflow.answer(DAG, run, "approve_usage", option="Leave all as they are")
+    found = approvals.end(run, state="failed")
+    assert found.tasks["reconcile_usage"].xcom["only_ours"] == 24
+    assert {name: found.tasks[name].state for name in ("reconcile_usage", "settle_usage", "both_agree")} == {
+        "reconcile_usage": "failed",
+        "settle_usage": "success",
+        "both_agree": "upstream_failed",
+    }
+    approvals.execute(shift.format("+"))
+
     # An answer that the form does not offer settles nothing; the task is cleared, and asks anew.
-    approvals.execute("UPDATE limitrail_usage_ledger SET state = 'parked' WHERE row_key LIKE '%sub-7\"%'")
     run = airflow.trigger(DAG)
     form = airflow.form(DAG, run, "approve_usage")
     airflow.answer(DAG, run, "approve_usage", option="Carry out", **{approvals.field(form, "group_1"): "perhaps"})
@@ -140,7 +169,7 @@ def test_rows_that_need_a_person_are_asked_about(
     assert approvals.end(run).tasks["settle_usage"].xcom["settled_as"] == {"committed": 1}
 
     # One form for each ledger.
-    approvals.execute("UPDATE limitrail_usage_ledger SET state = 'parked' WHERE row_key LIKE '%sub-7\"%'")
+    approvals.execute(park)
     approvals.execute("CREATE TABLE ledger_of_others AS SELECT * FROM limitrail_usage_ledger")
     approve, settle = "LimitRailApproveUsageOperator", "LimitRailSettleUsageOperator"
     each = "lambda found: {'decisions': found, 'ledger_table': 'ledger_of_others'}"

@@ -67,6 +67,10 @@ _MATCH = _arg(
     required=True,
 )
 _COMPARE = _arg(("--compare",), help="What must be equal in both, likewise", action="append", default=[])
+_AMOUNT = _arg(
+    ("--amount",), help="What holds the amount in both, likewise: the totals then have sums", action="append", default=[]
+)
+_MASK_CONN_ID = _arg(("--mask-conn-id",), help="The connection whose password keys the hashes that the ledger keeps")
 _TIME_OF = _arg(("--time-of",), help="What the ledger holds of a row's time in the list (default: the time it was sent)")
 _MARGIN = _arg(("--margin",), help="How far the times of a row and its record may differ (default: %(default)s)", default="PT5M")
 _LIMITRAIL_CONN_ID = _arg(
@@ -147,7 +151,7 @@ def get_commands() -> list[CLICommand]:
                 ),
                 func=lazy_load_command("limio_limitrail.cli.reconcile.reconcile"),
                 args=(
-                    *(*_LEDGER, _START, _END, _MATCH, _COMPARE, _TIME_OF, _MARGIN, _RECONCILED_OPERATION),
+                    *(*_LEDGER, _START, _END, _MATCH, _COMPARE, _AMOUNT, _MASK_CONN_ID, _TIME_OF, _MARGIN, _RECONCILED_OPERATION),
                     *(*_LIST, _SETTLE, _LISTED_AFTER, _RETENTION, _MAX_SENT, _BY, ARG_YES),
                     *(*_ALLOWED, _DIFFERENCES_TABLE, _TOTALS_TABLE, _LIST_DIFFERENCES, _LIMIT),
                 ),

@@ -44,7 +44,19 @@ _OPTIONS = {
     **{
         name: f"--{name.replace('_', '-')}"
         for name in (
-            *("match", "compare", "time_of", "margin", "resource", "operation", "scope", "page_size", "slice_size"),
+            *(
+                "match",
+                "compare",
+                "amount",
+                "mask_conn_id",
+                "time_of",
+                "margin",
+                "resource",
+                "operation",
+                "scope",
+                "page_size",
+                "slice_size",
+            ),
             *("concurrency", "listed_after", "retention", "max_sent", *THRESHOLDS),
         )
     },
@@ -101,7 +113,7 @@ def _read(args: Namespace) -> dict[str, Any]:
     """
     declared = LimitRailReconcileUsageOperator.parameters
     values = {option: getattr(args, option.removeprefix("--").replace("-", "_")) for option in _OPTIONS.values()}
-    for option in ("--match", "--compare", "--path-param", "--query-param"):
+    for option in ("--match", "--compare", "--amount", "--path-param", "--query-param"):
         values[option] = _pairs(option, values[option])
     values["--operation"] = str(values["--operation"]).removeprefix("usage.")
     values["--resource"] = _resource(values["--resource"])

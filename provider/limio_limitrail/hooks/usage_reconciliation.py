@@ -12,8 +12,10 @@ from typing import Any
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.hooks.limitrail import LimitRailHook
+from limio_limitrail.hooks.masking_secret import read_masking_secret
 from limio_limitrail.hooks.time_range import shift
 from limio_limitrail.usage.conventions import ResponseMapping, find_operation
+from limio_limitrail.usage.hash_keys import hash_key
 from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
 from limio_limitrail.usage.ledger.settlement import Settlements
 from limio_limitrail.usage.reconciliation.parameters import LedgerField
@@ -42,6 +44,8 @@ class UsageReconciliation:
     listed_after: timedelta | None
     retention: timedelta | None
     max_sent: int | str
+    amount: Mapping[str, LedgerField]
+    mask_conn_id: str | None
     response: ResponseMapping | None
     path_params: Mapping[str, Any] | None
     query_params: Mapping[str, Any] | None
@@ -59,6 +63,8 @@ class UsageReconciliation:
     def begin(self, *, hook: LimitRailHook, settlements: Settlements) -> Reconciliation:
         """Return the reconciliation of a connection's list with a ledger. Nothing is read yet."""
         resource = hook.find_resource(self.resource)
+        secret = None if self.mask_conn_id is None else read_masking_secret(self.mask_conn_id)
+        key = hash_key(hook.tenant, secret=secret)
         return Reconciliation(
             settlements=settlements,
             sides=Sides(
@@ -67,7 +73,9 @@ class UsageReconciliation:
                 match=self.match,
                 compare=self.compare,
                 time_of=self.time_of,
-                salt=hook.tenant,
+                salt=key.salt,
+                secret_id=key.secret_id,
+                amount=next(iter(self.amount.items()), None),
             ),
             read_list=partial(self._read_list, resource, hook),
             wanted=self._wanted_rows(hook),

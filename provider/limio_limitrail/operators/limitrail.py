@@ -84,6 +84,8 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
     :param changes_hold: ``members`` lists the names of the members that differ; ``bodies`` the new bodies, too.
     :param kept_members: members of the body that the ledger keeps with the row, for a `LimitRailReconcileUsageOperator`: member →
         ``plain`` or ``hash``, nested ones with dots. A hash hides a value only from those who cannot try all values.
+    :param mask_conn_id: the connection whose password keys these hashes: who does not know it can try no values. It may be of any
+        type. Default: the tenant alone keys them.
     :param max_in_doubt: how many rows in doubt the ledger may hold besides the task's rows: a whole number; None: any number.
     :param warn_rejected: how many rows may be rejected before the task counts as degraded, which is green, with warnings in
         its summary, metrics and asset events; None: any number. The same holds for ``warn_parked``, ``warn_denied`` and
@@ -131,6 +133,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         "max_duplicates": Parameter(readers.optional(readers.rows_or_percent)),
         "max_rejected_before": Parameter(readers.optional(readers.rows_or_percent)),
         "kept_members": Parameter(kept_members),
+        "mask_conn_id": Parameter(readers.optional(readers.text("the id of a connection"))),
         "max_in_doubt": Parameter(readers.optional(readers.whole_number(least=0))),
         "max_changed": Parameter(readers.rows_or_percent),
         "changes_table": Parameter(readers.text("the name of a table")),
@@ -183,6 +186,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         max_duplicates: Templated[int | str] | None = None,
         max_rejected_before: Templated[int | str] | None = None,
         kept_members: Templated[Mapping[str, str]] | None = None,
+        mask_conn_id: Templated[str] | None = None,
         max_in_doubt: Templated[int] | None = None,
         max_changed: Templated[int | str] = 0,
         changes_table: Templated[str] = "limitrail_usage_changes",
@@ -226,6 +230,7 @@ class LimitRailCommitUsageOperator(ReadsParameters, LineageMixin, BaseOperator):
         self.max_duplicates: int | str | None = max_duplicates
         self.max_rejected_before: int | str | None = max_rejected_before
         self.kept_members: Any = kept_members
+        self.mask_conn_id: str | None = mask_conn_id
         self.max_in_doubt: int | None = max_in_doubt
         self.max_changed: int | str = max_changed
         self.changes_table: str = changes_table

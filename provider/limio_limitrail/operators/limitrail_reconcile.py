@@ -55,6 +55,9 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
         ``reservation_id``, a key column, or ``kept.<member>`` for what ``kept_members=`` of the commit operator has kept. Nested
         members are named with dots. All of them together must identify one row.
     :param compare: what must be equal in both, likewise.
+    :param amount: what holds the amount on both sides, as one of ``compare``: the totals then have sums. Exact decimals; a sum is
+        null where an amount is not known, and one that is no number is listed as ``not_compared``.
+    :param mask_conn_id: the connection whose password keys the hashes of ``kept_members``, as the commit operator names it.
     :param since: rows and records from this time on are compared. Default: the start of the data interval.
     :param until: rows and records before this time are compared. Default: the end of the data interval.
     :param time_of: what the ledger holds of a row's time in the list, such as a key column or ``kept.usageTime``. Default: the
@@ -94,6 +97,8 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
         "sql_conn_id": Parameter(readers.text("the id of a connection")),
         "match": Parameter(reconciliation.match),
         "compare": Parameter(reconciliation.fields),
+        "amount": Parameter(reconciliation.amount),
+        "mask_conn_id": Parameter(readers.optional(readers.text("the id of a connection"))),
         "since": Parameter(readers.optional(times.instant)),
         "until": Parameter(readers.optional(times.instant)),
         "time_of": Parameter(readers.optional(reconciliation.field)),
@@ -133,6 +138,8 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
         sql_conn_id: Templated[str],
         match: Templated[Mapping[str, str]],
         compare: Templated[Mapping[str, str]] | None = None,
+        amount: Templated[Mapping[str, str]] | None = None,
+        mask_conn_id: Templated[str] | None = None,
         since: Templated[datetime] | None = None,
         until: Templated[datetime] | None = None,
         time_of: Templated[str] | None = None,
@@ -167,6 +174,8 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
         self.sql_conn_id: str = sql_conn_id
         self.match: Any = match
         self.compare: Any = compare
+        self.amount: Any = amount
+        self.mask_conn_id: str | None = mask_conn_id
         self.since: datetime | None = since
         self.until: datetime | None = until
         self.time_of: Any = time_of

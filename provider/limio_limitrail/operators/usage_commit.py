@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.client import AsyncApiClient
 from limio_limitrail.hooks.databases import find_database
+from limio_limitrail.hooks.masking_secret import read_masking_secret
 from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 from limio_limitrail.observability.metrics import log_group, send_metrics
 from limio_limitrail.usage import degraded
@@ -18,10 +19,12 @@ from limio_limitrail.usage.committer import UsageCommitter
 from limio_limitrail.usage.conventions import Idempotency, Operation, ResponseMapping, find_operation, require_body
 from limio_limitrail.usage.degraded import UsageQueries
 from limio_limitrail.usage.dry_run import forecast_commit, log_forecast
+from limio_limitrail.usage.hash_keys import hash_key
 from limio_limitrail.usage.ledger.ledger import Ledger
 from limio_limitrail.usage.ledger.model import Worker
 from limio_limitrail.usage.ledger.previews import Previews
 from limio_limitrail.usage.ledger.run_history import RunHistory
+from limio_limitrail.usage.ledger.states import Keep
 from limio_limitrail.usage.messages import UsageTemplate
 from limio_limitrail.usage.reconciliation.parameters import check_kept
 from limio_limitrail.usage.row_buffer import RowBuffer
@@ -241,6 +244,8 @@ class UsageCommit:
     def _make_template(self) -> UsageTemplate:
         require_body(self._task.body, operation=self._operation, keys=self._keys)
         check_kept(self._task.kept_members, body=self._task.body)
+        conn_id = self._task.mask_conn_id if Keep.HASH in self._task.kept_members.values() else None
+        secret = None if conn_id is None else read_masking_secret(conn_id)
         return UsageTemplate(
             tenant=self._task.hook.tenant,
             operation=self._operation.name,
@@ -250,6 +255,7 @@ class UsageCommit:
             key_field=self._keys.field,
             namespace=self._task.key_namespace,
             kept_members=self._task.kept_members,
+            hash_key=hash_key(self._task.hook.tenant, secret=secret),
         )
 
     def _make_sender(self) -> UsageSender:

@@ -30,7 +30,7 @@ from limio_limitrail.usage.json_members import (
     read_object,
 )
 from limio_limitrail.usage.ledger.changes import by_value, digest_by_value, member_digests
-from limio_limitrail.usage.ledger.kept_members import keep_members
+from limio_limitrail.usage.ledger.kept_members import HashKey, keep_members
 from limio_limitrail.usage.ledger.model import Outcome, UsageRow
 from limio_limitrail.usage.ledger.row_identity import row_identity, shortened
 from limio_limitrail.usage.ledger.states import Keep, State
@@ -79,6 +79,7 @@ class UsageTemplate:
     :param key_field: the member of the body that carries the idempotency key; None where a header does.
     :param namespace: distinguishes rows of different kinds with the same key columns; None for keys without.
     :param kept_members: members of the body that the ledger keeps, and how.
+    :param hash_key: keys their hashes. Default: the tenant alone.
     """
 
     tenant: str
@@ -89,6 +90,7 @@ class UsageTemplate:
     key_field: str | None = None
     namespace: str | None = None
     kept_members: Mapping[str, Keep] = field(default_factory=dict)
+    hash_key: HashKey | None = None
 
     def columns(self) -> frozenset[str]:
         """Return the columns that a row must have."""
@@ -117,7 +119,7 @@ class UsageTemplate:
             body = encode(filled)
             content = by_value(filled)
             members = member_digests(content, salt=key)
-            kept = keep_members(content, rules=self.kept_members, salt=self.tenant)
+            kept = keep_members(content, rules=self.kept_members, key=self.hash_key or HashKey(salt=self.tenant))
         in_path = {
             name: as_text(row[name], number=number, column=name)
             for name in self._columns_of_path

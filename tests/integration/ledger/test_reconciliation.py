@@ -8,28 +8,35 @@ import signal
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from operator import itemgetter
 
 import pytest
 
 from limio_limitrail.api.resource import Resource
+from limio_limitrail.api.secret import Secret
+from limio_limitrail.usage.approval import make_form
 from limio_limitrail.usage.conventions import ResponseMapping
+from limio_limitrail.usage.hash_keys import hash_key
 from limio_limitrail.usage.ledger import ledger_scan
 from limio_limitrail.usage.ledger import settlement as settlement_module
+from limio_limitrail.usage.ledger.kept_members import HashKey, keep_members
 from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
 from limio_limitrail.usage.ledger.model import Outcome
 from limio_limitrail.usage.ledger.settlement import Settlements
-from limio_limitrail.usage.ledger.states import State
-from limio_limitrail.usage.reconciliation.parameters import field, match
-from limio_limitrail.usage.reconciliation.reconcile import Reconciliation
+from limio_limitrail.usage.ledger.states import Keep, State
+from limio_limitrail.usage.reconciliation.parameters import LedgerField, field, match
+from limio_limitrail.usage.reconciliation.reconcile import HashSecretError, Reconciliation
 from limio_limitrail.usage.reconciliation.sides import Sides
 from limio_limitrail.usage.reconciliation.tables import ReconciliationTables
+from limio_limitrail.usage.settling import open_settlements
 from tests.support.ledgers import PARK, FailingDatabase, make_rows
 from tests.support.settlements import states
 
 ROWS = make_rows(8)
 HOUR = 3_600_000
 BY_KEY = {"key": "idempotency_key"}
+KEY = HashKey(salt="t")
 
 
 @pytest.fixture
@@ -48,6 +55,8 @@ def reconcile(monkeypatch):
         primary_key=("id",),
         time_of=None,
         read=None,
+        amount=None,
+        key=KEY,
         **more,
     ):
         held = FailingDatabase(db.hook())
@@ -63,7 +72,9 @@ def reconcile(monkeypatch):
             match=match("match", match_by),
             compare={},
             time_of=None if time_of is None else field("time_of", time_of),
-            salt="t",
+            salt=key.salt,
+            secret_id=key.secret_id,
+            amount=amount,
         )
         asked = {"since": now - HOUR, "until": now + HOUR, "listed_after": 0, "retention": 2 * HOUR, "max_sent": 100, **more}
         span = {name: asked[name] for name in ("since", "until")}
@@ -124,6 +135,58 @@ def test_what_is_there_is_committed_and_what_is_not_is_free(doubtful, reconcile)
     # Again: nothing is left to settle, and the lines of the first time are replaced.
     again = reconcile(doubtful, [*DONE, found, denied], settlement_id="two")
     assert (again["settlement"]["settled"], again["equal"], again["absent"], kinds(doubtful)) == (0, 6, 2, set())
+
+
+AMOUNT = ("amount", LedgerField.of("kept.amount"))
+GREAT = "12345678901234567890.01"
+
+
+def totals(db):
+    lines = db.query("SELECT kind, ledger_amount, list_amount, unknown_amounts FROM totals ORDER BY kind")
+    return {kind: amounts for kind, *amounts in lines}
+
+
+def test_amounts_are_summed_exactly(doubtful, reconcile):
+    doubtful.execute(
+        """UPDATE ledger SET kept_members = '{"amount":0.1}'""",
+        f"""UPDATE ledger SET kept_members = '{{"amount":"{GREAT}"}}' WHERE {_is(ROWS[3])}""",
+    )
+    listed = [*(item(row, amount=0.1) for row in ROWS[:3]), item(ROWS[3], amount=Decimal(GREAT)), item(ROWS[4], amount=" 1e-1")]
+    # A table of an earlier version has no amounts.
+    reconcile(doubtful, listed, settles=False)
+    for column in ("ledger_amount", "list_amount", "unknown_amounts"):
+        doubtful.execute(f"ALTER TABLE totals DROP COLUMN {column}")
+    summary = reconcile(doubtful, listed, settles=False, amount=AMOUNT)
+    assert totals(doubtful) == {
+        "equal": ["12345678901234567890.31", "12345678901234567890.31", 0],
+        "uncertain_missing": ["0.3", "0", 0],
+        "uncertain_there": ["0.1", "0.1", 0],
+    }
+    assert (summary["ledger_amount"], summary["list_amount"]) == ("12345678901234567890.41", "12345678901234567890.41")
+
+
+def test_amounts_that_are_not_known_are_not_zero(doubtful, reconcile):
+    doubtful.execute(
+        """UPDATE ledger SET kept_members = '{"amount":1}'""",
+        f"UPDATE ledger SET kept_members = NULL WHERE {_is(ROWS[0])}",
+        f"""UPDATE ledger SET kept_members = '{{"amount":"ten"}}' WHERE {_is(ROWS[4])}""",
+    )
+    listed = [*(item(row, amount=2) for row in ROWS[:3]), item(ROWS[3], amount="NaN"), item(ROWS[4], amount=1)]
+    summary = reconcile(doubtful, listed, amount=AMOUNT)
+    assert totals(doubtful) == {"equal": [None, "6", 1], "not_compared": [None, None, 2], "uncertain_missing": ["3", "0", 0]}
+    assert (summary["ledger_amount"], summary["list_amount"], summary["unknown_amounts"]) == (None, None, 3)
+    reasons = doubtful.query("SELECT reason FROM differences WHERE kind = 'not_compared' ORDER BY reason")
+    assert [reason for (reason,) in reasons] == ["the ledger's amount is no number", "the list's amount is no number"]
+    # What cannot be compared settles nothing.
+    assert states(doubtful)[ROWS[4].key] == "parked"
+
+
+def test_a_person_is_asked_about_what_the_list_cannot_settle(doubtful, reconcile):
+    summary = reconcile(doubtful, [*DONE, item(ROWS[4])], listed_after=None)
+    assert summary["settlement"]["settled_as"] == {"committed": 1}
+    with open_settlements(doubtful.hook(), ledger_table="ledger", changes_table="changes") as settlements:
+        form = make_form(settlements.list_open(), table="ledger", listed_rows=20)
+    assert {key for group in form.shown.groups for key, _ in group.rows} == {row.key for row in ROWS[5:]}
 
 
 def _is(row):
@@ -269,6 +332,28 @@ def test_two_rows_with_one_record_are_not_guessed(db, ledger_in, reconcile):
     time.sleep(0.002)
     summary = reconcile(db, [{"id": "x", "amount": 1}], match_by={"amount": "kept.amount"})
     assert (summary["ambiguous"], summary["settlement"]["settled"]) == (8, 0)
+
+
+def test_hashes_of_another_secret_are_refused(db, ledger_in, reconcile):
+    former, now = (hash_key("acme", secret=Secret(f"a long random text {number}")) for number in (1, 2))
+    bare = hash_key("acme")
+    kept = [keep_members({"meter": f"m-{row.number}"}, rules={"meter": Keep.HASH}, key=former) for row in ROWS]
+    rows = [replace(row, kept=text) for row, text in zip(ROWS, kept, strict=True)]
+    ledger = ledger_in(db, "monday")
+    ledger.claim(rows, policy=PARK)
+    ledger.record({row.key: Outcome(state=State.PARKED) for row in rows})
+    listed = [{"id": f"id-{row.number}", "meter": f"m-{row.number}"} for row in ROWS]
+    by_meter = {"meter": "kept.meter"}
+    for other in (now, bare):
+        with pytest.raises(HashSecretError, match="8 rows keep hashes that were made with another secret"):
+            reconcile(db, listed, match_by=by_meter, key=other)
+        assert set(states(db).values()) == {"parked"}
+    # What lies outside of the range is not compared.
+    summary = reconcile(db, listed, match_by=by_meter, key=now, since=0, until=1)
+    assert summary["settlement"]["settled"] == 0
+    summary = reconcile(db, listed, match_by=by_meter, key=former)
+    assert (summary["uncertain_there"], summary["settlement"]["settled_as"]) == (8, {"committed": 8})
+    assert "m-1" not in str(kept)
 
 
 def test_rows_that_were_sent_before_anything_was_kept_settle_nothing(doubtful, reconcile):

@@ -419,7 +419,8 @@ def test_a_heartbeat_after_the_check_keeps_the_row(lite, ledger_in, settlements_
 
 def test_a_changed_row_that_was_corrected_is_accepted(db, ledger_in, settlements_in):
     ledger = one_of_each(db, ledger_in)
-    changed = replace(ROWS[0], digest="v2:new:path", members='{"quantity": "123456"}')
+    db.execute("""UPDATE ledger SET kept_members = '{"quantity":1}'""")
+    changed = replace(ROWS[0], digest="v2:new:path", members='{"quantity": "123456"}', kept='{"quantity":2}')
     ledger.list_changes([changed], table="changes", with_bodies=False)
     settlements = settlements_in(db)
     [row] = settlements.list_open(Filter(kinds=["changed"]))
@@ -430,13 +431,31 @@ def test_a_changed_row_that_was_corrected_is_accepted(db, ledger_in, settlements
     for _ in range(2):
         result = settlements.settle([decide(ROWS[0], "accept", version=row.version)], by="ada")
     assert result.already == 1
-    assert columns(db, "state", "body_digest", "body_members")[ROWS[0].key] == (
+    assert columns(db, "state", "body_digest", "body_members", "kept_members")[ROWS[0].key] == (
         "committed",
         "v2:newer:path",
         '{"quantity": "123456"}',
+        '{"quantity":2}',
     )
     assert settlements.list_open(Filter(kinds=["changed"])) == []
     assert settlements.settle([decide(ROWS[0], "accept")], by="bob").already == 1
+
+
+def test_what_was_kept_of_a_former_body_is_not_taken_for_the_accepted_one(db, ledger_in, settlements_in):
+    ledger = one_of_each(db, ledger_in)
+    db.execute("""UPDATE ledger SET kept_members = '{"quantity":1}'""")
+    changed = replace(ROWS[0], digest="v2:new:path", kept='{"quantity":2}')
+    ledger.list_changes([changed], table="changes", with_bodies=False)
+    # An earlier version has listed it.
+    db.execute("ALTER TABLE changes DROP COLUMN kept_members")
+    settlements = settlements_in(db)
+    [row] = settlements.list_open(Filter(kinds=["changed"]))
+    assert settlements.settle([decide(ROWS[0], "accept", version=row.version)], by="ada").settled == {"accept": 1}
+    kept = columns(db, "kept_members")
+    assert (kept[ROWS[0].key], kept[ROWS[1].key]) == ((None,), ('{"quantity":1}',))
+    # It gets the column when a row is listed again.
+    ledger.list_changes([replace(changed, digest="v2:newer:path")], table="changes", with_bodies=False)
+    assert db.query("SELECT kept_members FROM changes") == [('{"quantity":2}',)]
 
 
 # -- an older table ------------------------------------------------------------------------------------------------------

@@ -104,6 +104,23 @@ def test_after_reconcile_and_settle_no_row_is_billed_twice_and_none_is_lost(plac
     assert total == {"kind": "equal", "ledger_rows": 24, "list_records": 24}
 
 
+def test_hashes_are_keyed_by_a_connection(place_of):
+    place = place_of("lite", ROWS)
+    masking_key = {"conn_type": "generic", "password": "a long random text"}
+    place.home.connect({"masking_key": masking_key})
+    place.write_dag(kept_members=KEPT, mask_conn_id="masking_key")
+    assert place.attempt("one").state == "success"
+    state, summary = reconcile(place, match=BY_VALUES, amount={"amount": "kept.amount"}, mask_conn_id="masking_key")
+    assert (state, summary["equal"], summary["ledger_amount"]) == ("success", 24, summary["list_amount"])
+    assert summary["ledger_amount"] == "282"
+    place.output()
+    place.home.connect({"masking_key": {**masking_key, "password": "another long random text"}})
+    assert reconcile(place, "two", match=BY_VALUES, mask_conn_id="masking_key")[0] == "failed"
+    said = place.output()
+    assert "24 rows keep hashes that were made with another secret" in said
+    assert "long random text" not in said
+
+
 def test_a_list_that_forgets_frees_nothing(place_of):
     place = in_doubt(place_of)
     now = datetime.now(UTC)

@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from limio_limitrail.usage.ledger.kept_members import KeptHash, comparable, hash_value, keep_members, read_kept, same_kept
+from limio_limitrail.usage.ledger.kept_members import (
+    HashKey,
+    KeptHash,
+    comparable,
+    hash_value,
+    keep_members,
+    read_kept,
+    same_kept,
+)
 from limio_limitrail.usage.ledger.states import Keep, State
 from limio_limitrail.usage.reconciliation.comparison import Comparison, Range
 from limio_limitrail.usage.reconciliation.model import Finding, Kind, Record, Row
@@ -102,7 +110,7 @@ def test_a_hash_compares_as_the_value_does():
 
 @pytest.mark.parametrize("value", VALUES)
 def test_what_the_ledger_keeps_is_the_value_that_it_reads_again(value):
-    kept = read_kept(keep_members({"a": {"b": value}}, rules={"a.b": Keep.PLAIN}, salt=SALT))
+    kept = read_kept(keep_members({"a": {"b": value}}, rules={"a.b": Keep.PLAIN}, key=HashKey(salt=SALT)))
     assert same_kept(kept["a.b"], comparable(value), salt=SALT)
 
 
@@ -184,7 +192,7 @@ def test_no_state_is_forgotten():
 
 
 def test_what_is_kept_names_no_value_that_is_hashed():
-    text = keep_members({"a": "secret", "b": 1, "c": None}, rules=dict.fromkeys("abcd", Keep.HASH), salt=SALT)
+    text = keep_members({"a": "secret", "b": 1, "c": None}, rules=dict.fromkeys("abcd", Keep.HASH), key=HashKey(salt=SALT))
     assert "secret" not in text
     assert isinstance(read_kept(text)["a"], KeptHash)
     assert set(read_kept(text)) == {"a", "b", "c"}

@@ -32,10 +32,10 @@ _HTML = b"<!DOCTYPE html><html><head><title>Sign in</title></head><body><h1>Plea
 class Fault:
     """One fault to inject.
 
-    ``match`` is the start of a path, or a glob over all of it; ``query`` is text the query must contain, ``method``
-    the method. The first ``after`` matching requests are spared and the next ``times`` ones hit (None: all of them).
-    With a ``share`` below 1 only that share of them is hit, drawn in order of arrival from the fault's own random
-    generator, which starts at ``seed``.
+    ``match`` is the start of a path, or a glob over all of it; ``query`` is text the query must contain, ``text`` what the
+    body must contain, ``method`` the method. The first ``after`` matching requests are spared and the next ``times`` ones hit
+    (None: all of them). With a ``share`` below 1 only that share of them is hit, drawn in order of arrival from the fault's own
+    random generator, which starts at ``seed``.
 
     The kinds: ``status`` (with ``status``, ``body``, ``headers``), ``latency`` (``seconds`` before the answer; it
     goes together with one other fault), ``reset`` and ``reset_after`` (the connection is closed without an answer,
@@ -50,6 +50,7 @@ class Fault:
     kind: str
     match: str = "/"
     query: str | None = None
+    text: str | None = None
     method: str | None = None
     after: int = 0
     times: int | None = 1
@@ -77,6 +78,8 @@ class Fault:
         if self.method is not None and self.method != call.method:
             return False
         if self.query is not None and self.query not in call.query and self.query not in unquote_plus(call.query):
+            return False
+        if self.text is not None and self.text.encode() not in call.body:
             return False
         if any(letter in self.match for letter in "*?["):
             return fnmatch.fnmatchcase(call.path, self.match)

@@ -24,9 +24,12 @@ _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 _WORKER = ("dag_id", "task_id", "run_id", "map_index")
 
-COLUMNS = typed(KEY, "operation", "row_key", "members", "seen_at", "finished_at", *_WORKER, "body_digest", "body_members", "body")
+COLUMNS = typed(
+    KEY, "operation", "row_key", "members", "seen_at", "finished_at", *_WORKER, "body_digest", "body_members", "body",
+    "kept_members",
+)  # fmt: skip
 
-CHANGES = TableSpec(columns=COLUMNS, unfit="holds no changed rows", parameter="changes_table")
+CHANGES = TableSpec(columns=COLUMNS, unfit="holds no changed rows", parameter="changes_table", later=("kept_members",))
 
 PATH = "(path)"
 """In the list of members: the request's path differs."""
@@ -49,7 +52,8 @@ def write_changes(
         body = row.body.decode() if with_bodies and row.body is not None else None
         differing = differing_members(row.members, sent.get(row.key))
         members = None if differing is None else msgspec.json.encode(differing or [PATH]).decode()
-        changed.append([row.key, operation, row.row_key, members, instant(now), None, *worker, row.digest, row.members, body])
+        facts = [row.digest, row.members, body, row.kept]
+        changed.append([row.key, operation, row.row_key, members, instant(now), None, *worker, *facts])
     replace_rows(session, changes, columns=COLUMNS, rows=changed)
     finished = f"SELECT l.{quote('finished_at')} FROM {ledger} AS l WHERE l.{quote(KEY)} = {changes}.{quote(KEY)}"
     session.execute(f"UPDATE {changes} SET {quote('finished_at')} = ({finished}) WHERE {among}", *keys)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -29,10 +30,24 @@ class KeptHash(NamedTuple):
     :param coarse: the hash of a form that all values have that are one with it.
     :param exact: the hash of the value itself, if it is a text, after `_WORD` if it is a word for true or false; `_BOOLEAN` for
         true and false; None for numbers.
+    :param secret_id: that of the `HashKey`; None for a hash without a secret.
     """
 
     coarse: str
     exact: str | None
+    secret_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class HashKey:
+    """What keys the hashes of a tenant.
+
+    :param salt: goes into each hash, the same for all rows of a tenant.
+    :param secret_id: tells hashes of one secret from those of another; None without a secret.
+    """
+
+    salt: str = field(repr=False)
+    secret_id: str | None = None
 
 
 _BOOLEAN = "boolean"
@@ -42,11 +57,11 @@ MISSING = object()
 """Stands for a member that a body does not have."""
 
 
-def keep_members(content: Any, *, rules: Mapping[str, Keep], salt: str) -> str | None:
+def keep_members(content: Any, *, rules: Mapping[str, Keep], key: HashKey) -> str | None:
     """Return what the ledger keeps of a body, as JSON text; None if nothing.
 
     :param content: the body, as `changes.by_value` returns it.
-    :param salt: goes into each hash, the same for all rows of a tenant.
+    :param key: keys the hashes.
     """
     kept: dict[str, Any] = {}
     for path, rule in rules.items():
@@ -55,10 +70,15 @@ def keep_members(content: Any, *, rules: Mapping[str, Keep], salt: str) -> str |
             continue
         value = comparable(value)
         if rule is Keep.HASH and value is not None:
-            kept[path] = {"hash": list(hash_value(value, salt=salt))}
+            kept[path] = as_json(hash_value(value, salt=key.salt)._replace(secret_id=key.secret_id))
         else:
             kept[path] = value
     return _ENCODER.encode(kept).decode() if kept else None
+
+
+def as_json(value: KeptHash) -> dict[str, list[str | None]]:
+    """Return a hash as the ledger holds it."""
+    return {"hash": [value.coarse, value.exact, *([] if value.secret_id is None else [value.secret_id])]}
 
 
 def read_kept(text: object) -> dict[str, Any]:
@@ -74,6 +94,8 @@ def _read_value(value: Any) -> Any:
     match value:
         case {"hash": [str() as one, None | str() as exact]}:
             return KeptHash(one, exact)
+        case {"hash": [str() as one, None | str() as exact, str() as secret_id]}:
+            return KeptHash(one, exact, secret_id)
     return value
 
 

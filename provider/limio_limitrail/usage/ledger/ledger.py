@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.errors import Cause
-from limio_limitrail.usage.ledger.changes import write_changes
+from limio_limitrail.usage.ledger.changes import CHANGES, write_changes
 from limio_limitrail.usage.ledger.leases import LeaseMonitor, ProcessLock
 from limio_limitrail.usage.ledger.model import Entry, Outcome, UsageRow, Worker
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt, OtherEntry, default_zone, find_left, find_others
@@ -32,6 +32,7 @@ from limio_limitrail.usage.ledger.table import (
     LEDGER,
     check_writable,
     prepare_table,
+    require_table,
     table_exists,
 )
 from limio_limitrail.usage.ledger.transactions import Transactions, record_apart
@@ -353,6 +354,8 @@ class Ledger:
     def list_changes(self, rows: Sequence[UsageRow], *, table: str, with_bodies: bool) -> None:
         """List rows that were carried out with other bodies. Another table of that name raises a `LedgerError`."""
 
+        # A table of an earlier version gets its later columns.
+        require_table(self._transactions, table, CHANGES)
         write = partial(write_changes, rows=rows, operation=self.operation, table=table, with_bodies=with_bodies)
         self._write(lambda sql: write(sql, now=self._now(sql)))
 

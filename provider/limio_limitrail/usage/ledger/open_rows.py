@@ -43,7 +43,7 @@ WITH_LIMIT = frozenset({"postgresql", "duckdb", "sqlite"})
 """Databases that have a LIMIT clause for certain."""
 
 _INSTANTS = ("claimed_at", "finished_at", "settled_at")
-_COLUMNS = (*ENTRY, "operation", "row_key", "body_members", "settled_by", "settlement", *_INSTANTS)
+_COLUMNS = (*ENTRY, "operation", "row_key", "body_members", "kept_members", "settled_by", "settlement", *_INSTANTS)
 
 _ENDED = "the worker that sent it ended without writing down an answer"
 _MAY_BE_DONE = "an earlier request may have been carried out"
@@ -310,14 +310,16 @@ def read_rows(sql: LedgerStatements, keys: Sequence[str], *, changes_table: str,
         return found
     dialect = sql.session.dialect
     among, values = sql.among(carried_out)
-    names = ("body_digest", "body_members", "members")
-    columns = ", ".join(dialect.quote(name) for name in (KEY, *names))
-    query = f"SELECT {columns} FROM {dialect.qualified(find_name(changes_table, dialect=dialect))} WHERE {among}"
-    for key, digest, new_members, members in sql.session.query(query, *values):
+    changes = find_name(changes_table, dialect=dialect)
+    columns = ", ".join(map(dialect.quote, (KEY, "body_digest", "body_members", "members")))
+    has_kept = any(column.name.lower() == "kept_members" for column in sql.session.columns(changes) or ())
+    kept = dialect.quote("kept_members") if has_kept else "NULL"
+    query = f"SELECT {columns}, {kept} FROM {dialect.qualified(changes)} WHERE {among}"
+    for key, digest, new_members, members, new_kept in sql.session.query(query, *values):
         row = found[key]
         row["is_listed"] = True
         if digest is not None and digest != (row["body_digest"] or ""):
-            row |= {"changed_to": digest, "new_members": new_members, "members": members}
+            row |= {"changed_to": digest, "new_members": new_members, "members": members, "new_kept": new_kept}
     return found
 
 

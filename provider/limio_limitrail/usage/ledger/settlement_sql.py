@@ -46,11 +46,16 @@ def staged_change(row: Mapping[str, Any], decision: RowDecision, *, settlement_i
         "s_trace_id": storable(decision.trace_id) or row["trace_id"],
         "s_body_digest": row["changed_to"] if accepts else row["body_digest"],
         "s_body_members": row["new_members"] if accepts else row["body_members"],
+        # Those of the former body would differ from what the API has now.
+        "s_kept_members": row["new_kept"] if accepts else row["kept_members"],
         "s_settlement": record.to_text(),
     }
 
 
-_WRITTEN = ("state", "in_doubt_since", "decision", "reservation_id", "trace_id", "body_digest", "body_members", "settlement")
+_WRITTEN = (
+    "state", "in_doubt_since", "decision", "reservation_id", "trace_id", "body_digest", "body_members", "kept_members",
+    "settlement",
+)  # fmt: skip
 _STAGED_NUMBERS = ("s_attempts", "s_lease_until", "s_in_doubt_since")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -65,7 +65,7 @@ class Comparison:
     range: Range
     match: Sequence[str]
     compare: Sequence[str]
-    salt: str
+    salt: str = field(repr=False)
     by_key: bool = False
 
     def classify(self, rows: Sequence[Row], records: Sequence[Record]) -> Iterator[Finding]:

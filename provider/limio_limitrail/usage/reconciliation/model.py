@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from enum import StrEnum
 
 import msgspec
@@ -58,6 +59,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     :param last_at: when its last request may have been sent at the latest, likewise.
     :param in_doubt: whether it may have been carried out, although its state does not say so.
     :param is_alive: whether a worker may be sending it.
+    :param amount: its amount; None if it is not known, or not asked for.
+    :param has_faulty_amount: whether there is something else than a number.
+    :param has_other_secret: whether a value is a hash that cannot be compared, as another secret has keyed it.
     """
 
     key: str
@@ -73,6 +77,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     last_at: int | None = None
     in_doubt: bool = False
     is_alive: bool = False
+    amount: Decimal | None = None
+    has_faulty_amount: bool = False
+    has_other_secret: bool = False
 
     def is_apart(self, record: Record, *, margin: int) -> bool:
         """Return whether a record's time is none that this row can have in the list.
@@ -106,6 +113,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     :param id: what identifies it there; None if nothing does.
     :param at: its time, in milliseconds since 1970; None if it has none.
     :param stands: what its decision means: ``committed``, ``denied``, or another text; None if it has none.
+    :param amount: as that of a row.
+    :param has_faulty_amount: likewise.
     """
 
     id: str | None = None
@@ -116,6 +125,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     decision: str | None = None
     reservation_id: str | None = None
     trace_id: str | None = None
+    amount: Decimal | None = None
+    has_faulty_amount: bool = False
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

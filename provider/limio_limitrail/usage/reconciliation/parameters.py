@@ -60,6 +60,17 @@ def match(name: str, value: object) -> dict[str, LedgerField]:
     return found
 
 
+def amount(name: str, value: object) -> dict[str, LedgerField]:
+    """Read what holds the amount on both sides: one record's member → what the ledger holds; empty for nothing.
+
+    :raises ParameterError: there are several, or it cannot be a number.
+    """
+    found = fields(name, value)
+    if len(found) > 1 or any(one.column in LEDGER_COLUMNS for one in found.values()):
+        raise unfit(name, value, expected="one member and a key column or kept.<member>, such as {'amount': 'kept.amount'}")
+    return found
+
+
 def fields(name: str, value: object) -> dict[str, LedgerField]:
     """Read a mapping of a record's members to what the ledger holds."""
     given = {} if is_nothing(plain(value)) else mapping(name, value)

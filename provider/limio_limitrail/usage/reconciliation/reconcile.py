@@ -14,7 +14,9 @@ import msgspec
 
 from limio_limitrail.usage.ledger.decisions import Decision, RowDecision
 from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
+from limio_limitrail.usage.ledger.states import PermanentUsageError
 from limio_limitrail.usage.parameters import ErrorBudget
+from limio_limitrail.usage.reconciliation.amounts import AmountTotals, name_faults
 from limio_limitrail.usage.reconciliation.comparison import Comparison, Range
 from limio_limitrail.usage.reconciliation.model import AGREED, Finding, Kind
 from limio_limitrail.usage.reconciliation.scratch import Scratch
@@ -34,6 +36,10 @@ _PAIRED = frozenset({Kind.EQUAL, Kind.DIFFERENT, Kind.UNCERTAIN_THERE})
 
 _PARTS = 4
 """Requests of the second reading, at least: a list that is cut off after a number of records is not cut off in each of them."""
+
+
+class HashSecretError(PermanentUsageError):
+    """Hashes that the ledger keeps are those of another secret: the comparison would find nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +100,8 @@ class Reconciliation:
             if settles:
                 settlement = settle(self.settlements, decisions, by=by, settlement_id=settlement_id)
             counts = {kind.value: result.counts[kind] for kind in Kind}
+            amounts = None if result.totals.amounts is None else result.totals.amounts.total()
+            ledger_amount, list_amount = (None, None) if amounts is None else amounts.texts()
             return {
                 "table": self.settlements.table,
                 "differences_table": tables.differences_table,
@@ -104,6 +112,9 @@ class Reconciliation:
                 "until": tables.range[1],
                 "ledger_rows": scratch.rows,
                 "list_records": scratch.records,
+                "ledger_amount": ledger_amount,
+                "list_amount": list_amount,
+                "unknown_amounts": 0 if amounts is None else amounts.unknown,
                 **counts,  # type: ignore[typeddict-item]
                 "proposed": dict(Counter(one.decision.value for one in decisions)),
                 "free_there": result.free_there,
@@ -144,6 +155,7 @@ class Reconciliation:
             comparison=comparison,
             operation=self.wanted.operation,
             needs_evidence=self.retention is None,
+            amount=None if self.sides.amount is None else self.sides.amount[0],
         )
         result.count(max_sent=self.max_sent)
         return result
@@ -159,15 +171,19 @@ class ComparisonResult:
     """What a comparison has found, counted; the findings themselves are made anew whenever they are wanted.
 
     :param needs_evidence: whether the list must show that it reaches back to a row.
+    :param amount: the list's name for the amount; None: amounts are not summed.
     """
 
-    def __init__(self, *, scratch: Scratch, comparison: Comparison, operation: str, needs_evidence: bool) -> None:
+    def __init__(
+        self, *, scratch: Scratch, comparison: Comparison, operation: str, needs_evidence: bool, amount: str | None = None
+    ) -> None:
         self._scratch, self._comparison = scratch, comparison
         self._needs_evidence = needs_evidence
         self._oldest = scratch.oldest
         self.counts: Counter[Kind] = Counter()
         self.proposed: Counter[str] = Counter()
-        self.totals = Totals(operation)
+        self._amount = amount
+        self.totals = Totals(operation, amounts=None if amount is None else AmountTotals())
         self.blockers: list[str] = []
         self.span_to_send: tuple[int, int] | None = None
         """From when to when the rows were sent that would be sent again, in milliseconds since 1970."""
@@ -177,9 +193,15 @@ class ComparisonResult:
         self._doubtful_match: str | None = None
 
     def count(self, *, max_sent: int | str) -> None:
-        """Count all findings, and find out whether the list proves that a row was not carried out."""
+        """Count all findings, and find out whether the list proves that a row was not carried out.
+
+        :raises HashSecretError: hashes of the ledger cannot be compared.
+        """
         previous: str | None = None
+        other_secret = 0
         for finding in self._findings():
+            if (row := finding.row) is not None and row.has_other_secret:
+                other_secret += self._comparison.range.holds(row.at)
             key = None if finding.row is None else finding.row.key
             is_new = key is None or key != previous
             previous = key
@@ -190,6 +212,12 @@ class ComparisonResult:
                 self.proposed[finding.proposal] += 1
                 self.free_there += finding.kind is Kind.UNEXPECTED_THERE
             self._note_times(finding)
+        if other_secret:
+            raise HashSecretError(
+                f"{other_secret:,} rows keep hashes that were made with another secret than that of mask_conn_id=, or without "
+                "one, so that no record would be theirs. Nothing was compared, written or settled: name the connection that the "
+                "task which sends the rows names, with its former password; or reconcile a range that begins after the change"
+            )
         if self.counts[Kind.NOT_COMPARED] and not self._comparison.by_key:
             self._doubtful_match = "the record may be that of a row which cannot be compared"
         if self.proposed[Decision.SEND]:
@@ -229,6 +257,11 @@ class ComparisonResult:
             yield f"{sent:,} rows would be ({budget})"
 
     def _findings(self) -> Iterator[Finding]:
+        if self._amount is None:
+            return self._compared()
+        return (name_faults(finding, member=self._amount) for finding in self._compared())
+
+    def _compared(self) -> Iterator[Finding]:
         for rows, records in self._scratch.groups():
             yield from map(self._with_evidence, self._comparison.classify(rows, records))
         yield from map(self._comparison.not_compared, self._scratch.unmatched_rows())

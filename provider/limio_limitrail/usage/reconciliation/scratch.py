@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 import msgspec
 
 from limio_limitrail.api.errors import ParameterError
-from limio_limitrail.usage.ledger.kept_members import KeptHash, coarse_hash
+from limio_limitrail.usage.ledger.kept_members import KeptHash, as_json, coarse_hash
 from limio_limitrail.usage.reconciliation.model import Record, Row
 
 MAX_GROUP = 1000
@@ -47,7 +47,7 @@ def dump_values(values: Mapping[str, Any]) -> str:
     """Return values as `kept_members.read_kept` reads them."""
     from limio_limitrail.usage.ledger.changes import by_value
 
-    plain = {name: {"hash": list(value)} if isinstance(value, KeptHash) else by_value(value) for name, value in values.items()}
+    plain = {name: as_json(value) if isinstance(value, KeptHash) else by_value(value) for name, value in values.items()}
     return msgspec.json.encode(plain).decode()
 
 

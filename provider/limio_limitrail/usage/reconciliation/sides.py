@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from limio_limitrail.api.redact import safe_text
@@ -16,6 +16,7 @@ from limio_limitrail.usage.ledger.kept_members import MISSING, KeptHash, compara
 from limio_limitrail.usage.ledger.ledger_scan import ScannedRow
 from limio_limitrail.usage.ledger.row_identity import read_row_key
 from limio_limitrail.usage.ledger.table import milliseconds
+from limio_limitrail.usage.reconciliation.amounts import read_amount
 from limio_limitrail.usage.reconciliation.model import Record, Row
 from limio_limitrail.usage.reconciliation.parameters import LedgerField
 from limio_limitrail.usage.reconciliation.scratch import Identity, dump_values, match_key
@@ -32,6 +33,8 @@ class Sides:
     :param compare: what must be equal, likewise.
     :param time_of: what the ledger holds of a row's time in the list; None: the time at which it was sent.
     :param salt: that of the kept hashes.
+    :param secret_id: that of the secret in it.
+    :param amount: a record's member that holds its amount, and what of the ledger holds it; None: no amounts.
     """
 
     resource: Resource
@@ -39,7 +42,9 @@ class Sides:
     match: Mapping[str, LedgerField]
     compare: Mapping[str, LedgerField]
     time_of: LedgerField | None
-    salt: str
+    salt: str = field(repr=False)
+    secret_id: str | None = None
+    amount: tuple[str, LedgerField] | None = None
 
     def record(self, item: Mapping[str, Any]) -> tuple[Identity, str | None, Record]:
         """Return a record of the list, and before it its identity and its `match_key`."""
@@ -50,6 +55,7 @@ class Sides:
         plain_id = identity[0] if len(identity) == 1 else json.dumps(identity, default=str)
         decision = None if self.response.decision_field is None else self._value(item, self.response.decision_field)
         key = match_key(list(matched.values()), salt=self.salt)
+        amount, is_faulty = (None, False) if self.amount is None else read_amount(self._value(item, self.amount[0]))
         record = Record(
             id=safe_text(str(plain_id)) if has_id else None,
             at=self._time(item),
@@ -59,8 +65,10 @@ class Sides:
             decision=safe_text(decision),
             reservation_id=safe_text(self._value(item, self.response.reservation_field)),
             trace_id=safe_text(self._value(item, "traceId")),
+            amount=amount,
+            has_faulty_amount=is_faulty,
         )
-        content = _digest([plain_id if has_id else None, record.at, record.matched, record.compared, decision])
+        content = _digest([plain_id if has_id else None, record.at, record.matched, record.compared, decision, str(amount)])
         return Identity(_digest(plain_id), content) if has_id else Identity(content), key, record
 
     def _value(self, item: Mapping[str, Any], name: str) -> Any:
@@ -82,6 +90,8 @@ class Sides:
         if self.time_of is not None:
             when = values.of(self.time_of)
             at = at_latest = milliseconds(when) if isinstance(when, str) else None
+        amount, is_faulty = (None, False) if self.amount is None else read_amount(values.of(self.amount[1]))
+        hashes = [value for value in (*matched.values(), *compared.values()) if isinstance(value, KeptHash)]
         found = [None if value is MISSING else value for value in matched.values()]
         key = match_key(found, salt=self.salt)
         return key, Row(
@@ -98,6 +108,9 @@ class Sides:
             last_at=scanned.last_at,
             in_doubt=scanned.in_doubt,
             is_alive=scanned.is_alive,
+            amount=amount,
+            has_faulty_amount=is_faulty,
+            has_other_secret=any(value.secret_id != self.secret_id for value in hashes),
         )
 
 

@@ -48,6 +48,8 @@ class UsageReconciliationSummary(TypedDict):
     The numbers from ``equal`` to ``in_flight`` are rows; ``only_theirs`` are records. ``uncertain_there`` and
     ``uncertain_missing`` are what they were before ``settlement``; ``not_sent_because`` says why no row became free.
     ``free_there`` is how many of ``unexpected_there`` were free, and are proposed to be committed.
+    ``ledger_amount`` and ``list_amount`` are exact decimal texts; None if an amount of that side is not known, or ``amount=`` is
+    not given.
     """
 
     table: str
@@ -59,6 +61,9 @@ class UsageReconciliationSummary(TypedDict):
     until: str
     ledger_rows: int
     list_records: int
+    ledger_amount: str | None
+    list_amount: str | None
+    unknown_amounts: int
     equal: int
     absent: int
     different: int
@@ -93,6 +98,12 @@ def describe(summary: UsageReconciliationSummary) -> Iterator[tuple[int, str]]:
     records = f"{summary['list_records']:,} records of {summary['resource']}"
     sides = f"{summary['ledger_rows']:,} rows of {summary['table']}, {records}"
     yield logging.INFO, f"{sides} from {summary['since']} to {summary['until']}: {summary['equal']:,} are equal."
+    if summary["unknown_amounts"]:
+        unknown = summary["unknown_amounts"]
+        yield logging.WARNING, f"{unknown:,} amounts are not known or no numbers, so that their sums are not known either."
+    if summary["ledger_amount"] is not None or summary["list_amount"] is not None:
+        both = (summary[side] or "unknown" for side in ("ledger_amount", "list_amount"))
+        yield logging.INFO, "The amounts sum up to {} in the ledger, and to {} in the list.".format(*both)
     for kind, meaning in _MEANING.items():
         if count := counts[kind]:
             yield logging.WARNING, f"{count:,} {meaning} ({kind})."

@@ -16,6 +16,7 @@ from limio_limitrail.landing.sql.errors import during
 from limio_limitrail.usage.ledger.sql import instant, storable
 from limio_limitrail.usage.ledger.states import LedgerError
 from limio_limitrail.usage.ledger.table import Type, find_name
+from limio_limitrail.usage.reconciliation.amounts import AmountTotals
 from limio_limitrail.usage.reconciliation.model import Finding
 
 if TYPE_CHECKING:
@@ -40,17 +41,27 @@ TOTALS = {
     "kind": Type.TEXT,
     "ledger_rows": Type.NUMBER,
     "list_records": Type.NUMBER,
+    # No type of a column is exact for any number in all databases.
+    "ledger_amount": Type.TEXT,
+    "list_amount": Type.TEXT,
+    "unknown_amounts": Type.NUMBER,
     "found_at": Type.INSTANT,
 }
+LATER = frozenset({"ledger_amount", "list_amount", "unknown_amounts"})
+"""Columns that tables of an earlier version lack."""
 
 _BATCH = 200
 
 
 class Totals:
-    """Counts rows and records by operation, day and kind."""
+    """Counts rows and records by operation, day and kind.
 
-    def __init__(self, operation: str) -> None:
+    :param amounts: sums their amounts; None if there are none.
+    """
+
+    def __init__(self, operation: str, *, amounts: AmountTotals | None = None) -> None:
         self._operation = operation
+        self.amounts = amounts
         self.rows: Counter[tuple[str, str]] = Counter()
         self.records: Counter[tuple[str, str]] = Counter()
 
@@ -59,11 +70,19 @@ class Totals:
         group = day_of(finding), finding.kind.value
         self.rows[group] += finding.row is not None and counts_row
         self.records[group] += finding.record is not None
+        if self.amounts is not None:
+            self.amounts.add(group, finding, counts_row=counts_row)
 
     def lines(self) -> list[list[object]]:
         """Return the lines of the table, without the run."""
         groups = sorted({group for counts in (self.rows, self.records) for group, count in counts.items() if count})
-        return [[self._operation, day, kind, self.rows[day, kind], self.records[day, kind]] for day, kind in groups]
+        return [[self._operation, *group, self.rows[group], self.records[group], *self._amounts(group)] for group in groups]
+
+    def _amounts(self, group: tuple[str, str]) -> list[object]:
+        if self.amounts is None:
+            return [None, None, None]
+        found = self.amounts.groups[group]
+        return [*found.texts(), found.unknown]
 
 
 def day_of(finding: Finding) -> str:
@@ -160,6 +179,13 @@ def _make_table(session: Session, text: str, columns: Mapping[str, Type]) -> Non
         with during(f"while creating {table}"):
             session.execute(f"CREATE TABLE {dialect.qualified(table)} ({described})")
     elif lacking := sorted(set(columns) - {column.name.lower() for column in found}):
+        if set(lacking) <= LATER:
+            for name in lacking:
+                with during(f"while adding columns to {table}"):
+                    session.execute(
+                        f"ALTER TABLE {dialect.qualified(table)} ADD COLUMN {dialect.quote(name)} {columns[name].of(dialect)}"
+                    )
+            return
         raise LedgerError(f"the table {table} holds no reconciliation: it lacks {', '.join(lacking)}. Give another name for it")
 
 
