@@ -153,7 +153,8 @@ def page(context: BrowserContext, seen: Seen) -> Iterator[Page]:
     yield page
     seen.look(page)
     # What is chosen on one page, such as the graph for the grid, Airflow keeps for the others.
-    page.evaluate("localStorage.clear()")
+    if page.url != "about:blank":
+        page.evaluate("localStorage.clear()")
     page.close()
 
 

@@ -23,7 +23,7 @@ EVIL = "<img src=x onerror=alert(1)> [here](https://evil.example) | https://evil
 
 
 @pytest.fixture
-def emulator(approvals_emulator: EmulatorServer, airflow: WholeAirflow) -> EmulatorServer:
+def approvals(approvals_emulator: EmulatorServer, airflow: WholeAirflow) -> EmulatorServer:
     """The LimitRail that the Dag of these tests has for itself."""
     host, _, port = approvals_emulator.url.rpartition(":")
     [client] = approvals_emulator.limitrail.options.clients
@@ -42,9 +42,10 @@ def test_a_person_answers(
     page: Page,
     dags: DagPages,
     airflow: WholeAirflow,
-    emulator: EmulatorServer,
+    approvals: EmulatorServer,
     take_picture: Callable[..., None],
 ) -> None:
+    emulator = approvals
     emulator.limitrail.add_accounts(f"acme-{number}" for number in range(5))
     # A list that lags settles nothing before the form.
     emulator.configure_limitrail(list_lag_seconds=3600)

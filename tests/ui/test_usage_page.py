@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
 from tests.support.airflow_whole import WholeAirflow
-from tests.support.big_ledger import NASTY, fill_ledger
+from tests.support.big_ledger import NASTY, NASTY_WORDS, fill_ledger
 from tests.support.databases import Database, fresh_postgres
 
 ROWS = 100_000
@@ -68,6 +68,7 @@ def test_ledgers_and_pulls_in_airflows_look(
     expect(pull).to_contain_text("as promised, within 26 h")
     # What stands in a key is text.
     expect(big).to_contain_text(NASTY)
+    expect(big.locator("td").filter(has_text=NASTY_WORDS)).to_have_count(3)  # two reasons, one run
     assert frame.locator("body").evaluate("() => window.hacked") is None
     page.wait_for_load_state("networkidle")
     page.set_viewport_size({"width": 1280, "height": 1240})
