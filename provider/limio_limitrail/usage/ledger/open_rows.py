@@ -28,7 +28,7 @@ LISTED = (*KINDS, FREE)
 """Those, and rows that wait for a task that has them."""
 
 _STATES = {kind: State(kind) for kind in LISTED if kind not in (CHANGED, DAMAGED)}
-_ORDERS = {
+_ORDERS: Mapping[str, Sequence[tuple[str, str]]] = {
     **dict.fromkeys(
         (State.PARKED, State.UNKNOWN),
         (("{since} > 0", "in_doubt_since"), ("({since} IS NULL OR {since} <= 0)", "claimed_at")),
