@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any
 
@@ -206,9 +207,10 @@ class WholeAirflow:
         self.wait_for(lambda: self.query("SELECT 1 FROM dag WHERE dag_id = %s AND NOT is_stale", dag_id), f"{dag_id} is read")
         self._ask("PATCH", f"dags/{dag_id}", is_paused=False)
 
-    def trigger(self, dag_id: str, *, conf: Mapping[str, Any] | None = None) -> str:
+    def trigger(self, dag_id: str, *, conf: Mapping[str, Any] | None = None, logical_date: datetime | None = None) -> str:
         """Make a run, and give its id."""
-        run_id: str = self._ask("POST", f"dags/{dag_id}/dagRuns", logical_date=None, conf=dict(conf or {}))["dag_run_id"]
+        when = None if logical_date is None else logical_date.isoformat()
+        run_id: str = self._ask("POST", f"dags/{dag_id}/dagRuns", logical_date=when, conf=dict(conf or {}))["dag_run_id"]
         return run_id
 
     def clear(self, dag_id: str, run_id: str, task_id: str) -> None:

@@ -15,6 +15,9 @@ from tests.support.ledgers import FailingDatabase, make_ledger, make_worker
 NASTY = '<img src=x onerror="window.hacked=1">'
 """What a row's key may look like."""
 
+NASTY_WORDS = "</td><script>window.hacked=true</script>"
+"""What the API's words and the names of others may look like."""
+
 
 def fill_ledger(connection: Mapping[str, Any], *, rows: int, dag_id: str) -> Database:
     """Make a table `ledger`: of 100,000 rows, about 98,000 are committed, and some hundred need a person."""
@@ -39,5 +42,6 @@ def fill_ledger(connection: Mapping[str, Any], *, rows: int, dag_id: str) -> Dat
         f"FROM generate_series(1, {rows}) AS n) AS made"
     )
     # It is the oldest: each list shows it.
-    database.execute("UPDATE ledger SET in_doubt_since = 1000 WHERE idempotency_key = 'key-997'", "ANALYZE ledger")
+    nasty = ", ".join(f"{name} = '{NASTY_WORDS}'" for name in ("detail", "dag_id", "run_id"))
+    database.execute(f"UPDATE ledger SET in_doubt_since = 1000, {nasty} WHERE idempotency_key = 'key-997'", "ANALYZE ledger")
     return database

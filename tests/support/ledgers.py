@@ -138,5 +138,5 @@ def compete(ledgers, rows, *, policy, size):
         thread.start()
     for thread in threads:
         thread.join(timeout=600)
-    assert errors == []
+    assert not errors, errors
     return granted

@@ -22,11 +22,14 @@ from tests.support.databases import fresh_postgres
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "dags_examples"
 LEDGERS = [
-    {"conn_id": "warehouse", "dag_id": "limitrail_usage_commit", "task_id": "commit_usage", "name": "Usage"},
     {"conn_id": "billing", "dag_id": "limitrail_usage_commit", "ledger_table": "ledger", "name": "Billing"},
+    {"conn_id": "warehouse", "dag_id": "limitrail_usage_commit", "task_id": "commit_usage", "name": "Usage"},
 ]
 PULLS = [{"dag_id": "pull_subscriptions", "task_id": "pull", "fresh_within": "PT26H", "name": "subscriptions"}]
 """What the page *Usage* shows."""
+
+APPROVE = "limitrail_usage_approve"
+"""The Dag that asks a person."""
 
 PORT = 8765
 """The emulator's, where nobody else has it: it is in the pictures."""
@@ -60,19 +63,38 @@ def emulator() -> Iterator[EmulatorServer]:
 
 
 @pytest.fixture(scope="session")
-def hidden(emulator: EmulatorServer) -> Callable[[], list[str]]:
+def approvals_emulator() -> Iterator[EmulatorServer]:
+    """A LimitRail of its own for the Dag that asks a person: what the person says is made up, and agrees with no list."""
+    client = LimitRailClient("lr_approvals", f"secret/{secrets.token_urlsafe(24)}", "demo")
+    with EmulatorServer(limitrail=LimitRailOptions(clients=(client,))) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def hidden(emulator: EmulatorServer, approvals_emulator: EmulatorServer) -> Callable[[], list[str]]:
     """What nobody may see: all clients' secrets, and all tokens handed out so far."""
 
     def give() -> list[str]:
-        clients = emulator.limitrail.options.clients
         return [
-            emulator.client_secret,
-            *(client.client_secret for client in clients),
-            *emulator.minted_tokens,
-            *emulator.limitrail.tokens,
+            hidden
+            for server in (emulator, approvals_emulator)
+            for hidden in (
+                server.client_secret,
+                *(client.client_secret for client in server.limitrail.options.clients),
+                *server.minted_tokens,
+                *server.limitrail.tokens,
+            )
         ]
 
     return give
+
+
+def with_own_connections(text: str) -> str:
+    """Let the Dag that asks a person use connections that no other Dag uses."""
+    name = f'dag_id="{APPROVE}",'
+    assert name in text
+    defaults = 'default_args={"limitrail_conn_id": "limitrail_approvals"},'
+    return text.replace('"warehouse"', '"approvals"').replace(name, f"{name} {defaults}")
 
 
 @pytest.fixture(scope="session")
@@ -87,13 +109,16 @@ def airflow(
         for path in [*EXAMPLES.glob("*.py"), *(HERE / "dags").glob("*.py")]:
             # Runs are there when somebody presses the button, and no others beside them.
             text = path.read_text().replace('schedule="@daily"', "schedule=None")
+            if path.stem == APPROVE:
+                text = with_own_connections(text)
             (home.path / "dags" / path.name).write_text(text)
         shown = {
             "AIRFLOW__LIMIO_LIMITRAIL__LEDGERS": json.dumps(LEDGERS),
             "AIRFLOW__LIMIO_LIMITRAIL__PULLS": json.dumps(PULLS),
         }
         with WholeAirflow(home, database, AIRFLOW__CORE__TEST_CONNECTION="Enabled", **shown) as whole:
-            whole.add_connection("warehouse", f'{{"conn_type": "duckdb", "host": "{folder / "warehouse.duckdb"}"}}')
+            for name in ("warehouse", "approvals"):
+                whole.add_connection(name, json.dumps({"conn_type": "duckdb", "host": str(folder / f"{name}.duckdb")}))
             yield whole
 
 
@@ -128,7 +153,8 @@ def page(context: BrowserContext, seen: Seen) -> Iterator[Page]:
     yield page
     seen.look(page)
     # What is chosen on one page, such as the graph for the grid, Airflow keeps for the others.
-    page.evaluate("localStorage.clear()")
+    if page.url != "about:blank":
+        page.evaluate("localStorage.clear()")
     page.close()
 
 

@@ -15,8 +15,9 @@ from tests.support.airflow_pages import ConnectionForm, Connections
 from tests.support.airflow_whole import WholeAirflow
 
 STANDARD = ["Description", "{host}", "Client id", "Client secret", "Port"]
-LIMIO = ["Region", "Authentication", "OAuth endpoint", "Timeout (seconds)", "Page size", "Verify certificates", "Pages"]
-LIMITRAIL = ["Scopes", "OAuth endpoint", "Paths", "Tenant", "Timeout (seconds)", "Page size", "Verify certificates", "Pages"]
+SHARED = ["Timeout (seconds)", "Total timeout (seconds)", "Largest answer (MB)", "Page size", "Verify certificates", "Pages"]
+LIMIO = ["Region", "Authentication", "OAuth endpoint", *SHARED]
+LIMITRAIL = ["Scopes", "OAuth endpoint", "Paths", "Tenant", "Response", "Idempotency", *SHARED]
 
 
 def told(kind: str) -> dict[str, str]:

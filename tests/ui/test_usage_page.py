@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import FrameLocator, Locator, Page, expect
 
 from tests.support.airflow_whole import WholeAirflow
-from tests.support.big_ledger import NASTY, fill_ledger
+from tests.support.big_ledger import NASTY, NASTY_WORDS, fill_ledger
 from tests.support.databases import Database, fresh_postgres
 
 ROWS = 100_000
@@ -68,9 +68,12 @@ def test_ledgers_and_pulls_in_airflows_look(
     expect(pull).to_contain_text("as promised, within 26 h")
     # What stands in a key is text.
     expect(big).to_contain_text(NASTY)
+    expect(big.locator("td").filter(has_text=NASTY_WORDS)).to_have_count(3)  # two reasons, one run
     assert frame.locator("body").evaluate("() => window.hacked") is None
     page.wait_for_load_state("networkidle")
-    take_picture(f"usage-{theme}.png", page, clip={"x": 0, "y": 0, "width": 1280, "height": 800})
+    page.set_viewport_size({"width": 1280, "height": 1240})
+    take_picture(f"usage-{theme}.png", page)
+    page.set_viewport_size({"width": 1280, "height": 800})
     assert [text for text in errors if "limio-limitrail" in text or "Content Security Policy" in text] == []
 
 
@@ -98,6 +101,7 @@ def test_a_row_is_settled(page: Page, billing: Database) -> None:
     expect(big.get_by_role("status").first).to_contain_text("1")
     expect(big.locator(".tiles")).to_contain_text("free 1")
     [(row_key, by, settlement)] = billing.query("SELECT row_key, settled_by, settlement FROM ledger WHERE state = 'free'")
+    # The oldest is no JSON, and stands there as it is.
     assert (row_key, by) == (name, "Anonymous")
     assert json.loads(settlement)["note"] == "not in the console"
 

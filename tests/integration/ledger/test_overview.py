@@ -34,7 +34,7 @@ def reader_in():
 
 
 def at(milliseconds):
-    return time.strftime("%Y-%m-%d %H:%M:%S+00:00", time.gmtime(milliseconds / 1000))
+    return time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime(milliseconds / 1000))
 
 
 def fill(db, ledger_in):
@@ -63,7 +63,8 @@ def test_rows_are_counted_by_day_age_and_reason(db, ledger_in, reader_in):
     reader = reader_in(db)
     reader.require_ledger()
 
-    days = reader.count_days(days=30)
+    counts = reader.count_rows(days=30)
+    days = counts.days
     assert sum(one.rows for one in days) == len(ROWS)
     assert [one.rows for one in days if one.state == "denied" and one.day is None] == [3]
     [committed] = [one for one in days if one.state == "committed"]
@@ -72,13 +73,40 @@ def test_rows_are_counted_by_day_age_and_reason(db, ledger_in, reader_in):
     assert abs(committed.day - time.time() * 1000) < 2 * DAY
 
     # Just sent by one that has died; two hours; three days.
-    assert reader.count_ages() == [1, 1, 1, 0, 0]
+    assert counts.ages == [1, 1, 1, 0, 0]
     reasons = {(one.state, one.reason): one.rows for one in reader.count_reasons(limit=20)}
     assert reasons[State.DENIED, "status 400, limit … reached"] == 2
     assert reasons[State.PARKED, "status 400, timeout"] == 2
     assert len(reader.count_reasons(limit=1)) == 1
     assert reader.find_dags([ROWS[0].key, "another"]) == {"usage"}
     assert entries(db) == before
+
+
+def test_each_day_and_each_age_has_its_rows(db, ledger_in, reader_in):
+    """The day of each row is found by a tree of comparisons: each of its leaves is asked for."""
+    rows = make_rows(40)
+    ledger = ledger_in(db, "monday")
+    ledger.claim(rows, policy=PARK)
+    ledger.record({row.key: Outcome(state=State.PARKED) for row in rows})
+    now = int(time.time() * 1000)
+    today = now // DAY * DAY
+    # The first moment of each day, a clock that is ahead, and no time at all.
+    moments = [*(f"'{at(today - back * DAY)}'" for back in range(38)), f"'{at(now + 2 * DAY)}'", "NULL"]
+    db.execute(
+        *(
+            f"UPDATE ledger SET in_doubt_since = NULL, claimed_at = {moment} WHERE idempotency_key = '{row.key}'"
+            for row, moment in zip(rows, moments, strict=True)
+        )
+    )
+    counts = reader_in(db).count_rows(days=30)
+    found = {one.day: one.rows for one in counts.days}
+    newest = max(day for day in found if day is not None)
+    # Zero, unless midnight has passed meanwhile.
+    later = (newest - today) // DAY
+    assert found.pop(None) == 9 + later
+    assert found == {newest - back * DAY: 1 for back in range(30)} | {newest: 2 - later}
+    assert sum(counts.ages) == len(rows)
+    assert counts.ages[-1] == 9
 
 
 def test_the_oldest_rows_are_listed_as_a_settlement_lists_them(db, ledger_in, reader_in):
@@ -123,4 +151,4 @@ def test_what_takes_too_long_is_ended(name, opened, ledger_in, reader_in, monkey
     with pytest.raises(LedgerError, match="did not answer within"):
         reader._read(lambda sql: sql.session.query(endless))
     # The connection is replaced.
-    assert reader.count_ages() == [1, 1, 1, 0, 0]
+    assert reader.count_rows(days=30).ages == [1, 1, 1, 0, 0]

@@ -189,6 +189,7 @@ def test_no_other_site_settles_in_a_users_name(warehouse, client_of, headers, st
         b"", b"{", b"[]", b'{"decisions": []}', b'{"decisions": [{"key": "k", "decision": "committed"}]}',
         b'{"decisions": [{"key": "k", "version": "v", "decision": "perhaps"}]}',
         b'{"decisions": [{"key": "k", "version": "v", "decision": "send"}], "by": "somebody else"}',
+        b'{"decisions": ' + b"[" * 100_000,
         b'{"decisions": [' + b",".join([b'{"key": "k", "version": "v", "decision": "send"}'] * 501) + b"]}",
     ],
 )  # fmt: skip
@@ -286,6 +287,161 @@ def test_a_database_that_does_not_answer_takes_nothing_from_others(warehouse, cl
     is_over.set()
     monkeypatch.setattr(app_module, "READ_WAIT", 60)
     assert client.get("data/ledger?name=slow").json() == {"read": 1}
+
+
+def test_a_connection_that_hangs_for_ever_is_opened_anew(warehouse, client_of, monkeypatch):
+    """No driver ends a wait for a network that is silent; when it is back, the page must be, too."""
+    is_over, reads = threading.Event(), []
+
+    def hang(ledger):
+        reads.append(ledger.title)
+        if len(reads) < 3:
+            is_over.wait(60)
+        return {"read": len(reads)}
+
+    monkeypatch.setattr(app_module, "READ_WAIT", 0.1)
+    monkeypatch.setattr(databases_module, "GIVE_UP", 0.0)
+    monkeypatch.setattr(databases_module, "MAX_LOST", 2)
+    monkeypatch.setattr(app_module, "read_ledger", hang)
+    client = client_of(user="ada")
+    statuses = [client.get("data/ledger?name=ledger").status_code for _ in range(2)]
+    assert statuses == [504, 504]
+    monkeypatch.setattr(app_module, "READ_WAIT", 60)
+    assert client.get("data/ledger?name=ledger").json() == {"read": 3}
+    is_over.set()
+
+
+def test_threads_that_hang_do_not_pile_up(warehouse, client_of, monkeypatch):
+    is_over, reads = threading.Event(), []
+
+    def hang(ledger):
+        reads.append(ledger.title)
+        is_over.wait(60)
+
+    monkeypatch.setattr(app_module, "READ_WAIT", 0.05)
+    monkeypatch.setattr(databases_module, "GIVE_UP", 0.0)
+    monkeypatch.setattr(databases_module, "MAX_LOST", 2)
+    monkeypatch.setattr(app_module, "read_ledger", hang)
+    client = client_of(user="ada")
+    for _ in range(6):
+        assert client.get("data/ledger?name=ledger").status_code == 504
+    assert len(reads) == 3
+    is_over.set()
+
+
+def test_a_settlement_that_hangs_keeps_nobody_from_theirs_for_ever(warehouse, client_of, monkeypatch):
+    is_over = threading.Event()
+    found = {row["key"]: row for row in client_of(user="ada").get("data/ledger?name=ledger").json()["open"]["value"]["rows"]}
+    settle_rows = app_module._settle
+    monkeypatch.setattr(app_module, "SETTLE_WAIT", 0.1)
+    monkeypatch.setattr(app_module, "_settle", lambda *_args, **_more: is_over.wait(60))
+    client = client_of(user="ada")
+    assert settle(client, ROWS[1], found=found).status_code == 504
+    assert settle(client, ROWS[1], found=found).status_code == 409
+    monkeypatch.setattr(databases_module, "GIVE_UP", 0.0)
+    assert settle(client, ROWS[1], found=found).status_code == 409, "the first one has a time of its own"
+    monkeypatch.setattr(databases_module.time, "monotonic", lambda real=time.monotonic: real() + 3600)
+    monkeypatch.setattr(app_module, "SETTLE_WAIT", 60)
+    monkeypatch.setattr(app_module, "_settle", settle_rows)
+    assert settle(client, ROWS[1], found=found).json()["settled"] == 1
+    is_over.set()
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "PATCH", "DELETE", "HEAD"])
+def test_only_a_post_settles(warehouse, client_of, method):
+    before = states(warehouse)
+    client = client_of(user="ada")
+    for path in ("data/settle?name=ledger", "data/overview", "data/ledger?name=ledger", ""):
+        answer = client.request(method, path, headers=OWN)
+        assert answer.status_code == (200 if method == "GET" and "settle" not in path else 405), path
+    assert states(warehouse) == before
+
+
+EVIL = [
+    "<script>window.hacked=1</script>",
+    '"><img src=x onerror="window.hacked=1">',
+    "</td></table><iframe src=javascript:alert(1)>",
+    "{{ constructor.constructor('alert(1)')() }}",
+    "a\u202egnp.exe\u2066\u2028\x07",
+]
+
+
+@pytest.mark.parametrize("words", EVIL)
+def test_what_others_wrote_is_data(warehouse, client_of, words):
+    """It is JSON, which no browser takes for a page; the page makes text of it (tests/ui)."""
+    with warehouse.session() as connection:
+        changed = ("detail", "row_key", "run_id", "task_id", "operation")
+        settings = ", ".join(f"{name} = ?" for name in changed)
+        connection.execute(f"UPDATE ledger SET {settings} WHERE idempotency_key = ?", [*[words] * len(changed), ROWS[1].key])
+    answer = client_of(user="vera").get("data/ledger?name=ledger")
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    [row] = [row for row in answer.json()["open"]["value"]["rows"] if row["key"] == ROWS[1].key]
+    assert (row["row_key"], row["run_id"], row["operation"]) == (words, words, words)
+
+
+BROKEN = {
+    "another table": ["DROP TABLE ledger", "CREATE TABLE ledger (id TEXT PRIMARY KEY, hidden TEXT)"],
+    "a view": ["ALTER TABLE ledger RENAME TO kept", "CREATE VIEW ledger AS SELECT * FROM kept"],
+    "an earlier version": ["ALTER TABLE ledger DROP COLUMN settled_by"],
+    "nothing": ["DROP TABLE ledger"],
+    "a column of another name": ["ALTER TABLE ledger RENAME COLUMN state TO status"],
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_table_that_is_no_ledger_is_a_message(warehouse, client_of, what):
+    warehouse.execute(*BROKEN[what])
+    before = warehouse.query("SELECT sql FROM sqlite_master ORDER BY name")
+    client = client_of(user="ada")
+    answer = client.get("data/ledger?name=ledger")
+    assert answer.status_code == 502
+    assert "ledger" in answer.json()["detail"]
+    body = {"decisions": [{"key": ROWS[1].key, "version": "v", "decision": "committed"}]}
+    assert client.post("data/settle?name=ledger", json=body, headers=OWN).status_code == 502
+    # Neither made nor mended by somebody who looks.
+    assert warehouse.query("SELECT sql FROM sqlite_master ORDER BY name") == before
+
+
+def test_rows_of_an_older_format_are_counted_and_not_settled(warehouse, client_of):
+    warehouse.execute("UPDATE ledger SET ledger_format = 1")
+    before = states(warehouse)
+    client = client_of(user="ada")
+    found = client.get("data/ledger?name=ledger").json()
+    assert sum(one["rows"] for one in found["days"]["value"]) == len(ROWS)
+    assert len(found["open"]["value"]["rows"]) == 3
+    answer = settle(client, ROWS[1])
+    assert answer.status_code == 502
+    assert "format" in answer.json()["detail"]
+    assert states(warehouse) == before
+
+
+@pytest.mark.parametrize("table", ["a.b.c.d", "ledger; DROP TABLE ledger", '"', "", "main.nothing"])
+def test_a_name_that_is_none_is_a_message(warehouse, client_of, table):
+    before = states(warehouse)
+    client = client_of([{"conn_id": "warehouse", "dag_id": "usage", "ledger_table": table, "name": "x"}], user="ada")
+    assert client.get("data/ledger?name=x").status_code == 502
+    assert states(warehouse) == before
+
+
+@pytest.mark.parametrize(
+    "ledgers",
+    [
+        "[" * 100_000,
+        "[1e999]",
+        "\ufeff[]",
+        '[{"conn_id": 5, "dag_id": null}]',
+        '[{"conn_id": "w", "dag_id": "usage"},]',
+        "{{ var.value.ledgers }}",
+    ],
+)
+def test_no_configuration_breaks_the_page(client_of, ledgers, monkeypatch):
+    monkeypatch.setattr(app_module, "_runs", lambda **_more: [])
+    client = client_of(ledgers, [{"dag_id": "usage", "task_id": "t", "fresh_within": "P1D"}], user="vera")
+    found = client.get("data/overview").json()
+    assert len(found["problems"]) == 1
+    assert found["problems"][0].startswith("[limio_limitrail] ledgers")
+    assert [pull["name"] for pull in found["pulls"]] == ["usage.t"]
 
 
 def test_a_locked_ledger_is_a_message(warehouse, client_of, monkeypatch):

@@ -387,7 +387,7 @@ def test_a_summary_counts_every_row_once(caplog):
 
 def test_the_connections_page_of_the_ledger_needs_nothing_of_airflow():
     operator = LimitRailCommitUsageOperator(task_id="commit", key_columns="id", sql_conn_id="db", rows=[])
-    operator._query = "SELECT 1"
+    operator._commit = SimpleNamespace(query="SELECT 1")
     operator.__dict__["hook"] = SimpleNamespace(own_page_url=lambda what, **values: f"https://sql/{what}/{values['run_id']}")
     assert operator.ledger_url(SimpleNamespace(run_id="one")) == "https://sql/ledger/one"
     operator.__dict__["hook"] = SimpleNamespace(own_page_url=lambda what, **values: None)

@@ -44,7 +44,7 @@ def test_the_same_decision_by_another_settlement_is_not_carried_out_twice():
 def test_only_a_row_that_is_given_up_stays_in_doubt(word, doubt):
     names = ("claim_id", "body_digest", "settlement", "settled_by", "settled_at", "decision", "reservation_id", "trace_id")
     row = {**dict.fromkeys(names), "idempotency_key": "k", "state": "parked", "attempts": 1, "lease_until": 1}
-    row |= {"in_doubt_since": 7, "body_members": None}
+    row |= {"in_doubt_since": 7, "body_members": None, "kept_members": None}
     decision = RowDecision(key="k", decision=Decision(word), version="v")
     assert staged_change(row, decision, settlement_id="s")["s_in_doubt_since"] == doubt
 

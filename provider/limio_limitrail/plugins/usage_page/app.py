@@ -7,7 +7,6 @@ import base64
 import hashlib
 import logging
 import re
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from limio_limitrail.plugins.usage_page.databases import (
     BusyError,
     PageError,
     SharedWork,
+    Turn,
     begin,
     open_reader,
     open_settlements,
@@ -76,7 +76,7 @@ class SettleBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 class _Ledger:
     setting: LedgerSetting
     view: SharedWork[dict[str, Any]]
-    settling: threading.Lock = field(default_factory=threading.Lock)
+    settling: Turn = field(default_factory=Turn)
 
 
 def create_app() -> FastAPI:
@@ -113,13 +113,14 @@ def create_app() -> FastAPI:
         if not may_settle:
             raise HTTPException(403, f"Only who may edit the Dag {ledger.setting.dag_id} settles its rows")
         body = await _read_body(request)
-        if not ledger.settling.acquire(blocking=False):
+        end_turn = ledger.settling.take()
+        if end_turn is None:
             raise HTTPException(409, "Somebody else settles rows of this ledger at this moment: look again in a while")
         try:
             may_edit_dag = partial(may_edit, request, user)
             future = begin(partial(_settle, ledger.setting, body, by=user.get_name(), may_edit_dag=may_edit_dag))
             # It goes on if nobody waits for it any more.
-            future.add_done_callback(lambda _: ledger.settling.release())
+            future.add_done_callback(lambda _: end_turn())
             return _json(await wait_for(future, wait=SETTLE_WAIT))
         except PageError as error:
             return _error(error)
@@ -203,7 +204,7 @@ async def _read_body(request: Request) -> SettleBody:
             raise HTTPException(413, f"More than {MAX_BODY:,} bytes")
     try:
         body = msgspec.json.decode(bytes(content), type=SettleBody)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise HTTPException(422, f"The decisions cannot be read: {error}") from None
     if not 0 < len(body.decisions) <= MAX_DECISIONS:
         raise HTTPException(422, f"Settle between 1 and {MAX_DECISIONS} rows at once, got {len(body.decisions):,}")

@@ -29,6 +29,12 @@ QUERY_SECONDS = 8.0
 DUCKDB_WAIT = 3.0
 """Seconds to wait until another process closes a DuckDB file: somebody is waiting."""
 
+GIVE_UP = 60.0
+"""Seconds after which nobody waits any longer for work that has not ended: no driver limits how long a network may be silent."""
+
+MAX_LOST = 3
+"""How many works that nobody waits for may go on, of one ledger."""
+
 T = TypeVar("T")
 
 
@@ -52,6 +58,8 @@ class SharedWork(Generic[T]):
         self._lock = threading.Lock()
         self._future: Future[T] | None = None
         self._good_until = float("inf")
+        self._give_up_at = float("inf")
+        self._lost: list[Future[T]] = []
 
     def forget(self) -> None:
         """Do the work again for the next one who asks, also while it is being done."""
@@ -66,19 +74,52 @@ class SharedWork(Generic[T]):
         """
         with self._lock:
             is_old = self._future is not None and self._future.done() and time.monotonic() > self._good_until
-            if self._future is None or is_old:
+            if self._future is None or is_old or self._is_lost(self._future):
                 self._future = self._begin()
             future = self._future
         return await wait_for(future, wait=wait)
+
+    def _is_lost(self, future: Future[T]) -> bool:
+        """Return whether work hangs, and may be left alone: the database may answer again meanwhile."""
+        self._lost = [one for one in self._lost if not one.done()]
+        if future.done() or time.monotonic() < self._give_up_at or len(self._lost) >= MAX_LOST:
+            return False
+        self._lost.append(future)
+        return True
 
     def _begin(self) -> Future[T]:
         def note(_: Future[T]) -> None:
             self._good_until = time.monotonic() + self._seconds
 
         self._good_until = float("inf")
+        self._give_up_at = time.monotonic() + GIVE_UP
         future = begin(self._work)
         future.add_done_callback(note)
         return future
+
+
+class Turn:
+    """Lets one work run at a time. One that hangs for `GIVE_UP` seconds keeps nobody else from theirs."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: object | None = None
+        self._give_up_at = 0.0
+
+    def take(self) -> Callable[[], None] | None:
+        """Return what ends the turn; None if another work has it."""
+        mine = object()
+        with self._lock:
+            if self._taken is not None and time.monotonic() < self._give_up_at:
+                return None
+            self._taken, self._give_up_at = mine, time.monotonic() + GIVE_UP
+
+        def end() -> None:
+            with self._lock:
+                if self._taken is mine:
+                    self._taken = None
+
+        return end
 
 
 def begin(work: Callable[[], T]) -> Future[T]:

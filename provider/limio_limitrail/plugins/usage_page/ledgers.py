@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from limio_limitrail.plugins.usage_page.databases import PageError, explained, open_reader
 from limio_limitrail.plugins.usage_page.settings import LedgerSetting
-from limio_limitrail.usage.ledger.open_rows import Filter, OpenRow
-from limio_limitrail.usage.ledger.overview import AGES
+from limio_limitrail.usage.ledger.open_rows import CHANGED, DAMAGED, KINDS, Filter, OpenRow
+from limio_limitrail.usage.ledger.overview import AGES, RowCounts
+from limio_limitrail.usage.ledger.states import State
 
 DAYS = 30
 """Days that the chart shows."""
@@ -29,9 +30,13 @@ def read_ledger(ledger: LedgerSetting) -> dict[str, Any]:
     :raises PageError: nothing can be read.
     """
     with open_reader(ledger) as reader:
+        counts = _part(ledger, lambda: reader.count_rows(days=DAYS))
+        found: RowCounts | None = counts.get("value")
+        # What the count has shown to be none is not searched for.
+        kinds = KINDS if found is None else _kinds({one.state for one in found.days})
         return {
-            "days": _part(ledger, lambda: _days(reader.count_days(days=DAYS))),
-            "ages": _part(ledger, lambda: {"bounds": list(AGES), "rows": reader.count_ages()}),
+            "days": counts if found is None else {"value": _days(found.days)},
+            "ages": counts if found is None else {"value": {"bounds": list(AGES), "rows": list(found.ages)}},
             "reasons": _part(
                 ledger,
                 lambda: [
@@ -39,8 +44,14 @@ def read_ledger(ledger: LedgerSetting) -> dict[str, Any]:
                     for one in reader.count_reasons(limit=MAX_REASONS)
                 ],
             ),
-            "open": _part(ledger, lambda: _open_rows(reader.list_open(Filter(limit=MAX_OPEN + 1)))),
+            "open": _part(ledger, lambda: _open_rows(reader.list_open(Filter(kinds=kinds, limit=MAX_OPEN + 1)))),
         }
+
+
+def _kinds(states: Collection[str]) -> list[str]:
+    """Return why rows may need a person in a ledger with some states."""
+    is_damaged = not set(State) >= set(states)
+    return [kind for kind in KINDS if kind == CHANGED or (is_damaged if kind == DAMAGED else kind in states)]
 
 
 def _part(ledger: LedgerSetting, read: Callable[[], Any]) -> dict[str, Any]:

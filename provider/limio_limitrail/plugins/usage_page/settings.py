@@ -101,7 +101,7 @@ def _read(option: str, kind: type[Setting], *, problems: list[str]) -> list[Sett
         return []
     try:
         entries = msgspec.json.decode(text or "", type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         problems.append(f"{where} is not a JSON list of objects")
         return []
     found: dict[str, Setting] = {}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.usage.ledger.changes import CHANGES
 from limio_limitrail.usage.ledger.decisions import LedgerRow
@@ -27,17 +28,14 @@ LISTED = (*KINDS, FREE)
 """Those, and rows that wait for a task that has them."""
 
 _STATES = {kind: State(kind) for kind in LISTED if kind not in (CHANGED, DAMAGED)}
-_LIMITED = (State.PARKED, State.UNKNOWN, State.REJECTED)
-"""States that all rows of a run may get; those that are sent at the same time are few."""
-
-_ORDERS = {
+_ORDERS: Mapping[str, Sequence[tuple[str, str]]] = {
     **dict.fromkeys(
         (State.PARKED, State.UNKNOWN),
         (("{since} > 0", "in_doubt_since"), ("({since} IS NULL OR {since} <= 0)", "claimed_at")),
     ),
     State.REJECTED: (("1 = 1", "finished_at"),),
 }
-"""What `_since` reads, as conditions and columns to order by."""
+"""What `_since` reads, as conditions and columns to order by, of the states that all rows of a run may get."""
 
 WITH_LIMIT = frozenset({"postgresql", "duckdb", "sqlite"})
 """Databases that have a LIMIT clause for certain."""
@@ -140,24 +138,39 @@ def _uncertain(
     if DAMAGED in wanted.kinds:
         known = ", ".join(repr(one.value) for one in State)
         conditions[DAMAGED] = f"{state} IS NULL OR {state} NOT IN ({known})"
+    if not conditions:
+        return
     where, values = _about(sql, wanted)
-    queries: list[tuple[str, str]] = []
+    found = f"FROM {sql.qualified_table} WHERE ({' OR '.join(conditions.values())}){where}"
     if wanted.limit is not None and sql.database in WITH_LIMIT:
-        # Of a state with many rows, the database returns the oldest only.
-        for limited in [kind for kind in _LIMITED if kind in conditions]:
-            condition = conditions.pop(limited)
-            for has_time, time in _ORDERS[limited]:
-                time = quote(time)
-                order = f" ORDER BY CASE WHEN {time} IS NULL THEN 0 ELSE 1 END, {time} LIMIT {wanted.limit:d}"
-                queries.append((f"{condition} AND {has_time.format(since=quote('in_doubt_since'))}", order))
-    if conditions:
-        queries.append((" OR ".join(conditions.values()), ""))
-    for condition, order in queries:
-        query = f"SELECT {_columns(sql)} FROM {sql.qualified_table} WHERE ({condition}){where}{order}"
-        for row in _rows(sql.session.query(query, *values)):
-            kind = row["state"] if row["state"] in _STATES else DAMAGED
-            if kind != State.SENDING or not _is_alive(row, may_be_alive=may_be_alive):
-                yield kind, row
+        oldest = _oldest(sql, conditions, found, limit=wanted.limit)
+        found = f"FROM {sql.qualified_table} WHERE {quote(KEY)} IN ({oldest})"
+    query = f"SELECT {_columns(sql)} {found}"
+    for row in _rows(sql.session.query(query, *values)):
+        kind = row["state"] if row["state"] in _STATES else DAMAGED
+        if kind != State.SENDING or not _is_alive(row, may_be_alive=may_be_alive):
+            yield kind, row
+
+
+def _oldest(sql: LedgerStatements, conditions: Mapping[str, str], found: str, *, limit: int) -> str:
+    """Return the query for the keys of rows, of a state that many may have the oldest only. The table is read once.
+
+    :param conditions: by kind.
+    :param found: the rows, from FROM on.
+    """
+    dialect = sql.session.dialect
+    quote = dialect.quote
+    key = quote(KEY)
+    columns = ", ".join(quote(name) for name in (KEY, "state", "in_doubt_since", "claimed_at", "finished_at"))
+    parts = []
+    for kind, condition in conditions.items():
+        for has_time, time in _ORDERS.get(kind, ()):
+            order = f"CASE WHEN {quote(time)} IS NULL THEN 0 ELSE 1 END, {quote(time)}, {dialect.exact(key, Kind.TEXT)}"
+            where = f"({condition}) AND {has_time.format(since=quote('in_doubt_since'))}"
+            parts.append(f"SELECT {key} FROM (SELECT {key} FROM found WHERE {where} ORDER BY {order} LIMIT {limit:d}) AS one")
+    if others := [condition for kind, condition in conditions.items() if kind not in _ORDERS]:
+        parts.append(f"SELECT {key} FROM found WHERE {' OR '.join(others)}")
+    return f"WITH found AS (SELECT {columns} {found}) {' UNION ALL '.join(parts)}"
 
 
 def _changed(sql: LedgerStatements, wanted: Filter, *, changes_table: str) -> Iterator[dict[str, Any]]:

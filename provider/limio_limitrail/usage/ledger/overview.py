@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from limio_limitrail.usage.ledger.model import Outcome, Worker, describe_outcome
 from limio_limitrail.usage.ledger.open_rows import WITH_LIMIT, Filter, OpenRow, find_open
 from limio_limitrail.usage.ledger.sql import LedgerStatements, instant
 from limio_limitrail.usage.ledger.states import IN_DOUBT, LedgerError, State
-from limio_limitrail.usage.ledger.table import COLUMNS, LEDGER, find_name, has_table
+from limio_limitrail.usage.ledger.table import LEDGER, lacking_columns
 
 if TYPE_CHECKING:
     from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
@@ -49,6 +49,18 @@ class DayCount:
     state: str
     day: int | None
     rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowCounts:
+    """How many rows a ledger has.
+
+    :param days: by state and day.
+    :param ages: rows in doubt: one number for each of `AGES` that they are younger than, and one for older ones.
+    """
+
+    days: Sequence[DayCount]
+    ages: Sequence[int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,12 +105,10 @@ class LedgerReader:
         """
 
         def check(sql: LedgerStatements) -> None:
-            if not has_table(sql.session, self._table, LEDGER):
+            lacking = lacking_columns(sql.session, self._table, LEDGER)
+            if lacking is None:
                 raise LedgerError(f"there is no table {self._table}: no task has sent usage yet, or ledger_table is another one")
-            found = {
-                column.name.lower() for column in sql.session.columns(find_name(self._table, dialect=sql.session.dialect)) or ()
-            }
-            if lacking := sorted(set(COLUMNS) - found):
+            if lacking:
                 raise LedgerError(
                     f"the table {self._table} lacks columns of this version: {', '.join(lacking)}. The next run of the task that "
                     "sends the usage adds them"
@@ -106,55 +116,34 @@ class LedgerReader:
 
         self._read(check)
 
-    def count_days(self, *, days: int) -> list[DayCount]:
-        """Count all rows by state, and by the day on which they were claimed last."""
-
-        def count(sql: LedgerStatements) -> list[DayCount]:
-            today = self._now(sql) // DAY * DAY
-            starts = [today - back * DAY for back in range(days)]
-            # A row of a clock that is ahead counts as of today. Comparisons mean the same in all databases.
-            at, state = (sql.session.dialect.quote(name) for name in ("claimed_at", "state"))
-            bound = sql.bound("claimed_at")
-            cases = " ".join(f"WHEN {at} >= {bound} THEN {number}" for number in range(days))
-            found = sql.session.query(
-                f"SELECT c.s, c.d, COUNT(*) FROM (SELECT {state} AS s, CASE {cases} ELSE -1 END AS d "
-                f"FROM {sql.qualified_table}) AS c GROUP BY c.s, c.d",
-                *map(instant, starts),
-            )
-            return [
-                DayCount(state=str(word or ""), day=None if int(number) < 0 else starts[int(number)], rows=int(rows))
-                for word, number, rows in found
-            ]
-
-        return self._read(count)
-
-    def count_ages(self) -> list[int]:
-        """Count the rows in doubt by age: one number for each of `AGES` that they are younger than, and one for older ones.
+    def count_rows(self, *, days: int) -> RowCounts:
+        """Count all rows by state and by the day on which they were claimed last, and those in doubt by age, in one pass.
 
         Rows whose worker is alive are not in doubt.
         """
 
-        def count(sql: LedgerStatements) -> list[int]:
+        def count(sql: LedgerStatements) -> RowCounts:
             now = self._now(sql)
-            quote = sql.session.dialect.quote
-            since, at, state = (quote(name) for name in ("in_doubt_since", "claimed_at", "state"))
-            cases, values = [], list[object]()
-            for number, age in enumerate(AGES):
-                cases.append(
-                    f"WHEN {since} > 0 AND {since} >= {now - age} OR ({since} IS NULL OR {since} <= 0) "
-                    f"AND {at} >= {sql.bound('claimed_at')} THEN {number}"
-                )
-                values.append(instant(now - age))
-            states = ", ".join(f"'{one}'" for one in sorted(IN_DOUBT))
-            is_uncertain = f"{state} IN ({states}) OR {state} = '{State.REJECTED}' AND {since} IS NOT NULL"
-            is_dead = f"{state} <> '{State.SENDING}' OR {quote('lease_until')} < {now}"
+            today = now // DAY * DAY
+            # The first day is the oldest, whose number is 1; 0 are the rows before it, or without a time.
+            starts = [today - back * DAY for back in reversed(range(days))]
+            day, day_values = _number_of(sql, "claimed_at", starts)
+            age, age_values = self._age(sql, now=now)
             found = sql.session.query(
-                f"SELECT c.a, COUNT(*) FROM (SELECT CASE {' '.join(cases)} ELSE {len(AGES)} END AS a "
-                f"FROM {sql.qualified_table} WHERE ({is_uncertain}) AND ({is_dead})) AS c GROUP BY c.a",
-                *values,
+                f"SELECT c.s, c.d, c.a, COUNT(*) FROM (SELECT {sql.session.dialect.quote('state')} AS s, {day} AS d, {age} AS a "
+                f"FROM {sql.qualified_table}) AS c GROUP BY c.s, c.d, c.a",
+                *day_values,
+                *age_values,
             )
-            counts = {int(number): int(rows) for number, rows in found}
-            return [counts.get(number, 0) for number in range(len(AGES) + 1)]
+            by_day: Counter[tuple[str, int | None]] = Counter()
+            ages = [0] * (len(AGES) + 1)
+            for word, day_number, age_number, rows in found:
+                by_day[str(word or ""), starts[int(day_number) - 1] if day_number else None] += int(rows)
+                if age_number is not None:
+                    ages[int(age_number)] += int(rows)
+            return RowCounts(
+                days=[DayCount(state=state, day=start, rows=rows) for (state, start), rows in by_day.items()], ages=ages
+            )
 
         return self._read(count)
 
@@ -198,6 +187,22 @@ class LedgerReader:
 
         return self._read(find) if keys else frozenset()
 
+    def _age(self, sql: LedgerStatements, *, now: int) -> tuple[str, list[object]]:
+        """Return the number of a row's age in `AGES`, as SQL that is null for a row that is not in doubt, and its values."""
+        quote = sql.session.dialect.quote
+        since, at, state = (quote(name) for name in ("in_doubt_since", "claimed_at", "state"))
+        cases, values = [], list[object]()
+        for number, age in enumerate(AGES):
+            cases.append(
+                f"WHEN {since} > 0 AND {since} >= {now - age} OR ({since} IS NULL OR {since} <= 0) "
+                f"AND {at} >= {sql.bound('claimed_at')} THEN {number}"
+            )
+            values.append(instant(now - age))
+        states = ", ".join(f"'{one}'" for one in sorted(IN_DOUBT))
+        is_uncertain = f"{state} IN ({states}) OR {state} = '{State.REJECTED}' AND {since} IS NOT NULL"
+        is_dead = f"{state} <> '{State.SENDING}' OR {quote('lease_until')} < {now}"
+        return f"CASE WHEN ({is_uncertain}) AND ({is_dead}) THEN CASE {' '.join(cases)} ELSE {len(AGES)} END END", values
+
     def _read(self, step: Callable[[LedgerStatements], T]) -> T:
         with self._database.reading() as session, _ended_after(session, seconds=self._seconds):
             self._process_lock.observe(self._database)
@@ -206,6 +211,25 @@ class LedgerReader:
     def _now(self, sql: LedgerStatements) -> int:
         shared = sql.now()
         return int(self._clock() * 1000) if shared is None else shared
+
+
+def _number_of(sql: LedgerStatements, name: str, starts: Sequence[int]) -> tuple[str, list[object]]:
+    """Return how many of some instants, in ascending order, a column has reached, as SQL, and the values.
+
+    It is a tree of comparisons, which mean the same in all databases: of thirty, each row needs five. A null has reached none.
+    """
+    at, bound = sql.session.dialect.quote(name), sql.bound(name)
+    values: list[object] = []
+
+    def tree(low: int, high: int) -> str:
+        if low == high:
+            return str(low)
+        middle = (low + high) // 2
+        values.append(instant(starts[middle]))
+        reached = tree(middle + 1, high)
+        return f"CASE WHEN {at} >= {bound} THEN {reached} ELSE {tree(low, middle)} END"
+
+    return tree(0, len(starts)), values
 
 
 @contextmanager

@@ -221,17 +221,25 @@ def check_writable(transactions: Transactions, text: str, spec: TableSpec) -> No
 
 
 def has_table(session: Session, text: str, spec: TableSpec) -> bool:
-    """Return whether a table exists, with all its columns.
+    """Return whether a table exists, with all its columns but those of later versions.
 
-    :raises LedgerError: it lacks some.
+    :raises LedgerError: it lacks others.
+    """
+    return lacking_columns(session, text, spec) is not None
+
+
+def lacking_columns(session: Session, text: str, spec: TableSpec) -> list[str] | None:
+    """Return the columns of later versions that a table lacks; None if it does not exist.
+
+    :raises LedgerError: it lacks others.
     """
     try:
-        return _missing_columns(session, find_name(text, dialect=session.dialect), spec) is not None
+        return _missing_columns(session, find_name(text, dialect=session.dialect), spec)
     except DatabaseError as error:
         # There is none, and the connection's user could not create it.
         if error.cause is not Cause.RIGHTS:
             raise
-        return False
+        return None
 
 
 def _add_columns(transactions: Transactions, text: str, spec: TableSpec) -> None:

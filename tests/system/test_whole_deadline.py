@@ -1,0 +1,112 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""The recipe "not committed by six": in a whole Airflow, a mail comes for the run that is late, and none for one that is done."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import json
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from limio_limitrail.emulator import EmulatorServer, Fault
+
+if TYPE_CHECKING:
+    from tests.support.airflow_whole import WholeAirflow
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "dags_examples" / "limitrail_watched_commit.py"
+DAG = "limitrail_watched_commit"
+
+
+class MailServer(socketserver.ThreadingTCPServer):
+    """Takes mails, and keeps them."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), MailHandler)
+        self.mails: list[str] = []
+
+
+class MailHandler(socketserver.StreamRequestHandler):
+    """One sender."""
+
+    server: MailServer
+
+    def handle(self) -> None:
+        self.say("220 here")
+        while line := self.rfile.readline().decode():
+            match line.split()[0].upper():
+                case "DATA":
+                    self.say("354 go on")
+                    text = ""
+                    while (line := self.rfile.readline().decode()).strip() != ".":
+                        text += line
+                    self.server.mails.append(text)
+                    self.say("250 kept")
+                case "QUIT":
+                    self.say("221 bye")
+                    return
+                case _:
+                    self.say("250 here")
+
+    def say(self, text: str) -> None:
+        self.wfile.write(f"{text}\r\n".encode())
+
+
+@pytest.fixture
+def mail_server() -> Iterator[MailServer]:
+    with MailServer() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1200)
+def test_a_mail_comes_if_the_commit_is_not_done_by_then(
+    whole_airflow: Callable[..., WholeAirflow],
+    limio_emulator_factory: Callable[..., EmulatorServer],
+    mail_server: MailServer,
+    tmp_path: Path,
+) -> None:
+    emulator = limio_emulator_factory()
+    emulator.limitrail.add_accounts(f"acme-{number}" for number in range(5))
+    airflow = whole_airflow()
+    airflow.add_connection("limitrail_default", emulator.limitrail_connection_json())
+    airflow.add_connection("warehouse", json.dumps({"conn_type": "duckdb", "host": str(tmp_path / "warehouse.duckdb")}))
+    host, port = mail_server.server_address[:2]
+    extra = {"from_email": "airflow@example.com", "disable_ssl": True, "disable_tls": True}
+    airflow.add_connection("smtp_default", json.dumps({"conn_type": "smtp", "host": host, "port": port, "extra": extra}))
+    text = EXAMPLE.read_text().replace('schedule="0 2 * * *"', "schedule=None").replace("minutes=5", "seconds=1")
+    (airflow.home.path / "dags" / EXAMPLE.name).write_text(text)
+    airflow.unpause(DAG)
+
+    def trigger(*, due: timedelta) -> str:
+        """Make a run whose four hours end in a while."""
+        return airflow.trigger(DAG, logical_date=datetime.now(UTC) - timedelta(hours=4) + due)
+
+    def state(run: str) -> str:
+        return airflow.run(DAG, run).state
+
+    # Its deadline passes while LimitRail has not answered yet.
+    emulator.faults.add(Fault("latency", "/v1/usage/commit", seconds=40.0))
+    late = trigger(due=timedelta(seconds=15))
+    airflow.wait_for(lambda: mail_server.mails, "the mail is there", seconds=400)
+    [text] = mail_server.mails
+    mail = email.message_from_string(text, policy=email.policy.default)
+    assert (mail["Subject"], mail["To"]) == ("Usage is not committed", "billing@example.com")
+    [part] = [one for one in mail.walk() if not one.is_multipart()]
+    assert part.get_content().strip() == "Not done by 06:00 UTC."
+    # The run goes on nevertheless; the next one is done long before it is due.
+    for run in (late, trigger(due=timedelta(hours=3))):
+        airflow.wait_for(lambda run=run: state(run) in {"success", "failed"}, "the run has ended", seconds=400)
+        assert state(run) == "success"
+    assert len(mail_server.mails) == 1
