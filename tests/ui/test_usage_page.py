@@ -71,6 +71,9 @@ def test_ledgers_and_pulls_in_airflows_look(
     expect(big.locator("td").filter(has_text=NASTY_WORDS)).to_have_count(3)  # two reasons, one run
     assert frame.locator("body").evaluate("() => window.hacked") is None
     page.wait_for_load_state("networkidle")
+    # The picture is for people who look up what the page is like.
+    hostile = "() => document.querySelectorAll('tr').forEach(row => row.textContent.includes('hacked') && row.remove())"
+    frame.locator("body").evaluate(hostile)
     page.set_viewport_size({"width": 1280, "height": 1240})
     take_picture(f"usage-{theme}.png", page)
     page.set_viewport_size({"width": 1280, "height": 800})
