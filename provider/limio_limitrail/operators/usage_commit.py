@@ -6,8 +6,6 @@ from __future__ import annotations
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from limio_limitrail.api.async_transport import AsyncTransport
-from limio_limitrail.api.client import AsyncApiClient
 from limio_limitrail.hooks.databases import find_database
 from limio_limitrail.hooks.masking_secret import read_masking_secret
 from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
@@ -15,7 +13,6 @@ from limio_limitrail.observability.metrics import log_group, send_metrics
 from limio_limitrail.usage import degraded
 from limio_limitrail.usage import parameters as usage
 from limio_limitrail.usage import summary as usage_summary
-from limio_limitrail.usage.committer import UsageCommitter
 from limio_limitrail.usage.conventions import Idempotency, Operation, ResponseMapping, find_operation, require_body
 from limio_limitrail.usage.degraded import UsageQueries
 from limio_limitrail.usage.dry_run import forecast_commit, log_forecast
@@ -29,7 +26,6 @@ from limio_limitrail.usage.messages import UsageTemplate
 from limio_limitrail.usage.reconciliation.parameters import check_kept
 from limio_limitrail.usage.row_buffer import RowBuffer
 from limio_limitrail.usage.rows import check_same_rows, fill_row_buffer, list_changes, open_source
-from limio_limitrail.usage.sender import REST, UsageSender
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -37,9 +33,11 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
+    from limio_limitrail.usage.committer import UsageCommitter
     from limio_limitrail.usage.dry_run import UsageDryRunSummary
     from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
     from limio_limitrail.usage.rows import Source
+    from limio_limitrail.usage.sender import UsageSender
     from limio_limitrail.usage.summary import OutcomeCounts, UsageCommitSummary
 
 DUCKDB_WAIT = 60.0
@@ -160,6 +158,8 @@ class UsageCommit:
         self._task.log.info("%s: %s rows, %s of them duplicates.", name, f"{row_buffer.total:,}", f"{row_buffer.duplicates:,}")
 
     def _make_committer(self, ledger: Ledger | Previews, *, sender: UsageSender, row_buffer: RowBuffer) -> UsageCommitter:
+        from limio_limitrail.usage.committer import UsageCommitter
+
         task = self._task
         total = row_buffer.total - row_buffer.duplicates
         tried = total if task.limit is None else min(total, task.limit)
@@ -259,6 +259,10 @@ class UsageCommit:
         )
 
     def _make_sender(self) -> UsageSender:
+        from limio_limitrail.api.async_transport import AsyncTransport
+        from limio_limitrail.api.client import AsyncApiClient
+        from limio_limitrail.usage.sender import REST, UsageSender
+
         client = self._task.hook.client
         return UsageSender(
             client=AsyncApiClient(

@@ -74,7 +74,7 @@ def current(settlements):
     """Return the versions of all rows, those too that are not listed."""
     from limio_limitrail.usage.ledger.open_rows import ledger_row, read_rows
 
-    with settlements._database.reading() as session:
+    with settlements.database.reading() as session:
         rows = read_rows(settlements._statements(session), KEYS, changes_table="changes")
     return {key: ledger_row(row).version for key, row in rows.items()}
 
