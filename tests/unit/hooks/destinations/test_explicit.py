@@ -118,7 +118,7 @@ def test_dlt_would_look_it_up(hostile):
     import dlt.destinations
 
     destination = dlt.destinations.redshift()
-    with pytest.raises(ConfigValueCannotBeCoercedException, match=HOSTILE):
+    with pytest.raises(ConfigValueCannotBeCoercedException, match="replace_strategy"):
         destination.configuration(get_destination_client_initial_config(destination, "raw"))
     assert {"password", "replace_strategy"} <= set(hostile)
 
