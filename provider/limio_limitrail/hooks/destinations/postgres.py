@@ -11,7 +11,7 @@ from limio_limitrail.hooks.destinations.model import Mapped, complete
 _HOOK = "airflow.providers.postgres.hooks.postgres:PostgresHook"
 _PACKAGE = "apache-airflow-providers-postgres"
 _SECRETS = ("sslpassword", "password")
-_PORT = 5432
+_PORT, _LOCAL = 5432, "localhost"
 
 
 def map_postgres(fields: ConnectionFields) -> Mapped:
@@ -27,19 +27,21 @@ def map_postgres(fields: ConnectionFields) -> Mapped:
     for name in _SECRETS:
         if fields.has(name):
             fields.secret(name)
-    query: dict[str, Any] = {**{name: str(value) for name, value in fields.rest().items()}}
+    query: dict[str, Any] = {name: str(value) for name, value in fields.rest().items()}
+    host = fields.needed("host", host, meaning="host, or the folder of a socket")
+    is_socket = host.startswith(("/", "@"))
+    if is_socket:
+        # It cannot stand where a URL has its host; dlt wants something there, and libpq takes what comes later.
+        query["host"] = host
     credentials = complete(
         PostgresCredentials,
-        # A folder of sockets cannot stand where a URL has its host.
-        host=None if host is None or host.startswith(("/", "@")) else host,
+        host=_LOCAL if is_socket else host,
         port=port or _PORT,
         database=fields.needed("schema", fields.schema(), meaning="database"),
         username=fields.needed("login", login, meaning="user"),
         password=password,
         query=query,
     )
-    if host is not None and credentials.host is None:
-        query["host"] = host
     timeout = query.pop("connect_timeout", None)
     if timeout is not None:
         if not timeout.isdecimal():

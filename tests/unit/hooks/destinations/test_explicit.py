@@ -124,6 +124,15 @@ def test_dlt_would_look_it_up(hostile):
 
 
 @pytest.mark.parametrize("name", [*WAREHOUSES, "filesystem"])
+def test_dlt_finds_where_the_data_is(name, monkeypatch):
+    # It asks in the middle of a load, and fails then.
+    destination, _ = connect(name, monkeypatch)
+    location = destination.configuration(get_destination_client_initial_config(destination, "raw")).data_location()
+    assert location
+    assert PASSWORD not in location
+
+
+@pytest.mark.parametrize("name", [*WAREHOUSES, "filesystem"])
 def test_no_secret_shows(name, monkeypatch, caplog):
     caplog.set_level("DEBUG")
     destination, _ = connect(name, monkeypatch)

@@ -403,7 +403,7 @@ def test_postgres(credentials):
 
 def test_postgres_over_a_socket(credentials):
     url = credentials("postgres", changed("postgres", host="/var/run/postgresql")).to_native_representation()
-    assert url.startswith("postgresql://loader:p4ss-W0rd%2F1+2%3D%3Bx@:5432/analytics?")
+    assert url.startswith("postgresql://loader:p4ss-W0rd%2F1+2%3D%3Bx@localhost:5432/analytics?")
     assert "host=%2Fvar%2Frun%2Fpostgresql" in url
 
 
@@ -473,6 +473,7 @@ REFUSED = [
     ("duckdb", CONNECTIONS["motherduck"] | {"host": "x"}, "motherduck"),
     ("postgres", changed("postgres", extra={"iam": True, "redshift": True}), "t"),
     ("postgres", changed("postgres", schema=""), "schema"),
+    ("postgres", changed("postgres", host=""), "host"),
     ("sqlalchemy", changed("sqlalchemy", extra={"client": "other"}), "client"),
     ("sqlalchemy", changed("sqlalchemy", extra={"ssl_mode": "REQUIRED"}), "ssl_mode"),
     ("sqlalchemy", changed("sqlalchemy", extra={"init_command": "x"}), "init_command"),
