@@ -49,6 +49,12 @@ def test_the_table_of_resources_is_the_one_of_the_code() -> None:
     )
 
 
+def test_the_table_of_destinations_is_what_dlt_declares() -> None:
+    assert (DOCS / "reference" / "dlt-destinations.md").read_text() == script("make_destinations").page(), (
+        "run: python docs/make_destinations.py"
+    )
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
