@@ -25,6 +25,7 @@ DAG_IDS = {
     "limio_subscriptions_in_ten_lines.py": "limio_subscriptions",
     "limio_guarded_table.py": "limio_guarded_table",
     "limio_deletes.py": "limio_deletes",
+    "limio_dlt.py": "limio_dlt",
     "limio_history.py": "limio_history",
     "limio_object_storage.py": "limio_object_storage",
     "limio_masked_customers.py": "limio_masked_customers",

@@ -120,6 +120,7 @@ class ResourceToDltOperator(ResourcePullOperator):
         root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
         plan = self.plan(context, root=root, target=self._target_name)
         self._check(plan, mode)
+        self._check_destination(to, mode)
         kind = to.destination.destination_type.rpartition(".")[2]
         target = LineageDataset(namespace=f"{kind}://{self.destination_conn_id or ''}", name=str(to))
         manifest = self.pull(
@@ -276,6 +277,17 @@ class ResourceToDltOperator(ResourcePullOperator):
                 "table were made with, so that with another one each row would come a second time. Use mode='append' or "
                 "'replace', or LimioToSqlOperator or LimitRailToSqlOperator"
             )
+
+    def _check_destination(self, to: DltTarget, mode: WriteMode) -> None:
+        """Check before the pull that the warehouse can do what the mode promises."""
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.landing.dlt.load import check_target
+        from limio_limitrail.landing.sql.model import LandingError
+
+        try:
+            check_target(to, mode=mode)
+        except LandingError as unfit:
+            raise ParameterError(f"destination: {unfit.what}") from None
 
     def _load(self, plan: PullPlan, manifest: Manifest, *, to: DltTarget, mode: WriteMode) -> DltResult:
         from limio_limitrail.landing.dlt.load import load

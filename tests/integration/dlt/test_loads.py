@@ -1,88 +1,167 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Loads by dlt's destinations end with the same rows as loads by our own code, whatever happens between them."""
+"""Loads by dlt's destinations end with the same rows as loads by our own code."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from tests.support.landed import duck
-
-pytest.importorskip("dlt")
-
 MODES = ("merge", "append", "replace")
-OWN = ("_run_id", "_extracted_at")
-
-DAG = """
-common = dict(resource="subscriptions", page_size=40, part_rows=80, nested_columns={{"offer_path": "data.offer.path"}})
-for mode in {modes}:
-    LimioToDltOperator(
-        task_id="dlt_" + mode, destination={name!r}, destination_conn_id={conn_id!r}, dataset="lake", table="Subs_" + mode,
-        mode=mode, **common,
-    )
-    LimioToSqlOperator(task_id="sql_" + mode, sql_conn_id={conn_id!r}, table="subs_" + mode, mode=mode, **common)
-"""
-
-
-class Warehouse:
-    """Reads back what was loaded."""
-
-    def __init__(self, kind: str, *, path: Any, details: Any) -> None:
-        self.kind, self._path, self._details = kind, path, details
-        self.conn_id = {"duckdb": "duck", "postgres": "pg"}[kind]
-
-    def query(self, sql: str) -> list[tuple[Any, ...]]:
-        if self.kind == "duckdb":
-            return duck(self._path, sql)
-        import psycopg
-
-        details = self._details
-        with psycopg.connect(host=details["host"], user="postgres", dbname=details["schema"]) as connection:
-            return connection.execute(sql).fetchall()
-
-    def columns(self, table: str) -> dict[str, str]:
-        where = f"WHERE table_name = '{table}' AND table_schema NOT LIKE 'limio_stage%'"
-        found = self.query(f"SELECT column_name, data_type FROM information_schema.columns {where} ORDER BY ordinal_position")
-        return dict(found)
-
-    def rows(self, table: str, *, leave_out: tuple[str, ...] = OWN) -> list[tuple[Any, ...]]:
-        names = sorted(name for name in self.columns(table.split(".")[-1].strip('"')) if name not in leave_out)
-        listed = ", ".join(f'CAST("{name}" AS varchar) AS "{name}"' for name in names)
-        return self.query(f"SELECT {listed} FROM {table} ORDER BY {', '.join(str(at + 1) for at in range(len(names)))}")
-
-    def datasets(self) -> set[str]:
-        return {name for [name] in self.query("SELECT schema_name FROM information_schema.schemata")}
-
-
-@pytest.fixture(params=["duckdb", "postgres"])
-def warehouse(request, tmp_path):
-    details = request.getfixturevalue("postgres_connection") if request.param == "postgres" else None
-    return Warehouse(request.param, path=tmp_path / "warehouse.duckdb", details=details)
-
-
-@pytest.fixture
-def dlt_home(make_home, limio_emulator, warehouse):
-    return make_home(limio_emulator, **({} if warehouse._details is None else {"pg": warehouse._details}))
 
 
 def working_folders(home):
     return [path for path in (home.path / "tmp").rglob("*") if path.name.startswith("dlt-")]
 
 
+def failed(home, task_id="load", **kwargs):
+    outcome = home.attempt(task_id, **kwargs)
+    assert outcome.result["state"] in ("failed", "up_for_retry", "TaskInstanceState.FAILED"), outcome.result
+    return outcome.result["error"]
+
+
 def test_the_rows_and_types_are_those_of_our_own_loads(dlt_home, limio_emulator, warehouse):
-    dlt_home.write_dag(DAG.format(name=warehouse.kind, conn_id=warehouse.conn_id, modes=MODES))
+    dlt_home.write_dag(
+        f"""
+        common = dict(resource="subscriptions", page_size=40, part_rows=80, nested_columns={{"offerPath": "data.offer.path"}})
+        for mode in {MODES}:
+            LimioToDltOperator(
+                task_id="dlt_" + mode, destination={warehouse.kind!r}, destination_conn_id={warehouse.conn_id!r},
+                dataset="lake", table="Subs_" + mode, mode=mode, **common,
+            )
+            LimioToSqlOperator(task_id="sql_" + mode, sql_conn_id={warehouse.conn_id!r}, table="subs_" + mode, mode=mode, **common)
+        """
+    )
     for round_ in range(2):
         done = dlt_home.run()
         assert done.result["state"] == "success", dlt_home.output()[-6000:]
         for mode in MODES:
             assert warehouse.columns(f"Subs_{mode}") == warehouse.columns(f"subs_{mode}")
             assert warehouse.rows(f'lake."Subs_{mode}"') == warehouse.rows(f"subs_{mode}")
-            assert len({*warehouse.query(f'SELECT _run_id FROM lake."Subs_{mode}"')}) == (2 if mode == "append" and round_ else 1)
         limio_emulator.advance(60, changed=20, added=10)
-        limio_emulator.put_records("objects/limio/subscriptions", [])
-    assert not [name for name in warehouse.datasets() if name.startswith("limio_stage")]
+    assert warehouse.stages() == []
     assert working_folders(dlt_home) == []
     summary = done.task("dlt_merge")["xcom"]
     assert summary["destination"] == warehouse.kind
     assert (summary["table"], summary["rows_before"], summary["rows_after"]) == ("lake.Subs_merge", 200, 210)
+    assert done.task("dlt_append")["xcom"]["rows_after"] == 410
+
+
+ODD = [
+    b'{"id":"1","t":"2026-01-01T00:00:00Z","n":9007199254740993,"u":"\\u00e9\\ud83d\\ude00 \\u0000","createdAt":"","a;b":{"b":1.50,"a":[ 2 ]},'
+    b'"Id":"other","dotted.key":true,"q\\"q":0.1,"{braces}":"x","_run_id":"theirs"}',
+    b'{"id":"2","t":"2026-01-01T00:00:00Z","n":null,"u":"it\'s \\\\ \\"quoted\\"\\n\\t,","a;b":[],"dotted.key":false,"q\\"q":1e300}',
+    b'{"id":"1","t":"2026-01-02T00:00:00Z","n":-1,"u":"newer","a;b":null}',
+    b'{"id":"2","t":"2025-01-02T00:00:00Z","n":7,"u":"older"}',
+]
+
+
+def test_values_and_names_are_stored_as_they_came(dlt_home, limio_emulator, warehouse):
+    limio_emulator.put_records("custom/things", ODD)
+    dlt_home.write_dag(
+        f"""
+        things = Resource(name="things", path="/custom/things", primary_key=("id",), time_column="t", timestamps=("t",))
+        LimioToDltOperator(
+            task_id="dlt", destination={warehouse.kind!r}, destination_conn_id={warehouse.conn_id!r}, dataset="lake",
+            table="Things", resource=things, page_size=1, part_rows=2,
+        )
+        LimioToSqlOperator(task_id="sql", sql_conn_id={warehouse.conn_id!r}, table="things", resource=things, part_rows=2)
+        """
+    )
+    done = dlt_home.run()
+    assert done.result["state"] == "success", dlt_home.output()[-6000:]
+    assert done.task("dlt")["xcom"]["duplicates"] == 2
+    assert warehouse.columns("Things") == warehouse.columns("things")
+    assert warehouse.rows('lake."Things"') == warehouse.rows("things")
+
+
+def test_a_late_run_makes_no_row_older(dlt_home, limio_emulator, warehouse):
+    dlt_home.write_dag(
+        f"""
+        LimioToDltOperator(
+            task_id="load", resource="subscriptions", destination={warehouse.kind!r}, destination_conn_id={warehouse.conn_id!r},
+            dataset="lake", table="subs",
+        )
+        LimioToSqlOperator(task_id="own", resource="subscriptions", sql_conn_id={warehouse.conn_id!r}, table="truth")
+        """
+    )
+    dlt_home.attempt("load", run_id="late", kill=["before dlt extract", 1])
+    limio_emulator.advance(60, changed=50, added=10)
+    for task in ("load", "own"):
+        assert "success" in dlt_home.attempt(task, run_id="on_time").result["state"], dlt_home.output()[-4000:]
+    late = dlt_home.attempt("load", run_id="late")
+    assert "success" in late.result["state"], dlt_home.output()[-4000:]
+    assert warehouse.rows("lake.subs") == warehouse.rows("truth")
+
+
+def test_two_runs_at_once(dlt_home, limio_emulator, warehouse):
+    dlt_home.write_dag(
+        f"""
+        for mode in ("merge", "append"):
+            LimioToDltOperator(
+                task_id=mode, resource="subscriptions", destination={warehouse.kind!r}, mode=mode,
+                destination_conn_id={warehouse.conn_id!r}, dataset="lake", table=mode,
+            )
+        """
+    )
+    for mode, rows in (("merge", 200), ("append", 400)):
+        begun = [
+            dlt_home.begin("attempt", "pull", task_id=mode, run_id=run_id, times={"interval": [f"2026-01-0{day}T00:00:00Z"] * 2})
+            for day, run_id in enumerate(("one", "two"), start=1)
+        ]
+        for pid in begun:
+            assert "success" in dlt_home.join(pid).result["state"], dlt_home.output()[-6000:]
+        assert warehouse.count(f"lake.{mode}") == rows
+    assert warehouse.stages() == []
+
+
+def test_columns_that_come_later(dlt_home, limio_emulator, warehouse):
+    limio_emulator.put_records("custom/things", [b'{"id":"1","n":1}'])
+    ways = ("add", "ignore", "fail")
+    dlt_home.write_dag(
+        f"""
+        things = Resource(name="things", path="/custom/things", primary_key=("id",))
+        for way in {ways}:
+            LimioToDltOperator(
+                task_id=way, destination={warehouse.kind!r}, destination_conn_id={warehouse.conn_id!r}, dataset="lake",
+                table="t_" + way, resource=things, new_columns=way,
+            )
+        """
+    )
+    for way in ways:
+        assert "success" in dlt_home.attempt(way, run_id="one").result["state"], dlt_home.output()[-4000:]
+    limio_emulator.put_records("custom/things", [b'{"id":"2","n":2,"newKey":true}'])
+    added = dlt_home.attempt("add", run_id="two").task("add")["xcom"]
+    assert added["columns_added"] == ["newKey"]
+    assert [row[-1] for row in warehouse.query('SELECT "newKey" FROM lake.t_add ORDER BY id')] == [None, True]
+    assert dlt_home.attempt("ignore", run_id="two").task("ignore")["xcom"]["columns_ignored"] == ["newKey"]
+    assert "newKey" in failed(dlt_home, "fail", run_id="two")
+    limio_emulator.put_records("custom/things", [b'{"id":"3","n":"text"}'])
+    error = failed(dlt_home, "ignore", run_id="three")
+    assert "the column 'n' is bigint, and values came that need text" in error
+    assert warehouse.query("SELECT id, n FROM lake.t_ignore ORDER BY id") == [("1", 1), ("2", 2)]
+    # A table that is gone is made again, although dlt has noted that it made it.
+    warehouse.change("DROP TABLE lake.t_fail")
+    assert "success" in dlt_home.attempt("fail", run_id="four").result["state"], dlt_home.output()[-4000:]
+    assert warehouse.count("lake.t_fail") == 1
+
+
+@pytest.mark.parametrize("warehouse", ["duckdb"], indirect=True)
+def test_nothing_shrinks_unasked_and_a_repeated_append_takes_back(dlt_home, limio_emulator, warehouse):
+    limio_emulator.put_records("custom/things", [b'{"id":"%d"}' % at for at in range(40)])
+    dlt_home.write_dag(
+        f"""
+        things = Resource(name="things", path="/custom/things", primary_key=("id",))
+        for mode, most in (("replace", "20%"), ("replace", "100%"), ("append", "20%")):
+            LimioToDltOperator(
+                task_id=mode + most.strip("%"), destination={warehouse.kind!r}, destination_conn_id={warehouse.conn_id!r},
+                dataset="lake", table=mode, resource=things, mode=mode, max_missing=most,
+            )
+        """
+    )
+    for task in ("replace20", "append20"):
+        assert "success" in dlt_home.attempt(task, run_id="one").result["state"], dlt_home.output()[-4000:]
+    limio_emulator.put_records("custom/things", [])
+    assert "40 of 40 known rows" in failed(dlt_home, "replace20", run_id="two")
+    assert warehouse.count("lake.replace") == 40
+    for task in ("replace100", "append20"):
+        assert "success" in dlt_home.attempt(task, run_id="one").result["state"], dlt_home.output()[-4000:]
+    assert (warehouse.count("lake.replace"), warehouse.count("lake.append")) == (0, 0)

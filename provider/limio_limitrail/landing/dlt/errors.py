@@ -28,16 +28,17 @@ def errors_of_dlt(step: str, *, outcome: str) -> Iterator[None]:
     :param step: what is being done, such as ``while loading ds.t``.
     :param outcome: what became of the table, and what to do.
     """
+    described = None
     try:
         yield
-        return
     except ExplainedError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever dlt and drivers raise
         described = _described(error)
         bare(error)
-    # Not in the handler, where dlt's error would be its context.
-    raise DltError(f"{step}: {described}. {outcome}")
+    if described is not None:
+        # Not in the handler, where dlt's error would be its context.
+        raise DltError(f"{step}: {described}. {outcome}")
 
 
 def _described(error: BaseException) -> str:

@@ -1,23 +1,28 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Replaces those of dlt's jobs that would change a value, split a statement, or leave a transaction out.
 
-dlt splits the statements of a merge at each semicolon, also within a name, and runs them without a transaction if it finds CREATE,
-ALTER or DROP anywhere, such as in a column ``createdAt``. In Postgres, its CSV loads an empty text as a null.
+dlt splits the statements of a merge at each semicolon, also within a name, and in many warehouses runs them without a transaction
+if it finds CREATE, ALTER or DROP anywhere, such as in a column ``createdAt``. In Postgres, its CSV loads an empty text as a null.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 import re
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from dlt.common.destination.client import HasFollowupJobs, RunnableLoadJob
 from dlt.common.storages.load_package import ParsedLoadJobFileName
-from dlt.destinations.job_client_impl import SqlLoadJob
+from dlt.destinations.job_client_impl import SqlJobClientBase, SqlLoadJob
+
+from limio_limitrail.landing.sql.model import LandingError, WriteMode
 
 if TYPE_CHECKING:
     from dlt.common.destination import Destination
+
+log = logging.getLogger("limio_limitrail.landing.dlt")
 
 _DEFINES = re.compile(r"\s*(CREATE|ALTER|DROP)\b", re.IGNORECASE)
 
@@ -32,7 +37,7 @@ class ExactSqlJob(SqlLoadJob):
         return [line.strip().removesuffix(";") for line in sql.split("\n") if line.strip()]
 
 
-class PostgresBinaryCopyJob(RunnableLoadJob, HasFollowupJobs):  # type: ignore[misc] # dlt is not typed for subclasses
+class PostgresBinaryCopyJob(RunnableLoadJob, HasFollowupJobs):
     """Copies a Parquet file into Postgres, in the binary format."""
 
     def run(self) -> None:
@@ -59,6 +64,32 @@ class PostgresBinaryCopyJob(RunnableLoadJob, HasFollowupJobs):  # type: ignore[m
                     raise source.error
 
 
+def check_capabilities(destination: Destination[Any, Any], *, mode: WriteMode) -> None:
+    """Refuse a destination that cannot do what a mode promises; connects to nothing.
+
+    :raises LandingError: it has no SQL, or does not delete and insert, or replace, from a stage.
+    """
+    capabilities = destination.capabilities()
+    kind = destination.destination_type.rpartition(".")[2]
+    if not issubclass(destination.client_class, SqlJobClientBase):
+        raise LandingError(
+            f"dlt's destination {kind!r} is no database of SQL, and a retry could double what an earlier try has written there: "
+            "use another, or land files with LimioToObjectStorageOperator or LimitRailToObjectStorageOperator"
+        )
+    if mode is WriteMode.REPLACE:
+        can = "insert-from-staging" in (capabilities.supported_replace_strategies or ())
+    else:
+        can = "delete-insert" in (capabilities.supported_merge_strategies or ())
+    if not can:
+        raise LandingError(f"dlt's destination {kind!r} cannot do mode={mode.value!r} by way of a stage: use another mode")
+    if not capabilities.supports_transactions:
+        log.warning(
+            "dlt's destination %s has no transactions: until a load has ended, and after one that was killed until its retry, rows "
+            "that are being replaced may be missing from the table.",
+            kind,
+        )
+
+
 def with_exact_jobs(destination: Destination[Any, Any]) -> Destination[Any, Any]:
     """Return the same destination, with this module's jobs instead of dlt's."""
     base, client = type(destination), destination.client_class
@@ -77,11 +108,11 @@ def with_exact_jobs(destination: Destination[Any, Any]) -> Destination[Any, Any]
         found = base._raw_capabilities(self)  # noqa: SLF001 - what dlt's own subclasses override
         if is_postgres:
             # Otherwise dlt offers Parquet only with a driver that this job does not need.
-            found.loader_file_format_selector = None
+            found.loader_file_format_selector = None  # type: ignore[assignment] # which is its default
         return found
 
     members = {
-        "client_class": property(lambda self: exact_client),
+        "client_class": property(lambda _: exact_client),
         "_raw_capabilities": capabilities,
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,

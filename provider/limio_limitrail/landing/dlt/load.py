@@ -24,7 +24,7 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.dlt.errors import errors_of_dlt
 from limio_limitrail.landing.shrinking import shrunk
 from limio_limitrail.landing.sql.contract import EVOLVE, Contract, ContractError
-from limio_limitrail.landing.sql.metadata import run_columns
+from limio_limitrail.landing.sql.metadata import RUN_ID, run_columns
 from limio_limitrail.landing.sql.model import LandingError, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName, ascii_lower
 
@@ -195,7 +195,7 @@ class _Load:
     def _count(self, plan: LoadPlan) -> int:
         if not plan.exists and not self.client.get_storage_table(self.to.table)[0]:
             return 0
-        return int(self.client.sql_client.execute_sql(f"SELECT count(*) FROM {self._table}")[0][0])  # noqa: S608 - quoted
+        return int(self.client.sql_client.execute_sql(f"SELECT count(*) FROM {self._table}")[0][0])
 
     def _keys(self, plan: LoadPlan) -> tuple[str, ...]:
         keys = self.target.primary_key
@@ -256,13 +256,8 @@ class _Load:
             yield from row_tables(self.parts, plan=plan, dropped=dropped)
 
         merges = self.target.mode is WriteMode.MERGE
-        resource = dlt.resource(
-            rows,
-            name="rows",
-            table_name=self.to.table,
-            write_disposition=writes,  # type: ignore[arg-type]
-            columns=data_columns(plan, keys=keys if merges else ()),  # type: ignore[arg-type]
-        )
+        hints: Any = {"write_disposition": writes, "columns": data_columns(plan, keys=keys if merges else ())}
+        resource = dlt.resource(rows(), name="rows", table_name=self.to.table, **hints)
         schema = dlt.Schema(_SCHEMA)
         source = dlt.source(lambda: resource, schema=schema)()
         if not self._is_known(plan):
@@ -344,6 +339,19 @@ def _opened(to: DltTarget, *, run_id: str) -> Iterator[Any]:
         yield destination.client(dlt.Schema(_SCHEMA), config)
 
 
+@raises_bare
+def check_target(to: DltTarget, *, mode: WriteMode) -> None:
+    """Refuse a destination that cannot do what a mode promises, before a pull. Connects to nothing.
+
+    :raises LandingError: it cannot, or its driver is missing.
+    """
+    from limio_limitrail.landing.dlt.exact_jobs import check_capabilities
+    from limio_limitrail.landing.dlt.private_run import private_run
+
+    with errors_of_dlt(f"while looking at dlt's destination of {to}", outcome="Nothing was pulled"), private_run(to.folder):
+        check_capabilities(to.destination, mode=mode)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TableState:
     """What a table has.
@@ -372,21 +380,24 @@ def table_state(to: DltTarget, *, run_id: str, time_column: str | None = None, r
     from limio_limitrail.landing.dlt.table_lock import one_load_at_a_time
 
     step = f"while looking at {to}"
-    with errors_of_dlt(step, outcome="Nothing was pulled"), _opened(to, run_id=run_id) as client:
-        with one_load_at_a_time(client, destination_type=to.destination.destination_type, table=str(to)):
-            exists, columns = client.get_storage_table(to.table)
-            if not exists:
-                return TableState(exists=False)
-            sql = client.sql_client
-            table = sql.make_qualified_table_name(to.table)
-            quote = sql.escape_column_name
-            rows = int(sql.execute_sql(f"SELECT count(*) FROM {table}")[0][0])  # noqa: S608 - quoted
-            state = TableState(exists=True, rows=rows)
-            if "_run_id" in columns:
-                found = sql.execute_sql(f"SELECT count(*) FROM {table} WHERE {quote('_run_id')} = %s", run_id)  # noqa: S608
-                state = replace(state, has_run=bool(found[0][0]))
-            if time_column in columns and columns[time_column].get("data_type") == "timestamp":
-                where = f"{quote(time_column)} >= %s"
-                found = sql.execute_sql(f"SELECT count(*) FROM {table} WHERE {where}", reached)  # noqa: S608
-                state = replace(state, newest_reached=bool(found[0][0]))
-            return state
+    kind = to.destination.destination_type
+    with (
+        errors_of_dlt(step, outcome="Nothing was pulled"),
+        _opened(to, run_id=run_id) as client,
+        one_load_at_a_time(client, destination_type=kind, table=str(to)),
+    ):
+        exists, columns = client.get_storage_table(to.table)
+        if not exists:
+            return TableState(exists=False)
+        sql = client.sql_client
+        table, quote = sql.make_qualified_table_name(to.table), sql.escape_column_name
+
+        def count(condition: str = "1 = 1", *values: object) -> int:
+            return int(sql.execute_sql(f"SELECT count(*) FROM {table} WHERE {condition}", *values)[0][0])
+
+        state = TableState(exists=True, rows=count())
+        if RUN_ID in columns:
+            state = replace(state, has_run=count(f"{quote(RUN_ID)} = %s", run_id) > 0)
+        if time_column in columns and columns[time_column].get("data_type") == "timestamp":
+            state = replace(state, newest_reached=count(f"{quote(time_column)} >= %s", reached) > 0)
+        return state

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""dlt's naming convention of this package: no name changes, so that none merge. dlt finds the class by the name of this module."""
+"""dlt's naming convention of this package: no name changes, so that none merge. dlt finds the class by its module's name."""
 
 from __future__ import annotations
 

@@ -35,12 +35,10 @@ def row_tables(parts: Sequence[PartSource], *, plan: LoadPlan, dropped: pa.Array
     for part in parts:
         for group in part.groups():
             rows = in_kinds(rows=group, part=part.name, plan=plan)
-            names = [column.name for column in plan.columns]
-            for column in plan.metadata:
-                value = pa.scalar(column.value, arrow_type(column.kind))
-                rows = rows.append_column(column.name, pa.repeat(value, rows.num_rows))
-                names.append(column.name)
-            rows = rows.rename_columns(names)
+            rows = rows.rename_columns([column.name for column in plan.columns])
+            for own in plan.metadata:
+                value = pa.scalar(own.value, arrow_type(own.kind))
+                rows = rows.append_column(own.name, pa.repeat(value, rows.num_rows))
             if len(dropped):
                 numbers = integer_array(range(at, at + rows.num_rows))
                 rows = rows.filter(pc.invert(pc.is_in(numbers, value_set=dropped)))
@@ -52,7 +50,8 @@ def empty_table(plan: LoadPlan) -> pa.Table:
     """Return a table without rows, with all columns of the plan."""
     import pyarrow as pa
 
-    fields = [pa.field(column.name, arrow_type(column.kind)) for column in (*plan.columns, *plan.metadata)]
+    kinds = {column.name: column.kind for column in plan.columns} | {column.name: column.kind for column in plan.metadata}
+    fields = [pa.field(name, arrow_type(kind)) for name, kind in kinds.items()]
     return pa.schema(fields).empty_table()
 
 
@@ -73,8 +72,8 @@ def find_duplicates(parts: Sequence[PartSource], *, plan: LoadPlan, keys: Sequen
     if found is None or not keys:
         return nothing
     names = [name for name in found.column_names if name not in (_NUMBER, _TIME)]
-    for name, key in zip(names, keys, strict=True):
-        if missing := found.column(name).null_count:
+    for column, key in zip(names, keys, strict=True):
+        if missing := found.column(column).null_count:
             raise LandingError(
                 f"{plan.table}: {missing} of {found.num_rows} rows have no value in {key!r}, which belongs to the primary key. "
                 "Nothing was written: name other columns in primary_key=, or use another mode"
@@ -86,10 +85,11 @@ def find_duplicates(parts: Sequence[PartSource], *, plan: LoadPlan, keys: Sequen
     rows = found.join(repeated, keys=names, join_type="left semi").to_pydict()
     newest: dict[tuple[Any, ...], tuple[bool, Any, int]] = {}
     dropped: list[int] = []
-    for *key, when, number in zip(*(rows[name] for name in names), rows[_TIME], rows[_NUMBER], strict=True):
+    for *values, when, number in zip(*(rows[name] for name in names), rows[_TIME], rows[_NUMBER], strict=True):
         own = (when is not None, when or 0, number) if not isinstance(when, str) else (True, when, number)
-        other = newest.get(tuple(key))
-        newest[tuple(key)] = own if other is None else max(own, other)
+        key = tuple(values)
+        other = newest.get(key)
+        newest[key] = own if other is None else max(own, other)
         if other is not None:
             dropped.append(min(own, other)[2])
     return pa.array(sorted(dropped), pa.int64())
