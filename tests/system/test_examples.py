@@ -26,6 +26,7 @@ DAG_IDS = {
     "limio_guarded_table.py": "limio_guarded_table",
     "limio_deletes.py": "limio_deletes",
     "limio_dlt.py": "limio_dlt",
+    "limio_dlt_any_destination.py": "limio_dlt_any_destination",
     "limio_history.py": "limio_history",
     "limio_object_storage.py": "limio_object_storage",
     "limio_masked_customers.py": "limio_masked_customers",

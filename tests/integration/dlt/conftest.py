@@ -52,7 +52,8 @@ class Warehouse:
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         """The rows in order, as texts, without the columns that a load adds."""
         names = sorted(name for name in self.columns(table.split(".")[-1].strip('"')) if name not in OWN)
-        listed = ", ".join(f'CAST("{name}" AS varchar) AS "{name}"' for name in names)
+        quoted = [name.replace('"', '""') for name in names]
+        listed = ", ".join(f'CAST("{name}" AS varchar) AS "{name}"' for name in quoted)
         return self.query(f"SELECT {listed} FROM {table} ORDER BY {', '.join(str(at + 1) for at in range(len(names)))}")
 
     def count(self, table: str) -> int:

@@ -39,7 +39,7 @@ def test_a_killed_load_is_made_good(dlt_home, limio_emulator, warehouse, mode, s
         run_id = f"run-{number}"
         assert dlt_home.attempt("load", run_id=run_id, kill=[step, 1]).code == SIGKILL, step
         done = dlt_home.attempt("load", run_id=run_id)
-        assert "success" in done.result["state"], (step, dlt_home.output()[-6000:])
+        assert done.task("load")["state"] == "success", (step, dlt_home.output()[-6000:])
         found = [row_id for [row_id] in warehouse.query("SELECT id FROM lake.subs ORDER BY id")]
         assert found == sorted(truth * (number if mode == "append" else 1)), step
         assert warehouse.stages() == [], step

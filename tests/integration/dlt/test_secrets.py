@@ -52,7 +52,8 @@ def test_no_file_log_or_error_holds_the_password(dlt_home, limio_emulator, wareh
         assert working, step
         assert all(path.stat().st_mode & 0o077 == 0 for path in working)
         assert left(dlt_home) == [], step
-        assert "success" in dlt_home.attempt("pg", run_id=f"run-{number}").result["state"], dlt_home.output()[-4000:]
+        done = dlt_home.attempt("pg", run_id=f"run-{number}")
+        assert done.task("pg")["state"] == "success", dlt_home.output()[-4000:]
     refused = dlt_home.attempt("away", run_id="refused")
     assert PASSWORD not in json.dumps(refused.result)
     assert "OperationalError" in refused.result["error"]
@@ -86,7 +87,7 @@ LimioToDltOperator(
     }.items():
         dlt_home.set(name, value)
     done = dlt_home.attempt("load")
-    assert "success" in done.result["state"], dlt_home.output()[-4000:]
+    assert done.task("load")["state"] == "success", dlt_home.output()[-4000:]
     called = {json.loads(line) for line in log.read_text().splitlines()}
     assert called, "the API itself was called"
     assert [one for one in called if not ("127.0.0.1" in one or one in ("localhost", "::1"))] == []

@@ -51,4 +51,7 @@ def find_destination(name: str, *, conn_id: str | None, staging: str | None = No
     credentials.username = connection.login or ""
     credentials.password = connection.password or ""
     credentials.query = {str(key): str(value) for key, value in extra.items()}
+    if credentials.host.startswith("/"):
+        # The folder of a socket, which cannot be the host of a URL.
+        credentials.query["host"], credentials.host = credentials.host, "localhost"
     return dlt.destinations.postgres(credentials=credentials)

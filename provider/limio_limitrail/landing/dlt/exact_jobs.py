@@ -84,8 +84,8 @@ def check_capabilities(destination: Destination[Any, Any], *, mode: WriteMode) -
         raise LandingError(f"dlt's destination {kind!r} cannot do mode={mode.value!r} by way of a stage: use another mode")
     if not capabilities.supports_transactions:
         log.warning(
-            "dlt's destination %s has no transactions: until a load has ended, and after one that was killed until its retry, rows "
-            "that are being replaced may be missing from the table.",
+            "dlt's destination %s has no transactions: until a load has ended, and after a killed one until its retry, rows that "
+            "are being replaced may be missing from the table.",
             kind,
         )
 

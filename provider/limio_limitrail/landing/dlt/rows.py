@@ -87,9 +87,9 @@ def find_duplicates(parts: Sequence[PartSource], *, plan: LoadPlan, keys: Sequen
     dropped: list[int] = []
     for *values, when, number in zip(*(rows[name] for name in names), rows[_TIME], rows[_NUMBER], strict=True):
         own = (when is not None, when or 0, number) if not isinstance(when, str) else (True, when, number)
-        key = tuple(values)
-        other = newest.get(key)
-        newest[key] = own if other is None else max(own, other)
+        row_key = tuple(values)
+        other = newest.get(row_key)
+        newest[row_key] = own if other is None else max(own, other)
         if other is not None:
             dropped.append(min(own, other)[2])
     return pa.array(sorted(dropped), pa.int64())
