@@ -44,7 +44,8 @@ class ResourceToDltOperator(ResourcePullOperator):
     :param dataset: the dataset or schema of the table. It is created if it does not exist.
     :param table: the table in it.
     :param mode: ``merge`` replaces rows by primary key and adds new ones; ``append`` adds this run's rows, once, however often
-        the run is repeated; ``replace`` replaces all rows of the table.
+        the run is repeated; ``replace`` replaces all rows of the table; ``history`` keeps each version of a row,
+        with the times between which it was valid, by dlt's *scd2*.
     :param primary_key: the columns that identify a row: a list, or the name of one; else the resource's.
     :param time_column: the column whose newest value wins where two records have the same key, in one pull or in several; else
         the resource's.
@@ -79,7 +80,7 @@ class ResourceToDltOperator(ResourcePullOperator):
         "destination_staging": Parameter(readers.optional(readers.text("the URL of a folder"))),
         "dataset": Parameter(readers.text("the name of a dataset")),
         "table": Parameter(readers.text("the name of a table")),
-        "mode": Parameter(readers.choice("merge", "append", "replace")),
+        "mode": Parameter(readers.choice("merge", "append", "replace", "history")),
         "primary_key": Parameter(readers.optional(readers.names("columns"))),
         "time_column": Parameter(readers.optional(readers.text("the name of a column"))),
         "max_missing": Parameter(readers.rows_or_percent),
@@ -199,7 +200,7 @@ class ResourceToDltOperator(ResourcePullOperator):
         return NeededColumns(
             key=self.key_columns(plan.resource),
             key_given=self.primary_key is not None,
-            merges=self.mode == "merge",
+            merges=self.mode in ("merge", "history"),
             time_column=self.time_column,
         )
 

@@ -47,7 +47,8 @@ class Warehouse:
     def columns(self, table: str) -> dict[str, str]:
         where = f"WHERE table_name = '{table}' AND table_schema NOT LIKE 'limio_stage%'"
         found = self.query(f"SELECT column_name, data_type FROM information_schema.columns {where} ORDER BY ordinal_position")
-        return dict(found)
+        # dlt makes a text a character varying, which is the same in Postgres.
+        return {name: "text" if type_ == "character varying" else type_ for name, type_ in found}
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
         """The rows in order, as texts, without the columns that a load adds."""

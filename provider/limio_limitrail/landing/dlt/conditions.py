@@ -6,9 +6,12 @@ All rows go through a stage of the run's own. Then one transaction deletes and i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
+from limio_limitrail.landing.dlt.versions import ROW_VERSION
+from limio_limitrail.landing.sql.history_statements import VALID_FROM, VALID_TO
 from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
 from limio_limitrail.landing.sql.model import LandingError, WriteMode
 
@@ -23,6 +26,7 @@ def disposition(
     keys: Sequence[str],
     time: str | None,
     run_id: str,
+    extracted_at: datetime,
     quote: Callable[[str], str],
     literal: Callable[[str], str],
 ) -> dict[str, Any]:
@@ -32,6 +36,7 @@ def disposition(
     :param keys: the columns that identify a row.
     :param time: the column with the time of a row, if the table has one.
     :param run_id: the run.
+    :param extracted_at: when it began: from then on its versions are valid.
     :param quote: quotes a column's name.
     :param literal: writes a text as a literal.
     :raises LandingError: the warehouse cannot be told so.
@@ -52,8 +57,16 @@ def disposition(
             }
         case WriteMode.REPLACE:
             return {"disposition": "replace", "strategy": "insert-from-staging"}
-        case _:
-            raise LandingError(f"mode={mode.value!r} is not available with dlt's destinations")
+        case WriteMode.HISTORY:
+            return {
+                "disposition": "merge",
+                "strategy": "scd2",
+                "validity_column_names": [VALID_FROM, VALID_TO],
+                "row_version_column_name": ROW_VERSION,
+                "boundary_timestamp": extracted_at,
+                "destination_scope": replaced_rows(keys=keys, time=time, quote=quote),
+                "source_filter": _escaped(_not_current(table, keys=keys, quote=quote)),
+            }
 
 
 def replaced_rows(*, keys: Sequence[str], time: str | None, quote: Callable[[str], str]) -> str:
@@ -78,6 +91,19 @@ def _not_in_table(table: str, *, keys: Sequence[str], quote: Callable[[str], str
     return f"NOT EXISTS (SELECT 1 FROM {table} AS d WHERE {same})"
 
 
+def _not_current(table: str, *, keys: Sequence[str], quote: Callable[[str], str]) -> str:
+    """Return the condition that a staged row has no current version in the table, or is that version.
+
+    dlt evaluates it twice: before it ends versions, where those that come again must count, and after it, where only rows whose
+    key has no current version any more are to be inserted. Names are bare, because dlt calls the stage differently there.
+    """
+    names = ", ".join(quote(key) for key in keys)
+    key = names if len(keys) == 1 else f"({names})"
+    current = f"FROM {table} WHERE {quote(VALID_TO)} IS NULL"
+    version = quote(ROW_VERSION)
+    return f"{key} NOT IN (SELECT {names} {current}) OR {version} IN (SELECT {version} {current})"
+
+
 def _one_line(literal: str) -> str:
     if len(literal.splitlines()) > 1:
         raise LandingError("the id of the run has a line break, so that its rows cannot be found again: name the run otherwise")
@@ -87,8 +113,3 @@ def _one_line(literal: str) -> str:
 def _escaped(sql: str) -> str:
     """Return SQL in which dlt finds no placeholder."""
     return sql.replace("{", "{{").replace("}", "}}")
-
-
-def is_through_stage(disposition: Mapping[str, Any]) -> bool:
-    """Return whether rows go through the stage of the run."""
-    return disposition["disposition"] in ("merge", "replace")

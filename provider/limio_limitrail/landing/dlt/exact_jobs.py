@@ -79,7 +79,8 @@ def check_capabilities(destination: Destination[Any, Any], *, mode: WriteMode) -
     if mode is WriteMode.REPLACE:
         can = "insert-from-staging" in (capabilities.supported_replace_strategies or ())
     else:
-        can = "delete-insert" in (capabilities.supported_merge_strategies or ())
+        strategy = "scd2" if mode is WriteMode.HISTORY else "delete-insert"
+        can = strategy in (capabilities.supported_merge_strategies or ())
     if not can:
         raise LandingError(f"dlt's destination {kind!r} cannot do mode={mode.value!r} by way of a stage: use another mode")
     if not capabilities.supports_transactions:

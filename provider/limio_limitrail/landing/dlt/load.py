@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.dlt.errors import errors_of_dlt
+from limio_limitrail.landing.dlt.versions import ROW_VERSION
 from limio_limitrail.landing.shrinking import shrunk
 from limio_limitrail.landing.sql.contract import EVOLVE, Contract, ContractError
-from limio_limitrail.landing.sql.metadata import RUN_ID, run_columns
+from limio_limitrail.landing.sql.history_statements import VALID_FROM, VALID_TO
+from limio_limitrail.landing.sql.metadata import RUN_ID, MetadataColumn, run_columns
 from limio_limitrail.landing.sql.model import LandingError, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName, ascii_lower
 
@@ -172,6 +174,15 @@ class _Load:
         return [getattr(part, "part", part) for part in self.parts]
 
     @property
+    def _metadata(self) -> tuple[MetadataColumn, ...]:
+        """The columns that the load itself writes; dlt fills those of a history's times."""
+        own = run_columns(extracted_at=self.target.extracted_at, run_id=self.target.run_id)
+        if self.target.mode is not WriteMode.HISTORY:
+            return own
+        times = (MetadataColumn(name=name, kind=Kind.TIMESTAMP, value=None) for name in (VALID_FROM, VALID_TO))
+        return (*own, *times, MetadataColumn(name=ROW_VERSION, kind=Kind.TEXT, value=None))
+
+    @property
     def _table(self) -> str:
         return str(self.client.sql_client.make_qualified_table_name(self.to.table))
 
@@ -181,12 +192,18 @@ class _Load:
     def _plan(self) -> LoadPlan:
         from limio_limitrail.landing.dlt.columns import fit, make_plan
 
-        _, present = self.client.get_storage_table(self.to.table)
+        exists, present = self.client.get_storage_table(self.to.table)
+        history = self.target.mode is WriteMode.HISTORY
+        if exists and history is not (ROW_VERSION in present and VALID_TO in present):
+            raise LandingError(
+                f"{self.to}: the table is {'no history' if history else 'a history'}, and mode={self.target.mode.value!r} needs "
+                f"{'one' if history else 'another'}: load into a table of another name. Nothing was written"
+            )
         plan = make_plan(
             table=TableName(schema=self.to.dataset, table=self.to.table),
             present=present,
             schema=self.schema,
-            metadata=run_columns(extracted_at=self.target.extracted_at, run_id=self.target.run_id),
+            metadata=self._metadata,
             same=self._same,
         )
         time = [] if self.target.time_column is None else [self.target.time_column]
@@ -246,6 +263,7 @@ class _Load:
             keys=[by_key[key] for key in keys],
             time=None if time is None else by_key[time],
             run_id=self.target.run_id,
+            extracted_at=self.target.extracted_at,
             quote=sql.escape_column_name,
             literal=self.client.capabilities.escape_literal or _literal,
         )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from limio_limitrail.landing.arrow_tables import integer_array
 from limio_limitrail.landing.column_types import Kind, arrow_type
 from limio_limitrail.landing.dlt.columns import only
+from limio_limitrail.landing.dlt.versions import ROW_VERSION, row_versions
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.landing.sql.staged_rows import in_kinds
 from limio_limitrail.landing.timestamps import sort_keys
@@ -36,9 +37,11 @@ def row_tables(parts: Sequence[PartSource], *, plan: LoadPlan, dropped: pa.Array
         for group in part.groups():
             rows = in_kinds(rows=group, part=part.name, plan=plan)
             rows = rows.rename_columns([column.name for column in plan.columns])
+            versions = row_versions(rows, plan=plan) if any(own.name == ROW_VERSION for own in plan.metadata) else None
             for own in plan.metadata:
                 value = pa.scalar(own.value, arrow_type(own.kind))
-                rows = rows.append_column(own.name, pa.repeat(value, rows.num_rows))
+                filled = versions if own.name == ROW_VERSION else pa.repeat(value, rows.num_rows)
+                rows = rows.append_column(own.name, filled)
             if len(dropped):
                 numbers = integer_array(range(at, at + rows.num_rows))
                 rows = rows.filter(pc.invert(pc.is_in(numbers, value_set=dropped)))

@@ -1,7 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Load Limio's orders into a destination of dlt's that this package has no name for: a function returns it.
+"""Load LimitRail's usage into a destination of dlt's that this package has no name for: a function returns it.
 
-Needs the extra ``dlt``, and two connections: ``limio_default`` (type ``limio``) and ``warehouse``.
+Needs the extra ``dlt``, and two connections: ``limitrail_default`` (type ``limitrail``) and ``warehouse``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import DAG, BaseHook
 
-from limio_limitrail.transfers.limio_to_dlt import LimioToDltOperator
+from limio_limitrail.transfers.limitrail_to_dlt import LimitRailToDltOperator
 
 if TYPE_CHECKING:
     from dlt.common.destination import Destination
@@ -26,12 +26,21 @@ def warehouse() -> Destination[Any, Any]:
 
 
 with DAG(
-    dag_id="limio_dlt_any_destination",
+    dag_id="limitrail_dlt_any_destination",
     schedule="@daily",
     start_date=datetime(2026, 1, 1),
     catchup=False,
     default_args={"retries": 2, "retry_delay": timedelta(minutes=5)},
     doc_md=__doc__,
 ) as dag:
-    LimioToDltOperator(task_id="orders", resource="orders", destination=warehouse, dataset="limio", table="orders")
+    LimitRailToDltOperator(
+        task_id="usage",
+        resource="usage",
+        destination=warehouse,
+        dataset="limitrail",
+        table="usage",
+        scope="limitrail.usage.read",  # a name made up here: LimitRail documents none for lists
+        since="{{ (dag_run.run_after - macros.timedelta(days=7)).isoformat() }}",
+        until="{{ dag_run.run_after.isoformat() }}",
+    )
 # [END destination]
