@@ -48,6 +48,7 @@ class LimioToDltOperator(LimioPullOperator, ResourceToDltOperator):
         max_missing: Templated[int | str] = DEFAULT_MAX_MISSING,
         staging: Templated[str | ObjectStoragePath] | None = None,
         new_columns: Templated[str] = "add",
+        type_changes: Templated[str] = "widen",
         required_columns: Templated[Sequence[str]] = (),
         limio_conn_id: Templated[str] = "limio_default",
         path_params: Templated[Mapping[str, Any]] | None = None,
@@ -80,6 +81,7 @@ class LimioToDltOperator(LimioPullOperator, ResourceToDltOperator):
         self.max_missing = max_missing
         self.staging = staging
         self.new_columns = new_columns
+        self.type_changes = type_changes
         self.required_columns = required_columns
         self.limio_conn_id = limio_conn_id
         self.path_params = path_params

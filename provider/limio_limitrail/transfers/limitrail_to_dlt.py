@@ -48,6 +48,7 @@ class LimitRailToDltOperator(LimitRailPullOperator, ResourceToDltOperator):
         max_missing: Templated[int | str] = DEFAULT_MAX_MISSING,
         staging: Templated[str | ObjectStoragePath] | None = None,
         new_columns: Templated[str] = "add",
+        type_changes: Templated[str] = "widen",
         required_columns: Templated[Sequence[str]] = (),
         limitrail_conn_id: Templated[str] = "limitrail_default",
         scope: Templated[Sequence[str]] | None = None,
@@ -84,6 +85,7 @@ class LimitRailToDltOperator(LimitRailPullOperator, ResourceToDltOperator):
         self.max_missing = max_missing
         self.staging = staging
         self.new_columns = new_columns
+        self.type_changes = type_changes
         self.required_columns = required_columns
         self.limitrail_conn_id = limitrail_conn_id
         self.scope = scope

@@ -129,6 +129,7 @@ class DltSummary(PullTotals):
     :param rows_before: rows of the table before the load.
     :param rows_after: rows of the table after it.
     :param columns_added: the first names of new columns.
+    :param columns_widened: the first names of columns that have a wider type now.
     :param columns_ignored: the first names of keys of the records that were left out, because of ``new_columns="ignore"``.
     """
 
@@ -138,6 +139,7 @@ class DltSummary(PullTotals):
     rows_before: int
     rows_after: int
     columns_added: list[str]
+    columns_widened: list[str]
     columns_ignored: list[str]
 
 

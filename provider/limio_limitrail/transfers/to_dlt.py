@@ -56,6 +56,8 @@ class ResourceToDltOperator(ResourcePullOperator):
         resume there.
     :param new_columns: what happens to record keys for which an existing table has no column: ``add`` adds them, ``ignore``
         leaves them out, ``fail`` ends the load before anything is written.
+    :param type_changes: what happens where a column of the table is too narrow for the values that come: ``widen`` makes it
+        wider, ``fail`` ends the load before anything is written.
     :param required_columns: columns that some record of each pull must have a value for: a list, or the name of one. A pull
         without records passes.
     """
@@ -71,6 +73,7 @@ class ResourceToDltOperator(ResourcePullOperator):
     max_missing: int | str
     staging: str | ObjectStoragePath | None
     new_columns: str
+    type_changes: str
     required_columns: Sequence[str]
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
@@ -86,6 +89,7 @@ class ResourceToDltOperator(ResourcePullOperator):
         "max_missing": Parameter(readers.rows_or_percent),
         "staging": Parameter(readers.optional(references.folder)),
         "new_columns": Parameter(readers.choice("add", "ignore", "fail")),
+        "type_changes": Parameter(readers.choice("widen", "fail")),
         "required_columns": Parameter(readers.names("columns")),
     }
     template_fields: Sequence[str] = template_fields(parameters)
@@ -140,6 +144,7 @@ class ResourceToDltOperator(ResourcePullOperator):
             rows_before=result.rows_before,
             rows_after=result.rows_after,
             columns_added=first_names(result.columns_added),
+            columns_widened=first_names(result.columns_widened),
             columns_ignored=first_names(result.columns_ignored),
         )
         self._clean_up(plan)
@@ -293,7 +298,7 @@ class ResourceToDltOperator(ResourcePullOperator):
     def _load(self, plan: PullPlan, manifest: Manifest, *, to: DltTarget, mode: WriteMode) -> DltResult:
         from limio_limitrail.landing.dlt.load import load
         from limio_limitrail.landing.parts import ParquetPart
-        from limio_limitrail.landing.sql import Contract, NewColumns, Target
+        from limio_limitrail.landing.sql import Contract, NewColumns, Target, TypeChanges
         from limio_limitrail.transfers.missing import is_full_scan, shrink_guard
 
         time_column = self.time_column or plan.resource.time_column
@@ -311,7 +316,11 @@ class ResourceToDltOperator(ResourcePullOperator):
             ),
             schema=manifest.schema,
             parts=[ParquetPart(folder=plan.folder, part=part) for part in manifest.parts],
-            contract=Contract(new_columns=NewColumns(self.new_columns), required_columns=tuple(self.required_columns)),
+            contract=Contract(
+                new_columns=NewColumns(self.new_columns),
+                type_changes=TypeChanges(self.type_changes),
+                required_columns=tuple(self.required_columns),
+            ),
         )
 
     @contextmanager

@@ -137,6 +137,7 @@ def test_columns_that_come_later(dlt_home, limio_emulator, warehouse):
             LimioToDltOperator(
                 task_id=way, destination={warehouse.kind!r}, destination_conn_id={warehouse.conn_id!r}, dataset="lake",
                 table="t_" + way, resource=things, new_columns=way,
+                type_changes="fail" if way == "fail" else "widen",
             )
         """
     )
@@ -149,9 +150,10 @@ def test_columns_that_come_later(dlt_home, limio_emulator, warehouse):
     assert loaded(dlt_home, "ignore", run_id="two")["columns_ignored"] == ["newKey"]
     assert "newKey" in failed(dlt_home, "fail", run_id="two")
     limio_emulator.put_records("custom/things", [b'{"id":"3","n":"text"}'])
-    error = failed(dlt_home, "ignore", run_id="three")
-    assert "the column 'n' is bigint, and values came that need text" in error
-    assert warehouse.query("SELECT id, n FROM lake.t_ignore ORDER BY id") == [("1", 1), ("2", 2)]
+    assert loaded(dlt_home, "ignore", run_id="three")["columns_widened"] == ["n"]
+    assert warehouse.query("SELECT id, n FROM lake.t_ignore ORDER BY id") == [("1", "1"), ("2", "2"), ("3", "text")]
+    error = failed(dlt_home, "fail", run_id="three")
+    assert "is bigint and would become text" in error
     # A table that is gone is made again, although dlt has noted that it made it.
     warehouse.change("DROP TABLE lake.t_fail")
     loaded(dlt_home, "fail", run_id="four")
@@ -179,3 +181,51 @@ def test_nothing_shrinks_unasked_and_a_repeated_append_takes_back(dlt_home, limi
     for task in ("replace100", "append20"):
         loaded(dlt_home, task, run_id="one")
     assert (warehouse.count("lake.replace"), warehouse.count("lake.append")) == (0, 0)
+
+
+@pytest.mark.needs_state_store
+@pytest.mark.parametrize("warehouse", ["duckdb"], indirect=True)
+def test_rows_that_the_table_has_lost_are_pulled_again(dlt_home, limio_emulator, warehouse):
+    dlt_home.write_dag(
+        """
+        LimioToDltOperator(
+            task_id="load", resource="abandoned_baskets", destination="duckdb", destination_conn_id="duck", dataset="lake",
+            table="baskets", incremental=True, outlets=[Asset("baskets")],
+        )
+        """
+    )
+    whole = loaded(dlt_home, run_id="one")["rows"]
+    assert loaded(dlt_home, run_id="two")["rows"] < whole
+    warehouse.change("DROP TABLE lake.baskets")
+    assert loaded(dlt_home, run_id="three")["rows"] == whole == warehouse.count("lake.baskets")
+
+
+def test_a_destination_that_cannot_keep_a_promise_is_refused_before_the_pull(make_home, limio_emulator, tmp_path):
+    home = make_home(limio_emulator, key={"conn_type": "generic", "password": "a long random text of the tests"})
+    home.write_dag(
+        f"""
+        def lake():
+            import dlt
+            return dlt.destinations.filesystem("file://{tmp_path}/lake")
+
+        def nothing():
+            return None
+
+        common = dict(resource="subscriptions", dataset="lake", table="subs")
+        LimioToDltOperator(task_id="files", destination=lake, **common)
+        LimioToDltOperator(task_id="nothing", destination=nothing, **common)
+        LimioToDltOperator(task_id="unknown", destination="sqlserver", destination_conn_id="duck", **common)
+        LimioToDltOperator(task_id="no_connection", destination="duckdb", **common)
+        LimioToDltOperator(
+            task_id="masked", destination="duckdb", destination_conn_id="duck", mask={{"id": "hmac"}}, mask_conn_id="key",
+            **common,
+        )
+        """
+    )
+    assert "is no database of SQL" in failed(home, "files")
+    assert "is no destination of dlt's" in failed(home, "nothing")
+    assert "'sqlserver' is not known" in failed(home, "unknown")
+    assert "needs destination_conn_id" in failed(home, "no_connection")
+    assert "belongs to the primary key" in failed(home, "masked")
+    assert limio_emulator.counters.log == []
+    assert not (tmp_path / "lake").exists()

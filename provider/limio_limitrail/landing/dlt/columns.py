@@ -48,6 +48,7 @@ def make_plan(
     schema: Mapping[str, Kind],
     metadata: Sequence[MetadataColumn],
     same: Callable[[str], str],
+    fits_double: Callable[[str], bool],
 ) -> LoadPlan:
     """Decide on every column.
 
@@ -55,6 +56,7 @@ def make_plan(
     :param schema: record key → the widest kind that comes, in order.
     :param metadata: the columns that the load itself writes.
     :param same: returns equal texts for names that the warehouse does not distinguish.
+    :param fits_double: returns whether a double holds all integers of a column of the table.
     :raises LandingError: a name cannot be a column's.
     """
     existing = {name: _table_column(name, column) for name, column in present.items()}
@@ -70,9 +72,9 @@ def make_plan(
     def planned(at: int, key: str, incoming: Kind) -> ColumnPlan:
         column = existing.get(names[key])
         current = None if column is None else column.kind
+        if current is Kind.BIGINT and incoming is Kind.DOUBLE and fits_double(names[key]):
+            current = Kind.INTEGER
         kind = incoming if current is None else widen(current, incoming)
-        if current is Kind.BIGINT and kind is Kind.BIGINT:
-            kind = Kind.BIGINT
         return ColumnPlan(
             key=key, name=names[key], staged=f"c{at}", incoming=incoming, kind=kind, existing=column, current=current
         )
@@ -89,10 +91,11 @@ def make_plan(
     )
 
 
-def fit(plan: LoadPlan, *, contract: Contract, needed: Sequence[str]) -> LoadPlan:
+def fit(plan: LoadPlan, *, contract: Contract, needed: Sequence[str], can_widen: Callable[[ColumnPlan], bool]) -> LoadPlan:
     """Apply the contract to a plan, and refuse what the warehouse's columns cannot hold.
 
     :param needed: record keys that the load itself needs.
+    :param can_widen: returns whether the load can make a column of the table wider.
     :raises ContractError: the records break the contract.
     :raises LandingError: a column of the table is too narrow, or of a type that this package does not load.
     """
@@ -107,10 +110,10 @@ def fit(plan: LoadPlan, *, contract: Contract, needed: Sequence[str]) -> LoadPla
                 f"{plan.table}: the column {column.name!r} is of dlt's type {column.custom_type}, which this load does not "
                 f"write: leave it out with drop_columns=, or make it {types[column.incoming]}. Nothing was written"
             )
-        if column.widens:
+        if column.widens and not can_widen(column):
             raise LandingError(
                 f"{plan.table}: the column {column.name!r} is {column.existing.type}, and values came that need "
-                f"{types[column.kind]}. dlt changes no type of a column: change it in the warehouse (such as with ALTER TABLE), "
+                f"{types[column.kind]}. This load cannot change it so: change it in the warehouse (such as with ALTER TABLE), "
                 "leave it out with drop_columns=, or load into another table. Nothing was written; a retry goes on from the "
                 "finished parts"
             )

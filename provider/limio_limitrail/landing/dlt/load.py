@@ -78,6 +78,7 @@ class DltResult:
     :param rows_before: rows of the table before the load.
     :param rows_after: rows of the table after it.
     :param columns_added: columns that an existing table gained.
+    :param columns_widened: columns of an existing table whose type became wider.
     :param columns_ignored: record keys that were left out.
     """
 
@@ -86,6 +87,7 @@ class DltResult:
     rows_before: int
     rows_after: int
     columns_added: tuple[str, ...] = ()
+    columns_widened: tuple[str, ...] = ()
     columns_ignored: tuple[str, ...] = ()
 
 
@@ -136,6 +138,7 @@ class _Load:
 
     def run(self) -> DltResult:
         from limio_limitrail.landing.dlt.rows import find_duplicates
+        from limio_limitrail.landing.dlt.widening import widen
 
         plan = self._plan()
         rows_before = self._count(plan)
@@ -147,6 +150,9 @@ class _Load:
         dropped = find_duplicates(self.parts, plan=plan, keys=keys, time=time)
         self._guard(rows - len(dropped), known=rows_before)
         if rows or (plan.exists and self.target.mode in (WriteMode.APPEND, WriteMode.REPLACE)):
+            for column in plan.columns:
+                if column.widens:
+                    widen(self.client.sql_client, table=self._table, column=column, kind=self._kind)
             self._load(plan, keys=keys, time=time, dropped=dropped)
             self._drop_stage()
         new = plan.exists and [column.name for column in plan.columns if column.existing is None]
@@ -156,6 +162,7 @@ class _Load:
             rows_before=rows_before,
             rows_after=self._count(plan) if rows or plan.exists else 0,
             columns_added=tuple(new or ()),
+            columns_widened=tuple(column.name for column in plan.columns if column.widens),
             columns_ignored=plan.ignored,
         )
         log.info(
@@ -183,6 +190,10 @@ class _Load:
         return (*own, *times, MetadataColumn(name=ROW_VERSION, kind=Kind.TEXT, value=None))
 
     @property
+    def _kind(self) -> str:
+        return self.to.destination.destination_type.rpartition(".")[2]
+
+    @property
     def _table(self) -> str:
         return str(self.client.sql_client.make_qualified_table_name(self.to.table))
 
@@ -191,6 +202,7 @@ class _Load:
 
     def _plan(self) -> LoadPlan:
         from limio_limitrail.landing.dlt.columns import fit, make_plan
+        from limio_limitrail.landing.dlt.widening import can_widen, fits_double
 
         exists, present = self.client.get_storage_table(self.to.table)
         history = self.target.mode is WriteMode.HISTORY
@@ -205,9 +217,11 @@ class _Load:
             schema=self.schema,
             metadata=self._metadata,
             same=self._same,
+            fits_double=lambda name: fits_double(self.client.sql_client, table=self._table, column=name),
         )
         time = [] if self.target.time_column is None else [self.target.time_column]
-        return fit(plan, contract=self.contract, needed=[*self.target.primary_key, *time])
+        needed = [*self.target.primary_key, *time]
+        return fit(plan, contract=self.contract, needed=needed, can_widen=lambda column: can_widen(column, kind=self._kind))
 
     def _count(self, plan: LoadPlan) -> int:
         if not plan.exists and not self.client.get_storage_table(self.to.table)[0]:
