@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 
 def put(emulator, *records):
     emulator.put_records("custom/things", [json.dumps(record).encode() for record in records])
@@ -14,6 +16,7 @@ def versions(warehouse):
     return warehouse.query("SELECT id, v, _valid_to IS NULL FROM lake.things ORDER BY id, _valid_from")
 
 
+@pytest.mark.sampled(1)
 def test_each_version_is_kept_once(dlt_home, limio_emulator, warehouse):
     dlt_home.write_dag(
         f"""

@@ -22,7 +22,7 @@ STEPS = (
 pytestmark = pytest.mark.needs_state_store
 
 
-@pytest.mark.sampled(3)
+@pytest.mark.sampled(1)
 @pytest.mark.parametrize(("mode", "steps"), [("merge", STEPS[::3]), ("append", STEPS), ("replace", STEPS[1::3])], ids=str)
 def test_a_killed_load_is_made_good(dlt_home, limio_emulator, warehouse, mode, steps):
     dlt_home.write_dag(

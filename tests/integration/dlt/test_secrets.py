@@ -35,6 +35,7 @@ def left(home):
     return found
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("warehouse", ["postgres"], indirect=True)
 def test_no_file_log_or_error_holds_the_password(dlt_home, limio_emulator, warehouse):
     dlt_home.connect({"away": {**warehouse.details, "host": "127.0.0.1", "port": 9, "password": PASSWORD}})

@@ -153,8 +153,10 @@ class _Load:
             for column in plan.columns:
                 if column.widens:
                     widen(self.client.sql_client, table=self._table, column=column, kind=self._kind)
-            self._load(plan, keys=keys, time=time, dropped=dropped)
-            self._drop_stage()
+            try:
+                self._load(plan, keys=keys, time=time, dropped=dropped)
+            finally:
+                self._drop_stage()
         new = plan.exists and [column.name for column in plan.columns if column.existing is None]
         result = DltResult(
             rows=rows,
@@ -268,6 +270,7 @@ class _Load:
         from limio_limitrail.landing.dlt.conditions import disposition
         from limio_limitrail.landing.dlt.exact_jobs import with_exact_jobs
         from limio_limitrail.landing.dlt.rows import empty_table, row_tables
+        from limio_limitrail.landing.dlt.table_lock import lock_dataset
 
         sql = self.client.sql_client
         by_key = {column.key: column.name for column in plan.columns}
@@ -293,6 +296,8 @@ class _Load:
         schema = dlt.Schema(_SCHEMA)
         source = dlt.source(lambda: resource, schema=schema)()
         if not self._is_known(plan):
+            # The dataset and dlt's own tables may be created, which loads into other tables must not do at the same time.
+            lock_dataset(sql, kind=self._kind, dataset=self.to.dataset)
             # dlt looks at a table only if it has not seen its schema before, and it may have been dropped or changed since.
             resource.apply_hints(additional_table_hints={"x-limio-change": uuid.uuid4().hex})
         pipeline = dlt.pipeline(
@@ -332,7 +337,7 @@ class _Load:
                     sql.drop_dataset()
         except Exception as error:  # noqa: BLE001 - the rows are in the table
             stage = self.to.stage(self.target.run_id)
-            log.warning("The stage %s of this run could not be dropped (%s): drop it.", stage, type(error).__name__)
+            log.warning("The stage %s of this run could not be dropped (%s): a retry drops it.", stage, type(error).__name__)
 
 
 def _check_required(parts: Sequence[PartSource], *, plan: LoadPlan, contract: Contract) -> None:

@@ -39,7 +39,7 @@ def one_load_at_a_time(client: Any, *, destination_type: str, table: str) -> Ite
     _connect(sql, waits=kind == "duckdb", table=table)
     try:
         if kind == "postgres":
-            _lock_in_postgres(sql, table=table)
+            _lock_in_postgres(sql, name=table)
         yield
     finally:
         # Ends the session, and with it the lock.
@@ -64,9 +64,19 @@ def _connect(sql: Any, *, waits: bool, table: str) -> None:
         waited.pause()
 
 
-def _lock_in_postgres(sql: Any, *, table: str) -> None:
-    key = int.from_bytes(hashlib.sha256(f"limio_limitrail:{table}".encode()).digest()[:8], "big", signed=True)
-    waited = _Wait(table)
+def lock_dataset(sql: Any, *, kind: str, dataset: str) -> None:
+    """Lock a dataset for the rest of the load, in a session that has the lock of a table of it; DuckDB's is that of the file.
+
+    :param kind: dlt's name of the destination.
+    :raises DltError: another load has held it for `LOCK_WAIT` seconds.
+    """
+    if kind == "postgres":
+        _lock_in_postgres(sql, name=f"dataset {dataset}")
+
+
+def _lock_in_postgres(sql: Any, *, name: str) -> None:
+    key = int.from_bytes(hashlib.sha256(f"limio_limitrail:{name}".encode()).digest()[:8], "big", signed=True)
+    waited = _Wait(name)
     # Not a lock that waits in the server: it would hold up what Airflow does to end the task.
     while not sql.execute_sql(f"SELECT pg_try_advisory_lock({key})")[0][0]:
         waited.pause()
