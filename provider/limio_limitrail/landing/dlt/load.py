@@ -293,13 +293,13 @@ class _Load:
         merges = self.target.mode is WriteMode.MERGE
         hints: Any = {"write_disposition": writes, "columns": data_columns(plan, keys=keys if merges else ())}
         resource = dlt.resource(rows(), name="rows", table_name=self.to.table, **hints)
-        schema = dlt.Schema(_SCHEMA)
-        source = dlt.source(lambda: resource, schema=schema)()
         if not self._is_known(plan):
             # The dataset and dlt's own tables may be created, which loads into other tables must not do at the same time.
             lock_dataset(sql, kind=self._kind, dataset=self.to.dataset)
             # dlt looks at a table only if it has not seen its schema before, and it may have been dropped or changed since.
             resource.apply_hints(additional_table_hints={"x-limio-change": uuid.uuid4().hex})
+        schema = dlt.Schema(_SCHEMA)
+        source = dlt.source(lambda: resource, schema=schema)()
         pipeline = dlt.pipeline(
             pipeline_name=_SCHEMA,
             pipelines_dir=str(self.to.folder / "pipelines"),
