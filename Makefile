@@ -44,7 +44,7 @@ $(READY): pyproject.toml constraints.txt | $(UV)
 	@echo "== making $(VENV) and installing the package with its tools (a minute or two)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python >= 3.11 is needed; say which one: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(UV) venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)
-	@$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group dev --editable '.[duckdb,emulator,postgres]'
+	@$(UV) pip install --quiet --python $(BIN)/python --constraints constraints.txt --group dev --editable '.[dlt,duckdb,emulator,postgres]'
 	@touch $@
 
 setup: $(READY)

@@ -61,6 +61,11 @@ def get_provider_info() -> dict[str, Any]:
         "transfers": [
             {
                 "source-integration-name": "Limio",
+                "target-integration-name": "dlt",
+                "python-module": "limio_limitrail.transfers.limio_to_dlt",
+            },
+            {
+                "source-integration-name": "Limio",
                 "target-integration-name": "Object storage",
                 "python-module": "limio_limitrail.transfers.limio_to_object_storage",
             },
@@ -68,6 +73,11 @@ def get_provider_info() -> dict[str, Any]:
                 "source-integration-name": "Limio",
                 "target-integration-name": "SQL",
                 "python-module": "limio_limitrail.transfers.limio_to_sql",
+            },
+            {
+                "source-integration-name": "LimitRail",
+                "target-integration-name": "dlt",
+                "python-module": "limio_limitrail.transfers.limitrail_to_dlt",
             },
             {
                 "source-integration-name": "LimitRail",

@@ -46,8 +46,8 @@ from limio_limitrail.usage.ledger.ledger import Ledger
 from limio_limitrail.usage.ledger.sql import LedgerStatements
 from limio_limitrail.usage.sender import UsageSender
 
-# Only make test-s3 has these.
-for name in ("s3fs", "airflow.providers.amazon.aws.fs.s3"):
+# Only make test-s3 has the first two.
+for name in ("s3fs", "airflow.providers.amazon.aws.fs.s3", "dlt.pipeline.pipeline"):
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
 
@@ -286,6 +286,23 @@ def arm(step: str, number: float, *, deadly: bool) -> None:
     wrap(LedgerStatements, "claim", "taking")
     wrap(LedgerStatements, "record", "recording")
     wrap(UsageSender, "__call__", "sending")
+    wrap_dlt(wrap)
+
+
+def wrap_dlt(wrap: Any) -> None:
+    """Wrap the steps of dlt, and its jobs: of the rows, and of the statements that write the table."""
+    if "dlt" not in sys.modules:
+        return
+    from dlt.destinations.impl.duckdb.duck import DuckDbCopyJob
+    from dlt.pipeline.pipeline import Pipeline
+
+    from limio_limitrail.landing.dlt.exact_jobs import ExactSqlJob, PostgresBinaryCopyJob
+
+    for step in ("extract", "normalize", "load"):
+        wrap(Pipeline, step, f"dlt {step}")
+    wrap(DuckDbCopyJob, "run", "dlt copy")
+    wrap(PostgresBinaryCopyJob, "run", "dlt copy")
+    wrap(ExactSqlJob, "run", "dlt statements")
 
 
 def state_of(dag_id: str, *, run_id: str) -> Any:

@@ -28,8 +28,10 @@ from limio_limitrail.retry_policy import ApiRetryPolicy
 from limio_limitrail.sensors.limio import LimioObjectSensor, LimioResourceSensor
 from limio_limitrail.sensors.limitrail import LimitRailResourceSensor
 from limio_limitrail.transfers import Check
+from limio_limitrail.transfers.limio_to_dlt import LimioToDltOperator
 from limio_limitrail.transfers.limio_to_object_storage import LimioToObjectStorageOperator
 from limio_limitrail.transfers.limio_to_sql import LimioToSqlOperator
+from limio_limitrail.transfers.limitrail_to_dlt import LimitRailToDltOperator
 from limio_limitrail.transfers.limitrail_to_object_storage import LimitRailToObjectStorageOperator
 from limio_limitrail.transfers.limitrail_to_sql import LimitRailToSqlOperator
 from limio_limitrail.triggers.limio import LimioResourceEventTrigger
@@ -38,6 +40,7 @@ from limio_limitrail.usage import Column, Json, Text
 
 if TYPE_CHECKING:
     import pandas as pd
+    from dlt.common.destination import Destination
 
 DAY = datetime(2026, 1, 1, tzinfo=UTC)
 SCHEDULES = Resource(
@@ -55,6 +58,13 @@ OFFERS = replace(RESOURCES["catalog.offers2"], path="/items")
 def is_large(record: Mapping[str, Any]) -> bool:
     """Say which baskets are worth a reminder."""
     return len(record.get("items", ())) > 2
+
+
+def lakehouse() -> Destination[Any, Any]:
+    """Return a destination that Airflow has no connection of."""
+    from dlt.destinations import duckdb
+
+    return duckdb("lake.duckdb")
 
 
 def without_names(frame: pd.DataFrame) -> pd.DataFrame:
@@ -136,6 +146,8 @@ with DAG(
     usage_files = LimitRailToObjectStorageOperator(
         task_id="usage_files", resource="usage", destination="file:///tmp/usage", slice_size=timedelta(hours=6)
     )
+    LimioToDltOperator(task_id="lake", resource="orders", destination="duckdb", destination_conn_id="w", dataset="d", table="t")
+    LimitRailToDltOperator(task_id="usage_lake", resource="usage", destination=lakehouse, dataset="d", table="t")
     usage_table = LimitRailToSqlOperator(
         task_id="usage_table",
         resource="usage",

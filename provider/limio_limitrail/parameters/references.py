@@ -73,6 +73,13 @@ def function_or_path(name: str, value: object) -> str | Callable[..., Any]:
     raise unfit(name, value, expected="a function, or its import path such as my_package.my_module.my_function")
 
 
+def name_or_function(name: str, value: object) -> str | Callable[..., Any]:
+    """Read a function, its import path, or a name, which has no dot; nothing is imported."""
+    if isinstance(value, str) and "." not in value:
+        return text("a name, a function, or its import path")(name, value)
+    return function_or_path(name, value)
+
+
 def import_path(name: str, value: object) -> str:
     """Read the import path of a function, for what is imported in another process."""
     if isinstance(value, str) and _PATH.fullmatch(value.strip()):

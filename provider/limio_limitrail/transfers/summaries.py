@@ -120,6 +120,29 @@ class LoadSummary(PullTotals, LoadTotals):
     partitions: list[str]
 
 
+class DltSummary(PullTotals):
+    """What ``LimioToDltOperator`` and ``LimitRailToDltOperator`` return. Other members as in `PullSummary`.
+
+    :param destination: dlt's name of the destination.
+    :param table: the table with its dataset.
+    :param duplicates: records that came more than once.
+    :param rows_before: rows of the table before the load.
+    :param rows_after: rows of the table after it.
+    :param columns_added: the first names of new columns.
+    :param columns_widened: the first names of columns that have a wider type now.
+    :param columns_ignored: the first names of keys of the records that were left out, because of ``new_columns="ignore"``.
+    """
+
+    destination: str
+    table: str
+    duplicates: int
+    rows_before: int
+    rows_after: int
+    columns_added: list[str]
+    columns_widened: list[str]
+    columns_ignored: list[str]
+
+
 def load_totals(result: LoadResult) -> LoadTotals:
     """Return what a load did, for its summary."""
     totals = LoadTotals(

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.needs_retry_policy
 def test_it_makes_a_dag():
     dag = runpy.run_path(str(FILE))["dag"]
     assert isinstance(dag, DAG)
-    assert len(dag.tasks) == 13
+    assert len(dag.tasks) == 15
     assert dag.task_dict["news"].downstream_task_ids == {"own_calls"}
     assert dag.task_dict["commit"].upstream_task_ids == {"files", "usage_files", "usage_table"}
 

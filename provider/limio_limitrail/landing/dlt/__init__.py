@@ -1,0 +1,7 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Load the parts of a pull into a warehouse by one of dlt's destinations.
+
+May import `landing` and the root's helpers; knows nothing of either API. dlt is imported only where a task runs.
+Begin reading at `load.load`; `conditions` is how the modes keep their promises, `columns` is schema evolution, `private_run`
+keeps dlt from looking anything up, and `exact_jobs` replaces what in dlt would change values or leave a transaction out.
+"""

@@ -1,0 +1,440 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Load the parts of a pull into a table of a warehouse, by one of dlt's destinations.
+
+The steps are dlt's: *extract* writes the rows into the working folder, *normalize* moves them into a load package, *load* copies
+them into a stage of the run's own in the warehouse, and then writes the table in one transaction. A retry begins again with the
+parts, an empty working folder and an empty stage, so it does not matter where an earlier try was killed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from limio_limitrail.bare_errors import raises_bare
+from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.dlt.errors import errors_of_dlt
+from limio_limitrail.landing.dlt.versions import ROW_VERSION
+from limio_limitrail.landing.shrinking import shrunk
+from limio_limitrail.landing.sql.contract import EVOLVE, Contract, ContractError
+from limio_limitrail.landing.sql.history_statements import VALID_FROM, VALID_TO
+from limio_limitrail.landing.sql.metadata import RUN_ID, MetadataColumn, run_columns
+from limio_limitrail.landing.sql.model import LandingError, Target, WriteMode
+from limio_limitrail.landing.sql.names import TableName, ascii_lower
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from dlt.common.destination import Destination
+
+    from limio_limitrail.landing.sql.model import PartSource
+    from limio_limitrail.landing.sql.plan import LoadPlan
+
+log = logging.getLogger("limio_limitrail.landing.dlt")
+
+_SCHEMA = "limio_limitrail"
+_RETRY = "The table is as it was, or has all rows of this run; a retry goes on from the finished parts"
+_WHAT_IS_LEFT = "Nothing was written; a retry goes on from the finished parts"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DltTarget:
+    """The table of a warehouse.
+
+    :param destination: dlt's destination, with its credentials.
+    :param staging: dlt's destination through which files go into the warehouse; ``None`` if it needs none.
+    :param dataset: the dataset or schema.
+    :param table: the table in it.
+    :param folder: the run's working folder, which does not exist yet.
+    """
+
+    destination: Destination[Any, Any]
+    dataset: str
+    table: str
+    folder: Path
+    staging: Destination[Any, Any] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.dataset}.{self.table}"
+
+    def stage(self, run_id: str) -> str:
+        """Return the name of the dataset through which the rows of a run go."""
+        return f"limio_stage_{hashlib.sha256(json.dumps([self.dataset, self.table, run_id]).encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DltResult:
+    """What a load did.
+
+    :param rows: rows that came, including duplicates.
+    :param duplicates: rows dropped because the pull had a newer one of the same key.
+    :param rows_before: rows of the table before the load.
+    :param rows_after: rows of the table after it.
+    :param columns_added: columns that an existing table gained.
+    :param columns_widened: columns of an existing table whose type became wider.
+    :param columns_ignored: record keys that were left out.
+    """
+
+    rows: int
+    duplicates: int
+    rows_before: int
+    rows_after: int
+    columns_added: tuple[str, ...] = ()
+    columns_widened: tuple[str, ...] = ()
+    columns_ignored: tuple[str, ...] = ()
+
+
+@raises_bare
+def load(
+    *,
+    to: DltTarget,
+    target: Target,
+    schema: Mapping[str, Kind],
+    parts: Sequence[PartSource],
+    contract: Contract = EVOLVE,
+) -> DltResult:
+    """Write a pull into a table of a warehouse.
+
+    :param to: the warehouse and its table.
+    :param target: how to write to it.
+    :param schema: record key → the widest kind of all parts, in order.
+    :param parts: the parts in order.
+    :param contract: what may change of the columns, and what the pull must bring.
+    :raises ContractError: the pull breaks the contract. Nothing was written.
+    :raises ShrunkListError: the pull would replace many more rows than it has. Nothing was written.
+    :raises LandingError: the pull does not fit, or the warehouse refused it.
+    """
+    from limio_limitrail.landing.dlt.table_lock import locks, one_load_at_a_time
+
+    step = f"while loading {to}"
+    with errors_of_dlt(step, outcome=_WHAT_IS_LEFT), _opened(to, run_id=target.run_id) as client:
+        kind = to.destination.destination_type
+        if not locks(kind):
+            log.warning("Loads into %s do not wait for each other in %s: give its tasks a pool of one slot.", to, kind)
+        with one_load_at_a_time(client, destination_type=kind, table=str(to)):
+            return _Load(to=to, target=target, schema=schema, parts=parts, contract=contract, client=client).run()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Load:
+    """A load whose table is locked. See `load`.
+
+    :param client: dlt's client of the destination, connected.
+    """
+
+    to: DltTarget
+    target: Target
+    schema: Mapping[str, Kind]
+    parts: Sequence[PartSource]
+    contract: Contract
+    client: Any
+
+    def run(self) -> DltResult:
+        from limio_limitrail.landing.dlt.rows import find_duplicates
+        from limio_limitrail.landing.dlt.widening import widen
+
+        plan = self._plan()
+        rows_before = self._count(plan)
+        keys = self._keys(plan)
+        time = self._time(plan)
+        rows = sum(part.rows for part in self._numbered)
+        if rows:
+            _check_required(self.parts, plan=plan, contract=self.contract)
+        dropped = find_duplicates(self.parts, plan=plan, keys=keys, time=time)
+        self._guard(rows - len(dropped), known=rows_before)
+        if rows or (plan.exists and self.target.mode in (WriteMode.APPEND, WriteMode.REPLACE)):
+            for column in plan.columns:
+                if column.widens:
+                    widen(self.client.sql_client, table=self._table, column=column, kind=self._kind)
+            try:
+                self._load(plan, keys=keys, time=time, dropped=dropped)
+            finally:
+                self._drop_stage()
+        new = plan.exists and [column.name for column in plan.columns if column.existing is None]
+        result = DltResult(
+            rows=rows,
+            duplicates=len(dropped),
+            rows_before=rows_before,
+            rows_after=self._count(plan) if rows or plan.exists else 0,
+            columns_added=tuple(new or ()),
+            columns_widened=tuple(column.name for column in plan.columns if column.widens),
+            columns_ignored=plan.ignored,
+        )
+        log.info(
+            "Loaded into %s by dlt (%s): %d rows came, %d duplicates dropped; the table had %d rows, and has %d",
+            self.to,
+            self.target.mode,
+            result.rows,
+            result.duplicates,
+            result.rows_before,
+            result.rows_after,
+        )
+        return result
+
+    @property
+    def _numbered(self) -> Sequence[Any]:
+        return [getattr(part, "part", part) for part in self.parts]
+
+    @property
+    def _metadata(self) -> tuple[MetadataColumn, ...]:
+        """The columns that the load itself writes; dlt fills those of a history's times."""
+        own = run_columns(extracted_at=self.target.extracted_at, run_id=self.target.run_id)
+        if self.target.mode is not WriteMode.HISTORY:
+            return own
+        times = (MetadataColumn(name=name, kind=Kind.TIMESTAMP, value=None) for name in (VALID_FROM, VALID_TO))
+        return (*own, *times, MetadataColumn(name=ROW_VERSION, kind=Kind.TEXT, value=None))
+
+    @property
+    def _kind(self) -> str:
+        return self.to.destination.destination_type.rpartition(".")[2]
+
+    @property
+    def _table(self) -> str:
+        return str(self.client.sql_client.make_qualified_table_name(self.to.table))
+
+    def _same(self, name: str) -> str:
+        return name if self.client.capabilities.has_case_sensitive_identifiers else ascii_lower(name)
+
+    def _plan(self) -> LoadPlan:
+        from limio_limitrail.landing.dlt.columns import fit, make_plan
+        from limio_limitrail.landing.dlt.widening import can_widen, fits_double
+
+        exists, present = self.client.get_storage_table(self.to.table)
+        history = self.target.mode is WriteMode.HISTORY
+        if exists and history is not (ROW_VERSION in present and VALID_TO in present):
+            raise LandingError(
+                f"{self.to}: the table is {'no history' if history else 'a history'}, and mode={self.target.mode.value!r} needs "
+                f"{'one' if history else 'another'}: load into a table of another name. Nothing was written"
+            )
+        plan = make_plan(
+            table=TableName(schema=self.to.dataset, table=self.to.table),
+            present=present,
+            schema=self.schema,
+            metadata=self._metadata,
+            same=self._same,
+            fits_double=lambda name: fits_double(self.client.sql_client, table=self._table, column=name),
+        )
+        time = [] if self.target.time_column is None else [self.target.time_column]
+        needed = [*self.target.primary_key, *time]
+        return fit(plan, contract=self.contract, needed=needed, can_widen=lambda column: can_widen(column, kind=self._kind))
+
+    def _count(self, plan: LoadPlan) -> int:
+        if not plan.exists and not self.client.get_storage_table(self.to.table)[0]:
+            return 0
+        return int(self.client.sql_client.execute_sql(f"SELECT count(*) FROM {self._table}")[0][0])
+
+    def _keys(self, plan: LoadPlan) -> tuple[str, ...]:
+        keys = self.target.primary_key
+        if not self.schema or all(plan.column(key) is not None for key in keys):
+            return keys if self.schema else ()
+        if self.target.mode.needs_key:
+            missing = next(key for key in keys if plan.column(key) is None)
+            raise LandingError(f"{self.to}: no record has the column {missing!r} of the primary key. Nothing was written")
+        return ()
+
+    def _time(self, plan: LoadPlan) -> str | None:
+        from limio_limitrail.landing.dlt.columns import COMPARABLE
+
+        column = None if self.target.time_column is None else plan.column(self.target.time_column)
+        if column is None:
+            return None
+        if self.target.mode.needs_key and column.kind not in COMPARABLE:
+            raise LandingError(
+                f"{self.to}: the time column {column.key!r} is {column.kind} in the records, because not all of its values are "
+                "times with a zone and at most microseconds, and a warehouse does not compare such values as times. Nothing was "
+                "written: name another time_column=, convert it with transform=, or use another mode"
+            )
+        return column.key
+
+    def _guard(self, came: int, *, known: int) -> None:
+        guard = self.target.max_missing
+        missing = max(0, known - came)
+        if (
+            self.target.mode is WriteMode.REPLACE
+            and guard is not None
+            and guard.refuses(missing=missing, known=known, empty=not came)
+        ):
+            raise shrunk(str(self.to), missing=missing, known=known, guard=guard, consequence="nothing was replaced")
+
+    def _load(self, plan: LoadPlan, *, keys: tuple[str, ...], time: str | None, dropped: pa.Array) -> None:
+        import dlt
+
+        from limio_limitrail.landing.dlt.columns import data_columns
+        from limio_limitrail.landing.dlt.conditions import disposition
+        from limio_limitrail.landing.dlt.exact_jobs import with_exact_jobs
+        from limio_limitrail.landing.dlt.rows import empty_table, row_tables
+        from limio_limitrail.landing.dlt.table_lock import lock_dataset
+
+        sql = self.client.sql_client
+        by_key = {column.key: column.name for column in plan.columns}
+        writes = disposition(
+            self.target.mode,
+            table=self._table,
+            keys=[by_key[key] for key in keys],
+            time=None if time is None else by_key[time],
+            run_id=self.target.run_id,
+            extracted_at=self.target.extracted_at,
+            quote=sql.escape_column_name,
+            literal=self.client.capabilities.escape_literal or _literal,
+        )
+
+        def rows() -> Iterator[pa.Table]:
+            # Without any rows a table of this run's rows has to become empty all the same.
+            yield empty_table(plan)
+            yield from row_tables(self.parts, plan=plan, dropped=dropped)
+
+        merges = self.target.mode is WriteMode.MERGE
+        hints: Any = {"write_disposition": writes, "columns": data_columns(plan, keys=keys if merges else ())}
+        resource = dlt.resource(rows(), name="rows", table_name=self.to.table, **hints)
+        if not self._is_known(plan):
+            # The dataset and dlt's own tables may be created, which loads into other tables must not do at the same time.
+            lock_dataset(sql, kind=self._kind, dataset=self.to.dataset)
+            # dlt looks at a table only if it has not seen its schema before, and it may have been dropped or changed since.
+            resource.apply_hints(additional_table_hints={"x-limio-change": uuid.uuid4().hex})
+        schema = dlt.Schema(_SCHEMA)
+        source = dlt.source(lambda: resource, schema=schema)()
+        pipeline = dlt.pipeline(
+            pipeline_name=_SCHEMA,
+            pipelines_dir=str(self.to.folder / "pipelines"),
+            destination=with_exact_jobs(self.to.destination),
+            staging=self.to.staging,
+            dataset_name=self.to.dataset,
+        )
+        # Rows are written into the table in the last of the steps only.
+        with errors_of_dlt(f"while preparing the rows for {self.to}", outcome=_WHAT_IS_LEFT):
+            pipeline.extract(source, loader_file_format=self._file_format())
+            pipeline.normalize()
+        with errors_of_dlt(f"while loading {self.to}", outcome=_RETRY):
+            pipeline.load()
+
+    def _file_format(self) -> Any:
+        capabilities = self.client.capabilities
+        formats = (
+            capabilities.supported_staging_file_formats
+            if self.to.staging is not None
+            else capabilities.supported_loader_file_formats
+        )
+        return "parquet" if "parquet" in (formats or ()) else None
+
+    def _is_known(self, plan: LoadPlan) -> bool:
+        if not plan.exists or plan.missing_metadata or any(column.existing is None for column in plan.columns):
+            return False
+        own = [self.client.schema.loads_table_name, self.client.schema.version_table_name]
+        return all(columns for _, columns in self.client.get_storage_tables(own))
+
+    def _drop_stage(self) -> None:
+        sql = self.client.sql_client
+        try:
+            with sql.with_staging_dataset():
+                if sql.has_dataset():
+                    sql.drop_dataset()
+        except Exception as error:  # noqa: BLE001 - the rows are in the table
+            stage = self.to.stage(self.target.run_id)
+            log.warning("The stage %s of this run could not be dropped (%s): a retry drops it.", stage, type(error).__name__)
+
+
+def _check_required(parts: Sequence[PartSource], *, plan: LoadPlan, contract: Contract) -> None:
+    """Refuse rows that have no value in a required column."""
+    wanted = set(contract.required_columns)
+    if not wanted:
+        return
+    for part in parts:
+        for group in part.groups():
+            wanted -= {key for key in wanted if key in group.column_names and group.column(key).null_count < group.num_rows}
+        if not wanted:
+            return
+    named = ", ".join(repr(key) for key in contract.required_columns if key in wanted)
+    raise ContractError(
+        f"{plan.table}: columns of required_columns= have no value in any record: {named}. Nothing was written. A retry pulls "
+        "the list again; if the API no longer sends them, take them out of required_columns="
+    )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+@contextmanager
+def _opened(to: DltTarget, *, run_id: str) -> Iterator[Any]:
+    """Let dlt run privately, and return the client of the destination."""
+    from limio_limitrail.landing.dlt.exact_jobs import with_exact_jobs
+    from limio_limitrail.landing.dlt.private_run import private_run
+
+    settings = {"destination": {"staging_dataset_name_layout": to.stage(run_id)}}
+    with private_run(to.folder, settings=settings):
+        import dlt
+
+        destination = with_exact_jobs(to.destination)
+        config = destination.spec()._bind_dataset_name(dataset_name=to.dataset)  # noqa: SLF001 - as dlt's pipelines do
+        yield destination.client(dlt.Schema(_SCHEMA), config)
+
+
+@raises_bare
+def check_target(to: DltTarget, *, mode: WriteMode) -> None:
+    """Refuse a destination that cannot do what a mode promises, before a pull. Connects to nothing.
+
+    :raises LandingError: it cannot, or its driver is missing.
+    """
+    from limio_limitrail.landing.dlt.exact_jobs import check_capabilities
+    from limio_limitrail.landing.dlt.private_run import private_run
+
+    with errors_of_dlt(f"while looking at dlt's destination of {to}", outcome="Nothing was pulled"), private_run(to.folder):
+        check_capabilities(to.destination, mode=mode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableState:
+    """What a table has.
+
+    :param exists: whether it is there.
+    :param rows: its rows.
+    :param has_run: whether rows of the run are among them.
+    :param newest_reached: whether a row is as new as was asked; ``None`` if that is not known.
+    """
+
+    exists: bool
+    rows: int = 0
+    has_run: bool = False
+    newest_reached: bool | None = None
+
+
+@raises_bare
+def table_state(to: DltTarget, *, run_id: str, time_column: str | None = None, reached: datetime | None = None) -> TableState:
+    """Return what a table has.
+
+    :param run_id: the run whose rows are looked for.
+    :param time_column: the column whose newest value is compared.
+    :param reached: with what.
+    :raises LandingError: the warehouse cannot be asked.
+    """
+    from limio_limitrail.landing.dlt.table_lock import one_load_at_a_time
+
+    step = f"while looking at {to}"
+    kind = to.destination.destination_type
+    with (
+        errors_of_dlt(step, outcome="Nothing was pulled"),
+        _opened(to, run_id=run_id) as client,
+        one_load_at_a_time(client, destination_type=kind, table=str(to)),
+    ):
+        exists, columns = client.get_storage_table(to.table)
+        if not exists:
+            return TableState(exists=False)
+        sql = client.sql_client
+        table, quote = sql.make_qualified_table_name(to.table), sql.escape_column_name
+
+        def count(condition: str = "1 = 1", *values: object) -> int:
+            return int(sql.execute_sql(f"SELECT count(*) FROM {table} WHERE {condition}", *values)[0][0])
+
+        state = TableState(exists=True, rows=count())
+        if RUN_ID in columns:
+            state = replace(state, has_run=count(f"{quote(RUN_ID)} = %s", run_id) > 0)
+        if time_column in columns and columns[time_column].get("data_type") == "timestamp":
+            state = replace(state, newest_reached=count(f"{quote(time_column)} >= %s", reached) > 0)
+        return state

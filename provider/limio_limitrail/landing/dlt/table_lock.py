@@ -1,0 +1,110 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""One load at a time into a table of a warehouse, where the warehouse can hold a lock while dlt comes and goes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from limio_limitrail.landing.dlt.errors import DltError
+
+log = logging.getLogger("limio_limitrail.landing.dlt")
+
+LOCK_WAIT = 600.0
+"""Seconds that a load waits for another one."""
+
+_IN_USE = re.compile("could not set lock on file|being used by another process", re.IGNORECASE)
+_LONGEST_PAUSE = 5.0
+_LOG_EVERY = 30.0
+
+
+@contextmanager
+def one_load_at_a_time(client: Any, *, destination_type: str, table: str) -> Iterator[None]:
+    """Hold the lock of a table, with a connection of its own; in DuckDB that of the file.
+
+    Other warehouses have no such lock: there the tasks of a table need an Airflow pool of one slot.
+
+    :param client: dlt's client of the destination; it is connected meanwhile.
+    :param destination_type: dlt's type of the destination.
+    :param table: the table with its dataset.
+    :raises DltError: another load has held it for `LOCK_WAIT` seconds.
+    """
+    kind = destination_type.rpartition(".")[2]
+    sql = client.sql_client
+    _connect(sql, waits=kind == "duckdb", table=table)
+    try:
+        if kind == "postgres":
+            _lock_in_postgres(sql, name=table)
+        yield
+    finally:
+        # Ends the session, and with it the lock.
+        sql.close_connection()
+
+
+def locks(destination_type: str) -> bool:
+    """Return whether loads into one table of such a warehouse wait for each other."""
+    return destination_type.rpartition(".")[2] in ("duckdb", "postgres")
+
+
+def _connect(sql: Any, *, waits: bool, table: str) -> None:
+    waited = _Wait(table)
+    while True:
+        try:
+            sql.open_connection()
+        except Exception as error:
+            if not waits or not _IN_USE.search(str(error)):
+                raise
+        else:
+            return
+        waited.pause()
+
+
+def lock_dataset(sql: Any, *, kind: str, dataset: str) -> None:
+    """Lock a dataset for the rest of the load, in a session that has the lock of a table of it; DuckDB's is that of the file.
+
+    :param kind: dlt's name of the destination.
+    :raises DltError: another load has held it for `LOCK_WAIT` seconds.
+    """
+    if kind == "postgres":
+        _lock_in_postgres(sql, name=f"dataset {dataset}")
+
+
+def _lock_in_postgres(sql: Any, *, name: str) -> None:
+    key = int.from_bytes(hashlib.sha256(f"limio_limitrail:{name}".encode()).digest()[:8], "big", signed=True)
+    waited = _Wait(name)
+    # Not a lock that waits in the server: it would hold up what Airflow does to end the task.
+    while not sql.execute_sql(f"SELECT pg_try_advisory_lock({key})")[0][0]:
+        waited.pause()
+
+
+class _Wait:
+    """Waits for another load, and logs that it does."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._start = time.monotonic()
+        self._logged = -_LOG_EVERY
+        self._pause = 0.2
+
+    def pause(self) -> None:
+        """Wait a little.
+
+        :raises DltError: it has been long enough.
+        """
+        waited = time.monotonic() - self._start
+        if waited > LOCK_WAIT:
+            raise DltError(
+                f"another load into {self._table}, or another program with the same DuckDB file, has not ended for "
+                f"{LOCK_WAIT:.0f} seconds; nothing was written. A retry goes on from the finished parts; give the tasks of this "
+                "table one pool slot"
+            )
+        if waited - self._logged >= _LOG_EVERY:
+            self._logged = waited
+            log.info("Another load has %s; waiting up to %.0f seconds for it.", self._table, LOCK_WAIT - waited)
+        time.sleep(self._pause)
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)

@@ -1,0 +1,348 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Pull a resource, then load it into a warehouse by one of dlt's destinations."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
+from limio_limitrail.parameters import readers, references
+from limio_limitrail.parameters.declared import Parameter, template_fields
+from limio_limitrail.transfers.base import PullPlan, ResourcePullOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context, ObjectStoragePath
+    from dlt.common.destination import Destination
+
+    from limio_limitrail.api.resource import Resource
+    from limio_limitrail.landing.dlt.load import DltResult, DltTarget, TableState
+    from limio_limitrail.landing.manifest import Manifest
+    from limio_limitrail.landing.sql import WriteMode
+    from limio_limitrail.transfers.column_checks import NeededColumns
+    from limio_limitrail.transfers.folders import RunIdentity
+    from limio_limitrail.transfers.summaries import DltSummary
+
+
+class ResourceToDltOperator(ResourcePullOperator):
+    """Pull a resource into a table of a warehouse, by one of dlt's destinations. The base of the public operators.
+
+    The pull writes parts into a staging folder, dlt loads them through a stage of the run's own, then the watermark moves. Each
+    step is safe to repeat, and a retry resumes where the last try stopped. Which promises hold where is in *Load with dlt*.
+
+    :param destination: dlt's name of the destination, such as ``duckdb`` or ``postgres``; or a function that returns a
+        destination object of dlt's when the task runs, or its import path. Not a template.
+    :param destination_conn_id: the warehouse's own Airflow connection; not with a function.
+    :param destination_staging: the folder in an object store through which the warehouse loads, where it wants one:
+        ``s3://my_connection@bucket/folder``.
+    :param dataset: the dataset or schema of the table. It is created if it does not exist.
+    :param table: the table in it.
+    :param mode: ``merge`` replaces rows by primary key and adds new ones; ``append`` adds this run's rows, once, however often
+        the run is repeated; ``replace`` replaces all rows of the table; ``history`` keeps each version of a row,
+        with the times between which it was valid, by dlt's *scd2*.
+    :param primary_key: the columns that identify a row: a list, or the name of one; else the resource's.
+    :param time_column: the column whose newest value wins where two records have the same key, in one pull or in several; else
+        the resource's.
+    :param max_missing: how many of the known rows may be missing before ``replace`` replaces anything: a whole number of rows, or
+        a share such as ``"20%"``, of which ten rows are always allowed. With more, nothing is written.
+    :param staging: the folder for parts until they are loaded: an `ObjectStoragePath`, or its URL. By default a folder on the
+        worker that only its user can read. Use one that all workers share if a retry may run on another worker and should
+        resume there.
+    :param new_columns: what happens to record keys for which an existing table has no column: ``add`` adds them, ``ignore``
+        leaves them out, ``fail`` ends the load before anything is written.
+    :param type_changes: what happens where a column of the table is too narrow for the values that come: ``widen`` makes it
+        wider, ``fail`` ends the load before anything is written.
+    :param required_columns: columns that some record of each pull must have a value for: a list, or the name of one. A pull
+        without records passes.
+    """
+
+    destination: str | Callable[[], Destination[Any, Any]]
+    destination_conn_id: str | None
+    destination_staging: str | None
+    dataset: str
+    table: str
+    mode: str
+    primary_key: Sequence[str] | None
+    time_column: str | None
+    max_missing: int | str
+    staging: str | ObjectStoragePath | None
+    new_columns: str
+    type_changes: str
+    required_columns: Sequence[str]
+
+    parameters: ClassVar[Mapping[str, Parameter]] = {
+        **ResourcePullOperator.parameters,
+        "destination": Parameter(references.name_or_function, templated=False),
+        "destination_conn_id": Parameter(readers.optional(readers.text("the id of a connection"))),
+        "destination_staging": Parameter(readers.optional(readers.text("the URL of a folder"))),
+        "dataset": Parameter(readers.text("the name of a dataset")),
+        "table": Parameter(readers.text("the name of a table")),
+        "mode": Parameter(readers.choice("merge", "append", "replace", "history")),
+        "primary_key": Parameter(readers.optional(readers.names("columns"))),
+        "time_column": Parameter(readers.optional(readers.text("the name of a column"))),
+        "max_missing": Parameter(readers.rows_or_percent),
+        "staging": Parameter(readers.optional(references.folder)),
+        "new_columns": Parameter(readers.choice("add", "ignore", "fail")),
+        "type_changes": Parameter(readers.choice("widen", "fail")),
+        "required_columns": Parameter(readers.names("columns")),
+    }
+    template_fields: Sequence[str] = template_fields(parameters)
+
+    def execute(self, context: Context) -> DltSummary:
+        """Pull and load, and return a small summary.
+
+        :raises AirflowFailException: credentials, scope, parameters or a connection are wrong.
+        :raises ApiError: the API failed in a way that a retry may get past.
+        :raises RecordError: the records cannot be stored as they are.
+        :raises ContractError: they break the contract of the table. A retry pulls them again.
+        :raises LandingError: the table cannot take them.
+        :raises ShrunkListError: the list lacks more rows than max_missing allows; the table is as it was before.
+        """
+        with fail_fast_on_permanent_errors():
+            return self._execute(context)
+
+    def _execute(self, context: Context) -> DltSummary:
+        from airflow.sdk import ObjectStoragePath
+
+        from limio_limitrail.landing.parts import PartFormat
+        from limio_limitrail.landing.sql import WriteMode
+        from limio_limitrail.observability.lineage import LineageDataset
+        from limio_limitrail.observability.metrics import log_group
+        from limio_limitrail.transfers.folders import RunIdentity, default_staging
+        from limio_limitrail.transfers.summaries import DltSummary, first_names
+
+        self.read_parameters()
+        mode = WriteMode(self.mode)
+        # Before the pull, so that a connection that does not fit fails first.
+        to = self._target(RunIdentity.of(context))
+        measured = self.hook.client.measure()
+        root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
+        plan = self.plan(context, root=root, target=self._target_name)
+        self._check(plan, mode)
+        self._check_destination(to, mode)
+        kind = to.destination.destination_type.rpartition(".")[2]
+        target = LineageDataset(namespace=f"{kind}://{self.destination_conn_id or ''}", name=str(to))
+        manifest = self.pull(
+            plan,
+            part_format=PartFormat.PARQUET,
+            columns={**plan.resource.columns, **(self.nested_columns or {})},
+            target=lambda: target,
+        )
+        with log_group(f"load into {to}", table=str(to), rows=manifest.rows), self._asking_again(plan):
+            result = self._load(plan, manifest, to=to, mode=mode)
+        summary = DltSummary(
+            **self.totals(plan, manifest, stats=measured()),
+            destination=kind,
+            table=str(to),
+            duplicates=result.duplicates,
+            rows_before=result.rows_before,
+            rows_after=result.rows_after,
+            columns_added=first_names(result.columns_added),
+            columns_widened=first_names(result.columns_widened),
+            columns_ignored=first_names(result.columns_ignored),
+        )
+        self._clean_up(plan)
+        self.publish_summary(context, summary)
+        self.log.info(
+            "%s: %s rows came in %d pages; %s had %s rows, and has %s; %d requests, %.1f s.",
+            manifest.resource,
+            f"{manifest.rows:,}",
+            manifest.pages,
+            to,
+            f"{result.rows_before:,}",
+            f"{result.rows_after:,}",
+            summary["requests"],
+            summary["seconds"],
+        )
+        return summary
+
+    def own_rows(self) -> bool:
+        """Return whether each run keeps rows of its own."""
+        return self.mode == "append"
+
+    def find_loss(self, resource: Resource, *, watermark: datetime) -> tuple[str, bool] | None:
+        """Return whether the table has lost rows from before the watermark."""
+        if resource.time_column is None or self.mode == "replace":
+            return None
+        # A transform, and columns that are left out, may change which times the table has.
+        whole = self.transform is None and resource.time_column not in self.drop_columns
+        state = self._state("", time_column=resource.time_column if whole else None, reached=watermark)
+        found = (
+            "is not there"
+            if not state.exists
+            else "is empty"
+            if not state.rows
+            else "has no row as new as that"
+            if state.newest_reached is False
+            else None
+        )
+        if found is None:
+            return None
+        return f"the watermark of {self.dataset}.{self.table} is {watermark.isoformat()}, and the table {found}", state.exists
+
+    def has_output(self, run: RunIdentity, *, folder: ObjectStoragePath) -> bool:  # noqa: ARG002 - as the base calls it
+        """Return whether the table holds rows of a run."""
+        return self._state(str(run)).has_run
+
+    def key_columns(self, resource: Resource) -> tuple[str, ...]:
+        """Return the primary key of the table."""
+        return tuple(self.primary_key) if self.primary_key is not None else resource.primary_key
+
+    def time_columns(self, resource: Resource) -> tuple[str, ...]:
+        """Return the columns whose times are compared."""
+        return (*super().time_columns(resource), *(() if self.time_column is None else (self.time_column,)))
+
+    def needed_columns(self, plan: PullPlan) -> NeededColumns:
+        """Return the columns that the table needs."""
+        from limio_limitrail.transfers.column_checks import NeededColumns
+
+        return NeededColumns(
+            key=self.key_columns(plan.resource),
+            key_given=self.primary_key is not None,
+            merges=self.mode in ("merge", "history"),
+            time_column=self.time_column,
+        )
+
+    @property
+    def _target_name(self) -> str:
+        destination = self.destination if isinstance(self.destination, str) else getattr(self.destination, "__qualname__", "")
+        return f"{destination}/{self.destination_conn_id}/{self.dataset}/{self.table}"
+
+    def _target(self, run: RunIdentity | None) -> DltTarget:
+        """Return the warehouse's table, with its credentials.
+
+        :raises ParameterError: dlt is not installed, or the destination or its connection does not fit.
+        """
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.bare_errors import raises_bare
+        from limio_limitrail.landing.dlt.destinations import find_destination
+        from limio_limitrail.landing.dlt.load import DltTarget
+        from limio_limitrail.landing.sql.model import LandingError
+        from limio_limitrail.transfers.folders import default_staging
+
+        try:
+            import dlt  # noqa: F401
+        except ImportError:
+            raise ParameterError(
+                'dlt is not installed: install the extra, as in pip install "airflow-provider-limio-limitrail[dlt]", and what '
+                'dlt needs for the warehouse, as in "dlt[snowflake]"'
+            ) from None
+        given = self.destination
+        if isinstance(given, str) and "." not in given:
+            try:
+                destination = find_destination(given, conn_id=self.destination_conn_id, staging=self.destination_staging)
+            except LandingError as unfit:
+                raise ParameterError(unfit.what) from None
+        else:
+            if self.destination_conn_id is not None or self.destination_staging is not None:
+                raise ParameterError(
+                    "destination_conn_id and destination_staging are for a destination that is given by its name: leave them out"
+                )
+            made = references.import_function("destination", given) if isinstance(given, str) else given
+            destination = raises_bare(made)()
+            if not hasattr(destination, "client_class"):
+                raise ParameterError(
+                    f"destination={given!r} returned a {type(destination).__name__}, which is no destination of dlt's"
+                )
+        about = json.dumps([str(run), self.dataset, self.table, None if run is not None else uuid.uuid4().hex])
+        folder = Path(default_staging()) / f"dlt-{hashlib.sha256(about.encode()).hexdigest()[:16]}"
+        return DltTarget(destination=destination, dataset=self.dataset, table=self.table, folder=folder)
+
+    def _state(self, run: str, *, time_column: str | None = None, reached: datetime | None = None) -> TableState:
+        from limio_limitrail.landing.dlt.load import table_state
+
+        return table_state(self._target(None), run_id=run, time_column=time_column, reached=reached)
+
+    def _check(self, plan: PullPlan, mode: WriteMode) -> None:
+        """Check before the pull that mode, resource and masks fit."""
+        from limio_limitrail.api.errors import ParameterError
+
+        key = self.key_columns(plan.resource)
+        if mode.needs_key and not key:
+            raise ParameterError(
+                f"mode={self.mode!r} needs a primary key, and resource {plan.resource.name!r} has none: "
+                "give primary_key=[...], or another mode"
+            )
+        if mode == "replace" and self.incremental and plan.resource.time_filter is not None:
+            raise ParameterError(
+                "mode='replace' with incremental=True would leave nothing in the table but what came since the watermark: "
+                "leave incremental out, or merge"
+            )
+        if twice := sorted(set(self.required_columns) & set(self.drop_columns)):
+            raise ParameterError(f"required_columns and drop_columns both name {twice[0]!r}: take it out of one of them")
+        nested = {**plan.resource.columns, **(self.nested_columns or {})}
+        if plan.masks is not None and mode.needs_key and (hashed := plan.masks.hashed(key, nested=nested)):
+            raise ParameterError(
+                f"mask hashes {hashed[0]!r}, which belongs to the primary key: with dlt nothing keeps which secret the keys of a "
+                "table were made with, so that with another one each row would come a second time. Use mode='append' or "
+                "'replace', or LimioToSqlOperator or LimitRailToSqlOperator"
+            )
+
+    def _check_destination(self, to: DltTarget, mode: WriteMode) -> None:
+        """Check before the pull that the warehouse can do what the mode promises."""
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.landing.dlt.load import check_target
+        from limio_limitrail.landing.sql.model import LandingError
+
+        try:
+            check_target(to, mode=mode)
+        except LandingError as unfit:
+            raise ParameterError(f"destination: {unfit.what}") from None
+
+    def _load(self, plan: PullPlan, manifest: Manifest, *, to: DltTarget, mode: WriteMode) -> DltResult:
+        from limio_limitrail.landing.dlt.load import load
+        from limio_limitrail.landing.parts import ParquetPart
+        from limio_limitrail.landing.sql import Contract, NewColumns, Target, TypeChanges
+        from limio_limitrail.transfers.missing import is_full_scan, shrink_guard
+
+        time_column = self.time_column or plan.resource.time_column
+        return load(
+            to=to,
+            target=Target(
+                table=str(to),
+                mode=mode,
+                primary_key=self.key_columns(plan.resource),
+                time_column=None if time_column in self.drop_columns else time_column,
+                run_id=str(plan.run),
+                extracted_at=manifest.started_at,
+                full_scan=is_full_scan(plan, query_params=self.query_params),
+                max_missing=shrink_guard(self.max_missing),
+            ),
+            schema=manifest.schema,
+            parts=[ParquetPart(folder=plan.folder, part=part) for part in manifest.parts],
+            contract=Contract(
+                new_columns=NewColumns(self.new_columns),
+                type_changes=TypeChanges(self.type_changes),
+                required_columns=tuple(self.required_columns),
+            ),
+        )
+
+    @contextmanager
+    def _asking_again(self, plan: PullPlan) -> Iterator[None]:
+        """Let a retry pull again, instead of going on from these parts, if they are not what the table expects."""
+        from limio_limitrail.landing.shrinking import ShrunkListError
+        from limio_limitrail.landing.sql import ContractError
+
+        try:
+            yield
+        except (ContractError, ShrunkListError):
+            plan.checkpoints.clear()
+            raise
+
+    def _clean_up(self, plan: PullPlan) -> None:
+        """Remove the parts: they hold customers' data, and are of no use once they are in the table."""
+        from limio_limitrail.landing.parts import remove_parts
+        from limio_limitrail.transfers.folders import remove_empty
+
+        plan.checkpoints.clear()
+        try:
+            remove_parts(plan.folder)
+            remove_empty(plan.folder, root=plan.root)
+        except Exception as error:  # noqa: BLE001 - the rows are in the table
+            self.log.warning("The staging folder %s could not be removed (%s).", plan.folder, type(error).__name__)
