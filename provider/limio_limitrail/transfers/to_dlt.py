@@ -221,9 +221,8 @@ class ResourceToDltOperator(ResourcePullOperator):
         """
         from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.bare_errors import raises_bare
-        from limio_limitrail.landing.dlt.destinations import find_destination
+        from limio_limitrail.hooks.destinations.find import find_destination, find_staging
         from limio_limitrail.landing.dlt.load import DltTarget
-        from limio_limitrail.landing.sql.model import LandingError
         from limio_limitrail.transfers.folders import default_staging
 
         try:
@@ -235,15 +234,19 @@ class ResourceToDltOperator(ResourcePullOperator):
             ) from None
         given = self.destination
         if isinstance(given, str) and "." not in given:
-            try:
-                destination = find_destination(given, conn_id=self.destination_conn_id, staging=self.destination_staging)
-            except LandingError as unfit:
-                raise ParameterError(unfit.what) from None
+            if given == "filesystem":
+                raise ParameterError(
+                    "destination='filesystem': dlt writes files in ways in which a retry could double rows. Use "
+                    "LimioToObjectStorageOperator or LimitRailToObjectStorageOperator"
+                )
+            staging = None if self.destination_staging is None else find_staging(self.destination_staging)
+            destination = find_destination(given, conn_id=self.destination_conn_id, staging=staging)
         else:
             if self.destination_conn_id is not None or self.destination_staging is not None:
                 raise ParameterError(
                     "destination_conn_id and destination_staging are for a destination that is given by its name: leave them out"
                 )
+            staging = None
             made = references.import_function("destination", given) if isinstance(given, str) else given
             destination = raises_bare(made)()
             if not hasattr(destination, "client_class"):
@@ -252,7 +255,7 @@ class ResourceToDltOperator(ResourcePullOperator):
                 )
         about = json.dumps([str(run), self.dataset, self.table, None if run is not None else uuid.uuid4().hex])
         folder = Path(default_staging()) / f"dlt-{hashlib.sha256(about.encode()).hexdigest()[:16]}"
-        return DltTarget(destination=destination, dataset=self.dataset, table=self.table, folder=folder)
+        return DltTarget(destination=destination, staging=staging, dataset=self.dataset, table=self.table, folder=folder)
 
     def _state(self, run: str, *, time_column: str | None = None, reached: datetime | None = None) -> TableState:
         from limio_limitrail.landing.dlt.load import table_state

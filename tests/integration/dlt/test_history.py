@@ -16,7 +16,7 @@ def versions(warehouse):
     return warehouse.query("SELECT id, v, _valid_to IS NULL FROM lake.things ORDER BY id, _valid_from")
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 def test_each_version_is_kept_once(dlt_home, limio_emulator, warehouse):
     dlt_home.write_dag(
         f"""

@@ -132,7 +132,7 @@ def test_two_runs_at_once(dlt_home, limio_emulator, warehouse):
     assert warehouse.stages() == []
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 def test_columns_that_come_later(dlt_home, limio_emulator, warehouse):
     limio_emulator.put_records("custom/things", [b'{"id":"1","n":1}'])
     ways = ("add", "ignore", "fail")
@@ -237,7 +237,7 @@ def test_a_destination_that_cannot_keep_a_promise_is_refused_before_the_pull(mak
     )
     assert "is no database of SQL" in failed(home, "files")
     assert "is no destination of dlt's" in failed(home, "nothing")
-    assert "'sqlserver' is not known" in failed(home, "unknown")
+    assert "destination='sqlserver' must be one of athena" in failed(home, "unknown")
     assert "needs destination_conn_id" in failed(home, "no_connection")
     assert "belongs to the primary key" in failed(home, "masked")
     assert limio_emulator.counters.log == []

@@ -367,10 +367,11 @@ def _opened(to: DltTarget, *, run_id: str) -> Iterator[Any]:
     from limio_limitrail.landing.dlt.exact_jobs import with_exact_jobs
     from limio_limitrail.landing.dlt.private_run import private_run
 
-    settings = {"destination": {"staging_dataset_name_layout": to.stage(run_id)}}
-    with private_run(to.folder, settings=settings):
+    with private_run(to.folder):
         import dlt
 
+        # Among its own options, which win over settings.
+        to.destination.config_params["staging_dataset_name_layout"] = to.stage(run_id)
         destination = with_exact_jobs(to.destination)
         config = destination.spec()._bind_dataset_name(dataset_name=to.dataset)  # noqa: SLF001 - as dlt's pipelines do
         yield destination.client(dlt.Schema(_SCHEMA), config)

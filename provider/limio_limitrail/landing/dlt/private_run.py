@@ -32,11 +32,10 @@ _SETTINGS: Mapping[str, Any] = {
 class _PrivateContext(RunContext):
     """The folders and settings of one run."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__(str(folder))
         self._folder = str(folder)
         self._global_dir = str(folder)
-        self._settings = settings
         self._runtime_config = RuntimeConfiguration(dlthub_telemetry=False, log_level="CRITICAL")
 
     @property
@@ -57,7 +56,7 @@ class _PrivateContext(RunContext):
 
     def initial_providers(self) -> list[ConfigProvider]:
         provider = DictionaryProvider()
-        provider._config_doc = dict(self._settings)  # noqa: SLF001 - its own way to set values is a context manager
+        provider._config_doc = dict(_SETTINGS)  # noqa: SLF001 - its own way to set values is a context manager
         return [provider]
 
     def initialize_runtime(self, runtime_config: RuntimeConfiguration | None = None) -> None:  # noqa: ARG002 - as dlt calls it
@@ -68,16 +67,15 @@ class _PrivateContext(RunContext):
 
 
 @contextmanager
-def private_run(folder: Path, *, settings: Mapping[str, Any] | None = None) -> Iterator[None]:
+def private_run(folder: Path) -> Iterator[None]:
     """Let dlt run with these settings and no others.
 
     :param folder: the working folder of the run, which is emptied first, because a killed try may have left it, and removed in
         the end: it has customers' data.
-    :param settings: further settings of dlt, by section.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
-    context = PluggableRunContext(_PrivateContext(folder, {**_SETTINGS, **(settings or {})}))
+    context = PluggableRunContext(_PrivateContext(folder))
     try:
         with Container().injectable_context(context):
             yield
