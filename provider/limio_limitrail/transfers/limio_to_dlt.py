@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class LimioToDltOperator(LimioPullOperator, ResourceToDltOperator):
     """Pull a Limio resource into a table of a warehouse, by one of dlt's destinations.
 
-    The parameters are described with `LimioPullOperator`, `ResourceToDltOperator` and `ResourcePullOperator`.
+    The parameters are described with `LimioPullOperator`, `ResourceToDltOperator`, `ResourceToTableOperator` and
+    `ResourcePullOperator`.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {**ResourceToDltOperator.parameters, **LimioPullOperator.parameters}

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
     """Pull a Limio resource into a table, in one transaction.
 
-    The parameters are described with `LimioPullOperator`, `ResourceToSqlOperator` and `ResourcePullOperator`.
+    The parameters are described with `LimioPullOperator`, `ResourceToSqlOperator`, `ResourceToTableOperator` and
+    `ResourcePullOperator`.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {**ResourceToSqlOperator.parameters, **LimioPullOperator.parameters}

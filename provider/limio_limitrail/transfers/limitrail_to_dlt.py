@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 class LimitRailToDltOperator(LimitRailPullOperator, ResourceToDltOperator):
     """Pull a LimitRail resource into a table of a warehouse, by one of dlt's destinations.
 
-    The parameters are described with `LimitRailPullOperator`, `ResourceToDltOperator` and `ResourcePullOperator`.
+    The parameters are described with `LimitRailPullOperator`, `ResourceToDltOperator`, `ResourceToTableOperator` and
+    `ResourcePullOperator`.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {**ResourceToDltOperator.parameters, **LimitRailPullOperator.parameters}

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
     """Pull a LimitRail resource into a table, in one transaction.
 
-    The parameters are described with `LimitRailPullOperator`, `ResourceToSqlOperator` and `ResourcePullOperator`.
+    The parameters are described with `LimitRailPullOperator`, `ResourceToSqlOperator`, `ResourceToTableOperator` and
+    `ResourcePullOperator`.
     """
 
     parameters: ClassVar[Mapping[str, Parameter]] = {**ResourceToSqlOperator.parameters, **LimitRailPullOperator.parameters}

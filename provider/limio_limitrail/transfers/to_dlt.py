@@ -6,8 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
 from limio_limitrail.parameters import readers, references
 from limio_limitrail.parameters.declared import Parameter, template_fields
-from limio_limitrail.transfers.base import PullPlan, ResourcePullOperator
+from limio_limitrail.transfers.to_tables import ResourceToTableOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -25,12 +24,13 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.dlt.load import DltResult, DltTarget, TableState
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.sql import WriteMode
+    from limio_limitrail.transfers.base import PullPlan
     from limio_limitrail.transfers.column_checks import NeededColumns
     from limio_limitrail.transfers.folders import RunIdentity
     from limio_limitrail.transfers.summaries import DltSummary
 
 
-class ResourceToDltOperator(ResourcePullOperator):
+class ResourceToDltOperator(ResourceToTableOperator):
     """Pull a resource into a table of a warehouse, by one of dlt's destinations. The base of the public operators.
 
     The pull writes parts into a staging folder, dlt loads them through a stage of the run's own, then the watermark moves. Each
@@ -43,23 +43,6 @@ class ResourceToDltOperator(ResourcePullOperator):
         ``s3://my_connection@bucket/folder``.
     :param dataset: the dataset or schema of the table. It is created if it does not exist.
     :param table: the table in it.
-    :param mode: ``merge`` replaces rows by primary key and adds new ones; ``append`` adds this run's rows, once, however often
-        the run is repeated; ``replace`` replaces all rows of the table; ``history`` keeps each version of a row,
-        with the times between which it was valid, by dlt's *scd2*.
-    :param primary_key: the columns that identify a row: a list, or the name of one; else the resource's.
-    :param time_column: the column whose newest value wins where two records have the same key, in one pull or in several; else
-        the resource's.
-    :param max_missing: how many of the known rows may be missing before ``replace`` replaces anything: a whole number of rows, or
-        a share such as ``"20%"``, of which ten rows are always allowed. With more, nothing is written.
-    :param staging: the folder for parts until they are loaded: an `ObjectStoragePath`, or its URL. By default a folder on the
-        worker that only its user can read. Use one that all workers share if a retry may run on another worker and should
-        resume there.
-    :param new_columns: what happens to record keys for which an existing table has no column: ``add`` adds them, ``ignore``
-        leaves them out, ``fail`` ends the load before anything is written.
-    :param type_changes: what happens where a column of the table is too narrow for the values that come: ``widen`` makes it
-        wider, ``fail`` ends the load before anything is written.
-    :param required_columns: columns that some record of each pull must have a value for: a list, or the name of one. A pull
-        without records passes.
     """
 
     destination: str | Callable[[], Destination[Any, Any]]
@@ -67,30 +50,14 @@ class ResourceToDltOperator(ResourcePullOperator):
     destination_staging: str | None
     dataset: str
     table: str
-    mode: str
-    primary_key: Sequence[str] | None
-    time_column: str | None
-    max_missing: int | str
-    staging: str | ObjectStoragePath | None
-    new_columns: str
-    type_changes: str
-    required_columns: Sequence[str]
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        **ResourcePullOperator.parameters,
+        **ResourceToTableOperator.parameters,
         "destination": Parameter(references.name_or_function, templated=False),
         "destination_conn_id": Parameter(readers.optional(readers.text("the id of a connection"))),
         "destination_staging": Parameter(readers.optional(readers.text("the URL of a folder"))),
         "dataset": Parameter(readers.text("the name of a dataset")),
         "table": Parameter(readers.text("the name of a table")),
-        "mode": Parameter(readers.choice("merge", "append", "replace", "history")),
-        "primary_key": Parameter(readers.optional(readers.names("columns"))),
-        "time_column": Parameter(readers.optional(readers.text("the name of a column"))),
-        "max_missing": Parameter(readers.rows_or_percent),
-        "staging": Parameter(readers.optional(references.folder)),
-        "new_columns": Parameter(readers.choice("add", "ignore", "fail")),
-        "type_changes": Parameter(readers.choice("widen", "fail")),
-        "required_columns": Parameter(readers.names("columns")),
     }
     template_fields: Sequence[str] = template_fields(parameters)
 
@@ -108,13 +75,12 @@ class ResourceToDltOperator(ResourcePullOperator):
             return self._execute(context)
 
     def _execute(self, context: Context) -> DltSummary:
-        from airflow.sdk import ObjectStoragePath
 
         from limio_limitrail.landing.parts import PartFormat
         from limio_limitrail.landing.sql import WriteMode
         from limio_limitrail.observability.lineage import LineageDataset
         from limio_limitrail.observability.metrics import log_group
-        from limio_limitrail.transfers.folders import RunIdentity, default_staging
+        from limio_limitrail.transfers.folders import RunIdentity
         from limio_limitrail.transfers.summaries import DltSummary, first_names
 
         self.read_parameters()
@@ -122,8 +88,7 @@ class ResourceToDltOperator(ResourcePullOperator):
         # Before the pull, so that a connection that does not fit fails first.
         to = self._target(RunIdentity.of(context))
         measured = self.hook.client.measure()
-        root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
-        plan = self.plan(context, root=root, target=self._target_name)
+        plan = self.plan(context, root=self.staging_root(), target=self._target_name)
         self._check(plan, mode)
         self._check_destination(to, mode)
         kind = to.destination.destination_type.rpartition(".")[2]
@@ -134,7 +99,7 @@ class ResourceToDltOperator(ResourcePullOperator):
             columns={**plan.resource.columns, **(self.nested_columns or {})},
             target=lambda: target,
         )
-        with log_group(f"load into {to}", table=str(to), rows=manifest.rows), self._asking_again(plan):
+        with log_group(f"load into {to}", table=str(to), rows=manifest.rows), self.asking_again(plan):
             result = self._load(plan, manifest, to=to, mode=mode)
         summary = DltSummary(
             **self.totals(plan, manifest, stats=measured()),
@@ -147,7 +112,7 @@ class ResourceToDltOperator(ResourcePullOperator):
             columns_widened=first_names(result.columns_widened),
             columns_ignored=first_names(result.columns_ignored),
         )
-        self._clean_up(plan)
+        self.remove_staged(plan)
         self.publish_summary(context, summary)
         self.log.info(
             "%s: %s rows came in %d pages; %s had %s rows, and has %s; %d requests, %.1f s.",
@@ -161,10 +126,6 @@ class ResourceToDltOperator(ResourcePullOperator):
             summary["seconds"],
         )
         return summary
-
-    def own_rows(self) -> bool:
-        """Return whether each run keeps rows of its own."""
-        return self.mode == "append"
 
     def find_loss(self, resource: Resource, *, watermark: datetime) -> tuple[str, bool] | None:
         """Return whether the table has lost rows from before the watermark."""
@@ -189,14 +150,6 @@ class ResourceToDltOperator(ResourcePullOperator):
     def has_output(self, run: RunIdentity, *, folder: ObjectStoragePath) -> bool:  # noqa: ARG002 - as the base calls it
         """Return whether the table holds rows of a run."""
         return self._state(str(run)).has_run
-
-    def key_columns(self, resource: Resource) -> tuple[str, ...]:
-        """Return the primary key of the table."""
-        return tuple(self.primary_key) if self.primary_key is not None else resource.primary_key
-
-    def time_columns(self, resource: Resource) -> tuple[str, ...]:
-        """Return the columns whose times are compared."""
-        return (*super().time_columns(resource), *(() if self.time_column is None else (self.time_column,)))
 
     def needed_columns(self, plan: PullPlan) -> NeededColumns:
         """Return the columns that the table needs."""
@@ -266,19 +219,8 @@ class ResourceToDltOperator(ResourcePullOperator):
         """Check before the pull that mode, resource and masks fit."""
         from limio_limitrail.api.errors import ParameterError
 
+        self.check_mode(plan, mode)
         key = self.key_columns(plan.resource)
-        if mode.needs_key and not key:
-            raise ParameterError(
-                f"mode={self.mode!r} needs a primary key, and resource {plan.resource.name!r} has none: "
-                "give primary_key=[...], or another mode"
-            )
-        if mode == "replace" and self.incremental and plan.resource.time_filter is not None:
-            raise ParameterError(
-                "mode='replace' with incremental=True would leave nothing in the table but what came since the watermark: "
-                "leave incremental out, or merge"
-            )
-        if twice := sorted(set(self.required_columns) & set(self.drop_columns)):
-            raise ParameterError(f"required_columns and drop_columns both name {twice[0]!r}: take it out of one of them")
         nested = {**plan.resource.columns, **(self.nested_columns or {})}
         if plan.masks is not None and mode.needs_key and (hashed := plan.masks.hashed(key, nested=nested)):
             raise ParameterError(
@@ -301,7 +243,7 @@ class ResourceToDltOperator(ResourcePullOperator):
     def _load(self, plan: PullPlan, manifest: Manifest, *, to: DltTarget, mode: WriteMode) -> DltResult:
         from limio_limitrail.landing.dlt.load import load
         from limio_limitrail.landing.parts import ParquetPart
-        from limio_limitrail.landing.sql import Contract, NewColumns, Target, TypeChanges
+        from limio_limitrail.landing.sql import Target
         from limio_limitrail.transfers.missing import is_full_scan, shrink_guard
 
         time_column = self.time_column or plan.resource.time_column
@@ -319,33 +261,5 @@ class ResourceToDltOperator(ResourcePullOperator):
             ),
             schema=manifest.schema,
             parts=[ParquetPart(folder=plan.folder, part=part) for part in manifest.parts],
-            contract=Contract(
-                new_columns=NewColumns(self.new_columns),
-                type_changes=TypeChanges(self.type_changes),
-                required_columns=tuple(self.required_columns),
-            ),
+            contract=self.contract(),
         )
-
-    @contextmanager
-    def _asking_again(self, plan: PullPlan) -> Iterator[None]:
-        """Let a retry pull again, instead of going on from these parts, if they are not what the table expects."""
-        from limio_limitrail.landing.shrinking import ShrunkListError
-        from limio_limitrail.landing.sql import ContractError
-
-        try:
-            yield
-        except (ContractError, ShrunkListError):
-            plan.checkpoints.clear()
-            raise
-
-    def _clean_up(self, plan: PullPlan) -> None:
-        """Remove the parts: they hold customers' data, and are of no use once they are in the table."""
-        from limio_limitrail.landing.parts import remove_parts
-        from limio_limitrail.transfers.folders import remove_empty
-
-        plan.checkpoints.clear()
-        try:
-            remove_parts(plan.folder)
-            remove_empty(plan.folder, root=plan.root)
-        except Exception as error:  # noqa: BLE001 - the rows are in the table
-            self.log.warning("The staging folder %s could not be removed (%s).", plan.folder, type(error).__name__)

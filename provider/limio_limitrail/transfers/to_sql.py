@@ -9,9 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
 from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
-from limio_limitrail.parameters import readers, references
+from limio_limitrail.parameters import readers
 from limio_limitrail.parameters.declared import Parameter, template_fields
-from limio_limitrail.transfers.base import PullPlan, ResourcePullOperator
 from limio_limitrail.transfers.checks import read_checks
 from limio_limitrail.transfers.child_tables import (
     ChildTable,
@@ -23,6 +22,7 @@ from limio_limitrail.transfers.child_tables import (
     missing_child_table,
     read_child_tables,
 )
+from limio_limitrail.transfers.to_tables import ResourceToTableOperator
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.child_lists import ChildList
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.nested_paths import NestedPath
-    from limio_limitrail.landing.sql import Contract, LoadResult, WriteMode
+    from limio_limitrail.landing.sql import LoadResult, WriteMode
     from limio_limitrail.landing.sql.masked_keys import MaskedKeys
+    from limio_limitrail.transfers.base import PullPlan
     from limio_limitrail.transfers.column_checks import NeededColumns
     from limio_limitrail.transfers.folders import RunIdentity
     from limio_limitrail.transfers.partitions import TouchedStore
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 DEFAULT_MAX_PARTITIONS = 100
 
 
-class ResourceToSqlOperator(ResourcePullOperator):
+class ResourceToSqlOperator(ResourceToTableOperator):
     """Pull a resource into a table. The base of the public operators.
 
     The pull writes parts into a staging folder, the load moves them into the table in one transaction, then the watermark moves.
@@ -53,27 +54,10 @@ class ResourceToSqlOperator(ResourcePullOperator):
     :param sql_conn_id: the database's connection: DuckDB, Postgres, SQLite, or another database of standard SQL whose hook is a
         ``DbApiHook``.
     :param table: the table, with its schema where it is not the default one: ``analytics.subscriptions``.
-    :param mode: ``merge`` replaces rows by primary key and adds new ones; ``append`` adds this run's rows, once, however often
-        the run is repeated; ``replace`` replaces all rows of the table; ``history`` keeps each version of a row, with the times
-        between which it was valid.
-    :param primary_key: the columns that identify a row: a list, or the name of one; else the resource's.
-    :param time_column: the column whose newest value wins where two records have the same key, in one pull or in several; else
-        the resource's.
     :param child_tables: nested lists whose elements become rows of tables of their own, as table → `ChildTable`, such as
         ``{"order_items": ChildTable("data.items")}``. A table without a schema is in that of ``table``.
     :param on_missing: what happens to rows that a finished pull of the whole list no longer has: ``keep``; ``mark`` sets
         ``_deleted_at``, until the record returns; ``delete``. Only rows that this task's pulls of this list brought are touched.
-    :param max_missing: how many of the known rows may be missing before anything is replaced, marked or deleted: a whole number
-        of rows, or a share such as ``"20%"``, of which ten rows are always allowed. With more, nothing is written.
-    :param staging: the folder for parts until they are loaded: an `ObjectStoragePath`, or its URL. By default a folder on the
-        worker that only its user can read. Use one that all workers share if a retry may run on another worker and should
-        resume there.
-    :param new_columns: what happens to record keys for which an existing table has no column: ``add`` adds them, ``ignore``
-        leaves them out, ``fail`` ends the load before anything is written.
-    :param type_changes: what happens where a column of the table is too narrow for the values that come: ``widen`` makes it
-        wider, ``fail`` ends the load before anything is written.
-    :param required_columns: columns that some record of each pull must have a value for: a list, or the name of one. A pull
-        without records passes.
     :param checks: conditions that the table must meet after the load, or nothing is committed: a list of `Check`, or of mappings
         with its members.
     :param dry_run: do all of it and roll back: the summary says what the run would have done. Neither the table nor the watermark
@@ -86,34 +70,18 @@ class ResourceToSqlOperator(ResourcePullOperator):
 
     sql_conn_id: str
     table: str
-    mode: str
-    primary_key: Sequence[str] | None
-    time_column: str | None
     child_tables: Mapping[str, ChildTable | NestedPath] | None
     on_missing: str
-    max_missing: int | str
-    staging: str | ObjectStoragePath | None
-    new_columns: str
-    type_changes: str
-    required_columns: Sequence[str]
     checks: Sequence[Check]
     partition_column: str | None
     max_partitions: int
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
-        **ResourcePullOperator.parameters,
+        **ResourceToTableOperator.parameters,
         "sql_conn_id": Parameter(readers.text("the id of a connection")),
         "table": Parameter(readers.text("the name of a table")),
-        "mode": Parameter(readers.choice("merge", "append", "replace", "history")),
-        "primary_key": Parameter(readers.optional(readers.names("columns"))),
-        "time_column": Parameter(readers.optional(readers.text("the name of a column"))),
         "child_tables": Parameter(read_child_tables),
         "on_missing": Parameter(readers.choice("keep", "mark", "delete")),
-        "max_missing": Parameter(readers.rows_or_percent),
-        "staging": Parameter(readers.optional(references.folder)),
-        "new_columns": Parameter(readers.choice("add", "ignore", "fail")),
-        "type_changes": Parameter(readers.choice("widen", "fail")),
-        "required_columns": Parameter(readers.names("columns")),
         "checks": Parameter(read_checks),
         "dry_run": Parameter(readers.switch),
         "partition_column": Parameter(readers.optional(readers.text("the name of a column"))),
@@ -136,14 +104,12 @@ class ResourceToSqlOperator(ResourcePullOperator):
             return self._execute(context)
 
     def _execute(self, context: Context) -> LoadSummary:
-        from airflow.sdk import ObjectStoragePath
 
         from limio_limitrail.assets.outlet_events import suppress_outlet_events
         from limio_limitrail.landing.parts import PartFormat
         from limio_limitrail.landing.sql import WriteMode
         from limio_limitrail.observability.lineage import table_dataset
         from limio_limitrail.observability.metrics import log_group
-        from limio_limitrail.transfers.folders import default_staging
         from limio_limitrail.transfers.missing import check_on_missing, log_missing
         from limio_limitrail.transfers.summaries import LoadSummary, first_names, load_totals
 
@@ -151,9 +117,8 @@ class ResourceToSqlOperator(ResourcePullOperator):
         mode = WriteMode(self.mode)
         database = self._database()
         measured = self.hook.client.measure()
-        root = ObjectStoragePath(self.staging or f"file://{default_staging()}")
-        plan = self.plan(context, root=root, target=f"{self.sql_conn_id}/{self.table}")
-        self._check_mode(plan, mode)
+        plan = self.plan(context, root=self.staging_root(), target=f"{self.sql_conn_id}/{self.table}")
+        self.check_mode(plan, mode)
         touched = self._touched_store(context)
         check_on_missing(plan, task=self, on_missing=self.on_missing, mode=self.mode)
         self._check_table(plan, mode, database=database)
@@ -169,7 +134,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             child_lists=lists,
             child_targets=lambda: child_datasets(lists, hook=database, table=self.table),
         )
-        with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows), self._asking_again(plan):
+        with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows), self.asking_again(plan):
             result = self._load(plan, manifest, database=database, mode=mode, lists=lists, touched=touched)
         partitions = result.partitions if self.dry_run or touched is None else touched.keys()
         summary = LoadSummary(
@@ -179,7 +144,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             dry_run=self.dry_run,
             partitions=first_names(partitions),
         )
-        self._clean_up(plan)
+        self.remove_staged(plan)
         if self.dry_run:
             self.update_lineage(targets=(), child_tables={})
         else:
@@ -203,10 +168,6 @@ class ResourceToSqlOperator(ResourcePullOperator):
         if self.on_missing != "keep":
             log_missing(result, table=self.table)
         return summary
-
-    def own_rows(self) -> bool:
-        """Return whether each run keeps rows of its own."""
-        return self.mode == "append"
 
     def find_loss(self, resource: Resource, *, watermark: datetime) -> tuple[str, bool] | None:
         """Return whether the table has lost rows from before the watermark."""
@@ -259,23 +220,6 @@ class ResourceToSqlOperator(ResourcePullOperator):
                 "into a table of another name instead"
             )
         return hook
-
-    def _check_mode(self, plan: PullPlan, mode: WriteMode) -> None:
-        """Check before the pull that the mode fits the resource."""
-        from limio_limitrail.api.errors import ParameterError
-
-        if mode.needs_key and not self._key(plan):
-            raise ParameterError(
-                f"mode={self.mode!r} needs a primary key, and resource {plan.resource.name!r} has none: "
-                "give primary_key=[...], or another mode"
-            )
-        if mode == "replace" and self.incremental and plan.resource.time_filter is not None:
-            raise ParameterError(
-                "mode='replace' with incremental=True would leave nothing in the table but what came since the watermark: "
-                "leave incremental out, or merge"
-            )
-        if twice := sorted(set(self.required_columns) & set(self.drop_columns)):
-            raise ParameterError(f"required_columns and drop_columns both name {twice[0]!r}: take it out of one of them")
 
     def _check_masks(self, plan: PullPlan, lists: tuple[ChildList, ...]) -> None:
         """Check before the pull that the masks leave what the load needs."""
@@ -331,14 +275,6 @@ class ResourceToSqlOperator(ResourcePullOperator):
 
     def _key(self, plan: PullPlan) -> tuple[str, ...]:
         return self.key_columns(plan.resource)
-
-    def key_columns(self, resource: Resource) -> tuple[str, ...]:
-        """Return the primary key of the table."""
-        return tuple(self.primary_key) if self.primary_key is not None else resource.primary_key
-
-    def time_columns(self, resource: Resource) -> tuple[str, ...]:
-        """Return the columns whose times are compared."""
-        return (*super().time_columns(resource), *(() if self.time_column is None else (self.time_column,)))
 
     def _masked_keys(self, plan: PullPlan) -> MaskedKeys:
         """Return the hashes in the primary key."""
@@ -401,7 +337,7 @@ class ResourceToSqlOperator(ResourcePullOperator):
             parts=[ParquetPart(folder=plan.folder, part=part) for part in manifest.parts],
             child_tables=child_sources(lists, manifest, folder=plan.folder),
             masked_keys=self._masked_keys(plan),
-            contract=self._contract(),
+            contract=self.contract(),
             checks=tuple(self.checks),
             partitions=None if column is None else Partitions(column=column, most=self.max_partitions),
             before_commit=None if touched is None else lambda result: touched.add(result.partitions),
@@ -409,38 +345,13 @@ class ResourceToSqlOperator(ResourcePullOperator):
         )
 
     @contextmanager
-    def _asking_again(self, plan: PullPlan) -> Iterator[None]:
-        """Let a retry pull again, instead of going on from these parts, if they are not what the table expects."""
+    def asking_again(self, plan: PullPlan) -> Iterator[None]:
+        """Likewise; other keys than those of the table are a matter of ``mask``."""
         from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.landing.shrinking import ShrunkListError
-        from limio_limitrail.landing.sql import ContractError
         from limio_limitrail.landing.sql.masked_keys import MaskedKeyError
 
         try:
-            yield
-        except (ContractError, ShrunkListError):
-            plan.checkpoints.clear()
-            raise
+            with super().asking_again(plan):
+                yield
         except MaskedKeyError as unfit:
             raise ParameterError(f"mask: {unfit.what}") from None
-
-    def _contract(self) -> Contract:
-        from limio_limitrail.landing.sql import Contract, NewColumns, TypeChanges
-
-        return Contract(
-            new_columns=NewColumns(self.new_columns),
-            type_changes=TypeChanges(self.type_changes),
-            required_columns=tuple(self.required_columns),
-        )
-
-    def _clean_up(self, plan: PullPlan) -> None:
-        """Remove the parts: they hold customers' data, and are of no use once they are in the table."""
-        from limio_limitrail.landing.parts import remove_parts
-        from limio_limitrail.transfers.folders import remove_empty
-
-        plan.checkpoints.clear()
-        try:
-            remove_parts(plan.folder)
-            remove_empty(plan.folder, root=plan.root)
-        except Exception as error:  # noqa: BLE001 - the rows are in the table
-            self.log.warning("The staging folder %s could not be removed (%s).", plan.folder, type(error).__name__)
