@@ -242,3 +242,22 @@ def test_a_destination_that_cannot_keep_a_promise_is_refused_before_the_pull(mak
     assert "belongs to the primary key" in failed(home, "masked")
     assert limio_emulator.counters.log == []
     assert not (tmp_path / "lake").exists()
+
+
+@pytest.mark.exhaustive
+def test_nested_values_that_dlt_would_change_are_refused(make_home, limio_emulator, tmp_path):
+    limio_emulator.put_records("custom/things", [{"id": "a", "tags": ["x"], "n": 1}])
+    home = make_home(limio_emulator)
+    home.write_dag(
+        f"""
+        def other():
+            import dlt
+            return dlt.destinations.sqlalchemy("sqlite:///{tmp_path}/other.db")
+
+        things = Resource(name="things", path="/custom/things", primary_key=("id",))
+        LimioToDltOperator(
+            task_id="nested", resource=things, destination=other, dataset="main", table="things", mode="append"
+        )
+        """
+    )
+    assert "the column 'tags' has nested values" in failed(home, "nested")

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("limio_limitrail.landing.dlt")
 
 _SCHEMA = "limio_limitrail"
+_STORES_JSON_AS_TEXT = "sqlalchemy"
+"""The destination that takes the text of a JSON value for a value that is a text (dlt 1.31, seen with MariaDB)."""
 _RETRY = "The table is as it was, or has all rows of this run; a retry goes on from the finished parts"
 _WHAT_IS_LEFT = "Nothing was written; a retry goes on from the finished parts"
 
@@ -221,6 +223,13 @@ class _Load:
             same=self._same,
             fits_double=lambda name: fits_double(self.client.sql_client, table=self._table, column=name),
         )
+        nested = [column.key for column in plan.columns if column.kind is Kind.JSON]
+        if nested and self._kind == _STORES_JSON_AS_TEXT:
+            raise LandingError(
+                f"{self.to}: the column {nested[0]!r} has nested values, which dlt would store as the text of a text by "
+                "SQLAlchemy: leave it out with drop_columns=, and take what you need of it with nested_columns=. Nothing was "
+                "written; a retry with other parameters pulls again"
+            )
         time = [] if self.target.time_column is None else [self.target.time_column]
         needed = [*self.target.primary_key, *time]
         return fit(plan, contract=self.contract, needed=needed, can_widen=lambda column: can_widen(column, kind=self._kind))
