@@ -1,7 +1,8 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """Run Dags, each run or attempt in a fork with the Airflow home it is told, so that one may be killed.
 
-Airflow is imported once, in the parent, which itself uses no database. Reads one JSON command a line from its standard input and
+Airflow is imported once, in the parent, which has run one task in a home of its own, so that forks begin with statements that are
+compiled and models that are known. Reads one JSON command a line from its standard input and
 answers each with one line. Started by `airflow_home`.
 """
 
@@ -10,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import functools
+import gc
 import importlib
 import inspect
 import json
 import os
 import resource
 import runpy
+import shutil
 import signal
 import sys
 import sysconfig
@@ -29,11 +32,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import airflow.settings  # noqa: F401 - sets Airflow up
 import duckdb  # noqa: F401 - imported once, for all forks
 import pandas as pd  # noqa: F401
 import pyarrow.parquet  # noqa: F401
 import requests  # noqa: F401
+import sqlalchemy.event
+from airflow import settings
 from airflow.sdk.execution_time import supervisor, task_runner  # noqa: F401
 
 import limio_limitrail.landing.sql
@@ -45,6 +49,7 @@ from limio_limitrail.transfers.base import ResourcePullOperator
 from limio_limitrail.usage.ledger.ledger import Ledger
 from limio_limitrail.usage.ledger.sql import LedgerStatements
 from limio_limitrail.usage.sender import UsageSender
+from tests.support.airflow_home import environment
 
 # Only make test-s3 has the first two.
 for name in ("s3fs", "airflow.providers.amazon.aws.fs.s3", "dlt.pipeline.pipeline"):
@@ -73,7 +78,6 @@ def run_dag(dag_id: str, *, logical_date: str | None = None, conf: dict[str, Any
 
 
 def describe(dag_id: str, run_id: str) -> dict[str, Any]:
-    from airflow import settings
     from airflow.models.asset import AssetEvent
     from airflow.models.dagrun import DagRun
     from airflow.models.taskinstance import TaskInstance
@@ -110,7 +114,6 @@ def describe(dag_id: str, run_id: str) -> dict[str, Any]:
 
 def keys_of_events(dag_id: str, *, task_id: str, run_id: str) -> dict[str, Any]:
     """Return the assets and partition keys of a task's events, in order."""
-    from airflow import settings
     from airflow.models.asset import AssetEvent, AssetModel
     from sqlalchemy import select
 
@@ -154,7 +157,6 @@ def attempt(
 
 
 def task_instance(dag: Any, *, run_id: str, task_id: str, times: dict[str, Any] | None = None) -> Any:
-    from airflow import settings
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
     from airflow.models.dagrun import DagRun
@@ -307,7 +309,6 @@ def wrap_dlt(wrap: Any) -> None:
 
 def state_of(dag_id: str, *, run_id: str) -> Any:
     """Give what the state stores hold, as text."""
-    from airflow import settings
     from airflow.models.asset_state_store import AssetStateStoreModel
     from airflow.models.task_state_store import TaskStateStoreModel
     from sqlalchemy import select
@@ -322,7 +323,6 @@ def state_of(dag_id: str, *, run_id: str) -> Any:
 
 def put_state(dag_id: str, *, run_id: str, value: Any) -> None:
     """Change the pull's state as it is stored."""
-    from airflow import settings
     from airflow.models.task_state_store import TaskStateStoreModel
     from sqlalchemy import update
 
@@ -337,7 +337,6 @@ def put_state(dag_id: str, *, run_id: str, value: Any) -> None:
 
 def put_asset_state(key: str, *, value: Any) -> None:
     """Change what an asset's state store holds."""
-    from airflow import settings
     from airflow.models.asset_state_store import AssetStateStoreModel
     from sqlalchemy import update
 
@@ -371,7 +370,6 @@ def defer_all(dag_id: str, *, run_id: str, interval: float, seconds: float) -> d
     :param interval: seconds from one look to the next.
     :param seconds: how long they wait.
     """
-    from airflow import settings
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.trigger import Trigger
     from airflow.sdk.bases.operator import ExecutorSafeguard
@@ -409,7 +407,6 @@ def deferral_of(sensor: Any, *, interval: float, seconds: float) -> Any:
 
 def deferred(dag_id: str, *, run_id: str) -> dict[str, Any]:
     """Give the state of each task, and what its trigger has told it."""
-    from airflow import settings
     from airflow.models.taskinstance import TaskInstance
     from sqlalchemy import select
 
@@ -420,7 +417,6 @@ def deferred(dag_id: str, *, run_id: str) -> dict[str, Any]:
 
 def remake_trigger(dag_id: str, *, run_id: str, task_id: str, without: list[str], more: dict[str, Any]) -> dict[str, Any]:
     """Have a task's trigger made of something else, as another version would have made it."""
-    from airflow import settings
     from airflow.models.taskinstance import TaskInstance
     from airflow.models.trigger import Trigger
     from sqlalchemy import select
@@ -439,7 +435,6 @@ def sync_watches(former: list[dict[str, Any]] | None = None) -> dict[str, Any]:
 
     :param former: what they are made of before, as another version would have made them.
     """
-    from airflow import settings
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
     from airflow.models.asset import AssetModel
@@ -524,6 +519,50 @@ def warm_up() -> None:
     sqlalchemy.orm.configure_mappers()
 
 
+WARM_UP_DAG = """
+from datetime import datetime
+from airflow.sdk import DAG, Asset, BaseHook, task
+with DAG("warm_up", schedule=None, start_date=datetime(2026, 1, 1)) as dag:
+    @task(outlets=[Asset("warm", uri="x://warm")])
+    def warm(**context):
+        BaseHook.get_connection("warm")
+        for name, of in (("task_state_store", None), ("asset_state_store", "warm")):
+            if name in context:
+                store = context[name] if of is None else context[name][Asset("warm", uri="x://warm")]
+                store.get("a"), store.set("a", "1"), store.get("a"), store.delete("a")
+        return {"rows": 1}
+    warm()
+"""
+
+
+def run_a_task() -> None:
+    """Run a task in a home of its own, which compiles what Airflow asks its database."""
+    home = Path(tempfile.mkdtemp(prefix="warm-", dir=Path(os.environ["AIRFLOW_HOME"]).parent))
+    before = dict(os.environ)
+    try:
+        shutil.copytree(os.environ["AIRFLOW_HOME"], home, dirs_exist_ok=True)
+        (home / "dags" / "warm_up.py").write_text(WARM_UP_DAG)
+        os.environ.update(environment(home, {"AIRFLOW_CONN_WARM": "http://x"}))
+        settings.configure_vars()
+        result = attempt("warm_up", task_id="warm", run_id="one")
+        assert result["tasks"]["warm"]["state"] == "success", result
+    finally:
+        # Its event loop and thread end with it.
+        with contextlib.suppress(AttributeError):
+            del supervisor.in_process_api_server().transport
+        gc.collect()
+        os.environ.clear()
+        os.environ.update(before)
+        settings.configure_vars()
+        settings.engine.dispose()
+        shutil.rmtree(home)
+
+
+def connect_to_own_database(_dialect: Any, _record: Any, args: list[Any], _kwargs: dict[str, Any]) -> None:
+    """Connect to the database of the home that the process is in."""
+    args[:] = [settings.SQL_ALCHEMY_CONN.removeprefix("sqlite:///")]
+
+
 def installed_modules() -> set[str]:
     """Return the names of the imported modules that are installed: none of a test's own."""
     folders = (sysconfig.get_path("purelib"), str(Path(limio_limitrail.__file__).parent))
@@ -549,8 +588,6 @@ def write_whole(path: Path, text: str) -> None:
 
 def move_in(command: dict[str, Any]) -> None:
     """Make this process one of the home that the command names."""
-    from airflow import settings
-
     os.environ.update(command["environment"])
     tempfile.tempdir = None
     log = os.open(Path(os.environ["AIRFLOW_HOME"]) / "output.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -559,14 +596,16 @@ def move_in(command: dict[str, Any]) -> None:
     # A child that hangs says where, and ends.
     faulthandler.dump_traceback_later(command["timeout"], exit=True)
     settings.configure_vars()
-    settings.configure_orm()
 
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    for engine in (settings.engine, settings.async_engine.sync_engine):
+        sqlalchemy.event.listen(engine, "do_connect", connect_to_own_database)
     with contextlib.suppress(ImportError):
         warm_up()
+    run_a_task()
     answers.write("ready\n")
     # Beside the template, whose copies are the homes of tests.
     own_folder = Path(os.environ["AIRFLOW_HOME"]).parent

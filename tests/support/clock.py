@@ -16,6 +16,13 @@ PATIENCE = 200.0
 _real_monotonic = time.monotonic
 
 
+def wait_for_another_second() -> None:
+    """Runs are ordered by the server's clock, which has whole seconds."""
+    second = int(time.time())
+    while int(time.time()) == second:
+        time.sleep(0.01)
+
+
 class Clock:
     """The clocks of this process, which can be put forward: the wall clock, the monotonic one, and so those of event loops.
 

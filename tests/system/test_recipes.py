@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +14,7 @@ import duckdb
 import pytest
 
 from limio_limitrail.emulator import EmulatorServer, Fault
+from tests.support.clock import wait_for_another_second
 from tests.support.landed import duck, duck_rows
 from tests.support.pages import blocks
 
@@ -174,12 +174,6 @@ def test_the_history_of_subscriptions(
     def newest() -> datetime:
         [(found,)] = duck(warehouse, "SELECT max(_extracted_at) FROM subscription_snapshots")
         return found
-
-    def wait_for_another_second() -> None:
-        """Snapshots tell their times in seconds."""
-        second = int(time.time())
-        while int(time.time()) == second:
-            time.sleep(0.01)
 
     def take(run_id: str) -> datetime:
         wait_for_another_second()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from limio_limitrail.emulator import EmulatorServer
 from tests.support.airflow_home import AirflowHome
+from tests.support.clock import wait_for_another_second
 from tests.support.landed import manifest_of
 
 RESOURCES = """
@@ -21,6 +21,8 @@ regions = Resource(name="regions", path="/custom/{region}", primary_key=("id",))
 
 
 def put(emulator: EmulatorServer, path: str, *ids: str) -> None:
+    # Of two runs of one second, the second one marks and deletes nothing.
+    wait_for_another_second()
     emulator.put_records(f"custom/{path}", [{"id": name, "updated": "2026-01-01T00:00:00Z"} for name in ids])
 
 
@@ -101,8 +103,7 @@ LimioToSqlOperator(
         )
 
     def serve(**days: int) -> None:
-        # Runs are ordered by the server's clock, which has whole seconds.
-        time.sleep(1.1)
+        wait_for_another_second()
         offers = [{"path": name, "data": {"modified": f"2026-03-{day:02}T00:00:00Z"}} for name, day in days.items()]
         limio_emulator.put_records("published_catalog_items?record_type=offers2", offers)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from limio_limitrail.emulator import EmulatorServer
 from tests.support.airflow_home import AirflowHome
+from tests.support.clock import wait_for_another_second
 
 SECRET = "a-masking-secret-of-32-characters"
 LOAD = """
@@ -65,8 +65,7 @@ def test_all_of_it_at_once(
     def attempt(
         run_id: str, records: list[dict[str, Any]], *, dry_run: bool = False, new_columns: str = "add", least: int = 1
     ) -> Any:
-        # A server's clock, by which runs are ordered, has whole seconds.
-        time.sleep(1.1)
+        wait_for_another_second()
         limio_emulator.put_records("custom/things", records)
         home.write_dag(
             LOAD.format(
