@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
+import gc
 import os
 import shutil
 import sys
@@ -62,6 +64,20 @@ def no_connection_is_left() -> Iterator[None]:
     assert {name for name in os.environ if name.startswith("AIRFLOW_CONN_")} <= before
 
 
+def pytest_collection() -> None:
+    # Nothing of what collecting makes is garbage.
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for name, reason in MISSING.items():
         if reason is not None and item.get_closest_marker(name) is not None:
@@ -92,9 +108,21 @@ def secrets_of_other_tests_are_forgotten() -> None:
 
 
 @pytest.fixture(scope="session")
-def airflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An Airflow home with a migrated database, made once."""
-    return make_template(tmp_path_factory.mktemp("airflow"))
+def airflow_template(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """An Airflow home with a migrated database, made once for all workers."""
+    own = tmp_path_factory.mktemp("airflow")
+    if worker_id == "master":
+        return make_template(own)
+    shared = tmp_path_factory.getbasetemp().parent / "airflow"
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        template = shared / "airflow-template"
+        if not (shared / "ready").exists():
+            make_template(shared)
+            (shared / "ready").touch()
+    copied: Path = shutil.copytree(template, own / template.name)
+    return copied
 
 
 @pytest.fixture(scope="session")

@@ -606,6 +606,8 @@ def main() -> None:
     with contextlib.suppress(ImportError):
         warm_up()
     run_a_task()
+    # Collections in forks then leave alone, and do not copy, what is there now.
+    gc.freeze()
     answers.write("ready\n")
     # Beside the template, whose copies are the homes of tests.
     own_folder = Path(os.environ["AIRFLOW_HOME"]).parent
