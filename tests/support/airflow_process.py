@@ -563,10 +563,12 @@ def connect_to_own_database(_dialect: Any, _record: Any, args: list[Any], _kwarg
     args[:] = [settings.SQL_ALCHEMY_CONN.removeprefix("sqlite:///")]
 
 
-def installed_modules() -> set[str]:
-    """Return the names of the imported modules that are installed: none of a test's own."""
+def imported_since(known: set[str]) -> list[str]:
+    """Return the names of the modules imported since then that are installed: none of a test's own."""
     folders = (sysconfig.get_path("purelib"), str(Path(limio_limitrail.__file__).parent))
-    return {name for name, module in sys.modules.items() if str(getattr(module, "__file__", None)).startswith(folders)}
+    return sorted(
+        name for name in set(sys.modules) - known if str(getattr(sys.modules[name], "__file__", None)).startswith(folders)
+    )
 
 
 def catch_up(modules: Path) -> None:
@@ -625,10 +627,10 @@ def main() -> None:
             code = 1
             try:
                 move_in(command)
-                known = installed_modules()
+                known = set(sys.modules)
                 result = COMMANDS[command["do"]](*command["args"], **command["kwargs"])
                 write_whole(folder / f"answer-{os.getpid()}.json", json.dumps(result, default=str))
-                write_whole(modules, json.dumps(sorted(installed_modules() - known)))
+                write_whole(modules, json.dumps(imported_since(known)))
                 code = 0
             except BaseException:  # noqa: BLE001 - this is the end of the process
                 traceback.print_exc()

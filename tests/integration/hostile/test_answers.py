@@ -303,7 +303,7 @@ CASES = [
 ]
 
 
-@pytest.mark.sampled(10)
+@pytest.mark.sampled(6)
 @pytest.mark.parametrize(("way", "kind"), CASES)
 def test_nothing_else_leaves(server: Server, way: str, kind: str) -> None:
     run = WAYS[way](server)

@@ -19,7 +19,7 @@ def reached(billing) -> set[str]:
     return {call.row for call in billing.server.calls}
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 @pytest.mark.parametrize(
     ("known", "on_unknown"), [("keeps no keys", "park"), ("repeats its answer", "resend"), ("409 exists", "resend")]

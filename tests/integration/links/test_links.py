@@ -98,6 +98,7 @@ def test_without_pages_of_ones_own_links_lead_to_the_front_and_to_the_query(make
     assert "Failed to push an xcom" not in home.output()
 
 
+@pytest.mark.exhaustive
 def test_links_lead_to_the_pages_that_the_connections_name(make_home, limio_emulator, tmp_path):
     home = make_home(
         limio_emulator,

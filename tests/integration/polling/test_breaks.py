@@ -110,7 +110,7 @@ REFUSALS: dict[str, tuple[Callable[[EmulatorServer], None], int, list[Any]]] = {
 }
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("mode", MODES)
 def test_a_refusal_ends_a_task(
     mode: str, make_home: Callable[..., AirflowHome], limio_emulator_factory: Callable[..., EmulatorServer]

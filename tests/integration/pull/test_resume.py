@@ -111,7 +111,7 @@ def test_the_catalog_is_never_resumed_wrongly(make_home, limio_emulator_factory,
     assert home.output().count("no retry can resume from there") == 3
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 @pytest.mark.parametrize("ids", ["stay", "change"])
 def test_a_list_whose_place_the_api_keeps_is_never_resumed_in_its_middle(make_home, limio_emulator_factory, tmp_path, ids):
