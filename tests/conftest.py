@@ -39,7 +39,7 @@ from limio_limitrail.emulator import EmulatorServer  # noqa: E402
 from tests.support.airflow_home import AirflowHome, AirflowProcess, make_template  # noqa: E402 - the environment is set above
 from tests.support.airflow_versions import MISSING  # noqa: E402
 from tests.support.strategies import load_profile  # noqa: E402
-from tests.support.tiers import EVERYTHING, second_tier  # noqa: E402
+from tests.support.tiers import EVERYTHING, beyond_covering, second_tier  # noqa: E402
 
 load_profile()
 
@@ -49,6 +49,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "sampled(count): make test runs a few cases that have each value of each parameter, or `count` of them",
+    )
+    config.addinivalue_line(
+        "markers", "covering: of the product of its parameters, only a few cases that have each value of each parameter are run"
     )
     config.addinivalue_line("markers", "every_driver: asks the second drivers of each database, too, in make test-all")
     config.addinivalue_line("markers", "other_processes: DuckDB's file is not kept open, because other processes open it")
@@ -92,9 +95,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     elsewhere = set()
     if MISSING["needs_s3"] is not None:
         elsewhere = {item for item in items if item.get_closest_marker("needs_s3") is not None}
-    second = second_tier(items)
+    named = any("::" in name for name in config.args)
+    if not named:
+        elsewhere |= beyond_covering(items)
+    second = second_tier([item for item in items if item not in elsewhere])
     # Whoever names a test wants it run.
-    if not EVERYTHING and not any("::" in name for name in config.args):
+    if not EVERYTHING and not named:
         elsewhere |= second
     config.hook.pytest_deselected(items=list(elsewhere))
     items[:] = [item for item in items if item not in elsewhere]

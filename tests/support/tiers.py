@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 
@@ -18,7 +18,7 @@ Case = tuple[tuple[str, int], ...]
 def covering(cases: Sequence[Case]) -> list[int]:
     """Return the positions of few cases that together have each value of each parameter at least once.
 
-    :param cases: for each case its parameters, as pairs of a name and the value's position.
+    :param cases: for each case its parameters, as pairs of a name and the value's identity: cases share their values.
     """
     missing = {value for case in cases for value in case}
     uses: defaultdict[tuple[str, int], int] = defaultdict(int)
@@ -49,19 +49,30 @@ def spread(positions: Sequence[int], count: int) -> list[int]:
     return [positions[round(number * (len(positions) - 1) / (count - 1))] for number in range(count)]
 
 
-def second_tier(items: Iterable[pytest.Item]) -> set[pytest.Item]:
-    """Return the tests that ``make test`` leaves out: those marked `exhaustive`, and most cases of those marked `sampled`."""
-    found = set()
-    matrices: defaultdict[str, list[pytest.Function]] = defaultdict(list)
+def matrices(items: Iterable[pytest.Item], *, marker: str) -> Iterator[tuple[pytest.Mark, list[pytest.Function], list[int]]]:
+    """Yield of each parametrized test with the marker: the marker, its cases, and the positions of a `covering` few."""
+    found: defaultdict[str, list[pytest.Function]] = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("exhaustive") is not None:
-            found.add(item)
-        elif isinstance(item, pytest.Function) and item.get_closest_marker("sampled") is not None and hasattr(item, "callspec"):
-            matrices[item.nodeid.partition("[")[0]].append(item)
-    for cases in matrices.values():
-        marker = cases[0].get_closest_marker("sampled")
-        assert marker is not None
-        chosen = covering([tuple(item.callspec.indices.items()) for item in cases])
+        if isinstance(item, pytest.Function) and item.get_closest_marker(marker) is not None and hasattr(item, "callspec"):
+            found[item.nodeid.partition("[")[0]].append(item)
+    for cases in found.values():
+        mark = cases[0].get_closest_marker(marker)
+        assert mark is not None
+        yield mark, cases, covering([tuple((name, id(value)) for name, value in item.callspec.params.items()) for item in cases])
+
+
+def beyond_covering(items: Iterable[pytest.Item]) -> set[pytest.Item]:
+    """Return the cases that no tier runs: of tests marked `covering`, those that add only another combination of values."""
+    found: set[pytest.Item] = set()
+    for _, cases, chosen in matrices(items, marker="covering"):
+        found.update(item for position, item in enumerate(cases) if position not in set(chosen))
+    return found
+
+
+def second_tier(items: Sequence[pytest.Item]) -> set[pytest.Item]:
+    """Return the tests that ``make test`` leaves out: those marked `exhaustive`, and most cases of those marked `sampled`."""
+    found = {item for item in items if item.get_closest_marker("exhaustive") is not None}
+    for marker, cases, chosen in matrices([item for item in items if item not in found], marker="sampled"):
         [count] = marker.args or [len(chosen)]
         kept = set(spread(chosen, count))
         found.update(item for position, item in enumerate(cases) if position not in kept)

@@ -20,6 +20,7 @@ def reached(billing) -> set[str]:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.covering
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 @pytest.mark.parametrize(
     ("known", "on_unknown"), [("keeps no keys", "park"), ("repeats its answer", "resend"), ("409 exists", "resend")]

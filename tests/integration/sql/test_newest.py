@@ -235,6 +235,7 @@ def test_more_rows_than_are_looked_at_at_once(db, table, monkeypatch):
     assert (result.outdated, result.updated) == (len(kept), 9 - len(kept))
 
 
+@pytest.mark.covering
 @pytest.mark.sampled(24)
 @pytest.mark.parametrize("mode", ["merge", "append", "replace"])
 @pytest.mark.parametrize("case", PAIRS)

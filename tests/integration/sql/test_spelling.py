@@ -120,6 +120,7 @@ def check(db: Database, table: str) -> None:
         assert values == {at: (type(row[name]).__name__, row[name]) for at, row in EXPECTED.items()}, name
 
 
+@pytest.mark.covering
 @pytest.mark.sampled(9)
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("transform", [False, True])

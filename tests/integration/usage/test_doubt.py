@@ -57,6 +57,7 @@ def hold(place, key: str, held: str) -> None:
     place.database.execute(f"{change} WHERE idempotency_key = '{key}'")
 
 
+@pytest.mark.covering
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("name", POLICIES)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
@@ -237,6 +238,7 @@ def test_a_refusal_that_means_that_the_row_was_carried_out(place_of, name):
     place.journal()
 
 
+@pytest.mark.covering
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("status", [401, 403, 407, 429])
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
@@ -298,6 +300,7 @@ def test_a_row_that_a_person_has_looked_up_is_settled_by_itself(place_of, conn_i
     assert len(place.journal()) == 3
 
 
+@pytest.mark.covering
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("status", [400, 409, 422])
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])

@@ -97,6 +97,7 @@ CHANGES = {
 """What people and tasks may have left of a row."""
 
 
+@pytest.mark.covering
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("conn_id", DATABASES)
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])

@@ -52,6 +52,7 @@ def test_without_the_limit_a_cleared_task_sends_the_rest(place_of):
     assert len(place.agree()) == 30
 
 
+@pytest.mark.covering
 @pytest.mark.sampled(1)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 @pytest.mark.parametrize("on_unknown", ["park", "resend"])
