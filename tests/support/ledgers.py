@@ -53,7 +53,7 @@ class FailingDatabase(PersistentConnection):
     ``early``: nothing is done; ``late``: all is undone; ``unconfirmed``: all is done, and the connection is lost at once.
     """
 
-    def __init__(self, hook: Any, *, duckdb_wait: float = 5.0) -> None:
+    def __init__(self, hook: Any, *, duckdb_wait: float = 60.0) -> None:
         super().__init__(hook, duckdb_wait=duckdb_wait)
         self.failures: list[str] = []
         self.transactions = 0
