@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from limio_limitrail.usage.degraded import OK
 from limio_limitrail.usage.ledger.decisions import Decision, RowDecision
 from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
 from limio_limitrail.usage.ledger.states import PermanentUsageError
@@ -19,6 +20,7 @@ from limio_limitrail.usage.parameters import ErrorBudget
 from limio_limitrail.usage.reconciliation.amounts import AmountTotals, name_faults
 from limio_limitrail.usage.reconciliation.comparison import Comparison, Range
 from limio_limitrail.usage.reconciliation.model import AGREED, Finding, Kind
+from limio_limitrail.usage.reconciliation.reasons import Reasons
 from limio_limitrail.usage.reconciliation.scratch import Scratch
 from limio_limitrail.usage.reconciliation.tables import Totals
 from limio_limitrail.usage.settling import settle
@@ -103,6 +105,8 @@ class Reconciliation:
             amounts = None if result.totals.amounts is None else result.totals.amounts.total()
             ledger_amount, list_amount = (None, None) if amounts is None else amounts.texts()
             return {
+                "status": OK,
+                "warnings": [],
                 "table": self.settlements.table,
                 "differences_table": tables.differences_table,
                 "totals_table": tables.totals_table,
@@ -116,6 +120,7 @@ class Reconciliation:
                 "list_amount": list_amount,
                 "unknown_amounts": 0 if amounts is None else amounts.unknown,
                 **counts,  # type: ignore[typeddict-item]
+                "reasons": result.reasons.texts(),
                 "proposed": dict(Counter(one.decision.value for one in decisions)),
                 "free_there": result.free_there,
                 "not_sent_because": list(result.blockers),
@@ -184,6 +189,7 @@ class ComparisonResult:
         self.proposed: Counter[str] = Counter()
         self._amount = amount
         self.totals = Totals(operation, amounts=None if amount is None else AmountTotals())
+        self.reasons = Reasons()
         self.blockers: list[str] = []
         self.span_to_send: tuple[int, int] | None = None
         """From when to when the rows were sent that would be sent again, in milliseconds since 1970."""
@@ -208,6 +214,8 @@ class ComparisonResult:
             self.totals.add(finding, counts_row=is_new)
             if is_new and not (finding.kind is Kind.AMBIGUOUS and finding.row is None):
                 self.counts[finding.kind] += 1
+                if finding.kind not in AGREED:
+                    self.reasons.add(finding)
             if finding.proposal is not None:
                 self.proposed[finding.proposal] += 1
                 self.free_there += finding.kind is Kind.UNEXPECTED_THERE
