@@ -173,7 +173,7 @@ def _cut(since: int, until: int) -> list[tuple[int, int]]:
 
 
 class ComparisonResult:
-    """What a comparison has found, counted; the findings themselves are made anew whenever they are wanted.
+    """What a comparison has found, counted; what differs is kept on disk.
 
     :param needs_evidence: whether the list must show that it reaches back to a row.
     :param amount: the list's name for the amount; None: amounts are not summed.
@@ -205,6 +205,7 @@ class ComparisonResult:
         """
         previous: str | None = None
         other_secret = 0
+        self._scratch.forget_findings()
         for finding in self._findings():
             if (row := finding.row) is not None and row.has_other_secret:
                 other_secret += self._comparison.range.holds(row.at)
@@ -220,6 +221,8 @@ class ComparisonResult:
                 self.proposed[finding.proposal] += 1
                 self.free_there += finding.kind is Kind.UNEXPECTED_THERE
             self._note_times(finding)
+            if finding.kind not in AGREED:
+                self._scratch.add_finding(finding)
         if other_secret:
             raise HashSecretError(
                 f"{other_secret:,} rows keep hashes that were made with another secret than that of mask_conn_id=, or without "
@@ -295,7 +298,7 @@ class ComparisonResult:
 
     def differences(self) -> Iterator[Finding]:
         """Yield what the table lists."""
-        return (self._decided(finding) for finding in self._findings() if finding.kind not in AGREED)
+        return map(self._decided, self._scratch.findings())
 
     def decisions(self) -> list[RowDecision]:
         """Return what a settlement is to carry out."""

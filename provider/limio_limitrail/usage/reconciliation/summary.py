@@ -184,7 +184,7 @@ def find_failure(
     settlement = summary["settlement"]
     if settlement is not None and (contradiction := conflict(settlement)) is not None:
         return contradiction
-    problems = [str(excess) for excess in find_excess(summary, limits=thresholds)]
+    problems = [str(excess) for excess in find_excess(summary, limits={name: thresholds[name] for name in THRESHOLDS})]
     if not problems:
         return None
     message = (
