@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
 
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
@@ -49,5 +50,9 @@ with DAG(
         listed_after=timedelta(hours=6),
         trigger_rule="all_done",
     )
+    # Fails the run if the commit has failed, although both sides may agree that nothing was carried out.
+    month_is_closed = EmptyOperator(task_id="month_is_closed")
+
     commit_usage >> reconcile_usage
+    [commit_usage, reconcile_usage] >> month_is_closed
 # [END usage_reconcile]
