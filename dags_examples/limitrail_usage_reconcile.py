@@ -36,6 +36,7 @@ with DAG(
         key_columns=["subscription_id", "month"],
         body={"externalAccount": Column("account"), "operation": "API_CALL", "amount": Column("amount")},
         kept_members={"amount": "plain"},
+        max_rejected_before=0,
     )
     reconcile_usage = LimitRailReconcileUsageOperator(
         task_id="reconcile_usage",

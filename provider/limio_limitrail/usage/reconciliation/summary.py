@@ -108,6 +108,8 @@ def describe(summary: UsageReconciliationSummary) -> Iterator[tuple[int, str]]:
     records = f"{summary['list_records']:,} records of {summary['resource']}"
     sides = f"{summary['ledger_rows']:,} rows of {summary['table']}, {records}"
     yield logging.INFO, f"{sides} from {summary['since']} to {summary['until']}: {summary['equal']:,} are equal."
+    if summary["absent"]:
+        yield logging.INFO, f"{summary['absent']:,} were not carried out, and are not in the list."
     if summary["unknown_amounts"]:
         unknown = summary["unknown_amounts"]
         yield logging.WARNING, f"{unknown:,} amounts are not known or no numbers, so that their sums are not known either."
