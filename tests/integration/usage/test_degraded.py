@@ -272,6 +272,26 @@ def test_another_task_is_not_compared_with(place_of, other):
 
 
 @pytest.mark.exhaustive
+def test_rows_of_another_dag_in_the_same_ledger_are_not_warned_of(place_of):
+    place = place_of("lite", make_rows(12), idempotency="off")
+    limits = {"max_parked": 10, "max_rejected": 10, "warn_parked": 0, "warn_rejected": 0}
+    place.server.faults.add(Fault("reset_after", COMMIT, times=2))
+    place.server.faults.add(Fault("status", COMMIT, after=2, times=2, status=422))
+    half = "SELECT * FROM usage ORDER BY account LIMIT 6"
+    write_dag(place, sql=half, concurrency=1, **limits)
+    assert names(place.attempt("one")) == ["rejected", "parked"]
+    place.write_dag(dag_id="another", sql=f"{half} OFFSET 6", **limits)
+    found = place.home.attempt("commit", run_id="one", dag_id="another").task("commit")
+    assert (found["state"], found["xcom"]["rows"], found["xcom"]["warnings"]) == ("success", 6, [])
+    # Rows that another Dag has parked, and that are among those of this one, count; what it has rejected does not.
+    place.write_dag(dag_id="whole", **limits)
+    found = place.home.attempt("commit", run_id="one", dag_id="whole").task("commit")
+    [warning] = found["xcom"]["warnings"]
+    assert (warning["name"], warning["count"]) == ("parked", 2)
+    assert len(place.database.query(warning["query"])) == 2
+
+
+@pytest.mark.exhaustive
 def test_another_tenant_is_not_compared_with(place_of):
     place = place_of("lite", make_rows(1))
     write_dag(place, warn_fewer_rows="50%", on_rekeyed="send")
