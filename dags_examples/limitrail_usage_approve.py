@@ -57,6 +57,7 @@ with DAG(
     reconcile_usage = LimitRailReconcileUsageOperator(
         task_id="reconcile_usage",
         sql_conn_id="warehouse",
+        scope="limitrail.usage.read",  # a name made up here: LimitRail documents none for lists
         since="{{ dag_run.run_after - macros.timedelta(days=31) }}",
         until="{{ dag_run.run_after + macros.timedelta(days=1) }}",
         match={"idempotencyKey": "idempotency_key"},

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
 
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
@@ -35,10 +36,12 @@ with DAG(
         key_columns=["subscription_id", "month"],
         body={"externalAccount": Column("account"), "operation": "API_CALL", "amount": Column("amount")},
         kept_members={"amount": "plain"},
+        max_rejected_before=0,
     )
     reconcile_usage = LimitRailReconcileUsageOperator(
         task_id="reconcile_usage",
         sql_conn_id="warehouse",
+        scope="limitrail.usage.read",  # a name made up here: LimitRail documents none for lists
         since="{{ dag_run.run_after - macros.timedelta(days=31) }}",
         until="{{ dag_run.run_after + macros.timedelta(days=1) }}",
         match={"idempotencyKey": "idempotency_key"},
@@ -48,5 +51,9 @@ with DAG(
         listed_after=timedelta(hours=6),
         trigger_rule="all_done",
     )
+    # Fails the run if the commit has failed, although both sides may agree that nothing was carried out.
+    month_is_closed = EmptyOperator(task_id="month_is_closed")
+
     commit_usage >> reconcile_usage
+    [commit_usage, reconcile_usage] >> month_is_closed
 # [END usage_reconcile]

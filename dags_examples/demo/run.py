@@ -80,6 +80,8 @@ QUESTIONS = {
 _OF_INTEREST = re.compile(
     r"\[(info|warning|error)\s*\] (.*?)\s+\[(limio_limitrail|airflow\.task\.operators\.limio_limitrail)[\w.]*\]"
 )
+_DETAILS = ("::", "Loading ", "Loaded into ")
+"""Lines that say what a summary says again, and the borders of groups, which a page of Airflow folds."""
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -159,7 +161,7 @@ def run_airflow(command: Sequence[str], *, env: dict[str, str], log: Path, title
             file.write(line)
             last = line.strip() or last
             found = _OF_INTEREST.search(_ANSI.sub("", line))
-            if found and not found[2].startswith(("Landing ", "Landed ")):
+            if found and not found[2].startswith(_DETAILS):
                 say(f"   {time.monotonic() - began:5.1f} s  {found[2]}")
     if process.returncode:
         raise SystemExit(f"{title} failed; all it printed is in {shown(log)}")

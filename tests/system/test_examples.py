@@ -225,3 +225,16 @@ def test_a_commit_in_shards(
 
 def is_left(basket: dict[str, Any]) -> bool:
     return not basket["completed"] and len(basket["orderItems"]) > 0
+
+
+@pytest.mark.exhaustive
+def test_a_month_whose_commit_has_failed_is_not_closed(
+    make_home: Callable[..., AirflowHome], tmp_path: Path, limio_emulator: EmulatorServer
+) -> None:
+    home = make_home(limio_emulator, warehouse={"conn_type": "duckdb", "host": str(tmp_path / "warehouse.duckdb")})
+    shutil.copy(EXAMPLES / "limitrail_usage_reconcile.py", home.path / "dags")
+    # LimitRail has none of the accounts, so that both sides agree that nothing was carried out.
+    result = home.run("limitrail_usage_reconcile", logical_date="2026-11-01T00:00:00+00:00").result
+    states = {name: task["state"] for name, task in result["tasks"].items()}
+    assert states == {"commit_usage": "failed", "reconcile_usage": "success", "month_is_closed": "upstream_failed"}
+    assert result["state"] == "failed"

@@ -174,6 +174,8 @@ with DAG(
         since="2026-01-01",
         until=datetime(2026, 2, 1, tzinfo=UTC),
         listed_after=timedelta(hours=1),
+        max_only_theirs="1%",
+        warn_only_theirs=0,
     )
     approve = LimitRailApproveUsageOperator(task_id="approve", sql_conn_id="warehouse", older_than=timedelta(hours=1))
     settle = LimitRailSettleUsageOperator(

@@ -18,12 +18,12 @@ NEEDS = {"limitrail_usage_commit": "limio_warehouse_sync"}
 LOOK_AT = {
     "limio_subscriptions": ("subscriptions", r"subscriptions: {subscriptions} rows came in \d+ pages; .* requests", '"rows": '),
     "limio_warehouse_sync": ("orders", r"orders: {orders} rows came in \d+ pages; .* requests", '"table": "orders"'),
-    "limitrail_usage_commit": ("commit_usage", r"usage.commit: of \d+ rows \d+ committed, \d+ denied", '"committed": '),
+    "limitrail_usage_commit": ("commit_usage", r"usage.commit: of \d+ rows \d+ committed, \d+ denied", '"denied": '),
     "limio_object_storage": ("customers", r"customers: {customers} rows", '"rows": '),
     "limio_order_wait": ("processed", None, '"status": "processed"'),
     "limio_hook": ("counts", None, '"schedules": '),
 }
-"""A task of each example, what its log says, and what its XCom shows."""
+"""A task of each example, what its log says, and what its XCom shows. The page draws the first lines only, short names first."""
 
 
 @pytest.mark.parametrize("dag_id", LOOK_AT)

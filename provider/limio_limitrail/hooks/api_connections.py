@@ -172,7 +172,8 @@ def scopes_to_ask(settings: LimitRailSettings, *, scope: str | Sequence[str] | N
     if not scopes:
         raise ConnectionFieldError(
             f"connection {conn_id!r}, field 'scope': it is empty, and LimitRail requires a scope for each token. Put the scopes "
-            "that the connection's tasks need there, separated by spaces, or give the task scope=...; committing usage needs "
-            "limitrail.usage.write. Nothing was sent"
+            "that the connection's tasks need there, separated by spaces, or give the task scope=...: committing usage needs "
+            "limitrail.usage.write, and reading a list, as a reconciliation does, the one that LimitRail has given you for it. "
+            "Nothing was sent"
         )
     return scopes

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 Callback: TypeAlias = Callable[["Context"], Any]
 """A notifier of any provider, or a function of the context."""
 
-WARNINGS = frozenset({"rejected", "parked", "denied", "changed", "no_rows", "fewer_rows", "slower"})
+_OF_COMMITS = {"rejected", "parked", "denied", "changed", "no_rows", "fewer_rows", "slower"}
+_OF_RECONCILIATIONS = {
+    *("different", "only_ours", "only_theirs", "twice_there", "unexpected_there", "not_compared", "uncertain"),
+    "no_rows",
+}
+
+WARNINGS = frozenset(_OF_COMMITS | _OF_RECONCILIATIONS)
 """Names of warnings."""
 
 
@@ -26,7 +32,8 @@ class DegradedNotifier(BaseNotifier):
 
     Their templates have one more name, ``degraded``, with these members: ``title``, one line; ``text``, all warnings with their
     reasons, query and page of the docs; ``html``, the same as HTML; ``warnings``, a list of
-    `limio_limitrail.usage.UsageWarning`; ``summary``, a `limio_limitrail.usage.UsageCommitSummary`; ``log_url``, the task's log.
+    `limio_limitrail.usage.UsageWarning`; ``summary``, the task's `limio_limitrail.usage.UsageCommitSummary` or
+    `limio_limitrail.usage.UsageReconciliationSummary`; ``log_url``, the task's log.
 
     If a notifier fails, the log says so, and the next one is called. The task stays green.
 
@@ -90,7 +97,7 @@ def _message(summary: Mapping[str, Any], *, warnings: Sequence[Mapping[str, Any]
     task += f"[{copy_}]" if isinstance(copy_, int) and copy_ >= 0 else ""
     title = f"{task} is degraded: {', '.join(str(one['name']).replace('_', ' ') for one in warnings)}"
     run, log_url = getattr(ti, "run_id", ""), str(getattr(ti, "log_url", "") or "")
-    head = f"{title}\nRun {run}: {summary['operation']}, {summary['rows']:,} rows, the task is green."
+    head = f"{title}\nRun {run}: {_about(summary)}, the task is green."
     return {
         "title": title,
         "text": "\n\n".join([head, *map(_text, warnings), *([f"Log: {log_url}"] if log_url else [])]),
@@ -101,6 +108,13 @@ def _message(summary: Mapping[str, Any], *, warnings: Sequence[Mapping[str, Any]
         "summary": dict(summary),
         "log_url": log_url,
     }
+
+
+def _about(summary: Mapping[str, Any]) -> str:
+    if "rows" in summary:
+        return f"{summary['operation']}, {summary['rows']:,} rows"
+    sides = f"{summary['ledger_rows']:,} rows of {summary['table']}, {summary['list_records']:,} records of {summary['resource']}"
+    return f"{sides} from {summary['since']} to {summary['until']}"
 
 
 def _text(warning: Mapping[str, Any]) -> str:

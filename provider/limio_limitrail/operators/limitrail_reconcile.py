@@ -83,6 +83,15 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
     :param max_unexpected_there: how many rows may be in the list although the ledger says that they were not carried out.
     :param max_not_compared: how many rows may lack a value, or share all values with others.
     :param max_uncertain: how many rows may be uncertain, after those that were settled.
+    :param warn_different: how many rows may differ before the task counts as degraded, which is green, with warnings in its
+        summary, metrics and asset events; None: any number.
+    :param warn_only_ours: how many rows that were carried out may be missing in the list, likewise.
+    :param warn_only_theirs: how many records may be missing in the ledger, likewise.
+    :param warn_twice_there: how many rows may have several records, likewise.
+    :param warn_unexpected_there: how many rows may be in the list although they were not carried out, likewise.
+    :param warn_not_compared: how many rows may lack a value, or share all values with others, likewise.
+    :param warn_uncertain: how many rows may still be uncertain, likewise.
+    :param warn_no_rows: whether the task is degraded if neither side has anything in the range.
     :param response: where records hold a decision and a reservation, and what decisions mean: a `ResponseMapping`, or a mapping
         with its members. Default: the connection's ``response``. A record without a decision was carried out.
     :param scope: OAuth scopes to ask for besides the connection's.
@@ -120,6 +129,14 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
         "max_unexpected_there": Parameter(_OPTIONAL_LIMIT),
         "max_not_compared": Parameter(_OPTIONAL_LIMIT),
         "max_uncertain": Parameter(_OPTIONAL_LIMIT),
+        "warn_different": Parameter(_OPTIONAL_LIMIT),
+        "warn_only_ours": Parameter(_OPTIONAL_LIMIT),
+        "warn_only_theirs": Parameter(_OPTIONAL_LIMIT),
+        "warn_twice_there": Parameter(_OPTIONAL_LIMIT),
+        "warn_unexpected_there": Parameter(_OPTIONAL_LIMIT),
+        "warn_not_compared": Parameter(_OPTIONAL_LIMIT),
+        "warn_uncertain": Parameter(_OPTIONAL_LIMIT),
+        "warn_no_rows": Parameter(readers.switch),
         "response": Parameter(readers.optional(response_mapping)),
         "scope": Parameter(readers.scopes),
         "path_params": Parameter(readers.param_values),
@@ -161,6 +178,14 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
         max_unexpected_there: Templated[int | str] | None = 0,
         max_not_compared: Templated[int | str] | None = 0,
         max_uncertain: Templated[int | str] | None = 0,
+        warn_different: Templated[int | str] | None = None,
+        warn_only_ours: Templated[int | str] | None = None,
+        warn_only_theirs: Templated[int | str] | None = None,
+        warn_twice_there: Templated[int | str] | None = None,
+        warn_unexpected_there: Templated[int | str] | None = None,
+        warn_not_compared: Templated[int | str] | None = None,
+        warn_uncertain: Templated[int | str] | None = None,
+        warn_no_rows: Templated[bool] = False,
         response: Templated[ResponseMapping | Mapping[str, Any]] | None = None,
         scope: Templated[Sequence[str]] | None = None,
         path_params: Templated[Mapping[str, Any]] | None = None,
@@ -197,6 +222,14 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
         self.max_unexpected_there: int | str | None = max_unexpected_there
         self.max_not_compared: int | str | None = max_not_compared
         self.max_uncertain: int | str | None = max_uncertain
+        self.warn_different: int | str | None = warn_different
+        self.warn_only_ours: int | str | None = warn_only_ours
+        self.warn_only_theirs: int | str | None = warn_only_theirs
+        self.warn_twice_there: int | str | None = warn_twice_there
+        self.warn_unexpected_there: int | str | None = warn_unexpected_there
+        self.warn_not_compared: int | str | None = warn_not_compared
+        self.warn_uncertain: int | str | None = warn_uncertain
+        self.warn_no_rows: bool = warn_no_rows
         self.response: Any = response
         self.scope: Any = scope
         self.path_params: Mapping[str, Any] | None = path_params
@@ -231,8 +264,10 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
         from limio_limitrail.assets.outlet_events import add_to_outlet_events
         from limio_limitrail.hooks.usage_ledger import open_ledger
         from limio_limitrail.observability.metrics import log_group, send_metrics
+        from limio_limitrail.usage.degraded import log_warnings
         from limio_limitrail.usage.ledger.model import Worker
-        from limio_limitrail.usage.reconciliation.summary import THRESHOLDS, find_failure, log_summary
+        from limio_limitrail.usage.reconciliation.summary import DIFFERENCES, THRESHOLDS, find_failure, log_summary
+        from limio_limitrail.usage.reconciliation.warnings import WARNINGS, add_warnings
 
         self.read_parameters()
         wanted = self._wanted(context)
@@ -252,12 +287,14 @@ class LimitRailReconcileUsageOperator(ReadsParameters, LineageMixin, BaseOperato
                     by=f"task {worker.dag_id}.{worker.task_id} in run {worker.run_id}",
                     settlement_id=f"{worker.dag_id}/{worker.task_id}/{worker.run_id}/{worker.map_index}",
                 )
+        failure = find_failure(summary, thresholds={name: getattr(self, name) for name in THRESHOLDS})
+        add_warnings(summary, limits={name: getattr(self, name) for name in WARNINGS}, failed=failure is not None)
         log_summary(summary)
+        log_warnings(summary["warnings"], operation="reconcile", status=summary["status"], with_reasons_logged=DIFFERENCES)
         send_metrics(summary, api=self.hook.conn_type, what="reconcile")
         # A failed task has no return value, and the numbers are what a person will look for.
         context["ti"].xcom_push(key="return_value", value=summary)
         context["ti"].xcom_push(key="differences_query", value=summary["differences_query"])
-        failure = find_failure(summary, thresholds={name: getattr(self, name) for name in THRESHOLDS})
         if failure is not None:
             raise failure
         add_to_outlet_events(context, outlets=self.outlets, summary=summary)

@@ -10,11 +10,11 @@ from limio_limitrail.hooks.databases import find_database
 from limio_limitrail.hooks.masking_secret import read_masking_secret
 from limio_limitrail.landing.sql.persistent_connection import PersistentConnection
 from limio_limitrail.observability.metrics import log_group, send_metrics
-from limio_limitrail.usage import degraded
+from limio_limitrail.usage import commit_warnings
 from limio_limitrail.usage import parameters as usage
 from limio_limitrail.usage import summary as usage_summary
+from limio_limitrail.usage.commit_warnings import UsageQueries
 from limio_limitrail.usage.conventions import Idempotency, Operation, ResponseMapping, find_operation, require_body
-from limio_limitrail.usage.degraded import UsageQueries
 from limio_limitrail.usage.dry_run import forecast_commit, log_forecast
 from limio_limitrail.usage.hash_keys import hash_key
 from limio_limitrail.usage.ledger.ledger import Ledger
@@ -206,16 +206,16 @@ class UsageCommit:
     ) -> None:
         """Add warnings to the summary; log it, count it in metrics, and push it, also if the task fails."""
         task = self._task
-        degraded.add_warnings(
+        commit_warnings.add_warnings(
             summary,
             counts=counts,
-            limits={name: getattr(task, name) for name in degraded.WARNINGS},
+            limits={name: getattr(task, name) for name in commit_warnings.WARNINGS},
             queries=self._queries(table=table),
             failed=failed,
             history=self._history(database),
         )
         usage_summary.log_summary(counts, summary=summary)
-        degraded.log_warnings(summary)
+        commit_warnings.log_warnings(summary)
         send_metrics(summary, api=task.hook.conn_type, what=self._operation.name)
         task.update_lineage(rows=summary["committed"])
         # A failed task has no return value, and the numbers are what a person will look for.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -148,7 +149,8 @@ def test_no_rows_at_all(place_of, given):
     assert (last.state, last.summary["status"], warning["count"]) == ("success", "degraded", 0)
     assert warning["name"] == ("no_rows" if "warn_no_rows" in given else "fewer_rows")
     # A holiday is a template.
-    write_dag(place, warn_no_rows="{{ dag_run.run_id != 'holiday' }}", warn_fewer_rows="{{ none }}")
+    day = "dag_run.run_after.astimezone(dag.timezone).weekday() < 7"
+    write_dag(place, warn_no_rows=f"{{{{ {day} and dag_run.run_id != 'holiday' }}}}", warn_fewer_rows="{{ none }}")
     assert names(place.attempt("holiday")) == []
     assert names(place.attempt("workday")) == ["no_rows"]
 
@@ -212,8 +214,23 @@ def test_the_history_is_small(place_of):
     patch = {"limio_limitrail.usage.ledger.run_history.REMEMBERED_RUNS": 3}
     for number in range(5):
         place.attempt(str(number), patch=patch)
+    newest = "SELECT run_id FROM limitrail_usage_runs ORDER BY finished_at"
+    assert [row["run_id"] for row in place.database.query(newest)] == ["2", "3", "4"]
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
+def test_runs_after_a_clock_that_was_ahead_are_remembered(place_of, conn_id):
+    place = place_of(conn_id, make_rows(5))
+    write_dag(place, warn_fewer_rows="50%")
+    usual(place, 20, 20, 20)
+    # A worker's clock was a year ahead for three runs. They are not usual for a year.
+    future = (datetime.now(UTC) + timedelta(days=365)).isoformat(sep=" ")
+    place.database.execute(f"UPDATE limitrail_usage_runs SET finished_at = '{future}'")
+    patch = {"limio_limitrail.usage.ledger.run_history.REMEMBERED_RUNS": 3}
+    assert [names(place.attempt(str(number), patch=patch)) for number in range(3)] == [["fewer_rows"], ["fewer_rows"], []]
     found = place.database.query("SELECT run_id FROM limitrail_usage_runs ORDER BY finished_at")
-    assert [row["run_id"] for row in found] == ["2", "3", "4"]
+    assert [row["run_id"] for row in found] == ["0", "1", "2"]
 
 
 @pytest.mark.sampled(2)
@@ -252,6 +269,26 @@ def test_another_task_is_not_compared_with(place_of, other):
     task_id = other.get("task_id", "commit")
     found = place.home.attempt(task_id, run_id="few", dag_id=other.get("dag_id", "usage")).task(task_id)
     assert (found["state"], found["xcom"]["warnings"]) == ("success", [])
+
+
+@pytest.mark.exhaustive
+def test_rows_of_another_dag_in_the_same_ledger_are_not_warned_of(place_of):
+    place = place_of("lite", make_rows(12), idempotency="off")
+    limits = {"max_parked": 10, "max_rejected": 10, "warn_parked": 0, "warn_rejected": 0}
+    place.server.faults.add(Fault("reset_after", COMMIT, times=2))
+    place.server.faults.add(Fault("status", COMMIT, after=2, times=2, status=422))
+    half = "SELECT * FROM usage ORDER BY account LIMIT 6"
+    write_dag(place, sql=half, concurrency=1, **limits)
+    assert names(place.attempt("one")) == ["rejected", "parked"]
+    place.write_dag(dag_id="another", sql=f"{half} OFFSET 6", **limits)
+    found = place.home.attempt("commit", run_id="one", dag_id="another").task("commit")
+    assert (found["state"], found["xcom"]["rows"], found["xcom"]["warnings"]) == ("success", 6, [])
+    # Rows that another Dag has parked, and that are among those of this one, count; what it has rejected does not.
+    place.write_dag(dag_id="whole", **limits)
+    found = place.home.attempt("commit", run_id="one", dag_id="whole").task("commit")
+    [warning] = found["xcom"]["warnings"]
+    assert (warning["name"], warning["count"]) == ("parked", 2)
+    assert len(place.database.query(warning["query"])) == 2
 
 
 @pytest.mark.exhaustive
@@ -298,3 +335,66 @@ def test_only_some_warnings_are_told(place_of):
     place.write_dag(before=before, on_success_callback=notify, warn_no_rows=True)
     assert names(place.attempt()) == ["no_rows"]
     assert said(place) == ""
+
+
+# -- reconciliations -----------------------------------------------------------------------------------------------------
+
+
+def reconcile(place, run_id, **parameters):
+    now = datetime.now(UTC)
+    given = {
+        "sql_conn_id": place.database.conn_id,
+        "match": {"idempotencyKey": "idempotency_key"},
+        "since": (now - timedelta(hours=1)).isoformat(),
+        "until": (now + timedelta(hours=1)).isoformat(),
+        "outlets": OUTLET,
+        "on_success_callback": NOTIFY,
+        **parameters,
+    }
+    shown = ", ".join(f"{name}={value!r}" for name, value in given.items())
+    before = BEFORE.replace("{file}", str(place.folder / "said"))
+    place.home.write_dag(f"{before}\nLimitRailReconcileUsageOperator(task_id='compare', {shown})", dag_id="month", name="month")
+    return place.home.attempt("compare", run_id=run_id, dag_id="month").task("compare")
+
+
+@pytest.mark.sampled(1)
+@pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
+def test_a_degraded_reconciliation_is_green_and_says_why_everywhere(place_of, conn_id):
+    place = place_of(conn_id, make_rows(20))
+    write_dag(place, kept_members={"amount": "plain"})
+    assert place.attempt("one").state == "success"
+    place.server.limitrail.add_usage([{"committedAt": datetime.now(UTC), "externalAccount": "acme-1"}] * 2)
+    place.database.execute("UPDATE limitrail_usage_ledger SET state = 'parked' WHERE row_key LIKE '%acme-7\"%'")
+    allowed = {"max_only_theirs": "50%", "max_uncertain": 5}
+    found = reconcile(place, "one", **allowed, warn_only_theirs="{{ 1 }}", warn_uncertain=0, warn_no_rows=True)
+    assert (found["state"], found["xcom"]["status"]) == ("success", "degraded")
+    theirs, uncertain = found["xcom"]["warnings"]
+    assert (theirs["name"], theirs["count"], uncertain["name"], uncertain["count"]) == ("only_theirs", 2, "uncertain", 1)
+    for warning in (theirs, uncertain):
+        assert len(place.database.query(warning["query"])) == warning["count"]
+        assert warning["message"] in said(place)
+    assert "1 x the list has it; for example row {" in uncertain["reasons"][0]
+    [event] = place.home.do("describe", "month", "one").result["tasks"]["compare"]["events"]
+    assert (event["status"], event["warnings"]) == ("degraded", found["xcom"]["warnings"])
+    log = place.output()
+    assert f"reconcile: degraded: {theirs['message']}" in log
+    assert "only_theirs: 2 x it has no value for match=; for example record" in log
+    told = said(place)
+    assert told.startswith("month.compare is degraded: only theirs, uncertain\n")
+
+    # What the list is certain about is settled, and worth no warning; a failed task is failed.
+    found = reconcile(place, "two", max_only_theirs=2, settle=True, warn_uncertain=0)
+    assert (found["state"], found["xcom"]["status"], found["xcom"]["warnings"]) == ("success", "ok", [])
+    found = reconcile(place, "three", warn_only_theirs=0)
+    assert (found["state"], found["xcom"]["status"]) == ("failed", "failed")
+    assert said(place) == told
+
+
+def test_a_reconciliation_of_nothing_is_degraded(place_of):
+    place = place_of("lite", make_rows(3))
+    write_dag(place)
+    assert place.attempt("one").state == "success"
+    year = {"since": "2020-01-01", "until": "2021-01-01"}
+    assert reconcile(place, "one", **year)["xcom"]["status"] == "ok"
+    found = reconcile(place, "two", **year, warn_no_rows=True)
+    assert (found["state"], [warning["name"] for warning in found["xcom"]["warnings"]]) == ("success", ["no_rows"])

@@ -39,6 +39,7 @@ RUN_ELSEWHERE = {
     ("docs/how-to/usage-page.md", "Large ledgers", "sql"): "tests/integration/usage_page/test_page.py",
     ("docs/how-to/object-storage.md", "S3", "json"): "tests/integration/s3/test_page.py",
     ("docs/how-to/object-storage.md", "What the key may do", "json"): "tests/integration/s3/test_access.py",
+    ("docs/how-to/reconcile.md", "Try it", "bash"): START,
     **{
         ("docs/start/tutorial.md", section, "bash"): START
         for section in ("An API to try it with", "An Airflow", "A Dag", "The table", "In the browser")

@@ -15,11 +15,12 @@ from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.notifications.degraded import WARNINGS as NAMES
 from limio_limitrail.notifications.degraded import DegradedNotifier
 from limio_limitrail.operators.limitrail import LimitRailCommitUsageOperator
-from limio_limitrail.usage.degraded import WARNINGS, UsageQueries, add_warnings, usual_rows, usual_seconds
+from limio_limitrail.usage.commit_warnings import WARNINGS, UsageQueries, add_warnings, usual_rows, usual_seconds
 from limio_limitrail.usage.ledger.model import Worker
 from limio_limitrail.usage.ledger.other_rows import LeftInDoubt
 from limio_limitrail.usage.ledger.run_history import PastRun
 from limio_limitrail.usage.ledger.states import State
+from limio_limitrail.usage.reconciliation import warnings as reconciliation
 from limio_limitrail.usage.summary import OutcomeCounts, UsageCommitSummary, summarize
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -206,11 +207,11 @@ def test_a_notifier_that_would_tell_nobody(notifier: Any) -> None:
     ("names", "says"), [([], "got none"), (["warn_denied"], "got 'warn_denied'"), (["denied", "norows"], "got 'norows'")]
 )
 def test_warnings_that_there_are_not(names: list[str], says: str) -> None:
-    with pytest.raises(ValueError, match=rf"warnings must be some of changed, denied, .*{says}"):
+    with pytest.raises(ValueError, match=rf"warnings must be some of changed, denied, different, .*{says}"):
         DegradedNotifier(print, warnings=names)
     with pytest.raises(TypeError, match=r'write \["denied"\]'):
         DegradedNotifier(print, warnings="denied")
-    assert {f"warn_{name}" for name in NAMES} == set(WARNINGS)
+    assert {f"warn_{name}" for name in NAMES} == {*WARNINGS, *reconciliation.WARNINGS}
 
 
 def test_each_warning_has_its_section() -> None:

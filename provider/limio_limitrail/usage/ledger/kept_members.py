@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -162,5 +163,9 @@ def same_kept(ours: Any, theirs: Any, *, salt: str) -> bool:
 
 
 def _hash(text: str, *, salt: str) -> str:
-    key = hashlib.sha256(salt.encode()).digest()
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST, key=key).hexdigest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST, key=_key_of(salt)).hexdigest()
+
+
+@lru_cache(maxsize=8)
+def _key_of(salt: str) -> bytes:
+    return hashlib.sha256(salt.encode()).digest()

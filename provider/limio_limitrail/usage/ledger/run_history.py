@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.sql.dialect import VALUE
@@ -96,7 +96,7 @@ class RunHistory:
                 damaged,
                 self._table,
             )
-        return [run for run in runs if run.run_id != self._worker.run_id]
+        return [run for _, run in runs if run.run_id != self._worker.run_id]
 
     def add(self, run: PastRun) -> None:
         """Store a whole run, and forget the oldest ones."""
@@ -105,11 +105,12 @@ class RunHistory:
         try:
             with self._database.transaction() as session:
                 self._create(session)
-                for same in self._read(session)[0]:
+                earlier = self._read(session)[0]
+                for _, same in earlier:
                     if same.run_id == run.run_id and same.sent > run.sent:
                         # A later try sends only what is left: how long the rows take is what the first one says.
                         run = replace(run, sent=same.sent, seconds=same.seconds)
-                self._replace(session, run)
+                self._replace(session, run, earlier=earlier)
         except Exception as error:  # noqa: BLE001 - see the class
             self._give_up(error)
 
@@ -123,8 +124,8 @@ class RunHistory:
             error.what if isinstance(error, ExplainedError) else type(error).__name__,
         )
 
-    def _read(self, session: Session) -> tuple[list[PastRun], int]:
-        """Return the runs of the series, the newest first, and how many entries cannot be read."""
+    def _read(self, session: Session) -> tuple[list[tuple[int, PastRun]], int]:
+        """Return the runs of the series, each after its time, the newest first, and how many entries cannot be read."""
         table = self._name(session)
         found = session.columns(table)
         if found is None:
@@ -137,7 +138,7 @@ class RunHistory:
         entries = session.query(f"SELECT {names} FROM {session.dialect.qualified(table)} {of_series}", self._series)
         read = [_read_run(entry) for entry in entries]
         runs = sorted((entry for entry in read if entry is not None), key=lambda entry: -entry[0])
-        return [run for _, run in runs], read.count(None)
+        return runs, read.count(None)
 
     def _create(self, session: Session) -> None:
         table = self._name(session)
@@ -150,21 +151,27 @@ class RunHistory:
             described = ", ".join(f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in _COLUMNS.items())
             session.execute(f"CREATE TABLE {dialect.qualified(table)} ({described})")
 
-    def _replace(self, session: Session, run: PastRun) -> None:
+    def _replace(self, session: Session, run: PastRun, *, earlier: Sequence[tuple[int, PastRun]]) -> None:
         dialect = session.dialect
         table, quote = dialect.qualified(self._name(session)), dialect.quote
-        runs = [run.run_id, *(one.run_id for one in self._read(session)[0] if one.run_id != run.run_id)]
-        keep = runs[1:REMEMBERED_RUNS]
+        keep = [one.run_id for _, one in earlier if one.run_id != run.run_id][: REMEMBERED_RUNS - 1]
         others = f" AND {quote('run_id')} NOT IN ({', '.join([VALUE] * len(keep))})" if keep else ""
         session.execute(f"DELETE FROM {table} WHERE {quote('series')} = {VALUE}{others}", self._series, *keep)
         worker = self._worker
         values = (self._series, worker.dag_id, worker.task_id, run.run_id, worker.map_index, self._operation, run.rows, run.sent,
-                  int(1000 * run.seconds), datetime.now(UTC), FORMAT)  # fmt: skip
+                  int(1000 * run.seconds), _after(earlier), FORMAT)  # fmt: skip
         names = ", ".join(map(quote, _COLUMNS))
         session.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join([VALUE] * len(values))})", *values)
 
     def _name(self, session: Session) -> TableName:
         return find_name(self._table, dialect=session.dialect)
+
+
+def _after(earlier: Sequence[tuple[int, PastRun]]) -> datetime:
+    """Return the time of a run that ends now."""
+    # After a clock that was ahead, the next runs would count as the oldest ones, and be forgotten at once.
+    newest = max((finished for finished, _ in earlier), default=0)
+    return max(datetime.now(UTC), datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=newest + 1))
 
 
 def _read_run(entry: Sequence[Any]) -> tuple[int, PastRun] | None:

@@ -110,6 +110,8 @@ class Comparison:
             yield [], some_records
 
     def _match(self, row: Row, record: Record) -> bool:
+        if row.matched == record.matched:
+            return True
         ours, theirs = read_kept(row.matched), read_kept(record.matched)
         return all(same_kept(ours.get(name), theirs.get(name), salt=self.salt) for name in self.match)
 
@@ -214,7 +216,7 @@ class Comparison:
 
     def _differing(self, row: Row, record: Record) -> tuple[list[str], list[str]]:
         """Return the members that differ, and those that the ledger does not keep."""
-        if not self.compare:
+        if not self.compare or row.compared == record.compared:
             return [], []
         ours: Mapping[str, Any] = read_kept(row.compared)
         theirs = read_kept(record.compared)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from limio_limitrail.usage.degraded import OK
 from limio_limitrail.usage.ledger.decisions import Decision, RowDecision
 from limio_limitrail.usage.ledger.ledger_scan import ScanFilter
 from limio_limitrail.usage.ledger.states import PermanentUsageError
@@ -19,6 +20,7 @@ from limio_limitrail.usage.parameters import ErrorBudget
 from limio_limitrail.usage.reconciliation.amounts import AmountTotals, name_faults
 from limio_limitrail.usage.reconciliation.comparison import Comparison, Range
 from limio_limitrail.usage.reconciliation.model import AGREED, Finding, Kind
+from limio_limitrail.usage.reconciliation.reasons import Reasons
 from limio_limitrail.usage.reconciliation.scratch import Scratch
 from limio_limitrail.usage.reconciliation.tables import Totals
 from limio_limitrail.usage.settling import settle
@@ -103,6 +105,8 @@ class Reconciliation:
             amounts = None if result.totals.amounts is None else result.totals.amounts.total()
             ledger_amount, list_amount = (None, None) if amounts is None else amounts.texts()
             return {
+                "status": OK,
+                "warnings": [],
                 "table": self.settlements.table,
                 "differences_table": tables.differences_table,
                 "totals_table": tables.totals_table,
@@ -116,6 +120,7 @@ class Reconciliation:
                 "list_amount": list_amount,
                 "unknown_amounts": 0 if amounts is None else amounts.unknown,
                 **counts,  # type: ignore[typeddict-item]
+                "reasons": result.reasons.texts(),
                 "proposed": dict(Counter(one.decision.value for one in decisions)),
                 "free_there": result.free_there,
                 "not_sent_because": list(result.blockers),
@@ -168,7 +173,7 @@ def _cut(since: int, until: int) -> list[tuple[int, int]]:
 
 
 class ComparisonResult:
-    """What a comparison has found, counted; the findings themselves are made anew whenever they are wanted.
+    """What a comparison has found, counted; what differs is kept on disk.
 
     :param needs_evidence: whether the list must show that it reaches back to a row.
     :param amount: the list's name for the amount; None: amounts are not summed.
@@ -184,6 +189,7 @@ class ComparisonResult:
         self.proposed: Counter[str] = Counter()
         self._amount = amount
         self.totals = Totals(operation, amounts=None if amount is None else AmountTotals())
+        self.reasons = Reasons()
         self.blockers: list[str] = []
         self.span_to_send: tuple[int, int] | None = None
         """From when to when the rows were sent that would be sent again, in milliseconds since 1970."""
@@ -199,6 +205,7 @@ class ComparisonResult:
         """
         previous: str | None = None
         other_secret = 0
+        self._scratch.forget_findings()
         for finding in self._findings():
             if (row := finding.row) is not None and row.has_other_secret:
                 other_secret += self._comparison.range.holds(row.at)
@@ -208,10 +215,14 @@ class ComparisonResult:
             self.totals.add(finding, counts_row=is_new)
             if is_new and not (finding.kind is Kind.AMBIGUOUS and finding.row is None):
                 self.counts[finding.kind] += 1
+                if finding.kind not in AGREED:
+                    self.reasons.add(finding)
             if finding.proposal is not None:
                 self.proposed[finding.proposal] += 1
                 self.free_there += finding.kind is Kind.UNEXPECTED_THERE
             self._note_times(finding)
+            if finding.kind not in AGREED:
+                self._scratch.add_finding(finding)
         if other_secret:
             raise HashSecretError(
                 f"{other_secret:,} rows keep hashes that were made with another secret than that of mask_conn_id=, or without "
@@ -287,7 +298,7 @@ class ComparisonResult:
 
     def differences(self) -> Iterator[Finding]:
         """Yield what the table lists."""
-        return (self._decided(finding) for finding in self._findings() if finding.kind not in AGREED)
+        return map(self._decided, self._scratch.findings())
 
     def decisions(self) -> list[RowDecision]:
         """Return what a settlement is to carry out."""

@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Both sides of a reconciliation, on disk, in the order of their match: memory is bounded whatever their size."""
+"""Both sides of a reconciliation and their differences, on disk: memory is bounded whatever their size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import msgspec
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.usage.ledger.kept_members import KeptHash, as_json, coarse_hash
-from limio_limitrail.usage.reconciliation.model import Record, Row
+from limio_limitrail.usage.reconciliation.model import Finding, Record, Row
 
 MAX_GROUP = 1000
 """Rows or records with the same values: with more, ``match`` does not identify rows at all."""
@@ -23,6 +23,7 @@ _BATCH = 1000
 _ENCODER = msgspec.msgpack.Encoder()
 _ROWS = msgspec.msgpack.Decoder(Row)
 _RECORDS = msgspec.msgpack.Decoder(Record)
+_FINDINGS = msgspec.msgpack.Decoder(Finding)
 
 
 class Identity(NamedTuple):
@@ -61,10 +62,11 @@ class Scratch:
             "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; "
             "CREATE TABLE our (k TEXT, v BLOB); "
             "CREATE TABLE their (k TEXT, v BLOB, name BLOB, content BLOB UNIQUE, at INTEGER, pass INTEGER); "
-            "CREATE INDEX their_name ON their (name); BEGIN"
+            "CREATE INDEX their_name ON their (name); CREATE TABLE found (v BLOB); BEGIN"
         )
         self._rows: list[tuple[str | None, bytes]] = []
         self._records: list[tuple[str | None, bytes, bytes, bytes | None, int | None, int]] = []
+        self._findings: list[tuple[bytes]] = []
         self._pass = 1
         self._again: tuple[int, int] | None = None
         self._vanished = 0
@@ -164,6 +166,23 @@ class Scratch:
                 yield [_ROWS.decode(row) for row in one[1]], [_RECORDS.decode(record) for record in other[1]]
                 one, other = next(ours, None), next(theirs, None)
 
+    def add_finding(self, finding: Finding) -> None:
+        """Add what a comparison has found."""
+        self._findings.append((_ENCODER.encode(finding),))
+        if len(self._findings) == _BATCH:
+            self._flush()
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield what the last comparison has found, in the order in which it was added."""
+        self._flush()
+        for (finding,) in self._database.execute("SELECT v FROM found ORDER BY rowid"):
+            yield _FINDINGS.decode(finding)
+
+    def forget_findings(self) -> None:
+        """Forget what an earlier comparison has found."""
+        self._findings.clear()
+        self._database.execute("DELETE FROM found")
+
     def unmatched_rows(self) -> Iterator[Row]:
         """Yield the rows that lack a value to match them by."""
         self._flush()
@@ -196,8 +215,9 @@ class Scratch:
     def _flush(self) -> None:
         self._database.executemany("INSERT INTO our VALUES (?, ?)", self._rows)
         self._database.executemany("INSERT OR REPLACE INTO their VALUES (?, ?, ?, ?, ?, ?)", self._records)
-        self._rows.clear()
-        self._records.clear()
+        self._database.executemany("INSERT INTO found VALUES (?)", self._findings)
+        for batch in (self._rows, self._records, self._findings):
+            batch.clear()
 
     def _count(self, sql: str, *values: object) -> int:
         [(count,)] = self._database.execute(sql, values)

@@ -5,24 +5,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from typing import TypedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
 
 from limio_limitrail.usage.ledger.states import PermanentUsageError
 from limio_limitrail.usage.parameters import ErrorBudget
 from limio_limitrail.usage.reconciliation.model import Kind
 from limio_limitrail.usage.settling import UsageSettlementSummary, conflict
 
+if TYPE_CHECKING:
+    from limio_limitrail.usage.degraded import UsageWarning
+
 log = logging.getLogger("limio_limitrail.usage")
 
-THRESHOLDS: Mapping[str, tuple[Kind, ...]] = {
-    "max_different": (Kind.DIFFERENT,),
-    "max_only_ours": (Kind.ONLY_OURS,),
-    "max_only_theirs": (Kind.ONLY_THEIRS,),
-    "max_twice_there": (Kind.TWICE_THERE,),
-    "max_unexpected_there": (Kind.UNEXPECTED_THERE,),
-    "max_not_compared": (Kind.NOT_COMPARED, Kind.AMBIGUOUS),
-    "max_uncertain": (Kind.UNCERTAIN_THERE, Kind.UNCERTAIN_MISSING),
+DIFFERENCES: Mapping[str, tuple[Kind, ...]] = {
+    "different": (Kind.DIFFERENT,),
+    "only_ours": (Kind.ONLY_OURS,),
+    "only_theirs": (Kind.ONLY_THEIRS,),
+    "twice_there": (Kind.TWICE_THERE,),
+    "unexpected_there": (Kind.UNEXPECTED_THERE,),
+    "not_compared": (Kind.NOT_COMPARED, Kind.AMBIGUOUS),
+    "uncertain": (Kind.UNCERTAIN_THERE, Kind.UNCERTAIN_MISSING),
 }
+"""What a reconciliation can be limited by, and the kinds that each counts."""
+
+THRESHOLDS = {f"max_{name}": kinds for name, kinds in DIFFERENCES.items()}
 """The parameters that fail a reconciliation, and the kinds that they count."""
 
 _MEANING = {
@@ -49,9 +56,11 @@ class UsageReconciliationSummary(TypedDict):
     ``uncertain_missing`` are what they were before ``settlement``; ``not_sent_because`` says why no row became free.
     ``free_there`` is how many of ``unexpected_there`` were free, and are proposed to be committed.
     ``ledger_amount`` and ``list_amount`` are exact decimal texts; None if an amount of that side is not known, or ``amount=`` is
-    not given.
+    not given. ``reasons`` has the five most frequent ones of each kind, before ``settlement``.
     """
 
+    status: str
+    warnings: list[UsageWarning]
     table: str
     differences_table: str | None
     totals_table: str | None
@@ -78,6 +87,7 @@ class UsageReconciliationSummary(TypedDict):
     not_listed_yet: int
     outside: int
     in_flight: int
+    reasons: dict[str, list[str]]
     proposed: dict[str, int]
     free_there: int
     not_sent_because: list[str]
@@ -98,6 +108,8 @@ def describe(summary: UsageReconciliationSummary) -> Iterator[tuple[int, str]]:
     records = f"{summary['list_records']:,} records of {summary['resource']}"
     sides = f"{summary['ledger_rows']:,} rows of {summary['table']}, {records}"
     yield logging.INFO, f"{sides} from {summary['since']} to {summary['until']}: {summary['equal']:,} are equal."
+    if summary["absent"]:
+        yield logging.INFO, f"{summary['absent']:,} were not carried out, and are not in the list."
     if summary["unknown_amounts"]:
         unknown = summary["unknown_amounts"]
         yield logging.WARNING, f"{unknown:,} amounts are not known or no numbers, so that their sums are not known either."
@@ -107,6 +119,8 @@ def describe(summary: UsageReconciliationSummary) -> Iterator[tuple[int, str]]:
     for kind, meaning in _MEANING.items():
         if count := counts[kind]:
             yield logging.WARNING, f"{count:,} {meaning} ({kind})."
+            for reason in summary["reasons"].get(kind, ()):
+                yield logging.WARNING, f"{kind}: {reason}"
     if summary["not_listed_yet"]:
         yield logging.INFO, f"{summary['not_listed_yet']:,} rows need not be in the list yet: reconcile the range again."
     for decision, count in summary["proposed"].items():
@@ -121,6 +135,45 @@ def counts_of(summary: UsageReconciliationSummary) -> dict[Kind, int]:
     return {kind: summary[kind.value] for kind in Kind}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Excess:
+    """More differences of a name of `DIFFERENCES` than a parameter allows.
+
+    :param meaning: how many, and what they are, for people.
+    """
+
+    name: str
+    count: int
+    meaning: str
+    limit: ErrorBudget
+
+    def __str__(self) -> str:
+        return f"{self.meaning} ({self.limit})"
+
+
+def find_excess(summary: UsageReconciliationSummary, *, limits: Mapping[str, int | str | None]) -> Iterator[Excess]:
+    """Yield where a reconciliation has more differences than allowed. What it has settled is none.
+
+    :param limits: the values of parameters, such as `THRESHOLDS`; None: any number.
+    """
+    counts = counts_of(summary)
+    settlement = summary["settlement"]
+    settled = 0 if settlement is None else max(0, settlement["settled"] + settlement["already"] - summary["free_there"])
+    of = max(summary["ledger_rows"], summary["list_records"])
+    for parameter, most in limits.items():
+        name = parameter.partition("_")[2]
+        kinds = DIFFERENCES[name]
+        is_settled = name == "uncertain" and settled > 0
+        count = sum(counts[kind] for kind in kinds) - (settled if is_settled else 0)
+        if most is None or not (limit := ErrorBudget(name=parameter, most=most)).exceeded_by(count, of=of):
+            continue
+        if is_settled:
+            meaning = f"{count:,} are still uncertain"
+        else:
+            meaning = "; ".join(f"{counts[kind]:,} {_MEANING[kind]}" for kind in kinds if counts[kind])
+        yield Excess(name=name, count=count, meaning=meaning, limit=limit)
+
+
 def find_failure(
     summary: UsageReconciliationSummary, *, thresholds: Mapping[str, int | str | None]
 ) -> PermanentUsageError | None:
@@ -130,22 +183,10 @@ def find_failure(
 
     :param thresholds: the values of `THRESHOLDS`.
     """
-    counts = counts_of(summary)
     settlement = summary["settlement"]
     if settlement is not None and (contradiction := conflict(settlement)) is not None:
         return contradiction
-    settled = 0 if settlement is None else max(0, settlement["settled"] + settlement["already"] - summary["free_there"])
-    of = max(summary["ledger_rows"], summary["list_records"])
-    problems = []
-    for name, kinds in THRESHOLDS.items():
-        most = thresholds[name]
-        count = sum(counts[kind] for kind in kinds) - (settled if name == "max_uncertain" else 0)
-        if most is not None and (budget := ErrorBudget(name=name, most=most)).exceeded_by(count, of=of):
-            if name == "max_uncertain" and settled:
-                meaning = f"{count:,} are still uncertain"
-            else:
-                meaning = "; ".join(f"{counts[kind]:,} {_MEANING[kind]}" for kind in kinds if counts[kind])
-            problems.append(f"{meaning} ({budget})")
+    problems = [str(excess) for excess in find_excess(summary, limits={name: thresholds[name] for name in THRESHOLDS})]
     if not problems:
         return None
     message = (
