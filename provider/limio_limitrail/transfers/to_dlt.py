@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from dlt.common.destination import Destination
 
     from limio_limitrail.api.resource import Resource
-    from limio_limitrail.landing.dlt.load import DltResult, DltTarget, TableState
+    from limio_limitrail.landing.dlt.load import DltResult
+    from limio_limitrail.landing.dlt.table_state import TableState
+    from limio_limitrail.landing.dlt.target import DltTarget
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.sql import WriteMode
     from limio_limitrail.transfers.base import PullPlan
@@ -175,7 +177,7 @@ class ResourceToDltOperator(ResourceToTableOperator):
         from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.bare_errors import raises_bare
         from limio_limitrail.hooks.destinations.find import find_destination, find_staging
-        from limio_limitrail.landing.dlt.load import DltTarget
+        from limio_limitrail.landing.dlt.target import DltTarget
         from limio_limitrail.transfers.folders import default_staging
 
         try:
@@ -211,7 +213,7 @@ class ResourceToDltOperator(ResourceToTableOperator):
         return DltTarget(destination=destination, staging=staging, dataset=self.dataset, table=self.table, folder=folder)
 
     def _state(self, run: str, *, time_column: str | None = None, reached: datetime | None = None) -> TableState:
-        from limio_limitrail.landing.dlt.load import table_state
+        from limio_limitrail.landing.dlt.table_state import table_state
 
         return table_state(self._target(None), run_id=run, time_column=time_column, reached=reached)
 
@@ -232,7 +234,7 @@ class ResourceToDltOperator(ResourceToTableOperator):
     def _check_destination(self, to: DltTarget, mode: WriteMode) -> None:
         """Check before the pull that the warehouse can do what the mode promises."""
         from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.landing.dlt.load import check_target
+        from limio_limitrail.landing.dlt.table_state import check_target
         from limio_limitrail.landing.sql.model import LandingError
 
         try:

@@ -8,67 +8,36 @@ parts, an empty working folder and an empty stage, so it does not matter where a
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.dlt.errors import errors_of_dlt
+from limio_limitrail.landing.dlt.target import SCHEMA, DltTarget, opened
 from limio_limitrail.landing.dlt.versions import ROW_VERSION
 from limio_limitrail.landing.shrinking import shrunk
 from limio_limitrail.landing.sql.contract import EVOLVE, Contract, ContractError
 from limio_limitrail.landing.sql.history_statements import VALID_FROM, VALID_TO
-from limio_limitrail.landing.sql.metadata import RUN_ID, MetadataColumn, run_columns
+from limio_limitrail.landing.sql.metadata import MetadataColumn, run_columns
 from limio_limitrail.landing.sql.model import LandingError, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName, ascii_lower
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from dlt.common.destination import Destination
 
     from limio_limitrail.landing.sql.model import PartSource
     from limio_limitrail.landing.sql.plan import LoadPlan
 
 log = logging.getLogger("limio_limitrail.landing.dlt")
 
-_SCHEMA = "limio_limitrail"
 _STORES_JSON_AS_TEXT = "sqlalchemy"
 """The destination that takes the text of a JSON value for a value that is a text (dlt 1.31, seen with MariaDB)."""
 _RETRY = "The table is as it was, or has all rows of this run; a retry goes on from the finished parts"
 _WHAT_IS_LEFT = "Nothing was written; a retry goes on from the finished parts"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DltTarget:
-    """The table of a warehouse.
-
-    :param destination: dlt's destination, with its credentials.
-    :param staging: dlt's destination through which files go into the warehouse; ``None`` if it needs none.
-    :param dataset: the dataset or schema.
-    :param table: the table in it.
-    :param folder: the run's working folder, which does not exist yet.
-    """
-
-    destination: Destination[Any, Any]
-    dataset: str
-    table: str
-    folder: Path
-    staging: Destination[Any, Any] | None = None
-
-    def __str__(self) -> str:
-        return f"{self.dataset}.{self.table}"
-
-    def stage(self, run_id: str) -> str:
-        """Return the name of the dataset through which the rows of a run go."""
-        return f"limio_stage_{hashlib.sha256(json.dumps([self.dataset, self.table, run_id]).encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +85,7 @@ def load(
     from limio_limitrail.landing.dlt.table_lock import locks, one_load_at_a_time
 
     step = f"while loading {to}"
-    with errors_of_dlt(step, outcome=_WHAT_IS_LEFT), _opened(to, run_id=target.run_id) as client:
+    with errors_of_dlt(step, outcome=_WHAT_IS_LEFT), opened(to, run_id=target.run_id) as client:
         kind = to.destination.destination_type
         if not locks(kind):
             log.warning("Loads into %s do not wait for each other in %s: give its tasks a pool of one slot.", to, kind)
@@ -307,10 +276,10 @@ class _Load:
             lock_dataset(sql, kind=self._kind, dataset=self.to.dataset)
             # dlt looks at a table only if it has not seen its schema before, and it may have been dropped or changed since.
             resource.apply_hints(additional_table_hints={"x-limio-change": uuid.uuid4().hex})
-        schema = dlt.Schema(_SCHEMA)
+        schema = dlt.Schema(SCHEMA)
         source = dlt.source(lambda: resource, schema=schema)()
         pipeline = dlt.pipeline(
-            pipeline_name=_SCHEMA,
+            pipeline_name=SCHEMA,
             pipelines_dir=str(self.to.folder / "pipelines"),
             destination=with_exact_jobs(self.to.destination),
             staging=self.to.staging,
@@ -368,83 +337,3 @@ def _check_required(parts: Sequence[PartSource], *, plan: LoadPlan, contract: Co
 
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-@contextmanager
-def _opened(to: DltTarget, *, run_id: str) -> Iterator[Any]:
-    """Let dlt run privately, and return the client of the destination."""
-    from limio_limitrail.landing.dlt.exact_jobs import with_exact_jobs
-    from limio_limitrail.landing.dlt.private_run import private_run
-
-    with private_run(to.folder):
-        import dlt
-
-        # Among its own options, which win over settings.
-        to.destination.config_params["staging_dataset_name_layout"] = to.stage(run_id)
-        destination = with_exact_jobs(to.destination)
-        config = destination.spec()._bind_dataset_name(dataset_name=to.dataset)  # noqa: SLF001 - as dlt's pipelines do
-        yield destination.client(dlt.Schema(_SCHEMA), config)
-
-
-@raises_bare
-def check_target(to: DltTarget, *, mode: WriteMode) -> None:
-    """Refuse a destination that cannot do what a mode promises, before a pull. Connects to nothing.
-
-    :raises LandingError: it cannot, or its driver is missing.
-    """
-    from limio_limitrail.landing.dlt.exact_jobs import check_capabilities
-    from limio_limitrail.landing.dlt.private_run import private_run
-
-    with errors_of_dlt(f"while looking at dlt's destination of {to}", outcome="Nothing was pulled"), private_run(to.folder):
-        check_capabilities(to.destination, mode=mode)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableState:
-    """What a table has.
-
-    :param exists: whether it is there.
-    :param rows: its rows.
-    :param has_run: whether rows of the run are among them.
-    :param newest_reached: whether a row is as new as was asked; ``None`` if that is not known.
-    """
-
-    exists: bool
-    rows: int = 0
-    has_run: bool = False
-    newest_reached: bool | None = None
-
-
-@raises_bare
-def table_state(to: DltTarget, *, run_id: str, time_column: str | None = None, reached: datetime | None = None) -> TableState:
-    """Return what a table has.
-
-    :param run_id: the run whose rows are looked for.
-    :param time_column: the column whose newest value is compared.
-    :param reached: with what.
-    :raises LandingError: the warehouse cannot be asked.
-    """
-    from limio_limitrail.landing.dlt.table_lock import one_load_at_a_time
-
-    step = f"while looking at {to}"
-    kind = to.destination.destination_type
-    with (
-        errors_of_dlt(step, outcome="Nothing was pulled"),
-        _opened(to, run_id=run_id) as client,
-        one_load_at_a_time(client, destination_type=kind, table=str(to)),
-    ):
-        exists, columns = client.get_storage_table(to.table)
-        if not exists:
-            return TableState(exists=False)
-        sql = client.sql_client
-        table, quote = sql.make_qualified_table_name(to.table), sql.escape_column_name
-
-        def count(condition: str = "1 = 1", *values: object) -> int:
-            return int(sql.execute_sql(f"SELECT count(*) FROM {table} WHERE {condition}", *values)[0][0])
-
-        state = TableState(exists=True, rows=count())
-        if RUN_ID in columns:
-            state = replace(state, has_run=count(f"{quote(RUN_ID)} = %s", run_id) > 0)
-        if time_column in columns and columns[time_column].get("data_type") == "timestamp":
-            state = replace(state, newest_reached=count(f"{quote(time_column)} >= %s", reached) > 0)
-        return state

@@ -1,0 +1,77 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""What is looked at before a pull: what the destination can, and what the table has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from limio_limitrail.bare_errors import raises_bare
+from limio_limitrail.landing.dlt.errors import errors_of_dlt
+from limio_limitrail.landing.dlt.target import DltTarget, opened
+from limio_limitrail.landing.sql.metadata import RUN_ID
+from limio_limitrail.landing.sql.model import WriteMode
+
+
+@raises_bare
+def check_target(to: DltTarget, *, mode: WriteMode) -> None:
+    """Refuse a destination that cannot do what a mode promises, before a pull. Connects to nothing.
+
+    :raises LandingError: it cannot, or its driver is missing.
+    """
+    from limio_limitrail.landing.dlt.exact_jobs import check_capabilities
+    from limio_limitrail.landing.dlt.private_run import private_run
+
+    with errors_of_dlt(f"while looking at dlt's destination of {to}", outcome="Nothing was pulled"), private_run(to.folder):
+        check_capabilities(to.destination, mode=mode)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableState:
+    """What a table has.
+
+    :param exists: whether it is there.
+    :param rows: its rows.
+    :param has_run: whether rows of the run are among them.
+    :param newest_reached: whether a row is as new as was asked; ``None`` if that is not known.
+    """
+
+    exists: bool
+    rows: int = 0
+    has_run: bool = False
+    newest_reached: bool | None = None
+
+
+@raises_bare
+def table_state(to: DltTarget, *, run_id: str, time_column: str | None = None, reached: datetime | None = None) -> TableState:
+    """Return what a table has.
+
+    :param run_id: the run whose rows are looked for.
+    :param time_column: the column whose newest value is compared.
+    :param reached: with what.
+    :raises LandingError: the warehouse cannot be asked.
+    """
+    from limio_limitrail.landing.dlt.table_lock import one_load_at_a_time
+
+    step = f"while looking at {to}"
+    kind = to.destination.destination_type
+    with (
+        errors_of_dlt(step, outcome="Nothing was pulled"),
+        opened(to, run_id=run_id) as client,
+        one_load_at_a_time(client, destination_type=kind, table=str(to)),
+    ):
+        exists, columns = client.get_storage_table(to.table)
+        if not exists:
+            return TableState(exists=False)
+        sql = client.sql_client
+        table, quote = sql.make_qualified_table_name(to.table), sql.escape_column_name
+
+        def count(condition: str = "1 = 1", *values: object) -> int:
+            return int(sql.execute_sql(f"SELECT count(*) FROM {table} WHERE {condition}", *values)[0][0])
+
+        state = TableState(exists=True, rows=count())
+        if RUN_ID in columns:
+            state = replace(state, has_run=count(f"{quote(RUN_ID)} = %s", run_id) > 0)
+        if time_column in columns and columns[time_column].get("data_type") == "timestamp":
+            state = replace(state, newest_reached=count(f"{quote(time_column)} >= %s", reached) > 0)
+        return state
