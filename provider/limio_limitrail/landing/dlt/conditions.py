@@ -15,14 +15,15 @@ from limio_limitrail.landing.sql.history_statements import VALID_FROM, VALID_TO
 from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
 from limio_limitrail.landing.sql.model import LandingError, WriteMode
 
-_DEDUPLICATED = "_dlt_dedup_numbered"
-"""What dlt calls the staged rows where it inserts them."""
+APPEND = {"disposition": "append"}
+"""The write disposition of rows that go straight into a table."""
 
 
 def disposition(
     mode: WriteMode,
     *,
     table: str,
+    staged: str,
     keys: Sequence[str],
     time: str | None,
     run_id: str,
@@ -33,6 +34,7 @@ def disposition(
     """Return dlt's write disposition of a mode.
 
     :param table: the table, as SQL.
+    :param staged: the staged one, likewise.
     :param keys: the columns that identify a row.
     :param time: the column with the time of a row, if the table has one.
     :param run_id: the run.
@@ -47,7 +49,7 @@ def disposition(
                 "disposition": "merge",
                 "strategy": "delete-insert",
                 "destination_scope": replaced_rows(keys=keys, time=time, quote=quote),
-                "source_filter": _escaped(_not_in_table(table, keys=keys, quote=quote)),
+                "source_filter": _escaped(_not_in_table(table, staged=staged, keys=keys, quote=quote)),
             }
         case WriteMode.APPEND:
             return {
@@ -86,8 +88,8 @@ def replaced_rows(*, keys: Sequence[str], time: str | None, quote: Callable[[str
     return f"EXISTS (SELECT 1 FROM {{staging_table}} AS s WHERE {same} AND CASE WHEN {stays} THEN 0 ELSE 1 END = 1)"
 
 
-def _not_in_table(table: str, *, keys: Sequence[str], quote: Callable[[str], str]) -> str:
-    same = " AND ".join(f"d.{quote(key)} = {_DEDUPLICATED}.{quote(key)}" for key in keys)
+def _not_in_table(table: str, *, staged: str, keys: Sequence[str], quote: Callable[[str], str]) -> str:
+    same = " AND ".join(f"d.{quote(key)} = {staged}.{quote(key)}" for key in keys)
     return f"NOT EXISTS (SELECT 1 FROM {table} AS d WHERE {same})"
 
 

@@ -29,7 +29,7 @@ from limio_limitrail.landing.sql.names import TableName, ascii_lower
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from limio_limitrail.landing.sql.model import PartSource
+    from limio_limitrail.landing.parts import ParquetPart
     from limio_limitrail.landing.sql.plan import LoadPlan
 
 log = logging.getLogger("limio_limitrail.landing.dlt")
@@ -68,7 +68,7 @@ def load(
     to: DltTarget,
     target: Target,
     schema: Mapping[str, Kind],
-    parts: Sequence[PartSource],
+    parts: Sequence[ParquetPart],
     contract: Contract = EVOLVE,
 ) -> DltResult:
     """Write a pull into a table of a warehouse.
@@ -103,7 +103,7 @@ class _Load:
     to: DltTarget
     target: Target
     schema: Mapping[str, Kind]
-    parts: Sequence[PartSource]
+    parts: Sequence[ParquetPart]
     contract: Contract
     client: Any
 
@@ -115,7 +115,7 @@ class _Load:
         rows_before = self._count(plan)
         keys = self._keys(plan)
         time = self._time(plan)
-        rows = sum(part.rows for part in self._numbered)
+        rows = sum(part.part.rows for part in self.parts)
         if rows:
             _check_required(self.parts, plan=plan, contract=self.contract)
         dropped = find_duplicates(self.parts, plan=plan, keys=keys, time=time)
@@ -125,7 +125,7 @@ class _Load:
                 if column.widens:
                     widen(self.client.sql_client, table=self._table, column=column, kind=self._kind)
             try:
-                self._load(plan, keys=keys, time=time, dropped=dropped)
+                self._load(plan, keys=keys, time=time, dropped=dropped, rows_before=rows_before)
             finally:
                 self._drop_stage()
         new = plan.exists and [column.name for column in plan.columns if column.existing is None]
@@ -148,10 +148,6 @@ class _Load:
             result.rows_after,
         )
         return result
-
-    @property
-    def _numbered(self) -> Sequence[Any]:
-        return [getattr(part, "part", part) for part in self.parts]
 
     @property
     def _metadata(self) -> tuple[MetadataColumn, ...]:
@@ -241,26 +237,35 @@ class _Load:
         ):
             raise shrunk(str(self.to), missing=missing, known=known, guard=guard, consequence="nothing was replaced")
 
-    def _load(self, plan: LoadPlan, *, keys: tuple[str, ...], time: str | None, dropped: pa.Array) -> None:
+    def _load(self, plan: LoadPlan, *, keys: tuple[str, ...], time: str | None, dropped: pa.Array, rows_before: int) -> None:
         import dlt
 
         from limio_limitrail.landing.dlt.columns import data_columns
-        from limio_limitrail.landing.dlt.conditions import disposition
+        from limio_limitrail.landing.dlt.conditions import APPEND, disposition
+        from limio_limitrail.landing.dlt.copy_jobs import COPY_JOBS, Rows
         from limio_limitrail.landing.dlt.exact_jobs import with_exact_jobs
         from limio_limitrail.landing.dlt.rows import empty_table, row_tables
         from limio_limitrail.landing.dlt.table_lock import lock_dataset
 
         sql = self.client.sql_client
         by_key = {column.key: column.name for column in plan.columns}
-        writes = disposition(
-            self.target.mode,
-            table=self._table,
-            keys=[by_key[key] for key in keys],
-            time=None if time is None else by_key[time],
-            run_id=self.target.run_id,
-            extracted_at=self.target.extracted_at,
-            quote=sql.escape_column_name,
-            literal=self.client.capabilities.escape_literal or _literal,
+        copies = self.to.destination.destination_type in COPY_JOBS
+        # Into an empty table rows need no stage, because one transaction copies them. A history's times are written from a stage.
+        straight = copies and not rows_before and self.target.mode is not WriteMode.HISTORY
+        writes = (
+            APPEND
+            if straight
+            else disposition(
+                self.target.mode,
+                table=self._table,
+                staged=sql.get_qualified_table_names(self.to.table)[1],
+                keys=[by_key[key] for key in keys],
+                time=None if time is None else by_key[time],
+                run_id=self.target.run_id,
+                extracted_at=self.target.extracted_at,
+                quote=sql.escape_column_name,
+                literal=self.client.capabilities.escape_literal or _literal,
+            )
         )
 
         def rows() -> Iterator[pa.Table]:
@@ -268,9 +273,11 @@ class _Load:
             yield empty_table(plan)
             yield from row_tables(self.parts, plan=plan, dropped=dropped)
 
-        merges = self.target.mode is WriteMode.MERGE
-        hints: Any = {"write_disposition": writes, "columns": data_columns(plan, keys=keys if merges else ())}
-        resource = dlt.resource(rows(), name="rows", table_name=self.to.table, **hints)
+        copied = Rows(tables=rows, table_is_empty=straight) if copies else None
+        hints: Any = {"write_disposition": writes, "columns": data_columns(plan)}
+        resource = dlt.resource(
+            rows() if copied is None else iter([empty_table(plan)]), name="rows", table_name=self.to.table, **hints
+        )
         if not self._is_known(plan):
             # The dataset and dlt's own tables may be created, which loads into other tables must not do at the same time.
             lock_dataset(sql, kind=self._kind, dataset=self.to.dataset)
@@ -281,7 +288,7 @@ class _Load:
         pipeline = dlt.pipeline(
             pipeline_name=SCHEMA,
             pipelines_dir=str(self.to.folder / "pipelines"),
-            destination=with_exact_jobs(self.to.destination),
+            destination=with_exact_jobs(self.to.destination, rows=copied),
             staging=self.to.staging,
             dataset_name=self.to.dataset,
         )
@@ -318,13 +325,13 @@ class _Load:
             log.warning("The stage %s of this run could not be dropped (%s): a retry drops it.", stage, type(error).__name__)
 
 
-def _check_required(parts: Sequence[PartSource], *, plan: LoadPlan, contract: Contract) -> None:
+def _check_required(parts: Sequence[ParquetPart], *, plan: LoadPlan, contract: Contract) -> None:
     """Refuse rows that have no value in a required column."""
     wanted = set(contract.required_columns)
     if not wanted:
         return
     for part in parts:
-        for group in part.groups():
+        for group in part.groups(keys=wanted):
             wanted -= {key for key in wanted if key in group.column_names and group.column(key).null_count < group.num_rows}
         if not wanted:
             return
