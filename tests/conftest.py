@@ -73,9 +73,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Within a tier, what takes longest comes first: no worker is then left alone with it at the end.
     """
-    elsewhere = set()
-    if MISSING["needs_s3"] is not None:
-        elsewhere = {item for item in items if item.get_closest_marker("needs_s3") is not None}
+    targets = [name for name in ("needs_s3", "needs_table_formats") if MISSING[name] is not None]
+    elsewhere = {item for item in items if any(item.get_closest_marker(name) is not None for name in targets)}
     second = second_tier(items)
     # Whoever names a test wants it run.
     if not EVERYTHING and not any("::" in name for name in config.args):

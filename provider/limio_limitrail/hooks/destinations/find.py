@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.bare_errors import raises_bare
-from limio_limitrail.hooks.destinations.fields import ConnectionFields
+from limio_limitrail.hooks.destinations.fields import ConnectionFields, connection_fields
 from limio_limitrail.hooks.destinations.model import Mapped, seal
 from limio_limitrail.hooks.destinations.staging import check_staging
 
@@ -103,7 +103,7 @@ def find_destination(
         )
     bucket = {} if staging is None else staging.config_params
     check_staging(name, url=bucket.get("bucket_url"), credentials=bucket.get("credentials"))
-    fields = _connection_fields(conn_id, conn_types=warehouse.conn_types, destination=name)
+    fields = connection_fields(conn_id, conn_types=warehouse.conn_types, destination=name)
     mapped = _map(warehouse.mapped_by, fields)
     factory = getattr(import_module("dlt.destinations"), name)
     return _made(factory, mapped, staged=staging is not None)
@@ -141,7 +141,7 @@ def _filesystem(url: str, *, conn_id: str | None, parameter: str, is_staging: bo
     found = conn_id or in_url
     if not found:
         raise ParameterError(f"{parameter}= names no connection; write {parts.scheme}://my_conn@{bucket}{parts.path}")
-    fields = _connection_fields(found, conn_types=store.conn_types, destination=_FILES)
+    fields = connection_fields(found, conn_types=store.conn_types, destination=_FILES)
     mapped = _map(store.mapped_by, fields)
     # Not the parsed name, which is in lower case.
     bucket_url = urlunsplit((_SCHEMES.get(parts.scheme, parts.scheme), parts.netloc.rpartition("@")[2], parts.path, "", ""))
@@ -156,22 +156,6 @@ def _local(url: str, *, path: str, conn_id: str | None, parameter: str, is_stagi
     if not path.startswith("/"):
         raise ParameterError(f"{parameter}={url!r} must be an absolute path: a task's working folder is not yours to choose")
     return _made(filesystem, Mapped(credentials=None), bucket_url=f"file://{path}", is_staging=is_staging)
-
-
-def _connection_fields(conn_id: str, *, conn_types: tuple[str, ...], destination: str) -> ConnectionFields:
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
-    try:
-        connection = BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException:
-        raise ParameterError(f"there is no connection {conn_id!r}; create it, with type {' or '.join(conn_types)}") from None
-    if connection.conn_type not in conn_types:
-        raise ParameterError(
-            f"connection {conn_id!r} has the type {connection.conn_type!r}, and destination {destination!r} needs "
-            f"{' or '.join(conn_types)}"
-        )
-    return ConnectionFields(connection, destination=destination)
 
 
 def _map(mapped_by: str, fields: ConnectionFields) -> Mapped:

@@ -28,16 +28,17 @@ from limio_limitrail.landing.sql.names import TableName, ascii_lower
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from dlt.common.destination import Destination
 
     from limio_limitrail.landing.parts import ParquetPart
-    from limio_limitrail.landing.sql.plan import LoadPlan
+    from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 
 log = logging.getLogger("limio_limitrail.landing.dlt")
 
 _STORES_JSON_AS_TEXT = "sqlalchemy"
 """The destination that takes the text of a JSON value for a value that is a text (dlt 1.31, seen with MariaDB)."""
 _RETRY = "The table is as it was, or has all rows of this run; a retry goes on from the finished parts"
-_WHAT_IS_LEFT = "Nothing was written; a retry goes on from the finished parts"
+WHAT_IS_LEFT = "Nothing was written; a retry goes on from the finished parts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,17 +86,17 @@ def load(
     from limio_limitrail.landing.dlt.table_lock import locks, one_load_at_a_time
 
     step = f"while loading {to}"
-    with errors_of_dlt(step, outcome=_WHAT_IS_LEFT), opened(to, run_id=target.run_id) as client:
+    with errors_of_dlt(step, outcome=WHAT_IS_LEFT), opened(to, run_id=target.run_id) as client:
         kind = to.destination.destination_type
         if not locks(kind):
             log.warning("Loads into %s do not wait for each other in %s: give its tasks a pool of one slot.", to, kind)
         with one_load_at_a_time(client, destination_type=kind, table=str(to)):
-            return _Load(to=to, target=target, schema=schema, parts=parts, contract=contract, client=client).run()
+            return Load(to=to, target=target, schema=schema, parts=parts, contract=contract, client=client).run()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Load:
-    """A load whose table is locked. See `load`.
+class Load:
+    """A load whose table is locked. See `load`; `files.load` is that into files.
 
     :param client: dlt's client of the destination, connected.
     """
@@ -109,7 +110,6 @@ class _Load:
 
     def run(self) -> DltResult:
         from limio_limitrail.landing.dlt.rows import find_duplicates
-        from limio_limitrail.landing.dlt.widening import widen
 
         plan = self._plan()
         rows_before = self._count(plan)
@@ -121,19 +121,13 @@ class _Load:
         dropped = find_duplicates(self.parts, plan=plan, keys=keys, time=time)
         self._guard(rows - len(dropped), known=rows_before)
         if rows or (plan.exists and self.target.mode in (WriteMode.APPEND, WriteMode.REPLACE)):
-            for column in plan.columns:
-                if column.widens:
-                    widen(self.client.sql_client, table=self._table, column=column, kind=self._kind)
-            try:
-                self._load(plan, keys=keys, time=time, dropped=dropped, rows_before=rows_before)
-            finally:
-                self._drop_stage()
+            self._load(plan, keys=keys, time=time, dropped=dropped)
         new = plan.exists and [column.name for column in plan.columns if column.existing is None]
         result = DltResult(
             rows=rows,
             duplicates=len(dropped),
             rows_before=rows_before,
-            rows_after=self._count(plan) if rows or plan.exists else 0,
+            rows_after=self._count_after(plan) if rows or plan.exists else 0,
             columns_added=tuple(new or ()),
             columns_widened=tuple(column.name for column in plan.columns if column.widens),
             columns_ignored=plan.ignored,
@@ -171,9 +165,8 @@ class _Load:
 
     def _plan(self) -> LoadPlan:
         from limio_limitrail.landing.dlt.columns import fit, make_plan
-        from limio_limitrail.landing.dlt.widening import can_widen, fits_double
 
-        exists, present = self.client.get_storage_table(self.to.table)
+        exists, present = self._present()
         history = self.target.mode is WriteMode.HISTORY
         if exists and history is not (ROW_VERSION in present and VALID_TO in present):
             raise LandingError(
@@ -186,7 +179,7 @@ class _Load:
             schema=self.schema,
             metadata=self._metadata,
             same=self._same,
-            fits_double=lambda name: fits_double(self.client.sql_client, table=self._table, column=name),
+            fits_double=self._fits_double,
         )
         nested = [column.key for column in plan.columns if column.kind is Kind.JSON]
         if nested and self._kind == _STORES_JSON_AS_TEXT:
@@ -197,12 +190,33 @@ class _Load:
             )
         time = [] if self.target.time_column is None else [self.target.time_column]
         needed = [*self.target.primary_key, *time]
-        return fit(plan, contract=self.contract, needed=needed, can_widen=lambda column: can_widen(column, kind=self._kind))
+        return fit(plan, contract=self.contract, needed=needed, can_widen=self._can_widen)
+
+    def _present(self) -> tuple[bool, Mapping[str, Any]]:
+        """Return whether the table exists, and its columns as dlt describes them."""
+        exists, present = self.client.get_storage_table(self.to.table)
+        return bool(exists), present
+
+    def _fits_double(self, column: str) -> bool:
+        from limio_limitrail.landing.dlt.widening import fits_double
+
+        return fits_double(self.client.sql_client, table=self._table, column=column)
+
+    def _can_widen(self, column: ColumnPlan) -> bool:
+        from limio_limitrail.landing.dlt.widening import can_widen
+
+        return can_widen(column, kind=self._kind)
 
     def _count(self, plan: LoadPlan) -> int:
         if not plan.exists and not self.client.get_storage_table(self.to.table)[0]:
             return 0
         return int(self.client.sql_client.execute_sql(f"SELECT count(*) FROM {self._table}")[0][0])
+
+    def _is_empty(self, plan: LoadPlan) -> bool:
+        return not plan.exists or not self.client.sql_client.execute_sql(f"SELECT 1 FROM {self._table} LIMIT 1")
+
+    def _count_after(self, plan: LoadPlan) -> int:
+        return self._count(plan)
 
     def _keys(self, plan: LoadPlan) -> tuple[str, ...]:
         keys = self.target.primary_key
@@ -237,7 +251,18 @@ class _Load:
         ):
             raise shrunk(str(self.to), missing=missing, known=known, guard=guard, consequence="nothing was replaced")
 
-    def _load(self, plan: LoadPlan, *, keys: tuple[str, ...], time: str | None, dropped: pa.Array, rows_before: int) -> None:
+    def _load(self, plan: LoadPlan, *, keys: tuple[str, ...], time: str | None, dropped: pa.Array) -> None:
+        from limio_limitrail.landing.dlt.widening import widen
+
+        for column in plan.columns:
+            if column.widens:
+                widen(self.client.sql_client, table=self._table, column=column, kind=self._kind)
+        try:
+            self._write(plan, keys=keys, time=time, dropped=dropped)
+        finally:
+            self._drop_stage()
+
+    def _write(self, plan: LoadPlan, *, keys: tuple[str, ...], time: str | None, dropped: pa.Array) -> None:
         import dlt
 
         from limio_limitrail.landing.dlt.columns import data_columns
@@ -251,7 +276,7 @@ class _Load:
         by_key = {column.key: column.name for column in plan.columns}
         copies = self.to.destination.destination_type in COPY_JOBS
         # Into an empty table rows need no stage, because one transaction copies them. A history's times are written from a stage.
-        straight = copies and not rows_before and self.target.mode is not WriteMode.HISTORY
+        straight = copies and self._is_empty(plan) and self.target.mode is not WriteMode.HISTORY
         writes = (
             APPEND
             if straight
@@ -283,18 +308,24 @@ class _Load:
             lock_dataset(sql, kind=self._kind, dataset=self.to.dataset)
             # dlt looks at a table only if it has not seen its schema before, and it may have been dropped or changed since.
             resource.apply_hints(additional_table_hints={"x-limio-change": uuid.uuid4().hex})
+        exact = with_exact_jobs(self.to.destination, rows=copied)
+        self._run_dlt(resource, destination=exact, file_format=self._file_format())
+
+    def _run_dlt(self, resource: Any, *, destination: Destination[Any, Any], file_format: Any) -> None:
+        import dlt
+
         schema = dlt.Schema(SCHEMA)
         source = dlt.source(lambda: resource, schema=schema)()
         pipeline = dlt.pipeline(
             pipeline_name=SCHEMA,
             pipelines_dir=str(self.to.folder / "pipelines"),
-            destination=with_exact_jobs(self.to.destination, rows=copied),
+            destination=destination,
             staging=self.to.staging,
             dataset_name=self.to.dataset,
         )
         # Rows are written into the table in the last of the steps only.
-        with errors_of_dlt(f"while preparing the rows for {self.to}", outcome=_WHAT_IS_LEFT):
-            pipeline.extract(source, loader_file_format=self._file_format())
+        with errors_of_dlt(f"while preparing the rows for {self.to}", outcome=WHAT_IS_LEFT):
+            pipeline.extract(source, loader_file_format=file_format)
             pipeline.normalize()
         with errors_of_dlt(f"while loading {self.to}", outcome=_RETRY):
             pipeline.load()

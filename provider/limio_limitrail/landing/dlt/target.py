@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,8 @@ class DltTarget:
     :param dataset: the dataset or schema.
     :param table: the table in it.
     :param folder: the run's working folder, which does not exist yet.
+    :param table_format: ``parquet``, ``delta`` or ``iceberg``, if the table is files.
+    :param catalog: of Iceberg tables: the properties of pyiceberg's catalog; ``None`` for other tables.
     """
 
     destination: Destination[Any, Any]
@@ -34,6 +36,8 @@ class DltTarget:
     table: str
     folder: Path
     staging: Destination[Any, Any] | None = None
+    table_format: str | None = None
+    catalog: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return f"{self.dataset}.{self.table}"
