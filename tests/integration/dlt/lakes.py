@@ -33,9 +33,7 @@ class Lake:
     def parameters(self) -> str:
         """The operator's parameters, as Python."""
         catalog = ', catalog_conn_id="catalog"' if self.format == "iceberg" else ""
-        return (
-            f'destination="filesystem", bucket_url={self.place.url!r}, table_format={self.format!r}{catalog}, dataset="lake"'
-        )
+        return f'destination="filesystem", bucket_url={self.place.url!r}, table_format={self.format!r}{catalog}, dataset="lake"'
 
     @property
     def connections(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.dlt.errors import errors_of_dlt
-from limio_limitrail.landing.dlt.target import SCHEMA, DltTarget, opened
+from limio_limitrail.landing.dlt.target import SCHEMA, DltTarget, database_kind, opened
 from limio_limitrail.landing.dlt.versions import ROW_VERSION
 from limio_limitrail.landing.shrinking import shrunk
 from limio_limitrail.landing.sql.contract import EVOLVE, Contract, ContractError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from dlt.common.destination import Destination
 
+    from limio_limitrail.landing.dlt.conditions import SqlWords
     from limio_limitrail.landing.parts import ParquetPart
     from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 
@@ -87,10 +88,10 @@ def load(
 
     step = f"while loading {to}"
     with errors_of_dlt(step, outcome=WHAT_IS_LEFT), opened(to, run_id=target.run_id) as client:
-        kind = to.destination.destination_type
+        kind = database_kind(to, client)
         if not locks(kind):
             log.warning("Loads into %s do not wait for each other in %s: give its tasks a pool of one slot.", to, kind)
-        with one_load_at_a_time(client, destination_type=kind, table=str(to)):
+        with one_load_at_a_time(client, kind=kind, table=str(to)):
             return Load(to=to, target=target, schema=schema, parts=parts, contract=contract, client=client).run()
 
 
@@ -154,14 +155,30 @@ class Load:
 
     @property
     def _kind(self) -> str:
-        return self.to.destination.destination_type.rpartition(".")[2]
+        return database_kind(self.to, self.client)
 
     @property
     def _table(self) -> str:
         return str(self.client.sql_client.make_qualified_table_name(self.to.table))
 
+    @property
+    def _words(self) -> SqlWords:
+        from limio_limitrail.landing.dlt.conditions import SqlWords
+
+        quote = self.client.sql_client.escape_column_name
+        if self._kind == "mysql":
+            from limio_limitrail.landing.dlt import mysql
+
+            return SqlWords(quote=quote, literal=mysql.literal, same=mysql.same_bytes, not_in=mysql.not_in)
+        literal = self.client.capabilities.escape_literal
+        if literal is None or self._kind == "sqlalchemy":
+            # Behind SQLAlchemy dlt's quotes nothing.
+            return SqlWords(quote=quote, literal=lambda text: "'" + text.replace("'", "''") + "'")
+        return SqlWords(quote=quote, literal=literal)
+
     def _same(self, name: str) -> str:
-        return name if self.client.capabilities.has_case_sensitive_identifiers else ascii_lower(name)
+        exact = self.client.capabilities.has_case_sensitive_identifiers and self._kind != "mysql"
+        return name if exact else ascii_lower(name)
 
     def _plan(self) -> LoadPlan:
         from limio_limitrail.landing.dlt.columns import fit, make_plan
@@ -181,6 +198,8 @@ class Load:
             same=self._same,
             fits_double=self._fits_double,
         )
+        if self._kind == "mysql":
+            self._check_names(plan)
         nested = [column.key for column in plan.columns if column.kind is Kind.JSON]
         if nested and self._kind == _STORES_JSON_AS_TEXT:
             raise LandingError(
@@ -191,6 +210,17 @@ class Load:
         time = [] if self.target.time_column is None else [self.target.time_column]
         needed = [*self.target.primary_key, *time]
         return fit(plan, contract=self.contract, needed=needed, can_widen=self._can_widen)
+
+    def _check_names(self, plan: LoadPlan) -> None:
+        from limio_limitrail.landing.dlt.mysql import UNFIT_FOR_NAMES
+
+        for column in plan.columns:
+            if UNFIT_FOR_NAMES & set(column.name):
+                raise LandingError(
+                    f"{self.to}: the record key {column.key!r} has a colon, a percent sign or a backtick, which dlt's statements "
+                    "for MySQL and MariaDB cannot have in a column's name: leave it out with drop_columns=, and take it under "
+                    "another name with nested_columns=. Nothing was written; a retry with other parameters pulls again"
+                )
 
     def _present(self) -> tuple[bool, Mapping[str, Any]]:
         """Return whether the table exists, and its columns as dlt describes them."""
@@ -288,8 +318,7 @@ class Load:
                 time=None if time is None else by_key[time],
                 run_id=self.target.run_id,
                 extracted_at=self.target.extracted_at,
-                quote=sql.escape_column_name,
-                literal=self.client.capabilities.escape_literal or _literal,
+                sql=self._words,
             )
         )
 
@@ -308,7 +337,12 @@ class Load:
             lock_dataset(sql, kind=self._kind, dataset=self.to.dataset)
             # dlt looks at a table only if it has not seen its schema before, and it may have been dropped or changed since.
             resource.apply_hints(additional_table_hints={"x-limio-change": uuid.uuid4().hex})
-        exact = with_exact_jobs(self.to.destination, rows=copied)
+        index = None
+        if self._kind == "mysql" and self.target.mode is WriteMode.MERGE:
+            from limio_limitrail.landing.dlt.mysql import KeyIndex
+
+            index = KeyIndex(table=self.to.table, keys=[column for column in plan.columns if column.key in keys])
+        exact = with_exact_jobs(self.to.destination, rows=copied, index=index)
         self._run_dlt(resource, destination=exact, file_format=self._file_format())
 
     def _run_dlt(self, resource: Any, *, destination: Destination[Any, Any], file_format: Any) -> None:
@@ -371,7 +405,3 @@ def _check_required(parts: Sequence[ParquetPart], *, plan: LoadPlan, contract: C
         f"{plan.table}: columns of required_columns= have no value in any record: {named}. Nothing was written. A retry pulls "
         "the list again; if the API no longer sends them, take them out of required_columns="
     )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -8,9 +8,9 @@ from datetime import datetime
 
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.landing.dlt.errors import errors_of_dlt
-from limio_limitrail.landing.dlt.target import DltTarget, opened
+from limio_limitrail.landing.dlt.target import DltTarget, database_kind, opened
 from limio_limitrail.landing.sql.metadata import RUN_ID
-from limio_limitrail.landing.sql.model import WriteMode
+from limio_limitrail.landing.sql.model import LandingError, WriteMode
 
 
 @raises_bare
@@ -24,6 +24,23 @@ def check_target(to: DltTarget, *, mode: WriteMode) -> None:
 
     with errors_of_dlt(f"while looking at dlt's destination of {to}", outcome="Nothing was pulled"), private_run(to.folder):
         check_capabilities(to.destination, mode=mode)
+    if to.destination.destination_type.rpartition(".")[2] == "sqlalchemy":
+        with errors_of_dlt(f"while looking at dlt's destination of {to}", outcome="Nothing was pulled"):
+            _check_dialect(to, mode=mode)
+
+
+def _check_dialect(to: DltTarget, *, mode: WriteMode) -> None:
+    with opened(to, run_id="") as client:
+        if client.sql_client.dialect_name == "sqlite":
+            raise LandingError(
+                "dlt's sqlalchemy destination makes a SQLite file of its own for each dataset, and two loads at once could "
+                "double rows: use LimioToSqlOperator or LimitRailToSqlOperator, which load SQLite by themselves"
+            )
+        if mode is WriteMode.HISTORY and database_kind(to, client) == "mysql":
+            raise LandingError(
+                "mode='history' into MySQL or MariaDB compares each row with each other one, which takes hours for a hundred "
+                "thousand of them: use mode='merge', or 'append' and a view of the newest rows"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +71,10 @@ def table_state(to: DltTarget, *, run_id: str, time_column: str | None = None, r
     from limio_limitrail.landing.dlt.table_lock import one_load_at_a_time
 
     step = f"while looking at {to}"
-    kind = to.destination.destination_type
     with (
         errors_of_dlt(step, outcome="Nothing was pulled"),
         opened(to, run_id=run_id) as client,
-        one_load_at_a_time(client, destination_type=kind, table=str(to)),
+        one_load_at_a_time(client, kind=database_kind(to, client), table=str(to)),
     ):
         exists, columns = client.get_storage_table(to.table)
         if not exists:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 SCHEMA = "limio_limitrail"
 """The name of dlt's schema and pipeline."""
 
+MYSQL = frozenset({"mysql", "mariadb"})
+"""What SQLAlchemy calls MySQL and MariaDB."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DltTarget:
@@ -58,6 +61,18 @@ def opened(to: DltTarget, *, run_id: str) -> Iterator[Any]:
 
         # Among its own options, which win over settings.
         to.destination.config_params["staging_dataset_name_layout"] = to.stage(run_id)
+        if to.table_format is None:
+            # dlt would empty the table first, and fill it in transactions of their own.
+            to.destination.config_params["replace_strategy"] = "insert-from-staging"
         destination = with_exact_jobs(to.destination)
         config = destination.spec()._bind_dataset_name(dataset_name=to.dataset)  # noqa: SLF001 - as dlt's pipelines do
         yield destination.client(dlt.Schema(SCHEMA), config)
+
+
+def database_kind(to: DltTarget, client: Any) -> str:
+    """Return what the database of a destination is called here: dlt's name of it, or ``mysql`` behind SQLAlchemy.
+
+    :param client: dlt's client of the destination.
+    """
+    kind = to.destination.destination_type.rpartition(".")[2]
+    return "mysql" if kind == "sqlalchemy" and client.sql_client.dialect_name in MYSQL else kind
