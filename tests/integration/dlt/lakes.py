@@ -33,9 +33,7 @@ class Lake:
     def parameters(self) -> str:
         """The operator's parameters, as Python."""
         catalog = ', catalog_conn_id="catalog"' if self.format == "iceberg" else ""
-        return (
-            f'destination="filesystem", bucket_url={self.place.url!r}, table_format={self.format!r}{catalog}, dataset="lake"'
-        )
+        return f'destination="filesystem", bucket_url={self.place.url!r}, table_format={self.format!r}{catalog}, dataset="lake"'
 
     @property
     def connections(self) -> dict[str, Any]:
@@ -109,6 +107,16 @@ class Lake:
 
     def count(self, table: str) -> int:
         return int(self.read(table).num_rows)
+
+    def drop(self, table: str) -> None:
+        """Remove a table with all of its files."""
+        if self.format == "iceberg":
+            from pyiceberg.catalog.sql import SqlCatalog
+
+            self.catalog_of(SqlCatalog).drop_table(("lake", table))
+        for name in self.place.names():
+            if name.startswith(f"lake/{table}/"):
+                self.place.remove(name)
 
     def names(self) -> list[str]:
         """The names of all files."""
