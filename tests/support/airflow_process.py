@@ -11,6 +11,7 @@ import contextlib
 import faulthandler
 import functools
 import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -297,11 +298,17 @@ def wrap_dlt(wrap: Any) -> None:
 
     from limio_limitrail.landing.dlt.copy_jobs import RowsCopyJob
     from limio_limitrail.landing.dlt.exact_jobs import ExactSqlJob
+    from limio_limitrail.landing.dlt.files.client import WriteTableJob
 
     for step in ("extract", "normalize", "load"):
         wrap(Pipeline, step, f"dlt {step}")
     wrap(RowsCopyJob, "run", "dlt copy")
     wrap(ExactSqlJob, "run", "dlt statements")
+    if importlib.util.find_spec("pyiceberg") is not None:
+        from pyiceberg.serializers import ToOutputFile
+
+        wrap(ToOutputFile, "table_metadata", "iceberg metadata")
+    wrap(WriteTableJob, "run", "dlt write")
 
 
 def state_of(dag_id: str, *, run_id: str) -> Any:

@@ -108,6 +108,16 @@ class Lake:
     def count(self, table: str) -> int:
         return int(self.read(table).num_rows)
 
+    def drop(self, table: str) -> None:
+        """Remove a table with all of its files."""
+        if self.format == "iceberg":
+            from pyiceberg.catalog.sql import SqlCatalog
+
+            self.catalog_of(SqlCatalog).drop_table(("lake", table))
+        for name in self.place.names():
+            if name.startswith(f"lake/{table}/"):
+                self.place.remove(name)
+
     def names(self) -> list[str]:
         """The names of all files."""
         return self.place.names()

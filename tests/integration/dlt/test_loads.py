@@ -240,7 +240,7 @@ def test_a_destination_that_cannot_keep_a_promise_is_refused_before_the_pull(mak
         )
         """
     )
-    assert "cannot replace rows within Parquet files" in failed(home, "files")
+    assert "mode='merge' cannot replace rows within Parquet files" in failed(home, "files")
     assert "is no destination of dlt's" in failed(home, "nothing")
     assert "destination='sqlserver' must be one of athena" in failed(home, "unknown")
     assert "needs destination_conn_id" in failed(home, "no_connection")

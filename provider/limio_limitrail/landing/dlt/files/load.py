@@ -74,7 +74,7 @@ def check_files(to: DltTarget, *, mode: WriteMode) -> None:
     if package is not None and find_spec(package) is None:
         raise LandingError(
             f"table_format={to.table_format!r} needs {package} on the workers: "
-            f'pip install "airflow-provider-limio-limitrail[{to.table_format}]"'
+            f'pip install "airflow-provider-limio-limitrail[dlt-{to.table_format}]"'
         )
 
 
