@@ -14,7 +14,7 @@ WORKERS ?= 4
 # Tests are handed out in order and few at once: the first tier comes first, and no worker is left with many at the end.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --maxschedchunk 8
 
-.PHONY: help setup demo test test-all test-ui test-cluster needs-redis lint audit format docs bench bench-check dist test-matrix test-recipes test-s3 clean
+.PHONY: help setup demo test test-all test-ui test-cluster needs-redis lint audit format docs bench bench-check dist test-matrix test-recipes test-s3 test-dlt clean
 
 help:
 	@echo "make demo    run the main job against an emulated tenant, on real Airflow, into DuckDB"
@@ -32,6 +32,7 @@ help:
 	@echo "make test-matrix   run the fast tests on the oldest and the newest Airflow, by each Python that is here"
 	@echo "make test-recipes  run the bulk loads with the warehouses' own providers"
 	@echo "make test-s3 run the tests of pulls, loads and commits with their parts in a bucket of an S3 API on this machine"
+	@echo "make test-dlt run the tests of loads by dlt that need more: Delta and Iceberg tables, and buckets of an S3 API on this machine"
 	@echo "make clean   remove what the others made"
 
 .uv/bin/uv:
@@ -108,5 +109,8 @@ test-recipes: | $(UV)
 test-s3: | $(UV)
 	@$(PYTHON) tests/packaging/check_s3.py "$(abspath $(UV))" -n $(WORKERS) $(ARGS)
 
+test-dlt: | $(UV)
+	@$(PYTHON) tests/packaging/check_dlt.py "$(abspath $(UV))" -n $(WORKERS) $(ARGS)
+
 clean:
-	rm -rf .venv .uv .demo .matrix .recipes .s3 build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .uv .demo .matrix .recipes .s3 .test-dlt build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

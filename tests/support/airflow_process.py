@@ -13,6 +13,7 @@ import faulthandler
 import functools
 import gc
 import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -295,16 +296,21 @@ def wrap_dlt(wrap: Any) -> None:
     """Wrap the steps of dlt, and its jobs: of the rows, and of the statements that write the table."""
     if "dlt" not in sys.modules:
         return
-    from dlt.destinations.impl.duckdb.duck import DuckDbCopyJob
     from dlt.pipeline.pipeline import Pipeline
 
-    from limio_limitrail.landing.dlt.exact_jobs import ExactSqlJob, PostgresBinaryCopyJob
+    from limio_limitrail.landing.dlt.copy_jobs import RowsCopyJob
+    from limio_limitrail.landing.dlt.exact_jobs import ExactSqlJob
+    from limio_limitrail.landing.dlt.files.client import WriteTableJob
 
     for step in ("extract", "normalize", "load"):
         wrap(Pipeline, step, f"dlt {step}")
-    wrap(DuckDbCopyJob, "run", "dlt copy")
-    wrap(PostgresBinaryCopyJob, "run", "dlt copy")
+    wrap(RowsCopyJob, "run", "dlt copy")
     wrap(ExactSqlJob, "run", "dlt statements")
+    if importlib.util.find_spec("pyiceberg") is not None:
+        from pyiceberg.serializers import ToOutputFile
+
+        wrap(ToOutputFile, "table_metadata", "iceberg metadata")
+    wrap(WriteTableJob, "run", "dlt write")
 
 
 def state_of(dag_id: str, *, run_id: str) -> Any:

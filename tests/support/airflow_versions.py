@@ -13,6 +13,9 @@ MISSING = {
     "needs_state_store": None if AIRFLOW >= (3, 3) else "Airflow before 3.3 has no state stores",
     "needs_retry_policy": None if AIRFLOW >= (3, 3) else "Airflow before 3.3 has no retry policies",
     "needs_s3": None if importlib.util.find_spec("s3fs") and importlib.util.find_spec("moto") else "run by make test-s3",
+    "needs_table_formats": None
+    if importlib.util.find_spec("deltalake") and importlib.util.find_spec("pyiceberg")
+    else "run by make test-dlt",
 }
 
 # These need what Airflow 3.3 brought, and are imported there only.

@@ -180,11 +180,17 @@ class ParquetPart:
         with self.opened() as file:
             return file.read()
 
-    def groups(self) -> Iterator[pa.Table]:
-        """Read the part one row group at a time, to save memory."""
+    def groups(self, *, keys: Collection[str] | None = None) -> Iterator[pa.Table]:
+        """Read the part one row group at a time, to save memory.
+
+        :param keys: the only columns to read, of those that the part has.
+        """
         with self.opened() as file:
+            names = file.schema_arrow.names
+            # A name of a nested column would stand for those in it; parts have none.
+            wanted = None if keys is None else [name for name in names if name in keys]
             for number in range(file.num_row_groups):
-                yield file.read_row_group(number)
+                yield file.read_row_group(number, columns=wanted)
 
     def file(self) -> Path | None:
         """Return the part's path for a database that reads it itself; None if it is not on this machine."""

@@ -43,6 +43,9 @@ class LimitRailToDltOperator(LimitRailPullOperator, ResourceToDltOperator):
         table: Templated[str],
         destination_conn_id: Templated[str] | None = None,
         destination_staging: Templated[str] | None = None,
+        bucket_url: Templated[str] | None = None,
+        table_format: Templated[str] = "parquet",
+        catalog_conn_id: Templated[str] | None = None,
         mode: Templated[str] = "merge",
         primary_key: Templated[Sequence[str]] | None = None,
         time_column: Templated[str] | None = None,
@@ -80,6 +83,9 @@ class LimitRailToDltOperator(LimitRailPullOperator, ResourceToDltOperator):
         self.table = table
         self.destination_conn_id = destination_conn_id
         self.destination_staging = destination_staging
+        self.bucket_url = bucket_url
+        self.table_format = table_format
+        self.catalog_conn_id = catalog_conn_id
         self.mode = mode
         self.primary_key = primary_key
         self.time_column = time_column

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from dlt.common.destination import Destination
 
     from limio_limitrail.api.resource import Resource
-    from limio_limitrail.landing.dlt.load import DltResult, DltTarget, TableState
+    from limio_limitrail.landing.dlt.load import DltResult
+    from limio_limitrail.landing.dlt.table_state import TableState
+    from limio_limitrail.landing.dlt.target import DltTarget
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.sql import WriteMode
     from limio_limitrail.transfers.base import PullPlan
@@ -43,6 +45,10 @@ class ResourceToDltOperator(ResourceToTableOperator):
         ``s3://my_connection@bucket/folder``.
     :param dataset: the dataset or schema of the table. It is created if it does not exist.
     :param table: the table in it.
+    :param bucket_url: for ``filesystem`` the folder of all datasets: ``s3://my_connection@bucket/folder``, or
+        ``file:///folder``.
+    :param table_format: for ``filesystem`` what the files of the table are: ``parquet``, ``delta`` or ``iceberg``.
+    :param catalog_conn_id: for Iceberg the connection of its catalog: of type ``sqlite``, ``postgres`` or ``iceberg``.
     """
 
     destination: str | Callable[[], Destination[Any, Any]]
@@ -50,6 +56,9 @@ class ResourceToDltOperator(ResourceToTableOperator):
     destination_staging: str | None
     dataset: str
     table: str
+    bucket_url: str | None
+    table_format: str
+    catalog_conn_id: str | None
 
     parameters: ClassVar[Mapping[str, Parameter]] = {
         **ResourceToTableOperator.parameters,
@@ -58,6 +67,9 @@ class ResourceToDltOperator(ResourceToTableOperator):
         "destination_staging": Parameter(readers.optional(readers.text("the URL of a folder"))),
         "dataset": Parameter(readers.text("the name of a dataset")),
         "table": Parameter(readers.text("the name of a table")),
+        "bucket_url": Parameter(readers.optional(readers.text("the URL of a folder"))),
+        "table_format": Parameter(readers.choice("parquet", "delta", "iceberg")),
+        "catalog_conn_id": Parameter(readers.optional(readers.text("the id of a connection"))),
     }
     template_fields: Sequence[str] = template_fields(parameters)
 
@@ -165,7 +177,8 @@ class ResourceToDltOperator(ResourceToTableOperator):
     @property
     def _target_name(self) -> str:
         destination = self.destination if isinstance(self.destination, str) else getattr(self.destination, "__qualname__", "")
-        return f"{destination}/{self.destination_conn_id}/{self.dataset}/{self.table}"
+        folder = "" if self.bucket_url is None else f"/{self.bucket_url}"
+        return f"{destination}/{self.destination_conn_id}{folder}/{self.dataset}/{self.table}"
 
     def _target(self, run: RunIdentity | None) -> DltTarget:
         """Return the warehouse's table, with its credentials.
@@ -175,7 +188,7 @@ class ResourceToDltOperator(ResourceToTableOperator):
         from limio_limitrail.api.errors import ParameterError
         from limio_limitrail.bare_errors import raises_bare
         from limio_limitrail.hooks.destinations.find import find_destination, find_staging
-        from limio_limitrail.landing.dlt.load import DltTarget
+        from limio_limitrail.landing.dlt.target import DltTarget
         from limio_limitrail.transfers.folders import default_staging
 
         try:
@@ -186,34 +199,55 @@ class ResourceToDltOperator(ResourceToTableOperator):
                 'dlt needs for the warehouse, as in "dlt[snowflake]"'
             ) from None
         given = self.destination
+        staging = None
         if isinstance(given, str) and "." not in given:
-            if given == "filesystem":
-                raise ParameterError(
-                    "destination='filesystem': dlt writes files in ways in which a retry could double rows. Use "
-                    "LimioToObjectStorageOperator or LimitRailToObjectStorageOperator"
-                )
             staging = None if self.destination_staging is None else find_staging(self.destination_staging)
-            destination = find_destination(given, conn_id=self.destination_conn_id, staging=staging)
+            destination = find_destination(given, conn_id=self.destination_conn_id, url=self.bucket_url, staging=staging)
         else:
-            if self.destination_conn_id is not None or self.destination_staging is not None:
+            if self.destination_conn_id is not None or self.destination_staging is not None or self.bucket_url is not None:
                 raise ParameterError(
-                    "destination_conn_id and destination_staging are for a destination that is given by its name: leave them out"
+                    "destination_conn_id, destination_staging and bucket_url are for a destination that is given by its name: "
+                    "leave them out"
                 )
-            staging = None
             made = references.import_function("destination", given) if isinstance(given, str) else given
             destination = raises_bare(made)()
             if not hasattr(destination, "client_class"):
                 raise ParameterError(
                     f"destination={given!r} returned a {type(destination).__name__}, which is no destination of dlt's"
                 )
+        is_files = destination.destination_type.rpartition(".")[2] == "filesystem"
         about = json.dumps([str(run), self.dataset, self.table, None if run is not None else uuid.uuid4().hex])
         folder = Path(default_staging()) / f"dlt-{hashlib.sha256(about.encode()).hexdigest()[:16]}"
-        return DltTarget(destination=destination, staging=staging, dataset=self.dataset, table=self.table, folder=folder)
+        return DltTarget(
+            destination=destination,
+            staging=staging,
+            dataset=self.dataset,
+            table=self.table,
+            folder=folder,
+            table_format=self.table_format if is_files else None,
+            catalog=self._catalog(is_files=is_files),
+        )
+
+    def _catalog(self, *, is_files: bool) -> Mapping[str, Any] | None:
+        from limio_limitrail.api.errors import ParameterError
+        from limio_limitrail.hooks.destinations.catalogs import find_catalog
+
+        if self.table_format != "parquet" and not is_files:
+            raise ParameterError(f"table_format={self.table_format!r} is for destination='filesystem': leave it out")
+        if (self.table_format == "iceberg") is not (self.catalog_conn_id is not None):
+            raise ParameterError(
+                "table_format='iceberg' and catalog_conn_id go together: the catalog keeps which files are the table's, and "
+                "lets no two loads write it at once"
+            )
+        return None if self.catalog_conn_id is None else find_catalog(self.catalog_conn_id)
 
     def _state(self, run: str, *, time_column: str | None = None, reached: datetime | None = None) -> TableState:
-        from limio_limitrail.landing.dlt.load import table_state
+        from limio_limitrail.landing.dlt.files.load import files_state
+        from limio_limitrail.landing.dlt.table_state import table_state
 
-        return table_state(self._target(None), run_id=run, time_column=time_column, reached=reached)
+        to = self._target(None)
+        look = table_state if to.table_format is None else files_state
+        return look(to, run_id=run, time_column=time_column, reached=reached)
 
     def _check(self, plan: PullPlan, mode: WriteMode) -> None:
         """Check before the pull that mode, resource and masks fit."""
@@ -232,22 +266,26 @@ class ResourceToDltOperator(ResourceToTableOperator):
     def _check_destination(self, to: DltTarget, mode: WriteMode) -> None:
         """Check before the pull that the warehouse can do what the mode promises."""
         from limio_limitrail.api.errors import ParameterError
-        from limio_limitrail.landing.dlt.load import check_target
+        from limio_limitrail.landing.dlt.files.load import check_files
+        from limio_limitrail.landing.dlt.table_state import check_target
         from limio_limitrail.landing.sql.model import LandingError
 
+        check = check_target if to.table_format is None else check_files
         try:
-            check_target(to, mode=mode)
+            check(to, mode=mode)
         except LandingError as unfit:
             raise ParameterError(f"destination: {unfit.what}") from None
 
     def _load(self, plan: PullPlan, manifest: Manifest, *, to: DltTarget, mode: WriteMode) -> DltResult:
+        from limio_limitrail.landing.dlt.files.load import load_files
         from limio_limitrail.landing.dlt.load import load
         from limio_limitrail.landing.parts import ParquetPart
         from limio_limitrail.landing.sql import Target
         from limio_limitrail.transfers.missing import is_full_scan, shrink_guard
 
         time_column = self.time_column or plan.resource.time_column
-        return load(
+        write = load if to.table_format is None else load_files
+        return write(
             to=to,
             target=Target(
                 table=str(to),

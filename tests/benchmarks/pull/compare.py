@@ -61,7 +61,9 @@ def source(*, records: int, page: int, milliseconds: float) -> contextlib.Abstra
 def pull(contestant: str, *, url: str, postgres: dict[str, str]) -> Figures:
     """Run one contestant in a process of its own."""
     module, function = contestant.removesuffix(AGAIN).split(".")
-    dsn = [f"host={postgres['host']} user={postgres['login']} dbname={postgres['schema']}"] if function == "postgres" else []
+    dsn = (
+        [f"host={postgres['host']} user={postgres['login']} dbname={postgres['schema']}"] if function.endswith("postgres") else []
+    )
     with tempfile.TemporaryDirectory() as folder:
         limio = {"conn_type": "limio", "host": url, "login": "bench", "password": "bench-secret"}
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | {

@@ -224,7 +224,12 @@ def test_a_destination_that_cannot_keep_a_promise_is_refused_before_the_pull(mak
         def nothing():
             return None
 
+        def sqlite():
+            import dlt
+            return dlt.destinations.sqlalchemy("sqlite:///{tmp_path}/other.db")
+
         common = dict(resource="subscriptions", dataset="lake", table="subs")
+        LimioToDltOperator(task_id="sqlite", destination=sqlite, **common)
         LimioToDltOperator(task_id="files", destination=lake, **common)
         LimioToDltOperator(task_id="nothing", destination=nothing, **common)
         LimioToDltOperator(task_id="unknown", destination="sqlserver", destination_conn_id="duck", **common)
@@ -235,29 +240,35 @@ def test_a_destination_that_cannot_keep_a_promise_is_refused_before_the_pull(mak
         )
         """
     )
-    assert "is no database of SQL" in failed(home, "files")
+    assert "mode='merge' cannot replace rows within Parquet files" in failed(home, "files")
     assert "is no destination of dlt's" in failed(home, "nothing")
     assert "destination='sqlserver' must be one of athena" in failed(home, "unknown")
     assert "needs destination_conn_id" in failed(home, "no_connection")
     assert "belongs to the primary key" in failed(home, "masked")
+    assert "use LimioToSqlOperator" in failed(home, "sqlite")
     assert limio_emulator.counters.log == []
     assert not (tmp_path / "lake").exists()
+    assert list(tmp_path.glob("other*")) == []
 
 
 @pytest.mark.exhaustive
-def test_nested_values_that_dlt_would_change_are_refused(make_home, limio_emulator, tmp_path):
+@pytest.mark.parametrize("warehouse", ["postgres"], indirect=True)
+def test_nested_values_that_dlt_would_change_are_refused(dlt_home, limio_emulator, warehouse):
     limio_emulator.put_records("custom/things", [{"id": "a", "tags": ["x"], "n": 1}])
-    home = make_home(limio_emulator)
-    home.write_dag(
+    url = f"postgresql+psycopg2://postgres@/{warehouse.details['schema']}?host={warehouse.details['host']}"
+    dlt_home.write_dag(
         f"""
         def other():
             import dlt
-            return dlt.destinations.sqlalchemy("sqlite:///{tmp_path}/other.db")
+            return dlt.destinations.sqlalchemy({url!r})
 
         things = Resource(name="things", path="/custom/things", primary_key=("id",))
-        LimioToDltOperator(
-            task_id="nested", resource=things, destination=other, dataset="main", table="things", mode="append"
-        )
+        common = dict(resource=things, destination=other, dataset="lake", table="things", mode="append")
+        LimioToDltOperator(task_id="nested", **common)
+        LimioToDltOperator(task_id="flat", drop_columns=["tags"], **common)
         """
     )
-    assert "the column 'tags' has nested values" in failed(home, "nested")
+    assert "the column 'tags' has nested values" in failed(dlt_home, "nested")
+    for _ in range(2):
+        loaded(dlt_home, "flat", run_id="one")
+    assert warehouse.query("SELECT id, n FROM lake.things") == [("a", 1)]

@@ -13,6 +13,9 @@ from limio_limitrail.hooks.destinations.model import Mapped
 _DEFAULTS = {"autoinstall_extensions": False, "autoload_extensions": True, "allow_community_extensions": False}
 """As in the provider's hook: nothing is downloaded unless the connection allows it."""
 
+_MEMORY = "512MB"
+"""What DuckDB may use unless the connection says otherwise: beyond it, it uses its disk. Its default is most of the machine's."""
+
 _OPTIONS = {
     "autoinstall_extensions": "autoinstall_known_extensions",
     "autoload_extensions": "autoload_known_extensions",
@@ -30,7 +33,9 @@ def map_duckdb(fields: ConnectionFields) -> Mapped:
     if path.startswith("md:") or fields.password() or fields.has("motherduck_token"):
         raise fields.error("host", "the connection leads to MotherDuck; use destination='motherduck'")
     fields.without_effect("schema", "dialect", "login", "port")
-    credentials = DuckDbCredentials(str(Path(path).absolute()), **_settings(fields))
+    settings = _settings(fields)
+    settings["global_config"].setdefault("memory_limit", _MEMORY)
+    credentials = DuckDbCredentials(str(Path(path).absolute()), **settings)
     credentials.resolve()
     return Mapped(credentials=credentials)
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from limio_limitrail.api.errors import ConnectionFieldError
+from limio_limitrail.api.errors import ConnectionFieldError, ParameterError
 from limio_limitrail.api.redact import remember_secret
 from limio_limitrail.api.secret import Secret
 
@@ -204,6 +204,26 @@ class ConnectionFields:
                 f"connection {self.conn_id!r}: nothing of destination {self._destination!r} corresponds to {fields}. Remove what "
                 "is not needed, or create a connection for these loads"
             )
+
+
+def connection_fields(conn_id: str, *, conn_types: tuple[str, ...], destination: str) -> ConnectionFields:
+    """Read a connection.
+
+    :raises ParameterError: there is none, or it is of another type.
+    """
+    from airflow.sdk import BaseHook
+    from airflow.sdk.exceptions import AirflowNotFoundException
+
+    try:
+        connection = BaseHook.get_connection(conn_id)
+    except AirflowNotFoundException:
+        raise ParameterError(f"there is no connection {conn_id!r}; create it, with type {' or '.join(conn_types)}") from None
+    if connection.conn_type not in conn_types:
+        raise ParameterError(
+            f"connection {conn_id!r} has the type {connection.conn_type!r}, and destination {destination!r} needs "
+            f"{' or '.join(conn_types)}"
+        )
+    return ConnectionFields(connection, destination=destination)
 
 
 def provider_hook(fields: ConnectionFields, path: str, *, package: str, because: str) -> Any:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.bare_errors import raises_bare
-from limio_limitrail.hooks.destinations.fields import ConnectionFields
+from limio_limitrail.hooks.destinations.fields import ConnectionFields, connection_fields
 from limio_limitrail.hooks.destinations.model import Mapped, seal
 from limio_limitrail.hooks.destinations.staging import check_staging
 
@@ -76,7 +76,6 @@ def find_destination(
     conn_id: str | None,
     url: str | None = None,
     staging: Destination[Any, Any] | None = None,
-    settings: Mapping[str, Any] | None = None,
 ) -> Destination[Any, Any]:
     """Make a destination out of an Airflow connection; dlt looks up nothing for it.
 
@@ -84,7 +83,6 @@ def find_destination(
     :param conn_id: the connection; None for ``filesystem`` with a local folder, or with the connection's id in the URL.
     :param url: the folder of ``filesystem``, such as ``s3://my_conn@bucket/folder``.
     :param staging: the bucket through which files go, as `find_staging` makes it.
-    :param settings: more options of dlt's destination, such as ``replace_strategy``.
     :raises ParameterError: there is no such destination or connection, or they do not go together.
     :raises ConnectionFieldError: a field of the connection is missing, wrong, or corresponds to nothing.
     """
@@ -93,7 +91,7 @@ def find_destination(
             raise ParameterError("staging= is for warehouses; destination='filesystem' writes to the bucket itself")
         if not url:
             raise ParameterError("destination='filesystem' needs the URL of a folder, such as s3://my_conn@bucket/folder")
-        return _filesystem(url, conn_id=conn_id, settings=settings, parameter="url", is_staging=False)
+        return _filesystem(url, conn_id=conn_id, parameter="url", is_staging=False)
     warehouse = WAREHOUSES.get(name)
     if warehouse is None:
         raise ParameterError(f"destination={name!r} must be one of {', '.join(destination_names())}")
@@ -104,29 +102,25 @@ def find_destination(
             f"destination={name!r} needs destination_conn_id, a connection of type {' or '.join(warehouse.conn_types)}"
         )
     bucket = {} if staging is None else staging.config_params
-    check_staging(name, url=bucket.get("bucket_url"), credentials=bucket.get("credentials"), settings=settings or {})
-    fields = _connection_fields(conn_id, conn_types=warehouse.conn_types, destination=name)
+    check_staging(name, url=bucket.get("bucket_url"), credentials=bucket.get("credentials"))
+    fields = connection_fields(conn_id, conn_types=warehouse.conn_types, destination=name)
     mapped = _map(warehouse.mapped_by, fields)
     factory = getattr(import_module("dlt.destinations"), name)
-    return _made(factory, mapped, settings=settings, staged=staging is not None, is_staging=False)
+    return _made(factory, mapped, staged=staging is not None)
 
 
 @raises_bare
-def find_staging(url: str, *, conn_id: str | None = None, settings: Mapping[str, Any] | None = None) -> Destination[Any, Any]:
+def find_staging(url: str) -> Destination[Any, Any]:
     """Make the staging destination of a warehouse.
 
     :param url: the folder, such as ``s3://my_conn@bucket/folder``; ``gs``, ``az`` and ``abfss`` likewise.
-    :param conn_id: the connection, where its id does not stand in the URL.
-    :param settings: more options of dlt's filesystem.
     :raises ParameterError: the URL does not fit, or there is no such connection.
     :raises ConnectionFieldError: a field of the connection is missing, wrong, or corresponds to nothing.
     """
-    return _filesystem(url, conn_id=conn_id, settings=settings, parameter="staging", is_staging=True)
+    return _filesystem(url, conn_id=None, parameter="staging", is_staging=True)
 
 
-def _filesystem(
-    url: str, *, conn_id: str | None, settings: Mapping[str, Any] | None, parameter: str, is_staging: bool
-) -> Destination[Any, Any]:
+def _filesystem(url: str, *, conn_id: str | None, parameter: str, is_staging: bool) -> Destination[Any, Any]:
     from dlt.destinations import filesystem
 
     try:
@@ -138,9 +132,7 @@ def _filesystem(
     if has_more:
         raise ParameterError(f"{parameter}= must be scheme://connection@bucket/folder, without a password, a port and a query")
     if not parts.scheme or parts.scheme == "file":
-        return _local(
-            url, path=parts.path, conn_id=conn_id or in_url, settings=settings, parameter=parameter, is_staging=is_staging
-        )
+        return _local(url, path=parts.path, conn_id=conn_id or in_url, parameter=parameter, is_staging=is_staging)
     store = STORES.get(parts.scheme)
     if store is None or not bucket:
         raise ParameterError(f"{parameter}= must begin with one of {', '.join(STORES)} or file, and name a bucket")
@@ -149,42 +141,21 @@ def _filesystem(
     found = conn_id or in_url
     if not found:
         raise ParameterError(f"{parameter}= names no connection; write {parts.scheme}://my_conn@{bucket}{parts.path}")
-    fields = _connection_fields(found, conn_types=store.conn_types, destination=_FILES)
+    fields = connection_fields(found, conn_types=store.conn_types, destination=_FILES)
     mapped = _map(store.mapped_by, fields)
     # Not the parsed name, which is in lower case.
     bucket_url = urlunsplit((_SCHEMES.get(parts.scheme, parts.scheme), parts.netloc.rpartition("@")[2], parts.path, "", ""))
-    return _made(filesystem, mapped, settings={"bucket_url": bucket_url, **(settings or {})}, staged=False, is_staging=is_staging)
+    return _made(filesystem, mapped, bucket_url=bucket_url, is_staging=is_staging)
 
 
-def _local(
-    url: str, *, path: str, conn_id: str | None, settings: Mapping[str, Any] | None, parameter: str, is_staging: bool
-) -> Destination[Any, Any]:
+def _local(url: str, *, path: str, conn_id: str | None, parameter: str, is_staging: bool) -> Destination[Any, Any]:
     from dlt.destinations import filesystem
 
     if conn_id:
         raise ParameterError(f"{parameter}={url!r} is a local folder, which no connection leads to; leave the connection out")
     if not path.startswith("/"):
         raise ParameterError(f"{parameter}={url!r} must be an absolute path: a task's working folder is not yours to choose")
-    mapped = Mapped(credentials=None)
-    return _made(
-        filesystem, mapped, settings={"bucket_url": f"file://{path}", **(settings or {})}, staged=False, is_staging=is_staging
-    )
-
-
-def _connection_fields(conn_id: str, *, conn_types: tuple[str, ...], destination: str) -> ConnectionFields:
-    from airflow.sdk import BaseHook
-    from airflow.sdk.exceptions import AirflowNotFoundException
-
-    try:
-        connection = BaseHook.get_connection(conn_id)
-    except AirflowNotFoundException:
-        raise ParameterError(f"there is no connection {conn_id!r}; create it, with type {' or '.join(conn_types)}") from None
-    if connection.conn_type not in conn_types:
-        raise ParameterError(
-            f"connection {conn_id!r} has the type {connection.conn_type!r}, and destination {destination!r} needs "
-            f"{' or '.join(conn_types)}"
-        )
-    return ConnectionFields(connection, destination=destination)
+    return _made(filesystem, Mapped(credentials=None), bucket_url=f"file://{path}", is_staging=is_staging)
 
 
 def _map(mapped_by: str, fields: ConnectionFields) -> Mapped:
@@ -195,27 +166,9 @@ def _map(mapped_by: str, fields: ConnectionFields) -> Mapped:
 
 
 def _made(
-    factory: Any, mapped: Mapped, *, settings: Mapping[str, Any] | None, staged: bool, is_staging: bool
+    factory: Any, mapped: Mapped, *, bucket_url: str | None = None, staged: bool = False, is_staging: bool = False
 ) -> Destination[Any, Any]:
-    from dlt.common.destination import DestinationCapabilitiesContext
-
-    options = dict(settings or {})
-    twice = options.keys() & {*mapped.settings, "credentials", "staging_config", "as_staging_destination"}
-    if twice:
-        raise ParameterError(
-            f"the settings {', '.join(sorted(twice))} follow from the connection and from staging=; leave them out"
-        )
-    if "bucket_url" in options:
-        destination: Destination[Any, Any] = factory(
-            credentials=mapped.credentials, **mapped.settings, bucket_url=options.pop("bucket_url")
-        )
-    else:
-        destination = factory(credentials=mapped.credentials, **mapped.settings)
-    of_spec, of_caps = destination.spec.get_resolvable_fields(), DestinationCapabilitiesContext.get_resolvable_fields()
-    unknown = options.keys() - of_spec.keys() - of_caps.keys()
-    if unknown:
-        raise ParameterError(f"dlt's destination {destination.destination_name!r} has no settings {', '.join(sorted(unknown))}")
-    destination.config_params.update({name: value for name, value in options.items() if name in of_spec})
-    destination.caps_params.update({name: value for name, value in options.items() if name not in of_spec})
+    bucket = {} if bucket_url is None else {"bucket_url": bucket_url}
+    destination: Destination[Any, Any] = factory(credentials=mapped.credentials, **mapped.settings, **bucket)
     seal(destination, staged=staged, is_staging=is_staging)
     return destination

@@ -18,21 +18,13 @@ _SCHEMES: Mapping[str, tuple[str, ...]] = {
     "athena": _S3,
     "bigquery": _GS,
     "clickhouse": (*_S3, *_AZ),
-    "databricks": (*_S3, *_GS, *_AZ),
+    "databricks": (*_S3, *_AZ),
     "fabric": _AZ,
     "redshift": _S3,
-    "snowflake": (*_S3, *_GS, *_AZ),
+    "snowflake": (*_S3, *_AZ),
     "synapse": _AZ,
 }
 """Where a warehouse copies from; those that are missing copy from nowhere."""
-
-_OWN_CREDENTIALS: Mapping[str, tuple[str, ...]] = {
-    "databricks": ("staging_credentials_name", "is_staging_external_location"),
-    "redshift": ("staging_iam_role",),
-    "snowflake": ("stage_name",),
-    "synapse": ("staging_use_msi",),
-}
-"""Settings with which a warehouse reads the bucket by credentials of its own."""
 
 _SAS, _KEY, _PRINCIPAL = "azure_storage_sas_token", "azure_storage_account_key", "azure_client_secret"
 _IN_STATEMENT: Mapping[str, tuple[str, ...]] = {
@@ -47,13 +39,12 @@ _IN_STATEMENT: Mapping[str, tuple[str, ...]] = {
 _MEANINGS = {_SAS: "an account key or a SAS token", _KEY: "an account key", _PRINCIPAL: "a service principal"}
 
 
-def check_staging(name: str, *, url: str | None, credentials: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> None:
+def check_staging(name: str, *, url: str | None, credentials: Mapping[str, Any] | None) -> None:
     """Check the bucket of a warehouse.
 
     :param name: the warehouse.
     :param url: the bucket, as dlt has it; None without one.
     :param credentials: the bucket's.
-    :param settings: of the warehouse's destination.
     :raises ParameterError: it needs one, cannot have one, or could not read it.
     """
     schemes = _SCHEMES.get(name, ())
@@ -66,17 +57,7 @@ def check_staging(name: str, *, url: str | None, credentials: Mapping[str, Any] 
     scheme = urlsplit(url).scheme
     if scheme not in schemes:
         raise ParameterError(f"staging begins with {scheme}://, and destination={name!r} copies from {', '.join(schemes)}")
-    own = _OWN_CREDENTIALS.get(name, ())
-    if any(settings.get(setting) for setting in own):
-        return
-    if scheme in _GS and name in ("databricks", "snowflake"):
-        raise ParameterError(
-            f"destination={name!r} reads gs:// only with credentials of its own: name them in its setting {own[0]}"
-        )
     needed = _IN_STATEMENT.get(name, ()) if scheme in _AZ else ()
     if needed and not any((credentials or {}).get(field) for field in needed):
         meanings = " or ".join(_MEANINGS[field] for field in needed)
-        instead = f", or set {own[0]}" if own else ""
-        raise ParameterError(
-            f"destination={name!r} reads staging by {meanings}: put it into the connection of the bucket{instead}"
-        )
+        raise ParameterError(f"destination={name!r} reads staging by {meanings}: put it into the connection of the bucket")

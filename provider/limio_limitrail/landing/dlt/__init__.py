@@ -2,6 +2,7 @@
 """Load the parts of a pull into a warehouse by one of dlt's destinations.
 
 May import `landing` and the root's helpers; knows nothing of either API. dlt is imported only where a task runs.
-Begin reading at `load.load`; `conditions` is how the modes keep their promises, `columns` is schema evolution, `private_run`
-keeps dlt from looking anything up, and `exact_jobs` replaces what in dlt would change values or leave a transaction out.
+Begin reading at `load.load`. `table_state` looks at destination and table before a pull, `conditions` is how the modes keep their
+promises, `columns` is schema evolution, `private_run` keeps dlt from looking anything up, and `exact_jobs` replaces what in dlt
+would change values or leave a transaction out.
 """

@@ -120,16 +120,11 @@ def fit(plan: LoadPlan, *, contract: Contract, needed: Sequence[str], can_widen:
     return plan
 
 
-def data_columns(plan: LoadPlan, *, keys: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """Return the columns of a load as dlt describes them.
-
-    :param keys: the record keys by which dlt finds rows.
-    """
+def data_columns(plan: LoadPlan) -> dict[str, dict[str, Any]]:
+    """Return the columns of a load as dlt describes them."""
     columns: dict[str, dict[str, Any]] = {}
     for column in plan.columns:
         columns[column.name] = {"name": column.name, "data_type": DATA_TYPES[column.kind], "nullable": True}
-        if column.key in keys:
-            columns[column.name]["primary_key"] = True
     for own in plan.metadata:
         columns[own.name] = {"name": own.name, "data_type": DATA_TYPES[own.kind], "nullable": True}
     return columns

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from limio_limitrail.addresses import mask_credentials
@@ -28,26 +28,34 @@ def errors_of_dlt(step: str, *, outcome: str) -> Iterator[None]:
     :param step: what is being done, such as ``while loading ds.t``.
     :param outcome: what became of the table, and what to do.
     """
-    described = None
+    raised = None
     try:
         yield
     except ExplainedError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever dlt and drivers raise
-        described = _described(error)
+        chain = _chain(error)
+        # What one of this package's own jobs raised explains itself.
+        own = next((one for one in chain if isinstance(one, ExplainedError)), None)
+        raised = own or DltError(f"{step}: {_described(chain)}. {outcome}")
         bare(error)
-    if described is not None:
+    if raised is not None:
         # Not in the handler, where dlt's error would be its context.
-        raise DltError(f"{step}: {described}. {outcome}")
+        raise raised
 
 
-def _described(error: BaseException) -> str:
-    """Return the types of an error and of those that led to it, the last of them first."""
+def _chain(error: BaseException) -> list[BaseException]:
+    """Return an error and those that led to it, the first of them last."""
     chain: list[BaseException] = []
     found: BaseException | None = error
     while found is not None and found not in chain:
         chain.append(found)
         found = found.__cause__ or found.__context__
+    return chain
+
+
+def _described(chain: Sequence[BaseException]) -> str:
+    """Return the types of an error and of those that led to it, the last of them first."""
     root = chain[-1]
     names = list(dict.fromkeys(type(one).__name__ for one in reversed(chain)))
     text = f"{' < '.join(names[:_MOST_NAMED])}"

@@ -2,7 +2,8 @@
 """Replaces those of dlt's jobs that would change a value, split a statement, or leave a transaction out.
 
 dlt splits the statements of a merge at each semicolon, also within a name, and in many warehouses runs them without a transaction
-if it finds CREATE, ALTER or DROP anywhere, such as in a column ``createdAt``. In Postgres, its CSV loads an empty text as a null.
+if it finds CREATE, ALTER or DROP anywhere, such as in a column ``createdAt``. In Postgres, its CSV loads an empty text as a null:
+see `copy_jobs`.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from __future__ import annotations
 import copy
 import logging
 import re
-from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from dlt.common.destination.client import HasFollowupJobs, RunnableLoadJob
 from dlt.common.storages.load_package import ParsedLoadJobFileName
 from dlt.destinations.job_client_impl import SqlJobClientBase, SqlLoadJob
 
+from limio_limitrail.landing.dlt.copy_jobs import COPY_JOBS, Rows
+from limio_limitrail.landing.dlt.target import MYSQL
 from limio_limitrail.landing.sql.model import LandingError, WriteMode
 
 if TYPE_CHECKING:
     from dlt.common.destination import Destination
+
+    from limio_limitrail.landing.dlt.mysql import KeyIndex
 
 log = logging.getLogger("limio_limitrail.landing.dlt")
 
@@ -28,40 +31,25 @@ _DEFINES = re.compile(r"\s*(CREATE|ALTER|DROP)\b", re.IGNORECASE)
 
 
 class ExactSqlJob(SqlLoadJob):
-    """Runs the statements of a merge as they were generated, one a line."""
+    """Runs the statements of a merge as they were generated, one a line.
+
+    :param index: the index that the stage needs before.
+    """
+
+    def __init__(self, file_path: str, *, index: KeyIndex | None) -> None:
+        super().__init__(file_path)
+        self._index = index
+
+    def run(self) -> None:
+        if self._index is not None:
+            self._index.create(self._job_client.sql_client)
+        super().run()
 
     def _string_contains_ddl_statements(self, sql: str) -> bool:
         return any(_DEFINES.match(line) for line in sql.split("\n"))
 
     def _split_fragments(self, sql: str) -> list[str]:
         return [line.strip().removesuffix(";") for line in sql.split("\n") if line.strip()]
-
-
-class PostgresBinaryCopyJob(RunnableLoadJob, HasFollowupJobs):
-    """Copies a Parquet file into Postgres, in the binary format."""
-
-    def run(self) -> None:
-        import pyarrow.parquet as pq
-
-        from limio_limitrail.landing.sql.postgres_copy import HEADER, TRAILER, ChunkFile, binary_slices
-
-        client: Any = self._job_client
-        sql = client.sql_client
-        with pq.ParquetFile(self._file_path) as file:
-            names = ", ".join(sql.escape_column_name(name) for name in file.schema_arrow.names)
-
-            def chunks() -> Any:
-                yield HEADER
-                for number in range(file.num_row_groups):
-                    yield from binary_slices(file.read_row_group(number))
-                yield TRAILER
-
-            table = sql.make_qualified_table_name(self.load_table_name)
-            source = ChunkFile(chunks())
-            with sql.begin_transaction(), closing(sql.native_connection.cursor()) as cursor:
-                cursor.copy_expert(f"COPY {table} ({names}) FROM STDIN WITH (FORMAT BINARY)", source, size=1 << 20)
-                if source.error is not None:
-                    raise source.error
 
 
 def check_capabilities(destination: Destination[Any, Any], *, mode: WriteMode) -> None:
@@ -91,30 +79,48 @@ def check_capabilities(destination: Destination[Any, Any], *, mode: WriteMode) -
         )
 
 
-def with_exact_jobs(destination: Destination[Any, Any]) -> Destination[Any, Any]:
-    """Return the same destination, with this module's jobs instead of dlt's."""
+def with_exact_jobs(
+    destination: Destination[Any, Any], *, rows: Rows | None = None, index: KeyIndex | None = None
+) -> Destination[Any, Any]:
+    """Return the same destination, with this module's jobs instead of dlt's.
+
+    :param rows: the rows of a load, if a job of `COPY_JOBS` copies them.
+    :param index: the index that the stage needs before its rows are merged.
+    """
     base, client = type(destination), destination.client_class
-    is_postgres = destination.destination_type == "dlt.destinations.postgres"
+    copies = COPY_JOBS.get(destination.destination_type)
+    kind = destination.destination_type.rpartition(".")[2]
 
     def create_load_job(self: Any, table: Any, file_path: str, load_id: str, restore: bool = False) -> Any:
         if SqlLoadJob.is_sql_job(file_path):
-            return ExactSqlJob(file_path)
-        if is_postgres and ParsedLoadJobFileName.parse(file_path).file_format == "parquet":
-            return PostgresBinaryCopyJob(file_path)
+            return ExactSqlJob(file_path, index=index)
+        if copies is not None and rows is not None and ParsedLoadJobFileName.parse(file_path).file_format == "parquet":
+            return copies(file_path, rows)
         return client.create_load_job(self, table, file_path, load_id, restore)
 
     exact_client = type(client.__name__, (client,), {"create_load_job": create_load_job, "__module__": client.__module__})
 
     def capabilities(self: Any) -> Any:
         found = base._raw_capabilities(self)  # noqa: SLF001 - what dlt's own subclasses override
-        if is_postgres:
-            # Otherwise dlt offers Parquet only with a driver that this job does not need.
+        # TRUNCATE commits in some warehouses, and in others readers of an older snapshot find the table empty.
+        found.supports_truncate_command = False
+        if copies is not None:
+            # For Postgres dlt offers Parquet only with a driver that these jobs do not need.
             found.loader_file_format_selector = None  # type: ignore[assignment] # which is its default
         return found
+
+    def adjust_capabilities(_: Any, caps: Any, config: Any, naming: Any) -> Any:
+        adjusted = base.adjust_capabilities(caps, config, naming)
+        if kind == "sqlalchemy" and config.get_backend_name() in MYSQL:
+            from limio_limitrail.landing.dlt.mysql import ExactMysqlTypes
+
+            adjusted.type_mapper = ExactMysqlTypes
+        return adjusted
 
     members = {
         "client_class": property(lambda _: exact_client),
         "_raw_capabilities": capabilities,
+        "adjust_capabilities": classmethod(adjust_capabilities),
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
     }

@@ -8,25 +8,21 @@ parts, an empty working folder and an empty stage, so it does not matter where a
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import datetime
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.dlt.errors import errors_of_dlt
+from limio_limitrail.landing.dlt.target import SCHEMA, DltTarget, database_kind, opened
 from limio_limitrail.landing.dlt.versions import ROW_VERSION
 from limio_limitrail.landing.shrinking import shrunk
 from limio_limitrail.landing.sql.contract import EVOLVE, Contract, ContractError
 from limio_limitrail.landing.sql.history_statements import VALID_FROM, VALID_TO
-from limio_limitrail.landing.sql.metadata import RUN_ID, MetadataColumn, run_columns
+from limio_limitrail.landing.sql.metadata import MetadataColumn, run_columns
 from limio_limitrail.landing.sql.model import LandingError, Target, WriteMode
 from limio_limitrail.landing.sql.names import TableName, ascii_lower
 
@@ -34,41 +30,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from dlt.common.destination import Destination
 
-    from limio_limitrail.landing.sql.model import PartSource
-    from limio_limitrail.landing.sql.plan import LoadPlan
+    from limio_limitrail.landing.dlt.conditions import SqlWords
+    from limio_limitrail.landing.parts import ParquetPart
+    from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 
 log = logging.getLogger("limio_limitrail.landing.dlt")
 
-_SCHEMA = "limio_limitrail"
 _STORES_JSON_AS_TEXT = "sqlalchemy"
 """The destination that takes the text of a JSON value for a value that is a text (dlt 1.31, seen with MariaDB)."""
 _RETRY = "The table is as it was, or has all rows of this run; a retry goes on from the finished parts"
-_WHAT_IS_LEFT = "Nothing was written; a retry goes on from the finished parts"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DltTarget:
-    """The table of a warehouse.
-
-    :param destination: dlt's destination, with its credentials.
-    :param staging: dlt's destination through which files go into the warehouse; ``None`` if it needs none.
-    :param dataset: the dataset or schema.
-    :param table: the table in it.
-    :param folder: the run's working folder, which does not exist yet.
-    """
-
-    destination: Destination[Any, Any]
-    dataset: str
-    table: str
-    folder: Path
-    staging: Destination[Any, Any] | None = None
-
-    def __str__(self) -> str:
-        return f"{self.dataset}.{self.table}"
-
-    def stage(self, run_id: str) -> str:
-        """Return the name of the dataset through which the rows of a run go."""
-        return f"limio_stage_{hashlib.sha256(json.dumps([self.dataset, self.table, run_id]).encode()).hexdigest()[:16]}"
+WHAT_IS_LEFT = "Nothing was written; a retry goes on from the finished parts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +70,7 @@ def load(
     to: DltTarget,
     target: Target,
     schema: Mapping[str, Kind],
-    parts: Sequence[PartSource],
+    parts: Sequence[ParquetPart],
     contract: Contract = EVOLVE,
 ) -> DltResult:
     """Write a pull into a table of a warehouse.
@@ -116,17 +87,17 @@ def load(
     from limio_limitrail.landing.dlt.table_lock import locks, one_load_at_a_time
 
     step = f"while loading {to}"
-    with errors_of_dlt(step, outcome=_WHAT_IS_LEFT), _opened(to, run_id=target.run_id) as client:
-        kind = to.destination.destination_type
+    with errors_of_dlt(step, outcome=WHAT_IS_LEFT), opened(to, run_id=target.run_id) as client:
+        kind = database_kind(to, client)
         if not locks(kind):
             log.warning("Loads into %s do not wait for each other in %s: give its tasks a pool of one slot.", to, kind)
-        with one_load_at_a_time(client, destination_type=kind, table=str(to)):
-            return _Load(to=to, target=target, schema=schema, parts=parts, contract=contract, client=client).run()
+        with one_load_at_a_time(client, kind=kind, table=str(to)):
+            return Load(to=to, target=target, schema=schema, parts=parts, contract=contract, client=client).run()
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Load:
-    """A load whose table is locked. See `load`.
+class Load:
+    """A load whose table is locked. See `load`; `files.load` is that into files.
 
     :param client: dlt's client of the destination, connected.
     """
@@ -134,37 +105,30 @@ class _Load:
     to: DltTarget
     target: Target
     schema: Mapping[str, Kind]
-    parts: Sequence[PartSource]
+    parts: Sequence[ParquetPart]
     contract: Contract
     client: Any
 
     def run(self) -> DltResult:
         from limio_limitrail.landing.dlt.rows import find_duplicates
-        from limio_limitrail.landing.dlt.widening import widen
 
         plan = self._plan()
         rows_before = self._count(plan)
         keys = self._keys(plan)
         time = self._time(plan)
-        rows = sum(part.rows for part in self._numbered)
+        rows = sum(part.part.rows for part in self.parts)
         if rows:
             _check_required(self.parts, plan=plan, contract=self.contract)
         dropped = find_duplicates(self.parts, plan=plan, keys=keys, time=time)
         self._guard(rows - len(dropped), known=rows_before)
         if rows or (plan.exists and self.target.mode in (WriteMode.APPEND, WriteMode.REPLACE)):
-            for column in plan.columns:
-                if column.widens:
-                    widen(self.client.sql_client, table=self._table, column=column, kind=self._kind)
-            try:
-                self._load(plan, keys=keys, time=time, dropped=dropped)
-            finally:
-                self._drop_stage()
+            self._load(plan, keys=keys, time=time, dropped=dropped)
         new = plan.exists and [column.name for column in plan.columns if column.existing is None]
         result = DltResult(
             rows=rows,
             duplicates=len(dropped),
             rows_before=rows_before,
-            rows_after=self._count(plan) if rows or plan.exists else 0,
+            rows_after=self._count_after(plan) if rows or plan.exists else 0,
             columns_added=tuple(new or ()),
             columns_widened=tuple(column.name for column in plan.columns if column.widens),
             columns_ignored=plan.ignored,
@@ -181,10 +145,6 @@ class _Load:
         return result
 
     @property
-    def _numbered(self) -> Sequence[Any]:
-        return [getattr(part, "part", part) for part in self.parts]
-
-    @property
     def _metadata(self) -> tuple[MetadataColumn, ...]:
         """The columns that the load itself writes; dlt fills those of a history's times."""
         own = run_columns(extracted_at=self.target.extracted_at, run_id=self.target.run_id)
@@ -195,20 +155,35 @@ class _Load:
 
     @property
     def _kind(self) -> str:
-        return self.to.destination.destination_type.rpartition(".")[2]
+        return database_kind(self.to, self.client)
 
     @property
     def _table(self) -> str:
         return str(self.client.sql_client.make_qualified_table_name(self.to.table))
 
+    @property
+    def _words(self) -> SqlWords:
+        from limio_limitrail.landing.dlt.conditions import SqlWords
+
+        quote = self.client.sql_client.escape_column_name
+        if self._kind == "mysql":
+            from limio_limitrail.landing.dlt import mysql
+
+            return SqlWords(quote=quote, literal=mysql.literal, same=mysql.same_bytes, not_in=mysql.not_in)
+        literal = self.client.capabilities.escape_literal
+        if literal is None or self._kind == "sqlalchemy":
+            # Behind SQLAlchemy dlt's quotes nothing.
+            return SqlWords(quote=quote, literal=lambda text: "'" + text.replace("'", "''") + "'")
+        return SqlWords(quote=quote, literal=literal)
+
     def _same(self, name: str) -> str:
-        return name if self.client.capabilities.has_case_sensitive_identifiers else ascii_lower(name)
+        exact = self.client.capabilities.has_case_sensitive_identifiers and self._kind != "mysql"
+        return name if exact else ascii_lower(name)
 
     def _plan(self) -> LoadPlan:
         from limio_limitrail.landing.dlt.columns import fit, make_plan
-        from limio_limitrail.landing.dlt.widening import can_widen, fits_double
 
-        exists, present = self.client.get_storage_table(self.to.table)
+        exists, present = self._present()
         history = self.target.mode is WriteMode.HISTORY
         if exists and history is not (ROW_VERSION in present and VALID_TO in present):
             raise LandingError(
@@ -221,8 +196,10 @@ class _Load:
             schema=self.schema,
             metadata=self._metadata,
             same=self._same,
-            fits_double=lambda name: fits_double(self.client.sql_client, table=self._table, column=name),
+            fits_double=self._fits_double,
         )
+        if self._kind == "mysql":
+            self._check_names(plan)
         nested = [column.key for column in plan.columns if column.kind is Kind.JSON]
         if nested and self._kind == _STORES_JSON_AS_TEXT:
             raise LandingError(
@@ -232,12 +209,44 @@ class _Load:
             )
         time = [] if self.target.time_column is None else [self.target.time_column]
         needed = [*self.target.primary_key, *time]
-        return fit(plan, contract=self.contract, needed=needed, can_widen=lambda column: can_widen(column, kind=self._kind))
+        return fit(plan, contract=self.contract, needed=needed, can_widen=self._can_widen)
+
+    def _check_names(self, plan: LoadPlan) -> None:
+        from limio_limitrail.landing.dlt.mysql import UNFIT_FOR_NAMES
+
+        for column in plan.columns:
+            if UNFIT_FOR_NAMES & set(column.name):
+                raise LandingError(
+                    f"{self.to}: the record key {column.key!r} has a colon, a percent sign or a backtick, which dlt's statements "
+                    "for MySQL and MariaDB cannot have in a column's name: leave it out with drop_columns=, and take it under "
+                    "another name with nested_columns=. Nothing was written; a retry with other parameters pulls again"
+                )
+
+    def _present(self) -> tuple[bool, Mapping[str, Any]]:
+        """Return whether the table exists, and its columns as dlt describes them."""
+        exists, present = self.client.get_storage_table(self.to.table)
+        return bool(exists), present
+
+    def _fits_double(self, column: str) -> bool:
+        from limio_limitrail.landing.dlt.widening import fits_double
+
+        return fits_double(self.client.sql_client, table=self._table, column=column)
+
+    def _can_widen(self, column: ColumnPlan) -> bool:
+        from limio_limitrail.landing.dlt.widening import can_widen
+
+        return can_widen(column, kind=self._kind)
 
     def _count(self, plan: LoadPlan) -> int:
         if not plan.exists and not self.client.get_storage_table(self.to.table)[0]:
             return 0
         return int(self.client.sql_client.execute_sql(f"SELECT count(*) FROM {self._table}")[0][0])
+
+    def _is_empty(self, plan: LoadPlan) -> bool:
+        return not plan.exists or not self.client.sql_client.execute_sql(f"SELECT 1 FROM {self._table} LIMIT 1")
+
+    def _count_after(self, plan: LoadPlan) -> int:
+        return self._count(plan)
 
     def _keys(self, plan: LoadPlan) -> tuple[str, ...]:
         keys = self.target.primary_key
@@ -273,25 +282,44 @@ class _Load:
             raise shrunk(str(self.to), missing=missing, known=known, guard=guard, consequence="nothing was replaced")
 
     def _load(self, plan: LoadPlan, *, keys: tuple[str, ...], time: str | None, dropped: pa.Array) -> None:
+        from limio_limitrail.landing.dlt.widening import widen
+
+        for column in plan.columns:
+            if column.widens:
+                widen(self.client.sql_client, table=self._table, column=column, kind=self._kind)
+        try:
+            self._write(plan, keys=keys, time=time, dropped=dropped)
+        finally:
+            self._drop_stage()
+
+    def _write(self, plan: LoadPlan, *, keys: tuple[str, ...], time: str | None, dropped: pa.Array) -> None:
         import dlt
 
         from limio_limitrail.landing.dlt.columns import data_columns
-        from limio_limitrail.landing.dlt.conditions import disposition
+        from limio_limitrail.landing.dlt.conditions import APPEND, disposition
+        from limio_limitrail.landing.dlt.copy_jobs import COPY_JOBS, Rows
         from limio_limitrail.landing.dlt.exact_jobs import with_exact_jobs
         from limio_limitrail.landing.dlt.rows import empty_table, row_tables
         from limio_limitrail.landing.dlt.table_lock import lock_dataset
 
         sql = self.client.sql_client
         by_key = {column.key: column.name for column in plan.columns}
-        writes = disposition(
-            self.target.mode,
-            table=self._table,
-            keys=[by_key[key] for key in keys],
-            time=None if time is None else by_key[time],
-            run_id=self.target.run_id,
-            extracted_at=self.target.extracted_at,
-            quote=sql.escape_column_name,
-            literal=self.client.capabilities.escape_literal or _literal,
+        copies = self.to.destination.destination_type in COPY_JOBS
+        # Into an empty table rows need no stage, because one transaction copies them. A history's times are written from a stage.
+        straight = copies and self._is_empty(plan) and self.target.mode is not WriteMode.HISTORY
+        writes = (
+            APPEND
+            if straight
+            else disposition(
+                self.target.mode,
+                table=self._table,
+                staged=sql.get_qualified_table_names(self.to.table)[1],
+                keys=[by_key[key] for key in keys],
+                time=None if time is None else by_key[time],
+                run_id=self.target.run_id,
+                extracted_at=self.target.extracted_at,
+                sql=self._words,
+            )
         )
 
         def rows() -> Iterator[pa.Table]:
@@ -299,26 +327,39 @@ class _Load:
             yield empty_table(plan)
             yield from row_tables(self.parts, plan=plan, dropped=dropped)
 
-        merges = self.target.mode is WriteMode.MERGE
-        hints: Any = {"write_disposition": writes, "columns": data_columns(plan, keys=keys if merges else ())}
-        resource = dlt.resource(rows(), name="rows", table_name=self.to.table, **hints)
+        copied = Rows(tables=rows, table_is_empty=straight) if copies else None
+        hints: Any = {"write_disposition": writes, "columns": data_columns(plan)}
+        resource = dlt.resource(
+            rows() if copied is None else iter([empty_table(plan)]), name="rows", table_name=self.to.table, **hints
+        )
         if not self._is_known(plan):
             # The dataset and dlt's own tables may be created, which loads into other tables must not do at the same time.
             lock_dataset(sql, kind=self._kind, dataset=self.to.dataset)
             # dlt looks at a table only if it has not seen its schema before, and it may have been dropped or changed since.
             resource.apply_hints(additional_table_hints={"x-limio-change": uuid.uuid4().hex})
-        schema = dlt.Schema(_SCHEMA)
+        index = None
+        if self._kind == "mysql" and self.target.mode is WriteMode.MERGE:
+            from limio_limitrail.landing.dlt.mysql import KeyIndex
+
+            index = KeyIndex(table=self.to.table, keys=[column for column in plan.columns if column.key in keys])
+        exact = with_exact_jobs(self.to.destination, rows=copied, index=index)
+        self._run_dlt(resource, destination=exact, file_format=self._file_format())
+
+    def _run_dlt(self, resource: Any, *, destination: Destination[Any, Any], file_format: Any) -> None:
+        import dlt
+
+        schema = dlt.Schema(SCHEMA)
         source = dlt.source(lambda: resource, schema=schema)()
         pipeline = dlt.pipeline(
-            pipeline_name=_SCHEMA,
+            pipeline_name=SCHEMA,
             pipelines_dir=str(self.to.folder / "pipelines"),
-            destination=with_exact_jobs(self.to.destination),
+            destination=destination,
             staging=self.to.staging,
             dataset_name=self.to.dataset,
         )
         # Rows are written into the table in the last of the steps only.
-        with errors_of_dlt(f"while preparing the rows for {self.to}", outcome=_WHAT_IS_LEFT):
-            pipeline.extract(source, loader_file_format=self._file_format())
+        with errors_of_dlt(f"while preparing the rows for {self.to}", outcome=WHAT_IS_LEFT):
+            pipeline.extract(source, loader_file_format=file_format)
             pipeline.normalize()
         with errors_of_dlt(f"while loading {self.to}", outcome=_RETRY):
             pipeline.load()
@@ -349,13 +390,13 @@ class _Load:
             log.warning("The stage %s of this run could not be dropped (%s): a retry drops it.", stage, type(error).__name__)
 
 
-def _check_required(parts: Sequence[PartSource], *, plan: LoadPlan, contract: Contract) -> None:
+def _check_required(parts: Sequence[ParquetPart], *, plan: LoadPlan, contract: Contract) -> None:
     """Refuse rows that have no value in a required column."""
     wanted = set(contract.required_columns)
     if not wanted:
         return
     for part in parts:
-        for group in part.groups():
+        for group in part.groups(keys=wanted):
             wanted -= {key for key in wanted if key in group.column_names and group.column(key).null_count < group.num_rows}
         if not wanted:
             return
@@ -364,87 +405,3 @@ def _check_required(parts: Sequence[PartSource], *, plan: LoadPlan, contract: Co
         f"{plan.table}: columns of required_columns= have no value in any record: {named}. Nothing was written. A retry pulls "
         "the list again; if the API no longer sends them, take them out of required_columns="
     )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-@contextmanager
-def _opened(to: DltTarget, *, run_id: str) -> Iterator[Any]:
-    """Let dlt run privately, and return the client of the destination."""
-    from limio_limitrail.landing.dlt.exact_jobs import with_exact_jobs
-    from limio_limitrail.landing.dlt.private_run import private_run
-
-    with private_run(to.folder):
-        import dlt
-
-        # Among its own options, which win over settings.
-        to.destination.config_params["staging_dataset_name_layout"] = to.stage(run_id)
-        destination = with_exact_jobs(to.destination)
-        config = destination.spec()._bind_dataset_name(dataset_name=to.dataset)  # noqa: SLF001 - as dlt's pipelines do
-        yield destination.client(dlt.Schema(_SCHEMA), config)
-
-
-@raises_bare
-def check_target(to: DltTarget, *, mode: WriteMode) -> None:
-    """Refuse a destination that cannot do what a mode promises, before a pull. Connects to nothing.
-
-    :raises LandingError: it cannot, or its driver is missing.
-    """
-    from limio_limitrail.landing.dlt.exact_jobs import check_capabilities
-    from limio_limitrail.landing.dlt.private_run import private_run
-
-    with errors_of_dlt(f"while looking at dlt's destination of {to}", outcome="Nothing was pulled"), private_run(to.folder):
-        check_capabilities(to.destination, mode=mode)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TableState:
-    """What a table has.
-
-    :param exists: whether it is there.
-    :param rows: its rows.
-    :param has_run: whether rows of the run are among them.
-    :param newest_reached: whether a row is as new as was asked; ``None`` if that is not known.
-    """
-
-    exists: bool
-    rows: int = 0
-    has_run: bool = False
-    newest_reached: bool | None = None
-
-
-@raises_bare
-def table_state(to: DltTarget, *, run_id: str, time_column: str | None = None, reached: datetime | None = None) -> TableState:
-    """Return what a table has.
-
-    :param run_id: the run whose rows are looked for.
-    :param time_column: the column whose newest value is compared.
-    :param reached: with what.
-    :raises LandingError: the warehouse cannot be asked.
-    """
-    from limio_limitrail.landing.dlt.table_lock import one_load_at_a_time
-
-    step = f"while looking at {to}"
-    kind = to.destination.destination_type
-    with (
-        errors_of_dlt(step, outcome="Nothing was pulled"),
-        _opened(to, run_id=run_id) as client,
-        one_load_at_a_time(client, destination_type=kind, table=str(to)),
-    ):
-        exists, columns = client.get_storage_table(to.table)
-        if not exists:
-            return TableState(exists=False)
-        sql = client.sql_client
-        table, quote = sql.make_qualified_table_name(to.table), sql.escape_column_name
-
-        def count(condition: str = "1 = 1", *values: object) -> int:
-            return int(sql.execute_sql(f"SELECT count(*) FROM {table} WHERE {condition}", *values)[0][0])
-
-        state = TableState(exists=True, rows=count())
-        if RUN_ID in columns:
-            state = replace(state, has_run=count(f"{quote(RUN_ID)} = %s", run_id) > 0)
-        if time_column in columns and columns[time_column].get("data_type") == "timestamp":
-            state = replace(state, newest_reached=count(f"{quote(time_column)} >= %s", reached) > 0)
-        return state

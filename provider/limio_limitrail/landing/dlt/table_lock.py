@@ -7,7 +7,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,36 +19,40 @@ LOCK_WAIT = 600.0
 """Seconds that a load waits for another one."""
 
 _IN_USE = re.compile("could not set lock on file|being used by another process", re.IGNORECASE)
+_TRY_LOCK: Mapping[str, str] = {
+    "postgres": "SELECT pg_try_advisory_lock({number})",
+    "mysql": "SELECT GET_LOCK('limio_limitrail {number}', 0)",
+}
+"""What takes a lock for the rest of a session, and returns whether it has it."""
+
 _LONGEST_PAUSE = 5.0
 _LOG_EVERY = 30.0
 
 
 @contextmanager
-def one_load_at_a_time(client: Any, *, destination_type: str, table: str) -> Iterator[None]:
+def one_load_at_a_time(client: Any, *, kind: str, table: str) -> Iterator[None]:
     """Hold the lock of a table, with a connection of its own; in DuckDB that of the file.
 
     Other warehouses have no such lock: there the tasks of a table need an Airflow pool of one slot.
 
     :param client: dlt's client of the destination; it is connected meanwhile.
-    :param destination_type: dlt's type of the destination.
+    :param kind: what the database is, as `target.database_kind` calls it.
     :param table: the table with its dataset.
     :raises DltError: another load has held it for `LOCK_WAIT` seconds.
     """
-    kind = destination_type.rpartition(".")[2]
     sql = client.sql_client
     _connect(sql, waits=kind == "duckdb", table=table)
     try:
-        if kind == "postgres":
-            _lock_in_postgres(sql, name=table)
+        _lock(sql, kind=kind, name=table)
         yield
     finally:
         # Ends the session, and with it the lock.
         sql.close_connection()
 
 
-def locks(destination_type: str) -> bool:
-    """Return whether loads into one table of such a warehouse wait for each other."""
-    return destination_type.rpartition(".")[2] in ("duckdb", "postgres")
+def locks(kind: str) -> bool:
+    """Return whether loads into one table of such a database wait for each other."""
+    return kind in ("duckdb", *_TRY_LOCK)
 
 
 def _connect(sql: Any, *, waits: bool, table: str) -> None:
@@ -67,18 +71,21 @@ def _connect(sql: Any, *, waits: bool, table: str) -> None:
 def lock_dataset(sql: Any, *, kind: str, dataset: str) -> None:
     """Lock a dataset for the rest of the load, in a session that has the lock of a table of it; DuckDB's is that of the file.
 
-    :param kind: dlt's name of the destination.
+    :param kind: as for `one_load_at_a_time`.
     :raises DltError: another load has held it for `LOCK_WAIT` seconds.
     """
-    if kind == "postgres":
-        _lock_in_postgres(sql, name=f"dataset {dataset}")
+    _lock(sql, kind=kind, name=f"dataset {dataset}")
 
 
-def _lock_in_postgres(sql: Any, *, name: str) -> None:
-    key = int.from_bytes(hashlib.sha256(f"limio_limitrail:{name}".encode()).digest()[:8], "big", signed=True)
+def _lock(sql: Any, *, kind: str, name: str) -> None:
+    statement = _TRY_LOCK.get(kind)
+    if statement is None:
+        return
+    digest = hashlib.sha256(f"limio_limitrail:{name}".encode()).digest()
+    number = int.from_bytes(digest[:8], "big", signed=True)
     waited = _Wait(name)
     # Not a lock that waits in the server: it would hold up what Airflow does to end the task.
-    while not sql.execute_sql(f"SELECT pg_try_advisory_lock({key})")[0][0]:
+    while not sql.execute_sql(statement.format(number=number))[0][0]:
         waited.pause()
 
 

@@ -14,6 +14,7 @@ log = logging.getLogger("limio_limitrail.landing.dlt")
 
 _TYPES: Mapping[str, Mapping[Kind, str]] = {
     "duckdb": {Kind.DOUBLE: "DOUBLE", Kind.TEXT: "VARCHAR"},
+    "mysql": {Kind.DOUBLE: "DOUBLE", Kind.TEXT: "LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"},
     "postgres": {Kind.DOUBLE: "double precision", Kind.TEXT: "text"},
 }
 
@@ -28,8 +29,11 @@ def can_widen(column: ColumnPlan, *, kind: str) -> bool:
 
     Doubles do not become text, because databases write them otherwise than this package does.
 
-    :param kind: dlt's name of the destination.
+    :param kind: as for `table_lock.one_load_at_a_time`.
     """
+    if kind == "mysql" and column.current not in (Kind.INTEGER, Kind.BIGINT):
+        # MODIFY writes true as 1, and an instant without its zone.
+        return False
     return column.kind in _TYPES.get(kind, {}) and column.current is not Kind.DOUBLE
 
 
@@ -48,6 +52,10 @@ def widen(sql: Any, *, table: str, column: ColumnPlan, kind: str) -> None:
     """Make a column wider, in a transaction of its own: no value changes, so that it does no harm if the load fails."""
     name = sql.escape_column_name(column.name)
     type_ = _TYPES[kind][column.kind]
-    using = _INSTANTS[kind].format(name=name) if column.current is Kind.TIMESTAMP else f"CAST({name} AS {type_})"
-    sql.execute_sql(f"ALTER TABLE {table} ALTER COLUMN {name} TYPE {type_} USING {using}")
+    if kind == "mysql":
+        change = f"MODIFY COLUMN {name} {type_}"
+    else:
+        using = _INSTANTS[kind].format(name=name) if column.current is Kind.TIMESTAMP else f"CAST({name} AS {type_})"
+        change = f"ALTER COLUMN {name} TYPE {type_} USING {using}"
+    sql.execute_sql(f"ALTER TABLE {table} {change}")
     log.info("%s: the column %r is %s now", table, column.name, type_)

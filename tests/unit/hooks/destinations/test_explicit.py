@@ -148,19 +148,3 @@ def test_no_secret_shows(name, monkeypatch, caplog):
 def test_the_key_of_a_service_account_is_masked(find):
     find("bigquery", **CONNECTIONS["bigquery"])
     assert KEY.splitlines()[1] not in (safe_text(f"cannot read {KEY}") or "")
-
-
-def test_settings_reach_dlt(find):
-    destination = find(
-        "postgres",
-        settings={"replace_strategy": "staging-optimized", "naming_convention": "sql_cs_v1"},
-        **CONNECTIONS["postgres"],
-    )
-    assert values(destination)["replace_strategy"] == "staging-optimized"
-    assert destination.capabilities().naming_convention == "sql_cs_v1"
-
-
-@pytest.mark.parametrize("name", ["credentials", "staging_config", "speed"])
-def test_settings_that_do_not_exist_or_are_decided(find, name):
-    with pytest.raises(ValueError, match=name):
-        find("postgres", settings={name: "x"}, **CONNECTIONS["postgres"])

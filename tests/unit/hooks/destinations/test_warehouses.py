@@ -370,6 +370,7 @@ def test_both_ports_of_clickhouse(credentials, fields, native, http, secure):
 def test_a_file_of_duckdb_downloads_nothing(credentials, tmp_path):
     extra = {"threads": 2, "memory_limit": "1GB", "settings": {"preserve_insertion_order": False}}
     found = credentials("duckdb", {"conn_type": "duckdb", "host": str(tmp_path / "a.duckdb"), "extra": extra})
+    assert found.global_config["memory_limit"] == "1GB"
     connection = found.conn_pool.borrow_conn()
     try:
         settings = dict(connection.sql("SELECT name, value FROM duckdb_settings()").fetchall())
@@ -377,6 +378,8 @@ def test_a_file_of_duckdb_downloads_nothing(credentials, tmp_path):
         found.conn_pool.return_conn(connection)
     assert (settings["threads"], settings["autoinstall_known_extensions"]) == ("2", "false")
     assert (tmp_path / "a.duckdb").exists()
+    without = credentials("duckdb", {"conn_type": "duckdb", "host": str(tmp_path / "a.duckdb")})
+    assert without.global_config["memory_limit"] == "512MB"
 
 
 @pytest.mark.parametrize(
