@@ -233,6 +233,7 @@ def test_runs_after_a_clock_that_was_ahead_are_remembered(place_of, conn_id):
     assert [row["run_id"] for row in found] == ["0", "1", "2"]
 
 
+@pytest.mark.covering
 @pytest.mark.sampled(2)
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 @pytest.mark.parametrize(
