@@ -76,6 +76,7 @@ def test_links_of_the_installed_pages_lead_to_installed_pages() -> None:
 
 
 INTERNAL = {
+    "CommitConflictError",
     "ApiError", "BadCursorError", "EndedError", "PredicateError", "ExplainedError",
     "PermanentUsageError", "SendingStoppedError",
     "ConsumerStoppedError", "NotJSONError", "NestedTooDeeplyError", "BodyTooLargeError", "TooManyBytesError",

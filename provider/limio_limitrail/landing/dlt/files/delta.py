@@ -65,7 +65,9 @@ class DeltaFiles:
                 whole = with_columns(rows, of=self.schema)
                 write_deltalake(self._table, whole, mode="overwrite", schema_mode="overwrite", commit_properties=alone)
             elif change.mode is WriteMode.MERGE and set(change.keys) <= set(self.schema.names):
-                self._merge(rows, change=change, columns=self.schema.names, properties=alone)
+                # What a newer row does not have must not stay as it was.
+                whole = with_columns(rows, of=self.schema)
+                self._merge(whole, change=change, columns=self.schema.names, properties=alone)
             elif change.mode is WriteMode.APPEND and RUN_ID in self.schema.names:
                 of_run = _of_run(change.run_id)
                 write_deltalake(
@@ -77,7 +79,6 @@ class DeltaFiles:
     def _merge(self, rows: pa.RecordBatchReader, *, change: Change, columns: list[str], properties: Any) -> None:
         table: Any = self._table
         values = {_quoted(name): f"source.{_quoted(name)}" for name in rows.schema.names}
-        emptied = {_quoted(name): "NULL" for name in columns if name not in rows.schema.names}
         merge = table.merge(
             source=rows,
             predicate=" AND ".join(f"target.{_quoted(key)} = source.{_quoted(key)}" for key in change.keys),
@@ -86,7 +87,7 @@ class DeltaFiles:
             merge_schema=True,
             commit_properties=properties,
         )
-        merge = merge.when_matched_update({**values, **emptied}, predicate=_replaces(change, columns=columns))
+        merge = merge.when_matched_update(values, predicate=_replaces(change, columns=columns))
         merge.when_not_matched_insert(values).execute()
 
 

@@ -119,7 +119,9 @@ def files_state(to: DltTarget, *, run_id: str, time_column: str | None = None, r
 @contextmanager
 def _table(to: DltTarget, *, run_id: str) -> Iterator[tuple[Any, FileTable]]:
     """Open the table, with dlt's client of its folder."""
-    with opened(to, run_id=run_id) as client:
+    from limio_limitrail.landing.dlt.files.environment import own_credentials_only
+
+    with opened(to, run_id=run_id) as client, own_credentials_only(client.config.credentials):
         yield client, _opened_table(to, client)
 
 
