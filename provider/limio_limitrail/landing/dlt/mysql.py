@@ -62,8 +62,8 @@ def check_names(plan: LoadPlan) -> None:
         if _UNFIT_FOR_NAMES & set(column.name):
             raise LandingError(
                 f"{plan.table}: the record key {column.key!r} has a colon, a percent sign or a backtick, which dlt's statements "
-                "for MySQL and MariaDB cannot have in a column's name: leave it out with drop_columns=, and take it under another "
-                "name with nested_columns=. Nothing was written; a retry with other parameters pulls again"
+                "for MySQL and MariaDB cannot have in a column's name: leave it out with drop_columns=, and take it under "
+                "another name with nested_columns=. Nothing was written; a retry with other parameters pulls again"
             )
 
 
