@@ -276,6 +276,10 @@ def test_a_destination_that_cannot_keep_a_promise_is_refused_before_the_pull(mak
         LimioToDltOperator(task_id="unknown", destination="sqlserver", destination_conn_id="duck", **common)
         LimioToDltOperator(task_id="no_connection", destination="duckdb", **common)
         LimioToDltOperator(
+            task_id="own", destination="duckdb", destination_conn_id="duck", resource="subscriptions", dataset="lake",
+            table="_dlt_loads",
+        )
+        LimioToDltOperator(
             task_id="masked", destination="duckdb", destination_conn_id="duck", mask={{"id": "hmac"}}, mask_conn_id="key",
             **common,
         )
@@ -285,6 +289,7 @@ def test_a_destination_that_cannot_keep_a_promise_is_refused_before_the_pull(mak
     assert "is no destination of dlt's" in failed(home, "nothing")
     assert "destination='sqlserver' must be one of athena" in failed(home, "unknown")
     assert "needs destination_conn_id" in failed(home, "no_connection")
+    assert "are dlt's own" in failed(home, "own")
     assert "belongs to the primary key" in failed(home, "masked")
     assert "use LimioToSqlOperator" in failed(home, "sqlite")
     assert limio_emulator.counters.log == []
