@@ -92,7 +92,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Within a tier, what takes longest comes first: no worker is then left alone with it at the end.
     """
-    targets = [name for name in ("needs_s3", "needs_table_formats") if MISSING[name] is not None]
+    targets = [name for name in ("needs_mariadb", "needs_s3", "needs_table_formats") if MISSING[name] is not None]
     elsewhere = {item for item in items if any(item.get_closest_marker(name) is not None for name in targets)}
     named = any("::" in name for name in config.args)
     if not named:

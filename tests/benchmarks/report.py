@@ -28,12 +28,14 @@ PAGE = HERE.parents[1] / "docs" / "explanation" / "performance.md"
 IMAGES = HERE.parents[1] / "docs" / "images"
 PULL = "tests/benchmarks/pull/compare.py"
 SLICES = "tests/benchmarks/pull/slices.py"
+LOAD = "tests/benchmarks/pull/load_alone.py"
 COMMIT = "tests/benchmarks/commit/compare.py"
 RUNS = {
     "pull": f"{PULL} --records 200000 --rounds 3",
     "pull20": f"{PULL} --records 200000 --rounds 1 --milliseconds 20 --only nothing,own --without again",
     "pull100": f"{PULL} --records 100000 --rounds 1 --milliseconds 100 --only nothing,own --without again",
     "large": f"{PULL} --records 2000000 --rounds 1 --only own",
+    "loads": f"{LOAD} --records 300000 --rounds 3",
     "slices": f"{SLICES} --milliseconds 20 --parallel 1 4 8 --rounds 1",
     "commit": f"{COMMIT} --rows 100000 --milliseconds 20 --rounds 1 --in-flight 1 32 64",
     "commit0": f"{COMMIT} --rows 100000 --milliseconds 0 --rounds 1 --in-flight 32 --only own,aiohttp",
@@ -58,6 +60,7 @@ NAMES = {
     "own.duckdb_again": "**this package → DuckDB, all of it there already**",
     "own.postgres_again": "**this package → Postgres, all of it there already**",
 }
+LOADS = {"duckdb": "DuckDB", "postgres": "Postgres"}
 CLIENTS = {"own.commit": "**this package**", "own.without_ledger": "**this package, without its ledger**"}
 PACKAGES = ("apache-airflow", "duckdb", "pyarrow", "pandas", "requests", "aiohttp", "msgspec", "dlt")
 
@@ -95,6 +98,20 @@ def pulls(folder: Path) -> str:
         own="this package",
     )
     return table("| | records/s | CPU, µs a record | peak MB, 200,000 records | peak MB, 2,000,000 records |", rows)
+
+
+def loads(folder: Path) -> str:
+    if not (folder / "loads.json").exists():
+        return "Not measured.\n"
+    figures = json.loads((folder / "loads.json").read_text())["figures"]
+    rows = []
+    for name, told in LOADS.items():
+        for time, again in (("first", ""), ("second", "_again")):
+            own, dlt = (figures[f"loads.{who}_{name}{again}"] for who in ("sql", "dlt"))
+            cells = [f"{one['seconds']:.1f} s | {one['cpu']:.1f} s | {one['peak']:.0f} MB" for one in (own, dlt)]
+            rows.append(f"| {told}, {time} time | {' | '.join(cells)} | {dlt['cpu'] / own['cpu']:.2f} |")
+    head = "| | `…ToSqlOperator`: clock | processor | peak memory | `…ToDltOperator`: clock | processor | peak memory | times |"
+    return table(head, rows)
 
 
 def waits(folder: Path) -> str:
@@ -162,7 +179,14 @@ def write(folder: Path) -> None:
         f"Measured on {datetime.now(UTC):%Y-%m-%d} with what `make bench` runs: Python {platform.python_version()}, {versions}; "
         f"{os.cpu_count()} cores, which the server shares.\n\n"
     )
-    for name, part in {"pulls": pulls, "waiting": waits, "slices": slices, "commits": commits, "costs": costs}.items():
+    for name, part in {
+        "pulls": pulls,
+        "loads": loads,
+        "waiting": waits,
+        "slices": slices,
+        "commits": commits,
+        "costs": costs,
+    }.items():
         begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
         before, _, rest = text.partition(begin)
         text = before + begin + "\n" + about + part(folder) + "\n" + end + rest.partition(end)[2]

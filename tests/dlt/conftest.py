@@ -15,9 +15,6 @@ pytest.importorskip("dlt")
 
 @pytest.fixture(scope="session")
 def mariadb_server() -> Iterator[dict[str, Any]]:
-    pytest.importorskip("pymysql")
-    if not mariadb.is_installed():
-        pytest.skip("mariadbd is not installed")
     with mariadb.start_mariadb() as details:
         yield details
 

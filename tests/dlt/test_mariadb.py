@@ -12,6 +12,8 @@ from tests.support.landed import duck
 from tests.support.mariadb import PASSWORD, query
 from tests.support.secrets_left import forms_of
 
+pytestmark = pytest.mark.needs_mariadb
+
 SIGKILL = -9
 STEPS = ("after dlt extract", "before dlt statements", "after dlt statements", "after dlt load")
 

@@ -1,5 +1,7 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Run the tests of loads by dlt that need more than the others: Delta and Iceberg tables, and an S3 API on this machine.
+"""Run the tests of loads by dlt that need more than the others: Delta and Iceberg tables, an S3 API on this machine, and MariaDB.
+
+Those of MariaDB are skipped where mariadbd is not installed.
 
 ``python tests/packaging/check_dlt.py UV [PYTEST ARGUMENTS]``, where UV is the uv to install with. The environment is made in
 .test-dlt/ and kept as long as pyproject.toml, constraints.txt and this file stay the same.
@@ -15,12 +17,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HOME = ROOT / ".test-dlt"
 PYTHON = HOME / "bin" / "python"
-PACKAGES = ["apache-airflow-providers-amazon[s3fs]", "moto[s3,server]"]
+PACKAGES = ["apache-airflow-providers-amazon[s3fs]", "moto[s3,server]", "pymysql"]
 EXTRAS = "dlt,dlt-delta,dlt-iceberg,duckdb,emulator,postgres"
 # botocore wants a python-dateutil before 3.
 UNPINNED = ("python-dateutil==",)
-TESTS = ["tests/integration/dlt", "tests/integration/dlt_source"]
-MARKERS = "needs_s3 or needs_table_formats"
+TESTS = ["tests/integration/dlt", "tests/integration/dlt_source", "tests/dlt"]
+MARKERS = "needs_s3 or needs_table_formats or needs_mariadb"
 
 
 def main(uv: str, arguments: list[str]) -> int:

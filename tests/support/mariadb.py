@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import getpass
-import shutil
 import socket
 import subprocess
 import tempfile
@@ -16,11 +15,6 @@ from typing import Any
 
 USER, PASSWORD = "loader", "pass-0f-the-warehouse"
 _START_SECONDS = 120
-
-
-def is_installed() -> bool:
-    """Return whether MariaDB is there."""
-    return shutil.which("mariadbd") is not None and shutil.which("mariadb-install-db") is not None
 
 
 @contextmanager

@@ -57,6 +57,47 @@ def test_the_rows_and_types_are_those_of_our_own_loads(dlt_home, limio_emulator,
 
 
 # fmt: off
+DAYS = (
+    [
+        {"id": "1", "t": "2026-01-01T00:00:00Z", "n": 1, "big": 1, "yes": True, "tags": ["a"]},
+        {"id": "2", "t": "2026-01-01T00:00:00Z", "n": 2, "big": 9007199254740993, "yes": False, "tags": {"b": 1.50}},
+        {"id": "3", "t": "2026-01-01T00:00:00Z", "n": 3, "big": 0.5, "yes": None, "tags": []},
+    ],
+    # A column more, wider columns, a column that nobody brings, and two records less.
+    [
+        {"id": "1", "t": "2026-01-02T00:00:00Z", "n": 1.5, "when": "2026-01-01T01:02:03.123456+02:00", "tags": "text"},
+        {"id": "4", "t": "2026-01-02T00:00:00Z", "n": 4, "yes": "perhaps", "when": None, "Id": 5},
+    ],
+    [],
+)
+# fmt: on
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("mode", MODES)
+def test_drift_and_deletes_end_as_in_our_own_loads(dlt_home, limio_emulator, warehouse, mode):
+    dlt_home.write_dag(
+        f"""
+        things = Resource(
+            name="things", path="/custom/things", primary_key=("id",), time_column="t", timestamps=("t", "when"),
+        )
+        common = dict(resource=things, mode={mode!r}, max_missing="100%", part_rows=2)
+        LimioToDltOperator(
+            task_id="dlt", destination={warehouse.kind!r}, destination_conn_id={warehouse.conn_id!r}, dataset="lake",
+            table="Things", **common,
+        )
+        LimioToSqlOperator(task_id="sql", sql_conn_id={warehouse.conn_id!r}, table="things", **common)
+        """
+    )
+    for records in DAYS:
+        limio_emulator.put_records("custom/things", [json.dumps(record).encode() for record in records])
+        done = dlt_home.run()
+        assert done.result["state"] == "success", dlt_home.output()[-6000:]
+        assert warehouse.columns("Things") == warehouse.columns("things")
+        assert warehouse.rows('lake."Things"') == warehouse.rows("things")
+
+
+# fmt: off
 ODD = [
     {
         "id": "1", "t": "2026-01-01T00:00:00Z", "n": 9007199254740993, "u": "\u00e9\U0001f600 \0", "createdAt": "",
@@ -235,6 +276,10 @@ def test_a_destination_that_cannot_keep_a_promise_is_refused_before_the_pull(mak
         LimioToDltOperator(task_id="unknown", destination="sqlserver", destination_conn_id="duck", **common)
         LimioToDltOperator(task_id="no_connection", destination="duckdb", **common)
         LimioToDltOperator(
+            task_id="own", destination="duckdb", destination_conn_id="duck", resource="subscriptions", dataset="lake",
+            table="_dlt_loads",
+        )
+        LimioToDltOperator(
             task_id="masked", destination="duckdb", destination_conn_id="duck", mask={{"id": "hmac"}}, mask_conn_id="key",
             **common,
         )
@@ -244,6 +289,7 @@ def test_a_destination_that_cannot_keep_a_promise_is_refused_before_the_pull(mak
     assert "is no destination of dlt's" in failed(home, "nothing")
     assert "destination='sqlserver' must be one of athena" in failed(home, "unknown")
     assert "needs destination_conn_id" in failed(home, "no_connection")
+    assert "are dlt's own" in failed(home, "own")
     assert "belongs to the primary key" in failed(home, "masked")
     assert "use LimioToSqlOperator" in failed(home, "sqlite")
     assert limio_emulator.counters.log == []
@@ -265,10 +311,6 @@ def test_nested_values_that_dlt_would_change_are_refused(dlt_home, limio_emulato
         things = Resource(name="things", path="/custom/things", primary_key=("id",))
         common = dict(resource=things, destination=other, dataset="lake", table="things", mode="append")
         LimioToDltOperator(task_id="nested", **common)
-        LimioToDltOperator(task_id="flat", drop_columns=["tags"], **common)
         """
     )
     assert "the column 'tags' has nested values" in failed(dlt_home, "nested")
-    for _ in range(2):
-        loaded(dlt_home, "flat", run_id="one")
-    assert warehouse.query("SELECT id, n FROM lake.things") == [("a", 1)]

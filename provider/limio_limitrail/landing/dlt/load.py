@@ -199,7 +199,9 @@ class Load:
             fits_double=self._fits_double,
         )
         if self._kind == "mysql":
-            self._check_names(plan)
+            from limio_limitrail.landing.dlt.mysql import check_names
+
+            check_names(plan)
         nested = [column.key for column in plan.columns if column.kind is Kind.JSON]
         if nested and self._kind == _STORES_JSON_AS_TEXT:
             raise LandingError(
@@ -210,17 +212,6 @@ class Load:
         time = [] if self.target.time_column is None else [self.target.time_column]
         needed = [*self.target.primary_key, *time]
         return fit(plan, contract=self.contract, needed=needed, can_widen=self._can_widen)
-
-    def _check_names(self, plan: LoadPlan) -> None:
-        from limio_limitrail.landing.dlt.mysql import UNFIT_FOR_NAMES
-
-        for column in plan.columns:
-            if UNFIT_FOR_NAMES & set(column.name):
-                raise LandingError(
-                    f"{self.to}: the record key {column.key!r} has a colon, a percent sign or a backtick, which dlt's statements "
-                    "for MySQL and MariaDB cannot have in a column's name: leave it out with drop_columns=, and take it under "
-                    "another name with nested_columns=. Nothing was written; a retry with other parameters pulls again"
-                )
 
     def _present(self) -> tuple[bool, Mapping[str, Any]]:
         """Return whether the table exists, and its columns as dlt describes them."""

@@ -15,11 +15,12 @@ from dlt.destinations.impl.sqlalchemy.type_mapper import MysqlVariantTypeMapper
 from sqlalchemy.dialects import mysql
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.plan import ColumnPlan
+from limio_limitrail.landing.sql.model import LandingError
+from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 
 _CHARSET, _COLLATION = "utf8mb4", "utf8mb4_bin"
 
-UNFIT_FOR_NAMES = frozenset(":%`")
+_UNFIT_FOR_NAMES = frozenset(":%`")
 """Characters in which SQLAlchemy and drivers see parameters or quotes, also within a name."""
 
 _INDEX, _PREFIX = "limio_keys", 100
@@ -50,6 +51,20 @@ class KeyIndex:
             sql.escape_column_name(key.name) + (f"({_PREFIX})" if key.kind in _TEXTS else "") for key in self.keys
         )
         sql.execute_sql(f"CREATE INDEX {_INDEX} ON {sql.get_qualified_table_names(table)[1]} ({columns})")
+
+
+def check_names(plan: LoadPlan) -> None:
+    """Refuse names of columns that dlt's statements cannot have.
+
+    :raises LandingError: there is one.
+    """
+    for column in plan.columns:
+        if _UNFIT_FOR_NAMES & set(column.name):
+            raise LandingError(
+                f"{plan.table}: the record key {column.key!r} has a colon, a percent sign or a backtick, which dlt's statements "
+                "for MySQL and MariaDB cannot have in a column's name: leave it out with drop_columns=, and take it under "
+                "another name with nested_columns=. Nothing was written; a retry with other parameters pulls again"
+            )
 
 
 def literal(text: str) -> str:

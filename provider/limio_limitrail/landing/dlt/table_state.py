@@ -17,8 +17,10 @@ from limio_limitrail.landing.sql.model import LandingError, WriteMode
 def check_target(to: DltTarget, *, mode: WriteMode) -> None:
     """Refuse a destination that cannot do what a mode promises, before a pull. Connects to nothing.
 
-    :raises LandingError: it cannot, or its driver is missing.
+    :raises LandingError: it cannot, or its driver is missing; or the table is one of dlt's own.
     """
+    if to.table.lower().startswith("_dlt_"):
+        raise LandingError(f"{to}: tables whose names begin with _dlt_ are dlt's own: load into a table of another name")
     from limio_limitrail.landing.dlt.exact_jobs import check_capabilities
     from limio_limitrail.landing.dlt.private_run import private_run
 
