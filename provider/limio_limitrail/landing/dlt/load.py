@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("limio_limitrail.landing.dlt")
 
-_STORES_JSON_AS_TEXT = "sqlalchemy"
-"""The destination that takes the text of a JSON value for a value that is a text (dlt 1.31, seen with MariaDB)."""
 _RETRY = "The table is as it was, or has all rows of this run; a retry goes on from the finished parts"
 WHAT_IS_LEFT = "Nothing was written; a retry goes on from the finished parts"
 
@@ -171,10 +169,7 @@ class Load:
 
             return SqlWords(quote=quote, literal=mysql.literal, same=mysql.same_bytes, not_in=mysql.not_in)
         literal = self.client.capabilities.escape_literal
-        if literal is None or self._kind == "sqlalchemy":
-            # Behind SQLAlchemy dlt's quotes nothing.
-            return SqlWords(quote=quote, literal=lambda text: "'" + text.replace("'", "''") + "'")
-        return SqlWords(quote=quote, literal=literal)
+        return SqlWords(quote=quote, literal=literal or (lambda text: "'" + text.replace("'", "''") + "'"))
 
     def _same(self, name: str) -> str:
         exact = self.client.capabilities.has_case_sensitive_identifiers and self._kind != "mysql"
@@ -202,13 +197,6 @@ class Load:
             from limio_limitrail.landing.dlt.mysql import check_names
 
             check_names(plan)
-        nested = [column.key for column in plan.columns if column.kind is Kind.JSON]
-        if nested and self._kind == _STORES_JSON_AS_TEXT:
-            raise LandingError(
-                f"{self.to}: the column {nested[0]!r} has nested values, which dlt would store as the text of a text by "
-                "SQLAlchemy: leave it out with drop_columns=, and take what you need of it with nested_columns=. Nothing was "
-                "written; a retry with other parameters pulls again"
-            )
         time = [] if self.target.time_column is None else [self.target.time_column]
         needed = [*self.target.primary_key, *time]
         return fit(plan, contract=self.contract, needed=needed, can_widen=self._can_widen)

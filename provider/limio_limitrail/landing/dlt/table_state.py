@@ -38,7 +38,13 @@ def _check_dialect(to: DltTarget, *, mode: WriteMode) -> None:
                 "dlt's sqlalchemy destination makes a SQLite file of its own for each dataset, and two loads at once could "
                 "double rows: use LimioToSqlOperator or LimitRailToSqlOperator, which load SQLite by themselves"
             )
-        if mode is WriteMode.HISTORY and database_kind(to, client) == "mysql":
+        if database_kind(to, client) != "mysql":
+            raise LandingError(
+                f"dlt's sqlalchemy destination loads MySQL and MariaDB here, and not {client.sql_client.dialect_name}, for which "
+                "it would store nested values as the text of a text: use a destination of the database's own, or LimioToSqlOperator "
+                "or LimitRailToSqlOperator with its Airflow connection"
+            )
+        if mode is WriteMode.HISTORY:
             raise LandingError(
                 "mode='history' into MySQL or MariaDB compares each row with each other one, which takes hours for a hundred "
                 "thousand of them: use mode='merge', or 'append' and a view of the newest rows"
