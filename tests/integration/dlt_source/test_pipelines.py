@@ -156,12 +156,13 @@ def test_a_list_of_limitrail_goes_into_files(limio_emulator, tmp_path):
         destination=dlt.destinations.filesystem(f"file://{tmp_path}/files"),
         dataset_name="rail",
     )
+    limio_emulator.limitrail.add_usage([{"committedAt": "2026-02-01T00:00:00Z", "amount": "1.50"}])
     source = limitrail_source(resources=["usage"], scope="limitrail.usage.read", since=SINCE)
     for _ in range(2):
         made.run(source, loader_file_format="parquet", write_disposition="replace")
     with duckdb.connect() as connection:
         [(rows,)] = connection.sql(f"SELECT count(*) FROM read_parquet('{tmp_path}/files/rail/usage/*.parquet')").fetchall()
-    assert rows > 0
+    assert rows == 1
     made.deactivate()
 
 
