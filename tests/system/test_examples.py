@@ -62,7 +62,7 @@ def test_no_example_is_forgotten() -> None:
 @pytest.mark.parametrize("file", [file for file in DAG_IDS if file not in SPREAD])
 def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Path, limio_emulator: EmulatorServer) -> None:
     if file == "limio_dlt_files.py":
-        # With it, `make test-dlt` runs the example.
+        # `make test-dlt` runs the example.
         pytest.importorskip("deltalake")
     warehouse = tmp_path / "warehouse.duckdb"
     masking_key = {"conn_type": "generic", "password": "a long random text of the example"}

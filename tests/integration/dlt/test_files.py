@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.integration.dlt.lakes import OWN, Lake
-from tests.support.airflow_home import AirflowHome
+from tests.support.airflow_home import ROOT, AirflowHome
 from tests.support.landed import duck
 from tests.support.places import SECRET_KEY, SESSION_TOKEN, Bucket, LocalPlace
 from tests.support.secrets_left import forms_of
@@ -376,3 +377,13 @@ def test_modes_do_not_mix_in_parquet(lake_home, limio_emulator, lake):
     loaded(lake_home, "append", run_id="one")
     assert "the table's folder has files of another mode" in failed(lake_home, "replace", run_id="two")
     assert lake.count("subs") == 200
+
+
+@in_a_folder
+@pytest.mark.parametrize("table_format", [DELTA], indirect=True)
+def test_the_example(lake_home, limio_emulator, lake):
+    shutil.copy(ROOT / "dags_examples" / "limio_dlt_files.py", lake_home.path / "dags")
+    for _ in range(2):
+        done = lake_home.run("limio_dlt_files", conf={"root": f"{lake.place.url}/lake"})
+        assert done.result["state"] == "success", lake_home.output()[-6000:]
+    assert lake.values("limio/subscriptions", "id") == sorted(limio_emulator.tenant.ids("subscriptions"))
