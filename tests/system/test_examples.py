@@ -27,7 +27,6 @@ DAG_IDS = {
     "limio_deletes.py": "limio_deletes",
     "limio_dlt.py": "limio_dlt",
     "limio_dlt_files.py": "limio_dlt_files",
-    "limio_dlt_pipeline.py": "limio_dlt_pipeline",
     "limio_history.py": "limio_history",
     "limio_object_storage.py": "limio_object_storage",
     "limio_masked_customers.py": "limio_masked_customers",
@@ -63,14 +62,11 @@ def test_no_example_is_forgotten() -> None:
 @pytest.mark.parametrize("file", [file for file in DAG_IDS if file not in SPREAD])
 def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Path, limio_emulator: EmulatorServer) -> None:
     if file == "limio_dlt_files.py":
-        # With it, `make test-dlt` runs the example.
+        # `make test-dlt` runs the example.
         pytest.importorskip("deltalake")
     warehouse = tmp_path / "warehouse.duckdb"
     masking_key = {"conn_type": "generic", "password": "a long random text of the example"}
     home = make_home(limio_emulator, warehouse={"conn_type": "duckdb", "host": str(warehouse)}, masking_key=masking_key)
-    if file == "limio_dlt_pipeline.py":
-        home.set("RUNTIME__DLTHUB_TELEMETRY", "false")
-        home.set("DLT_DATA_DIR", str(tmp_path / "dlt"))
     shutil.copy(EXAMPLES / file, home.path / "dags")
     root = f"file://{tmp_path}/lake"
     if needed := NEEDS.get(file):
@@ -100,12 +96,6 @@ def test_example(file: str, make_home: Callable[..., AirflowHome], tmp_path: Pat
         with duckdb.connect(str(warehouse), read_only=True) as database:
             found = {identity for (identity,) in database.execute("SELECT id FROM subscriptions").fetchall()}
         assert found == set(limio_emulator.tenant.ids("subscriptions"))
-    if file == "limio_dlt_pipeline.py":
-        with duckdb.connect(str(warehouse), read_only=True) as database:
-            found = {identity for (identity,) in database.execute("SELECT id FROM catalog.subscriptions").fetchall()}
-            [(offers,)] = database.execute("SELECT count(*) FROM catalog.offers").fetchall()
-        assert found == set(limio_emulator.tenant.ids("subscriptions"))
-        assert offers > 0
     if file == "limio_order_items.py":
         with duckdb.connect(str(warehouse), read_only=True) as database:
             joined = database.execute(

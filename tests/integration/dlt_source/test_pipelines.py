@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from datetime import UTC, datetime
 
 import duckdb
@@ -12,6 +13,7 @@ import pytest
 from limio_limitrail.api.errors import ApiError, ParameterError
 from limio_limitrail.api.resource import Resource, TimeFilter
 from limio_limitrail.dlt_source import limio_source, limitrail_source
+from tests.support.airflow_home import ROOT
 from tests.support.secrets_left import forms_of
 
 dlt = pytest.importorskip("dlt")
@@ -154,12 +156,13 @@ def test_a_list_of_limitrail_goes_into_files(limio_emulator, tmp_path):
         destination=dlt.destinations.filesystem(f"file://{tmp_path}/files"),
         dataset_name="rail",
     )
+    limio_emulator.limitrail.add_usage([{"committedAt": "2026-02-01T00:00:00Z", "amount": "1.50"}])
     source = limitrail_source(resources=["usage"], scope="limitrail.usage.read", since=SINCE)
     for _ in range(2):
         made.run(source, loader_file_format="parquet", write_disposition="replace")
     with duckdb.connect() as connection:
         [(rows,)] = connection.sql(f"SELECT count(*) FROM read_parquet('{tmp_path}/files/rail/usage/*.parquet')").fetchall()
-    assert rows > 0
+    assert rows == 1
     made.deactivate()
 
 
@@ -186,3 +189,14 @@ def test_times_that_are_no_times_are_not_compared(pipeline, limio_emulator):
     put(limio_emulator, {"id": "1", "t": "2026-01-01T00:00:00Z"}, {"id": "2", "t": "yesterday"})
     with pytest.raises(Exception, match="not all values of 't' are times with a zone"):
         pipeline.run(limio_source(resources=[things], incremental=True))
+
+
+def test_the_example_finds_its_state_in_the_destination(limio_emulator, tmp_path):
+    run = runpy.run_path(str(ROOT / "dags_examples" / "pipelines" / "limio_with_dlt.py"))["run_pipeline"]
+    warehouse = tmp_path / "warehouse.duckdb"
+    for _ in range(2):
+        run(dlt.destinations.duckdb(str(warehouse)))
+    with duckdb.connect(str(warehouse), read_only=True) as connection:
+        found = {one for (one,) in connection.execute("SELECT id FROM catalog.subscriptions").fetchall()}
+        assert connection.execute("SELECT count(*) > 0 FROM catalog.offers").fetchall() == [(True,)]
+    assert found == set(limio_emulator.tenant.ids("subscriptions"))

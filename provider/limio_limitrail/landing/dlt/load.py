@@ -327,21 +327,29 @@ class Load:
     def _run_dlt(self, resource: Any, *, destination: Destination[Any, Any], file_format: Any) -> None:
         import dlt
 
+        from limio_limitrail.landing.dlt.staging_bucket import folder_of_run, remove_folder
+
         schema = dlt.Schema(SCHEMA)
         source = dlt.source(lambda: resource, schema=schema)()
+        stage = self.to.stage(self.target.run_id)
+        staging = None if self.to.staging is None else folder_of_run(self.to.staging, stage=stage)
         pipeline = dlt.pipeline(
             pipeline_name=SCHEMA,
             pipelines_dir=str(self.to.folder / "pipelines"),
             destination=destination,
-            staging=self.to.staging,
+            staging=staging,
             dataset_name=self.to.dataset,
         )
         # Rows are written into the table in the last of the steps only.
         with errors_of_dlt(f"while preparing the rows for {self.to}", outcome=WHAT_IS_LEFT):
             pipeline.extract(source, loader_file_format=file_format)
             pipeline.normalize()
-        with errors_of_dlt(f"while loading {self.to}", outcome=_RETRY):
-            pipeline.load()
+        try:
+            with errors_of_dlt(f"while loading {self.to}", outcome=_RETRY):
+                pipeline.load()
+        finally:
+            if staging is not None:
+                remove_folder(staging, dataset=self.to.dataset)
 
     def _file_format(self) -> Any:
         capabilities = self.client.capabilities

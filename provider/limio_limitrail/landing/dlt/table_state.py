@@ -41,8 +41,8 @@ def _check_dialect(to: DltTarget, *, mode: WriteMode) -> None:
         if database_kind(to, client) != "mysql":
             raise LandingError(
                 f"dlt's sqlalchemy destination loads MySQL and MariaDB here, and not {client.sql_client.dialect_name}, for which "
-                "it would store nested values as the text of a text: use a destination of the database's own, or LimioToSqlOperator "
-                "or LimitRailToSqlOperator with its Airflow connection"
+                "it would store nested values as the text of a text: use a destination of the database's own, or "
+                "LimioToSqlOperator or LimitRailToSqlOperator with its Airflow connection"
             )
         if mode is WriteMode.HISTORY:
             raise LandingError(

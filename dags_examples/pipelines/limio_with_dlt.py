@@ -1,16 +1,13 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
 """A dlt pipeline of your own that loads Limio's lists.
 
-Needs the extra ``dlt``, and two connections: ``limio_default`` (type ``limio``) and ``warehouse`` (here DuckDB).
+Needs the extra ``dlt``, and the connection ``limio_default`` (type ``limio``).
 """
 
 from __future__ import annotations
 
-from datetime import datetime
 from tempfile import TemporaryDirectory
 from typing import Any
-
-from airflow.sdk import DAG, BaseHook, task
 
 
 # [START pipeline]
@@ -27,14 +24,3 @@ def run_pipeline(destination: Any) -> Any:
 
 
 # [END pipeline]
-
-with DAG(dag_id="limio_dlt_pipeline", schedule="@daily", start_date=datetime(2026, 1, 1), catchup=False, doc_md=__doc__) as dag:
-
-    @task
-    def load() -> str:
-        """Run the pipeline."""
-        import dlt
-
-        return str(run_pipeline(dlt.destinations.duckdb(BaseHook.get_connection("warehouse").host)))
-
-    load()
