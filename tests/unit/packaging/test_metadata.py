@@ -74,7 +74,7 @@ def test_no_address_is_published_that_the_readme_does_not_know():
 def test_the_extras_are_those_that_the_readme_names():
     found = re.search(r"^pip install .*$", README, re.MULTILINE)
     assert found is not None
-    assert set(re.findall(r"\[(\w+)\]", found[0])) == set(PROJECT["optional-dependencies"])
+    assert set(re.findall(r"\[([\w-]+)\]", found[0])) == set(PROJECT["optional-dependencies"])
 
 
 def test_what_is_installed_is_this_package():
