@@ -70,6 +70,7 @@ def working_folders(home):
     return [path for path in (home.path / "tmp").rglob("*") if path.name.startswith("dlt-")]
 
 
+@pytest.mark.exhaustive
 def test_the_rows_are_those_of_our_own_loads(lake_home, limio_emulator, lake, tmp_path):
     lake_home.write_dag(
         f"""

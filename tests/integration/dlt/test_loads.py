@@ -26,7 +26,7 @@ def loaded(home, task_id="load", **kwargs):
     return outcome.task(task_id)["xcom"]
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 def test_the_rows_and_types_are_those_of_our_own_loads(dlt_home, limio_emulator, warehouse):
     dlt_home.write_dag(
         f"""

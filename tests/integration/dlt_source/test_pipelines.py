@@ -105,6 +105,7 @@ def test_the_newest_of_a_key_is_loaded(pipeline, limio_emulator, tmp_path):
     assert query(tmp_path, "SELECT v FROM data.things") == [("newer",)]
 
 
+@pytest.mark.exhaustive
 def test_an_incremental_list_is_asked_for_what_came_since(pipeline, limio_emulator, tmp_path):
     baskets = [{"id": str(day), "created": f"2026-03-0{day}T00:00:00.000Z", "order": {"total": day}} for day in (1, 2, 3)]
 

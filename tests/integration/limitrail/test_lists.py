@@ -88,6 +88,7 @@ LimitRailToSqlOperator(task_id="bad_path", resource="accounts", limitrail_conn_i
 """
 
 
+@pytest.mark.exhaustive
 def test_what_cannot_be_asked_fails_at_once_and_sends_nothing(make_home, write_dag, limitrail_emulator):
     home = make_home(
         limitrail_emulator,

@@ -143,6 +143,7 @@ def ask_postgres(postgres_connection):
     return ask
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 def test_a_place_that_one_slice_lost_begins_the_window_again(home, write_dag, usage, limitrail_emulator, tmp_path):
     write_dag(

@@ -209,6 +209,7 @@ def everything_in(home: AirflowHome) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in home.path.rglob("*") if path.is_file()}
 
 
+@pytest.mark.exhaustive
 def test_pages_in_the_triggerer(
     make_home: Callable[..., AirflowHome], limio_emulator_factory: Callable[..., EmulatorServer]
 ) -> None:

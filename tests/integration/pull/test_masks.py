@@ -226,6 +226,7 @@ WRONG_NAMES = {
 }
 
 
+@pytest.mark.exhaustive
 def test_a_name_that_no_record_has(masked_home: Any, limio_emulator: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     names = {f"t{number}{way}": (more, way) for number, more in enumerate(WRONG_NAMES) for way in ("lines", "duck")}

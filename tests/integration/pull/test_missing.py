@@ -63,6 +63,7 @@ LimioToSqlOperator(task_id="load", resource=things, sql_conn_id="lite", table="t
     assert text.endswith("by pull/load")
 
 
+@pytest.mark.exhaustive
 def test_mapped_slices_of_one_table(home: AirflowHome, limio_emulator: EmulatorServer, tmp_path: Path) -> None:
     home.write_dag(
         RESOURCES

@@ -83,6 +83,7 @@ def handed_on(task: Any, *, table: str, tmp_path: Path) -> str:
     return str(duck(tmp_path / "warehouse.duckdb", f"SELECT * FROM {table}"))
 
 
+@pytest.mark.exhaustive
 def test_a_column_to_hide_is_hidden_however_it_is_written(try_all: Any, tmp_path: Path) -> None:
     tasks, output = try_all(f"drop_columns={one}" for one in DROPPED)
     for number, task in enumerate(tasks):

@@ -54,6 +54,7 @@ def content(folder: Path, conn_id: str) -> dict[str, list[tuple[Any, ...]]]:
 
 
 @pytest.mark.exhaustive
+@pytest.mark.covering
 @pytest.mark.parametrize("conn_id", ["duck", "lite"])
 @pytest.mark.parametrize("mode", ["merge", "history"])
 @pytest.mark.parametrize("on_missing", ["mark", "delete"])

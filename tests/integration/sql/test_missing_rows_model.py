@@ -192,7 +192,7 @@ def kill(rows: int) -> None:
     raise KilledError
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @settings(max_examples=examples(40))
 @given(drawn=pulls())
 def test_the_table_is_what_the_model_says(emptied: Emptied, drawn: tuple[dict[str, str], list[Pull]]) -> None:

@@ -218,7 +218,7 @@ def test_the_history_is_small(place_of):
     assert [row["run_id"] for row in place.database.query(newest)] == ["2", "3", "4"]
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("conn_id", ["duck", "lite", "pg"])
 def test_runs_after_a_clock_that_was_ahead_are_remembered(place_of, conn_id):
     place = place_of(conn_id, make_rows(5))

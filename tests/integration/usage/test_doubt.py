@@ -300,8 +300,8 @@ def test_a_row_that_a_person_has_looked_up_is_settled_by_itself(place_of, conn_i
     assert len(place.journal()) == 3
 
 
+@pytest.mark.exhaustive
 @pytest.mark.covering
-@pytest.mark.sampled(1)
 @pytest.mark.parametrize("status", [400, 409, 422])
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])
 def test_kills_and_an_api_that_refuses_known_keys(place_of, conn_id, status):

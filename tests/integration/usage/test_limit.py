@@ -152,7 +152,7 @@ def test_a_stopped_run_sends_the_rest_of_its_ten(place_of):
     assert 0 < len(keys_sent(place)) <= 20
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("conn_id", ["lite", "pg", "duck"])
 def test_mapped_copies_share_the_limit(place_of, conn_id):
     place = place_of(conn_id, make_rows(40))

@@ -54,7 +54,7 @@ def test_a_preview_that_was_killed_is_made_good(place_of):
     assert len(place.database.query("SELECT idempotency_key FROM limitrail_usage_preview")) == 200
 
 
-@pytest.mark.sampled(1)
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("conn_id", ["duck", "pg"])
 def test_reservations(place_of, conn_id):
     rows = make_rows(60)
