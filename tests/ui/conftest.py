@@ -142,8 +142,8 @@ def seen(context: BrowserContext, hidden: Callable[[], list[str]]) -> Iterator[S
     seen = Seen(context, hidden=hidden)
     yield seen
     assert seen.leaks() == []
-    # Chromium forgets some answers when a page is left, and more of them on a busy machine. It must be few.
-    assert len(seen.unread) <= seen.count / 20, seen.unread
+    # Chromium forgets some answers when a page is left. What was not looked at must be next to nothing.
+    assert len(seen.unread) <= seen.count / 50, seen.unread
 
 
 @pytest.fixture
