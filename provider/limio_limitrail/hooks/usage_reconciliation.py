@@ -10,7 +10,10 @@ from functools import partial
 from typing import Any
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.api.list_reader import ListReader
+from limio_limitrail.api.page import decode_page
 from limio_limitrail.api.resource import Resource
+from limio_limitrail.api.time_slices import SlicedListReader
 from limio_limitrail.hooks.limitrail import LimitRailHook
 from limio_limitrail.hooks.masking_secret import read_masking_secret
 from limio_limitrail.hooks.time_range import shift
@@ -114,19 +117,38 @@ class UsageReconciliation:
             until=_milliseconds(self.until) + margin if by_time_sent else None,
         )
 
-    def _read_list(self, resource: Resource, hook: LimitRailHook, since: int, until: int) -> Iterator[dict[str, Any]]:
+    def _read_list(self, resource: Resource, hook: LimitRailHook, since: int, until: int) -> _ListRecords:
         has_filter = resource.time_filter is not None
         has_end = resource.time_filter is not None and resource.time_filter.until is not None
-        return hook.iter_records(
-            resource,
-            path_params=self.path_params,
-            query_params=self.query_params,
-            since=shift(_datetime(since), -self.margin) if has_filter else None,
-            until=shift(_datetime(until), self.margin) if has_end else None,
-            slice_size=self.slice_size,
-            concurrency=self.concurrency,
-            page_size=self.page_size,
+        return _ListRecords(
+            hook.open_list(
+                resource,
+                path_params=self.path_params,
+                query_params=self.query_params,
+                since=shift(_datetime(since), -self.margin) if has_filter else None,
+                until=shift(_datetime(until), self.margin) if has_end else None,
+                slice_size=self.slice_size,
+                concurrency=self.concurrency,
+                page_size=self.page_size,
+                cursor=None,
+                records_read=0,
+                total=None,
+            )
         )
+
+
+@dataclass(frozen=True)
+class _ListRecords:
+    reader: ListReader | SlicedListReader
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        reader = self.reader
+        for page in reader.pages():
+            yield from decode_page(page, api=reader.client.api, resource=reader.resource.name)
+
+    @property
+    def server_time(self) -> datetime | None:
+        return self.reader.server_time
 
 
 def _datetime(milliseconds: int) -> datetime:

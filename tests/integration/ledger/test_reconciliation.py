@@ -6,10 +6,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from operator import itemgetter
+from typing import Any
 
 import pytest
 
@@ -39,6 +41,17 @@ BY_KEY = {"key": "idempotency_key"}
 KEY = HashKey(salt="t")
 
 
+@dataclass(frozen=True)
+class Listed:
+    """The records of a reading, and when the API says that it began."""
+
+    records: Iterable[Mapping[str, Any]]
+    server_time: datetime | None = None
+
+    def __iter__(self):
+        return iter(self.records)
+
+
 @pytest.fixture
 def reconcile(monkeypatch):
     """Reconcile with a list, or with one for each reading of it."""
@@ -57,6 +70,7 @@ def reconcile(monkeypatch):
         read=None,
         amount=None,
         key=KEY,
+        api_clock=None,
         **more,
     ):
         held = FailingDatabase(db.hook())
@@ -82,7 +96,7 @@ def reconcile(monkeypatch):
         made = Reconciliation(
             settlements=settlements,
             sides=sides,
-            read_list=read or (lambda *_: next(readings)),
+            read_list=lambda *span: Listed(read(*span) if read else next(readings), server_time=api_clock),
             wanted=wanted,
             **{"margin": 1000, **asked},
         )
@@ -120,6 +134,22 @@ DONE = [item(row) for row in ROWS[:4]]
 
 def kinds(db):
     return {(key, kind, proposal) for key, kind, proposal in db.query("SELECT idempotency_key, kind, proposal FROM differences")}
+
+
+def test_a_database_clock_that_is_ahead_frees_no_row_before_its_time(doubtful, reconcile):
+    # By the database's clock, which has jumped ahead since then, the rows were sent long ago; by the API's, they have yet to be.
+    summary = reconcile(doubtful, DONE, api_clock=datetime.now(UTC) - timedelta(hours=2), listed_after=0)
+    assert summary["settlement"]["settled_as"] == {}
+    assert summary["uncertain_missing"] == 4
+    # An API that does not say the time, or the same time, has them free.
+    same = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=1)
+    assert reconcile(doubtful, DONE, api_clock=same, settlement_id="two")["settlement"]["settled_as"] == {"send": 4}
+
+
+def test_a_database_clock_that_is_behind_frees_no_row_that_the_list_may_have_forgotten(doubtful, reconcile):
+    summary = reconcile(doubtful, DONE, api_clock=datetime.now(UTC) + timedelta(days=1), retention=2 * HOUR)
+    assert summary["settlement"]["settled_as"] == {}
+    assert summary["outside"] == 4
 
 
 def test_what_is_there_is_committed_and_what_is_not_is_free(doubtful, reconcile):

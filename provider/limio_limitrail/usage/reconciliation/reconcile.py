@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -31,7 +33,20 @@ if TYPE_CHECKING:
     from limio_limitrail.usage.reconciliation.summary import UsageReconciliationSummary
     from limio_limitrail.usage.reconciliation.tables import ReconciliationTables
 
-ReadList = Callable[[int, int], Iterable[Mapping[str, Any]]]
+log = logging.getLogger(__name__)
+
+
+class ListRecords(Protocol):
+    """The records of a time range of the list."""
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]: ...
+
+    @property
+    def server_time(self) -> datetime | None:
+        """The time of the first response, by the API's clock; None before it has come, or if it does not say."""
+
+
+ReadList = Callable[[int, int], ListRecords]
 """Reads the list from its beginning, for a time range in milliseconds since 1970, and `Reconciliation.margin` on both sides."""
 
 _PAIRED = frozenset({Kind.EQUAL, Kind.DIFFERENT, Kind.UNCERTAIN_THERE})
@@ -40,8 +55,47 @@ _PARTS = 4
 """Requests of the second reading, at least: a list that is cut off after a number of records is not cut off in each of them."""
 
 
+_CLOCKS_AGREE = 60_000
+"""Milliseconds that two clocks may lie apart before it is worth a line in the log."""
+
+
 class HashSecretError(PermanentUsageError):
     """Hashes that the ledger keeps are those of another secret: the comparison would find nothing."""
+
+
+@dataclass(kw_only=True)
+class ReadingTime:
+    """When reading the list began, by two clocks: one that has jumped must not let a row be billed twice.
+
+    :param ledger: by the ledger's clock, which its rows' times are of, in milliseconds since 1970.
+    :param api: by the API's clock, likewise; None if it has not said so.
+    """
+
+    ledger: int
+    api: int | None = None
+
+    def note(self, server_time: datetime | None) -> None:
+        """Take the time of the first response."""
+        if self.api is not None or server_time is None:
+            return
+        # HTTP's dates have whole seconds, and this is the end of one.
+        self.api = round(server_time.timestamp() * 1000) + 999
+        if abs(self.api - self.ledger) > _CLOCKS_AGREE:
+            log.warning(
+                "The clocks of the API (%s) and of the ledger's database (%s) differ. Correct the wrong one. Until then, the "
+                "earlier time decides which rows the list must have (listed_after=), and the later one which it may have "
+                "forgotten (retention=).",
+                server_time.isoformat(),
+                datetime.fromtimestamp(self.ledger / 1000, tz=UTC).isoformat(timespec="seconds"),
+            )
+
+    @property
+    def earliest(self) -> int:
+        return self.ledger if self.api is None else min(self.ledger, self.api)
+
+    @property
+    def latest(self) -> int:
+        return self.ledger if self.api is None else max(self.ledger, self.api)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +139,7 @@ class Reconciliation:
         """
         began = time.monotonic()
         with Scratch() as scratch:
-            read_at = self.settlements.now()
+            read_at = ReadingTime(ledger=self.settlements.now())
             result = self._compare(scratch, read_at=read_at, parts=[(self.since, self.until)])
             if settles and not result.blockers and (span := result.span_to_send) is not None:
                 # What a page has missed, or a list has cut off, a second reading of less finds.
@@ -129,15 +183,17 @@ class Reconciliation:
                 "seconds": time.monotonic() - began,
             }
 
-    def _compare(self, scratch: Scratch, *, read_at: int, parts: Iterable[tuple[int, int]]) -> ComparisonResult:
+    def _compare(self, scratch: Scratch, *, read_at: ReadingTime, parts: Iterable[tuple[int, int]]) -> ComparisonResult:
         """Read both sides, the list first: each of its records has an entry in the ledger by then.
 
         :param read_at: when the first reading began: what was sent later need not be in all of them.
         :param parts: the time ranges that the list is read for.
         """
         for since, until in parts:
-            for item in self.read_list(since, until):
+            records = self.read_list(since, until)
+            for item in records:
                 scratch.add_record(*self.sides.record(item))
+            read_at.note(records.server_time)
         scratch.end_reading()
         for scanned in self.settlements.scan(self.wanted):
             scratch.add_row(*self.sides.row(scanned))
@@ -145,9 +201,9 @@ class Reconciliation:
             range=Range(
                 since=self.since,
                 until=self.until,
-                read_at=read_at,
-                listed_before=None if self.listed_after is None else read_at - self.listed_after,
-                kept_from=None if self.retention is None else read_at - self.retention,
+                read_at=read_at.earliest,
+                listed_before=None if self.listed_after is None else read_at.earliest - self.listed_after,
+                kept_from=None if self.retention is None else read_at.latest - self.retention,
                 margin=self.margin,
             ),
             match=tuple(self.sides.match),
