@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from datetime import UTC, datetime
 
 import duckdb
 import pytest
 
+from tests.support.clock import wait_for_another_second
 from tests.support.landed import duck, records_of
 
 pytestmark = pytest.mark.needs_state_store
@@ -88,7 +90,6 @@ def watermark(home):
     return json.loads(stored)["watermark"]
 
 
-@pytest.mark.exhaustive
 def test_a_run_that_is_made_again_replaces_its_own_rows(pulls, limio_emulator, tmp_path):
     limio_emulator.put_records(BASKETS, baskets(1, 2))
     attempt(pulls, "add", "1")
@@ -105,6 +106,19 @@ def test_a_run_that_is_made_again_replaces_its_own_rows(pulls, limio_emulator, t
     assert watermark(pulls) == "2026-03-04T09:00:00+00:00"
     attempt(pulls, "add", "3")
     assert {"b5"} <= set(added(tmp_path)["3"])
+
+
+def test_a_record_from_the_future_does_not_give_its_run_what_later_runs_have(pulls, limio_emulator, tmp_path):
+    odd = {"id": "odd", "created": "2199-01-01T00:00:00Z"}
+    limio_emulator.put_records(BASKETS, [*baskets(1), odd])
+    attempt(pulls, "add", "1")
+    wait_for_another_second()
+    late = {"id": "late", "created": datetime.now(UTC).isoformat()}
+    limio_emulator.put_records(BASKETS, [*baskets(1), odd, late])
+    attempt(pulls, "add", "2")
+    assert "late" in added(tmp_path)["2"]
+    attempt(pulls, "add", "1")
+    assert "late" not in added(tmp_path)["1"]
 
 
 @pytest.mark.exhaustive
