@@ -25,6 +25,8 @@ def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, 
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home}/airflow.db",
+        # Airflow's in-process API needs one if another was closed before it in the same process.
+        "AIRFLOW__API_AUTH__JWT_SECRET": "a-secret-of-tests-only",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs"),
         "TMPDIR": str(home / "tmp"),
         "PYTHONPATH": str(ROOT),
