@@ -42,7 +42,7 @@ def load_directly(
     columns = statements.table_columns()
     try:
         with session.savepoint():
-            rows = _adopt(early, plan=plan, parts=parts)
+            rows = _adopt(early, plan=plan, parts=parts, progress=progress)
             if rows is None:
                 rows = 0
                 with during(f"while creating {plan.table}"):
@@ -52,8 +52,6 @@ def load_directly(
                         rows += added
                         if progress is not None:
                             progress(rows)
-            elif progress is not None:
-                progress(rows)
             with during(f"while creating the primary key of {plan.table}"):
                 keyed = session.add_primary_key(table=plan.table, columns=columns, key=[column.name for column in unique])
             if keys and not keyed:
@@ -67,13 +65,14 @@ def load_directly(
     return LoadResult(rows=rows, inserted=rows)
 
 
-def _adopt(early: EarlyRows | None, *, plan: LoadPlan, parts: Sequence[PartSource]) -> int | None:
+def _adopt(
+    early: EarlyRows | None, *, plan: LoadPlan, parts: Sequence[PartSource], progress: Callable[[int], None] | None
+) -> int | None:
     if early is None:
         return None
     from limio_limitrail.landing.sql.early_rows import adopt
 
-    with during(f"while turning the staging table into {plan.table}"):
-        return adopt(early, plan=plan, parts=parts)
+    return adopt(early, plan=plan, parts=parts, progress=progress)
 
 
 def _check_keys(*, session: Session, statements: LoadStatements, keys: Sequence[ColumnPlan], required: bool) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 
-from msgspec.structs import replace
+from msgspec import structs
 
 from limio_limitrail.landing.parts import Part
 from limio_limitrail.landing.sql.dialect import Session
-from limio_limitrail.landing.sql.errors import Cause, DatabaseError
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, during
 from limio_limitrail.landing.sql.model import LandingError, PartSource
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
@@ -48,26 +49,36 @@ class EarlyRows:
     :param staging: the staging table.
     :param record: what it holds.
     :param target: what it was made for.
+    :param staged_rows: the rows of each part that was there.
     """
 
     tables: StagingTables
     staging: TableName
     record: StagingRecord
     target: StagingTarget
+    staged_rows: Sequence[int]
 
-    def complete(self, plan: LoadPlan, *, parts: Sequence[PartSource]) -> EarlyRows:
+    def complete(
+        self, plan: LoadPlan, *, parts: Sequence[PartSource], progress: Callable[[int], None] | None = None
+    ) -> EarlyRows:
         """Copy the parts that are not staged.
 
         :param parts: all parts of the pull, in order.
+        :param progress: called with the number of rows for every part, staged or copied now.
         """
         record = self.record
         names = [column.name for column in record.columns]
+        if progress is not None:
+            for rows in accumulate(self.staged_rows):
+                progress(rows)
         for part in parts[record.parts :]:
             forms = set(record.nul_forms)
             tables = staged_tables(part, plan=plan, record=record, target=self.target, forms=forms)
             rows = self.tables.copy(self.staging, names=names, tables=tables)
-            record = replace(record, parts=record.parts + 1, rows=record.rows + rows, nul_forms=tuple(sorted(forms)))
-        return EarlyRows(tables=self.tables, staging=self.staging, record=record, target=self.target)
+            record = structs.replace(record, parts=record.parts + 1, rows=record.rows + rows, nul_forms=tuple(sorted(forms)))
+            if progress is not None:
+                progress(record.rows)
+        return replace(self, record=record)
 
     def become_table(self, plan: LoadPlan) -> None:
         """Turn the staging table into the table of the plan, which does not exist."""
@@ -98,7 +109,8 @@ def take_early_rows(session: Session, *, plan: LoadPlan, run: StagedRun) -> Earl
         with tables.attempt():
             tables.lock(staging)
             record = _usable_record(tables, staging=staging, plan=plan, run=run)
-        return EarlyRows(tables=tables, staging=staging, record=record, target=run.target)
+        rows = [part.rows for part in run.parts[: record.parts]]
+        return EarlyRows(tables=tables, staging=staging, record=record, target=run.target, staged_rows=rows)
     except _UnusableError as reason:
         why = str(reason)
     except DatabaseError as refused:
@@ -119,24 +131,26 @@ def _usable_record(tables: StagingTables, *, staging: TableName, plan: LoadPlan,
     # What the contract leaves out is staged, and not read.
     read = tuple(column for column in record.columns if column.key not in plan.ignored)
     wanted = columns_of(plan, dialect=tables.dialect, target=run.target, schema_is=SchemaState.FINAL)
-    added = added_columns(replace(record, columns=read), wanted)
+    added = added_columns(structs.replace(record, columns=read), wanted)
     if added is None:
         raise _UnusableError("columns of the table or of the records have changed")
     if tables.count(staging) != record.rows:
         raise _UnusableError("some are missing")
     tables.add_columns(staging, columns=added)
-    return replace(record, columns=(*read, *added))
+    return structs.replace(record, columns=(*read, *added))
 
 
-def adopt(early: EarlyRows, *, plan: LoadPlan, parts: Sequence[PartSource]) -> int | None:
+def adopt(early: EarlyRows, *, plan: LoadPlan, parts: Sequence[PartSource], progress: Callable[[int], None] | None) -> int | None:
     """Turn the staging table into the new table, with the rows of all parts; return how many these are.
 
     :returns: ``None``, and a log line, if the database refuses that; nothing has been done then.
     """
     try:
         with early.tables.attempt():
-            whole = early.complete(plan, parts=parts)
-            whole.become_table(plan)
+            with during(f"while copying rows into {plan.table}"):
+                whole = early.complete(plan, parts=parts, progress=progress)
+            with during(f"while turning the staging table into {plan.table}"):
+                whole.become_table(plan)
             return whole.record.rows
     except DatabaseError as refused:
         if refused.cause is Cause.LOST:

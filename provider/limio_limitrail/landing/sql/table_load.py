@@ -307,14 +307,11 @@ class TableLoad:
 
     def _complete(self, early: EarlyRows) -> int:
         """Copy the parts that are not staged yet, and use the staging table as this load's own."""
-        whole = early.complete(self._plan, parts=self._parts)
-        rows = whole.record.rows
-        if self._progress is not None:
-            self._progress(rows)
+        whole = early.complete(self._plan, parts=self._parts, progress=self._progress)
         self._check_nul(set(whole.record.nul_forms))
         self._sql = replace(self._sql, stage=whole.staging.table, stage_schema=whole.staging.schema)
         whole.analyze(key_columns(plan=self._plan, keys=self._target.primary_key) or ())
-        return rows
+        return whole.record.rows
 
     def _check_nul(self, forms: Collection[tuple[str, str]]) -> None:
         keys = self._target.primary_key
