@@ -253,8 +253,8 @@ class RunParts:
             self.staged = self._staging.finish(parts)
 
     def clean_up(self) -> None:
-        assert self._staging is not None
-        self._staging.clean_up()
+        if self._staging is not None:
+            self._staging.clean_up()
 
 
 @contextlib.contextmanager

@@ -88,8 +88,13 @@ def staged_tables(
 
     :param forms: gets what `nul_forms` finds.
     """
+    import pyarrow as pa
+
     start = record.rows
     for group in part.groups():
         forms |= nul_forms(group, keys=target.primary_key)
         yield _staged_table(group, part=part.name, plan=plan, record=record, target=target, start=start)
         start += group.num_rows
+        # As in postgres_copy: Arrow would cache the memory of the group.
+        del group
+        pa.default_memory_pool().release_unused()
