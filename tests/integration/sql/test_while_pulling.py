@@ -112,7 +112,8 @@ def test_a_new_table_is_as_one_that_is_loaded_afterwards(postgres, run):
         described = [
             postgres.query(
                 f"SELECT array_agg((attname, atttypid, attnotnull, atthasdef, attnum)::text ORDER BY attnum), "
-                f"min(relpersistence), min((SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM unnest(relacl) AS a)), min(obj_description(pg_class.oid)), "
+                f"min(relpersistence), min((SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM unnest(relacl) AS a)), "
+                f"min(obj_description(pg_class.oid)), "
                 f"min((SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = pg_class.oid AND contype = 'p')) "
                 f"FROM pg_attribute JOIN pg_class ON attrelid = pg_class.oid WHERE relname = '{table}' AND attnum > 0"
             )
