@@ -34,6 +34,7 @@ def leftovers(query):
     return query(block.text)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.needs_state_store
 def test_a_killed_task_leaves_what_its_retry_uses(pg_home, limio_emulator, query):
     pg_home.write_dag(f'LimioToSqlOperator(task_id="load", resource="subscriptions", table="subs", mode="append", {WAYS})')
@@ -50,7 +51,7 @@ def test_a_killed_task_leaves_what_its_retry_uses(pg_home, limio_emulator, query
 def test_a_failed_task_leaves_nothing(pg_home, limio_emulator, query):
     pages = "/api/objects/limio/"
     limio_emulator.faults.add(Fault("status", match=f"{pages}subscriptions", after=8, status=403, times=None))
-    limio_emulator.faults.add(Fault("status", match=f"{pages}customers", after=8, status=500, times=4))
+    limio_emulator.faults.add(Fault("status", match=f"{pages}customers", after=8, status=500, times=2))
     pg_home.write_dag(
         f"""
         LimioToSqlOperator(task_id="forbidden", resource="subscriptions", table="forbidden", retries=2, {WAYS})
