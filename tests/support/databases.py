@@ -32,7 +32,7 @@ from limio_limitrail.landing.parts import ParquetPart, make_folder, parquet_byte
 from limio_limitrail.landing.sql import LoadResult, Target, WriteMode, load
 from limio_limitrail.landing.sql.early_rows import StagedRun
 from limio_limitrail.landing.sql.run_staging import RunStaging
-from limio_limitrail.landing.sql.staging_columns import StagingTarget
+from limio_limitrail.landing.sql.staging_table import StagingTarget
 
 
 def widest(kinds: Iterable[Kind]) -> Kind:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from limio_limitrail.landing.sql.run_staging import RunStaging
-    from limio_limitrail.landing.sql.staging_columns import StagingTarget
+    from limio_limitrail.landing.sql.staging_table import StagingTarget
     from limio_limitrail.transfers.base import PullPlan
 
 log = logging.getLogger(__name__)

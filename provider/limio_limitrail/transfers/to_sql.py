@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql import LoadResult, WriteMode
     from limio_limitrail.landing.sql.early_rows import StagedRun
     from limio_limitrail.landing.sql.masked_keys import MaskedKeys
-    from limio_limitrail.landing.sql.staging_columns import StagingTarget
+    from limio_limitrail.landing.sql.staging_table import StagingTarget
     from limio_limitrail.transfers.base import PullPlan
     from limio_limitrail.transfers.column_checks import NeededColumns
     from limio_limitrail.transfers.folders import RunIdentity
@@ -360,7 +360,7 @@ class ResourceToSqlOperator(ResourceToTableOperator):
 
     def _staging_target(self, plan: PullPlan) -> StagingTarget:
         """Return what a staging table of this run is for."""
-        from limio_limitrail.landing.sql.staging_columns import StagingTarget
+        from limio_limitrail.landing.sql.staging_table import StagingTarget
 
         return StagingTarget(
             table=self.table, primary_key=self._key(plan), time_column=self._compared_time(plan), run_id=str(plan.run)

@@ -17,8 +17,15 @@ from limio_limitrail.landing.sql.model import LandingError, PartSource
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 from limio_limitrail.landing.sql.staged_rows import ORDER, SEQUENCE
-from limio_limitrail.landing.sql.staging_columns import SchemaState, StagingTarget, added_columns, columns_of, staged_tables
-from limio_limitrail.landing.sql.staging_table import StagingRecord, StagingTables, name_prefix, read_record, staging_name
+from limio_limitrail.landing.sql.staging_columns import SchemaState, added_columns, columns_of, staged_tables
+from limio_limitrail.landing.sql.staging_table import (
+    StagingRecord,
+    StagingTables,
+    StagingTarget,
+    name_prefix,
+    read_record,
+    staging_name,
+)
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
@@ -99,7 +106,7 @@ def take_early_rows(session: Session, *, plan: LoadPlan, run: StagedRun) -> Earl
     if tables is None:
         return None
     table = session.located(plan.table)
-    staging = staging_name(table, run_id=run.target.run_id)
+    staging = staging_name(table, target=run.target)
     names = [name for name, _ in tables.names(schema=table.schema, prefix=name_prefix(table))]
     if names:
         run.on_leftovers()

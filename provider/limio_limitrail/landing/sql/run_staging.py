@@ -25,10 +25,11 @@ from limio_limitrail.landing.sql.metadata import run_columns
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import LoadPlan, make_plan
 from limio_limitrail.landing.sql.sessions import find_table, open_session
-from limio_limitrail.landing.sql.staging_columns import SchemaState, StagingTarget, added_columns, columns_of, staged_tables
+from limio_limitrail.landing.sql.staging_columns import SchemaState, added_columns, columns_of, staged_tables
 from limio_limitrail.landing.sql.staging_table import (
     StagingRecord,
     StagingTables,
+    StagingTarget,
     digest_of,
     name_prefix,
     read_record,
@@ -50,7 +51,7 @@ MAX_RESTARTS = 3
 MAX_FAILURES = 3
 """How many of its transactions may fail."""
 
-_STOP_SECONDS = 30.0
+_STOP_SECONDS = 10.0
 
 
 class RunStaging:
@@ -138,7 +139,7 @@ class RunStaging:
 
     def _drop(self, session: Session, tables: StagingTables) -> None:
         table = session.located(find_table(self._target.table, dialect=session.dialect))
-        own = staging_name(table, run_id=self._target.run_id).table
+        own = staging_name(table, target=self._target).table
         for name, comment in tables.names(schema=table.schema, prefix=name_prefix(table)):
             record = read_record(comment)
             if record is None or (name != own and not record.is_abandoned):
@@ -195,7 +196,7 @@ class RunStaging:
             table = session.located(find_table(self._target.table, dialect=session.dialect))
             metadata = run_columns(extracted_at=datetime.now(UTC), run_id=self._target.run_id)
             plan = make_plan(session=session, table=table, schema=schema, metadata=metadata)
-            staging = staging_name(table, run_id=self._target.run_id)
+            staging = staging_name(table, target=self._target)
             writer = _Writer(tables=tables, staging=staging, plan=plan, target=self._target)
             record = writer.open(parts, may_restart=self._may_restart)
             for part in parts[record.parts :]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from limio_limitrail.landing.sql.dialect import Dialect
 from limio_limitrail.landing.sql.model import PartSource
 from limio_limitrail.landing.sql.plan import LoadPlan
 from limio_limitrail.landing.sql.staged_rows import ORDER, SEQUENCE, in_kinds, nul_forms, stage_columns
-from limio_limitrail.landing.sql.staging_table import StagedColumn, StagingRecord
+from limio_limitrail.landing.sql.staging_table import StagedColumn, StagingRecord, StagingTarget
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -26,22 +25,6 @@ class SchemaState(Enum):
     """More parts may come: a column without values has no type yet."""
     FINAL = "final"
     """All parts are there."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StagingTarget:
-    """What a staging table is for.
-
-    :param table: the target, as the user wrote it.
-    :param primary_key: the record keys that identify a row.
-    :param time_column: the record key whose newest value wins.
-    :param run_id: the run.
-    """
-
-    table: str
-    primary_key: tuple[str, ...]
-    time_column: str | None
-    run_id: str
 
 
 def _staged_table(

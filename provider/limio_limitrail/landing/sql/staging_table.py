@@ -11,6 +11,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,22 @@ PREFIX = "_limio_staging_"
 
 ABANDONED_AFTER: timedelta = MAX_AGE
 """The age after which no retry resumes from the parts that are staged, so that any run may remove the table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagingTarget:
+    """What a staging table is for.
+
+    :param table: the target, as the user wrote it.
+    :param primary_key: the record keys that identify a row.
+    :param time_column: the record key whose newest value wins.
+    :param run_id: the run.
+    """
+
+    table: str
+    primary_key: tuple[str, ...]
+    time_column: str | None
+    run_id: str
 
 
 class StagedColumn(msgspec.Struct, frozen=True, array_like=True):
@@ -104,9 +121,13 @@ def digest_of(parts: Iterable[Part]) -> str:
     return hashlib.sha256(" ".join(part.digest for part in parts).encode()).hexdigest()
 
 
-def staging_name(table: TableName, *, run_id: str) -> TableName:
-    """Return the name of a run's staging table, in the schema of the target, which must be given."""
-    return TableName(schema=table.schema, table=f"{name_prefix(table)}{_short(run_id)}")
+def staging_name(table: TableName, *, target: StagingTarget) -> TableName:
+    """Return the name of a run's staging table, in the schema of the target, which must be given.
+
+    Another key or time column than in an earlier try is another table: what is staged depends on both.
+    """
+    about = "\n".join([target.run_id, target.time_column or "", *target.primary_key])
+    return TableName(schema=table.schema, table=f"{name_prefix(table)}{_short(about)}")
 
 
 def name_prefix(table: TableName) -> str:
