@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import urllib.parse
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
@@ -24,10 +24,15 @@ import pytest
 from airflow.providers.duckdb.hooks.duckdb import DuckDBHook
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.providers.sqlite.hooks.sqlite import SqliteHook
-from airflow.sdk import Connection
+from airflow.sdk import Connection, ObjectStoragePath
 
+from limio_limitrail.landing.arrow_tables import merge_schemas, schema_of
 from limio_limitrail.landing.column_types import Kind, arrow_field, arrow_type, widen
+from limio_limitrail.landing.parts import ParquetPart, make_folder, parquet_bytes, store_part
 from limio_limitrail.landing.sql import LoadResult, Target, WriteMode, load
+from limio_limitrail.landing.sql.early_rows import StagedRun
+from limio_limitrail.landing.sql.run_staging import RunStaging
+from limio_limitrail.landing.sql.staging_table import StagingTarget
 
 
 def widest(kinds: Iterable[Kind]) -> Kind:
@@ -35,6 +40,9 @@ def widest(kinds: Iterable[Kind]) -> Kind:
 
 
 START_SECONDS = 600
+WHILE_PULLING = "psycopg3 while pulling"
+"""Postgres, with all parts but the last in a staging table before the load."""
+
 NOON = datetime(2024, 5, 6, 12, 0, tzinfo=UTC)
 
 Columns = Mapping[str, tuple[Kind, Sequence[Any]]]
@@ -97,6 +105,8 @@ class Database:
     text: str
     parts: Path | None = None
     """Where the parts of a pull are files, if they are."""
+    staging: Path | None = None
+    """Where the parts are, if all but the last are staged before the load."""
 
     @property
     def postgres(self) -> bool:
@@ -193,22 +203,58 @@ class Database:
         if schema is None:
             keys = list(dict.fromkeys(key_ for part in parts for key_ in part))
             schema = {key_: widest(part[key_][0] for part in parts if key_ in part) for key_ in keys}
-        return load(
-            hook=hook if hook is not None else self.hook(),
-            target=Target(
-                table=table,
-                mode=WriteMode(mode),
-                primary_key=tuple(key),
-                time_column=time,
-                run_id=run,
-                extracted_at=at,
-                **more,
-            ),
-            schema=schema,
-            parts=[make_part(part, name=f"part-{number}", folder=self.parts) for number, part in enumerate(parts)],
-            progress=progress,
-            **rules,
+        hook = hook if hook is not None else self.hook()
+        target = Target(
+            table=table, mode=WriteMode(mode), primary_key=tuple(key), time_column=time, run_id=run, extracted_at=at, **more
         )
+        made = [make_part(part, name=f"part-{number}", folder=self.parts) for number, part in enumerate(parts)]
+        if self.staging is None or rules.get("dry_run") or mode == "history" or not made or not schema:
+            return load(hook=hook, target=target, schema=schema, parts=made, progress=progress, **rules)
+        run_parts = RunParts.stored(made, folder=self.staging)
+        run_parts.stage(target, hook=self.hook, schema=schema)
+        result = load(
+            hook=hook, target=target, schema=schema, parts=run_parts.sources, progress=progress, staged=run_parts.staged, **rules
+        )
+        run_parts.clean_up()
+        return result
+
+
+class RunParts:
+    """The stored parts of a pull, and the staging table that they are copied into as they are finished.
+
+    :ivar sources: the parts.
+    :ivar staged: what the load has to know.
+    """
+
+    def __init__(self, sources: Sequence[ParquetPart], *, tables: Sequence[pa.Table]) -> None:
+        self.sources = sources
+        self.staged: StagedRun | None = None
+        self._tables = tables
+        self._staging: RunStaging | None = None
+
+    @classmethod
+    def stored(cls, parts: Sequence[Part], *, folder: Path) -> RunParts:
+        path = ObjectStoragePath(f"file://{folder}/{uuid.uuid4().hex}")
+        make_folder(path)
+        stored = [store_part(path / part.name, parquet_bytes(part.table), rows=len(part.table)) for part in parts]
+        return cls([ParquetPart(folder=path, part=part) for part in stored], tables=[part.table for part in parts])
+
+    def stage(self, target: Target, *, hook: Callable[[], Any], schema: Mapping[str, Kind]) -> None:
+        """Stage all parts but the last, each in a try of its own."""
+        about = StagingTarget(
+            table=target.table, primary_key=target.primary_key, time_column=target.time_column, run_id=target.run_id
+        )
+        parts = [source.part for source in self.sources]
+        for number in range(1, max(2, len(parts))):
+            self._staging = RunStaging(hook=hook, target=about, folder=self.sources[0].folder)
+            known = merge_schemas([schema_of(table) for table in self._tables[:number]])
+            # A test may say that a column is wider than its values.
+            self._staging.add(parts[:number], schema=schema if number == len(parts) else known)
+            self.staged = self._staging.finish(parts)
+
+    def clean_up(self) -> None:
+        if self._staging is not None:
+            self._staging.clean_up()
 
 
 @contextlib.contextmanager
@@ -321,7 +367,9 @@ def ask_databases(metafunc: pytest.Metafunc, *, otherwise: Sequence[str]) -> Non
     if "db" in metafunc.fixturenames and not hasattr(metafunc.module, "db"):
         metafunc.parametrize("db", ["duckdb", "psycopg3", "sqlite", *second], indirect=True)
     if "postgres" in metafunc.fixturenames:
-        metafunc.parametrize("postgres", ["psycopg3", *(one for one in second if one.values == ("psycopg2",))], indirect=True)
+        metafunc.parametrize(
+            "postgres", ["psycopg3", *(one for one in second if one.values in (("psycopg2",), (WHILE_PULLING,)))], indirect=True
+        )
 
 
 def open_database(
@@ -333,4 +381,6 @@ def open_database(
     monkeypatch.setattr(postgres_module, "USE_PSYCOPG3", name != "psycopg2")
     with fresh_postgres(request.getfixturevalue("postgres_server")) as details:
         hook_class = StandardHook if name == "standard" else PostgresHook
-        yield Database(name=name, connection=details, hook_class=hook_class, text="text")
+        staging = tmp_path / "staged" if name == WHILE_PULLING else None
+        driver = "psycopg3" if name == WHILE_PULLING else name
+        yield Database(name=driver, connection=details, hook_class=hook_class, text="text", staging=staging)

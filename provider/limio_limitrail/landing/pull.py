@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from limio_limitrail.landing.masks import MaskedPage, Masker, PullMasks
 from limio_limitrail.landing.part_builders import Builder, RecordPage, make_builder
 from limio_limitrail.landing.parts import (
     DamagedPartError,
+    Part,
     PartFormat,
     make_folder,
     part_name,
@@ -104,6 +105,20 @@ class NameChecks(Protocol):
         """
 
 
+class EarlyLoad(Protocol):
+    """Loads finished parts while the pull goes on. Neither method raises: what it cannot do, the load does after the pull."""
+
+    def add(self, parts: Sequence[Part], *, schema: Mapping[str, Kind]) -> None:
+        """Take note of the parts that are finished and counted by the checkpoint. Return at once.
+
+        :param parts: all of them in order; none if the pull starts over.
+        :param schema: their columns so far.
+        """
+
+    def discard(self) -> None:
+        """Remove what was loaded: it holds what should have been masked."""
+
+
 @dataclass(kw_only=True)
 class Pull:
     """One try of a pull. Another try with the same signature resumes after the last finished part.
@@ -124,6 +139,7 @@ class Pull:
     :param masks: masks values of the records before anything is made of them.
     :param previous_rows: the records of the last run of the same pull; None if that is not known.
     :param shrink_guard: how many of them may be missing; None for any number.
+    :param early_load: loads finished parts while the pull goes on.
     :param store: keeps the checkpoint across retries.
     :param open_list: returns a reader that begins at a checkpoint's cursor.
     :param pages: returns the pages of that reader.
@@ -146,6 +162,7 @@ class Pull:
     masks: PullMasks | None = None
     previous_rows: int | None = None
     shrink_guard: ShrinkGuard | None = None
+    early_load: EarlyLoad | None = None
     store: CheckpointStore
     open_list: Callable[[PullCheckpoint], PageReader]
     pages: Callable[[Any], Iterator[ListPage]] = methodcaller("pages")
@@ -170,6 +187,7 @@ class Pull:
         if self.upper_bound is not None and self.shaping.time_path is not None:
             self._filter = UpperBound(path=self.shaping.time_path, until=self.upper_bound)
         checkpoint = self._resume() or self._start()
+        self._load_early(checkpoint)
         self._rows_before = checkpoint.read
         restarts = 0
         while not checkpoint.finished:
@@ -185,6 +203,7 @@ class Pull:
                     raise error from None
                 log.warning("%s: the position in the list is lost, so the pull starts the list again. %s", self.resource, error)
                 checkpoint = self._start()
+                self._load_early(checkpoint)
         return self._finish(checkpoint)
 
     def _finish(self, checkpoint: PullCheckpoint) -> Manifest:
@@ -355,7 +374,14 @@ class Pull:
             children = store_children(checkpoint.children, content.children, folder=self.folder, parent=number)
             saved = SavedPart(rows=part.rows, size=part.size, digest=part.digest)
             checkpoint = replace(checkpoint, parts=(*checkpoint.parts, saved), schema=schema, newest=newest, children=children)
-        return self._save(checkpoint)
+        checkpoint = self._save(checkpoint)
+        self._load_early(checkpoint)
+        return checkpoint
+
+    def _load_early(self, checkpoint: PullCheckpoint) -> None:
+        # What comes last is left to the load, which begins at once.
+        if self.early_load is not None and not checkpoint.finished:
+            self.early_load.add(checkpoint.named_parts(self.part_format), schema=checkpoint.schema)
 
     @contextmanager
     def _parts_removed_on_failure(self) -> Iterator[None]:
@@ -365,6 +391,8 @@ class Pull:
         except Exception:
             self.store.clear()
             remove_parts(self.folder)
+            if self.early_load is not None:
+                self.early_load.discard()
             raise
 
     def _save(self, checkpoint: PullCheckpoint) -> PullCheckpoint:

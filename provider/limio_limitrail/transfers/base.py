@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.parts import PartFormat
+    from limio_limitrail.landing.pull import EarlyLoad
     from limio_limitrail.landing.shrinking import ShrinkGuard
     from limio_limitrail.observability.lineage import LineageDataset
     from limio_limitrail.parameters.operator_arguments import OperatorArguments
@@ -244,6 +245,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         child_targets: Callable[[], Mapping[str, LineageDataset]] = dict,
         previous_rows: int | None = None,
         shrink_guard: ShrinkGuard | None = None,
+        early_load: EarlyLoad | None = None,
     ) -> Manifest:
         """Pull into parts.
 
@@ -253,6 +255,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         :param child_targets: returns these tables, for OpenLineage.
         :param previous_rows: the records of the last run of the same pull; None if that is not known.
         :param shrink_guard: how many of them may be missing; None for any number.
+        :param early_load: loads finished parts while the pull goes on.
         """
         from limio_limitrail.api.errors import CursorRefusedError
         from limio_limitrail.landing.pull import Pull
@@ -322,6 +325,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             part_rows=self.part_rows,
             previous_rows=previous_rows,
             shrink_guard=shrink_guard,
+            early_load=early_load,
             checks=ColumnNameChecks(
                 api=self.hook.client.api,
                 resource=resource.name,

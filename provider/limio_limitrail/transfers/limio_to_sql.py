@@ -48,6 +48,7 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         on_missing: Templated[str] = "keep",
         max_missing: Templated[int | str] = DEFAULT_MAX_MISSING,
         staging: Templated[str | ObjectStoragePath] | None = None,
+        load: Templated[str] = "auto",
         new_columns: Templated[str] = "add",
         type_changes: Templated[str] = "widen",
         required_columns: Templated[Sequence[str]] = (),
@@ -84,6 +85,7 @@ class LimioToSqlOperator(LimioPullOperator, ResourceToSqlOperator):
         self.on_missing = on_missing
         self.max_missing = max_missing
         self.staging = staging
+        self.load = load
         self.new_columns = new_columns
         self.type_changes = type_changes
         self.required_columns = required_columns

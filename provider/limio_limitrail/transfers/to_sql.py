@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.manifest import Manifest
     from limio_limitrail.landing.nested_paths import NestedPath
     from limio_limitrail.landing.sql import LoadResult, WriteMode
+    from limio_limitrail.landing.sql.early_rows import StagedRun
     from limio_limitrail.landing.sql.masked_keys import MaskedKeys
+    from limio_limitrail.landing.sql.staging_table import StagingTarget
     from limio_limitrail.transfers.base import PullPlan
     from limio_limitrail.transfers.column_checks import NeededColumns
     from limio_limitrail.transfers.folders import RunIdentity
@@ -60,6 +62,9 @@ class ResourceToSqlOperator(ResourceToTableOperator):
         ``_deleted_at``, until the record returns; ``delete``. Only rows that this task's pulls of this list brought are touched.
     :param checks: conditions that the table must meet after the load, or nothing is committed: a list of `Check`, or of mappings
         with its members.
+    :param load: when the rows are copied into the database: ``after_pull``; ``while_pulling``, into a staging table beside the
+        table, as each part is finished, so that only the merge is left in the end (Postgres); ``auto``: while pulling where
+        that is supported.
     :param dry_run: do all of it and roll back: the summary says what the run would have done. Neither the table nor the watermark
         changes, and no asset event is sent. For DuckDB, Postgres and SQLite.
     :param partition_column: the column whose values in the rows that a load inserts, updates or deletes become partition keys of
@@ -73,6 +78,7 @@ class ResourceToSqlOperator(ResourceToTableOperator):
     child_tables: Mapping[str, ChildTable | NestedPath] | None
     on_missing: str
     checks: Sequence[Check]
+    load: str
     partition_column: str | None
     max_partitions: int
 
@@ -83,6 +89,7 @@ class ResourceToSqlOperator(ResourceToTableOperator):
         "child_tables": Parameter(read_child_tables),
         "on_missing": Parameter(readers.choice("keep", "mark", "delete")),
         "checks": Parameter(read_checks),
+        "load": Parameter(readers.choice("auto", "after_pull", "while_pulling")),
         "dry_run": Parameter(readers.switch),
         "partition_column": Parameter(readers.optional(readers.text("the name of a column"))),
         "max_partitions": Parameter(readers.whole_number(least=1)),
@@ -104,12 +111,12 @@ class ResourceToSqlOperator(ResourceToTableOperator):
             return self._execute(context)
 
     def _execute(self, context: Context) -> LoadSummary:
-
         from limio_limitrail.assets.outlet_events import suppress_outlet_events
         from limio_limitrail.landing.parts import PartFormat
         from limio_limitrail.landing.sql import WriteMode
         from limio_limitrail.observability.lineage import table_dataset
         from limio_limitrail.observability.metrics import log_group
+        from limio_limitrail.transfers.early_load import loads_early, staged_while_pulling
         from limio_limitrail.transfers.missing import check_on_missing, log_missing
         from limio_limitrail.transfers.summaries import LoadSummary, first_names, load_totals
 
@@ -126,16 +133,23 @@ class ResourceToSqlOperator(ResourceToTableOperator):
         self._check_masks(plan, lists)
         check_child_tables(lists, hook=database, table=self.table, max_columns=self.max_columns)
         columns = {**plan.resource.columns, **(self.nested_columns or {})}
-        manifest = self.pull(
-            plan,
-            part_format=PartFormat.PARQUET,
-            columns=columns,
-            target=lambda: table_dataset(database, table=self.table),
-            child_lists=lists,
-            child_targets=lambda: child_datasets(lists, hook=database, table=self.table),
-        )
-        with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows), self.asking_again(plan):
-            result = self._load(plan, manifest, database=database, mode=mode, lists=lists, touched=touched)
+        # A dry run writes nothing; child tables and histories are loaded from the parts.
+        wanted = loads_early(self.load, hook=database, conn_id=self.sql_conn_id)
+        early = wanted and not (self.dry_run or lists or mode is WriteMode.HISTORY)
+        target = self._staging_target(plan) if early else None
+        with staged_while_pulling(plan, target=target, conn_id=self.sql_conn_id, context=context) as staging:
+            manifest = self.pull(
+                plan,
+                part_format=PartFormat.PARQUET,
+                columns=columns,
+                target=lambda: table_dataset(database, table=self.table),
+                child_lists=lists,
+                child_targets=lambda: child_datasets(lists, hook=database, table=self.table),
+                early_load=staging,
+            )
+            with log_group(f"load into {self.table}", table=self.table, rows=manifest.rows), self.asking_again(plan):
+                staged = None if staging is None else staging.finish(manifest.parts)
+                result = self._load(plan, manifest, database=database, mode=mode, lists=lists, touched=touched, staged=staged)
         partitions = result.partitions if self.dry_run or touched is None else touched.keys()
         summary = LoadSummary(
             **self.totals(plan, manifest, stats=measured()),
@@ -310,6 +324,7 @@ class ResourceToSqlOperator(ResourceToTableOperator):
         mode: WriteMode,
         lists: tuple[ChildList, ...],
         touched: TouchedStore | None,
+        staged: StagedRun | None,
     ) -> LoadResult:
         from limio_limitrail.landing.parts import ParquetPart
         from limio_limitrail.landing.sql import Partitions, Target, load
@@ -317,15 +332,13 @@ class ResourceToSqlOperator(ResourceToTableOperator):
         from limio_limitrail.transfers.missing import is_full_scan, pull_scope, shrink_guard
 
         column = self.partition_column
-        time_column = self.time_column or plan.resource.time_column
         return load(
             hook=database,
             target=Target(
                 table=self.table,
                 mode=mode,
                 primary_key=self._key(plan),
-                # A dropped column does not compare what comes with what the table has of it from before.
-                time_column=None if time_column in self.drop_columns else time_column,
+                time_column=self._compared_time(plan),
                 run_id=str(plan.run),
                 extracted_at=manifest.started_at,
                 scope=pull_scope(plan, hook=self.hook, path_params=self.path_params),
@@ -341,8 +354,22 @@ class ResourceToSqlOperator(ResourceToTableOperator):
             checks=tuple(self.checks),
             partitions=None if column is None else Partitions(column=column, most=self.max_partitions),
             before_commit=None if touched is None else lambda result: touched.add(result.partitions),
+            staged=staged,
             dry_run=self.dry_run,
         )
+
+    def _staging_target(self, plan: PullPlan) -> StagingTarget:
+        """Return what a staging table of this run is for."""
+        from limio_limitrail.landing.sql.staging_table import StagingTarget
+
+        return StagingTarget(
+            table=self.table, primary_key=self._key(plan), time_column=self._compared_time(plan), run_id=str(plan.run)
+        )
+
+    def _compared_time(self, plan: PullPlan) -> str | None:
+        time_column = self.time_column or plan.resource.time_column
+        # A dropped column does not compare what comes with what the table has of it from before.
+        return None if time_column in self.drop_columns else time_column
 
     @contextmanager
     def asking_again(self, plan: PullPlan) -> Iterator[None]:

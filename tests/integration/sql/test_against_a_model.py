@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from limio_limitrail.landing.column_types import EXACT_IN_DOUBLE, Kind, arrow_type, cast, widen
 from limio_limitrail.landing.sql import LandingError, LoadResult
 from limio_limitrail.landing.sql.names import ascii_lower, column_names
-from tests.support.databases import kept_open, widest
+from tests.support.databases import WHILE_PULLING, kept_open, widest
 from tests.support.strategies import examples
 
 INT, L, T, D, B, J, S, N = (
@@ -201,11 +201,13 @@ def seen(value: Any) -> Any:
     return type(value).__name__, value
 
 
-@pytest.fixture(params=["duckdb", pytest.param("duckdb files", marks=pytest.mark.exhaustive), "sqlite", "psycopg3"])
+@pytest.fixture(
+    params=["duckdb", pytest.param("duckdb files", marks=pytest.mark.exhaustive), "sqlite", "psycopg3", WHILE_PULLING]
+)
 def emptied(request, opened, file_database):
     """A maker of empty databases, of which the model's test needs many."""
-    if request.param == "psycopg3":
-        db = opened("psycopg3")
+    if request.param.startswith("psycopg3"):
+        db = opened(request.param)
 
         @contextlib.contextmanager
         def maker():

@@ -72,7 +72,7 @@ WRONG: dict[str, list[Any]] = {
     "batch_size": [0, 1001], "max_rejected": [-1, 1.5, None, 1.0, 0.5, "0.5"], "max_parked": ["ten", True, "101%"],
     "mode": ["upsert", "", None], "operation": ["upsert", "", None],
     "new_columns": ["drop", "", None], "type_changes": ["narrow", None], "required_columns": ["a,b", None],
-    "checks": ["x", [1], [{}]], "dry_run": ["perhaps"], "max_partitions": [0, None],
+    "checks": ["x", [1], [{}]], "load": ["later", "", None], "dry_run": ["perhaps"], "max_partitions": [0, None],
     "format": ["csv", None], "missing": ["perhaps", None], "on_unknown": ["", "send"], "replay": ["all", "committed"],
     "scope": ["a,b", 1.5], "table": ["", None], "sql_conn_id": ["", "None"], "key_columns": ["", [], "a,b"], "parts_path": ["nowhere://x"],
     "target_statuses": [None, ""],

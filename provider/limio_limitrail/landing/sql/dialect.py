@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql.model import PartSource
     from limio_limitrail.landing.sql.names import TableName
     from limio_limitrail.landing.sql.plan import LoadPlan
+    from limio_limitrail.landing.sql.staging_table import StagingTables
 
 T = TypeVar("T")
 
@@ -181,6 +182,8 @@ class Session(ABC):
     """
 
     dialect: Dialect
+    loads_while_pulling = False
+    """Whether rows are staged while a pull goes on, unless the user says otherwise."""
     driver_error: type[Exception]
     """The base class of what the driver raises."""
 
@@ -328,6 +331,10 @@ class Session(ABC):
     def indexed(self, table: TableName, *, columns: Sequence[str]) -> AbstractContextManager[object]:  # noqa: ARG002
         """Index columns for a while, where the database would otherwise compare each row with each."""
         return nullcontext()
+
+    def staging_tables(self) -> StagingTables | None:
+        """Return the tables in which rows are staged while a pull goes on; ``None`` if the database is loaded after the pull."""
+        return None
 
     def invalid_json(self, *, stage: str, column: str) -> int:  # noqa: ARG002
         """Count the staged values of a JSON column that the database's JSON type refuses."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from limio_limitrail.landing.sql.dialect import DirectLoadSession, Session
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, during
 from limio_limitrail.landing.sql.model import LandingError, LoadResult, PartSource, Target, WriteMode
-from limio_limitrail.landing.sql.plan import ColumnPlan, key_columns
+from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan, key_columns
 from limio_limitrail.landing.sql.statements import LoadStatements
+
+if TYPE_CHECKING:
+    from limio_limitrail.landing.sql.early_rows import EarlyRows
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
@@ -22,10 +26,13 @@ def load_directly(
     target: Target,
     parts: Sequence[PartSource],
     progress: Callable[[int], None] | None,
+    early: EarlyRows | None = None,
 ) -> LoadResult | None:
     """Write a pull into a new table; return ``None`` if it has to be staged, because of its database, the table, or its rows.
 
     Rows with equal or missing keys are staged: that decides which of them stays, or what the message is.
+
+    :param early: the rows of parts that were copied while the pull went on; their table becomes the new one.
     """
     plan = statements.plan
     keys = key_columns(plan=plan, keys=target.primary_key)
@@ -35,14 +42,16 @@ def load_directly(
     columns = statements.table_columns()
     try:
         with session.savepoint():
-            with during(f"while creating {plan.table}"):
-                session.create_table(table=plan.table, columns=columns, key=())
-            rows = 0
-            with during(f"while copying rows into {plan.table}"):
-                for added in session.copy_into(plan, parts=parts):
-                    rows += added
-                    if progress is not None:
-                        progress(rows)
+            rows = _adopt(early, plan=plan, parts=parts, progress=progress)
+            if rows is None:
+                rows = 0
+                with during(f"while creating {plan.table}"):
+                    session.create_table(table=plan.table, columns=columns, key=())
+                with during(f"while copying rows into {plan.table}"):
+                    for added in session.copy_into(plan, parts=parts):
+                        rows += added
+                        if progress is not None:
+                            progress(rows)
             with during(f"while creating the primary key of {plan.table}"):
                 keyed = session.add_primary_key(table=plan.table, columns=columns, key=[column.name for column in unique])
             if keys and not keyed:
@@ -54,6 +63,16 @@ def load_directly(
         log.info("%s is new, and its rows cannot go straight into it (%s): they are staged first", plan.table, refused.what)
         return None
     return LoadResult(rows=rows, inserted=rows)
+
+
+def _adopt(
+    early: EarlyRows | None, *, plan: LoadPlan, parts: Sequence[PartSource], progress: Callable[[int], None] | None
+) -> int | None:
+    if early is None:
+        return None
+    from limio_limitrail.landing.sql.early_rows import adopt
+
+    return adopt(early, plan=plan, parts=parts, progress=progress)
 
 
 def _check_keys(*, session: Session, statements: LoadStatements, keys: Sequence[ColumnPlan], required: bool) -> None:

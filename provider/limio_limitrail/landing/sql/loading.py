@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
     from limio_limitrail.landing.checks import Check
+    from limio_limitrail.landing.sql.early_rows import StagedRun
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
@@ -44,6 +45,7 @@ def load(
     checks: Sequence[Check] = (),
     partitions: Partitions | None = None,
     before_commit: Callable[[LoadResult], None] | None = None,
+    staged: StagedRun | None = None,
     dry_run: bool = False,
 ) -> LoadResult:
     """Write a pull into a table, in one transaction: all of it or nothing.
@@ -70,6 +72,7 @@ def load(
     :param partitions: how the table is divided, if the touched partitions are asked for. Not with `WriteMode.REPLACE`, which
         writes all of them.
     :param before_commit: called with the result when only the commit is left to do; what it raises undoes the load.
+    :param staged: the run whose rows may have been staged while the pull went on.
     :param dry_run: roll back in the end, and return what would have been done. Needs a database that undoes changes of columns.
     :raises MaskedKeyError: the table's keys are not hashes of the same secret. The table is as it was before.
     :raises ContractError: the pull breaks the contract, or a check failed. The table is as it was before.
@@ -97,6 +100,7 @@ def load(
                 progress=progress,
                 contract=contract,
                 partitions=partitions,
+                staged=staged,
             )
             followers = follow(loading, child_tables)
             result = loading.run()

@@ -18,6 +18,7 @@ from limio_limitrail.landing.sql.model import LandingError, PartSource
 from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, ascii_lower
 from limio_limitrail.landing.sql.postgres_copy import HEADER, TRAILER, ChunkFile, binary_slices, copy_chunks, counted
 from limio_limitrail.landing.sql.postgres_errors import describe, equality, unreachable
+from limio_limitrail.landing.sql.postgres_staging import PostgresStagingTables
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,6 +119,7 @@ class PostgresSession(DirectLoadSession):
     """A transaction in Postgres, through psycopg 2 or 3."""
 
     dialect = POSTGRES
+    loads_while_pulling = True
 
     def __init__(self, hook: DbApiHook, connection: Any) -> None:
         super().__init__(hook, connection)
@@ -303,9 +305,13 @@ class PostgresSession(DirectLoadSession):
     def fill(self, *, stage: str, rows: pa.Table) -> None:
         """Add rows to a temporary table by COPY."""
         # In pg_temp, so that no other table of this name is written.
-        self._copy(f"COPY pg_temp.{quoted(stage)} FROM STDIN WITH (FORMAT binary)", prefetch(binary_slices(rows)))
+        self.copy_rows(f"COPY pg_temp.{quoted(stage)} FROM STDIN WITH (FORMAT binary)", prefetch(binary_slices(rows)))
 
-    def _copy(self, sql: str, rows: Iterable[memoryview | bytes]) -> int:
+    def staging_tables(self) -> PostgresStagingTables:
+        """Return the tables in which rows are staged while a pull goes on."""
+        return PostgresStagingTables(self)
+
+    def copy_rows(self, sql: str, rows: Iterable[memoryview | bytes]) -> int:
         """Copy rows; return how many the database counts."""
         chunks = chain((HEADER,), rows, (TRAILER,))
         self.guarded(lambda: self._send(sql, chunks))
@@ -355,6 +361,7 @@ class PostgresSession(DirectLoadSession):
         except LandingError as refused:
             if not (isinstance(refused, DatabaseError) and refused.cause is Cause.LOST):
                 self.execute("ROLLBACK TO SAVEPOINT limio_limitrail_attempt")
+                self.execute("RELEASE SAVEPOINT limio_limitrail_attempt")
             raise
         self.execute("RELEASE SAVEPOINT limio_limitrail_attempt")
 
@@ -374,7 +381,7 @@ class PostgresSession(DirectLoadSession):
         # One thread prefetches all parts: it reads the next one while the end of this one is copied.
         for _, chunks in groupby(prefetch(copy_chunks(plan, parts=parts)), key=attrgetter("part")):
             sent: list[int] = []
-            copied = self._copy(sql, counted(chunks, sent=sent))
+            copied = self.copy_rows(sql, counted(chunks, sent=sent))
             if copied != sum(sent):
                 raise LandingError(f"Postgres copied {copied} rows where {sum(sent)} were sent")
             yield copied

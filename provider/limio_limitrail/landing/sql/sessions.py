@@ -80,20 +80,21 @@ def find_table(text: str, *, dialect: Dialect) -> TableName:
         raise LandingError(str(wrong)) from None
 
 
-def open_session(hook: DbApiHook, *, step: str) -> AbstractContextManager[Session]:
+def open_session(hook: DbApiHook, *, step: str, lock_wait: float | None = None) -> AbstractContextManager[Session]:
     """Open the database and one transaction: committed at the end, rolled back if anything is raised.
 
     :param step: what it is for, as in ``while loading analytics.orders``; messages say so.
+    :param lock_wait: seconds to wait for a lock, where the database can limit that; ``None``: as long as a load does.
     :raises LandingError: rows could get lost in the database, it cannot be opened, or it refuses something.
     """
-    return _open(session_class(hook), hook=hook, step=step)
+    return _open(session_class(hook), hook=hook, step=step, lock_wait=lock_wait)
 
 
 @contextmanager
-def _open(kind: type[Session], *, hook: DbApiHook, step: str) -> Iterator[Session]:
+def _open(kind: type[Session], *, hook: DbApiHook, step: str, lock_wait: float | None) -> Iterator[Session]:
     # Closing rolls back whatever was not committed, on a broken connection too.
     with ExitStack() as stack:
         stack.enter_context(during(step))
         stack.enter_context(kind.process_lock(hook))
         connection = stack.enter_context(closing(kind.connect(hook)))
-        yield stack.enter_context(kind(hook, connection).transaction())
+        yield stack.enter_context(kind(hook, connection).transaction(lock_wait=lock_wait))

@@ -10,6 +10,7 @@ from datetime import datetime
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql.dialect import VALUE, Dialect, TableColumn, all_of, any_of
 from limio_limitrail.landing.sql.metadata import EXTRACTED_AT, RUN_ID
+from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 from limio_limitrail.landing.sql.staged_rows import ORDER, SEQUENCE
 from limio_limitrail.landing.timestamps import keys_of
@@ -25,6 +26,7 @@ class LoadStatements:
     :param dialect: the database's SQL.
     :param plan: which column goes where.
     :param stage: the staging table's name.
+    :param stage_schema: its schema; ``None`` for a temporary table.
     :param time: the time column, which says which of two rows is newer, if there is one.
     :param missing_time: the table's time column, if no row brings it.
     :param seen_later: the condition that a pull that began later may have seen a row ``t`` as it is; ``None`` if there is none.
@@ -36,6 +38,7 @@ class LoadStatements:
     time: ColumnPlan | None
     missing_time: TableColumn | None = None
     seen_later: str | None = None
+    stage_schema: str | None = None
 
     @property
     def table(self) -> str:
@@ -45,7 +48,7 @@ class LoadStatements:
     @property
     def staged(self) -> str:
         """The staging table's name as SQL."""
-        return self.dialect.quote(self.stage)
+        return self.dialect.qualified(TableName(schema=self.stage_schema, table=self.stage))
 
     def stage_columns(self) -> list[tuple[str, str]]:
         """Return the staging table's columns and their types."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from limio_limitrail.landing.sql.child_tables import ChildLoad
+    from limio_limitrail.landing.sql.early_rows import EarlyRows, StagedRun
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
@@ -72,11 +73,13 @@ class TableLoad:
         progress: Callable[[int], None] | None,
         contract: Contract,
         partitions: Partitions | None,
+        staged: StagedRun | None = None,
     ) -> None:
         self.followers: Sequence[ChildLoad] = ()
         self._starts: list[int] = []
         self._session = session
         self._partitions = partitions
+        self._staged = staged
         self._target = target
         self._contract = contract
         self._parts = parts
@@ -176,9 +179,10 @@ class TableLoad:
 
     def _run(self) -> LoadResult:
         table, session, target = self._table, self._session, self._target
+        early = self._early_rows()
         if self._has_schema and not self._keeps_history and not self.followers:
             result = load_directly(
-                session=session, statements=self._sql, target=target, parts=self._parts, progress=self._progress
+                session=session, statements=self._sql, target=target, parts=self._parts, progress=self._progress, early=early
             )
             if result is not None:
                 if result.rows:
@@ -187,11 +191,15 @@ class TableLoad:
                 if result.rows:
                     touched.note(self._sql.rows_of_run(), target.run_id)
                 return replace(result, missing_checked=self._judges, partitions=touched.keys)
-        with during(f"while creating the staging table of {table}"):
-            more = stage_columns_of_history(session.dialect) if self._keeps_history else []
-            session.create_stage(stage=self._sql.stage, columns=[*self._sql.stage_columns(), *more])
-        with during(f"while copying rows into the staging table of {table}"):
-            rows = self._fill_stage()
+        if early is not None and self._plan.exists:
+            with during(f"while copying rows into the staging table of {table}"):
+                rows = self._complete(early)
+        else:
+            with during(f"while creating the staging table of {table}"):
+                more = stage_columns_of_history(session.dialect) if self._keeps_history else []
+                session.create_stage(stage=self._sql.stage, columns=[*self._sql.stage_columns(), *more])
+            with during(f"while copying rows into the staging table of {table}"):
+                rows = self._fill_stage()
         if not self._plan.exists and not self._has_schema and not rows:
             # There is no column to create a table of.
             return _NO_TABLE
@@ -284,14 +292,35 @@ class TableLoad:
                 rows += staged.num_rows
             if self._progress is not None:
                 self._progress(rows)
-        if twice := [key for key in keys if {(key, "\0"), (key, STORED_NUL)} <= forms]:
+        self._check_nul(forms)
+        self._session.analyze(stage=self._sql.stage)
+        return rows
+
+    def _early_rows(self) -> EarlyRows | None:
+        """Return the rows that were staged while the pull went on, if they can be used."""
+        if self._staged is None or not self._has_schema or self._keeps_history or self.followers:
+            return None
+        from limio_limitrail.landing.sql.early_rows import take_early_rows
+
+        with during(f"while looking for staged rows of {self._table}"):
+            return take_early_rows(self._session, plan=self._plan, run=self._staged)
+
+    def _complete(self, early: EarlyRows) -> int:
+        """Copy the parts that are not staged yet, and use the staging table as this load's own."""
+        whole = early.complete(self._plan, parts=self._parts, progress=self._progress)
+        self._check_nul(set(whole.record.nul_forms))
+        self._sql = replace(self._sql, stage=whole.staging.table, stage_schema=whole.staging.schema)
+        whole.analyze(key_columns(plan=self._plan, keys=self._target.primary_key) or ())
+        return whole.record.rows
+
+    def _check_nul(self, forms: Collection[tuple[str, str]]) -> None:
+        keys = self._target.primary_key
+        if twice := [key for key in keys if {(key, "\0"), (key, STORED_NUL)} <= {*forms}]:
             raise LandingError(
                 f"{self._table}: some values of {twice[0]!r}, which belongs to the primary key, have a NUL character, and "
                 f"others the six characters {STORED_NUL} that replace it, so that two keys could become one; name other columns "
                 f"in primary_key=; nothing was written"
             )
-        self._session.analyze(stage=self._sql.stage)
-        return rows
 
     def _stage_rows(self, group: pa.Table, *, number: int, start: int) -> pa.Table:
         """Convert rows of a part to the staging table.

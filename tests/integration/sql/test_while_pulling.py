@@ -1,0 +1,264 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""Parts that are staged in Postgres while the pull goes on: when they are used, when not, and what is left of them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.sql import Contract, LandingError, NewColumns, Target, WriteMode, load
+from limio_limitrail.landing.sql import staging_table as staging_table_module
+from tests.support.databases import NOON, RunParts, make_part
+
+INT, T, D, N, B = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.NULL, Kind.BOOLEAN
+
+ROWS = [{"id": (INT, [1, 2]), "v": (T, ["a", "b"])}, {"id": (INT, [3]), "v": (T, ["c"])}, {"id": (INT, [4]), "v": (T, ["d"])}]
+SCHEMA = {"id": INT, "v": T}
+
+
+@pytest.fixture
+def run(postgres, tmp_path):
+    """A maker of runs: their parts are stored, and all but the last staged."""
+    return lambda *parts, schema=SCHEMA, **about: Run(postgres, parts or ROWS, schema=schema, folder=tmp_path, **about)
+
+
+class Run:
+    def __init__(self, db, parts, *, schema, folder, mode="merge", table="subs", run_id="run"):
+        self.db = db
+        self.schema = schema
+        self.parts = RunParts.stored([make_part(part, name=f"part-{n}") for n, part in enumerate(parts)], folder=folder)
+        self.target = Target(
+            table=table, mode=WriteMode(mode), primary_key=("id",), time_column=None, run_id=run_id, extracted_at=NOON
+        )
+
+    def stage(self):
+        self.parts.stage(self.target, hook=self.db.hook, schema=self.schema)
+        return self
+
+    def load(self, **rules):
+        result = load(
+            hook=self.db.hook(),
+            target=self.target,
+            schema=self.schema,
+            parts=self.parts.sources,
+            staged=self.parts.staged,
+            **rules,
+        )
+        self.parts.clean_up()
+        return result
+
+
+def staging_tables(db):
+    """Name, persistence and comment of what is staged."""
+    return db.query(
+        "SELECT relname, relpersistence, obj_description(oid) FROM pg_class WHERE relname ~ '^_limio' AND relkind = 'r'"
+    )
+
+
+def only_staging_table(db):
+    [(name, *_)] = staging_tables(db)
+    return name
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The parts that are read, by name."""
+    from limio_limitrail.landing.parts import ParquetPart
+
+    seen = []
+    original = ParquetPart.groups
+    monkeypatch.setattr(ParquetPart, "groups", lambda part, **more: (seen.append(part.name), original(part, **more))[1])
+    return seen
+
+
+@pytest.mark.parametrize("mode", ["merge", "append", "replace"])
+@pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
+def test_only_the_last_part_is_left_to_the_load(postgres, run, reads, mode, there):
+    if there:
+        ids, values = ([1, 9], ["old", "z"]) if mode == "merge" else ([9], ["z"])
+        postgres.land("merge", {"id": (INT, ids), "v": (T, values)}, run="before")
+    staged = run(mode=mode).stage()
+    [(_, persistence, _)] = staging_tables(postgres)
+    assert persistence == ("u" if there else "p")
+    reads.clear()
+    result = staged.load()
+    assert reads == ["part-2"]
+    assert result.rows == 4
+    kept = {"merge": {9: "z"}, "append": {9: "z"}, "replace": {}}[mode] if there else {}
+    assert {row["id"]: row["v"] for row in postgres.rows()} == {1: "a", 2: "b", 3: "c", 4: "d", **kept}
+    assert not staging_tables(postgres)
+
+
+def test_a_new_table_is_as_one_that_is_loaded_afterwards(postgres, run):
+    parts = [{"v": (T, ["a"]), "id": (INT, [1])}, {"id": (INT, [2]), "w": (B, [True])}, {"id": (INT, [3]), "n": (N, [None])}]
+    schema = {"v": T, "id": INT, "w": B, "n": N}
+    for statement in ("DROP ROLE IF EXISTS reader_of_staging", "CREATE ROLE reader_of_staging"):
+        postgres.execute(statement)
+    postgres.execute("ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC")
+    postgres.execute("ALTER DEFAULT PRIVILEGES GRANT SELECT, INSERT ON TABLES TO reader_of_staging WITH GRANT OPTION")
+    try:
+        staged = run(*parts, schema=schema).stage()
+        [(granted,)] = postgres.query(
+            f"SELECT count(*) FROM pg_class, aclexplode(relacl) WHERE relname = '{only_staging_table(postgres)}' "
+            f"AND grantee <> relowner"
+        )
+        assert granted == 0, "rows that are not checked yet are nobody's"
+        staged.load()
+        run(*parts, schema=schema, table="after").load()
+        described = [
+            postgres.query(
+                f"SELECT array_agg((attname, atttypid, attnotnull, atthasdef, attnum)::text ORDER BY attnum), "
+                f"min(relpersistence), min((SELECT string_agg(a::text, ' ' ORDER BY a::text) FROM unnest(relacl) AS a)), "
+                f"min(obj_description(pg_class.oid)), "
+                f"min((SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = pg_class.oid AND contype = 'p')) "
+                f"FROM pg_attribute JOIN pg_class ON attrelid = pg_class.oid WHERE relname = '{table}' AND attnum > 0"
+            )
+            for table in ("subs", "after")
+        ]
+        assert described[0] == described[1]
+        assert postgres.rows("subs", own=True) == postgres.rows("after", own=True)
+    finally:
+        postgres.execute("DROP OWNED BY reader_of_staging", "DROP ROLE reader_of_staging")
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
+@pytest.mark.parametrize(
+    ("later", "kind"), [({"v": (INT, [7])}, T), ({"w": (D, [0.5])}, D), ({"e": (INT, [5])}, INT)], ids=["wider", "more", "typed"]
+)
+def test_columns_that_change_on_the_way(postgres, run, there, later, kind):
+    if there:
+        postgres.land("merge", {"id": (INT, [9])}, run="before")
+    [key] = later
+    parts = [{"id": (INT, [1]), "v": (T, ["a"]), "e": (N, [None])}, {"id": (INT, [2]), **later}, {"id": (INT, [3])}]
+    schema = {"id": INT, "v": T, "e": N, key: kind}
+    run(*parts, schema=schema).stage().load()
+    table = {row["id"]: row for row in postgres.rows()}
+    assert table[1]["v"] == "a"
+    assert table[2][key] == ("7" if kind is T else later[key][1][0])
+    assert not staging_tables(postgres)
+
+
+CHANGES = {
+    "rows deleted": "DELETE FROM {staging} WHERE v = 'a'",
+    "emptied": "TRUNCATE {staging}",
+    "dropped": "DROP TABLE {staging}",
+    "without its record": "COMMENT ON TABLE {staging} IS NULL",
+    "another record": "COMMENT ON TABLE {staging} IS '{{}}'",
+    "the table is created": "CREATE TABLE subs (id bigint, v text)",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_rows_that_are_not_those_of_the_parts_are_not_used(postgres, run, reads, change, caplog):
+    staged = run().stage()
+    postgres.execute(CHANGES[change].format(staging=only_staging_table(postgres)))
+    reads.clear()
+    with caplog.at_level(logging.INFO):
+        result = staged.load()
+    assert reads == ["part-0", "part-1", "part-2"]
+    assert result.inserted == 4
+    assert ("are not used" in caplog.text) == (change != "dropped")
+
+
+def test_other_parts_than_those_that_are_staged(postgres, run, reads):
+    run().stage()
+    other = [{"id": (INT, [1, 2]), "v": (T, ["x", "y"])}, *ROWS[1:]]
+    again = run(*other)
+    again.parts.staged = replace(run().stage().parts.staged, parts=[source.part for source in again.parts.sources])
+    reads.clear()
+    again.parts.stage(again.target, hook=postgres.hook, schema=SCHEMA)
+    assert again.load().inserted == 4
+    assert [row["v"] for row in postgres.rows()] == ["x", "y", "c", "d"]
+
+
+def test_the_table_changes_while_pages_come(postgres, run):
+    postgres.land("merge", {"id": (INT, [1]), "v": (INT, [5])}, run="before")
+    staged = run().stage()
+    postgres.execute("ALTER TABLE subs ALTER v TYPE text", "ALTER TABLE subs ADD w text")
+    assert staged.load().updated == 1
+    assert [row["v"] for row in postgres.rows()] == ["a", "b", "c", "d"]
+
+
+def test_a_failed_load_leaves_what_a_retry_can_use(postgres, run, reads):
+    staged = run().stage()
+
+    def broken(_):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        staged.load(before_commit=broken)
+    assert not postgres.exists()
+    reads.clear()
+    assert staged.load().inserted == 4
+    assert reads == ["part-2"]
+
+
+def test_repeated_keys_in_a_new_table(postgres, run):
+    result = run(ROWS[0], ROWS[0], ROWS[1]).stage().load()
+    assert (result.inserted, result.duplicates) == (3, 2)
+    assert not staging_tables(postgres)
+
+
+def test_what_the_contract_leaves_out(postgres, run, reads):
+    postgres.land("merge", {"id": (INT, [1])}, run="before")
+    staged = run().stage()
+    reads.clear()
+    result = staged.load(contract=Contract(new_columns=NewColumns.IGNORE))
+    assert (result.columns_ignored, reads) == (("v",), ["part-2"])
+    assert set(postgres.types()) == {"id", "_extracted_at", "_run_id"}
+
+
+def test_abandoned_tables_are_dropped_and_no_others(postgres, run, monkeypatch):
+    postgres.land("merge", {"id": (INT, [9])}, run="before")
+    postgres.land("merge", {"id": (INT, [9])}, run="before", table="others")
+    run(run_id="waits for its retry").stage()
+    run(run_id="elsewhere", table="others").stage()
+    prefix = staging_tables(postgres)[0][0].rpartition("_")[0]
+    postgres.execute(f'CREATE TABLE "{prefix}_of_somebody" (id bigint)')
+    run(run_id="next").stage().load()
+    assert len(staging_tables(postgres)) == 3
+    monkeypatch.setattr(staging_table_module, "ABANDONED_AFTER", timedelta(0))
+    run(run_id="last").stage().load()
+    assert len(staging_tables(postgres)) == 2
+
+
+def test_a_role_that_may_not_create_tables(postgres, run, caplog):
+    postgres.land("merge", {"id": (INT, [1]), "v": (T, ["old"])}, run="before")
+    postgres.execute(
+        "DROP ROLE IF EXISTS loader_of_staging", "CREATE ROLE loader_of_staging", "ALTER TABLE subs OWNER TO loader_of_staging"
+    )
+    try:
+        staged = run()
+        hook = lambda: postgres.hook(options="-c role=loader_of_staging")  # noqa: E731
+        with caplog.at_level(logging.INFO):
+            staged.parts.stage(staged.target, hook=hook, schema=SCHEMA)
+        assert "may not create tables in its schema" in caplog.text
+        assert not staging_tables(postgres)
+        assert staged.load().updated == 1
+    finally:
+        postgres.execute("DROP OWNED BY loader_of_staging CASCADE", "DROP ROLE loader_of_staging")
+
+
+def test_a_backup_reads_the_staging_table(postgres, run, monkeypatch):
+    from limio_limitrail.landing.sql import postgres_staging
+
+    monkeypatch.setattr(postgres_staging, "LOCK_WAIT", 0.1)
+    staged = run().stage()
+    name = only_staging_table(postgres)
+    with postgres.session() as backup:
+        backup.cursor().execute(f"SELECT 1 FROM {name}")
+        assert staged.load().inserted == 4, "the table is loaded from the parts"
+        assert only_staging_table(postgres) == name
+    staged.parts.clean_up()
+    assert not staging_tables(postgres)
+
+
+def test_a_refused_load_says_the_same(postgres, run):
+    parts = [{"id": (INT, [1, None]), "v": (T, ["a", "b"])}, *ROWS[1:]]
+    with pytest.raises(LandingError, match="1 rows have no"):
+        run(*parts).stage().load()
+    assert not postgres.exists()
