@@ -53,6 +53,8 @@ def safe_text(text: object) -> str | None:
     """Mask and shorten a value of a response; return None for anything but a non-empty string."""
     if not isinstance(text, str) or not text.strip():
         return None
+    if len(text) <= MAX_LENGTH and not _SUSPECT.search(text) and not find_secrets(text):
+        return text  # an id, most likely
     return _fit(_masked(text[:_MAX_READ]))
 
 

@@ -6,10 +6,12 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
 
 from limio_limitrail.api.errors import ApiError, ProtocolError, TransportError
 from limio_limitrail.api.json_body import meaning_of
@@ -224,23 +226,24 @@ def read_answer(answer: Response, *, response: ResponseMapping, required: bool =
     )
     if (failed := next(failed_members(decision, top=top, denied=state is State.DENIED), None)) is not None:
         said = safe_text(failed)
-        return replace(outcome, state=State.PARKED, detail=f"the answer's member {said!r} says that something failed")
+        detail = f"the answer's member {said!r} says that something failed"
+        return msgspec.structs.replace(outcome, state=State.PARKED, detail=detail)
     if value is None and (response.decision_field is None or not required):
         state = State.COMMITTED
-        outcome = replace(outcome, state=state)
+        outcome = msgspec.structs.replace(outcome, state=state)
     elif value is None:
         names = ", ".join(sorted(str(safe_text(name))[:40] for name in list(found)[:8])) or "nothing"
-        return replace(outcome, detail=f"the answer has no {response.decision_field!r}; it has {names}")
+        return msgspec.structs.replace(outcome, detail=f"the answer has no {response.decision_field!r}; it has {names}")
     elif not is_known:
         known = ", ".join(response.states)
         what = f"the decision {outcome.decision!r}" if outcome.decision else f"the answer's decision is {kind_of(value)}, and"
-        return replace(outcome, detail=f"{what} is none of those that are known ({known})")
+        return msgspec.structs.replace(outcome, detail=f"{what} is none of those that are known ({known})")
     means_it = answer.status in _WHOLE or answer.status in response.committed_statuses
     if not means_it and not (answer.status == _ACCEPTED and is_known):
         meaning = meaning_of(answer.status)
         detail = f"status {answer.status} does not say that the row was carried out{f' ({meaning})' if meaning else ''}"
         way_out = f"where it does, say response=ResponseMapping(committed_statuses=({answer.status},))"
-        return replace(outcome, state=State.PARKED, detail=f"{detail}; {way_out}")
+        return msgspec.structs.replace(outcome, state=State.PARKED, detail=f"{detail}; {way_out}")
     return outcome
 
 
