@@ -17,10 +17,10 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import duckdb
 import requests
@@ -148,24 +148,61 @@ def environment(server: Emulator) -> dict[str, str]:
     }
 
 
-def run_airflow(command: Sequence[str], *, env: dict[str, str], log: Path, title: str) -> str:
-    """Run a command, write all it prints to a log, and show what this provider says."""
-    began = time.monotonic()
-    last = ""
-    with (
-        log.open("w") as file,
-        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process,
-    ):
-        assert process.stdout is not None
-        for line in process.stdout:
-            file.write(line)
-            last = line.strip() or last
-            found = _OF_INTEREST.search(_ANSI.sub("", line))
-            if found and not found[2].startswith(_DETAILS):
-                say(f"   {time.monotonic() - began:5.1f} s  {found[2]}")
-    if process.returncode:
-        raise SystemExit(f"{title} failed; all it printed is in {shown(log)}")
-    return last
+class Airflow:
+    """One process that runs Dags, one after another, and keeps what it has imported.
+
+    :param env: its environment.
+    """
+
+    def __init__(self, env: dict[str, str]) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("run_dag.py"))]
+        self._process = subprocess.Popen(
+            command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+    def run(self, *dag_ids: str, log: str, connections: Mapping[str, str] | None = None) -> str:
+        """Run Dags once each, write all that is printed to a log, show what this provider says, and return the last run's id.
+
+        :param connections: environment variables of connections that change.
+        """
+        began = time.monotonic()
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        stdin.write(json.dumps({"dags": dag_ids, "environment": dict(connections or {})}) + "\n")
+        stdin.flush()
+        run_ids: list[str] = []
+        with (HOME / log).open("w") as file:
+            while len(run_ids) < len(dag_ids) and (line := stdout.readline()):
+                file.write(line)
+                if line.startswith("run_id="):
+                    run_ids.append(line.strip().removeprefix("run_id="))
+                found = _OF_INTEREST.search(_ANSI.sub("", line))
+                if found and not found[2].startswith(_DETAILS):
+                    say(f"   {time.monotonic() - began:5.1f} s  {found[2]}")
+        if len(run_ids) < len(dag_ids) or not self._is_well(run_ids[-1]):
+            raise SystemExit(f"{' and '.join(dag_ids)} failed; all it printed is in {shown(HOME / log)}")
+        return run_ids[-1]
+
+    def _is_well(self, run_id: str) -> bool:
+        with contextlib.closing(sqlite3.connect(HOME / "airflow" / "airflow.db")) as database:
+            return database.execute("SELECT state FROM dag_run WHERE run_id = ?", [run_id]).fetchall() == [("success",)]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def migrate(env: dict[str, str]) -> None:
+    """Make Airflow's metadata database, as a user does."""
+    log = HOME / "migrate.log"
+    with log.open("w") as file:
+        command = [sys.executable, "-m", "airflow", "db", "migrate"]
+        if subprocess.run(command, env=env, stdout=file, stderr=subprocess.STDOUT, check=False).returncode:
+            raise SystemExit(f"the migration failed; all it printed is in {shown(log)}")
 
 
 def summaries(run_id: str) -> list[dict[str, Any]]:
@@ -230,24 +267,17 @@ def clear_away() -> None:
     (HOME / "airflow").mkdir(parents=True)
 
 
-def run(*dag_ids: str, env: dict[str, str], log: str) -> str:
-    """Run Dags once each, and return the id of the last run."""
-    command = [sys.executable, str(Path(__file__).with_name("run_dag.py")), *dag_ids]
-    return run_airflow(command, env=env, log=HOME / log, title=" and ".join(dag_ids)).removeprefix("run_id=")
-
-
-def lose_records() -> None:
+def lose_records(airflow: Airflow) -> None:
     """Run the Dags that notice what a list no longer has, before and after a tenant loses some of its records."""
     with EmulatorServer(size=TenantSize(subscriptions=1000)) as server:
         connection = {"AIRFLOW_CONN_LIMIO_DEFAULT": server.airflow_connection_json()}
-        env = environment(Emulator(url=server.url, environment=connection))
         say(f"== The Dags {' and '.join(LISTS)}: another tenant, with 1,000 subscriptions")
-        run(*LISTS, env=env, log="lists-1.log")
+        airflow.run(*LISTS, log="lists-1.log", connections=connection)
         say()
         server.advance(86400, changed=100)
         server.put_records("objects/limio/subscriptions", list(server.tenant.rows_of("subscriptions"))[:-40])
         say("== A day passes: 100 subscriptions change, 40 are gone")
-        run(*LISTS, env=env, log="lists-2.log")
+        airflow.run(*LISTS, log="lists-2.log")
         say()
 
 
@@ -257,15 +287,13 @@ def main() -> None:
     clear_away()
     say("== An emulated Limio tenant, and an emulated LimitRail")
     say(f"   {SUBSCRIPTIONS:,} subscriptions with their customers, orders and events; a catalog; {BASKETS:,} abandoned baskets")
-    with emulator() as server:
+    with emulator() as server, Airflow(environment(server)) as airflow:
         say(f"   listening on {server.url}")
-        env = environment(server)
         say("== Airflow's metadata database (SQLite)")
-        airflow = [sys.executable, "-m", "airflow", "db", "migrate"]
-        run_airflow(airflow, env=env, log=HOME / "migrate.log", title="the migration")
+        migrate(environment(server))
         for number in (1, 2):
             say(f"== Run {number} of the Dag {SYNC}")
-            run_id = run(SYNC, env=env, log=f"run-{number}.log")
+            run_id = airflow.run(SYNC, log=f"run-{number}.log")
             say()
             show_run(run_id)
             say()
@@ -280,10 +308,10 @@ def main() -> None:
                 lost = {"kind": "reset_after", "match": "/v1/usage/commit", "text": "EXPORT"}
                 requests.post(f"{server.url}/_emulator/faults", json=lost, timeout=60).raise_for_status()
                 say("   The answer to one row is lost: whether LimitRail has carried it out, only its own list can tell.")
-            run_id = run(COMMIT, env=env, log=f"commit-{number}.log")
+            run_id = airflow.run(COMMIT, log=f"commit-{number}.log")
             say()
             show_commit(run_id)
-    lose_records()
+        lose_records(airflow)
     with duckdb.connect(str(WAREHOUSE), read_only=True) as warehouse:
         for question, sql in QUESTIONS.items():
             say(f"== {question}")

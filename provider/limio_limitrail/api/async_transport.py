@@ -7,153 +7,33 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import requests
 import requests.utils
 import yarl
-from aiohttp.client_proto import ResponseHandler
 from multidict import CIMultiDictProxy
 from urllib3.util.ssl_ import create_urllib3_context
-from urllib3.util.wait import wait_for_read
 
 from limio_limitrail.api import transport_errors
 from limio_limitrail.api.bounded_http import ResponseBounds
 from limio_limitrail.api.content_encoding import BodyTooLargeError, decode_body
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, TransportError
 from limio_limitrail.api.request_context import RequestContext
-from limio_limitrail.api.responses import SURPLUS, ConnectionRecord, Provenance, Response
+from limio_limitrail.api.responses import SURPLUS, Response
 from limio_limitrail.api.secret import Sealed, Secret, revealed
+from limio_limitrail.api.tracked_connections import ShortRequest, TrackedConnector, TrackedResponse, UnsolicitedDataError
 from limio_limitrail.api.transport import MAX_ERROR_BODY, Timeouts, Transport
 from limio_limitrail.bare_errors import raises_bare_async
-
-if TYPE_CHECKING:
-    from aiohttp.client_reqrep import ConnectionKey
-    from aiohttp.connector import Connection
 
 _DECODED_IN_LOOP = 1 << 16
 """Bytes that are decoded in the loop."""
 _READS = frozenset({"GET", "HEAD"})
-_MAX_RESTING = 32
-"""Connections that may rest at once, besides those in use."""
-
-
-class UnsolicitedDataError(aiohttp.ClientConnectionError):
-    """A server sent data, or closed the connection, before the request was sent."""
-
-
-class TrackedConnection(ResponseHandler):
-    """A connection that knows when a response may come over it.
-
-    aiohttp itself takes what came while a connection was idle for the response to the next request, even before that is sent.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(loop)
-        self.record = ConnectionRecord()
-        self._responses = 0
-        self._in_use = False
-
-    def set_response_params(self, **params: Any) -> None:
-        """Expect a response: a request is about to be sent."""
-        self.record.requests += 1
-        self._in_use = True
-        super().set_response_params(**params)
-
-    def finish(self) -> None:
-        """Expect nothing more."""
-        self._in_use = False
-
-    def data_received(self, data: bytes) -> None:
-        if data and not self._in_use:
-            self.record.surplus = True
-            self.close()
-            return
-        super().data_received(data)
-
-    def feed_data(self, data: Any, size: int = 0) -> None:
-        """Count the head of a response."""
-        if data[0].code >= 200:
-            self._responses += 1
-            self.record.surplus = self.record.surplus or self._responses > self.record.requests
-        super().feed_data(data, size)
-
-    @property
-    def is_unfit(self) -> bool:
-        """Whether no further request may be sent over it, as far as is known."""
-        return self.record.surplus or self.record.distrusted or self.should_close or not self.is_connected()
-
-    @property
-    def has_more(self) -> bool:
-        """Whether anything waits to be read, or the connection was closed."""
-        assert self.transport is not None
-        if not self.record.requests and self.transport.get_extra_info("sslcontext") is not None:
-            return False  # most likely what TLS itself sends behind its handshake
-        return wait_for_read(self.transport.get_extra_info("socket"), timeout=0.0)
-
-
-class TrackedConnector(aiohttp.TCPConnector):
-    """Makes and pools connections.
-
-    :param connections: the most that are in use at once.
-    :param rest: seconds in which a connection is not used again after a response, so that a second one is noticed before the
-        next request is sent. There are then more connections than requests in flight.
-    """
-
-    def __init__(self, *, connections: int, rest: float, ssl: Any) -> None:
-        super().__init__(limit=connections + (_MAX_RESTING if rest else 0), ssl=ssl)
-        self._rest = rest
-        self._resting: deque[tuple[float, ConnectionKey, ResponseHandler]] = deque()
-        self._factory: Any = lambda: TrackedConnection(self._loop)
-
-    async def connect(self, *args: Any, **kwargs: Any) -> Connection:
-        """Return a connection over which nothing unrequested has come, or raise `UnsolicitedDataError`."""
-        # Not by timers: the loop would wake up for each of them.
-        while self._resting and self._resting[0][0] <= self._loop.time():
-            self._end_rest()
-        while True:
-            connection = await super().connect(*args, **kwargs)
-            tracked = connection.protocol
-            assert isinstance(tracked, TrackedConnection)
-            if not (tracked.is_unfit or tracked.has_more):
-                connection.add_callback(tracked.finish)
-                return connection
-            try:
-                # The loop reads what waits, and sees whether it is a response or the end: the response before is in doubt then.
-                for _ in range(2):
-                    await asyncio.sleep(0)
-            finally:
-                connection.close()
-            if not tracked.record.requests:
-                raise UnsolicitedDataError
-
-    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
-        if not self._rest or should_close or protocol.should_close:
-            super()._release(key, protocol, should_close=should_close)
-            return
-        self._resting.append((self._loop.time() + self._rest, key, protocol))
-        if len(self._resting) > _MAX_RESTING:
-            self._end_rest()
-
-    def _end_rest(self) -> None:
-        _, key, protocol = self._resting.popleft()
-        super()._release(key, protocol, should_close=isinstance(protocol, TrackedConnection) and protocol.is_unfit)
-
-
-class TrackedResponse(aiohttp.ClientResponse):
-    provenance: Provenance
-
-    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        tracked = connection.protocol
-        assert isinstance(tracked, TrackedConnection)
-        self.provenance = Provenance(connection=tracked.record, number=tracked.record.requests)
-        return await super().start(connection)
 
 
 class AsyncTransport:
@@ -227,7 +107,6 @@ class AsyncTransport:
             # The request may have been sent: what cannot be sent is detected before.
             raise TransportError(replace(context, reason=f"{transport_errors.NO_HTTP} ({type(error).__name__})")) from None
         assert isinstance(response, TrackedResponse)
-        context = replace(context, status=response.status)
         if not 200 <= response.status < 300:
             # The next request would get a copy of it for its response, and take what was carried out for refused.
             response.provenance.connection.distrusted = True
@@ -236,18 +115,22 @@ class AsyncTransport:
         max_bytes = self._transport.max_response
         try:
             received = await _read(response, max_bytes=max_bytes)
-            received = await _decoded(received, response.headers, context, max_bytes=max_bytes, seconds=seconds)
+            if "Content-Encoding" in response.headers:
+                known = replace(context, status=response.status)
+                received = await _decoded(received, response.headers, known, max_bytes=max_bytes, seconds=seconds)
         except BodyTooLargeError:
             response.close()
+            context = replace(context, status=response.status)
             raise transport_errors.too_large(context, max_bytes=max_bytes) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             response.close()
+            context = replace(context, status=response.status)
             if _is_total(error):
                 raise transport_errors.timed_out(context, seconds=seconds, total=timeouts.total) from None
             reason = transport_errors.READ_TIMEOUT if isinstance(error, TimeoutError) else transport_errors.BROKE_OFF
             raise TransportError(replace(context, reason=reason)) from None
         if method in _READS and response.provenance.is_in_doubt:
-            raise TransportError(replace(context, reason=SURPLUS))
+            raise TransportError(replace(context, status=response.status, reason=SURPLUS))
         return Response(status=response.status, headers=response.headers, body=received, provenance=response.provenance)
 
     async def _error_body(self, response: aiohttp.ClientResponse) -> bytes:
@@ -280,6 +163,7 @@ class AsyncTransport:
             raise TransportError(replace(context, reason=reason, reached=False)) from None
         session = aiohttp.ClientSession(
             connector=TrackedConnector(connections=self._connections, rest=self._rest, ssl=tls),
+            request_class=ShortRequest,
             response_class=TrackedResponse,
             headers=self._transport.headers,
             skip_auto_headers=["Content-Type"],
@@ -292,8 +176,10 @@ class AsyncTransport:
         return session
 
 
+@lru_cache(maxsize=8)
 def _timeout(timeouts: Timeouts, seconds: float) -> aiohttp.ClientTimeout:
-    """Return the timeouts of a response that may take a number of seconds in all."""
+    """Return the timeouts of a response that may take a number of seconds in all. As long as no deadline is near, they are the
+    same for all."""
     connect = min(timeouts.connect, seconds)
     # A moment more in all: if the time ends while there is no connection, the error should say that nothing was sent.
     return aiohttp.ClientTimeout(total=seconds + 0.05, connect=connect, sock_connect=connect, sock_read=timeouts.read)
@@ -309,6 +195,9 @@ async def _read(response: aiohttp.ClientResponse, *, max_bytes: int) -> bytes:
     length = response.content_length
     if length is not None and length > max_bytes and not response.content.at_eof():
         raise BodyTooLargeError
+    if response.content.is_eof() and response.content.total_bytes <= max_bytes:
+        # It came together with its head, as most do.
+        return response.content.read_nowait()
     pieces = []
     size = 0
     while piece := await response.content.readany():
@@ -340,9 +229,16 @@ def _prepare(
         assert prepared.url is not None
         prepared.headers.pop("Content-Length", None)
         return yarl.URL(prepared.url, encoded=True), prepared.headers, prepared.body
-    for header in headers.items():
-        requests.utils.check_header_validity(header)
+    for name, value in headers.items():
+        if not (_is_plain_name(name) and value.isascii() and value.isprintable() and value[:1] != " "):
+            requests.utils.check_header_validity((name, value))
     return _target(url), headers, content
+
+
+@lru_cache(maxsize=256)
+def _is_plain_name(name: str) -> bool:
+    """Return whether `requests` certainly takes the name of a header."""
+    return name.isascii() and name.replace("-", "").isalnum()
 
 
 @lru_cache(maxsize=256)

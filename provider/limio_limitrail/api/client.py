@@ -126,6 +126,12 @@ def redirect_target(location: str, *, url: str, origin: str, context: RequestCon
     return urlsplit(target)._replace(fragment="").geturl()
 
 
+@lru_cache(maxsize=64)
+def _context(*, api: str, method: str, path: str, resource: str | None, scope: str | None) -> RequestContext:
+    """Return what errors say about a request: the same for thousands of usage rows."""
+    return RequestContext(api=api, method=method, path=path, resource=resource, required_scope=scope)
+
+
 class RequestParams(TypedDict, total=False):
     """A request to an API. A ``path`` is required; the default method is GET."""
 
@@ -246,14 +252,13 @@ class ApiClient:
         """Return a function that begins an attempt of a request; raise `InvalidRequestError` if it cannot be sent."""
         method, path, content = request.get("method", "GET"), request["path"], request.get("content")
         shown_path = request.get("shown_path")
-        context = RequestContext(
-            api=self.api,
-            method=method,
-            path=path if shown_path is None else shown_path,
-            resource=request.get("resource"),
-            required_scope=request.get("scope"),
-            private=shown_path is not None,
-        )
+        resource, scope = request.get("resource"), request.get("scope")
+        if shown_path is None:
+            context = _context(api=self.api, method=method, path=path, resource=resource, scope=scope)
+        else:
+            context = RequestContext(
+                api=self.api, method=method, path=shown_path, resource=resource, required_scope=scope, private=True
+            )
         credentials = request.get("credentials", _OAUTH)
         if self.auth.mode not in credentials:
             accepted = " or ".join(sorted(credentials))
@@ -375,16 +380,23 @@ class AsyncApiClient:
         """Send one request and return its response; the parameters and errors are those of `ApiClient.send`."""
         new_attempt = self.parent.attempts(**request)
         return await call_with_retries_async(
-            lambda: run_attempt_async(new_attempt(), exchange=self._transport.exchange, credential=self._credential),
+            lambda: self._run(new_attempt()),
             limits=limits or self.parent.limits,
             repeat=repeat or _default_repeat(request),
             sleep=sleep,
             on_retry=self.parent.count_retry,
         )
 
+    def send_once(self, **request: Unpack[RequestParams]) -> Awaitable[Response]:
+        """Send one request without a retry, within the deadline of the caller; parameters and errors are those of `send`."""
+        return self._run(self.parent.attempts(**request)())
+
     async def close(self) -> None:
         """Close all connections."""
         await self._transport.close()
+
+    def _run(self, attempt: Attempt) -> Awaitable[Response]:
+        return run_attempt_async(attempt, exchange=self._transport.exchange, credential=self._credential)
 
     async def _credential(self) -> Secret:
         """Return the credential that is valid now. A token is minted in a thread, so that the loop is not blocked."""

@@ -19,6 +19,7 @@ import msgspec
 
 from limio_limitrail.api.json_body import members_of, normalized, read_total, value_of
 from limio_limitrail.api.redact import safe_text
+from limio_limitrail.lazy import lazy_pattern
 
 _PAGING_OBJECTS = frozenset(
     {
@@ -28,30 +29,30 @@ _PAGING_OBJECTS = frozenset(
         "response",
     }
 )  # fmt: skip
-_NEXT = re.compile(
+_NEXT = lazy_pattern(
     r"(?:odata)?next(?:(?:page|batch|results?|records?|items?|rows?|chunk)"
     r"(?:cursor|link|url|uri|href|token|marker|offset|key|start|id|number|index|path)?"
     r"|cursor|link|url|uri|href|token|marker|offset|skip|(?:start)?key|bookmark|continuation(?:token)?|pointer)(?:str)?"
     r"|querymore|continuationtoken|lastevaluatedkey|scrollid"
 )
-_MORE = re.compile(
+_MORE = lazy_pattern(
     r"hasmore(?:results|items|pages|records|data|rows|entries)?|hasnext(?:page)?|hasadditional(?:results|pages)"
     r"|more(?:results|items|pages|records|data)?(?:available|exist|remaining|incollection)|istruncated|exceededtransferlimit"
     r"|max(?:imum)?(?:results|records|rows|items)(?:reached|exceeded|hit)"
     r"|(?:result|record|row|item|page|response)s?(?:size|count)?limit(?:reached|exceeded|hit)"
 )
-_LAST = re.compile(r"islast(?:page)?|isend|islastbatch|endof(?:list|results|records|file)|eof")
+_LAST = lazy_pattern(r"islast(?:page)?|isend|islastbatch|endof(?:list|results|records|file)|eof")
 _AMBIGUOUS_NEXT = frozenset({"next", "continue", "continuation"})
 _AMBIGUOUS_MORE = frozenset({"more", "moreresults", "moreitems", "morepages", "morerecords", "truncated"})
 _AMBIGUOUS_LAST = frozenset({"last", "lastpage", "complete", "iscomplete", "done", "isdone", "finished", "isfinal"})
-_TOTAL = re.compile(
+_TOTAL = lazy_pattern(
     r"(?:odata)?(?:total|count)|found|hits|numfound|nbhits|matche[ds]|full(?:result)?count"
     r"|total(?:number)?(?:of)?(?:count|records?|items?|results?|rows|elements|hits|entries|size|objects|matches|resources|documents)(?:count)?"
     r"|(?:record|item|result|row|element|object|hit)s?(?:count|total|found|filtered)"
     r"|num(?:ber)?(?:of)?(?:records|items|results|rows|hits|entries)"
 )
-_REMAINING = re.compile(r"remaining(?:item|record|result|page|row)s?(?:count)?")
-_PAGES = re.compile(
+_REMAINING = lazy_pattern(r"remaining(?:item|record|result|page|row)s?(?:count)?")
+_PAGES = lazy_pattern(
     r"totalpages?|totalpagecount|pages?count|pages|num(?:ber)?(?:of)?pages|pagetotal|pagestotal|(?:last|max)page(?:number)?"
 )
 _CURRENT = frozenset({"self", "current", "currentpage", "page", "pagenumber", "pageno", "cursor", "currentcursor", "first"})
@@ -65,10 +66,10 @@ _UNRELATED = frozenset(
 """Objects about something else than the list."""
 _MONEY = frozenset({"currency", "currencycode"})
 _EMPTY_VALUES = frozenset({"", "0", "-1", "null", "none", "nil", "undefined", "false", "no"})
-_HEADERS = re.compile(r"x-|pagination-|total-|next-|has-|page-", re.IGNORECASE)
-_LINK = re.compile(r"<([^<>]*)>((?:\s*;\s*[^\s;,=]+(?:\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]*))?)*)")
-_REL = re.compile(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]*))", re.IGNORECASE)
-_RANGE = re.compile(r"\s*[A-Za-z]+\s+(?:[0-9]+-[0-9]+|\*)/([0-9]{1,15})\s*")
+_HEADERS = lazy_pattern(r"x-|pagination-|total-|next-|has-|page-", re.IGNORECASE)
+_LINK = lazy_pattern(r"<([^<>]*)>((?:\s*;\s*[^\s;,=]+(?:\s*=\s*(?:\"[^\"]*\"|[^\s;,\"]*))?)*)")
+_REL = lazy_pattern(r";\s*rel\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]*))", re.IGNORECASE)
+_RANGE = lazy_pattern(r"\s*[A-Za-z]+\s+(?:[0-9]+-[0-9]+|\*)/([0-9]{1,15})\s*")
 _MAX_DEPTH = 6
 
 

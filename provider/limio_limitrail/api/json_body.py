@@ -15,6 +15,7 @@ import msgspec
 
 from limio_limitrail.api.errors import ProtocolError
 from limio_limitrail.api.redact import safe_text
+from limio_limitrail.lazy import lazy_pattern
 
 if TYPE_CHECKING:
     from limio_limitrail.api.responses import Response
@@ -24,10 +25,10 @@ log = logging.getLogger(__name__)
 OBJECT_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TEXT = msgspec.json.Decoder(str)
 # An escaped surrogate that has no partner. JavaScript writes one when text was cut inside an emoji; no UTF-8 can hold it.
-_SURROGATES = re.compile(
+_SURROGATES = lazy_pattern(
     rb"(?<!\\)((?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|(?<!\\)((?:\\\\)*)\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
-_WHOLE_NUMBER = re.compile(r"[0-9]{1,15}(?:\.0*)?")
+_WHOLE_NUMBER = lazy_pattern(r"[0-9]{1,15}(?:\.0*)?")
 _TOTAL_MEMBERS = ("value", "total", "count")
 _MAX_DEPTH = 3
 

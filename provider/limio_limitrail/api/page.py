@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
@@ -32,6 +31,7 @@ from limio_limitrail.api.pagination import BadCursorError, Cursor, Meta
 from limio_limitrail.api.redact import repeats_secret, safe_text
 from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import Resource
+from limio_limitrail.lazy import lazy_pattern
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 _RECORDS = msgspec.json.Decoder(list[msgspec.Raw])
 _MISSING = msgspec.Raw(b"")
 
-_FIELD_NAME = re.compile(r"[^\"\\\x00-\x1f]*")
+_FIELD_NAME = lazy_pattern(r"[^\"\\\x00-\x1f]*")
 """The names that a Struct's member may have."""
 
 MAX_MEMBERS = 50

@@ -8,8 +8,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -44,14 +43,22 @@ TRANSIENT_STATUSES = frozenset({502, 503, 504})
 """Server errors that a retry may not meet. 502 has a limit of its own: see `RetryLimits`."""
 
 
-@contextmanager
-def deadline_in(seconds: float) -> Iterator[None]:
-    """Set a deadline, in seconds from now, for what is done inside; an earlier one that is set already stays."""
-    token = _DEADLINE.set(min(_DEADLINE.get(), time.monotonic() + seconds))
-    try:
-        yield
-    finally:
-        _DEADLINE.reset(token)
+class deadline_in:  # noqa: N801 - it is used like a function
+    """Set a deadline, in seconds from now, for what is done inside; an earlier one that is set already stays.
+
+    It is entered for each request, so it is no generator.
+    """
+
+    __slots__ = ("_seconds", "_token")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def __enter__(self) -> None:
+        self._token = _DEADLINE.set(min(_DEADLINE.get(), time.monotonic() + self._seconds))
+
+    def __exit__(self, *_: object) -> None:
+        _DEADLINE.reset(self._token)
 
 
 def seconds_left() -> float:

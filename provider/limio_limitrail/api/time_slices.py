@@ -23,6 +23,7 @@ from limio_limitrail.api.query import time_text, whole_second
 from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.concurrency import MAX_CONCURRENCY, StopSignal, interleave
+from limio_limitrail.lazy import lazy_pattern
 
 if TYPE_CHECKING:
     from limio_limitrail.api.client import ApiClient
@@ -34,7 +35,7 @@ _SEEN = "slice.seen"
 _TOTAL = "slice.total"
 _PAGE = "page."
 _NEXT = "slice.next"
-_NUMBERED = re.compile(r"([0-9]{1,4})\.(.+)", re.DOTALL)
+_NUMBERED = lazy_pattern(r"([0-9]{1,4})\.(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)

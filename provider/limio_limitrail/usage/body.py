@@ -154,7 +154,12 @@ def columns_of(tree: object) -> frozenset[str]:
 
 def fill(tree: object, row: Row, *, number: int) -> Any:
     """Return a row's JSON by the template of a body; a value that is missing or has no JSON form raises a `UsageRowError`."""
-    if type(tree) in _COMMON_TYPES:
+    kind = type(tree)
+    if kind is Column:
+        value = row.get(tree.name)  # type: ignore[attr-defined]
+        if type(value) is str and value.isascii():
+            return value
+    elif kind in _COMMON_TYPES:
         return as_json(tree, number=number, column=None)
     match tree:
         case Column():
@@ -172,10 +177,9 @@ def fill(tree: object, row: Row, *, number: int) -> Any:
                 values[name] = as_text(row[name], number=number, column=name)
             return tree.template.format_map(values)
         case Mapping():
-            filled = {str(name): fill(value, row, number=number) for name, value in tree.items()}
-            return {name: value for name, value in filled.items() if not isinstance(value, _Omit)}
+            return {str(name): value for name, one in tree.items() if type(value := fill(one, row, number=number)) is not _Omit}
         case list() | tuple():
-            return [value for one in tree if not isinstance(value := fill(one, row, number=number), _Omit)]
+            return [value for one in tree if type(value := fill(one, row, number=number)) is not _Omit]
         case _:
             return as_json(tree, number=number, column=None)
 

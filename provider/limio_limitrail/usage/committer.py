@@ -15,6 +15,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from limio_limitrail.usage.garbage import rare_collections
 from limio_limitrail.usage.interrupts import defer_sigalrm, uptime
 from limio_limitrail.usage.ledger.ledger import LEASE, Claim
 from limio_limitrail.usage.ledger.model import Outcome, UsageRow
@@ -114,7 +115,7 @@ class UsageCommitter:
         :raises Exception: the reason to stop early; outcomes are written, and rows that were not sent are free for another try.
         """
         self.counts = OutcomeCounts(total, worker=self._ledger.worker)
-        with defer_sigalrm(self.stop):
+        with defer_sigalrm(self.stop), rare_collections():
             self._run(iter(rows))
         if self._abort_cause is not None:
             raise self._abort_cause

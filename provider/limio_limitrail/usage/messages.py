@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import msgspec
 
 from limio_limitrail.api.errors import ApiError, ProtocolError, TransportError
 from limio_limitrail.api.json_body import meaning_of
@@ -154,7 +157,15 @@ class UsageTemplate:
                 raise UsageRowError(number, f"key column {name!r} has no value, and every row needs a key of its own")
             parts.append([name, _canonical(row[name], number=number, column=name)])
         named = [self.tenant, self.operation, parts, *(() if self.namespace is None else (self.namespace,))]
-        return str(uuid.uuid5(_NAMESPACE, json.dumps(named, ensure_ascii=True)))
+        return _uuid5(json.dumps(named))
+
+
+def _uuid5(name: str) -> str:
+    """Return what `uuid.uuid5` makes of a name in this module's namespace, without the objects that it makes on the way."""
+    digest = hashlib.sha1(_NAMESPACE.bytes + name.encode(), usedforsecurity=False).digest()
+    value = (int.from_bytes(digest[:16]) & ~(0xF << 76 | 0x3 << 62)) | (0x5 << 76 | 0x2 << 62)
+    found = f"{value:032x}"
+    return f"{found[:8]}-{found[8:12]}-{found[12:16]}-{found[16:20]}-{found[20:]}"
 
 
 def _put_key(body: dict[str, Any], field: str, key: str, *, number: int) -> None:
@@ -224,23 +235,24 @@ def read_answer(answer: Response, *, response: ResponseMapping, required: bool =
     )
     if (failed := next(failed_members(decision, top=top, denied=state is State.DENIED), None)) is not None:
         said = safe_text(failed)
-        return replace(outcome, state=State.PARKED, detail=f"the answer's member {said!r} says that something failed")
+        detail = f"the answer's member {said!r} says that something failed"
+        return msgspec.structs.replace(outcome, state=State.PARKED, detail=detail)
     if value is None and (response.decision_field is None or not required):
         state = State.COMMITTED
-        outcome = replace(outcome, state=state)
+        outcome = msgspec.structs.replace(outcome, state=state)
     elif value is None:
         names = ", ".join(sorted(str(safe_text(name))[:40] for name in list(found)[:8])) or "nothing"
-        return replace(outcome, detail=f"the answer has no {response.decision_field!r}; it has {names}")
+        return msgspec.structs.replace(outcome, detail=f"the answer has no {response.decision_field!r}; it has {names}")
     elif not is_known:
         known = ", ".join(response.states)
         what = f"the decision {outcome.decision!r}" if outcome.decision else f"the answer's decision is {kind_of(value)}, and"
-        return replace(outcome, detail=f"{what} is none of those that are known ({known})")
+        return msgspec.structs.replace(outcome, detail=f"{what} is none of those that are known ({known})")
     means_it = answer.status in _WHOLE or answer.status in response.committed_statuses
     if not means_it and not (answer.status == _ACCEPTED and is_known):
         meaning = meaning_of(answer.status)
         detail = f"status {answer.status} does not say that the row was carried out{f' ({meaning})' if meaning else ''}"
         way_out = f"where it does, say response=ResponseMapping(committed_statuses=({answer.status},))"
-        return replace(outcome, state=State.PARKED, detail=f"{detail}; {way_out}")
+        return msgspec.structs.replace(outcome, state=State.PARKED, detail=f"{detail}; {way_out}")
     return outcome
 
 

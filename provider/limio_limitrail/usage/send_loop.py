@@ -9,7 +9,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from limio_limitrail.usage.concurrency_limit import AdaptiveConcurrencyLimiter
@@ -61,11 +61,10 @@ class Uncertain:
     adds_up: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class Provisional(Outcome):
+class Provisional(Outcome, frozen=True, kw_only=True):
     """An outcome that is checked once more when it is written, in another thread; `recheck` returns None if it is unchanged."""
 
-    recheck: Callable[[], Uncertain | None] = field(compare=False, repr=False)
+    recheck: Callable[[], Uncertain | None]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from limio_limitrail.api.errors import (
     ApiError,
@@ -175,14 +177,13 @@ class UsageSender:
     async def _ask(self, row: UsageRow) -> Outcome:
         """Send a request, and read its answer; a refusal, none, and one that may be another row's are errors."""
         try:
-            answer = await self.client.send(
+            answer = await self.client.send_once(
                 method="POST",
                 path=row.path,
                 content=row.body,
                 headers={self.key_header: row.key} if self.key_header else {},
                 resource=self.operation.name,
                 scope=self.operation.scope,
-                repeat=Repeat.NONE,
             )
         except ApiError as error:
             refusal = outcome_of(error, state=State.COMMITTED)
@@ -194,14 +195,15 @@ class UsageSender:
                     raise self._misplaced(refusal, row=row) from None
             is_known_key = self.response.is_committed(status=error.status, error_code=error.context.problem.error_code)
             if self.operation.changes and is_known_key:
-                return replace(refusal, detail=f"refused as already committed: {refusal.detail}")
+                return msgspec.structs.replace(refusal, detail=f"refused as already committed: {refusal.detail}")
             raise
         outcome = read_answer(answer, response=self.response, required=self.operation.decides, keep=self.keep_answers)
         provenance = answer.provenance
         del answer  # keeps what it echoes out of an error's frames
         if provenance is None or self._owner(outcome, row=row, provenance=provenance) is Owner.THIS_ROW or provenance.number == 1:
             return outcome
-        return Provisional(**vars(outcome), recheck=partial(self._recheck, outcome, row=row, provenance=provenance))
+        recheck = partial(self._recheck, outcome, row=row, provenance=provenance)
+        return Provisional(**msgspec.structs.asdict(outcome), recheck=recheck)
 
     def _owner(self, outcome: Outcome, *, row: UsageRow, provenance: Provenance) -> Owner:
         """Return whose answer an answer is, unless it may be another row's by what is known now: without an id, what comes over

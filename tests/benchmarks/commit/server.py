@@ -12,7 +12,10 @@ import json
 import sys
 
 _TOKEN = b'{"access_token":"token-of-the-bench-1234567890","token_type":"Bearer","expires_in":3600}'
-_DECISION = b'{"decision":"ALLOWED","reservationId":"res-0123456789","traceId":"00-4bf92f3577b34da6a3ce929d0e0e4736-01"}'
+_DECISION = b'{"decision":"ALLOWED","reservationId":"res-%032x","traceId":"00-%032x-01"}'
+
+_SPREAD = 0x9E3779B97F4A7C15F39CC0605CEDC835
+"""An odd number: its multiples look like random ids, and none comes twice."""
 
 
 def _answer(body: bytes) -> bytes:
@@ -45,7 +48,6 @@ class Connection(asyncio.Protocol):
         self._counts = counts
         self._latency = latency
         self._waiting = b""
-        self._decision = _answer(_DECISION)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -72,10 +74,13 @@ class Connection(asyncio.Protocol):
         else:
             self._counts.requests += 1
             self._counts.keys.add(_header(head, b"idempotency-key"))
+            # Each answer has ids of its own, as an API's have.
+            number = self._counts.requests
+            decision = _answer(_DECISION % (number * _SPREAD % 2**128, number * _SPREAD * _SPREAD % 2**128))
             if self._latency:
-                self._loop.call_later(self._latency, self._transport.write, self._decision)
+                self._loop.call_later(self._latency, self._transport.write, decision)
             else:
-                self._transport.write(self._decision)
+                self._transport.write(decision)
 
 
 def _header(head: bytes, name: bytes) -> bytes:

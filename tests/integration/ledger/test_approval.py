@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 from airflow.providers.standard.operators import hitl
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from msgspec import structs
 
 from limio_limitrail.hooks import databases
 from limio_limitrail.operators.limitrail_approve import LimitRailApproveUsageOperator
@@ -85,7 +85,7 @@ def ledger(lite, ledger_in, monkeypatch):
     ledger.claim(ROWS, policy=PARK)
     words = {"detail": "no <b>account</b> | https://evil.example"}
     ledger.record({row.key: Outcome(state=state, http_status=422, **words) for row, state in zip(ROWS, OUTCOMES, strict=True)})
-    ledger.list_changes([replace(ROWS[0], digest="another", members='{"a": "1"}')], table="changes", with_bodies=False)
+    ledger.list_changes([structs.replace(ROWS[0], digest="another", members='{"a": "1"}')], table="changes", with_bodies=False)
     return ledger
 
 

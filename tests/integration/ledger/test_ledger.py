@@ -6,9 +6,9 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.usage.ledger.ledger import LEASE, Ledger
@@ -428,7 +428,7 @@ def test_odd_texts_come_back_as_they_went_in(db, ledger_in):
     rows = {make_row(text): text for text in ODD}
     ledger.claim(list(rows), policy=PARK)
     ledger.record(
-        {row.key: replace(REJECTED, detail=text, trace_id=text, decision=text, field=text) for row, text in rows.items()}
+        {row.key: structs.replace(REJECTED, detail=text, trace_id=text, decision=text, field=text) for row, text in rows.items()}
     )
     found = ledger_in(db, "run-2").settled(list(rows), policy=PARK)
     for row, text in rows.items():
@@ -441,7 +441,7 @@ def test_a_text_that_a_database_cannot_keep_costs_no_outcome(db, ledger_in):
     rows = make_rows(3)
     ledger.claim(rows, policy=PARK)
     details = ["nul \x00 in it", "half \ud800 a pair"]
-    refused = {row.key: replace(REJECTED, detail=detail) for row, detail in zip(rows[1:], details, strict=True)}
+    refused = {row.key: structs.replace(REJECTED, detail=detail) for row, detail in zip(rows[1:], details, strict=True)}
     ledger.record({rows[0].key: COMMITTED, **refused})
     found = entries(db)
     assert [found[row.key]["state"] for row in rows] == ["committed", "rejected", "rejected"]

@@ -7,13 +7,14 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from operator import itemgetter
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from limio_limitrail.api.resource import Resource
 from limio_limitrail.api.secret import Secret
@@ -277,7 +278,7 @@ def timed(db, ledger_in):
     """A ledger whose rows are about one minute after the other; return the records of the list that are of them."""
     begin = datetime.now(UTC) - timedelta(minutes=30)
     times = [(begin + timedelta(minutes=row.number)).isoformat() for row in ROWS]
-    rows = [replace(row, kept=f'{{"at":"{at}"}}') for row, at in zip(ROWS, times, strict=True)]
+    rows = [structs.replace(row, kept=f'{{"at":"{at}"}}') for row, at in zip(ROWS, times, strict=True)]
     ledger = ledger_in(db, "monday")
     ledger.claim(rows, policy=PARK)
     done = [State.COMMITTED] * 4 + [State.PARKED] * 4
@@ -355,7 +356,7 @@ def test_two_candidates_are_none(doubtful, reconcile):
 
 
 def test_two_rows_with_one_record_are_not_guessed(db, ledger_in, reconcile):
-    rows = [replace(row, kept='{"amount":1}') for row in ROWS]
+    rows = [structs.replace(row, kept='{"amount":1}') for row in ROWS]
     ledger = ledger_in(db, "monday")
     ledger.claim(rows, policy=PARK)
     ledger.record({row.key: Outcome(state=State.PARKED) for row in rows})
@@ -368,7 +369,7 @@ def test_hashes_of_another_secret_are_refused(db, ledger_in, reconcile):
     former, now = (hash_key("acme", secret=Secret(f"a long random text {number}")) for number in (1, 2))
     bare = hash_key("acme")
     kept = [keep_members({"meter": f"m-{row.number}"}, rules={"meter": Keep.HASH}, key=former) for row in ROWS]
-    rows = [replace(row, kept=text) for row, text in zip(ROWS, kept, strict=True)]
+    rows = [structs.replace(row, kept=text) for row, text in zip(ROWS, kept, strict=True)]
     ledger = ledger_in(db, "monday")
     ledger.claim(rows, policy=PARK)
     ledger.record({row.key: Outcome(state=State.PARKED) for row in rows})

@@ -9,6 +9,7 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
+from msgspec import structs
 
 from limio_limitrail.usage import Column
 from limio_limitrail.usage.ledger import other_rows as rekeyed_module
@@ -222,7 +223,7 @@ def test_an_entry_says_what_its_row_is(db, ledger_in):
     asked = "SELECT row_identity, tenant, key_namespace, body_members, body_digest FROM ledger"
     assert db.query(asked) == [(row.identity, "acme", "storage", row.members, row.digest)]
     # Sent again with another body, and given back: which body was sent is not known to the last member.
-    other = replace(build({"id": Decimal("1.50"), "day": "x"})[0], digest="v2:" + "0" * 64, members='{"v":"000000"}')
+    other = structs.replace(build({"id": Decimal("1.50"), "day": "x"})[0], digest="v2:" + "0" * 64, members='{"v":"000000"}')
     again = ledger_in(db, "tuesday")
     [claim] = again.claim([other], policy=replace(PARK, replay=State.PARKED))
     assert claim.granted

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
+from msgspec import structs
 
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.usage.ledger import settlement as settlement_module
@@ -63,7 +64,7 @@ def versions(settlements):
 
 def test_what_needs_a_person_is_listed(db, ledger_in, settlements_in):
     ledger = one_of_each(db, ledger_in)
-    changed = replace(ROWS[0], digest="another", members='{"quantity": "123456"}')
+    changed = structs.replace(ROWS[0], digest="another", members='{"quantity": "123456"}')
     ledger.list_changes([changed], table="changes", with_bodies=False)
     settlements = settlements_in(db)
     found = {row.key: row for row in settlements.list_open()}
@@ -139,7 +140,7 @@ def test_a_row_that_is_free_is_sent_by_the_next_run_once(db, ledger_in, settleme
     settlements_in(db).settle([decide(row, "send") for row in ROWS[2:]], by="ada")
     tuesday, wednesday = ledger_in(db, "tuesday"), ledger_in(db, "wednesday")
     # The row may have another body by now, and the same one in a row that was not freed.
-    mended = [replace(row, digest="mended") for row in ROWS]
+    mended = [structs.replace(row, digest="mended") for row in ROWS]
     assert set(tuesday.settled(mended, policy=PARK)) == {ROWS[0].key, ROWS[1].key}
     granted = [claim.row.key for claim in tuesday.claim(mended, policy=PARK) if claim.granted]
     assert sorted(granted) == sorted(row.key for row in ROWS[2:])
@@ -420,12 +421,12 @@ def test_a_heartbeat_after_the_check_keeps_the_row(lite, ledger_in, settlements_
 def test_a_changed_row_that_was_corrected_is_accepted(db, ledger_in, settlements_in):
     ledger = one_of_each(db, ledger_in)
     db.execute("""UPDATE ledger SET kept_members = '{"quantity":1}'""")
-    changed = replace(ROWS[0], digest="v2:new:path", members='{"quantity": "123456"}', kept='{"quantity":2}')
+    changed = structs.replace(ROWS[0], digest="v2:new:path", members='{"quantity": "123456"}', kept='{"quantity":2}')
     ledger.list_changes([changed], table="changes", with_bodies=False)
     settlements = settlements_in(db)
     [row] = settlements.list_open(Filter(kinds=["changed"]))
     # It comes with one more body before the decision is carried out.
-    ledger.list_changes([replace(changed, digest="v2:newer:path")], table="changes", with_bodies=False)
+    ledger.list_changes([structs.replace(changed, digest="v2:newer:path")], table="changes", with_bodies=False)
     assert settlements.settle([decide(ROWS[0], "accept", version=row.version)], by="ada").stale == 1
     [row] = settlements.list_open(Filter(kinds=["changed"]))
     for _ in range(2):
@@ -444,7 +445,7 @@ def test_a_changed_row_that_was_corrected_is_accepted(db, ledger_in, settlements
 def test_what_was_kept_of_a_former_body_is_not_taken_for_the_accepted_one(db, ledger_in, settlements_in):
     ledger = one_of_each(db, ledger_in)
     db.execute("""UPDATE ledger SET kept_members = '{"quantity":1}'""")
-    changed = replace(ROWS[0], digest="v2:new:path", kept='{"quantity":2}')
+    changed = structs.replace(ROWS[0], digest="v2:new:path", kept='{"quantity":2}')
     ledger.list_changes([changed], table="changes", with_bodies=False)
     # An earlier version has listed it.
     db.execute("ALTER TABLE changes DROP COLUMN kept_members")
@@ -454,7 +455,7 @@ def test_what_was_kept_of_a_former_body_is_not_taken_for_the_accepted_one(db, le
     kept = columns(db, "kept_members")
     assert (kept[ROWS[0].key], kept[ROWS[1].key]) == ((None,), ('{"quantity":1}',))
     # It gets the column when a row is listed again.
-    ledger.list_changes([replace(changed, digest="v2:newer:path")], table="changes", with_bodies=False)
+    ledger.list_changes([structs.replace(changed, digest="v2:newer:path")], table="changes", with_bodies=False)
     assert db.query("SELECT kept_members FROM changes") == [('{"quantity":2}',)]
 
 

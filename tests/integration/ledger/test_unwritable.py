@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from limio_limitrail.landing.sql.model import LandingError
 from limio_limitrail.usage.ledger.model import Outcome
@@ -209,10 +210,10 @@ CHECKS = {
     "known statuses": "CHECK (http_status IS NULL OR http_status < 300)",
 }
 LEFT = {
-    "a short detail": replace(REJECTED, detail="the account is not k"),
-    "no detail": replace(REJECTED, detail=None),
-    "a list of codes": replace(REJECTED, error_code=None),
-    "no word at all": replace(REJECTED, detail=None, error_code=None, field=None),
+    "a short detail": structs.replace(REJECTED, detail="the account is not k"),
+    "no detail": structs.replace(REJECTED, detail=None),
+    "a list of codes": structs.replace(REJECTED, error_code=None),
+    "no word at all": structs.replace(REJECTED, detail=None, error_code=None, field=None),
     "known statuses": Outcome(state=State.REJECTED),
 }
 
@@ -238,7 +239,7 @@ def test_texts_that_are_too_long_for_a_column(opened, ledger_in, caplog, name):
     db = opened(name)
     make_by_hand(db, {})
     db.execute("ALTER TABLE ledger ALTER detail TYPE varchar(20), ALTER trace_id TYPE varchar(20)")
-    longer = replace(COMMITTED, trace_id="trace-" * 20)
+    longer = structs.replace(COMMITTED, trace_id="trace-" * 20)
     _, odd = record_some(db, ledger_in, {0: REJECTED, 1: longer, 39: REJECTED, 20: longer})
     found = written(db)
     for key, outcome in odd.items():
@@ -258,10 +259,10 @@ def test_letters_that_a_database_has_no_code_for(opened, ledger_in, request):
     with psycopg.connect(host=db.connection["host"], user="postgres", dbname="postgres", autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'")
         other = replace(db, connection={**db.connection, "schema": name})
-        ledger, odd = record_some(other, ledger_in, {3: replace(REJECTED, detail="r\u00e9fus\u00e9 \u65e5\u672c")})
+        ledger, odd = record_some(other, ledger_in, {3: structs.replace(REJECTED, detail="r\u00e9fus\u00e9 \u65e5\u672c")})
         found = written(other)
         [key] = odd
-        assert found.pop(key) == replace(REJECTED, detail="r?fus? ??")
+        assert found.pop(key) == structs.replace(REJECTED, detail="r?fus? ??")
         assert set(found.values()) == {COMMITTED}
         ledger._database.close()
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -289,7 +290,7 @@ def test_a_trigger_that_refuses_some(opened, ledger_in):
     )
     _, odd = record_some(db, ledger_in, {2: REJECTED})
     [key] = odd
-    assert written(db)[key] == replace(REJECTED, error_code=None)
+    assert written(db)[key] == structs.replace(REJECTED, error_code=None)
 
 
 def test_many_that_are_refused_do_not_take_long(opened, ledger_in):

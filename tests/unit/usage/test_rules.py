@@ -8,6 +8,7 @@ from dataclasses import replace
 from itertools import product
 
 import pytest
+from msgspec import structs
 
 from limio_limitrail.usage.ledger.model import Entry, Outcome
 from limio_limitrail.usage.ledger.rules import (
@@ -142,7 +143,7 @@ def test_an_outcome_by_what_was_known_before():
         outcome = Outcome(state=state, http_status=409, error_code="KEY_REUSED", trace_id="t", detail="already exists")
         found = resolve(outcome, in_doubt=in_doubt)
         if state is State.REJECTED and in_doubt:
-            assert found == replace(
+            assert found == structs.replace(
                 outcome, state=State.PARKED, detail="already exists; an earlier request of this row may have been carried out"
             )
             assert resolve(found, in_doubt=True) == found

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -20,6 +21,7 @@ BY_VALUE = "v2:"
 
 _MEMBER_DIGITS = 6
 _PATH_DIGITS = 16
+_PLAIN = frozenset({str, bool, type(None)})
 _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 _WORKER = ("dag_id", "task_id", "run_id", "map_index")
@@ -64,7 +66,12 @@ def digest_by_value(path: str, content: object, *, in_path: Mapping[str, str]) -
     digested = b"" if content is None else _ENCODER.encode(content)
     if in_path:
         digested += b"\n" + _ENCODER.encode(in_path)
-    return f"{BY_VALUE}{hashlib.sha256(digested).hexdigest()}:{hashlib.sha256(path.encode()).hexdigest()[:_PATH_DIGITS]}"
+    return f"{BY_VALUE}{hashlib.sha256(digested).hexdigest()}:{_path_digest(path)}"
+
+
+@lru_cache(maxsize=256)
+def _path_digest(path: str) -> str:
+    return hashlib.sha256(path.encode()).hexdigest()[:_PATH_DIGITS]
 
 
 def same_content(one: str, other: str) -> bool:
@@ -74,12 +81,14 @@ def same_content(one: str, other: str) -> bool:
 
 def by_value(content: Any) -> Any:
     """Return JSON with its numbers in one form: 1.5, 1.50 and 15E-1 are the same."""
-    if content is None or isinstance(content, str | bool):
+    if type(content) in _PLAIN:
         return content
     if isinstance(content, dict):
         return {name: by_value(value) for name, value in content.items()}
     if isinstance(content, list | tuple):
         return [by_value(value) for value in content]
+    if isinstance(content, str):
+        return content
     return msgspec.Raw(plain_number(content).encode())
 
 

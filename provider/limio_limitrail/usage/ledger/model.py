@@ -7,14 +7,15 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from limio_limitrail.lazy import lazy_pattern
 from limio_limitrail.usage.ledger.states import State
 
 _PARTICULARS = lazy_pattern(r"['\"`][^'\"`]*['\"`]|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|\d+")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a row.
 
     :param field: the field that the API blames.
@@ -106,8 +107,7 @@ class Entry:
     finished_at: int | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class UsageRow:
+class UsageRow(msgspec.Struct, frozen=True, kw_only=True):
     """A row that is ready to be sent.
 
     :param row_key: the key columns and their values, as JSON text.

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 
+import msgspec
+
 from limio_limitrail.usage.ledger.model import Entry, Outcome, Worker
 from limio_limitrail.usage.ledger.states import IN_DOUBT, RESEND_WITHIN, OnUnknown, State
 
@@ -115,7 +117,7 @@ def resolve(outcome: Outcome, *, in_doubt: bool) -> Outcome:
     if outcome.state is not State.REJECTED or not in_doubt:
         return outcome
     prefix = f"{outcome.detail}; " if outcome.detail else ""
-    return replace(outcome, state=State.PARKED, detail=f"{prefix}{_REFUSED_IN_DOUBT}")
+    return msgspec.structs.replace(outcome, state=State.PARKED, detail=f"{prefix}{_REFUSED_IN_DOUBT}")
 
 
 def parking_reason(entry: Entry, *, digest: str, now: int, policy: Policy) -> str:
@@ -170,4 +172,5 @@ def settled_under_another_key(entry: Entry) -> Entry:
         return entry
     doubt = "it is free to be sent" if entry.state is State.FREE else "whether it was carried out is not known"
     detail = f"it stands in the ledger under another key, and {doubt}"
-    return replace(entry, state=State.PARKED, outcome=replace(entry.outcome, state=State.PARKED, detail=detail))
+    parked = msgspec.structs.replace(entry.outcome, state=State.PARKED, detail=detail)
+    return replace(entry, state=State.PARKED, outcome=parked)

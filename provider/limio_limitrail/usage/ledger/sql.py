@@ -297,7 +297,9 @@ def _as_record(row: UsageRow) -> dict[str, str | int | None]:
 
 def storable(value: str | int | None) -> str | int | None:
     """Replace what some databases cannot store in a text: a NUL, and halves of surrogate pairs."""
-    return value.replace("\0", "\ufffd").encode(errors="replace").decode() if isinstance(value, str) else value
+    if not isinstance(value, str) or (value.isascii() and "\0" not in value):
+        return value
+    return value.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def as_json(rows: Sequence[Mapping[str, str | int | None]]) -> str:

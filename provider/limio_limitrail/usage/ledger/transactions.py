@@ -8,9 +8,10 @@ import random
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from limio_limitrail.landing.sql import persistent_connection as held
 from limio_limitrail.landing.sql.dialect import Session
@@ -261,7 +262,7 @@ def _reduced(outcome: Outcome, *, length: int | None = None, without: Collection
         for name in _TEXTS
         if (value := getattr(outcome, name)) is not None
     }
-    return replace(outcome, **texts)
+    return msgspec.structs.replace(outcome, **texts)
 
 
 _FORMS: tuple[Callable[[Outcome], Outcome], ...] = (
