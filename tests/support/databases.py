@@ -29,6 +29,7 @@ from airflow.sdk import Connection, ObjectStoragePath
 from limio_limitrail.landing.arrow_tables import merge_schemas, schema_of
 from limio_limitrail.landing.column_types import Kind, arrow_field, arrow_type, widen
 from limio_limitrail.landing.parts import ParquetPart, make_folder, parquet_bytes, store_part
+from limio_limitrail.landing.parts import Part as StoredPart
 from limio_limitrail.landing.sql import LoadResult, Target, WriteMode, load
 from limio_limitrail.landing.sql.early_rows import StagedRun
 from limio_limitrail.landing.sql.run_staging import RunStaging
@@ -246,11 +247,14 @@ class RunParts:
         )
         parts = [source.part for source in self.sources]
         for number in range(1, max(2, len(parts))):
-            self._staging = RunStaging(hook=hook, target=about, folder=self.sources[0].folder)
+            self._staging = RunStaging(hook=hook, target=about, source=self._source)
             known = merge_schemas([schema_of(table) for table in self._tables[:number]])
             # A test may say that a column is wider than its values.
             self._staging.add(parts[:number], schema=schema if number == len(parts) else known)
             self.staged = self._staging.finish(parts)
+
+    def _source(self, part: StoredPart) -> ParquetPart:
+        return next(source for source in self.sources if source.part == part)
 
     def clean_up(self) -> None:
         if self._staging is not None:
