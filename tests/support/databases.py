@@ -14,18 +14,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import airflow.providers.postgres.hooks.postgres as postgres_module
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from airflow.providers.duckdb.hooks.duckdb import DuckDBHook
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.providers.sqlite.hooks.sqlite import SqliteHook
-from airflow.sdk import Connection
+from airflow.sdk import Connection, ObjectStoragePath
 
+from limio_limitrail.landing import parts as pulled
+from limio_limitrail.landing.column_parts import ColumnPart, new_writer
 from limio_limitrail.landing.column_types import Kind, arrow_field, arrow_type, widen
 from limio_limitrail.landing.sql import LoadResult, Target, WriteMode, load
 
@@ -66,16 +68,20 @@ class Part:
 
 @dataclass
 class FilePart(Part):
-    """A part that is a Parquet file, too."""
+    """A part that was staged as a file."""
 
     folder: Path = Path()
 
-    def file(self) -> Path:
+    def groups(self) -> Iterator[pa.Table]:
         self.reads += 1
         self.folder.mkdir(exist_ok=True)
-        path = self.folder / f"{uuid.uuid4().hex}.parquet"
-        pq.write_table(self.table, path, row_group_size=2)
-        return path
+        path = self.folder / f"{uuid.uuid4().hex}.arrow"
+        staged = pulled.PartFormat.ARROW
+        with pa.OSFile(str(path), "wb") as sink, new_writer(sink, self.table.schema, part_format=staged) as writer:
+            writer.write_table(self.table, 2)
+        content = path.read_bytes()
+        part = pulled.Part(name=path.name, rows=self.table.num_rows, size=len(content), digest=sha256(content).hexdigest())
+        yield from ColumnPart(folder=ObjectStoragePath(f"file://{self.folder}"), part=part).groups()
 
 
 def make_part(columns: Columns, *, name: str = "part-1", folder: Path | None = None) -> Part:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from limio_limitrail.landing.sql.model import PartSource
     from limio_limitrail.landing.sql.names import TableName
-    from limio_limitrail.landing.sql.plan import LoadPlan
+    from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
+    from limio_limitrail.landing.sql.statements import LoadStatements
 
 T = TypeVar("T")
 
@@ -328,6 +329,13 @@ class Session(ABC):
     def indexed(self, table: TableName, *, columns: Sequence[str]) -> AbstractContextManager[object]:  # noqa: ARG002
         """Index columns for a while, where the database would otherwise compare each row with each."""
         return nullcontext()
+
+    def limit_memory(self, *, columns: int) -> None:  # noqa: B027 - servers have limits of their own
+        """Use little memory for a merge into a table that exists, whose statements `pair_slices` keeps small."""
+
+    def pair_slices(self, statements: LoadStatements, *, keys: Sequence[ColumnPlan]) -> Sequence[LoadStatements]:  # noqa: ARG002
+        """Return statements for some of the pairs of a staged row and a row of the table at a time, if all would be too many."""
+        return [statements]
 
     def invalid_json(self, *, stage: str, column: str) -> int:  # noqa: ARG002
         """Count the staged values of a JSON column that the database's JSON type refuses."""

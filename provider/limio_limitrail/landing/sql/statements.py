@@ -19,6 +19,30 @@ _ORDERED_KINDS = frozenset({Kind.INTEGER, Kind.BIGINT, Kind.DOUBLE, Kind.TIMESTA
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairSlice:
+    """Some of the pairs of a staged row and a row of the table that share a key.
+
+    :param pairs: a table of all pairs as SQL: `SEQUENCE` and `ROW`.
+    :param start: the first number of a staged row.
+    :param end: one more than the last number.
+    """
+
+    pairs: str
+    start: int
+    end: int
+
+    @property
+    def condition(self) -> str:
+        """The condition for a staged row ``s`` and its pair ``p``; both bounds are said twice, so that both tables are pruned."""
+        within = f"{{0}}.{SEQUENCE} >= {self.start} AND {{0}}.{SEQUENCE} < {self.end}"
+        return f"p.{SEQUENCE} = s.{SEQUENCE} AND {within.format('s')} AND {within.format('p')}"
+
+
+ROW = "row_of_table"
+"""The column of a table of pairs with the identifier of the table's row, by which the database finds it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoadStatements:
     """Builds the statements of one load.
 
@@ -28,6 +52,7 @@ class LoadStatements:
     :param time: the time column, which says which of two rows is newer, if there is one.
     :param missing_time: the table's time column, if no row brings it.
     :param seen_later: the condition that a pull that began later may have seen a row ``t`` as it is; ``None`` if there is none.
+    :param pair_slice: the pairs that statements are about; ``None`` for all of them.
     """
 
     dialect: Dialect
@@ -36,6 +61,7 @@ class LoadStatements:
     time: ColumnPlan | None
     missing_time: TableColumn | None = None
     seen_later: str | None = None
+    pair_slice: PairSlice | None = None
 
     @property
     def table(self) -> str:
@@ -178,8 +204,11 @@ class LoadStatements:
         assignments = [(self.dialect.quote(column.name), self._value(column)) for column in values]
         assignments += [(name, "NULL") for name in missing_columns]
         assignments += [(self.dialect.quote(column.name), VALUE) for column in self.plan.updated_metadata]
-        condition = all_of([self.same_key(keys), self._any_differs(keys)])
-        return self.dialect.update(self.table, self.staged, assignments, condition)
+        staged, pair = self.staged, self.same_key(keys)
+        if (part := self.pair_slice) is not None:
+            staged = f"(SELECT s.*, p.{ROW} FROM {self.staged} AS s JOIN {part.pairs} AS p ON {part.condition})"
+            pair = f"t.rowid = s.{ROW}"
+        return self.dialect.update(self.table, staged, assignments, all_of([pair, self._any_differs(keys)]))
 
     def insert(self) -> str:
         """Insert all staged rows. Binds the values of the metadata columns."""
@@ -291,7 +320,14 @@ class LoadStatements:
             return self.dialect.to_custom_type(staged, column.kind, column.custom_type)
         return self.dialect.stored(staged, column.kind)
 
+    def pair_rows(self, keys: Sequence[ColumnPlan]) -> str:
+        """Select the number of the staged row and the identifier of the table's row of all pairs."""
+        return f"SELECT s.{SEQUENCE}, t.rowid AS {ROW} FROM {self._pairs(keys)}"
+
     def _pairs(self, keys: Sequence[ColumnPlan]) -> str:
+        if (part := self.pair_slice) is not None:
+            joined = f"{self.staged} AS s JOIN {part.pairs} AS p ON {part.condition}"
+            return f"{joined} JOIN {self.table} AS t ON t.rowid = p.{ROW}"
         return f"{self.staged} AS s JOIN {self.table} AS t ON {self.same_key(keys)}"
 
     def _any_differs(self, keys: Sequence[ColumnPlan]) -> str:

@@ -187,6 +187,8 @@ class TableLoad:
                 if result.rows:
                     touched.note(self._sql.rows_of_run(), target.run_id)
                 return replace(result, missing_checked=self._judges, partitions=touched.keys)
+        if self.merges and self._plan.exists and not self.followers:
+            session.limit_memory(columns=len(self._plan.columns))
         with during(f"while creating the staging table of {table}"):
             more = stage_columns_of_history(session.dialect) if self._keeps_history else []
             session.create_stage(stage=self._sql.stage, columns=[*self._sql.stage_columns(), *more])
@@ -391,13 +393,17 @@ class TableLoad:
         if not staged:
             return LoadResult()
         session, sql = self._session, self._sql
-        pairs = drop_outdated(session=session, statements=sql, keys=keys, rows=rows, extracted_at=self._target.extracted_at)
-        update = sql.update(keys)
+        slices = session.pair_slices(sql, keys=keys)
+        pairs = drop_outdated(
+            session=session, statements=sql, slices=slices, keys=keys, rows=rows, extracted_at=self._target.extracted_at
+        )
         updated = 0
-        if update is not None and pairs.matches > pairs.outdated:
-            self._touched.note(sql.differing_pairs(keys))
+        if sql.update(keys) is not None and pairs.matches > pairs.outdated:
+            for part in slices:
+                self._touched.note(part.differing_pairs(keys))
             differing = session.query(sql.differing(keys)) if session.may_skip_rows(self._table) else None
-            updated = session.execute(update, *values_of(self._plan.updated_metadata))
+            values = values_of(self._plan.updated_metadata)
+            updated = sum(session.execute(update, *values) for part in slices if (update := part.update(keys)) is not None)
             if differing is not None:
                 self._expect(found=updated, wanted=int(differing[0][0]))
         inserted = session.execute(sql.insert_missing(keys), *values_of(self._plan.metadata))
