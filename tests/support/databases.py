@@ -29,7 +29,7 @@ from airflow.sdk import Connection, ObjectStoragePath
 from limio_limitrail.landing import parts as pulled
 from limio_limitrail.landing.column_parts import ColumnPart, new_writer
 from limio_limitrail.landing.column_types import Kind, arrow_field, arrow_type, widen
-from limio_limitrail.landing.sql import LoadResult, Target, WriteMode, load
+from limio_limitrail.landing.sql import LoadResult, Target, WriteMode, duckdb_slices, load
 
 
 def widest(kinds: Iterable[Kind]) -> Kind:
@@ -334,6 +334,9 @@ def open_database(
     name: str, *, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Database]:
     if name in ("duckdb", "duckdb files", "sqlite"):
+        if name == "duckdb files":
+            # Merges in slices of a few rows each, as those of many rows are.
+            monkeypatch.setattr(duckdb_slices, "SLICE_SIZE", 100)
         yield make_database(name, folder=tmp_path)
         return
     monkeypatch.setattr(postgres_module, "USE_PSYCOPG3", name != "psycopg2")

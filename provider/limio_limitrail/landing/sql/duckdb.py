@@ -48,7 +48,7 @@ COPY_THREADS = 2
 COPY_COLUMN_MEMORY = 2
 """Megabytes for each column, if that is more: all columns are written at the same time."""
 
-MERGE_MEMORY = 160
+MERGE_MEMORY = 128
 """Megabytes that DuckDB may use for a merge into a table that exists, likewise. What is staged beyond that is on its disk."""
 
 MERGE_COLUMN_MEMORY = 1

@@ -31,11 +31,14 @@ class PairSlice:
     start: int
     end: int
 
+    def within(self, alias: str) -> str:
+        """Return the condition that a row of the staging table or of the pairs belongs to the slice."""
+        return f"{alias}.{SEQUENCE} >= {self.start} AND {alias}.{SEQUENCE} < {self.end}"
+
     @property
     def condition(self) -> str:
-        """The condition for a staged row ``s`` and its pair ``p``; both bounds are said twice, so that both tables are pruned."""
-        within = f"{{0}}.{SEQUENCE} >= {self.start} AND {{0}}.{SEQUENCE} < {self.end}"
-        return f"p.{SEQUENCE} = s.{SEQUENCE} AND {within.format('s')} AND {within.format('p')}"
+        """The condition for a staged row ``s`` and its pair ``p``; the bounds are said of both, so that both tables are pruned."""
+        return f"p.{SEQUENCE} = s.{SEQUENCE} AND {self.within('s')} AND {self.within('p')}"
 
 
 ROW = "row_of_table"
@@ -224,6 +227,9 @@ class LoadStatements:
 
     def insert_missing(self, keys: Sequence[ColumnPlan]) -> str:
         """Insert the staged rows whose key the table does not have, in the order in which they came."""
+        if (part := self.pair_slice) is not None:
+            found = f"SELECT 1 FROM {part.pairs} AS p WHERE p.{SEQUENCE} = s.{SEQUENCE} AND {part.within('p')}"
+            return f"{self.insert()} WHERE {part.within('s')} AND NOT EXISTS ({found}) ORDER BY s.{SEQUENCE}"
         # SQLite makes an index for a join, and none for NOT EXISTS, which would read the whole table for each row.
         absent = f"{self._table_column(keys[0].name)} IS NULL"
         return f"{self.insert()} LEFT JOIN {self.table} AS t ON {self.same_key(keys)} WHERE {absent} ORDER BY s.{SEQUENCE}"

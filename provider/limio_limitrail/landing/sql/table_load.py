@@ -406,7 +406,8 @@ class TableLoad:
             updated = sum(session.execute(update, *values) for part in slices if (update := part.update(keys)) is not None)
             if differing is not None:
                 self._expect(found=updated, wanted=int(differing[0][0]))
-        inserted = session.execute(sql.insert_missing(keys), *values_of(self._plan.metadata))
+        metadata = values_of(self._plan.metadata)
+        inserted = sum(session.execute(part.insert_missing(keys), *metadata) for part in slices)
         if pairs.matches > staged - inserted:
             raise LandingError(
                 f"{self._table}: the table has {pairs.matches - staged + inserted} rows more than one for the keys that came, so "
