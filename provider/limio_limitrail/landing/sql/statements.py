@@ -37,7 +37,7 @@ class PairSlice:
 
     @property
     def condition(self) -> str:
-        """The condition for a staged row ``s`` and its pair ``p``; the bounds are said of both, so that both tables are pruned."""
+        """The condition for a staged row ``s`` and its pair ``p``. The bounds are said of both, so that both are pruned."""
         return f"p.{SEQUENCE} = s.{SEQUENCE} AND {self.within('s')} AND {self.within('p')}"
 
 
