@@ -54,6 +54,9 @@ MERGE_MEMORY = 128
 MERGE_COLUMN_MEMORY = 1
 """Megabytes for each column; a merge into a table with so many that it would need more may use `MEMORY`."""
 
+LARGE_ROW = 16 * 1024
+"""Bytes of a row from which a merge may use `MEMORY`, too."""
+
 PARTS_AT_ONCE = 8
 """Parts in one statement: with too few, the threads have nothing to share."""
 
@@ -371,6 +374,9 @@ class DuckSession(DirectLoadSession):
         import pyarrow as pa
 
         # A registered view would keep the rows in memory until the transaction ends, even after it is unregistered.
+        if rows.nbytes > LARGE_ROW * rows.num_rows:
+            # A thread holds two thousand rows at a time.
+            self.set("memory_limit", f"'{MEMORY}'")
         self.guarded(lambda: self._connection.from_arrow(rows).insert_into(stage))
         self._staged[stage][0] += rows.num_rows
         self._staged[stage][1] += rows.nbytes
