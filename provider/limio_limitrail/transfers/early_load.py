@@ -51,13 +51,13 @@ def staged_while_pulling(
         yield None
         return
     from limio_limitrail.hooks.databases import find_database
-    from limio_limitrail.landing.parts import ParquetPart
+    from limio_limitrail.landing.column_parts import ColumnPart
     from limio_limitrail.landing.sql.run_staging import RunStaging
 
     staging = RunStaging(
         hook=lambda: find_database(conn_id),
         target=target,
-        source=lambda part: ParquetPart(folder=plan.folder, part=part),
+        source=lambda part: ColumnPart(folder=plan.folder, part=part),
     )
     try:
         yield staging
