@@ -226,6 +226,15 @@ WRONG_NAMES = {
 }
 
 
+def test_parts_of_a_pull_whose_mask_fits_no_record_are_removed(masked_home: Any, limio_emulator: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(masked_home, task("wrong", out=out, more="mask={'nothing': 'drop'}"))
+    assert masked_home.attempt("wrong").task("wrong")["state"] == "failed"
+    assert "mask names 'nothing', which no record" in masked_home.output()
+    assert out.exists()
+    assert not list(out.rglob("part-*"))
+
+
 @pytest.mark.exhaustive
 def test_a_name_that_no_record_has(masked_home: Any, limio_emulator: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
