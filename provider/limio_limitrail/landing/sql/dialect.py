@@ -346,6 +346,9 @@ class Session(ABC):
         self.execute(f"CREATE TABLE {self.dialect.qualified(table)} ({described})")
         return False
 
+    def ensure_replica_identity(self, table: TableName) -> None:  # noqa: B027 - only where changes are published
+        """Let the database send updates and deletes of a table without a key to subscribers; called before such a change."""
+
     def staged_values(self, columns: Mapping[str, Any], *, types: Sequence[str]) -> str:
         """Create a temporary table of some columns, each an Arrow array or a list; return its name as SQL."""
         import pyarrow as pa
