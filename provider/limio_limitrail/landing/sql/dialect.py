@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -221,6 +223,14 @@ class Session(ABC):
                 with suppress(Exception):
                     call()
                 return
+
+    def cut_off(self) -> None:
+        """End the connection, and with it what another thread does with it, without the server, which may not answer.
+
+        To cancel a statement, drivers wait for the server, and keep all threads of the process from running as they do.
+        """
+        with suppress(Exception), socket.socket(fileno=os.dup(self._connection.fileno())) as own:
+            own.shutdown(socket.SHUT_RDWR)
 
     @classmethod
     @abstractmethod
