@@ -68,7 +68,7 @@ PATHS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
             ("api.list_reader.ListReader.pages", PREFETCH, "follows the cursor, and guards the list: repeated pages, totals"),
             ("concurrency.prefetch", TASK, "hands pages over, at most two ahead"),
             ("landing.pull.Pull.run", TASK, "fills parts, saves a checkpoint after each, writes the manifest last"),
-            ("landing.part_builders.ParquetBuilder.add", TASK, "decodes a page into Arrow columns"),
+            ("landing.part_builders.GroupBuilder.add", TASK, "decodes a page into Arrow columns"),
             ("landing.parts.store_part", WRITER, "writes a part, with its SHA-256"),
             ("landing.sql.loading.load", DATABASE, "plans columns, widens types, loads all parts, or rolls back"),
             ("landing.sql.direct_load.load_directly", DATABASE, "a new table: loads the parts directly"),

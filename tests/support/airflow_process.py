@@ -44,7 +44,7 @@ from airflow.sdk.execution_time import supervisor, task_runner  # noqa: F401
 import limio_limitrail.landing.sql
 from limio_limitrail.api.client import ApiClient
 from limio_limitrail.hooks.limio import LimioHook
-from limio_limitrail.landing import checkpoint, child_parts, parts, pull
+from limio_limitrail.landing import checkpoint, child_parts, column_parts, parts, pull
 from limio_limitrail.transfers import folders, state
 from limio_limitrail.transfers.base import ResourcePullOperator
 from limio_limitrail.usage.ledger.ledger import Ledger
@@ -275,9 +275,7 @@ def arm(step: str, number: float, *, deadly: bool) -> None:
     wrap(pull, "remove_parts", "removal")
     wrap(parts, "remove_parts", "removal")
     wrap(limio_limitrail.landing.sql, "load", "load")
-    # A load reads a part by itself, or gives its file to a database that does.
-    wrap(parts.ParquetPart, "opened", "reading")
-    wrap(parts.ParquetPart, "file", "reading")
+    wrap(column_parts.ColumnPart, "content", "reading")
     wrap(state.AssetWatermark, "move", "watermark")
     wrap(ResourcePullOperator, "publish_summary", "announcement")
     wrap(folders, "remove_empty", "removal of folders")

@@ -13,8 +13,9 @@ from typing import Any
 
 from airflow.sdk import ObjectStoragePath
 
+from limio_limitrail.landing.column_parts import ColumnPart
 from limio_limitrail.landing.manifest import Manifest, read_manifest
-from limio_limitrail.landing.parts import ParquetPart, PartFormat
+from limio_limitrail.landing.parts import PartFormat
 from limio_limitrail.landing.pull import Pull
 from limio_limitrail.landing.shaping import Shaping
 from limio_limitrail.landing.sql import LoadResult, Target, WriteMode, load
@@ -130,7 +131,7 @@ class Orders:
                 **missing,
             ),
             schema=manifest.schema,
-            parts=[ParquetPart(folder=path, part=part) for part in manifest.parts],
+            parts=[ColumnPart(folder=path, part=part) for part in manifest.parts],
             child_tables=child_sources(self.lists, manifest, folder=path),
             contract=contract,
         )

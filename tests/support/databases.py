@@ -14,22 +14,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import airflow.providers.postgres.hooks.postgres as postgres_module
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from airflow.providers.duckdb.hooks.duckdb import DuckDBHook
 from airflow.providers.postgres.hooks.postgres import PostgresHook
 from airflow.providers.sqlite.hooks.sqlite import SqliteHook
 from airflow.sdk import Connection, ObjectStoragePath
 
+from limio_limitrail.landing import parts as pulled
 from limio_limitrail.landing.arrow_tables import merge_schemas, schema_of
+from limio_limitrail.landing.column_parts import ColumnPart, column_bytes, new_writer
 from limio_limitrail.landing.column_types import Kind, arrow_field, arrow_type, widen
-from limio_limitrail.landing.parts import ParquetPart, make_folder, parquet_bytes, store_part
-from limio_limitrail.landing.sql import LoadResult, Target, WriteMode, load
+from limio_limitrail.landing.sql import LoadResult, Target, WriteMode, duckdb_slices, load
 from limio_limitrail.landing.sql.early_rows import StagedRun
 from limio_limitrail.landing.sql.run_staging import RunStaging
 from limio_limitrail.landing.sql.staging_table import StagingTarget
@@ -74,16 +75,20 @@ class Part:
 
 @dataclass
 class FilePart(Part):
-    """A part that is a Parquet file, too."""
+    """A part that was staged as a file."""
 
     folder: Path = Path()
 
-    def file(self) -> Path:
+    def groups(self) -> Iterator[pa.Table]:
         self.reads += 1
         self.folder.mkdir(exist_ok=True)
-        path = self.folder / f"{uuid.uuid4().hex}.parquet"
-        pq.write_table(self.table, path, row_group_size=2)
-        return path
+        path = self.folder / f"{uuid.uuid4().hex}.arrow"
+        staged = pulled.PartFormat.ARROW
+        with pa.OSFile(str(path), "wb") as sink, new_writer(sink, self.table.schema, part_format=staged) as writer:
+            writer.write_table(self.table, 2)
+        content = path.read_bytes()
+        part = pulled.Part(name=path.name, rows=self.table.num_rows, size=len(content), digest=sha256(content).hexdigest())
+        yield from ColumnPart(folder=ObjectStoragePath(f"file://{self.folder}"), part=part).groups()
 
 
 def make_part(columns: Columns, *, name: str = "part-1", folder: Path | None = None) -> Part:
@@ -226,7 +231,7 @@ class RunParts:
     :ivar staged: what the load has to know.
     """
 
-    def __init__(self, sources: Sequence[ParquetPart], *, tables: Sequence[pa.Table]) -> None:
+    def __init__(self, sources: Sequence[ColumnPart], *, tables: Sequence[pa.Table]) -> None:
         self.sources = sources
         self.staged: StagedRun | None = None
         self._tables = tables
@@ -235,9 +240,13 @@ class RunParts:
     @classmethod
     def stored(cls, parts: Sequence[Part], *, folder: Path) -> RunParts:
         path = ObjectStoragePath(f"file://{folder}/{uuid.uuid4().hex}")
-        make_folder(path)
-        stored = [store_part(path / part.name, parquet_bytes(part.table), rows=len(part.table)) for part in parts]
-        return cls([ParquetPart(folder=path, part=part) for part in stored], tables=[part.table for part in parts])
+        pulled.make_folder(path)
+        staged = pulled.PartFormat.ARROW
+        stored = [
+            pulled.store_part(path / part.name, column_bytes(part.table, part_format=staged), rows=len(part.table))
+            for part in parts
+        ]
+        return cls([ColumnPart(folder=path, part=part) for part in stored], tables=[part.table for part in parts])
 
     def stage(self, target: Target, *, hook: Callable[[], Any], schema: Mapping[str, Kind]) -> None:
         """Stage all parts but the last, each in a try of its own."""
@@ -246,11 +255,14 @@ class RunParts:
         )
         parts = [source.part for source in self.sources]
         for number in range(1, max(2, len(parts))):
-            self._staging = RunStaging(hook=hook, target=about, folder=self.sources[0].folder)
+            self._staging = RunStaging(hook=hook, target=about, source=self._source)
             known = merge_schemas([schema_of(table) for table in self._tables[:number]])
             # A test may say that a column is wider than its values.
             self._staging.add(parts[:number], schema=schema if number == len(parts) else known)
             self.staged = self._staging.finish(parts)
+
+    def _source(self, part: pulled.Part) -> ColumnPart:
+        return next(source for source in self.sources if source.part == part)
 
     def clean_up(self) -> None:
         if self._staging is not None:
@@ -377,6 +389,9 @@ def open_database(
     name: str, *, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Database]:
     if name in ("duckdb", "duckdb files", "sqlite"):
+        if name == "duckdb files":
+            # Merges in slices of a few rows each, as those of many rows are.
+            monkeypatch.setattr(duckdb_slices, "SLICE_SIZE", 100)
         yield make_database(name, folder=tmp_path)
         return
     monkeypatch.setattr(postgres_module, "USE_PSYCOPG3", name != "psycopg2")

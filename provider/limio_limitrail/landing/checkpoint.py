@@ -137,7 +137,7 @@ class PullCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
             for number, part in enumerate(self.parts)
         )
 
-    def child_tables(self, children: Sequence[ChildList]) -> tuple[ChildTableParts, ...]:
+    def child_tables(self, children: Sequence[ChildList], *, part_format: PartFormat) -> tuple[ChildTableParts, ...]:
         """Return the child tables with their finished parts.
 
         :param children: the lists of the pull.
@@ -151,7 +151,7 @@ class PullCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
                 found=table.found,
                 parts=tuple(
                     ChildPart(
-                        name=child_part_name(parent=part.parent, child=number),
+                        name=child_part_name(parent=part.parent, child=number, part_format=part_format),
                         rows=part.rows,
                         size=part.size,
                         digest=part.digest,

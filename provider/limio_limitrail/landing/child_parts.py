@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from limio_limitrail.landing.arrow_tables import merge_schemas
 from limio_limitrail.landing.checkpoint import SavedChildPart, SavedChildTable
 from limio_limitrail.landing.child_lists import ChildList, all_lists
-from limio_limitrail.landing.parts import child_part_name, store_part
+from limio_limitrail.landing.parts import PartFormat, child_part_name, store_part
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -22,18 +22,28 @@ log = logging.getLogger(__name__)
 
 
 def store_children(
-    saved: Sequence[SavedChildTable], children: Sequence[Elements], *, folder: ObjectStoragePath, parent: int
+    saved: Sequence[SavedChildTable],
+    children: Sequence[Elements],
+    *,
+    folder: ObjectStoragePath,
+    parent: int,
+    part_format: PartFormat,
 ) -> tuple[SavedChildTable, ...]:
     """Store the elements that belong to a part; return all that is stored of the child tables.
 
     :param saved: what was stored before; empty before the first part.
     :param children: the elements of each list, in the order of `all_lists`.
     :param parent: the number of the part that holds their parents.
+    :param part_format: the format of all parts.
     """
+
+    def name(child: int) -> str:
+        return child_part_name(parent=parent, child=child, part_format=part_format)
+
     before = saved or [SavedChildTable(parts=(), schema={}, found=False)] * len(children)
     return tuple(
         SavedChildTable(
-            parts=(*table.parts, *_store(elements, folder=folder, parent=parent, child=number)),
+            parts=(*table.parts, *_store(elements, path=folder / name(number), parent=parent)),
             schema=merge_schemas([table.schema, elements.schema]),
             found=table.found or elements.found,
         )
@@ -41,10 +51,10 @@ def store_children(
     )
 
 
-def _store(elements: Elements, *, folder: ObjectStoragePath, parent: int, child: int) -> tuple[SavedChildPart, ...]:
+def _store(elements: Elements, *, path: ObjectStoragePath, parent: int) -> tuple[SavedChildPart, ...]:
     if not elements.rows:
         return ()
-    part = store_part(folder / child_part_name(parent=parent, child=child), elements.data, rows=elements.rows)
+    part = store_part(path, elements.data, rows=elements.rows)
     return (SavedChildPart(parent=parent, rows=part.rows, size=part.size, digest=part.digest),)
 
 

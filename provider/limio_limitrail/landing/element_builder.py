@@ -19,11 +19,13 @@ from limio_limitrail.landing.child_lists import PARENT_ROW, POSITION, VALUE, Chi
 from limio_limitrail.landing.column_types import Kind, arrow_field
 from limio_limitrail.landing.columns import ColumnReader
 from limio_limitrail.landing.nested_paths import NestedPathReader
-from limio_limitrail.landing.parquet_writer import GROUP_ROWS, GROUP_SIZE, RowGroupWriter
+from limio_limitrail.landing.row_group_writer import GROUP_ROWS, GROUP_SIZE, RowGroupWriter
 from limio_limitrail.landing.shaping import RecordError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from limio_limitrail.landing.parts import PartFormat
 
 _LISTS = msgspec.json.Decoder(list[list[msgspec.Raw]])
 _WRAPPED = f'{{"{VALUE}":'.encode()
@@ -33,7 +35,7 @@ _WRAPPED = f'{{"{VALUE}":'.encode()
 class Elements:
     """The elements of one list in a part of its parents.
 
-    :param data: the bytes of their Parquet file; empty if there are none.
+    :param data: the bytes of their file; empty if there are none.
     :param rows: how many there are.
     :param schema: the columns of the child table and their kinds.
     :param found: whether the path led to a value in some parent, if only to a null.
@@ -49,15 +51,16 @@ class ElementBuilder:
     """Builds one part of a child table after another: `add` adds a page of parents, `finish` ends the part.
 
     :param child: the list.
+    :param part_format: the format of the part, as its parents'.
     :param max_columns: the most columns that its elements may have; None for any number.
     """
 
-    def __init__(self, child: ChildList, *, max_columns: int | None) -> None:
+    def __init__(self, child: ChildList, *, part_format: PartFormat, max_columns: int | None) -> None:
         self._list = child
         self._lists = NestedPathReader({VALUE: child.path})
         self._columns = ColumnReader(max_columns=max_columns)
-        self._children = [ElementBuilder(inner, max_columns=max_columns) for inner in child.children]
-        self._groups = RowGroupWriter()
+        self._children = [ElementBuilder(inner, part_format=part_format, max_columns=max_columns) for inner in child.children]
+        self._groups = RowGroupWriter(part_format)
         self._begin()
 
     def _begin(self) -> None:

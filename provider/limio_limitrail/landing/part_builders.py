@@ -11,12 +11,13 @@ import msgspec
 
 from limio_limitrail.concurrency import BackgroundWriter
 from limio_limitrail.landing import arrow_tables as tables
+from limio_limitrail.landing.column_parts import column_bytes
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.columns import ColumnReader, FoundNames, check_number, name_clash
 from limio_limitrail.landing.element_builder import ElementBuilder, Elements
 from limio_limitrail.landing.nested_paths import OBJECTS, NestedPathReader
-from limio_limitrail.landing.parquet_writer import GROUP_ROWS, GROUP_SIZE, RowGroupWriter
-from limio_limitrail.landing.parts import Compressor, PartFormat, parquet_bytes
+from limio_limitrail.landing.parts import Compressor, PartFormat
+from limio_limitrail.landing.row_group_writer import GROUP_ROWS, GROUP_SIZE, RowGroupWriter
 from limio_limitrail.landing.shaping import RecordError, Shaping, Transform
 from limio_limitrail.landing.time_column import MaxTimestamp
 from limio_limitrail.landing.transform import transformed
@@ -68,7 +69,7 @@ def make_builder(part_format: PartFormat, shaping: Shaping) -> Builder:
     """
     if shaping.transform is not None:
         return TransformBuilder(part_format, shaping, transform=shaping.transform)
-    return ParquetBuilder(shaping) if part_format is PartFormat.PARQUET else LinesBuilder(shaping)
+    return LinesBuilder(shaping) if part_format is PartFormat.JSONL else GroupBuilder(part_format, shaping)
 
 
 class LinesBuilder:
@@ -120,7 +121,8 @@ class LinesBuilder:
 class _ColumnBuilder:
     """Converts pages to tables of typed columns."""
 
-    def __init__(self, shaping: Shaping) -> None:
+    def __init__(self, part_format: PartFormat, shaping: Shaping) -> None:
+        self._format = part_format
         self._reader = ColumnReader(
             timestamps=shaping.timestamps,
             nested_columns=shaping.nested_columns,
@@ -128,7 +130,9 @@ class _ColumnBuilder:
             max_columns=shaping.max_columns,
         )
         self.names = self._reader.names
-        self._children = [ElementBuilder(child, max_columns=shaping.max_columns) for child in shaping.children]
+        self._children = [
+            ElementBuilder(child, part_format=part_format, max_columns=shaping.max_columns) for child in shaping.children
+        ]
         self._times = MaxTimestamp.of_columns(shaping)
         self._tables: list[pa.Table] = []
         self.size = 0
@@ -147,8 +151,7 @@ class TransformBuilder(_ColumnBuilder):
     """Keeps typed columns together until the part is full, because a transform wants a whole frame."""
 
     def __init__(self, part_format: PartFormat, shaping: Shaping, *, transform: Transform) -> None:
-        super().__init__(shaping)
-        self._format = part_format
+        super().__init__(part_format, shaping)
         self._transform = transform
         self._max_columns = shaping.max_columns
 
@@ -161,17 +164,17 @@ class TransformBuilder(_ColumnBuilder):
         table = transformed(table, self._transform)
         if self._max_columns is not None:
             check_number(table.num_columns, max_columns=self._max_columns)
-        data = parquet_bytes(table) if self._format is PartFormat.PARQUET else _lines(table)
+        data = _lines(table) if self._format is PartFormat.JSONL else column_bytes(table, part_format=self._format)
         return Content(data=data, rows=table.num_rows, schema=tables.schema_of(table), times=self._times.take())
 
 
-class ParquetBuilder(_ColumnBuilder):
-    """Writes typed columns as Parquet row groups in a thread, while further pages come."""
+class GroupBuilder(_ColumnBuilder):
+    """Writes typed columns as row groups in a thread, while further pages come."""
 
-    def __init__(self, shaping: Shaping) -> None:
-        super().__init__(shaping)
+    def __init__(self, part_format: PartFormat, shaping: Shaping) -> None:
+        super().__init__(part_format, shaping)
         self._writer = BackgroundWriter()
-        self._groups = RowGroupWriter()
+        self._groups = RowGroupWriter(part_format)
         self._rows = self._group_rows = self._group_size = 0
 
     def add(self, page: RecordPage) -> None:
@@ -206,7 +209,7 @@ class ParquetBuilder(_ColumnBuilder):
         return Content(data=self._groups.finish(), rows=rows, schema=schema, times=self._times.take(), children=children)
 
 
-Builder: TypeAlias = LinesBuilder | TransformBuilder | ParquetBuilder
+Builder: TypeAlias = LinesBuilder | TransformBuilder | GroupBuilder
 
 
 def _objects(records: bytes) -> list[dict[str, msgspec.Raw]]:

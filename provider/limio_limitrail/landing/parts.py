@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -25,8 +22,6 @@ else:
     from backports.zstd import ZstdCompressor
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
     from airflow.sdk import ObjectStoragePath
 
 MANIFEST_NAME = "manifest.json"
@@ -38,7 +33,6 @@ _BUCKETS = frozenset({"s3", "s3a", "s3n", "gs", "gcs"})
 """Protocols of object stores, which have no folders and whose ``mkdir`` creates buckets."""
 
 _MKDIR_ATTEMPTS = 10
-_ROW_GROUP = 100_000
 _ZSTD_LEVEL = 1
 """The fastest level that still looks for long repetitions, of which records are full."""
 
@@ -53,6 +47,13 @@ class PartFormat(StrEnum):
     """One record a line, as it came, compressed with zstandard."""
     PARQUET = "parquet"
     """Typed columns, nested values as JSON text, compressed with zstandard."""
+    ARROW = "arrow"
+    """The same columns as an Arrow IPC file, compressed with LZ4: twice the size, and read and written in a third of the time."""
+
+    @property
+    def suffix(self) -> str:
+        """The end of a part's file name."""
+        return ".jsonl.zst" if self is PartFormat.JSONL else f".{self}"
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True, rename={"digest": "sha256"}):
@@ -85,16 +86,16 @@ class DamagedPartError(ExplainedError, ValueError):
 
 def part_name(*, number: int, part_format: PartFormat) -> str:
     """Return the name of a part by its number: a pull that runs again uses the same names."""
-    return f"part-{number:05d}{'.jsonl.zst' if part_format is PartFormat.JSONL else '.parquet'}"
+    return f"part-{number:05d}{part_format.suffix}"
 
 
-def child_part_name(*, parent: int, child: int) -> str:
+def child_part_name(*, parent: int, child: int, part_format: PartFormat) -> str:
     """Return the name of a part of a child table.
 
     :param parent: the number of the parent's part.
     :param child: the number of the child table, in the order of `all_lists`.
     """
-    return f"part-{parent:05d}-child-{child:02d}.parquet"
+    return f"part-{parent:05d}-child-{child:02d}{part_format.suffix}"
 
 
 def store_part(path: ObjectStoragePath, content: bytes, *, rows: int) -> Part:
@@ -148,63 +149,6 @@ class Compressor:
     def finish(self) -> bytes:
         """Return the compressed bytes."""
         return b"".join((*self._chunks, self._compressor.flush()))
-
-
-def parquet_bytes(table: pa.Table) -> bytes:
-    """Write a table as Parquet, with the kinds of its columns in the schema."""
-    import pyarrow.parquet as pq
-
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", row_group_size=_ROW_GROUP)
-    return buffer.getvalue()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ParquetPart:
-    """A finished Parquet part, ready to be loaded. Each method verifies the part's digest, and raises `DamagedPartError`.
-
-    :param folder: the run's folder.
-    :param part: the part in it.
-    """
-
-    folder: ObjectStoragePath
-    part: Part
-
-    @property
-    def name(self) -> str:
-        """The part's file name."""
-        return self.part.name
-
-    def read(self) -> pa.Table:
-        """Read the part."""
-        with self.opened() as file:
-            return file.read()
-
-    def groups(self, *, keys: Collection[str] | None = None) -> Iterator[pa.Table]:
-        """Read the part one row group at a time, to save memory.
-
-        :param keys: the only columns to read, of those that the part has.
-        """
-        with self.opened() as file:
-            names = file.schema_arrow.names
-            # A name of a nested column would stand for those in it; parts have none.
-            wanted = None if keys is None else [name for name in names if name in keys]
-            for number in range(file.num_row_groups):
-                yield file.read_row_group(number, columns=wanted)
-
-    def file(self) -> Path | None:
-        """Return the part's path for a database that reads it itself; None if it is not on this machine."""
-        if not is_local(self.folder):
-            return None
-        read_verified(self.folder, self.part)
-        return Path((self.folder / self.part.name).path)
-
-    def opened(self) -> pq.ParquetFile:
-        """Open the part, all of it in memory."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        return pq.ParquetFile(pa.BufferReader(read_verified(self.folder, self.part)))
 
 
 def is_local(path: ObjectStoragePath) -> bool:

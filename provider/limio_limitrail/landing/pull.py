@@ -217,7 +217,7 @@ class Pull:
         if self.checks is not None and any(part.rows for part in checkpoint.parts):
             self.checks.check_all(checkpoint.schema, found=checkpoint.found, keys=self._keys)
             not_found = tuple(name for name in self.checks.watched if name not in checkpoint.found)
-        child_tables = checkpoint.child_tables(self.shaping.children)
+        child_tables = checkpoint.child_tables(self.shaping.children, part_format=self.part_format)
         if any(part.rows for part in checkpoint.parts):
             not_found += lists_not_found(self.shaping.children, child_tables, resource=self.resource)
         manifest = Manifest(
@@ -269,7 +269,7 @@ class Pull:
         if checkpoint.parts and len(checkpoint.children) != len(list(all_lists(self.shaping.children))):
             log.warning("%s: the checkpoint of the pull is damaged (it lacks child tables); the pull starts over.", self.resource)
             return None
-        children = checkpoint.child_tables(self.shaping.children)
+        children = checkpoint.child_tables(self.shaping.children, part_format=self.part_format)
         for part in (*checkpoint.named_parts(self.part_format), *(part for table in children for part in table.parts)):
             try:
                 read_verified(self.folder, part)
@@ -371,7 +371,9 @@ class Pull:
             if self.shaping.max_columns is not None:
                 # The columns of an earlier try's parts count, too.
                 check_number(len(schema), max_columns=self.shaping.max_columns)
-            children = store_children(checkpoint.children, content.children, folder=self.folder, parent=number)
+            children = store_children(
+                checkpoint.children, content.children, folder=self.folder, parent=number, part_format=self.part_format
+            )
             saved = SavedPart(rows=part.rows, size=part.size, digest=part.digest)
             checkpoint = replace(checkpoint, parts=(*checkpoint.parts, saved), schema=schema, newest=newest, children=children)
         checkpoint = self._save(checkpoint)

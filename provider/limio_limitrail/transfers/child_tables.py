@@ -207,7 +207,7 @@ def child_datasets(lists: Sequence[ChildList], *, hook: DbApiHook, table: str) -
 
 def child_sources(lists: Sequence[ChildList], manifest: Manifest, *, folder: ObjectStoragePath) -> tuple[ChildSource, ...]:
     """Return what was pulled of the lists, for the load."""
-    from limio_limitrail.landing.parts import ParquetPart
+    from limio_limitrail.landing.column_parts import ColumnPart
     from limio_limitrail.landing.sql.child_tables import ChildSource
 
     pulled = {table.table: table for table in manifest.child_tables}
@@ -215,7 +215,7 @@ def child_sources(lists: Sequence[ChildList], manifest: Manifest, *, folder: Obj
         ChildSource(
             child=child,
             schema=pulled[child.table].schema,
-            parts=[(part.parent, ParquetPart(folder=folder, part=part)) for part in pulled[child.table].parts],
+            parts=[(part.parent, ColumnPart(folder=folder, part=part)) for part in pulled[child.table].parts],
             found=pulled[child.table].found,
             children=child_sources(child.children, manifest, folder=folder),
         )

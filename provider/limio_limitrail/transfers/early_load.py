@@ -51,9 +51,14 @@ def staged_while_pulling(
         yield None
         return
     from limio_limitrail.hooks.databases import find_database
+    from limio_limitrail.landing.column_parts import ColumnPart
     from limio_limitrail.landing.sql.run_staging import RunStaging
 
-    staging = RunStaging(hook=lambda: find_database(conn_id), target=target, folder=plan.folder)
+    staging = RunStaging(
+        hook=lambda: find_database(conn_id),
+        target=target,
+        source=lambda part: ColumnPart(folder=plan.folder, part=part),
+    )
     try:
         yield staging
     except BaseException as error:

@@ -88,7 +88,7 @@ class ResourceToDltOperator(ResourceToTableOperator):
 
     def _execute(self, context: Context) -> DltSummary:
 
-        from limio_limitrail.landing.parts import PartFormat
+        from limio_limitrail.landing.column_parts import staged_format
         from limio_limitrail.landing.sql import WriteMode
         from limio_limitrail.observability.lineage import LineageDataset
         from limio_limitrail.observability.metrics import log_group
@@ -107,7 +107,7 @@ class ResourceToDltOperator(ResourceToTableOperator):
         target = LineageDataset(namespace=f"{kind}://{self.destination_conn_id or ''}", name=str(to))
         manifest = self.pull(
             plan,
-            part_format=PartFormat.PARQUET,
+            part_format=staged_format(plan.folder),
             columns={**plan.resource.columns, **(self.nested_columns or {})},
             target=lambda: target,
         )
@@ -277,9 +277,9 @@ class ResourceToDltOperator(ResourceToTableOperator):
             raise ParameterError(f"destination: {unfit.what}") from None
 
     def _load(self, plan: PullPlan, manifest: Manifest, *, to: DltTarget, mode: WriteMode) -> DltResult:
+        from limio_limitrail.landing.column_parts import ColumnPart
         from limio_limitrail.landing.dlt.files.load import load_files
         from limio_limitrail.landing.dlt.load import load
-        from limio_limitrail.landing.parts import ParquetPart
         from limio_limitrail.landing.sql import Target
         from limio_limitrail.transfers.missing import is_full_scan, shrink_guard
 
@@ -298,6 +298,6 @@ class ResourceToDltOperator(ResourceToTableOperator):
                 max_missing=shrink_guard(self.max_missing),
             ),
             schema=manifest.schema,
-            parts=[ParquetPart(folder=plan.folder, part=part) for part in manifest.parts],
+            parts=[ColumnPart(folder=plan.folder, part=part) for part in manifest.parts],
             contract=self.contract(),
         )

@@ -112,7 +112,7 @@ class ResourceToSqlOperator(ResourceToTableOperator):
 
     def _execute(self, context: Context) -> LoadSummary:
         from limio_limitrail.assets.outlet_events import suppress_outlet_events
-        from limio_limitrail.landing.parts import PartFormat
+        from limio_limitrail.landing.column_parts import staged_format
         from limio_limitrail.landing.sql import WriteMode
         from limio_limitrail.observability.lineage import table_dataset
         from limio_limitrail.observability.metrics import log_group
@@ -140,7 +140,7 @@ class ResourceToSqlOperator(ResourceToTableOperator):
         with staged_while_pulling(plan, target=target, conn_id=self.sql_conn_id, context=context) as staging:
             manifest = self.pull(
                 plan,
-                part_format=PartFormat.PARQUET,
+                part_format=staged_format(plan.folder),
                 columns=columns,
                 target=lambda: table_dataset(database, table=self.table),
                 child_lists=lists,
@@ -326,7 +326,7 @@ class ResourceToSqlOperator(ResourceToTableOperator):
         touched: TouchedStore | None,
         staged: StagedRun | None,
     ) -> LoadResult:
-        from limio_limitrail.landing.parts import ParquetPart
+        from limio_limitrail.landing.column_parts import ColumnPart
         from limio_limitrail.landing.sql import Partitions, Target, load
         from limio_limitrail.landing.sql.model import OnMissing
         from limio_limitrail.transfers.missing import is_full_scan, pull_scope, shrink_guard
@@ -347,7 +347,7 @@ class ResourceToSqlOperator(ResourceToTableOperator):
                 max_missing=shrink_guard(self.max_missing),
             ),
             schema=manifest.schema,
-            parts=[ParquetPart(folder=plan.folder, part=part) for part in manifest.parts],
+            parts=[ColumnPart(folder=plan.folder, part=part) for part in manifest.parts],
             child_tables=child_sources(lists, manifest, folder=plan.folder),
             masked_keys=self._masked_keys(plan),
             contract=self.contract(),

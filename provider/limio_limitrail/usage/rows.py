@@ -112,13 +112,14 @@ def _read_parts(path: Any, manifest: Any) -> Iterator[Mapping[str, Any]]:
     import msgspec
     import pyarrow as pa
 
-    from limio_limitrail.landing.parts import ParquetPart, PartFormat, read_verified
+    from limio_limitrail.landing.column_parts import ColumnPart
+    from limio_limitrail.landing.parts import PartFormat, read_verified
     from limio_limitrail.usage.body import json_number
 
     decoder = msgspec.json.Decoder(float_hook=json_number)
     for part in manifest.parts:
-        if manifest.part_format is PartFormat.PARQUET:
-            for batch in ParquetPart(folder=path, part=part).read().to_batches(max_chunksize=_BATCH_ROWS):
+        if manifest.part_format is not PartFormat.JSONL:
+            for batch in ColumnPart(folder=path, part=part).read().to_batches(max_chunksize=_BATCH_ROWS):
                 yield from batch.to_pylist()
             continue
         with pa.CompressedInputStream(pa.BufferReader(read_verified(path, part)), "zstd") as stream:

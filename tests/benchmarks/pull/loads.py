@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from limio_limitrail.landing.column_parts import ColumnPart
     from limio_limitrail.landing.manifest import Manifest
-    from limio_limitrail.landing.parts import ParquetPart
     from limio_limitrail.landing.sql import Target
 
 TABLE = "lake.subscriptions"
@@ -61,15 +61,15 @@ def _dlt(name: str, conn_id: str, parts: str, folder: Path) -> int:
     return manifest.rows
 
 
-def _pulled(parts: str) -> tuple[Manifest, list[ParquetPart]]:
+def _pulled(parts: str) -> tuple[Manifest, list[ColumnPart]]:
     from airflow.sdk import ObjectStoragePath
 
+    from limio_limitrail.landing.column_parts import ColumnPart
     from limio_limitrail.landing.manifest import read_manifest
-    from limio_limitrail.landing.parts import ParquetPart
 
     folder = ObjectStoragePath(parts)
     manifest = read_manifest(folder)
-    return manifest, [ParquetPart(folder=folder, part=part) for part in manifest.parts]
+    return manifest, [ColumnPart(folder=folder, part=part) for part in manifest.parts]
 
 
 def _target(manifest: Manifest) -> Target:

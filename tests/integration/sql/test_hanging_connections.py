@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -23,6 +23,13 @@ STAGING = "SELECT relname FROM pg_class WHERE relname ~ '^_limio_staging' AND re
 OPEN = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query ~ '^COPY' AND state = 'active'"
 
 
+def until(holds):
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 @pytest.fixture
 def proxy(postgres):
     with stalling_proxy(f"{postgres.connection['host']}/.s.PGSQL.5432", stall_at=b"COPY ") as proxy:
@@ -39,9 +46,7 @@ def test_the_load_goes_its_own_way(postgres, proxy, tmp_path, monkeypatch, caplo
     if there:
         postgres.land("merge", {"id": (INT, [0]), "v": (T, ["old"])}, run="before")
     stored = RunParts.stored([make_part(part, name=f"part-{n}") for n, part in enumerate(ROWS)], folder=tmp_path)
-    target = Target(
-        table="subs", mode=WriteMode.MERGE, primary_key=("id",), time_column=None, run_id="run", extracted_at=NOON
-    )
+    target = Target(table="subs", mode=WriteMode.MERGE, primary_key=("id",), time_column=None, run_id="run", extracted_at=NOON)
     if staged:
         stored.stage(target, hook=postgres.hook, schema=SCHEMA)
     behind = replace(postgres, connection={**postgres.connection, "host": "127.0.0.1", "port": proxy.port})
@@ -49,15 +54,14 @@ def test_the_load_goes_its_own_way(postgres, proxy, tmp_path, monkeypatch, caplo
     staging = RunStaging(
         hook=behind.hook,
         target=StagingTarget(table="subs", primary_key=("id",), time_column=None, run_id="run"),
-        folder=stored.sources[0].folder,
+        source=lambda part: next(source for source in stored.sources if source.part == part),
     )
     with caplog.at_level(logging.INFO):
         staging.add(parts, schema=SCHEMA)
         assert proxy.stalled.wait(60)
         found = staging.finish(parts)
         assert "its connection seems to hang" in caplog.text
-        while postgres.query(OPEN) == [(0,)]:
-            pass
+        until(lambda: postgres.query(OPEN) == [(1,)])
         result = load(hook=postgres.hook(), target=target, schema=SCHEMA, parts=stored.sources, staged=found)
     assert (result.rows, result.inserted) == (3, 2 if there else 3)
     assert [row["v"] for row in postgres.rows()] == ["0", "1", "2"]
@@ -65,10 +69,6 @@ def test_the_load_goes_its_own_way(postgres, proxy, tmp_path, monkeypatch, caplo
     staging.clean_up()
     assert bool(postgres.query(STAGING)) is staged
     proxy.close()
-    [thread] = [one for one in threading.enumerate() if one.name == "staging"] or [None]
-    if thread is not None:
-        thread.join(60)
-    while postgres.query(OPEN) != [(0,)]:
-        pass
+    until(lambda: postgres.query(OPEN) == [(0,)])
     staging.clean_up()
     assert not postgres.query(STAGING)

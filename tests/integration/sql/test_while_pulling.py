@@ -67,11 +67,11 @@ def only_staging_table(db):
 @pytest.fixture
 def reads(monkeypatch):
     """The parts that are read, by name."""
-    from limio_limitrail.landing.parts import ParquetPart
+    from limio_limitrail.landing.column_parts import ColumnPart
 
     seen = []
-    original = ParquetPart.groups
-    monkeypatch.setattr(ParquetPart, "groups", lambda part, **more: (seen.append(part.name), original(part, **more))[1])
+    original = ColumnPart.groups
+    monkeypatch.setattr(ColumnPart, "groups", lambda part, **more: (seen.append(part.name), original(part, **more))[1])
     return seen
 
 

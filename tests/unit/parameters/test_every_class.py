@@ -241,7 +241,7 @@ def test_a_watch_is_the_same_however_it_was_given(cls: type[Any]) -> None:
     ("cls", "name", "words"),
     [
         (LimioToSqlOperator, "mode", WriteMode),
-        (LimioToObjectStorageOperator, "format", PartFormat),
+        (LimioToObjectStorageOperator, "format", (PartFormat.JSONL, PartFormat.PARQUET)),
         (LimioObjectSensor, "missing", Missing),
         (LimitRailCommitUsageOperator, "operation", OPERATIONS),
     ],

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from dlt.common.destination import Destination
 
+    from limio_limitrail.landing.column_parts import ColumnPart
     from limio_limitrail.landing.dlt.conditions import SqlWords
-    from limio_limitrail.landing.parts import ParquetPart
     from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 
 log = logging.getLogger("limio_limitrail.landing.dlt")
@@ -68,7 +68,7 @@ def load(
     to: DltTarget,
     target: Target,
     schema: Mapping[str, Kind],
-    parts: Sequence[ParquetPart],
+    parts: Sequence[ColumnPart],
     contract: Contract = EVOLVE,
 ) -> DltResult:
     """Write a pull into a table of a warehouse.
@@ -103,7 +103,7 @@ class Load:
     to: DltTarget
     target: Target
     schema: Mapping[str, Kind]
-    parts: Sequence[ParquetPart]
+    parts: Sequence[ColumnPart]
     contract: Contract
     client: Any
 
@@ -377,7 +377,7 @@ class Load:
             log.warning("The stage %s of this run could not be dropped (%s): a retry drops it.", stage, type(error).__name__)
 
 
-def _check_required(parts: Sequence[ParquetPart], *, plan: LoadPlan, contract: Contract) -> None:
+def _check_required(parts: Sequence[ColumnPart], *, plan: LoadPlan, contract: Contract) -> None:
     """Refuse rows that have no value in a required column."""
     wanted = set(contract.required_columns)
     if not wanted:

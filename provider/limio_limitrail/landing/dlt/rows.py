@@ -17,14 +17,14 @@ from limio_limitrail.landing.timestamps import sort_keys
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from limio_limitrail.landing.parts import ParquetPart
+    from limio_limitrail.landing.column_parts import ColumnPart
     from limio_limitrail.landing.sql.plan import LoadPlan
 
 _NUMBER = "number"
 _TIME = "time"
 
 
-def row_tables(parts: Sequence[ParquetPart], *, plan: LoadPlan, dropped: pa.Array) -> Iterator[pa.Table]:
+def row_tables(parts: Sequence[ColumnPart], *, plan: LoadPlan, dropped: pa.Array) -> Iterator[pa.Table]:
     """Read the rows of parts, a group at a time, with the columns that the load itself writes.
 
     :param dropped: the numbers of the rows that are left out, from 0, in order.
@@ -58,7 +58,7 @@ def empty_table(plan: LoadPlan) -> pa.Table:
     return pa.schema(fields).empty_table()
 
 
-def find_duplicates(parts: Sequence[ParquetPart], *, plan: LoadPlan, keys: Sequence[str], time: str | None) -> pa.Array:
+def find_duplicates(parts: Sequence[ColumnPart], *, plan: LoadPlan, keys: Sequence[str], time: str | None) -> pa.Array:
     """Return the numbers of the rows that a newer row of the same key replaces; of two of the same time the last counts.
 
     The keys and times of all rows are in memory for this, and nothing else of them.
@@ -98,7 +98,7 @@ def find_duplicates(parts: Sequence[ParquetPart], *, plan: LoadPlan, keys: Seque
     return pa.array(sorted(dropped), pa.int64())
 
 
-def _keys_and_times(parts: Sequence[ParquetPart], *, plan: LoadPlan, keys: Sequence[str], time: str | None) -> pa.Table | None:
+def _keys_and_times(parts: Sequence[ColumnPart], *, plan: LoadPlan, keys: Sequence[str], time: str | None) -> pa.Table | None:
     """Return the keys, the times and the numbers of all rows."""
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from limio_limitrail.landing.sql.model import PartSource
     from limio_limitrail.landing.sql.names import TableName
-    from limio_limitrail.landing.sql.plan import LoadPlan
+    from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
     from limio_limitrail.landing.sql.staging_table import StagingTables
+    from limio_limitrail.landing.sql.statements import LoadStatements
 
 T = TypeVar("T")
 
@@ -345,6 +346,13 @@ class Session(ABC):
     def staging_tables(self) -> StagingTables | None:
         """Return the tables in which rows are staged while a pull goes on; ``None`` if the database is loaded after the pull."""
         return None
+
+    def limit_memory(self, *, columns: int) -> None:  # noqa: B027 - servers have limits of their own
+        """Use little memory for a merge into a table that exists, whose statements `pair_slices` keeps small."""
+
+    def pair_slices(self, statements: LoadStatements, *, keys: Sequence[ColumnPlan]) -> Sequence[LoadStatements]:  # noqa: ARG002
+        """Return statements for some of the pairs of a staged row and a row of the table at a time, if all would be too many."""
+        return [statements]
 
     def invalid_json(self, *, stage: str, column: str) -> int:  # noqa: ARG002
         """Count the staged values of a JSON column that the database's JSON type refuses."""

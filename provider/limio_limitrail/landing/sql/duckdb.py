@@ -1,16 +1,16 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Load into DuckDB, from Arrow memory or Parquet files."""
+"""Load into DuckDB, from Arrow memory."""
 
 from __future__ import annotations
 
 import logging
 import re
 import threading
+import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-    from limio_limitrail.landing.sql.plan import LoadPlan
+    from limio_limitrail.landing.sql.duckdb_stream import PartStream
+    from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
+    from limio_limitrail.landing.sql.statements import LoadStatements
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
@@ -38,7 +40,7 @@ MEMORY = "512MB"
 """What DuckDB may use for a load, unless the connection sets ``memory_limit``."""
 
 COPY_MEMORY = 64
-"""Megabytes that DuckDB may use to copy part files into a new table, likewise; it needs no more for that."""
+"""Megabytes that DuckDB may use to copy parts into a new table, likewise; it needs no more for that."""
 
 COPY_THREADS = 2
 """Threads that copy them, each of which writes row groups of its own."""
@@ -46,8 +48,17 @@ COPY_THREADS = 2
 COPY_COLUMN_MEMORY = 2
 """Megabytes for each column, if that is more: all columns are written at the same time."""
 
+MERGE_MEMORY = 128
+"""Megabytes that DuckDB may use for a merge into a table that exists, likewise. What is staged beyond that is on its disk."""
+
+MERGE_COLUMN_MEMORY = 1
+"""Megabytes for each column; a merge into a table with so many that it would need more may use `MEMORY`."""
+
+LARGE_ROW = 16 * 1024
+"""Bytes of a row from which a merge may use `MEMORY`, too."""
+
 PARTS_AT_ONCE = 8
-"""Part files in one statement: with too few, the threads have nothing to share."""
+"""Parts in one statement: with too few, the threads have nothing to share."""
 
 # Texts of these errors hold names and the database's state; all others may quote the rows they could not store.
 _QUOTE_NO_ROWS = frozenset(
@@ -187,6 +198,7 @@ class DuckSession(DirectLoadSession):
 
         super().__init__(hook, connection)
         self.driver_error = duckdb.Error
+        self._staged: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
 
     @cached_property
     def _free_settings(self) -> frozenset[str]:
@@ -326,8 +338,8 @@ class DuckSession(DirectLoadSession):
         self.set("memory_limit", f"'{MEMORY}'")
 
     def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource]) -> Iterator[int]:
-        """Read the parts' files into the new table, several at once; yield the rows of each."""
-        from limio_limitrail.landing.sql.duckdb_parquet import readable
+        """Read the parts into the new table, several in one statement; yield the rows of each."""
+        from limio_limitrail.landing.sql.duckdb_stream import PartStream
 
         self.set("memory_limit", f"'{max(COPY_MEMORY, COPY_COLUMN_MEMORY * len(plan.columns))}MB'")
         self.set("threads", str(COPY_THREADS))
@@ -335,26 +347,58 @@ class DuckSession(DirectLoadSession):
         self.set("preserve_insertion_order", "false")
         names = ", ".join(map(quoted, plan.written_names))
         for at in range(0, len(parts), PARTS_AT_ONCE):
-            with ExitStack() as stack:
-                sources = [stack.enter_context(readable(part, plan=plan)) for part in parts[at : at + PARTS_AT_ONCE]]
-                for (values, _), group in groupby(sources, key=lambda source: (source.values, source.schema)):
-                    alike = list(group)
-                    copied = self.execute(
-                        f"INSERT INTO {self.dialect.qualified(plan.table)} ({names}) "
-                        f"SELECT {', '.join((*values, *([VALUE] * len(plan.metadata))))} "
-                        f"FROM read_parquet({VALUE}, hive_partitioning = false)",
-                        *values_of(plan.metadata),
-                        [str(source.file) for source in alike],
-                    )
-                    rows = [source.rows for source in alike]
-                    if copied != sum(rows):
-                        raise LandingError(f"DuckDB read {copied} rows where the part files have {sum(rows)}")
-                    yield from rows
+            stream = PartStream(plan, parts=parts[at : at + PARTS_AT_ONCE])
+            copied = self._copy(stream, into=f"{self.dialect.qualified(plan.table)} ({names})", plan=plan)
+            if copied != sum(stream.rows):
+                raise LandingError(f"DuckDB read {copied} rows where the parts have {sum(stream.rows)}")
+            yield from stream.rows
+
+    def _copy(self, stream: PartStream, *, into: str, plan: LoadPlan) -> int:
+        source = f"_limio_parts_{uuid.uuid4().hex}"
+        values = [self.dialect.stored(column.staged, column.kind) for column in plan.columns]
+        selected = ", ".join((*values, *([VALUE] * len(plan.metadata))))
+        self.guarded(lambda: self._connection.register(source, stream.reader()))
+        try:
+            copied = self.execute(f"INSERT INTO {into} SELECT {selected} FROM {source}", *values_of(plan.metadata))
+        except DatabaseError:
+            # The rollback removes the view, which an aborted transaction does not.
+            stream.close()
+            if stream.error is not None:
+                raise stream.error from None
+            raise
+        self.guarded(lambda: self._connection.unregister(source))
+        return copied
 
     def fill(self, *, stage: str, rows: pa.Table) -> None:
         """Add rows to a temporary table, straight from Arrow's memory."""
+        import pyarrow as pa
+
         # A registered view would keep the rows in memory until the transaction ends, even after it is unregistered.
+        if rows.nbytes > LARGE_ROW * rows.num_rows:
+            # A thread holds two thousand rows at a time.
+            self.set("memory_limit", f"'{MEMORY}'")
         self.guarded(lambda: self._connection.from_arrow(rows).insert_into(stage))
+        self._staged[stage][0] += rows.num_rows
+        self._staged[stage][1] += rows.nbytes
+        # Arrow would keep the memory of the rows before these.
+        pa.default_memory_pool().release_unused()
+
+    def limit_memory(self, *, columns: int) -> None:
+        """Let DuckDB keep less of the staged rows in memory."""
+        if columns * MERGE_COLUMN_MEMORY <= MERGE_MEMORY:
+            self.set("memory_limit", f"'{MERGE_MEMORY}MB'")
+
+    def pair_slices(self, statements: LoadStatements, *, keys: Sequence[ColumnPlan]) -> Sequence[LoadStatements]:
+        from limio_limitrail.landing.sql.duckdb_slices import SLICE_SIZE, pair_slices
+
+        rows, size = self._staged[statements.stage]
+        if size <= SLICE_SIZE:
+            return [statements]
+        if any(ascii_lower(column.name) == "rowid" for column in self.columns(statements.plan.table) or ()):
+            # It hides the identifier of DuckDB's own.
+            self.set("memory_limit", f"'{MEMORY}'")
+            return [statements]
+        return pair_slices(self, statements, keys=keys, rows=rows, size=size)
 
     def invalid_json(self, *, stage: str, column: str) -> int:
         """Count the values that DuckDB's JSON type refuses, such as half of a surrogate pair."""

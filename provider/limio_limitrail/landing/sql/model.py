@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 from limio_limitrail.troubleshooting import ExplainedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from datetime import datetime
-    from pathlib import Path
 
     import pyarrow as pa
 
@@ -127,15 +126,6 @@ class PartSource(Protocol):
 
     def groups(self) -> Iterator[pa.Table]:
         """Read the rows, a group at a time: columns named by record key, fields created by `column_types.arrow_field`."""
-        ...
-
-
-@runtime_checkable
-class FilePart(PartSource, Protocol):
-    """A part that may be a Parquet file on this machine."""
-
-    def file(self) -> Path | None:
-        """Return the file as it was written; ``None`` if it is elsewhere."""
         ...
 
 

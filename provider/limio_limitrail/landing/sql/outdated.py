@@ -38,17 +38,24 @@ class KeyMatches:
 
 
 def drop_outdated(
-    *, session: Session, statements: LoadStatements, keys: Sequence[ColumnPlan], rows: int, extracted_at: datetime
+    *,
+    session: Session,
+    statements: LoadStatements,
+    slices: Sequence[LoadStatements],
+    keys: Sequence[ColumnPlan],
+    rows: int,
+    extracted_at: datetime,
 ) -> KeyMatches:
     """Drop the staged rows that differ from the table's row of their key without being newer.
 
+    :param slices: the statements for some of the pairs at a time.
     :param rows: one more than the largest number of a staged row.
     :param extracted_at: when the pull was made.
     """
     if not statements.compares_times_in_sql:
         return _drop_by_fetched_times(session=session, sql=statements, keys=keys, rows=rows, extracted_at=extracted_at)
     [(matches, stay, timeless)] = session.query(statements.count_outdated(keys), extracted_at)
-    outdated = session.execute(statements.drop_outdated(keys), extracted_at) if stay else 0
+    outdated = sum(session.execute(part.drop_outdated(keys), extracted_at) for part in slices) if stay else 0
     return KeyMatches(matches=matches, outdated=outdated, timeless=timeless)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.parts import ParquetPart, Part
+from limio_limitrail.landing.parts import Part
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.early_rows import StagedRun
 from limio_limitrail.landing.sql.metadata import run_columns
@@ -38,7 +38,8 @@ from limio_limitrail.landing.sql.staging_table import (
 
 if TYPE_CHECKING:
     from airflow.providers.common.sql.hooks.sql import DbApiHook
-    from airflow.sdk import ObjectStoragePath
+
+    from limio_limitrail.landing.sql.model import PartSource
 
 log = logging.getLogger("limio_limitrail.landing.sql")
 
@@ -62,13 +63,13 @@ class RunStaging:
 
     :param hook: returns a hook of its own for the thread.
     :param target: what the rows are for.
-    :param folder: where the parts are.
+    :param source: returns a part, ready to be read.
     """
 
-    def __init__(self, *, hook: Callable[[], DbApiHook], target: StagingTarget, folder: ObjectStoragePath) -> None:
+    def __init__(self, *, hook: Callable[[], DbApiHook], target: StagingTarget, source: Callable[[Part], PartSource]) -> None:
         self._hook = hook
         self._target = target
-        self._folder = folder
+        self._source = source
         self._changed = threading.Condition()
         self._wanted: tuple[Sequence[Part], Mapping[str, Kind]] | None = None
         self._closing = False
@@ -108,8 +109,8 @@ class RunStaging:
             self._changed.notify()
         if self._hangs():
             log.warning(
-                "%s: for %.0f s no part was copied into the staging table: its connection seems to hang, and is given up. The load "
-                "copies the parts with its own",
+                "%s: for %.0f s no part was copied into the staging table: its connection seems to hang, and is given up. "
+                "The load copies the parts with its own",
                 self._target.table,
                 QUIET_SECONDS,
             )
@@ -222,7 +223,7 @@ class RunStaging:
             for part in parts[record.parts :]:
                 if self._abandoned:
                     break
-                record = writer.append(record, ParquetPart(folder=self._folder, part=part), rows=part.rows)
+                record = writer.append(record, self._source(part), rows=part.rows)
                 self._copied += 1
             tables.set_comment(staging, comment=replace(record, digest=digest_of(parts[: record.parts])).to_text())
 
@@ -290,7 +291,7 @@ class _Writer:
             at=datetime.now(UTC),
         )
 
-    def append(self, record: StagingRecord, part: ParquetPart, *, rows: int) -> StagingRecord:
+    def append(self, record: StagingRecord, part: PartSource, *, rows: int) -> StagingRecord:
         """Copy a part; the digest of the record is left to the caller."""
         forms = set(record.nul_forms)
         names = [column.name for column in record.columns]

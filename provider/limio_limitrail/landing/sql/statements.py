@@ -20,6 +20,33 @@ _ORDERED_KINDS = frozenset({Kind.INTEGER, Kind.BIGINT, Kind.DOUBLE, Kind.TIMESTA
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairSlice:
+    """Some of the pairs of a staged row and a row of the table that share a key.
+
+    :param pairs: a table of all pairs as SQL: `SEQUENCE` and `ROW`.
+    :param start: the first number of a staged row.
+    :param end: one more than the last number.
+    """
+
+    pairs: str
+    start: int
+    end: int
+
+    def within(self, alias: str) -> str:
+        """Return the condition that a row of the staging table or of the pairs belongs to the slice."""
+        return f"{alias}.{SEQUENCE} >= {self.start} AND {alias}.{SEQUENCE} < {self.end}"
+
+    @property
+    def condition(self) -> str:
+        """The condition for a staged row ``s`` and its pair ``p``. The bounds are said of both, so that both are pruned."""
+        return f"p.{SEQUENCE} = s.{SEQUENCE} AND {self.within('s')} AND {self.within('p')}"
+
+
+ROW = "row_of_table"
+"""The column of a table of pairs with the identifier of the table's row, by which the database finds it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoadStatements:
     """Builds the statements of one load.
 
@@ -30,6 +57,7 @@ class LoadStatements:
     :param time: the time column, which says which of two rows is newer, if there is one.
     :param missing_time: the table's time column, if no row brings it.
     :param seen_later: the condition that a pull that began later may have seen a row ``t`` as it is; ``None`` if there is none.
+    :param pair_slice: the pairs that statements are about; ``None`` for all of them.
     """
 
     dialect: Dialect
@@ -39,6 +67,7 @@ class LoadStatements:
     missing_time: TableColumn | None = None
     seen_later: str | None = None
     stage_schema: str | None = None
+    pair_slice: PairSlice | None = None
 
     @property
     def table(self) -> str:
@@ -181,8 +210,11 @@ class LoadStatements:
         assignments = [(self.dialect.quote(column.name), self._value(column)) for column in values]
         assignments += [(name, "NULL") for name in missing_columns]
         assignments += [(self.dialect.quote(column.name), VALUE) for column in self.plan.updated_metadata]
-        condition = all_of([self.same_key(keys), self._any_differs(keys)])
-        return self.dialect.update(self.table, self.staged, assignments, condition)
+        staged, pair = self.staged, self.same_key(keys)
+        if (part := self.pair_slice) is not None:
+            staged = f"(SELECT s.*, p.{ROW} FROM {self.staged} AS s JOIN {part.pairs} AS p ON {part.condition})"
+            pair = f"t.rowid = s.{ROW}"
+        return self.dialect.update(self.table, staged, assignments, all_of([pair, self._any_differs(keys)]))
 
     def insert(self) -> str:
         """Insert all staged rows. Binds the values of the metadata columns."""
@@ -198,6 +230,9 @@ class LoadStatements:
 
     def insert_missing(self, keys: Sequence[ColumnPlan]) -> str:
         """Insert the staged rows whose key the table does not have, in the order in which they came."""
+        if (part := self.pair_slice) is not None:
+            found = f"SELECT 1 FROM {part.pairs} AS p WHERE p.{SEQUENCE} = s.{SEQUENCE} AND {part.within('p')}"
+            return f"{self.insert()} WHERE {part.within('s')} AND NOT EXISTS ({found}) ORDER BY s.{SEQUENCE}"
         # SQLite makes an index for a join, and none for NOT EXISTS, which would read the whole table for each row.
         absent = f"{self._table_column(keys[0].name)} IS NULL"
         return f"{self.insert()} LEFT JOIN {self.table} AS t ON {self.same_key(keys)} WHERE {absent} ORDER BY s.{SEQUENCE}"
@@ -294,7 +329,14 @@ class LoadStatements:
             return self.dialect.to_custom_type(staged, column.kind, column.custom_type)
         return self.dialect.stored(staged, column.kind)
 
+    def pair_rows(self, keys: Sequence[ColumnPlan]) -> str:
+        """Select the number of the staged row and the identifier of the table's row of all pairs."""
+        return f"SELECT s.{SEQUENCE}, t.rowid AS {ROW} FROM {self._pairs(keys)}"
+
     def _pairs(self, keys: Sequence[ColumnPlan]) -> str:
+        if (part := self.pair_slice) is not None:
+            joined = f"{self.staged} AS s JOIN {part.pairs} AS p ON {part.condition}"
+            return f"{joined} JOIN {self.table} AS t ON t.rowid = p.{ROW}"
         return f"{self.staged} AS s JOIN {self.table} AS t ON {self.same_key(keys)}"
 
     def _any_differs(self, keys: Sequence[ColumnPlan]) -> str:

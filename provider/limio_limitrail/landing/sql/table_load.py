@@ -191,6 +191,8 @@ class TableLoad:
                 if result.rows:
                     touched.note(self._sql.rows_of_run(), target.run_id)
                 return replace(result, missing_checked=self._judges, partitions=touched.keys)
+        if self.merges and self._plan.exists and not self.followers:
+            session.limit_memory(columns=len(self._plan.columns))
         if early is not None and self._plan.exists:
             with during(f"while copying rows into the staging table of {table}"):
                 rows = self._complete(early)
@@ -420,16 +422,21 @@ class TableLoad:
         if not staged:
             return LoadResult()
         session, sql = self._session, self._sql
-        pairs = drop_outdated(session=session, statements=sql, keys=keys, rows=rows, extracted_at=self._target.extracted_at)
-        update = sql.update(keys)
+        slices = session.pair_slices(sql, keys=keys)
+        pairs = drop_outdated(
+            session=session, statements=sql, slices=slices, keys=keys, rows=rows, extracted_at=self._target.extracted_at
+        )
         updated = 0
-        if update is not None and pairs.matches > pairs.outdated:
-            self._touched.note(sql.differing_pairs(keys))
+        if sql.update(keys) is not None and pairs.matches > pairs.outdated:
+            for part in slices:
+                self._touched.note(part.differing_pairs(keys))
             differing = session.query(sql.differing(keys)) if session.may_skip_rows(self._table) else None
-            updated = session.execute(update, *values_of(self._plan.updated_metadata))
+            values = values_of(self._plan.updated_metadata)
+            updated = sum(session.execute(update, *values) for part in slices if (update := part.update(keys)) is not None)
             if differing is not None:
                 self._expect(found=updated, wanted=int(differing[0][0]))
-        inserted = session.execute(sql.insert_missing(keys), *values_of(self._plan.metadata))
+        metadata = values_of(self._plan.metadata)
+        inserted = sum(session.execute(part.insert_missing(keys), *metadata) for part in slices)
         if pairs.matches > staged - inserted:
             raise LandingError(
                 f"{self._table}: the table has {pairs.matches - staged + inserted} rows more than one for the keys that came, so "

@@ -32,8 +32,8 @@ from limio_limitrail.landing.sql.names import ascii_lower
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from limio_limitrail.landing.column_parts import ColumnPart
     from limio_limitrail.landing.dlt.files.model import FileTable
-    from limio_limitrail.landing.parts import ParquetPart
     from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 
 log = logging.getLogger("limio_limitrail.landing.dlt")
@@ -80,7 +80,7 @@ def check_files(to: DltTarget, *, mode: WriteMode) -> None:
 
 @raises_bare
 def load_files(
-    *, to: DltTarget, target: Target, schema: Mapping[str, Kind], parts: Sequence[ParquetPart], contract: Contract = EVOLVE
+    *, to: DltTarget, target: Target, schema: Mapping[str, Kind], parts: Sequence[ColumnPart], contract: Contract = EVOLVE
 ) -> DltResult:
     """Write a pull into a table of files; see `load.load` for parameters and errors."""
     start, pause = clock.monotonic(), 0.2

@@ -1,18 +1,20 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Writes a Parquet file one row group at a time, while further rows come."""
+"""Writes a part of typed columns one row group at a time, while further rows come."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.landing.arrow_tables import conform, merge_schemas, schema_of
+from limio_limitrail.landing.column_parts import new_writer, read_groups
 from limio_limitrail.landing.column_types import Kind, arrow_field, widen
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    import pyarrow.parquet as pq
+
+    from limio_limitrail.landing.parts import PartFormat
 
 GROUP_ROWS = 10_000
 """Rows after which a group is written. Larger groups cost a little less time, and more memory."""
@@ -27,18 +29,21 @@ class _Segment:
 
     schema: Mapping[str, Kind]
     sink: pa.BufferOutputStream
-    writer: pq.ParquetWriter
+    writer: Any
 
 
 class RowGroupWriter:
-    """Writes row groups whose columns may differ into one Parquet file.
+    """Writes row groups whose columns may differ into one file.
 
     A file's schema must be known when its first group is written. A group that does not fit the current schema begins a new
     segment, so that no value is converted to a type from which it would have to be converted back. The segments are merged at the
     end.
+
+    :param part_format: the format of the file: one with typed columns.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, part_format: PartFormat) -> None:
+        self._format = part_format
         self._segments: list[_Segment] = []
         self._schema: Mapping[str, Kind] = {}
 
@@ -54,9 +59,9 @@ class RowGroupWriter:
         if not self._segments or not _fits(own, self._segments[-1].schema):
             # A column that is empty in this group takes the type that it has in other groups.
             kinds = {name: kind if own.get(name, Kind.NULL) is Kind.NULL else own[name] for name, kind in self._schema.items()}
-            self._segments.append(_begin(kinds))
+            self._segments.append(_begin(kinds, part_format=self._format))
         segment = self._segments[-1]
-        segment.writer.write_table(conform(rows, segment.schema))
+        segment.writer.write_table(conform(rows, segment.schema).combine_chunks())
 
     def finish(self) -> bytes:
         """Return the file, and begin the next."""
@@ -65,9 +70,9 @@ class RowGroupWriter:
         for segment in segments:
             segment.writer.close()
         if len(segments) > 1:
-            whole = _begin(schema)
+            whole = _begin(schema, part_format=self._format)
             for segment in segments:
-                for group in _groups(segment.sink.getvalue()):
+                for group in read_groups(segment.sink.getvalue(), part_format=self._format):
                     whole.writer.write_table(conform(group, schema))
             whole.writer.close()
             segments = [whole]
@@ -80,21 +85,11 @@ def _fits(kinds: Mapping[str, Kind], schema: Mapping[str, Kind]) -> bool:
     return all(name in schema and widen(schema[name], kind) is schema[name] for name, kind in kinds.items())
 
 
-def _begin(schema: Mapping[str, Kind]) -> _Segment:
+def _begin(schema: Mapping[str, Kind], *, part_format: PartFormat) -> _Segment:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     sink = pa.BufferOutputStream()
     fields = pa.schema([arrow_field(name=name, kind=kind) for name, kind in schema.items()])
     # Nested values hardly ever repeat: a dictionary would make the file larger, and double the time to write them.
     repeating = [name for name, kind in schema.items() if kind is not Kind.JSON]
-    return _Segment(schema=schema, sink=sink, writer=pq.ParquetWriter(sink, fields, compression="zstd", use_dictionary=repeating))
-
-
-def _groups(content: pa.Buffer) -> Iterator[pa.Table]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(pa.BufferReader(content)) as file:
-        for number in range(file.num_row_groups):
-            yield file.read_row_group(number)
+    return _Segment(schema=schema, sink=sink, writer=new_writer(sink, fields, part_format=part_format, repeating=repeating))

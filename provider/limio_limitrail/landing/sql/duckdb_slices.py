@@ -1,0 +1,46 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""A large merge into a DuckDB table in slices, because a join of all columns of all rows would have to be held, or spilled.
+
+The pairs of a staged row and a row of the table are found by their keys alone. Each slice then compares some of the staged rows
+with the table's rows of these pairs, which DuckDB finds by their identifiers, without reading the rest of the table.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from limio_limitrail.landing.sql.dialect import quoted
+from limio_limitrail.landing.sql.staged_rows import SEQUENCE
+from limio_limitrail.landing.sql.statements import ROW, LoadStatements, PairSlice
+
+if TYPE_CHECKING:
+    from limio_limitrail.landing.sql.dialect import Session
+    from limio_limitrail.landing.sql.plan import ColumnPlan
+
+SLICE_SIZE = 64 * 1024 * 1024
+"""Bytes of staged rows in a slice."""
+
+MOST_SCANS = 16
+"""How often the table may be read from end to end, which each slice does if the table's rows are in another order."""
+
+
+def pair_slices(
+    session: Session, statements: LoadStatements, *, keys: Sequence[ColumnPlan], rows: int, size: int
+) -> list[LoadStatements]:
+    """Return the statements for each slice.
+
+    :param rows: the staged rows.
+    :param size: their bytes.
+    """
+    pairs = quoted(f"_limio_pairs_{uuid.uuid4().hex}")
+    session.execute(f"CREATE TEMPORARY TABLE {pairs} AS {statements.pair_rows(keys)}")
+    step = -(-rows // -(-size // SLICE_SIZE))
+    spans = f"SELECT max({ROW}) - min({ROW}) + 1 AS span FROM {pairs} GROUP BY {SEQUENCE} // {step}"
+    [(read, whole)] = session.query(f"SELECT coalesce(sum(span), 0), (SELECT count(*) FROM {statements.table}) FROM ({spans})")
+    if read > MOST_SCANS * whole:
+        step = -(-rows // MOST_SCANS)
+    slices = (PairSlice(pairs=pairs, start=start, end=start + step) for start in range(0, rows, step))
+    return [replace(statements, pair_slice=part) for part in slices]

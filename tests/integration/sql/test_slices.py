@@ -1,0 +1,60 @@
+# Licensed under the Apache License, Version 2.0. See the LICENSE file.
+"""A merge in slices does what a merge at once does."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from limio_limitrail.landing.column_types import Kind
+from limio_limitrail.landing.sql import duckdb_slices
+
+INT, T = Kind.INTEGER, Kind.TEXT
+
+
+@pytest.fixture
+def many_rows(monkeypatch):
+    """Let a few rows be more than a slice."""
+    monkeypatch.setattr(duckdb_slices, "SLICE_SIZE", 300)
+    return lambda scans: monkeypatch.setattr(duckdb_slices, "MOST_SCANS", scans)
+
+
+def columns(ids, *, value, time):
+    return {"id": (INT, list(ids)), "v": (T, [value(one) for one in ids]), "t": (INT, [time] * len(ids))}
+
+
+@pytest.mark.parametrize("scans", [1, 3, 16])
+def test_rows_in_another_order_than_those_of_the_table(duck, many_rows, scans):
+    many_rows(scans)
+    ids = list(range(80))
+    duck.land("merge", columns(ids[:60], value=str, time=1), time="t")
+    random.Random(4711).shuffle(ids)
+    result = duck.land("merge", columns(ids, value=lambda one: str(one - one % 2), time=2), time="t")
+    assert (result.rows, result.inserted, result.updated, result.unchanged) == (80, 20, 60, 0)
+    again = duck.land("merge", columns(ids, value=lambda one: str(one - one % 2), time=2), time="t")
+    assert (again.inserted, again.updated, again.unchanged) == (0, 0, 80)
+    older = duck.land("merge", columns(ids, value=lambda one: str(7 * (one // 40)), time=1), time="t")
+    assert (older.inserted, older.updated, older.outdated) == (0, 0, 80)
+    found = duck.query("SELECT id, v, t FROM subs ORDER BY id")
+    assert found == [(one, str(one - one % 2), 2) for one in range(80)]
+
+
+def test_a_column_that_hides_the_identifier_of_rows(duck, many_rows):
+    """``rowid`` is a column like others, and no place of a row."""
+    many_rows(16)
+    ids = list(range(20))
+    rows = columns(ids, value=str, time=1) | {"RowId": (INT, ids[::-1])}
+    duck.land("merge", rows, time="t")
+    result = duck.land("merge", rows | {"v": (T, ["new"] * 20), "t": (INT, [2] * 20)}, time="t")
+    assert result.updated == 20
+    assert duck.query("SELECT id, v, RowId FROM subs ORDER BY id") == [(one, "new", 19 - one) for one in ids]
+
+
+def test_a_table_with_two_rows_of_a_key(duck, many_rows):
+    many_rows(16)
+    duck.land("append", columns([1, 2], value=str, time=1), run="r/1", time="t")
+    duck.land("append", columns([2, 3], value=str, time=1), run="r/2", time="t")
+    with pytest.raises(Exception, match="1 rows more than one for the keys that came"):
+        duck.land("merge", columns([1, 2, 3], value=lambda _: "x", time=2), time="t")
+    assert duck.query("SELECT id, v FROM subs ORDER BY id") == [(1, "1"), (2, "2"), (2, "2"), (3, "3")]
