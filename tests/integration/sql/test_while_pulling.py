@@ -12,6 +12,8 @@ import pytest
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import Contract, LandingError, NewColumns, Target, WriteMode, load
 from limio_limitrail.landing.sql import staging_table as staging_table_module
+from limio_limitrail.landing.sql.run_staging import RunStaging
+from limio_limitrail.landing.sql.staging_table import StagingTarget
 from tests.support.databases import NOON, RunParts, make_part
 
 INT, T, D, N, B = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.NULL, Kind.BOOLEAN
@@ -162,16 +164,33 @@ def test_rows_that_are_not_those_of_the_parts_are_not_used(postgres, run, reads,
     assert reads == ["part-0", "part-1", "part-2"]
     assert result.inserted == 4
     assert ("are not used" in caplog.text) == (change != "dropped")
+    assert ("was created or dropped in the meantime" in caplog.text) == (change == "the table is created")
 
 
-def test_other_parts_than_those_that_are_staged(postgres, run, reads):
-    run().stage()
-    other = [{"id": (INT, [1, 2]), "v": (T, ["x", "y"])}, *ROWS[1:]]
-    again = run(*other)
-    again.parts.staged = replace(run().stage().parts.staged, parts=[source.part for source in again.parts.sources])
+OTHER_ROWS = [{"id": (INT, [1, 2]), "v": (T, ["x", "y"])}, *ROWS[1:]]
+
+
+def test_a_load_of_other_parts_than_those_that_are_staged(postgres, run, reads):
+    staged = run().stage().parts.staged
+    again = run(*OTHER_ROWS)
+    again.parts.staged = replace(staged, parts=[source.part for source in again.parts.sources])
     reads.clear()
-    again.parts.stage(again.target, hook=postgres.hook, schema=SCHEMA)
     assert again.load().inserted == 4
+    assert reads == ["part-0", "part-1", "part-2"]
+    assert [row["v"] for row in postgres.rows()] == ["x", "y", "c", "d"]
+
+
+def test_a_try_with_other_parts_than_those_that_are_staged(postgres, run, reads):
+    run().stage()
+    again = run(*OTHER_ROWS)
+    parts = {source.part: source for source in again.parts.sources}
+    about = StagingTarget(table="subs", primary_key=("id",), time_column=None, run_id="run")
+    staging = RunStaging(hook=postgres.hook, target=about, source=parts.get)
+    staging.add(list(parts)[:2], schema=SCHEMA)
+    again.parts.staged = staging.finish(list(parts))
+    reads.clear()
+    assert again.load().inserted == 4
+    assert reads == ["part-2"]
     assert [row["v"] for row in postgres.rows()] == ["x", "y", "c", "d"]
 
 
