@@ -131,17 +131,32 @@ def test_a_new_table_is_as_one_that_is_loaded_afterwards(postgres, run):
 @pytest.mark.parametrize(
     ("later", "kind"), [({"v": (INT, [7])}, T), ({"w": (D, [0.5])}, D), ({"e": (INT, [5])}, INT)], ids=["wider", "more", "typed"]
 )
-def test_columns_that_change_on_the_way(postgres, run, there, later, kind):
+def test_columns_that_change_on_the_way(postgres, run, reads, there, later, kind):
     if there:
         postgres.land("merge", {"id": (INT, [9])}, run="before")
     [key] = later
     parts = [{"id": (INT, [1]), "v": (T, ["a"]), "e": (N, [None])}, {"id": (INT, [2]), **later}, {"id": (INT, [3])}]
     schema = {"id": INT, "v": T, "e": N, key: kind}
-    run(*parts, schema=schema).stage().load()
+    staged = run(*parts, schema=schema).stage()
+    reads.clear()
+    staged.load()
+    assert reads == ["part-2"]
     table = {row["id"]: row for row in postgres.rows()}
     assert table[1]["v"] == "a"
     assert table[2][key] == ("7" if kind is T else later[key][1][0])
     assert not staging_tables(postgres)
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
+def test_a_column_that_becomes_wider_is_staged_again(postgres, run, reads, there):
+    if there:
+        postgres.land("merge", {"id": (INT, [9])}, run="before")
+    values = [(INT, [7]), (T, ["a"]), (INT, [8])]
+    staged = run(*({"id": (INT, [number]), "v": value} for number, value in enumerate(values))).stage()
+    reads.clear()
+    staged.load()
+    assert reads == ["part-2"]
+    assert [row["v"] for row in postgres.rows()] == ["7", "a", "8", *([None] if there else [])]
 
 
 CHANGES = {
