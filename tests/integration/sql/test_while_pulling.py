@@ -209,6 +209,20 @@ def test_a_try_with_other_parts_than_those_that_are_staged(postgres, run, reads)
     assert [row["v"] for row in postgres.rows()] == ["x", "y", "c", "d"]
 
 
+def test_what_is_discarded_does_not_stay_and_does_not_come_back(postgres, run):
+    parts = {source.part: source for source in run().parts.sources}
+    about = StagingTarget(table="subs", primary_key=("id",), time_column=None, run_id="run")
+    staging = RunStaging(hook=postgres.hook, target=about, source=parts.get)
+    staging.add(list(parts)[:2], schema=SCHEMA)
+    staging.finish(list(parts))
+    assert only_staging_table(postgres)
+    staging.discard()
+    assert not staging_tables(postgres)
+    staging.add(list(parts), schema=SCHEMA)
+    staging.finish(list(parts))
+    assert not staging_tables(postgres)
+
+
 def test_the_table_changes_while_pages_come(postgres, run):
     postgres.land("merge", {"id": (INT, [1]), "v": (INT, [5])}, run="before")
     staged = run().stage()
