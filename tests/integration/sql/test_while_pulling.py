@@ -310,3 +310,12 @@ def test_a_refused_load_says_the_same(postgres, run):
     with pytest.raises(LandingError, match="1 rows have no"):
         run(*parts).stage().load()
     assert not postgres.exists()
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
+def test_keys_that_only_a_nul_tells_apart(postgres, run, there):
+    if there:
+        postgres.land("merge", {"id": (T, ["z"])}, run="before")
+    staged = run(*({"id": (T, [key])} for key in ("a\0b", "a\\u0000b", "c")), schema={"id": T}).stage()
+    with pytest.raises(LandingError, match="NUL"):
+        staged.load()
