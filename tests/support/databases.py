@@ -339,6 +339,7 @@ def _empty(inside: Any) -> None:
     """Drop all that a test has made in a database."""
     for kind, names in (
         ("EVENT TRIGGER", "SELECT evtname FROM pg_event_trigger"),
+        ("PUBLICATION", "SELECT pubname FROM pg_publication"),
         ("EXTENSION", "SELECT extname FROM pg_extension WHERE extname <> 'plpgsql'"),
         ("SCHEMA", r"SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"),
     ):

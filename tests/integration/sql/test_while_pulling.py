@@ -12,6 +12,8 @@ import pytest
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import Contract, LandingError, NewColumns, Target, WriteMode, load
 from limio_limitrail.landing.sql import staging_table as staging_table_module
+from limio_limitrail.landing.sql.run_staging import RunStaging
+from limio_limitrail.landing.sql.staging_table import StagingTarget
 from tests.support.databases import NOON, RunParts, make_part
 
 INT, T, D, N, B = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.NULL, Kind.BOOLEAN
@@ -129,17 +131,32 @@ def test_a_new_table_is_as_one_that_is_loaded_afterwards(postgres, run):
 @pytest.mark.parametrize(
     ("later", "kind"), [({"v": (INT, [7])}, T), ({"w": (D, [0.5])}, D), ({"e": (INT, [5])}, INT)], ids=["wider", "more", "typed"]
 )
-def test_columns_that_change_on_the_way(postgres, run, there, later, kind):
+def test_columns_that_change_on_the_way(postgres, run, reads, there, later, kind):
     if there:
         postgres.land("merge", {"id": (INT, [9])}, run="before")
     [key] = later
     parts = [{"id": (INT, [1]), "v": (T, ["a"]), "e": (N, [None])}, {"id": (INT, [2]), **later}, {"id": (INT, [3])}]
     schema = {"id": INT, "v": T, "e": N, key: kind}
-    run(*parts, schema=schema).stage().load()
+    staged = run(*parts, schema=schema).stage()
+    reads.clear()
+    staged.load()
+    assert reads == ["part-2"]
     table = {row["id"]: row for row in postgres.rows()}
     assert table[1]["v"] == "a"
     assert table[2][key] == ("7" if kind is T else later[key][1][0])
     assert not staging_tables(postgres)
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
+def test_a_column_that_becomes_wider_is_staged_again(postgres, run, reads, there):
+    if there:
+        postgres.land("merge", {"id": (INT, [9])}, run="before")
+    values = [(INT, [7]), (T, ["a"]), (INT, [8])]
+    staged = run(*({"id": (INT, [number]), "v": value} for number, value in enumerate(values))).stage()
+    reads.clear()
+    staged.load()
+    assert reads == ["part-2"]
+    assert [row["v"] for row in postgres.rows()] == ["7", "a", "8", *([None] if there else [])]
 
 
 CHANGES = {
@@ -162,17 +179,48 @@ def test_rows_that_are_not_those_of_the_parts_are_not_used(postgres, run, reads,
     assert reads == ["part-0", "part-1", "part-2"]
     assert result.inserted == 4
     assert ("are not used" in caplog.text) == (change != "dropped")
+    assert ("was created or dropped in the meantime" in caplog.text) == (change == "the table is created")
 
 
-def test_other_parts_than_those_that_are_staged(postgres, run, reads):
-    run().stage()
-    other = [{"id": (INT, [1, 2]), "v": (T, ["x", "y"])}, *ROWS[1:]]
-    again = run(*other)
-    again.parts.staged = replace(run().stage().parts.staged, parts=[source.part for source in again.parts.sources])
+OTHER_ROWS = [{"id": (INT, [1, 2]), "v": (T, ["x", "y"])}, *ROWS[1:]]
+
+
+def test_a_load_of_other_parts_than_those_that_are_staged(postgres, run, reads):
+    staged = run().stage().parts.staged
+    again = run(*OTHER_ROWS)
+    again.parts.staged = replace(staged, parts=[source.part for source in again.parts.sources])
     reads.clear()
-    again.parts.stage(again.target, hook=postgres.hook, schema=SCHEMA)
     assert again.load().inserted == 4
+    assert reads == ["part-0", "part-1", "part-2"]
     assert [row["v"] for row in postgres.rows()] == ["x", "y", "c", "d"]
+
+
+def test_a_try_with_other_parts_than_those_that_are_staged(postgres, run, reads):
+    run().stage()
+    again = run(*OTHER_ROWS)
+    parts = {source.part: source for source in again.parts.sources}
+    about = StagingTarget(table="subs", primary_key=("id",), time_column=None, run_id="run")
+    staging = RunStaging(hook=postgres.hook, target=about, source=parts.get)
+    staging.add(list(parts)[:2], schema=SCHEMA)
+    again.parts.staged = staging.finish(list(parts))
+    reads.clear()
+    assert again.load().inserted == 4
+    assert reads == ["part-2"]
+    assert [row["v"] for row in postgres.rows()] == ["x", "y", "c", "d"]
+
+
+def test_what_is_discarded_does_not_stay_and_does_not_come_back(postgres, run):
+    parts = {source.part: source for source in run().parts.sources}
+    about = StagingTarget(table="subs", primary_key=("id",), time_column=None, run_id="run")
+    staging = RunStaging(hook=postgres.hook, target=about, source=parts.get)
+    staging.add(list(parts)[:2], schema=SCHEMA)
+    staging.finish(list(parts))
+    assert only_staging_table(postgres)
+    staging.discard()
+    assert not staging_tables(postgres)
+    staging.add(list(parts), schema=SCHEMA)
+    staging.finish(list(parts))
+    assert not staging_tables(postgres)
 
 
 def test_the_table_changes_while_pages_come(postgres, run):
@@ -262,3 +310,12 @@ def test_a_refused_load_says_the_same(postgres, run):
     with pytest.raises(LandingError, match="1 rows have no"):
         run(*parts).stage().load()
     assert not postgres.exists()
+
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
+def test_keys_that_only_a_nul_tells_apart(postgres, run, there):
+    if there:
+        postgres.land("merge", {"id": (T, ["z"])}, run="before")
+    staged = run(*({"id": (T, [key])} for key in ("a\0b", "a\\u0000b", "c")), schema={"id": T}).stage()
+    with pytest.raises(LandingError, match="NUL"):
+        staged.load()

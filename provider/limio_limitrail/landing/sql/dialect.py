@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -223,6 +225,14 @@ class Session(ABC):
                     call()
                 return
 
+    def cut_off(self) -> None:
+        """End the connection, and with it what another thread does with it, without the server, which may not answer.
+
+        To cancel a statement, drivers wait for the server, and keep all threads of the process from running as they do.
+        """
+        with suppress(Exception), socket.socket(fileno=os.dup(self._connection.fileno())) as own:
+            own.shutdown(socket.SHUT_RDWR)
+
     @classmethod
     @abstractmethod
     def describe(cls, error: Exception, *, connection: Any) -> Diagnosis:
@@ -353,6 +363,9 @@ class Session(ABC):
         described = ", ".join(f"{quoted(name)} {type_}" for name, type_ in columns)
         self.execute(f"CREATE TABLE {self.dialect.qualified(table)} ({described})")
         return False
+
+    def ensure_replica_identity(self, table: TableName) -> None:  # noqa: B027 - only where changes are published
+        """Let the database send updates and deletes of a table without a key to subscribers; called before such a change."""
 
     def staged_values(self, columns: Mapping[str, Any], *, types: Sequence[str]) -> str:
         """Create a temporary table of some columns, each an Arrow array or a list; return its name as SQL."""

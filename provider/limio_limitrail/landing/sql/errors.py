@@ -51,6 +51,7 @@ class Cause(Enum):
     TIMEOUT = "a time limit"
     CONFLICT = "another transaction"
     RIGHTS = "a privilege is missing"
+    NO_IDENTITY = "a publication cannot name the rows"
 
     @property
     def about_rows(self) -> bool:
@@ -75,6 +76,11 @@ _ADVICE = {
     Cause.RIGHTS: (
         "Grant the connection's user what it lacks: CREATE on the schema and TEMPORARY on the database to create tables; SELECT, "
         "INSERT, UPDATE and DELETE on the table; only the table's owner can add and widen columns"
+    ),
+    Cause.NO_IDENTITY: (
+        "A publication sends the table's changes to subscribers, and needs a primary key or a replica identity to name its rows. "
+        "Have the table's owner run ALTER TABLE ... REPLICA IDENTITY FULL or add a primary key, or leave the table out of the "
+        "publication"
     ),
 }
 

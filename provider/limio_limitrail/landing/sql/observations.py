@@ -89,6 +89,8 @@ def prepare(*, session: Session, tables: ObservationTables, new: bool) -> None:
         if there is None or new:
             with during(f"while creating {name}"):
                 session.create_table(table=name, columns=columns, key=())
+        else:
+            session.ensure_replica_identity(name)
     columns_there = {column.name: column for column in session.columns(tables.seen_name) or ()}
     if set(columns_there) != {name for name, _ in tables.columns_of_seen()}:
         raise LandingError(

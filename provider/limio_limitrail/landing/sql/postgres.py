@@ -18,6 +18,7 @@ from limio_limitrail.landing.sql.model import LandingError, PartSource
 from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, ascii_lower
 from limio_limitrail.landing.sql.postgres_copy import HEADER, TRAILER, ChunkFile, binary_slices, copy_chunks, counted
 from limio_limitrail.landing.sql.postgres_errors import describe, equality, unreachable
+from limio_limitrail.landing.sql.postgres_publications import BY_PRIMARY_KEY, BY_WHOLE_ROW, ensure_replica_identity
 from limio_limitrail.landing.sql.postgres_staging import PostgresStagingTables
 
 if TYPE_CHECKING:
@@ -333,19 +334,25 @@ class PostgresSession(DirectLoadSession):
         self.execute(f"ANALYZE pg_temp.{quoted(stage)}")
 
     def create_table(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:
-        """Create the table; its primary key finds rows, and prevents duplicates by other writers."""
+        """Create the table; its primary key finds rows, prevents duplicates by other writers, and names rows to subscribers."""
         described = [f"{quoted(name)} {type_}" for name, type_ in columns]
         keyed = _can_be_key(key, columns=columns)
         if keyed:
             described.append(_primary_key(key))
         self.execute(f"CREATE TABLE {self.dialect.qualified(table)} ({', '.join(described)})")
+        if not keyed:
+            self.execute(f"ALTER TABLE {self.dialect.qualified(table)} {BY_WHOLE_ROW}")
         return keyed
+
+    def ensure_replica_identity(self, table: TableName) -> None:
+        """Let publications send updates and deletes of a table without a key that an earlier version created."""
+        ensure_replica_identity(self, table)
 
     def add_primary_key(self, *, table: TableName, columns: Sequence[tuple[str, str]], key: Sequence[str]) -> bool:
         """Add the primary key to a filled table: the index is built faster at once than row by row."""
         keyed = _can_be_key(key, columns=columns)
         if keyed:
-            self.execute(f"ALTER TABLE {self.dialect.qualified(table)} ADD {_primary_key(key)}")
+            self.execute(f"ALTER TABLE {self.dialect.qualified(table)} ADD {_primary_key(key)}, {BY_PRIMARY_KEY}")
         return keyed
 
     def check_deferred(self) -> None:

@@ -7,6 +7,7 @@ import re
 
 from limio_limitrail.landing.sql.dialect import Equality
 from limio_limitrail.landing.sql.errors import Cause, Diagnosis, before_values, cause_of, class_and_state
+from limio_limitrail.landing.sql.postgres_publications import CHECK_FUNCTION
 
 # Classes of SQLSTATE whose messages hold names and the server's state. Their details, hints and contexts quote rows and are never
 # read.
@@ -58,6 +59,8 @@ def describe(error: Exception, *, lost: bool) -> Diagnosis:
     elif state[:2] in _QUOTE_ROWS and message:
         detail = before_values(message)
     cause = cause_of(state)
+    if getattr(diagnosis, "source_function", None) == CHECK_FUNCTION:
+        cause = Cause.NO_IDENTITY
     if lost or cause is Cause.LOST:
         return Diagnosis(summary=f"the connection to Postgres ended {class_}", detail=detail, cause=Cause.LOST)
     return Diagnosis(summary=f"Postgres refused {class_}", detail=detail, cause=cause)

@@ -12,6 +12,7 @@ from limio_limitrail.landing.sql.dialect import VALUE, quoted
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.postgres_copy import binary_slices
+from limio_limitrail.landing.sql.postgres_publications import BY_WHOLE_ROW, publishes_new_tables
 from limio_limitrail.landing.sql.staging_table import StagedColumn, StagingTables
 
 if TYPE_CHECKING:
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
 
 LOCK_WAIT = 5.0
 """Seconds to wait for a lock on a staging table: a backup that reads it may hold one for hours."""
-
-# Subscribers would receive the rows of a staging table, which they do not have, and stop.
-_PUBLISHED = f"""
-SELECT 1 FROM pg_catalog.pg_publication WHERE puballtables UNION ALL
-SELECT 1 FROM pg_catalog.pg_publication_namespace JOIN pg_catalog.pg_namespace ON pg_namespace.oid = pnnspid
-WHERE nspname = {VALUE} LIMIT 1
-"""
 
 
 class PostgresStagingTables(StagingTables):
@@ -60,9 +54,8 @@ class PostgresStagingTables(StagingTables):
         )
         if not may_create:
             return "the connection's user may not create tables in its schema"
-        by_schema = session.query("SELECT to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL")[0][0]
-        sql = _PUBLISHED if by_schema else "SELECT 1 FROM pg_catalog.pg_publication WHERE puballtables LIMIT 1"
-        if becomes_table and session.query(sql, *([table.schema] if by_schema else [])):
+        # Subscribers would receive the rows of a staging table, which they do not have, and stop.
+        if becomes_table and publishes_new_tables(session, schema=table.schema):
             return "a publication sends all tables of its schema to subscribers"
         return None
 
@@ -119,7 +112,7 @@ class PostgresStagingTables(StagingTables):
         dropped = [f"ALTER COLUMN {quoted(column.name)} DROP DEFAULT" for column in metadata if column.value is not None]
         with self._brief_waits():
             self._session.execute(f"LOCK TABLE {self._name(staging)} IN ACCESS EXCLUSIVE MODE")
-        for changes in (added, dropped):
+        for changes in (added, [*dropped, BY_WHOLE_ROW]):
             self._session.execute(f"ALTER TABLE {self._name(staging)} {', '.join(changes)}")
         self._session.execute(f"COMMENT ON TABLE {self._name(staging)} IS NULL")
         self._session.execute(f"ALTER TABLE {self._name(staging)} RENAME TO {quoted(table.table)}")

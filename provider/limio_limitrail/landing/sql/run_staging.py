@@ -52,6 +52,9 @@ MAX_RESTARTS = 3
 MAX_FAILURES = 3
 """How many of its transactions may fail."""
 
+QUIET_SECONDS = 600.0
+"""How long a load waits for the thread while this finishes no part: its connection may hang, and nothing else would end it."""
+
 _STOP_SECONDS = 10.0
 
 
@@ -73,6 +76,7 @@ class RunStaging:
         self._abandoned = False
         self._thread: threading.Thread | None = None
         self._session: Session | None = None
+        self._copied = 0
         self._restarts = 0
         self._failures = 0
         self._gave_up = False
@@ -103,28 +107,44 @@ class RunStaging:
         with self._changed:
             self._closing = True
             self._changed.notify()
-        if self._thread is not None:
-            self._thread.join()
+        if self._hangs():
+            log.warning(
+                "%s: for %.0f s no part was copied into the staging table: its connection seems to hang, and is given up. "
+                "The load copies the parts with its own",
+                self._target.table,
+                QUIET_SECONDS,
+            )
+            self._gave_up = True
+            self.stop()
         return StagedRun(target=self._target, parts=parts, on_leftovers=self._note_leftovers)
+
+    def _hangs(self) -> bool:
+        """Wait for the end of the thread; return whether it does nothing any more."""
+        while self._thread is not None and self._thread.is_alive():
+            copied = self._copied
+            self._thread.join(QUIET_SECONDS)
+            if self._thread.is_alive() and self._copied == copied:
+                return True
+        return False
 
     def _note_leftovers(self) -> None:
         self._has_leftovers = True
 
     def stop(self) -> None:
-        """End the thread after its current statement, which is cancelled where the driver can do so."""
+        """End the thread and its connection, with the parts that it has committed."""
         with self._changed:
             self._abandoned = self._closing = True
             self._changed.notify()
         if self._thread is None or not self._thread.is_alive():
             return
         if (session := self._session) is not None:
-            session.interrupt()
+            session.cut_off()
         self._thread.join(_STOP_SECONDS)
 
     def discard(self) -> None:
         """Remove what was copied. See `EarlyLoad.discard`."""
-        self.stop()
         self._gave_up = True
+        self.stop()
         self.clean_up()
 
     def clean_up(self) -> None:
@@ -204,6 +224,7 @@ class RunStaging:
                 if self._abandoned:
                     break
                 record = writer.append(record, self._source(part), rows=part.rows)
+                self._copied += 1
             tables.set_comment(staging, comment=replace(record, digest=digest_of(parts[: record.parts])).to_text())
 
     def _may_restart(self) -> None:

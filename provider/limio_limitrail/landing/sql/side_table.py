@@ -68,12 +68,15 @@ class SideTable:
         """
         if not self.exists(session, table=table):
             return []
+        # Before its rows are read: two loads that both have read them would wait for each other.
+        session.ensure_replica_identity(self.beside(session, table=table))
         condition, values = self._about(session, table=table, where=where or {})
         return session.query(f"SELECT {', '.join(columns)} FROM {self._qualified(session, table)} WHERE {condition}", *values)
 
     def forget(self, session: Session, *, table: TableName, where: Mapping[str, str] | None = None) -> None:
         """Delete rows about a table, all by default. The side table must exist."""
         condition, values = self._about(session, table=table, where=where or {})
+        session.ensure_replica_identity(self.beside(session, table=table))
         session.execute(f"DELETE FROM {self._qualified(session, table)} WHERE {condition}", *values)
 
     def put(self, session: Session, *, table: TableName, key: Mapping[str, str], values: Mapping[str, str | None]) -> None:

@@ -143,13 +143,13 @@ class RunHistory:
     def _create(self, session: Session) -> None:
         table = self._name(session)
         if session.columns(table) is not None:
+            session.ensure_replica_identity(table)
             return
         session.lock(table)
         # Another copy of the task may have created it in the meantime.
         if session.columns(table) is None:
-            dialect = session.dialect
-            described = ", ".join(f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in _COLUMNS.items())
-            session.execute(f"CREATE TABLE {dialect.qualified(table)} ({described})")
+            columns = [(name, type_.of(session.dialect)) for name, type_ in _COLUMNS.items()]
+            session.create_table(table=table, columns=columns, key=())
 
     def _replace(self, session: Session, run: PastRun, *, earlier: Sequence[tuple[int, PastRun]]) -> None:
         dialect = session.dialect

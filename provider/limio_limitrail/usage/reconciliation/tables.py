@@ -175,10 +175,12 @@ def _make_table(session: Session, text: str, columns: Mapping[str, Type]) -> Non
     session.lock(table)
     found = session.columns(table)
     if found is None:
-        described = ", ".join(f"{dialect.quote(name)} {type_.of(dialect)}" for name, type_ in columns.items())
+        described = [(name, type_.of(dialect)) for name, type_ in columns.items()]
         with during(f"while creating {table}"):
-            session.execute(f"CREATE TABLE {dialect.qualified(table)} ({described})")
-    elif lacking := sorted(set(columns) - {column.name.lower() for column in found}):
+            session.create_table(table=table, columns=described, key=())
+        return
+    session.ensure_replica_identity(table)
+    if lacking := sorted(set(columns) - {column.name.lower() for column in found}):
         if set(lacking) <= LATER:
             for name in lacking:
                 with during(f"while adding columns to {table}"):
