@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, Protocol, TypeVar
 from weakref import WeakSet
@@ -89,7 +89,7 @@ class _End(msgspec.Struct, frozen=True, kw_only=True):
     has_more: bool = False
 
 
-def prefetch(items: Iterator[T], *, may_prefetch: Callable[[T], bool] = lambda _: True) -> Iterator[T]:
+def prefetch(items: Iterator[T], *, may_prefetch: Callable[[T], bool] = lambda _: True) -> Generator[T, None, None]:
     """Yield an iterator's items in order, while a thread fetches the next ones, at most `MAX_PREFETCHED`.
 
     An error of the iterator is raised here, after all items before it. If the consumer stops early, the thread ends after the
