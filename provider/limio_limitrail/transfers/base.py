@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 DEFAULT_OVERLAP = timedelta(minutes=5)
 DEFAULT_MAX_COLUMNS = 1000
 DEFAULT_PART_ROWS = 50_000
+DEFAULT_STAGED_ROWS = 20_000
+"""For parts that are loaded into a table: the last of them is copied after the pull, and each is in memory as a whole."""
 
 
 class PullPlan(msgspec.Struct, frozen=True, kw_only=True):

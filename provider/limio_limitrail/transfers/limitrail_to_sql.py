@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from limio_limitrail.parameters.declared import Parameter, not_rendered, template_fields
-from limio_limitrail.transfers.base import DEFAULT_MAX_COLUMNS, DEFAULT_OVERLAP, DEFAULT_PART_ROWS
+from limio_limitrail.transfers.base import DEFAULT_MAX_COLUMNS, DEFAULT_OVERLAP, DEFAULT_STAGED_ROWS
 from limio_limitrail.transfers.missing import DEFAULT_MAX_MISSING
 from limio_limitrail.transfers.sources import LimitRailPullOperator
 from limio_limitrail.transfers.to_sql import DEFAULT_MAX_PARTITIONS, ResourceToSqlOperator
@@ -74,7 +74,7 @@ class LimitRailToSqlOperator(LimitRailPullOperator, ResourceToSqlOperator):
         mask: Templated[Mapping[str, str]] | None = None,
         mask_conn_id: Templated[str] | None = None,
         transform: Callable[[pd.DataFrame], pd.DataFrame] | str | None = None,
-        part_rows: Templated[int] = DEFAULT_PART_ROWS,
+        part_rows: Templated[int] = DEFAULT_STAGED_ROWS,
         max_columns: Templated[int] = DEFAULT_MAX_COLUMNS,
         **kwargs: Unpack[OperatorArguments],
     ) -> None:
