@@ -13,7 +13,11 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import Target, WriteMode, load, postgres_staging, run_staging
 from limio_limitrail.landing.sql.run_staging import RunStaging
 from limio_limitrail.landing.sql.staging_table import StagingTarget
+from limio_limitrail.usage.ledger import overview
+from limio_limitrail.usage.ledger.overview import LedgerReader
+from limio_limitrail.usage.ledger.states import LedgerError
 from tests.support.databases import NOON, RunParts, make_part
+from tests.support.ledgers import FailingDatabase
 from tests.support.stalling_proxy import stalling_proxy
 
 INT, T = Kind.INTEGER, Kind.TEXT
@@ -34,6 +38,23 @@ def until(holds):
 def proxy(postgres):
     with stalling_proxy(f"{postgres.connection['host']}/.s.PGSQL.5432", stall_at=b"COPY ") as proxy:
         yield proxy
+
+
+def test_a_page_over_a_connection_that_hangs_ends_and_stops_nothing_else(postgres, monkeypatch):
+    monkeypatch.setattr(overview, "CUT_OFF_AFTER", 0.1)
+    with stalling_proxy(f"{postgres.connection['host']}/.s.PGSQL.5432", stall_at=b"pg_sleep") as proxy:
+        behind = replace(postgres, connection={**postgres.connection, "host": "127.0.0.1", "port": proxy.port})
+        held = FailingDatabase(behind.hook())
+        reader = LedgerReader(database=held, table="ledger", changes_table="changes", seconds=0.2)
+        # Its own thread forwards what cancels the statement: a driver that stops all threads would wait for ever.
+        with pytest.raises(LedgerError, match="did not answer within"):
+            reader._read(lambda sql: sql.session.query("SELECT pg_sleep(600)"))
+        assert proxy.stalled.is_set()
+        held.close()
+    running = (
+        "SELECT count(*) FROM pg_stat_activity WHERE query ~ 'pg_sleep.600' AND state = 'active' AND pid <> pg_backend_pid()"
+    )
+    until(lambda: postgres.query(running) == [(0,)])
 
 
 @pytest.mark.every_driver

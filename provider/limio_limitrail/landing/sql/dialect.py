@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CANCEL_SECONDS = 5.0
+"""How long a server may take to confirm that it cancels a statement."""
+
 VALUE = "\0"
 """Marks a bound value in SQL text. No quoted name can contain it."""
 
@@ -219,10 +222,11 @@ class Session(ABC):
 
     def interrupt(self) -> None:
         """End the statement that another thread runs, where the driver can."""
-        for name in ("interrupt", "cancel"):  # DuckDB and SQLite; psycopg
+        # DuckDB and SQLite; psycopg 3, whose cancel() stops all threads of the process until the server answers; psycopg 2.
+        for name, limit in (("interrupt", {}), ("cancel_safe", {"timeout": CANCEL_SECONDS}), ("cancel", {})):
             if callable(call := getattr(self._connection, name, None)):
                 with suppress(Exception):
-                    call()
+                    call(**limit)
                 return
 
     def cut_off(self) -> None:

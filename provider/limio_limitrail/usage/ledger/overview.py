@@ -35,6 +35,9 @@ AGES = (3_600_000, DAY, 7 * DAY, 30 * DAY)
 MAX_REASONS = 2000
 """Distinct outcomes, the most frequent first, that reasons are counted from."""
 
+CUT_OFF_AFTER = 5.0
+"""Seconds after which a connection is ended over which nothing has come, although its statement was."""
+
 _REASON = ("http_status", "decision", "error_code", "field", "detail")
 _WITH_REASON = (State.PARKED, State.UNKNOWN, State.REJECTED, State.DENIED)
 
@@ -234,12 +237,14 @@ def _number_of(sql: LedgerStatements, name: str, starts: Sequence[int]) -> tuple
 
 @contextmanager
 def _ended_after(session: Session, *, seconds: float) -> Iterator[None]:
-    """End what a session runs when it takes too long."""
-    is_over = threading.Event()
+    """End what a session runs when it takes too long, and its connection if the database does not even say that it has ended."""
+    is_over, has_ended = threading.Event(), threading.Event()
 
     def end() -> None:
         is_over.set()
         session.interrupt()
+        if not has_ended.wait(CUT_OFF_AFTER):
+            session.cut_off()
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
@@ -253,4 +258,5 @@ def _ended_after(session: Session, *, seconds: float) -> Iterator[None]:
             ) from error
         raise
     finally:
+        has_ended.set()
         timer.cancel()
