@@ -101,8 +101,6 @@ def pulls(folder: Path) -> str:
 
 
 def loads(folder: Path) -> str:
-    if not (folder / "loads.json").exists():
-        return "Not measured.\n"
     figures = json.loads((folder / "loads.json").read_text())["figures"]
     rows = []
     for name, told in LOADS.items():
@@ -117,8 +115,6 @@ def loads(folder: Path) -> str:
 def waits(folder: Path) -> str:
     rows = []
     for name in ("pull20", "pull100"):
-        if not (folder / f"{name}.json").exists():
-            continue
         told = json.loads((folder / f"{name}.json").read_text())
         bare = told["figures"]["by_hand.nothing"]["seconds"]
         latencies = told["records"] / 1000 * told["milliseconds"] / 1000
@@ -131,8 +127,6 @@ def commits(folder: Path) -> str:
     rows = []
     shown: dict[str, float] = {}
     for name in ("commit0", "commit", "commit100"):
-        if not (folder / f"{name}.json").exists():
-            continue
         found: dict[tuple[str, int], list[dict[str, Any]]] = {}
         for one in json.loads((folder / f"{name}.json").read_text()):
             found.setdefault((one["contestant"], one["in_flight"]), []).append(one)
@@ -163,8 +157,6 @@ def costs(folder: Path) -> str:
 
 
 def slices(folder: Path) -> str:
-    if not (folder / "slices.json").exists():
-        return "Not measured.\n"
     rows = []
     for one in json.loads((folder / "slices.json").read_text()):
         cells = f"{one['bare_seconds']:.2f} s | {one['ours_seconds']:.2f} s"
@@ -172,22 +164,28 @@ def slices(folder: Path) -> str:
     return table("| a page takes | slices x pages | at once | bare loop | this package |", rows)
 
 
+SECTIONS = {
+    "pulls": (pulls, ("pull", "large")),
+    "loads": (loads, ("loads",)),
+    "waiting": (waits, ("pull20", "pull100")),
+    "slices": (slices, ("slices",)),
+    "commits": (commits, ("commit", "commit0", "commit100")),
+    "costs": (costs, ("cost",)),
+}
+"""The parts of the page, and the runs that they are made of."""
+
+
 def write(folder: Path) -> None:
-    """Put the figures between their marks."""
+    """Put the figures between their marks. What was not measured stays as it is."""
     text = PAGE.read_text()
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if _installed(name))
     about = (
         f"Measured on {datetime.now(UTC):%Y-%m-%d} with what `make bench` runs: Python {platform.python_version()}, {versions}; "
         f"{os.cpu_count()} cores, which the server shares.\n\n"
     )
-    for name, part in {
-        "pulls": pulls,
-        "loads": loads,
-        "waiting": waits,
-        "slices": slices,
-        "commits": commits,
-        "costs": costs,
-    }.items():
+    for name, (part, needed) in SECTIONS.items():
+        if not all((folder / f"{run}.json").exists() for run in needed):
+            continue
         begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
         before, _, rest = text.partition(begin)
         text = before + begin + "\n" + about + part(folder) + "\n" + end + rest.partition(end)[2]
@@ -206,7 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--from", dest="source", type=Path)
     parser.add_argument("--keep", type=Path)
-    parser.add_argument("--only", default=",".join(RUNS), help="only these runs, with commas between; the others are there")
+    parser.add_argument("--only", default=",".join(RUNS), help="only these runs, with commas between")
     options = parser.parse_args()
     if options.source:
         write(options.source)
