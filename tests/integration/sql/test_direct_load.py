@@ -104,7 +104,7 @@ LIMITED = {"memory_limit": "953.6 MiB", "threads": "3", "order": "true"}
 @pytest.mark.parametrize(
     ("extra", "pouring", "afterwards"),
     [
-        ({}, {"memory_limit": "61.0 MiB", "threads": "2", "order": "false"}, {"memory_limit": "488.2 MiB", "order": "true"}),
+        ({}, {"memory_limit": "61.0 MiB", "threads": "1", "order": "false"}, {"memory_limit": "488.2 MiB", "order": "true"}),
         (
             {"threads": 3, "settings": {"preserve_insertion_order": "true"}},
             {"memory_limit": "61.0 MiB", "threads": "3", "order": "true"},
