@@ -14,6 +14,7 @@ from airflow.sdk import BaseOperator, BaseSensorOperator
 
 from limio_limitrail.parameters.operator_arguments import OperatorArguments, SensorArguments
 from limio_limitrail.provider_info import get_provider_info
+from limio_limitrail.transfers.base import DEFAULT_PART_ROWS, DEFAULT_STAGED_ROWS
 
 REFERENCE = (Path(__file__).resolve().parents[3] / "docs" / "reference" / "api.md").read_text()
 INFO = get_provider_info()
@@ -63,6 +64,13 @@ def test_the_same_parameter_has_the_same_type_and_default_everywhere(part: str) 
                     continue  # a folder, or a warehouse; parts that stay, or that are loaded
                 found.setdefault(name, set()).add((one.default, str(one.annotation)))
     assert {name: ways for name, ways in found.items() if len(ways) > 1} == {}
+
+
+def test_parts_that_are_loaded_into_a_table_are_smaller_than_those_that_stay() -> None:
+    found = {cls.__name__: parameters_of(cls)["part_rows"].default for cls in CLASSES if "part_rows" in parameters_of(cls)}
+    assert found == {name: DEFAULT_STAGED_ROWS if name.endswith("ToSqlOperator") else DEFAULT_PART_ROWS for name in found}
+    assert len(found) == 6
+    assert DEFAULT_STAGED_ROWS < DEFAULT_PART_ROWS
 
 
 @pytest.mark.parametrize("cls", CLASSES)
