@@ -164,11 +164,11 @@ def test_more_columns_than_duckdb_gets_memory_for(opened, told, monkeypatch):
     monkeypatch.setattr(duck, "COPY_MEMORY", 1)
     monkeypatch.setattr(duck, "COPY_COLUMN_MEMORY", 0)
     db = opened("duckdb files")
-    rows = 3000
+    rows = 200
     wide = {"id": (INT, list(range(rows)))} | {f"c{at}": (T, [f"{at} {row}" for row in range(rows)]) for at in range(60)}
     assert db.land("merge", wide).inserted == rows
     assert STAGED in told.text
-    assert db.query("SELECT count(*), count(DISTINCT c59), max(c0) FROM subs") == [(rows, rows, "0 999")]
+    assert db.query("SELECT count(*), count(DISTINCT c59), max(c0) FROM subs") == [(rows, rows, "0 99")]
 
 
 def test_a_part_that_turns_out_to_be_damaged_while_rows_are_copied(fresh, monkeypatch):

@@ -20,7 +20,7 @@ import duckdb
 import pytest
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql import LandingError, LoadResult, duckdb_connect
+from limio_limitrail.landing.sql import LandingError, LoadResult, duckdb_connect, duckdb_slices
 from limio_limitrail.landing.sql import duckdb as duck_module
 
 pytestmark = [pytest.mark.every_driver, pytest.mark.other_processes]
@@ -174,7 +174,8 @@ SECOND = [
 
 @pytest.mark.sampled(3)
 @pytest.mark.parametrize("point", ["staged", "_evolve", "_apply"])
-def test_a_killed_load_leaves_the_table_as_it_was(db, point):
+def test_a_killed_load_leaves_the_table_as_it_was(db, point, monkeypatch):
+    monkeypatch.setattr(duckdb_slices, "SLICE_SIZE", 10_000)
     db.land("merge", FIRST)
     before, types = db.rows(own=True), db.types()
     child = in_child(die_at, point, db)

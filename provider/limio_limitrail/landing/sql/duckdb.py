@@ -143,7 +143,11 @@ def _lower(expression: str) -> str:
 
 def _is_at(table: str, schema: str) -> str:
     """Return the condition that two columns of DuckDB's catalog name a table; binds what `_names` returns."""
-    return f"{_lower(table)} = {VALUE} AND {_lower(schema)} = coalesce({VALUE}, {_lower('current_schema()')})"
+    return f"{_lower(table)} = {VALUE} AND {_is_in(schema)}"
+
+
+def _is_in(schema: str) -> str:
+    return f"{_lower(schema)} = coalesce({VALUE}, {_lower('current_schema()')})"
 
 
 def _names(table: TableName) -> tuple[str, str | None]:
@@ -270,45 +274,48 @@ class DuckSession(DirectLoadSession):
         if name in self._free_settings:
             self.execute(f"RESET {name}" if value is None else f"SET {name} = {value}")
 
-    def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
+    def exists(self, table: TableName) -> bool:
+        # The views of information_schema and a table's columns take DuckDB several times as long.
         self._check_schema(table)
-        names = _names(table)
-        kinds = self.query(
-            f"SELECT table_type FROM information_schema.tables WHERE table_catalog = current_database() "
-            f"AND {_is_at('table_name', 'table_schema')}",
-            *names,
+        found = self.query(
+            f"SELECT temporary FROM duckdb_tables() WHERE {_lower('table_name')} = {VALUE} AND (temporary OR "
+            f"database_name = current_database() AND {_is_in('schema_name')})",
+            *_names(table),
         )
-        if not kinds:
-            return None
-        if any(kind != "BASE TABLE" for (kind,) in kinds):
+        # Temporary tables have a schema main of their own, which DuckDB searches first.
+        if (True,) in found and (table.schema is None or ascii_lower(table.schema) == "main"):
+            raise LandingError(
+                f"{table} is a temporary table of the connection, which ends with it and hides a table of this name; choose "
+                f"another name, or leave the temporary table out"
+            )
+        if (False,) in found:
+            return True
+        views = f"SELECT 1 FROM duckdb_views() WHERE database_name = current_database() AND {_is_at('view_name', 'schema_name')}"
+        if self.query(views, *_names(table)):
             raise LandingError(f"{table} is a view; a pull can only be loaded into a table")
+        return False
+
+    def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
+        if not self.exists(table):
+            return None
         described = self.query(
-            f"SELECT column_name, data_type, column_default IS NULL FROM duckdb_columns() "
-            f"WHERE database_name = current_database() AND {_is_at('table_name', 'schema_name')} ORDER BY column_index",
-            *names,
+            f"SELECT column_index, column_name, data_type, column_default IS NULL FROM duckdb_columns() "
+            f"WHERE database_name = current_database() AND {_is_at('table_name', 'schema_name')}",
+            *_names(table),
         )
         return tuple(
             TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(managed), equality=_equality(type_))
-            for name, type_, managed in described
+            for _, name, type_, managed in sorted(described)
         )
 
     def _check_schema(self, table: TableName) -> None:
-        """Refuse a name that a statement would resolve to another database or to a temporary table."""
-        # Temporary tables have a schema main of their own, which DuckDB searches first.
-        if table.schema is None or ascii_lower(table.schema) == "main":
-            hidden = f"SELECT 1 FROM duckdb_tables() WHERE temporary AND {_lower('table_name')} = {VALUE}"
-            if self.query(hidden, ascii_lower(table.table)):
-                raise LandingError(
-                    f"{table} is a temporary table of the connection, which ends with it and hides a table of this name; choose "
-                    f"another name, or leave the temporary table out"
-                )
+        """Refuse a name that a statement would resolve to another database."""
         if table.schema is None:
             return
         schema = ascii_lower(table.schema)
         of_databases = f"SELECT 1 FROM duckdb_databases() WHERE {_lower('database_name')} = {VALUE}"
         of_schemas = (
-            f"SELECT 1 FROM information_schema.schemata WHERE catalog_name = current_database() "
-            f"AND {_lower('schema_name')} = {VALUE}"
+            f"SELECT 1 FROM duckdb_schemas() WHERE database_name = current_database() AND {_lower('schema_name')} = {VALUE}"
         )
         if not self.query(of_schemas, schema):
             also = ""
