@@ -18,7 +18,6 @@ def rare_collections() -> Iterator[None]:
     Each full collection looks at everything that Airflow has imported, while all threads stand still.
     """
     thresholds = gc.get_threshold()
-    was_frozen = gc.get_freeze_count() > 0
     gc.freeze()
     if thresholds[0]:
         gc.set_threshold(max(_YOUNG, thresholds[0]), *thresholds[1:])
@@ -26,5 +25,6 @@ def rare_collections() -> Iterator[None]:
         yield
     finally:
         gc.set_threshold(*thresholds)
-        if not was_frozen:
-            gc.unfreeze()
+        # Also what was frozen before, by an executor that has forked this process: to ask whether anything was costs a walk over
+        # all of it, a tenth of a second, and there is little left for the process to do.
+        gc.unfreeze()
