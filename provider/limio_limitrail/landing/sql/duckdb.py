@@ -203,6 +203,8 @@ class DuckSession(DirectLoadSession):
         super().__init__(hook, connection)
         self.driver_error = duckdb.Error
         self._staged: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+        self._found: set[TableName] = set()
+        """Tables that this transaction has found."""
 
     @cached_property
     def _free_settings(self) -> frozenset[str]:
@@ -257,6 +259,7 @@ class DuckSession(DirectLoadSession):
             writer.release()
 
     def begin(self, *, lock_wait: float | None, idle_limit: float | None, read_only: bool) -> None:  # noqa: ARG002
+        self._found.clear()
         self.execute("BEGIN TRANSACTION")
 
     def commit(self) -> None:
@@ -275,6 +278,12 @@ class DuckSession(DirectLoadSession):
             self.execute(f"RESET {name}" if value is None else f"SET {name} = {value}")
 
     def exists(self, table: TableName) -> bool:
+        # A load asks for the same side tables again and again, and DuckDB takes a millisecond to answer.
+        if table not in self._found and self._is_there(table):
+            self._found.add(table)
+        return table in self._found
+
+    def _is_there(self, table: TableName) -> bool:
         # The views of information_schema and a table's columns take DuckDB several times as long.
         self._check_schema(table)
         found = self.query(
@@ -296,7 +305,7 @@ class DuckSession(DirectLoadSession):
         return False
 
     def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
-        if not self.exists(table):
+        if not self._is_there(table):
             return None
         described = self.query(
             f"SELECT column_index, column_name, data_type, column_default IS NULL FROM duckdb_columns() "
@@ -335,7 +344,7 @@ class DuckSession(DirectLoadSession):
         except LandingError:
             self.roll_back()
             self._restore_settings()
-            self.execute("BEGIN TRANSACTION")
+            self.begin(lock_wait=None, idle_limit=None, read_only=False)
             raise
         self._restore_settings()
 
