@@ -20,12 +20,12 @@ BODY = b'{"decision":"ALLOWED","reservationId":"res-1"}'
 CONTEXT = RequestContext(api="LimitRail", method="POST", path="/x")
 
 
-def post(url, *, count=1, content=b'{"a":1}', read=10.0, at_once=1):
+def post(url, *, count=1, content=b'{"a":1}', read=10.0, total=300.0, at_once=1, rest=1e-9):
     """Send POSTs, and return what came of each."""
 
     async def main():
-        transport = Transport(user_agent="tests/1", timeouts=Timeouts(connect=10, read=read))
-        wire = AsyncTransport(transport, connections=at_once)
+        transport = Transport(user_agent="tests/1", timeouts=Timeouts(connect=10, read=read, total=total))
+        wire = AsyncTransport(transport, connections=at_once, rest=rest)
         headers = {"Authorization": "Bearer of-nothing", "Content-Type": "application/json", "Idempotency-Key": "k"}
 
         async def one():
