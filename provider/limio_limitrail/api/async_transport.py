@@ -54,6 +54,7 @@ class AsyncTransport:
         self._transport = transport
         self._connections = connections
         self._rest = rest
+        self._defaults = tuple(transport.headers.items())
         # A proxy's password is in both.
         self._sealed: Sealed[aiohttp.ClientSession] | None = None
         self._proxy: Secret | None = None
@@ -144,16 +145,14 @@ class AsyncTransport:
     ) -> RestedResponse | None:
         """Send a POST over a connection that has rested; return None if there is none, or its headers are not plain."""
         assert isinstance(session.connector, TrackedConnector)
-        names = {name.lower() for name in headers}
+        first_lines = _first_lines(target, defaults=self._defaults, names=tuple(headers))
         values = "".join(headers.values())
-        if not (values.isascii() and values.isprintable() and names.isdisjoint(_SET_BY_AIOHTTP)):
+        if first_lines is None or not (values.isascii() and values.isprintable()):
             return None
-        origin, request_line = _address(target)
-        if (connection := await session.connector.take_rested(origin)) is None:
+        if (connection := await session.connector.take_rested(_origin(target))) is None:
             return None
-        defaults = (item for item in self._transport.headers.items() if item[0].lower() not in names)
-        lines = (f"{name}: {value}\r\n" for name, value in (*defaults, *headers.items()))
-        head = f"{request_line}{''.join(lines)}Content-Length: {len(content)}\r\n\r\n".encode("ascii")
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        head = f"{first_lines}{lines}Content-Length: {len(content)}\r\n\r\n".encode("ascii")
         return await connection.exchange(head + content, read_timeout=self._transport.timeouts.read, total=seconds)
 
     async def _error_body(self, response: TrackedResponse | RestedResponse) -> bytes:
@@ -251,7 +250,7 @@ def _prepare(
         prepared.headers.pop("Content-Length", None)
         return yarl.URL(prepared.url, encoded=True), prepared.headers, prepared.body
     for name, value in headers.items():
-        if not (_is_plain_name(name) and value.isascii() and value.isprintable() and value[:1] != " "):
+        if not (value.isascii() and value.isprintable() and value[:1] != " " and _is_plain_name(name)):
             requests.utils.check_header_validity((name, value))
     return _target(url), headers, content
 
@@ -263,13 +262,22 @@ def _is_plain_name(name: str) -> bool:
 
 
 @lru_cache(maxsize=256)
-def _address(target: yarl.URL) -> tuple[tuple[str, int, bool], str]:
-    """Return the origin of a URL as a connector knows it, and what a POST to it begins with."""
+def _origin(target: yarl.URL) -> tuple[str, int, bool]:
+    """Return the origin of a URL as a connector knows it."""
+    return target.raw_host or "", target.port or 0, target.scheme == "https"
+
+
+@lru_cache(maxsize=256)
+def _first_lines(target: yarl.URL, *, defaults: tuple[tuple[str, str], ...], names: tuple[str, ...]) -> str | None:
+    """Return what a POST begins with, up to its own headers; None where one of these says how a request is written."""
+    own = {name.lower() for name in names}
+    if not own.isdisjoint(_SET_BY_AIOHTTP):
+        return None
     host = (target.raw_host or "").rstrip(".")
     host = f"[{host}]" if ":" in host else host
     port = "" if target.is_default_port() else f":{target.port}"
-    origin = (target.raw_host or "", target.port or 0, target.scheme == "https")
-    return origin, f"POST {target.raw_path_qs} HTTP/1.1\r\nHost: {host}{port}\r\n"
+    lines = (f"{name}: {value}\r\n" for name, value in defaults if name.lower() not in own)
+    return f"POST {target.raw_path_qs} HTTP/1.1\r\nHost: {host}{port}\r\n{''.join(lines)}"
 
 
 @lru_cache(maxsize=256)

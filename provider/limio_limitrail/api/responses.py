@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from limio_limitrail.api import errors
 from limio_limitrail.api.errors import ApiError
 from limio_limitrail.api.json_body import NotJSONError, decode_json
@@ -46,8 +48,7 @@ class ConnectionRecord:
     """Whether it must not be used again, because of what a response said."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Provenance:
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """Where a response came from: a connection, and the number of the request that it was assigned to there, from 1."""
 
     connection: ConnectionRecord
@@ -63,8 +64,7 @@ class Provenance:
         return self.number > 1 and self.connection.surplus
 
 
-@dataclass(frozen=True, kw_only=True)
-class Response:
+class Response(msgspec.Struct, frozen=True, kw_only=True):
     """Whatever came back, error or not.
 
     :param status: the HTTP status.
