@@ -231,6 +231,11 @@ def failure_members(members: Mapping[str, msgspec.Raw]) -> Iterator[str]:
     return _found(members, _fails)
 
 
+def may_say_failure(names: tuple[str, ...]) -> bool:
+    """Return whether `failure_members` would look at members with these names."""
+    return bool(_relevant(names))
+
+
 def is_success_member(name: str) -> bool:
     """Return whether a member says by true or false whether the request succeeded, such as ``success``."""
     return normalized(name) in _FALSE_IF_FAILED
