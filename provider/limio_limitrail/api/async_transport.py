@@ -92,7 +92,7 @@ class AsyncTransport:
         if seconds <= 0:
             raise transport_errors.out_of_time(context)
         try:
-            response = None
+            response: aiohttp.ClientResponse | RestedResponse | None = None
             if method == "POST" and isinstance(data, bytes) and self._proxy is None:
                 response = await self._post(session, target, sent_headers, data, seconds=seconds)
             if response is None:
@@ -113,7 +113,7 @@ class AsyncTransport:
         except (ValueError, TypeError) as error:
             # The request may have been sent: what cannot be sent is detected before.
             raise TransportError(replace(context, reason=f"{transport_errors.NO_HTTP} ({type(error).__name__})")) from None
-        assert isinstance(response, (TrackedResponse, RestedResponse))  # noqa: UP038 - an | makes a type each time
+        assert isinstance(response, (TrackedResponse, RestedResponse))
         if not 200 <= response.status < 300:
             # The next request would get a copy of it for its response, and take what was carried out for refused.
             response.provenance.connection.distrusted = True

@@ -12,10 +12,12 @@ import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict, Unpack, cast
 from urllib.parse import urljoin, urlsplit
+
+import msgspec
 
 from limio_limitrail.api.auth import Auth
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, ProtocolError
@@ -164,8 +166,7 @@ def _default_repeat(request: RequestParams) -> Repeat:
     return Repeat.ANY if is_safe else Repeat.NONE
 
 
-@dataclass
-class RequestStats:
+class RequestStats(msgspec.Struct):
     """What a client has done so far; it waited seconds between attempts, including those that the API asked for."""
 
     requests: int = 0

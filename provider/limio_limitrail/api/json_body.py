@@ -7,7 +7,6 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -142,8 +141,7 @@ def value_of(raw: msgspec.Raw | bytes, *, unreadable: Any = None) -> Any:
         return unreadable
 
 
-@dataclass(frozen=True, kw_only=True)
-class Total:
+class Total(msgspec.Struct, frozen=True, kw_only=True):
     """How many records match; there may be more than that if it is not exact."""
 
     records: int

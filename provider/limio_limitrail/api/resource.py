@@ -35,8 +35,7 @@ class AuthMode(StrEnum):
     """Limio's legacy publishable key, for some catalog endpoints only."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TimeFilter:
+class TimeFilter(msgspec.Struct, frozen=True, kw_only=True):
     """The query parameters that filter a list by time.
 
     :param since: the parameter that takes the lower bound.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import msgspec
 
@@ -36,8 +36,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
-@dataclass(slots=True, eq=False)
-class ConnectionRecord:
+class ConnectionRecord(msgspec.Struct, eq=False):
     """The history of one connection. The event loop that owns the connection writes it; any thread may read it."""
 
     requests: int = 0

@@ -159,12 +159,7 @@ def in_base64(text: bytes) -> list[bytes]:
 
 def is_plain(text: str) -> bool:
     """Return True if a text certainly has no escapes and contains no Base64 or hexadecimal."""
-    return (
-        " " not in text
-        and _SIGN.search(text) is None
-        and not _may_be_base64(text)
-        and _PERHAPS_HEX.search(text) is None
-    )
+    return " " not in text and _SIGN.search(text) is None and not _may_be_base64(text) and _PERHAPS_HEX.search(text) is None
 
 
 def _unescaped(escape: re.Pattern[str], reading: Reading) -> Reading:
