@@ -10,11 +10,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
-
-import msgspec
 
 from limio_limitrail.api.errors import CredentialsError, ProtocolError, ResponseTooLargeError, ScopeError, TransportError
 from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json
@@ -40,7 +38,8 @@ RENEW_EARLY = 60.0
 """Seconds before its expiry at which a token is renewed; a tenth of its lifetime where that is less."""
 
 
-class Token(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class Token:
     """A bearer token.
 
     :param value: the bare token, without the word Bearer.
@@ -168,7 +167,8 @@ Auth: TypeAlias = TokenSource | ApiKey
 """A source of credentials."""
 
 
-class ClientCredentials(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class ClientCredentials:
     """An OAuth client.
 
     :param auth_url: the token endpoint.

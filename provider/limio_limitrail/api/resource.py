@@ -35,7 +35,8 @@ class AuthMode(StrEnum):
     """Limio's legacy publishable key, for some catalog endpoints only."""
 
 
-class TimeFilter(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class TimeFilter:
     """The query parameters that filter a list by time.
 
     :param since: the parameter that takes the lower bound.
