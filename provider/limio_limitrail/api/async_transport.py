@@ -27,13 +27,15 @@ from limio_limitrail.api.errors import ApiError, InvalidRequestError, TransportE
 from limio_limitrail.api.request_context import RequestContext
 from limio_limitrail.api.responses import SURPLUS, Response
 from limio_limitrail.api.secret import Sealed, Secret, revealed
-from limio_limitrail.api.tracked_connections import ShortRequest, TrackedConnector, TrackedResponse, UnsolicitedDataError
+from limio_limitrail.api.tracked_connections import RestedResponse, TrackedConnector, TrackedResponse, UnsolicitedDataError
 from limio_limitrail.api.transport import MAX_ERROR_BODY, Timeouts, Transport
 from limio_limitrail.bare_errors import raises_bare_async
 
 _DECODED_IN_LOOP = 1 << 16
 """Bytes that are decoded in the loop."""
 _READS = frozenset({"GET", "HEAD"})
+_SET_BY_AIOHTTP = frozenset({"connection", "content-length", "host", "transfer-encoding"})
+"""Headers that say how a request is written."""
 
 
 class AsyncTransport:
@@ -52,6 +54,7 @@ class AsyncTransport:
         self._transport = transport
         self._connections = connections
         self._rest = rest
+        self._defaults = tuple(transport.headers.items())
         # A proxy's password is in both.
         self._sealed: Sealed[aiohttp.ClientSession] | None = None
         self._proxy: Secret | None = None
@@ -89,15 +92,19 @@ class AsyncTransport:
         if seconds <= 0:
             raise transport_errors.out_of_time(context)
         try:
-            response = await session.request(
-                method,
-                target,
-                data=data,
-                headers=sent_headers,
-                proxy=self._proxy.reveal() if self._proxy else None,
-                allow_redirects=False,
-                timeout=_timeout(timeouts, seconds),
-            )
+            response: aiohttp.ClientResponse | RestedResponse | None = None
+            if method == "POST" and isinstance(data, bytes) and self._proxy is None:
+                response = await self._post(session, target, sent_headers, data, seconds=seconds)
+            if response is None:
+                response = await session.request(
+                    method,
+                    target,
+                    data=data,
+                    headers=sent_headers,
+                    proxy=self._proxy.reveal() if self._proxy else None,
+                    allow_redirects=False,
+                    timeout=_timeout(timeouts, seconds),
+                )
         except (aiohttp.ClientError, OSError) as error:
             if _is_total(error):
                 raise transport_errors.timed_out(context, seconds=seconds, total=timeouts.total) from None
@@ -106,7 +113,7 @@ class AsyncTransport:
         except (ValueError, TypeError) as error:
             # The request may have been sent: what cannot be sent is detected before.
             raise TransportError(replace(context, reason=f"{transport_errors.NO_HTTP} ({type(error).__name__})")) from None
-        assert isinstance(response, TrackedResponse)
+        assert isinstance(response, (TrackedResponse, RestedResponse))
         if not 200 <= response.status < 300:
             # The next request would get a copy of it for its response, and take what was carried out for refused.
             response.provenance.connection.distrusted = True
@@ -114,7 +121,7 @@ class AsyncTransport:
             return Response(status=response.status, headers=response.headers, body=body_of_error, provenance=response.provenance)
         max_bytes = self._transport.max_response
         try:
-            received = await _read(response, max_bytes=max_bytes)
+            received = await _read(response.content, response.headers, max_bytes=max_bytes)
             if "Content-Encoding" in response.headers:
                 known = replace(context, status=response.status)
                 received = await _decoded(received, response.headers, known, max_bytes=max_bytes, seconds=seconds)
@@ -133,12 +140,27 @@ class AsyncTransport:
             raise TransportError(replace(context, status=response.status, reason=SURPLUS))
         return Response(status=response.status, headers=response.headers, body=received, provenance=response.provenance)
 
-    async def _error_body(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _post(
+        self, session: aiohttp.ClientSession, target: yarl.URL, headers: Mapping[str, str], content: bytes, *, seconds: float
+    ) -> RestedResponse | None:
+        """Send a POST over a connection that has rested; return None if there is none, or its headers are not plain."""
+        assert isinstance(session.connector, TrackedConnector)
+        first_lines = _first_lines(target, defaults=self._defaults, names=tuple(headers))
+        values = "".join(headers.values())
+        if first_lines is None or not (values.isascii() and values.isprintable()):
+            return None
+        if (connection := await session.connector.take_rested(_origin(target))) is None:
+            return None
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        head = f"{first_lines}{lines}Content-Length: {len(content)}\r\n\r\n".encode("ascii")
+        return await connection.exchange(head + content, read_timeout=self._transport.timeouts.read, total=seconds)
+
+    async def _error_body(self, response: TrackedResponse | RestedResponse) -> bytes:
         max_bytes = min(MAX_ERROR_BODY, self._transport.max_response)
         seconds = self._transport.timeouts.read
         try:
             async with asyncio.timeout(seconds):
-                content = await _read(response, max_bytes=max_bytes)
+                content = await _read(response.content, response.headers, max_bytes=max_bytes)
             return await _decoded(content, response.headers, RequestContext(api=""), max_bytes=max_bytes, seconds=seconds)
         except (ApiError, BodyTooLargeError, aiohttp.ClientError, OSError):
             response.close()
@@ -163,7 +185,6 @@ class AsyncTransport:
             raise TransportError(replace(context, reason=reason, reached=False)) from None
         session = aiohttp.ClientSession(
             connector=TrackedConnector(connections=self._connections, rest=self._rest, ssl=tls),
-            request_class=ShortRequest,
             response_class=TrackedResponse,
             headers=self._transport.headers,
             skip_auto_headers=["Content-Type"],
@@ -190,17 +211,16 @@ def _is_total(error: Exception) -> bool:
     return isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError)
 
 
-async def _read(response: aiohttp.ClientResponse, *, max_bytes: int) -> bytes:
+async def _read(content: aiohttp.StreamReader, headers: Mapping[str, str], *, max_bytes: int) -> bytes:
     """Return a body as it came; raise `BodyTooLargeError` if it, or its Content-Length, is larger than the bound."""
-    length = response.content_length
-    if length is not None and length > max_bytes and not response.content.at_eof():
-        raise BodyTooLargeError
-    if response.content.is_eof() and response.content.total_bytes <= max_bytes:
+    if content.is_eof() and content.total_bytes <= max_bytes:
         # It came together with its head, as most do.
-        return response.content.read_nowait()
+        return content.read_nowait()
+    if int(headers.get("Content-Length", 0)) > max_bytes and not content.at_eof():
+        raise BodyTooLargeError
     pieces = []
     size = 0
-    while piece := await response.content.readany():
+    while piece := await content.readany():
         pieces.append(piece)
         size += len(piece)
         if size > max_bytes:
@@ -230,7 +250,7 @@ def _prepare(
         prepared.headers.pop("Content-Length", None)
         return yarl.URL(prepared.url, encoded=True), prepared.headers, prepared.body
     for name, value in headers.items():
-        if not (_is_plain_name(name) and value.isascii() and value.isprintable() and value[:1] != " "):
+        if not (value.isascii() and value.isprintable() and value[:1] != " " and _is_plain_name(name)):
             requests.utils.check_header_validity((name, value))
     return _target(url), headers, content
 
@@ -239,6 +259,25 @@ def _prepare(
 def _is_plain_name(name: str) -> bool:
     """Return whether `requests` certainly takes the name of a header."""
     return name.isascii() and name.replace("-", "").isalnum()
+
+
+@lru_cache(maxsize=256)
+def _origin(target: yarl.URL) -> tuple[str, int, bool]:
+    """Return the origin of a URL as a connector knows it."""
+    return target.raw_host or "", target.port or 0, target.scheme == "https"
+
+
+@lru_cache(maxsize=256)
+def _first_lines(target: yarl.URL, *, defaults: tuple[tuple[str, str], ...], names: tuple[str, ...]) -> str | None:
+    """Return what a POST begins with, up to its own headers; None where one of these says how a request is written."""
+    own = {name.lower() for name in names}
+    if not own.isdisjoint(_SET_BY_AIOHTTP):
+        return None
+    host = (target.raw_host or "").rstrip(".")
+    host = f"[{host}]" if ":" in host else host
+    port = "" if target.is_default_port() else f":{target.port}"
+    lines = (f"{name}: {value}\r\n" for name, value in defaults if name.lower() not in own)
+    return f"POST {target.raw_path_qs} HTTP/1.1\r\nHost: {host}{port}\r\n{''.join(lines)}"
 
 
 @lru_cache(maxsize=256)

@@ -12,10 +12,12 @@ import re
 import threading
 import time
 from collections.abc import Awaitable, Callable, Generator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, Required, TypeAlias, TypedDict, Unpack, cast
 from urllib.parse import urljoin, urlsplit
+
+import msgspec
 
 from limio_limitrail.api.auth import Auth
 from limio_limitrail.api.errors import ApiError, InvalidRequestError, ProtocolError
@@ -127,7 +129,7 @@ def redirect_target(location: str, *, url: str, origin: str, context: RequestCon
 
 
 @lru_cache(maxsize=64)
-def _context(*, api: str, method: str, path: str, resource: str | None, scope: str | None) -> RequestContext:
+def _context(api: str, method: str, path: str, resource: str | None, scope: str | None) -> RequestContext:
     """Return what errors say about a request: the same for thousands of usage rows."""
     return RequestContext(api=api, method=method, path=path, resource=resource, required_scope=scope)
 
@@ -164,8 +166,7 @@ def _default_repeat(request: RequestParams) -> Repeat:
     return Repeat.ANY if is_safe else Repeat.NONE
 
 
-@dataclass
-class RequestStats:
+class RequestStats(msgspec.Struct):
     """What a client has done so far; it waited seconds between attempts, including those that the API asked for."""
 
     requests: int = 0
@@ -254,7 +255,7 @@ class ApiClient:
         shown_path = request.get("shown_path")
         resource, scope = request.get("resource"), request.get("scope")
         if shown_path is None:
-            context = _context(api=self.api, method=method, path=path, resource=resource, scope=scope)
+            context = _context(self.api, method, path, resource, scope)
         else:
             context = RequestContext(
                 api=self.api, method=method, path=shown_path, resource=resource, required_scope=scope, private=True
@@ -328,7 +329,8 @@ class ApiClient:
         renewed = False
         while True:
             credential = yield "credential"
-            authorized = Exchange({**exchange, "headers": {**exchange["headers"], "Authorization": self.auth.header(credential)}})
+            authorized = exchange.copy()
+            authorized["headers"] = {**exchange["headers"], "Authorization": self.auth.header(credential)}
             response = yield from self._follow(authorized)
             if response.is_success:
                 return response

@@ -7,7 +7,6 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -142,8 +141,7 @@ def value_of(raw: msgspec.Raw | bytes, *, unreadable: Any = None) -> Any:
         return unreadable
 
 
-@dataclass(frozen=True, kw_only=True)
-class Total:
+class Total(msgspec.Struct, frozen=True, kw_only=True):
     """How many records match; there may be more than that if it is not exact."""
 
     records: int
@@ -229,6 +227,11 @@ def failure_member(members: Mapping[str, msgspec.Raw], *, ignored: frozenset[str
 def failure_members(members: Mapping[str, msgspec.Raw]) -> Iterator[str]:
     """Yield the members which say that a request failed, in whole or in part."""
     return _found(members, _fails)
+
+
+def may_say_failure(names: tuple[str, ...]) -> bool:
+    """Return whether `failure_members` would look at members with these names."""
+    return bool(_relevant(names))
 
 
 def is_success_member(name: str) -> bool:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import msgspec
 
 from limio_limitrail.api import errors
 from limio_limitrail.api.errors import ApiError
@@ -34,8 +36,7 @@ _BY_STATUS: dict[int, type[ApiError]] = {
 }
 
 
-@dataclass(slots=True, eq=False)
-class ConnectionRecord:
+class ConnectionRecord(msgspec.Struct, eq=False):
     """The history of one connection. The event loop that owns the connection writes it; any thread may read it."""
 
     requests: int = 0
@@ -46,8 +47,7 @@ class ConnectionRecord:
     """Whether it must not be used again, because of what a response said."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Provenance:
+class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """Where a response came from: a connection, and the number of the request that it was assigned to there, from 1."""
 
     connection: ConnectionRecord
@@ -63,8 +63,7 @@ class Provenance:
         return self.number > 1 and self.connection.surplus
 
 
-@dataclass(frozen=True, kw_only=True)
-class Response:
+class Response(msgspec.Struct, frozen=True, kw_only=True):
     """Whatever came back, error or not.
 
     :param status: the HTTP status.

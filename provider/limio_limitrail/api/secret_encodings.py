@@ -43,18 +43,19 @@ _READABLE = lazy_pattern(rb"[\x20-\x7e]{6}")
 _HEX_DIGITS = lazy_pattern(r"[0-9a-fA-F]")
 
 
-def _base64_of_ascii() -> str:
-    """Return a pattern of the Base64 of six printable characters, or of three in UTF-16: some bits of each are known."""
-    first = "".join(sign for value, sign in enumerate(_ALPHABET) if 0x20 <= value << 2 < 0x80)
-    second = "".join(sign for value, sign in enumerate(_ALPHABET) if 0x2 <= value & 0xF < 0x8)
-    third = "".join(sign for value, sign in enumerate(_ALPHABET) if value & 0x3 < 0x2)
-    outer = f"[{first}][AQgw][AB][A-Za-z0-9+/_-]"
-    inner = f"A[C-H][{_ALPHABET[::4]}]A"
-    return f"(?:[{first}][{second}][{third}][A-Za-z0-9+/_-]){{2}}|{outer}{inner}|{inner}{outer}"
+_FIRST = "".join(sign for value, sign in enumerate(_ALPHABET) if 0x20 <= value << 2 < 0x80)
+_SECOND = "".join(sign for value, sign in enumerate(_ALPHABET) if 0x2 <= value & 0xF < 0x8)
+_THIRD = "".join(sign for value, sign in enumerate(_ALPHABET) if value & 0x3 < 0x2)
+_OUTER = f"[{_FIRST}][AQgw][AB][A-Za-z0-9+/_-]"
+_INNER = f"A[C-H][{_ALPHABET[::4]}]A"
+_PAIR, _GAP = "[2-7][0-9a-fA-F]", r"(?:00)?[\s:-]?"
 
-
-_PERHAPS_BASE64 = lazy_pattern(_base64_of_ascii)
-_PERHAPS_HEX = lazy_pattern(r"(?:[2-7][0-9a-fA-F](?:00)?[\s:-]?){6}")
+# Written out: re finds the beginning of a repeated group much more slowly.
+_BASE64_OF_ASCII = lazy_pattern(f"[{_FIRST}][{_SECOND}][{_THIRD}][A-Za-z0-9+/_-]" * 2)
+"""The Base64 of six printable characters: some bits of each are known."""
+_BASE64_OF_UTF16 = lazy_pattern(f"{_OUTER}{_INNER}|{_INNER}{_OUTER}")
+"""The Base64 of three printable characters in UTF-16."""
+_PERHAPS_HEX = lazy_pattern(rf"{_PAIR}(?=[0\s:2-7-]){_GAP}{(_PAIR + _GAP) * 5}")
 _SPACES = str.maketrans(dict.fromkeys(" \t\xa0", "+"))
 _STANDARD = str.maketrans("-_", "+/")
 
@@ -110,7 +111,10 @@ def folded(text: str) -> str:
     """Return a text of the same length in lower case, with every kind of space as a plus."""
     if text.isascii():
         return text.lower().replace(" ", "+").replace("\t", "+")
-    return "".join(one if len(one.casefold()) != 1 else one.casefold() for one in text).translate(_SPACES)
+    low = text.casefold()
+    if len(low) != len(text):
+        low = "".join(one if len(one.casefold()) != 1 else one.casefold() for one in text)
+    return low.translate(_SPACES)
 
 
 def folded_base64(text: str) -> str:
@@ -122,7 +126,7 @@ def decodings(text: str) -> Iterator[Decoding]:
     """Yield the parts of a text that may be Base64 or hexadecimal, decoded at every offset."""
     # A form decoder turns a plus into a space.
     for run in _BASE64.finditer(text.translate(_SPACES)):
-        if _PERHAPS_BASE64.search(run[0]) is None:
+        if not _may_be_base64(run[0]):
             continue
         whole = run[0].translate(_STANDARD)
         for offset in range(4):
@@ -143,6 +147,10 @@ def decodings(text: str) -> Iterator[Decoding]:
                 yield Decoding(text=raw.decode("latin-1"), positions=used[::2])
 
 
+def _may_be_base64(text: str) -> bool:
+    return _BASE64_OF_ASCII.search(text) is not None or ("A" in text and _BASE64_OF_UTF16.search(text) is not None)
+
+
 def in_base64(text: bytes) -> list[bytes]:
     """Return what a text becomes in Base64 at each of three offsets, without what its neighbours change."""
     padded = (b"\0" * before + text for before in range(3))
@@ -151,12 +159,7 @@ def in_base64(text: bytes) -> list[bytes]:
 
 def is_plain(text: str) -> bool:
     """Return True if a text certainly has no escapes and contains no Base64 or hexadecimal."""
-    return (
-        " " not in text
-        and _SIGN.search(text) is None
-        and _PERHAPS_BASE64.search(text) is None
-        and _PERHAPS_HEX.search(text) is None
-    )
+    return " " not in text and _SIGN.search(text) is None and not _may_be_base64(text) and _PERHAPS_HEX.search(text) is None
 
 
 def _unescaped(escape: re.Pattern[str], reading: Reading) -> Reading:

@@ -1,29 +1,33 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""What `aiohttp` is given for connections, requests and responses: they know which response belongs to which request."""
+"""What `aiohttp` is given for connections and responses: they know which response belongs to which request."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
 import select
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+import msgspec
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.http import StreamWriter
+from aiohttp.http import HttpProcessingError
 
 from limio_limitrail.api.responses import ConnectionRecord, Provenance
 
 if TYPE_CHECKING:
-    import yarl
     from aiohttp.client_reqrep import ConnectionKey
     from aiohttp.connector import Connection
 
 _MAX_RESTING = 32
 """Connections that may rest at once, besides those in use."""
-_TAKES_WRITER = "stream_writer" in inspect.signature(aiohttp.ClientResponse).parameters
-"""Whether this version of aiohttp gives a response what wrote its request."""
+
+_KEEP_ALIVE = 15.0
+"""Seconds after which a connection that has rested is closed and not used again, as aiohttp closes those of its pool."""
+
+
+_SWITCHING = 101
+"""The only status below 200 after which nothing further comes."""
 
 
 class UnsolicitedDataError(aiohttp.ClientConnectionError):
@@ -43,6 +47,7 @@ class TrackedConnection(ResponseHandler):
         self._in_use = False
         self._poll = select.poll()
         self._quiet_since: float | None = None
+        self._deadline: float | None = None
         self._alarm: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -57,9 +62,25 @@ class TrackedConnection(ResponseHandler):
         self._in_use = True
         super().set_response_params(**params)
 
+    def write(self, request: bytes, *, read_timeout: float, total: float) -> None:
+        """Send a whole request, and expect its response.
+
+        :param read_timeout: seconds between two pieces of the response.
+        :param total: seconds until its last byte.
+        """
+        assert self.transport is not None
+        self.set_response_params(read_until_eof=True, auto_decompress=False, read_timeout=read_timeout)
+        self.transport.write(request)
+        self._deadline = self._loop.time() + total
+        if self._alarm is not None and self._alarm.when() > self._deadline:
+            self._alarm.cancel()
+            self._alarm = None
+        self.start_timeout()
+
     def finish(self) -> None:
         """Expect nothing more."""
         self._in_use = False
+        self._deadline = None
 
     def data_received(self, data: bytes) -> None:
         if data and not self._in_use:
@@ -87,20 +108,31 @@ class TrackedConnection(ResponseHandler):
         if self._read_timeout:
             self._quiet_since = self._loop.time()
             if self._alarm is None:
-                self._alarm = self._loop.call_later(self._read_timeout, self._check_quiet)
+                self._set_alarm()
 
     def _drop_timeout(self) -> None:
         self._quiet_since = None
 
-    def _check_quiet(self) -> None:
-        self._alarm = None
-        if self._quiet_since is None or not self._read_timeout:
-            return
-        left = self._quiet_since + self._read_timeout - self._loop.time()
-        if left > 0:
-            self._alarm = self._loop.call_later(left, self._check_quiet)
+    def _set_alarm(self) -> None:
+        ends = [] if self._deadline is None else [self._deadline]
+        if self._quiet_since is not None and self._read_timeout:
+            ends.append(self._quiet_since + self._read_timeout)
+        self._alarm = self._loop.call_at(min(ends), self._check_time) if ends else None
+
+    def _check_time(self) -> None:
+        now = self._loop.time()
+        if self._deadline is not None and now >= self._deadline:
+            self._time_out(TimeoutError())
+        elif self._quiet_since is not None and self._read_timeout and now >= self._quiet_since + self._read_timeout:
+            self._time_out(aiohttp.SocketTimeoutError())
         else:
-            self._on_read_timeout()
+            self._set_alarm()
+
+    def _time_out(self, error: Exception) -> None:
+        self._alarm = self._deadline = None
+        self.set_exception(error)
+        if self._payload is not None:
+            self._payload.set_exception(error)
 
     @property
     def is_unfit(self) -> bool:
@@ -108,7 +140,12 @@ class TrackedConnection(ResponseHandler):
         return self.record.surplus or self.record.distrusted or self.should_close or not self.is_connected()
 
     @property
-    def has_more(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether a request may be sent over it now."""
+        return not (self.is_unfit or self._has_more)
+
+    @property
+    def _has_more(self) -> bool:
         """Whether anything waits to be read, or the connection was closed."""
         assert self.transport is not None
         if not self.record.requests and self.transport.get_extra_info("sslcontext") is not None:
@@ -127,88 +164,123 @@ class TrackedConnector(aiohttp.TCPConnector):
     def __init__(self, *, connections: int, rest: float, ssl: Any) -> None:
         super().__init__(limit=connections + (_MAX_RESTING if rest else 0), ssl=ssl)
         self._rest = rest
-        self._resting: deque[tuple[float, ConnectionKey, ResponseHandler]] = deque()
+        self._resting: deque[tuple[float, ConnectionKey, TrackedConnection]] = deque()
         self._factory: Any = lambda: TrackedConnection(self._loop)
 
     async def connect(self, *args: Any, **kwargs: Any) -> Connection:
         """Return a connection over which nothing unrequested has come, or raise `UnsolicitedDataError`."""
         # Not by timers: the loop would wake up for each of them.
-        while self._resting and self._resting[0][0] <= self._loop.time():
+        while self._resting and (self._resting[0][0] <= self._loop.time() or len(self._resting) > _MAX_RESTING):
             self._end_rest()
         while True:
             connection = await super().connect(*args, **kwargs)
             tracked = connection.protocol
             assert isinstance(tracked, TrackedConnection)
-            if not (tracked.is_unfit or tracked.has_more):
+            if tracked.is_ready:
                 connection.add_callback(tracked.finish)
                 return connection
             try:
-                # The loop reads what waits, and sees whether it is a response or the end: the response before is in doubt then.
-                for _ in range(2):
-                    await asyncio.sleep(0)
+                await _read_what_waits()
             finally:
                 connection.close()
             if not tracked.record.requests:
                 raise UnsolicitedDataError
 
+    async def take_rested(self, origin: tuple[str, int, bool]) -> RestedConnection | None:
+        """Return a connection that has rested, for a request that is written as a whole; None if there is none.
+
+        :param origin: host, port, and whether it is secure. There must be no proxy.
+        """
+        while self._resting:
+            until, key, tracked = self._resting[0]
+            now = self._loop.time()
+            if (until > now and len(self._resting) <= _MAX_RESTING) or key[:3] != origin:
+                return None
+            self._resting.popleft()
+            connection = RestedConnection(self, key=key, tracked=tracked)
+            if tracked.is_ready and now - until <= _KEEP_ALIVE:
+                return connection
+            try:
+                await _read_what_waits()
+            finally:
+                connection.release(should_close=True)
+        return None
+
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
-        if not self._rest or should_close or protocol.should_close:
+        if self._rest and not should_close and not protocol.should_close and isinstance(protocol, TrackedConnection):
+            self._resting.append((self._loop.time() + self._rest, key, protocol))
+        else:
             super()._release(key, protocol, should_close=should_close)
-            return
-        self._resting.append((self._loop.time() + self._rest, key, protocol))
-        if len(self._resting) > _MAX_RESTING:
-            self._end_rest()
 
     def _end_rest(self) -> None:
-        _, key, protocol = self._resting.popleft()
-        super()._release(key, protocol, should_close=isinstance(protocol, TrackedConnection) and protocol.is_unfit)
+        until, key, tracked = self._resting.popleft()
+        super()._release(key, tracked, should_close=tracked.is_unfit or self._loop.time() - until > _KEEP_ALIVE)
 
 
-class ShortRequest(aiohttp.ClientRequest):
-    """A POST of bytes is written at once, together with its headers; aiohttp itself starts a task for each body.
+async def _read_what_waits() -> None:
+    """Let the loop read what waits, and see whether it is a response or the end: the response before is in doubt then."""
+    for _ in range(2):
+        await asyncio.sleep(0)
 
-    Its headers are those that it is given, Host and Content-Length.
+
+class RestedConnection:
+    """A connection of the pool that is in use without aiohttp's session.
+
+    It carries a request that is written at once. aiohttp's session makes objects, a task and timers for each request, which
+    takes longer than all the rest.
     """
 
-    def __init__(self, method: str, url: yarl.URL, *, data: Any = None, **settings: Any) -> None:
-        self._content: bytes | None = data if method == "POST" and isinstance(data, bytes) else None
-        super().__init__(method, url, data=None if self._content is not None else data, **settings)
+    __slots__ = ("_connector", "_is_released", "_key", "tracked")
 
-    def update_headers(self, headers: Any) -> None:
-        """Take the headers."""
-        super().update_headers(headers)
-        if self._content is not None:
-            self.headers["Content-Length"] = str(len(self._content))
+    def __init__(self, connector: TrackedConnector, *, key: ConnectionKey, tracked: TrackedConnection) -> None:
+        self._connector = connector
+        self._key = key
+        self._is_released = False
+        self.tracked = tracked
 
-    def update_auto_headers(self, skip_auto_headers: Any) -> None:
-        """Add no header of aiohttp's own to a short request."""
-        if self._content is None:
-            super().update_auto_headers(skip_auto_headers)
+    async def exchange(self, request: bytes, *, read_timeout: float, total: float) -> RestedResponse:
+        """Send a request, and return its response as soon as its headers have come.
 
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        """Write the request, and return its response, which has not begun."""
-        if self._content is None:
-            return await super().send(conn)
-        protocol = conn.protocol
-        assert protocol is not None
-        writer = StreamWriter(protocol, self.loop)
-        target = str(self.url) if self.proxy and not self.is_ssl() else self.url.raw_path_qs
-        await writer.write_headers(f"POST {target} HTTP/1.1", self.headers)
-        await writer.write_eof(self._content)
-        protocol.start_timeout()
-        self.response = self.response_class(
-            self.method,
-            self.original_url,
-            writer=None,
-            continue100=None,
-            timer=self._timer,
-            request_info=self.request_info,
-            traces=[],
-            loop=self.loop,
-            session=self._session,
-            **({"stream_writer": writer} if _TAKES_WRITER else {}),
+        :raises aiohttp.ClientError: none came.
+        :raises TimeoutError: none came in time.
+        """
+        try:
+            self.tracked.write(request, read_timeout=read_timeout, total=total)
+            provenance = Provenance(connection=self.tracked.record, number=self.tracked.record.requests)
+            while True:
+                message, content = await self.tracked.read()
+                if message.code >= 200 or message.code == _SWITCHING:
+                    break
+        except BaseException as error:
+            self.release(should_close=True)
+            if isinstance(error, HttpProcessingError):
+                raise aiohttp.ClientPayloadError from None
+            raise
+        content.on_eof(self.release)
+        return RestedResponse(
+            status=message.code, headers=message.headers, content=content, provenance=provenance, connection=self
         )
-        return self.response
+
+    def release(self, *, should_close: bool = False) -> None:
+        """Return it to the pool, or close it."""
+        if not self._is_released:
+            self._is_released = True
+            self.tracked.finish()
+            self._connector._release(self._key, self.tracked, should_close=should_close or self.tracked.upgraded)  # noqa: SLF001
+
+
+class RestedResponse(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A response whose headers have come: of `aiohttp.ClientResponse` what is needed here."""
+
+    status: int
+    headers: Any
+    content: Any
+    provenance: Provenance
+    connection: RestedConnection
+
+    def close(self) -> None:
+        """Close its connection, unless it has come to its end."""
+        self.connection.release(should_close=True)
 
 
 class TrackedResponse(aiohttp.ClientResponse):

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import msgspec
 import requests
 import requests.utils
 import urllib3.exceptions
@@ -33,8 +34,7 @@ MAX_ERROR_BODY = 1_000_000
 """Bytes of an error's body that are read. Its status counts, whatever becomes of the body."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Timeouts:
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     """How long a request may take.
 
     :param connect: seconds until a connection is made.

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from limio_limitrail.landing.nested_paths import NestedPath
 
@@ -23,8 +24,7 @@ def parent_column(name: str) -> str:
     return f"_parent_{name.removeprefix('_')}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChildList:
+class ChildList(msgspec.Struct, frozen=True, kw_only=True):
     """A nested list, and the child table of its elements.
 
     :param table: the child table, as the user wrote it.

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from limio_limitrail.landing.parts import Part, PartFormat, is_local, read_verified
 
@@ -92,8 +93,7 @@ def _arrow_groups(source: pa.BufferReader, *, keys: Collection[str] | None) -> I
             yield file.read_all()
 
 
-@dataclass(frozen=True, kw_only=True)
-class ColumnPart:
+class ColumnPart(msgspec.Struct, frozen=True, kw_only=True):
     """A finished part of typed columns, ready to be loaded.
 
     Each method verifies the part's digest, and raises `DamagedPartError`. The bytes that were verified are those that are

@@ -8,7 +8,6 @@ empty list. Members of elements become columns by the rules of records.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -31,8 +30,7 @@ _LISTS = msgspec.json.Decoder(list[list[msgspec.Raw]])
 _WRAPPED = f'{{"{VALUE}":'.encode()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Elements:
+class Elements(msgspec.Struct, frozen=True, kw_only=True):
     """The elements of one list in a part of its parents.
 
     :param data: the bytes of their file; empty if there are none.

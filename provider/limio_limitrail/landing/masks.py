@@ -53,8 +53,7 @@ class MaskRule(StrEnum):
     """Replaced by ``****`` and its last four characters if it has at least nine, else by ``****``."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mask:
+class Mask(msgspec.Struct, frozen=True, kw_only=True):
     """One masked value of each record.
 
     :param name: the name that the task gave.
@@ -84,8 +83,7 @@ class MaskablePage(Protocol):
     def resumable(self) -> bool: ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class MaskedPage:
+class MaskedPage(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """A page whose records are masked."""
 
     raw_records: list[msgspec.Raw]

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from limio_limitrail.landing.arrow_tables import conform, merge_schemas, schema_of
 from limio_limitrail.landing.column_parts import new_writer, read_groups
@@ -23,8 +24,7 @@ GROUP_SIZE = 16 * 1024 * 1024
 """Bytes of JSON after which a group is written even with fewer rows."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Segment:
+class _Segment(msgspec.Struct, frozen=True, kw_only=True):
     """Row groups with the same columns, as a file of their own."""
 
     schema: Mapping[str, Kind]

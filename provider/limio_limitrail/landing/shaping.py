@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
 
 from limio_limitrail.landing.child_lists import ChildList
 from limio_limitrail.landing.nested_paths import NestedPath, path_parts
@@ -22,8 +23,7 @@ class RecordError(ExplainedError, ValueError):
     """Records cannot become a part. The message says where and what to do, and holds no value of any record."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shaping:
+class Shaping(msgspec.Struct, frozen=True, kw_only=True):
     """How records become the rows of a part.
 
     :param time_column: the column whose newest value the pull reports.
@@ -39,7 +39,7 @@ class Shaping:
     time_column: str | None = None
     time_path: NestedPath | None = None
     timestamps: Sequence[str] = ()
-    nested_columns: Mapping[str, NestedPath] = field(default_factory=dict)
+    nested_columns: Mapping[str, NestedPath] = msgspec.field(default_factory=dict)
     dropped: Sequence[str] = ()
     transform: Transform | None = None
     max_columns: int | None = None

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
+
+import msgspec
 
 from limio_limitrail.troubleshooting import ExplainedError
 
@@ -25,8 +26,7 @@ class ShrunkListError(ExplainedError, ValueError):
     """
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShrinkGuard:
+class ShrinkGuard(msgspec.Struct, frozen=True, kw_only=True):
     """How many of the known rows a list may lack.
 
     :param most: a number of rows, or a share of the known rows such as ``"20%"``, of which `FEW_ROWS` rows are always allowed.

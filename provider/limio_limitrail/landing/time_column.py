@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -86,8 +85,7 @@ def _newest(instants: pa.ChunkedArray) -> datetime | None:
     return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _FilteredPage:
+class _FilteredPage(msgspec.Struct, frozen=True, kw_only=True):
     raw_records: list[msgspec.Raw]
     wrapped: bool
 

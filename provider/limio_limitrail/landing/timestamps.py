@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from limio_limitrail.landing.arrow_tables import integer_array, text_array
 from limio_limitrail.landing.column_types import Kind, arrow_type, cast
@@ -41,8 +42,7 @@ _TIME, _BELOW_ZERO, _ZERO, _ABOVE_ZERO = "2", "1a", "1b", "1c"
 _NINES = str.maketrans("0123456789", "9876543210")
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Parsed:
+class _Parsed(msgspec.Struct, frozen=True, kw_only=True):
     """The times in texts; null where a text is not a time.
 
     :param seconds: whole seconds since 1970.

@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -72,8 +71,7 @@ def from_integers(values: Sequence[int | None]) -> tuple[Kind, pa.Array]:
     return (Kind.INTEGER if exact else Kind.BIGINT), array
 
 
-@dataclass(frozen=True, kw_only=True)
-class Times:
+class Times(msgspec.Struct, frozen=True, kw_only=True):
     """The times in a column.
 
     :param newest: the newest one, truncated to the microsecond; None if there is none.

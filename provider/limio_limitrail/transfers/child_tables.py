@@ -129,14 +129,14 @@ def child_lists(tables: Mapping[str, ChildTable], *, primary_key: tuple[str, ...
 
 
 def _lists(tables: Mapping[str, Any], *, parent_key: tuple[str, ...]) -> tuple[ChildList, ...]:
-    from dataclasses import replace
+    import msgspec
 
     from limio_limitrail.landing.child_lists import ChildList
 
     lists = []
     for table, child in tables.items():
         one = ChildList(table=table, path=child.path, parent_key=parent_key, key=tuple(child.key or ()))
-        lists.append(replace(one, children=_lists(child.child_tables, parent_key=one.row_key)))
+        lists.append(msgspec.structs.replace(one, children=_lists(child.child_tables, parent_key=one.row_key)))
     return tuple(lists)
 
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import msgspec
 
-from limio_limitrail.api.json_body import NestedTooDeeplyError, NotJSONError, decode_json, failure_members, is_success_member
+from limio_limitrail.api.json_body import (
+    NestedTooDeeplyError,
+    NotJSONError,
+    decode_json,
+    failure_members,
+    is_success_member,
+    may_say_failure,
+)
 
 _KINDS: Mapping[type, str] = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
 _DECODE = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -29,16 +35,24 @@ class OtherCaseError(AmbiguousMemberError):
     """An object has a member only in another case."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JsonObject:
-    """A JSON object."""
+class JsonObject(msgspec.Struct, frozen=True, kw_only=True):
+    """A JSON object, as text and decoded."""
 
     text: bytes
-    members: Mapping[str, msgspec.Raw]
+    decoded: Mapping[str, Any]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its members."""
+        return tuple(self.decoded)
+
+    @property
+    def members(self) -> Mapping[str, msgspec.Raw]:
+        """Its members, undecoded."""
+        return _DECODE(self.text)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Member:
+class Member(msgspec.Struct, frozen=True, kw_only=True):
     """A member of the last of some objects, each of which lies in the one before it."""
 
     owners: tuple[JsonObject, ...]
@@ -52,7 +66,7 @@ class Member:
     @property
     def value(self) -> Any:
         """What it holds."""
-        return msgspec.json.decode(self.owners[-1].members[self.name])
+        return self.owners[-1].decoded[self.name]
 
 
 def kind_of(value: object) -> str:
@@ -65,7 +79,7 @@ def read_object(body: bytes) -> tuple[JsonObject, dict[str, Any]]:
     try:
         found = decode_json(body)
         if isinstance(found, dict):
-            return JsonObject(text=body, members=_DECODE(body)), found
+            return JsonObject(text=body, decoded=found), found
     except NotJSONError as error:
         if isinstance(error, NestedTooDeeplyError):
             raise NoObjectError("the answer is nested too deeply") from None
@@ -90,17 +104,16 @@ def _find(owners: tuple[JsonObject, ...], path: str) -> Member | None:
     owner = owners[-1]
     heads = _heads(path)
     for head, rest in heads:
-        raw = owner.members.get(head)
-        if raw is None or (rest and not bytes(raw).startswith(b"{")):
+        if head not in owner.decoded or (rest and not isinstance(owner.decoded[head], dict)):
             continue
         _require_unique(owner, head)
         if not rest:
             return Member(owners=owners, name=head)
-        text = bytes(raw)
-        if found := _find((*owners, JsonObject(text=text, members=_DECODE(text))), rest):
+        below = JsonObject(text=bytes(owner.members[head]), decoded=owner.decoded[head])
+        if found := _find((*owners, below), rest):
             return found
     for head, _ in heads:
-        if head not in owner.members and (other := _in_other_case(tuple(owner.members), head)) is not None:
+        if head not in owner.decoded and (other := _in_other_case(owner.names, head)) is not None:
             raise OtherCaseError(f"what the answer means cannot be told: it has no {head!r} but {other!r}")
     return None
 
@@ -114,7 +127,7 @@ def _heads(path: str) -> tuple[tuple[str, str], ...]:
 
 def _require_unique(owner: JsonObject, name: str) -> None:
     """Check that an object has a member exactly once."""
-    if (other := _in_other_case(tuple(owner.members), name)) is not None:
+    if (other := _in_other_case(owner.names, name)) is not None:
         raise AmbiguousMemberError(f"what the answer means cannot be told: it has both {name!r} and {other!r}")
     # The fast path of nearly all answers: no escapes, and the name occurs once.
     if b"\\" not in owner.text and owner.text.count(b'"%b"' % name.encode("utf-8", "surrogatepass")) == 1:
@@ -145,7 +158,7 @@ def failed_members(member: Member | None, *, top: JsonObject, denied: bool) -> I
     :param denied: whether the answer is a denial, with which "success": false agrees.
     """
     for depth, owner in enumerate(member.owners if member else (top,), start=1):
-        for name in failure_members(owner.members):
+        for name in failure_members(owner.members) if may_say_failure(owner.names) else ():
             is_itself = member is not None and depth == len(member.owners) and name == member.name
             if not is_itself and not (denied and is_success_member(name.rpartition(".")[2])):
                 yield name

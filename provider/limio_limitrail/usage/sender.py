@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -68,12 +69,13 @@ class AnswerIds:
     """The ids of the latest answers. For one event loop."""
 
     def __init__(self) -> None:
-        self._latest: dict[str, tuple[str, ConnectionRecord]] = {}
+        # A dict passes over all that it has lost to find its first item.
+        self._latest: OrderedDict[str, tuple[str, ConnectionRecord]] = OrderedDict()
         self._constant: set[str] = set()
 
     def owner(self, ids: Iterable[str | None], *, row: UsageRow, connection: ConnectionRecord) -> Owner:
         """Return whose answer an answer is by its trace id and reservation id, and remember them."""
-        found = {self._owner(one, row=row, connection=connection) for one in ids if one and _is_id(one)}
+        found = [self._owner(one, row=row, connection=connection) for one in ids if one and _is_id(one)]
         return next((owner for owner in (Owner.ANOTHER_ROW, Owner.THIS_ROW) if owner in found), Owner.UNKNOWN)
 
     def _owner(self, one: str, *, row: UsageRow, connection: ConnectionRecord) -> Owner:
@@ -81,7 +83,7 @@ class AnswerIds:
         if known is None:
             self._latest[one] = (row.key, connection)
             if len(self._latest) > _MAX_IDS:
-                del self._latest[next(iter(self._latest))]
+                self._latest.popitem(last=False)
             return Owner.THIS_ROW
         key, where = known
         if key == row.key:

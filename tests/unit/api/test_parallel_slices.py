@@ -12,6 +12,7 @@ from datetime import timedelta
 from functools import partial
 from itertools import pairwise
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -254,7 +255,8 @@ def test_the_api_began_to_answer_with_the_earliest_answer():
 
     def send(*, params, **ways):
         hour = int(params["from"][11:13])
-        return replace(api.send(params, **ways), headers={"Date": f"Thu, 01 Jan 2026 {(hour + 12) % 24:02}:00:00 GMT"})
+        answered = api.send(params, **ways)
+        return msgspec.structs.replace(answered, headers={"Date": f"Thu, 01 Jan 2026 {(hour + 12) % 24:02}:00:00 GMT"})
 
     client.send = send
     walk = walk_through(PAGED, client=client, concurrency=2, **HOURS)

@@ -8,8 +8,10 @@ import contextlib
 import gzip
 import time
 
+import aiohttp
 import pytest
 
+from limio_limitrail.api import tracked_connections
 from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.errors import InvalidRequestError, ProtocolError, TransportError
 from limio_limitrail.api.request_context import RequestContext
@@ -20,13 +22,14 @@ BODY = b'{"decision":"ALLOWED","reservationId":"res-1"}'
 CONTEXT = RequestContext(api="LimitRail", method="POST", path="/x")
 
 
-def post(url, *, count=1, content=b'{"a":1}', read=10.0, at_once=1):
+def post(url, *, count=1, content=b'{"a":1}', read=10.0, total=300.0, at_once=1, rest=1e-9, more=None, pause=0.0):
     """Send POSTs, and return what came of each."""
 
     async def main():
-        transport = Transport(user_agent="tests/1", timeouts=Timeouts(connect=10, read=read))
-        wire = AsyncTransport(transport, connections=at_once)
+        transport = Transport(user_agent="tests/1", timeouts=Timeouts(connect=10, read=read, total=total))
+        wire = AsyncTransport(transport, connections=at_once, rest=rest)
         headers = {"Authorization": "Bearer of-nothing", "Content-Type": "application/json", "Idempotency-Key": "k"}
+        headers |= more or {}
 
         async def one():
             try:
@@ -39,6 +42,7 @@ def post(url, *, count=1, content=b'{"a":1}', read=10.0, at_once=1):
         found = []
         for _ in range(0, count, at_once):
             found += await asyncio.gather(*(one() for _ in range(at_once)))
+            await asyncio.sleep(pause)
         await wire.close()
         return found
 
@@ -210,3 +214,134 @@ def test_what_no_header_can_hold_is_refused():
         await wire.close()
 
     asyncio.run(main())
+
+
+def test_only_the_first_request_of_a_connection_passes_through_the_session(monkeypatch):
+    passed, requests = [], []
+    request = aiohttp.ClientSession._request
+
+    async def counted(self, *args, **kwargs):
+        passed.append(args)
+        return await request(self, *args, **kwargs)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", counted)
+    with raw_server(serve(answer(200, BODY), requests=requests)) as url:
+        found = post(url, count=5)
+    assert [one.body for one in found] == [BODY] * 5
+    assert (len(passed), len(requests)) == (1, 5)
+
+
+@pytest.mark.parametrize("name", ["accept", "ACCEPT", "Host"])
+def test_a_header_of_the_request_replaces_the_transports_own(name):
+    requests = []
+    with raw_server(serve(answer(200, BODY), requests=requests)) as url:
+        post(url, count=2, more={name: "elsewhere"})
+    for head, _ in requests:
+        values = [line.partition(": ")[2] for line in head.decode().split("\r\n") if line.lower().startswith(f"{name.lower()}:")]
+        assert values == ["elsewhere"]
+
+
+@pytest.mark.parametrize("sent", [answer(200, BODY), answer(200, BODY)[:-20]], ids=["its head", "its body"])
+def test_an_answer_that_takes_too_long_in_all_ends_in_doubt_however_steadily_it_comes(sent):
+    """The connection's timer, which was set for a silence, must then ring earlier."""
+
+    def talk(connection):
+        read_whole_request(connection)
+        connection.sendall(answer(200, BODY))
+        read_whole_request(connection)
+        if len(sent) < len(answer(200, BODY)):
+            connection.sendall(sent)
+            trickle(connection, b"x" * 20, seconds=0.4)
+        else:
+            trickle(connection, sent, seconds=0.1)
+
+    with raw_server(talk) as url:
+        began = time.monotonic()
+        found = post(url, count=2, read=600.0, total=1.5)
+    assert found[0].body == BODY
+    assert isinstance(found[1], TransportError)
+    assert found[1].context.reached is True
+    assert "1.5" in str(found[1]) or "2 s" in str(found[1])
+    assert time.monotonic() - began < 300, "the silence alone would have lasted for ten minutes"
+
+
+@pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Le", answer(200, BODY)[:-5]], ids=["nothing", "head", "body"])
+def test_a_kept_connection_that_is_cut_ends_a_request_in_doubt_which_is_sent_once(sent):
+    requests = []
+
+    def talk(connection):
+        requests.append(read_whole_request(connection))
+        connection.sendall(answer(200, BODY))
+        requests.append(read_whole_request(connection))
+        connection.sendall(sent)
+
+    with raw_server(talk) as url:
+        found = post(url, count=2)
+    assert found[0].body == BODY
+    assert isinstance(found[1], TransportError)
+    assert found[1].context.reached is True
+    assert len(requests) == 2
+
+
+def test_what_is_no_http_ends_a_request_in_doubt_and_its_connection():
+    def talk(connection):
+        read_whole_request(connection)
+        connection.sendall(answer(200, BODY))
+        read_whole_request(connection)
+        connection.sendall(b"SSH-2.0-OpenSSH_9.6\r\n\r\n")
+        connection.recv(1)
+
+    with raw_server(talk) as url:
+        found = post(url, count=3)
+    assert isinstance(found[1], TransportError)
+    assert found[1].context.reached is True
+    assert found[2].body == BODY, "over another connection"
+
+
+def test_interim_answers_are_passed_over():
+    interim = b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n"
+    with raw_server(serve(interim + answer(200, BODY), requests=[])) as url:
+        assert [(one.status, one.body) for one in post(url, count=3)] == [(200, BODY)] * 3
+
+
+def test_a_connection_that_has_rested_for_long_is_not_used_again(monkeypatch):
+    connections = []
+
+    def talk(connection):
+        connections.append(connection)
+        serve(answer(200, BODY), requests=[])(connection)
+
+    monkeypatch.setattr(tracked_connections, "_KEEP_ALIVE", 0.0)
+    with raw_server(talk) as url:
+        found = post(url, count=3, pause=0.01)
+    assert [one.body for one in found] == [BODY] * 3
+    assert len(connections) == 3
+
+
+def test_a_request_that_is_cancelled_takes_its_connection_with_it():
+    connections = []
+
+    def talk(connection):
+        connections.append(connection)
+        read_whole_request(connection)
+        connection.sendall(answer(200, BODY))
+        read_whole_request(connection)
+        connection.recv(1)
+
+    async def main(url):
+        wire = AsyncTransport(Transport(user_agent="tests/1"), connections=1, rest=1e-9)
+
+        def send():
+            return wire.exchange(method="POST", url=f"{url}/x", headers={}, context=CONTEXT, content=b"{}")
+
+        found = [await send()]
+        with pytest.raises(asyncio.TimeoutError):
+            async with asyncio.timeout(0.2):
+                await send()
+        found.append(await send())
+        await wire.close()
+        return found
+
+    with raw_server(talk) as url:
+        assert [one.body for one in asyncio.run(main(url))] == [BODY] * 2
+    assert len(connections) == 2

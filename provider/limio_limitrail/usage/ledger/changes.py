@@ -98,17 +98,20 @@ def member_digests(content: Any, *, salt: str) -> str:
     :param salt: goes into each digest, so that equal values of different rows do not show.
     """
     digests: dict[str, str] = {}
-    _add_members(digests, content, path="", salt=salt.encode()[:64])
+    salted = hashlib.blake2b(digest_size=_MEMBER_DIGITS // 2, key=salt.encode()[:64])
+    _add_members(digests, content if isinstance(content, dict) and content else {"": content}, path="", salted=salted)
     return _ENCODER.encode(digests).decode()
 
 
-def _add_members(digests: dict[str, str], content: Any, *, path: str, salt: bytes) -> None:
-    if isinstance(content, dict) and content:
-        for name, value in content.items():
-            _add_members(digests, value, path=f"{path}.{name}" if path else name, salt=salt)
-    else:
-        digest = hashlib.blake2b(_ENCODER.encode(content), digest_size=_MEMBER_DIGITS // 2, key=salt)
-        digests[path] = digest.hexdigest()
+def _add_members(digests: dict[str, str], content: dict[str, Any], *, path: str, salted: hashlib.blake2b) -> None:
+    for name, value in content.items():
+        below = f"{path}.{name}" if path else name
+        if isinstance(value, dict) and value:
+            _add_members(digests, value, path=below, salted=salted)
+        else:
+            digest = salted.copy()
+            digest.update(_ENCODER.encode(value))
+            digests[below] = digest.hexdigest()
 
 
 def differing_members(now: str | None, before: str | None) -> list[str] | None:

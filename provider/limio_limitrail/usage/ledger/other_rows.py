@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from limio_limitrail.landing.sql.dialect import VALUE
 from limio_limitrail.usage.ledger.model import Entry, UsageRow, Worker
 from limio_limitrail.usage.ledger.row_identity import describe_change, local_times, read_row_key, row_identity, same_row
-from limio_limitrail.usage.ledger.sql import LedgerStatements
+from limio_limitrail.usage.ledger.sql import LedgerStatements, text_array
 from limio_limitrail.usage.ledger.states import LedgerError, PermanentUsageError, State
 from limio_limitrail.usage.ledger.table import ENTRY, KEY, milliseconds, read_entry
 
@@ -288,7 +288,7 @@ def find_others(sql: LedgerStatements, wanted: Sequence[tuple[str, str]], *, ope
     keys, identities = [key for key, _ in wanted], [identity for _, identity in wanted]
     if sql.database == "postgresql":
         source = f"unnest(CAST({VALUE} AS text[]), CAST({VALUE} AS text[])) AS s(s_key, s_identity)"
-        values: tuple[object, ...] = (keys, identities)
+        values: tuple[object, ...] = (text_array(keys), text_array(identities))
     else:
         sql.fill_stage(_STAGE, {"s_key": keys, "s_identity": identities})
         source, values = f"{quote(_STAGE)} AS s", ()
