@@ -53,11 +53,13 @@ NAMES = {
     "peers.dlt_parquet": "dlt `rest_api` → Parquet",
     "by_hand.duckdb": "by hand → DuckDB",
     "own.duckdb": "**this package → DuckDB**",
+    "own.duckdb_held": '**this package → DuckDB, `load="while_pulling"`**',
     "peers.http_duckdb": "Airflow's `HttpOperator` → DuckDB",
     "peers.dlt_duckdb": "dlt `rest_api` → DuckDB",
     "by_hand.postgres": "by hand → Postgres",
     "own.postgres": "**this package → Postgres**",
     "own.duckdb_again": "**this package → DuckDB, all of it there already**",
+    "own.duckdb_held_again": '**this package → DuckDB, `load="while_pulling"`, all of it there already**',
     "own.postgres_again": "**this package → Postgres, all of it there already**",
 }
 LOADS = {"duckdb": "DuckDB", "postgres": "Postgres"}

@@ -11,9 +11,10 @@ import contextvars
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -21,10 +22,11 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.parts import Part
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.early_rows import StagedRun
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError
 from limio_limitrail.landing.sql.metadata import run_columns
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import LoadPlan, make_plan
-from limio_limitrail.landing.sql.sessions import find_table, open_session
+from limio_limitrail.landing.sql.sessions import find_table, open_session, session_class
 from limio_limitrail.landing.sql.staging_columns import SchemaState, added_columns, columns_of, staged_tables
 from limio_limitrail.landing.sql.staging_table import (
     StagingRecord,
@@ -76,6 +78,8 @@ class RunStaging:
         self._abandoned = False
         self._thread: threading.Thread | None = None
         self._session: Session | None = None
+        self._held: Any | None = None
+        self._is_waiting = False
         self._copied = 0
         self._restarts = 0
         self._failures = 0
@@ -141,6 +145,13 @@ class RunStaging:
             session.cut_off()
         self._thread.join(_STOP_SECONDS)
 
+    def close(self) -> None:
+        """Let go of a database that is kept open during the pull."""
+        held, self._held = self._held, None
+        if held is not None:
+            with suppress(Exception):
+                held.close()
+
     def discard(self) -> None:
         """Remove what was copied. See `EarlyLoad.discard`."""
         self._gave_up = True
@@ -152,7 +163,8 @@ class RunStaging:
         if self._thread is None and not self._has_leftovers:
             return
         try:
-            with open_session(self._hook(), step="while dropping staging tables", lock_wait=LOCK_WAIT) as session:
+            step = "while dropping staging tables"
+            with open_session(self._hook(), step=step, lock_wait=LOCK_WAIT, file_wait=LOCK_WAIT) as session:
                 if (tables := session.staging_tables()) is not None:
                     self._drop(session, tables)
         except Exception as error:  # noqa: BLE001 - the rows are in the table, or the pull's own error counts
@@ -204,12 +216,15 @@ class RunStaging:
 
     def _give_up(self, why: str) -> None:
         self._gave_up = True
+        self.close()
         log.info("%s: the parts are loaded after the pull, not during it (%s)", self._target.table, why)
 
     def _copy(self, parts: Sequence[Part], schema: Mapping[str, Kind]) -> None:
         """Copy the parts that are not staged yet, in one transaction."""
+        if not self._has_opened():
+            return
         step = f"while staging parts for {self._target.table}"
-        with open_session(self._hook(), step=step, lock_wait=LOCK_WAIT) as session:
+        with open_session(self._hook(), step=step, lock_wait=LOCK_WAIT, file_wait=0.0) as session:
             tables = session.staging_tables()
             if tables is None:
                 raise _GaveUpError(f"{session.dialect.name} has no staging tables")
@@ -226,6 +241,20 @@ class RunStaging:
                 record = writer.append(record, self._source(part), rows=part.rows)
                 self._copied += 1
             tables.set_comment(staging, comment=replace(record, digest=digest_of(parts[: record.parts])).to_text())
+
+    def _has_opened(self) -> bool:
+        """Keep the database open, where others are kept out with that; return False while another process has it open."""
+        hook = self._hook()
+        try:
+            self._held = self._held or session_class(hook).hold(hook)
+        except DatabaseError as refused:
+            if refused.cause is not Cause.TIMEOUT:
+                raise
+            if not self._is_waiting:
+                log.info("%s: %s", self._target.table, _postponed(refused))
+            self._is_waiting = True
+            return False
+        return True
 
     def _may_restart(self) -> None:
         self._restarts += 1
