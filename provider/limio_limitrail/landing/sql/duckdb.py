@@ -212,6 +212,7 @@ class DuckSession(DirectLoadSession):
         super().__init__(hook, connection)
         self.driver_error = duckdb.Error
         self._staged: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+        self._memory = MEMORY
 
     @cached_property
     def _free_settings(self) -> frozenset[str]:
@@ -223,7 +224,7 @@ class DuckSession(DirectLoadSession):
         session = cls(hook, connection)
         session.execute("SET TimeZone = 'UTC'")
         # The default is four fifths of the machine's memory; beyond this limit DuckDB uses its disk.
-        session._restore_settings()  # noqa: SLF001 - its own
+        session._restore_settings()
         return connection
 
     @classmethod
@@ -244,6 +245,10 @@ class DuckSession(DirectLoadSession):
             return cls.connect(hook, wait=0.0)
         except LandingError:
             return None
+
+    def cut_off(self) -> None:
+        """End the statement that another thread runs: there is no server to wait for."""
+        self.interrupt()
 
     @classmethod
     def process_lock(cls, hook: DbApiHook) -> threading.Lock:
@@ -372,7 +377,7 @@ class DuckSession(DirectLoadSession):
     def _restore_settings(self) -> None:
         self.set("preserve_insertion_order", "true")
         self.set("threads", None)
-        self.set("memory_limit", f"'{MEMORY}'")
+        self.set("memory_limit", f"'{self._memory}'")
 
     def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource]) -> Iterator[int]:
         """Read the parts into the new table, several in one statement; yield the rows of each."""
@@ -416,7 +421,7 @@ class DuckSession(DirectLoadSession):
         # A registered view would keep the rows in memory until the transaction ends, even after it is unregistered.
         if rows.nbytes > LARGE_ROW * rows.num_rows:
             # A thread holds two thousand rows at a time.
-            self.set("memory_limit", f"'{MEMORY}'")
+            self._set_memory(MEMORY)
         self.guarded(lambda: self._connection.from_arrow(rows).insert_into(stage))
         self._staged[stage][0] += rows.num_rows
         self._staged[stage][1] += rows.nbytes
@@ -436,16 +441,20 @@ class DuckSession(DirectLoadSession):
         """
         self._staged[stage] = [rows, size]
         if size > LARGE_ROW * rows:
-            self.set("memory_limit", f"'{MEMORY}'")
+            self._set_memory(MEMORY)
 
     def query_rows(self, sql: str) -> pa.Table:
         """Run a query and fetch all its rows as Arrow."""
-        return self.guarded(lambda: self._connection.execute(sql).to_arrow_table())
+        return self.guarded(lambda: self._connection.sql(sql).to_arrow_table())
 
     def limit_memory(self, *, columns: int) -> None:
         """Let DuckDB keep less of the staged rows in memory."""
         if columns * MERGE_COLUMN_MEMORY <= MERGE_MEMORY:
-            self.set("memory_limit", f"'{MERGE_MEMORY}MB'")
+            self._set_memory(f"{MERGE_MEMORY}MB")
+
+    def _set_memory(self, limit: str) -> None:
+        self._memory = limit
+        self.set("memory_limit", f"'{limit}'")
 
     def pair_slices(self, statements: LoadStatements, *, keys: Sequence[ColumnPlan]) -> Sequence[LoadStatements]:
         from limio_limitrail.landing.sql.duckdb_slices import SLICE_SIZE, pair_slices
@@ -455,7 +464,7 @@ class DuckSession(DirectLoadSession):
             return [statements]
         if any(ascii_lower(column.name) == "rowid" for column in self.columns(statements.plan.table) or ()):
             # It hides the identifier of DuckDB's own.
-            self.set("memory_limit", f"'{MEMORY}'")
+            self._set_memory(MEMORY)
             return [statements]
         return pair_slices(self, statements, keys=keys, rows=rows, size=size)
 

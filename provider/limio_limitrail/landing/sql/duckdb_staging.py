@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from limio_limitrail.landing.sql.duckdb import DuckSession
     from limio_limitrail.landing.sql.metadata import MetadataColumn
 
+_TEMPORARY = "temp"
+
 _SAMPLES, _SAMPLED_ROWS = 4, 512
 
 
 class DuckStagingTables(StagingTables):
-    """The staging tables that a transaction in DuckDB sees. Nobody else writes: the file is this process's, and the load locks it.
+    """The staging tables that a transaction in DuckDB sees, whose file no other process can open.
 
     :param session: the transaction.
     """
@@ -45,6 +47,10 @@ class DuckStagingTables(StagingTables):
     def refused(self, table: TableName, *, becomes_table: bool) -> str | None:  # noqa: ARG002
         return None
 
+    def located(self, staging: TableName, *, becomes_table: bool) -> TableName:
+        # A temporary table is neither compressed nor logged, which is most of the work. It ends with the connection.
+        return staging if becomes_table else TableName(schema=_TEMPORARY, table=staging.table)
+
     def comment(self, staging: TableName) -> tuple[str | None] | None:
         found = [comment for name, comment in self.names(schema=staging.schema, prefix=staging.table) if name == staging.table]
         return (found[0],) if found else None
@@ -52,9 +58,9 @@ class DuckStagingTables(StagingTables):
     def set_comment(self, staging: TableName, *, comment: str) -> None:
         self._session.execute(f"COMMENT ON TABLE {self._name(staging)} IS {_literal(comment)}")
 
-    def create(self, staging: TableName, *, columns: Sequence[StagedColumn], becomes_table: bool) -> None:  # noqa: ARG002
+    def create(self, staging: TableName, *, columns: Sequence[StagedColumn], becomes_table: bool) -> None:
         described = ", ".join(f"{quoted(column.name)} {column.type}" for column in columns)
-        self._session.execute(f"CREATE TABLE {self._name(staging)} ({described})")
+        self._session.execute(f"CREATE {'' if becomes_table else 'TEMPORARY '}TABLE {self._name(staging)} ({described})")
 
     def add_columns(self, staging: TableName, *, columns: Sequence[StagedColumn]) -> None:
         for column in columns:
@@ -104,11 +110,12 @@ class DuckStagingTables(StagingTables):
         self._session.execute(f"DROP TABLE IF EXISTS {self._name(staging)}")
 
     def names(self, *, schema: str | None, prefix: str) -> list[tuple[str, str | None]]:
+        of_schema = f"database_name = current_database() AND lower(schema_name) = coalesce({VALUE}, lower(current_schema()))"
+        where = f"temporary AND {VALUE} IS NOT NULL" if schema == _TEMPORARY else of_schema
         return [
             (str(name), comment)
             for name, comment in self._session.query(
-                f"SELECT table_name, comment FROM duckdb_tables() WHERE database_name = current_database() AND NOT temporary "
-                f"AND lower(schema_name) = coalesce({VALUE}, lower(current_schema())) AND starts_with(table_name, {VALUE})",
+                f"SELECT table_name, comment FROM duckdb_tables() WHERE {where} AND starts_with(table_name, {VALUE})",
                 None if schema is None else ascii_lower(schema),
                 prefix,
             )
