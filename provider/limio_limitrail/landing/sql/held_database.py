@@ -37,7 +37,9 @@ class HeldDatabase:
         :raises LandingError: it cannot be opened; the cause is `Cause.TIMEOUT` while another process has it open.
         """
         kind = session_class(hook)
-        connection = kind.hold(hook)
+        # DuckDB refuses to open a file that another thread is closing.
+        with kind.process_lock(hook):
+            connection = kind.hold(hook)
         return None if connection is None else cls(kind, hook=hook, connection=connection)
 
     @contextmanager
@@ -82,5 +84,5 @@ class HeldDatabase:
     def close(self) -> None:
         """Roll back what is not committed, and let others use the database."""
         self.roll_back()
-        with suppress(Exception):
+        with suppress(Exception), self._kind.process_lock(self._hook):
             self._connection.close()

@@ -228,7 +228,7 @@ class RunStaging:
                 self._give_up(str(why))
             except _InUseError as why:
                 if not self._is_waiting:
-                    log.info("%s: %s", self._target.table, _postponed(why))
+                    log.info("%s: %s", self._target.table, why)
                 self._is_waiting = True
             except Exception as error:  # noqa: BLE001 - the load reports it if it matters
                 self._failures += 1
@@ -275,7 +275,7 @@ class RunStaging:
                 self._held = HeldDatabase.open(hook)
             except DatabaseError as refused:
                 if refused.cause is Cause.TIMEOUT:
-                    raise _InUseError(refused.what) from None
+                    raise _InUseError(_postponed(refused)) from None
                 raise
         held = self._held
         with open_session(hook, step=step, lock_wait=LOCK_WAIT) if held is None else held.staging(step=step) as session:
@@ -292,11 +292,7 @@ class _GaveUpError(Exception):
 
 
 class _InUseError(Exception):
-    """Another process has the database open."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(what)
-        self.what = what
+    """Another process has the database open. The message says what that means."""
 
 
 def _postponed(error: Exception) -> str:
