@@ -43,6 +43,8 @@ def widest(kinds: Iterable[Kind]) -> Kind:
 START_SECONDS = 600
 WHILE_PULLING = "psycopg3 while pulling"
 """Postgres, with all parts but the last in a staging table before the load."""
+HELD = "duckdb while pulling"
+"""A DuckDB file that is held, likewise."""
 
 NOON = datetime(2024, 5, 6, 12, 0, tzinfo=UTC)
 
@@ -216,11 +218,15 @@ class Database:
         if self.staging is None or rules.get("dry_run") or mode == "history" or not made or not schema:
             return load(hook=hook, target=target, schema=schema, parts=made, progress=progress, **rules)
         run_parts = RunParts.stored(made, folder=self.staging)
-        run_parts.stage(target, hook=self.hook, schema=schema)
-        result = load(
-            hook=hook, target=target, schema=schema, parts=run_parts.sources, progress=progress, staged=run_parts.staged, **rules
-        )
-        run_parts.clean_up()
+        try:
+            run_parts.stage(target, hook=self.hook, schema=schema)
+            staged = run_parts.staged
+            result = load(
+                hook=hook, target=target, schema=schema, parts=run_parts.sources, progress=progress, staged=staged, **rules
+            )
+            run_parts.clean_up()
+        finally:
+            run_parts.close()
         return result
 
 
@@ -255,6 +261,7 @@ class RunParts:
         )
         parts = [source.part for source in self.sources]
         for number in range(1, max(2, len(parts))):
+            self.close()
             self._staging = RunStaging(hook=hook, target=about, source=self._source)
             known = merge_schemas([schema_of(table) for table in self._tables[:number]])
             # A test may say that a column is wider than its values.
@@ -267,6 +274,10 @@ class RunParts:
     def clean_up(self) -> None:
         if self._staging is not None:
             self._staging.clean_up()
+
+    def close(self) -> None:
+        if self._staging is not None:
+            self._staging.close()
 
 
 @contextlib.contextmanager
@@ -351,10 +362,11 @@ def _empty(inside: Any) -> None:
 
 def make_database(name: str, *, folder: Path) -> Database:
     """Make a database that is a file."""
-    if name in ("duckdb", "duckdb files"):
+    if name in ("duckdb", "duckdb files", HELD):
         connection = {"conn_type": "duckdb", "host": str(folder / "warehouse.duckdb")}
         parts = folder / "parts" if name == "duckdb files" else None
-        return Database(name="duckdb", connection=connection, hook_class=DuckDBHook, text="VARCHAR", parts=parts)
+        staging = folder / "staged" if name == HELD else None
+        return Database(name="duckdb", connection=connection, hook_class=DuckDBHook, text="VARCHAR", parts=parts, staging=staging)
     connection = {"conn_type": "sqlite", "host": str(folder / "warehouse.sqlite")}
     return Database(name=name, connection=connection, hook_class=SqliteHook, text="TEXT")
 
@@ -388,7 +400,7 @@ def ask_databases(metafunc: pytest.Metafunc, *, otherwise: Sequence[str]) -> Non
 def open_database(
     name: str, *, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Database]:
-    if name in ("duckdb", "duckdb files", "sqlite"):
+    if name in ("duckdb", "duckdb files", HELD, "sqlite"):
         if name == "duckdb files":
             # Merges in slices of a few rows each, as those of many rows are.
             monkeypatch.setattr(duckdb_slices, "SLICE_SIZE", 100)

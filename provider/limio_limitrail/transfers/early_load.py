@@ -27,15 +27,16 @@ def loads_early(load: str, *, hook: DbApiHook, conn_id: str) -> bool:
     :raises ParameterError: the database cannot do what was asked for.
     """
     from limio_limitrail.api.errors import ParameterError
+    from limio_limitrail.landing.sql.dialect import WhilePulling
     from limio_limitrail.landing.sql.sessions import session_class
 
-    supported = session_class(hook).loads_while_pulling
-    if load == "while_pulling" and not supported:
+    supported = session_class(hook).while_pulling(hook)
+    if load == "while_pulling" and supported is WhilePulling.REFUSED:
         raise ParameterError(
-            f"load='while_pulling' is for Postgres, and connection {conn_id!r} is of another database, which is loaded after the "
-            f"pull: leave load out"
+            f"load='while_pulling' is for Postgres, and for a DuckDB file that nobody else needs during the pull; connection "
+            f"{conn_id!r} is of another database, which is loaded after the pull: leave load out"
         )
-    return supported and load != "after_pull"
+    return load == "while_pulling" or (load == "auto" and supported is WhilePulling.BY_DEFAULT)
 
 
 @contextmanager
@@ -60,14 +61,17 @@ def staged_while_pulling(
         source=lambda part: ColumnPart(folder=plan.folder, part=part),
     )
     try:
-        yield staging
-    except BaseException as error:
-        if _may_resume(plan, error, context=context):
-            staging.stop()
-        else:
-            staging.discard()
-        raise
-    staging.clean_up()
+        try:
+            yield staging
+        except BaseException as error:
+            if _may_resume(plan, error, context=context):
+                staging.stop()
+            else:
+                staging.discard()
+            raise
+        staging.clean_up()
+    finally:
+        staging.close()
 
 
 def _may_resume(plan: PullPlan, error: BaseException, *, context: Context) -> bool:

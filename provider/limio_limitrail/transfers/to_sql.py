@@ -62,9 +62,9 @@ class ResourceToSqlOperator(ResourceToTableOperator):
         ``_deleted_at``, until the record returns; ``delete``. Only rows that this task's pulls of this list brought are touched.
     :param checks: conditions that the table must meet after the load, or nothing is committed: a list of `Check`, or of mappings
         with its members.
-    :param load: when the rows are copied into the database: ``after_pull``; ``while_pulling``, into a staging table beside the
-        table, as each part is finished, so that only the merge is left in the end (Postgres); ``auto``: while pulling where
-        that is supported.
+    :param load: when the rows are copied into the database: ``after_pull``; ``while_pulling``, as each part is finished, so that
+        only the merge is left in the end (Postgres, or a DuckDB file that nobody else needs during the pull); ``auto``: while
+        pulling into Postgres.
     :param dry_run: do all of it and roll back: the summary says what the run would have done. Neither the table nor the watermark
         changes, and no asset event is sent. For DuckDB, Postgres and SQLite.
     :param partition_column: the column whose values in the rows that a load inserts, updates or deletes become partition keys of

@@ -31,8 +31,8 @@ from tests.support.databases import fresh_postgres, start_postgres
 HERE = Path(__file__).resolve().parent
 CONTESTANTS = (
     "by_hand.nothing", "by_hand.lines", "own.lines", "by_hand.parquet", "own.parquet", "by_hand.requests_parquet",
-    "peers.http_parquet", "peers.dlt_parquet", "by_hand.duckdb", "own.duckdb", "peers.http_duckdb", "peers.dlt_duckdb",
-    "by_hand.postgres", "own.postgres", "own.duckdb_again", "own.postgres_again",
+    "peers.http_parquet", "peers.dlt_parquet", "by_hand.duckdb", "own.duckdb", "own.duckdb_held", "peers.http_duckdb",
+    "peers.dlt_duckdb", "by_hand.postgres", "own.postgres", "own.duckdb_again", "own.duckdb_held_again", "own.postgres_again",
 )  # fmt: skip
 AGAIN = "_again"
 """Ends the name of a pull that is measured when it is made for the second time, into the table of the first."""

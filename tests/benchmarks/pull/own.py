@@ -55,12 +55,17 @@ def duckdb(url: str, folder: Path) -> int:
     return _table(folder, "duck")
 
 
+def duckdb_held(url: str, folder: Path) -> int:
+    """Do the same with the file held open, and filled while pages come."""
+    return _table(folder, "duck", load="while_pulling")
+
+
 def postgres(url: str, folder: Path, dsn: str) -> int:
     """Pull and merge into an empty table of Postgres."""
     return _table(folder, "post")
 
 
-def _table(folder: Path, conn_id: str) -> int:
+def _table(folder: Path, conn_id: str, *, load: str = "auto") -> int:
     from limio_limitrail.transfers.limio_to_sql import LimioToSqlOperator
 
     operator = LimioToSqlOperator(
@@ -70,5 +75,6 @@ def _table(folder: Path, conn_id: str) -> int:
         sql_conn_id=conn_id,
         table="own",
         staging=f"file://{folder}/staging",
+        load=load,
     )
     return _execute(operator, folder)

@@ -1,8 +1,9 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Tasks that copy their parts into Postgres while pages come: what a retry finds, and what is left when they fail."""
+"""Tasks that copy their parts into the database while pages come: what a retry finds, and what is left when they fail."""
 
 from __future__ import annotations
 
+import duckdb
 import psycopg
 import pytest
 
@@ -30,7 +31,7 @@ def pg_home(make_home, limio_emulator, postgres_connection):
 
 def leftovers(query):
     """What the query in the docs finds."""
-    [block] = blocks("docs/how-to/sql.md", section="When rows are copied", language="sql")
+    [block] = blocks("docs/how-to/sql.md", section="Into Postgres", language="sql")
     return query(block.text)
 
 
@@ -61,14 +62,14 @@ def test_a_failed_task_leaves_nothing(pg_home, limio_emulator, query):
         )
         LimioToSqlOperator(task_id="dry", resource="orders", table="dry", dry_run=True, {WAYS})
         LimioToSqlOperator(task_id="afterwards", resource="orders", table="afterwards", load="after_pull", {WAYS})
-        LimioToSqlOperator(task_id="duck", resource="orders", table="t", load="while_pulling", sql_conn_id="duck")
+        LimioToSqlOperator(task_id="lite", resource="orders", table="t", load="while_pulling", sql_conn_id="lite")
         """
     )
     done = pg_home.run()
-    states = {name: done.task(name)["state"] for name in ("forbidden", "recovers", "no_such_mask", "dry", "afterwards", "duck")}
+    states = {name: done.task(name)["state"] for name in ("forbidden", "recovers", "no_such_mask", "dry", "afterwards", "lite")}
     assert states == {
         "forbidden": "failed", "recovers": "success", "no_such_mask": "failed", "dry": "success", "afterwards": "success",
-        "duck": "failed",
+        "lite": "failed",
     }  # fmt: skip
     assert "load='while_pulling' is for Postgres" in pg_home.output()
     assert leftovers(query) == []
@@ -77,3 +78,58 @@ def test_a_failed_task_leaves_nothing(pg_home, limio_emulator, query):
     }  # fmt: skip
     [(rows,)] = query("SELECT count(*) FROM recovers")
     assert rows == len(list(limio_emulator.tenant.rows_of("customers")))
+
+
+HELD = 'sql_conn_id="duck", load="while_pulling", page_size=17, part_rows=34, retry_delay=NOW'
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """Asks the DuckDB file, which no task may have open any more."""
+
+    def run(sql):
+        with duckdb.connect(str(tmp_path / "warehouse.duckdb")) as connection:
+            return connection.execute(sql).fetchall()
+
+    return run
+
+
+@pytest.mark.exhaustive
+@pytest.mark.needs_state_store
+@pytest.mark.parametrize("mode", ["merge", "append"])
+def test_a_killed_task_leaves_its_file_as_it_was(home, limio_emulator, ask, mode):
+    home.write_dag(f'LimioToSqlOperator(task_id="load", resource="subscriptions", table="subs", mode="{mode}", {HELD})')
+    expected = len({row["id"] for row in limio_emulator.tenant.rows_of("subscriptions")})
+    for number, step in enumerate([["after state", 4], ["after load", 1], ["before load", 1], ["after state", 2]], start=1):
+        assert home.attempt("load", run_id=f"run-{number}", kill=step).code == SIGKILL
+        runs = number if step[0] == "after load" else number - 1
+        left = dict(ask("SELECT table_name, estimated_size FROM duckdb_tables() WHERE NOT starts_with(table_name, '_limio_w')"))
+        assert left.pop("subs", 0) == (min(runs, 1) if mode == "merge" else runs) * expected
+        assert not left, "what was staged was not committed"
+        assert home.attempt("load", run_id=f"run-{number}").task("load")["state"] == "success"
+        [(rows, ids)] = ask("SELECT count(*), count(DISTINCT id) FROM subs")
+        assert (rows, ids) == ((number if mode == "append" else 1) * expected, expected)
+        assert ask("SELECT table_name FROM duckdb_tables() WHERE table_name ^@ '_limio_staging'") == []
+
+
+def test_a_held_file(home, limio_emulator, ask):
+    pages = "/api/objects/limio/"
+    limio_emulator.faults.add(Fault("status", match=f"{pages}customers", after=8, status=403, times=None))
+    limio_emulator.faults.add(Fault("status", match=f"{pages}orders", after=8, status=500, times=2))
+    home.write_dag(
+        f"""
+        again = LimioToSqlOperator(task_id="again", resource="subscriptions", table="subs", {HELD})
+        LimioToSqlOperator(task_id="first", resource="subscriptions", table="subs", {HELD}) >> again
+        again >> LimioToSqlOperator(task_id="forbidden", resource="customers", table="forbidden", {HELD})
+        again >> LimioToSqlOperator(task_id="recovers", resource="orders", table="recovers", retries=2, {HELD})
+        """
+    )
+    done = home.run()
+    states = {name: done.task(name)["state"] for name in ("first", "again", "forbidden", "recovers")}
+    assert states == {"first": "success", "again": "success", "forbidden": "failed", "recovers": "success"}
+    assert "Traceback" not in "".join(line for line in home.output().splitlines() if "staging" in line)
+    tables = {name for (name,) in ask("SELECT table_name FROM duckdb_tables()")}
+    assert {name for name in tables if not name.startswith("_limio_whole")} == {"subs", "recovers"}
+    for table, resource in (("subs", "subscriptions"), ("recovers", "orders")):
+        [(rows,)] = ask(f"SELECT count(*) FROM {table}")
+        assert rows == len(list(limio_emulator.tenant.rows_of(resource)))

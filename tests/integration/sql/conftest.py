@@ -10,11 +10,20 @@ from typing import Any
 
 import pytest
 
-from tests.support.databases import WHILE_PULLING, Database, ask_databases, kept_open, make_database, make_part, open_database
+from tests.support.databases import (
+    HELD,
+    WHILE_PULLING,
+    Database,
+    ask_databases,
+    kept_open,
+    make_database,
+    make_part,
+    open_database,
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    ask_databases(metafunc, otherwise=("duckdb files", "psycopg2", WHILE_PULLING, "standard"))
+    ask_databases(metafunc, otherwise=("duckdb files", HELD, "psycopg2", WHILE_PULLING, "standard"))
 
 
 @pytest.fixture

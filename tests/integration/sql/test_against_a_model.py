@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from limio_limitrail.landing.column_types import EXACT_IN_DOUBLE, Kind, arrow_type, cast, widen
 from limio_limitrail.landing.sql import LandingError, LoadResult
 from limio_limitrail.landing.sql.names import ascii_lower, column_names
-from tests.support.databases import WHILE_PULLING, kept_open, widest
+from tests.support.databases import HELD, WHILE_PULLING, kept_open, widest
 from tests.support.strategies import examples
 
 INT, L, T, D, B, J, S, N = (
@@ -202,7 +202,13 @@ def seen(value: Any) -> Any:
 
 
 @pytest.fixture(
-    params=["duckdb", pytest.param("duckdb files", marks=pytest.mark.exhaustive), "sqlite", "psycopg3", WHILE_PULLING]
+    params=[
+        "duckdb",
+        *(pytest.param(name, marks=pytest.mark.exhaustive) for name in ("duckdb files", HELD)),
+        "sqlite",
+        "psycopg3",
+        WHILE_PULLING,
+    ]
 )
 def emptied(request, opened, file_database):
     """A maker of empty databases, of which the model's test needs many."""

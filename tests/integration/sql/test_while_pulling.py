@@ -1,5 +1,5 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""Parts that are staged in Postgres while the pull goes on: when they are used, when not, and what is left of them."""
+"""Parts that are staged while the pull goes on: when they are used, when not, and what is left of them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,28 @@ SCHEMA = {"id": INT, "v": T}
 
 
 @pytest.fixture
-def run(postgres, tmp_path):
+def early(request, opened):
+    """Postgres, if a test is about it, and otherwise each database in which rows are staged."""
+    return request.getfixturevalue("postgres") if "postgres" in request.fixturenames else opened(request.param)
+
+
+@pytest.fixture
+def run(early, tmp_path):
     """A maker of runs: their parts are stored, and all but the last staged."""
-    return lambda *parts, schema=SCHEMA, **about: Run(postgres, parts or ROWS, schema=schema, folder=tmp_path, **about)
+    runs = []
+
+    def make(*parts, schema=SCHEMA, **about):
+        runs.append(Run(early, parts or ROWS, schema=schema, folder=tmp_path, **about))
+        return runs[-1]
+
+    yield make
+    for one in runs:
+        one.parts.close()
+
+
+def pytest_generate_tests(metafunc):
+    if "early" in metafunc.fixturenames and "postgres" not in metafunc.fixturenames:
+        metafunc.parametrize("early", ["psycopg3", "duckdb"], indirect=True)
 
 
 class Run:
@@ -55,7 +74,12 @@ class Run:
 
 
 def staging_tables(db):
-    """Name, persistence and comment of what is staged."""
+    """Name, persistence and comment of what is staged and outlives the connection."""
+    if db.name == "duckdb":
+        return db.query(
+            "SELECT table_name, 'p' AS kept, comment FROM duckdb_tables() WHERE table_name ^@ '_limio' AND NOT temporary "
+            "AND database_name = current_database()"
+        )
     return db.query(
         "SELECT relname, relpersistence, obj_description(oid) FROM pg_class WHERE relname ~ '^_limio' AND relkind = 'r'"
     )
@@ -79,20 +103,20 @@ def reads(monkeypatch):
 
 @pytest.mark.parametrize("mode", ["merge", "append", "replace"])
 @pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
-def test_only_the_last_part_is_left_to_the_load(postgres, run, reads, mode, there):
+def test_only_the_last_part_is_left_to_the_load(early, run, reads, mode, there):
     if there:
         ids, values = ([1, 9], ["old", "z"]) if mode == "merge" else ([9], ["z"])
-        postgres.land("merge", {"id": (INT, ids), "v": (T, values)}, run="before")
+        early.land("merge", {"id": (INT, ids), "v": (T, values)}, run="before")
     staged = run(mode=mode).stage()
-    [(_, persistence, _)] = staging_tables(postgres)
-    assert persistence == ("u" if there else "p")
+    found = [persistence for _, persistence, _ in staging_tables(early)]
+    assert found == ((["u"] if early.postgres else []) if there else ["p"])
     reads.clear()
     result = staged.load()
     assert reads == ["part-2"]
     assert result.rows == 4
     kept = {"merge": {9: "z"}, "append": {9: "z"}, "replace": {}}[mode] if there else {}
-    assert {row["id"]: row["v"] for row in postgres.rows()} == {1: "a", 2: "b", 3: "c", 4: "d", **kept}
-    assert not staging_tables(postgres)
+    assert {row["id"]: row["v"] for row in early.rows()} == {1: "a", 2: "b", 3: "c", 4: "d", **kept}
+    assert not staging_tables(early)
 
 
 def test_a_new_table_is_as_one_that_is_loaded_afterwards(postgres, run):
@@ -131,9 +155,9 @@ def test_a_new_table_is_as_one_that_is_loaded_afterwards(postgres, run):
 @pytest.mark.parametrize(
     ("later", "kind"), [({"v": (INT, [7])}, T), ({"w": (D, [0.5])}, D), ({"e": (INT, [5])}, INT)], ids=["wider", "more", "typed"]
 )
-def test_columns_that_change_on_the_way(postgres, run, reads, there, later, kind):
+def test_columns_that_change_on_the_way(early, run, reads, there, later, kind):
     if there:
-        postgres.land("merge", {"id": (INT, [9])}, run="before")
+        early.land("merge", {"id": (INT, [9])}, run="before")
     [key] = later
     parts = [{"id": (INT, [1]), "v": (T, ["a"]), "e": (N, [None])}, {"id": (INT, [2]), **later}, {"id": (INT, [3])}]
     schema = {"id": INT, "v": T, "e": N, key: kind}
@@ -141,22 +165,22 @@ def test_columns_that_change_on_the_way(postgres, run, reads, there, later, kind
     reads.clear()
     staged.load()
     assert reads == ["part-2"]
-    table = {row["id"]: row for row in postgres.rows()}
+    table = {row["id"]: row for row in early.rows()}
     assert table[1]["v"] == "a"
     assert table[2][key] == ("7" if kind is T else later[key][1][0])
-    assert not staging_tables(postgres)
+    assert not staging_tables(early)
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
-def test_a_column_that_becomes_wider_is_staged_again(postgres, run, reads, there):
+def test_a_column_that_becomes_wider_is_staged_again(early, run, reads, there):
     if there:
-        postgres.land("merge", {"id": (INT, [9])}, run="before")
+        early.land("merge", {"id": (INT, [9])}, run="before")
     values = [(INT, [7]), (T, ["a"]), (INT, [8])]
     staged = run(*({"id": (INT, [number]), "v": value} for number, value in enumerate(values))).stage()
     reads.clear()
     staged.load()
     assert reads == ["part-2"]
-    assert [row["v"] for row in postgres.rows()] == ["7", "a", "8", *([None] if there else [])]
+    assert [row["v"] for row in early.rows()] == ["7", "a", "8", *([None] if there else [])]
 
 
 CHANGES = {
@@ -185,53 +209,53 @@ def test_rows_that_are_not_those_of_the_parts_are_not_used(postgres, run, reads,
 OTHER_ROWS = [{"id": (INT, [1, 2]), "v": (T, ["x", "y"])}, *ROWS[1:]]
 
 
-def test_a_load_of_other_parts_than_those_that_are_staged(postgres, run, reads):
+def test_a_load_of_other_parts_than_those_that_are_staged(early, run, reads):
     staged = run().stage().parts.staged
     again = run(*OTHER_ROWS)
     again.parts.staged = replace(staged, parts=[source.part for source in again.parts.sources])
     reads.clear()
     assert again.load().inserted == 4
     assert reads == ["part-0", "part-1", "part-2"]
-    assert [row["v"] for row in postgres.rows()] == ["x", "y", "c", "d"]
+    assert [row["v"] for row in early.rows()] == ["x", "y", "c", "d"]
 
 
-def test_a_try_with_other_parts_than_those_that_are_staged(postgres, run, reads):
+def test_a_try_with_other_parts_than_those_that_are_staged(early, run, reads):
     run().stage()
     again = run(*OTHER_ROWS)
     parts = {source.part: source for source in again.parts.sources}
     about = StagingTarget(table="subs", primary_key=("id",), time_column=None, run_id="run")
-    staging = RunStaging(hook=postgres.hook, target=about, source=parts.get)
+    staging = RunStaging(hook=early.hook, target=about, source=parts.get)
     staging.add(list(parts)[:2], schema=SCHEMA)
     again.parts.staged = staging.finish(list(parts))
     reads.clear()
     assert again.load().inserted == 4
     assert reads == ["part-2"]
-    assert [row["v"] for row in postgres.rows()] == ["x", "y", "c", "d"]
+    assert [row["v"] for row in early.rows()] == ["x", "y", "c", "d"]
 
 
-def test_what_is_discarded_does_not_stay_and_does_not_come_back(postgres, run):
+def test_what_is_discarded_does_not_stay_and_does_not_come_back(early, run):
     parts = {source.part: source for source in run().parts.sources}
     about = StagingTarget(table="subs", primary_key=("id",), time_column=None, run_id="run")
-    staging = RunStaging(hook=postgres.hook, target=about, source=parts.get)
+    staging = RunStaging(hook=early.hook, target=about, source=parts.get)
     staging.add(list(parts)[:2], schema=SCHEMA)
     staging.finish(list(parts))
-    assert only_staging_table(postgres)
+    assert only_staging_table(early)
     staging.discard()
-    assert not staging_tables(postgres)
+    assert not staging_tables(early)
     staging.add(list(parts), schema=SCHEMA)
     staging.finish(list(parts))
-    assert not staging_tables(postgres)
+    assert not staging_tables(early)
 
 
-def test_the_table_changes_while_pages_come(postgres, run):
-    postgres.land("merge", {"id": (INT, [1]), "v": (INT, [5])}, run="before")
+def test_the_table_changes_while_pages_come(early, run):
+    early.land("merge", {"id": (INT, [1]), "v": (INT, [5])}, run="before")
     staged = run().stage()
-    postgres.execute("ALTER TABLE subs ALTER v TYPE text", "ALTER TABLE subs ADD w text")
+    early.execute("ALTER TABLE subs ALTER v TYPE text", "ALTER TABLE subs ADD w text")
     assert staged.load().updated == 1
-    assert [row["v"] for row in postgres.rows()] == ["a", "b", "c", "d"]
+    assert [row["v"] for row in early.rows()] == ["a", "b", "c", "d"]
 
 
-def test_a_failed_load_leaves_what_a_retry_can_use(postgres, run, reads):
+def test_a_failed_load_leaves_what_a_retry_can_use(early, run, reads):
     staged = run().stage()
 
     def broken(_):
@@ -239,25 +263,25 @@ def test_a_failed_load_leaves_what_a_retry_can_use(postgres, run, reads):
 
     with pytest.raises(RuntimeError):
         staged.load(before_commit=broken)
-    assert not postgres.exists()
+    assert not early.exists()
     reads.clear()
     assert staged.load().inserted == 4
     assert reads == ["part-2"]
 
 
-def test_repeated_keys_in_a_new_table(postgres, run):
+def test_repeated_keys_in_a_new_table(early, run):
     result = run(ROWS[0], ROWS[0], ROWS[1]).stage().load()
     assert (result.inserted, result.duplicates) == (3, 2)
-    assert not staging_tables(postgres)
+    assert not staging_tables(early)
 
 
-def test_what_the_contract_leaves_out(postgres, run, reads):
-    postgres.land("merge", {"id": (INT, [1])}, run="before")
+def test_what_the_contract_leaves_out(early, run, reads):
+    early.land("merge", {"id": (INT, [1])}, run="before")
     staged = run().stage()
     reads.clear()
     result = staged.load(contract=Contract(new_columns=NewColumns.IGNORE))
     assert (result.columns_ignored, reads) == (("v",), ["part-2"])
-    assert set(postgres.types()) == {"id", "_extracted_at", "_run_id"}
+    assert set(early.types()) == {"id", "_extracted_at", "_run_id"}
 
 
 def test_abandoned_tables_are_dropped_and_no_others(postgres, run, monkeypatch):
@@ -305,17 +329,17 @@ def test_a_backup_reads_the_staging_table(postgres, run, monkeypatch):
     assert not staging_tables(postgres)
 
 
-def test_a_refused_load_says_the_same(postgres, run):
+def test_a_refused_load_says_the_same(early, run):
     parts = [{"id": (INT, [1, None]), "v": (T, ["a", "b"])}, *ROWS[1:]]
     with pytest.raises(LandingError, match="1 rows have no"):
         run(*parts).stage().load()
-    assert not postgres.exists()
+    assert not early.exists()
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
-def test_keys_that_only_a_nul_tells_apart(postgres, run, there):
+def test_keys_that_only_a_nul_tells_apart(early, run, there):
     if there:
-        postgres.land("merge", {"id": (T, ["z"])}, run="before")
+        early.land("merge", {"id": (T, ["z"])}, run="before")
     staged = run(*({"id": (T, [key])} for key in ("a\0b", "a\\u0000b", "c")), schema={"id": T}).stage()
     with pytest.raises(LandingError, match="NUL"):
         staged.load()

@@ -30,7 +30,7 @@ RUN_ELSEWHERE = {
     ("docs/how-to/recipes.md", "Replay rejected usage", "sql"): "tests/system/test_recipes.py",
     ("docs/how-to/recipes.md", "Replay rejected usage", "json"): "tests/system/test_recipes.py",
     ("docs/how-to/history.md", "History", "sql"): "tests/integration/pull/test_history.py",
-    ("docs/how-to/sql.md", "When rows are copied", "sql"): "tests/integration/pull/test_while_pulling.py",
+    ("docs/how-to/sql.md", "Into Postgres", "sql"): "tests/integration/pull/test_while_pulling.py",
     ("docs/how-to/deletes.md", "Whose rows they are", "sql"): "tests/integration/sql/test_missing_rows.py",
     ("docs/how-to/settle-usage.md", "Parked rows in SQL", "sql"): "tests/system/test_recipes.py",
     ("docs/how-to/settle-usage.md", "Left in doubt", "sql"): "tests/integration/ledger/test_left_in_doubt.py",

@@ -44,6 +44,15 @@ _PLAIN_DOUBLE = 1e10
 """Below this magnitude, and above a thousandth, every database writes a double without an exponent."""
 
 
+class WhilePulling(Enum):
+    """Whether rows are copied into a database while a pull goes on."""
+
+    BY_DEFAULT = "by default"
+    ON_REQUEST = "on request"
+    """Only if the user asks for it, because nobody else can use the database meanwhile."""
+    REFUSED = "refused"
+
+
 class Equality(Enum):
     """Which values a column compares as equal."""
 
@@ -188,8 +197,6 @@ class Session(ABC):
     """
 
     dialect: Dialect
-    loads_while_pulling = False
-    """Whether rows are staged while a pull goes on, unless the user says otherwise."""
     driver_error: type[Exception]
     """The base class of what the driver raises."""
 
@@ -210,6 +217,19 @@ class Session(ABC):
     def connect_to_inspect(cls, hook: DbApiHook) -> Any | None:
         """Open the connection without creating the database or waiting for it; ``None`` where that is not possible."""
         return cls.connect(hook, wait=0.0)
+
+    @classmethod
+    def while_pulling(cls, hook: DbApiHook) -> WhilePulling:  # noqa: ARG003
+        """Return whether rows are staged in the database while a pull goes on."""
+        return WhilePulling.REFUSED
+
+    @classmethod
+    def hold(cls, hook: DbApiHook) -> Any | None:  # noqa: ARG003
+        """Keep the database open between transactions; return what to close in the end, ``None`` where there is no need.
+
+        :raises LandingError: as `connect`, without waiting.
+        """
+        return None
 
     @classmethod
     def process_lock(cls, hook: DbApiHook) -> AbstractContextManager[object]:  # noqa: ARG003
@@ -358,7 +378,7 @@ class Session(ABC):
         """Return statements for some of the pairs of a staged row and a row of the table at a time, if all would be too many."""
         return [statements]
 
-    def invalid_json(self, *, stage: str, column: str) -> int:  # noqa: ARG002
+    def invalid_json(self, *, staged: str, column: str) -> int:  # noqa: ARG002
         """Count the staged values of a JSON column that the database's JSON type refuses."""
         return 0
 

@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import ISO_INSTANT, VALUE, Dialect, DirectLoadSession, Equality, TableColumn, quoted
+from limio_limitrail.landing.sql.dialect import (
+    ISO_INSTANT,
+    VALUE,
+    Dialect,
+    DirectLoadSession,
+    Equality,
+    TableColumn,
+    WhilePulling,
+    quoted,
+)
 from limio_limitrail.landing.sql.duckdb_connect import database_path, free_settings, opened
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, before_values
 from limio_limitrail.landing.sql.metadata import values_of
@@ -27,7 +36,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from airflow.providers.common.sql.hooks.sql import DbApiHook
 
-    from limio_limitrail.landing.sql.duckdb_stream import PartStream
+    from limio_limitrail.landing.sql.duckdb_staging import DuckStagingTables
+    from limio_limitrail.landing.sql.duckdb_stream import TableStream
     from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
     from limio_limitrail.landing.sql.statements import LoadStatements
 
@@ -132,8 +142,11 @@ DUCKDB = Dialect(
 )
 
 
+_MOTHERDUCK = ("md:", "motherduck:")
+
+
 def _same_file(database: str) -> str:
-    return database if database.startswith("md:") else str(Path(database).resolve())
+    return database if database.startswith(_MOTHERDUCK) else str(Path(database).resolve())
 
 
 def _lower(expression: str) -> str:
@@ -203,6 +216,7 @@ class DuckSession(DirectLoadSession):
         super().__init__(hook, connection)
         self.driver_error = duckdb.Error
         self._staged: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+        self._memory = MEMORY
         self._found: set[TableName] = set()
         """Tables that this transaction has found."""
 
@@ -216,8 +230,17 @@ class DuckSession(DirectLoadSession):
         session = cls(hook, connection)
         session.execute("SET TimeZone = 'UTC'")
         # The default is four fifths of the machine's memory; beyond this limit DuckDB uses its disk.
-        session.set("memory_limit", f"'{MEMORY}'")
+        session._restore_settings()
         return connection
+
+    @classmethod
+    def while_pulling(cls, hook: DbApiHook) -> WhilePulling:
+        return WhilePulling.REFUSED if database_path(hook).startswith(_MOTHERDUCK) else WhilePulling.ON_REQUEST
+
+    @classmethod
+    def hold(cls, hook: DbApiHook) -> duckdb.DuckDBPyConnection:
+        """Open the file, and with it keep other processes out; all connections of this process share it."""
+        return cls.connect(hook, wait=0.0)
 
     @classmethod
     def connect_to_inspect(cls, hook: DbApiHook) -> duckdb.DuckDBPyConnection | None:
@@ -228,6 +251,10 @@ class DuckSession(DirectLoadSession):
             return cls.connect(hook, wait=0.0)
         except LandingError:
             return None
+
+    def cut_off(self) -> None:
+        """End the statement that another thread runs: there is no server to wait for."""
+        self.interrupt()
 
     @classmethod
     def process_lock(cls, hook: DbApiHook) -> threading.Lock:
@@ -241,7 +268,7 @@ class DuckSession(DirectLoadSession):
 
     def file(self) -> Path | None:
         database = database_path(self.hook)
-        return None if database.startswith("md:") else Path(database).resolve()
+        return None if database.startswith(_MOTHERDUCK) else Path(database).resolve()
 
     @contextmanager
     def transaction(
@@ -342,40 +369,58 @@ class DuckSession(DirectLoadSession):
         try:
             yield
         except LandingError:
-            self.roll_back()
-            self._restore_settings()
-            self.begin(lock_wait=None, idle_limit=None, read_only=False)
+            self.begin_again()
             raise
+        self._restore_settings()
+
+    def begin_again(self) -> None:
+        """Undo the whole transaction, which an error has aborted, and begin another."""
+        self.roll_back()
+        self._restore_settings()
+        self.begin(lock_wait=None, idle_limit=None, read_only=False)
+
+    @contextmanager
+    def copy_settings(self, *, columns: int) -> Iterator[None]:
+        """Copy parts within with little memory, and one thread."""
+        self.set("memory_limit", f"'{max(COPY_MEMORY, COPY_COLUMN_MEMORY * columns)}MB'")
+        self.set("threads", str(COPY_THREADS))
+        # The rows of a new table need no order, others have a number, and keeping it costs time.
+        self.set("preserve_insertion_order", "false")
+        yield
+        # After an error the settings can be changed only when the transaction has ended; each connection begins with them.
         self._restore_settings()
 
     def _restore_settings(self) -> None:
         self.set("preserve_insertion_order", "true")
         self.set("threads", None)
-        self.set("memory_limit", f"'{MEMORY}'")
+        self.set("memory_limit", f"'{self._memory}'")
 
     def copy_into(self, plan: LoadPlan, *, parts: Sequence[PartSource]) -> Iterator[int]:
         """Read the parts into the new table, several in one statement; yield the rows of each."""
         from limio_limitrail.landing.sql.duckdb_stream import PartStream
 
-        self.set("memory_limit", f"'{max(COPY_MEMORY, COPY_COLUMN_MEMORY * len(plan.columns))}MB'")
-        self.set("threads", str(COPY_THREADS))
-        # The rows of a new table need no order, and keeping it costs time.
-        self.set("preserve_insertion_order", "false")
         names = ", ".join(map(quoted, plan.written_names))
-        for at in range(0, len(parts), PARTS_AT_ONCE):
-            stream = PartStream(plan, parts=parts[at : at + PARTS_AT_ONCE])
-            copied = self._copy(stream, into=f"{self.dialect.qualified(plan.table)} ({names})", plan=plan)
-            if copied != sum(stream.rows):
-                raise LandingError(f"DuckDB read {copied} rows where the parts have {sum(stream.rows)}")
-            yield from stream.rows
+        into = f"{self.dialect.qualified(plan.table)} ({names})"
+        stored = [self.dialect.stored(column.staged, column.kind) for column in plan.columns]
+        selected = ", ".join((*stored, *([VALUE] * len(plan.metadata))))
+        with self.copy_settings(columns=len(plan.columns)):
+            for at in range(0, len(parts), PARTS_AT_ONCE):
+                stream = PartStream(plan, parts=parts[at : at + PARTS_AT_ONCE])
+                copied = self.insert(stream, into=into, selected=selected, values=values_of(plan.metadata))
+                if copied != sum(stream.rows):
+                    raise LandingError(f"DuckDB read {copied} rows where the parts have {sum(stream.rows)}")
+                yield from stream.rows
 
-    def _copy(self, stream: PartStream, *, into: str, plan: LoadPlan) -> int:
+    def insert(self, stream: TableStream, *, into: str, selected: str = "*", values: Sequence[object] = ()) -> int:
+        """Insert rows into a table; return how many.
+
+        :param into: the table and its columns.
+        :param selected: what is inserted of the stream's columns and of the values.
+        """
         source = f"_limio_parts_{uuid.uuid4().hex}"
-        values = [self.dialect.stored(column.staged, column.kind) for column in plan.columns]
-        selected = ", ".join((*values, *([VALUE] * len(plan.metadata))))
         self.guarded(lambda: self._connection.register(source, stream.reader()))
         try:
-            copied = self.execute(f"INSERT INTO {into} SELECT {selected} FROM {source}", *values_of(plan.metadata))
+            copied = self.execute(f"INSERT INTO {into} SELECT {selected} FROM {source}", *values)
         except DatabaseError:
             # The rollback removes the view, which an aborted transaction does not.
             stream.close()
@@ -392,17 +437,40 @@ class DuckSession(DirectLoadSession):
         # A registered view would keep the rows in memory until the transaction ends, even after it is unregistered.
         if rows.nbytes > LARGE_ROW * rows.num_rows:
             # A thread holds two thousand rows at a time.
-            self.set("memory_limit", f"'{MEMORY}'")
+            self._set_memory(MEMORY)
         self.guarded(lambda: self._connection.from_arrow(rows).insert_into(stage))
         self._staged[stage][0] += rows.num_rows
         self._staged[stage][1] += rows.nbytes
         # Arrow would keep the memory of the rows before these.
         pa.default_memory_pool().release_unused()
 
+    def staging_tables(self) -> DuckStagingTables:
+        """Return the tables in which rows are staged while a pull goes on."""
+        from limio_limitrail.landing.sql.duckdb_staging import DuckStagingTables
+
+        return DuckStagingTables(self)
+
+    def note_staged(self, stage: str, *, rows: int, size: int) -> None:
+        """Take note of rows that were staged before.
+
+        :param size: their bytes in Arrow's memory.
+        """
+        self._staged[stage] = [rows, size]
+        if size > LARGE_ROW * rows:
+            self._set_memory(MEMORY)
+
+    def query_rows(self, sql: str) -> pa.Table:
+        """Run a query and fetch all its rows as Arrow."""
+        return self.guarded(lambda: self._connection.sql(sql).to_arrow_table())
+
     def limit_memory(self, *, columns: int) -> None:
         """Let DuckDB keep less of the staged rows in memory."""
         if columns * MERGE_COLUMN_MEMORY <= MERGE_MEMORY:
-            self.set("memory_limit", f"'{MERGE_MEMORY}MB'")
+            self._set_memory(f"{MERGE_MEMORY}MB")
+
+    def _set_memory(self, limit: str) -> None:
+        self._memory = limit
+        self.set("memory_limit", f"'{limit}'")
 
     def pair_slices(self, statements: LoadStatements, *, keys: Sequence[ColumnPlan]) -> Sequence[LoadStatements]:
         from limio_limitrail.landing.sql.duckdb_slices import SLICE_SIZE, pair_slices
@@ -412,14 +480,14 @@ class DuckSession(DirectLoadSession):
             return [statements]
         if any(ascii_lower(column.name) == "rowid" for column in self.columns(statements.plan.table) or ()):
             # It hides the identifier of DuckDB's own.
-            self.set("memory_limit", f"'{MEMORY}'")
+            self._set_memory(MEMORY)
             return [statements]
         return pair_slices(self, statements, keys=keys, rows=rows, size=size)
 
-    def invalid_json(self, *, stage: str, column: str) -> int:
+    def invalid_json(self, *, staged: str, column: str) -> int:
         """Count the values that DuckDB's JSON type refuses, such as half of a surrogate pair."""
         [(invalid,)] = self.query(
-            f"SELECT count(*) FROM {quoted(stage)} WHERE {column} IS NOT NULL AND TRY_CAST({column} AS JSON) IS NULL"
+            f"SELECT count(*) FROM {staged} WHERE {column} IS NOT NULL AND TRY_CAST({column} AS JSON) IS NULL"
         )
         return int(invalid)
 

@@ -89,9 +89,10 @@ def opened(hook: DbApiHook, *, wait: float) -> duckdb.DuckDBPyConnection:
         if file_being_created and time.monotonic() + pause > start + CREATION_WAIT:
             raise LandingError(f"the file {file} is not a DuckDB database")
         if time.monotonic() + pause > start + wait:
+            lasted = f" for {wait:.0f} seconds" if wait else ""
             raise DatabaseError(
                 Diagnosis(
-                    summary=f"another process has had the DuckDB file {file} open for {wait:.0f} seconds{_holder(message)}",
+                    summary=f"another process has had the DuckDB file {file} open{lasted}{_holder(message)}",
                     detail="DuckDB lets one process write, and none read meanwhile: close the other program, or give the tasks "
                     "that use this file one pool slot",
                     cause=Cause.TIMEOUT,

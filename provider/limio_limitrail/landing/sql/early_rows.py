@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import TYPE_CHECKING
 
 from msgspec import structs
 
@@ -27,6 +28,9 @@ from limio_limitrail.landing.sql.staging_table import (
     staging_name,
 )
 
+if TYPE_CHECKING:
+    from limio_limitrail.landing.sql.held_database import HeldDatabase
+
 log = logging.getLogger("limio_limitrail.landing.sql")
 
 
@@ -37,11 +41,13 @@ class StagedRun:
     :param target: what they were staged for.
     :param parts: the parts of the finished pull.
     :param on_leftovers: called if there are staging tables for the target, of this run or of others.
+    :param database: the database if it is kept open: what is staged may be seen by this connection alone.
     """
 
     target: StagingTarget
     parts: Sequence[Part]
     on_leftovers: Callable[[], None]
+    database: HeldDatabase | None = None
 
 
 class _UnusableError(Exception):
@@ -106,11 +112,10 @@ def take_early_rows(session: Session, *, plan: LoadPlan, run: StagedRun) -> Earl
     if tables is None:
         return None
     table = session.located(plan.table)
-    staging = staging_name(table, target=run.target)
-    names = [name for name, _ in tables.names(schema=table.schema, prefix=name_prefix(table))]
-    if names:
+    staging = tables.located(staging_name(table, target=run.target), becomes_table=not plan.exists)
+    if tables.names(schema=table.schema, prefix=name_prefix(table)):
         run.on_leftovers()
-    if staging.table not in names:
+    if tables.comment(staging) is None:
         return None
     try:
         with tables.attempt():

@@ -86,7 +86,9 @@ def load(
     pa.default_memory_pool().release_unused()
     step = f"while loading {target.table}"
     try:
-        with during(step, outcome=_NOTHING_WRITTEN), open_session(hook, step=step) as session:
+        held = None if staged is None else staged.database
+        opened = open_session(hook, step=step) if held is None else held.loading(step=step)
+        with during(step, outcome=_NOTHING_WRITTEN), opened as session:
             table = find_table(target.table, dialect=session.dialect)
             lock_tables(session, table=table, children=child_tables)
             with during(f"while comparing the masks of the key of {table}"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.concurrency import prefetch
 from limio_limitrail.landing.column_types import Kind
-from limio_limitrail.landing.sql.dialect import VALUE, Dialect, DirectLoadSession, TableColumn, quoted
+from limio_limitrail.landing.sql.dialect import VALUE, Dialect, DirectLoadSession, TableColumn, WhilePulling, quoted
 from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, connected
 from limio_limitrail.landing.sql.model import LandingError, PartSource
 from limio_limitrail.landing.sql.names import LONGEST_NAME, TableName, ascii_lower
@@ -120,7 +120,6 @@ class PostgresSession(DirectLoadSession):
     """A transaction in Postgres, through psycopg 2 or 3."""
 
     dialect = POSTGRES
-    loads_while_pulling = True
 
     def __init__(self, hook: DbApiHook, connection: Any) -> None:
         super().__init__(hook, connection)
@@ -141,6 +140,10 @@ class PostgresSession(DirectLoadSession):
     @classmethod
     def connect(cls, hook: DbApiHook, *, wait: float | None = None) -> Any:  # noqa: ARG003
         return connected(hook, name="Postgres", describe=unreachable)
+
+    @classmethod
+    def while_pulling(cls, hook: DbApiHook) -> WhilePulling:  # noqa: ARG003
+        return WhilePulling.BY_DEFAULT
 
     @classmethod
     def describe(cls, error: Exception, *, connection: Any) -> Diagnosis:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextvars
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -21,6 +22,8 @@ from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.parts import Part
 from limio_limitrail.landing.sql.dialect import Session
 from limio_limitrail.landing.sql.early_rows import StagedRun
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError
+from limio_limitrail.landing.sql.held_database import HeldDatabase
 from limio_limitrail.landing.sql.metadata import run_columns
 from limio_limitrail.landing.sql.names import TableName
 from limio_limitrail.landing.sql.plan import LoadPlan, make_plan
@@ -76,6 +79,8 @@ class RunStaging:
         self._abandoned = False
         self._thread: threading.Thread | None = None
         self._session: Session | None = None
+        self._held: HeldDatabase | None = None
+        self._is_waiting = False
         self._copied = 0
         self._restarts = 0
         self._failures = 0
@@ -116,7 +121,8 @@ class RunStaging:
             )
             self._gave_up = True
             self.stop()
-        return StagedRun(target=self._target, parts=parts, on_leftovers=self._note_leftovers)
+        held = None if self._gave_up else self._held
+        return StagedRun(target=self._target, parts=parts, on_leftovers=self._note_leftovers, database=held)
 
     def _hangs(self) -> bool:
         """Wait for the end of the thread; return whether it does nothing any more."""
@@ -141,18 +147,28 @@ class RunStaging:
             session.cut_off()
         self._thread.join(_STOP_SECONDS)
 
+    def close(self) -> None:
+        """Let others use a database that was kept open during the pull."""
+        if self._thread is not None and self._thread.is_alive() and self._thread is not threading.current_thread():
+            return
+        held, self._held = self._held, None
+        if held is not None:
+            held.close()
+
     def discard(self) -> None:
         """Remove what was copied. See `EarlyLoad.discard`."""
         self._gave_up = True
         self.stop()
         self.clean_up()
+        self.close()
 
     def clean_up(self) -> None:
         """Drop the staging tables of the run and those that earlier ones have abandoned, if any; log what cannot be dropped."""
         if self._thread is None and not self._has_leftovers:
             return
         try:
-            with open_session(self._hook(), step="while dropping staging tables", lock_wait=LOCK_WAIT) as session:
+            step = "while dropping staging tables"
+            with open_session(self._hook(), step=step, lock_wait=LOCK_WAIT, file_wait=LOCK_WAIT) as session:
                 if (tables := session.staging_tables()) is not None:
                     self._drop(session, tables)
         except Exception as error:  # noqa: BLE001 - the rows are in the table, or the pull's own error counts
@@ -182,6 +198,23 @@ class RunStaging:
         )
 
     def _work(self) -> None:
+        try:
+            self._copy_wanted()
+        finally:
+            self._end_transaction()
+
+    def _end_transaction(self) -> None:
+        if self._held is None:
+            return
+        try:
+            if self._gave_up:
+                self._held.roll_back()
+            else:
+                self._held.commit()
+        except Exception as error:  # noqa: BLE001 - as above
+            log.info("%s: %s", self._target.table, _postponed(error))
+
+    def _copy_wanted(self) -> None:
         while not self._gave_up:
             with self._changed:
                 while self._wanted is None and not self._closing:
@@ -193,6 +226,10 @@ class RunStaging:
                 self._copy(*wanted)
             except _GaveUpError as why:
                 self._give_up(str(why))
+            except _InUseError as why:
+                if not self._is_waiting:
+                    log.info("%s: %s", self._target.table, why)
+                self._is_waiting = True
             except Exception as error:  # noqa: BLE001 - the load reports it if it matters
                 self._failures += 1
                 if self._failures >= MAX_FAILURES and not self._abandoned:
@@ -204,12 +241,12 @@ class RunStaging:
 
     def _give_up(self, why: str) -> None:
         self._gave_up = True
+        self.close()
         log.info("%s: the parts are loaded after the pull, not during it (%s)", self._target.table, why)
 
     def _copy(self, parts: Sequence[Part], schema: Mapping[str, Kind]) -> None:
         """Copy the parts that are not staged yet, in one transaction."""
-        step = f"while staging parts for {self._target.table}"
-        with open_session(self._hook(), step=step, lock_wait=LOCK_WAIT) as session:
+        with self._transaction() as session:
             tables = session.staging_tables()
             if tables is None:
                 raise _GaveUpError(f"{session.dialect.name} has no staging tables")
@@ -218,6 +255,7 @@ class RunStaging:
             metadata = run_columns(extracted_at=datetime.now(UTC), run_id=self._target.run_id)
             plan = make_plan(session=session, table=table, schema=schema, metadata=metadata)
             staging = staging_name(table, target=self._target)
+            staging = tables.located(staging, becomes_table=not plan.exists)
             writer = _Writer(tables=tables, staging=staging, plan=plan, target=self._target)
             record = writer.open(parts, may_restart=self._may_restart)
             for part in parts[record.parts :]:
@@ -227,6 +265,22 @@ class RunStaging:
                 self._copied += 1
             tables.set_comment(staging, comment=replace(record, digest=digest_of(parts[: record.parts])).to_text())
 
+    @contextmanager
+    def _transaction(self) -> Iterator[Session]:
+        """Run a transaction, or continue the one of a database that is kept open."""
+        step = f"while staging parts for {self._target.table}"
+        hook = self._hook()
+        if self._held is None:
+            try:
+                self._held = HeldDatabase.open(hook)
+            except DatabaseError as refused:
+                if refused.cause is Cause.TIMEOUT:
+                    raise _InUseError(_postponed(refused)) from None
+                raise
+        held = self._held
+        with open_session(hook, step=step, lock_wait=LOCK_WAIT) if held is None else held.staging(step=step) as session:
+            yield session
+
     def _may_restart(self) -> None:
         self._restarts += 1
         if self._restarts > MAX_RESTARTS:
@@ -235,6 +289,10 @@ class RunStaging:
 
 class _GaveUpError(Exception):
     """Nothing can be copied before the pull has ended."""
+
+
+class _InUseError(Exception):
+    """Another process has the database open. The message says what that means."""
 
 
 def _postponed(error: Exception) -> str:

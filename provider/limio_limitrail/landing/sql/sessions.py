@@ -80,21 +80,27 @@ def find_table(text: str, *, dialect: Dialect) -> TableName:
         raise LandingError(str(wrong)) from None
 
 
-def open_session(hook: DbApiHook, *, step: str, lock_wait: float | None = None) -> AbstractContextManager[Session]:
+def open_session(
+    hook: DbApiHook, *, step: str, lock_wait: float | None = None, file_wait: float | None = None
+) -> AbstractContextManager[Session]:
     """Open the database and one transaction: committed at the end, rolled back if anything is raised.
 
     :param step: what it is for, as in ``while loading analytics.orders``; messages say so.
     :param lock_wait: seconds to wait for a lock, where the database can limit that; ``None``: as long as a load does.
+    :param file_wait: seconds to wait for another process that has the database's file open, likewise.
     :raises LandingError: rows could get lost in the database, it cannot be opened, or it refuses something.
     """
-    return _open(session_class(hook), hook=hook, step=step, lock_wait=lock_wait)
+    return _open(session_class(hook), hook=hook, step=step, lock_wait=lock_wait, file_wait=file_wait)
 
 
 @contextmanager
-def _open(kind: type[Session], *, hook: DbApiHook, step: str, lock_wait: float | None) -> Iterator[Session]:
+def _open(
+    kind: type[Session], *, hook: DbApiHook, step: str, lock_wait: float | None, file_wait: float | None
+) -> Iterator[Session]:
     # Closing rolls back whatever was not committed, on a broken connection too.
     with ExitStack() as stack:
         stack.enter_context(during(step))
-        stack.enter_context(kind.process_lock(hook))
-        connection = stack.enter_context(closing(kind.connect(hook)))
+        if lock_wait is None:  # else the transaction takes it
+            stack.enter_context(kind.process_lock(hook))
+        connection = stack.enter_context(closing(kind.connect(hook, wait=file_wait)))
         yield stack.enter_context(kind(hook, connection).transaction(lock_wait=lock_wait))

@@ -152,6 +152,10 @@ class StagingTables(ABC):
     def refused(self, table: TableName, *, becomes_table: bool) -> str | None:
         """Return why no staging table may be created for a target; ``None`` if one may."""
 
+    def located(self, staging: TableName, *, becomes_table: bool) -> TableName:  # noqa: ARG002
+        """Return the staging table's name with the schema that it is in."""
+        return staging
+
     @abstractmethod
     def comment(self, staging: TableName) -> tuple[str | None] | None:
         """Return a table's comment, if it has one, in a tuple; ``None`` if there is no such table."""

@@ -339,7 +339,7 @@ class TableLoad:
     def _demote_invalid_json(self) -> None:
         """Turn JSON columns into text columns if the database's JSON type refuses some of their values."""
         columns = [column for column in self._plan.columns if column.kind is Kind.JSON and column.custom_type is None]
-        invalid = {column.key for column in columns if self._session.invalid_json(stage=self._sql.stage, column=column.staged)}
+        invalid = {column.key for column in columns if self._session.invalid_json(staged=self._sql.staged, column=column.staged)}
         self._plan = self._plan.as_text(invalid)
         self._sql = replace(self._sql, plan=self._plan)
 
