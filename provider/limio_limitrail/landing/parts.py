@@ -33,6 +33,7 @@ _BUCKETS = frozenset({"s3", "s3a", "s3n", "gs", "gcs"})
 """Protocols of object stores, which have no folders and whose ``mkdir`` creates buckets."""
 
 _MKDIR_ATTEMPTS = 10
+_SOMEBODY_ELSE = "another try of the same run may be writing there, or a clean-up may have removed files; a retry pulls again"
 _ZSTD_LEVEL = 1
 """The fastest level that still looks for long repetitions, of which records are full."""
 
@@ -81,7 +82,7 @@ class ChildPart(Part, frozen=True, kw_only=True, rename={"digest": "sha256"}):
 
 
 class DamagedPartError(ExplainedError, ValueError):
-    """A part file is not the one that was written."""
+    """A part file is not the one that was written, or cannot be where it belongs."""
 
 
 def part_name(*, number: int, part_format: PartFormat) -> str:
@@ -102,8 +103,12 @@ def store_part(path: ObjectStoragePath, content: bytes, *, rows: int) -> Part:
     """Write a part's bytes under its name.
 
     :param rows: the records in it.
+    :raises DamagedPartError: its folder is gone.
     """
-    write_file(path, content)
+    try:
+        write_file(path, content)
+    except FileNotFoundError:
+        raise DamagedPartError(f"part {path.name} cannot be written: the folder {path.parent} is gone; {_SOMEBODY_ELSE}") from None
     return Part(name=path.name, rows=rows, size=len(content), digest=hashlib.sha256(content).hexdigest())
 
 
@@ -129,9 +134,11 @@ def read_verified(folder: ObjectStoragePath, part: Part) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise DamagedPartError(f"part {part.name} is gone from {folder}") from None
+        raise DamagedPartError(f"part {part.name} is gone from {folder}; {_SOMEBODY_ELSE}") from None
     if hashlib.sha256(content).hexdigest() != part.digest:
-        raise DamagedPartError(f"part {part.name} in {folder} is not the file that was written: its digest differs")
+        raise DamagedPartError(
+            f"part {part.name} in {folder} is not the file that was written: its digest differs; {_SOMEBODY_ELSE}"
+        )
     return content
 
 

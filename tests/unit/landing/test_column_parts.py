@@ -126,3 +126,8 @@ def test_the_digest_is_that_of_the_file(tmp_path):
     part = stored(tmp_path, table({"n": (Kind.INTEGER, [1])}), PartFormat.ARROW)
     content = (tmp_path / part.name).read_bytes()
     assert part.part == Part(name="part-00000.arrow", rows=1, size=len(content), digest=hashlib.sha256(content).hexdigest())
+
+
+def test_a_folder_that_is_gone_is_somebody_elses_doing(tmp_path):
+    with pytest.raises(DamagedPartError, match=r"the folder .* is gone; another try of the same run may be writing there"):
+        stored(tmp_path / "gone", pa.table({"a": [1]}), PartFormat.ARROW)
