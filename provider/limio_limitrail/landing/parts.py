@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Collection
 from contextlib import suppress
@@ -85,6 +87,10 @@ class DamagedPartError(ExplainedError, ValueError):
     """A part file is not the one that was written, or cannot be where it belongs."""
 
 
+class FolderWriteError(ExplainedError, OSError):
+    """A file could not be written into a folder on this machine: its disk is full, or refuses it."""
+
+
 def part_name(*, number: int, part_format: PartFormat) -> str:
     """Return the name of a part by its number: a pull that runs again uses the same names."""
     return f"part-{number:05d}{part_format.suffix}"
@@ -115,14 +121,32 @@ def store_part(path: ObjectStoragePath, content: bytes, *, rows: int) -> Part:
 def write_file(path: ObjectStoragePath, content: bytes) -> None:
     """Write or replace a file; on this machine never through a symbolic link.
 
-    :raises OSError: it cannot be written, or is a symbolic link.
+    :raises FileNotFoundError: on this machine, the folder is gone.
+    :raises FolderWriteError: on this machine, it cannot be written, or is a symbolic link.
     """
     if not is_local(path):
         path.write_bytes(content)
         return
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(path.path, flags, 0o666), "wb") as file:
-        file.write(content)
+    try:
+        with os.fdopen(os.open(path.path, flags, 0o666), "wb") as file:
+            file.write(content)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _refused(path, size=len(content), error=error) from None
+
+
+def _refused(path: ObjectStoragePath, *, size: int, error: OSError) -> FolderWriteError:
+    said = f"{path.name} ({size:,} bytes) could not be written into {path.parent}: {error.strerror}"
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return FolderWriteError(f"{said}. A retry goes on from the finished parts")
+    with suppress(OSError):
+        disk = shutil.disk_usage(os.path.dirname(path.path))  # noqa: PTH120 - the path is a URL path
+        said = f"{said} ({disk.free:,} of {disk.total:,} bytes are free)"
+    return FolderWriteError(
+        f"{said}. Make room on this worker's disk, or give the task another folder. A retry goes on from the finished parts"
+    )
 
 
 def read_verified(folder: ObjectStoragePath, part: Part) -> bytes:
