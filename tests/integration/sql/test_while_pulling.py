@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from limio_limitrail.landing.column_types import Kind
@@ -260,6 +261,29 @@ def test_a_load_whose_rows_another_run_drops_meanwhile(postgres, run, reads):
     reads.clear()
     assert staged.load().rows == 4
     assert reads == ["part-0", "part-1", "part-2"]
+
+
+def test_nobody_changes_the_rows_while_they_are_loaded(postgres, run):
+    postgres.land("merge", {"id": (INT, [1]), "v": (T, ["old"])}, run="before")
+    staged = run().stage()
+    name = only_staging_table(postgres)
+
+    def refused(_):
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            postgres.execute(f"LOCK TABLE {name} IN ROW EXCLUSIVE MODE NOWAIT")
+
+    assert staged.load(before_commit=refused).updated == 1
+
+
+def test_a_run_without_rows_of_its_own_drops_those_of_a_dead_one(postgres, run, monkeypatch):
+    run(run_id="dead").stage()
+    monkeypatch.setattr(staging_table_module, "ABANDONED_AFTER", timedelta(0))
+    small = run(ROWS[0])
+    staging, parts = staging_of(postgres, small)
+    small.parts.staged = staging.finish(parts)
+    assert small.load().inserted == 2
+    staging.clean_up()
+    assert not staging_tables(postgres)
 
 
 def test_a_part_that_arrives_short_is_left_to_the_load(postgres, run, caplog):
