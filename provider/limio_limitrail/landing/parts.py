@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import shutil
 import sys
 from collections.abc import Collection
 from contextlib import suppress
@@ -33,6 +35,7 @@ _BUCKETS = frozenset({"s3", "s3a", "s3n", "gs", "gcs"})
 """Protocols of object stores, which have no folders and whose ``mkdir`` creates buckets."""
 
 _MKDIR_ATTEMPTS = 10
+_SOMEBODY_ELSE = "another try of the same run may be writing there, or a clean-up may have removed files; a retry pulls again"
 _ZSTD_LEVEL = 1
 """The fastest level that still looks for long repetitions, of which records are full."""
 
@@ -81,7 +84,11 @@ class ChildPart(Part, frozen=True, kw_only=True, rename={"digest": "sha256"}):
 
 
 class DamagedPartError(ExplainedError, ValueError):
-    """A part file is not the one that was written."""
+    """A part file is not the one that was written, or cannot be where it belongs."""
+
+
+class FolderWriteError(ExplainedError, OSError):
+    """A file could not be written into a folder on this machine: its disk is full, or refuses it."""
 
 
 def part_name(*, number: int, part_format: PartFormat) -> str:
@@ -102,22 +109,44 @@ def store_part(path: ObjectStoragePath, content: bytes, *, rows: int) -> Part:
     """Write a part's bytes under its name.
 
     :param rows: the records in it.
+    :raises DamagedPartError: its folder is gone.
     """
-    write_file(path, content)
+    try:
+        write_file(path, content)
+    except FileNotFoundError:
+        raise DamagedPartError(f"part {path.name} cannot be written: the folder {path.parent} is gone; {_SOMEBODY_ELSE}") from None
     return Part(name=path.name, rows=rows, size=len(content), digest=hashlib.sha256(content).hexdigest())
 
 
 def write_file(path: ObjectStoragePath, content: bytes) -> None:
     """Write or replace a file; on this machine never through a symbolic link.
 
-    :raises OSError: it cannot be written, or is a symbolic link.
+    :raises FileNotFoundError: on this machine, the folder is gone.
+    :raises FolderWriteError: on this machine, it cannot be written, or is a symbolic link.
     """
     if not is_local(path):
         path.write_bytes(content)
         return
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(path.path, flags, 0o666), "wb") as file:
-        file.write(content)
+    try:
+        with os.fdopen(os.open(path.path, flags, 0o666), "wb") as file:
+            file.write(content)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _refused(path, size=len(content), error=error) from None
+
+
+def _refused(path: ObjectStoragePath, *, size: int, error: OSError) -> FolderWriteError:
+    said = f"{path.name} ({size:,} bytes) could not be written into {path.parent}: {error.strerror}"
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return FolderWriteError(f"{said}. A retry goes on from the finished parts")
+    with suppress(OSError):
+        disk = shutil.disk_usage(os.path.dirname(path.path))  # noqa: PTH120 - the path is a URL path
+        said = f"{said} ({disk.free:,} of {disk.total:,} bytes are free)"
+    return FolderWriteError(
+        f"{said}. Make room on this worker's disk, or give the task another folder. A retry goes on from the finished parts"
+    )
 
 
 def read_verified(folder: ObjectStoragePath, part: Part) -> bytes:
@@ -129,9 +158,11 @@ def read_verified(folder: ObjectStoragePath, part: Part) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise DamagedPartError(f"part {part.name} is gone from {folder}") from None
+        raise DamagedPartError(f"part {part.name} is gone from {folder}; {_SOMEBODY_ELSE}") from None
     if hashlib.sha256(content).hexdigest() != part.digest:
-        raise DamagedPartError(f"part {part.name} in {folder} is not the file that was written: its digest differs")
+        raise DamagedPartError(
+            f"part {part.name} in {folder} is not the file that was written: its digest differs; {_SOMEBODY_ELSE}"
+        )
     return content
 
 

@@ -23,6 +23,8 @@ from limio_limitrail.transfers.nested_columns import nested_paths
 from limio_limitrail.transfers.summaries import first_names
 
 if TYPE_CHECKING:
+    from contextlib import ExitStack
+
     from airflow.sdk import Context, ObjectStoragePath
 
     from limio_limitrail.api.list_reader import ListReader
@@ -240,6 +242,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         self,
         plan: PullPlan,
         *,
+        held: ExitStack,
         part_format: PartFormat,
         columns: Mapping[str, NestedPath],
         target: Callable[[], LineageDataset],
@@ -251,6 +254,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
     ) -> Manifest:
         """Pull into parts.
 
+        :param held: keeps other tries of the run out of its folder until it ends.
         :param columns: all nested columns: the resource's and the task's.
         :param target: returns the table or the folder, for OpenLineage.
         :param child_lists: the nested lists whose elements become rows of child tables.
@@ -265,7 +269,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
         from limio_limitrail.observability.lineage import LineageChildTable, TaskLineage, list_dataset
         from limio_limitrail.observability.metrics import log_group
         from limio_limitrail.transfers.column_checks import ColumnNameChecks
-        from limio_limitrail.transfers.folders import prepare_folder
+        from limio_limitrail.transfers.folders import hold_folder
         from limio_limitrail.transfers.pull_identity import pull_signature
 
         resource, time_range = plan.resource, plan.time_range
@@ -291,7 +295,7 @@ class ResourcePullOperator(IncrementalPull, ReadsParameters, LineageMixin, BaseO
             )
 
         self.collect_lineage(lineage)
-        prepare_folder(plan.folder, root=plan.root)
+        held.enter_context(hold_folder(plan.folder, root=plan.root))
         shaping = Shaping(
             time_column=resource.time_column,
             time_path=resource.columns.get(resource.time_column, (resource.time_column,)) if resource.time_column else None,

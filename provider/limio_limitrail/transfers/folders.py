@@ -1,24 +1,35 @@
 # Licensed under the Apache License, Version 2.0. See the LICENSE file.
-"""The folder of a run's parts: its name, and its permissions on this machine, because parts hold customers' data."""
+"""The folder of a run's parts: its name, who writes there, and on this machine its permissions, as parts hold customers' data."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
 import stat
 import tempfile
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from limio_limitrail.api.errors import ParameterError
+from limio_limitrail.troubleshooting import ExplainedError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
+log = logging.getLogger(__name__)
+
+LOCK_WAIT = 60.0
+"""Seconds that a try waits for another one of its run, which Airflow may be about to end."""
+
+_LOCK_PAUSE = 0.2
 _UNSAFE = re.compile(r"[^A-Za-z0-9._=-]+")
 _SAFE = re.compile(r"(?=.{1,80}\Z)[a-z0-9_=-]+(\.[a-z0-9_=-]+)*")
 _DIGESTED = re.compile(r"(^|-)[0-9a-f]{20}\Z")
@@ -28,6 +39,10 @@ _MKDIR_ATTEMPTS = 10
 
 class FolderError(ParameterError):
     """A folder on this machine is not safe for customers' data. The message names it, and says what to do."""
+
+
+class FolderInUseError(ExplainedError, RuntimeError):
+    """Another process, most likely another try of the same run, has the run's folder. A retry may find it free."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +133,71 @@ def prepare_folder(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> Non
         for entry in entries:
             if entry.is_symlink():
                 raise _link_error(entry.path)
+
+
+@contextmanager
+def hold_folder(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> Iterator[None]:
+    """Prepare a run's folder; on this machine, keep other tries of the run out of it within the block.
+
+    If Airflow loses the heartbeat of a task that goes on, it starts the next try beside it, with the same folder.
+
+    :param root: as for `prepare_folder`.
+    :raises FolderError: as `prepare_folder`.
+    :raises FolderInUseError: another process has had it for `LOCK_WAIT` seconds.
+    """
+    from limio_limitrail.landing.parts import is_local
+
+    if not is_local(folder):
+        yield
+        return
+    handle = _lock_folder(folder, root=root)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def _lock_folder(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> int:
+    """Return a handle of the folder, locked as far as its file system can. A process that ends has closed it."""
+    start = time.monotonic()
+    is_logged = False
+    while True:
+        prepare_folder(folder, root=root)
+        try:
+            handle = os.open(folder.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:  # another task has just removed it as an empty parent or its own
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+        except OSError as error:
+            log.debug("The folder %s cannot be locked (%s).", folder, type(error).__name__)
+            return handle
+        else:
+            if _is_open(folder.path, handle=handle):
+                return handle
+            os.close(handle)  # the other try has removed it at its end
+            continue
+        if time.monotonic() - start > LOCK_WAIT:
+            raise FolderInUseError(
+                f"another process has used the run's folder {folder} for {LOCK_WAIT:.0f} s. It is most likely an earlier try of "
+                f"this task that Airflow has lost sight of, and that still pulls or loads. This try has requested and written "
+                f"nothing. If the other one succeeds, its rows are in place: then clear this task, or mark it as a success. If "
+                f"it hangs, find its process with 'fuser -v {folder.path}' on this machine, end it, and clear this task"
+            )
+        if not is_logged:
+            log.warning("Another process, most likely an earlier try of this task, uses %s; waiting for its end.", folder)
+            is_logged = True
+        time.sleep(_LOCK_PAUSE)
+
+
+def _is_open(path: str, *, handle: int) -> bool:
+    """Return whether a path still leads to an open folder."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(handle))  # noqa: PTH116
+    except FileNotFoundError:
+        return False
 
 
 def _make_private(folder: str, *, root: str) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -78,15 +79,16 @@ class ResourceToDltOperator(ResourceToTableOperator):
 
         :raises AirflowFailException: credentials, scope, parameters or a connection are wrong.
         :raises ApiError: the API failed in a way that a retry may get past.
+        :raises FolderInUseError: another try of the run is at work.
         :raises RecordError: the records cannot be stored as they are.
         :raises ContractError: they break the contract of the table. A retry pulls them again.
         :raises LandingError: the table cannot take them.
         :raises ShrunkListError: the list lacks more rows than max_missing allows; the table is as it was before.
         """
-        with fail_fast_on_permanent_errors():
-            return self._execute(context)
+        with fail_fast_on_permanent_errors(), ExitStack() as held:
+            return self._execute(context, held)
 
-    def _execute(self, context: Context) -> DltSummary:
+    def _execute(self, context: Context, held: ExitStack) -> DltSummary:
 
         from limio_limitrail.landing.column_parts import staged_format
         from limio_limitrail.landing.sql import WriteMode
@@ -107,6 +109,7 @@ class ResourceToDltOperator(ResourceToTableOperator):
         target = LineageDataset(namespace=f"{kind}://{self.destination_conn_id or ''}", name=str(to))
         manifest = self.pull(
             plan,
+            held=held,
             part_format=staged_format(plan.folder),
             columns={**plan.resource.columns, **(self.nested_columns or {})},
             target=lambda: target,

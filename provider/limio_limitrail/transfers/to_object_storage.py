@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, ClassVar
 
 from limio_limitrail.airflow_errors import fail_fast_on_permanent_errors
@@ -47,13 +48,14 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
 
         :raises AirflowFailException: credentials, scope, parameters or the connection are wrong.
         :raises ApiError: the API failed in a way that a retry may get past.
+        :raises FolderInUseError: another try of the run is at work.
         :raises RecordError: the records cannot be stored as they are.
         :raises ShrunkListError: the list lacks more of the last run's records than max_missing allows.
         """
-        with fail_fast_on_permanent_errors():
-            return self._execute(context)
+        with fail_fast_on_permanent_errors(), ExitStack() as held:
+            return self._execute(context, held)
 
-    def _execute(self, context: Context) -> PullSummary:
+    def _execute(self, context: Context, held: ExitStack) -> PullSummary:
         from airflow.sdk import ObjectStoragePath
 
         from limio_limitrail.landing.last_run import last_run_name, note_last_run, read_last_run
@@ -78,6 +80,7 @@ class ResourceToObjectStorageOperator(ResourcePullOperator):
         previous = read_last_run(last_run) if last_run is not None else None
         manifest = self.pull(
             plan,
+            held=held,
             part_format=part_format,
             columns=columns,
             target=lambda: folder_dataset(folder.parent),

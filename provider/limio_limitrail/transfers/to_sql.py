@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
@@ -101,16 +101,17 @@ class ResourceToSqlOperator(ResourceToTableOperator):
 
         :raises AirflowFailException: credentials, scope, parameters or a connection are wrong.
         :raises ApiError: the API failed in a way that a retry may get past.
+        :raises FolderInUseError: another try of the run is at work.
         :raises RecordError: the records cannot be stored as they are.
         :raises ContractError: they break the contract of the table, or a check failed; the table is as it was before. A retry
             pulls them again.
         :raises LandingError: the table cannot take them; it is as it was before.
         :raises ShrunkListError: the list lacks more rows than max_missing allows; the table is as it was before.
         """
-        with fail_fast_on_permanent_errors():
-            return self._execute(context)
+        with fail_fast_on_permanent_errors(), ExitStack() as held:
+            return self._execute(context, held)
 
-    def _execute(self, context: Context) -> LoadSummary:
+    def _execute(self, context: Context, held: ExitStack) -> LoadSummary:
         from limio_limitrail.assets.outlet_events import suppress_outlet_events
         from limio_limitrail.landing.column_parts import staged_format
         from limio_limitrail.landing.sql import WriteMode
@@ -140,6 +141,7 @@ class ResourceToSqlOperator(ResourceToTableOperator):
         with staged_while_pulling(plan, target=target, conn_id=self.sql_conn_id, context=context) as staging:
             manifest = self.pull(
                 plan,
+                held=held,
                 part_format=staged_format(plan.folder),
                 columns=columns,
                 target=lambda: table_dataset(database, table=self.table),

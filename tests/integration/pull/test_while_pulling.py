@@ -49,8 +49,64 @@ def test_a_killed_task_leaves_what_its_retry_uses(pg_home, limio_emulator, query
         assert leftovers(query) == []
 
 
+CREATED = """
+CREATE TABLE created (what text);
+GRANT ALL ON created TO PUBLIC;
+CREATE FUNCTION note_created() RETURNS event_trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO created SELECT object_identity FROM pg_event_trigger_ddl_commands() WHERE schema_name = 'public';
+END $$;
+CREATE EVENT TRIGGER note_created ON ddl_command_end WHEN TAG IN ('CREATE TABLE') EXECUTE FUNCTION note_created();
+"""
+
+
+@pytest.fixture
+def created(postgres_connection):
+    """The tables that were created since the test began, other than in a transaction that was rolled back."""
+    login = {"host": postgres_connection["host"], "user": postgres_connection["login"]}
+    with psycopg.connect(**login, dbname=postgres_connection["schema"], autocommit=True) as connection:
+        connection.execute(CREATED)
+        yield lambda: [name for (name,) in connection.execute("SELECT what FROM created").fetchall()]
+        connection.execute("DROP EVENT TRIGGER note_created")
+
+
+@pytest.mark.exhaustive
+def test_which_tasks_stage_rows_while_pages_come(pg_home, created):
+    pg_home.write_dag(
+        f"""
+        from limio_limitrail.transfers import ChildTable
+        more = dict(resource="subscriptions", sql_conn_id="pg", page_size=17, part_rows=34, retry_delay=NOW)
+        LimioToSqlOperator(task_id="new", table="new", **more)
+        LimioToSqlOperator(task_id="again", table="again", time_column="id", **more)
+        LimioToSqlOperator(task_id="dry", table="dry", dry_run=True, **more)
+        LimioToSqlOperator(task_id="afterwards", table="afterwards", load="after_pull", **more)
+        LimioToSqlOperator(task_id="history", table="history", mode="history", **more)
+        LimioToSqlOperator(task_id="children", table="parents", child_tables={{"children": ChildTable("data.items")}}, **more)
+        """
+    )
+    found = {}
+    for number, task in enumerate(["new", "again", "again", "dry", "afterwards", "history", "children"]):
+        before = len(created())
+        done = pg_home.attempt(task, run_id=f"run-{number}")
+        assert done.result["error"] is None, (task, done.result["error"])
+        names = {name.removeprefix("public.").partition("staging_")[0] for name in created()[before:]}
+        found[task] = sorted(names & {"_limio_", "new", "again", "dry", "afterwards", "history", "children", "parents"})
+    assert found == {
+        # The staging table becomes the new one.
+        "new": ["_limio_"],
+        "again": ["_limio_"],
+        "dry": [],
+        "afterwards": ["afterwards"],
+        "history": ["history"],
+        "children": ["children", "parents"],
+    }
+    assert "are not used" not in pg_home.output()
+
+
 def test_a_failed_task_leaves_nothing(pg_home, limio_emulator, query):
     pages = "/api/objects/limio/"
+    # So that parts are staged before the task fails.
+    limio_emulator.faults.add(Fault("latency", match=pages, seconds=0.05, times=None))
     limio_emulator.faults.add(Fault("status", match=f"{pages}subscriptions", after=8, status=403, times=None))
     limio_emulator.faults.add(Fault("status", match=f"{pages}customers", after=8, status=500, times=2))
     pg_home.write_dag(

@@ -26,7 +26,7 @@ SCOPES = {
     name: Scope(digest=f"{number:016x}", text=name, task=f"sync/{name}", is_only_list=True)
     for number, name in enumerate(("one", "two", "keeps"))
 }
-Emptied = Callable[[], AbstractContextManager[Database]]
+Emptied = Callable[..., AbstractContextManager[Database]]
 
 
 @dataclass(frozen=True)
@@ -164,20 +164,20 @@ def lists(*, least: int = 0) -> st.SearchStrategy[dict[str, str]]:
 
 
 @pytest.fixture(params=["duckdb", "sqlite", "psycopg3"])
-def emptied(request: pytest.FixtureRequest, opened: Any, file_database: Any) -> Emptied:
-    """A maker of empty databases, of which the model's test needs many."""
+def emptied(request: pytest.FixtureRequest, opened: Any, file_database: Any, tmp_path: Path) -> Emptied:
+    """A maker of empty databases, of which the model's test needs many; of Postgres also while pages come."""
     if request.param == "psycopg3":
         db = opened("psycopg3")
 
         @contextlib.contextmanager
-        def maker() -> Iterator[Database]:
+        def maker(*, while_pulling: bool = False) -> Iterator[Database]:
             db.execute("DROP TABLE IF EXISTS subs", "DROP TABLE IF EXISTS _limio_scopes")
-            yield db
+            yield replace(db, staging=tmp_path / "staged" if while_pulling else None)
 
         return maker
 
     @contextlib.contextmanager
-    def file_maker() -> Iterator[Database]:
+    def file_maker(*, while_pulling: bool = False) -> Iterator[Database]:  # noqa: ARG001
         with tempfile.TemporaryDirectory() as folder, kept_open(file_database(request.param, folder=Path(folder))) as db:
             yield db
 
@@ -194,10 +194,12 @@ def kill(rows: int) -> None:
 
 @pytest.mark.exhaustive
 @settings(max_examples=examples(40))
-@given(drawn=pulls())
-def test_the_table_is_what_the_model_says(emptied: Emptied, drawn: tuple[dict[str, str], list[Pull]]) -> None:
+@given(drawn=pulls(), while_pulling=st.booleans())
+def test_the_table_is_what_the_model_says(
+    emptied: Emptied, drawn: tuple[dict[str, str], list[Pull]], while_pulling: bool
+) -> None:
     policies, loads = drawn
-    with emptied() as db:
+    with emptied(while_pulling=while_pulling) as db:
         model = Model(policies)
         for pull in loads:
             if pull.killed and pull.rows:

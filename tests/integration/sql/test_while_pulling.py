@@ -4,16 +4,19 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from dataclasses import replace
 from datetime import timedelta
 
+import psycopg
 import pytest
 
 from limio_limitrail.landing.column_types import Kind
 from limio_limitrail.landing.sql import Contract, LandingError, NewColumns, Target, WriteMode, load
 from limio_limitrail.landing.sql import staging_table as staging_table_module
 from limio_limitrail.landing.sql.run_staging import RunStaging
-from limio_limitrail.landing.sql.staging_table import StagingTarget
+from limio_limitrail.landing.sql.staging_table import StagingTarget, digest_of
 from tests.support.databases import NOON, RunParts, make_part
 
 INT, T, D, N, B = Kind.INTEGER, Kind.TEXT, Kind.DOUBLE, Kind.NULL, Kind.BOOLEAN
@@ -183,6 +186,184 @@ def test_a_column_that_becomes_wider_is_staged_again(early, run, reads, there):
     assert [row["v"] for row in early.rows()] == ["7", "a", "8", *([None] if there else [])]
 
 
+def staging_of(db, run, **more):
+    """A try of the run, and its parts."""
+    parts = {source.part: source for source in run.parts.sources}
+    about = StagingTarget(table="subs", primary_key=("id",), time_column=None, run_id="run")
+    return RunStaging(**{"hook": db.hook, "target": about, "source": parts.get, **more}), list(parts)
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 600
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_parts_that_are_finished_at_once_keep_their_order(postgres, run, reads):
+    postgres.land("merge", {"id": (INT, [1]), "v": (T, ["old"])}, run="before")
+    again = run(*({"id": (INT, [1, number]), "v": (T, [value, value])} for number, value in enumerate("abcd", start=2)))
+    staging, parts = staging_of(postgres, again)
+    staging.add(parts[:3], schema=SCHEMA)
+    again.parts.staged = staging.finish(parts)
+    reads.clear()
+    assert again.load().duplicates == 3
+    assert reads == ["part-3"]
+    assert [row["v"] for row in postgres.rows()] == ["d", "a", "b", "c", "d"]
+
+
+def test_rows_that_a_crash_of_the_server_has_lost_are_staged_again(postgres, run, reads):
+    postgres.land("merge", {"id": (INT, [1]), "v": (T, ["old"])}, run="before")
+    whole = run(*ROWS, {"id": (INT, [5]), "v": (T, ["e"])})
+    first, parts = staging_of(postgres, whole)
+    first.add(parts[:2], schema=SCHEMA)
+    first.finish(parts)
+    postgres.execute(f"TRUNCATE {only_staging_table(postgres)}")
+    second, parts = staging_of(postgres, whole)
+    second.add(parts[:3], schema=SCHEMA)
+    whole.parts.staged = second.finish(parts)
+    reads.clear()
+    assert whole.load().rows == 5
+    assert reads == ["part-3"]
+
+
+def test_two_tries_of_a_run_stage_the_same_parts(postgres, run, reads):
+    """The one waits for the transaction of the other, and goes on after what that has added."""
+    postgres.land("merge", {"id": (INT, [1]), "v": (T, ["old"])}, run="before")
+    whole = run(*ROWS, {"id": (INT, [5]), "v": (T, ["e"])})
+    in_the_middle, go_on = threading.Event(), threading.Event()
+
+    def slowly(part):
+        if part.name == "part-1":
+            in_the_middle.set()
+            assert go_on.wait(600)
+        return next(source for source in whole.parts.sources if source.part == part)
+
+    first, parts = staging_of(postgres, whole, source=slowly)
+    first.add(parts[:1], schema=SCHEMA)
+    wait_for(lambda: staging_tables(postgres))
+    first.add(parts[:2], schema=SCHEMA)
+    assert in_the_middle.wait(600)
+    second, _ = staging_of(postgres, whole)
+    second.add(parts[:3], schema=SCHEMA)
+    waiting = "SELECT 1 FROM pg_locks WHERE NOT granted AND relation::regclass::text ~ 'limio_staging'"
+    wait_for(lambda: postgres.query(waiting))
+    go_on.set()
+    first.finish(parts)
+    whole.parts.staged = second.finish(parts)
+    reads.clear()
+    assert whole.load().rows == 5
+    assert reads == ["part-3"]
+
+
+def test_a_run_that_another_takes_for_dead(postgres, run, reads, monkeypatch):
+    """A worker whose clock is hours ahead drops the staging table of a run that goes on."""
+    postgres.land("merge", {"id": (INT, [1]), "v": (T, ["old"])}, run="before")
+    alive = run(*ROWS, {"id": (INT, [5]), "v": (T, ["e"])})
+    staging, parts = staging_of(postgres, alive)
+    staging.add(parts[:2], schema=SCHEMA)
+    wait_for(lambda: '"parts":2' in (staging_tables(postgres) or [("", "", "")])[0][2])
+    with monkeypatch.context() as patch:
+        patch.setattr(staging_table_module, "ABANDONED_AFTER", timedelta(hours=-1))
+        run({"id": (INT, [6]), "v": (T, ["f"])}, run_id="ahead").stage().load()
+    assert not staging_tables(postgres)
+    staging.add(parts[:3], schema=SCHEMA)
+    alive.parts.staged = staging.finish(parts)
+    reads.clear()
+    assert alive.load().rows == 5
+    assert reads == ["part-3"]
+    assert [row["v"] for row in postgres.rows()] == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_a_load_whose_rows_another_run_drops_meanwhile(postgres, run, reads):
+    """It has looked for the staging table, and not locked it yet."""
+    postgres.land("merge", {"id": (INT, [1]), "v": (T, ["old"])}, run="before")
+    staged = run().stage()
+    name = only_staging_table(postgres)
+    about = staged.parts.staged
+    staged.parts.staged = replace(about, on_leftovers=lambda: postgres.execute(f"DROP TABLE {name}"))
+    reads.clear()
+    assert staged.load().rows == 4
+    assert reads == ["part-0", "part-1", "part-2"]
+
+
+def test_nobody_changes_the_rows_while_they_are_loaded(postgres, run):
+    postgres.land("merge", {"id": (INT, [1]), "v": (T, ["old"])}, run="before")
+    staged = run().stage()
+    name = only_staging_table(postgres)
+
+    def refused(_):
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            postgres.execute(f"LOCK TABLE {name} IN ROW EXCLUSIVE MODE NOWAIT")
+
+    assert staged.load(before_commit=refused).updated == 1
+
+
+def test_a_run_without_rows_of_its_own_drops_those_of_a_dead_one(postgres, run, monkeypatch):
+    run(run_id="dead").stage()
+    monkeypatch.setattr(staging_table_module, "ABANDONED_AFTER", timedelta(0))
+    small = run(ROWS[0])
+    staging, parts = staging_of(postgres, small)
+    small.parts.staged = staging.finish(parts)
+    assert small.load().inserted == 2
+    staging.clean_up()
+    assert not staging_tables(postgres)
+
+
+def test_a_part_that_arrives_short_is_left_to_the_load(postgres, run, caplog):
+    short = make_part({"id": (INT, [1]), "v": (T, ["a"])})
+    whole = run()
+    staging, parts = staging_of(postgres, whole, source=lambda _: short)
+    with caplog.at_level(logging.INFO):
+        staging.add(parts[:1], schema=SCHEMA)
+        whole.parts.staged = staging.finish(parts)
+    assert "copied 1 rows where 2 were sent" in caplog.text
+    assert not staging_tables(postgres)
+    assert whole.load().inserted == 4
+
+
+def test_a_table_of_somebody_elses_is_left_alone(postgres, run, caplog):
+    run().stage()
+    name = only_staging_table(postgres)
+    postgres.execute(f"COMMENT ON TABLE {name} IS 'mine'")
+    again = run()
+    staging, parts = staging_of(postgres, again)
+    with caplog.at_level(logging.INFO):
+        staging.add(parts[:2], schema=SCHEMA)
+        again.parts.staged = staging.finish(parts)
+    assert "that this package did not make" in caplog.text
+    assert again.load().inserted == 4
+    staging.clean_up()
+    assert [(found, comment) for found, _, comment in staging_tables(postgres)] == [(name, "mine")]
+
+
+def test_a_thread_that_fails_or_starts_over_too_often_gives_up(postgres, run, caplog):
+    calls = []
+
+    def away():
+        calls.append(1)
+        raise LandingError("away")
+
+    failing, parts = staging_of(postgres, run(), hook=away)
+    with caplog.at_level(logging.INFO):
+        for number in range(1, 6):
+            failing.add(parts[:2], schema=SCHEMA)
+            wait_for(lambda number=number: len(calls) >= min(number, 3))
+        failing.finish(parts)
+        assert len(calls) == 3
+        assert "are loaded after the pull, not during it (away)" in caplog.text
+        changes = run(), run(*OTHER_ROWS)
+        sources = {source.part: source for one in changes for source in one.parts.sources}
+        wavering, _ = staging_of(postgres, changes[0], source=sources.get)
+        for number in range(5):
+            parts = [source.part for source in changes[number % 2].parts.sources]
+            wavering.add(parts[:1], schema=SCHEMA)
+            if number < 4:
+                wait_for(lambda: digest_of(parts[:1]) in str(staging_tables(postgres)))
+        wavering.finish(parts)
+    assert "the columns or the parts changed too often" in caplog.text
+
+
 CHANGES = {
     "rows deleted": "DELETE FROM {staging} WHERE v = 'a'",
     "emptied": "TRUNCATE {staging}",
@@ -222,11 +403,9 @@ def test_a_load_of_other_parts_than_those_that_are_staged(early, run, reads):
 def test_a_try_with_other_parts_than_those_that_are_staged(early, run, reads):
     run().stage()
     again = run(*OTHER_ROWS)
-    parts = {source.part: source for source in again.parts.sources}
-    about = StagingTarget(table="subs", primary_key=("id",), time_column=None, run_id="run")
-    staging = RunStaging(hook=early.hook, target=about, source=parts.get)
-    staging.add(list(parts)[:2], schema=SCHEMA)
-    again.parts.staged = staging.finish(list(parts))
+    staging, parts = staging_of(early, again)
+    staging.add(parts[:2], schema=SCHEMA)
+    again.parts.staged = staging.finish(parts)
     reads.clear()
     assert again.load().inserted == 4
     assert reads == ["part-2"]
@@ -234,16 +413,14 @@ def test_a_try_with_other_parts_than_those_that_are_staged(early, run, reads):
 
 
 def test_what_is_discarded_does_not_stay_and_does_not_come_back(early, run):
-    parts = {source.part: source for source in run().parts.sources}
-    about = StagingTarget(table="subs", primary_key=("id",), time_column=None, run_id="run")
-    staging = RunStaging(hook=early.hook, target=about, source=parts.get)
-    staging.add(list(parts)[:2], schema=SCHEMA)
-    staging.finish(list(parts))
+    staging, parts = staging_of(early, run())
+    staging.add(parts[:2], schema=SCHEMA)
+    staging.finish(parts)
     assert only_staging_table(early)
     staging.discard()
     assert not staging_tables(early)
-    staging.add(list(parts), schema=SCHEMA)
-    staging.finish(list(parts))
+    staging.add(parts, schema=SCHEMA)
+    staging.finish(parts)
     assert not staging_tables(early)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from limio_limitrail.landing.column_parts import ColumnPart, column_bytes, staged_format
 from limio_limitrail.landing.column_types import Kind, arrow_field, arrow_type
-from limio_limitrail.landing.parts import DamagedPartError, Part, PartFormat, store_part
+from limio_limitrail.landing.parts import DamagedPartError, FolderWriteError, Part, PartFormat, store_part
 
 FORMATS = [PartFormat.PARQUET, PartFormat.ARROW]
 TEXTS = st.one_of(st.sampled_from(["", "\0", "a\0b", '"\\ud800"', "é", "\U0001f600", "null"]), st.text(max_size=5))
@@ -126,3 +126,20 @@ def test_the_digest_is_that_of_the_file(tmp_path):
     part = stored(tmp_path, table({"n": (Kind.INTEGER, [1])}), PartFormat.ARROW)
     content = (tmp_path / part.name).read_bytes()
     assert part.part == Part(name="part-00000.arrow", rows=1, size=len(content), digest=hashlib.sha256(content).hexdigest())
+
+
+def test_a_folder_that_is_gone_is_somebody_elses_doing(tmp_path):
+    with pytest.raises(DamagedPartError, match=r"the folder .* is gone; another try of the same run may be writing there"):
+        stored(tmp_path / "gone", pa.table({"a": [1]}), PartFormat.ARROW)
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    """/dev/full is a disk without room for anything."""
+    original = os.open
+    monkeypatch.setattr(os, "open", lambda path, flags, *mode: original("/dev/full", os.O_WRONLY))
+    message = (
+        rf"part-00000.arrow \([\d,]+ bytes\) could not be written into file://{tmp_path}: No space left on device "
+        r"\([\d,]+ of [\d,]+ bytes are free\). Make room"
+    )
+    with pytest.raises(FolderWriteError, match=message):
+        stored(tmp_path, pa.table({"a": [1]}), PartFormat.ARROW)

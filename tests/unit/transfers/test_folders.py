@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,15 @@ from hypothesis import strategies as st
 from limio_limitrail.api.errors import ParameterError
 from limio_limitrail.landing.parts import write_file
 from limio_limitrail.transfers import folders
-from limio_limitrail.transfers.folders import RunIdentity, default_staging, prepare_folder, remove_empty, run_folder
+from limio_limitrail.transfers.folders import (
+    FolderInUseError,
+    RunIdentity,
+    default_staging,
+    hold_folder,
+    prepare_folder,
+    remove_empty,
+    run_folder,
+)
 
 
 def folder_of(root: ObjectStoragePath, run_id: str, *, task_id: str = "orders") -> ObjectStoragePath:
@@ -258,3 +267,41 @@ def test_staging_that_others_can_reach_is_refused(spoil: str, tmp_path: Path, mo
                 root.write_text("")
     with pytest.raises(ParameterError, match=r"remove it, or give the task"):
         default_staging()
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Callable[[], AbstractContextManager[None]]:
+    place = ObjectStoragePath(f"file://{tmp_path}/out")
+    folder = run_folder(place, resource="orders", run=RunIdentity(dag_id="d", task_id="t", run_id="r", map_index=-1))
+    return lambda: hold_folder(folder, root=place)
+
+
+def test_one_try_at_a_time_has_a_folder(
+    held: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "LOCK_WAIT", 0.0)
+    with held():
+        with pytest.raises(FolderInUseError, match=r"earlier try.*fuser -v /.*/out/orders/d\.t/r'"), held():
+            pass
+    with held():
+        pass
+
+
+def test_a_folder_that_was_removed_at_the_end_of_the_other_try_is_made_again(
+    held: Callable[[], AbstractContextManager[None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out" / "orders" / "d.t" / "r"
+    other = ExitStack()
+    other.enter_context(held())
+
+    def end_other(_: float) -> None:
+        folder.rmdir()
+        other.close()
+
+    monkeypatch.setattr(folders.time, "sleep", end_other)
+    with held():
+        assert folder.is_dir()
+        monkeypatch.undo()
+        monkeypatch.setattr(folders, "LOCK_WAIT", 0.0)
+        with pytest.raises(FolderInUseError), held():
+            pass
