@@ -281,6 +281,9 @@ class Session(ABC):
             self.roll_back()
             raise
 
+    def restore_settings(self) -> None:  # noqa: B027 - most databases have a connection for each load
+        """Undo what earlier transactions of the connection have set for themselves."""
+
     @abstractmethod
     def begin(self, *, lock_wait: float | None, idle_limit: float | None, read_only: bool) -> None:
         """Begin a transaction; see `transaction`."""

@@ -230,7 +230,7 @@ class DuckSession(DirectLoadSession):
         session = cls(hook, connection)
         session.execute("SET TimeZone = 'UTC'")
         # The default is four fifths of the machine's memory; beyond this limit DuckDB uses its disk.
-        session._restore_settings()
+        session.restore_settings()
         return connection
 
     @classmethod
@@ -371,26 +371,23 @@ class DuckSession(DirectLoadSession):
         except LandingError:
             self.begin_again()
             raise
-        self._restore_settings()
+        self.restore_settings()
 
     def begin_again(self) -> None:
         """Undo the whole transaction, which an error has aborted, and begin another."""
         self.roll_back()
-        self._restore_settings()
+        self.restore_settings()
         self.begin(lock_wait=None, idle_limit=None, read_only=False)
 
-    @contextmanager
-    def copy_settings(self, *, columns: int) -> Iterator[None]:
-        """Copy parts within with little memory, and one thread."""
+    def limit_copy(self, *, columns: int) -> None:
+        """Copy parts with little memory, and one thread, until the settings are restored."""
         self.set("memory_limit", f"'{max(COPY_MEMORY, COPY_COLUMN_MEMORY * columns)}MB'")
         self.set("threads", str(COPY_THREADS))
         # The rows of a new table need no order, others have a number, and keeping it costs time.
         self.set("preserve_insertion_order", "false")
-        yield
-        # After an error the settings can be changed only when the transaction has ended; each connection begins with them.
-        self._restore_settings()
 
-    def _restore_settings(self) -> None:
+    def restore_settings(self) -> None:
+        """Give DuckDB the memory and threads of a load."""
         self.set("preserve_insertion_order", "true")
         self.set("threads", None)
         self.set("memory_limit", f"'{self._memory}'")
@@ -403,13 +400,13 @@ class DuckSession(DirectLoadSession):
         into = f"{self.dialect.qualified(plan.table)} ({names})"
         stored = [self.dialect.stored(column.staged, column.kind) for column in plan.columns]
         selected = ", ".join((*stored, *([VALUE] * len(plan.metadata))))
-        with self.copy_settings(columns=len(plan.columns)):
-            for at in range(0, len(parts), PARTS_AT_ONCE):
-                stream = PartStream(plan, parts=parts[at : at + PARTS_AT_ONCE])
-                copied = self.insert(stream, into=into, selected=selected, values=values_of(plan.metadata))
-                if copied != sum(stream.rows):
-                    raise LandingError(f"DuckDB read {copied} rows where the parts have {sum(stream.rows)}")
-                yield from stream.rows
+        self.limit_copy(columns=len(plan.columns))
+        for at in range(0, len(parts), PARTS_AT_ONCE):
+            stream = PartStream(plan, parts=parts[at : at + PARTS_AT_ONCE])
+            copied = self.insert(stream, into=into, selected=selected, values=values_of(plan.metadata))
+            if copied != sum(stream.rows):
+                raise LandingError(f"DuckDB read {copied} rows where the parts have {sum(stream.rows)}")
+            yield from stream.rows
 
     def insert(self, stream: TableStream, *, into: str, selected: str = "*", values: Sequence[object] = ()) -> int:
         """Insert rows into a table; return how many.

@@ -83,11 +83,16 @@ class DuckStagingTables(StagingTables):
             return 0
         source = TableStream(_again(first, rows), schema=first.schema)
         del first
-        with self._session.copy_settings(columns=len(names)):
-            return self._session.insert(source, into=f"{self._name(staging)} ({', '.join(map(quoted, names))})")
+        self._session.limit_copy(columns=len(names))
+        copied = self._session.insert(source, into=f"{self._name(staging)} ({', '.join(map(quoted, names))})")
+        # What else the process asks of the file meanwhile has its order. The memory stays small, as long as the pull needs some.
+        self._session.set("preserve_insertion_order", "true")
+        self._session.set("threads", None)
+        return copied
 
     def analyze(self, staging: TableName, *, columns: Sequence[str]) -> None:  # noqa: ARG002
         """Estimate the size of the rows, which decides how many are merged at a time."""
+        self._session.restore_settings()
         rows = self.count(staging)
         starts = sorted({rows * number // _SAMPLES for number in range(_SAMPLES)})
         spans = " OR ".join(f"{SEQUENCE} BETWEEN {start} AND {start + _SAMPLED_ROWS - 1}" for start in starts)
@@ -97,6 +102,8 @@ class DuckStagingTables(StagingTables):
 
     def become(self, staging: TableName, *, table: TableName, metadata: Sequence[MetadataColumn]) -> None:
         types, name = self._session.dialect.types, self._name(staging)
+        # As for rows that are copied straight into the table; its keys are checked next.
+        self._session.limit_copy(columns=len(self._session.columns(staging) or ()))
         for column in metadata:
             default = "" if column.value is None else f" DEFAULT {_literal(column.value)}"
             self._session.execute(f"ALTER TABLE {name} ADD COLUMN {quoted(column.name)} {types[column.kind]}{default}")

@@ -71,6 +71,8 @@ class HeldDatabase:
         session, self._session = self._session, None
         if session is not None:
             session.roll_back()
+            with suppress(Exception):
+                session.restore_settings()
             # What it would commit is gone.
             self._transaction.pop_all()
 
@@ -79,6 +81,7 @@ class HeldDatabase:
         """Run a transaction that finds what was staged; as `sessions.open_session` does."""
         session = self._kind(self._hook, self._connection)
         with during(step), self._kind.process_lock(self._hook), session.transaction():
+            session.restore_settings()
             yield session
 
     def close(self) -> None:
