@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -72,7 +73,8 @@ _RANGE = lazy_pattern(r"\s*[A-Za-z]+\s+(?:[0-9]+-[0-9]+|\*)/([0-9]{1,15})\s*")
 _MAX_DEPTH = 6
 
 
-class ListEnd(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class ListEnd:
     """Where a list seems to end.
 
     :param records: how many have come.
@@ -89,7 +91,8 @@ class ListEnd(msgspec.Struct, frozen=True, kw_only=True):
     ignored: frozenset[str] = frozenset()
 
 
-class ContinuationHint(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, kw_only=True)
+class ContinuationHint:
     """A member or a header that announces more than has come.
 
     :param path: the member's dotted path, or the header's name.

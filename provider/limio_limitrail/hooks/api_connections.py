@@ -16,10 +16,11 @@ from limio_limitrail.bare_errors import raises_bare
 from limio_limitrail.hooks.connection import Fields, Settings, read_pages
 from limio_limitrail.parameters.given import is_nothing
 from limio_limitrail.urls import origin_of, unfit_path
-from limio_limitrail.usage.conventions import Idempotency, ResponseMapping, idempotency, response_mapping
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
+
+    from limio_limitrail.usage.conventions import Idempotency, ResponseMapping
 
 T = TypeVar("T")
 
@@ -112,6 +113,8 @@ def read_limitrail_connection(connection: Connection) -> LimitRailSettings:
 
     :raises ConnectionFieldError: a field is missing or wrong.
     """
+    from limio_limitrail.usage.conventions import idempotency, response_mapping
+
     fields = Fields(connection)
     host, scheme = fields.host(example="stg-api.limitrail.com")
     api_url = fields.base(f"{scheme or 'https'}://{host}", field="host")
