@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import uuid
 from collections import defaultdict
@@ -20,13 +19,14 @@ from limio_limitrail.landing.sql.dialect import (
     VALUE,
     Dialect,
     DirectLoadSession,
-    Equality,
     TableColumn,
     WhilePulling,
     quoted,
 )
+from limio_limitrail.landing.sql.duckdb_catalog import DuckCatalog
 from limio_limitrail.landing.sql.duckdb_connect import database_path, free_settings, opened
-from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis, before_values
+from limio_limitrail.landing.sql.duckdb_errors import diagnosis
+from limio_limitrail.landing.sql.errors import Cause, DatabaseError, Diagnosis
 from limio_limitrail.landing.sql.metadata import values_of
 from limio_limitrail.landing.sql.model import LandingError, PartSource
 from limio_limitrail.landing.sql.names import TableName, ascii_lower
@@ -70,12 +70,6 @@ LARGE_ROW = 16 * 1024
 PARTS_AT_ONCE = 8
 """Parts in one statement."""
 
-# Texts of these errors hold names and the database's state; all others may quote the rows they could not store.
-_QUOTE_NO_ROWS = frozenset(
-    {"BinderException", "CatalogException", "DependencyException", "IOException", "NotImplementedException", "ParserException",
-     "PermissionException", "SyntaxException", "OutOfMemoryException"}
-)  # fmt: skip
-
 # DuckDB keeps out other processes, but lets the threads of one insert the same key at the same time.
 _WRITERS: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -88,21 +82,6 @@ _TYPES = {
     Kind.TIMESTAMP: "TIMESTAMP WITH TIME ZONE",
     Kind.TEXT: "VARCHAR",
     Kind.JSON: "JSON",
-}
-# Types that compare values as equal only if their texts are, as long as a text is returned unchanged.
-_EXACT_TYPES = frozenset(
-    {"BIT", "BLOB", "BOOLEAN", "DATE", "DECIMAL", "DOUBLE", "ENUM", "JSON", "TIME", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE",
-     "TIMESTAMP_MS", "TIMESTAMP_NS", "TIMESTAMP_S", "UUID", "VARCHAR", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT",
-     "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"}
-)  # fmt: skip
-_CAPITALS, _SMALL = "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"
-_KINDS = {
-    "BOOLEAN": Kind.BOOLEAN,
-    "BIGINT": Kind.BIGINT,
-    "DOUBLE": Kind.DOUBLE,
-    "TIMESTAMP WITH TIME ZONE": Kind.TIMESTAMP,
-    "VARCHAR": Kind.TEXT,
-    "JSON": Kind.JSON,
 }
 
 
@@ -149,62 +128,6 @@ def _same_file(database: str) -> str:
     return database if database.startswith(_MOTHERDUCK) else str(Path(database).resolve())
 
 
-def _lower(expression: str) -> str:
-    # DuckDB ignores the case of A to Z, and of no other letters.
-    return f"translate({expression}, '{_CAPITALS}', '{_SMALL}')"
-
-
-def _is_at(table: str, schema: str) -> str:
-    """Return the condition that two columns of DuckDB's catalog name a table; binds what `_names` returns."""
-    return f"{_lower(table)} = {VALUE} AND {_is_in(schema)}"
-
-
-def _is_in(schema: str) -> str:
-    return f"{_lower(schema)} = coalesce({VALUE}, {_lower('current_schema()')})"
-
-
-def _names(table: TableName) -> tuple[str, str | None]:
-    return ascii_lower(table.table), None if table.schema is None else ascii_lower(table.schema)
-
-
-def _equality(type_: str) -> Equality:
-    # Collations do not matter: keys are compared character by character, and indexes ignore collations.
-    if type_ == "FLOAT":
-        return Equality.NUMERIC
-    name = type_.partition("(")[0]
-    return Equality.EXACT if name in _EXACT_TYPES and not type_.endswith("]") else Equality.LOOSE
-
-
-def _diagnosis(error: Exception) -> Diagnosis:
-    """Describe an error, without any value."""
-    kind, message = type(error).__name__, str(error).strip().partition("\n")[0]
-    summary, cause = f"DuckDB refused ({kind})", Cause.OTHER
-    if re.search(r"No space left|Disk quota|max_temp_directory_size", str(error)):
-        cause = Cause.FULL
-    elif re.search(r"Permission denied|Read-only file system|read-only mode", str(error)):
-        cause = Cause.READ_ONLY
-    elif kind == "TransactionException":
-        cause = Cause.CONFLICT
-    elif kind == "OutOfMemoryException":
-        cause = Cause.LIMIT
-    elif kind in ("ConversionException", "OutOfRangeException"):
-        cause = Cause.ROWS
-    if kind in _QUOTE_NO_ROWS:
-        # An attached database's own error, which may quote rows, is an IOException.
-        detail = before_values(message) if "ERROR:" in str(error) else message
-        return Diagnosis(summary=summary, detail=detail, cause=cause)
-    prefix, _, rest = message.partition(": ")
-    if rest.startswith("NOT NULL constraint failed"):
-        return Diagnosis(summary=summary, detail=rest, cause=Cause.ROWS)
-    if repeated := re.match(r'Duplicate key "(.*?): ', rest):
-        # The text before the first colon is a column's name, or its beginning.
-        return Diagnosis(summary=summary, detail=f"a unique constraint on {repeated.group(1)!r} was violated", cause=Cause.ROWS)
-    if kind in ("ConstraintException", "TransactionException", "ConnectionException"):
-        cause = Cause.ROWS if kind == "ConstraintException" else cause
-        return Diagnosis(summary=summary, detail=before_values(rest or prefix), cause=cause)
-    return Diagnosis(summary=summary, detail="its message is not shown, since it may quote rows", cause=cause)
-
-
 class DuckSession(DirectLoadSession):
     """A transaction in DuckDB. Tables get no primary key: its index is slow, and sees rows that the transaction has deleted."""
 
@@ -217,8 +140,7 @@ class DuckSession(DirectLoadSession):
         self.driver_error = duckdb.Error
         self._staged: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
         self._memory = MEMORY
-        self._found: set[TableName] = set()
-        """Tables that this transaction has found."""
+        self._catalog = DuckCatalog(self.query)
 
     @cached_property
     def _free_settings(self) -> frozenset[str]:
@@ -264,7 +186,7 @@ class DuckSession(DirectLoadSession):
     @classmethod
     def describe(cls, error: Exception, *, connection: Any) -> Diagnosis:  # noqa: ARG003
         """Describe an error, without any value."""
-        return _diagnosis(error)
+        return diagnosis(error)
 
     def file(self) -> Path | None:
         database = database_path(self.hook)
@@ -286,7 +208,7 @@ class DuckSession(DirectLoadSession):
             writer.release()
 
     def begin(self, *, lock_wait: float | None, idle_limit: float | None, read_only: bool) -> None:  # noqa: ARG002
-        self._found.clear()
+        self._catalog.forget()
         self.execute("BEGIN TRANSACTION")
 
     def commit(self) -> None:
@@ -305,63 +227,10 @@ class DuckSession(DirectLoadSession):
             self.execute(f"RESET {name}" if value is None else f"SET {name} = {value}")
 
     def exists(self, table: TableName) -> bool:
-        # A load asks for the same side tables again and again, and DuckDB takes a millisecond to answer.
-        if table not in self._found and self._is_there(table):
-            self._found.add(table)
-        return table in self._found
-
-    def _is_there(self, table: TableName) -> bool:
-        # The views of information_schema and a table's columns take DuckDB several times as long.
-        self._check_schema(table)
-        found = self.query(
-            f"SELECT temporary FROM duckdb_tables() WHERE {_lower('table_name')} = {VALUE} AND (temporary OR "
-            f"database_name = current_database() AND {_is_in('schema_name')})",
-            *_names(table),
-        )
-        # Temporary tables have a schema main of their own, which DuckDB searches first.
-        if (True,) in found and (table.schema is None or ascii_lower(table.schema) == "main"):
-            raise LandingError(
-                f"{table} is a temporary table of the connection, which ends with it and hides a table of this name; choose "
-                f"another name, or leave the temporary table out"
-            )
-        if (False,) in found:
-            return True
-        views = f"SELECT 1 FROM duckdb_views() WHERE database_name = current_database() AND {_is_at('view_name', 'schema_name')}"
-        if self.query(views, *_names(table)):
-            raise LandingError(f"{table} is a view; a pull can only be loaded into a table")
-        return False
+        return self._catalog.exists(table)
 
     def columns(self, table: TableName) -> tuple[TableColumn, ...] | None:
-        if not self._is_there(table):
-            return None
-        described = self.query(
-            f"SELECT column_index, column_name, data_type, column_default IS NULL FROM duckdb_columns() "
-            f"WHERE database_name = current_database() AND {_is_at('table_name', 'schema_name')}",
-            *_names(table),
-        )
-        return tuple(
-            TableColumn(name=name, type=type_, kind=_KINDS.get(type_), managed=bool(managed), equality=_equality(type_))
-            for _, name, type_, managed in sorted(described)
-        )
-
-    def _check_schema(self, table: TableName) -> None:
-        """Refuse a name that a statement would resolve to another database."""
-        if table.schema is None:
-            return
-        schema = ascii_lower(table.schema)
-        of_databases = f"SELECT 1 FROM duckdb_databases() WHERE {_lower('database_name')} = {VALUE}"
-        of_schemas = (
-            f"SELECT 1 FROM duckdb_schemas() WHERE database_name = current_database() AND {_lower('schema_name')} = {VALUE}"
-        )
-        if not self.query(of_schemas, schema):
-            also = ""
-            if self.query(of_databases, schema):
-                also = f"; {table.schema!r} is a database: the connection's own needs no name, and no other can be loaded into"
-            raise LandingError(f"{table}: there is no schema {table.schema!r}{also}; create it, or write the name of another")
-        if self.query(of_databases, schema):
-            raise LandingError(
-                f"{table}: {table.schema!r} is both a schema and a database, and DuckDB cannot tell which is meant; rename one"
-            )
+        return self._catalog.columns(table)
 
     @contextmanager
     def savepoint(self) -> Iterator[None]:
@@ -499,17 +368,13 @@ class DuckSession(DirectLoadSession):
                 using = f"CAST({name} AS {self.dialect.types[to]})"
         alter = f"ALTER TABLE {self.dialect.qualified(table)} ALTER COLUMN {name} SET DATA TYPE"
         # Fetched first: after an error the transaction is aborted.
-        indexes = self.query(
-            f"SELECT index_name FROM duckdb_indexes() WHERE database_name = current_database() "
-            f"AND {_is_at('table_name', 'schema_name')}",
-            *_names(table),
-        )
+        indexes = self._catalog.indexes(table)
         try:
             self.execute(f"{alter} {self.dialect.types[to]} USING {using}")
         except DatabaseError as refused:
             if refused.cause.about_rows:
                 refused.cause = Cause.OBSTACLE
-                refused.obstacles = tuple(f"index {index}" for (index,) in indexes)
+                refused.obstacles = tuple(f"index {index}" for index in indexes)
             raise
         if source is Kind.DOUBLE and to is Kind.TEXT:
             self.rewrite_doubles(table=table, column=column.name)
