@@ -114,7 +114,9 @@ def store_part(path: ObjectStoragePath, content: bytes, *, rows: int) -> Part:
     try:
         write_file(path, content)
     except FileNotFoundError:
-        raise DamagedPartError(f"part {path.name} cannot be written: the folder {path.parent} is gone; {_SOMEBODY_ELSE}") from None
+        raise DamagedPartError(
+            f"part {path.name} cannot be written: the folder {path.parent} is gone; {_SOMEBODY_ELSE}"
+        ) from None
     return Part(name=path.name, rows=rows, size=len(content), digest=hashlib.sha256(content).hexdigest())
 
 

@@ -195,7 +195,7 @@ def _lock_folder(folder: ObjectStoragePath, *, root: ObjectStoragePath) -> int:
 def _is_open(path: str, *, handle: int) -> bool:
     """Return whether a path still leads to an open folder."""
     try:
-        return os.path.samestat(os.lstat(path), os.fstat(handle))  # noqa: PTH116
+        return os.path.samestat(os.lstat(path), os.fstat(handle))
     except FileNotFoundError:
         return False
 
