@@ -336,7 +336,8 @@ def test_a_thread_that_fails_or_starts_over_too_often_gives_up(postgres, run, ca
             parts = [source.part for source in changes[number % 2].parts.sources]
             wavering.add(parts[:1], schema=SCHEMA)
             if number < 4:
-                wait_for(lambda known=digest_of(parts[:1]): known in str(staging_tables(postgres)))
+                digest = digest_of(parts[:1])
+                wait_for(lambda digest=digest: digest in str(staging_tables(postgres)))
         wavering.finish(parts)
     assert "the columns or the parts changed too often" in caplog.text
 
