@@ -73,7 +73,7 @@ def created(postgres_connection):
 @pytest.mark.exhaustive
 def test_which_tasks_stage_rows_while_pages_come(pg_home, created):
     pg_home.write_dag(
-        f"""
+        """
         from limio_limitrail.transfers import ChildTable
         more = dict(resource="subscriptions", sql_conn_id="pg", page_size=17, part_rows=34, retry_delay=NOW)
         LimioToSqlOperator(task_id="new", table="new", **more)
@@ -81,7 +81,7 @@ def test_which_tasks_stage_rows_while_pages_come(pg_home, created):
         LimioToSqlOperator(task_id="dry", table="dry", dry_run=True, **more)
         LimioToSqlOperator(task_id="afterwards", table="afterwards", load="after_pull", **more)
         LimioToSqlOperator(task_id="history", table="history", mode="history", **more)
-        LimioToSqlOperator(task_id="children", table="parents", child_tables={{"children": ChildTable("data.items")}}, **more)
+        LimioToSqlOperator(task_id="children", table="parents", child_tables={"children": ChildTable("data.items")}, **more)
         """
     )
     found = {}

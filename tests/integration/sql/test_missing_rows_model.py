@@ -177,7 +177,7 @@ def emptied(request: pytest.FixtureRequest, opened: Any, file_database: Any, tmp
         return maker
 
     @contextlib.contextmanager
-    def file_maker(*, while_pulling: bool = False) -> Iterator[Database]:  # noqa: ARG001
+    def file_maker(*, while_pulling: bool = False) -> Iterator[Database]:
         with tempfile.TemporaryDirectory() as folder, kept_open(file_database(request.param, folder=Path(folder))) as db:
             yield db
 

@@ -280,9 +280,8 @@ def test_one_try_at_a_time_has_a_folder(
     held: Callable[[], AbstractContextManager[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folders, "LOCK_WAIT", 0.0)
-    with held():
-        with pytest.raises(FolderInUseError, match=r"earlier try.*fuser -v /.*/out/orders/d\.t/r'"), held():
-            pass
+    with held(), pytest.raises(FolderInUseError, match=r"earlier try.*fuser -v /.*/out/orders/d\.t/r'"), held():
+        pass
     with held():
         pass
 

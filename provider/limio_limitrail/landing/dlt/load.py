@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from limio_limitrail.landing.column_parts import ColumnPart
     from limio_limitrail.landing.dlt.conditions import SqlWords
+    from limio_limitrail.landing.dlt.table_lock import LoadLocks
     from limio_limitrail.landing.sql.plan import ColumnPlan, LoadPlan
 
 log = logging.getLogger("limio_limitrail.landing.dlt")
@@ -89,8 +90,10 @@ def load(
         kind = database_kind(to, client)
         if not locks(kind):
             log.warning("Loads into %s do not wait for each other in %s: give its tasks a pool of one slot.", to, kind)
-        with one_load_at_a_time(client, kind=kind, table=str(to)):
-            return Load(to=to, target=target, schema=schema, parts=parts, contract=contract, client=client).run()
+        with one_load_at_a_time(client, kind=kind, table=str(to)) as load_locks:
+            return Load(
+                to=to, target=target, schema=schema, parts=parts, contract=contract, client=client, locks=load_locks
+            ).run()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +101,7 @@ class Load:
     """A load whose table is locked. See `load`; `files.load` is that into files.
 
     :param client: dlt's client of the destination, connected.
+    :param locks: the locks of the load; None into files.
     """
 
     to: DltTarget
@@ -106,6 +110,7 @@ class Load:
     parts: Sequence[ColumnPart]
     contract: Contract
     client: Any
+    locks: LoadLocks | None = None
 
     def run(self) -> DltResult:
         from limio_limitrail.landing.dlt.rows import find_duplicates
@@ -279,7 +284,6 @@ class Load:
         from limio_limitrail.landing.dlt.copy_jobs import COPY_JOBS, Rows
         from limio_limitrail.landing.dlt.exact_jobs import with_exact_jobs
         from limio_limitrail.landing.dlt.rows import empty_table, row_tables
-        from limio_limitrail.landing.dlt.table_lock import lock_dataset
 
         sql = self.client.sql_client
         by_key = {column.key: column.name for column in plan.columns}
@@ -313,7 +317,8 @@ class Load:
         )
         if not self._is_known(plan):
             # The dataset and dlt's own tables may be created, which loads into other tables must not do at the same time.
-            lock_dataset(sql, kind=self._kind, dataset=self.to.dataset)
+            if self.locks is not None:
+                self.locks.lock_dataset(self.to.dataset)
             # dlt looks at a table only if it has not seen its schema before, and it may have been dropped or changed since.
             resource.apply_hints(additional_table_hints={"x-limio-change": uuid.uuid4().hex})
         index = None

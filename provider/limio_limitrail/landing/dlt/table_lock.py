@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from limio_limitrail.landing.dlt.errors import DltError
@@ -20,34 +21,83 @@ LOCK_WAIT = 600.0
 
 _IN_USE = re.compile("could not set lock on file|being used by another process", re.IGNORECASE)
 _TRY_LOCK: Mapping[str, str] = {
-    "postgres": "SELECT pg_try_advisory_lock({number})",
+    # A pooler that shares sessions would leave a session's lock with whoever gets the session next, but keeps transactions apart.
+    "postgres": "SET LOCAL idle_in_transaction_session_timeout = 0; SELECT pg_try_advisory_xact_lock({number})",
     "mysql": "SELECT GET_LOCK('limio_limitrail {number}', 0)",
 }
-"""What takes a lock for the rest of a session, and returns whether it has it."""
+"""What takes a lock for the rest of a session, in Postgres of a transaction, and returns whether it has it."""
 
 _LONGEST_PAUSE = 5.0
 _LOG_EVERY = 30.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class LoadLocks:
+    """The locks of a load, which end with it.
+
+    :param sql: dlt's connection that holds them.
+    :param kind: what the database is, as `target.database_kind` calls it.
+    """
+
+    sql: Any
+    kind: str
+
+    def lock_dataset(self, dataset: str) -> None:
+        """Lock a dataset; DuckDB's lock is that of the file.
+
+        :raises DltError: another load has held it for `LOCK_WAIT` seconds.
+        """
+        self.take(f"dataset {dataset}")
+
+    def take(self, name: str) -> None:
+        """Take a lock; see `lock_dataset`."""
+        statement = _TRY_LOCK.get(self.kind)
+        if statement is None:
+            return
+        digest = hashlib.sha256(f"limio_limitrail:{name}".encode()).digest()
+        number = int.from_bytes(digest[:8], "big", signed=True)
+        waited = _Wait(name)
+        # Not a lock that waits in the server: it would hold up what Airflow does to end the task.
+        while not self.sql.execute_sql(statement.format(number=number))[0][0]:
+            waited.pause()
+
+
 @contextmanager
-def one_load_at_a_time(client: Any, *, kind: str, table: str) -> Iterator[None]:
+def one_load_at_a_time(client: Any, *, kind: str, table: str) -> Iterator[LoadLocks]:
     """Hold the lock of a table, with a connection of its own; in DuckDB that of the file.
 
     Other warehouses have no such lock: there the tasks of a table need an Airflow pool of one slot.
 
     :param client: dlt's client of the destination; it is connected meanwhile.
-    :param kind: what the database is, as `target.database_kind` calls it.
+    :param kind: as for `LoadLocks`.
     :param table: the table with its dataset.
     :raises DltError: another load has held it for `LOCK_WAIT` seconds.
     """
     sql = client.sql_client
     _connect(sql, waits=kind == "duckdb", table=table)
     try:
-        _lock(sql, kind=kind, name=table)
-        yield
+        with _lock_holder(sql, kind=kind) as holder:
+            load_locks = LoadLocks(sql=holder, kind=kind)
+            load_locks.take(table)
+            yield load_locks
     finally:
         # Ends the session, and with it the lock.
         sql.close_connection()
+
+
+@contextmanager
+def _lock_holder(sql: Any, *, kind: str) -> Iterator[Any]:
+    """Return the connection for the locks: in Postgres one whose only transaction they are."""
+    if kind != "postgres":
+        yield sql
+        return
+    holder = type(sql)(sql.dataset_name, sql.staging_dataset_name, sql.credentials, sql.capabilities)
+    holder.open_connection()
+    try:
+        holder.native_connection.autocommit = False
+        yield holder
+    finally:
+        holder.close_connection()
 
 
 def locks(kind: str) -> bool:
@@ -65,27 +115,6 @@ def _connect(sql: Any, *, waits: bool, table: str) -> None:
                 raise
         else:
             return
-        waited.pause()
-
-
-def lock_dataset(sql: Any, *, kind: str, dataset: str) -> None:
-    """Lock a dataset for the rest of the load, in a session that has the lock of a table of it; DuckDB's is that of the file.
-
-    :param kind: as for `one_load_at_a_time`.
-    :raises DltError: another load has held it for `LOCK_WAIT` seconds.
-    """
-    _lock(sql, kind=kind, name=f"dataset {dataset}")
-
-
-def _lock(sql: Any, *, kind: str, name: str) -> None:
-    statement = _TRY_LOCK.get(kind)
-    if statement is None:
-        return
-    digest = hashlib.sha256(f"limio_limitrail:{name}".encode()).digest()
-    number = int.from_bytes(digest[:8], "big", signed=True)
-    waited = _Wait(name)
-    # Not a lock that waits in the server: it would hold up what Airflow does to end the task.
-    while not sql.execute_sql(statement.format(number=number))[0][0]:
         waited.pause()
 
 

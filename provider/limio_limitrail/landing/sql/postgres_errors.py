@@ -24,6 +24,8 @@ _REASONS = (
     (r"[Cc]onnection refused|No such file or directory", Cause.UNREACHABLE, "no server listens there"),
     (r"time(d)? ?out", Cause.UNREACHABLE, "the server did not answer in time"),
     (r"starting up|shutting down|recovery mode", Cause.UNREACHABLE, "the server is starting or shutting down"),
+    (r"unsupported startup parameter", Cause.UNREACHABLE,
+     "the pooler refuses a parameter such as options: take it out of the connection's extra, or let the pooler ignore it"),
     (r"SSL|certificate", Cause.UNREACHABLE, "TLS failed: check sslmode and the certificates"),
 )  # fmt: skip
 # Types that compare values as equal only if their texts are, as long as a text is returned unchanged. Enums do, too.

@@ -19,6 +19,7 @@ from limio_limitrail.landing.sql.errors import (
     guarded,
     log_driver_error,
 )
+from limio_limitrail.landing.sql.postgres_errors import unreachable
 
 
 @pytest.mark.parametrize(
@@ -123,3 +124,8 @@ def test_the_innermost_step_is_named_with_the_class_and_what_to_do():
         "Postgres refused (DeadlockDetected, SQLSTATE 40P01) while merging into orders. "
         "Another transaction was in the way. A retry may help. Nothing was written"
     )
+
+
+def test_a_pooler_that_refuses_the_connections_options():
+    found = unreachable("connection failed: FATAL:  unsupported startup parameter: options")
+    assert "take it out of the connection's extra" in found.detail
