@@ -14,7 +14,7 @@ import pytest
 from limio_limitrail.api.async_transport import AsyncTransport
 from limio_limitrail.api.auth import ClientCredentials, TokenSource, mint
 from limio_limitrail.api.client import ApiClient, AsyncApiClient
-from limio_limitrail.api.errors import TransportError
+from limio_limitrail.api.errors import CredentialsError, TransportError
 from limio_limitrail.api.retry import RetryLimits
 from limio_limitrail.api.secret import Secret
 from limio_limitrail.api.transport import Timeouts, Transport
@@ -45,12 +45,14 @@ def by_loop(client, keys, *, method):
     async def main():
         loop_client = AsyncApiClient(client, transport=AsyncTransport(client.transport, connections=1))
         found = []
-        for key in keys:
-            try:
-                found.append(await loop_client.send(method=method, path="/x", headers={"Idempotency-Key": key}))
-            except TransportError as error:
-                found.append(error)
-        await loop_client.close()
+        try:
+            for key in keys:
+                try:
+                    found.append(await loop_client.send(method=method, path="/x", headers={"Idempotency-Key": key}))
+                except TransportError as error:
+                    found.append(error)
+        finally:
+            await loop_client.close()
         return found
 
     return asyncio.run(main())
@@ -77,6 +79,24 @@ def test_each_request_gets_its_own_answer(way, method, send, secure, tmp_path):
         assert json.loads(found.body)["reservationId"] == reservations[key]
         if found.provenance is not None:
             assert not found.provenance.is_in_doubt or way in AT_ONCE
+
+
+def test_a_refused_token_that_may_be_another_requests_does_not_send_the_request_again():
+    """The one behind it may be the answer to this request, which was carried out then."""
+    sent = []
+
+    def talk(connection: socket.socket) -> None:
+        for head in requests_of(connection):
+            if b"/token" in head:
+                connection.sendall(answer(200, TOKEN))
+                continue
+            sent.append(head)
+            refused = answer(401, b"{}") if len(sent) == 2 else b""
+            connection.sendall(refused + answer(200, b"{}"))
+
+    with raw_server(talk) as url, contextlib.closing(make_client(url)) as client, pytest.raises(CredentialsError):
+        by_loop(client, ["k-1", "k-2"], method="POST")
+    assert len(sent) == 2
 
 
 @pytest.mark.parametrize("sent", [answer(200, b'{"decision":"ALLOWED"}'), b"SSH-2.0-OpenSSH_9.6\r\n", b"\r\n", None])

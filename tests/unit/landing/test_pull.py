@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -287,6 +288,22 @@ def test_time_that_passes_over_empty_pages_makes_no_part(tmp_path, form):
     manifest = make_pull(world, tmp_path, form, rows=1, part_seconds=0).run()
     assert ids_in(tmp_path, form) == [1, 2, 3]
     assert [part.rows for part in manifest.parts] == [2, 1]
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_no_page_is_requested_ahead_where_the_api_keeps_the_position(tmp_path, keeps):
+    askers = []
+
+    class Watched(Walk):
+        def pages(self) -> Iterator[RecordPage]:
+            for page in super().pages():
+                askers.append(threading.current_thread())
+                yield page
+
+    world = World([[1], [2], [3], [4]])
+    open_list = lambda _: Watched(world, 0, server_keeps_position=keeps)  # noqa: E731
+    make_pull(world, tmp_path, "jsonl", rows=1, open_list=open_list).run()
+    assert [thread is threading.current_thread() for thread in askers[1:]] == [keeps] * 3
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
