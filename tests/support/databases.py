@@ -326,10 +326,11 @@ def fresh_postgres(server: Any, *, template: str = "template0") -> Iterator[dict
         if template == "template0" and _is_as_new(admin, name):
             admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
             with psycopg.connect(host=details["host"], user="postgres", dbname=name, autocommit=True) as inside:
-                _empty(inside)
-            free.append(name)
-        else:
-            admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+                is_empty = _empty(inside)
+            if is_empty:
+                free.append(name)
+                return
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 _emptied: dict[str, list[str]] = {}
@@ -346,8 +347,13 @@ def _is_as_new(admin: Any, name: str) -> bool:
     return not changed
 
 
-def _empty(inside: Any) -> None:
-    """Drop all that a test has made in a database."""
+_FIRST_OWN = 16384
+"""The first object identifier that Postgres does not use for what each database has."""
+_OUTSIDE_SCHEMAS = ("cast", "default_acl", "foreign_data_wrapper", "foreign_server", "language", "largeobject_metadata")
+
+
+def _empty(inside: Any) -> bool:
+    """Drop what a test has made in a database; return whether that was all."""
     for kind, names in (
         ("EVENT TRIGGER", "SELECT evtname FROM pg_event_trigger"),
         ("PUBLICATION", "SELECT pubname FROM pg_publication"),
@@ -358,6 +364,8 @@ def _empty(inside: Any) -> None:
             inside.execute(f'DROP {kind} "{name}" CASCADE')
     inside.execute("CREATE SCHEMA public AUTHORIZATION pg_database_owner")
     inside.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
+    left = " UNION ALL ".join(f"SELECT oid FROM pg_{kind} WHERE oid >= {_FIRST_OWN}" for kind in _OUTSIDE_SCHEMAS)
+    return not inside.execute(left).fetchall()
 
 
 def make_database(name: str, *, folder: Path) -> Database:
