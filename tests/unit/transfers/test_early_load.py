@@ -64,4 +64,4 @@ def test_what_a_retry_can_use_stays(
     else:
         with pytest.raises(error):
             work()
-    assert used[0].done == [done]
+    assert used[0].done == [done, "close"]

@@ -65,9 +65,8 @@ class StoppableServer(Server):
     async def main_loop(self) -> None:
         """Tick ten times a second, as uvicorn does, until told to stop."""
         self._stop = asyncio.get_running_loop(), asyncio.Event()
-        counter = 0
-        while not await self.on_tick(counter):
-            counter = (counter + 1) % 864_000
+        # At tick 0 it also looks at the clock, for the Date of its responses, which would be up to a second late otherwise.
+        while not await self.on_tick(0):
             await self.sleep(0.1)
 
     async def sleep(self, seconds: float) -> None:
