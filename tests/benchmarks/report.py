@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -153,8 +154,8 @@ def costs(folder: Path) -> str:
     rows = [f"| `{module}` | {1000 * clock:.1f} ms | {1000 * cpu:.1f} ms |" for module, (clock, cpu) in told["imports"].items()]
     return (
         table("| import, above Airflow's own | on the clock | processor |", rows)
-        + f"\nA pull sends its first request {1000 * told['first_request']:.0f} ms after its operator is imported, "
-        f"{1000 * told['first_request_cpu']:.0f} ms of them the processor's, most of it imports. "
+        + f"\nA pull sends its first request {1000 * told['first_request']:.0f} ms after its operator is imported,\n"
+        f"{1000 * told['first_request_cpu']:.0f} ms of them the processor's, most of it imports.\n"
         f"It requests {told['tokens']} token and looks up {told['look_ups']} connection.\n"
     )
 
@@ -183,8 +184,13 @@ def write(folder: Path) -> None:
     text = PAGE.read_text()
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if _installed(name))
     about = (
-        f"Measured on {datetime.now(UTC):%Y-%m-%d} with what `make bench` runs: Python {platform.python_version()}, {versions}; "
-        f"{os.cpu_count()} cores, which the server shares.\n\n"
+        f"Measured on {datetime.now(UTC):%Y-%m-%d} with what `make bench` runs:\n"
+        + textwrap.fill(
+            f"Python {platform.python_version()}, {versions}; {os.cpu_count()} cores, which the server shares.",
+            width=100,
+            break_on_hyphens=False,
+        )
+        + "\n\n"
     )
     for name, (part, needed) in SECTIONS.items():
         if not all((folder / f"{run}.json").exists() for run in needed):
