@@ -89,17 +89,20 @@ class _End(msgspec.Struct, frozen=True, kw_only=True):
     has_more: bool = False
 
 
-def prefetch(items: Iterator[T], *, may_prefetch: Callable[[T], bool] = lambda _: True) -> Generator[T, None, None]:
-    """Yield an iterator's items in order, while a thread fetches the next ones, at most `MAX_PREFETCHED`.
+def prefetch(
+    items: Iterator[T], *, may_prefetch: Callable[[T], bool] = lambda _: True, ahead: int = MAX_PREFETCHED
+) -> Generator[T, None, None]:
+    """Yield an iterator's items in order, while a thread fetches the next ones.
 
     An error of the iterator is raised here, after all items before it. If the consumer stops early, the thread ends after the
     item that it is fetching.
 
     :param may_prefetch: called with each item; after the first one for which it returns False, no item is fetched before it is
         requested.
+    :param ahead: items that are fetched at most before they are requested.
     """
     fetched: queue.SimpleQueue[T | _End] = queue.SimpleQueue()
-    slots = threading.Semaphore(MAX_PREFETCHED)
+    slots = threading.Semaphore(ahead)
     stopped = False
 
     def work() -> None:

@@ -57,7 +57,8 @@ class PartStream(TableStream):
         import pyarrow as pa
 
         self.rows: list[int] = []
-        self._groups = prefetch(self._decoded(plan, parts))
+        # One, because memory holds each of them as a whole, and the one before until DuckDB lets go of it.
+        self._groups = prefetch(self._decoded(plan, parts), ahead=1)
         super().__init__(self._groups, schema=pa.schema([(column.staged, arrow_type(column.kind)) for column in plan.columns]))
 
     def close(self) -> None:
