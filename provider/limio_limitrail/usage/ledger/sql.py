@@ -83,11 +83,17 @@ class LedgerStatements:
                 as_json([_as_record(row) for row in rows]),
             )
             return frozenset(key for (key,) in added)
+        if self.database == "duckdb":
+            # A list for each column: DuckDB takes half a millisecond to read a row of values that are bound one by one.
+            lists = [list(values) for values in zip(*map(_row_values, rows), strict=True)]
+            unnested = ", ".join([f"unnest(CAST({VALUE} AS VARCHAR[]))"] * len(lists) + [VALUE] * len(fixed))
+            sql = f"INSERT INTO {self.qualified_table} ({columns}) SELECT {unnested} ON CONFLICT ({self._quote(KEY)}) DO NOTHING"
+            self.session.execute(sql, *lists, *fixed.values())
+            return frozenset()
         values = [value for row in rows for value in (*_row_values(row), *fixed.values())]
         one = f"({', '.join(self.bound(name) for name in names)})"
         # Where a database has no such clause, two workers that insert one row collide, and the transaction is retried.
-        has_clause = self.database in ("duckdb", "sqlite")
-        otherwise = f" ON CONFLICT ({self._quote(KEY)}) DO NOTHING" if has_clause else ""
+        otherwise = f" ON CONFLICT ({self._quote(KEY)}) DO NOTHING" if self.database == "sqlite" else ""
         all_values = ", ".join([one] * len(rows))
         self.session.execute(f"INSERT INTO {self.qualified_table} ({columns}) VALUES {all_values}{otherwise}", *values)
         return frozenset()
